@@ -1,5 +1,153 @@
+"""Types and contracts of the compiled extension."""
+
+from typing import SupportsFloat, final
+
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
+
+from ipr_engine.decide import Heads
+
+_Floats = npt.NDArray[np.float32]
+_Bools = npt.NDArray[np.bool_]
+
+def available_isas() -> tuple[str, ...]:
+    """Instruction sets that work on this machine, slowest first: "scalar", "avx2", "avx512"."""
+
+def measure_fma_gflops(isa: str) -> float:
+    """Measured single-thread roof of this machine in GFLOP/s: independent fused multiply-adds, 2 flops each."""
+
+def check_heads(heads: Heads) -> None:
+    """Raise InvalidInputError, naming the array, unless a plan can be made of `heads`."""
+
+@final
+class DecidePlan:
+    """Heads packed for one instruction set. Immutable; any number of threads may run one plan at once.
+
+    Args:
+        heads: copied.
+        isa: one of available_isas(), or "auto" for the last of them. Every one gives the same bits.
+    Raises:
+        InvalidInputError: the heads are malformed.
+        BackendUnavailableError: this machine or build lacks `isa`.
+    """
+
+    def __init__(self, heads: Heads, isa: str = "auto") -> None: ...
+    @property
+    def models(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the heads predict output tokens; if not, run needs tokens_out."""
+
+    def run(
+        self,
+        x: _Floats,
+        policy: DecidePolicy,
+        billed_tokens: SupportsFloat | _Floats,
+        tokens_out: _Floats | None = None,
+        extra_usd: _Floats | None = None,
+        allowed: _Bools | None = None,
+    ) -> DecideResult:
+        """Pick, for each row of x, the cheapest allowed candidate that is good enough.
+
+        Args:
+            x: (dim,) or (batch, dim) float32, C-contiguous; the encoder's output.
+            policy: one made for this plan's number of models.
+            billed_tokens: a number, or (batch,) float32, >= 0; input tokens of the whole request.
+            tokens_out: (models,) or (batch, models) float32, >= 0; output tokens, instead of the predicted ones.
+            extra_usd: (models,) or (batch, models) float32; added to the cost.
+            allowed: (models,) or (batch, models) bool; anded with the policy's.
+        Returns:
+            DecideResult of batch rows, 1 for x (dim,).
+        Raises:
+            InvalidInputError: a shape, dtype or range differs from the above, or no tokens are given nor predicted.
+        Notes:
+            Ties: the higher quality, then the lower tie_rank. A row with a non-finite quality or cost, or with nothing
+            allowed, gets index -1 and a status; the other rows stand. Large batches release the GIL.
+        """
+
+@final
+class DecidePolicy:
+    """A compiled policy: everything of a decision that is not the prompt. Immutable.
+
+    threshold = min(alpha_hi * hi + alpha_lo * lo + offset, hi), hi and lo over the allowed qualities of a row
+    objective = (fixed_usd + in_rate * billed_tokens + out_rate * tokens + extra_usd) - worth * quality
+
+    Args:
+        plan: the plan it is for.
+        alpha_hi, alpha_lo, offset: finite.
+        worth: USD per unit of quality, >= 0.
+        in_rate, out_rate: (models,) float32, USD per token, >= 0.
+        fixed_usd: (models,) float32, USD per request.
+        allowed: (models,) bool.
+    Raises:
+        InvalidInputError: a shape, dtype or range differs from the above.
+    """
+
+    def __init__(
+        self,
+        plan: DecidePlan,
+        alpha_hi: float,
+        alpha_lo: float,
+        offset: float,
+        worth: float,
+        in_rate: _Floats,
+        out_rate: _Floats,
+        fixed_usd: _Floats,
+        allowed: _Bools,
+    ) -> None: ...
+    @property
+    def models(self) -> int: ...
+
+@final
+class DecideResult:
+    """The answers of one run, in one block of memory. The properties are read-only views of it, made on access.
+
+    Attributes:
+        index: (batch,) int32, the chosen candidate, -1 where status is not 0.
+        quality: (batch, models) float32 in [0, 1].
+        tokens_out: (batch, models) float32, predicted or given.
+        cost_usd: (batch, models) float32.
+        threshold: (batch,) float32, the least quality accepted; NaN in a failed row.
+        gap: (batch,) float32 >= 0, the smallest change of one quality that changes the choice; NaN in a failed row.
+        status: (batch,) uint8, a position in ipr_engine.decide.STATUS.
+        cause: (batch,) uint8, a position in ipr_engine.decide.CAUSE.
+
+    The *_at methods give one element as a Python number; IndexError when out of range.
+    """
+
+    def __len__(self) -> int: ...
+    @property
+    def index(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def quality(self) -> _Floats: ...
+    @property
+    def tokens_out(self) -> _Floats: ...
+    @property
+    def cost_usd(self) -> _Floats: ...
+    @property
+    def threshold(self) -> _Floats: ...
+    @property
+    def gap(self) -> _Floats: ...
+    @property
+    def status(self) -> npt.NDArray[np.uint8]: ...
+    @property
+    def cause(self) -> npt.NDArray[np.uint8]: ...
+    def index_at(self, row: int, /) -> int: ...
+    def quality_at(self, row: int, model: int, /) -> float: ...
+    def tokens_at(self, row: int, model: int, /) -> float: ...
+    def cost_at(self, row: int, model: int, /) -> float: ...
+    def threshold_at(self, row: int, /) -> float: ...
+    def gap_at(self, row: int, /) -> float: ...
+    def status_at(self, row: int, /) -> int: ...
+    def cause_at(self, row: int, /) -> int: ...
 
 # ---- bind_encoder.cpp
 
@@ -16,7 +164,7 @@ class WordPiece:
         strip_accents: bool | None = None,
         lowercase: bool = True,
     ) -> None: ...
-    def encode(self, text: str) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]: ...
+    def encode(self, text: str) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]: ...
     def count(self, text: str) -> int: ...
     def words(self, text: str) -> list[str]: ...
     @property
@@ -27,11 +175,11 @@ class WordPiece:
 class StaticEncoder:
     def __init__(
         self,
-        embeddings: NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int8],
+        embeddings: npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.int8],
         *,
         tokenizer: WordPiece | None = None,
-        mapping: NDArray[np.integer] | None = None,
-        weights: NDArray[np.floating] | None = None,
+        mapping: npt.NDArray[np.integer] | None = None,
+        weights: npt.NDArray[np.floating] | None = None,
         unk_id: int = -1,
         max_tokens: int = 512,
         normalize: bool = True,
@@ -39,11 +187,44 @@ class StaticEncoder:
     ) -> None: ...
     def encode(
         self, prompts: list[str] | tuple[str, ...]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]: ...
-    def encode_ids(self, ids: NDArray[np.uint32], starts: NDArray[np.bool_]) -> tuple[NDArray[np.float32], bool]: ...
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]: ...
+    def encode_ids(self, ids: npt.NDArray[np.uint32], starts: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float32], bool]: ...
     @property
     def dim(self) -> int: ...
     @property
     def token_count(self) -> int: ...
     @property
     def isa(self) -> str: ...
+
+# ---- bind_router.cpp
+
+@final
+class Router:
+    """Prompts to decisions in one call. Keeps plan and encoder alive; safe to share between threads."""
+
+    def __init__(
+        self,
+        plan: DecidePlan,
+        encoder: StaticEncoder | None,
+        context_window: list[float],
+        token_ratio: list[float],
+        centroids: npt.NDArray[np.float32] | None = None,
+        distances: npt.NDArray[np.float32] | None = None,
+    ) -> None: ...
+    @property
+    def has_encoder(self) -> bool: ...
+    def route_one(
+        self, prompt: str, policy: DecidePolicy, other_tokens: int
+    ) -> tuple[DecideResult, int, bool, float | None]:
+        """The decision, billed_tokens, truncated, support (None without centroids)."""
+
+    def route_many(
+        self, prompts: list[str], policy: DecidePolicy, other_tokens: npt.NDArray[np.int64] | None = None
+    ) -> tuple[DecideResult, npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32] | None]:
+        """The same for a batch, each (batch,)."""
+
+    def context_mask(self, billed_tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
+        """(batch, models): whom each prompt fits; None when every prompt fits everyone."""
+
+    def support(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+        """(batch,) support of embeddings (batch, dim); None without centroids."""

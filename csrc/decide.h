@@ -1,0 +1,90 @@
+// decide: embeddings -> the cheapest good-enough candidate of each row. docs/design.md section 3 is the contract.
+//
+//   DecidePlan plan(heads);                                  // packs the weights; throws InvalidInput
+//   DecidePolicy policy(plan.models(), spec);                // compiles the policy; throws InvalidInput
+//   plan.run(policy, rows, results);                         // allocates nothing after a thread's first call
+//
+// Plans and policies are immutable: any number of threads may run one plan at once.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+#include "packed.h"
+
+namespace ipr {
+
+// Trained heads, C-contiguous float32; copied by the plan. Null = absent, and hidden = 0 without `out`.
+// Absent together: up and down; len_skip and len_bias; out and everything hidden (trunk, identity, up, down).
+struct Heads {
+  int64_t models = 0, dim = 0, hidden = 0, rank = 0;
+  Activation activation = Activation::relu;
+  const float* skip = nullptr;        // (models, dim)
+  const float* bias = nullptr;        // (models), required
+  const float* trunk = nullptr;       // (hidden, dim)
+  const float* identity = nullptr;    // (models, hidden)
+  const float* up = nullptr;          // (models, hidden, rank)
+  const float* down = nullptr;        // (models, rank, dim)
+  const float* out = nullptr;         // (models, hidden)
+  const float* len_skip = nullptr;    // (models, dim): log of the output tokens
+  const float* len_bias = nullptr;    // (models)
+  const float* len_cap = nullptr;     // (models), tokens > 0
+  const int32_t* tie_rank = nullptr;  // (models), distinct, lower wins; null = position
+};
+
+// Throws InvalidInput, naming the array, when a combination or a value is not as above.
+void check(const Heads& heads);
+
+// What a policy says before it is compiled. Rates are USD per token, finite and not negative; so is worth (USD per unit
+// of quality). alpha_hi, alpha_lo, offset give the threshold (section 4 derives them from rule and tau).
+struct PolicySpec {
+  float alpha_hi, alpha_lo, offset, worth;
+  const float *in_rate, *out_rate, *fixed_usd;  // (models)
+  const uint8_t* allowed;                       // (models), 0 = never chosen
+};
+
+class DecidePolicy {
+ public:
+  DecidePolicy(int64_t models, const PolicySpec& spec);
+  int64_t models() const { return models_; }
+  const PackedPolicy& packed() const { return packed_; }
+
+ private:
+  int64_t models_;
+  AlignedArray<float> rates_;
+  AlignedArray<uint8_t> allowed_;
+  PackedPolicy packed_;
+};
+
+class DecidePlan {
+ public:
+  // isa: "auto" or a name of available_isas(); throws BackendUnavailable.
+  explicit DecidePlan(const Heads& heads, const std::string& isa = "auto");
+
+  int64_t models() const { return packed_.models; }
+  int64_t dim() const { return packed_.dim; }
+  int64_t hidden() const { return packed_.hidden; }
+  int64_t rank() const { return packed_.rank; }
+  bool has_tokens() const { return packed_.len_at >= 0; }
+  const char* isa() const { return kernels_->isa; }
+
+  // Multiply-adds of `batch` rows in the products with x: what a caller weighs against the cost of a thread switch.
+  int64_t work(int64_t batch) const { return batch * packed_.by_x.rows * packed_.dim; }
+
+  // Decides rows.batch rows. Pointers must hold what kernels.h says; policy and plan must have the same models.
+  // Throws InvalidInput: tokens_out absent without a tokens head, negative billed_tokens or tokens_out, other policy.
+  // A row that cannot be decided gets a status; it throws nothing and leaves the other rows alone.
+  void run(const DecidePolicy& policy, const Rows& rows, const Results& results) const;
+
+ private:
+  const float* keep(const float* data, int64_t rows, int64_t dim);  // a packed copy, or null
+
+  const Kernels* kernels_;
+  std::vector<PackedMatrix> kept_;
+  AlignedArray<int32_t> by_tie_rank_;
+  PackedHeads packed_;
+};
+
+}  // namespace ipr

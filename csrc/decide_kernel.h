@@ -1,0 +1,289 @@
+// decide (docs/design.md section 3), written once over lanes16. Included after one lanes16_*.h.
+#pragma once
+
+#include "dot16_kernel.h"
+#include "kernels.h"
+
+namespace ipr {
+namespace {
+
+constexpr float kInf = __builtin_inff(), kNan = __builtin_nanf("");
+
+// 2^n for integral n in [-126, 127].
+inline Lanes power_of_two(Lanes n) { return shift_left_23(n + broadcast(8388608.0f + 127.0f)); }
+
+inline Lanes round_even(Lanes a) {
+  const Lanes magic = broadcast(12582912.0f);  // 1.5 * 2^23
+  return (a + magic) - magic;
+}
+
+// e^x within 1 ulp; subnormal results are rounded once, +-inf and NaN are right.
+inline Lanes exp(Lanes x) {
+  x = max(broadcast(-104.0f), min(broadcast(89.0f), x));  // past both ends of float; NaN passes through
+  const Lanes n = round_even(x * broadcast(1.44269504f));
+  Lanes r = fma(n, broadcast(-0.693147182f), x);  // ln 2 in two floats
+  r = fma(n, broadcast(1.90465421e-9f), r);
+  // (e^r - 1 - r) / r^2, minimax on |r| <= ln(2) / 2: relative error of e^r 3.7e-9
+  Lanes q = broadcast(0x1.6a23d0p-10f);
+  q = fma(q, r, broadcast(0x1.123a20p-7f));
+  q = fma(q, r, broadcast(0x1.5558f2p-5f));
+  q = fma(q, r, broadcast(0x1.555492p-3f));
+  q = fma(q, r, broadcast(0x1.fffffcp-2f));
+  const Lanes p = fma(q, r * r, r) + broadcast(1.0f);
+  const Lanes half = round_even(n * broadcast(0.5f));
+  return (p * power_of_two(half)) * power_of_two(n - half);
+}
+
+inline Lanes sigmoid(Lanes a) { return broadcast(1.0f) / (broadcast(1.0f) + exp(broadcast(0.0f) - a)); }
+
+struct Relu {
+  Lanes operator()(Lanes a) const { return max(broadcast(0.0f), a); }
+};
+struct Silu {
+  Lanes operator()(Lanes a) const { return a * sigmoid(a); }
+};
+struct Gelu {  // 0.5 a (1 + tanh y) = a sigmoid(2y), y = sqrt(2 / pi) (a + 0.044715 a^3)
+  Lanes operator()(Lanes a) const {
+    const Lanes cubed = (a * a) * a;
+    return a * sigmoid(broadcast(1.59576912f) * fma(broadcast(0.044715f), cubed, a));
+  }
+};
+
+inline bool any(Mask mask) { return bits(mask) != 0; }
+inline Lanes keep(Mask mask, Lanes a) { return select(mask, a, broadcast(0.0f)); }
+inline Lanes without_nan_payload(Lanes a) { return select(a == a, a, broadcast(kNan)); }
+inline float min(float a, float b) { return a < b ? a : b; }
+inline float max(float a, float b) { return a > b ? a : b; }
+
+// One thread's working memory. Lanes past the last candidate hold stale numbers; they are never allowed.
+struct Scratch {
+  int64_t dots_stride;
+  float* dots;       // (rows_per_block, dots_stride): by_x . x
+  float* quality;    // (models): NaN where not allowed, so that no comparison holds there
+  float* objective;  // (models)
+  float* head;       // (models): out . h
+};
+
+inline int64_t dots_stride(const PackedHeads& heads) { return round_up_16(heads.by_x.rows + 16); }
+
+int64_t decide_scratch(const PackedHeads& heads) {
+  return rows_per_block(heads.dim) * dots_stride(heads) + 3 * round_up_16(heads.models);
+}
+
+inline Scratch split(const PackedHeads& heads, float* memory) {
+  const int64_t padded = round_up_16(heads.models), stride = dots_stride(heads);
+  float* per_model = memory + rows_per_block(heads.dim) * stride;
+  return {stride, memory, per_model, per_model + padded, per_model + 2 * padded};
+}
+
+// head[m] = out[m] . act((u + identity[m]) + up[m] d[m])
+template <class Act>
+inline void hidden_heads(const PackedHeads& heads, const float* dots, float* head, Act act) {
+  const int64_t padded = round_up_16(heads.hidden);
+  for (int64_t m = 0; m < heads.models; ++m) {
+    const float* d = heads.up ? dots + heads.down_at + m * heads.rank : nullptr;  // (rank)
+    Lanes sums = broadcast(0.0f);
+    for (int64_t i = 0; i < padded; i += 16) {
+      Lanes h = broadcast(0.0f);  // hidden units i .. i+15
+      if (heads.trunk_at >= 0) h = load(dots + heads.trunk_at + i);
+      if (heads.identity) h = h + load(heads.identity + m * padded + i);
+      for (int64_t k = 0; k < heads.rank; ++k)
+        h = fma(load(heads.up + (m * heads.rank + k) * padded + i), broadcast(d[k]), h);
+      // stale and padding lanes could be inf, and inf * 0 is not 0
+      if (i + 16 > heads.hidden) h = keep(first(heads.hidden - i), h);
+      sums = fma(load(heads.out + m * padded + i), act(h), sums);
+    }
+    head[m] = sum(sums);
+  }
+}
+
+inline void hidden_heads(const PackedHeads& heads, const float* dots, float* head) {
+  switch (heads.activation) {
+    case Activation::relu:
+      return hidden_heads(heads, dots, head, Relu{});
+    case Activation::silu:
+      return hidden_heads(heads, dots, head, Silu{});
+    case Activation::gelu:
+      return hidden_heads(heads, dots, head, Gelu{});
+  }
+}
+
+// What the first pass over the candidates finds; hi and lo are over the allowed ones.
+struct Seen {
+  int allowed = 0;
+  bool nonfinite_quality = false, nonfinite_cost = false;
+  float hi = -kInf, lo = kInf;
+};
+
+inline Mask allowed_mask(const PackedPolicy& policy, const uint8_t* allowed, int64_t m, int64_t left) {
+  const Mask mask = nonzero(policy.allowed + m);
+  if (!allowed) return mask;
+  if (left >= 16) return mask & nonzero(allowed + m);
+  uint8_t tail[16] = {};
+  for (int64_t i = 0; i < left; ++i) tail[i] = allowed[m + i];
+  return mask & nonzero(tail);
+}
+
+// Quality, tokens, cost and objective of every candidate of row r.
+inline Seen predict(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
+                    int64_t r, const float* dots, const Scratch& scratch) {
+  const int64_t models = heads.models;
+  const Lanes billed = broadcast(rows.billed_tokens[r * rows.billed_stride]);
+  const uint8_t* row_allowed = rows.allowed ? rows.allowed + r * rows.allowed_stride : nullptr;
+  Seen seen;
+  Lanes hi = broadcast(-kInf), lo = broadcast(kInf);
+  for (int64_t m = 0; m < models; m += 16) {
+    const int64_t left = models - m;
+    Lanes logit = broadcast(0.0f);
+    if (heads.skip_at >= 0) logit = load(dots + heads.skip_at + m);
+    if (heads.out) logit = logit + load(scratch.head + m);
+    logit = logit + load(heads.bias + m);
+    const Lanes quality = sigmoid(logit);
+
+    Lanes tokens;
+    if (rows.tokens_out) {
+      tokens = load_first(rows.tokens_out + r * rows.tokens_stride + m, left);
+    } else {
+      tokens = exp(load(dots + heads.len_at + m) + load(heads.len_bias + m));
+      if (heads.len_cap) tokens = min(load(heads.len_cap + m), tokens);
+    }
+    Lanes cost = load(policy.fixed_usd + m) + (load(policy.in_rate + m) * billed + load(policy.out_rate + m) * tokens);
+    if (rows.extra_usd) cost = cost + load_first(rows.extra_usd + r * rows.extra_stride + m, left);
+
+    store_first(results.quality + r * models + m, left, without_nan_payload(quality));
+    store_first(results.tokens_out + r * models + m, left, without_nan_payload(tokens));
+    store_first(results.cost_usd + r * models + m, left, without_nan_payload(cost));
+
+    const Mask allowed = allowed_mask(policy, row_allowed, m, left);
+    // a - a is 0 for finite a and NaN otherwise
+    seen.nonfinite_quality |= any(allowed & (logit - logit != broadcast(0.0f)));
+    seen.nonfinite_cost |= any(allowed & (cost - cost != broadcast(0.0f)));
+    seen.allowed += __builtin_popcount(bits(allowed));
+    hi = max(hi, select(allowed, quality, broadcast(-kInf)));
+    lo = min(lo, select(allowed, quality, broadcast(kInf)));
+    store(scratch.quality + m, select(allowed, quality, broadcast(kNan)));
+    store(scratch.objective + m, cost - broadcast(policy.worth) * quality);
+  }
+  seen.hi = highest(hi);
+  seen.lo = lowest(lo);
+  return seen;
+}
+
+struct Choice {
+  float quality, objective, tie_rank;
+};
+
+// The cheapest by objective of those with quality >= threshold; then the higher quality, then the lower tie rank.
+inline Choice choose(const PackedHeads& heads, const Scratch& scratch, float threshold) {
+  const int64_t models = heads.models;
+  const Lanes least = broadcast(threshold);
+  Lanes lanes = broadcast(kInf);
+  for (int64_t m = 0; m < models; m += 16)
+    lanes = min(lanes, select(load(scratch.quality + m) >= least, load(scratch.objective + m), broadcast(kInf)));
+  const float objective = lowest(lanes);
+
+  lanes = broadcast(-kInf);
+  for (int64_t m = 0; m < models; m += 16) {
+    const Lanes quality = load(scratch.quality + m);
+    const Mask cheapest = (quality >= least) & (load(scratch.objective + m) == broadcast(objective));
+    lanes = max(lanes, select(cheapest, quality, broadcast(-kInf)));
+  }
+  const float best = highest(lanes);
+
+  lanes = broadcast(kInf);
+  for (int64_t m = 0; m < models; m += 16) {
+    const Mask tied =
+        (load(scratch.quality + m) == broadcast(best)) & (load(scratch.objective + m) == broadcast(objective));
+    lanes = min(lanes, select(tied, load(heads.tie_rank + m), broadcast(kInf)));
+  }
+  return {best, objective, lowest(lanes)};
+}
+
+inline float level(const PackedPolicy& policy, float hi, float lo) {
+  return (policy.alpha_hi * hi + policy.alpha_lo * lo) + policy.offset;
+}
+
+// The smallest change of one candidate's quality that changes the choice.
+inline float gap(const PackedHeads& heads, const PackedPolicy& policy, const Scratch& scratch, const Choice& choice,
+                 float threshold, float hi) {
+  const Lanes zero = broadcast(0.0f), never = broadcast(kInf);
+  Lanes hi_others = broadcast(-kInf), lo_others = never, entering = never;
+  for (int64_t m = 0; m < heads.models; m += 16) {
+    const Lanes quality = load(scratch.quality + m), objective = load(scratch.objective + m);
+    const Mask others = (quality == quality) & (load(heads.tie_rank + m) != broadcast(choice.tie_rank));
+    hi_others = max(hi_others, select(others, quality, broadcast(-kInf)));
+    lo_others = min(lo_others, select(others, quality, never));
+
+    const Mask dearer = objective > broadcast(choice.objective);
+    const Lanes to_pay = policy.worth > 0 ? (objective - broadcast(choice.objective)) / broadcast(policy.worth) : never;
+    const Lanes needed = max(max(broadcast(threshold) - quality, zero), keep(dearer, to_pay));
+    entering = min(entering, select(others, needed, never));
+  }
+  float needed_to_stay = threshold;
+  if (choice.quality == hi) {
+    const float hi_left = highest(hi_others), lo_left = lowest(lo_others);
+    needed_to_stay = min(level(policy, hi_left, lo_left), hi_left);
+  }
+  return max(min(choice.quality - needed_to_stay, lowest(entering)), 0.0f);
+}
+
+inline void decide_row(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
+                       int64_t r, const float* dots, const Scratch& scratch) {
+  if (heads.out) hidden_heads(heads, dots, scratch.head);
+  const Seen seen = predict(heads, policy, rows, results, r, dots, scratch);
+
+  const Status status = seen.allowed == 0        ? Status::none_allowed
+                        : seen.nonfinite_quality ? Status::nonfinite_quality
+                        : seen.nonfinite_cost    ? Status::nonfinite_cost
+                                                 : Status::ok;
+  results.status[r] = status;
+  if (status != Status::ok) {
+    results.index[r] = -1;
+    results.cause[r] = Cause::failed;
+    results.threshold[r] = results.gap[r] = kNan;
+    return;
+  }
+  const float wanted = level(policy, seen.hi, seen.lo), threshold = min(wanted, seen.hi);
+  const bool fixed = policy.alpha_hi == 0 && policy.alpha_lo == 0;
+  const Choice choice = choose(heads, scratch, threshold);
+  results.index[r] = heads.by_tie_rank[static_cast<int64_t>(choice.tie_rank)];
+  results.threshold[r] = threshold;
+  results.gap[r] = seen.allowed == 1 ? kInf : gap(heads, policy, scratch, choice, threshold, seen.hi);
+  results.cause[r] = seen.allowed == 1           ? Cause::only_allowed
+                     : fixed && wanted > seen.hi ? Cause::below_fixed_level
+                     : choice.quality == seen.hi ? Cause::best_quality
+                                                 : Cause::within_tolerance;
+}
+
+void decide(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
+            float* memory) {
+  const Scratch scratch = split(heads, memory);
+  const int64_t block = rows_per_block(heads.dim);
+  for (int64_t begin = 0; begin < rows.batch; begin += block) {
+    const int64_t count = rows.batch - begin < block ? rows.batch - begin : block;
+    dot16(heads.by_x, rows.x + begin * rows.x_stride, count, rows.x_stride, scratch.dots, scratch.dots_stride);
+    for (int64_t i = 0; i < count; ++i)
+      decide_row(heads, policy, rows, results, begin + i, scratch.dots + i * scratch.dots_stride, scratch);
+  }
+}
+
+// As many chains as dot16 keeps sums.
+int64_t fma_chains(int64_t steps, float* sink) {
+  constexpr int kChains = kTileRows * kTileCols;
+  const Lanes factor = load(sink), step = load(sink + 16);
+  Lanes sums[kChains];
+#pragma GCC unroll 16
+  for (int i = 0; i < kChains; ++i) sums[i] = step + broadcast(static_cast<float>(i));
+  for (int64_t s = 0; s < steps; ++s) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kChains; ++i) sums[i] = fma(sums[i], factor, step);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kChains; ++i) store(sink, load(sink) + sums[i]);
+  return steps * kChains * 16;
+}
+
+constexpr Kernels kKernels = {kIsa, dot16, decide_scratch, decide, fma_chains};
+
+}  // namespace
+}  // namespace ipr

@@ -1,0 +1,69 @@
+// Many rows of a packed matrix times rows of x, over lanes16. Included after one lanes16_*.h.
+#pragma once
+
+#include "kernels.h"
+
+namespace ipr {
+namespace {
+
+// R x rows against C weight rows. Each product keeps its own 16 partial sums, so no tiling changes a bit of it.
+template <int R, int C>
+inline void dot_tile(const PackedRows& weights, int64_t row, const float* x, int64_t x_stride, float* out,
+                     int64_t out_stride) {
+  const float* w = weights.data + row * weights.stride;
+  const int64_t dim = weights.dim;
+  Lanes sums[R][C];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) sums[r][c] = broadcast(0.0f);
+
+  const auto step = [&](int64_t i, auto load_x) {
+    Lanes xs[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) xs[r] = load_x(x + r * x_stride + i);
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) {
+      const Lanes ws = load(w + c * weights.stride + i);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sums[r][c] = fma(ws, xs[r], sums[r][c]);
+    }
+  };
+  int64_t i = 0;
+  for (; i + 16 <= dim; i += 16) step(i, [](const float* p) { return load(p); });
+  if (i < dim) step(i, [&](const float* p) { return load_first(p, dim - i); });
+
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) out[r * out_stride + row + c] = sum(sums[r][c]);
+}
+
+// Weight rows outermost: a tile of them stays in L1 while every x row passes.
+template <int R, int C>
+inline void dot_tiles(const PackedRows& weights, int64_t row, const float* x, int64_t batch, int64_t x_stride,
+                      float* out, int64_t out_stride) {
+  for (; row + C <= weights.rows; row += C)
+    for (int64_t b = 0; b < batch; b += R)
+      dot_tile<R, C>(weights, row, x + b * x_stride, x_stride, out + b * out_stride, out_stride);
+  if constexpr (C > 1) dot_tiles<R, C / 2>(weights, row, x, batch, x_stride, out, out_stride);
+}
+
+// How many x rows to take at once: 16 KiB of them, half of a usual L1.
+inline int64_t rows_per_block(int64_t dim) {
+  const int64_t rows = 4096 / dim / kTileRows * kTileRows;
+  return rows < kTileRows ? kTileRows : rows > 64 ? 64 : rows;
+}
+
+void dot16(const PackedRows& weights, const float* x, int64_t batch, int64_t x_stride, float* out, int64_t out_stride) {
+  const int64_t block = rows_per_block(weights.dim);
+  for (; batch > 0; batch -= block, x += block * x_stride, out += block * out_stride) {
+    const int64_t rows = batch < block ? batch : block, tiled = rows / kTileRows * kTileRows;
+    dot_tiles<kTileRows, kTileCols>(weights, 0, x, tiled, x_stride, out, out_stride);
+    dot_tiles<1, kTileColsOneRow>(weights, 0, x + tiled * x_stride, rows - tiled, x_stride, out + tiled * out_stride,
+                                  out_stride);
+  }
+}
+
+}  // namespace
+}  // namespace ipr

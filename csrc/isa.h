@@ -1,0 +1,23 @@
+// Which instruction sets this machine has, and the kernels of each.
+//
+//   const Kernels& kernels = kernels_for("auto");              // throws BackendUnavailable
+//   kernels.dot16(matrix.view(), x, batch, x_stride, out, out_stride);
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace ipr {
+
+// Names that work here, slowest first: "scalar", then "avx2", "avx512" where the CPU and the build have them.
+std::vector<std::string> available_isas();
+
+// The kernels of `isa`; "auto" is the last of available_isas(). Throws BackendUnavailable for a name that is not there.
+const Kernels& kernels_for(const std::string& isa);
+
+// Measured single-thread roof: GFLOP/s of independent fused multiply-adds (2 each) on 16 lanes.
+double measure_fma_gflops(const std::string& isa);
+
+}  // namespace ipr
