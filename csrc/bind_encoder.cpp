@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <optional>
 
+#include "bind_encoder.h"
 #include "errors.h"
 #include "py_text.h"
-#include "static_encoder.h"
 #include "wordpiece.h"
 
 namespace py = pybind11;
@@ -16,20 +16,12 @@ namespace py = pybind11;
 namespace {
 
 using ipr::EncodeInfo;
+using ipr::PyStaticEncoder;
+using ipr::run_released;
 using ipr::StaticEncoder;
 using ipr::Utf8;
 using ipr::utf8_of;
 using ipr::WordPiece;
-
-// Below it, giving the GIL up costs more than it gives to others: 4 kB are tokenized in some 25 us.
-constexpr size_t kReleaseBytes = 4096;
-
-template <class Work>
-void run_released(size_t bytes, Work&& work) {
-  if (bytes < kReleaseBytes) return work();
-  py::gil_scoped_release released;
-  work();
-}
 
 std::shared_ptr<WordPiece> make_wordpiece(const py::dict& vocab, const std::string& unk_token,
                                           const std::string& continuing_prefix, size_t max_chars_per_word,
@@ -71,12 +63,6 @@ py::tuple wordpiece_encode(const WordPiece& tokenizer, const py::handle& text) {
   }
   return py::make_tuple(out, starts);
 }
-
-// What Python holds: the encoder, and the arrays it borrows.
-struct PyStaticEncoder {
-  py::array table;
-  StaticEncoder encoder;
-};
 
 ipr::StaticTable table_of(const py::array& table) {
   IPR_CHECK(table.ndim() == 2, "embeddings: expected 2 dimensions (rows, dim), got ", table.ndim());

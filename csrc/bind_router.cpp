@@ -1,0 +1,127 @@
+// Router for Python. A plan and an encoder are kept alive by the router that borrows them.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+
+#include "bind_encoder.h"
+#include "bind_result.h"
+#include "py_text.h"
+#include "router.h"
+
+namespace ipr {
+namespace {
+
+namespace py = pybind11;
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+using Int64Array = py::array_t<int64_t, py::array::c_style>;
+
+struct PyRouter {
+  py::object plan, encoder;
+  Router router;
+  bool has_encoder;
+};
+
+std::unique_ptr<PyRouter> make_router(const py::object& plan, const py::object& encoder,
+                                      std::vector<double> context_window, std::vector<double> token_ratio,
+                                      const std::optional<FloatArray>& centroids,
+                                      const std::optional<FloatArray>& distances) {
+  const auto& native_plan = plan.cast<const DecidePlan&>();
+  const StaticEncoder* native_encoder = encoder.is_none() ? nullptr : &encoder.cast<const PyStaticEncoder&>().encoder;
+  IPR_CHECK(native_encoder == nullptr || native_encoder->has_tokenizer(),
+            "encoder: expected one with a tokenizer of its own, got one without; pass None");
+  std::optional<Support> support;
+  if (centroids) {
+    IPR_CHECK(centroids->ndim() == 2 && centroids->shape(1) == native_plan.dim(), "centroids: expected shape (k, ",
+              native_plan.dim(), ")");
+    IPR_CHECK(distances && distances->ndim() == 1, "distances: expected shape (percentiles,) beside centroids");
+    support.emplace(centroids->data(), centroids->shape(0), centroids->shape(1), distances->data(), distances->shape(0),
+                    native_plan.isa());
+  }
+  ContextLimits limits{std::move(context_window), std::move(token_ratio)};
+  return std::unique_ptr<PyRouter>(
+      new PyRouter{plan, encoder, Router(native_plan, native_encoder, std::move(limits), std::move(support)),
+                   native_encoder != nullptr});
+}
+
+// (DecideResult, billed_tokens, truncated, support or None)
+py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy& policy, int64_t other_tokens) {
+  const Utf8 text = utf8_of(prompt, "prompt");
+  int64_t billed = 0;
+  bool truncated = false;
+  float support = 0;
+  const bool has_support = self.router.support().has_value();
+  Results results;
+  py::object result = new_decide_result(1, self.router.plan().models(), results);
+  run_released(text.bytes, [&] {
+    self.router.route(policy, {&text.data, &text.bytes, &other_tokens, 1}, results,
+                      {&billed, &truncated, has_support ? &support : nullptr});
+  });
+  return py::make_tuple(std::move(result), billed, truncated,
+                        has_support ? py::object(py::float_(support)) : py::none());
+}
+
+// (DecideResult, billed_tokens (batch,) int64, truncated (batch,) bool, support (batch,) float32 or None)
+py::tuple route_many(const PyRouter& self, const py::list& prompts, const DecidePolicy& policy,
+                     const std::optional<Int64Array>& other_tokens) {
+  const py::tuple held(prompts);  // a list could change once the GIL is given up
+  const size_t batch = held.size();
+  std::vector<const char*> utf8(batch);
+  std::vector<size_t> bytes(batch);
+  size_t total = 0;
+  for (size_t row = 0; row < batch; ++row) {
+    const Utf8 text = utf8_of(held[row], "prompts[" + std::to_string(row) + "]");
+    utf8[row] = text.data;
+    bytes[row] = text.bytes;
+    total += text.bytes;
+  }
+  IPR_CHECK(!other_tokens || (other_tokens->ndim() == 1 && static_cast<size_t>(other_tokens->size()) == batch),
+            "other_tokens: expected (batch,) = (", batch, ",) int64");
+  Int64Array billed(static_cast<py::ssize_t>(batch));
+  py::array_t<bool> truncated(static_cast<py::ssize_t>(batch));
+  std::optional<FloatArray> support;
+  if (self.router.support()) support.emplace(static_cast<py::ssize_t>(batch));
+  Results results;
+  py::object result = new_decide_result(static_cast<int64_t>(batch), self.router.plan().models(), results);
+  const Prompts texts{utf8.data(), bytes.data(), other_tokens ? other_tokens->data() : nullptr,
+                      static_cast<int64_t>(batch)};
+  const Facts facts{billed.mutable_data(), truncated.mutable_data(), support ? support->mutable_data() : nullptr};
+  run_released(total, [&] { self.router.route(policy, texts, results, facts); });
+  return py::make_tuple(std::move(result), billed, truncated, support);
+}
+
+std::optional<py::array_t<bool>> context_mask(const PyRouter& self, const Int64Array& billed_tokens) {
+  py::array_t<bool> allowed({billed_tokens.size(), static_cast<py::ssize_t>(self.router.plan().models())});
+  if (!self.router.context_mask(billed_tokens.data(), billed_tokens.size(),
+                                reinterpret_cast<uint8_t*>(allowed.mutable_data())))
+    return std::nullopt;
+  return allowed;
+}
+
+std::optional<FloatArray> support_of(const PyRouter& self, const FloatArray& x) {
+  const int64_t dim = self.router.plan().dim();
+  if (!self.router.support()) return std::nullopt;
+  IPR_CHECK(x.ndim() == 2 && x.shape(1) == dim, "x: expected (batch, ", dim, ") float32");
+  FloatArray support(x.shape(0));
+  for (py::ssize_t row = 0; row < x.shape(0); ++row)
+    support.mutable_data()[row] = self.router.support()->of(x.data() + row * dim);
+  return support;
+}
+
+}  // namespace
+}  // namespace ipr
+
+void bind_router(pybind11::module_& m) {
+  using namespace ipr;
+  py::class_<PyRouter>(m, "Router")
+      .def(py::init(&make_router), py::arg("plan"), py::arg("encoder"), py::arg("context_window"),
+           py::arg("token_ratio"), py::arg("centroids") = py::none(), py::arg("distances") = py::none())
+      .def_readonly("has_encoder", &PyRouter::has_encoder)
+      .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"), py::arg("other_tokens"))
+      .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"), py::arg("other_tokens") = py::none())
+      .def("context_mask", &context_mask, py::arg("billed_tokens"))
+      .def("support", &support_of, py::arg("x"));
+}

@@ -1,0 +1,59 @@
+// Prompts -> decisions in one call: encode, mask by context window, decide, support.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "decide.h"
+#include "static_encoder.h"
+#include "support.h"
+
+namespace ipr {
+
+// Per candidate, (models): the prompt's tokens by the candidate's own count, billed * token_ratio, must not be over
+// context_window (infinity: no limit known).
+struct ContextLimits {
+  std::vector<double> context_window, token_ratio;
+};
+
+// UTF-8 prompts; other_tokens: tokens of each request that are billed and not encoded, null for none.
+struct Prompts {
+  const char* const* utf8;      // (batch)
+  const size_t* bytes;          // (batch)
+  const int64_t* other_tokens;  // (batch)
+  int64_t batch;
+};
+
+// What is known of each prompt beside its decision, (batch); support may be null.
+struct Facts {
+  int64_t* billed_tokens;
+  bool* truncated;
+  float* support;
+};
+
+// Borrows plan and encoder. Immutable: any number of threads may use it at once.
+class Router {
+ public:
+  // encoder: null when prompts are encoded elsewhere; route must not be called then. Throws InvalidInput for what does
+  // not fit together.
+  Router(const DecidePlan& plan, const StaticEncoder* encoder, ContextLimits limits, std::optional<Support> support);
+
+  // Allocates nothing after a thread's first calls.
+  void route(const DecidePolicy& policy, const Prompts& prompts, const Results& results, const Facts& facts) const;
+
+  // allowed (batch, models): whom each prompt fits. False: every prompt fits everyone, and allowed is left as it was.
+  bool context_mask(const int64_t* billed_tokens, int64_t batch, uint8_t* allowed) const;
+
+  const DecidePlan& plan() const { return plan_; }
+  const std::optional<Support>& support() const { return support_; }
+
+ private:
+  const DecidePlan& plan_;
+  const StaticEncoder* encoder_;
+  ContextLimits limits_;
+  double fits_all_;  // a prompt of at most this many billed tokens fits every candidate
+  std::optional<Support> support_;
+};
+
+}  // namespace ipr
