@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import string
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +115,14 @@ def make_tensors(
     return tensors
 
 
-def make_candidates(models: int) -> list[Candidate]:
+def make_candidates(models: int, context_windows: Sequence[int | None] | None = None) -> list[Candidate]:
     names = [NAMES[i] if i < len(NAMES) else f"model/{i:03d}" for i in range(models)]
     return [
         Candidate(
             name=name,
             family=name.split("/")[0],
             provider="test",
-            context_window=8192 << (i % 3) if i % 2 == 0 else None,
+            context_window=context_windows[i] if context_windows else (8192 << (i % 3) if i % 2 == 0 else None),
             token_ratio=1 + 0.125 * (i % 3),
             features=("tools", "vision")[: i % 3],
             latency_ms=None if i % 2 else 250.0,
@@ -158,10 +158,11 @@ def bundle_parts(
     max_tokens: int = 512,
     activation: str = "relu",
     price_scale: float = 1.0,
+    context_windows: Sequence[int | None] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The keyword arguments of `write_bundle` for a small bundle; `work` gets the encoder's source files."""
-    candidates = make_candidates(models)
+    candidates = make_candidates(models, context_windows)
     encoder = make_encoder(
         work / "encoder",
         dim=dim,

@@ -6,9 +6,13 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ipr_engine.errors import (
     BundleFormatError,
@@ -94,6 +98,33 @@ class Bundle:
             todo = "restore the folder from its source"
             fail(BundleHashError, str(folder / MANIFEST), f"sha256 {folder.name} (the folder's name)", digest, todo)
         return _parse(parse_json(data, str(folder / MANIFEST)), folder, digest)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Candidate names, in order."""
+        return tuple(candidate.name for candidate in self.candidates)
+
+    @cached_property
+    def tie_rank(self) -> NDArray[np.int32]:
+        """(models,) rank of each candidate's name, so that ties do not depend on the position."""
+        return np.argsort(np.argsort(np.array(self.names))).astype(np.int32)
+
+    @cached_property
+    def quality_heads(self) -> HeadsSpec:
+        """The heads a decision is made with: the first that cover every candidate, their rows in candidate order.
+
+        Raises:
+            BundleFormatError: no heads cover every candidate.
+        """
+        for heads in self.heads:
+            if set(heads.candidates) == set(self.names):
+                return heads.in_order(self.names)
+        todo = "add heads for the missing candidates, or leave those out"
+        fail(BundleFormatError, f"{self.path / MANIFEST}: heads", "one entry that covers every candidate", "none", todo)
+
+    def encoder(self, id: str) -> EncoderSpec:
+        """The encoder of that id."""
+        return next(encoder for encoder in self.encoders if encoder.id == id)
 
     def __repr__(self) -> str:
         return f"<Bundle {self.name!r} {self.hash[:12]}, {len(self.candidates)} candidates, {self.path}>"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
+SHARED_TENSOR = "trunk"  # every other tensor of a head has a row per candidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,16 @@ class HeadsSpec:
     rule_constants: RuleConstants | None
     fitted_on: FittedOn
     tensors: Mapping[str, Float32] = field(repr=False)
+
+    def in_order(self, candidates: tuple[str, ...]) -> HeadsSpec:
+        """The same heads with their rows in this order of the same candidates."""
+        if candidates == self.candidates:
+            return self
+        rows = [self.candidates.index(name) for name in candidates]
+        tensors = {
+            name: t if name == SHARED_TENSOR else np.ascontiguousarray(t[rows]) for name, t in self.tensors.items()
+        }
+        return replace(self, candidates=candidates, tensors=MappingProxyType(tensors))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
