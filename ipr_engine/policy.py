@@ -1,0 +1,269 @@
+"""A policy: everything of a decision that is not the prompt, validated and compiled once (docs/design.md sections 2 and 4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+from ipr_engine.bundle import Bundle, Candidate, Price, PriceList, RuleConstants
+from ipr_engine.decide import DecidePlan, DecidePolicy
+from ipr_engine.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What a kernel knows of a rule: threshold = min((alpha_hi*hi + alpha_lo*lo) + offset, hi)."""
+
+    alpha_hi: float
+    alpha_lo: float
+    offset: float
+
+
+def _minmax(tau: float, slack: float, constants: RuleConstants | None) -> Coefficients:
+    return Coefficients(1.0 - tau, tau, 0.0)
+
+
+def _max(tau: float, slack: float, constants: RuleConstants | None) -> Coefficients:
+    return Coefficients(1.0 - tau, 0.0, -slack)
+
+
+def _fixed(tau: float, slack: float, constants: RuleConstants | None) -> Coefficients:
+    if constants is None:
+        raise InvalidInputError(
+            "rule: 'fixed' needs rule_constants in the bundle's heads, and this bundle has none; use 'minmax' or 'max'"
+        )
+    return Coefficients(0.0, 0.0, (1.0 - tau) * constants.hi + tau * constants.lo)
+
+
+RULES: Mapping[str, Callable[[float, float, RuleConstants | None], Coefficients]] = MappingProxyType(
+    {"minmax": _minmax, "max": _max, "fixed": _fixed}
+)
+
+
+def compile_rule(rule: str, tau: float, *, slack: float = 0.0, constants: RuleConstants | None = None) -> Coefficients:
+    """(rule, tau) to threshold coefficients, IPR (arXiv 2509.06274) sec. 2.2.
+
+    Args:
+        rule: "minmax" (loss bounded as a share of hi - lo), "max" (relative to hi, less slack) or "fixed" (an absolute level).
+        tau: in [0, 1]. 0 asks for the best predicted candidate, 1 accepts the cheapest (for slack 0 and "max", quality >= 0).
+        slack: in [0, 1], for "max" only.
+        constants: the fitting set's mean hi and lo, for "fixed" only.
+    Raises:
+        InvalidInputError: an unknown rule, a value outside its range, or a rule without what it needs.
+    """
+    if rule not in RULES:
+        raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, RULES))}, got {rule!r}")
+    tau = unit_interval("tau", tau)
+    slack = unit_interval("slack", slack)
+    if slack != 0.0 and rule != "max":
+        raise InvalidInputError(f"slack: only rule 'max' has one, got slack={slack} with rule {rule!r}; leave it out")
+    return RULES[rule](tau, slack, constants)
+
+
+def number(name: str, value: object) -> float:
+    """A finite real number as a float, or an error that names it. bool and str are not numbers."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InvalidInputError(f"{name}: expected a number, got {type(value).__name__} {value!r}")
+    result = float(value)
+    if not math.isfinite(result):
+        raise InvalidInputError(f"{name}: expected a finite number, got {result}")
+    return result
+
+
+def unit_interval(name: str, value: object) -> float:
+    result = number(name, value)
+    if not 0.0 <= result <= 1.0:
+        raise InvalidInputError(f"{name}: expected a value in [0, 1], got {result}")
+    return result
+
+
+def nonnegative(name: str, value: object) -> float:
+    result = number(name, value)
+    if result < 0.0:
+        raise InvalidInputError(f"{name}: expected a value >= 0, got {result}")
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Made by `Engine.policy(...)`; pass it to `route` and `decide` as often as you like, from any thread.
+
+    Attributes:
+        tau, rule, slack, worth: see `compile_rule`; worth in USD per unit of quality.
+        prices: the price list costs are computed with.
+        allowed: names of the candidates that may be chosen, in bundle order.
+        exclusions: name -> why it may not be chosen, for every other candidate.
+        coefficients: the compiled rule.
+        bundle_hash: the bundle this policy was compiled for; another bundle refuses it.
+    """
+
+    tau: float
+    rule: str
+    slack: float
+    worth: float
+    prices: PriceList
+    allowed: tuple[str, ...]
+    exclusions: Mapping[str, str]
+    coefficients: Coefficients
+    bundle_hash: str
+    compiled: DecidePolicy = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        parts = [f"rule={self.rule!r}", f"tau={self.tau:g}"]
+        if self.slack:
+            parts.append(f"slack={self.slack:g}")
+        if self.worth:
+            parts.append(f"worth={self.worth:g}")
+        parts.append(f"allowed={len(self.allowed)} of {len(self.allowed) + len(self.exclusions)}")
+        parts.append(f"prices of {self.prices.date}")
+        return f"Policy({', '.join(parts)})"
+
+
+def compile_policy(
+    bundle: Bundle,
+    plan: DecidePlan,
+    constants: RuleConstants | None,
+    *,
+    tau: float,
+    rule: str,
+    slack: float,
+    worth: float,
+    allowed: Sequence[str] | None,
+    family: str | Sequence[str] | None,
+    requires: Sequence[str] | None,
+    max_latency_ms: float | None,
+    prices: PriceList | Mapping[str, object] | None,
+) -> Policy:
+    """Validate every argument, settle who may be chosen and why the others may not, fold prices, compile."""
+    coefficients = compile_rule(rule, tau, slack=slack, constants=constants)
+    worth = nonnegative("worth", worth)
+    price_list = bundle.prices if prices is None else merge_prices(bundle, prices)
+    exclusions = _exclusions(bundle.candidates, allowed, family, requires, max_latency_ms)
+    names = [candidate.name for candidate in bundle.candidates]
+    if len(exclusions) == len(names):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in exclusions.items())
+        raise InvalidInputError(f"policy: no candidate is left ({reasons}); loosen one of the conditions")
+    price_rows = [price_list.prices[name] for name in names]
+    compiled = DecidePolicy(
+        plan,
+        coefficients.alpha_hi,
+        coefficients.alpha_lo,
+        coefficients.offset,
+        worth,
+        _float32(
+            price.input_usd_per_1m * candidate.token_ratio / 1e6
+            for price, candidate in zip(price_rows, bundle.candidates, strict=True)
+        ),
+        _float32(price.output_usd_per_1m / 1e6 for price in price_rows),
+        _float32(price.fixed_usd for price in price_rows),
+        np.array([name not in exclusions for name in names], dtype=np.bool_),
+    )
+    return Policy(
+        tau=float(tau),
+        rule=rule,
+        slack=float(slack),
+        worth=worth,
+        prices=price_list,
+        allowed=tuple(name for name in names if name not in exclusions),
+        exclusions=MappingProxyType(exclusions),
+        coefficients=coefficients,
+        bundle_hash=bundle.hash,
+        compiled=compiled,
+    )
+
+
+def _float32(values: object) -> np.ndarray:
+    return np.array(list(values), dtype=np.float32)  # type: ignore[call-overload]
+
+
+def _names(argument: str, values: Sequence[str] | str) -> list[str]:
+    if isinstance(values, str):
+        return [values]
+    if not isinstance(values, (list, tuple, set, frozenset)) or not all(isinstance(v, str) for v in values):
+        raise InvalidInputError(f"{argument}: expected a list of names, got {values!r}")
+    return list(values)
+
+
+def _known(argument: str, wanted: Sequence[str], known: set[str]) -> set[str]:
+    unknown = sorted(set(wanted) - known)
+    if unknown:
+        raise InvalidInputError(
+            f"{argument}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(sorted(known))}"
+        )
+    return set(wanted)
+
+
+def _exclusions(
+    candidates: Sequence[Candidate],
+    allowed: Sequence[str] | None,
+    family: str | Sequence[str] | None,
+    requires: Sequence[str] | None,
+    max_latency_ms: float | None,
+) -> dict[str, str]:
+    """The first reason, in argument order, why a candidate may not be chosen."""
+    names = None
+    if allowed is not None:
+        names = _known("allowed", _names("allowed", allowed), {c.name for c in candidates})
+        if not names:
+            raise InvalidInputError("allowed: expected at least one candidate name, got an empty list")
+    families = None if family is None else _known("family", _names("family", family), {c.family for c in candidates})
+    features = (
+        set()
+        if requires is None
+        else _known("requires", _names("requires", requires), {f for c in candidates for f in c.features})
+    )
+    limit = None if max_latency_ms is None else nonnegative("max_latency_ms", max_latency_ms)
+
+    result: dict[str, str] = {}
+    for candidate in candidates:
+        missing = sorted(features - set(candidate.features))
+        if names is not None and candidate.name not in names:
+            result[candidate.name] = "not in allowed"
+        elif families is not None and candidate.family not in families:
+            result[candidate.name] = f"family is {candidate.family}"
+        elif missing:
+            result[candidate.name] = f"lacks {', '.join(missing)}"
+        elif limit is not None and candidate.latency_ms is None:
+            result[candidate.name] = "latency unknown"
+        elif limit is not None and candidate.latency_ms is not None and candidate.latency_ms > limit:
+            result[candidate.name] = f"latency {candidate.latency_ms:g} ms over {limit:g} ms"
+    return result
+
+
+def merge_prices(bundle: Bundle, prices: PriceList | Mapping[str, object]) -> PriceList:
+    """The bundle's price list with some candidates' prices replaced.
+
+    Args:
+        prices: a PriceList, or name -> Price, or name -> (input, output) in USD per 1 M tokens.
+    """
+    if not isinstance(prices, (PriceList, Mapping)):
+        raise InvalidInputError(
+            f"prices: expected a mapping of candidate name to (input, output) USD per 1 M tokens, got {type(prices).__name__}"
+        )
+    given = prices.prices if isinstance(prices, PriceList) else prices
+    known = {candidate.name for candidate in bundle.candidates}
+    _known("prices", _names("prices", list(given)), known)
+    merged = dict(bundle.prices.prices)
+    for name, value in given.items():
+        merged[name] = _price(name, value)
+    date = prices.date if isinstance(prices, PriceList) else f"{bundle.prices.date}, {len(given)} replaced"
+    return PriceList(currency="USD", date=date, prices=MappingProxyType(merged))
+
+
+def _price(name: str, value: object) -> Price:
+    if isinstance(value, Price):
+        fields = (value.input_usd_per_1m, value.output_usd_per_1m, value.fixed_usd)
+        basis = value.basis
+    elif isinstance(value, (tuple, list)) and len(value) == 2:
+        fields, basis = (value[0], value[1], 0.0), "given by the caller"
+    else:
+        raise InvalidInputError(
+            f"prices[{name!r}]: expected (input, output) in USD per 1 M tokens or a Price, got {value!r}"
+        )
+    parts = ("input_usd_per_1m", "output_usd_per_1m", "fixed_usd")
+    checked = [nonnegative(f"prices[{name!r}].{part}", field) for part, field in zip(parts, fields, strict=True)]
+    return Price(input_usd_per_1m=checked[0], output_usd_per_1m=checked[1], fixed_usd=checked[2], basis=basis)
