@@ -1,1 +1,31 @@
-"""Intelligent Prompt Routing (arXiv 2509.06274): which LLM should answer this prompt, decided in microseconds."""
+"""Intelligent Prompt Routing (arXiv 2509.06274): which LLM should answer this prompt, decided in microseconds.
+
+engine = ipr_engine.Engine.load()
+decision = engine.route("Explain quicksort", tau=0.1)
+decision.model, decision.quality, decision.cost_usd, decision.cause
+"""
+
+from ipr_engine.bundle import Bundle
+from ipr_engine.decision import Decision, Decisions
+from ipr_engine.engine import Engine
+from ipr_engine.errors import (
+    BackendUnavailableError,
+    BundleError,
+    InvalidInputError,
+    IprError,
+    RowError,
+)
+from ipr_engine.policy import Policy
+
+__all__ = [
+    "BackendUnavailableError",
+    "Bundle",
+    "BundleError",
+    "Decision",
+    "Decisions",
+    "Engine",
+    "InvalidInputError",
+    "IprError",
+    "Policy",
+    "RowError",
+]

@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine import _C
+
 
 class Encoded(NamedTuple):
     """What `Encoder.encode` returns; row i belongs to prompt i.
@@ -36,6 +38,11 @@ class Encoder(Protocol):
     @property
     def identity(self) -> str:
         """sha256 hex of all that decides x (`encoder_identity`); heads name the encoder they were fitted on by it."""
+        ...
+
+    @property
+    def native(self) -> _C.StaticEncoder | None:
+        """The C++ object that encodes text on its own, so that one call routes; None for a tier that needs Python."""
         ...
 
     def encode(self, prompts: Sequence[str]) -> Encoded:

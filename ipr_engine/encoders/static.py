@@ -37,7 +37,7 @@ class StaticEncoder:
         normalize: whether x is divided by its norm.
         tokenizer: who makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
         isa: the instruction set in use, "scalar", "avx2" or "avx512"; all give the same bits.
-        native: the C++ object. It has a tokenizer of its own only if tokenizer.kind is "wordpiece".
+        native: the C++ object that encodes text on its own, None when tokenizer.kind is "tokenizers".
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class StaticEncoder:
         native_tokenizer = tokenizer.native if isinstance(tokenizer, WordPieceTokenizer) else None
         mapping, weights = tensors.get("mapping"), tensors.get("weights")
         self._tensors = tensors
-        self.native = _C.StaticEncoder(
+        self._native = _C.StaticEncoder(
             tensors["embeddings"],
             tokenizer=native_tokenizer,
             mapping=None if mapping is None else mapping.astype(np.int64),
@@ -63,9 +63,10 @@ class StaticEncoder:
             normalize=normalize,
             isa=isa,
         )
+        self.native = None if native_tokenizer is None else self._native
         self.tokenizer = tokenizer
-        self.dim = self.native.dim
-        self.isa = self.native.isa
+        self.dim = self._native.dim
+        self.isa = self._native.isa
         self.max_tokens = max_tokens
         self.normalize = normalize
         self.identity = identity
@@ -146,7 +147,7 @@ class StaticEncoder:
         if not isinstance(prompts, (list, tuple)):
             prompts = list(prompts)
         if isinstance(self.tokenizer, WordPieceTokenizer):
-            return Encoded(*self.native.encode(prompts))
+            return Encoded(*self._native.encode(prompts))
         x = np.empty((len(prompts), self.dim), dtype=np.float32)
         billed = np.empty(len(prompts), dtype=np.int64)
         truncated = np.empty(len(prompts), dtype=np.bool_)
@@ -155,7 +156,7 @@ class StaticEncoder:
                 ids, starts = self.tokenizer.encode(prompt)
             except InvalidInputError as error:
                 raise InvalidInputError(str(error).replace("text", f"prompts[{row}]", 1)) from None
-            x[row], truncated[row] = self.native.encode_ids(ids, starts)
+            x[row], truncated[row] = self._native.encode_ids(ids, starts)
             billed[row] = len(ids)
         return Encoded(x, billed, truncated)
 

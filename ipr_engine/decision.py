@@ -1,0 +1,340 @@
+"""What a decision says: the choice, why, what it costs, what would flip it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.decide import CAUSE, STATUS
+from ipr_engine.frontier import FrontierStep, frontier, order
+
+if TYPE_CHECKING:
+    from ipr_engine._C import DecideResult
+    from ipr_engine.bundle import Bundle, Candidate
+    from ipr_engine.policy import Policy
+
+OK = STATUS.index("ok")
+
+
+class CandidateView(NamedTuple):
+    """One candidate of one decision. Money in USD for this prompt; tokens are output tokens."""
+
+    name: str
+    family: str
+    quality: float
+    cost_usd: float
+    tokens_out: float
+    allowed: bool
+    feasible: bool
+    chosen: bool
+    excluded_because: str | None
+
+
+class Decision:
+    """The answer for one prompt. Cheap to make: everything is read from the result when asked for.
+
+    Attributes:
+        model: name of the chosen candidate, None when the row failed.
+        quality, cost_usd, tokens_out: of the chosen candidate; NaN when the row failed.
+        threshold: the quality a candidate had to reach.
+        cause: "best_quality", "within_tolerance", "only_allowed", "below_fixed_level" or "failed".
+        status: "ok", or why the row failed: "nonfinite_quality", "nonfinite_cost", "none_allowed".
+        gap: how far one candidate's quality must move before the choice flips (docs/design.md section 3).
+        support: in [0, 1], how close the prompt is to the fitting data (None when the bundle has no centroids).
+        billed_tokens: tokens of the whole request by the bundle's tokenizer.
+        truncated: the prompt was longer than the encoder reads; head and tail were encoded.
+    """
+
+    __slots__ = ("_bundle", "_result", "_row", "billed_tokens", "policy", "support", "truncated")
+
+    def __init__(
+        self,
+        result: DecideResult,
+        row: int,
+        policy: Policy,
+        bundle: Bundle,
+        billed_tokens: int,
+        truncated: bool,
+        support: float | None,
+    ) -> None:
+        self._result = result
+        self._row = row
+        self._bundle = bundle
+        self.policy = policy
+        self.billed_tokens = billed_tokens
+        self.truncated = truncated
+        self.support = support
+
+    @property
+    def index(self) -> int:
+        """Position of the chosen candidate in the bundle, -1 when the row failed."""
+        return self._result.index_at(self._row)
+
+    @property
+    def model(self) -> str | None:
+        index = self._result.index_at(self._row)
+        return None if index < 0 else self._bundle.candidates[index].name
+
+    @property
+    def quality(self) -> float:
+        index = self._result.index_at(self._row)
+        return float("nan") if index < 0 else self._result.quality_at(self._row, index)
+
+    @property
+    def cost_usd(self) -> float:
+        index = self._result.index_at(self._row)
+        return float("nan") if index < 0 else self._result.cost_at(self._row, index)
+
+    @property
+    def tokens_out(self) -> float:
+        index = self._result.index_at(self._row)
+        return float("nan") if index < 0 else self._result.tokens_at(self._row, index)
+
+    @property
+    def threshold(self) -> float:
+        return self._result.threshold_at(self._row)
+
+    @property
+    def gap(self) -> float:
+        return self._result.gap_at(self._row)
+
+    @property
+    def status(self) -> str:
+        return STATUS[self._result.status_at(self._row)]
+
+    @property
+    def cause(self) -> str:
+        return CAUSE[self._result.cause_at(self._row)]
+
+    @property
+    def bundle_hash(self) -> str:
+        return self._bundle.hash
+
+    @property
+    def qualities(self) -> npt.NDArray[np.float32]:
+        """(models,) predicted quality of every candidate, allowed or not, in bundle order."""
+        row: npt.NDArray[np.float32] = self._result.quality[self._row]
+        return row
+
+    @property
+    def costs_usd(self) -> npt.NDArray[np.float32]:
+        """(models,) expected cost of this prompt in USD, in bundle order."""
+        row: npt.NDArray[np.float32] = self._result.cost_usd[self._row]
+        return row
+
+    @property
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """(models,) who could be chosen: the policy's mask and the context windows."""
+        policy = set(self.policy.allowed)
+        return np.array([c.name in policy and self._fits(c) for c in self._bundle.candidates])
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """Feasible candidates, the choice first, then who would be chosen were the ones before it away (for failover)."""
+        if self._result.status_at(self._row) != OK:
+            return ()
+        feasible = self.allowed & (self.qualities >= np.float32(self.threshold))
+        names = self._bundle.names
+        return tuple(names[m] for m in self._order() if feasible[m])
+
+    @property
+    def frontier(self) -> tuple[FrontierStep, ...]:
+        """Every tau at which this prompt's choice changes under its rule, with who is chosen from there on."""
+        if self._result.status_at(self._row) != OK:
+            return ()
+        return frontier(self.policy, self._bundle, self.qualities, self.costs_usd, self.allowed)
+
+    @property
+    def candidates(self) -> tuple[CandidateView, ...]:
+        """Every candidate, in bundle order, with what was predicted and why it could not be chosen."""
+        chosen, threshold = self.index, np.float32(self.threshold)
+        allowed, qualities, costs, tokens = (
+            self.allowed,
+            self.qualities,
+            self.costs_usd,
+            self._result.tokens_out[self._row],
+        )
+        return tuple(
+            CandidateView(
+                name=candidate.name,
+                family=candidate.family,
+                quality=float(qualities[m]),
+                cost_usd=float(costs[m]),
+                tokens_out=float(tokens[m]),
+                allowed=bool(allowed[m]),
+                feasible=bool(allowed[m] and qualities[m] >= threshold),
+                chosen=m == chosen,
+                excluded_because=self._reason(m),
+            )
+            for m, candidate in enumerate(self._bundle.candidates)
+        )
+
+    def _fits(self, candidate: Candidate) -> bool:
+        window = candidate.context_window
+        return window is None or self.billed_tokens * candidate.token_ratio <= window
+
+    def _reason(self, m: int) -> str | None:
+        candidate = self._bundle.candidates[m]
+        if candidate.name in self.policy.exclusions:
+            return self.policy.exclusions[candidate.name]
+        if not self._fits(candidate):
+            need = round(self.billed_tokens * candidate.token_ratio)
+            return f"prompt of about {need} tokens over its context window of {candidate.context_window}"
+        return None
+
+    def _order(self) -> list[int]:
+        return order(self.qualities, self.costs_usd, self.policy.worth, self._bundle.tie_rank)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types: what `ipr route --json` prints."""
+        ok = self._result.status_at(self._row) == OK
+        return {
+            "model": self.model,
+            "status": self.status,
+            "cause": self.cause,
+            "quality": self.quality if ok else None,
+            "cost_usd": self.cost_usd if ok else None,
+            "tokens_out": self.tokens_out if ok else None,
+            "threshold": self.threshold if ok else None,
+            "gap": self.gap if ok and np.isfinite(self.gap) else None,
+            "support": self.support if self.support is None or np.isfinite(self.support) else None,
+            "billed_tokens": self.billed_tokens,
+            "truncated": self.truncated,
+            "ranked": list(self.ranked),
+            "tau": self.policy.tau,
+            "rule": self.policy.rule,
+            "bundle": self.bundle_hash,
+        }
+
+    def __repr__(self) -> str:
+        if self.model is None:
+            return f"Decision(model=None, status={self.status!r})"
+        return (
+            f"Decision(model={self.model!r}, quality={self.quality:.3f}, cost_usd={self.cost_usd:.3g}, "
+            f"cause={self.cause!r}, threshold={self.threshold:.3f})"
+        )
+
+
+class Decisions:
+    """The answers for a batch: a sequence of Decision, and the same as arrays.
+
+    Attributes:
+        index: (batch,) int32, -1 where a row failed.
+        qualities, costs_usd, tokens_out: (batch, models) float32, every candidate, in bundle order.
+        threshold, gap: (batch,) float32.
+        billed_tokens (batch,) int64, truncated (batch,) bool, support (batch,) float32 or None: as of Decision.
+        status, cause: (batch,) uint8 into `ipr_engine.decide.STATUS` and `CAUSE`.
+    """
+
+    __slots__ = ("_bundle", "_result", "billed_tokens", "policy", "support", "truncated")
+
+    def __init__(
+        self,
+        result: DecideResult,
+        policy: Policy,
+        bundle: Bundle,
+        billed_tokens: npt.NDArray[np.int64],
+        truncated: npt.NDArray[np.bool_],
+        support: npt.NDArray[np.float32] | None,
+    ) -> None:
+        self._result = result
+        self._bundle = bundle
+        self.policy = policy
+        self.billed_tokens = billed_tokens
+        self.truncated = truncated
+        self.support = support
+
+    def __len__(self) -> int:
+        return len(self._result)
+
+    @overload
+    def __getitem__(self, row: int) -> Decision: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Decision]: ...
+    def __getitem__(self, row: int | slice) -> Decision | list[Decision]:
+        if isinstance(row, slice):
+            return [self[r] for r in range(*row.indices(len(self)))]
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} decisions")
+        row %= len(self)
+        return Decision(
+            self._result,
+            row,
+            self.policy,
+            self._bundle,
+            int(self.billed_tokens[row]),
+            bool(self.truncated[row]),
+            None if self.support is None else float(self.support[row]),
+        )
+
+    def __iter__(self) -> Iterator[Decision]:
+        return (self[row] for row in range(len(self)))
+
+    @property
+    def models(self) -> list[str | None]:
+        """Names of the chosen candidates, None where a row failed."""
+        names = self._bundle.names
+        return [None if m < 0 else names[m] for m in self._result.index.tolist()]
+
+    @property
+    def index(self) -> npt.NDArray[np.int32]:
+        return self._result.index
+
+    @property
+    def quality(self) -> npt.NDArray[np.float32]:
+        """(batch,) predicted quality of the chosen candidate, NaN where a row failed."""
+        return self._chosen(self._result.quality)
+
+    @property
+    def cost_usd(self) -> npt.NDArray[np.float32]:
+        """(batch,) expected cost of the chosen candidate, NaN where a row failed."""
+        return self._chosen(self._result.cost_usd)
+
+    @property
+    def qualities(self) -> npt.NDArray[np.float32]:
+        return self._result.quality
+
+    @property
+    def costs_usd(self) -> npt.NDArray[np.float32]:
+        return self._result.cost_usd
+
+    @property
+    def tokens_out(self) -> npt.NDArray[np.float32]:
+        return self._result.tokens_out
+
+    @property
+    def threshold(self) -> npt.NDArray[np.float32]:
+        return self._result.threshold
+
+    @property
+    def gap(self) -> npt.NDArray[np.float32]:
+        return self._result.gap
+
+    @property
+    def status(self) -> npt.NDArray[np.uint8]:
+        return self._result.status
+
+    @property
+    def cause(self) -> npt.NDArray[np.uint8]:
+        return self._result.cause
+
+    @property
+    def bundle_hash(self) -> str:
+        return self._bundle.hash
+
+    def _chosen(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        index = self._result.index
+        if values.shape[1] == 0 or len(index) == 0:
+            return np.zeros(len(index), np.float32)
+        picked = np.take_along_axis(values, np.maximum(index, 0)[:, None].astype(np.int64), axis=1)[:, 0]
+        return np.where(index >= 0, picked, np.float32("nan"))
+
+    def __repr__(self) -> str:
+        counts: dict[str, int] = {}
+        for name in self.models:
+            counts[name or "failed"] = counts.get(name or "failed", 0) + 1
+        shown = ", ".join(f"{name}: {n}" for name, n in sorted(counts.items(), key=lambda item: -item[1]))
+        return f"Decisions({len(self)} rows; {shown})"

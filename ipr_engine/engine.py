@@ -1,0 +1,338 @@
+"""The engine: text in, decision out. Everything that can fail, allocate or choose happens in `load`; `route` does neither."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._C import DecideResult, Router
+from ipr_engine.bundle import Bundle, PriceList
+from ipr_engine.decide import STATUS, DecidePlan, Heads
+from ipr_engine.decision import OK, Decision, Decisions
+from ipr_engine.encoders.base import Encoded, Encoder
+from ipr_engine.encoders.registry import make_encoder
+from ipr_engine.errors import InvalidInputError, RowError
+from ipr_engine.explanation import Explanation
+from ipr_engine.policy import Policy, compile_policy
+from ipr_engine.prompts import Prompt, PromptText, is_messages, split_prompt
+
+DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
+MAX_KEPT_POLICIES = 256
+
+
+class Engine:
+    """Routes prompts with one bundle. Safe to share between threads.
+
+        >>> import ipr_engine
+        >>> engine = ipr_engine.Engine.load()
+        >>> decision = engine.route("What is 17 * 23?", tau=0.1)
+        >>> decision.model in engine.bundle.names
+        True
+
+    Attributes:
+        bundle: the loaded bundle.
+        encoder: the prompt encoder of its heads.
+        plan: the packed heads.
+    """
+
+    def __init__(self, bundle: Bundle, *, isa: str = "auto") -> None:
+        heads = bundle.quality_heads
+        self.bundle = bundle
+        self.encoder: Encoder = make_encoder(bundle.encoder(heads.encoder), isa=isa)
+        self.plan = DecidePlan(
+            Heads(**heads.tensors, activation=heads.activation, tie_rank=bundle.tie_rank),  # type: ignore[arg-type]
+            isa=isa,
+        )
+        self._router = Router(
+            self.plan,
+            self.encoder.native,
+            [math.inf if c.context_window is None else float(c.context_window) for c in bundle.candidates],
+            [c.token_ratio for c in bundle.candidates],
+            None if bundle.support is None else bundle.support.centroids,
+            None if bundle.support is None else bundle.support.distances,
+        )
+        self._isa_asked = isa
+        self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, *, isa: str = "auto") -> Engine:
+        """Read, verify and plan a bundle.
+
+        Args:
+            path: a bundle root (with CURRENT) or one bundle folder; None for the embedded default.
+            isa: "auto" (the widest this machine has), "scalar", "avx2" or "avx512".
+        Raises:
+            BundleError: the bundle is missing, damaged or inconsistent (the subclass says which).
+            BackendUnavailableError: the instruction set asked for is missing here.
+        """
+        return cls(Bundle.load(DEFAULT_BUNDLE if path is None else path), isa=isa)
+
+    def policy(
+        self,
+        *,
+        tau: float,
+        rule: str = "minmax",
+        slack: float = 0.0,
+        worth: float = 0.0,
+        allowed: Sequence[str] | None = None,
+        family: str | Sequence[str] | None = None,
+        requires: Sequence[str] | None = None,
+        max_latency_ms: float | None = None,
+        prices: PriceList | Mapping[str, object] | None = None,
+    ) -> Policy:
+        """Validate and compile everything of a decision that is not the prompt.
+
+        Args:
+            tau: tolerance in [0, 1]; what it bounds depends on the rule (docs/design.md section 4).
+            rule: "minmax", "max" or "fixed".
+            slack: margin of the "max" rule, in [0, 1].
+            worth: USD one more unit of quality is worth, >= 0.
+            allowed: only these candidates.
+            family: only candidates of this family, or of these.
+            requires: only candidates with all these features.
+            max_latency_ms: only candidates known to answer within it.
+            prices: USD per 1 M tokens, name -> (input, output); the others keep the bundle's.
+        Raises:
+            InvalidInputError: a value out of range, an unknown name, or nobody left to choose.
+        """
+        return compile_policy(
+            self.bundle,
+            self.plan,
+            self.bundle.quality_heads.rule_constants,
+            tau=tau,
+            rule=rule,
+            slack=slack,
+            worth=worth,
+            allowed=allowed,
+            family=family,
+            requires=requires,
+            max_latency_ms=max_latency_ms,
+            prices=prices,
+        )
+
+    @overload
+    def route(self, prompts: str, policy: Policy | None = None, **options: Any) -> Decision: ...
+    @overload
+    def route(self, prompts: Sequence[Any], policy: Policy | None = None, **options: Any) -> Decision | Decisions: ...
+    def route(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        policy: Policy | None = None,
+        *,
+        billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
+        tokens_out: npt.ArrayLike | None = None,
+        extra_usd: npt.ArrayLike | None = None,
+        on_error: str = "raise",
+        **terms: Any,
+    ) -> Decision | Decisions:
+        """Decide who should answer: one prompt gives a Decision, a list of prompts gives Decisions.
+
+        Args:
+            prompts: a string, chat messages (a list of {"role", "content"}), or a list of either.
+            policy: from `engine.policy(...)`; or give its arguments (tau=..., worth=...) here instead.
+            billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say); else counted.
+            tokens_out: expected output tokens, scalar, (models,) or (batch, models); else predicted.
+            extra_usd: (batch, models) added to the cost: prompt cache, switching, batch terms.
+            on_error: "raise" a RowError when a row cannot be decided, or "status" to return it with its status.
+        Raises:
+            InvalidInputError: a bad prompt or argument, named.
+            RowError: rows that cannot be decided (rows, reasons).
+        """
+        policy = self._settle(policy, terms)
+        if billed_tokens is None and tokens_out is None and extra_usd is None and self._router.has_encoder:
+            if type(prompts) is str:
+                result, billed, truncated, support = self._router.route_one(prompts, policy.compiled, 0)
+                if result.status_at(0) != OK or on_error != "raise":
+                    self._check_rows(result, on_error)
+                return Decision(result, 0, policy, self.bundle, billed, truncated, support)
+            if type(prompts) is list and all(type(prompt) is str for prompt in prompts):
+                many = self._router.route_many(prompts, policy.compiled)
+                self._check_rows(many[0], on_error)
+                return Decisions(many[0], policy, self.bundle, *many[1:])
+        single = isinstance(prompts, str) or is_messages(prompts)
+        encoded = self.encode(prompts, billed_tokens=billed_tokens)
+        decisions = self.decide(encoded, policy, tokens_out=tokens_out, extra_usd=extra_usd, on_error=on_error)
+        return decisions[0] if single else decisions
+
+    def encode(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
+    ) -> Encoded:
+        """Embed prompts once, to decide on them as often as you like.
+
+        Returns:
+            Encoded: x (batch, dim) float32, billed_tokens (batch,) int64, truncated (batch,) bool.
+        """
+        if isinstance(prompts, str) or is_messages(prompts):
+            prompts = [prompts]
+        if not isinstance(prompts, (list, tuple)):
+            raise InvalidInputError(
+                f"prompts: expected a string, chat messages or a list of them, got {type(prompts).__name__}"
+            )
+        parts = [split_prompt(prompt, f"prompts[{row}]") for row, prompt in enumerate(prompts)]
+        encoded = self.encoder.encode([part.encoded for part in parts])
+        if billed_tokens is not None:
+            return encoded._replace(billed_tokens=whole_counts(billed_tokens, len(parts)))
+        return encoded._replace(billed_tokens=self._billed(parts, encoded.billed_tokens))
+
+    def decide(
+        self,
+        x: Encoded | npt.NDArray[np.float32],
+        policy: Policy | None = None,
+        *,
+        billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
+        tokens_out: npt.ArrayLike | None = None,
+        extra_usd: npt.ArrayLike | None = None,
+        on_error: str = "raise",
+        **terms: Any,
+    ) -> Decisions:
+        """Decide on kept embeddings, without encoding again.
+
+        Args:
+            x: what `encode` gave, or a bare (batch, dim) or (dim,) float32 array (then billed_tokens is needed).
+        """
+        policy = self._settle(policy, terms)
+        if isinstance(x, Encoded):
+            encoded = x
+        elif billed_tokens is not None:
+            encoded = self._bare(x)
+        else:
+            raise InvalidInputError(
+                "billed_tokens: needed with a bare array, since the bill is counted in tokens; pass (batch,) counts"
+            )
+        batch, models = len(encoded.x), self.plan.models
+        billed = encoded.billed_tokens if billed_tokens is None else whole_counts(billed_tokens, batch)
+        result = self.plan.run(
+            encoded.x,
+            policy.compiled,
+            billed.astype(np.float32),
+            per_model("tokens_out", tokens_out, batch, models),
+            per_model("extra_usd", extra_usd, batch, models),
+            self._router.context_mask(billed),
+        )
+        self._check_rows(result, on_error)
+        return Decisions(result, policy, self.bundle, billed, encoded.truncated, self._router.support(encoded.x))
+
+    def explain(self, prompt: Prompt | Decision, policy: Policy | None = None, **terms: Any) -> Explanation:
+        """Why this candidate: every candidate's quality, cost, and what kept it from being chosen."""
+        if isinstance(prompt, Decision):
+            return Explanation(prompt)
+        decision = self.route(prompt, policy, on_error="status", **terms)
+        if not isinstance(decision, Decision):
+            raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
+        return Explanation(decision)
+
+    def _settle(self, policy: Policy | None, terms: dict[str, Any]) -> Policy:
+        if policy is None:
+            return self._from_terms(terms)
+        if not isinstance(policy, Policy):
+            raise InvalidInputError(f"policy: expected what engine.policy(...) returns, got {type(policy).__name__}")
+        if terms:
+            raise InvalidInputError(f"{', '.join(terms)}: give either a policy or its arguments, not both")
+        if policy.bundle_hash != self.bundle.hash:
+            raise InvalidInputError(
+                f"policy: compiled for bundle {policy.bundle_hash[:12]}, this engine serves {self.bundle.hash[:12]}; "
+                "make it anew with engine.policy(...)"
+            )
+        return policy
+
+    def _from_terms(self, terms: dict[str, Any]) -> Policy:
+        """The policy of these keyword arguments, kept for the next call when they are plain values."""
+        if "tau" not in terms:
+            raise InvalidInputError("tau: missing; pass tau=... in [0, 1], or a policy from engine.policy(...)")
+        unknown = sorted(set(terms) - POLICY_TERMS)
+        if unknown:
+            raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}")
+        key = tuple(terms.items())
+        try:
+            kept = self._policies.get(key)
+        except TypeError:  # a list or a price mapping: compiled each time
+            return self.policy(**terms)
+        # 1, 1.0 and True are one key but not one argument: only floats and strings are kept
+        if kept is None:
+            kept = self.policy(**terms)
+            if all(type(value) in (float, str) for value in terms.values()):
+                if len(self._policies) >= MAX_KEPT_POLICIES:
+                    self._policies.clear()
+                self._policies[key] = kept
+        elif any(type(value) is bool for value in terms.values()):
+            return self.policy(**terms)
+        return kept
+
+    def _bare(self, x: object) -> Encoded:
+        """A bare array of embeddings: (dim,) or (batch, dim) float32, nothing known of its prompts."""
+        if (
+            not isinstance(x, np.ndarray)
+            or x.dtype != np.float32
+            or x.ndim not in (1, 2)
+            or x.shape[-1] != self.plan.dim
+        ):
+            got = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise InvalidInputError(
+                f"x: expected what encode(...) returns, or (batch, {self.plan.dim}) float32 and billed_tokens, got {got}"
+            )
+        rows = np.ascontiguousarray(np.atleast_2d(x))
+        return Encoded(rows, np.zeros(len(rows), np.int64), np.zeros(len(rows), np.bool_))
+
+    def _billed(self, parts: Sequence[PromptText], counted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Tokens of the whole requests: what was encoded, and every text that was not."""
+        for row, part in enumerate(parts):
+            if part.non_text:
+                raise InvalidInputError(
+                    f"prompts[{row}]: has a part of type {part.non_text[0]!r}, whose tokens cannot be counted here; "
+                    "pass billed_tokens=... with the whole request's count"
+                )
+        other = [sum(self.encoder.count_tokens(text) for text in part.billed_only) for part in parts]
+        return counted + np.array(other, np.int64) if any(other) else counted
+
+    def _check_rows(self, result: DecideResult, on_error: str) -> None:
+        if on_error == "raise":
+            failed = np.flatnonzero(result.status != OK)
+            if len(failed):
+                raise RowError(failed.tolist(), [STATUS[result.status_at(int(row))] for row in failed])
+        elif on_error != "status":
+            raise InvalidInputError(f"on_error: expected 'raise' or 'status', got {on_error!r}")
+
+    def __repr__(self) -> str:
+        how = f"{self.plan.isa}, widest here" if self._isa_asked == "auto" else f"{self.plan.isa}, as asked"
+        form = "linear" if self.plan.hidden == 0 else f"{self.plan.hidden} wide, rank {self.plan.rank}"
+        return (
+            f"Engine(bundle={self.bundle.name!r} {self.bundle.hash[:12]}, {self.plan.models} candidates, "
+            f"encoder={self.encoder!r}, heads={form}, decide={how})"
+        )
+
+
+def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
+    """(batch,) int64 of one count for all, or one a row; InvalidInputError for anything else."""
+    given = np.asarray(billed_tokens)
+    if given.dtype.kind not in "iu" or given.shape not in ((), (batch,)) or (given < 0).any():
+        raise InvalidInputError(
+            f"billed_tokens: expected ({batch},) whole numbers >= 0, or one for all, got {_described(billed_tokens, given)}"
+        )
+    return np.ascontiguousarray(np.broadcast_to(given, (batch,)), np.int64)
+
+
+def per_model(name: str, values: npt.ArrayLike | None, batch: int, models: int) -> npt.NDArray[np.float32] | None:
+    """None, or (models,) or (batch, models) float32 of a scalar or such an array; InvalidInputError for anything else."""
+    if values is None:
+        return None
+    given = np.asarray(values)
+    if given.dtype.kind not in "iuf" or given.shape not in ((), (models,), (batch, models)):
+        raise InvalidInputError(
+            f"{name}: expected a number, ({models},) or ({batch}, {models}) numbers, got {_described(values, given)}"
+        )
+    return np.ascontiguousarray(np.broadcast_to(given, (models,)) if given.ndim == 0 else given, np.float32)
+
+
+def _described(values: object, array: npt.NDArray[Any]) -> str:
+    return repr(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"
+
+
+POLICY_TERMS = frozenset(("tau", "rule", "slack", "worth", "allowed", "family", "requires", "max_latency_ms", "prices"))

@@ -1,0 +1,66 @@
+"""Where in tau one prompt's choice changes: computed from a decision's qualities and costs, in the op's own float32 steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.policy import compile_rule
+
+if TYPE_CHECKING:
+    from ipr_engine.bundle import Bundle
+    from ipr_engine.policy import Policy
+
+Float32s = npt.NDArray[np.float32]
+
+
+class FrontierStep(NamedTuple):
+    """From this tau on (up to the next step) `model` is chosen."""
+
+    tau: float
+    model: str
+    quality: float
+    cost_usd: float
+
+
+def order(qualities: Float32s, costs: Float32s, worth: float, tie_rank: npt.NDArray[np.int32]) -> list[int]:
+    """Candidates by objective = cost - worth*quality, ties to the higher quality, then the lower tie_rank."""
+    objective = costs - np.float32(worth) * qualities
+    return [int(m) for m in np.lexsort((tie_rank, -qualities, objective))]
+
+
+def frontier(
+    policy: Policy, bundle: Bundle, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
+) -> tuple[FrontierStep, ...]:
+    """Steps in rising tau, the first at 0; exact on the float32 grid of tau."""
+    preferred = [m for m in order(qualities, costs, policy.worth, bundle.tie_rank) if allowed[m]]
+    hi, lo = qualities[allowed].max(), qualities[allowed].min()
+    constants = bundle.quality_heads.rule_constants
+
+    def threshold(tau: np.float32) -> np.float32:
+        c = compile_rule(policy.rule, float(tau), slack=policy.slack, constants=constants)
+        level = np.float32(c.alpha_hi) * hi + np.float32(c.alpha_lo) * lo + np.float32(c.offset)
+        return min(np.float32(level), hi)
+
+    def enters_at(m: int) -> np.float32 | None:
+        """The smallest float32 tau at which m is feasible: a bisection over the bit patterns of [0, 1]."""
+        low, high = 0, int(np.float32(1.0).view(np.int32))
+        if qualities[m] < threshold(np.float32(1.0)):
+            return None
+        while low < high:
+            middle = (low + high) // 2
+            if qualities[m] >= threshold(np.int32(middle).view(np.float32)):
+                high = middle
+            else:
+                low = middle + 1
+        return np.int32(low).view(np.float32)
+
+    entries = {m: tau for m in preferred if (tau := enters_at(m)) is not None}
+    steps: list[FrontierStep] = []
+    for tau in sorted(set(entries.values())):
+        m = next(m for m in preferred if m in entries and entries[m] <= tau)
+        if not steps or steps[-1].model != bundle.names[m]:
+            steps.append(FrontierStep(float(tau), bundle.names[m], float(qualities[m]), float(costs[m])))
+    return tuple(steps)

@@ -1,0 +1,326 @@
+"""The engine: one call from a prompt to a decision, on a generated bundle."""
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+from bundles import make_bundle
+
+from ipr_engine import Decision, Decisions, Engine, InvalidInputError, IprError, RowError, reference
+from ipr_engine.decide import Heads
+from ipr_engine.errors import BackendUnavailableError
+
+PROMPTS = [
+    "what is the sum of two and two",
+    "write a short poem about the sea",
+    "Explain quicksort, please!",
+    "",
+    "naïve café 你好 мир",
+    "a b c d e f g h i j k l m n o p " * 50,
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundle"), models=5, dim=16)
+
+
+@pytest.fixture(scope="module")
+def engine(root):
+    return Engine.load(root)
+
+
+def same_bytes(a, b):
+    return all(
+        getattr(a, name).tobytes() == getattr(b, name).tobytes()
+        for name in ("index", "qualities", "costs_usd", "tokens_out", "threshold", "gap", "status", "cause")
+    )
+
+
+def test_one_prompt_gives_a_decision_and_a_list_gives_decisions(engine):
+    assert isinstance(engine.route(PROMPTS[0], tau=0.1), Decision)
+    routed = engine.route(PROMPTS, tau=0.1)
+    assert isinstance(routed, Decisions)
+    assert len(routed) == len(PROMPTS)
+    assert routed.models == [d.model for d in routed]
+
+
+def test_an_empty_batch_gives_no_decisions(engine):
+    assert len(engine.route([], tau=0.1)) == 0
+
+
+@pytest.mark.parametrize("row", range(len(PROMPTS)))
+def test_a_row_of_a_batch_equals_that_prompt_alone(engine, row):
+    alone, batch = engine.route(PROMPTS[row], tau=0.2), engine.route(PROMPTS, tau=0.2)[row]
+    assert alone.qualities.tobytes() == batch.qualities.tobytes()
+    assert alone.costs_usd.tobytes() == batch.costs_usd.tobytes()
+    assert (alone.model, alone.cause, alone.support, alone.billed_tokens, alone.truncated) == (
+        batch.model,
+        batch.cause,
+        batch.support,
+        batch.billed_tokens,
+        batch.truncated,
+    )
+
+
+def test_routing_equals_encoding_then_deciding(engine):
+    policy = engine.policy(tau=0.3)
+    assert same_bytes(engine.route(PROMPTS, policy), engine.decide(engine.encode(PROMPTS), policy))
+
+
+def test_the_decision_equals_the_reference(engine):
+    policy = engine.policy(tau=0.3, worth=0.001)
+    encoded, routed = engine.encode(PROMPTS), engine.route(PROMPTS, policy)
+    spec = engine.bundle.quality_heads
+    heads = Heads(**spec.tensors, activation=spec.activation)
+    prices = [policy.prices.prices[name] for name in engine.bundle.names]
+    ratios = np.array([candidate.token_ratio for candidate in engine.bundle.candidates])
+    logit = reference.logits(heads, encoded.x)
+    cost = reference.cost_usd(
+        np.array([price.input_usd_per_1m for price in prices]) * ratios / 1e6,
+        np.array([price.output_usd_per_1m for price in prices]) / 1e6,
+        np.array([price.fixed_usd for price in prices]),
+        encoded.billed_tokens,
+        reference.tokens(heads, encoded.x),
+        0.0,
+    )
+    np.testing.assert_allclose(routed.qualities, 1 / (1 + np.exp(-logit)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(routed.costs_usd, cost, rtol=1e-5)
+    certain = 0
+    for row, decision in enumerate(routed):
+        expected = reference.choose(
+            logit[row],
+            cost[row],
+            decision.allowed,
+            **dataclasses.asdict(policy.coefficients),
+            worth=policy.worth,
+            tie_rank=engine.bundle.tie_rank,
+        )
+        if expected.gap > 1e-4:
+            certain += 1
+            assert (decision.index, decision.cause, decision.status) == (
+                expected.index,
+                expected.cause,
+                expected.status,
+            )
+    assert certain >= len(PROMPTS) // 2
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
+def test_every_instruction_set_gives_the_same_bytes(root, engine, isa):
+    try:
+        forced = Engine.load(root, isa=isa)
+    except BackendUnavailableError:
+        pytest.skip(f"machine lacks {isa}")
+    assert same_bytes(forced.route(PROMPTS, tau=0.2), engine.route(PROMPTS, tau=0.2))
+    assert isa in repr(forced)
+
+
+def test_tau_zero_takes_the_best_and_tau_one_the_cheapest(engine):
+    best, cheapest = engine.route(PROMPTS, tau=0.0), engine.route(PROMPTS, tau=1.0)
+    assert (best.quality == best.qualities.max(axis=1)).all()
+    assert (cheapest.cost_usd == cheapest.costs_usd.min(axis=1)).all()
+
+
+def test_the_frontier_is_where_the_choice_changes(engine):
+    for rule in ("minmax", "max", "fixed"):
+        for prompt in PROMPTS[:3]:
+            steps = engine.route(prompt, tau=0.5, rule=rule).frontier
+            assert steps[0].tau == 0.0
+            for before, step in zip(steps, steps[1:], strict=False):
+                just_below = float(np.nextafter(np.float32(step.tau), np.float32(0)))
+                assert engine.route(prompt, tau=step.tau, rule=rule).model == step.model
+                assert engine.route(prompt, tau=just_below, rule=rule).model == before.model
+
+
+def test_ranked_names_who_answers_when_those_before_are_away(engine):
+    decision = engine.route(PROMPTS[0], tau=0.8, worth=0.0001)
+    ranked = list(decision.ranked)
+    assert ranked[0] == decision.model
+    assert len(ranked) > 1
+    costs = [decision.costs_usd[engine.bundle.names.index(name)] for name in ranked]
+    qualities = [decision.qualities[engine.bundle.names.index(name)] for name in ranked]
+    objective = [c - np.float32(0.0001) * q for c, q in zip(costs, qualities, strict=True)]
+    assert objective == sorted(objective)
+    assert min(qualities) >= decision.threshold
+
+
+def test_masks_keep_candidates_out_and_say_why(engine):
+    names = engine.bundle.names
+    family = engine.bundle.candidates[0].family
+    policy = engine.policy(tau=1.0, family=family)
+    assert set(policy.exclusions.values()) <= {f"family is {c.family}" for c in engine.bundle.candidates}
+    decision = engine.route(PROMPTS[0], policy)
+    assert engine.bundle.candidates[decision.index].family == family
+    only = engine.route(PROMPTS[0], tau=0.0, allowed=[names[-1]])
+    assert (only.model, only.cause) == (names[-1], "only_allowed")
+
+
+def test_a_prompt_longer_than_a_context_window_excludes_the_candidate(tmp_path):
+    engine = Engine.load(make_bundle(tmp_path, models=3, dim=16, context_windows=[8, None, 100000]))
+    short, long = engine.route("a b c", tau=0.0), engine.route("a b c d e f g h i j", tau=0.0)
+    assert short.allowed.tolist() == [True, True, True]
+    assert long.allowed.tolist() == [False, True, True]
+    assert "context window of 8" in long.candidates[0].excluded_because
+    with pytest.raises(RowError, match="row 1: none_allowed"):
+        engine.route(["a b c", "a b c d e f g h i j"], tau=0.0, allowed=[engine.bundle.names[0]])
+    kept = engine.route(["a b c", "a b c d e f g h i j"], tau=0.0, allowed=[engine.bundle.names[0]], on_error="status")
+    assert kept.models == [engine.bundle.names[0], None]
+    assert kept[1].status == "none_allowed"
+    assert kept[1].ranked == ()
+    assert kept[1].frontier == ()
+
+
+def test_prices_can_be_replaced_for_one_policy(engine):
+    cheapest = engine.route(PROMPTS[0], tau=1.0).model
+    dear = engine.policy(tau=1.0, prices={cheapest: (1000.0, 1000.0)})
+    assert engine.route(PROMPTS[0], dear).model != cheapest
+    assert engine.route(PROMPTS[0], tau=1.0).model == cheapest
+
+
+def test_chat_messages_bill_every_text_and_encode_the_users(engine):
+    text = "what is the sum of two and two"
+    chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": text}]
+    plain, decision = engine.route(text, tau=0.1), engine.route(chat, tau=0.1)
+    assert decision.qualities.tobytes() == plain.qualities.tobytes()
+    assert decision.billed_tokens == plain.billed_tokens + engine.encoder.count_tokens("be brief")
+    assert (decision.costs_usd >= plain.costs_usd).all()
+
+
+def test_tokens_out_and_extra_costs_enter_the_cost(engine):
+    base = engine.route(PROMPTS[:2], tau=0.1, tokens_out=100)
+    twice = engine.route(PROMPTS[:2], tau=0.1, tokens_out=200)
+    assert (twice.costs_usd >= base.costs_usd).all()
+    assert (twice.tokens_out == 200).all()
+    extra = np.zeros((2, len(engine.bundle.names)), np.float32)
+    extra[:, 0] = 5.0
+    assert (engine.route(PROMPTS[:2], tau=0.1, tokens_out=100, extra_usd=extra).costs_usd[:, 0] >= 5.0).all()
+
+
+def test_explain_shows_everyone(engine):
+    explanation = engine.explain(PROMPTS[0], tau=0.4, allowed=engine.bundle.names[:3])
+    states = {view.name: explanation.state(view) for view in explanation.candidates}
+    assert list(states.values()).count("chosen") == 1
+    assert states[engine.bundle.names[4]] == "not in allowed"
+    assert all(name in str(explanation) for name in engine.bundle.names)
+    assert explanation.to_dict()["decision"]["model"] == explanation.decision.model
+
+
+def test_support_is_a_share_and_falls_away_from_the_fitting_data(engine):
+    centroid = engine.bundle.support.centroids[0]
+    inside, outside = engine.decide(np.stack([centroid, centroid + 100]), tau=0.1, billed_tokens=5)
+    assert inside.support > 0.99
+    assert outside.support == 0.0
+
+
+def test_concurrent_calls_give_the_same_bytes(engine):
+    expected = engine.route(PROMPTS, tau=0.2)
+    wrong = []
+
+    def work():
+        for _ in range(200):
+            if not same_bytes(engine.route(PROMPTS, tau=0.2), expected):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_repr_tells_what_was_chosen(engine):
+    assert "5 candidates" in repr(engine)
+    assert "widest here" in repr(engine)
+    assert "tau=0.1" in repr(engine.policy(tau=0.1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, r"tau: missing"),
+        ({"tau": 1.5}, r"tau: expected a value in \[0, 1\], got 1.5"),
+        ({"tau": float("nan")}, r"tau: expected a finite number"),
+        ({"tau": True}, r"tau: expected a number, got bool"),
+        ({"tau": 0.1, "worth": -1.0}, r"worth: expected a value >= 0"),
+        ({"tau": 0.1, "rules": "max"}, r"rules: unknown; known: "),
+        ({"tau": 0.1, "allowed": []}, r"allowed: expected at least one"),
+        ({"tau": 0.1, "allowed": ["gpt-99"]}, r"allowed: unknown 'gpt-99'; known: "),
+        ({"tau": 0.1, "family": "nobody"}, r"family: unknown 'nobody'"),
+        ({"tau": 0.1, "requires": ["telepathy"]}, r"requires: unknown 'telepathy'"),
+        ({"tau": 0.1, "prices": {"gpt-99": (1, 2)}}, r"prices: unknown 'gpt-99'"),
+        ({"tau": 0.1, "on_error": "ignore"}, r"on_error: expected 'raise' or 'status'"),
+        ({"tau": 0.1, "billed_tokens": -4}, r"billed_tokens: expected .* whole numbers >= 0"),
+        ({"tau": 0.1, "billed_tokens": [1, 2]}, r"billed_tokens: expected"),
+        ({"tau": 0.1, "tokens_out": [1.0, 2.0]}, r"tokens_out: expected"),
+        ({"tau": 0.1, "policy": "cheap"}, r"policy: expected what engine.policy"),
+    ],
+)
+def test_bad_arguments_are_named(engine, arguments, message):
+    with pytest.raises(InvalidInputError, match=message):
+        engine.route("hello", **arguments)
+
+
+@pytest.mark.parametrize("price", [(-1, 2), (float("nan"), 2), (1,), "1,2", ("1", 2)])
+def test_bad_prices_are_named(engine, price):
+    name = engine.bundle.names[0]
+    with pytest.raises(InvalidInputError, match=rf"prices\['{name}'\]"):
+        engine.policy(tau=0.1, prices={name: price})
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [None, 3, b"bytes", {"role": "user"}, ["a", None], ["a", 3], [[]], "lone \ud800 surrogate", ["ok", "\udfff"]],
+)
+def test_bad_prompts_raise_an_error_of_ours(engine, prompt):
+    with pytest.raises(InvalidInputError, match="prompt"):
+        engine.route(prompt, tau=0.1)
+
+
+def test_images_need_a_given_bill(engine):
+    chat = [
+        {"role": "user", "content": [{"type": "text", "text": "what is this"}, {"type": "image_url", "image_url": {}}]}
+    ]
+    with pytest.raises(InvalidInputError, match=r"prompts\[0\]: has a part of type 'image_url'"):
+        engine.route(chat, tau=0.1)
+    assert engine.route(chat, tau=0.1, billed_tokens=700).billed_tokens == 700
+
+
+def test_embeddings_of_the_wrong_width_or_without_a_bill_are_refused(engine):
+    with pytest.raises(InvalidInputError, match="x: expected"):
+        engine.decide(np.zeros((2, 17), np.float32), tau=0.1, billed_tokens=[1, 2])
+    with pytest.raises(InvalidInputError, match="billed_tokens: needed"):
+        engine.decide(np.zeros((2, 16), np.float32), tau=0.1)
+    with pytest.raises(InvalidInputError, match="billed_tokens"):
+        engine.decide(np.zeros((2, 16), np.float32), tau=0.1, billed_tokens=[1, 2, 3])
+
+
+def test_a_row_that_is_not_finite_fails_alone(engine):
+    x = engine.encode(PROMPTS[:3]).x.copy()
+    x[1, 0] = np.nan
+    with pytest.raises(RowError, match="row 1: nonfinite_quality") as caught:
+        engine.decide(x, tau=0.1, billed_tokens=[5, 5, 5])
+    assert caught.value.rows == (1,)
+    kept = engine.decide(x, tau=0.1, billed_tokens=[5, 5, 5], on_error="status")
+    assert [d.status for d in kept] == ["ok", "nonfinite_quality", "ok"]
+    assert np.isnan(kept.quality[1])
+    assert kept[1].to_dict()["quality"] is None
+
+
+def test_a_policy_of_another_bundle_is_refused(engine, tmp_path):
+    other = Engine.load(make_bundle(tmp_path, models=3, dim=16))
+    with pytest.raises(InvalidInputError, match="policy: compiled for bundle"):
+        engine.route("hello", other.policy(tau=0.1))
+
+
+def test_ten_megabytes_are_routed(engine):
+    decision = engine.route("all work and no play " * 500_000, tau=0.1)
+    assert decision.truncated
+    assert decision.billed_tokens >= 2_500_000
+
+
+def test_every_error_is_an_ipr_error():
+    assert issubclass(InvalidInputError, IprError)
+    assert issubclass(RowError, IprError)
