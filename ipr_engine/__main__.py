@@ -1,0 +1,7 @@
+"""python -m ipr_engine: the same as the command `ipr`."""
+
+import sys
+
+from ipr_engine.cli import main
+
+sys.exit(main())

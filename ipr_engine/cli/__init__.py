@@ -1,0 +1,8 @@
+"""The command `ipr`: one file per subcommand; results on stdout, everything else on stderr.
+
+Exit codes: 0 done, 1 an IprError (its message on stderr), 2 a wrong command line, 3 some rows could not be decided.
+"""
+
+from ipr_engine.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,113 @@
+"""ipr demo: the main job on a dozen prompts, at several tau, as tables a person enjoys reading."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ipr_engine.cli.common import add_bundle_options, load_engine, shorten
+from ipr_engine.cli.demo_prompts import DEMO_PROMPTS
+from ipr_engine.decision import Decision, Decisions
+from ipr_engine.engine import Engine
+
+TAUS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
+TIMED_CALLS = 3000
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "demo",
+        help="route a dozen prompts at several tau",
+        description="Route a dozen built-in prompts at several tau, and time the calls.",
+    )
+    parser.add_argument("--tau", type=float, default=0.1, help="tau of the first table (default 0.1)")
+    add_bundle_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    engine = load_engine(arguments)
+    routed = engine.route(list(DEMO_PROMPTS), tau=arguments.tau)
+    assert isinstance(routed, Decisions)
+    console = Console(width=None if Console().is_terminal else 132)
+    console.print(f"[dim]{engine!r}[/dim]\n", soft_wrap=True)
+    console.print(_prompt_table(routed, arguments.tau))
+    console.print(_tau_table(engine))
+    best = sum(_best_cost(decision) for decision in routed)
+    chosen = sum(decision.cost_usd for decision in routed)
+    microseconds = _time(engine, arguments.tau)
+    console.print(
+        f"tau {arguments.tau:g}: [bold]{1 - chosen / best:.0%}[/bold] less expected cost than always asking the best predicted model; "
+        f"[bold]{microseconds:.1f} us[/bold] per decision, text to choice (median of {TIMED_CALLS} calls, one thread)."
+    )
+    return 0
+
+
+def _best_cost(decision: Decision) -> float:
+    """What the candidate of highest predicted quality would have cost."""
+    return float(decision.costs_usd[int(np.argmax(decision.qualities))])
+
+
+def _prompt_table(routed: Decisions, tau: float) -> Table:
+    table = Table(title=f"Who answers at tau {tau:g}?", title_justify="left", header_style="bold")
+    table.add_column("prompt", ratio=1, no_wrap=True)
+    table.add_column("chosen", no_wrap=True)
+    for heading in ("quality", "cost, USD/1k", "best would cost", "support"):
+        table.add_column(heading, justify="right")
+    for prompt, decision in zip(DEMO_PROMPTS, routed, strict=True):
+        support = decision.support
+        table.add_row(
+            shorten(prompt, 46),
+            decision.model or decision.status,
+            f"{decision.quality:.2f}",
+            f"{1000 * decision.cost_usd:.3f}",
+            f"{1000 * _best_cost(decision):.3f}",
+            "-" if support is None else (f"{support:.2f}" if support > 0 else "[yellow]outside[/yellow]"),
+        )
+    table.caption = (
+        "quality: predicted share of correct answers · cost: expected, USD per 1,000 such prompts · "
+        "support: share of fitting prompts less typical than this one; outside = extrapolation"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _tau_table(engine: Engine) -> Table:
+    table = Table(title="\nWhat a tolerance buys, over these prompts", title_justify="left", header_style="bold")
+    for heading in ("tau", "mean quality", "cost, USD/1k", "saved"):
+        table.add_column(heading, justify="right")
+    table.add_column("who answers", ratio=1)
+    encoded = engine.encode(list(DEMO_PROMPTS))  # once; every tau decides on the same embeddings
+    best = sum(_best_cost(decision) for decision in engine.decide(encoded, tau=0.0))
+    for tau in TAUS:
+        decisions = engine.decide(encoded, tau=tau)
+        cost = float(decisions.cost_usd.sum())
+        counts: dict[str, int] = {}
+        for name in decisions.models:
+            counts[str(name)] = counts.get(str(name), 0) + 1
+        mix = ", ".join(f"{n}x {name}" for name, n in sorted(counts.items(), key=lambda item: -item[1]))
+        table.add_row(
+            f"{tau:g}",
+            f"{decisions.quality.mean():.3f}",
+            f"{1000 * cost / len(decisions):.3f}",
+            f"{1 - cost / best:.0%}",
+            mix,
+        )
+    return table
+
+
+def _time(engine: Engine, tau: float) -> float:
+    """Median microseconds of one `route` call over the demo's prompts."""
+    policy = engine.policy(tau=tau)
+    spans = []
+    for call in range(TIMED_CALLS):
+        prompt = DEMO_PROMPTS[call % len(DEMO_PROMPTS)]
+        start = time.perf_counter_ns()
+        engine.route(prompt, policy)
+        spans.append(time.perf_counter_ns() - start)
+    return float(np.median(spans)) / 1000

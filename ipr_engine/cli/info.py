@@ -1,0 +1,66 @@
+"""ipr info: what a bundle holds and what this machine runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from ipr_engine.cli.common import add_bundle_options, load_engine
+from ipr_engine.decide import available_isas
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "info",
+        help="show a bundle's candidates, prices and provenance, and the machine's back ends",
+        description="Show a bundle's candidates, prices and provenance, and which back ends this machine has.",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    add_bundle_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    engine = load_engine(arguments)
+    bundle = engine.bundle
+    facts = {
+        "version": version("ipr_engine"),
+        "bundle": {"name": bundle.name, "hash": bundle.hash, "created": bundle.created},
+        "engine": repr(engine),
+        "isas": list(available_isas()),
+        "fitted_on": asdict(bundle.quality_heads.fitted_on),
+        "prices_date": bundle.prices.date,
+        "candidates": [
+            {
+                "name": candidate.name,
+                "family": candidate.family,
+                "provider": candidate.provider,
+                "context_window": candidate.context_window,
+                "features": list(candidate.features),
+                "input_usd_per_1m": bundle.prices.prices[candidate.name].input_usd_per_1m,
+                "output_usd_per_1m": bundle.prices.prices[candidate.name].output_usd_per_1m,
+                "basis": bundle.prices.prices[candidate.name].basis,
+            }
+            for candidate in bundle.candidates
+        ],
+    }
+    if arguments.json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return 0
+    print(f"ipr_engine {facts['version']} · instruction sets here: {', '.join(available_isas())}")
+    print(facts["engine"])
+    print(f"fitted on: {', '.join(f'{key} {value}' for key, value in asdict(bundle.quality_heads.fitted_on).items())}")
+    print(f"prices of {bundle.prices.date}, USD per 1 M tokens")
+    width = max(len(candidate.name) for candidate in bundle.candidates)
+    print(f"{'candidate':<{width}}  {'family':<10} {'input':>8} {'output':>8} {'context':>9}  features")
+    for candidate in bundle.candidates:
+        price = bundle.prices.prices[candidate.name]
+        window = "unknown" if candidate.context_window is None else str(candidate.context_window)
+        print(
+            f"{candidate.name:<{width}}  {candidate.family:<10} {price.input_usd_per_1m:>8g} {price.output_usd_per_1m:>8g} "
+            f"{window:>9}  {', '.join(candidate.features)}"
+        )
+    return 0

@@ -1,0 +1,120 @@
+"""The command `ipr`: clean stdout, messages on stderr, exit codes."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from bundles import make_bundle
+
+from ipr_engine.cli import main
+from ipr_engine.cli.demo_prompts import DEMO_PROMPTS
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return str(make_bundle(tmp_path_factory.mktemp("bundle"), models=4, dim=16))
+
+
+def test_route_prints_a_line_a_prompt(bundle, capsys):
+    assert main(["route", "first prompt", "second prompt", "--bundle", bundle]) == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 2
+    assert captured.err == ""
+
+
+def test_route_json_is_one_object_a_line(bundle, capsys):
+    assert main(["route", "first prompt", "--json", "--tau", "0.3", "--bundle", bundle]) == 0
+    decision = json.loads(capsys.readouterr().out)["decision"]
+    assert decision["status"] == "ok"
+    assert decision["tau"] == 0.3
+
+
+def test_route_jsonl_carries_other_fields_through(bundle, capsys, tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"id": 7, "prompt": "hello"}\n\n{"id": 8, "messages": [{"role": "user", "content": "hi"}]}\n')
+    assert main(["route", "--jsonl", str(path), "--bundle", bundle]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["id"] for line in lines] == [7, 8]
+    assert all("prompt" not in line for line in lines)
+
+
+def test_route_reads_one_prompt_from_stdin(bundle, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("several\nlines\n"))
+    assert main(["route", "--bundle", bundle]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_explain_json_has_every_candidate(bundle, capsys):
+    assert main(["explain", "why", "--json", "--bundle", bundle]) == 0
+    assert len(json.loads(capsys.readouterr().out)["candidates"]) == 4
+
+
+def test_info_names_every_candidate(bundle, capsys):
+    assert main(["info", "--bundle", bundle]) == 0
+    assert "fitted on" in capsys.readouterr().out
+    assert main(["info", "--json", "--bundle", bundle]) == 0
+    assert len(json.loads(capsys.readouterr().out)["candidates"]) == 4
+
+
+def test_demo_shows_every_prompt(bundle, capsys):
+    assert main(["demo", "--bundle", bundle]) == 0
+    out = capsys.readouterr().out
+    assert "us per decision" in out
+    assert all(" ".join(prompt.split())[:12] in out for prompt in DEMO_PROMPTS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["route", "x", "--tau", "3"], "tau: expected a value in [0, 1], got 3.0"),
+        (["route", "x", "--allow", "nobody"], "allowed: unknown 'nobody'"),
+        (["route", "x", "--price", "nonsense"], "--price: expected NAME=IN,OUT"),
+        (["route", "x", "--jsonl", "-"], "either as arguments or with --jsonl"),
+        (["route", "--jsonl", "/nowhere/at/all.jsonl"], "--jsonl: cannot read"),
+    ],
+)
+def test_an_error_goes_to_stderr_with_exit_code_1(bundle, capsys, arguments, message):
+    assert main([*arguments, "--bundle", bundle]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+
+
+def test_a_missing_bundle_is_an_error_of_ours(capsys, tmp_path):
+    assert main(["info", "--bundle", str(tmp_path / "none")]) == 1
+    assert "none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["not json", "[]", "{}", '{"prompt": "a", "messages": []}'])
+def test_a_bad_jsonl_line_is_named(bundle, capsys, monkeypatch, line):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f'{{"prompt": "fine"}}\n{line}\n'))
+    assert main(["route", "--jsonl", "-", "--bundle", bundle]) == 1
+    assert "stdin, line 2" in capsys.readouterr().err
+
+
+def test_a_row_that_cannot_be_decided_gives_exit_code_3(capsys, tmp_path):
+    bundle = str(make_bundle(tmp_path, models=2, dim=16, context_windows=[2, 2]))
+    assert main(["route", "a b c d e f", "--json", "--bundle", bundle]) == 3
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["decision"]["status"] == "none_allowed"
+    assert "1 row(s) could not be decided" in captured.err
+
+
+@pytest.mark.parametrize("command", ["route", "explain", "info", "demo", "distill"])
+def test_help_says_what_each_command_does(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert len(capsys.readouterr().out) > 200
+
+
+def test_the_installed_command_runs(bundle):
+    done = subprocess.run(
+        [sys.executable, "-m", "ipr_engine", "route", "hello", "--json", "--bundle", bundle],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["decision"]["model"]
