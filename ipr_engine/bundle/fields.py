@@ -1,0 +1,166 @@
+"""Typed, named access to a JSON document: every check that fails says file, field, expected, got and what to do."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from datetime import date
+from typing import Any, NoReturn
+
+from ipr_engine.errors import BundleError, BundleFormatError, BundleValueError
+
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # an id becomes a file name
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+REWRITE = "correct it, or write the bundle again with write_bundle"
+
+
+def fail(error: type[BundleError], where: str, expected: str, got: object, todo: str = REWRITE) -> NoReturn:
+    """Raise `error` in the one wording all bundle errors share."""
+    shown = got if isinstance(got, str) else repr(got)
+    raise error(f"{where}: expected {expected}, got {shown[:100]}{'...' if len(shown) > 100 else ''}; {todo}")
+
+
+def is_hex64(text: str) -> bool:
+    return _HEX64.fullmatch(text) is not None
+
+
+def parse_json(data: bytes, file: str) -> Field:
+    """The document in `data`; duplicate keys are refused, since JSON would silently keep the last."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            keys = [key for key, _ in pairs]
+            fail(BundleFormatError, file, "unique keys", f"{next(k for k in keys if keys.count(k) > 1)!r} twice")
+        return found
+
+    try:
+        return Field(json.loads(data.decode("utf-8"), object_pairs_hook=unique), f"{file}: ", "")
+    except (ValueError, RecursionError) as error:
+        fail(BundleFormatError, file, "a JSON document in UTF-8", f"{len(data)} bytes that are not ({error})")
+
+
+class Field:
+    """One value of a document and the name it goes by in messages."""
+
+    def __init__(self, value: Any, file: str, name: str) -> None:
+        self.value, self._file, self._name = value, file, name
+
+    @property
+    def where(self) -> str:
+        return f"{self._file}{self._name}" if self._name else self._file.removesuffix(": ")
+
+    def fail(self, expected: str, error: type[BundleError] = BundleFormatError) -> NoReturn:
+        fail(error, self.where, expected, repr(self.value))
+
+    def object(self, keys: Sequence[str]) -> dict[str, Field]:
+        """Exactly these keys, in this order."""
+        found = self.mapping()
+        for key in keys:
+            if key not in found:
+                fail(BundleFormatError, self._child(key).where, "this key", "nothing (it is missing)")
+        for key, field in found.items():
+            if key not in keys:
+                fail(BundleFormatError, field.where, f"no key but {', '.join(keys)}", f"unknown key {key!r}")
+        return {key: found[key] for key in keys}
+
+    def mapping(self) -> dict[str, Field]:
+        if not isinstance(self.value, dict):
+            self.fail("an object")
+        return {key: self._child(key) for key in self.value}
+
+    def list(self, *, at_least: int = 0) -> list[Field]:
+        if not isinstance(self.value, list):
+            self.fail("a list")
+        if len(self.value) < at_least:
+            self.fail(f"at least {at_least} entries")
+        return [Field(item, self._file, f"{self._name}[{i}]") for i, item in enumerate(self.value)]
+
+    def names(self, *, at_least: int = 0, known: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Distinct texts, each one of `known` when that is given."""
+        fields = self.list(at_least=at_least)
+        names = tuple(field.text() if known is None else field.one_of(known) for field in fields)
+        require_distinct(names, fields)
+        return names
+
+    def text(self) -> str:
+        if not isinstance(self.value, str) or not self.value.strip():
+            self.fail("a text that is not empty")
+        return self.value
+
+    def id(self) -> str:
+        if not _ID.fullmatch(self.text()):
+            self.fail("an id of letters, digits, '.', '_' and '-'")
+        return self.text()
+
+    def day(self) -> str:
+        try:
+            date.fromisoformat(self.text())
+        except ValueError:
+            self.fail("a date YYYY-MM-DD")
+        if not _DATE.fullmatch(self.text()):  # Python 3.11 also parses 20261124 and 2026-W48-2
+            self.fail("a date YYYY-MM-DD")
+        return self.text()
+
+    def sha256(self) -> str:
+        if not is_hex64(self.text()):
+            self.fail("a sha256 as 64 lower-case hex digits")
+        return self.text()
+
+    def one_of(self, known: Sequence[str]) -> str:
+        if self.value not in known:
+            self.fail(f"one of {', '.join(map(repr, known))}")
+        return self.text()
+
+    def boolean(self) -> bool:
+        if not isinstance(self.value, bool):
+            self.fail("true or false")
+        return self.value
+
+    def integer(self, *, at_least: int) -> int:
+        if isinstance(self.value, bool) or not isinstance(self.value, int):
+            self.fail("an integer")
+        if self.value < at_least:
+            self.fail(f"an integer >= {at_least}", BundleValueError)
+        return self.value
+
+    def number(self, *, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf) -> float:
+        if isinstance(self.value, bool) or not isinstance(self.value, (int, float)):
+            self.fail("a number")
+        try:
+            value = float(self.value)
+        except OverflowError:
+            value = math.inf
+        if not math.isfinite(value):
+            self.fail("a finite number", BundleValueError)
+        if not above < value:
+            self.fail(f"a number > {above:g}", BundleValueError)
+        if not at_least <= value <= at_most:
+            top = "" if at_most == math.inf else f" and <= {at_most:g}"
+            self.fail(f"a number >= {at_least:g}{top}", BundleValueError)
+        return value
+
+    def require_finite_tree(self) -> None:
+        """Refuse NaN and infinity anywhere below: they are not JSON, other readers would stop at them."""
+        if isinstance(self.value, dict):
+            for field in self.mapping().values():
+                field.require_finite_tree()
+        elif isinstance(self.value, list):
+            for field in self.list():
+                field.require_finite_tree()
+        elif isinstance(self.value, float):
+            self.number()
+
+    def _child(self, key: str) -> Field:
+        return Field(self.value.get(key), self._file, f"{self._name}.{key}".lstrip("."))
+
+
+def require_distinct(names: Sequence[str], fields: Sequence[Field]) -> None:
+    seen: set[str] = set()
+    for name, field in zip(names, fields, strict=True):
+        if name in seen:
+            fail(BundleFormatError, field.where, "distinct names", f"{name!r} a second time")
+        seen.add(name)

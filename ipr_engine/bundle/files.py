@@ -1,0 +1,144 @@
+"""The bytes of a bundle: paths that stay inside its folder, sizes and hashes, each file read once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ipr_engine.errors import (
+    BundleError,
+    BundleFormatError,
+    BundleHashError,
+    BundleNotFoundError,
+    BundlePathError,
+    InvalidInputError,
+)
+
+from .fields import Field, fail
+
+_CHUNK = 1 << 18  # stays in the L2 cache between the read and the hash
+_RESTORE = "restore the folder from its source, or write the bundle again with write_bundle"
+
+
+def as_path(value: object, name: str) -> Path:
+    if not isinstance(value, (str, os.PathLike)):
+        raise InvalidInputError(f"{name}: expected a str or os.PathLike, got {type(value).__name__}; pass a folder")
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidInputError(f"{name}: expected a path, got {text!r}; pass a folder")
+    return Path(text)
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Turn what the file system says into a bundle error that names the file and the field."""
+    try:
+        yield
+    except BundleError:
+        raise  # BundleNotFoundError is a FileNotFoundError too, and already says it all
+    except FileNotFoundError:
+        fail(BundleNotFoundError, where, "a file", "nothing there", _RESTORE)
+    except OSError as error:
+        fail(BundleFormatError, where, "a readable file", error.strerror or str(error), _RESTORE)
+
+
+def read_regular(path: Path, where: str, limit: int = 1 << 26) -> bytes:
+    with reading(where):
+        _require_regular(path, where)
+        data = path.read_bytes()
+    if len(data) > limit:
+        fail(BundleFormatError, where, f"at most {limit} bytes", f"{len(data)} bytes")
+    return data
+
+
+def sha256_of(path: Path, where: str) -> tuple[str, int]:
+    """(hex digest, bytes) of a file, in one pass and without holding it."""
+    digest, buffer, total = hashlib.sha256(), bytearray(_CHUNK), 0
+    view = memoryview(buffer)
+    with reading(where):
+        _require_regular(path, where)
+        with open(path, "rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                digest.update(view[:count])
+                total += count
+    return digest.hexdigest(), total
+
+
+def _require_regular(path: Path, where: str) -> None:
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        fail(BundleFormatError, where, "a regular file", "a folder or a special file", _RESTORE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """What bundle.json says of one file (FILE in the design), with its resolved path."""
+
+    relative: str
+    path: Path
+    sha256: str
+    size: int
+    where: str
+
+    def verify(self) -> Path:
+        """Size, then hash."""
+        with reading(self.where):
+            _require_regular(self.path, self.where)
+            size = os.stat(self.path).st_size
+        self._require_size(size)
+        digest, size = sha256_of(self.path, self.where)
+        self._require_size(size)
+        self._require_digest(digest)
+        return self.path
+
+    def read(self) -> bytes:
+        """The file's bytes, the very ones that were hashed."""
+        with reading(self.where):
+            _require_regular(self.path, self.where)
+            self._require_size(os.stat(self.path).st_size)
+            data = self.path.read_bytes()
+        self._require_size(len(data))
+        self._require_digest(hashlib.sha256(data).hexdigest())
+        return data
+
+    def _require_size(self, size: int) -> None:
+        if size != self.size:
+            fail(BundleHashError, self.where, f"{self.size} bytes", f"{size} bytes", _RESTORE)
+
+    def _require_digest(self, digest: str) -> None:
+        if digest != self.sha256:
+            fail(BundleHashError, self.where, f"sha256 {self.sha256}", digest, _RESTORE)
+
+
+def file_entry(field: Field, folder: Path) -> FileEntry:
+    keys = field.object(("path", "sha256", "bytes"))
+    relative = keys["path"].text()
+    path = _inside(folder, relative, keys["path"])
+    return FileEntry(
+        relative=relative,
+        path=path,
+        sha256=keys["sha256"].sha256(),
+        size=keys["bytes"].integer(at_least=0),
+        where=f"{path} ({field.where})",
+    )
+
+
+def is_plain_relative(text: str) -> bool:
+    pure = PurePosixPath(text)
+    plain = str(pure) == text and not any(character in text for character in "\\\0\n")
+    return plain and text != "." and not pure.is_absolute() and ".." not in pure.parts
+
+
+def _inside(folder: Path, relative: str, field: Field) -> Path:
+    """folder/relative, once it is certain that it stays inside folder, links included."""
+    if not is_plain_relative(relative):
+        field.fail("a plain relative path without '..'", BundlePathError)
+    path = folder / relative
+    with reading(f"{path} ({field.where})"):
+        if not path.resolve().is_relative_to(folder.resolve()):
+            fail(BundlePathError, f"{path} ({field.where})", "a file inside the folder", f"a link to {path.resolve()}")
+    return path

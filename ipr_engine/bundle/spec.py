@@ -1,0 +1,130 @@
+"""The parts of a bundle as frozen objects. They hold; load.py checks what goes into them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """An LLM that may be chosen. token_ratio: its own tokens per token of the prompt encoder, > 0."""
+
+    name: str
+    family: str
+    provider: str
+    context_window: int | None = None
+    token_ratio: float = 1.0
+    features: tuple[str, ...] = ()
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What one candidate costs; every number >= 0. basis says where the numbers come from."""
+
+    input_usd_per_1m: float
+    output_usd_per_1m: float
+    fixed_usd: float = 0.0
+    basis: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceList:
+    """Prices of every candidate by name, as of `date` (YYYY-MM-DD)."""
+
+    currency: str = "USD"
+    date: str
+    prices: Mapping[str, Price]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """A frozen prompt encoder: its files, and `identity`, the hash of everything that shapes its output."""
+
+    id: str
+    kind: str
+    dim: int
+    max_tokens: int
+    pooling: str
+    normalize: bool
+    table: Path
+    tokenizer: Path
+    config: Path
+    identity: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleConstants:
+    """Mean row maximum and mean row minimum of predicted quality on the fitting prompts (rule `fixed`)."""
+
+    hi: float
+    lo: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedOn:
+    """The prompts a head was fitted on."""
+
+    source: str
+    prompts: int
+    prompt_ids_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadsSpec:
+    """Trained heads over one encoder; tensors as docs/design.md section 3, float32, read-only, a row per candidate."""
+
+    id: str
+    encoder: str
+    outputs: tuple[str, ...]
+    activation: str
+    candidates: tuple[str, ...]
+    rule_constants: RuleConstants | None
+    fitted_on: FittedOn
+    tensors: Mapping[str, Float32] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SupportSpec:
+    """Centroids (k, dim) of the fitted prompts and the (101,) percentiles of held-out distances to the nearest one."""
+
+    encoder: str
+    centroids: Float32 = field(repr=False)
+    distances: Float32 = field(repr=False)
+
+
+def canonical_json(document: Any, *, compact: bool = False) -> bytes:
+    """UTF-8 bytes that depend on the content alone: sorted keys; 2-space indent and a final newline unless compact."""
+    if compact:
+        return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    return (json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, default=_plain) + "\n").encode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON type")
+
+
+def encoder_identity(
+    *, kind: str, table: str, tokenizer: str, config: str, pooling: str, normalize: bool, max_tokens: int
+) -> str:
+    """sha256 over all that shapes an encoder's output; table, tokenizer and config are the sha256 of those files."""
+    document = {
+        "kind": kind,
+        "files": {"table": table, "tokenizer": tokenizer, "config": config},
+        "pooling": pooling,
+        "normalize": normalize,
+        "max_tokens": max_tokens,
+    }
+    return hashlib.sha256(canonical_json(document, compact=True)).hexdigest()

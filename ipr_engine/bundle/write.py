@@ -1,0 +1,329 @@
+"""Writing bundles: equal input gives equal bytes and one hash; readers see the old bundle or the new, never a part."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ipr_engine.errors import BundleError, BundleShapeError, InvalidInputError
+
+from .fields import fail, is_hex64, parse_json
+from .files import as_path, is_plain_relative, read_regular, sha256_of
+from .load import CURRENT, MANIFEST, SCHEMA_VERSION, Bundle, find_folder, listed_files
+from .spec import Candidate, FittedOn, Float32, PriceList, RuleConstants, SupportSpec, canonical_json
+from .tensors import check_table, config_normalize
+
+_PRICES = "prices.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSource:
+    """An encoder to put into a bundle; dim is read from its table, normalize from its config."""
+
+    id: str
+    table: Path
+    tokenizer: Path
+    config: Path
+    max_tokens: int
+    pooling: str = "mean"
+    kind: str = "static"
+
+    @classmethod
+    def in_folder(
+        cls, folder: str | os.PathLike[str], *, id: str, max_tokens: int, pooling: str = "mean"
+    ) -> EncoderSource:
+        """An encoder as model2vec saves it: model.safetensors, tokenizer.json and config.json in one folder."""
+        base = as_path(folder, "folder")
+        return cls(
+            id=id,
+            table=base / "model.safetensors",
+            tokenizer=base / "tokenizer.json",
+            config=base / "config.json",
+            max_tokens=max_tokens,
+            pooling=pooling,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadsSource:
+    """Heads to put into a bundle; tensors float32, named and shaped as docs/design.md section 6 says."""
+
+    id: str
+    encoder: str
+    outputs: Sequence[str] = ("quality",)
+    activation: str = "relu"
+    candidates: Sequence[str]
+    rule_constants: RuleConstants | None = None
+    fitted_on: FittedOn
+    tensors: Mapping[str, Float32]
+
+
+def write_bundle(
+    root: str | os.PathLike[str],
+    *,
+    name: str,
+    created: str,
+    candidates: Sequence[Candidate],
+    encoders: Sequence[EncoderSource],
+    heads: Sequence[HeadsSource],
+    prices: PriceList,
+    support: SupportSpec | None = None,
+    provenance: Mapping[str, Any],
+    extra_files: Mapping[str, Path | bytes] | None = None,
+    activate: bool = True,
+) -> Path:
+    """Write a bundle below `root`, verify it by loading it, and make it the live one.
+
+    Args:
+        root: folder of bundles, made if missing.
+        created: YYYY-MM-DD. It is part of the content, so the same input gives the same hash on any day.
+        extra_files: relative path -> bytes or a file to copy, such as a model card; listed and hashed like the rest.
+        activate: whether CURRENT shall name the new bundle.
+    Returns:
+        The bundle's folder, <root>/<hash>.
+    Raises:
+        InvalidInputError: root or a path cannot be used, or something is no JSON.
+        BundleError: what `Bundle.load` would say of the result; then nothing is left behind and CURRENT stands.
+    Notes:
+        A file that another bundle of this root already has is hard-linked where the file system can.
+    """
+    draft = _Draft(as_path(root, "root"))
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "created": created,
+        "candidates": [_with_floats(asdict(candidate), "token_ratio", "latency_ms") for candidate in candidates],
+        "encoders": [_encoder_json(draft, encoder) for encoder in encoders],
+        "heads": [_heads_json(draft, head) for head in heads],
+        "prices": draft.add(_PRICES, _prices_bytes(prices)),
+        "support": _support_json(draft, support),
+        "calibrations": [],
+        "extra_files": [draft.add(relative, source) for relative, source in sorted((extra_files or {}).items())],
+        "provenance": dict(provenance),
+    }
+    return draft.publish(manifest, activate)
+
+
+def with_prices(
+    bundle: Bundle | str | os.PathLike[str],
+    prices: PriceList,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    created: str | None = None,
+    activate: bool = True,
+) -> Path:
+    """Write a bundle that differs from `bundle` in its prices alone, sharing every other file; returns its folder.
+
+    root is by default the folder that holds the bundle's own, created stays as it is. Errors as for `write_bundle`.
+    """
+    folder = bundle.path if isinstance(bundle, Bundle) else find_folder(as_path(bundle, "bundle"))
+    draft = _Draft(folder.parent if root is None else as_path(root, "root"))
+    document = parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
+    replaced = document.mapping()["prices"].mapping()["path"].value
+    for entry in listed_files(document, folder):
+        if entry.relative != replaced and entry.relative not in draft.files:
+            draft.add(entry.relative, entry.verify())
+    manifest = {**document.value, "prices": draft.add(replaced, _prices_bytes(prices))}
+    return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
+
+
+def activate(root: str | os.PathLike[str], hash: str) -> None:
+    """Make the bundle `hash` of `root` the live one, once it has passed every check."""
+    base = as_path(root, "root")
+    if not isinstance(hash, str) or not is_hex64(hash):
+        raise InvalidInputError(f"hash: expected 64 lower-case hex digits, got {hash!r}; pass Bundle.hash")
+    Bundle.load(base / hash)
+    _set_current(base, hash)
+
+
+class _Draft:
+    """The files of a bundle to be, by relative path, until `publish` gives them a folder."""
+
+    def __init__(self, root: Path) -> None:
+        if (root / MANIFEST).exists() or (root.exists() and not root.is_dir()):
+            raise InvalidInputError(f"root: expected a folder of bundles, got {root}, a file or a bundle; pass another")
+        self.root = root
+        self.files: dict[str, Path | bytes] = {}
+        self._hashes: dict[str, str] = {}
+
+    def add(self, relative: str, source: Path | bytes) -> dict[str, Any]:
+        """Take a file in, and return what bundle.json says of it."""
+        if not is_plain_relative(relative) or relative in self.files or relative in (MANIFEST, CURRENT):
+            todo = "use a new plain relative path; ids become file names"
+            raise InvalidInputError(f"{relative!r}: expected a path inside the bundle, not yet taken; {todo}")
+        if isinstance(source, bytes):
+            digest, size = hashlib.sha256(source).hexdigest(), len(source)
+        else:
+            digest, size = sha256_of(as_path(source, relative), f"{source} (for {relative})")
+        self.files[relative], self._hashes[relative] = source, digest
+        return {"path": relative, "sha256": digest, "bytes": size}
+
+    def publish(self, manifest: Mapping[str, Any], activate: bool) -> Path:
+        data = _json_bytes(manifest, MANIFEST)
+        digest = hashlib.sha256(data).hexdigest()
+        self.root.mkdir(parents=True, exist_ok=True)
+        temp = self.root / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            temp.mkdir()
+            self._fill(temp)
+            _write_new(temp / MANIFEST, data)
+            _sync_folders([temp, *(path for path in temp.rglob("*") if path.is_dir())])
+            Bundle.load(temp)
+            _move_to(temp, self.root / digest)
+            _sync_folders([self.root])
+        finally:
+            shutil.rmtree(temp, ignore_errors=True)  # already moved when all went well
+        if activate:
+            _set_current(self.root, digest)
+        return self.root / digest
+
+    def _fill(self, folder: Path) -> None:
+        shared = _shared_files(self.root, self._hashes.values())
+        for relative, source in self.files.items():
+            target = folder / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            twin = shared.get(self._hashes[relative])
+            if twin is None or not _link(twin, target):
+                _write_new(target, source if isinstance(source, bytes) else source.read_bytes())
+
+
+def _shared_files(root: Path, wanted: Iterable[str]) -> dict[str, Path]:
+    """sha256 -> file for the wanted files that another bundle of `root` has, undamaged."""
+    missing, found = set(wanted), dict[str, Path]()
+    for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+        if not is_hex64(manifest.parent.name):
+            continue
+        try:
+            document = parse_json(read_regular(manifest, str(manifest)), str(manifest))
+            for entry in listed_files(document, manifest.parent):
+                if entry.sha256 in missing and not entry.path.is_symlink():
+                    found[entry.sha256] = entry.verify()
+                    missing.discard(entry.sha256)
+        except BundleError:
+            continue  # a damaged neighbour has nothing to share; loading it would say why
+    return found
+
+
+def _link(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except OSError:  # another device, or a file system without hard links: the caller copies
+        return False
+    return True
+
+
+def _move_to(temp: Path, final: Path) -> None:
+    try:
+        os.rename(temp, final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        try:
+            Bundle.load(final)  # written before: the same hash is the same bundle
+        except BundleError as damage:
+            raise type(damage)(f"{damage}; or delete {final} and write again") from damage
+
+
+def _set_current(root: Path, digest: str) -> None:
+    temp = root / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        _write_new(temp, f"{digest}\n".encode())
+        os.replace(temp, root / CURRENT)
+    finally:
+        temp.unlink(missing_ok=True)
+    _sync_folders([root])
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folders(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _encoder_json(draft: _Draft, encoder: EncoderSource) -> dict[str, Any]:
+    sources = {"table": encoder.table, "tokenizer": encoder.tokenizer, "config": encoder.config}
+    names = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": "config.json"}
+    files = {role: draft.add(f"encoders/{encoder.id}/{names[role]}", Path(sources[role])) for role in names}
+    parse_json(read_regular(encoder.tokenizer, str(encoder.tokenizer)), str(encoder.tokenizer)).mapping()
+    return {
+        "id": encoder.id,
+        "kind": encoder.kind,
+        "dim": check_table(encoder.table, str(encoder.table)),
+        "max_tokens": encoder.max_tokens,
+        "pooling": encoder.pooling,
+        "normalize": config_normalize(read_regular(encoder.config, str(encoder.config)), str(encoder.config)),
+        "files": files,
+    }
+
+
+def _heads_json(draft: _Draft, head: HeadsSource) -> dict[str, Any]:
+    return {
+        "id": head.id,
+        "encoder": head.encoder,
+        "outputs": list(head.outputs),
+        "activation": head.activation,
+        "weights": draft.add(f"heads/{head.id}.safetensors", _tensor_bytes(head.tensors, f"heads {head.id!r}")),
+        "candidates": list(head.candidates),
+        "rule_constants": None
+        if head.rule_constants is None
+        else _with_floats(asdict(head.rule_constants), "hi", "lo"),
+        "fitted_on": asdict(head.fitted_on),
+    }
+
+
+def _support_json(draft: _Draft, support: SupportSpec | None) -> dict[str, Any] | None:
+    if support is None:
+        return None
+    tensors = {"centroids": support.centroids, "distances": support.distances}
+    weights = draft.add("support.safetensors", _tensor_bytes(tensors, "support"))
+    return {"encoder": support.encoder, "weights": weights}
+
+
+def _tensor_bytes(tensors: Mapping[str, Float32], where: str) -> bytes:
+    """safetensors bytes without metadata; the library orders them by dtype and name."""
+    from safetensors.numpy import save
+
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32:
+            got = tensor.dtype if isinstance(tensor, np.ndarray) else type(tensor).__name__
+            fail(BundleShapeError, f"{where}: {name}", "a float32 array", str(got), "convert it")
+    return save({name: np.asarray(tensor, order="C") for name, tensor in sorted(tensors.items())})
+
+
+def _prices_bytes(prices: PriceList) -> bytes:
+    rows = {
+        name: _with_floats(asdict(price), "input_usd_per_1m", "output_usd_per_1m", "fixed_usd")
+        for name, price in prices.prices.items()
+    }
+    return _json_bytes({"currency": prices.currency, "date": prices.date, "prices": rows}, _PRICES)
+
+
+def _with_floats(row: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """1 and 1.0 are the same number and shall be the same bytes."""
+    return row | {key: float(row[key]) for key in keys if type(row[key]) is int}
+
+
+def _json_bytes(document: Any, where: str) -> bytes:
+    try:
+        return canonical_json(document)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{where}: expected values that JSON can hold, got others ({error})") from error
