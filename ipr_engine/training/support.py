@@ -29,7 +29,7 @@ def kmeans(x: Array, k: int, seed: int, *, iterations: int = 100) -> Array:
     if not 1 <= k <= len(x):
         raise InvalidInputError(f"k: expected 1 to {len(x)} (the rows), got {k}")
     random = np.random.default_rng(seed)
-    centroids: Array = x[random.integers(len(x))][None]
+    centroids: Array = x[[random.integers(len(x))]]  # a copy: x is the caller's
     while len(centroids) < k:
         nearest = squared_distances(x, centroids).min(axis=1)
         total = nearest.sum()
