@@ -5,6 +5,8 @@
 
 namespace py = pybind11;
 
+void bind_encoder(py::module_& m);
+
 namespace {
 
 void raise_as(const char* name, const char* message) {
@@ -26,4 +28,6 @@ PYBIND11_MODULE(_C, m) {
       raise_as("BackendUnavailableError", error.what());
     }
   });
+
+  bind_encoder(m);
 }

@@ -28,7 +28,7 @@ template <class Error = InvalidInput, class... Parts>
 }  // namespace ipr
 
 // IPR_CHECK(x_dim == plan_dim, "x: expected dim ", plan_dim, ", got ", x_dim);
-#define IPR_CHECK(condition, ...)              \
-  do {                                         \
+#define IPR_CHECK(condition, ...)               \
+  do {                                          \
     if (!(condition)) ::ipr::fail(__VA_ARGS__); \
   } while (0)
