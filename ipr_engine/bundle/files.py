@@ -139,6 +139,7 @@ def _inside(folder: Path, relative: str, field: Field) -> Path:
         field.fail("a plain relative path without '..'", BundlePathError)
     path = folder / relative
     with reading(f"{path} ({field.where})"):
-        if not path.resolve().is_relative_to(folder.resolve()):
-            fail(BundlePathError, f"{path} ({field.where})", "a file inside the folder", f"a link to {path.resolve()}")
+        real = os.path.realpath(path)  # not Path.resolve: it raises RuntimeError for links in a circle
+        if not Path(real).is_relative_to(os.path.realpath(folder)):
+            fail(BundlePathError, f"{path} ({field.where})", "a file inside the folder", f"a link to {real}")
     return path

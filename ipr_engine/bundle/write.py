@@ -194,6 +194,7 @@ class _Draft:
             twin = shared.get(self._hashes[relative])
             if twin is None or not _link(twin, target):
                 _write_new(target, source if isinstance(source, bytes) else source.read_bytes())
+                shared[self._hashes[relative]] = target
 
 
 def _shared_files(root: Path, wanted: Iterable[str]) -> dict[str, Path]:
