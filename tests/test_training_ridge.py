@@ -90,6 +90,20 @@ def test_difficulty_and_advantage_with_one_penalty_is_plain_ridge(request):
     np.testing.assert_allclose(apart.out_of_fold, plain.out_of_fold, atol=1e-12)
 
 
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_advantages_of_a_rank_fold_exactly_and_have_that_rank(request, rank):
+    world = make_world(request.node.name, models=6)
+    folds = grouped_folds(world.keys, 5, seed=0)
+    mean = world.quality.mean(axis=1, keepdims=True)
+    fit = fit_difficulty_advantage(world.x, world.quality, folds, rank=rank)
+    difficulty = fit_ridge(world.x, mean, folds)
+    assert np.linalg.matrix_rank(fit.weights - difficulty.weights, tol=1e-9) == rank
+    # the deviations of six models sum to zero, so rank five leaves out nothing
+    full = fit_difficulty_advantage(world.x, world.quality, folds)
+    assert np.allclose(fit.weights, full.weights) == (rank == 5)
+    np.testing.assert_allclose((world.x @ fit.weights.T + fit.bias).mean(axis=0), world.quality.mean(axis=0), atol=1e-9)
+
+
 @pytest.mark.parametrize("broken", ["nan", "rows", "penalty"])
 def test_unusable_input_is_refused(broken):
     x, y, folds = np.ones((6, 2)), np.ones((6, 3)), np.arange(6) % 2

@@ -70,6 +70,10 @@ def build(
 
 
 def _build(outcomes_folder: Path, out: Path, table: Path, created: str, card: Path | None, console: Console) -> Path:
+    record = table / "distill.json"
+    if not record.is_file():
+        raise InvalidInputError(f"table: expected a folder that distill() wrote, {record.name} is missing")
+    distilled = json.loads(record.read_text(encoding="utf-8"))
     sources = [candidate.source for candidate in DEFAULT_CANDIDATES]
     train = read_outcomes(outcomes_folder, sources, split="train")
     x, billed = embed(table, train.prompts)
@@ -86,7 +90,6 @@ def _build(outcomes_folder: Path, out: Path, table: Path, created: str, card: Pa
 
     console.print("evaluating on the test split ...")
     test = read_outcomes(outcomes_folder, sources, split="test")
-    distilled = json.loads((table / "distill.json").read_text(encoding="utf-8"))
     figures = _figures(table, train, test, heads, support, train_input_cost, input_rate, output_rate, billed)
     figures["forms"] = forms
     provenance = _provenance(outcomes_folder, train, test, heads, distilled)

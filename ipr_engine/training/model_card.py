@@ -10,13 +10,14 @@ import numpy as np
 
 from ipr_engine.training.default_candidates import DEFAULT_CANDIDATES
 from ipr_engine.training.figures import DRAWS, SHARES
-from ipr_engine.training.ridge import FORMS
+from ipr_engine.training.ridge import FORMS, RANKS
 from ipr_engine.training.tokens import CAP_PERCENTILE
 
 _FORM_TEXT = {
     "plain": "plain ridge, a penalty per candidate",
     "advantage_shared": "difficulty + advantage, one penalty for all advantages",
     "advantage_each": "difficulty + advantage, a penalty per advantage",
+    **{f"advantage_rank{rank}": f"the same, advantages projected to rank {rank}" for rank in RANKS},
 }
 _CURVE_TEXT = {
     "hull": "hull of single candidates",
@@ -77,16 +78,17 @@ def _recipe(figures: dict[str, Any], provenance: dict[str, Any]) -> list[str]:
         training prompts, {routing["rows"]} of {test_all} test prompts. Incomplete rows are left out, nothing is
         imputed. Share of training prompts that a candidate covers: {partial + ", " if partial else ""}the others
         100 %.""",
-        f"""**Quality**: closed-form ridge, {_FORM_TEXT[heads["form"]]} (table below), penalties chosen on
+        f"""**Quality**: closed-form ridge, form `{heads["form"]}` of the table below, penalties chosen on
         {heads["folds"]} folds of the training split grouped by question; folded into one linear head per candidate.
         Then Platt's map per candidate on out-of-fold scores, folded into weights and bias.""",
         f"""**Output tokens**: ridge on log tokens; Duan's smearing factor (out-of-fold residuals) folded into the
         bias; capped at the {CAP_PERCENTILE}th percentile of the candidate's training tokens.""",
         f"""**Support**: {provenance["support"]["centroids"]} k-means centroids of the training embeddings; percentiles
         of the nearest distance over held-out folds.""",
-        f"""**token_ratio is 1.0** for every candidate. The source's input token counts are estimates from the text,
-        equal for all candidates, so no real ratio can be learned from them (in sum they are
-        {figures["estimated_per_billed"]:.2f} times our WordPiece counts). Measure yours and set it.""",
+        f"""**token_ratio is 1.0** for every candidate. The source's input token counts are estimates from the whole
+        instruction (the frame around the question included), equal for all candidates, so no real ratio can be learned
+        from them; in sum they are {figures["estimated_per_billed"]:.2f} times our counts of the question, which is why
+        predicted costs come out somewhat low. Measure yours and set it.""",
         """**Prices** are list prices of 2024 as recorded beside the outcomes; the bundle states the basis of each.
         Check them before quoting a cost. Context windows and features are the providers' public statements.""",
     ]
@@ -95,7 +97,10 @@ def _recipe(figures: dict[str, Any], provenance: dict[str, Any]) -> list[str]:
 
 def _forms(figures: dict[str, Any]) -> list[str]:
     scores = sorted(figures["forms"], key=lambda score: FORMS.index(score.form))
-    rows = [[_FORM_TEXT[s.form], _spread(s.area_tau), _spread(s.area_worth), f"{np.mean(s.brier):.4f}"] for s in scores]
+    rows = [
+        [f"`{s.form}`: {_FORM_TEXT[s.form]}", _spread(s.area_tau), _spread(s.area_worth), f"{np.mean(s.brier):.4f}"]
+        for s in scores
+    ]
     return [
         "## Choice of the form (training split only)",
         _fill(f"""Nested 5-fold cross-validation, repeated {len(scores[0].brier)} times; mean and standard deviation

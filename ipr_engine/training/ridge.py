@@ -19,7 +19,9 @@ Array = npt.NDArray[np.float64]
 # Rows have norm 1, so the Gram's eigenvalues sum to the number of rows; this spans "no shrinkage" to "only the mean".
 PENALTIES: Array = np.geomspace(1e-2, 1e4, 25)
 
-FORMS = ("plain", "advantage_shared", "advantage_each")
+RANKS = (1, 2, 3, 4)
+
+FORMS = ("plain", "advantage_shared", "advantage_each", *(f"advantage_rank{rank}" for rank in RANKS))
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,27 @@ def fit_ridge(
 
 
 def fit_difficulty_advantage(
-    x: Array, y: Array, folds: npt.NDArray[np.int64], *, shared: bool = True, penalties: Array = PENALTIES
+    x: Array,
+    y: Array,
+    folds: npt.NDArray[np.int64],
+    *,
+    shared: bool = True,
+    rank: int | None = None,
+    penalties: Array = PENALTIES,
 ) -> RidgeFit:
     """Fit the row's mean (its difficulty) and each target's deviation from it (its advantage) apart, then add them up.
 
     The difficulty is easy to predict and decides nothing; the advantages decide and are hard to predict. Apart, each
     gets the penalty it needs. The sum is again one linear score per target, so it costs nothing at run time.
+
+    With a `rank`, the advantages keep only the directions over targets in which their out-of-fold scores vary most
+    (reduced-rank regression): candidates differ in a few skills, the rest of what ridge finds is noise.
     """
     mean = y.mean(axis=1, keepdims=True)
     difficulty = fit_ridge(x, mean, folds, penalties=penalties)
     advantage = fit_ridge(x, y - mean, folds, shared=shared, penalties=penalties)
+    if rank is not None:
+        advantage = _of_rank(advantage, (y - mean).mean(axis=0), rank)
     return RidgeFit(
         difficulty.weights + advantage.weights,
         difficulty.bias + advantage.bias,
@@ -109,10 +122,24 @@ def fit_difficulty_advantage(
     )
 
 
+def _of_rank(fit: RidgeFit, level: Array, rank: int) -> RidgeFit:
+    """Project scores around `level` (targets,) onto the leading `rank` principal directions of those out of fold."""
+    centred = fit.out_of_fold - fit.out_of_fold.mean(axis=0)
+    leading = np.linalg.eigh(centred.T @ centred)[1][:, -rank:]
+    projector = leading @ leading.T  # (targets, targets), symmetric
+    return RidgeFit(
+        projector @ fit.weights,
+        level + projector @ (fit.bias - level),
+        level + (fit.out_of_fold - level) @ projector,
+        fit.penalties,
+    )
+
+
 def fit_form(form: str, x: Array, y: Array, folds: npt.NDArray[np.int64]) -> RidgeFit:
     """Fit by name: one of FORMS."""
     if form == "plain":
         return fit_ridge(x, y, folds)
     if form in FORMS:
-        return fit_difficulty_advantage(x, y, folds, shared=form == "advantage_shared")
+        rank = int(form.removeprefix("advantage_rank")) if "rank" in form else None
+        return fit_difficulty_advantage(x, y, folds, shared=form == "advantage_shared", rank=rank)
     raise InvalidInputError(f"form: expected one of {', '.join(FORMS)}, got {form!r}")
