@@ -36,13 +36,14 @@ from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.default_candidates import DEFAULT_CANDIDATES, PRICES_DATE
 from ipr_engine.training.distill import distill
-from ipr_engine.training.evaluate import bootstrap_weights
+from ipr_engine.training.evaluate import bootstrap_weights, curve_area, sweep_tau
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.figures import candidate_figures, routing_figures, token_figures
 from ipr_engine.training.forms import compare_forms, winner
 from ipr_engine.training.heads import LinearHeads, fit_heads, predict
 from ipr_engine.training.model_card import render
 from ipr_engine.training.outcomes import Outcomes, read_outcomes
+from ipr_engine.training.ridge import FORMS
 from ipr_engine.training.support import fit_support, nearest_distance
 
 Array = npt.NDArray[np.float64]
@@ -92,6 +93,7 @@ def _build(outcomes_folder: Path, out: Path, table: Path, created: str, card: Pa
     test = read_outcomes(outcomes_folder, sources, split="test")
     figures = _figures(table, train, test, heads, support, train_input_cost, input_rate, output_rate, billed)
     figures["forms"] = forms
+    figures["forms_on_test"] = _forms_on_test(table, train, test, x, input_rate, output_rate)
     provenance = _provenance(outcomes_folder, train, test, heads, distilled)
     text = render(figures, provenance)
     if card is not None:
@@ -202,6 +204,20 @@ def _figures(
         "test_dropped": test.dropped,
         "coverage": train.coverage,
     }
+
+
+def _forms_on_test(
+    table: Path, train: Outcomes, test: Outcomes, x: Array, input_rate: Array, output_rate: Array
+) -> dict[str, float]:
+    """Area of every form's `minmax` curve on the test split, for the record: the choice is made without it."""
+    test_x, billed = embed(table, test.prompts)
+    areas = {}
+    for form in FORMS:
+        heads = fit_heads(x, train.quality, train.output_tokens, train.question_keys, form=form, seed=SEED)
+        quality, tokens = predict(heads.tensors, test_x)
+        choices = sweep_tau(quality, billed[:, None] * input_rate + tokens * output_rate)
+        areas[form] = curve_area(choices, test.quality, test.cost_usd)
+    return areas
 
 
 def _provenance(

@@ -72,6 +72,18 @@ def area(mean_cost: Array, mean_quality: Array, corner_cost: Array, corner_quali
     return float((np.diff(grid) * (level[1:] + level[:-1])).sum() / 2 / (high - low))
 
 
+def curve_area(choices: Indices, quality: Array, cost: Array) -> float:
+    """`area` of a sweep's choices (points, rows) between the cheapest and the best candidate of these outcomes."""
+    frame = Frame.of(quality, cost)
+    corners = [frame.cheapest, frame.best]
+    return area(
+        realised(choices, cost).mean(axis=1),
+        realised(choices, quality).mean(axis=1),
+        cost.mean(axis=0)[corners],
+        quality.mean(axis=0)[corners],
+    )
+
+
 def hull(mean_cost: Array, mean_quality: Array) -> Indices:
     """The upper concave envelope of single candidates, as columns by rising cost: what random mixtures of two reach."""
     points: list[int] = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.training.evaluate import Frame, area, brier, realised, sweep_tau, sweep_worth
+from ipr_engine.training.evaluate import brier, curve_area, sweep_tau, sweep_worth
 from ipr_engine.training.folds import grouped_folds
 from ipr_engine.training.heads import fit_heads, predict
 from ipr_engine.training.ridge import FORMS
@@ -51,8 +51,6 @@ def compare_forms(
         x: (rows, dim). quality, tokens, cost: (rows, models), realised. input_cost: (rows, models) USD of the prompt
             as the router would bill it. output_rate: (models,) USD per output token.
     """
-    frame = Frame.of(quality, cost)
-    corners = [frame.cheapest, frame.best]
     scores = []
     for form in forms:
         rows = []
@@ -65,15 +63,7 @@ def compare_forms(
                 heads = fit_heads(x[~held_out], quality[~held_out], tokens[~held_out], rest, form=form, seed=repeat)
                 predicted[held_out], length[held_out] = predict(heads.tensors, x[held_out])
             expected = input_cost + output_rate * length
-            areas = [
-                area(
-                    realised(choices, cost).mean(axis=1),
-                    realised(choices, quality).mean(axis=1),
-                    cost.mean(axis=0)[corners],
-                    quality.mean(axis=0)[corners],
-                )
-                for choices in (sweep_tau(predicted, expected), sweep_worth(predicted, expected))
-            ]
+            areas = [curve_area(sweep(predicted, expected), quality, cost) for sweep in (sweep_tau, sweep_worth)]
             rows.append((*areas, float(brier(predicted, quality).mean())))
         area_tau, area_worth, error = zip(*rows, strict=True)
         scores.append(FormScore(form, area_tau, area_worth, error))
