@@ -43,7 +43,15 @@ extension = Pybind11Extension(
     cxx_std=17,
     define_macros=[("IPR_X86", "1" if X86 else "0")],
     # -ffp-contract=off: the written order of docs/design.md section 3 is a promise.
-    extra_compile_args=["-O3", "-g0", "-Wall", "-Wextra", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"],
+    extra_compile_args=[
+        "-O3",
+        "-g0",
+        "-Wall",
+        "-Wextra",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-fvisibility=hidden",
+    ],
     depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").glob(pattern)),
 )
 

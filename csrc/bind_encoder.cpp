@@ -214,7 +214,8 @@ void bind_encoder(py::module_& m) {
             return self.words(utf8.data, utf8.bytes);
           },
           py::arg("text"))
-      .def_property_readonly("unk_id", &WordPiece::unk_id);
+      .def_property_readonly("unk_id", &WordPiece::unk_id)
+      .def_property_readonly("max_id", &WordPiece::max_id);
 
   py::class_<PyStaticEncoder>(m, "StaticEncoder")
       .def(py::init(&make_static_encoder), py::arg("embeddings"), py::kw_only(), py::arg("tokenizer") = py::none(),

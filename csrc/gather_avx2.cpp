@@ -5,31 +5,39 @@
 namespace ipr {
 namespace {
 
-struct Lanes {
-  static constexpr int kGroups = 4;  // 8 of the 16 registers hold sums
-  __m256 low, high;
+constexpr int kGatherWidth = 4;  // 8 of the 16 registers hold sums
 
-  static Lanes all(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
-  static Lanes load(const float* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
-  static Lanes load(const Half* from) {
-    const auto* at = reinterpret_cast<const __m128i*>(from);
-    return {_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at + 1))};
-  }
-  static Lanes load(const int8_t* from) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
-            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
-  }
-  static Lanes fma(const Lanes& a, const Lanes& b, const Lanes& c) {
-    return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
-  }
-  Lanes operator+(const Lanes& other) const { return {_mm256_add_ps(low, other.low), _mm256_add_ps(high, other.high)}; }
-  Lanes operator/(const Lanes& other) const { return {_mm256_div_ps(low, other.low), _mm256_div_ps(high, other.high)}; }
-  void store(float* to) const {
-    _mm256_storeu_ps(to, low);
-    _mm256_storeu_ps(to + 8, high);
-  }
+struct Lanes {
+  __m256 low, high;
 };
+
+inline Lanes broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+inline Lanes load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline Lanes load(const Half* p) {
+  const auto* at = reinterpret_cast<const __m128i*>(p);
+  return {_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at + 1))};
+}
+inline Lanes load(const int8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+}
+inline void store(float* p, Lanes a) {
+  _mm256_storeu_ps(p, a.low);
+  _mm256_storeu_ps(p + 8, a.high);
+}
+inline Lanes operator+(Lanes a, Lanes b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
+inline Lanes operator/(Lanes a, Lanes b) { return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)}; }
+inline Lanes fma(Lanes a, Lanes b, Lanes c) {
+  return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+}
+// Adds lanes l and l+8, then l+4, l+2, l+1.
+inline float sum(Lanes a) {
+  const __m256 eight = _mm256_add_ps(a.low, a.high);
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
 
 }  // namespace
 }  // namespace ipr

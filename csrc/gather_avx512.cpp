@@ -9,25 +9,29 @@
 namespace ipr {
 namespace {
 
-struct Lanes {
-  static constexpr int kGroups = 16;  // 16 of the 32 registers hold sums
-  __m512 value;
+constexpr int kGatherWidth = 16;  // 16 of the 32 registers hold sums: 256 columns in one go
 
-  static Lanes all(float each) { return {_mm512_set1_ps(each)}; }
-  static Lanes load(const float* from) { return {_mm512_loadu_ps(from)}; }
-  static Lanes load(const Half* from) {
-    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};
-  }
-  static Lanes load(const int8_t* from) {
-    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))))};
-  }
-  static Lanes fma(const Lanes& a, const Lanes& b, const Lanes& c) {
-    return {_mm512_fmadd_ps(a.value, b.value, c.value)};
-  }
-  Lanes operator+(const Lanes& other) const { return {_mm512_add_ps(value, other.value)}; }
-  Lanes operator/(const Lanes& other) const { return {_mm512_div_ps(value, other.value)}; }
-  void store(float* to) const { _mm512_storeu_ps(to, value); }
+struct Lanes {
+  __m512 all;
 };
+
+inline Lanes broadcast(float value) { return {_mm512_set1_ps(value)}; }
+inline Lanes load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline Lanes load(const Half* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+inline Lanes load(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline void store(float* p, Lanes a) { _mm512_storeu_ps(p, a.all); }
+inline Lanes operator+(Lanes a, Lanes b) { return {_mm512_add_ps(a.all, b.all)}; }
+inline Lanes operator/(Lanes a, Lanes b) { return {_mm512_div_ps(a.all, b.all)}; }
+inline Lanes fma(Lanes a, Lanes b, Lanes c) { return {_mm512_fmadd_ps(a.all, b.all, c.all)}; }
+// Adds lanes l and l+8, then l+4, l+2, l+1.
+inline float sum(Lanes a) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.all), _mm512_extractf32x8_ps(a.all, 1));
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
 
 }  // namespace
 }  // namespace ipr

@@ -5,65 +5,63 @@
 namespace ipr {
 namespace {
 
+constexpr int kGatherWidth = 1;
+
+struct Lanes {
+  float at[16];
+};
+
+template <class Op>
+inline Lanes each(Op op) {
+  Lanes out;
+  for (int i = 0; i < 16; ++i) out.at[i] = op(i);
+  return out;
+}
+
 inline float widen(Half half) {
   const uint32_t sign = static_cast<uint32_t>(half.bits & 0x8000) << 16;
   const uint32_t exponent = half.bits >> 10 & 0x1F, fraction = half.bits & 0x3FF;
-  float magnitude;
-  if (exponent == 0) {
-    magnitude = static_cast<float>(fraction) * 0x1p-24f;  // zero or subnormal, exact
-  } else {
-    uint32_t bits = (exponent == 31 ? 0x7F800000u : (exponent + 112) << 23) | fraction << 13;
-    if (exponent == 31 && fraction != 0) bits |= 0x400000;  // a quiet NaN, as the hardware gives
-    std::memcpy(&magnitude, &bits, 4);
-  }
   uint32_t bits;
-  std::memcpy(&bits, &magnitude, 4);
+  if (exponent == 0) {
+    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;  // zero or subnormal, exact
+    std::memcpy(&bits, &magnitude, 4);
+  } else {
+    bits = (exponent == 31 ? 0x7F800000u : (exponent + 112) << 23) | fraction << 13;
+    if (exponent == 31 && fraction != 0) bits |= 0x400000;  // a quiet NaN, as the hardware gives
+  }
   bits |= sign;
-  std::memcpy(&magnitude, &bits, 4);
-  return magnitude;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
 }
 
-struct Lanes {
-  static constexpr int kGroups = 1;
-  float lane[16];
-
-  static Lanes all(float value) {
-    Lanes out;
-    for (float& each : out.lane) each = value;
-    return out;
-  }
-  static Lanes load(const float* from) {
-    Lanes out;
-    std::memcpy(out.lane, from, sizeof(out.lane));
-    return out;
-  }
-  static Lanes load(const Half* from) {
-    Lanes out;
-    for (int k = 0; k < 16; ++k) out.lane[k] = widen(from[k]);
-    return out;
-  }
-  static Lanes load(const int8_t* from) {
-    Lanes out;
-    for (int k = 0; k < 16; ++k) out.lane[k] = from[k];
-    return out;
-  }
-  static Lanes fma(const Lanes& a, const Lanes& b, const Lanes& c) {
-    Lanes out;
-    for (int k = 0; k < 16; ++k) out.lane[k] = __builtin_fmaf(a.lane[k], b.lane[k], c.lane[k]);
-    return out;
-  }
-  Lanes operator+(const Lanes& other) const {
-    Lanes out;
-    for (int k = 0; k < 16; ++k) out.lane[k] = lane[k] + other.lane[k];
-    return out;
-  }
-  Lanes operator/(const Lanes& other) const {
-    Lanes out;
-    for (int k = 0; k < 16; ++k) out.lane[k] = lane[k] / other.lane[k];
-    return out;
-  }
-  void store(float* to) const { std::memcpy(to, lane, sizeof(lane)); }
-};
+inline Lanes broadcast(float value) {
+  return each([&](int) { return value; });
+}
+inline Lanes load(const float* p) {
+  return each([&](int i) { return p[i]; });
+}
+inline Lanes load(const Half* p) {
+  return each([&](int i) { return widen(p[i]); });
+}
+inline Lanes load(const int8_t* p) {
+  return each([&](int i) { return static_cast<float>(p[i]); });
+}
+inline void store(float* p, Lanes a) { std::memcpy(p, a.at, sizeof a.at); }
+inline Lanes operator+(Lanes a, Lanes b) {
+  return each([&](int i) { return a.at[i] + b.at[i]; });
+}
+inline Lanes operator/(Lanes a, Lanes b) {
+  return each([&](int i) { return a.at[i] / b.at[i]; });
+}
+inline Lanes fma(Lanes a, Lanes b, Lanes c) {
+  return each([&](int i) { return __builtin_fmaf(a.at[i], b.at[i], c.at[i]); });
+}
+inline float sum(Lanes a) {
+  for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) a.at[i] += a.at[i + half];
+  return a.at[0];
+}
 
 }  // namespace
 }  // namespace ipr

@@ -1,7 +1,8 @@
-"""Writes unicode_tables.inc: what `tokenizers` does to every code point, asked of the library itself, not of a Unicode version.
+"""Writes unicode_tables.inc: what `tokenizers` does to every code point, asked of the library itself.
 
-`tokenizers` mixes tables of several Unicode versions (one for NFD, one for categories, one for lower case), so each property
-is probed through its public normalizers and pre-tokenizer. Run after raising the pinned version:
+`tokenizers` mixes tables of several Unicode versions (one for NFD, one for categories, one for lower case), so no
+single version would do: each property is probed through its public normalizers and pre-tokenizer. Run after raising
+the pinned version:
 
     python csrc/make_unicode_tables.py        # rewrites csrc/unicode_tables.inc; a second run gives the same bytes
 """
@@ -69,7 +70,7 @@ def order(first: str, second: str) -> int:
 
 
 def mark_ranks(chars: Iterable[str]) -> dict[str, int]:
-    """The rank (1, 2, ...) of the combining class of every character that NFD may move; only the order of ranks matters."""
+    """The rank (1, 2, ...) of the combining class of every character that NFD may move; only their order matters."""
     classes: list[list[str]] = []
     for char in chars:
         if nfd(char) != char or (order(char, LOWEST_MARK) == 0 and order(char, HIGHEST_MARK) == 0):

@@ -1,0 +1,219 @@
+"""The static tier: a table with one row per token, averaged over a prompt. Microseconds, no framework."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipr_engine import _C
+from ipr_engine.encoders.base import Encoded, encoder_identity
+from ipr_engine.encoders.tensor_file import map_tensors
+from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
+from ipr_engine.errors import (
+    BundleFormatError,
+    BundleNotFoundError,
+    BundleShapeError,
+    BundleValueError,
+    InvalidInputError,
+)
+
+POOLING = "mean"
+
+
+class StaticEncoder:
+    """A model2vec model (docs/design.md, section 7): x = mean of weights[id] * embeddings[mapping[id]] over known ids.
+
+    Immutable and safe to share between threads. `load` and `from_folder` build it.
+
+    Attributes:
+        dim: columns of the table. max_tokens: the most tokens of a prompt that enter x.
+        identity: see `encoder_identity`.
+        normalize: whether x is divided by its norm.
+        tokenizer: who makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
+        isa: the instruction set in use, "scalar", "avx2" or "avx512"; all give the same bits.
+        native: the C++ object. It has a tokenizer of its own only if tokenizer.kind is "wordpiece".
+    """
+
+    def __init__(
+        self,
+        tensors: dict[str, NDArray[Any]],
+        tokenizer: WordPieceTokenizer | LibraryTokenizer,
+        *,
+        normalize: bool,
+        max_tokens: int,
+        isa: str,
+        identity: str,
+    ) -> None:
+        native_tokenizer = tokenizer.native if isinstance(tokenizer, WordPieceTokenizer) else None
+        mapping, weights = tensors.get("mapping"), tensors.get("weights")
+        self._tensors = tensors
+        self.native = _C.StaticEncoder(
+            tensors["embeddings"],
+            tokenizer=native_tokenizer,
+            mapping=None if mapping is None else mapping.astype(np.int64),
+            weights=None if weights is None else weights.astype(np.float32),
+            unk_id=tokenizer.unk_id,
+            max_tokens=max_tokens,
+            normalize=normalize,
+            isa=isa,
+        )
+        self.tokenizer = tokenizer
+        self.dim = self.native.dim
+        self.isa = self.native.isa
+        self.max_tokens = max_tokens
+        self.normalize = normalize
+        self.identity = identity
+
+    @classmethod
+    def load(
+        cls,
+        table_path: str | Path,
+        tokenizer_path: str | Path,
+        config_path: str | Path,
+        *,
+        max_tokens: int = 512,
+        isa: str = "auto",
+        tokenizer: str = "auto",
+    ) -> StaticEncoder:
+        """Load a model2vec model. The table stays in its file, mapped: the file must not change while this lives.
+
+        Args:
+            table_path: safetensors: `embeddings` (rows, dim) float32, float16 or int8; optional `mapping` (tokens,)
+                integers, the row of each token id; optional `weights` (tokens,) floats, rounded to float32.
+            tokenizer_path: tokenizer.json. Its truncation, padding and post-processor do not apply.
+            config_path: config.json; `normalize` (bool, default false) is read.
+            max_tokens: >= 1. Of a longer prompt the first and last half are kept, each cut between words.
+            isa: "auto" (the widest this processor has), "scalar", "avx2" or "avx512".
+            tokenizer: "auto" (C++ where its ids are the library's, else the library), "wordpiece" or "tokenizers".
+        Raises:
+            InvalidInputError: an argument is outside of the above.
+            BackendUnavailableError: the processor lacks isa, or the tokenizers library is needed and not installed.
+            BundleNotFoundError, BundleFormatError, BundleShapeError, BundleValueError: a file is not what it should be.
+        """
+        if type(max_tokens) is not int or max_tokens < 1:
+            raise InvalidInputError(f"max_tokens: expected an int >= 1, got {max_tokens!r}")
+        tokenizer_bytes, config_bytes = _read(tokenizer_path), _read(config_path)
+        tensors = map_tensors(table_path)
+        with Path(table_path).open("rb") as table_file:
+            table_sha256 = hashlib.file_digest(table_file, "sha256").hexdigest()
+        normalize = _read_normalize(config_path, config_bytes)
+        chosen = read_tokenizer(tokenizer_bytes, tokenizer)
+        _check_tensors(table_path, tensors, chosen.max_id)
+        identity = encoder_identity(
+            kind="static",
+            files={
+                "table": table_sha256,
+                "tokenizer": hashlib.sha256(tokenizer_bytes).hexdigest(),
+                "config": hashlib.sha256(config_bytes).hexdigest(),
+            },
+            pooling=POOLING,
+            normalize=normalize,
+            max_tokens=max_tokens,
+        )
+        return cls(tensors, chosen, normalize=normalize, max_tokens=max_tokens, isa=isa, identity=identity)
+
+    @classmethod
+    def from_folder(
+        cls, folder: str | Path, *, max_tokens: int = 512, isa: str = "auto", tokenizer: str = "auto"
+    ) -> StaticEncoder:
+        """`load` from a folder that model2vec's save_pretrained wrote."""
+        folder = Path(folder)
+        return cls.load(
+            folder / "model.safetensors",
+            folder / "tokenizer.json",
+            folder / "config.json",
+            max_tokens=max_tokens,
+            isa=isa,
+            tokenizer=tokenizer,
+        )
+
+    def encode(self, prompts: Sequence[str]) -> Encoded:
+        """Embed each prompt; see `Encoder.encode`. A prompt without known tokens, "" for one, gives x = 0.
+
+        Example:
+            >>> encoder = StaticEncoder.from_folder(folder)
+            >>> encoder.encode(["Hello!", ""]).billed_tokens.tolist()
+            [2, 0]
+        """
+        if isinstance(prompts, str):
+            raise InvalidInputError("prompts: expected a sequence of str, got one str; pass [prompt]")
+        if not isinstance(prompts, (list, tuple)):
+            prompts = list(prompts)
+        if isinstance(self.tokenizer, WordPieceTokenizer):
+            return Encoded(*self.native.encode(prompts))
+        x = np.empty((len(prompts), self.dim), dtype=np.float32)
+        billed = np.empty(len(prompts), dtype=np.int64)
+        truncated = np.empty(len(prompts), dtype=np.bool_)
+        for row, prompt in enumerate(prompts):
+            try:
+                ids, starts = self.tokenizer.encode(prompt)
+            except InvalidInputError as error:
+                raise InvalidInputError(str(error).replace("text", f"prompts[{row}]", 1)) from None
+            x[row], truncated[row] = self.native.encode_ids(ids, starts)
+            billed[row] = len(ids)
+        return Encoded(x, billed, truncated)
+
+    def count_tokens(self, text: str) -> int:
+        """The tokens of a text as `billed_tokens` counts them."""
+        return self.tokenizer.count(text)
+
+    def __repr__(self) -> str:
+        table = self._tensors["embeddings"]
+        optional = "".join(f", {name}" for name in ("mapping", "weights") if name in self._tensors)
+        return (
+            f"StaticEncoder(rows={table.shape[0]}, dim={self.dim}, {table.dtype}{optional}, "
+            f"normalize={self.normalize}, max_tokens={self.max_tokens}, tokenizer={self.tokenizer.kind!r}, "
+            f"isa={self.isa!r}, identity={self.identity[:12]}...)"
+        )
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise BundleNotFoundError(f"{path}: no such file") from error
+
+
+def _read_normalize(path: str | Path, config_bytes: bytes) -> bool:
+    try:
+        config = json.loads(config_bytes)
+    except ValueError as error:
+        raise BundleFormatError(f"{path}: not JSON in UTF-8: {error}") from error
+    normalize = config.get("normalize", False) if isinstance(config, dict) else None
+    if type(normalize) is not bool:
+        raise BundleFormatError(f"{path}: expected an object whose normalize is true or false, got {normalize!r}")
+    return normalize
+
+
+def _check_tensors(path: str | Path, tensors: dict[str, NDArray[Any]], max_id: int) -> None:
+    table, mapping, weights = (tensors.get(name) for name in ("embeddings", "mapping", "weights"))
+    unknown = tensors.keys() - {"embeddings", "mapping", "weights"}
+    if table is None or unknown:
+        raise BundleFormatError(f"{path}: expected embeddings, optionally mapping and weights, got {sorted(tensors)}")
+    if table.ndim != 2 or table.shape[1] == 0 or table.dtype not in (np.float32, np.float16, np.int8):
+        raise BundleShapeError(
+            f"{path}: embeddings: expected (rows, dim) float32, float16 or int8, got {table.shape} {table.dtype}"
+        )
+    if mapping is not None:
+        if mapping.ndim != 1 or mapping.dtype.kind not in "iu":
+            raise BundleShapeError(f"{path}: mapping: expected (tokens,) integers, got {mapping.shape} {mapping.dtype}")
+        if mapping.size and (int(mapping.min()) < 0 or int(mapping.max()) >= len(table)):
+            raise BundleValueError(
+                f"{path}: mapping: expected rows from 0 to {len(table) - 1}, got {mapping.min()} to {mapping.max()}"
+            )
+    tokens = len(table) if mapping is None else len(mapping)
+    if max_id >= tokens:
+        raise BundleShapeError(
+            f"{path}: the tokenizer's ids reach {max_id}, but there are rows for {tokens} tokens only"
+        )
+    if weights is not None:
+        if weights.shape != (tokens,) or weights.dtype.kind != "f":
+            raise BundleShapeError(f"{path}: weights: expected ({tokens},) floats, got {weights.shape} {weights.dtype}")
+        if not np.isfinite(weights).all():
+            raise BundleValueError(f"{path}: weights: expected finite values, got NaN or infinity")
