@@ -1,4 +1,4 @@
-"""Every error of ipr_engine. All derive from IprError; each message names the argument, what was expected, what came, what to do."""
+"""Every error of ipr_engine, all below IprError; each names the argument, what was expected, what came, what to do."""
 
 from __future__ import annotations
 

@@ -145,6 +145,7 @@ def test_root_folder_string_and_copy_load_the_same_bundle(tmp_path: Path) -> Non
     copy = shutil.copytree(folder, tmp_path / "copy")
     loaded = [Bundle.load(path) for path in (folder, folder.parent, str(folder), copy)]
     assert {bundle.hash for bundle in loaded} == {folder.name} == {sha(folder / "bundle.json")}
+    assert repr(loaded[0]).startswith(f"<Bundle 'test' {folder.name[:12]}, 3 candidates, ")
     assert [bundle.path for bundle in loaded] == [folder, folder, folder, copy]
 
 

@@ -47,13 +47,10 @@ def reading(where: str) -> Iterator[None]:
         fail(BundleFormatError, where, "a readable file", error.strerror or str(error), _RESTORE)
 
 
-def read_regular(path: Path, where: str, limit: int = 1 << 26) -> bytes:
+def read_regular(path: Path, where: str) -> bytes:
     with reading(where):
         _require_regular(path, where)
-        data = path.read_bytes()
-    if len(data) > limit:
-        fail(BundleFormatError, where, f"at most {limit} bytes", f"{len(data)} bytes")
-    return data
+        return path.read_bytes()
 
 
 def sha256_of(path: Path, where: str) -> tuple[str, int]:
