@@ -1,0 +1,68 @@
+"""Generated outcomes with a known truth, for the tests of training: no real prompt, no real model."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+def seeded(*parts: object) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(repr(parts).encode()))
+
+
+@dataclass(frozen=True)
+class World:
+    """Unit embeddings x (rows, dim), the true chance of success, sampled quality 0/1 and tokens (rows, models)."""
+
+    x: np.ndarray
+    chance: np.ndarray
+    quality: np.ndarray
+    tokens: np.ndarray
+    keys: list[str]
+
+
+def make_world(*seed: object, rows: int = 600, dim: int = 13, models: int = 5, twins: int = 0) -> World:
+    """Strong difficulty common to all models, weak differences between them; the last `twins` rows repeat the first."""
+    rng = seeded("world", rows, dim, models, *seed)
+    x = rng.standard_normal((rows, dim))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    keys = [f"question {i}" for i in range(rows)]
+    if twins:
+        x[-twins:] = x[:twins]
+        keys[-twins:] = keys[:twins]
+    difficulty = x @ rng.standard_normal(dim) * 3
+    logit = difficulty[:, None] + x @ rng.standard_normal((dim, models)) + np.linspace(0.8, -0.8, models)
+    chance = 1 / (1 + np.exp(-logit))
+    tokens = np.round(np.exp(5 + x @ rng.standard_normal((dim, models)) + 0.5 * rng.standard_normal((rows, models))))
+    return World(x, chance, (rng.random(chance.shape) < chance).astype(float), tokens, keys)
+
+
+def write_source(folder: Path, models: list[str], prompts: list[str], *, rows_per_split: int = 80) -> Path:
+    """A two-table source folder with the models named, both splits, and outcomes that depend on the prompt's length."""
+    import pyarrow
+    from pyarrow import parquet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = seeded("source", *models)
+    table: dict[str, list] = {name: [] for name in ("prompt_id", "prompt", "split", "question_key", "dataset")}
+    outcomes: dict[str, list] = {
+        name: [] for name in ("prompt_id", "model", "quality", "input_tokens", "output_tokens", "cost_usd")
+    }
+    for i in range(2 * rows_per_split):
+        prompt = f"{prompts[i % len(prompts)]} {i}"
+        split = "train" if i < rows_per_split else "test"
+        row = (f"made:{i:05d}", prompt, split, f"key{i}", f"task{i % 2}")
+        for name, value in zip(table, row, strict=True):
+            table[name].append(value)
+        for m, model in enumerate(models):
+            good = float(rng.random() < 0.9 - 0.05 * m - 0.2 * (i % 2))
+            length = int(rng.integers(20, 400))
+            outcome = (row[0], model, good, len(prompt) // 4, length, 1e-6 * length * (len(models) - m))
+            for name, value in zip(outcomes, outcome, strict=True):
+                outcomes[name].append(value)
+    parquet.write_table(pyarrow.table(table), folder / "prompts.parquet")
+    parquet.write_table(pyarrow.table(outcomes), folder / "outcomes.parquet")
+    return folder
