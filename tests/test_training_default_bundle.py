@@ -14,8 +14,8 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.training import default_bundle
 from ipr_engine.training.default_candidates import DEFAULT_CANDIDATES
 
-pytest.importorskip("pyarrow", reason="reading parquet needs the extra [train]")
-pytest.importorskip("threadpoolctl", reason="a repeatable fit needs the extra [train]")
+pytest.importorskip("pyarrow", reason="needs extra [train]: reading parquet")
+pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 
 RECORD = {
     "source": "made up",

@@ -65,9 +65,9 @@ def test_a_missing_package_is_told_with_its_extra(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def tiny_bert(tmp_path_factory):
     """A BERT of two layers with random weights, saved like any transformers model."""
-    torch = pytest.importorskip("torch", reason="distilling needs the extra [train]")
-    transformers = pytest.importorskip("transformers", reason="distilling needs the extra [train]")
-    pytest.importorskip("model2vec", reason="distilling needs the extra [train]")
+    torch = pytest.importorskip("torch", reason="needs extra [train]: distilling")
+    transformers = pytest.importorskip("transformers", reason="needs extra [train]: distilling")
+    pytest.importorskip("model2vec", reason="needs extra [train]: distilling")
     folder = tmp_path_factory.mktemp("tiny")
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(make_tokenizer(folder / "made.json")),

@@ -9,7 +9,7 @@ from training_data import write_source
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.outcomes import read_outcomes
 
-pytest.importorskip("pyarrow", reason="reading parquet needs the extra [train]")
+pytest.importorskip("pyarrow", reason="needs extra [train]: reading parquet")
 
 MODELS = ["b", "a", "c"]
 

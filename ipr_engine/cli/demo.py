@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
         help="route a dozen prompts at several tau",
         description="Route a dozen built-in prompts at several tau, and time the calls.",
     )
-    parser.add_argument("--tau", type=float, default=0.1, help="tau of the first table (default 0.1)")
+    parser.add_argument("--tau", type=float, default=0.2, help="tau of the first table (default 0.2)")
     add_bundle_options(parser)
     parser.set_defaults(run=run)
 
