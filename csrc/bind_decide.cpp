@@ -37,11 +37,12 @@ Heads read_heads(py::handle python) {
       if (size) return size;
     return py::ssize_t{0};
   };
-  heads.models = size_of(python, "bias", 1, 0);
+  heads.models = first_of({size_of(python, "bias", 1, 0), size_of(python, "skip", 2, 0), size_of(python, "out", 2, 0)});
   heads.dim = first_of({size_of(python, "skip", 2, 1), size_of(python, "trunk", 2, 1), size_of(python, "down", 3, 2),
                         size_of(python, "len_skip", 2, 1)});
-  heads.hidden = size_of(python, "out", 2, 1);
-  heads.rank = size_of(python, "up", 3, 2);
+  heads.hidden = first_of({size_of(python, "out", 2, 1), size_of(python, "trunk", 2, 0),
+                           size_of(python, "identity", 2, 1), size_of(python, "up", 3, 1)});
+  heads.rank = first_of({size_of(python, "up", 3, 2), size_of(python, "down", 3, 1)});
 
   const std::string activation = py::str(python.attr("activation"));
   if (activation == "relu")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +34,25 @@ class Row:
     cause: str
 
 
-def logits(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
+@dataclass(frozen=True)
+class Decisions:
+    """The answers for a batch; the arrays are (batch, models)."""
+
+    logit: Array
+    quality: Array
+    tokens_out: Array
+    cost_usd: Array
+    rows: list[Row]
+
+
+def predict_logit(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
     """(batch, models): the quality heads before the sigmoid."""
     x = x.astype(dtype)
     total: Array = np.zeros((len(x), len(heads.bias)), dtype)
     if heads.skip is not None:
         total = x @ heads.skip.astype(dtype).T
     if heads.out is not None:
-        h = np.zeros((1, *heads.out.shape), dtype)  # (batch, models, hidden) from here
+        h = np.zeros((len(x), *heads.out.shape), dtype)  # (batch, models, hidden)
         if heads.trunk is not None:
             h = h + (x @ heads.trunk.astype(dtype).T)[:, None, :]
         if heads.identity is not None:
@@ -49,65 +61,74 @@ def logits(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
             d = np.einsum("mrd,bd->bmr", heads.down.astype(dtype), x)
             h = h + np.einsum("mhr,bmr->bmh", heads.up.astype(dtype), d)
         total = total + np.einsum("mh,bmh->bm", heads.out.astype(dtype), ACTIVATIONS[heads.activation](h))
-    return np.add(total, heads.bias.astype(dtype))
+    total += heads.bias.astype(dtype)
+    return total
 
 
-def tokens(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
-    """(batch, models): predicted output tokens."""
+def predict_tokens(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
+    """(batch, models): output tokens."""
     if heads.len_skip is None or heads.len_bias is None:
         raise InvalidInputError("tokens_out: expected an array, since these heads predict no tokens, got None")
     expected: Array = np.exp(x.astype(dtype) @ heads.len_skip.astype(dtype).T + heads.len_bias.astype(dtype))
-    return expected if heads.len_cap is None else np.minimum(expected, heads.len_cap.astype(dtype))
-
-
-def cost_usd(in_rate: Any, out_rate: Any, fixed_usd: Any, billed_tokens: Any, tokens_out: Any, extra_usd: Any) -> Array:
-    """(batch, models); every argument broadcasts to it except billed_tokens, which is (batch,) or a number."""
-    billed = np.reshape(billed_tokens, (-1, 1))
-    return np.asarray((fixed_usd + (in_rate * billed + out_rate * tokens_out)) + extra_usd)
+    if heads.len_cap is not None:
+        expected = np.minimum(expected, heads.len_cap.astype(dtype))
+    return expected
 
 
 def choose(
-    logit: Array, cost: Array, allowed: Array, *, alpha_hi: float, alpha_lo: float, offset: float, worth: float,
-    tie_rank: Array | None = None,
+    logit: Array, cost: Array, allowed: Array, tie_rank: Array,
+    alpha_hi: float, alpha_lo: float, offset: float, worth: float,
 ) -> Row:  # fmt: skip
-    """One row, (models,) each: the cheapest allowed candidate by objective with quality >= threshold."""
-
-    def failed(status: str) -> Row:
-        return Row(-1, np.nan, np.nan, status, "failed")
-
-    def level(quality: Array) -> float:
-        return float(alpha_hi * quality.max() + alpha_lo * quality.min() + offset)
-
+    """One prompt, arrays (models,): the cheapest allowed candidate by objective with quality >= threshold."""
     live = np.flatnonzero(allowed)
-    if not live.size:
-        return failed("none_allowed")
-    if not np.isfinite(logit[live]).all():
-        return failed("nonfinite_quality")
-    if not np.isfinite(cost[live]).all():
-        return failed("nonfinite_cost")
+    for status, bad in (
+        ("none_allowed", not live.size),
+        ("nonfinite_quality", not np.isfinite(logit[live]).all()),
+        ("nonfinite_cost", not np.isfinite(cost[live]).all()),
+    ):
+        if bad:
+            return Row(-1, np.nan, np.nan, status, "failed")
+
+    def threshold_over(candidates: Array) -> float:
+        hi, lo = quality[candidates].max(), quality[candidates].min()
+        return float(min((alpha_hi * hi + alpha_lo * lo) + offset, hi))
 
     quality = 1 / (1 + np.exp(-logit))
     objective = cost - worth * quality
-    rank = np.arange(len(quality)) if tie_rank is None else tie_rank
-    hi = float(quality[live].max())
-    threshold = min(level(quality[live]), hi)
-    c = min((m for m in live if quality[m] >= threshold), key=lambda m: (objective[m], -quality[m], rank[m]))
+    hi, threshold = quality[live].max(), threshold_over(live)
+    c = min((m for m in live if quality[m] >= threshold), key=lambda m: (objective[m], -quality[m], tie_rank[m]))
     others = live[live != c]
-
-    gap = np.inf
-    if others.size:
-        stay = threshold if quality[c] < hi else min(level(quality[others]), quality[others].max())
-        gap = quality[c] - stay
-    for m in others:
-        enter = max(threshold - quality[m], 0.0)
-        if objective[m] > objective[c]:
-            enter = max(enter, (objective[m] - objective[c]) / worth if worth > 0 else np.inf)
-        gap = min(gap, enter)
-
     if not others.size:
-        cause = "only_allowed"
-    elif alpha_hi == alpha_lo == 0 and offset > hi:
+        return Row(int(c), threshold, np.inf, "ok", "only_allowed")
+
+    gap = quality[c] - (threshold if quality[c] < hi else threshold_over(others))  # leaving
+    for m in others:  # entering
+        needed = max(threshold - quality[m], 0.0)
+        if objective[m] > objective[c]:
+            needed = max(needed, (objective[m] - objective[c]) / worth if worth > 0 else np.inf)
+        gap = min(gap, needed)
+
+    if alpha_hi == alpha_lo == 0 and offset > hi:
         cause = "below_fixed_level"
     else:
         cause = "best_quality" if quality[c] == hi else "within_tolerance"
     return Row(int(c), threshold, max(float(gap), 0.0), "ok", cause)
+
+
+def decide(
+    heads: Heads, policy: Mapping[str, Any], x: Array, billed_tokens: Any,
+    tokens_out: Any = None, extra_usd: Any = 0.0, allowed: Any = True, dtype: Any = np.float64,
+) -> Decisions:  # fmt: skip
+    """A batch: x is (batch, dim), the others broadcast as in DecidePlan.run; policy is DecidePolicy's keywords."""
+    in_rate, out_rate, fixed_usd = (policy[name].astype(dtype) for name in ("in_rate", "out_rate", "fixed_usd"))
+    with np.errstate(all="ignore"):  # a row that overflows gets a status
+        logit = predict_logit(heads, x, dtype)
+        tokens = predict_tokens(heads, x, dtype) if tokens_out is None else np.asarray(tokens_out, dtype)
+        billed = np.reshape(np.asarray(billed_tokens, dtype), (-1, 1))
+        cost = (fixed_usd + (in_rate * billed + out_rate * tokens)) + np.asarray(extra_usd, dtype)
+        cost = np.broadcast_to(cost, logit.shape)
+        ranks = np.arange(logit.shape[1]) if heads.tie_rank is None else heads.tie_rank
+        masks = np.broadcast_to(policy["allowed"] & np.asarray(allowed), logit.shape)
+        numbers = [policy[name] for name in ("alpha_hi", "alpha_lo", "offset", "worth")]
+        rows = [choose(*row, ranks, *numbers) for row in zip(logit, cost, masks, strict=True)]
+        return Decisions(logit, 1 / (1 + np.exp(-logit)), np.broadcast_to(tokens, logit.shape), cost, rows)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import zlib
 
+import numpy as np
 import pytest
+
+from ipr_engine.decide import available_isas
 
 # A skip's reason must start with one of these.
 HARDWARE = ("machine lacks",)  # e.g. "machine lacks avx512"
@@ -50,3 +54,14 @@ def outcomes(request: pytest.FixtureRequest) -> str:
     if not folder:
         pytest.skip("needs --outcomes DIR (real routing outcomes)")
     return str(folder)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Seeded by the test's own id, so that a failure is reproduced by running that test."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(params=available_isas())
+def isa(request: pytest.FixtureRequest) -> str:
+    return request.param
