@@ -17,6 +17,7 @@ template <class T>
 constexpr const char* dtype_name() {
   if constexpr (std::is_same_v<T, float>) return "float32";
   if constexpr (std::is_same_v<T, int32_t>) return "int32";
+  if constexpr (std::is_same_v<T, int64_t>) return "int64";
   if constexpr (std::is_same_v<T, bool>) return "bool";
 }
 
@@ -61,6 +62,20 @@ const T* array_data(py::handle object, const char* name, const char* letters, st
   fail(name, ": expected ", letters, " = (", sizes, shape.size() == 1 ? ",)" : ")", " ", dtype_name<T>(),
        ", C-contiguous, got ", describe(object), "; see numpy.ascontiguousarray(", name, ", dtype=", dtype_name<T>(),
        ")");
+}
+
+// (models,) for every row, stride 0, or (batch, models).
+template <class T>
+const T* per_model(py::handle object, const char* name, int64_t batch, int64_t models, int64_t& stride) {
+  const ArrayView<T> view(object);
+  if (view.ndim == 1 && view.shape[0] == models) {
+    stride = 0;
+    return view.data;
+  }
+  stride = models;
+  if (view.ndim == 2 && view.shape[0] == batch && view.shape[1] == models) return view.data;
+  fail(name, ": expected (models,) = (", models, ",) or (batch, models) = (", batch, ", ", models, ") ",
+       dtype_name<T>(), ", C-contiguous, or None, got ", describe(object));
 }
 
 }  // namespace ipr

@@ -99,20 +99,6 @@ const T& cpp_object(PyObject* object) {
   return *value;
 }
 
-// (models,) for every row, stride 0, or (batch, models).
-template <class T>
-const T* per_model(PyObject* object, const char* name, int64_t batch, int64_t models, int64_t& stride) {
-  const ArrayView<T> view(object);
-  if (view.ndim == 1 && view.shape[0] == models) {
-    stride = 0;
-    return view.data;
-  }
-  stride = models;
-  if (view.ndim == 2 && view.shape[0] == batch && view.shape[1] == models) return view.data;
-  fail(name, ": expected (models,) = (", models, ",) or (batch, models) = (", batch, ", ", models, ") ",
-       dtype_name<T>(), ", C-contiguous, or None, got ", describe(object));
-}
-
 struct RunArguments {
   PyObject *x = nullptr, *policy = nullptr, *billed_tokens = nullptr;
   PyObject *tokens_out = Py_None, *extra_usd = Py_None, *allowed = Py_None;

@@ -3,6 +3,8 @@
 
 #include <pybind11/numpy.h>
 
+#include <algorithm>
+
 #include "errors.h"
 
 namespace ipr {
@@ -103,6 +105,12 @@ void dealloc(PyObject* self) {
   Py_DECREF(type);
 }
 
+PyObject* all_ok(PyObject* self, void*) {
+  const Status* status = parts_of(as_result(self)).status;
+  const auto failed = [](Status one) { return one != Status::ok; };
+  return PyBool_FromLong(std::none_of(status, status + as_result(self)->batch, failed));
+}
+
 Py_ssize_t length(PyObject* self) { return static_cast<Py_ssize_t>(as_result(self)->batch); }
 
 PyObject* repr(PyObject* self) {
@@ -133,6 +141,7 @@ void bind_result(py::module_& m) {
                                  "(batch,) float32: the smallest change of one quality that changes the choice."),
       property<&Results::status, 1>("status", "(batch,) uint8: position in STATUS; 0 is ok."),
       property<&Results::cause, 1>("cause", "(batch,) uint8: position in CAUSE."),
+      {"all_ok", all_ok, nullptr, "bool: every row has status 0.", nullptr},
       {nullptr, nullptr, nullptr, nullptr, nullptr}};
   static PyMethodDef methods[] = {method<&Results::index, 1>("index_at", "index_at(row) -> int"),
                                   method<&Results::quality, 2>("quality_at", "quality_at(row, model) -> float"),

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "bind_arrays.h"
 #include "bind_encoder.h"
 #include "bind_result.h"
 #include "py_text.h"
@@ -19,10 +20,12 @@ namespace py = pybind11;
 using FloatArray = py::array_t<float, py::array::c_style>;
 using Int64Array = py::array_t<int64_t, py::array::c_style>;
 
+// A decided row takes about as long as tokenizing this much text: what run_released weighs.
+constexpr size_t kBytesPerRow = 128;
+
 struct PyRouter {
   py::object plan, encoder;
   Router router;
-  bool has_encoder;
 };
 
 std::unique_ptr<PyRouter> make_router(const py::object& plan, const py::object& encoder,
@@ -43,8 +46,7 @@ std::unique_ptr<PyRouter> make_router(const py::object& plan, const py::object& 
   }
   ContextLimits limits{std::move(context_window), std::move(token_ratio)};
   return std::unique_ptr<PyRouter>(
-      new PyRouter{plan, encoder, Router(native_plan, native_encoder, std::move(limits), std::move(support)),
-                   native_encoder != nullptr});
+      new PyRouter{plan, encoder, Router(native_plan, native_encoder, std::move(limits), std::move(support))});
 }
 
 // (DecideResult, billed_tokens, truncated, support or None)
@@ -93,22 +95,30 @@ py::tuple route_many(const PyRouter& self, const py::list& prompts, const Decide
   return py::make_tuple(std::move(result), billed, truncated, support);
 }
 
-std::optional<py::array_t<bool>> context_mask(const PyRouter& self, const Int64Array& billed_tokens) {
-  py::array_t<bool> allowed({billed_tokens.size(), static_cast<py::ssize_t>(self.router.plan().models())});
-  if (!self.router.context_mask(billed_tokens.data(), billed_tokens.size(),
-                                reinterpret_cast<uint8_t*>(allowed.mutable_data())))
-    return std::nullopt;
-  return allowed;
-}
-
-std::optional<FloatArray> support_of(const PyRouter& self, const FloatArray& x) {
-  const int64_t dim = self.router.plan().dim();
-  if (!self.router.support()) return std::nullopt;
-  IPR_CHECK(x.ndim() == 2 && x.shape(1) == dim, "x: expected (batch, ", dim, ") float32");
-  FloatArray support(x.shape(0));
-  for (py::ssize_t row = 0; row < x.shape(0); ++row)
-    support.mutable_data()[row] = self.router.support()->of(x.data() + row * dim);
-  return support;
+// (DecideResult, support (batch,) float32 or None) of embeddings x (batch, dim), billed_tokens (batch,) int64.
+py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy, py::handle billed_tokens,
+                 py::handle tokens_out, py::handle extra_usd) {
+  const int64_t models = self.router.plan().models(), dim = self.router.plan().dim();
+  Rows rows{};
+  const ArrayView<float> view(x);
+  IPR_CHECK(view.ndim == 2 && view.shape[1] == dim, "x: expected (batch, ", dim, ") float32, C-contiguous, got ",
+            describe(x));
+  rows.batch = view.shape[0];
+  rows.x = view.data;
+  rows.x_stride = dim;
+  const int64_t* billed = array_data<int64_t>(billed_tokens, "billed_tokens", "(batch,)", {view.shape[0]});
+  if (!tokens_out.is_none())
+    rows.tokens_out = per_model<float>(tokens_out, "tokens_out", rows.batch, models, rows.tokens_stride);
+  if (!extra_usd.is_none())
+    rows.extra_usd = per_model<float>(extra_usd, "extra_usd", rows.batch, models, rows.extra_stride);
+  std::optional<FloatArray> support;
+  if (self.router.support()) support.emplace(view.shape[0]);
+  float* const support_data = support ? support->mutable_data() : nullptr;
+  Results results;
+  py::object result = new_decide_result(rows.batch, models, results);
+  const auto work = [&] { self.router.decide(policy, rows, billed, results, support_data); };
+  run_released(static_cast<size_t>(rows.batch) * kBytesPerRow, work);
+  return py::make_tuple(std::move(result), support);
 }
 
 }  // namespace
@@ -119,9 +129,8 @@ void bind_router(pybind11::module_& m) {
   py::class_<PyRouter>(m, "Router")
       .def(py::init(&make_router), py::arg("plan"), py::arg("encoder"), py::arg("context_window"),
            py::arg("token_ratio"), py::arg("centroids") = py::none(), py::arg("distances") = py::none())
-      .def_readonly("has_encoder", &PyRouter::has_encoder)
       .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"), py::arg("other_tokens"))
       .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"), py::arg("other_tokens") = py::none())
-      .def("context_mask", &context_mask, py::arg("billed_tokens"))
-      .def("support", &support_of, py::arg("x"));
+      .def("decide", &decide, py::arg("x"), py::arg("policy"), py::arg("billed_tokens"),
+           py::arg("tokens_out") = py::none(), py::arg("extra_usd") = py::none());
 }

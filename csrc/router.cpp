@@ -11,12 +11,14 @@ namespace {
 
 constexpr int64_t kChunk = 64;  // rows encoded before they are decided: their embeddings stay in the L2 cache
 
-// Scratch of this thread: grows to the largest it has needed, and stays.
+enum Use { kEmbeddings, kBilled, kAllowed, kUses };
+
+// Scratch of this thread, one buffer a use: grows to the largest it has needed, and stays.
 template <class T>
-T* thread_scratch(size_t count) {
-  thread_local std::vector<T> memory;
-  if (memory.size() < count) memory.resize(count);
-  return memory.data();
+T* thread_scratch(Use use, int64_t count) {
+  thread_local std::vector<T> memory[kUses];
+  if (memory[use].size() < static_cast<size_t>(count)) memory[use].resize(static_cast<size_t>(count));
+  return memory[use].data();
 }
 
 Results from_row(const Results& all, int64_t row, int64_t models) {
@@ -48,48 +50,47 @@ Router::Router(const DecidePlan& plan, const StaticEncoder* encoder, ContextLimi
   fits_all_ = std::floor(fits_all_ * (1 - 1e-12));  // rounding may only send a row to the exact test
 }
 
-bool Router::context_mask(const int64_t* billed_tokens, int64_t batch, uint8_t* allowed) const {
-  if (std::all_of(billed_tokens, billed_tokens + batch,
-                  [this](int64_t tokens) { return static_cast<double>(tokens) <= fits_all_; }))
-    return false;
+void Router::decide(const DecidePolicy& policy, Rows rows, const int64_t* billed_tokens, const Results& results,
+                    float* support) const {
   const int64_t models = plan_.models();
-  for (int64_t row = 0; row < batch; ++row)
-    for (int64_t m = 0; m < models; ++m)
-      allowed[row * models + m] =
-          static_cast<double>(billed_tokens[row]) * limits_.token_ratio[m] <= limits_.context_window[m];
-  return true;
+  float* const billed = thread_scratch<float>(kBilled, rows.batch);
+  std::copy(billed_tokens, billed_tokens + rows.batch, billed);
+  rows.billed_tokens = billed;
+  rows.billed_stride = 1;
+  const auto fits_all = [this](int64_t tokens) { return static_cast<double>(tokens) <= fits_all_; };
+  if (!std::all_of(billed_tokens, billed_tokens + rows.batch, fits_all)) {
+    uint8_t* const allowed = thread_scratch<uint8_t>(kAllowed, rows.batch * models);
+    for (int64_t row = 0; row < rows.batch; ++row)
+      for (int64_t m = 0; m < models; ++m)
+        allowed[row * models + m] =
+            static_cast<double>(billed_tokens[row]) * limits_.token_ratio[static_cast<size_t>(m)] <=
+            limits_.context_window[static_cast<size_t>(m)];
+    rows.allowed = allowed;
+    rows.allowed_stride = models;
+  }
+  plan_.run(policy, rows, results);
+  if (support)
+    for (int64_t row = 0; row < rows.batch; ++row) support[row] = support_->of(rows.x + row * rows.x_stride);
 }
 
 void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Results& results,
                    const Facts& facts) const {
   const int64_t models = plan_.models(), dim = plan_.dim();
-  const int64_t room = std::min(prompts.batch, kChunk);
-  float* const x = thread_scratch<float>(static_cast<size_t>(room * (dim + 1)));
-  float* const billed = x + room * dim;  // (room), as the op wants it
-  uint8_t* const allowed = thread_scratch<uint8_t>(static_cast<size_t>(room * models));
-
+  float* const x = thread_scratch<float>(kEmbeddings, std::min(prompts.batch, kChunk) * dim);
   for (int64_t first = 0; first < prompts.batch; first += kChunk) {
-    const int64_t rows = std::min(kChunk, prompts.batch - first);
-    for (int64_t row = 0; row < rows; ++row) {
+    Rows rows{};
+    rows.batch = std::min(kChunk, prompts.batch - first);
+    rows.x = x;
+    rows.x_stride = dim;
+    for (int64_t row = 0; row < rows.batch; ++row) {
       const int64_t at = first + row;
       const EncodeInfo info = encoder_->encode(prompts.utf8[at], prompts.bytes[at], x + row * dim);
-      const int64_t other = prompts.other_tokens ? prompts.other_tokens[at] : 0;
-      facts.billed_tokens[at] = static_cast<int64_t>(info.tokens) + other;
+      facts.billed_tokens[at] =
+          static_cast<int64_t>(info.tokens) + (prompts.other_tokens ? prompts.other_tokens[at] : 0);
       facts.truncated[at] = info.truncated;
-      billed[row] = static_cast<float>(facts.billed_tokens[at]);
-      if (facts.support) facts.support[at] = support_->of(x + row * dim);
     }
-    Rows inputs{};
-    inputs.batch = rows;
-    inputs.x = x;
-    inputs.x_stride = dim;
-    inputs.billed_tokens = billed;
-    inputs.billed_stride = 1;
-    if (context_mask(facts.billed_tokens + first, rows, allowed)) {
-      inputs.allowed = allowed;
-      inputs.allowed_stride = models;
-    }
-    plan_.run(policy, inputs, from_row(results, first, models));
+    decide(policy, rows, facts.billed_tokens + first, from_row(results, first, models),
+           facts.support ? facts.support + first : nullptr);
   }
 }
 

@@ -42,8 +42,9 @@ class Router {
   // Allocates nothing after a thread's first calls.
   void route(const DecidePolicy& policy, const Prompts& prompts, const Results& results, const Facts& facts) const;
 
-  // allowed (batch, models): whom each prompt fits. False: every prompt fits everyone, and allowed is left as it was.
-  bool context_mask(const int64_t* billed_tokens, int64_t batch, uint8_t* allowed) const;
+  // Rows that are encoded already. rows.billed_tokens and rows.allowed are made here from billed_tokens (batch).
+  void decide(const DecidePolicy& policy, Rows rows, const int64_t* billed_tokens, const Results& results,
+              float* support) const;
 
   const DecidePlan& plan() const { return plan_; }
   const std::optional<Support>& support() const { return support_; }

@@ -123,6 +123,10 @@ class DecideResult:
     The *_at methods give one element as a Python number; IndexError when out of range.
     """
 
+    @property
+    def all_ok(self) -> bool:
+        """Every row has status 0."""
+
     def __len__(self) -> int: ...
     @property
     def index(self) -> npt.NDArray[np.int32]: ...
@@ -213,8 +217,6 @@ class Router:
         centroids: npt.NDArray[np.float32] | None = None,
         distances: npt.NDArray[np.float32] | None = None,
     ) -> None: ...
-    @property
-    def has_encoder(self) -> bool: ...
     def route_one(
         self, prompt: str, policy: DecidePolicy, other_tokens: int
     ) -> tuple[DecideResult, int, bool, float | None]:
@@ -225,8 +227,12 @@ class Router:
     ) -> tuple[DecideResult, npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32] | None]:
         """The same for a batch, each (batch,)."""
 
-    def context_mask(self, billed_tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
-        """(batch, models): whom each prompt fits; None when every prompt fits everyone."""
-
-    def support(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
-        """(batch,) support of embeddings (batch, dim); None without centroids."""
+    def decide(
+        self,
+        x: npt.NDArray[np.float32],
+        policy: DecidePolicy,
+        billed_tokens: npt.NDArray[np.int64],
+        tokens_out: npt.NDArray[np.float32] | None = None,
+        extra_usd: npt.NDArray[np.float32] | None = None,
+    ) -> tuple[DecideResult, npt.NDArray[np.float32] | None]:
+        """The same for embeddings (batch, dim): the decisions and their support."""

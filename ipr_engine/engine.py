@@ -56,6 +56,7 @@ class Engine:
             None if bundle.support is None else bundle.support.centroids,
             None if bundle.support is None else bundle.support.distances,
         )
+        self._routes_text = self.encoder.native is not None  # else the encoder runs in Python, decide apart from it
         self._isa_asked = isa
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
 
@@ -144,15 +145,16 @@ class Engine:
             RowError: rows that cannot be decided (rows, reasons).
         """
         policy = self._settle(policy, terms)
-        if billed_tokens is None and tokens_out is None and extra_usd is None and self._router.has_encoder:
+        if billed_tokens is None and tokens_out is None and extra_usd is None and self._routes_text:
             if type(prompts) is str:
                 result, billed, truncated, support = self._router.route_one(prompts, policy.compiled, 0)
-                if result.status_at(0) != OK or on_error != "raise":
+                if not result.all_ok or on_error != "raise":
                     self._check_rows(result, on_error)
                 return Decision(result, 0, policy, self.bundle, billed, truncated, support)
             if type(prompts) is list and all(type(prompt) is str for prompt in prompts):
                 many = self._router.route_many(prompts, policy.compiled)
-                self._check_rows(many[0], on_error)
+                if not many[0].all_ok or on_error != "raise":
+                    self._check_rows(many[0], on_error)
                 return Decisions(many[0], policy, self.bundle, *many[1:])
         single = isinstance(prompts, str) or is_messages(prompts)
         encoded = self.encode(prompts, billed_tokens=billed_tokens)
@@ -207,18 +209,19 @@ class Engine:
             raise InvalidInputError(
                 "billed_tokens: needed with a bare array, since the bill is counted in tokens; pass (batch,) counts"
             )
-        batch, models = len(encoded.x), self.plan.models
-        billed = encoded.billed_tokens if billed_tokens is None else whole_counts(billed_tokens, batch)
-        result = self.plan.run(
+        if billed_tokens is not None:
+            encoded = encoded._replace(billed_tokens=whole_counts(billed_tokens, len(encoded.x)))
+        models = self.plan.models
+        result, support = self._router.decide(
             encoded.x,
             policy.compiled,
-            billed.astype(np.float32),
-            per_model("tokens_out", tokens_out, batch, models),
-            per_model("extra_usd", extra_usd, batch, models),
-            self._router.context_mask(billed),
+            encoded.billed_tokens,
+            None if tokens_out is None else per_model("tokens_out", tokens_out, len(encoded.x), models),
+            None if extra_usd is None else per_model("extra_usd", extra_usd, len(encoded.x), models),
         )
-        self._check_rows(result, on_error)
-        return Decisions(result, policy, self.bundle, billed, encoded.truncated, self._router.support(encoded.x))
+        if not result.all_ok or on_error != "raise":
+            self._check_rows(result, on_error)
+        return Decisions(result, policy, self.bundle, encoded.billed_tokens, encoded.truncated, support)
 
     def explain(self, prompt: Prompt | Decision, policy: Policy | None = None, **terms: Any) -> Explanation:
         """Why this candidate: every candidate's quality, cost, and what kept it from being chosen."""
@@ -319,10 +322,8 @@ def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
     return np.ascontiguousarray(np.broadcast_to(given, (batch,)), np.int64)
 
 
-def per_model(name: str, values: npt.ArrayLike | None, batch: int, models: int) -> npt.NDArray[np.float32] | None:
-    """None, or (models,) or (batch, models) float32 of a scalar or such an array; InvalidInputError for anything else."""
-    if values is None:
-        return None
+def per_model(name: str, values: npt.ArrayLike, batch: int, models: int) -> npt.NDArray[np.float32]:
+    """(models,) or (batch, models) float32 of a scalar or such an array; InvalidInputError for anything else."""
     given = np.asarray(values)
     if given.dtype.kind not in "iuf" or given.shape not in ((), (models,), (batch, models)):
         raise InvalidInputError(

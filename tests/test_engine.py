@@ -73,38 +73,24 @@ def test_the_decision_equals_the_reference(engine):
     policy = engine.policy(tau=0.3, worth=0.001)
     encoded, routed = engine.encode(PROMPTS), engine.route(PROMPTS, policy)
     spec = engine.bundle.quality_heads
-    heads = Heads(**spec.tensors, activation=spec.activation)
+    heads = Heads(**spec.tensors, activation=spec.activation, tie_rank=engine.bundle.tie_rank)
     prices = [policy.prices.prices[name] for name in engine.bundle.names]
     ratios = np.array([candidate.token_ratio for candidate in engine.bundle.candidates])
-    logit = reference.logits(heads, encoded.x)
-    cost = reference.cost_usd(
-        np.array([price.input_usd_per_1m for price in prices]) * ratios / 1e6,
-        np.array([price.output_usd_per_1m for price in prices]) / 1e6,
-        np.array([price.fixed_usd for price in prices]),
-        encoded.billed_tokens,
-        reference.tokens(heads, encoded.x),
-        0.0,
-    )
-    np.testing.assert_allclose(routed.qualities, 1 / (1 + np.exp(-logit)), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(routed.costs_usd, cost, rtol=1e-5)
-    certain = 0
-    for row, decision in enumerate(routed):
-        expected = reference.choose(
-            logit[row],
-            cost[row],
-            decision.allowed,
-            **dataclasses.asdict(policy.coefficients),
-            worth=policy.worth,
-            tie_rank=engine.bundle.tie_rank,
-        )
-        if expected.gap > 1e-4:
-            certain += 1
-            assert (decision.index, decision.cause, decision.status) == (
-                expected.index,
-                expected.cause,
-                expected.status,
-            )
-    assert certain >= len(PROMPTS) // 2
+    terms = {
+        **dataclasses.asdict(policy.coefficients),
+        "worth": policy.worth,
+        "in_rate": np.array([price.input_usd_per_1m for price in prices]) * ratios / 1e6,
+        "out_rate": np.array([price.output_usd_per_1m for price in prices]) / 1e6,
+        "fixed_usd": np.array([price.fixed_usd for price in prices]),
+        "allowed": np.ones(len(prices), np.bool_),
+    }
+    expected = reference.decide(heads, terms, encoded.x, encoded.billed_tokens)
+    np.testing.assert_allclose(routed.qualities, expected.quality, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(routed.costs_usd, expected.cost_usd, rtol=1e-5)
+    certain = [row for row, answer in enumerate(expected.rows) if answer.gap > 1e-4]
+    assert len(certain) >= len(PROMPTS) // 2
+    for row in certain:
+        assert (routed[row].index, routed[row].cause) == (expected.rows[row].index, expected.rows[row].cause)
 
 
 @pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
