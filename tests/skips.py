@@ -1,4 +1,4 @@
-"""Every reason for which a test of the encoder may be skipped; a run that skips for another reason is not a good run."""
+"""Every reason for which a test of the encoder may be skipped; a run that skips for another one is no good run."""
 
 from __future__ import annotations
 
