@@ -245,10 +245,10 @@ class WordPieceRun {
     return ids_.ids_.data() + ids_.size_;
   }
 
-  // A word of `bytes` bytes (not 0, kPadding readable behind them) and `chars` characters.
+  // A word of `bytes` bytes, kPadding more readable behind them, and `chars` characters.
   void look_up(const char* text, size_t bytes, size_t chars) {
     if (output_ == Output::kWords) words_->emplace_back(text, bytes);
-    uint32_t* out = room(bytes);
+    uint32_t* out = room(bytes + 1);  // bytes is 0 where append() kept no text
     size_t count = 1;
     if (chars > options_.max_chars_per_word) {
       out[0] = tokenizer_.unk_id_;

