@@ -11,6 +11,7 @@ import skips
 
 from ipr_engine.decide import available_isas
 
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--outcomes",
