@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from bundles import make_bundle
 
-from ipr_engine import Decision, Decisions, Engine, InvalidInputError, IprError, RowError, reference
+from ipr_engine import Bundle, Decision, Decisions, Engine, InvalidInputError, IprError, RowError, reference
 from ipr_engine.decide import Heads
-from ipr_engine.errors import BackendUnavailableError
+from ipr_engine.errors import BackendUnavailableError, EncoderMismatchError
 
 PROMPTS = [
     "what is the sum of two and two",
@@ -299,6 +299,15 @@ def test_a_policy_of_another_bundle_is_refused(engine, tmp_path):
     other = Engine.load(make_bundle(tmp_path, models=3, dim=16))
     with pytest.raises(InvalidInputError, match="policy: compiled for bundle"):
         engine.route("hello", other.policy(tau=0.1))
+
+
+def test_an_encoder_that_changed_after_verification_is_refused(tmp_path):
+    bundle = Bundle.load(make_bundle(tmp_path, models=3, dim=16))
+    table = bundle.encoders[0].table
+    table.chmod(0o644)
+    table.write_bytes(table.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(EncoderMismatchError, match="changed after the bundle was verified"):
+        Engine(bundle)
 
 
 def test_ten_megabytes_are_routed(engine):

@@ -20,7 +20,6 @@ from wordpieces import ALPHABET, SCRIPTS, library, made_vocab, native, tokenizer
 
 from ipr_engine import _C
 from ipr_engine.encoders import static
-from ipr_engine.encoders.base import encoder_identity
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.errors import (
     BackendUnavailableError,
@@ -363,19 +362,6 @@ def test_identity_is_the_sha256_of_canonical_json(rng, tmp_path):
     encoder = StaticEncoder.from_folder(tmp_path, max_tokens=99)
     assert encoder.identity == hashlib.sha256(text.encode()).hexdigest()
     assert encoder.identity == StaticEncoder.from_folder(tmp_path, max_tokens=99, isa="scalar").identity
-
-
-def test_identity_changes_with_each_of_its_parts():
-    base = {"kind": "static", "files": {"table": "a", "tokenizer": "b"}, "pooling": "mean", "normalize": True}
-    changes = [
-        {},
-        {"kind": "x"},
-        {"files": {"table": "b", "tokenizer": "a"}},
-        {"pooling": "max"},
-        {"normalize": False},
-        {"max_tokens": 513},
-    ]
-    assert len({encoder_identity(**{**base, "max_tokens": 512, **change}) for change in changes}) == len(changes)
 
 
 def resident_bytes() -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -37,7 +35,7 @@ class Encoder(Protocol):
 
     @property
     def identity(self) -> str:
-        """sha256 hex of all that decides x (`encoder_identity`); heads name the encoder they were fitted on by it."""
+        """sha256 hex of all that decides x (`ipr_engine.bundle.encoder_identity`); heads name the encoder they were fitted on by it."""
         ...
 
     @property
@@ -56,20 +54,3 @@ class Encoder(Protocol):
     def count_tokens(self, text: str) -> int:
         """The tokens of a text as `billed_tokens` counts them, without embedding it."""
         ...
-
-
-def encoder_identity(*, kind: str, files: Mapping[str, str], pooling: str, normalize: bool, max_tokens: int) -> str:
-    """The identity of an encoder: sha256 over canonical JSON of what decides its output (docs/design.md, section 6).
-
-    Args:
-        kind: the tier, "static".
-        files: role ("table", "tokenizer", "config") -> sha256 hex of that file's bytes.
-    """
-    fields = {
-        "files": dict(files),
-        "kind": kind,
-        "max_tokens": max_tokens,
-        "normalize": normalize,
-        "pooling": pooling,
-    }
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

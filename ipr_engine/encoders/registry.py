@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.errors import BackendUnavailableError
+from ipr_engine.errors import BackendUnavailableError, EncoderMismatchError
 
 if TYPE_CHECKING:
     from ipr_engine.bundle import EncoderSpec
@@ -27,7 +27,14 @@ def make_encoder(spec: EncoderSpec, *, isa: str = "auto") -> Encoder:
 
     Raises:
         BackendUnavailableError: this version has no tier of that kind.
+        EncoderMismatchError: the files are no longer those the bundle was verified with.
     """
     if spec.kind not in ENCODERS:
         raise BackendUnavailableError(f"encoder {spec.id!r}: kind {spec.kind!r} is not one of {', '.join(ENCODERS)}")
-    return ENCODERS[spec.kind](spec, isa)
+    encoder = ENCODERS[spec.kind](spec, isa)
+    if encoder.identity != spec.identity:
+        raise EncoderMismatchError(
+            f"encoder {spec.id!r}: expected identity {spec.identity[:12]}, got {encoder.identity[:12]}; "
+            "a file changed after the bundle was verified: load it again"
+        )
+    return encoder

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine import _C
-from ipr_engine.encoders.base import Encoded, encoder_identity
+from ipr_engine.bundle import encoder_identity
+from ipr_engine.encoders.base import Encoded
 from ipr_engine.encoders.tensor_file import map_tensors
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
 from ipr_engine.errors import (
@@ -33,7 +34,7 @@ class StaticEncoder:
 
     Attributes:
         dim: columns of the table. max_tokens: the most tokens of a prompt that enter x.
-        identity: see `encoder_identity`.
+        identity: see `ipr_engine.bundle.encoder_identity`.
         normalize: whether x is divided by its norm.
         tokenizer: who makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
         isa: the instruction set in use, "scalar", "avx2" or "avx512"; all give the same bits.
@@ -108,11 +109,9 @@ class StaticEncoder:
         _check_tensors(table_path, tensors, chosen.max_id)
         identity = encoder_identity(
             kind="static",
-            files={
-                "table": table_sha256,
-                "tokenizer": hashlib.sha256(tokenizer_bytes).hexdigest(),
-                "config": hashlib.sha256(config_bytes).hexdigest(),
-            },
+            table=table_sha256,
+            tokenizer=hashlib.sha256(tokenizer_bytes).hexdigest(),
+            config=hashlib.sha256(config_bytes).hexdigest(),
             pooling=POOLING,
             normalize=normalize,
             max_tokens=max_tokens,
