@@ -23,7 +23,9 @@ def fixed_request(quality, cost, *, tie_rank=None, batch=1, **policy) -> Request
         ),
         policy={
             **numbers,
-            **{"in_rate": zeros, "out_rate": zeros, "fixed_usd": cost},
+            "in_rate": zeros,
+            "out_rate": zeros,
+            "fixed_usd": cost,
             "allowed": np.ones(models, bool),
             **policy,
         },
