@@ -12,31 +12,39 @@ inline void dot_tile(const PackedRows& weights, int64_t row, const float* x, int
                      int64_t out_stride) {
   const float* w = weights.data + row * weights.stride;
   const int64_t dim = weights.dim;
-  Lanes sums[R][C];
+  Part sums[R][C][kParts];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) sums[r][c] = broadcast(0.0f);
+    for (int c = 0; c < C; ++c)
+#pragma GCC unroll 2
+      for (int p = 0; p < kParts; ++p) sums[r][c][p] = part_of(broadcast(0.0f), p);
 
+  // Part by part, so that sums, R parts of x and one of w fit the registers.
   const auto step = [&](int64_t i, auto load_x) {
-    Lanes xs[R];
+#pragma GCC unroll 2
+    for (int p = 0; p < kParts; ++p) {
+      Part xs[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) xs[r] = load_x(x + r * x_stride + i);
+      for (int r = 0; r < R; ++r) xs[r] = load_x(x + r * x_stride, i, p);
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) {
-      const Lanes ws = load(w + c * weights.stride + i);
+      for (int c = 0; c < C; ++c) {
+        const Part ws = load_part(w + c * weights.stride + i + p * kPartLanes);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) sums[r][c] = fma(ws, xs[r], sums[r][c]);
+        for (int r = 0; r < R; ++r) sums[r][c][p] = fma(ws, xs[r], sums[r][c][p]);
+      }
     }
   };
   int64_t i = 0;
-  for (; i + 16 <= dim; i += 16) step(i, [](const float* p) { return load(p); });
-  if (i < dim) step(i, [&](const float* p) { return load_first(p, dim - i); });
+  for (; i + 16 <= dim; i += 16)
+    step(i, [](const float* row, int64_t at, int p) { return load_part(row + at + p * kPartLanes); });
+  if (i < dim)
+    step(i, [&](const float* row, int64_t at, int p) { return part_of(load_first(row + at, dim - at), p); });
 
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) out[r * out_stride + row + c] = sum(sums[r][c]);
+    for (int c = 0; c < C; ++c) out[r * out_stride + row + c] = sum(join(sums[r][c]));
 }
 
 // Weight rows outermost: a tile of them stays in L1 while every x row passes.
@@ -46,7 +54,7 @@ inline void dot_tiles(const PackedRows& weights, int64_t row, const float* x, in
   for (; row + C <= weights.rows; row += C)
     for (int64_t b = 0; b < batch; b += R)
       dot_tile<R, C>(weights, row, x + b * x_stride, x_stride, out + b * out_stride, out_stride);
-  if constexpr (C > 1) dot_tiles<R, C / 2>(weights, row, x, batch, x_stride, out, out_stride);
+  if constexpr (C > 1) dot_tiles<R, C - 1>(weights, row, x, batch, x_stride, out, out_stride);
 }
 
 // How many x rows to take at once: 16 KiB of them, half of a usual L1.

@@ -17,6 +17,10 @@ struct Lanes {
   __m256 lo, hi;
 };
 
+// One register's worth of Lanes: part i holds lanes 8i .. 8i+7.
+using Part = __m256;
+constexpr int kParts = 2, kPartLanes = 8;
+
 struct Mask {
   __m256 lo, hi;
 };
@@ -28,6 +32,14 @@ inline Mask first(int64_t n) {
   return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(count, lo)), _mm256_castsi256_ps(_mm256_cmpgt_epi32(count, hi))};
 }
 inline Lanes load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline Part load_part(const float* p) {
+  Part part = _mm256_loadu_ps(p);
+  asm("" : "+x"(part));  // else gcc loads it again for every use
+  return part;
+}
+inline Part fma(Part a, Part b, Part c) { return _mm256_fmadd_ps(a, b, c); }
+inline Lanes join(const Part (&parts)[kParts]) { return {parts[0], parts[1]}; }
+inline Part part_of(Lanes a, int part) { return part ? a.hi : a.lo; }
 inline Lanes load_first(const float* p, int64_t n) {
   const Mask mask = first(n);
   return {_mm256_maskload_ps(p, _mm256_castps_si256(mask.lo)), _mm256_maskload_ps(p + 8, _mm256_castps_si256(mask.hi))};
@@ -36,10 +48,27 @@ inline void store(float* p, Lanes a) {
   _mm256_storeu_ps(p, a.lo);
   _mm256_storeu_ps(p + 8, a.hi);
 }
+// Piece by piece: a masked store is microcoded on AMD.
 inline void store_first(float* p, int64_t n, Lanes a) {
-  const Mask mask = first(n);
-  _mm256_maskstore_ps(p, _mm256_castps_si256(mask.lo), a.lo);
-  _mm256_maskstore_ps(p + 8, _mm256_castps_si256(mask.hi), a.hi);
+  if (n >= 16) return store(p, a);
+  __m256 eight = a.lo;
+  if (n & 8) {
+    _mm256_storeu_ps(p, eight);
+    eight = a.hi;
+    p += 8;
+  }
+  __m128 four = _mm256_castps256_ps128(eight);
+  if (n & 4) {
+    _mm_storeu_ps(p, four);
+    four = _mm256_extractf128_ps(eight, 1);
+    p += 4;
+  }
+  if (n & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), four);
+    four = _mm_movehl_ps(four, four);
+    p += 2;
+  }
+  if (n & 1) _mm_store_ss(p, four);
 }
 
 inline Lanes operator+(Lanes a, Lanes b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }

@@ -26,6 +26,9 @@ struct Lanes {
   __m512 all;
 };
 
+using Part = __m512;
+constexpr int kParts = 1, kPartLanes = 16;
+
 struct Mask {
   __mmask16 all;
 };
@@ -33,6 +36,14 @@ struct Mask {
 inline Lanes broadcast(float value) { return {_mm512_set1_ps(value)}; }
 inline Mask first(int64_t n) { return {static_cast<__mmask16>(n < 16 ? (1u << n) - 1 : 0xffffu)}; }
 inline Lanes load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline Part load_part(const float* p) {
+  Part part = _mm512_loadu_ps(p);
+  asm("" : "+v"(part));  // else gcc loads it again for every use
+  return part;
+}
+inline Part fma(Part a, Part b, Part c) { return _mm512_fmadd_ps(a, b, c); }
+inline Lanes join(const Part (&parts)[kParts]) { return {parts[0]}; }
+inline Part part_of(Lanes a, int) { return a.all; }
 inline Lanes load_first(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(first(n).all, p)}; }
 inline void store(float* p, Lanes a) { _mm512_storeu_ps(p, a.all); }
 inline void store_first(float* p, int64_t n, Lanes a) { _mm512_mask_storeu_ps(p, first(n).all, a.all); }

@@ -18,6 +18,10 @@ struct Lanes {
   float at[16];
 };
 
+// One register's worth of Lanes, for loops that must count registers: part i holds lanes kPartLanes * i and on.
+using Part = Lanes;
+constexpr int kParts = 1, kPartLanes = 16;
+
 struct Mask {
   bool at[16];
 };
@@ -42,6 +46,9 @@ inline Lanes broadcast(float value) {
 inline Lanes load(const float* p) {
   return each([&](int i) { return p[i]; });
 }
+inline Part load_part(const float* p) { return load(p); }
+inline Lanes join(const Part (&parts)[kParts]) { return parts[0]; }
+inline Part part_of(Lanes a, int) { return a; }
 // The first n lanes, the others 0. 0 <= n; no byte behind lane n is touched.
 inline Lanes load_first(const float* p, int64_t n) {
   return each([&](int i) { return i < n ? p[i] : 0.0f; });
