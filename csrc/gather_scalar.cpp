@@ -1,5 +1,5 @@
 // For any processor. The 16 lanes are four of the compiler's (GCC's, Clang's) own vectors, which it lowers to what the
-// baseline has; plain arrays stay in memory and take ten times as long.
+// baseline has; plain arrays stay in memory and take more than twice as long.
 #include <cstring>
 
 #include "gather.h"
