@@ -194,6 +194,8 @@ def test_a_missing_or_unknown_instruction_set_is_an_error(rng, tmp_path):
     write(tmp_path, tensors(rng, "float16", 8, False, False))
     with pytest.raises(InvalidInputError, match="isa: expected auto, scalar, avx2 or avx512, got 'neon'"):
         StaticEncoder.from_folder(tmp_path, isa="neon")
+    with pytest.raises(InvalidInputError, match="isa: expected str, got int"):
+        StaticEncoder.from_folder(tmp_path, isa=2)
     for isa in set(ISAS) - set(isas_here()):
         with pytest.raises(BackendUnavailableError, match="isa"):
             StaticEncoder.from_folder(tmp_path, isa=isa)
@@ -270,6 +272,8 @@ def test_bad_prompts_are_refused_by_name(rng, tmp_path, kind):
     encoder = StaticEncoder.from_folder(write(tmp_path, tensors(rng, "int8", 8, False, False)), tokenizer=kind)
     with pytest.raises(InvalidInputError, match="prompts: expected a sequence of str, got one str"):
         encoder.encode("a")
+    with pytest.raises(InvalidInputError, match="prompts: expected a sequence of str, got int"):
+        encoder.encode(3)
     for bad in (b"a", None, 3):
         with pytest.raises(InvalidInputError, match=rf"prompts\[1\]: expected str, got {type(bad).__name__}"):
             encoder.encode(["a", bad])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,16 +100,16 @@ class StaticEncoder:
         """
         if type(max_tokens) is not int or max_tokens < 1:
             raise InvalidInputError(f"max_tokens: expected an int >= 1, got {max_tokens!r}")
+        if not isinstance(isa, str):
+            raise InvalidInputError(f"isa: expected str, got {type(isa).__name__}")
         tokenizer_bytes, config_bytes = _read(tokenizer_path), _read(config_path)
         tensors = map_tensors(table_path)
-        with Path(table_path).open("rb") as table_file:
-            table_sha256 = hashlib.file_digest(table_file, "sha256").hexdigest()
         normalize = _read_normalize(config_path, config_bytes)
         chosen = read_tokenizer(tokenizer_bytes, tokenizer)
         _check_tensors(table_path, tensors, chosen.max_id)
         identity = encoder_identity(
             kind="static",
-            table=table_sha256,
+            table=_sha256(table_path),
             tokenizer=hashlib.sha256(tokenizer_bytes).hexdigest(),
             config=hashlib.sha256(config_bytes).hexdigest(),
             pooling=POOLING,
@@ -141,10 +141,8 @@ class StaticEncoder:
             >>> encoder.encode(["Hello!", ""]).billed_tokens.tolist()
             [2, 0]
         """
-        if isinstance(prompts, str):
-            raise InvalidInputError("prompts: expected a sequence of str, got one str; pass [prompt]")
         if not isinstance(prompts, (list, tuple)):
-            prompts = list(prompts)
+            prompts = _as_list(prompts)
         if isinstance(self.tokenizer, WordPieceTokenizer):
             return Encoded(*self._native.encode(prompts))
         x = np.empty((len(prompts), self.dim), dtype=np.float32)
@@ -171,6 +169,23 @@ class StaticEncoder:
             f"normalize={self.normalize}, max_tokens={self.max_tokens}, tokenizer={self.tokenizer.kind!r}, "
             f"isa={self.isa!r}, identity={self.identity[:12]}...)"
         )
+
+
+def _as_list(prompts: Any) -> list[str]:
+    if isinstance(prompts, str):
+        raise InvalidInputError("prompts: expected a sequence of str, got one str; pass [prompt]")
+    if not isinstance(prompts, Iterable):
+        raise InvalidInputError(f"prompts: expected a sequence of str, got {type(prompts).__name__}")
+    return list(prompts)
+
+
+def _sha256(path: str | Path) -> str:
+    """Through a buffer, so that hashing does not make the mapped table resident."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _read(path: str | Path) -> bytes:
