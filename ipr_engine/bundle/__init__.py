@@ -6,6 +6,8 @@ check (fields.py for JSON, tensors.py for arrays, files.py for bytes), write.py 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .load import Bundle, read_prices
 from .spec import (
     Candidate,
@@ -18,7 +20,9 @@ from .spec import (
     SupportSpec,
     encoder_identity,
 )
-from .write import EncoderSource, HeadsSource, activate, with_prices, write_bundle
+
+if TYPE_CHECKING:
+    from .write import EncoderSource, HeadsSource, activate, with_prices, write_bundle
 
 __all__ = [
     "Bundle",
@@ -38,3 +42,12 @@ __all__ = [
     "with_prices",
     "write_bundle",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load write.py when it is first asked for: serving reads bundles only, and imports should be quick."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import write
+
+    return getattr(write, name)

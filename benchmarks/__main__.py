@@ -1,0 +1,44 @@
+"""python -m benchmarks [NAME ...]: check, time, print; --record appends the lines to benchmarks/results/NAME.jsonl."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.harness import Line, machine
+
+NAMES = ("decide", "encoder", "route", "footprint", "instructions")
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which, of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+    parser.add_argument("--record", action="store_true", help="append the lines to benchmarks/results/NAME.jsonl")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(NAMES))
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(NAMES)}")
+    for name in arguments.names or NAMES:
+        print(f"== {name}", file=sys.stderr)
+        for line in importlib.import_module(f"benchmarks.bench_{name}").run():
+            print(json.dumps(line | machine()) if arguments.json else text(line), flush=True)
+            if arguments.record:
+                RESULTS.mkdir(exist_ok=True)
+                with (RESULTS / f"{name}.jsonl").open("a") as file:
+                    file.write(json.dumps(line | machine()) + "\n")
+
+
+def text(line: Line) -> str:
+    """A line for a person: its labels, then its figures."""
+    labels = [str(value) for key, value in line.items() if isinstance(value, str) and key not in ("base", "op")]
+    figures = [f"{key} {value:g}" for key, value in line.items() if isinstance(value, (int, float))]
+    return f"{line['op']:<12} {' · '.join(labels):<60} {'  '.join(figures)}"
+
+
+if __name__ == "__main__":
+    main()

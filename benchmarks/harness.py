@@ -1,0 +1,108 @@
+"""How every benchmark here measures: variants take turns, medians are compared, a line says what machine it was."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+Line = dict[str, Any]
+Item = TypeVar("Item")
+
+ROUNDS = 60
+WARM_UP = 3  # rounds that are run and not counted
+CALLS_PER_ROUND = 40
+
+
+def interleave(
+    variants: Mapping[str, Callable[[Item], object]], items: Sequence[Item], labels: Line, *, base: str
+) -> Iterator[Line]:
+    """One line a variant: p50 and p99 of single calls, and the median over rounds of its time over `base`'s.
+
+    Args:
+        variants: name -> a call of one item.
+        items: inputs, taken in turn; every variant sees the same ones in a round.
+        labels: what every line says besides.
+        base: the variant that `vs_base` compares with, round by round.
+    """
+    times: dict[str, list[list[int]]] = {name: [] for name in variants}
+    clock = time.perf_counter_ns
+    pin()
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(WARM_UP + ROUNDS):
+            inputs = [items[(turn * CALLS_PER_ROUND + k) % len(items)] for k in range(CALLS_PER_ROUND)]
+            for name, call in variants.items():
+                seen = []
+                for item in inputs:
+                    start = clock()
+                    call(item)
+                    seen.append(clock() - start)
+                if turn >= WARM_UP:
+                    times[name].append(seen)
+    finally:
+        gc.enable()
+    medians = {name: [statistics.median(seen) for seen in rounds] for name, rounds in times.items()}
+    for name, rounds in times.items():
+        calls = np.concatenate(rounds) / 1e3
+        ratios = [mine / theirs for mine, theirs in zip(medians[name], medians[base], strict=True)]
+        yield {
+            **labels,
+            "impl": name,
+            "p50_us": round(float(np.percentile(calls, 50)), 3),
+            "p99_us": round(float(np.percentile(calls, 99)), 3),
+            "vs_base": round(statistics.median(ratios), 3),
+            "base": base,
+            "calls": len(calls),
+        }
+
+
+def pin() -> None:
+    """Keep this process on one core, so that the scheduler's moves are not measured."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+@cache
+def machine() -> Line:
+    """The machine and the versions, for every recorded line."""
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    cpus = [line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")]
+    family = [line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith(("cpu family", "model\t"))]
+    return {
+        "machine": f"{cpus[0]} (family {family[0]} model {family[1]}), {len(cpus)} cores, Linux {platform.release()}",
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                name: found
+                for name in ("ipr_engine", "numpy", "tokenizers", "model2vec", "torch")
+                if (found := _version(name))
+            },
+        },
+        "commit": _git("rev-parse", "--short=12", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
+        "command": f"python -m benchmarks {' '.join(sys.argv[1:])}".strip(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
