@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.harness import Line
 
-CALLS = (100, 600)
+CALLS = (500, 2500)
 SETUP = """
 import sys
 import numpy as np
@@ -53,7 +53,7 @@ def count(code: str, calls: int) -> int:
         script = Path(folder) / "case.py"
         script.write_text(code)
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", sys.executable, str(script)]
-        environment = {"PYTHONPATH": ".", "PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"}
+        environment = {"PYTHONPATH": ".", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
         done = subprocess.run(
             [*command, str(calls)], capture_output=True, text=True, check=True, env=environment
         )
