@@ -125,6 +125,7 @@ inline Mask allowed_mask(const PackedPolicy& policy, const uint8_t* allowed, int
 }
 
 // Quality, tokens, cost and objective of every candidate of row r.
+template <bool kOneGroup>
 inline Seen predict(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
                     int64_t r, const float* dots, const Scratch& scratch) {
   const int64_t models = heads.models;
@@ -132,7 +133,7 @@ inline Seen predict(const PackedHeads& heads, const PackedPolicy& policy, const 
   const uint8_t* row_allowed = rows.allowed ? rows.allowed + r * rows.allowed_stride : nullptr;
   Seen seen;
   Lanes hi = broadcast(-kInf), lo = broadcast(kInf);
-  for (int64_t m = 0; m < models; m += 16) {
+  for (int64_t m = 0; m < (kOneGroup ? 1 : models); m += 16) {
     const int64_t left = models - m;
     Lanes logit = broadcast(0.0f);
     if (heads.skip_at >= 0) logit = load(dots + heads.skip_at + m);
@@ -159,9 +160,10 @@ inline Seen predict(const PackedHeads& heads, const PackedPolicy& policy, const 
     seen.nonfinite_quality |= any(allowed & (logit - logit != broadcast(0.0f)));
     seen.nonfinite_cost |= any(allowed & (cost - cost != broadcast(0.0f)));
     seen.allowed += __builtin_popcount(bits(allowed));
-    hi = max(hi, select(allowed, quality, broadcast(-kInf)));
-    lo = min(lo, select(allowed, quality, broadcast(kInf)));
-    store(scratch.quality + m, select(allowed, quality, broadcast(kNan)));
+    const Lanes seen_quality = select(allowed, quality, broadcast(kNan));
+    hi = max(seen_quality, hi);  // max and min pass over a NaN in their first argument
+    lo = min(seen_quality, lo);
+    store(scratch.quality + m, seen_quality);
     store(scratch.objective + m, cost - broadcast(policy.worth) * quality);
   }
   seen.hi = highest(hi);
@@ -170,33 +172,46 @@ inline Seen predict(const PackedHeads& heads, const PackedPolicy& policy, const 
 }
 
 struct Choice {
+  int64_t index;
   float quality, objective, tie_rank;
 };
 
-// The cheapest by objective of those with quality >= threshold; then the higher quality, then the lower tie rank.
-inline Choice choose(const PackedHeads& heads, const Scratch& scratch, float threshold) {
-  const int64_t models = heads.models;
-  const Lanes least = broadcast(threshold);
-  Lanes lanes = broadcast(kInf);
-  for (int64_t m = 0; m < models; m += 16)
-    lanes = min(lanes, select(load(scratch.quality + m) >= least, load(scratch.objective + m), broadcast(kInf)));
-  const float objective = lowest(lanes);
-
-  lanes = broadcast(-kInf);
-  for (int64_t m = 0; m < models; m += 16) {
+// Of the candidates with quality >= threshold and exactly this objective: the higher quality, then the lower tie rank.
+inline int64_t break_tie(const PackedHeads& heads, const Scratch& scratch, float threshold, float objective) {
+  Lanes best = broadcast(threshold), rank = broadcast(kInf);
+  for (int64_t m = 0; m < heads.models; m += 16) {
     const Lanes quality = load(scratch.quality + m);
-    const Mask cheapest = (quality >= least) & (load(scratch.objective + m) == broadcast(objective));
-    lanes = max(lanes, select(cheapest, quality, broadcast(-kInf)));
+    const Mask tied = (quality >= best) & (load(scratch.objective + m) == broadcast(objective));
+    best = max(select(tied, quality, best), best);
   }
-  const float best = highest(lanes);
+  best = broadcast(highest(best));
+  for (int64_t m = 0; m < heads.models; m += 16) {
+    const Mask tied = (load(scratch.quality + m) == best) & (load(scratch.objective + m) == broadcast(objective));
+    rank = min(rank, select(tied, load(heads.tie_rank + m), broadcast(kInf)));
+  }
+  return heads.by_tie_rank[static_cast<int64_t>(lowest(rank))];
+}
 
-  lanes = broadcast(kInf);
-  for (int64_t m = 0; m < models; m += 16) {
-    const Mask tied =
-        (load(scratch.quality + m) == broadcast(best)) & (load(scratch.objective + m) == broadcast(objective));
-    lanes = min(lanes, select(tied, load(heads.tie_rank + m), broadcast(kInf)));
+// The cheapest by objective of those with quality >= threshold.
+template <bool kOneGroup>
+inline Choice choose(const PackedHeads& heads, const Scratch& scratch, float threshold) {
+  const int64_t end = kOneGroup ? 1 : heads.models;
+  Lanes least = broadcast(kInf);
+  for (int64_t m = 0; m < end; m += 16) {
+    const Mask feasible = load(scratch.quality + m) >= broadcast(threshold);
+    least = min(least, select(feasible, load(scratch.objective + m), broadcast(kInf)));
   }
-  return {best, objective, lowest(lanes)};
+  const float objective = lowest(least);
+  int64_t index = 0;
+  int count = 0;
+  for (int64_t m = 0; m < end; m += 16) {
+    const Mask feasible = load(scratch.quality + m) >= broadcast(threshold);
+    const unsigned cheapest = bits(feasible & (load(scratch.objective + m) == broadcast(objective)));
+    if (cheapest) index = m + __builtin_ctz(cheapest);
+    count += __builtin_popcount(cheapest);
+  }
+  if (count > 1) index = break_tie(heads, scratch, threshold, objective);
+  return {index, scratch.quality[index], objective, heads.tie_rank[index]};
 }
 
 inline float level(const PackedPolicy& policy, float hi, float lo) {
@@ -204,33 +219,33 @@ inline float level(const PackedPolicy& policy, float hi, float lo) {
 }
 
 // The smallest change of one candidate's quality that changes the choice.
+template <bool kOneGroup>
 inline float gap(const PackedHeads& heads, const PackedPolicy& policy, const Scratch& scratch, const Choice& choice,
                  float threshold, float hi) {
   const Lanes zero = broadcast(0.0f), never = broadcast(kInf);
   Lanes hi_others = broadcast(-kInf), lo_others = never, entering = never;
-  for (int64_t m = 0; m < heads.models; m += 16) {
+  for (int64_t m = 0; m < (kOneGroup ? 1 : heads.models); m += 16) {
     const Lanes quality = load(scratch.quality + m), objective = load(scratch.objective + m);
     const Mask others = (quality == quality) & (load(heads.tie_rank + m) != broadcast(choice.tie_rank));
-    hi_others = max(hi_others, select(others, quality, broadcast(-kInf)));
-    lo_others = min(lo_others, select(others, quality, never));
+    const Lanes other_quality = select(others, quality, broadcast(kNan));
+    hi_others = max(other_quality, hi_others);
+    lo_others = min(other_quality, lo_others);
 
     const Mask dearer = objective > broadcast(choice.objective);
     const Lanes to_pay = policy.worth > 0 ? (objective - broadcast(choice.objective)) / broadcast(policy.worth) : never;
     const Lanes needed = max(max(broadcast(threshold) - quality, zero), keep(dearer, to_pay));
     entering = min(entering, select(others, needed, never));
   }
-  float needed_to_stay = threshold;
-  if (choice.quality == hi) {
-    const float hi_left = highest(hi_others), lo_left = lowest(lo_others);
-    needed_to_stay = min(level(policy, hi_left, lo_left), hi_left);
-  }
-  return max(min(choice.quality - needed_to_stay, lowest(entering)), 0.0f);
+  const float hi_left = highest(hi_others), left = min(level(policy, hi_left, lowest(lo_others)), hi_left);
+  const float leaving = choice.quality - (choice.quality == hi ? left : threshold);
+  return max(min(leaving, lowest(entering)), 0.0f);
 }
 
+template <bool kOneGroup>
 inline void decide_row(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
                        int64_t r, const float* dots, const Scratch& scratch) {
   if (heads.out) hidden_heads(heads, dots, scratch.head);
-  const Seen seen = predict(heads, policy, rows, results, r, dots, scratch);
+  const Seen seen = predict<kOneGroup>(heads, policy, rows, results, r, dots, scratch);
 
   const Status status = seen.allowed == 0        ? Status::none_allowed
                         : seen.nonfinite_quality ? Status::nonfinite_quality
@@ -245,26 +260,37 @@ inline void decide_row(const PackedHeads& heads, const PackedPolicy& policy, con
   }
   const float wanted = level(policy, seen.hi, seen.lo), threshold = min(wanted, seen.hi);
   const bool fixed = policy.alpha_hi == 0 && policy.alpha_lo == 0;
-  const Choice choice = choose(heads, scratch, threshold);
-  results.index[r] = heads.by_tie_rank[static_cast<int64_t>(choice.tie_rank)];
+  const Choice choice = choose<kOneGroup>(heads, scratch, threshold);
+  results.index[r] = static_cast<int32_t>(choice.index);
   results.threshold[r] = threshold;
-  results.gap[r] = seen.allowed == 1 ? kInf : gap(heads, policy, scratch, choice, threshold, seen.hi);
+  results.gap[r] = seen.allowed == 1 ? kInf : gap<kOneGroup>(heads, policy, scratch, choice, threshold, seen.hi);
   results.cause[r] = seen.allowed == 1           ? Cause::only_allowed
                      : fixed && wanted > seen.hi ? Cause::below_fixed_level
                      : choice.quality == seen.hi ? Cause::best_quality
                                                  : Cause::within_tolerance;
 }
 
-void decide(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
-            float* memory) {
-  const Scratch scratch = split(heads, memory);
+template <bool kOneGroup>
+void decide_rows(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
+                 Scratch scratch) {
+  alignas(64) float local[32];
+  if (kOneGroup) {  // the compiler can keep these in registers
+    scratch.quality = local;
+    scratch.objective = local + 16;
+  }
   const int64_t block = rows_per_block(heads.dim);
   for (int64_t begin = 0; begin < rows.batch; begin += block) {
     const int64_t count = rows.batch - begin < block ? rows.batch - begin : block;
     dot16(heads.by_x, rows.x + begin * rows.x_stride, count, rows.x_stride, scratch.dots, scratch.dots_stride);
     for (int64_t i = 0; i < count; ++i)
-      decide_row(heads, policy, rows, results, begin + i, scratch.dots + i * scratch.dots_stride, scratch);
+      decide_row<kOneGroup>(heads, policy, rows, results, begin + i, scratch.dots + i * scratch.dots_stride, scratch);
   }
+}
+
+void decide(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
+            float* memory) {
+  const auto run = heads.models <= 16 ? decide_rows<true> : decide_rows<false>;
+  run(heads, policy, rows, results, split(heads, memory));
 }
 
 // As many chains as dot16 keeps sums.

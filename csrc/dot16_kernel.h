@@ -38,8 +38,7 @@ inline void dot_tile(const PackedRows& weights, int64_t row, const float* x, int
   int64_t i = 0;
   for (; i + 16 <= dim; i += 16)
     step(i, [](const float* row, int64_t at, int p) { return load_part(row + at + p * kPartLanes); });
-  if (i < dim)
-    step(i, [&](const float* row, int64_t at, int p) { return part_of(load_first(row + at, dim - at), p); });
+  if (i < dim) step(i, [&](const float* row, int64_t at, int p) { return part_of(load_first(row + at, dim - at), p); });
 
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
