@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from benchmarks.harness import Line
 
 ROUNDS = 15
-IMPORT = "import time, {first}; start = time.perf_counter(); import {second}; print((time.perf_counter() - start) * 1e3)"
+IMPORT = (
+    "import time, {first}; start = time.perf_counter(); import {second}; print((time.perf_counter() - start) * 1e3)"
+)
 RESIDENT = """
 import numpy
 {work}

@@ -54,9 +54,7 @@ def count(code: str, calls: int) -> int:
         script.write_text(code)
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", sys.executable, str(script)]
         environment = {"PYTHONPATH": ".", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-        done = subprocess.run(
-            [*command, str(calls)], capture_output=True, text=True, check=True, env=environment
-        )
+        done = subprocess.run([*command, str(calls)], capture_output=True, text=True, check=True, env=environment)
     found = re.search(r"Collected : (\d+)", done.stderr)
     if found is None:
         raise RuntimeError(f"callgrind printed no count: {done.stderr[-500:]}")
