@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
 
 #include "errors.h"
 
@@ -85,8 +86,11 @@ void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Res
     for (int64_t row = 0; row < rows.batch; ++row) {
       const int64_t at = first + row;
       const EncodeInfo info = encoder_->encode(prompts.utf8[at], prompts.bytes[at], x + row * dim);
+      IPR_CHECK(info.tokens > 0, prompts.batch == 1 ? "prompt" : "prompts[" + std::to_string(at) + "]",
+                ": expected text, got ", prompts.bytes[at], " bytes without one token");
+      const size_t tokens = std::max(info.tokens, (prompts.bytes[at] + kBytesPerToken - 1) / kBytesPerToken);
       facts.billed_tokens[at] =
-          static_cast<int64_t>(info.tokens) + (prompts.other_tokens ? prompts.other_tokens[at] : 0);
+          static_cast<int64_t>(tokens) + (prompts.other_tokens ? prompts.other_tokens[at] : 0);
       facts.truncated[at] = info.truncated;
     }
     decide(policy, rows, facts.billed_tokens + first, from_row(results, first, models),

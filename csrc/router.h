@@ -25,6 +25,10 @@ struct Prompts {
   int64_t batch;
 };
 
+// The bill has a floor: a word of over 100 characters (base64, say) is one token to WordPiece, but not to any LLM.
+// Natural text has 2 to 5 bytes a token.
+constexpr size_t kBytesPerToken = 8;
+
 // What is known of each prompt beside its decision, (batch); support may be null.
 struct Facts {
   int64_t* billed_tokens;

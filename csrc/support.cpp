@@ -40,7 +40,9 @@ float Support::of(const float* x) const {
   kernels_->dot16(rows, x, 1, rows.dim, dots, rows.rows);
   float nearest = std::numeric_limits<float>::infinity();  // ||c||^2 - 2 c.x, the part that depends on c
   for (int64_t c = 0; c < rows.rows; ++c) nearest = std::min(nearest, squared_norms_[c] - 2.0f * dots[c]);
-  const float squared = squared_norm(x, rows.dim) + nearest;
+  const float norm = squared_norm(x, rows.dim);
+  if (norm == 0.0f) return 0.0f;  // nothing of the prompt was known
+  const float squared = norm + nearest;
   if (!std::isfinite(squared)) return std::numeric_limits<float>::quiet_NaN();
   const float distance = std::sqrt(std::max(squared, 0.0f));
   const auto above = std::upper_bound(distances_.begin(), distances_.end(), distance);

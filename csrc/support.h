@@ -16,8 +16,8 @@ class Support {
   Support(const float* centroids, int64_t k, int64_t dim, const float* distances, int64_t percentiles,
           const std::string& isa);
 
-  // Share of the held-out prompts that lie farther from their nearest centroid: 1 close, 0 farther than all, NaN for a
-  // non-finite x. x: (dim).
+  // Share of the held-out prompts that lie farther from their nearest centroid: 1 close, 0 farther than all and for
+  // x = 0 (no token of the prompt was known), NaN for a non-finite x. x: (dim).
   float of(const float* x) const;
 
  private:

@@ -5,7 +5,7 @@ decision = engine.route("Explain quicksort", tau=0.1)
 decision.model, decision.quality, decision.cost_usd, decision.cause
 """
 
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import Bundle, Price
 from ipr_engine.decision import Decision, Decisions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import (
@@ -17,6 +17,8 @@ from ipr_engine.errors import (
 )
 from ipr_engine.policy import Policy
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BackendUnavailableError",
     "Bundle",
@@ -27,5 +29,6 @@ __all__ = [
     "InvalidInputError",
     "IprError",
     "Policy",
+    "Price",
     "RowError",
 ]

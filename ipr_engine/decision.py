@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.decide import CAUSE, STATUS
-from ipr_engine.frontier import FrontierStep, frontier, order
+from ipr_engine.frontier import FrontierStep, failover, frontier, order
 
 if TYPE_CHECKING:
     from ipr_engine._C import DecideResult
@@ -43,7 +43,8 @@ class Decision:
         cause: "best_quality", "within_tolerance", "only_allowed", "below_fixed_level" or "failed".
         status: "ok", or why the row failed: "nonfinite_quality", "nonfinite_cost", "none_allowed".
         gap: how far one candidate's quality must move before the choice flips (docs/design.md section 3).
-        support: in [0, 1], how close the prompt is to the fitting data (None when the bundle has no centroids).
+        support: in [0, 1], how close the prompt is to the fitting data: 0 is farther than every prompt held out, or no
+            token of it was known. None when the bundle has no centroids.
         billed_tokens: tokens of the whole request by the bundle's tokenizer.
         truncated: the prompt was longer than the encoder reads; head and tail were encoded.
     """
@@ -133,16 +134,37 @@ class Decision:
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        """Feasible candidates, the choice first, then who would be chosen were the ones before it away (for failover)."""
+        """Every allowed candidate: the choice, then who would be chosen were all before it away (for failover).
+
+        The rule is applied anew without those before, so the threshold moves with who is left. Some 10 us a candidate.
+        """
         if self._result.status_at(self._row) != OK:
             return ()
-        feasible = self.allowed & (self.qualities >= np.float32(self.threshold))
         names = self._bundle.names
-        return tuple(names[m] for m in self._order() if feasible[m])
+        return tuple(
+            names[m] for m in failover(self.policy, self._bundle, self.qualities, self.costs_usd, self.allowed)
+        )
+
+    @property
+    def feasible(self) -> tuple[str, ...]:
+        """Candidates that reach the threshold, best objective (cost - worth * quality) first."""
+        if self._result.status_at(self._row) != OK:
+            return ()
+        reaches = self.allowed & (self.qualities >= np.float32(self.threshold))
+        preferred = order(self.qualities, self.costs_usd, self.policy.worth, self._bundle.tie_rank)
+        return tuple(self._bundle.names[m] for m in preferred if reaches[m])
+
+    @property
+    def excluded(self) -> dict[str, str]:
+        """Candidate -> why it could not be chosen: the policy's mask, or a prompt over its context window."""
+        return {view.name: view.excluded_because for view in self.candidates if view.excluded_because is not None}
 
     @property
     def frontier(self) -> tuple[FrontierStep, ...]:
-        """Every tau at which this prompt's choice changes under its rule, with who is chosen from there on."""
+        """Every tau at which this prompt's choice changes under its rule, with who is chosen from there on.
+
+        Computed when asked for, by bisection on the float32 grid: about a millisecond.
+        """
         if self._result.status_at(self._row) != OK:
             return ()
         return frontier(self.policy, self._bundle, self.qualities, self.costs_usd, self.allowed)
@@ -185,9 +207,6 @@ class Decision:
             return f"prompt of about {need} tokens over its context window of {candidate.context_window}"
         return None
 
-    def _order(self) -> list[int]:
-        return order(self.qualities, self.costs_usd, self.policy.worth, self._bundle.tie_rank)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: what `ipr route --json` prints."""
         ok = self._result.status_at(self._row) == OK
@@ -204,6 +223,7 @@ class Decision:
             "billed_tokens": self.billed_tokens,
             "truncated": self.truncated,
             "ranked": list(self.ranked),
+            "excluded": self.excluded,
             "tau": self.policy.tau,
             "rule": self.policy.rule,
             "bundle": self.bundle_hash,
@@ -331,6 +351,10 @@ class Decisions:
             return np.zeros(len(index), np.float32)
         picked = np.take_along_axis(values, np.maximum(index, 0)[:, None].astype(np.int64), axis=1)[:, 0]
         return np.where(index >= 0, picked, np.float32("nan"))
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """`Decision.to_dict` of every row."""
+        return [decision.to_dict() for decision in self]
 
     def __repr__(self) -> str:
         counts: dict[str, int] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,7 +20,7 @@ from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError, RowError
 from ipr_engine.explanation import Explanation
 from ipr_engine.policy import Policy, compile_policy
-from ipr_engine.prompts import Prompt, PromptText, is_messages, split_prompt
+from ipr_engine.prompts import PART_FEATURES, Prompt, PromptText, is_messages, split_prompt
 
 DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
 MAX_KEPT_POLICIES = 256
@@ -41,6 +42,10 @@ class Engine:
     """
 
     def __init__(self, bundle: Bundle, *, isa: str = "auto") -> None:
+        if not isinstance(bundle, Bundle):
+            raise InvalidInputError(
+                f"bundle: expected a Bundle, got {type(bundle).__name__}; Engine.load(path) reads one from disk"
+            )
         heads = bundle.quality_heads
         self.bundle = bundle
         self.encoder: Encoder = make_encoder(bundle.encoder(heads.encoder), isa=isa)
@@ -81,8 +86,9 @@ class Engine:
         slack: float = 0.0,
         worth: float = 0.0,
         allowed: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
         family: str | Sequence[str] | None = None,
-        requires: Sequence[str] | None = None,
+        requires: str | Sequence[str] | None = None,
         max_latency_ms: float | None = None,
         prices: PriceList | Mapping[str, object] | None = None,
     ) -> Policy:
@@ -93,11 +99,13 @@ class Engine:
             rule: "minmax", "max" or "fixed".
             slack: margin of the "max" rule, in [0, 1].
             worth: USD one more unit of quality is worth, >= 0.
-            allowed: only these candidates.
+            allowed: only these candidates (names, families and features are found whatever their case).
+            exclude: none of these candidates: the ones that are down, say.
             family: only candidates of this family, or of these.
             requires: only candidates with all these features.
             max_latency_ms: only candidates known to answer within it.
-            prices: USD per 1 M tokens, name -> (input, output); the others keep the bundle's.
+            prices: USD per 1 M tokens, name -> (input, output), a Price, or the like of prices.json; the others keep
+                the bundle's.
         Raises:
             InvalidInputError: a value out of range, an unknown name, or nobody left to choose.
         """
@@ -110,6 +118,7 @@ class Engine:
             slack=slack,
             worth=worth,
             allowed=allowed,
+            exclude=exclude,
             family=family,
             requires=requires,
             max_latency_ms=max_latency_ms,
@@ -134,11 +143,12 @@ class Engine:
         """Decide who should answer: one prompt gives a Decision, a list of prompts gives Decisions.
 
         Args:
-            prompts: a string, chat messages (a list of {"role", "content"}), or a list of either.
+            prompts: a string, chat messages (a list of {"role", "content"}), or a list of either. All user texts are
+                encoded, every text is billed; a prompt with an image needs a policy with requires="vision".
             policy: from `engine.policy(...)`; or give its arguments (tau=..., worth=...) here instead.
             billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say); else counted.
             tokens_out: expected output tokens, scalar, (models,) or (batch, models); else predicted.
-            extra_usd: (batch, models) added to the cost: prompt cache, switching, batch terms.
+            extra_usd: (batch, models) added to the cost, of either sign: prompt cache, switching, batch terms.
             on_error: "raise" a RowError when a row cannot be decided, or "status" to return it with its status.
         Raises:
             InvalidInputError: a bad prompt or argument, named.
@@ -157,7 +167,7 @@ class Engine:
                     self._check_rows(many[0], on_error)
                 return Decisions(many[0], policy, self.bundle, *many[1:])
         single = isinstance(prompts, str) or is_messages(prompts)
-        encoded = self.encode(prompts, billed_tokens=billed_tokens)
+        encoded = self._encode(prompts, billed_tokens, policy)
         decisions = self.decide(encoded, policy, tokens_out=tokens_out, extra_usd=extra_usd, on_error=on_error)
         return decisions[0] if single else decisions
 
@@ -172,17 +182,53 @@ class Engine:
         Returns:
             Encoded: x (batch, dim) float32, billed_tokens (batch,) int64, truncated (batch,) bool.
         """
-        if isinstance(prompts, str) or is_messages(prompts):
-            prompts = [prompts]
-        if not isinstance(prompts, (list, tuple)):
+        return self._encode(prompts, billed_tokens, None)
+
+    def _encode(self, prompts: Any, billed_tokens: Any, policy: Policy | None) -> Encoded:
+        single = isinstance(prompts, str) or is_messages(prompts)
+        if not single and not isinstance(prompts, (list, tuple)):
             raise InvalidInputError(
                 f"prompts: expected a string, chat messages or a list of them, got {type(prompts).__name__}"
             )
-        parts = [split_prompt(prompt, f"prompts[{row}]") for row, prompt in enumerate(prompts)]
+        names = ["prompt"] if single else [f"prompts[{row}]" for row in range(len(prompts))]
+        parts = [
+            split_prompt(prompt, name) for name, prompt in zip(names, [prompts] if single else prompts, strict=True)
+        ]
+        for name, part in zip(names, parts, strict=True):
+            self._check_non_text(part, name, billed_tokens, policy)
         encoded = self.encoder.encode([part.encoded for part in parts])
+        counts = encoded.billed_tokens.tolist()
+        for name, part, count in zip(names, parts, counts, strict=True):
+            if count == 0:
+                raise InvalidInputError(f"{name}: expected text, got {len(part.encoded)} characters without one token")
         if billed_tokens is not None:
-            return encoded._replace(billed_tokens=whole_counts(billed_tokens, len(parts)))
-        return encoded._replace(billed_tokens=self._billed(parts, encoded.billed_tokens))
+            return replace(encoded, billed_tokens=whole_counts(billed_tokens, len(parts)))
+        bills = [self._bill(part, count) for part, count in zip(parts, counts, strict=True)]
+        return replace(encoded, billed_tokens=np.array(bills, np.int64))
+
+    def _bill(self, part: PromptText, counted: int) -> int:
+        """Tokens of the whole request: what was encoded, and every text that was not."""
+        other = sum(bill_floor(text, self.encoder.count_tokens(text)) for text in part.billed_only)
+        return bill_floor(part.encoded, counted) + other
+
+    def _check_non_text(self, part: PromptText, name: str, billed_tokens: object, policy: Policy | None) -> None:
+        """Images and the like: their bill is given, and every allowed candidate can read them."""
+        for kind in part.non_text:
+            if billed_tokens is None:
+                raise InvalidInputError(
+                    f"{name}: has a part of type {kind!r}, whose tokens cannot be counted here; "
+                    "pass billed_tokens=... with the whole request's count"
+                )
+            needed = PART_FEATURES.get(kind)
+            if policy is None or needed is None:
+                continue
+            candidates = [candidate for candidate in self.bundle.candidates if candidate.name in policy.allowed]
+            blind = [candidate.name for candidate in candidates if needed not in candidate.features]
+            if blind:
+                raise InvalidInputError(
+                    f"{name}: has a part of type {kind!r}, but the policy allows candidates without {needed!r} "
+                    f"({', '.join(blind)}); make it with requires={needed!r}"
+                )
 
     def decide(
         self,
@@ -201,16 +247,9 @@ class Engine:
             x: what `encode` gave, or a bare (batch, dim) or (dim,) float32 array (then billed_tokens is needed).
         """
         policy = self._settle(policy, terms)
-        if isinstance(x, Encoded):
-            encoded = x
-        elif billed_tokens is not None:
-            encoded = self._bare(x)
-        else:
-            raise InvalidInputError(
-                "billed_tokens: needed with a bare array, since the bill is counted in tokens; pass (batch,) counts"
-            )
+        encoded = x if type(x) is Encoded else self._bare(x, billed_tokens)
         if billed_tokens is not None:
-            encoded = encoded._replace(billed_tokens=whole_counts(billed_tokens, len(encoded.x)))
+            encoded = replace(encoded, billed_tokens=whole_counts(billed_tokens, len(encoded)))
         models = self.plan.models
         result, support = self._router.decide(
             encoded.x,
@@ -226,6 +265,14 @@ class Engine:
     def explain(self, prompt: Prompt | Decision, policy: Policy | None = None, **terms: Any) -> Explanation:
         """Why this candidate: every candidate's quality, cost, and what kept it from being chosen."""
         if isinstance(prompt, Decision):
+            if policy is not None or terms:
+                raise InvalidInputError(
+                    "policy: a Decision is explained under the policy it was made with; pass the prompt instead"
+                )
+            if prompt.bundle_hash != self.bundle.hash:
+                raise InvalidInputError(
+                    f"prompt: this Decision was made with bundle {prompt.bundle_hash[:12]}, not {self.bundle.hash[:12]}"
+                )
             return Explanation(prompt)
         decision = self.route(prompt, policy, on_error="status", **terms)
         if not isinstance(decision, Decision):
@@ -248,11 +295,11 @@ class Engine:
 
     def _from_terms(self, terms: dict[str, Any]) -> Policy:
         """The policy of these keyword arguments, kept for the next call when they are plain values."""
-        if "tau" not in terms:
-            raise InvalidInputError("tau: missing; pass tau=... in [0, 1], or a policy from engine.policy(...)")
         unknown = sorted(set(terms) - POLICY_TERMS)
         if unknown:
             raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}")
+        if "tau" not in terms:
+            raise InvalidInputError("tau: missing; pass tau=... in [0, 1], or a policy from engine.policy(...)")
         key = tuple(terms.items())
         try:
             kept = self._policies.get(key)
@@ -269,8 +316,8 @@ class Engine:
             return self.policy(**terms)
         return kept
 
-    def _bare(self, x: object) -> Encoded:
-        """A bare array of embeddings: (dim,) or (batch, dim) float32, nothing known of its prompts."""
+    def _bare(self, x: object, billed_tokens: object) -> Encoded:
+        """A bare array of embeddings, nothing known of its prompts."""
         if (
             not isinstance(x, np.ndarray)
             or x.dtype != np.float32
@@ -279,21 +326,14 @@ class Engine:
         ):
             got = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
             raise InvalidInputError(
-                f"x: expected what encode(...) returns, or (batch, {self.plan.dim}) float32 and billed_tokens, got {got}"
+                f"x: expected what encode(...) returns, or (batch, {self.plan.dim}) float32, got {got}; route(...) takes text"
+            )
+        if billed_tokens is None:
+            raise InvalidInputError(
+                "billed_tokens: needed with a bare array, since the bill is counted in tokens; pass (batch,) counts"
             )
         rows = np.ascontiguousarray(np.atleast_2d(x))
         return Encoded(rows, np.zeros(len(rows), np.int64), np.zeros(len(rows), np.bool_))
-
-    def _billed(self, parts: Sequence[PromptText], counted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Tokens of the whole requests: what was encoded, and every text that was not."""
-        for row, part in enumerate(parts):
-            if part.non_text:
-                raise InvalidInputError(
-                    f"prompts[{row}]: has a part of type {part.non_text[0]!r}, whose tokens cannot be counted here; "
-                    "pass billed_tokens=... with the whole request's count"
-                )
-        other = [sum(self.encoder.count_tokens(text) for text in part.billed_only) for part in parts]
-        return counted + np.array(other, np.int64) if any(other) else counted
 
     def _check_rows(self, result: DecideResult, on_error: str) -> None:
         if on_error == "raise":
@@ -304,12 +344,20 @@ class Engine:
             raise InvalidInputError(f"on_error: expected 'raise' or 'status', got {on_error!r}")
 
     def __repr__(self) -> str:
-        how = f"{self.plan.isa}, widest here" if self._isa_asked == "auto" else f"{self.plan.isa}, as asked"
+        why = "widest here" if self._isa_asked == "auto" else "as asked"
         form = "linear" if self.plan.hidden == 0 else f"{self.plan.hidden} wide, rank {self.plan.rank}"
         return (
             f"Engine(bundle={self.bundle.name!r} {self.bundle.hash[:12]}, {self.plan.models} candidates, "
-            f"encoder={self.encoder!r}, heads={form}, decide={how})"
+            f"encoder={self.encoder.summary}, heads={form}, isa={self.plan.isa} ({why}))"
         )
+
+
+BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/router.h
+
+
+def bill_floor(text: str, tokens: int) -> int:
+    """At least a token per 8 bytes: a very long word (base64, say) is one token to WordPiece, but not to any LLM."""
+    return max(tokens, -(-len(text.encode()) // BYTES_PER_TOKEN))
 
 
 def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
@@ -336,4 +384,6 @@ def _described(values: object, array: npt.NDArray[Any]) -> str:
     return repr(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"
 
 
-POLICY_TERMS = frozenset(("tau", "rule", "slack", "worth", "allowed", "family", "requires", "max_latency_ms", "prices"))
+POLICY_TERMS = frozenset(
+    ("tau", "rule", "slack", "worth", "allowed", "exclude", "family", "requires", "max_latency_ms", "prices")
+)

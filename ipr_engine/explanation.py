@@ -36,7 +36,8 @@ class Explanation:
     def summary(self) -> str:
         d = self.decision
         if d.model is None:
-            return f"no decision: {d.status}"
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in d.excluded.items())
+            return f"no decision: {d.status}{f' ({reasons})' if reasons else ''}"
         worth = f", worth {d.policy.worth:g} USD" if d.policy.worth else ""
         return f"{d.model}: {WHY[d.cause]} ({d.threshold:.3f} under rule {d.policy.rule}, tau {d.policy.tau:g}{worth})"
 

@@ -1,4 +1,4 @@
-"""Where in tau one prompt's choice changes: computed from a decision's qualities and costs, in the op's own float32 steps."""
+"""One prompt's decision under another tau, or with candidates away: from its qualities and costs, in the op's float32 steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.policy import compile_rule
+from ipr_engine.policy import Coefficients, compile_rule
 
 if TYPE_CHECKING:
     from ipr_engine.bundle import Bundle
@@ -31,27 +31,45 @@ def order(qualities: Float32s, costs: Float32s, worth: float, tie_rank: npt.NDAr
     return [int(m) for m in np.lexsort((tie_rank, -qualities, objective))]
 
 
+def threshold(c: Coefficients, qualities: Float32s) -> np.float32:
+    """The op's threshold over these (allowed) qualities, in its written order."""
+    hi, lo = qualities.max(), qualities.min()
+    level = np.float32(c.alpha_hi) * hi + np.float32(c.alpha_lo) * lo + np.float32(c.offset)
+    return min(np.float32(level), hi)
+
+
+def failover(
+    policy: Policy, bundle: Bundle, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
+) -> list[int]:
+    """Allowed candidates in the order in which they would be chosen, each with all before it away."""
+    left = [m for m in order(qualities, costs, policy.worth, bundle.tie_rank) if allowed[m]]
+    chosen: list[int] = []
+    while left:
+        least = threshold(policy.coefficients, qualities[left])
+        chosen.append(next(m for m in left if qualities[m] >= least))
+        left.remove(chosen[-1])
+    return chosen
+
+
 def frontier(
     policy: Policy, bundle: Bundle, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
 ) -> tuple[FrontierStep, ...]:
     """Steps in rising tau, the first at 0; exact on the float32 grid of tau."""
     preferred = [m for m in order(qualities, costs, policy.worth, bundle.tie_rank) if allowed[m]]
-    hi, lo = qualities[allowed].max(), qualities[allowed].min()
     constants = bundle.quality_heads.rule_constants
 
-    def threshold(tau: np.float32) -> np.float32:
-        c = compile_rule(policy.rule, float(tau), slack=policy.slack, constants=constants)
-        level = np.float32(c.alpha_hi) * hi + np.float32(c.alpha_lo) * lo + np.float32(c.offset)
-        return min(np.float32(level), hi)
+    def threshold_at(tau: np.float32) -> np.float32:
+        coefficients = compile_rule(policy.rule, float(tau), slack=policy.slack, constants=constants)
+        return threshold(coefficients, qualities[allowed])
 
     def enters_at(m: int) -> np.float32 | None:
         """The smallest float32 tau at which m is feasible: a bisection over the bit patterns of [0, 1]."""
         low, high = 0, int(np.float32(1.0).view(np.int32))
-        if qualities[m] < threshold(np.float32(1.0)):
+        if qualities[m] < threshold_at(np.float32(1.0)):
             return None
         while low < high:
             middle = (low + high) // 2
-            if qualities[m] >= threshold(np.int32(middle).view(np.float32)):
+            if qualities[m] >= threshold_at(np.int32(middle).view(np.float32)):
                 high = middle
             else:
                 low = middle + 1

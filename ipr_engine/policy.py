@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -39,6 +40,8 @@ def _fixed(tau: float, slack: float, constants: RuleConstants | None) -> Coeffic
     return Coefficients(0.0, 0.0, (1.0 - tau) * constants.hi + tau * constants.lo)
 
 
+MOST = 1e12  # of any price, worth or latency: far beyond use, and safe in float32
+
 RULES: Mapping[str, Callable[[float, float, RuleConstants | None], Coefficients]] = MappingProxyType(
     {"minmax": _minmax, "max": _max, "fixed": _fixed}
 )
@@ -68,7 +71,10 @@ def number(name: str, value: object) -> float:
     """A finite real number as a float, or an error that names it. bool and str are not numbers."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise InvalidInputError(f"{name}: expected a number, got {type(value).__name__} {value!r}")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
     if not math.isfinite(result):
         raise InvalidInputError(f"{name}: expected a finite number, got {result}")
     return result
@@ -83,14 +89,16 @@ def unit_interval(name: str, value: object) -> float:
 
 def nonnegative(name: str, value: object) -> float:
     result = number(name, value)
-    if result < 0.0:
-        raise InvalidInputError(f"{name}: expected a value >= 0, got {result}")
+    if not 0.0 <= result <= MOST:
+        raise InvalidInputError(f"{name}: expected a value from 0 to {MOST:g}, got {result}")
     return result
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Policy:
     """Made by `Engine.policy(...)`; pass it to `route` and `decide` as often as you like, from any thread.
+
+    Policies of equal terms on one bundle are equal and hash alike, so a policy can be part of a cache's key.
 
     Attributes:
         tau, rule, slack, worth: see `compile_rule`; worth in USD per unit of quality.
@@ -111,6 +119,18 @@ class Policy:
     coefficients: Coefficients
     bundle_hash: str
     compiled: DecidePolicy = field(repr=False, compare=False)
+
+    @cached_property
+    def key(self) -> tuple[object, ...]:
+        """Everything that can change a decision, as one hashable value."""
+        prices = tuple(sorted(self.prices.prices.items(), key=lambda item: item[0]))
+        return (self.bundle_hash, self.rule, self.tau, self.slack, self.worth, self.allowed, prices)
+
+    def __eq__(self, other: object) -> bool:
+        return self.key == other.key if isinstance(other, Policy) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     def __repr__(self) -> str:
         parts = [f"rule={self.rule!r}", f"tau={self.tau:g}"]
@@ -133,8 +153,9 @@ def compile_policy(
     slack: float,
     worth: float,
     allowed: Sequence[str] | None,
+    exclude: Sequence[str] | None,
     family: str | Sequence[str] | None,
-    requires: Sequence[str] | None,
+    requires: str | Sequence[str] | None,
     max_latency_ms: float | None,
     prices: PriceList | Mapping[str, object] | None,
 ) -> Policy:
@@ -142,7 +163,7 @@ def compile_policy(
     coefficients = compile_rule(rule, tau, slack=slack, constants=constants)
     worth = nonnegative("worth", worth)
     price_list = bundle.prices if prices is None else merge_prices(bundle, prices)
-    exclusions = _exclusions(bundle.candidates, allowed, family, requires, max_latency_ms)
+    exclusions = _exclusions(bundle.candidates, allowed, exclude, family, requires, max_latency_ms)
     names = [candidate.name for candidate in bundle.candidates]
     if len(exclusions) == len(names):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in exclusions.items())
@@ -188,41 +209,43 @@ def _names(argument: str, values: Sequence[str] | str) -> list[str]:
     return list(values)
 
 
-def _known(argument: str, wanted: Sequence[str], known: set[str]) -> set[str]:
-    unknown = sorted(set(wanted) - known)
+def _known(argument: str, values: Sequence[str] | str, known: set[str]) -> set[str]:
+    """The known names meant, whatever their case; at least one."""
+    wanted = _names(argument, values)
+    if not wanted:
+        raise InvalidInputError(f"{argument}: expected at least one name, got an empty list")
+    by_case = {name.casefold(): name for name in known}
+    unknown = sorted({name for name in wanted if name not in known and name.casefold() not in by_case})
     if unknown:
         raise InvalidInputError(
             f"{argument}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(sorted(known))}"
         )
-    return set(wanted)
+    return {name if name in known else by_case[name.casefold()] for name in wanted}
 
 
 def _exclusions(
     candidates: Sequence[Candidate],
     allowed: Sequence[str] | None,
+    exclude: Sequence[str] | None,
     family: str | Sequence[str] | None,
-    requires: Sequence[str] | None,
+    requires: str | Sequence[str] | None,
     max_latency_ms: float | None,
 ) -> dict[str, str]:
     """The first reason, in argument order, why a candidate may not be chosen."""
-    names = None
-    if allowed is not None:
-        names = _known("allowed", _names("allowed", allowed), {c.name for c in candidates})
-        if not names:
-            raise InvalidInputError("allowed: expected at least one candidate name, got an empty list")
-    families = None if family is None else _known("family", _names("family", family), {c.family for c in candidates})
-    features = (
-        set()
-        if requires is None
-        else _known("requires", _names("requires", requires), {f for c in candidates for f in c.features})
-    )
+    every = {candidate.name for candidate in candidates}
+    names = every if allowed is None else _known("allowed", allowed, every)
+    away = set() if exclude is None or not len(exclude) else _known("exclude", exclude, every)
+    families = None if family is None else _known("family", family, {c.family for c in candidates})
+    features = set() if requires is None else _known("requires", requires, {f for c in candidates for f in c.features})
     limit = None if max_latency_ms is None else nonnegative("max_latency_ms", max_latency_ms)
 
     result: dict[str, str] = {}
     for candidate in candidates:
         missing = sorted(features - set(candidate.features))
-        if names is not None and candidate.name not in names:
+        if candidate.name not in names:
             result[candidate.name] = "not in allowed"
+        elif candidate.name in away:
+            result[candidate.name] = "excluded by name"
         elif families is not None and candidate.family not in families:
             result[candidate.name] = f"family is {candidate.family}"
         elif missing:
@@ -246,12 +269,18 @@ def merge_prices(bundle: Bundle, prices: PriceList | Mapping[str, object]) -> Pr
         )
     given = prices.prices if isinstance(prices, PriceList) else prices
     known = {candidate.name for candidate in bundle.candidates}
-    _known("prices", _names("prices", list(given)), known)
+    if given:
+        _known("prices", list(given), known)
+    by_case = {name.casefold(): name for name in known}
     merged = dict(bundle.prices.prices)
     for name, value in given.items():
-        merged[name] = _price(name, value)
+        merged[name if name in known else by_case[name.casefold()]] = _price(name, value)
     date = prices.date if isinstance(prices, PriceList) else f"{bundle.prices.date}, {len(given)} replaced"
     return PriceList(currency="USD", date=date, prices=MappingProxyType(merged))
+
+
+GIVEN = "given by the caller"
+PRICE_KEYS = {"input_usd_per_1m", "output_usd_per_1m", "fixed_usd", "basis"}
 
 
 def _price(name: str, value: object) -> Price:
@@ -259,10 +288,13 @@ def _price(name: str, value: object) -> Price:
         fields = (value.input_usd_per_1m, value.output_usd_per_1m, value.fixed_usd)
         basis = value.basis
     elif isinstance(value, (tuple, list)) and len(value) == 2:
-        fields, basis = (value[0], value[1], 0.0), "given by the caller"
+        fields, basis = (value[0], value[1], 0.0), GIVEN
+    elif isinstance(value, Mapping) and {"input_usd_per_1m", "output_usd_per_1m"} <= set(value) <= PRICE_KEYS:
+        fields = (value["input_usd_per_1m"], value["output_usd_per_1m"], value.get("fixed_usd", 0.0))
+        basis = str(value.get("basis", GIVEN))
     else:
         raise InvalidInputError(
-            f"prices[{name!r}]: expected (input, output) in USD per 1 M tokens or a Price, got {value!r}"
+            f"prices[{name!r}]: expected (input, output) in USD per 1 M tokens, the same as in prices.json, or a Price, got {value!r}"
         )
     parts = ("input_usd_per_1m", "output_usd_per_1m", "fixed_usd")
     checked = [nonnegative(f"prices[{name!r}].{part}", field) for part, field in zip(parts, fields, strict=True)]

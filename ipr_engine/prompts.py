@@ -11,6 +11,10 @@ Message: TypeAlias = Mapping[str, Any]
 Prompt: TypeAlias = str | Sequence[Message]
 
 
+# What a candidate must have to read a part of this type (OpenAI's and Anthropic's names).
+PART_FEATURES = {"image_url": "vision", "image": "vision", "input_image": "vision", "input_audio": "audio"}
+
+
 class PromptText(NamedTuple):
     """A prompt taken apart.
 

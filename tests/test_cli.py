@@ -12,6 +12,10 @@ from ipr_engine.cli import main
 from ipr_engine.cli.demo_prompts import DEMO_PROMPTS
 
 
+def give_stdin(monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data if isinstance(data, bytes) else data.encode())))
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     return str(make_bundle(tmp_path_factory.mktemp("bundle"), models=4, dim=16))
@@ -41,7 +45,7 @@ def test_route_jsonl_carries_other_fields_through(bundle, capsys, tmp_path):
 
 
 def test_route_reads_one_prompt_from_stdin(bundle, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("several\nlines\n"))
+    give_stdin(monkeypatch, "several\nlines\n")
     assert main(["route", "--bundle", bundle]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
 
@@ -87,11 +91,31 @@ def test_a_missing_bundle_is_an_error_of_ours(capsys, tmp_path):
     assert "none" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ["not json", "[]", "{}", '{"prompt": "a", "messages": []}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "not json",
+        "[]",
+        "{}",
+        '{"prompt": "a", "messages": []}',
+        '{"prompt": "a", "score": NaN}',
+        '{"prompt": "a", "n": ' + "9" * 5000 + "}",
+        "[" * 100_000,
+        '{"prompt": ""}',
+        '{"prompt": "\\ud800"}',
+        '{"prompt": 3}',
+        '{"prompt": ["a", "b"]}',
+        '{"messages": [{"role": "user"}]}',
+        '{"prompt": "a", "decision": 1}',
+    ],
+    ids=range(13),
+)
 def test_a_bad_jsonl_line_is_named(bundle, capsys, monkeypatch, line):
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f'{{"prompt": "fine"}}\n{line}\n'))
+    give_stdin(monkeypatch, f'{{"prompt": "fine"}}\n{line}\n')
     assert main(["route", "--jsonl", "-", "--bundle", bundle]) == 1
-    assert "stdin, line 2" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "stdin, line 2" in captured.err
+    assert len(captured.out.splitlines()) == 1  # the good line before it is answered
 
 
 def test_a_row_that_cannot_be_decided_gives_exit_code_3(capsys, tmp_path):
@@ -100,6 +124,49 @@ def test_a_row_that_cannot_be_decided_gives_exit_code_3(capsys, tmp_path):
     captured = capsys.readouterr()
     assert json.loads(captured.out)["decision"]["status"] == "none_allowed"
     assert "1 row(s) could not be decided" in captured.err
+
+
+def test_stdin_that_is_not_utf_8_is_named(bundle, capsys, monkeypatch):
+    give_stdin(monkeypatch, b"caf\xe9")
+    assert main(["route", "--bundle", bundle]) == 1
+    assert "stdin: expected UTF-8, got byte 0xe9" in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(bundle, capsys, monkeypatch):
+    give_stdin(monkeypatch, b'\xef\xbb\xbf{"prompt": "a"}\n')
+    assert main(["route", "--jsonl", "-", "--bundle", bundle]) == 0
+
+
+def test_json_lines_carry_any_text_in_ascii(bundle, capsys, monkeypatch):
+    give_stdin(monkeypatch, '{"prompt": "a", "id": "\\ud800 é"}')
+    assert main(["route", "--jsonl", "-", "--bundle", bundle]) == 0
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert json.loads(out)["id"] == "\ud800 é"
+
+
+def test_control_characters_of_a_prompt_do_not_reach_the_terminal(bundle, capsys):
+    assert main(["route", "red \x1b[31m text", "--bundle", bundle]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_names_may_be_separated_by_commas(bundle, capsys):
+    assert main(["route", "a", "--json", "--allow", "beta/mid,GAMMA/small", "--bundle", bundle]) == 0
+    assert set(json.loads(capsys.readouterr().out)["decision"]["ranked"]) == {"beta/mid", "gamma/small"}
+
+
+def test_a_full_disk_is_told_in_one_line(bundle):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "ipr_engine", "route", "a", "--bundle", bundle]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "ipr route: cannot write the result: No space left on device"
+
+
+def test_a_terminal_without_a_character_gets_an_escape(bundle):
+    command = [sys.executable, "-m", "ipr_engine", "route", "量子", "--bundle", bundle]
+    done = subprocess.run(command, env={"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=True)
+    assert "\\u91cf" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["route", "explain", "info", "demo", "distill"])

@@ -1,13 +1,14 @@
 """The engine: one call from a prompt to a decision, on a generated bundle."""
 
 import dataclasses
+import pickle
 import threading
 
 import numpy as np
 import pytest
 from bundles import make_bundle
 
-from ipr_engine import Bundle, Decision, Decisions, Engine, InvalidInputError, IprError, RowError, reference
+from ipr_engine import Bundle, Decision, Decisions, Engine, InvalidInputError, IprError, Price, RowError, reference
 from ipr_engine.decide import Heads
 from ipr_engine.errors import BackendUnavailableError, EncoderMismatchError
 
@@ -15,7 +16,7 @@ PROMPTS = [
     "what is the sum of two and two",
     "write a short poem about the sea",
     "Explain quicksort, please!",
-    "",
+    "?",
     "naïve café 你好 мир",
     "a b c d e f g h i j k l m n o p " * 50,
 ]
@@ -120,16 +121,24 @@ def test_the_frontier_is_where_the_choice_changes(engine):
                 assert engine.route(prompt, tau=just_below, rule=rule).model == before.model
 
 
-def test_ranked_names_who_answers_when_those_before_are_away(engine):
+@pytest.mark.parametrize(
+    "terms", [{"tau": 0.0}, {"tau": 0.3}, {"tau": 0.6, "worth": 0.0001}, {"tau": 0.2, "rule": "max"}]
+)
+def test_ranked_names_who_is_chosen_when_those_before_are_away(engine, terms):
+    for prompt in PROMPTS[:3]:
+        ranked = engine.route(prompt, **terms).ranked
+        assert sorted(ranked) == sorted(engine.bundle.names)
+        for away in range(len(ranked)):
+            assert engine.route(prompt, **terms, exclude=list(ranked[:away])).model == ranked[away]
+
+
+def test_feasible_names_who_reaches_the_threshold_by_objective(engine):
     decision = engine.route(PROMPTS[0], tau=0.8, worth=0.0001)
-    ranked = list(decision.ranked)
-    assert ranked[0] == decision.model
-    assert len(ranked) > 1
-    costs = [decision.costs_usd[engine.bundle.names.index(name)] for name in ranked]
-    qualities = [decision.qualities[engine.bundle.names.index(name)] for name in ranked]
-    objective = [c - np.float32(0.0001) * q for c, q in zip(costs, qualities, strict=True)]
-    assert objective == sorted(objective)
-    assert min(qualities) >= decision.threshold
+    at = [engine.bundle.names.index(name) for name in decision.feasible]
+    assert decision.feasible[0] == decision.model
+    assert set(at) == set(np.flatnonzero(decision.qualities >= np.float32(decision.threshold)))
+    objective = decision.costs_usd - np.float32(0.0001) * decision.qualities
+    assert (np.diff(objective[at]) >= 0).all()
 
 
 def test_masks_keep_candidates_out_and_say_why(engine):
@@ -230,7 +239,11 @@ def test_repr_tells_what_was_chosen(engine):
         ({"tau": 1.5}, r"tau: expected a value in \[0, 1\], got 1.5"),
         ({"tau": float("nan")}, r"tau: expected a finite number"),
         ({"tau": True}, r"tau: expected a number, got bool"),
-        ({"tau": 0.1, "worth": -1.0}, r"worth: expected a value >= 0"),
+        ({"tau": 0.1, "worth": -1.0}, r"worth: expected a value from 0 to"),
+        ({"tau": 0.1, "worth": 10**400}, r"worth: expected a finite number"),
+        ({"tau": 0.1, "family": []}, r"family: expected at least one"),
+        ({"tau": 0.1, "exclude": ["gpt-99"]}, r"exclude: unknown 'gpt-99'"),
+        ({"rules": "max"}, r"rules: unknown; known: "),
         ({"tau": 0.1, "rules": "max"}, r"rules: unknown; known: "),
         ({"tau": 0.1, "allowed": []}, r"allowed: expected at least one"),
         ({"tau": 0.1, "allowed": ["gpt-99"]}, r"allowed: unknown 'gpt-99'; known: "),
@@ -265,13 +278,89 @@ def test_bad_prompts_raise_an_error_of_ours(engine, prompt):
         engine.route(prompt, tau=0.1)
 
 
-def test_images_need_a_given_bill(engine):
+def test_images_need_a_given_bill_and_candidates_that_see(engine):
     chat = [
         {"role": "user", "content": [{"type": "text", "text": "what is this"}, {"type": "image_url", "image_url": {}}]}
     ]
-    with pytest.raises(InvalidInputError, match=r"prompts\[0\]: has a part of type 'image_url'"):
+    with pytest.raises(InvalidInputError, match=r"prompt: has a part of type 'image_url', whose tokens"):
         engine.route(chat, tau=0.1)
-    assert engine.route(chat, tau=0.1, billed_tokens=700).billed_tokens == 700
+    with pytest.raises(InvalidInputError, match=r"allows candidates without 'vision'"):
+        engine.route(chat, tau=0.1, billed_tokens=700)
+    assert engine.route(chat, tau=0.1, billed_tokens=700, requires="vision").billed_tokens == 700
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\x00\x01", [{"role": "user", "content": " "}]])
+def test_a_prompt_without_one_token_is_refused(engine, prompt):
+    with pytest.raises(InvalidInputError, match=r"prompt: expected text, got .* without one token"):
+        engine.route(prompt, tau=0.1)
+    if isinstance(prompt, str):
+        with pytest.raises(InvalidInputError, match=r"prompts\[1\]: expected text"):
+            engine.route(["fine", prompt], tau=0.1)
+
+
+def test_a_prompt_of_unknown_tokens_has_no_support(engine):
+    assert engine.route("你好", tau=0.1).support == 0.0
+    assert engine.decide(engine.encode(["你好"]), tau=0.1)[0].support == 0.0
+
+
+def test_a_word_too_long_for_the_vocabulary_is_billed_by_its_bytes(engine):
+    blob = "a" * 4000
+    for decision in (
+        engine.route(blob, tau=0.1),
+        engine.route([blob, blob], tau=0.1)[1],
+        engine.decide(engine.encode([blob]), tau=0.1)[0],
+    ):
+        assert decision.billed_tokens == 500
+    system = [{"role": "system", "content": blob}, {"role": "user", "content": "a b"}]
+    assert engine.route(system, tau=0.1).billed_tokens == 502
+
+
+def test_names_are_found_whatever_their_case(engine):
+    candidate = engine.bundle.candidates[1]
+    assert engine.route("a", tau=0.1, allowed=[candidate.name.upper()]).model == candidate.name
+    assert engine.policy(tau=0.1, family=candidate.family.upper()).allowed == (candidate.name,)
+
+
+def test_policies_of_equal_terms_are_equal_and_hash_alike(engine):
+    one, same, other = (engine.policy(tau=tau, allowed=engine.bundle.names[:2]) for tau in (0.1, 0.1, 0.2))
+    assert one == same
+    assert len({one, same, other}) == 2
+
+
+def test_a_price_may_be_given_as_in_the_price_file(engine):
+    name = engine.bundle.names[0]
+    forms = [
+        (1.0, 2.0),
+        {"input_usd_per_1m": 1.0, "output_usd_per_1m": 2.0},
+        Price(input_usd_per_1m=1, output_usd_per_1m=2, basis=""),
+    ]
+    costs = {engine.route("a b", tau=0.1, prices={name: form}).costs_usd.tobytes() for form in forms}
+    assert len(costs) == 1
+
+
+def test_encoded_rows_can_be_taken_apart(engine):
+    encoded = engine.encode(PROMPTS)
+    assert len(encoded) == len(PROMPTS)
+    assert engine.decide(encoded[2:4], tau=0.1).models == engine.route(PROMPTS[2:4], tau=0.1).models
+
+
+def test_explaining_a_decision_takes_no_other_terms(engine, tmp_path):
+    decision = engine.route("why", tau=0.1)
+    with pytest.raises(InvalidInputError, match="explained under the policy it was made with"):
+        engine.explain(decision, tau=0.2)
+    other = Engine.load(make_bundle(tmp_path, models=3, dim=16))
+    with pytest.raises(InvalidInputError, match="made with bundle"):
+        other.explain(decision)
+
+
+def test_a_row_error_can_be_pickled():
+    error = pickle.loads(pickle.dumps(RowError([1, 4], ["none_allowed", "nonfinite_cost"])))
+    assert (error.rows, error.reasons) == ((1, 4), ("none_allowed", "nonfinite_cost"))
+
+
+def test_an_engine_takes_a_bundle_not_a_path(root):
+    with pytest.raises(InvalidInputError, match=r"bundle: expected a Bundle, got str; Engine.load\(path\)"):
+        Engine(str(root))
 
 
 def test_embeddings_of_the_wrong_width_or_without_a_bill_are_refused(engine):

@@ -25,7 +25,13 @@ def wheel(request, tmp_path_factory):
 def test_the_wheel_is_small_and_carries_types_bundle_and_licence(wheel):
     assert wheel.stat().st_size <= MOST_BYTES
     names = zipfile.ZipFile(wheel).namelist()
-    for wanted in ("ipr_engine/py.typed", "ipr_engine/_C.pyi", "ipr_engine/default_bundle/CURRENT", "LICENSE", "NOTICE"):
+    for wanted in (
+        "ipr_engine/py.typed",
+        "ipr_engine/_C.pyi",
+        "ipr_engine/default_bundle/CURRENT",
+        "LICENSE",
+        "NOTICE",
+    ):
         assert any(name.endswith(wanted) for name in names), wanted
     assert not any(name.startswith(("tests/", "benchmarks/", "csrc/")) for name in names)
 
@@ -34,7 +40,9 @@ def test_the_installed_wheel_routes(wheel, tmp_path):
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    code = "import ipr_engine; print(ipr_engine.__file__); print(ipr_engine.Engine.load().route('2 + 2?', tau=0.1).model)"
+    code = (
+        "import ipr_engine; print(ipr_engine.__file__); print(ipr_engine.Engine.load().route('2 + 2?', tau=0.1).model)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r}); {code}"],
         cwd=tmp_path,

@@ -120,11 +120,11 @@ class Field:
             self.fail("true or false")
         return self.value
 
-    def integer(self, *, at_least: int) -> int:
+    def integer(self, *, at_least: int, at_most: int = 2**63 - 1) -> int:
         if isinstance(self.value, bool) or not isinstance(self.value, int):
             self.fail("an integer")
-        if self.value < at_least:
-            self.fail(f"an integer >= {at_least}", BundleValueError)
+        if not at_least <= self.value <= at_most:
+            self.fail(f"an integer from {at_least} to {at_most}", BundleValueError)
         return self.value
 
     def number(self, *, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf) -> float:

@@ -222,7 +222,7 @@ def _candidate(field: Field) -> Candidate:
         family=keys["family"].text(),
         provider=keys["provider"].text(),
         context_window=None if window.value is None else window.integer(at_least=1),
-        token_ratio=keys["token_ratio"].number(above=0),
+        token_ratio=keys["token_ratio"].number(above=0, at_most=1e6),
         features=keys["features"].names(),
         latency_ms=None if latency.value is None else latency.number(at_least=0),
     )
@@ -232,7 +232,7 @@ def _encoder(field: Field, folder: Path) -> EncoderSpec:
     keys = field.object(_ENCODER)
     kind = keys["kind"].one_of(("static",))
     dim = keys["dim"].integer(at_least=1)
-    max_tokens = keys["max_tokens"].integer(at_least=1)
+    max_tokens = keys["max_tokens"].integer(at_least=1, at_most=2**31)
     pooling = keys["pooling"].one_of(("mean",))
     normalize = keys["normalize"].boolean()
     roles = keys["files"].object(("table", "tokenizer", "config"))

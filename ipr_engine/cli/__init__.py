@@ -1,6 +1,6 @@
 """The command `ipr`: one file per subcommand; results on stdout, everything else on stderr.
 
-Exit codes: 0 done, 1 an IprError (its message on stderr), 2 a wrong command line, 3 some rows could not be decided.
+Exit codes: 0 done, 1 an IprError (its message on stderr), 2 a command line that cannot be parsed, 3 some rows could not be decided.
 """
 
 from ipr_engine.cli.main import main

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
@@ -26,9 +28,13 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rule", default="minmax", choices=sorted(RULES), help="what tau bounds (default minmax)")
     group.add_argument("--slack", type=float, default=0.0, help="margin of rule max (default 0)")
     group.add_argument("--worth", type=float, default=0.0, metavar="USD", help="USD per unit of quality (default 0)")
-    group.add_argument("--allow", action="append", metavar="NAME", help="only this candidate; repeatable")
-    group.add_argument("--family", action="append", metavar="NAME", help="only this family; repeatable")
-    group.add_argument("--requires", action="append", metavar="FEATURE", help="only candidates with it; repeatable")
+    for option, metavar, help_text in (
+        ("--allow", "NAME", "only these candidates"),
+        ("--exclude", "NAME", "none of these candidates"),
+        ("--family", "NAME", "only these families"),
+        ("--requires", "FEATURE", "only candidates with all of these"),
+    ):
+        group.add_argument(option, action="extend", type=_names, metavar=metavar, help=f"{help_text}; a,b or repeat")
     group.add_argument("--max-latency-ms", type=float, metavar="MS", help="only candidates known to answer within it")
     group.add_argument(
         "--price", action="append", metavar="NAME=IN,OUT", help="USD per 1 M input and output tokens; repeatable"
@@ -46,11 +52,16 @@ def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
         slack=arguments.slack,
         worth=arguments.worth,
         allowed=arguments.allow,
+        exclude=arguments.exclude,
         family=arguments.family,
         requires=arguments.requires,
         max_latency_ms=arguments.max_latency_ms,
         prices=_prices(arguments.price) if arguments.price else None,
     )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _prices(items: list[str]) -> dict[str, tuple[float, float]]:
@@ -66,37 +77,57 @@ def _prices(items: list[str]) -> dict[str, tuple[float, float]]:
 
 
 class Request(NamedTuple):
-    """One prompt to route, with the input record it came from (None for plain text)."""
+    """One prompt to route: what the errors call it, and the fields of its record that are carried through."""
 
     prompt: Any
-    record: dict[str, Any] | None
+    where: str
+    carried: dict[str, Any]
 
 
 def read_jsonl(path: str) -> Iterator[Request]:
-    """Requests of a JSONL file ("-" is stdin): objects with "prompt" (string) or "messages" (chat)."""
-    with _open(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{'stdin' if path == '-' else path}, line {number}"
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InvalidInputError(f"{where}: expected one JSON object a line, got {error}") from None
-            if not isinstance(record, dict) or ("prompt" in record) == ("messages" in record):
-                raise InvalidInputError(f'{where}: expected an object with either "prompt" or "messages"')
-            yield Request(record.get("prompt", record.get("messages")), record)
+    """Requests of a JSONL file ("-" is stdin), as they arrive: objects with "prompt" (string) or "messages" (chat)."""
+    where = "stdin" if path == "-" else path
+    for number, line in enumerate(_lines(path, where), start=1):
+        if line.strip():
+            yield _request(line, f"{where}, line {number}")
 
 
-def _open(path: str) -> Any:
-    if path == "-":
-        return sys.stdin
+def _request(line: str, where: str) -> Request:
     try:
-        return open(path, encoding="utf-8")
+        record = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{where}: expected one JSON object a line, got {error}") from None
+    if not isinstance(record, dict) or ("prompt" in record) == ("messages" in record):
+        raise InvalidInputError(f'{where}: expected an object with either "prompt" or "messages"')
+    if "decision" in record:
+        raise InvalidInputError(f'{where}: "decision" is where the answer goes; rename that field')
+    prompt = record.pop("prompt") if "prompt" in record else record.pop("messages")
+    return Request(prompt, where, record)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name}, which is no JSON number")
+
+
+def read_stdin() -> str:
+    """All of stdin as one prompt."""
+    if sys.stdin.isatty():
+        print("reading one prompt from the terminal; end it with Ctrl-D", file=sys.stderr)
+    return "".join(_lines("-", "stdin"))
+
+
+def _lines(path: str, where: str) -> Iterator[str]:
+    try:
+        with contextlib.ExitStack() as stack:
+            binary = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
+            yield from io.TextIOWrapper(binary, encoding="utf-8-sig")
     except OSError as error:
-        raise InvalidInputError(f"--jsonl: cannot read {path}: {error.strerror}") from None
+        raise InvalidInputError(f"--jsonl: cannot read {where}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{where}: expected UTF-8, got byte {error.object[error.start]:#04x}") from None
 
 
 def shorten(text: str, width: int) -> str:
-    flat = " ".join(text.split())
+    """One line of at most `width` characters; control characters do not reach the terminal."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"

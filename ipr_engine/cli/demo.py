@@ -17,6 +17,7 @@ from ipr_engine.engine import Engine
 
 TAUS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
 TIMED_CALLS = 3000
+NARROWEST = 100  # below it the figures would not fit; a narrower terminal wraps
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,8 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
     routed = engine.route(list(DEMO_PROMPTS), tau=arguments.tau)
     assert isinstance(routed, Decisions)
-    console = Console(width=None if Console().is_terminal else 132)
-    console.print(f"[dim]{engine!r}[/dim]\n", soft_wrap=True)
+    console = Console(width=max(NARROWEST, Console().width) if Console().is_terminal else 132)
+    bundle = engine.bundle
+    console.print(
+        f"[dim]bundle {bundle.name} {bundle.hash[:12]} · {len(bundle.names)} candidates · isa {engine.plan.isa}[/dim]\n"
+    )
     console.print(_prompt_table(routed, arguments.tau))
     console.print(_tau_table(engine))
     best = sum(_best_cost(decision) for decision in routed)
@@ -55,10 +59,10 @@ def _best_cost(decision: Decision) -> float:
 
 def _prompt_table(routed: Decisions, tau: float) -> Table:
     table = Table(title=f"Who answers at tau {tau:g}?", title_justify="left", header_style="bold")
-    table.add_column("prompt", ratio=1, no_wrap=True)
+    table.add_column("prompt", ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column("chosen", no_wrap=True)
     for heading in ("quality", "cost, USD/1k", "best would cost", "support"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for prompt, decision in zip(DEMO_PROMPTS, routed, strict=True):
         support = decision.support
         table.add_row(

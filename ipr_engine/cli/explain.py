@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
-from ipr_engine.cli.common import add_bundle_options, add_policy_options, load_engine, make_policy
+from ipr_engine.cli.common import add_bundle_options, add_policy_options, load_engine, make_policy, read_stdin
 
 
 def add_parser(subparsers: Any) -> None:
@@ -25,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
-    prompt = sys.stdin.read() if arguments.prompt is None else arguments.prompt
+    prompt = read_stdin() if arguments.prompt is None else arguments.prompt
     explanation = engine.explain(prompt, make_policy(engine, arguments))
-    print(json.dumps(explanation.to_dict(), ensure_ascii=False, allow_nan=False) if arguments.json else explanation)
+    print(json.dumps(explanation.to_dict(), allow_nan=False) if arguments.json else explanation)
     return 0 if explanation.decision.model is not None else 3

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
+from ipr_engine import __version__
 from ipr_engine.cli.common import add_bundle_options, load_engine
 from ipr_engine.decide import available_isas
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
     bundle = engine.bundle
     facts = {
-        "version": version("ipr_engine"),
+        "version": __version__,
         "bundle": {"name": bundle.name, "hash": bundle.hash, "created": bundle.created},
         "engine": repr(engine),
         "isas": list(available_isas()),
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         ],
     }
     if arguments.json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print(json.dumps(facts))
         return 0
     print(f"ipr_engine {facts['version']} · instruction sets here: {', '.join(available_isas())}")
     print(facts["engine"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 
+from ipr_engine import __version__
 from ipr_engine.cli import demo, distill, explain, info, route
 from ipr_engine.errors import IprError
 
@@ -17,8 +19,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ipr",
         description="Which LLM should answer this prompt, if at most tau of quality may be lost?",
-        epilog="Exit codes: 0 done; 1 an error, told on stderr; 2 a wrong command line; 3 some rows could not be decided.",
+        epilog="Exit codes: 0 done; 1 an error, told on stderr; 2 a command line that cannot be parsed; 3 some rows could not be decided.",
     )
+    parser.add_argument("--version", action="version", version=f"ipr_engine {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in SUBCOMMANDS:
         module.add_parser(subparsers)
@@ -26,6 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a character still gets the line
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = build_parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
@@ -35,7 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ipr {arguments.command}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of our stdout has gone, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 0
+    except OSError as error:  # reading raises IprError, so this is stdout: a full disk, say
+        print(f"ipr {arguments.command}: cannot write the result: {error.strerror}", file=sys.stderr)
+        _drop_stdout()
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _drop_stdout() -> None:
+    """What is still buffered goes nowhere, so that closing stdout at exit cannot fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from typing import Any
 
 from ipr_engine.cli.common import (
@@ -16,12 +15,11 @@ from ipr_engine.cli.common import (
     load_engine,
     make_policy,
     read_jsonl,
+    read_stdin,
     shorten,
 )
 from ipr_engine.decision import Decision
 from ipr_engine.errors import InvalidInputError
-
-BATCH = 256
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,46 +38,43 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.jsonl and arguments.prompt:
+    if arguments.jsonl is not None and arguments.prompt:
         raise InvalidInputError("prompt: give prompts either as arguments or with --jsonl, not both")
     engine = load_engine(arguments)
     policy = make_policy(engine, arguments)
+    as_json = arguments.json or arguments.jsonl is not None
     failed = 0
-    for batch in _batches(_requests(arguments)):
-        encoded = engine.encode([request.prompt for request in batch])
-        decisions = engine.decide(encoded, policy, on_error="status")
-        for request, decision in zip(batch, decisions, strict=True):
-            failed += decision.model is None
-            if arguments.json or arguments.jsonl:
-                carried = {k: v for k, v in (request.record or {}).items() if k not in ("prompt", "messages")}
-                print(json.dumps({**carried, "decision": decision.to_dict()}, ensure_ascii=False, allow_nan=False))
-            else:
-                print(_line(request, decision))
+    for request in _requests(arguments):
+        try:
+            decision = engine.route(request.prompt, policy, on_error="status")
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{request.where}: {error}") from None
+        if not isinstance(decision, Decision):
+            raise InvalidInputError(f"{request.where}: expected one prompt, got a list of prompts")
+        failed += decision.model is None
+        print(_json(request, decision) if as_json else _line(request, decision), flush=as_json)
     if failed:
         print(f"ipr route: {failed} row(s) could not be decided; their status says why", file=sys.stderr)
     return 3 if failed else 0
 
 
 def _requests(arguments: argparse.Namespace) -> Iterable[Request]:
-    if arguments.jsonl:
+    if arguments.jsonl is not None:
         return read_jsonl(arguments.jsonl)
     if arguments.prompt:
-        return (Request(prompt, None) for prompt in arguments.prompt)
-    if sys.stdin.isatty():
-        print("ipr route: reading one prompt from the terminal; end it with Ctrl-D", file=sys.stderr)
-    return [Request(sys.stdin.read(), None)]
+        return (Request(prompt, f"prompt {n}", {"row": n}) for n, prompt in enumerate(arguments.prompt, start=1))
+    return [Request(read_stdin(), "stdin", {})]
 
 
-def _batches(requests: Iterable[Request]) -> Iterator[list[Request]]:
-    pending = iter(requests)
-    while batch := list(islice(pending, BATCH)):
-        yield batch
+def _json(request: Request, decision: Decision) -> str:
+    return json.dumps({**request.carried, "decision": decision.to_dict()}, allow_nan=False)
 
 
 def _line(request: Request, decision: Decision) -> str:
+    text = shorten(str(request.prompt), 60)
     if decision.model is None:
-        return f"{'-':<28} {decision.status:<18} {shorten(str(request.prompt), 60)}"
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in decision.excluded.items())
+        return f"{'-':<28} {decision.status}: {shorten(reasons, 120)}  {text}"
     return (
-        f"{decision.model:<28} quality {decision.quality:.3f}  {decision.cost_usd:.6f} USD  "
-        f"{decision.cause:<17} {shorten(str(request.prompt), 60)}"
+        f"{decision.model:<28} quality {decision.quality:.3f}  {decision.cost_usd:.6f} USD  {decision.cause:<17} {text}"
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +12,25 @@ from numpy.typing import NDArray
 from ipr_engine import _C
 
 
-class Encoded(NamedTuple):
-    """What `Encoder.encode` returns; row i belongs to prompt i.
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """What `Encoder.encode` returns; row i belongs to prompt i. `encoded[2:5]` is the same for those rows.
 
-    x: (batch, dim) float32, the embeddings; all 0 where a prompt has no known token.
-    billed_tokens: (batch,) int64, tokens of the whole prompt, unknown ones included, before any cut.
-    truncated: (batch,) bool, whether more than `max_tokens` tokens were known, so that x leaves some out.
+    Attributes:
+        x: (batch, dim) float32, the embeddings; all 0 where a prompt has no known token.
+        billed_tokens: (batch,) int64, tokens of the whole prompt, unknown ones included, before any cut.
+        truncated: (batch,) bool, whether more than `max_tokens` tokens were known, so that x leaves some out.
     """
 
     x: NDArray[np.float32]
     billed_tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: slice | list[int] | NDArray[np.integer]) -> Encoded:
+        return Encoded(np.ascontiguousarray(self.x[rows]), self.billed_tokens[rows], self.truncated[rows])
 
 
 class Encoder(Protocol):
@@ -36,6 +45,11 @@ class Encoder(Protocol):
     @property
     def identity(self) -> str:
         """sha256 hex of all that decides x (`ipr_engine.bundle.encoder_identity`); heads name the encoder they were fitted on by it."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """A few words for `repr(engine)`: tier, dimensions, what encodes."""
         ...
 
     @property

@@ -133,6 +133,11 @@ class StaticEncoder:
             tokenizer=tokenizer,
         )
 
+    @property
+    def summary(self) -> str:
+        """Tier, dimensions, row type, tokenizer."""
+        return f"static {self.dim}-d {self._tensors['embeddings'].dtype}, {self.tokenizer.kind} tokenizer"
+
     def encode(self, prompts: Sequence[str]) -> Encoded:
         """Embed each prompt; see `Encoder.encode`. A prompt without known tokens, "" for one, gives x = 0.
 
