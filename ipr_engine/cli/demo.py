@@ -71,7 +71,7 @@ def _prompt_table(routed: Decisions, tau: float) -> Table:
             f"{decision.quality:.2f}",
             f"{1000 * decision.cost_usd:.3f}",
             f"{1000 * _best_cost(decision):.3f}",
-            "-" if support is None else (f"{support:.2f}" if support > 0 else "[yellow]outside[/yellow]"),
+            "-" if support is None else (f"{support:.2f}" if support >= 0.005 else "[yellow]outside[/yellow]"),
         )
     table.caption = (
         "quality: predicted share of correct answers · cost: expected, USD per 1,000 such prompts · "
