@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.bench_encoder import model2vec_of
 from benchmarks.harness import Line, interleave
 from benchmarks.prompts import ASCII, OTHER
 from ipr_engine import Engine
@@ -78,17 +77,8 @@ def check(engine: Engine, policy: Policy, peer: Callable[[str], int], prompts: l
 
 def model2vec_and_numpy(engine: Engine, policy: Policy, prompts: Sequence[str]) -> Callable[[str], int]:
     """What one would write with model2vec and numpy: prompt -> index of the choice."""
-    from model2vec import StaticModel
-
     spec = engine.bundle.encoder(engine.bundle.quality_heads.encoder)
-    with tempfile.TemporaryDirectory() as folder:
-        for source, name in (
-            (spec.table, "model.safetensors"),
-            (spec.tokenizer, "tokenizer.json"),
-            (spec.config, "config.json"),
-        ):
-            (Path(folder) / name).write_bytes(source.read_bytes())
-        model = StaticModel.from_pretrained(folder)
+    model = model2vec_of((spec.table, spec.tokenizer, spec.config))
     tensors = engine.bundle.quality_heads.tensors
     weights = np.ascontiguousarray(np.concatenate([tensors["skip"], tensors["len_skip"]]).T)
     bias, len_bias, len_cap = tensors["bias"], tensors["len_bias"], tensors["len_cap"]

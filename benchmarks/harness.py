@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # inputs come from tests/generators.py
 
 Line = dict[str, Any]
 Item = TypeVar("Item")
@@ -69,6 +72,42 @@ def interleave(
         }
 
 
+BLOCK_SECONDS = 2e-4  # long enough to hide the clock, short enough that a disturbance spoils one block only
+
+
+class Timings:
+    """Times of several variants, measured block by block in turn, so that a slow moment hits all of them."""
+
+    def __init__(self, variants: dict[str, Callable[[], Any]], seconds: float) -> None:
+        timers = {name: timeit.Timer("call()", globals={"call": call}) for name, call in variants.items()}
+        calls = {}
+        for name, timer in timers.items():
+            timer.timeit(10)
+            calls[name] = max(1, round(BLOCK_SECONDS * 20 / max(timer.timeit(20), 1e-9)))
+        self.blocks: dict[str, list[float]] = {name: [] for name in variants}
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(next(iter(self.blocks.values()))) < 20:
+            for name, timer in timers.items():
+                self.blocks[name].append(timer.timeit(calls[name]) / calls[name])
+
+    def us(self, name: str, quantile: float = 0.5) -> float:
+        """Microseconds per call at a quantile over blocks."""
+        return float(np.quantile(self.blocks[name], quantile)) * 1e6
+
+    def ratio(self, slow: str, fast: str) -> float:
+        """How many times longer `slow` takes: the median over pairs of neighbouring blocks."""
+        pairs = zip(self.blocks[slow], self.blocks[fast], strict=True)
+        return statistics.median(a / b for a, b in pairs)
+
+
+def copy_gb_per_s(bytes_each: int) -> float:
+    """Measured copy bandwidth, read plus write, of two buffers of this size: small ones sit in L2, large in memory."""
+    source, target = np.ones(bytes_each // 4, np.float32), np.empty(bytes_each // 4, np.float32)
+    timer = timeit.Timer(lambda: np.copyto(target, source))
+    number = max(1, 2_000_000 // bytes_each)
+    return 2 * bytes_each * number / min(timer.repeat(20, number)) / 1e9
+
+
 def pin() -> None:
     """Keep this process on one core, so that the scheduler's moves are not measured."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -90,7 +129,8 @@ def machine() -> Line:
                 if (found := _version(name))
             },
         },
-        "commit": _git("rev-parse", "--short=12", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
+        "commit": _git("rev-parse", "--short=12", "HEAD")
+        + ("+changes" if _git("status", "--porcelain", "-uno") else ""),
         "command": f"python -m benchmarks {' '.join(sys.argv[1:])}".strip(),
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -203,7 +203,7 @@ void bind_decide(pybind11::module_& m) {
   using namespace ipr;
   bind_result(m);
   m.def("available_isas", [] { return py::tuple(py::cast(available_isas())); });
-  m.def("measure_fma_gflops", &measure_fma_gflops, py::arg("isa"));
+  m.def("fma_chains", &fma_chains, py::arg("isa"), py::arg("steps"));
   m.def("check_heads", [](py::handle heads) { check(read_heads(heads)); }, py::arg("heads"));
 
   py::class_<DecidePlan> plan(m, "DecidePlan", py::is_final());

@@ -1,8 +1,5 @@
 #include "isa.h"
 
-#include <algorithm>
-#include <chrono>
-
 #include "errors.h"
 
 namespace ipr {
@@ -40,19 +37,10 @@ const Kernels& kernels_for(const std::string& isa) {
                            "; pass isa='auto' to take the fastest");
 }
 
-double measure_fma_gflops(const std::string& isa) {
-  const Kernels& kernels = kernels_for(isa);
-  using Clock = std::chrono::steady_clock;
-  double best = 0;
-  for (int i = 0; i < 20; ++i) {
-    float sink[32];
-    for (int lane = 0; lane < 32; ++lane) sink[lane] = 0.5f / static_cast<float>(1 + lane);
-    const auto begin = Clock::now();
-    const int64_t multiply_adds = kernels.fma_chains(20000, sink);
-    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    best = std::max(best, 2.0 * static_cast<double>(multiply_adds) / seconds / 1e9);
-  }
-  return best;
+int64_t fma_chains(const std::string& isa, int64_t steps) {
+  float sink[32];
+  for (int lane = 0; lane < 32; ++lane) sink[lane] = 0.5f / static_cast<float>(1 + lane);
+  return kernels_for(isa).fma_chains(steps, sink);
 }
 
 }  // namespace ipr

@@ -13,8 +13,8 @@ _Bools = npt.NDArray[np.bool_]
 def available_isas() -> tuple[str, ...]:
     """Instruction sets that work on this machine, slowest first: "scalar", "avx2", "avx512"."""
 
-def measure_fma_gflops(isa: str) -> float:
-    """Measured single-thread roof of this machine in GFLOP/s: independent fused multiply-adds, 2 flops each."""
+def fma_chains(isa: str, steps: int) -> int:
+    """Run independent chains of fused multiply-adds and return how many that was: timed, the roof of one thread."""
 
 def check_heads(heads: Heads) -> None:
     """Raise InvalidInputError, naming the array, unless a plan can be made of `heads`."""
