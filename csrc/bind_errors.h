@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <exception>
+#include <new>
 
 #include "errors.h"
 
@@ -22,6 +23,21 @@ inline void raise_as_python(std::exception_ptr pending) {
     raise_as("InvalidInputError", error.what());
   } catch (const BackendUnavailable& error) {
     raise_as("BackendUnavailableError", error.what());
+  }
+}
+
+// The same for functions that CPython calls itself: nothing is thrown past them.
+inline void raise_from_callback(std::exception_ptr pending) noexcept {
+  try {
+    raise_as_python(pending);
+  } catch (pybind11::error_already_set& error) {
+    error.restore();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  } catch (...) {
+    PyErr_SetString(PyExc_RuntimeError, "unknown C++ exception");
   }
 }
 

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "errors.h"
+#include "bind_errors.h"
 
 namespace ipr {
 namespace {
@@ -60,14 +60,14 @@ template <auto Part, int Axes>
 PyObject* view(PyObject* self, void*) {
   DecideResult* result = as_result(self);
   auto* data = parts_of(result).*Part;
-  std::vector<py::ssize_t> shape{result->batch, result->models};
-  shape.resize(Axes);
   try {
+    std::vector<py::ssize_t> shape{result->batch, result->models};
+    shape.resize(Axes);
     py::array array(dtype_of<std::remove_pointer_t<decltype(data)>>(), shape, {}, data, py::handle(self));
     py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
     return array.release().ptr();
-  } catch (py::error_already_set& error) {
-    error.restore();
+  } catch (...) {
+    raise_from_callback(std::current_exception());
     return nullptr;
   }
 }

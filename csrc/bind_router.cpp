@@ -50,7 +50,7 @@ std::unique_ptr<PyRouter> make_router(const py::object& plan, const py::object& 
 }
 
 // (DecideResult, billed_tokens, truncated, support or None)
-py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy& policy, int64_t other_tokens) {
+py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy& policy) {
   const Utf8 text = utf8_of(prompt, "prompt");
   int64_t billed = 0;
   bool truncated = false;
@@ -59,7 +59,7 @@ py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy&
   Results results;
   py::object result = new_decide_result(1, self.router.plan().models(), results);
   run_released(text.bytes, [&] {
-    self.router.route(policy, {&text.data, &text.bytes, &other_tokens, 1}, results,
+    self.router.route(policy, {&text.data, &text.bytes, 1}, results,
                       {&billed, &truncated, has_support ? &support : nullptr});
   });
   return py::make_tuple(std::move(result), billed, truncated,
@@ -67,8 +67,7 @@ py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy&
 }
 
 // (DecideResult, billed_tokens (batch,) int64, truncated (batch,) bool, support (batch,) float32 or None)
-py::tuple route_many(const PyRouter& self, const py::list& prompts, const DecidePolicy& policy,
-                     const std::optional<Int64Array>& other_tokens) {
+py::tuple route_many(const PyRouter& self, const py::list& prompts, const DecidePolicy& policy) {
   const py::tuple held(prompts);  // a list could change once the GIL is given up
   const size_t batch = held.size();
   std::vector<const char*> utf8(batch);
@@ -80,16 +79,13 @@ py::tuple route_many(const PyRouter& self, const py::list& prompts, const Decide
     bytes[row] = text.bytes;
     total += text.bytes;
   }
-  IPR_CHECK(!other_tokens || (other_tokens->ndim() == 1 && static_cast<size_t>(other_tokens->size()) == batch),
-            "other_tokens: expected (batch,) = (", batch, ",) int64");
   Int64Array billed(static_cast<py::ssize_t>(batch));
   py::array_t<bool> truncated(static_cast<py::ssize_t>(batch));
   std::optional<FloatArray> support;
   if (self.router.support()) support.emplace(static_cast<py::ssize_t>(batch));
   Results results;
   py::object result = new_decide_result(static_cast<int64_t>(batch), self.router.plan().models(), results);
-  const Prompts texts{utf8.data(), bytes.data(), other_tokens ? other_tokens->data() : nullptr,
-                      static_cast<int64_t>(batch)};
+  const Prompts texts{utf8.data(), bytes.data(), static_cast<int64_t>(batch)};
   const Facts facts{billed.mutable_data(), truncated.mutable_data(), support ? support->mutable_data() : nullptr};
   run_released(total, [&] { self.router.route(policy, texts, results, facts); });
   return py::make_tuple(std::move(result), billed, truncated, support);
@@ -126,11 +122,11 @@ py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy,
 
 void bind_router(pybind11::module_& m) {
   using namespace ipr;
-  py::class_<PyRouter>(m, "Router")
+  py::class_<PyRouter>(m, "Router", py::is_final())
       .def(py::init(&make_router), py::arg("plan"), py::arg("encoder"), py::arg("context_window"),
            py::arg("token_ratio"), py::arg("centroids") = py::none(), py::arg("distances") = py::none())
-      .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"), py::arg("other_tokens"))
-      .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"), py::arg("other_tokens") = py::none())
+      .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"))
+      .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"))
       .def("decide", &decide, py::arg("x"), py::arg("policy"), py::arg("billed_tokens"),
            py::arg("tokens_out") = py::none(), py::arg("extra_usd") = py::none());
 }

@@ -30,7 +30,7 @@ struct Heads {
   const float* out = nullptr;         // (models, hidden)
   const float* len_skip = nullptr;    // (models, dim): log of the output tokens
   const float* len_bias = nullptr;    // (models)
-  const float* len_cap = nullptr;     // (models), tokens > 0
+  const float* len_cap = nullptr;     // (models), tokens >= 0
   const int32_t* tie_rank = nullptr;  // (models), distinct, lower wins; null = position
 };
 
@@ -60,7 +60,7 @@ class DecidePolicy {
 
 class DecidePlan {
  public:
-  // isa: "auto" or a name of available_isas(); throws BackendUnavailable.
+  // isa: "auto" or a name of available_isas(); see isa.h.
   explicit DecidePlan(const Heads& heads, const std::string& isa = "auto");
 
   int64_t models() const { return packed_.models; }

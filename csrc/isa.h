@@ -14,7 +14,8 @@ namespace ipr {
 // Names that work here, slowest first: "scalar", then "avx2", "avx512" where the CPU and the build have them.
 std::vector<std::string> available_isas();
 
-// The kernels of `isa`; "auto" is the last of available_isas(). Throws BackendUnavailable for a name that is not there.
+// The kernels of `isa`; "auto" is the last of available_isas(). Throws InvalidInput for
+// an unknown name, BackendUnavailable for one that this machine lacks.
 const Kernels& kernels_for(const std::string& isa);
 
 // Runs independent chains of 16-lane multiply-adds, `steps` long, and returns how many multiply-adds that was: timed by

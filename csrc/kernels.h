@@ -6,7 +6,7 @@
 
 namespace ipr {
 
-constexpr int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
+static constexpr int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
 
 enum class Activation : int32_t { relu, silu, gelu };
 enum class Status : uint8_t { ok, nonfinite_quality, nonfinite_cost, none_allowed };
@@ -27,7 +27,7 @@ struct PackedHeads {
   int64_t skip_at, len_at, trunk_at, down_at;  //   the first row of each part in it, -1 = absent
   const float *bias, *len_bias, *len_cap;      // (models)
   const float *identity, *up, *out;            // (models, hidden), (models, rank, hidden), (models, hidden)
-  const float* tie_rank;                       // (models) 0 .. models-1, as floats; padding has models
+  const float* tie_rank;                       // (models) 0 .. models-1, as floats
   const int32_t* by_tie_rank;                  // (models) the candidate of each tie rank
 };
 
@@ -62,7 +62,7 @@ struct Results {
   Cause* cause;                            // (batch)
 };
 
-// One instruction set. The functions check nothing; decide.h and dot16.h do.
+// One instruction set. The functions check nothing; decide.h and isa.h do.
 struct Kernels {
   const char* isa;
   // out[b * out_stride + j] = row j of weights . x row b, summed as docs/design.md section 3 says.

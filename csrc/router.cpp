@@ -76,6 +76,7 @@ void Router::decide(const DecidePolicy& policy, Rows rows, const int64_t* billed
 
 void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Results& results,
                    const Facts& facts) const {
+  IPR_CHECK(encoder_ != nullptr, "encoder: this router has none; encode first, then decide");
   const int64_t models = plan_.models(), dim = plan_.dim();
   float* const x = thread_scratch<float>(kEmbeddings, std::min(prompts.batch, kChunk) * dim);
   for (int64_t first = 0; first < prompts.batch; first += kChunk) {
@@ -89,8 +90,7 @@ void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Res
       IPR_CHECK(info.tokens > 0, prompts.batch == 1 ? "prompt" : "prompts[" + std::to_string(at) + "]",
                 ": expected text, got ", prompts.bytes[at], " bytes without one token");
       const size_t tokens = std::max(info.tokens, (prompts.bytes[at] + kBytesPerToken - 1) / kBytesPerToken);
-      facts.billed_tokens[at] =
-          static_cast<int64_t>(tokens) + (prompts.other_tokens ? prompts.other_tokens[at] : 0);
+      facts.billed_tokens[at] = static_cast<int64_t>(tokens);
       facts.truncated[at] = info.truncated;
     }
     decide(policy, rows, facts.billed_tokens + first, from_row(results, first, models),

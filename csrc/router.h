@@ -17,11 +17,10 @@ struct ContextLimits {
   std::vector<double> context_window, token_ratio;
 };
 
-// UTF-8 prompts; other_tokens: tokens of each request that are billed and not encoded, null for none.
+// UTF-8 prompts.
 struct Prompts {
-  const char* const* utf8;      // (batch)
-  const size_t* bytes;          // (batch)
-  const int64_t* other_tokens;  // (batch)
+  const char* const* utf8;  // (batch)
+  const size_t* bytes;      // (batch)
   int64_t batch;
 };
 

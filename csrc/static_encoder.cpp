@@ -3,24 +3,19 @@
 #include <algorithm>
 
 #include "errors.h"
+#include "isa.h"
 
 namespace ipr {
 namespace {
 
-const GatherKernels* kernels_for(const std::string& isa) {
-  const bool any = isa == "auto";
-  IPR_CHECK(any || isa == "scalar" || isa == "avx2" || isa == "avx512",
-            "isa: expected auto, scalar, avx2 or avx512, got '", isa, "'");
+const GatherKernels* gather_for(const std::string& isa) {
+  const std::string chosen = kernels_for(isa).isa;
 #if IPR_X86
-  // Each set is all that setup.py lets the compiler use in files of that suffix.
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (avx512 && (any || isa == "avx512")) return &kGatherAvx512;
-  if (avx2 && (any || isa == "avx2")) return &kGatherAvx2;
+  for (const GatherKernels* kernels : {&kGatherAvx512, &kGatherAvx2})
+    if (chosen == kernels->isa) return kernels;
 #endif
-  if (any || isa == "scalar") return &kGatherScalar;
-  fail<BackendUnavailable>("isa: this processor has no ", isa, "; pass isa='auto'");
+  static_cast<void>(chosen);
+  return &kGatherScalar;
 }
 
 struct Scratch {
@@ -62,7 +57,7 @@ Cut cut_between_words(const uint32_t* kept, size_t count, size_t max_tokens) {
 }  // namespace
 
 StaticEncoder::StaticEncoder(StaticEncoderConfig config)
-    : config_(std::move(config)), unk_id_(UINT32_MAX), kernels_(kernels_for(config_.isa)) {
+    : config_(std::move(config)), unk_id_(UINT32_MAX), kernels_(gather_for(config_.isa)) {
   const StaticTable& table = config_.table;
   IPR_CHECK(table.dim > 0, "embeddings: expected at least one column");
   IPR_CHECK(table.rows <= kIdMask, "embeddings: expected below 2^31 rows, got ", table.rows);

@@ -217,13 +217,11 @@ class Router:
         centroids: npt.NDArray[np.float32] | None = None,
         distances: npt.NDArray[np.float32] | None = None,
     ) -> None: ...
-    def route_one(
-        self, prompt: str, policy: DecidePolicy, other_tokens: int
-    ) -> tuple[DecideResult, int, bool, float | None]:
+    def route_one(self, prompt: str, policy: DecidePolicy) -> tuple[DecideResult, int, bool, float | None]:
         """The decision, billed_tokens, truncated, support (None without centroids)."""
 
     def route_many(
-        self, prompts: list[str], policy: DecidePolicy, other_tokens: npt.NDArray[np.int64] | None = None
+        self, prompts: list[str], policy: DecidePolicy
     ) -> tuple[DecideResult, npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32] | None]:
         """The same for a batch, each (batch,)."""
 

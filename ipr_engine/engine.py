@@ -17,7 +17,7 @@ from ipr_engine.decide import STATUS, DecidePlan, Heads
 from ipr_engine.decision import OK, Decision, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.registry import make_encoder
-from ipr_engine.errors import InvalidInputError, RowError
+from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
 from ipr_engine.explanation import Explanation
 from ipr_engine.policy import Policy, compile_policy
 from ipr_engine.prompts import PART_FEATURES, Prompt, PromptText, is_messages, split_prompt
@@ -53,13 +53,18 @@ class Engine:
             Heads(**heads.tensors, activation=heads.activation, tie_rank=bundle.tie_rank),  # type: ignore[arg-type]
             isa=isa,
         )
+        support = bundle.support
+        if support is not None and support.encoder != heads.encoder:
+            raise EncoderMismatchError(
+                f"support: measured on encoder {support.encoder!r}, but the heads read {heads.encoder!r}; measure it on theirs"
+            )
         self._router = Router(
             self.plan,
             self.encoder.native,
             [math.inf if c.context_window is None else float(c.context_window) for c in bundle.candidates],
             [c.token_ratio for c in bundle.candidates],
-            None if bundle.support is None else bundle.support.centroids,
-            None if bundle.support is None else bundle.support.distances,
+            None if support is None else support.centroids,
+            None if support is None else support.distances,
         )
         self._routes_text = self.encoder.native is not None  # else the encoder runs in Python, decide apart from it
         self._isa_asked = isa
@@ -157,7 +162,7 @@ class Engine:
         policy = self._settle(policy, terms)
         if billed_tokens is None and tokens_out is None and extra_usd is None and self._routes_text:
             if type(prompts) is str:
-                result, billed, truncated, support = self._router.route_one(prompts, policy.compiled, 0)
+                result, billed, truncated, support = self._router.route_one(prompts, policy.compiled)
                 if not result.all_ok or on_error != "raise":
                     self._check_rows(result, on_error)
                 return Decision(result, 0, policy, self.bundle, billed, truncated, support)
@@ -274,6 +279,8 @@ class Engine:
                     f"prompt: this Decision was made with bundle {prompt.bundle_hash[:12]}, not {self.bundle.hash[:12]}"
                 )
             return Explanation(prompt)
+        if "on_error" in terms:
+            raise InvalidInputError("on_error: explain always shows the status; leave it out")
         decision = self.route(prompt, policy, on_error="status", **terms)
         if not isinstance(decision, Decision):
             raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
@@ -300,20 +307,16 @@ class Engine:
             raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}")
         if "tau" not in terms:
             raise InvalidInputError("tau: missing; pass tau=... in [0, 1], or a policy from engine.policy(...)")
-        key = tuple(terms.items())
-        try:
-            kept = self._policies.get(key)
-        except TypeError:  # a list or a price mapping: compiled each time
+        # Other types are compiled each time: a list cannot be a key, and 1, True and Decimal(1) are one key.
+        if not all(type(value) in (float, str) for value in terms.values()):
             return self.policy(**terms)
-        # 1, 1.0 and True are one key but not one argument: only floats and strings are kept
+        key = tuple(terms.items())
+        kept = self._policies.get(key)
         if kept is None:
             kept = self.policy(**terms)
-            if all(type(value) in (float, str) for value in terms.values()):
-                if len(self._policies) >= MAX_KEPT_POLICIES:
-                    self._policies.clear()
-                self._policies[key] = kept
-        elif any(type(value) is bool for value in terms.values()):
-            return self.policy(**terms)
+            if len(self._policies) >= MAX_KEPT_POLICIES:
+                self._policies.clear()
+            self._policies[key] = kept
         return kept
 
     def _bare(self, x: object, billed_tokens: object) -> Encoded:
@@ -355,6 +358,9 @@ class Engine:
 BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/router.h
 
 
+MOST_TOKENS = 2**53  # counts are exact as floats up to here
+
+
 def bill_floor(text: str, tokens: int) -> int:
     """At least a token per 8 bytes: a very long word (base64, say) is one token to WordPiece, but not to any LLM."""
     return max(tokens, -(-len(text.encode()) // BYTES_PER_TOKEN))
@@ -363,7 +369,8 @@ def bill_floor(text: str, tokens: int) -> int:
 def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
     """(batch,) int64 of one count for all, or one a row; InvalidInputError for anything else."""
     given = np.asarray(billed_tokens)
-    if given.dtype.kind not in "iu" or given.shape not in ((), (batch,)) or (given < 0).any():
+    whole = given.dtype.kind in "iu" and given.shape in ((), (batch,))
+    if not whole or (given < 0).any() or (given > MOST_TOKENS).any():
         raise InvalidInputError(
             f"billed_tokens: expected ({batch},) whole numbers >= 0, or one for all, got {_described(billed_tokens, given)}"
         )

@@ -72,4 +72,4 @@ class BundleValueError(BundleError):
 
 
 class EncoderMismatchError(BundleError):
-    """A head, or an embedding, belongs to another encoder than the one at hand."""
+    """A head, or the support, belongs to another encoder than the one at hand, or its files changed."""

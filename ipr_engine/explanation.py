@@ -8,7 +8,7 @@ from ipr_engine.decision import CandidateView, Decision
 
 WHY = {
     "best_quality": "it has the highest predicted quality",
-    "within_tolerance": "it is the cheapest whose predicted quality reaches the threshold",
+    "within_tolerance": "it has the least cost - worth * quality among those whose predicted quality reaches the threshold",
     "only_allowed": "it is the only candidate allowed",
     "below_fixed_level": "nobody reaches the fixed level, so the best predicted candidate answers",
     "failed": "the row could not be decided",

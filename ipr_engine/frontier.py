@@ -54,7 +54,7 @@ def failover(
 def frontier(
     policy: Policy, bundle: Bundle, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
 ) -> tuple[FrontierStep, ...]:
-    """Steps in rising tau, the first at 0; exact on the float32 grid of tau."""
+    """Steps in rising tau, the first at 0; on the float32 grid of tau, up to the rounding of the threshold (1 ulp)."""
     preferred = [m for m in order(qualities, costs, policy.worth, bundle.tie_rank) if allowed[m]]
     constants = bundle.quality_heads.rule_constants
 

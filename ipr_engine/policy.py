@@ -267,6 +267,8 @@ def merge_prices(bundle: Bundle, prices: PriceList | Mapping[str, object]) -> Pr
         raise InvalidInputError(
             f"prices: expected a mapping of candidate name to (input, output) USD per 1 M tokens, got {type(prices).__name__}"
         )
+    if isinstance(prices, PriceList) and prices.currency != "USD":
+        raise InvalidInputError(f"prices: expected a list in USD, got {prices.currency!r}; convert it first")
     given = prices.prices if isinstance(prices, PriceList) else prices
     known = {candidate.name for candidate in bundle.candidates}
     if given:
@@ -275,7 +277,8 @@ def merge_prices(bundle: Bundle, prices: PriceList | Mapping[str, object]) -> Pr
     merged = dict(bundle.prices.prices)
     for name, value in given.items():
         merged[name if name in known else by_case[name.casefold()]] = _price(name, value)
-    date = prices.date if isinstance(prices, PriceList) else f"{bundle.prices.date}, {len(given)} replaced"
+    whole = isinstance(prices, PriceList) and len(given) == len(known)
+    date = prices.date if isinstance(prices, PriceList) and whole else f"{bundle.prices.date}, {len(given)} replaced"
     return PriceList(currency="USD", date=date, prices=MappingProxyType(merged))
 
 

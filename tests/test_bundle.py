@@ -180,13 +180,22 @@ def test_a_bundle_without_support_and_rule_constants_loads(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "kept", [("out",), ("out", "skip"), ("out", "trunk"), ("out", "identity"), ("out", "up", "down")]
+    "kept", [("out", "skip"), ("out", "trunk"), ("out", "identity", "skip"), ("out", "up", "down")]
 )
 def test_each_packed_form_of_a_hidden_head_loads(tmp_path: Path, kept: tuple[str, ...]) -> None:
     parts = bundle_parts(tmp_path / "sources", tokens=False)
     tensors = make_tensors(models=3, dim=16, hidden=5, rank=2, tokens=False)
     parts["heads"] = [replace(parts["heads"][0], tensors={name: tensors[name] for name in (*kept, "bias")})]
     assert sorted(Bundle.load(write_bundle(tmp_path / "bundles", **parts)).heads[0].tensors) == sorted((*kept, "bias"))
+
+
+@pytest.mark.parametrize("kept", [("out",), ("out", "identity")])
+def test_heads_that_do_not_look_at_the_prompt_are_refused(tmp_path: Path, kept: tuple[str, ...]) -> None:
+    parts = bundle_parts(tmp_path / "sources", tokens=False)
+    tensors = make_tensors(models=3, dim=16, hidden=5, rank=2, tokens=False)
+    parts["heads"] = [replace(parts["heads"][0], tensors={name: tensors[name] for name in (*kept, "bias")})]
+    with pytest.raises(BundleFormatError, match="one of skip, trunk or down"):
+        write_bundle(tmp_path / "bundles", **parts)
 
 
 def test_the_generated_tokenizer_splits_any_english(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bundles import make_bundle
 
-from ipr_engine import Bundle, Decision, Decisions, Engine, InvalidInputError, IprError, Price, RowError, reference
+from ipr_engine import _C, Bundle, Decision, Decisions, Engine, InvalidInputError, IprError, Price, RowError, reference
 from ipr_engine.decide import Heads
 from ipr_engine.errors import BackendUnavailableError, EncoderMismatchError
 
@@ -397,6 +397,30 @@ def test_an_encoder_that_changed_after_verification_is_refused(tmp_path):
     table.write_bytes(table.read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(EncoderMismatchError, match="changed after the bundle was verified"):
         Engine(bundle)
+
+
+def test_support_measured_on_another_encoder_is_refused(tmp_path):
+    bundle = Bundle.load(make_bundle(tmp_path, models=3, dim=16))
+    support = dataclasses.replace(bundle.support, encoder="another")
+    with pytest.raises(EncoderMismatchError, match="support: measured on encoder 'another'"):
+        Engine(dataclasses.replace(bundle, support=support))
+
+
+def test_prices_in_another_currency_are_refused(engine):
+    prices = dataclasses.replace(engine.bundle.prices, currency="EUR")
+    with pytest.raises(InvalidInputError, match="prices: expected a list in USD, got 'EUR'"):
+        engine.policy(tau=0.1, prices=prices)
+
+
+def test_a_count_beyond_exact_floats_is_refused(engine):
+    with pytest.raises(InvalidInputError, match="billed_tokens"):
+        engine.route("a", tau=0.1, billed_tokens=2**63)
+
+
+def test_a_router_without_an_encoder_refuses_text(engine):
+    router = _C.Router(engine.plan, None, [1.0] * 5, [1.0] * 5)
+    with pytest.raises(InvalidInputError, match="encoder: this router has none"):
+        router.route_one("a", engine.policy(tau=0.1).compiled)
 
 
 def test_ten_megabytes_are_routed(engine):

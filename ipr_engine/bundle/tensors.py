@@ -51,6 +51,8 @@ def heads_tensors(data: bytes, where: str, *, models: int, dim: int, outputs: Se
     for name, why in required.items():
         if name not in tensors:
             fail(BundleFormatError, f"{where}: {name}", f"this tensor ({why})", "nothing (it is missing)")
+    if not {"skip", "trunk", "down"} & set(tensors):
+        fail(BundleFormatError, f"{where}: skip", "one of skip, trunk or down: quality depends on x", "none of them")
     _require_shapes(tensors, where, _HEADS, {"models": models, "dim": dim})
     if "len_cap" in tensors and not (tensors["len_cap"] > 0).all():
         fail(BundleValueError, f"{where}: len_cap", "values > 0", f"{tensors['len_cap'].min()}")

@@ -3,8 +3,8 @@
     python -m ipr_engine.training.default_bundle --outcomes DIR --encoder-model FOLDER --out ROOT
 
 Distil the token table (or take one with --table), embed the training split with the library's own encoder, choose the
-form of the heads by cross-validation on it, fit, and write the bundle with its model card. The test split is read
-once, at the end, for the figures of the card. Same input, same bytes.
+form of the heads by cross-validation on it, fit, and write the bundle with its model card. The test split decides
+nothing: it is read for the figures of the card. Same input, same bytes.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ class LinearHeads:
     Attributes:
         tensors: `skip`, `bias`, `len_skip`, `len_bias`, `len_cap` as docs/design.md section 6 names them, float32.
         rule_constants: {"hi", "lo"}: mean over rows of the greatest and least predicted quality, out of fold.
-        out_of_fold_quality, out_of_fold_tokens: (rows, models), each row by heads that have not seen its fold.
+        out_of_fold_quality, out_of_fold_tokens: (rows, models), each row by ridge weights that have not seen its fold; the
+            penalty, Platt's map and the smearing factor are fitted on all rows.
         folds: (rows,) fold numbers.
         settings: form, penalties, Platt's slopes and offsets, smearing factors.
     """

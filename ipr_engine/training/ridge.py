@@ -31,7 +31,8 @@ class RidgeFit:
     Attributes:
         weights: (targets, dim).
         bias: (targets,).
-        out_of_fold: (rows, targets), each row scored by a fit that has not seen its fold, at the chosen penalties.
+        out_of_fold: (rows, targets), each row scored by weights that have not seen its fold, at the penalties (and, for
+            the rank forms, the projection) chosen on all rows.
         penalties: what was chosen, by part: {"each": [...]} or {"difficulty": .., "advantage": [...]}.
     """
 
