@@ -46,6 +46,7 @@ inline Lanes broadcast(float value) {
 inline Lanes load(const float* p) {
   return each([&](int i) { return p[i]; });
 }
+inline Part zero_part() { return broadcast(0.0f); }
 inline Part load_part(const float* p) { return load(p); }
 inline Lanes join(const Part (&parts)[kParts]) { return parts[0]; }
 inline Part part_of(Lanes a, int) { return a; }
