@@ -84,6 +84,7 @@ class TorchDecide:
         import torch
 
         self.torch = torch
+        torch.set_num_threads(1)  # nothing here is large enough to share
         by_x, self.rows = folded(heads)
 
         def tensor(array: Any) -> Any:

@@ -71,6 +71,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": model or platform.processor(),
         "cores": os.cpu_count(),
+        "load_1m": os.getloadavg()[0],  # above 1 someone else was at work, and the figures are worth less
         "os": platform.platform(),
         "python": platform.python_version(),
         **packages,
