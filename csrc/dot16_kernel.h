@@ -92,20 +92,20 @@ void dot16(const PackedRows& weights, const float* x, int64_t batch, int64_t x_s
   }
 }
 
-// As many chains as a tile has sums.
+// One chain per register that a tile keeps sums in.
 int64_t fma_chains(int64_t steps, float* sink) {
   constexpr int kChains = kTileRows * kTileCols;
-  const Lanes factor = load(sink), step = load(sink + 16);
-  Lanes sums[kChains];
+  const Part factor = load_part(sink), step = load_part(sink + kPartLanes);
+  Part sums[kChains];
 #pragma GCC unroll 16
-  for (int i = 0; i < kChains; ++i) sums[i] = step + broadcast(static_cast<float>(i));
+  for (int i = 0; i < kChains; ++i) sums[i] = load_part(sink + i * kPartLanes);
   for (int64_t s = 0; s < steps; ++s) {
 #pragma GCC unroll 16
     for (int i = 0; i < kChains; ++i) sums[i] = fma(sums[i], factor, step);
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < kChains; ++i) store(sink, load(sink) + sums[i]);
-  return steps * kChains * 16;
+  for (int i = 0; i < kChains; ++i) store_part(sink + i * kPartLanes, sums[i]);
+  return steps * kChains * kPartLanes;
 }
 
 }  // namespace

@@ -38,6 +38,7 @@ inline Part load_part(const float* p) {
   asm("" : "+x"(part));  // else gcc loads it again for every use
   return part;
 }
+inline void store_part(float* p, Part part) { _mm256_storeu_ps(p, part); }
 inline Part fma(Part a, Part b, Part c) { return _mm256_fmadd_ps(a, b, c); }
 inline Lanes join(const Part (&parts)[kParts]) { return {parts[0], parts[1]}; }
 inline Part part_of(Lanes a, int part) { return part ? a.hi : a.lo; }

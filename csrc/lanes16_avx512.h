@@ -42,6 +42,7 @@ inline Part load_part(const float* p) {
   asm("" : "+v"(part));  // else gcc loads it again for every use
   return part;
 }
+inline void store_part(float* p, Part part) { _mm512_storeu_ps(p, part); }
 inline Part fma(Part a, Part b, Part c) { return _mm512_fmadd_ps(a, b, c); }
 inline Lanes join(const Part (&parts)[kParts]) { return {parts[0]}; }
 inline Part part_of(Lanes a, int) { return a.all; }
