@@ -60,12 +60,12 @@ def peers(request: Request, x: np.ndarray) -> tuple[dict[str, Callable[[], Any]]
     made = {"numpy": lambda: numpy_full(x, BILLED), "numpy_choice_only": lambda: numpy_choice(x, BILLED)}
     missing = {}
     try:
-        torch_full = TorchDecide(request.heads, request.policy)
+        torch_full, torch_choice = (TorchDecide(request.heads, request.policy, choice_only=c) for c in (False, True))
     except ImportError:
         missing["torch"] = "not run: torch is not installed"
     else:
         tensor = torch_full.torch.from_numpy(x)
-        made["torch"] = lambda: torch_full(tensor, BILLED)
+        made |= {"torch": lambda: torch_full(tensor, BILLED), "torch_choice_only": lambda: torch_choice(tensor, BILLED)}
     for name, peer in made.items():
         index, quality, _, cost = peer()[:4]
         check(name, request, index, quality, cost)

@@ -80,10 +80,13 @@ class NumpyDecide:
 class TorchDecide:
     """The same in eager torch, without autograd."""
 
-    def __init__(self, heads: Heads, policy: dict[str, Any]) -> None:
+    def __init__(self, heads: Heads, policy: dict[str, Any], *, choice_only: bool = False) -> None:
         import torch
 
+        self.choice_only = choice_only
+
         self.torch = torch
+        torch.set_num_threads(1)  # nothing here is large enough to share
         by_x, self.rows = folded(heads)
 
         def tensor(array: Any) -> Any:
@@ -126,6 +129,8 @@ class TorchDecide:
         if not self.every:
             feasible &= self.allowed
         index = int(torch.where(feasible, objective, torch.inf).argmin())
+        if self.choice_only:
+            return index, quality, tokens, cost, threshold
 
         if not (logit.isfinite().all() and cost.isfinite().all()):
             return -1, quality, tokens, cost, np.nan, np.nan, 1, 0

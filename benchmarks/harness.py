@@ -129,6 +129,7 @@ def machine() -> Line:
                 if (found := _version(name))
             },
         },
+        "load_1m": round(os.getloadavg()[0], 2),  # well above 1: someone else was at work, the figures are worth less
         "commit": _git("rev-parse", "--short=12", "HEAD")
         + ("+changes" if _git("status", "--porcelain", "-uno") else ""),
         "command": f"python -m benchmarks {' '.join(sys.argv[1:])}".strip(),

@@ -122,8 +122,8 @@ DecidePlan::DecidePlan(const Heads& heads, const std::string& isa) : kernels_(&k
   packed_ = {};
   packed_.models = models;
   packed_.dim = dim;
-  packed_.hidden = hidden;
-  packed_.rank = rank;
+  packed_.hidden = heads.out ? hidden : 0;
+  packed_.rank = heads.up ? rank : 0;
   packed_.activation = heads.activation;
 
   std::vector<float> by_x;

@@ -3,51 +3,12 @@
 
 #include "dot16_kernel.h"
 #include "kernels.h"
+#include "math16.h"
 
 namespace ipr {
 namespace {
 
 constexpr float kInf = __builtin_inff(), kNan = __builtin_nanf("");
-
-// 2^n for integral n in [-126, 127].
-inline Lanes power_of_two(Lanes n) { return shift_left_23(n + broadcast(8388608.0f + 127.0f)); }
-
-inline Lanes round_even(Lanes a) {
-  const Lanes magic = broadcast(12582912.0f);  // 1.5 * 2^23
-  return (a + magic) - magic;
-}
-
-// e^x within 1 ulp; subnormal results are rounded once, +-inf and NaN are right.
-inline Lanes exp(Lanes x) {
-  x = max(broadcast(-104.0f), min(broadcast(89.0f), x));  // past both ends of float; NaN passes through
-  const Lanes n = round_even(x * broadcast(1.44269504f));
-  Lanes r = fma(n, broadcast(-0.693147182f), x);  // ln 2 in two floats
-  r = fma(n, broadcast(1.90465421e-9f), r);
-  // (e^r - 1 - r) / r^2, minimax on |r| <= ln(2) / 2: relative error of e^r 3.7e-9
-  Lanes q = broadcast(0x1.6a23d0p-10f);
-  q = fma(q, r, broadcast(0x1.123a20p-7f));
-  q = fma(q, r, broadcast(0x1.5558f2p-5f));
-  q = fma(q, r, broadcast(0x1.555492p-3f));
-  q = fma(q, r, broadcast(0x1.fffffcp-2f));
-  const Lanes p = fma(q, r * r, r) + broadcast(1.0f);
-  const Lanes half = round_even(n * broadcast(0.5f));
-  return (p * power_of_two(half)) * power_of_two(n - half);
-}
-
-inline Lanes sigmoid(Lanes a) { return broadcast(1.0f) / (broadcast(1.0f) + exp(broadcast(0.0f) - a)); }
-
-struct Relu {
-  Lanes operator()(Lanes a) const { return max(broadcast(0.0f), a); }
-};
-struct Silu {
-  Lanes operator()(Lanes a) const { return a * sigmoid(a); }
-};
-struct Gelu {  // 0.5 a (1 + tanh y) = a sigmoid(2y), y = sqrt(2 / pi) (a + 0.044715 a^3)
-  Lanes operator()(Lanes a) const {
-    const Lanes cubed = (a * a) * a;
-    return a * sigmoid(broadcast(1.59576912f) * fma(broadcast(0.044715f), cubed, a));
-  }
-};
 
 inline bool any(Mask mask) { return bits(mask) != 0; }
 inline Lanes keep(Mask mask, Lanes a) { return select(mask, a, broadcast(0.0f)); }
@@ -76,23 +37,40 @@ inline Scratch split(const PackedHeads& heads, float* memory) {
   return {stride, memory, per_model, per_model + padded, per_model + 2 * padded};
 }
 
-// head[m] = out[m] . act((u + identity[m]) + up[m] d[m])
+// Adds out[m] * act((u + identity[m]) + up[m] d[m]) of hidden units i .. i + 16 U - 1 to the 16 partial sums.
+template <int U, class Act>
+inline Lanes add_hidden(const PackedHeads& heads, const float* dots, int64_t m, int64_t i, Lanes sums, Act act) {
+  const int64_t at = m * round_up_16(heads.hidden) + i;
+  Lanes h[U];
+#pragma GCC unroll 4
+  for (int j = 0; j < U; ++j) {
+    h[j] = heads.trunk_at >= 0 ? load(dots + heads.trunk_at + i + 16 * j) : broadcast(0.0f);
+    if (heads.identity) h[j] = h[j] + load(heads.identity + at + 16 * j);
+  }
+  for (int64_t k = 0; k < heads.rank; ++k) {
+    const Lanes d = broadcast(dots[heads.down_at + m * heads.rank + k]);
+    const float* up = heads.up + (m * heads.rank + k) * round_up_16(heads.hidden) + i;
+#pragma GCC unroll 4
+    for (int j = 0; j < U; ++j) h[j] = fma(load(up + 16 * j), d, h[j]);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < U; ++j) {
+    // stale and padding lanes could be inf, and inf * 0 is not 0
+    if (i + 16 * (j + 1) > heads.hidden) h[j] = keep(first(heads.hidden - i - 16 * j), h[j]);
+    sums = fma(load(heads.out + at + 16 * j), act(h[j]), sums);
+  }
+  return sums;
+}
+
+// head[m] = out[m] . h[m]
 template <class Act>
 inline void hidden_heads(const PackedHeads& heads, const float* dots, float* head, Act act) {
   const int64_t padded = round_up_16(heads.hidden);
   for (int64_t m = 0; m < heads.models; ++m) {
-    const float* d = heads.up ? dots + heads.down_at + m * heads.rank : nullptr;  // (rank)
     Lanes sums = broadcast(0.0f);
-    for (int64_t i = 0; i < padded; i += 16) {
-      Lanes h = broadcast(0.0f);  // hidden units i .. i+15
-      if (heads.trunk_at >= 0) h = load(dots + heads.trunk_at + i);
-      if (heads.identity) h = h + load(heads.identity + m * padded + i);
-      for (int64_t k = 0; k < heads.rank; ++k)
-        h = fma(load(heads.up + (m * heads.rank + k) * padded + i), broadcast(d[k]), h);
-      // stale and padding lanes could be inf, and inf * 0 is not 0
-      if (i + 16 > heads.hidden) h = keep(first(heads.hidden - i), h);
-      sums = fma(load(heads.out + m * padded + i), act(h), sums);
-    }
+    int64_t i = 0;
+    for (; i + 64 <= padded; i += 64) sums = add_hidden<4>(heads, dots, m, i, sums, act);
+    for (; i < padded; i += 16) sums = add_hidden<1>(heads, dots, m, i, sums, act);
     head[m] = sum(sums);
   }
 }
@@ -291,22 +269,6 @@ void decide(const PackedHeads& heads, const PackedPolicy& policy, const Rows& ro
             float* memory) {
   const auto run = heads.models <= 16 ? decide_rows<true> : decide_rows<false>;
   run(heads, policy, rows, results, split(heads, memory));
-}
-
-// As many chains as dot16 keeps sums.
-int64_t fma_chains(int64_t steps, float* sink) {
-  constexpr int kChains = kTileRows * kTileCols;
-  const Lanes factor = load(sink), step = load(sink + 16);
-  Lanes sums[kChains];
-#pragma GCC unroll 16
-  for (int i = 0; i < kChains; ++i) sums[i] = step + broadcast(static_cast<float>(i));
-  for (int64_t s = 0; s < steps; ++s) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kChains; ++i) sums[i] = fma(sums[i], factor, step);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < kChains; ++i) store(sink, load(sink) + sums[i]);
-  return steps * kChains * 16;
 }
 
 constexpr Kernels kKernels = {kIsa, dot16, decide_scratch, decide, fma_chains};

@@ -18,12 +18,11 @@ inline void dot_tile(const PackedRows& weights, int64_t row, const float* x, int
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c)
 #pragma GCC unroll 2
-      for (int p = 0; p < kParts; ++p) sums[r][c][p] = part_of(broadcast(0.0f), p);
+      for (int p = 0; p < kParts; ++p) sums[r][c][p] = zero_part();
 
-  // Part by part, so that sums, R parts of x and one of w fit the registers.
-  const auto step = [&](int64_t i, auto load_x) {
-#pragma GCC unroll 2
-    for (int p = 0; p < kParts; ++p) {
+  // Lanes of part p at element i; the shorter side waits in registers while the longer one passes.
+  const auto step = [&](int64_t i, int p, auto load_x) {
+    if constexpr (R < C) {
       Part xs[R];
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) xs[r] = load_x(x + r * x_stride, i, p);
@@ -33,12 +32,33 @@ inline void dot_tile(const PackedRows& weights, int64_t row, const float* x, int
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) sums[r][c][p] = fma(ws, xs[r], sums[r][c][p]);
       }
+    } else {
+      Part ws[C];
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c) ws[c] = load_part(w + c * weights.stride + i + p * kPartLanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const Part xs = load_x(x + r * x_stride, i, p);
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c) sums[r][c][p] = fma(ws[c], xs, sums[r][c][p]);
+      }
     }
   };
-  int64_t i = 0;
-  for (; i + 16 <= dim; i += 16)
-    step(i, [](const float* row, int64_t at, int p) { return load_part(row + at + p * kPartLanes); });
-  if (i < dim) step(i, [&](const float* row, int64_t at, int p) { return part_of(load_first(row + at, dim - at), p); });
+  const auto whole = [](const float* row, int64_t i, int p) { return load_part(row + i + p * kPartLanes); };
+  const auto tail = [&](const float* row, int64_t i, int p) { return part_of(load_first(row + i, dim - i), p); };
+
+  // One x row is bound by loads and keeps all parts of its sums in flight; more rows are bound by registers.
+  constexpr int kTogether = R == 1 ? kParts : 1;
+#pragma GCC unroll 2
+  for (int p = 0; p < kParts; p += kTogether) {
+    int64_t i = 0;
+    for (; i + 16 <= dim; i += 16)
+#pragma GCC unroll 2
+      for (int q = p; q < p + kTogether; ++q) step(i, q, whole);
+    if (i < dim)
+#pragma GCC unroll 2
+      for (int q = p; q < p + kTogether; ++q) step(i, q, tail);
+  }
 
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -70,6 +90,22 @@ void dot16(const PackedRows& weights, const float* x, int64_t batch, int64_t x_s
     dot_tiles<1, kTileColsOneRow>(weights, 0, x + tiled * x_stride, rows - tiled, x_stride, out + tiled * out_stride,
                                   out_stride);
   }
+}
+
+// One chain per register that a tile keeps sums in.
+int64_t fma_chains(int64_t steps, float* sink) {
+  constexpr int kChains = kTileRows * kTileCols;
+  const Part factor = load_part(sink), step = load_part(sink + kPartLanes);
+  Part sums[kChains];
+#pragma GCC unroll 16
+  for (int i = 0; i < kChains; ++i) sums[i] = load_part(sink + i * kPartLanes);
+  for (int64_t s = 0; s < steps; ++s) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kChains; ++i) sums[i] = fma(sums[i], factor, step);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kChains; ++i) store_part(sink + i * kPartLanes, sums[i]);
+  return steps * kChains * kPartLanes;
 }
 
 }  // namespace

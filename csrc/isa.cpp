@@ -41,8 +41,8 @@ const Kernels& kernels_for(const std::string& isa) {
 }
 
 int64_t fma_chains(const std::string& isa, int64_t steps) {
-  float sink[32];
-  for (int lane = 0; lane < 32; ++lane) sink[lane] = 0.5f / static_cast<float>(1 + lane);
+  float sink[512];
+  for (int lane = 0; lane < 512; ++lane) sink[lane] = 0.5f / static_cast<float>(1 + lane);
   return kernels_for(isa).fma_chains(steps, sink);
 }
 

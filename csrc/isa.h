@@ -18,7 +18,7 @@ std::vector<std::string> available_isas();
 // an unknown name, BackendUnavailable for one that this machine lacks.
 const Kernels& kernels_for(const std::string& isa);
 
-// Runs independent chains of 16-lane multiply-adds, `steps` long, and returns how many multiply-adds that was: timed by
+// Runs independent chains of multiply-adds, `steps` long, and returns how many multiply-adds that was: timed by
 // a benchmark, it is the arithmetic roof of one thread.
 int64_t fma_chains(const std::string& isa, int64_t steps);
 

@@ -72,7 +72,7 @@ struct Kernels {
   int64_t (*decide_scratch)(const PackedHeads& heads);
   void (*decide)(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
                  float* scratch);
-  // Runs independent chains of 16-lane multiply-adds and returns how many it did; sink: 32 floats, read and written.
+  // Runs independent chains of multiply-adds and returns how many it did; sink: 512 floats, read and written.
   int64_t (*fma_chains)(int64_t steps, float* sink);
 };
 

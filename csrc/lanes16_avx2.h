@@ -10,8 +10,8 @@ namespace {
 
 constexpr char kIsa[] = "avx2";
 
-// 2 x 3 tiles hold 12 of the 16 registers and load 5 vectors per 6 multiply-adds.
-constexpr int kTileRows = 2, kTileCols = 3, kTileColsOneRow = 6;
+// 4 x 3 tiles hold half of 12 sums, 3 weight parts and 1 x part in 16 registers: 7 loads per 12 multiply-adds.
+constexpr int kTileRows = 4, kTileCols = 3, kTileColsOneRow = 6;
 
 struct Lanes {
   __m256 lo, hi;
@@ -32,11 +32,13 @@ inline Mask first(int64_t n) {
   return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(count, lo)), _mm256_castsi256_ps(_mm256_cmpgt_epi32(count, hi))};
 }
 inline Lanes load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline Part zero_part() { return _mm256_setzero_ps(); }
 inline Part load_part(const float* p) {
   Part part = _mm256_loadu_ps(p);
   asm("" : "+x"(part));  // else gcc loads it again for every use
   return part;
 }
+inline void store_part(float* p, Part part) { _mm256_storeu_ps(p, part); }
 inline Part fma(Part a, Part b, Part c) { return _mm256_fmadd_ps(a, b, c); }
 inline Lanes join(const Part (&parts)[kParts]) { return {parts[0], parts[1]}; }
 inline Part part_of(Lanes a, int part) { return part ? a.hi : a.lo; }

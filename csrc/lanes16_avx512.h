@@ -19,7 +19,7 @@ namespace {
 
 constexpr char kIsa[] = "avx512";
 
-// 4 x 4 tiles hold 16 of the 32 registers and load 8 vectors per 16 multiply-adds.
+// 4 x 4 tiles hold 16 sums, 4 weight parts and 1 x part in 32 registers: 8 loads per 16 multiply-adds.
 constexpr int kTileRows = 4, kTileCols = 4, kTileColsOneRow = 8;
 
 struct Lanes {
@@ -36,11 +36,13 @@ struct Mask {
 inline Lanes broadcast(float value) { return {_mm512_set1_ps(value)}; }
 inline Mask first(int64_t n) { return {static_cast<__mmask16>(n < 16 ? (1u << n) - 1 : 0xffffu)}; }
 inline Lanes load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline Part zero_part() { return _mm512_setzero_ps(); }
 inline Part load_part(const float* p) {
   Part part = _mm512_loadu_ps(p);
   asm("" : "+v"(part));  // else gcc loads it again for every use
   return part;
 }
+inline void store_part(float* p, Part part) { _mm512_storeu_ps(p, part); }
 inline Part fma(Part a, Part b, Part c) { return _mm512_fmadd_ps(a, b, c); }
 inline Lanes join(const Part (&parts)[kParts]) { return {parts[0]}; }
 inline Part part_of(Lanes a, int) { return a.all; }

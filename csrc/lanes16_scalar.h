@@ -46,6 +46,7 @@ inline Lanes broadcast(float value) {
 inline Lanes load(const float* p) {
   return each([&](int i) { return p[i]; });
 }
+inline Part zero_part() { return broadcast(0.0f); }
 inline Part load_part(const float* p) { return load(p); }
 inline Lanes join(const Part (&parts)[kParts]) { return parts[0]; }
 inline Part part_of(Lanes a, int) { return a; }
@@ -54,6 +55,7 @@ inline Lanes load_first(const float* p, int64_t n) {
   return each([&](int i) { return i < n ? p[i] : 0.0f; });
 }
 inline void store(float* p, Lanes a) { std::memcpy(p, a.at, sizeof a.at); }
+inline void store_part(float* p, Part part) { store(p, part); }
 inline void store_first(float* p, int64_t n, Lanes a) {
   for (int64_t i = 0; i < n && i < 16; ++i) p[i] = a.at[i];
 }
