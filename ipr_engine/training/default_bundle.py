@@ -250,7 +250,7 @@ def _provenance(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--outcomes", type=Path, required=True, help="folder of prompts.parquet and outcomes.parquet")
+    parser.add_argument("--outcomes", type=Path, required=True, help="folder of outcome data in Parquet")
     encoder = parser.add_mutually_exclusive_group(required=True)
     encoder.add_argument("--encoder-model", help=f"folder or hub id of {ENCODER_NAME}")
     encoder.add_argument("--table", type=Path, help="a folder that distill() wrote")
