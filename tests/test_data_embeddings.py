@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import shutil
 import warnings
@@ -167,3 +168,9 @@ def test_progress_is_silent_unless_asked_for(tmp_path, encoder, prompts, capsys)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "embedding" in captured.err
+
+
+def test_the_example_runs(tmp_path, encoder):
+    results = doctest.testmod(embeddings, extraglobs={"folder": tmp_path / "cache", "encoder": encoder})
+    assert results.attempted > 0
+    assert results.failed == 0

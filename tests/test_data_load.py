@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import doctest
+import importlib
 import json
 from dataclasses import replace
 
@@ -259,3 +261,12 @@ def test_notices_name_what_makes_learning_hard():
     assert made.select(["model a"]).notices == ("one candidate only ('model a'): there is nothing to choose between",)
     quality[3] = np.nan
     assert "1 of 20 prompts have no quality of any candidate" in replace(made, quality=quality).notices
+
+
+@pytest.mark.parametrize("module", ["load", "outcomes"])
+def test_the_examples_run(tmp_path, module):
+    made = make_outcomes(rows=3, models=2)
+    write_outcomes(replace(made, models=("a", "b"), splits=("train", "test", "train")), tmp_path, format="csv")
+    results = doctest.testmod(importlib.import_module(f"ipr_engine.data.{module}"), extraglobs={"folder": tmp_path})
+    assert results.attempted > 0
+    assert results.failed == 0

@@ -81,7 +81,10 @@ class EmbeddingCache:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        data = shard.read_bytes()
+        try:
+            data = shard.read_bytes()
+        except FileNotFoundError:  # another process found it damaged, told so and deleted it
+            return None
         reason = None
         if hashlib.sha256(data).hexdigest() != shard.stem:
             reason = "its bytes are not those that were written"
