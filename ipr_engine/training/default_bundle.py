@@ -32,6 +32,7 @@ from ipr_engine.bundle import (
     SupportSpec,
     write_bundle,
 )
+from ipr_engine.data import MEASURES, Outcomes, load_outcomes
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.default_candidates import DEFAULT_CANDIDATES, PRICES_DATE
@@ -42,7 +43,6 @@ from ipr_engine.training.figures import candidate_figures, routing_figures, toke
 from ipr_engine.training.forms import compare_forms, winner
 from ipr_engine.training.heads import LinearHeads, fit_heads, predict
 from ipr_engine.training.model_card import render
-from ipr_engine.training.outcomes import Outcomes, read_outcomes
 from ipr_engine.training.ridge import FORMS
 from ipr_engine.training.support import fit_support, nearest_distance
 
@@ -76,7 +76,9 @@ def _build(outcomes_folder: Path, out: Path, table: Path, created: str, card: Pa
         raise InvalidInputError(f"table: expected a folder that distill() wrote, {record.name} is missing")
     distilled = json.loads(record.read_text(encoding="utf-8"))
     sources = [candidate.source for candidate in DEFAULT_CANDIDATES]
-    train = read_outcomes(outcomes_folder, sources, split="train")
+    outcomes = load_outcomes(outcomes_folder, models=sources)
+    sparse_train = outcomes.of_split("train")
+    train = sparse_train.complete(measures=MEASURES)
     x, billed = embed(table, train.prompts)
     input_rate, output_rate = _rates()
     train_input_cost = billed[:, None] * input_rate
@@ -90,8 +92,9 @@ def _build(outcomes_folder: Path, out: Path, table: Path, created: str, card: Pa
     support = fit_support(x, heads.folds, CENTROIDS, SEED)
 
     console.print("evaluating on the test split ...")
-    test = read_outcomes(outcomes_folder, sources, split="test")
+    test = outcomes.of_split("test").complete(measures=MEASURES)
     figures = _figures(table, train, test, heads, support, train_input_cost, input_rate, output_rate, billed)
+    figures["coverage"] = sparse_train.coverage(MEASURES)
     figures["forms"] = forms
     figures["forms_on_test"] = _forms_on_test(table, train, test, x, input_rate, output_rate)
     provenance = _provenance(outcomes_folder, train, test, heads, distilled)
@@ -202,7 +205,6 @@ def _figures(
         "train_rows": len(train.prompts),
         "train_dropped": train.dropped,
         "test_dropped": test.dropped,
-        "coverage": train.coverage,
     }
 
 
@@ -248,7 +250,7 @@ def _provenance(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--outcomes", type=Path, required=True, help="folder of prompts.parquet and outcomes.parquet")
+    parser.add_argument("--outcomes", type=Path, required=True, help="folder of outcome data in Parquet")
     encoder = parser.add_mutually_exclusive_group(required=True)
     encoder.add_argument("--encoder-model", help=f"folder or hub id of {ENCODER_NAME}")
     encoder.add_argument("--table", type=Path, help="a folder that distill() wrote")

@@ -1,21 +1,11 @@
-"""The optional packages of the extra `[train]`, asked for by name, and the one thread that makes sums repeatable."""
+"""The one thread that makes sums repeatable, and `need` for the optional packages of the extra `[train]`."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from ipr_engine.errors import BackendUnavailableError
-
-
-def need(module: str, purpose: str) -> Any:
-    """Import an optional package, or say which extra brings it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise BackendUnavailableError(f"{purpose} needs {module}: pip install 'ipr_engine[train]' ({error})") from error
+from ipr_engine.extras import need as need
 
 
 @contextmanager

@@ -1,0 +1,230 @@
+"""ipr data: check, import and split outcome data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ipr_engine.errors import InvalidInputError
+
+FORMATS = ("parquet", "csv", "jsonl")
+SOURCES = ("routerbench", "routellm", "llmrouterbench", "wide")
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "data",
+        help="check, import and split outcome data",
+        description="Check, import and split outcome data: two tables, prompts and outcomes (docs/outcome-data.md). "
+        "CSV and JSONL need nothing else; Parquet needs the extra [train].",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_check(actions)
+    _add_import(actions)
+    _add_split(actions)
+
+
+def _add_check(actions: Any) -> None:
+    parser = actions.add_parser(
+        "check",
+        help="validate outcome data and sum it up",
+        description="Validate outcome data and show, per candidate, its coverage, mean quality and mean cost, and what looks odd. "
+        "The first error is told with file, row and column.",
+    )
+    parser.add_argument("source", nargs="+", help="folder with prompts.* and outcomes.*, or a folder of such folders")
+    parser.add_argument("--split", help="only this split")
+    parser.add_argument("--json", action="store_true", help="one JSON object a source on stdout")
+    parser.set_defaults(run=run_check)
+
+
+def _add_import(actions: Any) -> None:
+    parser = actions.add_parser(
+        "import",
+        help="turn public outcome data into the two tables",
+        description="Turn public outcome data into the two tables. routerbench: its wide CSV or Parquet; routellm: the folder "
+        "routellm/evals; llmrouterbench: the folder results/bench; wide: a table of your own with one row a prompt and "
+        "columns <model>, <model>|cost_usd, <model>|input_tokens, <model>|output_tokens.",
+    )
+    parser.add_argument("layout", choices=SOURCES, help="whose layout")
+    parser.add_argument("source", help="file or folder to read")
+    parser.add_argument("out", help="folder to write; may not hold outcome data yet")
+    parser.add_argument("--model", action="append", metavar="NAME", help="only this candidate; repeatable")
+    _add_output(parser)
+    parser.set_defaults(run=run_import)
+
+
+def _add_split(actions: Any) -> None:
+    parser = actions.add_parser(
+        "split",
+        help="divide prompts, near-duplicates together",
+        description="Give every prompt a new split. Near-duplicates (equal text or question key, or a Jaccard similarity of 5-character "
+        "shingles of at least the threshold) share theirs.",
+    )
+    parser.add_argument("source", help="folder with prompts.* and outcomes.*")
+    parser.add_argument("out", help="folder to write; may not hold outcome data yet")
+    parser.add_argument(
+        "--shares", default="train=0.8,test=0.2", metavar="NAME=SHARE,...", help="(default train=0.8,test=0.2)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the order in which groups are dealt (default 0)")
+    parser.add_argument("--threshold", type=float, default=0.8, help="similarity of near-duplicates (default 0.8)")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="FOLDER[:SPLIT]",
+        help="first drop the prompts whose question is in that source (:SPLIT, only that split of it); repeatable",
+    )
+    _add_output(parser)
+    parser.set_defaults(run=run_split)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", default="parquet", choices=FORMATS, help="of the tables written (default parquet)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    from ipr_engine.data.load import find_sources, load_outcomes
+
+    for name in arguments.source:
+        folders = find_sources(name)
+        for folder in folders or [Path(name)]:  # loading a folder without tables says what is missing
+            summary = summarise(load_outcomes(folder, split=arguments.split))
+            _print(summary, arguments.json)
+    return 0
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    from ipr_engine.data.importers import IMPORTERS, import_wide
+    from ipr_engine.data.load import write_outcomes
+
+    source = Path(arguments.source)
+    if not source.exists():
+        raise InvalidInputError(f"source: {source} does not exist")
+    if arguments.layout == "wide":
+        outcomes = import_wide(source, models=arguments.model)
+    else:
+        outcomes = IMPORTERS[arguments.layout](source)
+        if arguments.model:
+            outcomes = outcomes.select(arguments.model)
+    folder = write_outcomes(outcomes, arguments.out, format=arguments.format)
+    _print({**summarise(outcomes), "written": str(folder)}, arguments.json)
+    return 0
+
+
+def run_split(arguments: argparse.Namespace) -> int:
+    from ipr_engine.data.load import load_outcomes, write_outcomes
+    from ipr_engine.data.split import split_outcomes
+
+    outcomes = load_outcomes(arguments.source)
+    before = len(outcomes)
+    for other in arguments.without:
+        outcomes = outcomes.without_questions_of(_other(other))
+    if not len(outcomes):
+        raise InvalidInputError("--without: every prompt's question is in the other sources; nothing is left to split")
+    done, report = split_outcomes(
+        outcomes, _shares(arguments.shares), seed=arguments.seed, threshold=arguments.threshold
+    )
+    folder = write_outcomes(done, arguments.out, format=arguments.format)
+    facts = {
+        "splits": report.rows,
+        "groups": report.groups,
+        "near_duplicates": report.joined,
+        "largest_group": report.largest,
+        "dropped_questions_of_others": before - len(outcomes),
+        "written": str(folder),
+    }
+    if arguments.json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return 0
+    print(", ".join(f"{name} {rows:,}" for name, rows in report.rows.items()) + f" -> {folder}")
+    print(
+        f"{report.groups:,} groups; {report.joined:,} prompts are near-duplicates of another, the largest group has "
+        f"{report.largest:,}; {before - len(outcomes):,} dropped because another source asks them"
+    )
+    return 0
+
+
+def summarise(outcomes: Any) -> dict[str, Any]:
+    """What `ipr data check` shows of one source; means are over the outcomes known, None where there are none."""
+    splits = {name: outcomes.splits.count(name) for name in sorted(set(outcomes.splits))}
+    coverage = outcomes.coverage()
+    return {
+        "source": outcomes.source,
+        "prompts": len(outcomes),
+        "splits": splits,
+        "datasets": len(set(outcomes.datasets) - {""}),
+        "outcomes": int(outcomes.covered.sum()),
+        "complete_prompts": int(outcomes.covered.all(axis=1).sum()),
+        "models": [
+            {
+                "name": name,
+                "coverage": coverage[name],
+                "mean_quality": _mean(outcomes.quality[:, column]),
+                "mean_output_tokens": _mean(outcomes.output_tokens[:, column]),
+                "mean_cost_usd": _mean(outcomes.cost_usd[:, column]),
+            }
+            for column, name in enumerate(outcomes.models)
+        ],
+        "notices": list(outcomes.notices),
+    }
+
+
+def _mean(values: Any) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _print(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary, ensure_ascii=False, allow_nan=False))
+        return
+    splits = ", ".join(f"{name or 'no split'} {rows:,}" for name, rows in summary["splits"].items())
+    print(
+        f"{summary['source']}: {summary['prompts']:,} prompts ({splits}), {len(summary['models'])} models, "
+        f"{summary['outcomes']:,} outcomes, {summary['complete_prompts']:,} prompts with all models"
+    )
+    print(f"  {'model':<44} {'covered':>8} {'quality':>8} {'tokens':>8} {'USD/1k':>9}")
+    for model in summary["models"]:
+        cost = None if model["mean_cost_usd"] is None else 1000 * model["mean_cost_usd"]
+        print(
+            f"  {model['name']:<44} {model['coverage']:>8.1%} {_shown(model['mean_quality'], 3):>8} "
+            f"{_shown(model['mean_output_tokens'], 0):>8} {_shown(cost, 3):>9}"
+        )
+    if "written" in summary:
+        print(f"  written to {summary['written']}")
+    for notice in summary["notices"]:
+        print(f"ipr data: {summary['source']}: {notice}", file=sys.stderr)
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _shares(text: str) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for item in text.split(","):
+        name, _, share = item.rpartition("=")
+        try:
+            if not name or name in shares:
+                raise ValueError
+            shares[name] = float(share)
+        except ValueError:
+            raise InvalidInputError(
+                f"--shares: expected NAME=SHARE,... such as train=0.8,test=0.2, got {text!r}"
+            ) from None
+    return shares
+
+
+def _other(text: str) -> Any:
+    from ipr_engine.data.load import load_outcomes
+
+    folder, _, split = text.rpartition(":")
+    if folder and not Path(text).is_dir():
+        return load_outcomes(folder, split=split)
+    return load_outcomes(text)

@@ -1,0 +1,206 @@
+"""Near-duplicate prompts: groups that must not be torn apart by a split.
+
+Two prompts are near-duplicates when the Jaccard similarity of their sets of 5-character shingles is at least a threshold (0.8 by
+default). Case, spaces and punctuation do not count; nor does boilerplate, the shingles that 5 % of the prompts (at least 20) have:
+few-shot examples and answer instructions would make one giant group of a whole task.
+
+Candidates come from MinHash with 25 bands of 5 hashes (Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, ch. 3):
+a pair of similarity s is looked at with probability 1 - (1 - s^5)^25: 0.990 at 0.7, 0.99995 at 0.8. The similarity
+of a candidate pair is then computed, not estimated, so no pair below the threshold is joined directly; groups are closed under
+chains of pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.data.outcomes import MIN_KEY
+from ipr_engine.data.progress import Progress
+from ipr_engine.errors import InvalidInputError
+
+THRESHOLD = 0.8
+SHINGLE = 5
+LEAST_THRESHOLD = 0.7  # below it MinHash would overlook too many pairs
+BANDS, ROWS = 25, 5
+REPRESENTATIVES = 16  # kept per bucket: bounds the work where one template fills a bucket
+KEPT = 10_000  # sets of shingles held between bands, to save making them again
+ESTIMATE_MARGIN = 0.2  # 5 standard deviations of a similarity estimated from 125 hashes at 0.8
+BOILERPLATE_SHARE, BOILERPLATE_PROMPTS = 0.05, 20
+COUNT_BITS = 22
+SEED = 20240612  # of the hash functions; part of the method, so that groups are the same everywhere
+
+UInt64 = npt.NDArray[np.uint64]
+
+
+def normalised(prompt: str) -> str:
+    """Letters and digits, case folded."""
+    return "".join(character for character in prompt.casefold() if character.isalnum())
+
+
+def duplicate_groups(
+    prompts: Sequence[str],
+    keys: Sequence[str] | None = None,
+    *,
+    threshold: float = THRESHOLD,
+    verbose: bool = False,
+) -> npt.NDArray[np.int64]:
+    """Group number of every prompt, (rows,), numbered by first appearance.
+
+    One group: equal normalised text, an equal question key of 30 characters or more, or similarity >= threshold,
+    directly or through others. Time and memory are linear in the characters of all prompts.
+
+    Raises:
+        InvalidInputError: threshold outside [0.7, 1], or keys of another length than prompts.
+    """
+    if not LEAST_THRESHOLD <= threshold <= 1:
+        raise InvalidInputError(f"threshold: expected a value in [{LEAST_THRESHOLD}, 1], got {threshold!r}")
+    if keys is not None and len(keys) != len(prompts):
+        raise InvalidInputError(f"keys: expected one for each of {len(prompts)} prompts, got {len(keys)}")
+    forest = _Forest(len(prompts))
+    texts = [normalised(prompt) for prompt in prompts]
+    first: dict[str, int] = {}
+    distinct = []  # one row per normalised text; the others are its copies
+    for row, text in enumerate(texts):
+        if (seen := first.setdefault(text, row)) == row:
+            distinct.append(row)
+        else:
+            forest.join(seen, row)
+    if keys is not None:
+        asked: dict[str, int] = {}
+        for row, key in enumerate(keys):
+            if len(key) >= MIN_KEY:
+                forest.join(asked.setdefault(key, row), row)
+    if threshold < 1:
+        _join_similar([texts[row] for row in distinct], distinct, forest, threshold, verbose)
+    roots = [forest.root(row) for row in range(len(prompts))]
+    number: dict[int, int] = {}
+    return np.array([number.setdefault(root, len(number)) for root in roots], dtype=np.int64)
+
+
+class _Shingler:
+    """Text -> its shingles without boilerplate; all of them where nothing else is left."""
+
+    def __init__(self, texts: Sequence[str], progress: Progress) -> None:
+        counts = np.zeros(1 << COUNT_BITS, dtype=np.int32)  # a cell per hash; a shared cell can only hide a shingle
+        for text in texts:
+            counts[_cell(_shingles(text))] += 1
+            progress.advance()
+        self._common = counts >= max(BOILERPLATE_PROMPTS, BOILERPLATE_SHARE * len(texts))
+
+    def __call__(self, text: str) -> UInt64:
+        codes = _shingles(text)
+        rare = codes[~self._common[_cell(codes)]]
+        return rare if len(rare) else codes
+
+
+def _cell(codes: UInt64) -> npt.NDArray[np.intp]:
+    return (codes >> np.uint64(64 - COUNT_BITS)).astype(np.intp)
+
+
+def _join_similar(texts: list[str], rows: list[int], forest: _Forest, threshold: float, verbose: bool) -> None:
+    signatures = np.empty((len(texts), BANDS * ROWS), dtype=np.uint32)
+    factors, offsets = _hash_functions()
+    with Progress("comparing prompts", 2 * len(texts), verbose=verbose) as progress:
+        shingles = _Shingler(texts, progress)
+        for i, text in enumerate(texts):
+            # multiply-add modulo 2^64; its high half is the well mixed one
+            signatures[i] = _minima(shingles(text), factors, offsets) >> np.uint64(32)
+            progress.advance()
+    kept: dict[int, UInt64] = {}  # shingles of the representatives
+    for band in range(BANDS):
+        part = np.ascontiguousarray(signatures[:, band * ROWS : (band + 1) * ROWS])
+        buckets: dict[bytes, list[int]] = {}
+        for i in range(len(texts)):
+            representatives = buckets.setdefault(part[i].tobytes(), [])
+            joined = _joins_one(i, representatives, texts, rows, signatures, forest, threshold, shingles, kept)
+            if not joined and len(representatives) < REPRESENTATIVES:
+                representatives.append(i)
+        if len(kept) > KEPT:
+            kept.clear()
+
+
+def _joins_one(
+    i: int,
+    representatives: list[int],
+    texts: list[str],
+    rows: list[int],
+    signatures: npt.NDArray[np.uint32],
+    forest: _Forest,
+    threshold: float,
+    shingles: _Shingler,
+    kept: dict[int, UInt64],
+) -> bool:
+    """Whether text i belongs with a representative of its bucket; joins them."""
+    mine: UInt64 | None = None
+    for j in representatives:
+        if forest.root(rows[i]) == forest.root(rows[j]):
+            return True
+        if (signatures[i] == signatures[j]).mean() < threshold - ESTIMATE_MARGIN:
+            continue
+        if mine is None:
+            mine = shingles(texts[i])
+        if j not in kept:
+            kept[j] = shingles(texts[j])
+        if _jaccard(mine, kept[j]) >= threshold:
+            forest.join(rows[j], rows[i])
+            return True
+    return False
+
+
+def _shingles(text: str) -> UInt64:
+    """The distinct 5-character windows as sorted 64-bit codes; a shorter text is one shingle."""
+    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
+    if len(points) < SHINGLE:
+        points = np.concatenate([points, np.zeros(SHINGLE - len(points), dtype=np.uint64)])
+    windows = np.lib.stride_tricks.sliding_window_view(points, SHINGLE)
+    codes = np.zeros(len(windows), dtype=np.uint64)
+    for place in range(SHINGLE):
+        codes = _mix(codes ^ windows[:, place])
+    return np.unique(codes)
+
+
+def _mix(codes: UInt64) -> UInt64:
+    """One round of splitmix64's finaliser."""
+    codes = (codes + np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
+    return codes ^ (codes >> np.uint64(29))
+
+
+def _hash_functions() -> tuple[UInt64, UInt64]:
+    random = np.random.default_rng(SEED)
+    factors = random.integers(0, 1 << 63, BANDS * ROWS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    return factors, random.integers(0, 1 << 63, BANDS * ROWS, dtype=np.uint64)
+
+
+def _minima(shingles: UInt64, factors: UInt64, offsets: UInt64) -> UInt64:
+    low = np.full(len(factors), np.iinfo(np.uint64).max, dtype=np.uint64)
+    for begin in range(0, len(shingles), 512):  # 500 KiB at a time: stays in the L2 cache
+        part = shingles[begin : begin + 512]
+        hashed = part[None, :] * factors[:, None] + offsets[:, None]  # (hashes, shingles)
+        low = np.minimum(low, hashed.min(axis=1))
+    return low
+
+
+def _jaccard(a: UInt64, b: UInt64) -> float:
+    shared = len(np.intersect1d(a, b, assume_unique=True))
+    return shared / (len(a) + len(b) - shared)
+
+
+class _Forest:
+    """Disjoint sets with path halving; the smaller index is the root, so that groups do not depend on the order."""
+
+    def __init__(self, size: int) -> None:
+        self._parent = list(range(size))
+
+    def root(self, row: int) -> int:
+        parent = self._parent
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    def join(self, a: int, b: int) -> None:
+        a, b = sorted((self.root(a), self.root(b)))
+        self._parent[b] = a

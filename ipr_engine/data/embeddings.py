@@ -1,0 +1,174 @@
+"""Embeddings kept on disk, by the encoder's identity and the prompt's hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.data.progress import Progress
+from ipr_engine.encoders.base import Encoded, Encoder
+from ipr_engine.errors import InvalidInputError
+
+SHARD_ROWS = 8192
+BATCH = 256
+_VERSION = "1"
+
+
+class EmbeddingCacheWarning(UserWarning):
+    """A shard of the cache was damaged; its rows are computed again."""
+
+
+class EmbeddingCache:
+    """A folder of safetensors shards: <folder>/<encoder identity>/<sha256 of the shard's bytes>.safetensors.
+
+    A shard's name is the hash of its bytes and its header names the encoder, so a damaged, renamed or misplaced shard is
+    found out, told (`EmbeddingCacheWarning`), deleted and computed again. Shards are written whole or not at all, each as soon as
+    its rows are known: an interrupted run loses at most 8192 rows. Several processes may share a folder.
+
+    Example:
+        >>> encoded = EmbeddingCache(folder).embed(encoder, ["Hello!", "Why?"])
+        >>> encoded.x.shape == (2, encoder.dim)
+        True
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InvalidInputError(f"folder: expected a folder, {self.folder} is a file")
+
+    def embed(self, encoder: Encoder, prompts: Sequence[str], *, verbose: bool = False) -> Encoded:
+        """What `encoder.encode(prompts)` returns, bit for bit; only prompts not seen before are encoded.
+
+        Memory is the result's and one shard's. A progress bar is shown on stderr if it is a terminal, or if `verbose`.
+        """
+        if isinstance(prompts, str):
+            raise InvalidInputError("prompts: expected a sequence of str, got one str; pass [prompt]")
+        rows_of: dict[bytes, list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            rows_of.setdefault(_key(prompt, row), []).append(row)
+        result = Encoded(
+            np.empty((len(prompts), encoder.dim), dtype=np.float32),
+            np.empty(len(prompts), dtype=np.int64),
+            np.empty(len(prompts), dtype=np.bool_),
+        )
+        place = self.folder / _folder_name(encoder.identity)
+        with Progress("embedding", len(rows_of), verbose=verbose) as progress:
+            for shard in sorted(place.glob("*.safetensors")):
+                if not rows_of:
+                    break
+                tensors = self._read(shard, encoder)
+                if tensors is not None:
+                    progress.advance(_fill(result, rows_of, tensors))
+            missing = [(key, prompts[rows[0]]) for key, rows in rows_of.items()]
+            for begin in range(0, len(missing), SHARD_ROWS):
+                part = missing[begin : begin + SHARD_ROWS]
+                tensors = _encode(encoder, part, progress)
+                self._write(place, encoder, tensors)
+                _fill(result, rows_of, tensors)
+        return result
+
+    def _read(self, shard: Path, encoder: Encoder) -> dict[str, npt.NDArray[Any]] | None:
+        """The shard's tensors; None, after a warning, if it is not what its name and place say."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            data = shard.read_bytes()
+        except FileNotFoundError:  # another process found it damaged, told so and deleted it
+            return None
+        reason = None
+        if hashlib.sha256(data).hexdigest() != shard.stem:
+            reason = "its bytes are not those that were written"
+        else:
+            try:
+                tensors: dict[str, npt.NDArray[Any]] = load(data)
+                written_for = _metadata(data)
+            except (SafetensorError, ValueError, KeyError) as error:
+                reason = f"it is no safetensors file ({error})"
+            else:
+                if written_for != {"encoder": encoder.identity, "version": _VERSION}:
+                    reason = "it was written for another encoder or by another version"
+                elif tensors["x"].shape[1:] != (encoder.dim,):
+                    reason = f"its rows have {tensors['x'].shape[1:]} numbers, the encoder has {encoder.dim}"
+        if reason is None:
+            return tensors
+        warnings.warn(
+            f"embedding cache: {shard.name[:12]}... is dropped and computed again: {reason}",
+            EmbeddingCacheWarning,
+            stacklevel=3,
+        )
+        shard.unlink(missing_ok=True)
+        return None
+
+    def _write(self, place: Path, encoder: Encoder, tensors: dict[str, npt.NDArray[Any]]) -> None:
+        from safetensors.numpy import save
+
+        data = save(tensors, metadata={"encoder": encoder.identity, "version": _VERSION})
+        place.mkdir(parents=True, exist_ok=True)
+        temp = place / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            with open(temp, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temp, place / f"{hashlib.sha256(data).hexdigest()}.safetensors")
+        finally:
+            temp.unlink(missing_ok=True)
+
+
+def _key(prompt: str, row: int) -> bytes:
+    if not isinstance(prompt, str):
+        raise InvalidInputError(f"prompts[{row}]: expected a str, got {type(prompt).__name__}")
+    try:
+        return hashlib.sha256(prompt.encode()).digest()
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"prompts[{row}]: expected Unicode text, it holds a lone surrogate") from None
+
+
+def _folder_name(identity: str) -> str:
+    """The identity itself if it is a sha256, else one made from it: an identity is never a path."""
+    if len(identity) == 64 and set(identity) <= set("0123456789abcdef"):
+        return identity
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    length = int.from_bytes(data[:8], "little")
+    metadata: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
+    return metadata
+
+
+def _encode(encoder: Encoder, part: list[tuple[bytes, str]], progress: Progress) -> dict[str, npt.NDArray[Any]]:
+    encoded = []
+    for begin in range(0, len(part), BATCH):
+        batch = [prompt for _, prompt in part[begin : begin + BATCH]]
+        encoded.append(encoder.encode(batch))
+        progress.advance(len(batch))
+    return {
+        "keys": np.frombuffer(b"".join(key for key, _ in part), dtype=np.uint8).reshape(-1, 32),
+        "x": np.concatenate([batch.x for batch in encoded]),
+        "billed_tokens": np.concatenate([batch.billed_tokens for batch in encoded]),
+        "truncated": np.concatenate([batch.truncated for batch in encoded]),
+    }
+
+
+def _fill(result: Encoded, rows_of: dict[bytes, list[int]], tensors: dict[str, npt.NDArray[Any]]) -> int:
+    """Copy the shard's rows that are wanted, and strike them off; returns how many prompts that were."""
+    found = 0
+    for i, key in enumerate(tensors["keys"]):
+        rows = rows_of.pop(key.tobytes(), None)
+        if rows is not None:
+            found += 1
+            result.x[rows] = tensors["x"][i]
+            result.billed_tokens[rows] = tensors["billed_tokens"][i]
+            result.truncated[rows] = tensors["truncated"][i]
+    return found

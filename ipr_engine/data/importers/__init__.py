@@ -1,0 +1,15 @@
+"""Public outcome data in its own layouts, read into `Outcomes`. One file per layout; each names where it is described."""
+
+from ipr_engine.data.importers.llmrouterbench import import_llmrouterbench
+from ipr_engine.data.importers.routellm import import_routellm
+from ipr_engine.data.importers.routerbench import import_routerbench
+from ipr_engine.data.importers.wide import import_wide
+
+IMPORTERS = {
+    "routerbench": import_routerbench,
+    "routellm": import_routellm,
+    "llmrouterbench": import_llmrouterbench,
+    "wide": import_wide,
+}
+
+__all__ = ["IMPORTERS", "import_llmrouterbench", "import_routellm", "import_routerbench", "import_wide"]

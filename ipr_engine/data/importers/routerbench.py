@@ -1,0 +1,58 @@
+"""RouterBench (Hu et al., arXiv 2403.12031), one row a prompt, as CSV or Parquet.
+
+Layout, from the dataset card and the header of public conversions of routerbench_0shot: sample_id, prompt, eval_name, one score
+column per model under its name, `<model>|model_response`, `<model>|total_cost` (USD), oracle_model_to_route_to. `prompt` is a
+Python list of turns written as text. The published file is a pickle; loading one runs code of its author, so it is
+refused: convert it where that does no harm.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from ipr_engine.data.importers.build import SourceBuilder
+from ipr_engine.data.outcomes import Outcomes
+from ipr_engine.data.tables import read_table
+from ipr_engine.errors import InvalidInputError
+
+COST = "|total_cost"
+
+
+def import_routerbench(path: Path) -> Outcomes:
+    """Read the wide table: score as quality, total_cost as cost_usd, eval_name as dataset; it names no split and no tokens."""
+    if path.suffix.lower() in (".pkl", ".pickle"):
+        raise InvalidInputError(
+            f"{path.name}: a pickle runs code when it is loaded and is refused; convert it to CSV or Parquet in a sandbox "
+            "(pandas.read_pickle(...).to_csv(..., index=False))"
+        )
+    table = read_table(path)
+    table.require(("sample_id", "prompt", "eval_name"))
+    models = [name.removesuffix(COST) for name in table.columns if name.endswith(COST)]
+    if not models:
+        raise InvalidInputError(
+            f"{table.name}: expected columns '<model>{COST}', found none; is it RouterBench's table?"
+        )
+    table.require(models)
+    builder = SourceBuilder(path.stem)
+    ids, prompts, datasets = (table.text(name) for name in ("sample_id", "prompt", "eval_name"))
+    columns = [(model, table.values(model), table.values(f"{model}{COST}")) for model in models]
+    for row, (sample, prompt, dataset) in enumerate(zip(ids, prompts, datasets, strict=True)):
+        where = f"{table.name}, row {row + 1}"
+        builder.add_prompt(sample or "", _turns(prompt), where=where, dataset=dataset)
+        for model, scores, costs in columns:
+            builder.add_outcome(sample or "", model, scores[row], where=where, cost_usd=costs[row])
+    return builder.build()
+
+
+def _turns(prompt: str | None) -> str | None:
+    """The turns joined by blank lines, as the encoder joins chat messages; any other text stays as it is."""
+    if prompt is None or not prompt.startswith("["):
+        return prompt
+    try:
+        turns = ast.literal_eval(prompt)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return prompt  # a prompt that merely begins with a bracket
+    if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
+        return "\n\n".join(turns)
+    return prompt

@@ -1,0 +1,58 @@
+"""A wide table of one's own: one row a prompt, columns per model; CSV, JSONL or Parquet.
+
+Columns: prompt; optionally prompt_id (else row numbers), split, dataset, question_key; per model `<model>` or
+`<model>|quality`, and optionally `<model>|input_tokens`, `<model>|output_tokens`, `<model>|cost_usd`. Quality is a number in [0, 1],
+or True or False; an empty cell is a missing outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ipr_engine.data.importers.build import SourceBuilder
+from ipr_engine.data.outcomes import MEASURES, Outcomes
+from ipr_engine.data.tables import Table, read_table
+from ipr_engine.errors import InvalidInputError
+
+RESERVED = ("prompt_id", "prompt", "split", "dataset", "question_key")
+
+
+def import_wide(path: Path, *, models: Sequence[str] | None = None) -> Outcomes:
+    """Read a wide table. `models` names its candidates; None takes the columns `<model>|quality` or, without any, every column
+    that is none of the above."""
+    table = read_table(path)
+    table.require(("prompt",))
+    quality = _quality_columns(table, models)
+    builder = SourceBuilder(path.stem)
+    cells = {name: table.values(name) for name in table.columns}
+    optional = [table.text(name) if name in cells else [None] * table.rows for name in RESERVED]
+    columns = [
+        (model, cells[column], {m: cells[f"{model}|{m}"] for m in MEASURES[1:] if f"{model}|{m}" in cells})
+        for model, column in quality.items()
+    ]
+    width = len(str(table.rows))
+    for row, (given_id, prompt, split, dataset, key) in enumerate(zip(*optional, strict=True)):
+        where = f"{table.name}, row {row + 1}"
+        prompt_id = f"{path.stem}:{row + 1:0{width}d}" if "prompt_id" not in cells else given_id or ""
+        builder.add_prompt(prompt_id, prompt, where=where, split=split, dataset=dataset, key=key)
+        for model, score, measures in columns:
+            rest = {name: values[row] for name, values in measures.items()}
+            builder.add_outcome(prompt_id, model, score[row], where=where, **rest)
+    return builder.build()
+
+
+def _quality_columns(table: Table, models: Sequence[str] | None) -> dict[str, str]:
+    """Model -> the column of its quality."""
+    ending = "|quality"
+    marked = {name.removesuffix(ending): name for name in table.columns if name.endswith(ending)}
+    bare = {name: name for name in table.columns if name and "|" not in name and name not in RESERVED}
+    if models is None:
+        chosen = marked or bare
+        if not chosen:
+            raise InvalidInputError(f"{table.name}: expected a column per model, got {', '.join(table.columns)}")
+        return chosen
+    for model in models:
+        if model not in marked and model not in bare:
+            raise InvalidInputError(f"{table.name}: expected column {model!r} or {model + ending!r}, found neither")
+    return {model: marked.get(model, model) for model in models}

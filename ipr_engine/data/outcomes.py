@@ -1,0 +1,193 @@
+"""Outcomes: what every candidate really scored, wrote and cost on every prompt. The schema is docs/outcome-data.md."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.errors import InvalidInputError
+
+Array = npt.NDArray[np.float64]
+
+MEASURES = ("quality", "input_tokens", "output_tokens", "cost_usd")
+KEY_CHARACTERS = 120
+MIN_KEY = 30  # a shorter key names too little of a question to say that two are the same
+
+
+def question_key(question: str) -> str:
+    """The first 120 letters and digits, lower-cased: finds one question in two sources.
+
+    Example:
+        >>> question_key("What is 2 + 2, Anna?")
+        'whatis22anna'
+    """
+    kept: list[str] = []
+    for character in question:
+        if character.isalnum():
+            kept.append(character.lower())
+            if len(kept) == KEY_CHARACTERS:
+                break
+    return "".join(kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Prompts by candidates. Missing outcomes are NaN: sparse tables are normal, `complete` keeps the full rows.
+
+    Attributes:
+        source: name of the folder or file it came from.
+        models: the candidates' names, the column order of every (rows, models) array.
+        prompt_ids, prompts, splits, datasets, question_keys: one entry per row; rows are sorted by prompt_id;
+            splits and datasets are "" where the source names none.
+        quality: (rows, models) float64 in [0, 1]; NaN where the candidate has no outcome.
+        input_tokens, output_tokens, cost_usd: (rows, models) float64 >= 0, USD; NaN where unknown.
+        dropped: prompts that `complete` left out.
+    """
+
+    source: str
+    models: tuple[str, ...]
+    prompt_ids: tuple[str, ...]
+    prompts: tuple[str, ...]
+    splits: tuple[str, ...]
+    datasets: tuple[str, ...]
+    question_keys: tuple[str, ...]
+    quality: Array
+    input_tokens: Array
+    output_tokens: Array
+    cost_usd: Array
+    dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    @property
+    def covered(self) -> npt.NDArray[np.bool_]:
+        """(rows, models): whether the candidate has a quality there."""
+        return ~np.isnan(self.quality)
+
+    @property
+    def prompt_ids_sha256(self) -> str:
+        return hashlib.sha256("\n".join(self.prompt_ids).encode()).hexdigest()
+
+    def coverage(self, measures: Sequence[str] = ("quality",)) -> dict[str, float]:
+        """Share of the prompts on which each candidate has all of `measures`; 0 without prompts."""
+        shares = self._known(measures).mean(axis=0) if len(self) else np.zeros(len(self.models))
+        return {model: float(share) for model, share in zip(self.models, shares, strict=True)}
+
+    def take(self, rows: npt.ArrayLike) -> Outcomes:
+        """The rows named by a mask or by rising indices."""
+        index = np.arange(len(self), dtype=np.int64)[np.asarray(rows)]
+        if (np.diff(index) <= 0).any():
+            raise InvalidInputError("rows: expected a mask or rising indices, so that rows stay sorted by prompt_id")
+        return replace(
+            self,
+            prompt_ids=_at(self.prompt_ids, index),
+            prompts=_at(self.prompts, index),
+            splits=_at(self.splits, index),
+            datasets=_at(self.datasets, index),
+            question_keys=_at(self.question_keys, index),
+            quality=self.quality[index],
+            input_tokens=self.input_tokens[index],
+            output_tokens=self.output_tokens[index],
+            cost_usd=self.cost_usd[index],
+        )
+
+    def select(self, models: Sequence[str]) -> Outcomes:
+        """These candidates, in this order."""
+        absent = sorted(set(models) - set(self.models))
+        if absent or len(set(models)) < len(models) or not models:
+            raise InvalidInputError(
+                f"models: expected distinct candidates of {self.source} ({_some(self.models)}), got {_some(models)}"
+                + (f"; absent: {_some(absent)}" if absent else "")
+            )
+        columns = [self.models.index(model) for model in models]
+        return replace(
+            self,
+            models=tuple(models),
+            quality=self.quality[:, columns],
+            input_tokens=self.input_tokens[:, columns],
+            output_tokens=self.output_tokens[:, columns],
+            cost_usd=self.cost_usd[:, columns],
+        )
+
+    def of_split(self, split: str) -> Outcomes:
+        """The rows of one split."""
+        if split not in self.splits:
+            known = ", ".join(repr(name) for name in sorted(set(self.splits)))
+            raise InvalidInputError(f"split: expected one of {self.source}'s ({known or 'none'}), got {split!r}")
+        return self.take(np.array([name == split for name in self.splits]))
+
+    def complete(self, models: Sequence[str] | None = None, *, measures: Sequence[str] = ("quality",)) -> Outcomes:
+        """The rows on which every candidate has all of `measures`; `dropped` counts the others.
+
+        Raises:
+            InvalidInputError: a measure or a candidate is unknown, or no row is complete.
+        """
+        chosen = self if models is None else self.select(models)
+        keep = chosen._known(measures).all(axis=1)
+        if not keep.any():
+            least = min(chosen.coverage(measures).items(), key=lambda item: item[1])
+            raise InvalidInputError(
+                f"models: expected some prompt of {self.source} on which all {len(chosen.models)} have "
+                f"{', '.join(measures)}, found none; least covered: {least[0]!r} ({least[1]:.0%}); name fewer models"
+            )
+        return replace(chosen.take(keep), dropped=int((~keep).sum()))
+
+    def without_questions_of(self, other: Outcomes) -> Outcomes:
+        """Drop the prompts whose question (its key, of 30 characters or more) `other` asks too.
+
+        Training on what another source tests on would flatter the result: call it with that source's test split.
+        """
+        asked = {key for key in other.question_keys if len(key) >= MIN_KEY}
+        return self.take(np.array([key not in asked for key in self.question_keys], dtype=np.bool_))
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is legal but makes learning or evaluating hard: a lone candidate, constant columns, uncovered rows."""
+        found = []
+        if len(self.models) == 1:
+            found.append(f"one candidate only ({self.models[0]!r}): there is nothing to choose between")
+        for column, model in enumerate(self.models):
+            values = self.quality[self.covered[:, column], column]
+            if not len(values):
+                found.append(f"{model!r} has no quality here")
+            elif len(values) > 1 and (values == values[0]).all():
+                found.append(f"quality of {model!r} is constant: {values[0]:g} on all its {len(values)} prompts")
+        for name in MEASURES[1:]:
+            values = getattr(self, name)
+            values = values[~np.isnan(values)]
+            if not len(values):
+                found.append(f"{name} is missing everywhere")
+            elif len(values) > 1 and (values == values[0]).all():
+                found.append(f"{name} is constant: {values[0]:g} everywhere")
+        bare = int((~self.covered.any(axis=1)).sum())
+        if bare:
+            found.append(f"{bare} of {len(self)} prompts have no quality of any candidate")
+        return tuple(found)
+
+    def _known(self, measures: Sequence[str]) -> npt.NDArray[np.bool_]:
+        unknown = [name for name in measures if name not in MEASURES]
+        if unknown:
+            raise InvalidInputError(f"measures: expected some of {', '.join(MEASURES)}, got {unknown[0]!r}")
+        known = np.ones(self.quality.shape, dtype=np.bool_)
+        for name in measures:
+            known &= ~np.isnan(getattr(self, name))
+        return known
+
+
+def _at(cells: tuple[str, ...], index: npt.NDArray[np.int64]) -> tuple[str, ...]:
+    return tuple(cells[i] for i in index)
+
+
+def source_name(path: Path) -> str:
+    return path.resolve().name
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
