@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ipr_engine.cli import demo, distill, explain, info, route
+from ipr_engine.cli import demo, distill, eval, explain, info, route
 from ipr_engine.errors import IprError
 
-SUBCOMMANDS = (route, explain, info, demo, distill)
+SUBCOMMANDS = (route, explain, info, eval, demo, distill)
 
 
 def build_parser() -> argparse.ArgumentParser:
