@@ -102,7 +102,7 @@ def test_a_row_that_cannot_be_decided_gives_exit_code_3(capsys, tmp_path):
     assert "1 row(s) could not be decided" in captured.err
 
 
-@pytest.mark.parametrize("command", ["route", "explain", "info", "demo", "distill"])
+@pytest.mark.parametrize("command", ["route", "explain", "info", "eval", "demo", "distill"])
 def test_help_says_what_each_command_does(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

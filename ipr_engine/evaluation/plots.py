@@ -47,6 +47,7 @@ LINES: dict[str, dict[str, Any]] = {
     "k-means, worth": {"color": PINK, "lw": 1.6, "ls": "-."},
     "ridge, worth": {"color": ORANGE, "lw": 1.6, "ls": (0, (1, 1))},
     "hull of singles": {"color": BLACK, "lw": 1.4, "ls": ":"},
+    "hindsight hull": {"color": GREY, "lw": 1.2, "ls": (0, (1, 3))},
     "oracle": {"color": GREY, "lw": 1.6, "ls": (0, (6, 2))},
 }
 
@@ -98,14 +99,16 @@ def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
             label=f"95 % interval of {main}",
         )
     cost, quality = 1000 * singles.cost[0], 100 * singles.quality[0]
-    axes.scatter(cost, quality, s=46, color="white", edgecolor=BLACK, zorder=7)
+    axes.scatter(cost, quality, s=46, color="white", edgecolor=BLACK, zorder=7, label="one candidate alone")
+    ends = [summary.axis.cheapest, summary.axis.best]
+    axes.scatter(cost[ends], quality[ends], s=46, color=BLACK, zorder=7.5, label="cheapest and best single, of train")
     if cost.min() > 0 and cost.max() / cost.min() > 15:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("mean cost, USD per 1,000 prompts")
     axes.set_ylabel("mean quality, % of the maximum")
     axes.set_title(title, loc="left", fontsize=13)
-    axes.legend(loc="lower right", fontsize=10.5)
+    axes.legend(loc="lower right", fontsize=10)
     _place_names(figure, axes, cost, quality, summary.models)
     axes.text(0.01, 0.985, "better: up and to the left", transform=axes.transAxes, va="top", color=GREY, fontsize=10.5)
     return figure
@@ -130,6 +133,7 @@ def _band(curve: Curve, points: int = 80) -> tuple[Array, Array, Array]:
 
 def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str]) -> None:
     """Name every dot where its name covers no other name or dot and as little of the curves as can be."""
+    effects = importlib.import_module("matplotlib.patheffects")
     figure.canvas.draw()
     dots = axes.transData.transform(np.stack([x, y], axis=1))
     frame = axes.get_window_extent()
@@ -147,6 +151,7 @@ def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str
                 ha=side,
                 fontsize=9,
                 zorder=8,
+                path_effects=[effects.withStroke(linewidth=3, foreground="white")],
                 arrowprops={"arrowstyle": "-", "lw": 0.6, "color": GREY} if abs(dy) > 20 else None,
             )
             box = text.get_window_extent(figure.canvas.get_renderer())

@@ -172,14 +172,14 @@ def _prediction(f: Mapping[str, Any]) -> str:
     keys = ("mae", "brier", "ece", "ece_of_best_predicted", "top1", "top1_where_differing", "top3_where_differing")
     rows = [
         [
-            name,
+            p["name"],
             *("-" if p[key] is None else f"{p[key]:.3f}" for key in keys),
             f"{p['cost']['median_relative']:.0%}",
             f"{p['cost']['bias']:.2f}",
         ]
-        for name, p in f["prediction"].items()
+        for p in f["prediction"]
     ]
-    differing = next(iter(f["prediction"].values()))["rows_differing"]
+    differing = f["prediction"][0]["rows_differing"]
     head = [
         "", "MAE", "Brier", "ECE", "ECE of best predicted", "Top-1", f"Top-1 where candidates differ ({differing} rows)",
         "Top-3 where they differ", "cost: median error", "cost: predicted / real",
@@ -222,8 +222,8 @@ def _candidates(f: Mapping[str, Any]) -> str:
 
 def _pair(f: Mapping[str, Any]) -> str:
     rows = [
-        [name, _number(p["apgr"]), *(_number(p[f"cpt_{level:.0%}"]) for level in CPT_LEVELS)]
-        for name, p in f["pair"]["routers"].items()
+        [p["name"], _number(p["apgr"]), *(_number(p[f"cpt_{level:.0%}"]) for level in CPT_LEVELS)]
+        for p in f["pair"]["routers"]
     ]
     return (
         f"## RouteLLM's figures on the pair `{f['pair']['weak']}`, `{f['pair']['strong']}`\n\nAPGR: 0.5 is a random order. CPT: share "

@@ -43,6 +43,7 @@ from ipr_engine.evaluation.routing import (
     read_operating_point,
     single_curve,
 )
+from ipr_engine.training.extra import one_thread
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -113,7 +114,8 @@ def summarise(
     estimates: dict[str, Estimate] = {}
     for name, fit in ESTIMATORS.items():
         progress(f"fitting {name} ...")
-        estimates[name] = fit(train.x, train.outcomes, folds, test.x)
+        with one_thread():
+            estimates[name] = fit(train.x, train.outcomes, folds, test.x)
     progress("sweeping ...")
     table = _contenders(models, train, test, axis, estimates, tiers)
     halves = halves_of(test.groups, seed)
@@ -156,11 +158,11 @@ def summarise(
         "candidates": _candidates(models, train, test, singles),
         "contenders": lines,
         "pair": _pair(test, axis, estimates, resamples, models),
-        "prediction": {
-            "router": _prediction(test, test.predicted, test.predicted_cost),
-            **{name: _prediction(test, e.quality, e.cost) for name, e in estimates.items()},
-            "training means": _prediction(test, *_means(train, test.outcomes.rows)),
-        },
+        "prediction": [
+            {"name": "router", **_prediction(test, test.predicted, test.predicted_cost)},
+            *({"name": name, **_prediction(test, e.quality, e.cost)} for name, e in estimates.items()),
+            {"name": "training means", **_prediction(test, *_means(train, test.outcomes.rows))},
+        ],
         "tau": _tau_table(test, axis, resamples, singles),
     }
     return summary
@@ -313,13 +315,15 @@ def _pair(
     """RouteLLM's figures on the two ends of the axis; complete rows."""
     weak, strong = test.outcomes.quality[:, axis.cheapest], test.outcomes.quality[:, axis.best]
     tables = {"router": test.predicted, **{name: e.quality for name, e in estimates.items()}}
-    result: dict[str, Any] = {"weak": models[axis.cheapest], "strong": models[axis.best], "routers": {}}
+    result: dict[str, Any] = {"weak": models[axis.cheapest], "strong": models[axis.best], "routers": []}
     for name, predicted in tables.items():
         sent, quality = pair_curve(predicted[:, axis.best] - predicted[:, axis.cheapest], weak, strong, resamples)
-        result["routers"][name] = {
+        line = {
+            "name": name,
             "apgr": estimate(apgr(sent, quality)).to_json(),
             **{f"cpt_{level:.0%}": estimate(cpt(sent, quality, level)).to_json() for level in CPT_LEVELS},
         }
+        result["routers"].append(line)
     return result
 
 
