@@ -7,6 +7,7 @@ import pytest
 import skips
 from evaluation_data import make_outcomes, make_split
 
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation import report
 from ipr_engine.evaluation.bootstrap import Resamples
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
@@ -58,7 +59,7 @@ def test_report_is_plain_json_and_markdown_with_a_line_for_everyone(summary, tmp
     text = paths[0].read_text()
     figures = json.loads(paths[1].read_text())
     assert all(c["name"] in text for c in figures["contenders"])
-    assert "nan" not in text.lower().replace("finance", "")
+    assert "nan" not in text.lower()
     assert report.render(figures) == text
 
 
@@ -116,6 +117,13 @@ def test_a_setting_is_never_chosen_on_the_rows_it_is_read_on():
     sweep = Choices(np.stack([np.full(40, 0), np.full(40, 1)]))
     shares, _ = at_operating_point(Contender("x", "router", sweep), 1.0, Axis(0, 2), test, None, half)
     assert curve_of_shares(shares, test, Resamples(40, draws=0)).quality[0, 0] == 0
+
+
+def test_sparse_outcomes_are_refused_with_the_way_out():
+    train, test = make_split("sparse"), make_split("sparse")
+    train.outcomes.quality[0, 0] = np.nan
+    with pytest.raises(InvalidInputError, match="complete_rows"):
+        summarise(NAMES, train, test, grouped_folds(train.groups, 5, 0), draws=2)
 
 
 def test_halves_never_split_a_question():

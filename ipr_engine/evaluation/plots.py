@@ -28,7 +28,7 @@ GREY = "#777777"
 # Where a dot's name may stand, in points from the dot; the first that fits best is taken.
 OFFSETS = (
     (8, 6), (8, -14), (-8, 6), (-8, -14), (0, 12), (0, -20), (14, 24), (-14, 24), (14, -32), (-14, -32),
-    (0, 34), (0, -44), (30, 44), (-30, 44), (30, -54), (-30, -54),
+    (0, 34), (0, -34), (0, -44), (-60, -62), (30, 44), (-30, 44), (30, -54), (-30, -54),
 )  # fmt: skip
 STYLE = {
     "font.size": 12,
@@ -102,10 +102,13 @@ def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
     axes.scatter(cost, quality, s=46, color="white", edgecolor=BLACK, zorder=7, label="one candidate alone")
     ends = [summary.axis.cheapest, summary.axis.best]
     axes.scatter(cost[ends], quality[ends], s=46, color=BLACK, zorder=7.5, label="cheapest and best single, of train")
+    unit = "mean cost, USD per 1,000 prompts"
     if cost.min() > 0 and cost.max() / cost.min() > 15:
+        unit += " (log scale; areas are taken on the linear one)"
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("mean cost, USD per 1,000 prompts")
+    axes.margins(x=0.09)  # room for the names of the dearest
+    axes.set_xlabel(unit)
     axes.set_ylabel("mean quality, % of the maximum")
     axes.set_title(title, loc="left", fontsize=13)
     axes.legend(loc="lower right", fontsize=10)
@@ -190,8 +193,8 @@ def areas(pyplot: Any, summary: Summary, title: str) -> Any:
         if low is not None:
             axes.plot([low, high], [i, i], color=colour, lw=2 if line["kind"] == "router" else 1.2)
         axes.plot(value, i, marker, color=colour, ms=7)
-    axes.axvline(0.5, color=GREY, lw=1, ls=":")
-    axes.axvline(1.0, color=GREY, lw=1, ls=":")
+    axes.axvline(0.5, color=GREY, lw=1, ls=":", zorder=0)
+    axes.axvline(1.0, color=GREY, lw=1, ls=":", zorder=0)
     axes.set_yticks(range(len(lines)), [line["name"] for line in lines])
     for label, line in zip(axes.get_yticklabels(), lines, strict=True):
         if line["kind"] == "router":

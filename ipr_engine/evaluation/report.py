@@ -19,14 +19,23 @@ PLOTS = {
 
 
 def to_json(figures: Mapping[str, Any]) -> str:
-    return json.dumps(figures, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    """Six significant digits: more would be noise, and differ between machines."""
+    return json.dumps(_rounded(figures), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _rounded(part: Any) -> Any:
+    if isinstance(part, float):
+        return float(f"{part:.6g}")
+    if isinstance(part, Mapping):
+        return {key: _rounded(value) for key, value in part.items()}
+    return [_rounded(value) for value in part] if isinstance(part, (list, tuple)) else part
 
 
 def write(figures: Mapping[str, Any], plots: Sequence[Path], out: Path) -> list[Path]:
     """report.md and report.json beside the plots; returns both paths."""
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / "report.md", out / "report.json"]
-    paths[0].write_text(render(figures, plots), encoding="utf-8")
+    paths[0].write_text(render(_rounded(figures), plots), encoding="utf-8")
     paths[1].write_text(to_json(figures), encoding="utf-8")
     return paths
 

@@ -108,6 +108,8 @@ def summarise(
     """
     if set(train.sweeps) != set(test.sweeps) or not test.sweeps:
         raise InvalidInputError("sweeps: expected the same names in both splits, at least one")
+    if not all(np.isfinite(split.outcomes.quality).all() for split in (train, test)):
+        raise InvalidInputError("outcomes: expected complete rows; drop the others with routing.complete_rows(...)")
     resamples = Resamples(test.outcomes.rows, draws=draws, seed=seed)
     axis = Axis.of(train.outcomes)
     singles = single_curve(test.outcomes, resamples)
