@@ -59,7 +59,7 @@ def test_json_goes_to_stdout_and_its_decisions_are_the_engines(paths, capsys):
 def test_without_out_the_report_is_stdout(paths, capsys):
     assert run(paths, "--family", "alpha", "--family", "gamma", "--validation", "train") == 0
     out = capsys.readouterr().out
-    assert out.startswith("# Evaluation: test bundle on made")
+    assert out.startswith("# Evaluation: test bundle, 2 candidates, on made")
     assert "operating points chosen on: train split" in out
 
 

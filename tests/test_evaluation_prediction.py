@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import skips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,7 +82,7 @@ def test_macro_f1_by_hand():
 
 
 def test_macro_f1_equals_scikit_learn(rng):
-    metrics = pytest.importorskip("sklearn.metrics", reason="needs extra [eval]: scikit-learn and matplotlib")
+    metrics = pytest.importorskip("sklearn.metrics", reason=skips.EVAL)
     choice, label = rng.integers(0, 5, 200), rng.integers(0, 5, 200)
     assert p.macro_f1(choice, label) == pytest.approx(metrics.f1_score(label, choice, average="macro"))
 

@@ -60,6 +60,7 @@ def test_report_is_plain_json_and_markdown_with_a_line_for_everyone(summary, tmp
     figures = json.loads(paths[1].read_text())
     assert all(c["name"] in text for c in figures["contenders"])
     assert "nan" not in text.lower()
+    assert "- **router, worth**: above: " in text
     assert report.render(figures) == text
 
 

@@ -75,7 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         progress=_say,
     )
-    title = f"{engine.bundle.name} bundle on {arguments.outcomes.name}, {len(test_rows.prompts)} test prompts"
+    title = (
+        f"{engine.bundle.name} bundle, {len(names)} candidate{'s' if len(names) > 1 else ''}, "
+        f"on {arguments.outcomes.name}, {len(test_rows.prompts)} test prompts"
+    )
     summary.figures["about"] = _about(engine, arguments, title, train_rows, test_rows)
     if arguments.out is not None:
         from ipr_engine.evaluation.plots import draw_all
@@ -189,15 +192,17 @@ def _sweeps(
 def _about(engine: Engine, arguments: argparse.Namespace, title: str, train: Any, test: Any) -> dict[str, Any]:
     """What a reader needs to repeat it. Names no folder of the machine that ran it."""
     fitted = engine.bundle.quality_heads.fitted_on
-    in_sample = fitted.prompt_ids_sha256 == train.prompt_ids_sha256
+    if fitted.prompt_ids_sha256 == train.prompt_ids_sha256:
+        overlap = "exactly the train rows read here: its predictions on train are in-sample"
+    else:
+        overlap = "not exactly the train rows read here, but some may be among them: in-sample then"
     return {
         "title": title,
         "command": _command(arguments),
         "bundle": f"{engine.bundle.name} {engine.bundle.hash}",
         "outcomes": f"{arguments.outcomes.name}; test prompt ids sha256 {test.prompt_ids_sha256}",
         "incomplete rows left out": f"{train.dropped} train, {test.dropped} test",
-        "router fitted on": f"{fitted.prompts} prompts of {fitted.source}"
-        + ("; these are the train split read here, so its train predictions are in-sample" if in_sample else ""),
+        "router fitted on": f"{fitted.prompts} prompts of {fitted.source}; {overlap}",
         "decided by": f"the C++ op, {engine.plan.isa}",
         "output tokens": "predicted"
         if _predicts_tokens(engine)

@@ -122,8 +122,22 @@ def _differences(f: Mapping[str, Any]) -> str:
     ]
     return (
         "## The router minus each baseline, paired\n\nDifference of Bounded-ARQGC (best single = 1) on the same resamples. "
-        "An interval above 0 is a win that is shown; one that holds 0 is not.\n\n" + _table(["minus", *routers], rows)
+        "An interval above 0 is a win that is shown; one that holds 0 is not.\n\n"
+        + _table(["minus", *routers], rows)
+        + "\n\nIn words, of the baselines (no correction for their number):\n\n"
+        + "\n".join(_verdict(f, name) for name in routers)
     )
+
+
+def _verdict(f: Mapping[str, Any], router: str) -> str:
+    """One sentence: whom the interval of the difference shows this sweep to beat, to lose to, neither."""
+    parts: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
+    for c in f["contenders"]:
+        found = c["router_minus_this"].get(router)
+        if c["kind"] == "baseline" and found is not None and found["low"] is not None:
+            key = "above" if found["low"] > 0 else "below" if found["high"] < 0 else "not told apart from"
+            parts[key].append(c["name"])
+    return f"- **{router}**: " + ". ".join(f"{key}: {'; '.join(names)}" for key, names in parts.items() if names) + "."
 
 
 def _savings(f: Mapping[str, Any]) -> str:
