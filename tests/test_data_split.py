@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import replace
 
@@ -134,19 +133,6 @@ def test_questions_of_another_source_are_dropped():
     assert left.prompt_ids == (mine.prompt_ids[1], mine.prompt_ids[2])
     assert left.quality.shape == (2, 3)
     assert len(mine.without_questions_of(mine)) == 1  # a key under 30 characters says too little
-
-
-def test_time_grows_about_linearly(rng):
-    """4 times the prompts may take at most 8 times as long (and 500 prompts take part of a second)."""
-    prompts = [make_prompt(rng, 40) for _ in range(2000)]
-
-    def span(count):
-        start = time.perf_counter()
-        duplicate_groups(prompts[:count])
-        return time.perf_counter() - start
-
-    span(100)
-    assert min(span(2000) for _ in range(2)) < 8 * min(span(500) for _ in range(3))
 
 
 def test_take_wants_sorted_rows():

@@ -1,0 +1,140 @@
+"""Anything that can stand in a table of routers: a sweep of choices or of random mixes, and how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.evaluation.bootstrap import Resamples
+from ipr_engine.evaluation.routing import (
+    Axis,
+    Curve,
+    OperatingPoint,
+    Outcomes,
+    choose_operating_point,
+    mixture_curve,
+    single_curve,
+    sweep_curve,
+)
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+class Sweep(Protocol):
+    """Settings in order, the cheap end first."""
+
+    def curve(self, outcomes: Outcomes, resamples: Resamples) -> Curve: ...
+    def shares_at(self, point: int, rows: npt.NDArray[np.bool_], models: int) -> Array:
+        """(rows, models): the chance of every candidate to answer each of the rows, at one setting."""
+        ...
+
+    def subset(self, rows: npt.NDArray[np.bool_]) -> Sweep: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """choices (points, rows): one candidate a prompt."""
+
+    choices: Indices
+
+    def curve(self, outcomes: Outcomes, resamples: Resamples) -> Curve:
+        return sweep_curve(self.choices, outcomes, resamples)
+
+    def shares_at(self, point: int, rows: npt.NDArray[np.bool_], models: int) -> Array:
+        return np.asarray(np.eye(models)[self.choices[point, rows]])
+
+    def subset(self, rows: npt.NDArray[np.bool_]) -> Choices:
+        return Choices(self.choices[:, rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Mix:
+    """shares (points, models): the same random mix for every prompt."""
+
+    shares: Array
+
+    @classmethod
+    def lines(cls, vertices: Array, steps: int = 25) -> Mix:
+        """Straight lines through the vertices (vertices, models), `steps` settings a piece."""
+        part = np.linspace(0, 1, steps, endpoint=False)[:, None]
+        pieces = [(1 - part) * a + part * b for a, b in zip(vertices[:-1], vertices[1:], strict=True)]
+        return cls(np.concatenate([*pieces, vertices[-1:]]))
+
+    def curve(self, outcomes: Outcomes, resamples: Resamples) -> Curve:
+        return mixture_curve(self.shares, single_curve(outcomes, resamples))
+
+    def shares_at(self, point: int, rows: npt.NDArray[np.bool_], models: int) -> Array:
+        return np.tile(self.shares[point], (int(rows.sum()), 1))
+
+    def subset(self, rows: npt.NDArray[np.bool_]) -> Mix:
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """One line of the table.
+
+    Attributes:
+        name: shown. kind: "router" (under test), "baseline" or "bound" (uses test outcomes, not attainable).
+        test: its sweep on the test rows. validation: the same settings on the validation rows, None to choose on halves.
+        setting: what tuning chose, for the reader.
+    """
+
+    name: str
+    kind: str
+    test: Sweep
+    validation: Sweep | None = None
+    setting: str = ""
+
+
+def at_operating_point(
+    contender: Contender,
+    share: float,
+    axis: Axis,
+    test: Outcomes,
+    validation: Outcomes | None,
+    halves: npt.NDArray[np.bool_],
+) -> tuple[Array, list[OperatingPoint]]:
+    """Shares (test rows, models) of a contender run where validation says it keeps `share` of the best single.
+
+    With `validation` outcomes and the contender's sweep on them, one setting serves the whole test split. Without, each
+    half of the test split (halves: (rows,) bool) is run at the setting chosen on the other half.
+    """
+    best = np.eye(test.models)[axis.best]
+    result = np.tile(best, (test.rows, 1))
+    everywhere = np.ones(test.rows, dtype=bool)
+    if validation is not None and contender.validation is not None:
+        plan = [(contender.validation, validation, everywhere)]
+    else:
+        plan = [(contender.test.subset(side), test.subset(side), ~side) for side in (halves, ~halves)]
+    points = []
+    for sweep, seen, rows in plan:
+        once = Resamples(seen.rows, draws=0)
+        point = choose_operating_point(sweep.curve(seen, once), axis, single_curve(seen, once), share)
+        if point.index is not None:
+            result[rows] = contender.test.shares_at(point.index, rows, test.models)
+        points.append(point)
+    return result, points
+
+
+def curve_of_shares(shares: Array, outcomes: Outcomes, resamples: Resamples) -> Curve:
+    """One point: mean cost and quality when candidate m answers row r with chance shares[r, m]."""
+    weight = shares * outcomes.weight
+    used = weight > 0
+    total = weight.sum(axis=1)
+    cost = np.where(used, weight * np.where(used, outcomes.cost, 0.0), 0.0).sum(axis=1)
+    quality = np.where(used, weight * np.where(used, outcomes.quality, 0.0), 0.0).sum(axis=1)
+    sums = resamples.sums(np.stack([cost, quality, total], axis=1))
+    return Curve(sums[:, :1] / sums[:, 2:], sums[:, 1:2] / sums[:, 2:])
+
+
+def halves_of(groups: Sequence[str], seed: int) -> npt.NDArray[np.bool_]:
+    """(rows,) True for one half: groups (question keys) are never split, sizes about equal."""
+    names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    first = np.random.default_rng(seed).permutation(len(names)) < len(names) / 2
+    return np.asarray(first[group])

@@ -1,0 +1,255 @@
+"""A summary as Markdown and JSON. Numbers and names only: no prompt, no outcome of a single prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ipr_engine.evaluation.routing import CPT_LEVELS, SHARES
+from ipr_engine.evaluation.summary import SHOWN_TAUS
+
+PLOTS = {
+    "quality_cost": "Quality over cost. Dots: single candidates; band: 95 % bootstrap interval of the router's curve",
+    "areas": "Bounded-ARQGC with 95 % intervals",
+    "reliability": "Predicted against realised quality; error bars: 1.96 standard errors of the bin",
+    "tau": "What tau does under `minmax`",
+}
+
+
+def to_json(figures: Mapping[str, Any]) -> str:
+    """Six significant digits: more would be noise, and differ between machines."""
+    return json.dumps(_rounded(figures), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _rounded(part: Any) -> Any:
+    if isinstance(part, float):
+        return float(f"{part:.6g}")
+    if isinstance(part, Mapping):
+        return {key: _rounded(value) for key, value in part.items()}
+    return [_rounded(value) for value in part] if isinstance(part, (list, tuple)) else part
+
+
+def write(figures: Mapping[str, Any], plots: Sequence[Path], out: Path) -> list[Path]:
+    """report.md and report.json beside the plots; returns both paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / "report.md", out / "report.json"]
+    paths[0].write_text(render(_rounded(figures), plots), encoding="utf-8")
+    paths[1].write_text(to_json(figures), encoding="utf-8")
+    return paths
+
+
+def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
+    """The report as Markdown; `plots` are linked by file name."""
+    parts = [
+        _head(figures),
+        _routing(figures),
+        _differences(figures),
+        _savings(figures),
+        *([_tau(figures)] if figures["tau"] else []),
+        _prediction(figures),
+        _candidates(figures),
+        _pair(figures),
+    ]
+    if plots:
+        parts.append("## Plots\n\n" + "\n\n".join(f"![{PLOTS[p.stem]}]({p.name})\n{PLOTS[p.stem]}." for p in plots))
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(f: Mapping[str, Any]) -> str:
+    about = f.get("about", {})
+    lines = [f"# Evaluation: {about.get('title', 'a router')}", ""]
+    if about.get("command"):
+        lines += [f"Written by `{about['command']}`; do not edit. Every figure is defined in docs/metrics.md.", ""]
+    lines += [f"- {key}: {value}" for key, value in about.items() if key not in ("title", "command")]
+    lines += [
+        f"- rows: {f['rows']['train']} train, {f['rows']['test']} test",
+        f"- cost axis, chosen on train: cheapest `{f['axis']['cheapest']}`, best single `{f['axis']['best']}`",
+        f"- operating points chosen on: {f['validation']}",
+        f"- brackets: 95 % paired bootstrap intervals over prompts, {f['draws']} draws, seed {f['seed']}",
+    ]
+    return "\n".join(lines)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def _number(estimate: Mapping[str, Any] | None, digits: int = 3, *, signed: bool = False, percent: bool = False) -> str:
+    """value [low, high]; '-' where undefined; '(in x % of draws)' where some draws were."""
+    if estimate is None or estimate["value"] is None:
+        return "-"
+    sign, scale, unit = ("+" if signed else ""), (100 if percent else 1), ("%" if percent else "")
+
+    def show(value: float) -> str:
+        return f"{round(scale * value, digits) + 0.0:{sign}.{digits}f}{unit}"  # + 0.0: no "-0.0"
+
+    text = show(estimate["value"])
+    if estimate["low"] is not None:
+        text += f" [{show(estimate['low'])}, {show(estimate['high'])}]"
+        if estimate["defined"] < 1:
+            text += f" (in {estimate['defined']:.0%} of draws)"
+    return text
+
+
+def _routing(f: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"**{c['name']}**" if c["kind"] == "router" else c["name"],
+            _number(c["area"]),
+            _number(c["area_oracle"]),
+            _number(c["aiq"]),
+            c["setting"],
+        ]
+        for c in f["contenders"]
+    ]
+    return (
+        "## Quality over cost\n\nBounded-ARQGC: 0 = the cheapest candidate's quality everywhere; 1 = the best single's (second "
+        "column), or the oracle's (third). AIQ is RouterBench's and takes an upper hull on test. The oracle and the hindsight "
+        "hull use test outcomes: bounds, not routers.\n\n"
+        + _table(["", "Bounded-ARQGC (best single = 1)", "Bounded-ARQGC (oracle = 1)", "AIQ", "setting"], rows)
+    )
+
+
+def _differences(f: Mapping[str, Any]) -> str:
+    routers = [c["name"] for c in f["contenders"] if c["kind"] == "router"]
+    rows = [
+        [c["name"], *(_number(c["router_minus_this"].get(name), signed=True) for name in routers)]
+        for c in f["contenders"]
+        if c["kind"] != "router"
+    ]
+    return (
+        "## The router minus each baseline, paired\n\nDifference of Bounded-ARQGC (best single = 1) on the same resamples. "
+        "An interval above 0 is a win that is shown; one that holds 0 is not.\n\n"
+        + _table(["minus", *routers], rows)
+        + "\n\nIn words, of the baselines (no correction for their number):\n\n"
+        + "\n".join(_verdict(f, name) for name in routers)
+    )
+
+
+def _verdict(f: Mapping[str, Any], router: str) -> str:
+    """One sentence: whom the interval of the difference shows this sweep to beat, to lose to, neither."""
+    parts: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
+    for c in f["contenders"]:
+        found = c["router_minus_this"].get(router)
+        if c["kind"] == "baseline" and found is not None and found["low"] is not None:
+            key = "above" if found["low"] > 0 else "below" if found["high"] < 0 else "not told apart from"
+            parts[key].append(c["name"])
+    return f"- **{router}**: " + ". ".join(f"{key}: {'; '.join(names)}" for key, names in parts.items() if names) + "."
+
+
+def _savings(f: Mapping[str, Any]) -> str:
+    rows = []
+    for c in f["contenders"]:
+        if c["operating_points"]:
+            cells = [
+                f"{_number(p['saved'], 1, percent=True)}; {_number(p['kept'], 1, percent=True)}"
+                for p in c["operating_points"]
+            ]
+            rows.append([c["name"], *cells])
+    return (
+        f"## Cost saved against the best single\n\nThe setting is chosen on the {f['validation']} as the cheapest that keeps the "
+        "share of the best single's quality there, then read on test: cost saved; quality really kept. Where no setting "
+        "keeps the share, the best single answers (0 % saved).\n\n"
+        + _table(["", *(f"keep {share:.0%}" for share in SHARES)], rows)
+    )
+
+
+def _tau(f: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"{t['tau']:g}",
+            _number(t["quality"]),
+            f"{t['predicted_quality']:.3f}",
+            _number(_per_1000(t["cost_usd"])),
+            f"{1000 * t['predicted_cost_usd']:.3f}",
+            _number(t["saved"], 1, percent=True),
+            f"{t['ece_of_chosen']:.3f}",
+            f"{t['macro_f1']:.3f}",
+            str(t["candidates_used"]),
+        ]
+        for t in f["tau"]
+        if any(abs(t["tau"] - shown) < 1e-9 for shown in SHOWN_TAUS)
+    ]
+    head = [
+        "tau",
+        "quality",
+        "expected",
+        "USD per 1,000",
+        "expected",
+        "saved against best single",
+        "ECE of chosen",
+        "macro F1 of cheapest-best",
+        "candidates used",
+    ]
+    return "## tau under `minmax`\n\n" + _table(head, rows)
+
+
+def _per_1000(estimate: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v if k == "defined" or v is None else 1000 * v for k, v in estimate.items()}
+
+
+def _prediction(f: Mapping[str, Any]) -> str:
+    keys = ("mae", "brier", "ece", "ece_of_best_predicted", "top1", "top1_where_differing", "top3_where_differing")
+    rows = [
+        [
+            p["name"],
+            *("-" if p[key] is None else f"{p[key]:.3f}" for key in keys),
+            f"{p['cost']['median_relative']:.0%}",
+            f"{p['cost']['bias']:.2f}",
+        ]
+        for p in f["prediction"]
+    ]
+    differing = f["prediction"][0]["rows_differing"]
+    head = [
+        "", "MAE", "Brier", "ECE", "ECE of best predicted", "Top-1", f"Top-1 where candidates differ ({differing} rows)",
+        "Top-3 where they differ", "cost: median error", "cost: predicted / real",
+    ]  # fmt: skip
+    return "## Prediction\n\nECE: ten bins of equal count. Top-k: one of the k attains the row's maximum.\n\n" + _table(
+        head, rows
+    )
+
+
+def _candidates(f: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            c["name"],
+            _number(c["quality"]),
+            f"{c['train_quality']:.3f}",
+            f"{c['predicted_quality']:.3f}",
+            f"{c['brier']:.3f}",
+            f"{c['ece']:.3f}",
+            _number(_per_1000(c["cost_usd"])),
+            f"{1000 * c['predicted_cost_usd']:.3f}",
+            f"{c['tokens']['median_relative']:.0%}" if "tokens" in c else "-",
+            f"{c['arena_score']:.3f}",
+        ]
+        for c in f["candidates"]
+    ]
+    head = [
+        "candidate",
+        "quality",
+        "on train",
+        "predicted",
+        "Brier",
+        "ECE",
+        "USD per 1,000",
+        "predicted",
+        "tokens: median error",
+        "RouterArena score",
+    ]
+    return "## Candidates alone\n\n" + _table(head, rows)
+
+
+def _pair(f: Mapping[str, Any]) -> str:
+    rows = [
+        [p["name"], _number(p["apgr"]), *(_number(p[f"cpt_{level:.0%}"]) for level in CPT_LEVELS)]
+        for p in f["pair"]["routers"]
+    ]
+    return (
+        f"## RouteLLM's figures on the pair `{f['pair']['weak']}`, `{f['pair']['strong']}`\n\nAPGR: 0.5 is a random order. CPT: share "
+        "of prompts the strong model must answer to recover that part of the gap.\n\n"
+        + _table(["", "APGR", *(f"CPT({level:.0%})" for level in CPT_LEVELS)], rows)
+    )

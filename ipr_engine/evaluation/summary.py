@@ -1,0 +1,359 @@
+"""Every figure of docs/metrics.md for one router on one split, as one dictionary of plain JSON types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation import prediction
+from ipr_engine.evaluation.baselines import (
+    ESTIMATORS,
+    TAUS,
+    Estimate,
+    hull_mix,
+    oracle_sweep,
+    random_mix,
+    rule_constants,
+    rule_sweep,
+    single,
+    tier_columns,
+    worth_sweep,
+)
+from ipr_engine.evaluation.bootstrap import DRAWS, Resamples, difference, estimate
+from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
+from ipr_engine.evaluation.routing import (
+    CPT_LEVELS,
+    SHARES,
+    Axis,
+    Curve,
+    OperatingPoint,
+    Outcomes,
+    aiq,
+    apgr,
+    arena_score,
+    bounded_arqgc,
+    cpt,
+    oracle_quality,
+    pair_curve,
+    read_operating_point,
+    single_curve,
+)
+from ipr_engine.training.extra import one_thread
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+SHOWN_TAUS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split: outcomes and what the router sees and believes; every array has the split's rows.
+
+    Attributes:
+        x: (rows, dim) embeddings, for the baselines that need some.
+        groups: (rows,) question keys; copies of one question share one.
+        predicted, predicted_cost: (rows, models) of the router under test.
+        sweeps: name -> choices (points, rows) of the router under test, the cheap end first; the same in both splits.
+        tokens, predicted_tokens: (rows, models) output tokens, None where unknown.
+    """
+
+    outcomes: Outcomes
+    x: Array
+    groups: Sequence[str]
+    predicted: Array
+    predicted_cost: Array
+    sweeps: Mapping[str, Indices]
+    tokens: Array | None = None
+    predicted_tokens: Array | None = None
+
+
+@dataclass(eq=False)
+class Summary:
+    """`figures` is plain JSON; `curves` and `singles` are what the plots draw."""
+
+    models: tuple[str, ...]
+    axis: Axis
+    singles: Curve
+    curves: dict[str, Curve]
+    test: Split
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def summarise(
+    models: Sequence[str],
+    train: Split,
+    test: Split,
+    folds: Indices,
+    *,
+    validate_on_train: bool = False,
+    tiers: Indices | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    progress: Any = lambda message: None,
+) -> Summary:
+    """Evaluate a router against every baseline.
+
+    Args:
+        models: (models,) names of the columns. folds: (train rows,) fold numbers for the baselines' tuning.
+        validate_on_train: choose operating points on the training split (out of fold for the baselines; say so if the
+            router was fitted on it); else on one half of the test split for the other.
+        tiers: (test rows,) LiteLLM's tier 0 to 3 of every prompt, None to leave that baseline out.
+        progress: called with a line of text before each long step.
+    """
+    if set(train.sweeps) != set(test.sweeps) or not test.sweeps:
+        raise InvalidInputError("sweeps: expected the same names in both splits, at least one")
+    if not all(np.isfinite(split.outcomes.quality).all() for split in (train, test)):
+        raise InvalidInputError("outcomes: expected complete rows; drop the others with routing.complete_rows(...)")
+    resamples = Resamples(test.outcomes.rows, draws=draws, seed=seed)
+    axis = Axis.of(train.outcomes)
+    singles = single_curve(test.outcomes, resamples)
+    estimates: dict[str, Estimate] = {}
+    for name, fit in ESTIMATORS.items():
+        progress(f"fitting {name} ...")
+        with one_thread():
+            estimates[name] = fit(train.x, train.outcomes, folds, test.x)
+    progress("sweeping ...")
+    table = _contenders(models, train, test, axis, estimates, tiers)
+    halves = halves_of(test.groups, seed)
+    top = oracle_quality(test.outcomes, resamples)
+    summary = Summary(tuple(models), axis, singles, {}, test)
+    areas: dict[str, Array] = {}
+    lines: list[dict[str, Any]] = []
+    for contender in table:
+        progress(f"measuring {contender.name} ...")
+        curve = contender.test.curve(test.outcomes, resamples)
+        summary.curves[contender.name] = curve
+        areas[contender.name] = bounded_arqgc(curve, axis, singles)
+        lines.append(
+            {
+                "name": contender.name,
+                "kind": contender.kind,
+                "setting": contender.setting,
+                "settings": curve.points,
+                "area": estimate(areas[contender.name]).to_json(),
+                "area_oracle": estimate(bounded_arqgc(curve, axis, singles, top=top)).to_json(),
+                "aiq": estimate(aiq(curve, singles)).to_json(),
+                "operating_points": []
+                if contender.name == "hindsight hull"
+                else _operating_points(contender, axis, test, train if validate_on_train else None, halves, resamples),
+            }
+        )
+    routers = [c.name for c in table if c.kind == "router"]
+    for line in lines:
+        line["router_minus_this"] = {
+            name: difference(areas[name], areas[line["name"]]).to_json() for name in routers if name != line["name"]
+        }
+    progress("prediction figures ...")
+    summary.figures = {
+        "rows": {"train": train.outcomes.rows, "test": test.outcomes.rows},
+        "draws": draws,
+        "seed": seed,
+        "validation": "train split" if validate_on_train else "other half of the test split",
+        "axis": {"cheapest": models[axis.cheapest], "best": models[axis.best]},
+        "oracle_quality": estimate(top).to_json(),
+        "candidates": _candidates(models, train, test, singles),
+        "contenders": lines,
+        "pair": _pair(test, axis, estimates, resamples, models),
+        "prediction": [
+            {"name": "router", **_prediction(test, test.predicted, test.predicted_cost)},
+            *({"name": name, **_prediction(test, e.quality, e.cost)} for name, e in estimates.items()),
+            {"name": "training means", **_prediction(test, *_means(train, test.outcomes.rows))},
+        ],
+        "tau": _tau_table(test, axis, resamples, singles),
+    }
+    return summary
+
+
+def _contenders(
+    models: Sequence[str],
+    train: Split,
+    test: Split,
+    axis: Axis,
+    estimates: Mapping[str, Estimate],
+    tiers: Indices | None,
+) -> list[Contender]:
+    rows, width = test.outcomes.rows, len(models)
+    result = [
+        Contender(f"router, {name}", "router", Choices(test.sweeps[name]), Choices(train.sweeps[name]))
+        for name in test.sweeps
+    ]
+    mean_cost = np.nanmean(train.outcomes.cost, axis=0)
+    constants = rule_constants(train.predicted)
+    for rule in ("minmax", "max", "fixed"):
+        result.append(
+            Contender(
+                f"paper's {rule}, mean cost",
+                "baseline",
+                Choices(rule_sweep(test.predicted, mean_cost, rule, constants=constants)),
+                Choices(rule_sweep(train.predicted, mean_cost, rule, constants=constants)),
+                "router's quality, training mean cost",
+            )
+        )
+    for name, e in estimates.items():
+        for sweep, of in (("worth", worth_sweep), ("minmax", lambda q, c: rule_sweep(q, c, "minmax"))):
+            held = Choices(of(e.train_quality, e.train_cost))
+            result.append(Contender(f"{name}, {sweep}", "baseline", Choices(of(e.quality, e.cost)), held, e.setting))
+
+    def everything_to(column: int) -> tuple[Choices, Choices]:
+        return Choices(single(column, rows)), Choices(single(column, train.outcomes.rows))
+
+    hull_lines = Mix.lines(hull_mix(train.outcomes))
+    mix = Mix(random_mix(axis, width, 101))
+    vertices = " > ".join(models[m] for m in hull_mix(train.outcomes).argmax(axis=1))
+    result += [
+        Contender("hull of singles", "baseline", hull_lines, hull_lines, vertices),
+        Contender("random mix", "baseline", mix, mix, "cheapest and best single"),
+        Contender("best single", "baseline", *everything_to(axis.best), models[axis.best]),
+        Contender("always cheapest", "baseline", *everything_to(axis.cheapest), models[axis.cheapest]),
+    ]
+    if tiers is not None:
+        columns = tier_columns(train.outcomes)
+        names = ", ".join(models[m] for m in columns)
+        result.append(Contender("LiteLLM heuristic_v2", "baseline", Choices(columns[tiers][None]), None, names))
+    hindsight = Mix.lines(hull_mix(test.outcomes))
+    result += [
+        Contender("hindsight hull", "bound", hindsight, None, "vertices picked on test"),
+        Contender("oracle", "bound", Choices(oracle_sweep(test.outcomes)), None, "knows every outcome"),
+    ]
+    return result
+
+
+def _operating_points(
+    contender: Contender,
+    axis: Axis,
+    test: Split,
+    train: Split | None,
+    halves: npt.NDArray[np.bool_],
+    resamples: Resamples,
+) -> list[dict[str, Any]]:
+    """For every share wanted: what the setting that validation says keeps it does on the test split."""
+    singles = single_curve(test.outcomes, resamples)
+    label = prediction.cheapest_best(test.outcomes.quality, test.outcomes.cost)
+    result = []
+    for share in SHARES:
+        chosen, settings = at_operating_point(
+            contender, share, axis, test.outcomes, None if train is None else train.outcomes, halves
+        )
+        at = curve_of_shares(chosen, test.outcomes, resamples)
+        saved, kept = _against_best(at, axis, singles)
+        certain = np.isin(chosen, (0, 1)).all()  # a mix has no one choice to compare with the label
+        result.append(
+            {
+                "share": share,
+                "saved": estimate(saved).to_json(),
+                "kept": estimate(kept).to_json(),
+                "arena_score": estimate(arena_score(at.quality[:, 0], at.cost[:, 0])).to_json(),
+                "macro_f1": prediction.macro_f1(chosen.argmax(axis=1), label) if certain else None,
+                "points": [setting.index for setting in settings],
+            }
+        )
+    return result
+
+
+def _against_best(at: Curve, axis: Axis, singles: Curve) -> tuple[Array, Array]:
+    return read_operating_point(OperatingPoint(1.0, 0), at, axis, singles)
+
+
+def _means(train: Split, rows: int) -> tuple[Array, Array]:
+    quality, cost = np.nanmean(train.outcomes.quality, axis=0), np.nanmean(train.outcomes.cost, axis=0)
+    return np.tile(quality, (rows, 1)), np.tile(cost, (rows, 1))
+
+
+def _candidates(models: Sequence[str], train: Split, test: Split, singles: Curve) -> list[dict[str, Any]]:
+    result = []
+    for m, name in enumerate(models):
+        line: dict[str, Any] = {
+            "name": name,
+            "train_quality": float(np.nanmean(train.outcomes.quality[:, m])),
+            "train_cost_usd": float(np.nanmean(train.outcomes.cost[:, m])),
+            "quality": estimate(singles.quality[:, m]).to_json(),
+            "cost_usd": estimate(singles.cost[:, m]).to_json(),
+            "predicted_quality": float(test.predicted[:, m].mean()),
+            "predicted_cost_usd": float(test.predicted_cost[:, m].mean()),
+            "arena_score": float(arena_score(singles.quality[:1, m], singles.cost[:1, m])[0]),
+            **_scores(test.predicted[:, [m]], test.outcomes.quality[:, [m]]),
+        }
+        if test.tokens is not None and test.predicted_tokens is not None:
+            line["tokens"] = prediction.amount_error(test.predicted_tokens[:, [m]], test.tokens[:, [m]])._asdict()
+        result.append(line)
+    return result
+
+
+def _scores(predicted: Array, quality: Array) -> dict[str, float]:
+    return {
+        "mae": prediction.mae(predicted, quality),
+        "brier": prediction.brier(predicted, quality),
+        "ece": prediction.expected_calibration_error(predicted, quality),
+    }
+
+
+def _prediction(test: Split, predicted: Array, predicted_cost: Array) -> dict[str, Any]:
+    quality, cost = test.outcomes.quality, test.outcomes.cost
+    top = predicted.argmax(axis=1)
+    differ = prediction.differing(quality)
+    first, three = prediction.hits(predicted, quality), prediction.hits(predicted, quality, min(3, quality.shape[1]))
+    chosen = prediction.of_chosen(predicted, top), prediction.of_chosen(quality, top)
+    return {
+        **_scores(predicted, quality),
+        "ece_of_best_predicted": prediction.expected_calibration_error(*chosen),
+        "top1": float(first.mean()),
+        "top1_where_differing": float(first[differ].mean()) if differ.any() else None,
+        "top3": float(three.mean()),
+        "top3_where_differing": float(three[differ].mean()) if differ.any() else None,
+        "rows_differing": int(differ.sum()),
+        "cost": prediction.amount_error(predicted_cost, cost)._asdict(),
+    }
+
+
+def _pair(
+    test: Split, axis: Axis, estimates: Mapping[str, Estimate], resamples: Resamples, models: Sequence[str]
+) -> dict[str, Any]:
+    """RouteLLM's figures on the two ends of the axis; complete rows."""
+    weak, strong = test.outcomes.quality[:, axis.cheapest], test.outcomes.quality[:, axis.best]
+    tables = {"router": test.predicted, **{name: e.quality for name, e in estimates.items()}}
+    result: dict[str, Any] = {"weak": models[axis.cheapest], "strong": models[axis.best], "routers": []}
+    for name, predicted in tables.items():
+        sent, quality = pair_curve(predicted[:, axis.best] - predicted[:, axis.cheapest], weak, strong, resamples)
+        line = {
+            "name": name,
+            "apgr": estimate(apgr(sent, quality)).to_json(),
+            **{f"cpt_{level:.0%}": estimate(cpt(sent, quality, level)).to_json() for level in CPT_LEVELS},
+        }
+        result["routers"].append(line)
+    return result
+
+
+def _tau_table(test: Split, axis: Axis, resamples: Resamples, singles: Curve) -> list[dict[str, Any]]:
+    """The `minmax` sweep of the router, setting by setting; empty where it has none over TAUS."""
+    choices = test.sweeps.get("minmax")
+    if choices is None or len(choices) != len(TAUS):
+        return []
+    curve = Choices(choices).curve(test.outcomes, resamples)
+    label = prediction.cheapest_best(test.outcomes.quality, test.outcomes.cost)
+    result = []
+    for i, tau in enumerate(TAUS):
+        quality = prediction.of_chosen(test.predicted, choices[i])
+        saved, kept = _against_best(Curve(curve.cost[:, [i]], curve.quality[:, [i]]), axis, singles)
+        result.append(
+            {
+                "tau": float(tau),
+                "quality": estimate(curve.quality[:, i]).to_json(),
+                "cost_usd": estimate(curve.cost[:, i]).to_json(),
+                "saved": estimate(saved).to_json(),
+                "kept": estimate(kept).to_json(),
+                "predicted_quality": float(quality.mean()),
+                "predicted_cost_usd": float(prediction.of_chosen(test.predicted_cost, choices[i]).mean()),
+                "ece_of_chosen": prediction.expected_calibration_error(
+                    quality, prediction.of_chosen(test.outcomes.quality, choices[i])
+                ),
+                "macro_f1": prediction.macro_f1(choices[i], label),
+                "candidates_used": len(np.unique(choices[i])),
+            }
+        )
+    return result[::-1]
