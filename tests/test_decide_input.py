@@ -263,3 +263,13 @@ def test_a_run_leaks_no_references(rng):
     for _ in range(1000):
         plan.run(request.x, policy, 1.0, tokens_out=None)
     assert counts() == before
+
+
+def test_a_run_allocates_one_python_object(rng):
+    request = make_request(rng, 1, 11, 63)
+    plan = DecidePlan(request.heads)
+    policy, x, results = DecidePolicy(plan, **request.policy), request.x, [None] * 100
+    before = sys.getallocatedblocks()
+    for i in range(100):
+        results[i] = plan.run(x, policy, 1.0)
+    assert sys.getallocatedblocks() - before <= 100 + 3  # the loop and the counts themselves hold a few
