@@ -76,7 +76,7 @@ def test_heads_without_tokens_are_priced_at_the_sources_means(paths, tmp_path, c
         (["--allow", "delta/tiny"], "no candidate is in the source"),
         (["--allow", "nobody"], "allowed: unknown 'nobody'"),
         (["--draws", "0"], "--draws: expected at least 1"),
-        (["--outcomes", "/nowhere"], "expected outcomes.parquet in /nowhere"),
+        (["--outcomes", "/nowhere"], "source: expected a folder with prompts.* and outcomes.*, got /nowhere"),
     ],
 )
 def test_an_error_goes_to_stderr_with_exit_code_1(paths, capsys, more, message):
