@@ -36,7 +36,13 @@ def main() -> None:
 def text(line: Line) -> str:
     """A line for a person: its labels, then its figures."""
     labels = [str(value) for key, value in line.items() if isinstance(value, str) and key not in ("base", "op")]
-    figures = [f"{key} {value:g}" for key, value in line.items() if isinstance(value, (int, float))]
+    figures = [f"{key} {value:.4g}" for key, value in line.items() if isinstance(value, (int, float))]
+    figures += [
+        f"{key} {name} {value:.3g}" if isinstance(value, float) else f"{key} {name} {value}"
+        for key, values in line.items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+    ]
     return f"{line['op']:<12} {' · '.join(labels):<60} {'  '.join(figures)}"
 
 
