@@ -50,7 +50,7 @@ def variants(engine: Engine, policy: Policy, peer: Callable[[str], int] | None) 
         "Engine.route": lambda prompt: engine.route(prompt, policy),
         "stage: tokenize": engine.encoder.count_tokens,
         "stage: tokenize + gather": lambda prompt: native.encode([prompt]),
-        "stage: tokenize + gather + decide + support": lambda prompt: router.route_one(prompt, policy.compiled, 0),
+        "stage: tokenize + gather + decide + support": lambda prompt: router.route_one(prompt, policy.compiled),
         "stage: decide": lambda prompt: engine.plan.run(x, policy.compiled, 60.0),
     }
     for isa in available_isas():
