@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, Router
+from ipr_engine.arguments import bare_embeddings, bill_floor, per_model, whole_counts
 from ipr_engine.bundle import Bundle, PriceList
 from ipr_engine.decide import STATUS, DecidePlan, Heads
 from ipr_engine.decision import OK, Decision, Decisions
@@ -252,7 +253,7 @@ class Engine:
             x: what `encode` gave, or a bare (batch, dim) or (dim,) float32 array (then billed_tokens is needed).
         """
         policy = self._settle(policy, terms)
-        encoded = x if type(x) is Encoded else self._bare(x, billed_tokens)
+        encoded = x if type(x) is Encoded else bare_embeddings(x, self.plan.dim, billed_tokens)
         if billed_tokens is not None:
             encoded = replace(encoded, billed_tokens=whole_counts(billed_tokens, len(encoded)))
         models = self.plan.models
@@ -307,8 +308,8 @@ class Engine:
             raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}")
         if "tau" not in terms:
             raise InvalidInputError("tau: missing; pass tau=... in [0, 1], or a policy from engine.policy(...)")
-        # Other types are compiled each time: a list cannot be a key, and 1, True and Decimal(1) are one key.
-        if not all(type(value) in (float, str) for value in terms.values()):
+        # Other types are compiled each time: a list cannot be a key, and True and Decimal(1) would be found as 1.
+        if not all(type(value) in (int, float, str) for value in terms.values()):
             return self.policy(**terms)
         key = tuple(terms.items())
         kept = self._policies.get(key)
@@ -318,25 +319,6 @@ class Engine:
                 self._policies.clear()
             self._policies[key] = kept
         return kept
-
-    def _bare(self, x: object, billed_tokens: object) -> Encoded:
-        """A bare array of embeddings, nothing known of its prompts."""
-        if (
-            not isinstance(x, np.ndarray)
-            or x.dtype != np.float32
-            or x.ndim not in (1, 2)
-            or x.shape[-1] != self.plan.dim
-        ):
-            got = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
-            raise InvalidInputError(
-                f"x: expected what encode(...) returns, or (batch, {self.plan.dim}) float32, got {got}; route(...) takes text"
-            )
-        if billed_tokens is None:
-            raise InvalidInputError(
-                "billed_tokens: needed with a bare array, since the bill is counted in tokens; pass (batch,) counts"
-            )
-        rows = np.ascontiguousarray(np.atleast_2d(x))
-        return Encoded(rows, np.zeros(len(rows), np.int64), np.zeros(len(rows), np.bool_))
 
     def _check_rows(self, result: DecideResult, on_error: str) -> None:
         if on_error == "raise":
@@ -353,42 +335,6 @@ class Engine:
             f"Engine(bundle={self.bundle.name!r} {self.bundle.hash[:12]}, {self.plan.models} candidates, "
             f"encoder={self.encoder.summary}, heads={form}, isa={self.plan.isa} ({why}))"
         )
-
-
-BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/router.h
-
-
-MOST_TOKENS = 2**53  # counts are exact as floats up to here
-
-
-def bill_floor(text: str, tokens: int) -> int:
-    """At least a token per 8 bytes: a very long word (base64, say) is one token to WordPiece, but not to any LLM."""
-    return max(tokens, -(-len(text.encode()) // BYTES_PER_TOKEN))
-
-
-def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
-    """(batch,) int64 of one count for all, or one a row; InvalidInputError for anything else."""
-    given = np.asarray(billed_tokens)
-    whole = given.dtype.kind in "iu" and given.shape in ((), (batch,))
-    if not whole or (given < 0).any() or (given > MOST_TOKENS).any():
-        raise InvalidInputError(
-            f"billed_tokens: expected ({batch},) whole numbers >= 0, or one for all, got {_described(billed_tokens, given)}"
-        )
-    return np.ascontiguousarray(np.broadcast_to(given, (batch,)), np.int64)
-
-
-def per_model(name: str, values: npt.ArrayLike, batch: int, models: int) -> npt.NDArray[np.float32]:
-    """(models,) or (batch, models) float32 of a scalar or such an array; InvalidInputError for anything else."""
-    given = np.asarray(values)
-    if given.dtype.kind not in "iuf" or given.shape not in ((), (models,), (batch, models)):
-        raise InvalidInputError(
-            f"{name}: expected a number, ({models},) or ({batch}, {models}) numbers, got {_described(values, given)}"
-        )
-    return np.ascontiguousarray(np.broadcast_to(given, (models,)) if given.ndim == 0 else given, np.float32)
-
-
-def _described(values: object, array: npt.NDArray[Any]) -> str:
-    return repr(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"
 
 
 POLICY_TERMS = frozenset(
