@@ -105,7 +105,8 @@ def _say(message: str) -> None:
 def _candidates(engine: Engine, arguments: argparse.Namespace, known: set[str]) -> tuple[list[str], list[str]]:
     """Candidates that may be chosen and are in the source, in bundle order, and their names there."""
     allowed = engine.policy(tau=0.0, allowed=arguments.allow, family=arguments.family).allowed
-    mapping = {name: name for name in engine.bundle.names}
+    trained_as = engine.bundle.provenance.get("sources", {})  # what `ipr train` wrote
+    mapping = {name: trained_as.get(name, name) for name in engine.bundle.names}
     for item in arguments.map:
         name, _, source = item.partition("=")
         if name not in mapping or not source:
