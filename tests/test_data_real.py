@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,6 @@ from ipr_engine.data import load_outcomes, split_outcomes, write_outcomes
 from ipr_engine.data.duplicates import normalised
 from ipr_engine.data.load import find_sources
 from ipr_engine.data.outcomes import MIN_KEY
-
-SECONDS_PER_20000 = 60
 
 
 def test_every_source_loads_splits_and_survives_a_round_trip(request, tmp_path):
@@ -30,14 +27,10 @@ def test_every_source_loads_splits_and_survives_a_round_trip(request, tmp_path):
 
 
 def check(path: Path, tmp_path: Path) -> None:
-    start = time.perf_counter()
     outcomes = load_outcomes(path)
-    loaded = time.perf_counter()
     quality = outcomes.quality[outcomes.covered]
     assert ((quality >= 0) & (quality <= 1)).all()
     done, report = split_outcomes(outcomes, {"train": 0.7, "val": 0.1, "test": 0.2})
-    split = time.perf_counter()
-    assert split - loaded < SECONDS_PER_20000 * max(1, len(outcomes) / 20_000)
     for texts in (
         [normalised(prompt) for prompt in done.prompts],
         [k if len(k) >= MIN_KEY else "" for k in done.question_keys],
@@ -53,4 +46,3 @@ def check(path: Path, tmp_path: Path) -> None:
     first = outcomes.take(np.arange(min(500, len(outcomes))))
     for form in ("csv", "jsonl", "parquet"):
         assert_same(load_outcomes(write_outcomes(first, tmp_path / path.name / form, format=form)), first)
-    print(f"{path.name}: loaded {loaded - start:.1f} s, split {split - loaded:.1f} s, {report}")
