@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ipr_engine.decide import Heads
 from ipr_engine.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from ipr_engine.decide import Heads
 
 Array = np.ndarray[Any, Any]
 

@@ -45,6 +45,7 @@ def test_one_prompt_gives_a_decision_and_a_list_gives_decisions(engine):
     assert isinstance(routed, Decisions)
     assert len(routed) == len(PROMPTS)
     assert routed.models == [d.model for d in routed]
+    assert routed.to_dicts()[0] == routed[0].to_dict()
 
 
 def test_an_empty_batch_gives_no_decisions(engine):

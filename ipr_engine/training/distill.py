@@ -18,7 +18,8 @@ import numpy.typing as npt
 from safetensors.numpy import save
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.extra import need, one_thread
+from ipr_engine.extras import need
+from ipr_engine.training.extra import one_thread
 
 DTYPES = ("float32", "float16", "int8")
 PROBES = 2000

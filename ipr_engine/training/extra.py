@@ -1,11 +1,11 @@
-"""The one thread that makes sums repeatable, and `need` for the optional packages of the extra `[train]`."""
+"""The one thread that makes sums repeatable."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ipr_engine.extras import need as need
+from ipr_engine.extras import need
 
 
 @contextmanager
