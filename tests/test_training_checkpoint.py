@@ -11,7 +11,7 @@ import pytest
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.checkpoint import STATE, RunState, RunStateWarning
 
-TENSORS = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "generator": np.arange(5, dtype=np.uint8)}
+TENSORS = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array(3.5, np.float32)}
 FACTS = {"epochs": 7, "loss": 0.1, "done": False, "best": None}
 
 
@@ -33,7 +33,7 @@ def assert_kept(run):
     assert facts == FACTS
     assert tensors.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
-        assert tensors[name].dtype == tensor.dtype
+        assert (tensors[name].dtype, tensors[name].shape) == (tensor.dtype, tensor.shape)
         np.testing.assert_array_equal(tensors[name], tensor)
 
 

@@ -89,7 +89,7 @@ class RunState:
         if not _UNIT.fullmatch(unit):
             raise InvalidInputError(f"unit: expected letters, digits, - and _, got {unit!r}")
         header = {"format": str(FORMAT), "key": self.key, "unit": unit, "facts": json.dumps(facts, sort_keys=True)}
-        data = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata=header)
+        data = save({name: np.asarray(value, order="C") for name, value in tensors.items()}, metadata=header)
         name = f"{unit}.{hashlib.sha256(data).hexdigest()}.safetensors"
         self._write(name, data)
         before = self._units.get(unit)

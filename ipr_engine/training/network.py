@@ -67,15 +67,23 @@ def fit_network(
     out_of_fold = np.full(quality.shape, np.nan)
     epochs: list[int] = []
     losses: list[float | None] = []
-    with repeatable(), Progress("fitting the network", rows * config.epochs * (2 * len(labels) + 1)) as bar:
+    with repeatable(), Progress("fitting the network", config.epochs * (2 * len(labels) + 1)) as bar:
 
         def run_fit(unit: str, fitted_on: npt.NDArray[np.bool_], watched: Any, most: int) -> Fitted:
-            mine = judged & fitted_on
+            mine, left = judged & fitted_on, config.epochs
+
+            def advance(epochs: int) -> None:
+                nonlocal left
+                left -= epochs
+                bar.advance(epochs)
+
             validation = None if watched is None else (x[judged & watched], quality[judged & watched])
-            return fit(
+            fitted = fit(
                 f"{name}-{unit}", x[mine], quality[mine], config,
-                validation=validation, epochs=most, linear_only=linear_only, seed=seed, run=run, advance=bar.advance,
+                validation=validation, epochs=most, linear_only=linear_only, seed=seed, run=run, advance=advance,
             )  # fmt: skip
+            bar.advance(left)  # epochs that stopping early saved
+            return fitted
 
         for place, label in enumerate(labels):
             held_out, watched = folds == label, folds == labels[(place + 1) % len(labels)]

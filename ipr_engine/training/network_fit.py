@@ -80,12 +80,11 @@ def fit(
         validation: (x, quality) whose loss is watched: the parameters of least loss are returned, and the fit ends when
             `config.patience` epochs brought none lower. None: all `epochs` are run and the last parameters returned.
         linear_only: trailing columns of x that the hidden layer does not read.
-        advance: told the rows of every epoch, those that were resumed or saved by stopping included.
+        advance: told the number of epochs just run or resumed.
     """
     standard = Standard.of(x, linear_only)
     kept = run.load(unit) if run is not None else None
     if kept is not None and kept[1]["done"]:
-        advance(epochs * len(x))
         tensors, facts = kept
         parts = {name: torch.from_numpy(value) for name, value in tensors.items()}
         return Fitted(parts, standard, facts["epochs"], facts["loss"])
@@ -96,15 +95,14 @@ def fit(
     watched = None if validation is None else (_tensor(standard.apply(validation[0])), _tensor(validation[1]))
     if kept is not None:
         loop.restore(*kept)
-        advance(loop.epoch * len(x))
+        advance(loop.epoch)
     while loop.epoch < epochs and not (watched is not None and loop.epoch - loop.best_epoch >= config.patience):
         loop.run_epoch()
         if watched is not None:
             loop.watch(*watched)
-        advance(len(x))
+        advance(1)
         if run is not None and loop.epoch % CHECKPOINT_EPOCHS == 0:
             run.save(unit, *loop.state())
-    advance((epochs - loop.epoch) * len(x))
     if watched is None:
         fitted = Fitted(loop.current(), standard, loop.epoch, None)
     else:
@@ -129,7 +127,7 @@ class _Loop:
         decay = dict.fromkeys(self.parts, config.weight_decay) | {"common": config.difficulty_decay}
         decay |= dict.fromkeys(_UNDECAYED, 0.0)
         groups = [{"params": [part], "weight_decay": decay[name]} for name, part in self.parts.items()]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
         self.epoch, self.best_epoch, self.best_loss = 0, 0, math.inf
         self.best: Parameters = {}
 
