@@ -12,8 +12,9 @@ from training_data import seeded
 from ipr_engine import Engine
 from ipr_engine.cli import main
 from ipr_engine.errors import BundleError, InvalidInputError
+from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.heads import predict
-from ipr_engine.training.train import read_candidates, train
+from ipr_engine.training.train import train
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 
@@ -60,9 +61,9 @@ def candidates(tmp_path):
 
 def test_trained_heads_route(source, candidates, tmp_path, capsys):
     arguments = ["--outcomes", str(source), "--candidates", str(candidates), "--out", str(tmp_path / "root")]
-    assert main(["train", *arguments, "--form", "plain", "--json"]) == 0
+    assert main(["train", *arguments, "--estimator", "plain", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["prompts"], facts["dropped"], facts["form"]) == (159, 1, "plain")
+    assert (facts["prompts"], facts["dropped"], facts["estimator"]) == (160, 0, "plain")
     engine = Engine.load(tmp_path / "root")
     assert engine.bundle.hash == facts["bundle"]
     easy, hard = engine.route(["river poem banana story", "prove integral triangle prove"], tau=0.2)
@@ -71,7 +72,7 @@ def test_trained_heads_route(source, candidates, tmp_path, capsys):
 
 
 def test_the_engine_decides_as_the_fitted_heads_predict(source, candidates, tmp_path):
-    trained = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", form="advantage_each")
+    trained = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator="advantage_each")
     engine = Engine.load(trained.folder)
     prompts = ["river poem banana", "prove the integral", "python loop sum"]
     quality, tokens = predict(dict(engine.bundle.quality_heads.tensors), engine.encode(prompts).x.astype(np.float64))
@@ -82,16 +83,16 @@ def test_the_engine_decides_as_the_fitted_heads_predict(source, candidates, tmp_
 
 def test_training_twice_gives_the_same_bundle(source, candidates, tmp_path):
     hashes = {
-        train(source, candidates, tmp_path / root, name="t", created="2026-11-24", form="plain").folder.name
+        train(source, candidates, tmp_path / root, name="t", created="2026-11-24", estimator="plain").folder.name
         for root in ("one", "two")
     }
     assert len(hashes) == 1
 
 
-def test_auto_chooses_one_of_the_forms(source, candidates, tmp_path, monkeypatch):
-    monkeypatch.setattr("ipr_engine.training.forms.FORMS", ("plain", "advantage_each"))
+def test_auto_chooses_one_of_the_closed_forms(source, candidates, tmp_path, monkeypatch):
+    monkeypatch.setattr("ipr_engine.training.train.CLOSED_FORM", ("plain", "advantage_each"))
     trained = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24")
-    assert trained.form.startswith(("plain", "advantage"))
+    assert trained.estimator in ("plain", "advantage_each")
 
 
 @pytest.mark.parametrize(
@@ -116,14 +117,16 @@ def test_a_price_that_is_none_is_refused_and_nothing_is_written(source, candidat
     document["candidates"][0]["input_usd_per_1m"] = -1
     candidates.write_text(json.dumps(document))
     with pytest.raises(BundleError, match="input_usd_per_1m"):
-        train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", form="plain")
+        train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator="plain")
     assert not (tmp_path / "root" / "CURRENT").exists()
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--form", "deep"], "form: expected 'auto' or one of plain"),
+        (["--estimator", "deep"], "estimator: expected 'auto' or one of plain"),
+        (["--estimator", "plain", "--option", "hidden=8"], "options: plain has none, got hidden"),
+        (["--option", "hidden"], "--option: expected NAME=VALUE"),
         (["--outcomes", "/nowhere"], "expected a folder"),
         (["--candidates", "/nowhere.json"], "candidates: expected a JSON file"),
         (["--split", "validation"], "validation"),
