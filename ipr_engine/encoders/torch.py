@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -237,14 +238,15 @@ def _load_model(path: Path, dtype: str) -> Any:
     torch, transformers = need("torch", _PURPOSE), need("transformers", _PURPOSE)
     safetensors = need("safetensors", _PURPOSE)
     try:
-        model, report = transformers.AutoModel.from_pretrained(
-            path,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        with _quiet(transformers.utils.logging):
+            model, report = transformers.AutoModel.from_pretrained(
+                path,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         raise BundleFormatError(f"{path}: transformers cannot load it: {error}") from error
     # A weight the file lacks is drawn at random. The pooler is BERT's own, for classification, and not used here.
@@ -256,6 +258,20 @@ def _load_model(path: Path, dtype: str) -> Any:
         )
     model.config.use_cache = False
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """Without transformers' progress bar and its table of loaded weights: what matters of it is checked and raised here."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _check_fit(model: Any, tokenizer: WordPieceTokenizer | LibraryTokenizer, max_tokens: int, special: int) -> None:
