@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import sys
 
@@ -20,6 +21,7 @@ from transformer_folders import (
 )
 from wordpieces import minilm_json
 
+from ipr_engine.encoders import torch as tier
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, BundleNotFoundError, InvalidInputError
 
@@ -315,3 +317,10 @@ def test_a_missing_package_is_told_with_its_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(BackendUnavailableError, match=r"ipr_engine\[train\]"):
         TorchEncoder.from_folder(folder, max_tokens=32)
+
+
+def test_the_example_of_the_docstring_runs(tmp_path):
+    folder = make_sentence_transformer(tmp_path, max_position_embeddings=256)
+    results = doctest.testmod(tier, extraglobs={"folder": folder})
+    assert results.attempted == 2
+    assert results.failed == 0

@@ -135,7 +135,7 @@ class TorchEncoder:
 
         Example:
             >>> encoder = TorchEncoder.from_folder(folder)
-            >>> encoder.encode(["Hello!", ""]).billed_tokens.tolist()
+            >>> encoder.encode(["Why?", ""]).billed_tokens.tolist()
             [2, 0]
         """
         prompts = as_prompt_list(prompts)
