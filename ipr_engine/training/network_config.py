@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from ipr_engine.errors import InvalidInputError
@@ -14,6 +15,8 @@ FORMS = ("paper", "adapters")
 ACTIVATIONS = ("relu", "silu", "gelu")
 LOSSES = ("squared", "cross_entropy", "pairwise")
 LINKS = ("sigmoid", "identity")
+# What a form wants where it differs from the field's default; out-of-fold figures on training splits, as those.
+OF_FORM: Mapping[str, Mapping[str, Any]] = MappingProxyType({"paper": {"hidden": 256, "loss": "squared"}})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,7 @@ class NetworkConfig:
         unknown = sorted(set(options) - set(known))
         if unknown:
             raise InvalidInputError(f"options: expected some of {', '.join(known)}, got {', '.join(unknown)}")
-        return cls(form=form, **options)
+        return cls(form=form, **{**OF_FORM.get(form, {}), **options})
 
     @property
     def losses(self) -> dict[str, float]:
