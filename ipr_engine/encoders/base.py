@@ -20,17 +20,20 @@ class Encoded:
         x: (batch, dim) float32, the embeddings; all 0 where a prompt has no known token.
         billed_tokens: (batch,) int64, tokens of the whole prompt, unknown ones included, before any cut.
         truncated: (batch,) bool, whether more than `max_tokens` tokens were known, so that x leaves some out.
+        encoder: identity of the encoder that made x, where known: heads on another one refuse it.
     """
 
     x: NDArray[np.float32]
     billed_tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]
+    encoder: str | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, rows: slice | list[int] | NDArray[np.integer]) -> Encoded:
-        return Encoded(np.ascontiguousarray(self.x[rows]), self.billed_tokens[rows], self.truncated[rows])
+        x = np.ascontiguousarray(self.x[rows])
+        return Encoded(x, self.billed_tokens[rows], self.truncated[rows], self.encoder)
 
 
 class Encoder(Protocol):
