@@ -76,11 +76,8 @@ def terms_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
     terms = dict(document)
     if "prices" in terms:
         prices = terms["prices"]
-        if (
-            not isinstance(prices, dict)
-            or prices.keys() != {"date", "prices"}
-            or not isinstance(prices["prices"], dict)
-        ):
+        whole = isinstance(prices, dict) and prices.keys() == {"date", "prices"} and isinstance(prices["prices"], dict)
+        if not whole or not isinstance(prices["date"], str | None):
             raise ValueError(f'prices: expected an object of "date" and "prices", got {prices!r}')
         terms["prices"] = prices["prices"]
         if prices["date"] is not None:
