@@ -221,9 +221,13 @@ class Generation:
 
 def check_rows(result: DecideResult, on_error: str) -> None:
     """Raise RowError for the failed rows when on_error is "raise"."""
+    check_on_error(on_error)
     if on_error == "raise":
         failed = np.flatnonzero(result.status != OK)
         if len(failed):
             raise RowError(failed.tolist(), [STATUS[result.status_at(int(row))] for row in failed])
-    elif on_error != "status":
+
+
+def check_on_error(on_error: str) -> None:
+    if on_error not in ("raise", "status"):
         raise InvalidInputError(f"on_error: expected 'raise' or 'status', got {on_error!r}")

@@ -130,14 +130,13 @@ class Record:
                 "support": None if outcome.support is None else _bits(outcome.support),
             },
         }
-        text = _canonical(body)
         extra = {name: value for name in ("id", "prompt") if (value := getattr(self, name)) is not None}
         try:
+            text = _canonical(body)
             tail = json.dumps({"crc32": _crc32(text), **extra})
         except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidInputError(
-                f"prompt: expected what JSON can hold, to keep it in the record ({error})"
-            ) from None
+            name = "prompt" if self.prompt is not None else "policy"
+            raise InvalidInputError(f"{name}: expected what JSON can hold, to keep it in a record ({error})") from None
         return f"{text[:-1]},{tail[1:]}\n".encode()
 
     @classmethod

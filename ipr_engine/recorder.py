@@ -18,7 +18,7 @@ from ipr_engine.bundle.files import as_path
 from ipr_engine.decision import Decision, Decisions
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, RecordError
-from ipr_engine.generation import Generation, check_rows
+from ipr_engine.generation import Generation, check_on_error, check_rows
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import Prompt, is_messages
 from ipr_engine.record import Outcome, Record, RecordId
@@ -107,6 +107,7 @@ class Recorder:
         ids: Any,
         prompts: list[Any] | None,
     ) -> Decisions:
+        check_on_error(on_error)
         batch, models = len(encoded), live.plan.models
         names = _ids(ids, batch)
         tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)

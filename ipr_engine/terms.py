@@ -23,7 +23,9 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, (np.integer, np.floating)):
         return value.item()
     if isinstance(value, PriceList):
-        return replace(value, prices=MappingProxyType(dict(value.prices)))
+        return replace(value, prices=_frozen(value.prices))
+    if isinstance(value, Price):
+        return Price(**{name: _frozen(item) for name, item in asdict(value).items()})
     if isinstance(value, Mapping):
         return MappingProxyType({name: _frozen(item) for name, item in value.items()})
     if isinstance(value, (set, frozenset)):

@@ -29,7 +29,11 @@ TERMS = [
     {"tau": 0.5, "prices": {"beta/mid": (0.1, 7)}},
     {"tau": 0.5, "prices": {"BETA/mid": Price(input_usd_per_1m=1, output_usd_per_1m=1 / 3, basis="x")}},
     {"tau": 0.5, "prices": {"beta/mid": {"input_usd_per_1m": 1, "output_usd_per_1m": 2}}},
-    {"tau": 0.5, "prices": make_prices(make_candidates(5), scale=3.7)},
+    {
+        "tau": 0.5,
+        "prices": {"beta/mid": Price(input_usd_per_1m=np.float32(0.1), output_usd_per_1m=np.int64(2), basis="x")},
+    },
+    {"tau": 0.5, "prices": make_prices(make_candidates(5), scale=np.float32(3.7))},
 ]
 WINDOWS = [64, None, 100_000, None, 128]
 
@@ -457,8 +461,10 @@ def test_other_bad_input_of_a_recorder_is_named(engine, tmp_path):
     recorder = engine.recorder([].append, keep_prompts=True)
     with pytest.raises(InvalidInputError, match="tau: missing"):
         recorder.route("a")
+    lines = []
     with pytest.raises(InvalidInputError, match="on_error"):
-        recorder.route("a", tau=0.1, on_error="ignore")
+        engine.recorder(lines.append).route("a", tau=0.1, on_error="ignore")
+    assert not lines
     odd = [{"role": "user", "content": "a", "sent": {1, 2}}]
     with pytest.raises(InvalidInputError, match="prompt: expected what JSON can hold"):
         recorder.route(odd, tau=0.1)
