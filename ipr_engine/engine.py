@@ -15,7 +15,7 @@ from ipr_engine.bundle import Bundle, PriceList
 from ipr_engine.decide import DecidePlan
 from ipr_engine.decision import Decision, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
-from ipr_engine.errors import EncoderMismatchError, InvalidInputError
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.explanation import Explanation
 from ipr_engine.generation import Generation, check_rows
 from ipr_engine.policy import Policy
@@ -232,6 +232,7 @@ class Engine:
         *,
         allow_other_encoder: bool = False,
         allow_fewer_candidates: bool = False,
+        allow_fewer_outputs: bool = False,
     ) -> Bundle:
         """Serve another bundle from now on: planned in this thread, put in place by one assignment.
 
@@ -242,12 +243,13 @@ class Engine:
             bundle: a Bundle, a bundle root (with CURRENT) or one bundle folder.
             allow_other_encoder: embeddings kept from the encoder of before will be refused by `decide`.
             allow_fewer_candidates: policies that name a missing candidate will be refused by `route`.
+            allow_fewer_outputs: heads that predict no tokens will refuse calls without tokens_out.
         Returns:
             The bundle that serves; the one that already did when the hash is the same.
         Raises:
             BundleError: the bundle is missing, damaged or inconsistent; the one of before goes on.
             EncoderMismatchError: its heads read another encoder, and that was not allowed.
-            InvalidInputError: it lacks candidates of the bundle that serves, and that was not allowed.
+            InvalidInputError: it lacks candidates or outputs of the bundle that serves, and that was not allowed.
         """
         with self._swapping:
             live = self._live
@@ -255,20 +257,13 @@ class Engine:
                 bundle = Bundle.load(bundle)
             if bundle.hash == live.hash:
                 return live.bundle
-            identity = bundle.encoder(bundle.quality_heads.encoder).identity
-            same_encoder = identity == live.encoder_identity
-            if not same_encoder and not allow_other_encoder:
-                raise EncoderMismatchError(
-                    f"bundle: {bundle.hash[:12]} reads encoder {identity[:12]}, the one that serves reads "
-                    f"{live.encoder_identity[:12]}; kept embeddings would not fit, pass allow_other_encoder=True if none are kept"
-                )
-            missing = sorted(set(live.bundle.names) - set(bundle.names))
-            if missing and not allow_fewer_candidates:
-                raise InvalidInputError(
-                    f"bundle: {bundle.hash[:12]} lacks {', '.join(missing)} of the bundle that serves; "
-                    "pass allow_fewer_candidates=True if they are meant to go"
-                )
-            self._live = Generation(bundle, isa=self._isa_asked, encoder=live.encoder if same_encoder else None)
+            self._live = live.successor(
+                bundle,
+                isa=self._isa_asked,
+                allow_other_encoder=allow_other_encoder,
+                allow_fewer_candidates=allow_fewer_candidates,
+                allow_fewer_outputs=allow_fewer_outputs,
+            )
             return bundle
 
     def watch(
@@ -280,6 +275,7 @@ class Engine:
         on_error: Callable[[Exception], object] | None = None,
         allow_other_encoder: bool = False,
         allow_fewer_candidates: bool = False,
+        allow_fewer_outputs: bool = False,
     ) -> Watch:
         """Follow a bundle root: serve what its CURRENT names, now and whenever it is replaced (ipr_engine/watch.py).
 
@@ -289,7 +285,7 @@ class Engine:
             root: a folder of bundles.
             interval_s: seconds between two looks at CURRENT, > 0.
             on_swap, on_error: called in the watching thread after a swap, or with what kept CURRENT from being served.
-            allow_other_encoder, allow_fewer_candidates: as of `swap`.
+            allow_other_encoder, allow_fewer_candidates, allow_fewer_outputs: as of `swap`.
         Returns:
             The running watch; a context manager. It ends with `close()`, and with the engine.
         """
@@ -303,6 +299,7 @@ class Engine:
             on_error=on_error,
             allow_other_encoder=allow_other_encoder,
             allow_fewer_candidates=allow_fewer_candidates,
+            allow_fewer_outputs=allow_fewer_outputs,
         )
 
     def recorder(

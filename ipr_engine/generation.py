@@ -92,6 +92,41 @@ class Generation:
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
         self._followed: dict[int, tuple[Policy, Policy]] = {}
 
+    def successor(
+        self,
+        bundle: Bundle,
+        *,
+        isa: str,
+        allow_other_encoder: bool,
+        allow_fewer_candidates: bool,
+        allow_fewer_outputs: bool,
+    ) -> Generation:
+        """Another bundle, planned to serve in place of this one, with its encoder where the identity is the same.
+
+        Raises:
+            EncoderMismatchError, InvalidInputError: calls that this bundle serves would fail, and that was not allowed.
+        """
+        heads = bundle.quality_heads
+        identity = bundle.encoder(heads.encoder).identity
+        same_encoder = identity == self.encoder_identity
+        if not same_encoder and not allow_other_encoder:
+            raise EncoderMismatchError(
+                f"bundle: {bundle.hash[:12]} reads encoder {identity[:12]}, the one that serves reads "
+                f"{self.encoder_identity[:12]}; kept embeddings would not fit, pass allow_other_encoder=True if none are kept"
+            )
+        missing = sorted(set(self.bundle.names) - set(bundle.names))
+        if missing and not allow_fewer_candidates:
+            raise InvalidInputError(
+                f"bundle: {bundle.hash[:12]} lacks {', '.join(missing)} of the bundle that serves; "
+                "pass allow_fewer_candidates=True if they are meant to go"
+            )
+        if self.plan.has_tokens and "tokens" not in heads.outputs and not allow_fewer_outputs:
+            raise InvalidInputError(
+                f"bundle: the heads of {bundle.hash[:12]} predict no tokens, those that serve do; "
+                "pass allow_fewer_outputs=True if every call gives tokens_out"
+            )
+        return Generation(bundle, isa=isa, encoder=self.encoder if same_encoder else None)
+
     def compile(self, terms: Mapping[str, Any]) -> Policy:
         """The policy of these terms (tau, and what differs from DEFAULT_TERMS) for this bundle."""
         constants = self.bundle.quality_heads.rule_constants

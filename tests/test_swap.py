@@ -218,6 +218,16 @@ def test_fewer_candidates_are_refused_unless_allowed(siblings, tmp_path):
     engine.swap(siblings[0])  # more of them need no leave
 
 
+def test_heads_that_predict_no_tokens_are_refused_unless_allowed(siblings, tmp_path):
+    engine = Engine(siblings[0])
+    bare = make_bundle(tmp_path, models=5, tokens=False)
+    with pytest.raises(InvalidInputError, match=r"bundle: the heads of .* predict no tokens.*allow_fewer_outputs=True"):
+        engine.swap(bare)
+    assert engine.route("why", tau=0.1).bundle_hash == siblings[0].hash
+    engine.swap(bare, allow_fewer_outputs=True)
+    assert engine.route("why", tau=0.1, tokens_out=9).bundle_hash == bare.name
+
+
 def test_a_damaged_bundle_changes_nothing(siblings, tmp_path):
     engine = Engine(siblings[0])
     path = make_bundle(tmp_path, models=5)
