@@ -31,8 +31,8 @@ class Recorder:
     """Routes and decides as its engine does, and writes a record of each decision; made by `Engine.recorder`.
 
     Safe to share between threads, and between processes that append to one file: the lines of a call are one write.
-    The engine's own `route` keeps no embedding and pays nothing for this. A recorded route encodes, decides and writes: about
-    as long as `encode`, `decide` and some 50 us a record. What cannot be written raises RecordError, with the decision lost
+    The engine's own `route` keeps no embedding and pays nothing for this; a recorded route takes some 50 us more
+    (measured: benchmarks/results/swap.jsonl, 2026-11-24). What cannot be written raises RecordError, with the decision lost
     to the caller: no decision goes unrecorded.
     """
 
