@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.baselines import rule_sweep, worth_sweep
 from ipr_engine.evaluation.bootstrap import Resamples
 from ipr_engine.evaluation.routing import Axis, Outcomes, bounded_arqgc, complete_rows, single_curve, sweep_curve
+from ipr_engine.evaluation.sweeps import rule_sweep, worth_sweep
 from ipr_engine.training.estimators import CLOSED_FORM
 from ipr_engine.training.folds import grouped_folds
 from ipr_engine.training.heads import fit_heads, predict

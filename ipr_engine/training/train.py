@@ -156,7 +156,7 @@ def train(
             "dropped": rows.dropped,
             "leaked": rows.leaked,
             "judged": (~np.isnan(rows.quality)).sum(axis=0).tolist(),
-            "sources": {candidate: asked.name_in(rows.names[0], candidate) for candidate in names},
+            "sources": {candidate: asked.named[candidate] for candidate in names},
             "settings": heads.settings,
         },
     )
