@@ -8,6 +8,7 @@ from ipr_engine.data.duplicates import duplicate_groups
 from ipr_engine.data.embeddings import EmbeddingCache, EmbeddingCacheWarning
 from ipr_engine.data.load import load_outcomes, write_outcomes
 from ipr_engine.data.outcomes import MEASURES, Outcomes, question_key
+from ipr_engine.data.overlap import overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.data.split import SplitReport, split_outcomes
 
 __all__ = [
@@ -18,7 +19,10 @@ __all__ = [
     "SplitReport",
     "duplicate_groups",
     "load_outcomes",
+    "overlap",
+    "prompt_hashes",
     "question_key",
+    "read_prompt_hashes",
     "split_outcomes",
     "write_outcomes",
 ]

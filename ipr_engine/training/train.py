@@ -24,7 +24,7 @@ from ipr_engine.bundle import (
     SupportSpec,
     write_bundle,
 )
-from ipr_engine.data import Outcomes, load_outcomes
+from ipr_engine.data import Outcomes, load_outcomes, prompt_hashes
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.engine import DEFAULT_BUNDLE
 from ipr_engine.errors import InvalidInputError
@@ -221,4 +221,5 @@ def _heads_source(heads: LinearHeads, listed: list[Candidate], rows: Outcomes) -
         rule_constants=RuleConstants(**heads.rule_constants),
         fitted_on=FittedOn(source=rows.source, prompts=len(rows), prompt_ids_sha256=rows.prompt_ids_sha256),
         tensors=heads.tensors,
+        prompt_hashes=prompt_hashes(rows),
     )
