@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, Router
 from ipr_engine.arguments import bare_embeddings, bill_floor, per_model, whole_counts
+from ipr_engine.asks import ASKS
 from ipr_engine.bundle import Bundle, PriceList
+from ipr_engine.calibrated import Calibrations, DriftEvidence
 from ipr_engine.decide import STATUS, DecidePlan, Heads
 from ipr_engine.decision import OK, Decision, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
@@ -69,6 +71,7 @@ class Engine:
         )
         self._routes_text = self.encoder.native is not None  # else the encoder runs in Python, decide apart from it
         self._isa_asked = isa
+        self.calibrations = Calibrations(bundle)
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
 
     @classmethod
@@ -87,10 +90,15 @@ class Engine:
     def policy(
         self,
         *,
-        tau: float,
-        rule: str = "minmax",
+        tau: float | None = None,
+        quality_share: float | None = None,
+        max_usd_per_1k: float | None = None,
+        max_share_strongest: float | None = None,
+        response_quality_difference: float | None = None,
+        preset: str | None = None,
+        rule: str | None = None,
         slack: float = 0.0,
-        worth: float = 0.0,
+        worth: float | None = None,
         allowed: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
         family: str | Sequence[str] | None = None,
@@ -101,10 +109,16 @@ class Engine:
         """Validate and compile everything of a decision that is not the prompt.
 
         Args:
-            tau: tolerance in [0, 1]; what it bounds depends on the rule (docs/design.md section 4).
-            rule: "minmax", "max" or "fixed".
+            tau: tolerance in [0, 1]; what it bounds depends on the rule (docs/design.md section 4). Or, instead of it,
+                one of the next five, which the bundle's calibration map answers (docs/calibration.md):
+            quality_share: at least this share of the best single candidate's mean quality.
+            max_usd_per_1k: the safest point that is expected to cost at most this, USD per 1,000 prompts.
+            max_share_strongest: the safest point expected to send at most this share to the best single candidate.
+            response_quality_difference: percent of the best one's mean quality that may be lost, 0 to 100.
+            preset: "quality", "balanced" or "cost": 100, 98 or 95 % of the best one's mean quality.
+            rule: "minmax" (what tau means by default), "max", "fixed" or "calibrated" (what the others mean).
             slack: margin of the "max" rule, in [0, 1].
-            worth: USD one more unit of quality is worth, >= 0.
+            worth: USD one more unit of quality is worth, >= 0; by default 0, and the map's under "calibrated".
             allowed: only these candidates (names, families and features are found whatever their case).
             exclude: none of these candidates: the ones that are down, say.
             family: only candidates of this family, or of these.
@@ -119,7 +133,15 @@ class Engine:
             self.bundle,
             self.plan,
             self.bundle.quality_heads.rule_constants,
+            self.calibrations,
             tau=tau,
+            asks={
+                "quality_share": quality_share,
+                "max_usd_per_1k": max_usd_per_1k,
+                "max_share_strongest": max_share_strongest,
+                "response_quality_difference": response_quality_difference,
+                "preset": preset,
+            },
             rule=rule,
             slack=slack,
             worth=worth,
@@ -287,6 +309,16 @@ class Engine:
             raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
         return Explanation(decision)
 
+    def mark_stale(self, evidence: DriftEvidence | None) -> None:
+        """Say that the calibration maps no longer hold: from now on every calibrated policy's status is "stale".
+
+        Args:
+            evidence: what calibration/drift.py found, or your own; None takes it back.
+        """
+        if evidence is not None and not isinstance(evidence, DriftEvidence):
+            raise InvalidInputError(f"evidence: expected a DriftEvidence or None, got {type(evidence).__name__}")
+        self.calibrations.drift = evidence
+
     def _settle(self, policy: Policy | None, terms: dict[str, Any]) -> Policy:
         if policy is None:
             return self._from_terms(terms)
@@ -306,7 +338,7 @@ class Engine:
         unknown = sorted(set(terms) - POLICY_TERMS)
         if unknown:
             raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}")
-        if "tau" not in terms:
+        if "tau" not in terms and not terms.keys() & set(ASKS):
             raise InvalidInputError("tau: missing; pass tau=... in [0, 1], or a policy from engine.policy(...)")
         # Other types are compiled each time: a list cannot be a key, and True and Decimal(1) would be found as 1.
         if not all(type(value) in (int, float, str) for value in terms.values()):
@@ -338,5 +370,5 @@ class Engine:
 
 
 POLICY_TERMS = frozenset(
-    ("tau", "rule", "slack", "worth", "allowed", "exclude", "family", "requires", "max_latency_ms", "prices")
+    ("tau", *ASKS, "rule", "slack", "worth", "allowed", "exclude", "family", "requires", "max_latency_ms", "prices")
 )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CERTAIN, CERTIFIED, INSUFFICIENT = "certain", "certified", "insufficient_evidence"
 KNOT_STATUS = (CERTAIN, CERTIFIED, INSUFFICIENT)
 TESTS = ("target", "plugin", "agrapa", "hoeffding_bentkus", "empirical_bernstein")
+SUPPORT_QUANTILES = 21
 COST_SLACK = 1e-6  # relative; float32 means of equal choices may differ by this
 
 
@@ -63,7 +64,13 @@ class Knot:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSample:
-    """What a map was certified on. path_source: what its path was fitted on. disjoint: "checked", or "stated" by the caller."""
+    """What a map was certified on.
+
+    Attributes:
+        path_source, path_prompts: what its path was fitted on.
+        disjoint: how it is known that no head saw the prompts: "checked" by hash, or "stated" by the caller.
+        support: quantiles, at 21 equal steps, of the prompts' support (docs/design.md section 6); None without centroids.
+    """
 
     source: str
     prompts: int
@@ -71,6 +78,7 @@ class CalibrationSample:
     path_source: str
     path_prompts: int
     disjoint: str
+    support: tuple[float, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +120,8 @@ class CalibrationMap:
             document[name] = [dict(item) for item in document[name]]
         for point in document["points"]:
             point["allowed"] = None if point["allowed"] is None else list(point["allowed"])
+        support = self.sample.support
+        document["sample"]["support"] = None if support is None else list(support)
         return document
 
 
@@ -182,6 +192,11 @@ def _knot(field: Field, points: int) -> Knot:
 
 def _sample(field: Field) -> CalibrationSample:
     keys = field.object(_SAMPLE)
+    support = None
+    if keys["support"].value is not None:
+        support = tuple(item.number(at_least=0, at_most=1) for item in keys["support"].list())
+        if len(support) != SUPPORT_QUANTILES or (np.diff(support) < 0).any():
+            keys["support"].fail(f"{SUPPORT_QUANTILES} quantiles that never fall")
     return CalibrationSample(
         source=keys["source"].text(),
         prompts=keys["prompts"].integer(at_least=1),
@@ -189,11 +204,12 @@ def _sample(field: Field) -> CalibrationSample:
         path_source=keys["path_source"].text(),
         path_prompts=keys["path_prompts"].integer(at_least=1),
         disjoint=keys["disjoint"].one_of(("checked", "stated")),
+        support=support,
     )
 
 
 def _require_falling(values: Sequence[float], field: Field, expected: str, slack: float = 0.0) -> None:
-    for before, after in zip(values, values[1:]):
+    for before, after in zip(values[:-1], values[1:], strict=True):
         if after > before * (1 + slack):
             field.fail(f"{expected} (a map is monotone), got {after:g} after {before:g}; calibrate anew: points")
 

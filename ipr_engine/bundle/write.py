@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from ipr_engine.errors import BundleError, BundleShapeError, InvalidInputError
 
+from .calibration import CalibrationMap
 from .fields import fail, is_hex64, parse_json
 from .files import as_path, is_plain_relative, read_regular, sha256_of
-from .calibration import CalibrationMap
 from .load import CURRENT, MANIFEST, Bundle, find_folder, listed_files
 from .spec import Candidate, FittedOn, Float32, PriceList, RuleConstants, SupportSpec, canonical_json
 from .tensors import check_table, config_normalize

@@ -90,19 +90,23 @@ def target(draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk
 
 def plugin(draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk: float) -> Flags:
     n = len(draws)
-    return _gamble(draws, floor, second_moment, risk, lambda mean, var: np.sqrt(2 * math.log(1 / risk) / (n * var)))
+    fixed = math.sqrt(2 * math.log(1 / risk) / n)
+    return _gamble(draws, floor, second_moment, lambda mean, var: fixed / np.sqrt(var)) >= -math.log(risk)
 
 
 def agrapa(draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk: float) -> Flags:
-    return _gamble(draws, floor, second_moment, risk, lambda mean, var: np.maximum(mean, 0.0) / (var + mean * mean))
+    return agrapa_log_capital(draws, floor=floor, second_moment=second_moment) >= -math.log(risk)
 
 
-def _gamble(
-    draws: Draws, floor: Array, second_moment: Array, risk: float, choose: Callable[[Array, Array], Array]
-) -> Flags:
-    """Whether the capital ever reached 1 / risk, with bets chosen from the mean and variance of the draws before."""
+def agrapa_log_capital(draws: Draws, *, floor: Array, second_moment: Array) -> Array:
+    """The largest log capital so far: exp(-it) is a p-value of "E[x] <= 0" that holds however often one looks."""
+    return _gamble(draws, floor, second_moment, lambda mean, var: np.maximum(mean, 0.0) / (var + mean * mean))
+
+
+def _gamble(draws: Draws, floor: Array, second_moment: Array, choose: Callable[[Array, Array], Array]) -> Array:
+    """The largest log capital, with bets chosen from the mean and variance of the draws before."""
     shape = np.broadcast_shapes(np.shape(draws[0]), np.shape(floor))
-    log_capital, reached = np.zeros(shape), np.zeros(shape, np.bool_)
+    log_capital, largest = np.zeros(shape), np.zeros(shape)
     total = np.zeros(shape)
     squares = np.broadcast_to(PRIOR_DRAWS * np.maximum(second_moment, 1e-12), shape).copy()
     for t in range(len(draws)):
@@ -110,10 +114,10 @@ def _gamble(
         mean = total / (PRIOR_DRAWS + t)
         variance = np.maximum(squares / (PRIOR_DRAWS + t) - mean * mean, 1e-12)
         log_capital += np.log1p(np.minimum(choose(mean, variance), CAP / floor) * x)
-        reached |= log_capital >= -math.log(risk)
+        largest = np.maximum(largest, log_capital)
         total += x
         squares += x * x
-    return reached
+    return largest
 
 
 def hoeffding_bentkus(draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk: float) -> Flags:

@@ -8,7 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle, CalibrationMap, CalibrationSample, Knot, OperatingPoint
-from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT, TESTS, heads_key, prices_key
+from ipr_engine.bundle.calibration import (
+    CERTAIN,
+    CERTIFIED,
+    INSUFFICIENT,
+    SUPPORT_QUANTILES,
+    TESTS,
+    heads_key,
+    prices_key,
+)
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.observed import Observed, observe
 from ipr_engine.calibration.path import POINTS, Path, fit_path
@@ -115,6 +123,7 @@ def calibrate(
             path_source=path_rows.source,
             path_prompts=len(path_rows),
             disjoint=disjoint,
+            support=_support_quantiles(rows),
         ),
         points=_points(path, names, routed, lower, costs, (choices == path.best).mean(axis=1)),
         knots=knots_of(levels, last[: len(levels)], promises.certain(len(path))[: len(levels)]),
@@ -176,6 +185,14 @@ def _points(
     )
 
 
+def _support_quantiles(rows: Observed) -> tuple[float, ...] | None:
+    support = rows.engine.decide(rows.encoded, tau=0.0, allowed=list(rows.names)).support
+    if support is None:
+        return None
+    steps = np.linspace(0, 1, SUPPORT_QUANTILES)
+    return tuple(float(q) for q in np.quantile(support.astype(np.float64), steps, method="inverted_cdf"))
+
+
 def _label(outcomes: Outcomes) -> str:
     splits = sorted(set(outcomes.splits) - {""})
     return f"{outcomes.source}, split {splits[0]}" if len(splits) == 1 else outcomes.source
@@ -224,11 +241,11 @@ def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, drop: bool,
 
 def _check_monotone(made: CalibrationMap) -> None:
     costs = [point.cost_usd for point in made.points]
-    rising = [i for i, (a, b) in enumerate(zip(costs, costs[1:]), start=1) if b > a * (1 + 1e-6)]
+    rising = [i for i, (a, b) in enumerate(zip(costs[:-1], costs[1:], strict=True), start=1) if b > a * (1 + 1e-6)]
     if rising:
         i = rising[0]
         raise InvalidInputError(
-            f"outcomes: the map would not be monotone: point {i} of {len(costs)} costs {1000 * costs[i]:.4g} USD per 1,000 of these prompts, "
-            f"the safer one before it {1000 * costs[i - 1]:.4g}; the path's prompts ({made.sample.path_source}) are unlike these, "
-            "fit it on prompts like them"
+            f"outcomes: the map would not be monotone: point {i} of {len(costs)} costs {1000 * costs[i]:.4g} USD per 1,000 of "
+            f"these prompts, the safer one before it {1000 * costs[i - 1]:.4g}; the path's prompts "
+            f"({made.sample.path_source}) are unlike these, fit it on prompts like them"
         )

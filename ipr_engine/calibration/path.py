@@ -4,9 +4,10 @@ It is fitted on data other than the calibration sample (the heads' training spli
 order costs no validity. Between its ends only `worth` moves: the choice is the candidate of least cost - worth * quality among all, and
 worth falls. On public data that sweep beat the per-prompt threshold (docs/calibration.md).
 
-Which points: worth is swept finely; kept are, for each of some quality levels (denser near the best single candidate's), the cheapest
-setting that reaches it on the path's data. Settings not cheaper than the best single candidate, or dearer and no better than another, are no
-points. Predictions on the heads' own training rows flatter every setting, but hardly their order; the tests do not rely on either.
+Which points: worth is swept finely; kept are, for each of some quality levels (denser near the best single candidate's), the
+cheapest setting that reaches it on the path's data. Settings not cheaper than the best single candidate, or dearer and no better
+than another, are no points. Predictions on the heads' own training rows flatter every setting, but hardly their order; the tests
+do not rely on either.
 """
 
 from __future__ import annotations

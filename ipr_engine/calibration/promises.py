@@ -103,7 +103,7 @@ def certified_points(draws: ExcessDraws, test: Test, *, second_moment: Array, ri
     rejected = test(draws, floor=floors, top=np.ones(1), second_moment=second_moment, risk=risk)
     passed = rejected | certain
     last = np.logical_and.accumulate(passed, axis=-1).sum(axis=-1) - 1
-    return np.where(certain[:, -1], points - 1, last)
+    return np.asarray(np.where(certain[:, -1], points - 1, last))
 
 
 def monotone(last: Indices) -> Indices:
@@ -114,4 +114,4 @@ def monotone(last: Indices) -> Indices:
     """
     filled = np.where(last == NONE, np.iinfo(np.int64).max, last)
     least = np.minimum.accumulate(filled[..., ::-1], axis=-1)[..., ::-1]
-    return np.where(last == NONE, NONE, least)
+    return np.asarray(np.where(last == NONE, NONE, least))
