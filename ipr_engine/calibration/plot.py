@@ -37,7 +37,9 @@ def draw(made: CalibrationMap, path: Path) -> None:
     promised = [100 * ((1 - k.level) * made.best_quality + k.level * made.cheapest_quality) for k in certified]
     at = [cost[knot.point] for knot in certified]
     axes.plot(at, promised, "D", color=BLUE, ms=6, label="certified: (1 - tau) * best + tau * cheapest, sample means")
-    for x, y, knot in zip(at, promised, certified, strict=True):
+    for x, y, knot, after in zip(at, promised, certified, [*certified[1:], None], strict=True):
+        if after is not None and after.point == knot.point:
+            continue  # the loosest tau of a step names it
         axes.annotate(f"{knot.level:g}", (x, y), xytext=(6, -12), textcoords="offset points", color=BLUE, fontsize=9)
     axes.plot(
         [cost[0], cost[-1]], [quality[0], quality[-1]], "o", color=ORANGE, ms=9, zorder=1,

@@ -27,7 +27,11 @@ Indices = npt.NDArray[np.int64]
 
 NONE = -1  # no point is certified
 
-TAUS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+TAUS = (
+    *(n / 100 for n in range(11)),
+    *(n / 100 for n in range(12, 31, 2)),
+    *(n / 100 for n in range(35, 101, 5)),
+)  # each knot has the risk to itself, so that a fine grid costs nothing
 SHARES = (1.0, 0.995, 0.99, 0.98, 0.97, 0.96, 0.95, 0.925, 0.9, 0.875, 0.85, 0.8, 0.7, 0.6)
 
 

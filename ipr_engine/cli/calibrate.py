@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +123,21 @@ def render(made: CalibrationMap) -> str:
         f"{made.family or ('all' if made.whole else len(made.candidates))} candidates, best {made.best} "
         f"({made.best_quality:.4f}), cheapest {made.cheapest} ({made.cheapest_quality:.4f}); {sample.prompts} prompts of {sample.source}, "
         f"path on {sample.path_prompts} of {sample.path_source}; risk {made.risk:g} for {scope}, test {made.test}",
-        f"{'promise':<11} {'status':<22} {'runs':<26} {'quality':>8} {'lower':>8} {'USD/1k':>9} {'of best':>8} {'to best':>8}",
-        *(_line(made, knot, f"tau {knot.level:g}") for knot in made.knots),
-        *(_line(made, knot, f"share {knot.level:g}") for knot in made.shares),
+        f"{'promise':<18} {'status':<22} {'runs':<26} {'quality':>8} {'lower':>8} {'USD/1k':>9} {'of best':>8} {'to best':>8}",
+        *_lines(made, made.knots, "tau"),
+        *_lines(made, made.shares, "share"),
         "lower: bound of this point's mean quality alone; quality, USD, shares: means over the sample",
     ]
     return "\n".join(lines)
+
+
+def _lines(made: CalibrationMap, knots: Sequence[Knot], name: str) -> list[str]:
+    """A line per step: knots of one status that run one point stand together."""
+    steps = [list(same) for _, same in groupby(knots, key=lambda knot: (knot.status, knot.point))]
+    return [
+        _line(made, step[0], f"{name} {step[0].level:g}" + (f" to {step[-1].level:g}" if len(step) > 1 else ""))
+        for step in steps
+    ]
 
 
 def _line(made: CalibrationMap, knot: Knot, promise: str) -> str:
@@ -134,7 +145,7 @@ def _line(made: CalibrationMap, knot: Knot, promise: str) -> str:
     runs = f"worth {point.worth:.4g} USD" if point.allowed is None else ", ".join(point.allowed)
     share = point.cost_usd / made.points[0].cost_usd
     return (
-        f"{promise:<11} {knot.status:<22} {runs:<26} {point.quality:8.4f} {point.quality_lower:8.4f} "
+        f"{promise:<18} {knot.status:<22} {runs:<26} {point.quality:8.4f} {point.quality_lower:8.4f} "
         f"{1000 * point.cost_usd:9.4f} {share:8.1%} {point.share_best:8.1%}"
     )
 
