@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ipr_engine.asks import CALIBRATED
 from ipr_engine.bundle import Bundle, CalibrationMap, Knot, OperatingPoint, PriceList
 from ipr_engine.bundle.calibration import INSUFFICIENT, heads_key, prices_key
 from ipr_engine.errors import InvalidInputError
-
-CALIBRATED = "calibrated"
 
 
 class CalibrationStatus(NamedTuple):

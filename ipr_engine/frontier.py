@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.calibrated import CALIBRATED
+from ipr_engine.asks import CALIBRATED
 from ipr_engine.policy import Coefficients, compile_rule
 
 if TYPE_CHECKING:

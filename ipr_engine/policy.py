@@ -9,9 +9,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ipr_engine.asks import tau_or_ask
+from ipr_engine.asks import CALIBRATED, tau_or_ask
 from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, Price, PriceList, RuleConstants
-from ipr_engine.calibrated import CALIBRATED, Calibrations, CalibrationStatus, Settled, settle
+from ipr_engine.calibrated import Calibrations, CalibrationStatus, Settled, settle
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.ranges import nonnegative, unit_interval
@@ -155,10 +155,7 @@ def compile_policy(
     prices: PriceList | Mapping[str, object] | None,
 ) -> Policy:
     """Validate every argument, settle who may be chosen and why the others may not, fold prices, compile."""
-    tau, ask = tau_or_ask(tau, asks)
-    rule = rule if rule is not None else "minmax" if ask is None else CALIBRATED
-    if ask is not None and rule != CALIBRATED:
-        raise InvalidInputError(f"{ask[0]}: only rule 'calibrated' answers it, got rule {rule!r}; leave the rule out")
+    tau, ask, rule = tau_or_ask(tau, asks, rule)
     worth = None if worth is None else nonnegative("worth", worth)
     price_list = bundle.prices if prices is None else merge_prices(bundle, prices)
     exclusions = _exclusions(bundle.candidates, allowed, exclude, family, requires, max_latency_ms)

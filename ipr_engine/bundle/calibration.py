@@ -136,14 +136,11 @@ def parse_map(field: Field) -> CalibrationMap:
     keys = field.object(_MAP)
     candidates = keys["candidates"].names(at_least=2)
     points = tuple(_point(item, candidates) for item in keys["points"].list(at_least=2))
-    _require_falling([p.worth for p in points], keys["points"], "worth that never rises along the path")
-    _require_falling(
-        [p.cost_usd for p in points], keys["points"], "cost_usd that never rises along the path", COST_SLACK
-    )
+    _require_falling([p.worth for p in points], keys["points"], "worth that never rises")
     knots = tuple(_knot(item, len(points)) for item in keys["knots"].list(at_least=2))
     shares = tuple(_knot(item, len(points)) for item in keys["shares"].list(at_least=1))
-    _require_steps(knots, keys["knots"], [knot.level for knot in knots], 0.0)
-    _require_steps(shares, keys["shares"], [-knot.level for knot in shares], -1.0)
+    _require_steps(knots, points, keys["knots"], [knot.level for knot in knots], 0.0)
+    _require_steps(shares, points, keys["shares"], [-knot.level for knot in shares], -1.0)
     if knots[-1].level != 1.0:
         keys["knots"].fail("the last knot at tau 1")
     return CalibrationMap(
@@ -211,16 +208,19 @@ def _sample(field: Field) -> CalibrationSample:
 def _require_falling(values: Sequence[float], field: Field, expected: str, slack: float = 0.0) -> None:
     for before, after in zip(values[:-1], values[1:], strict=True):
         if after > before * (1 + slack):
-            field.fail(f"{expected} (a map is monotone), got {after:g} after {before:g}; calibrate anew: points")
+            field.fail(f"{expected} (a map is monotone; {after:g} comes after {before:g})")
 
 
-def _require_steps(knots: Sequence[Knot], field: Field, order: Sequence[float], first: float) -> None:
+def _require_steps(
+    knots: Sequence[Knot], points: Sequence[OperatingPoint], field: Field, order: Sequence[float], first: float
+) -> None:
     if order[0] != first:
         field.fail(f"the first knot at {abs(first):g}")
     if (np.diff(order) <= 0).any() or (np.diff([knot.point for knot in knots]) < 0).any():
         field.fail("knots in order, whose points never go back (a map is monotone)")
     if knots[0].status == INSUFFICIENT:
         field.fail("a first knot that is certain or certified: the single best candidate is always reachable")
+    _require_falling([points[knot.point].cost_usd for knot in knots], field, "cost_usd that never rises", COST_SLACK)
 
 
 def heads_key(bundle: Bundle, names: Sequence[str]) -> str:

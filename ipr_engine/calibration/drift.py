@@ -133,11 +133,12 @@ def kolmogorov_p(t: float) -> float:
 
 
 def _point_of(policy: Policy) -> int:
-    made = policy.map
+    made, allowed = policy.map, set(policy.allowed)
     assert made is not None
-    return next(
-        i for i, p in enumerate(made.points) if p.worth == policy.worth and _names(made, i) == set(policy.allowed)
-    )
+    for i, point in enumerate(made.points):
+        if point.worth == policy.worth and _names(made, i) == allowed:
+            return i
+    raise InvalidInputError(f"policy: it runs no point of its map ({policy.certificate.reason}); check one that does")
 
 
 def _names(made: CalibrationMap, point: int) -> set[str]:

@@ -74,10 +74,10 @@ def calibrate(
         drop_overlap: leave out of the sample what is among the fitting or the path's prompts, instead of refusing.
         stated_disjoint: accept a bundle without prompt hashes; the map then says that disjointness was stated, not checked.
     Raises:
-        InvalidInputError: an argument is out of range; prompts overlap; a candidate lacks outcomes or a price; nothing
-            can be saved; or the map would not be monotone.
+        InvalidInputError: an argument is out of range; prompts overlap; a candidate lacks outcomes or a price; or nothing
+            can be saved.
     """
-    _check_arguments(risk, test, points, seed)
+    _check_arguments(risk, test, points, seed, [*taus, *shares])
     bundle = engine.bundle
     names = engine.policy(tau=0.0, allowed=candidates, family=family).allowed
     _check_prices(bundle, names)
@@ -100,10 +100,11 @@ def calibrate(
     tested = len(promises) - 2  # tau 1 is certain, tau 0 and share 1 are one promise
     draws = ExcessDraws(promises, routed, best, cheapest, order[:, None])
     moment = (promises.excess(path.routed, path.best_quality, path.cheapest_quality) ** 2).mean(axis=0)
+    certain = promises.certain(len(path))
     level_risk = risk / tested if simultaneous else risk
     last = certified_points(draws, bounds.TESTS[test], second_moment=moment, risk=level_risk)[0]
     lower = lower_bounds(routed[order], bounds.TESTS[test], risk=risk)
-    made = CalibrationMap(
+    return CalibrationMap(
         family=bundle.candidates[bundle.names.index(names[0])].family if family is not None else None,
         whole=len(names) == len(bundle.names),
         candidates=names,
@@ -126,21 +127,32 @@ def calibrate(
             support=_support_quantiles(rows),
         ),
         points=_points(path, names, routed, lower, costs, (choices == path.best).mean(axis=1)),
-        knots=knots_of(levels, last[: len(levels)], promises.certain(len(path))[: len(levels)]),
-        shares=knots_of(parts, last[len(levels) :], promises.certain(len(path))[len(levels) :]),
+        knots=knots_of(levels, last[: len(levels)], certain[: len(levels)], costs),
+        shares=knots_of(parts, last[len(levels) :], certain[len(levels) :], costs),
     )
-    _check_monotone(made)
-    return made
 
 
-def knots_of(levels: Sequence[float], last: Indices, certain: npt.NDArray[np.bool_]) -> tuple[Knot, ...]:
-    """Knots from the strictest promise on: what is certified, else what runs at the nearest safer one."""
+def knots_of(levels: Sequence[float], last: Indices, certain: npt.NDArray[np.bool_], costs: Array) -> tuple[Knot, ...]:
+    """Knots from the strictest promise on: what is certified, else what runs at the nearest safer one.
+
+    Every point up to the last certified one is certified; the cheapest of them on the sample runs, the safer one of equals.
+
+    Args:
+        last: (promises,) last certified points. certain: (promises, points). costs: (points,) mean expected USD.
+    """
     result: list[Knot] = []
     for level, point, sure in zip(levels, monotone(last).tolist(), certain, strict=True):
-        if point == NONE:
-            result.append(Knot(level=level, point=result[-1].point, status=INSUFFICIENT))
+        before = result[-1] if result else None
+        if point == NONE and before is not None:
+            result.append(Knot(level=level, point=before.point, status=INSUFFICIENT))
+        elif sure[point] and before is not None and costs[point] > costs[before.point]:
+            # tau 1: what a stricter promise certified is better than the cheapest single, and on the sample it costs less
+            result.append(Knot(level=level, point=before.point, status=before.status))
+        elif sure[point]:
+            result.append(Knot(level=level, point=point, status=CERTAIN))
         else:
-            result.append(Knot(level=level, point=point, status=CERTAIN if sure[point] else CERTIFIED))
+            runs = int(costs[: point + 1].argmin())
+            result.append(Knot(level=level, point=runs, status=CERTAIN if sure[runs] else CERTIFIED))
     return tuple(result)
 
 
@@ -198,11 +210,14 @@ def _label(outcomes: Outcomes) -> str:
     return f"{outcomes.source}, split {splits[0]}" if len(splits) == 1 else outcomes.source
 
 
-def _check_arguments(risk: float, test: str, points: int, seed: int) -> None:
+def _check_arguments(risk: float, test: str, points: int, seed: int, levels: Sequence[float]) -> None:
     if not isinstance(risk, (int, float)) or not 0 < risk <= 0.5:
         raise InvalidInputError(f"risk: expected a number above 0 and at most 0.5, got {risk!r}")
     if test not in TESTS:
         raise InvalidInputError(f"test: expected one of {', '.join(TESTS)}, got {test!r}")
+    outside = [level for level in levels if not 0 <= level <= 1]
+    if outside:
+        raise InvalidInputError(f"taus, shares: expected values in [0, 1], got {outside[0]!r}")
     if type(points) is not int or points < 1 or type(seed) is not int or seed < 0:
         raise InvalidInputError(f"points, seed: expected an int >= 1 and an int >= 0, got {points!r} and {seed!r}")
 
@@ -237,15 +252,3 @@ def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, drop: bool,
                 f"{why}: use other prompts, or leave these out (--drop-overlap)"
             )
     return sample.take(~(on_path | fitted)), "stated" if kept is None else "checked"
-
-
-def _check_monotone(made: CalibrationMap) -> None:
-    costs = [point.cost_usd for point in made.points]
-    rising = [i for i, (a, b) in enumerate(zip(costs[:-1], costs[1:], strict=True), start=1) if b > a * (1 + 1e-6)]
-    if rising:
-        i = rising[0]
-        raise InvalidInputError(
-            f"outcomes: the map would not be monotone: point {i} of {len(costs)} costs {1000 * costs[i]:.4g} USD per 1,000 of "
-            f"these prompts, the safer one before it {1000 * costs[i - 1]:.4g}; the path's prompts "
-            f"({made.sample.path_source}) are unlike these, fit it on prompts like them"
-        )

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
-from ipr_engine.asks import ASKS, PRESETS
-from ipr_engine.calibrated import CALIBRATED
+from ipr_engine.asks import ASKS, CALIBRATED, PRESETS
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy import RULES, Policy
