@@ -125,7 +125,7 @@ class Decision:
     def _calibration(self) -> CalibrationStatus:
         """The policy's, unless this prompt is too long for a candidate that it may choose."""
         status = self.policy.calibration
-        if status.status == "uncalibrated":
+        if self.billed_tokens < self.policy.shortest_window or status.status == "uncalibrated":
             return status
         candidates = [c for c in self._bundle.candidates if c.name in self.policy.allowed]
         away = [c.name for c in candidates if not self._fits(c)]

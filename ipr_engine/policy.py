@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -100,6 +101,13 @@ class Policy:
     map: CalibrationMap | None = field(default=None, repr=False)
     certificate: CalibrationStatus = field(repr=False)
     calibrations: Calibrations = field(repr=False)
+
+    @cached_property
+    def shortest_window(self) -> float:
+        """Billed tokens below which a prompt surely fits every allowed candidate's context window."""
+        listed = [c for c in self.calibrations.bundle.candidates if c.name in self.allowed]
+        limits = [c.context_window / c.token_ratio for c in listed if c.context_window is not None]
+        return (1 - 1e-9) * min(limits, default=math.inf)
 
     @property
     def calibration(self) -> CalibrationStatus:
