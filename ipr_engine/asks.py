@@ -18,6 +18,9 @@ def tau_or_ask(
 ) -> tuple[float | None, tuple[str, float] | None, str]:
     """tau, or the one thing asked instead of it, in the map's terms; and the rule that answers."""
     given = {name: value for name, value in asks.items() if value is not None}
+    unknown = sorted(given.keys() - set(ASKS))
+    if unknown:
+        raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: tau, {', '.join(ASKS)}")
     if (tau is not None) + len(given) != 1:
         got = ", ".join([*(["tau"] if tau is not None else []), *given]) or "nothing"
         raise InvalidInputError(f"tau: expected tau=... in [0, 1] or one of {', '.join(ASKS)} instead, got {got}")

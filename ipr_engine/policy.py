@@ -151,7 +151,6 @@ def compile_policy(
     calibrations: Calibrations,
     *,
     tau: float | None,
-    asks: Mapping[str, object],
     rule: str | None,
     slack: float,
     worth: float | None,
@@ -161,8 +160,12 @@ def compile_policy(
     requires: str | Sequence[str] | None,
     max_latency_ms: float | None,
     prices: PriceList | Mapping[str, object] | None,
+    **asks: object,
 ) -> Policy:
-    """Validate every argument, settle who may be chosen and why the others may not, fold prices, compile."""
+    """Validate every argument, settle who may be chosen and why the others may not, fold prices, compile.
+
+    asks: at most one of asks.ASKS, instead of tau.
+    """
     tau, ask, rule = tau_or_ask(tau, asks, rule)
     worth = None if worth is None else nonnegative("worth", worth)
     price_list = bundle.prices if prices is None else merge_prices(bundle, prices)

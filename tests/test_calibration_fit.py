@@ -167,6 +167,11 @@ def test_a_bundle_carries_maps_and_shares_its_files(scene, made):
     assert [m.risk for m in again.calibrations] == [0.2]  # the map of the same set is replaced
 
 
+def test_two_maps_of_one_set_are_refused(scene, made):
+    with pytest.raises(BundleError, match="distinct names"):
+        with_calibrations(scene[0].bundle, [made, made], activate=False)
+
+
 def backwards(document):
     document["knots"][3]["point"], document["knots"][-2]["point"] = len(document["points"]) - 1, 0
 

@@ -210,10 +210,16 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         heads=heads,
         prices=_prices(parse_json(prices.read(), prices.where), names),
         support=_support(keys["support"], folder, dims),
-        calibrations=tuple(parse_map(field) for field in keys["calibrations"].list()),
+        calibrations=_calibrations(keys["calibrations"]),
         extra_files=MappingProxyType({entry.relative: entry.verify() for entry in extra}),
         provenance=MappingProxyType(keys["provenance"].value),
     )
+
+
+def _calibrations(field: Field) -> tuple[CalibrationMap, ...]:
+    maps = tuple(parse_map(item) for item in field.list())
+    require_distinct([", ".join(sorted(made.candidates)) for made in maps], field.list())
+    return maps
 
 
 def _candidates(field: Field) -> tuple[Candidate, ...]:
