@@ -48,9 +48,13 @@ class Calibrations:
         self.drift: DriftEvidence | None = None
         self._changed = {made.candidates: self._changed_since(made) for made in bundle.calibrations}
 
-    def changed(self, made: CalibrationMap) -> str | None:
-        """What but prices changed in the bundle since the map was made, None if nothing that it depends on."""
-        return self._changed[made.candidates]
+    def changed(self, made: CalibrationMap, prices: PriceList | None = None) -> str | None:
+        """What changed since the map was made, None if nothing that it depends on; at other prices than the bundle's if given."""
+        known = self._changed[made.candidates]
+        effective = self.bundle.prices if prices is None else prices
+        if known is None and prices_key(effective, self.bundle.candidates, made.candidates) != made.prices:
+            return "prices or token ratios changed since"
+        return known
 
     def _changed_since(self, made: CalibrationMap) -> str | None:
         bundle = self.bundle
@@ -140,11 +144,8 @@ def settle(
         overrides.append(f"its point is {', '.join(point.allowed or ())} alone, not allowed here")
     if worth is not None and worth != point.worth:
         overrides.append(f"worth={worth:g} instead of the map's {point.worth:g}")
-    changed = calibrations.changed(made)
-    if prices_key(bundle.prices if prices is None else prices, bundle.candidates, made.candidates) != made.prices:
-        if prices is not None:
-            overrides.append("prices= differ from those it was calibrated at")
-        changed = changed or "prices or token ratios changed since"
+    if prices is not None and prices_key(prices, bundle.candidates, made.candidates) != made.prices:
+        overrides.append("prices= differ from those it was calibrated at")
     return Settled(
         tau=_equivalent(made, tau, ask, knot),
         map=made,
@@ -157,7 +158,7 @@ def settle(
             for name in allowed
             if name not in chosen_from
         },
-        certificate=_certificate(made, knot, promise, overrides, changed),
+        certificate=_certificate(made, knot, promise, overrides, calibrations.changed(made, prices)),
     )
 
 

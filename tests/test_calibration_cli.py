@@ -34,6 +34,11 @@ def test_calibrate_prints_the_steps_and_writes_a_bundle_that_routes(scene, tmp_p
     assert main(["route", "prove why", "--bundle", root, "--preset", "cost", "--json"]) == 0
     decision = json.loads(capsys.readouterr().out)["decision"]
     assert (decision["rule"], decision["calibration"]) == ("calibrated", "calibrated")
+    assert main(["info", "--bundle", root]) == 0
+    assert (
+        "calibration map of 4 candidates, risk 0.1, on 400 prompts of source, split calibration"
+        in capsys.readouterr().out
+    )
     assert main(["explain", "prove why", "--bundle", root, "--tau", "0.3", "--rule", "calibrated"]) == 0
     assert "holds on traffic like source, split calibration" in capsys.readouterr().out
 

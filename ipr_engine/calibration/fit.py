@@ -30,6 +30,7 @@ from ipr_engine.calibration.promises import (
     monotone,
 )
 from ipr_engine.data import Outcomes, overlap, prompt_hashes, read_prompt_hashes
+from ipr_engine.data.outcomes import MIN_KEY
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 
@@ -90,6 +91,11 @@ def calibrate(
     progress(
         f"{len(path)} points, fitted on {len(path_rows)} prompts; testing on {len(rows)}, {rows.outcomes.dropped} left out"
     )
+    repeated = len(rows) - len(
+        {key if len(key) >= MIN_KEY else row for row, key in enumerate(rows.outcomes.question_keys)}
+    )
+    if repeated:
+        progress(f"{repeated} prompts ask what another one asks: they are not independent, and the risk may be higher")
     choices, costs = _decide_points(rows, path)
     routed = rows.quality[np.arange(len(rows)), choices].T  # (rows, points)
     best, cheapest = rows.quality[:, path.best], rows.quality[:, path.cheapest]
