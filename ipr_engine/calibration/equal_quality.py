@@ -3,10 +3,10 @@
     python -m ipr_engine.calibration.equal_quality --bundle ROOT --outcomes DIR
 
 Every rule traces a line of mean quality over mean cost as its tau goes from 0 to 1, with the same predictions, on held-out prompts.
-All are read at the same realised qualities: the cheapest place where a rule's line reaches it. The calibrated rule's map is not of the
-prompts it is read on: they are halved by question, and each half runs the points that were certified on the other. Intervals:
-paired bootstrap over prompts (docs/metrics.md section 4); a rule that never reaches a quality is read at the best single
-candidate's cost.
+All are read at the same realised qualities: the cheapest place where a rule's line reaches it. The calibrated rule's map is not of
+the prompts it is read on: they are dealt into five folds by question, and each fold runs the points that were certified on the other
+four. Intervals: paired bootstrap over prompts (docs/metrics.md section 4); a rule that never reaches a quality is read at the best
+single candidate's cost.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ipr_engine.calibration import bounds, study
 from ipr_engine.calibration.promises import NONE, TAUS, ExcessDraws, Promises, certified_points, monotone
 from ipr_engine.evaluation.bootstrap import Estimate, Resamples, estimate
-from ipr_engine.evaluation.contenders import halves_of
+from ipr_engine.training.folds import grouped_folds
 
 Array = npt.NDArray[np.float64]
 
@@ -29,6 +29,7 @@ LEVELS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)  # read at quality (1 - level) *
 SETTINGS = np.linspace(0, 1, 201)  # of the paper's rules' tau
 RULES = ("minmax", "max")
 DRAWS = 1000
+FOLDS = 5
 
 
 class Line(NamedTuple):
@@ -76,18 +77,19 @@ def _ratio(log: Array) -> Estimate:
 
 
 def _calibrated(population: study.Population, risk: float, seed: int) -> tuple[Array, Array]:
-    """Realised quality and cost (rows, taus) when each half runs what the other half certified."""
+    """Realised quality and cost (rows, taus) when each fold runs what the other folds certified."""
     promises = Promises.of(TAUS, ())
     path = population.path
     moment = (promises.excess(path.routed, path.best_quality, path.cheapest_quality) ** 2).mean(axis=0)
-    first = halves_of(population.rows.outcomes.question_keys, seed)
-    quality, cost = np.empty((len(first), len(TAUS))), np.empty((len(first), len(TAUS)))
-    for half in (first, ~first):
-        order = np.random.default_rng(seed).permutation(np.flatnonzero(~half))
+    folds = grouped_folds(population.rows.outcomes.question_keys, FOLDS, seed)
+    quality, cost = np.empty((len(folds), len(TAUS))), np.empty((len(folds), len(TAUS)))
+    for fold in range(FOLDS):
+        held_out = folds == fold
+        order = np.random.default_rng(seed).permutation(np.flatnonzero(~held_out))
         sample = ExcessDraws(promises, population.routed, population.best, population.cheapest, order[:, None])
         last = monotone(certified_points(sample, bounds.target, second_moment=moment, risk=risk))[0]
         points = np.maximum.accumulate(np.where(last == NONE, 0, last))
-        quality[half], cost[half] = population.routed[half][:, points], population.paid[half][:, points]
+        quality[held_out], cost[held_out] = population.routed[held_out][:, points], population.paid[held_out][:, points]
     return quality, cost
 
 
