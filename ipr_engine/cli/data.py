@@ -1,4 +1,4 @@
-"""ipr data: check, import and split outcome data."""
+"""ipr data: check, import, split and embed outcome data."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ipr_engine.cli import data_embed
 from ipr_engine.errors import InvalidInputError
 
 FORMATS = ("parquet", "csv", "jsonl")
@@ -19,14 +20,15 @@ SOURCES = ("routerbench", "routellm", "llmrouterbench", "wide")
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "data",
-        help="check, import and split outcome data",
-        description="Check, import and split outcome data: two tables, prompts and outcomes (docs/outcome-data.md). "
+        help="check, import, split and embed outcome data",
+        description="Check, import, split and embed outcome data: two tables, prompts and outcomes (docs/outcome-data.md). "
         "CSV and JSONL need nothing else; Parquet needs the extra [train].",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_check(actions)
     _add_import(actions)
     _add_split(actions)
+    data_embed.add_parser(actions)
 
 
 def _add_check(actions: Any) -> None:

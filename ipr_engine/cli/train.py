@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+from ipr_engine.errors import InvalidInputError
+
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
@@ -16,14 +18,39 @@ def add_parser(subparsers: Any) -> None:
         description="Fit a quality head and a tokens head per candidate on outcome data (docs/outcome-data.md) and write a bundle "
         "(docs/own-bundle.md). The frozen encoder is a model2vec folder, by default the embedded bundle's.",
     )
-    parser.add_argument("--outcomes", required=True, metavar="DIR", help="prompts.* and outcomes.* with output tokens")
+    parser.add_argument(
+        "--outcomes",
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="prompts.* and outcomes.* with output tokens; repeat to mix sources, the first is the one the heads speak of",
+    )
     parser.add_argument("--candidates", required=True, metavar="FILE", help="JSON: candidates, prices, features")
     parser.add_argument("--out", required=True, metavar="ROOT", help="bundle root; the new bundle becomes current")
     parser.add_argument("--encoder", metavar="DIR", help="model2vec folder, e.g. from ipr distill")
     parser.add_argument("--name", default="trained", help="name of the bundle (default trained)")
     parser.add_argument("--split", default="train", help="split to fit on, 'all' for every prompt (default train)")
     parser.add_argument(
-        "--form", default="auto", help="form of the heads, or auto: chosen by cross-validation (default)"
+        "--no-intercepts",
+        action="store_true",
+        help="with several sources: take them as parts of one traffic, not as levels to be taken out",
+    )
+    parser.add_argument(
+        "--estimator",
+        default="auto",
+        metavar="NAME",
+        help="plain, advantage_*, caps (closed forms), paper, adapters (networks), or auto: the closed form that "
+        "cross-validation prefers (default)",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of a network: loss=pairwise, hidden=128, loss.squared=0.5, ...; docs/own-bundle.md lists them; repeatable",
+    )
+    parser.add_argument(
+        "--run-folder", metavar="DIR", help="keep a network's finished parts here; the same call resumes"
     )
     parser.add_argument("--seed", type=int, default=0, help="of folds and centroids (default 0)")
     parser.add_argument(
@@ -44,24 +71,64 @@ def run(arguments: argparse.Namespace) -> int:
         created=arguments.created,
         encoder=arguments.encoder,
         split=None if arguments.split == "all" else arguments.split,
-        form=arguments.form,
+        intercepts=not arguments.no_intercepts,
+        estimator=arguments.estimator,
+        options=_options(arguments.option),
         seed=arguments.seed,
+        run=arguments.run_folder,
         progress=lambda message: print(f"ipr train: {message}", file=sys.stderr, flush=True),
     )
-    columns = (trained.names, trained.quality, trained.predicted, trained.brier, trained.calibration_error)
+    columns = (
+        trained.names,
+        trained.judged,
+        trained.quality,
+        trained.predicted,
+        trained.brier,
+        trained.calibration_error,
+    )
     rows = [
-        {"candidate": name, "quality": float(q), "predicted": float(p), "brier": float(b), "ece": float(e)}
-        for name, q, p, b, e in zip(*columns, strict=True)
+        {
+            "candidate": name,
+            "judged": int(n),
+            "quality": float(q),
+            "predicted": float(p),
+            "brier": float(b),
+            "ece": float(e),
+        }
+        for name, n, q, p, b, e in zip(*columns, strict=True)
     ]
     if arguments.json:
-        facts = {"bundle": trained.folder.name, "form": trained.form, "prompts": trained.prompts}
+        facts = {"bundle": trained.folder.name, "estimator": trained.estimator, "prompts": trained.prompts}
         print(json.dumps({**facts, "dropped": trained.dropped, "candidates": rows}))
         return 0
-    print(f"{trained.folder}\nform {trained.form}, {trained.prompts} prompts, {trained.dropped} left out; out of fold:")
+    print(f"{trained.folder}\n{trained.estimator}, {trained.prompts} prompts, {trained.dropped} left out; out of fold:")
     width = max(len(name) for name in trained.names)
-    print(f"{'candidate':<{width}}  quality  predicted  Brier    ECE")
+    print(f"{'candidate':<{width}}  judged  quality  predicted  Brier    ECE")
     for row in rows:
         print(
-            f"{row['candidate']:<{width}}  {row['quality']:7.3f}  {row['predicted']:9.3f}  {row['brier']:.3f}  {row['ece']:.3f}"
+            f"{row['candidate']:<{width}}  {row['judged']:6d}  {row['quality']:7.3f}  {row['predicted']:9.3f}  "
+            f"{row['brier']:.3f}  {row['ece']:.3f}"
         )
     return 0
+
+
+def _options(given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; VALUE as JSON where it is some, else text. NAME.PART=VALUE makes a mapping."""
+    options: dict[str, Any] = {}
+    for item in given:
+        name, equals, text = item.partition("=")
+        if not name or not equals:
+            raise InvalidInputError(f"--option: expected NAME=VALUE such as loss=pairwise, got {item!r}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        head, _, part = name.partition(".")
+        if part:
+            mapping = options.setdefault(head, {})
+            if not isinstance(mapping, dict):
+                raise InvalidInputError(f"--option: {head} is given both as one value and by parts")
+            mapping[part] = value
+        else:
+            options[name] = value
+    return options

@@ -48,6 +48,7 @@ class EmbeddingCache:
     def embed(self, encoder: Encoder, prompts: Sequence[str], *, verbose: bool = False) -> Encoded:
         """What `encoder.encode(prompts)` returns, bit for bit; only prompts not seen before are encoded.
 
+        A tier whose rows depend on their batch mates (`TorchEncoder`) is kept to its own bound: a row is as it was first computed.
         Memory is the result's and one shard's. A progress bar is shown on stderr if it is a terminal, or if `verbose`.
         """
         if isinstance(prompts, str):

@@ -8,7 +8,7 @@ hash by chance with probability 3e-8.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,28 +26,28 @@ def _hash(kind: str, text: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{kind}\n{text}".encode("utf-8", "surrogatepass")).digest()[:8], "little")
 
 
-def _texts(outcomes: Outcomes) -> list[int]:
-    return [_hash("text", normalised(prompt) or prompt) for prompt in outcomes.prompts]
+def _texts(prompts: Sequence[str]) -> list[int]:
+    return [_hash("text", normalised(prompt) or prompt) for prompt in prompts]
 
 
-def _questions(outcomes: Outcomes) -> list[int | None]:
+def _questions(keys: Sequence[str]) -> list[int | None]:
     """None where the key is too short to say that two questions are the same."""
-    return [_hash("question", key) if len(key) >= MIN_KEY else None for key in outcomes.question_keys]
+    return [_hash("question", key) if len(key) >= MIN_KEY else None for key in keys]
 
 
 def _sorted(values: Iterable[int | None]) -> Hashes:
     return np.array(sorted({value for value in values if value is not None}), dtype=np.uint64)
 
 
-def prompt_hashes(outcomes: Outcomes) -> dict[str, Hashes]:
+def prompt_hashes(prompts: Sequence[str], question_keys: Sequence[str]) -> dict[str, Hashes]:
     """{"texts", "questions"}: the sorted distinct hashes of these prompts and of their question keys, for a bundle's heads."""
-    return {"texts": _sorted(_texts(outcomes)), "questions": _sorted(_questions(outcomes))}
+    return {"texts": _sorted(_texts(prompts)), "questions": _sorted(_questions(question_keys))}
 
 
 def overlap(outcomes: Outcomes, hashes: Mapping[str, Hashes]) -> npt.NDArray[np.bool_]:
     """(rows,): whether the prompt, or its question, is among those hashed."""
     seen = [set(hashes[part].tolist()) for part in PARTS]
-    rows = zip(_texts(outcomes), _questions(outcomes), strict=True)
+    rows = zip(_texts(outcomes.prompts), _questions(outcomes.question_keys), strict=True)
     return np.array([text in seen[0] or question in seen[1] for text, question in rows], dtype=np.bool_)
 
 

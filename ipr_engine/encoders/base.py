@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine import _C
+from ipr_engine.errors import InvalidInputError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,9 +18,9 @@ class Encoded:
     """What `Encoder.encode` returns; row i belongs to prompt i. `encoded[2:5]` is the same for those rows.
 
     Attributes:
-        x: (batch, dim) float32, the embeddings; all 0 where a prompt has no known token.
-        billed_tokens: (batch,) int64, tokens of the whole prompt, unknown ones included, before any cut.
-        truncated: (batch,) bool, whether more than `max_tokens` tokens were known, so that x leaves some out.
+        x: (batch, dim) float32, the embeddings; all 0 where a prompt has no token that can be embedded.
+        billed_tokens: (batch,) int64, tokens of the whole prompt, unknown ones included, before any cut, without special tokens.
+        truncated: (batch,) bool, whether the prompt is longer than `max_tokens` allows, so that x leaves some of it out.
     """
 
     x: NDArray[np.float32]
@@ -58,7 +59,8 @@ class Encoder(Protocol):
         ...
 
     def encode(self, prompts: Sequence[str]) -> Encoded:
-        """Embed each prompt. The row of a prompt does not depend on the others.
+        """Embed each prompt. The row of a prompt does not depend on the others: not one bit of it in the static tier; a
+        transformer tier pads a batch to one length, which reorders sums, and states a bound on the difference.
 
         Raises:
             InvalidInputError: a prompt is not a str, or holds a lone surrogate.
@@ -68,3 +70,12 @@ class Encoder(Protocol):
     def count_tokens(self, text: str) -> int:
         """The tokens of a text as `billed_tokens` counts them, without embedding it."""
         ...
+
+
+def as_prompt_list(prompts: Any) -> list[str]:
+    """The prompts as a list; a lone str, or what cannot be iterated, is an InvalidInputError."""
+    if isinstance(prompts, str):
+        raise InvalidInputError("prompts: expected a sequence of str, got one str; pass [prompt]")
+    if not isinstance(prompts, Iterable):
+        raise InvalidInputError(f"prompts: expected a sequence of str, got {type(prompts).__name__}")
+    return list(prompts)

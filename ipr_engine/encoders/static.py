@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from numpy.typing import NDArray
 
 from ipr_engine import _C
 from ipr_engine.bundle import encoder_identity
-from ipr_engine.encoders.base import Encoded
+from ipr_engine.encoders.base import Encoded, as_prompt_list
+from ipr_engine.encoders.files import parse_json, read_bytes, sha256_of
 from ipr_engine.encoders.tensor_file import map_tensors
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
 from ipr_engine.errors import (
     BundleFormatError,
-    BundleNotFoundError,
     BundleShapeError,
     BundleValueError,
     InvalidInputError,
@@ -102,14 +101,14 @@ class StaticEncoder:
             raise InvalidInputError(f"max_tokens: expected an int >= 1, got {max_tokens!r}")
         if not isinstance(isa, str):
             raise InvalidInputError(f"isa: expected str, got {type(isa).__name__}")
-        tokenizer_bytes, config_bytes = _read(tokenizer_path), _read(config_path)
+        tokenizer_bytes, config_bytes = read_bytes(tokenizer_path), read_bytes(config_path)
         tensors = map_tensors(table_path)
         normalize = _read_normalize(config_path, config_bytes)
         chosen = read_tokenizer(tokenizer_bytes, tokenizer)
         _check_tensors(table_path, tensors, chosen.max_id)
         identity = encoder_identity(
             kind="static",
-            table=_sha256(table_path),
+            table=sha256_of(table_path),
             tokenizer=hashlib.sha256(tokenizer_bytes).hexdigest(),
             config=hashlib.sha256(config_bytes).hexdigest(),
             pooling=POOLING,
@@ -147,7 +146,7 @@ class StaticEncoder:
             [2, 0]
         """
         if not isinstance(prompts, (list, tuple)):
-            prompts = _as_list(prompts)
+            prompts = as_prompt_list(prompts)
         if isinstance(self.tokenizer, WordPieceTokenizer):
             return Encoded(*self._native.encode(prompts))
         x = np.empty((len(prompts), self.dim), dtype=np.float32)
@@ -176,35 +175,8 @@ class StaticEncoder:
         )
 
 
-def _as_list(prompts: Any) -> list[str]:
-    if isinstance(prompts, str):
-        raise InvalidInputError("prompts: expected a sequence of str, got one str; pass [prompt]")
-    if not isinstance(prompts, Iterable):
-        raise InvalidInputError(f"prompts: expected a sequence of str, got {type(prompts).__name__}")
-    return list(prompts)
-
-
-def _sha256(path: str | Path) -> str:
-    """Through a buffer, so that hashing does not make the mapped table resident."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
-def _read(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise BundleNotFoundError(f"{path}: no such file") from error
-
-
 def _read_normalize(path: str | Path, config_bytes: bytes) -> bool:
-    try:
-        config = json.loads(config_bytes)
-    except ValueError as error:
-        raise BundleFormatError(f"{path}: not JSON in UTF-8: {error}") from error
+    config = parse_json(path, config_bytes)
     normalize = config.get("normalize", False) if isinstance(config, dict) else None
     if type(normalize) is not bool:
         raise BundleFormatError(f"{path}: expected an object whose normalize is true or false, got {normalize!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -60,6 +62,11 @@ def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[f
     return (slope, offset) if slope > 0 else (0.0, level)
 
 
-def fold_platt(weights: Array, bias: Array, slope: Array, offset: Array) -> tuple[Array, Array]:
-    """Fold slope (models,) and offset (models,) into weights (models, dim), bias (models,); the result is the logit."""
-    return slope[:, None] * weights, slope * bias + offset
+def fold_platt(tensors: Mapping[str, Array], slope: Array, offset: Array) -> dict[str, Array]:
+    """Fold slope (models,) and offset (models,) into a head's tensors: its score becomes the logit of quality."""
+    folded = dict(tensors)
+    for name in ("skip", "out"):
+        if name in folded:
+            folded[name] = slope[:, None] * folded[name]
+    folded["bias"] = slope * folded["bias"] + offset
+    return folded

@@ -36,18 +36,30 @@ class TokensFit:
 
 
 def smearing_factor(residual: Array) -> Array:
-    """Mean of exp(residual) over rows: (rows, models) -> (models,)."""
-    return np.asarray(np.exp(residual).mean(axis=0))
+    """Mean of exp(residual) over rows, NaN left out: (rows, models) -> (models,)."""
+    return np.asarray(np.nanmean(np.exp(residual), axis=0))
 
 
-def fit_tokens(x: Array, tokens: Array, folds: npt.NDArray[np.int64]) -> TokensFit:
-    """Fit (rows, models) token counts >= 0; an empty answer counts as one token. Residuals are those out of fold."""
-    if not (np.isfinite(tokens).all() and (tokens >= 0).all()):
-        raise InvalidInputError("tokens: expected finite counts >= 0")
+def fit_tokens(
+    x: Array, tokens: Array, folds: npt.NDArray[np.int64], at_home: npt.NDArray[np.bool_] | None = None
+) -> TokensFit:
+    """Fit (rows, models) token counts >= 0, NaN where unknown; an empty answer counts as one token.
+
+    Residuals are those out of fold. Smearing factor and cap come from the rows `at_home` (rows,) where a candidate has
+    some there, else from all its rows.
+    """
+    if np.isinf(tokens).any() or (tokens < 0).any():
+        raise InvalidInputError("tokens: expected counts >= 0, or NaN where unknown")
+    if at_home is not None:
+        home = tokens[at_home]
+        elsewhere = np.isnan(home).all(axis=0)  # candidates without a count at home
+        level = np.where(at_home[:, None] | elsewhere, tokens, np.nan)
+    else:
+        level = tokens
     log_tokens = np.log(np.maximum(tokens, 1.0))
     fit = fit_ridge(x, log_tokens, folds)
-    smearing = smearing_factor(log_tokens - fit.out_of_fold)
+    smearing = smearing_factor(np.where(np.isnan(level), np.nan, log_tokens - fit.out_of_fold))
     bias = fit.bias + np.log(smearing)
-    cap = np.percentile(np.maximum(tokens, 1.0), CAP_PERCENTILE, axis=0)
+    cap = np.nanpercentile(np.maximum(level, 1.0), CAP_PERCENTILE, axis=0)
     out_of_fold = np.minimum(np.exp(fit.out_of_fold) * smearing, cap)
     return TokensFit(fit.weights, bias, cap, smearing, out_of_fold)

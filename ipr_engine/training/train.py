@@ -1,12 +1,14 @@
-"""Outcomes of one's own to a bundle: closed-form heads on a frozen static encoder. `ipr train` is this module's face."""
+"""Outcomes of one's own to a bundle: heads on a frozen static encoder. `ipr train` is this module's face."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,42 +20,44 @@ from ipr_engine.bundle import (
     EncoderSource,
     FittedOn,
     HeadsSource,
-    Price,
     PriceList,
     RuleConstants,
     SupportSpec,
     write_bundle,
 )
-from ipr_engine.data import Outcomes, load_outcomes, prompt_hashes
+from ipr_engine.data import prompt_hashes
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.engine import DEFAULT_BUNDLE
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.prediction import brier, expected_calibration_error
+from ipr_engine.training.candidates import CandidatesFile, read_candidates
+from ipr_engine.training.estimators import CLOSED_FORM, ESTIMATORS
 from ipr_engine.training.extra import one_thread
-from ipr_engine.training.forms import compare_forms, winner
-from ipr_engine.training.heads import LinearHeads, fit_heads
-from ipr_engine.training.ridge import FORMS
+from ipr_engine.training.heads import FittedHeads, fit_heads
+from ipr_engine.training.mix import TrainingRows, read_training_rows
+from ipr_engine.training.selection import compare_estimators, winner
 from ipr_engine.training.support import fit_support
+
+if TYPE_CHECKING:
+    from ipr_engine.training.checkpoint import RunState
 
 Array = npt.NDArray[np.float64]
 
 MAX_TOKENS = 512
 CENTROIDS = 64
 PROMPTS_PER_CENTROID = 8  # fewer prompts than this times CENTROIDS get fewer centroids
-TRAINED_ON = ("quality", "output_tokens")
-REQUIRED = ("name", "family", "provider", "input_usd_per_1m", "output_usd_per_1m")
-OPTIONAL = ("source", "context_window", "features", "token_ratio", "latency_ms", "fixed_usd", "basis")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train` made: the bundle's folder, and per candidate figures on rows that its ridge weights had not seen."""
+    """What `train` made: the bundle's folder, and per candidate figures on judged rows that its fits had not seen."""
 
     folder: Path
     prompts: int
     dropped: int
-    form: str
+    estimator: str
     names: tuple[str, ...]
+    judged: npt.NDArray[np.int64]
     quality: Array
     predicted: Array
     brier: Array
@@ -61,7 +65,7 @@ class Trained:
 
 
 def train(
-    outcomes: Path | str,
+    outcomes: Path | str | Sequence[Path | str],
     candidates: Path | str,
     out: Path | str,
     *,
@@ -69,44 +73,69 @@ def train(
     created: str,
     encoder: Path | str | None = None,
     split: str | None = "train",
-    form: str = "auto",
+    intercepts: bool = True,
+    estimator: str = "auto",
+    options: Mapping[str, Any] = MappingProxyType({}),
     seed: int = 0,
+    run: Path | str | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Trained:
-    """Fit one linear quality head and one tokens head per candidate, and write a bundle.
+    """Fit a quality head and a tokens head per candidate, and write a bundle.
 
     Args:
-        outcomes: folder of outcome data (docs/outcome-data.md) with output tokens.
+        outcomes: folder of outcome data (docs/outcome-data.md) with output tokens; or several: then the heads speak of the
+            first, and every other source's level is taken out by an intercept.
         candidates: JSON: {"date", "candidates": [{name, family, provider, input_usd_per_1m, output_usd_per_1m, and
-            optionally source (the name in the outcomes), context_window, features, token_ratio, latency_ms, ...}]}.
+            optionally source (the name in the outcomes, or {source: name}), context_window, features, token_ratio (else
+            measured where the outcomes have input tokens), latency_ms, ...}]}.
         out: bundle root; the new bundle becomes its CURRENT.
         encoder: a model2vec folder; None takes the embedded default bundle's encoder.
         split: the split to fit on; None takes every prompt.
-        form: one of ridge.FORMS, or "auto": the best by nested cross-validation on these prompts.
+        intercepts: with several sources, whether each but the first gets an intercept that the heads leave out: yes where the
+            same prompts would score differently there (another checker, another sampling); no where the sources are parts
+            of one traffic.
+        estimator: one of estimators.ESTIMATORS, or "auto": the best closed form by nested cross-validation on these prompts.
+        options: of the estimator (the fields of network_config.NetworkConfig).
+        run: folder that keeps the finished parts of a network's fit; the same call goes on from there after an interruption.
     Raises:
         InvalidInputError: an argument, the candidates' file or the outcomes are not as above.
         BackendUnavailableError: the extra [train] is missing.
     Notes:
-        Only prompts on which every candidate has an outcome are used. Same input, same bytes on one machine.
+        A prompt counts for the candidates judged on it, so sparse outcomes are used whole. Same input, same bytes on one machine.
     """
-    if form != "auto" and form not in FORMS:
-        raise InvalidInputError(f"form: expected 'auto' or one of {', '.join(FORMS)}, got {form!r}")
-    listed, prices, sources = read_candidates(Path(candidates))
+    if estimator != "auto" and estimator not in ESTIMATORS:
+        raise InvalidInputError(f"estimator: expected 'auto' or one of {', '.join(ESTIMATORS)}, got {estimator!r}")
+    if options and estimator == "auto":
+        raise InvalidInputError(f"options: 'auto' has none, got {', '.join(options)}; name the estimator")
+    asked = read_candidates(Path(candidates))
+    names = [candidate.name for candidate in asked.candidates]
     files = encoder_files(encoder)
+    folders = [outcomes] if isinstance(outcomes, (str, Path)) else list(outcomes)
     with one_thread():
-        rows = load_outcomes(outcomes, models=[sources[c.name] for c in listed], split=split).complete(
-            measures=TRAINED_ON
-        )
-        progress(f"{len(rows)} prompts on which all {len(listed)} candidates have an outcome, {rows.dropped} left out")
+        rows = read_training_rows(folders, asked, split=split, progress=progress)
+        source = rows.source if intercepts and len(rows.names) > 1 else None
         encoded = StaticEncoder.load(files.table, files.tokenizer, files.config, max_tokens=MAX_TOKENS).encode(
             list(rows.prompts)
         )
-        x = np.asarray(encoded.x, np.float64)
-        if form == "auto":
-            progress(f"comparing {len(FORMS)} forms by nested cross-validation ...")
-            form = _best_form(rows, x, encoded.billed_tokens, listed, prices)
-        progress(f"fitting heads, form {form} ...")
-        heads = fit_heads(x, rows.quality, rows.output_tokens, rows.question_keys, form=form, seed=seed)
+        x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
+        listed = _with_ratios(asked, rows, billed)
+        if estimator == "auto":
+            progress(f"comparing {len(CLOSED_FORM)} estimators by nested cross-validation ...")
+            estimator = _best_estimator(rows, x, billed, listed, asked.prices, source, progress)
+        progress(f"fitting heads, estimator {estimator} ...")
+        state = None if run is None else _run_state(run, rows, x, estimator, options, seed)
+        heads = fit_heads(
+            x,
+            rows.quality,
+            rows.output_tokens,
+            rows.keys,
+            estimator=estimator,
+            options=options,
+            source=source,
+            seed=seed,
+            run=state,
+            progress=progress,
+        )
         progress("fitting support ...")
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
         support = fit_support(x, heads.folds, centroids, seed)
@@ -116,31 +145,40 @@ def train(
         created=created,
         candidates=listed,
         encoders=[files],
-        heads=[_heads_source(heads, listed, rows)],
-        prices=prices,
+        heads=[_heads_source(heads, names, rows)],
+        prices=asked.prices,
         support=SupportSpec(encoder=files.id, **support),
         provenance={
             "recipe": "ipr train",
             "version": __version__,
+            "outcomes": list(rows.names),
             "split": split,
+            "intercepts": source is not None,
             "dropped": rows.dropped,
-            "sources": sources,
+            "leaked": rows.leaked,
+            "judged": (~np.isnan(rows.quality)).sum(axis=0).tolist(),
+            "sources": {candidate: asked.name_in(rows.names[0], candidate) for candidate in names},
             "settings": heads.settings,
         },
     )
-    columns = range(len(listed))
-    out_of_fold = heads.out_of_fold_quality
+    return _trained(folder, rows, estimator, names, heads)
+
+
+def _trained(folder: Path, rows: TrainingRows, estimator: str, names: list[str], heads: FittedHeads) -> Trained:
+    predicted = heads.out_of_fold_quality
+    columns = range(len(names))
     return Trained(
         folder=folder,
         prompts=len(rows),
         dropped=rows.dropped,
-        form=form,
-        names=tuple(candidate.name for candidate in listed),
-        quality=rows.quality.mean(axis=0),
-        predicted=out_of_fold.mean(axis=0),
-        brier=np.array([brier(out_of_fold[:, [m]], rows.quality[:, [m]]) for m in columns]),
+        estimator=estimator,
+        names=tuple(names),
+        judged=(~np.isnan(rows.quality)).sum(axis=0),
+        quality=np.nanmean(rows.quality, axis=0),
+        predicted=np.nanmean(np.where(np.isnan(rows.quality), np.nan, predicted), axis=0),
+        brier=np.array([brier(predicted[:, [m]], rows.quality[:, [m]]) for m in columns]),
         calibration_error=np.array(
-            [expected_calibration_error(out_of_fold[:, [m]], rows.quality[:, [m]]) for m in columns]
+            [expected_calibration_error(predicted[:, [m]], rows.quality[:, [m]]) for m in columns]
         ),
     )
 
@@ -155,50 +193,26 @@ def encoder_files(encoder: Path | str | None) -> EncoderSource:
     )
 
 
-def read_candidates(path: Path) -> tuple[list[Candidate], PriceList, dict[str, str]]:
-    """Candidates, their prices, and each one's name in the outcomes; write_bundle judges the values."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidInputError(f"candidates: expected a JSON file, {path}: {error}") from None
-    if not isinstance(document, dict) or set(document) != {"date", "candidates"}:
-        raise InvalidInputError(f'candidates: expected {{"date": ..., "candidates": [...]}} in {path}')
-    entries = document["candidates"]
-    if not isinstance(entries, list) or not entries:
-        raise InvalidInputError(f"candidates: expected a list of at least one candidate in {path}")
-    for number, entry in enumerate(entries):
-        missing = [key for key in REQUIRED if not isinstance(entry, dict) or key not in entry]
-        unknown = sorted(set(entry) - set(REQUIRED) - set(OPTIONAL)) if not missing else []
-        if missing or unknown:
-            trouble = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
-            raise InvalidInputError(f"candidates[{number}]: {trouble}; known: {', '.join((*REQUIRED, *OPTIONAL))}")
-    listed = [
-        Candidate(
-            name=entry["name"],
-            family=entry["family"],
-            provider=entry["provider"],
-            context_window=entry.get("context_window"),
-            token_ratio=entry.get("token_ratio", 1.0),
-            features=tuple(entry.get("features", ())),
-            latency_ms=entry.get("latency_ms"),
-        )
-        for entry in entries
-    ]
-    prices = {
-        entry["name"]: Price(
-            input_usd_per_1m=entry["input_usd_per_1m"],
-            output_usd_per_1m=entry["output_usd_per_1m"],
-            fixed_usd=entry.get("fixed_usd", 0.0),
-            basis=entry.get("basis", f"given in {path.name}"),
-        )
-        for entry in entries
-    }
-    sources: Mapping[str, str] = {entry["name"]: entry.get("source", entry["name"]) for entry in entries}
-    return listed, PriceList(date=document["date"], prices=prices), dict(sources)
+def _with_ratios(asked: CandidatesFile, rows: TrainingRows, billed: Array) -> list[Candidate]:
+    """Where the file gives no token_ratio it is measured: the candidate's input tokens over the encoder's, at home."""
+    listed = []
+    for m, candidate in enumerate(asked.candidates):
+        counted = ~np.isnan(rows.input_tokens[:, m]) & (rows.source == 0)
+        if candidate.name in asked.without_ratio and billed[counted].sum() > 0:
+            ratio = float(rows.input_tokens[counted, m].sum() / billed[counted].sum())
+            candidate = replace(candidate, token_ratio=ratio) if ratio > 0 else candidate
+        listed.append(candidate)
+    return listed
 
 
-def _best_form(
-    rows: Outcomes, x: Array, billed_tokens: npt.NDArray[Any], listed: list[Candidate], prices: PriceList
+def _best_estimator(
+    rows: TrainingRows,
+    x: Array,
+    billed: Array,
+    listed: list[Candidate],
+    prices: PriceList,
+    source: npt.NDArray[np.int64] | None,
+    progress: Callable[[str], None],
 ) -> str:
     """By nested cross-validation, costs from the price list."""
     price_rows = [prices.prices[candidate.name] for candidate in listed]
@@ -206,20 +220,48 @@ def _best_form(
     input_rate = np.array([price.input_usd_per_1m for price in price_rows]) * ratio / 1e6
     output_rate = np.array([price.output_usd_per_1m for price in price_rows]) / 1e6
     fixed = np.array([price.fixed_usd for price in price_rows])
-    input_cost = fixed + billed_tokens[:, None] * input_rate
+    input_cost = fixed + billed[:, None] * input_rate
     cost = input_cost + rows.output_tokens * output_rate
-    scores = compare_forms(x, rows.quality, rows.output_tokens, cost, input_cost, output_rate, rows.question_keys)
+    scores = compare_estimators(
+        x,
+        rows.quality,
+        rows.output_tokens,
+        cost,
+        input_cost,
+        output_rate,
+        rows.keys,
+        source=source,
+        estimators=CLOSED_FORM,
+        progress=progress,
+    )
     return winner(scores)
 
 
-def _heads_source(heads: LinearHeads, listed: list[Candidate], rows: Outcomes) -> HeadsSource:
+def _run_state(
+    folder: Path | str, rows: TrainingRows, x: Array, estimator: str, options: Mapping[str, Any], seed: int
+) -> RunState:
+    """The run folder, keyed by all that decides the fit."""
+    from ipr_engine.training.checkpoint import RunState
+
+    digest = sha256(json.dumps([__version__, estimator, dict(options), seed, rows.keys], sort_keys=True).encode())
+    for array in (x, rows.quality, rows.source):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return RunState(folder, digest.hexdigest())
+
+
+def _heads_source(heads: FittedHeads, names: list[str], rows: TrainingRows) -> HeadsSource:
     return HeadsSource(
         id="trained",
         encoder="static",
         outputs=("quality", "tokens"),
-        candidates=[candidate.name for candidate in listed],
+        activation=heads.activation,
+        candidates=names,
         rule_constants=RuleConstants(**heads.rule_constants),
-        fitted_on=FittedOn(source=rows.source, prompts=len(rows), prompt_ids_sha256=rows.prompt_ids_sha256),
+        fitted_on=FittedOn(
+            source=" + ".join(rows.names),
+            prompts=len(rows),
+            prompt_ids_sha256=sha256("\n".join(rows.prompt_ids).encode()).hexdigest(),
+        ),
         tensors=heads.tensors,
-        prompt_hashes=prompt_hashes(rows),
+        prompt_hashes=prompt_hashes(rows.prompts, rows.keys),
     )

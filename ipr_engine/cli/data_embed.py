@@ -1,0 +1,63 @@
+"""ipr data embed: the prompts of outcome data into an embedding cache."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(actions: Any) -> None:
+    parser = actions.add_parser(
+        "embed",
+        help="embed prompts once, into a cache",
+        description="Embed the prompts of outcome data and keep the embeddings in a cache, by encoder and prompt; what is in it is not "
+        "computed again, and an interrupted run goes on. A transformer needs the extra [train].",
+    )
+    parser.add_argument("source", help="folder with prompts.* and outcomes.*, or a folder of such folders")
+    parser.add_argument(
+        "--encoder", required=True, metavar="DIR", help="a model2vec, sentence-transformers or transformers folder"
+    )
+    parser.add_argument("--cache", required=True, metavar="DIR", help="folder of the cache; made if absent")
+    parser.add_argument("--split", help="only this split")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="(default 512 for a table, 256 for a transformer)")
+    parser.add_argument("--pooling", help="mean, cls or last: for a transformers folder that does not tell it")
+    parser.add_argument("--device", default="cpu", help="where a transformer runs, such as cuda (default cpu)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a source on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ipr_engine.data import EmbeddingCache
+    from ipr_engine.data.load import find_sources, load_outcomes
+    from ipr_engine.encoders.registry import open_encoder
+
+    cache = EmbeddingCache(arguments.cache)
+    encoder = open_encoder(
+        arguments.encoder, max_tokens=arguments.max_tokens, pooling=arguments.pooling, device=arguments.device
+    )
+    for folder in find_sources(arguments.source) or [Path(arguments.source)]:
+        outcomes = load_outcomes(folder, split=arguments.split)
+        begin = time.perf_counter()
+        encoded = cache.embed(encoder, outcomes.prompts)
+        facts = {
+            "source": outcomes.source,
+            "prompts": len(outcomes),
+            "truncated": int(encoded.truncated.sum()),
+            "billed_tokens": int(encoded.billed_tokens.sum()),
+            "seconds": round(time.perf_counter() - begin, 3),
+            "encoder": encoder.identity,
+            "dim": encoder.dim,
+            "cache": str(cache.folder),
+        }
+        if arguments.json:
+            print(json.dumps(facts, ensure_ascii=False), flush=True)
+        else:
+            print(
+                f"{facts['source']}: {len(outcomes):,} prompts, {encoder.summary}, {facts['truncated']:,} truncated to "
+                f"{encoder.max_tokens} tokens, {facts['seconds']:.1f} s -> {cache.folder} ({encoder.identity[:12]}...)",
+                flush=True,
+            )
+    return 0

@@ -1,0 +1,74 @@
+"""ipr study: one of the project's studies on public outcomes, as a table and a plot."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+# One line each; the study's module says the rest.
+STUDIES = {
+    "estimators": "estimator x loss x link, beside kNN, k-means and ridge",
+    "encoders": "static table, transformer, both; text features added",
+    "rules": "decision rules, with mean and with predicted cost",
+    "families": "unified against family-specific heads",
+    "learning": "area over training prompts",
+    "transfer": "heads of one source on another; sources mixed",
+    "published": "beside RouterDC's and RouteLLM's numbers",
+    "claude": "cost saved among Claude candidates",
+    "headline": "the shipped estimator beside every baseline, on every source with costs",
+}
+
+
+def add_parser(subparsers: Any) -> None:
+    listed = "; ".join(f"{name}: {text}" for name, text in STUDIES.items())
+    parser = subparsers.add_parser(
+        "study",
+        help="repeat one of the project's studies on outcome data (extras [train] and [eval])",
+        description=f"Repeat a study of docs/studies. {listed}.",
+    )
+    parser.add_argument("name", choices=sorted(STUDIES))
+    parser.add_argument(
+        "--outcomes", required=True, type=Path, metavar="DIR", help="folder with one source a subfolder"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="write NAME.md, NAME.json and plots here"
+    )
+    parser.add_argument("--source", action="append", metavar="NAME", help="only this source; repeatable")
+    parser.add_argument("--transformer", type=Path, metavar="DIR", help="sentence-transformers folder (MiniLM, say)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the transformer's embeddings here")
+    parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default 1000)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    from ipr_engine.studies.study import Study
+
+    study = Study(
+        outcomes=arguments.outcomes,
+        out=arguments.out,
+        sources=tuple(arguments.source or ()),
+        transformer=arguments.transformer,
+        cache=arguments.cache,
+        draws=arguments.draws,
+        command=_command(arguments),
+        progress=lambda message: print(f"ipr study: {message}", file=sys.stderr, flush=True),
+    )
+    for path in import_module(f"ipr_engine.studies.{arguments.name}").run(study):
+        print(f"ipr study: wrote {path}", file=sys.stderr)
+    return 0
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    parts = ["ipr", "study", arguments.name, "--outcomes", "DIR"]
+    for source in arguments.source or ():
+        parts += ["--source", source]
+    if arguments.transformer is not None:
+        parts += ["--transformer", arguments.transformer.name]
+    if arguments.draws != 1000:
+        parts += ["--draws", str(arguments.draws)]
+    return shlex.join([*parts, "--out", "DIR"])

@@ -1,0 +1,56 @@
+"""Several encoders as one: their embeddings side by side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from ipr_engine.bundle.spec import canonical_json
+from ipr_engine.encoders.base import Encoded, Encoder, as_prompt_list
+from ipr_engine.errors import InvalidInputError
+
+
+class ConcatenatedEncoder:
+    """x = [first.x, second.x, ...]; what is billed is the first one's count. Each part is as it comes, none is rescaled.
+
+    Attributes:
+        encoders: the parts, in the order of their columns.
+        dim: the sum of theirs. max_tokens: the largest of theirs; `truncated` says that at least one part left some out.
+        identity: sha256 over the parts' identities, in order.
+        native: None: each part is called from Python.
+    """
+
+    native = None
+
+    def __init__(self, encoders: Sequence[Encoder]) -> None:
+        if len(encoders) < 2:
+            raise InvalidInputError(f"encoders: expected at least two, got {len(encoders)}")
+        self.encoders = tuple(encoders)
+        self.dim = sum(encoder.dim for encoder in encoders)
+        self.max_tokens = max(encoder.max_tokens for encoder in encoders)
+        document = {"kind": "concatenated", "encoders": [encoder.identity for encoder in encoders]}
+        self.identity = hashlib.sha256(canonical_json(document, compact=True)).hexdigest()
+
+    @property
+    def summary(self) -> str:
+        """The parts' summaries."""
+        return " + ".join(encoder.summary for encoder in self.encoders)
+
+    def encode(self, prompts: Sequence[str]) -> Encoded:
+        """Embed each prompt with every part; see `Encoder.encode`."""
+        prompts = as_prompt_list(prompts)
+        parts = [encoder.encode(prompts) for encoder in self.encoders]
+        return Encoded(
+            np.concatenate([part.x for part in parts], axis=1),
+            parts[0].billed_tokens,
+            np.logical_or.reduce([part.truncated for part in parts]),
+        )
+
+    def count_tokens(self, text: str) -> int:
+        """The first part's count."""
+        return self.encoders[0].count_tokens(text)
+
+    def __repr__(self) -> str:
+        return f"ConcatenatedEncoder({', '.join(map(repr, self.encoders))})"

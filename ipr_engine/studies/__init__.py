@@ -1,0 +1,7 @@
+"""The project's evidence on public outcomes: one file a study, each a table and a plot under docs/studies (`ipr study`).
+
+cases    a source as the studies see it: candidates, splits, cost axis, resamples
+views    what of a prompt an estimator sees: static table, transformer, both, text features
+trials   fit on the training split, predict the test split, measure
+pages    a study's tables and plots as Markdown, JSON and PNG
+"""
