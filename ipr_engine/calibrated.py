@@ -36,16 +36,25 @@ class DriftEvidence:
     drifted: bool = True
 
 
+class DriftFlag:
+    """Evidence that traffic or quality changed, None for none; shared by an engine's policies, set by `Engine.mark_stale`."""
+
+    __slots__ = ("evidence",)
+
+    def __init__(self) -> None:
+        self.evidence: DriftEvidence | None = None
+
+
 class Calibrations:
-    """A bundle's maps with what is known of their validity; one per engine and bundle, shared by all its policies.
+    """A bundle's maps with what is known of their validity; one per engine and bundle.
 
     Attributes:
-        drift: evidence that traffic or quality changed; set and cleared by `Engine.mark_stale`.
+        drift: what its policies look at; they do not refer to the bundle itself.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
-        self.drift: DriftEvidence | None = None
+        self.drift = DriftFlag()
         self._changed = {made.candidates: self._changed_since(made) for made in bundle.calibrations}
 
     def changed(self, made: CalibrationMap, prices: PriceList | None = None) -> str | None:
@@ -63,8 +72,16 @@ class Calibrations:
             return f"candidates removed since: {', '.join(gone)}"
         if heads_key(bundle, made.candidates) != made.heads:
             return "encoder or heads changed since"
-        added = [name for name in bundle.names if name not in made.candidates]
-        return f"candidates added since: {', '.join(added)}" if made.whole and added else None
+        added = [name for name in self._meant(made) if name not in made.candidates]
+        return f"candidates added since: {', '.join(added)}" if added else None
+
+    def _meant(self, made: CalibrationMap) -> tuple[str, ...]:
+        """What the map's set would be today: every candidate, those of its family, or the very names."""
+        if made.whole:
+            return self.bundle.names
+        if made.family is not None:
+            return tuple(c.name for c in self.bundle.candidates if c.family == made.family)
+        return made.candidates
 
     def map_for(self, allowed: Sequence[str]) -> tuple[CalibrationMap, str | None]:
         """The map that a policy over these candidates reads, and why it was made for others, if it was.
@@ -80,10 +97,9 @@ class Calibrations:
         for made in maps:
             if set(made.candidates) == wanted:
                 return made, None
-        if wanted == set(self.bundle.names):
-            whole = next((made for made in maps if made.whole), None)
-            if whole is not None:
-                return whole, None  # stale: `changed` says which candidates came or went
+        for made in maps:
+            if set(self._meant(made)) == wanted:
+                return made, None  # stale: `changed` says which candidates came or went
         covering = [made for made in maps if wanted < set(made.candidates)]
         if not covering:
             sets = "; ".join(", ".join(made.candidates) for made in maps)

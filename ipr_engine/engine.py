@@ -315,7 +315,7 @@ class Engine:
         """
         if evidence is not None and not isinstance(evidence, DriftEvidence):
             raise InvalidInputError(f"evidence: expected a DriftEvidence or None, got {type(evidence).__name__}")
-        self.calibrations.drift = evidence
+        self.calibrations.drift.evidence = evidence
 
     def _settle(self, policy: Policy | None, terms: dict[str, Any]) -> Policy:
         if policy is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ipr_engine.asks import CALIBRATED, tau_or_ask
 from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, Price, PriceList, RuleConstants
-from ipr_engine.calibrated import Calibrations, CalibrationStatus, Settled, settle
+from ipr_engine.calibrated import Calibrations, CalibrationStatus, DriftFlag, Settled, settle
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.ranges import nonnegative, unit_interval
@@ -83,6 +83,7 @@ class Policy:
         ask: what was asked instead of tau, as (name, value); tau is then its estimated equivalent.
         reserve: candidates that only the operating point of rule "calibrated" leaves out: they stand in when others fail.
         map: the calibration map read, None under another rule.
+        shortest_window: billed tokens below which a prompt surely fits every allowed candidate's context window.
         bundle_hash: the bundle this policy was compiled for; another bundle refuses it.
     """
 
@@ -100,19 +101,13 @@ class Policy:
     reserve: tuple[str, ...] = ()
     map: CalibrationMap | None = field(default=None, repr=False)
     certificate: CalibrationStatus = field(repr=False)
-    calibrations: Calibrations = field(repr=False)
-
-    @cached_property
-    def shortest_window(self) -> float:
-        """Billed tokens below which a prompt surely fits every allowed candidate's context window."""
-        listed = [c for c in self.calibrations.bundle.candidates if c.name in self.allowed]
-        limits = [c.context_window / c.token_ratio for c in listed if c.context_window is not None]
-        return (1 - 1e-9) * min(limits, default=math.inf)
+    drift: DriftFlag = field(repr=False, compare=False)
+    shortest_window: float = field(repr=False)
 
     @property
     def calibration(self) -> CalibrationStatus:
         """What is certified of this policy's decisions, and why or why not, as of now (`Engine.mark_stale` changes it)."""
-        drift = self.calibrations.drift
+        drift = self.drift.evidence
         if drift is None or self.certificate.status == "uncalibrated":
             return self.certificate
         return CalibrationStatus("stale", drift.message)
@@ -221,8 +216,14 @@ def compile_policy(
         reserve=() if settled is None else tuple(settled.left_out),
         map=None if settled is None else settled.map,
         certificate=_uncertified(rule) if settled is None else settled.certificate,
-        calibrations=calibrations,
+        drift=calibrations.drift,
+        shortest_window=_shortest_window([c for c in bundle.candidates if c.name not in exclusions]),
     )
+
+
+def _shortest_window(allowed: Sequence[Candidate]) -> float:
+    limits = [c.context_window / c.token_ratio for c in allowed if c.context_window is not None]
+    return (1 - 1e-9) * min(limits, default=math.inf)
 
 
 def _uncertified(rule: str) -> CalibrationStatus:

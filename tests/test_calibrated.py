@@ -4,10 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bundles import bundle_parts
 from calibration_data import make_engine, make_outcomes
 
 from ipr_engine import Engine, Price
-from ipr_engine.bundle import CalibrationMap, CalibrationSample, Knot, OperatingPoint, with_calibrations, with_prices
+from ipr_engine.bundle import (
+    CalibrationMap,
+    CalibrationSample,
+    Knot,
+    OperatingPoint,
+    with_calibrations,
+    with_prices,
+    write_bundle,
+)
 from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT, heads_key, prices_key
 from ipr_engine.calibrated import DriftEvidence
 from ipr_engine.calibration.fit import calibrate
@@ -241,6 +250,20 @@ def test_a_candidate_added_since_is_not_chosen_until_calibrated(plain):
     assert "candidates added since: delta/tiny" in policy.calibration.reason
     assert policy.allowed == plain.bundle.names[:3]
     assert policy.exclusions["delta/tiny"] == "added after calibration"
+
+
+def test_a_candidate_added_to_a_family_makes_its_map_stale(tmp_path):
+    parts = bundle_parts(tmp_path / "sources", models=3)
+    family = [replace(c, family="house") for c in parts["candidates"][:2]] + parts["candidates"][2:]
+    engine = Engine.load(write_bundle(tmp_path / "bundles", **(parts | {"candidates": family})))
+    one = replace(make_map(engine.bundle, engine.bundle.names[:2]), family="house")
+    grown = [replace(c, family="house") for c in family]
+    other = Engine.load(write_bundle(tmp_path / "bundles", **(parts | {"candidates": grown})))
+    served = Engine.load(with_calibrations(other.bundle, [one], activate=False))
+    policy = served.policy(tau=0.1, rule="calibrated", family="house")
+    assert policy.calibration.status == "stale"
+    assert "candidates added since: gamma/small" in policy.calibration.reason
+    assert policy.allowed == engine.bundle.names[:2]
 
 
 def test_another_candidate_of_the_bundle_does_not_touch_a_map(plain):
