@@ -84,7 +84,8 @@ class Policy:
         reserve: candidates that only the operating point of rule "calibrated" leaves out: they stand in when others fail.
         map: the calibration map read, None under another rule.
         shortest_window: billed tokens below which a prompt surely fits every allowed candidate's context window.
-        bundle_hash: the bundle this policy was compiled for; another bundle refuses it.
+        bundle_hash: the bundle this policy was compiled for; on another the engine compiles its terms anew, once.
+        terms: the arguments it was made of, less those left at None.
     """
 
     tau: float
@@ -97,6 +98,7 @@ class Policy:
     coefficients: Coefficients
     bundle_hash: str
     compiled: DecidePolicy = field(repr=False, compare=False)
+    terms: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
     ask: tuple[str, float] | None = None
     reserve: tuple[str, ...] = ()
     map: CalibrationMap | None = field(default=None, repr=False)

@@ -333,3 +333,25 @@ def test_a_real_map_keeps_its_promise_on_fresh_prompts(tmp_path):
         decisions = engine.decide(encoded, tau=tau, rule="calibrated")
         assert set(decisions.calibration) == {"calibrated"}
         assert fresh.quality[rows, decisions.index].mean() >= (1 - tau) * best + tau * cheapest - 0.02
+
+
+def test_drift_outlives_a_swap_to_the_same_maps_and_not_one_to_new_maps(engine):
+    served = Engine(engine.bundle)
+    policy = served.policy(tau=0.1, rule="calibrated")
+    served.mark_stale(DriftEvidence(kind="stated", message="the product changed"))
+    made = engine.bundle.calibrations[0]
+    same = with_prices(engine.bundle, replace(engine.bundle.prices, date="2027-01-01"), activate=False)
+    served.swap(same)
+    assert served.route(PROMPT, policy).calibration_reason == "the product changed"
+    served.swap(with_calibrations(engine.bundle, [replace(made, risk=0.05)], activate=False))
+    assert served.route(PROMPT, policy).calibration == "calibrated"
+
+
+def test_a_policy_keeps_what_was_asked_over_a_swap(engine):
+    served = Engine(engine.bundle)
+    policy = served.policy(quality_share=0.98)
+    cheaper = replace(engine.bundle.calibrations[0], shares=tuple(
+        replace(knot, point=max(knot.point, 2) if knot.level < 1 else 0) for knot in engine.bundle.calibrations[0].shares
+    ))  # fmt: skip
+    served.swap(with_calibrations(engine.bundle, [cheaper], activate=False))
+    assert served.route(PROMPT, policy).policy.worth == 0.01

@@ -15,7 +15,7 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes, overlap, read_prompt_hashes
 from ipr_engine.errors import BundleError, InvalidInputError
-from ipr_engine.evaluation.baselines import choose
+from ipr_engine.evaluation.sweeps import choose
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.heads import predict
 from ipr_engine.training.train import train

@@ -23,7 +23,15 @@ from .spec import (
 )
 
 if TYPE_CHECKING:
-    from .write import EncoderSource, HeadsSource, activate, with_calibrations, with_prices, write_bundle
+    from .write import (
+        EncoderSource,
+        HeadsSource,
+        activate,
+        with_calibrations,
+        with_extra_files,
+        with_prices,
+        write_bundle,
+    )
 
 __all__ = [
     "Bundle",
@@ -45,6 +53,7 @@ __all__ = [
     "encoder_identity",
     "read_prices",
     "with_calibrations",
+    "with_extra_files",
     "with_prices",
     "write_bundle",
 ]
