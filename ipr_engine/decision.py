@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.calibrated import CalibrationStatus
 from ipr_engine.decide import CAUSE, STATUS
 from ipr_engine.frontier import FrontierStep, failover, frontier, order
 
@@ -46,6 +47,8 @@ class Decision:
         support: in [0, 1], how close the prompt is to the fitting data: 0 is farther than every prompt held out, or no
             token of it was known. None when the bundle has no centroids.
         billed_tokens: tokens of the whole request by the bundle's tokenizer.
+        calibration: "calibrated", "insufficient_evidence", "stale" or "uncalibrated" (docs/calibration.md);
+            calibration_reason says what is certified, or why nothing is.
         truncated: the prompt was longer than the encoder reads; head and tail were encoded.
     """
 
@@ -111,6 +114,28 @@ class Decision:
         return CAUSE[self._result.cause_at(self._row)]
 
     @property
+    def calibration(self) -> str:
+        return self._calibration.status
+
+    @property
+    def calibration_reason(self) -> str:
+        return self._calibration.reason
+
+    @property
+    def _calibration(self) -> CalibrationStatus:
+        """The policy's, unless this prompt is too long for a candidate that it may choose."""
+        status = self.policy.calibration
+        if self.billed_tokens < self.policy.shortest_window or status.status == "uncalibrated":
+            return status
+        candidates = [c for c in self._bundle.candidates if c.name in self.policy.allowed]
+        away = [c.name for c in candidates if not self._fits(c)]
+        return (
+            CalibrationStatus("uncalibrated", f"prompt over the context window of {', '.join(away)}")
+            if away
+            else status
+        )
+
+    @property
     def bundle_hash(self) -> str:
         return self._bundle.hash
 
@@ -137,13 +162,14 @@ class Decision:
         """Every allowed candidate: the choice, then who would be chosen were all before it away (for failover).
 
         The rule is applied anew without those before, so the threshold moves with who is left. Some 10 us a candidate.
+        The policy's reserve comes last, the better predicted first.
         """
         if self._result.status_at(self._row) != OK:
             return ()
         names = self._bundle.names
-        return tuple(
-            names[m] for m in failover(self.policy, self._bundle, self.qualities, self.costs_usd, self.allowed)
-        )
+        order = failover(self.policy, self._bundle, self.qualities, self.costs_usd, self.allowed)
+        reserve = [m for m, c in enumerate(self._bundle.candidates) if c.name in self.policy.reserve and self._fits(c)]
+        return tuple(names[m] for m in [*order, *sorted(reserve, key=lambda m: -self.qualities[m])])
 
     @property
     def feasible(self) -> tuple[str, ...]:
@@ -167,7 +193,8 @@ class Decision:
         """
         if self._result.status_at(self._row) != OK:
             return ()
-        return frontier(self.policy, self._bundle, self.qualities, self.costs_usd, self.allowed)
+        reserve = np.array([c.name in self.policy.reserve and self._fits(c) for c in self._bundle.candidates])
+        return frontier(self.policy, self._bundle, self.qualities, self.costs_usd, self.allowed | reserve)
 
     @property
     def candidates(self) -> tuple[CandidateView, ...]:
@@ -226,6 +253,8 @@ class Decision:
             "excluded": self.excluded,
             "tau": self.policy.tau,
             "rule": self.policy.rule,
+            "calibration": self.calibration,
+            "calibration_reason": self.calibration_reason,
             "bundle": self.bundle_hash,
         }
 
@@ -340,6 +369,11 @@ class Decisions:
     @property
     def cause(self) -> npt.NDArray[np.uint8]:
         return self._result.cause
+
+    @property
+    def calibration(self) -> list[str]:
+        """`Decision.calibration` of every row."""
+        return [decision.calibration for decision in self]
 
     @property
     def bundle_hash(self) -> str:

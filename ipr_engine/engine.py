@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle, PriceList
+from ipr_engine.calibrated import Calibrations, DriftEvidence
 from ipr_engine.decide import DecidePlan
 from ipr_engine.decision import Decision, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
@@ -66,6 +67,11 @@ class Engine:
     def plan(self) -> DecidePlan:
         return self._live.plan
 
+    @property
+    def calibrations(self) -> Calibrations:
+        """The maps of the bundle that serves, with what is known of their validity."""
+        return self._live.calibrations
+
     @classmethod
     def load(cls, path: str | Path | None = None, *, isa: str = "auto") -> Engine:
         """Read, verify and plan a bundle.
@@ -82,10 +88,15 @@ class Engine:
     def policy(
         self,
         *,
-        tau: float,
-        rule: str = "minmax",
+        tau: float | None = None,
+        quality_share: float | None = None,
+        max_usd_per_1k: float | None = None,
+        max_share_strongest: float | None = None,
+        response_quality_difference: float | None = None,
+        preset: str | None = None,
+        rule: str | None = None,
         slack: float = 0.0,
-        worth: float = 0.0,
+        worth: float | None = None,
         allowed: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
         family: str | Sequence[str] | None = None,
@@ -98,10 +109,16 @@ class Engine:
         A policy outlives a swap: the first call after it compiles the policy's terms for the bundle that serves then.
 
         Args:
-            tau: tolerance in [0, 1]; what it bounds depends on the rule (docs/design.md section 4).
-            rule: "minmax", "max" or "fixed".
+            tau: tolerance in [0, 1]; what it bounds depends on the rule (docs/design.md section 4). Or, instead of it,
+                one of the next five, which the bundle's calibration map answers (docs/calibration.md):
+            quality_share: at least this share of the best single candidate's mean quality.
+            max_usd_per_1k: the safest point that is expected to cost at most this, USD per 1,000 prompts.
+            max_share_strongest: the safest point expected to send at most this share to the best single candidate.
+            response_quality_difference: percent of the best one's mean quality that may be lost, 0 to 100.
+            preset: "quality", "balanced" or "cost": 100, 98 or 95 % of the best one's mean quality.
+            rule: "minmax" (what tau means by default), "max", "fixed" or "calibrated" (what the others mean).
             slack: margin of the "max" rule, in [0, 1].
-            worth: USD one more unit of quality is worth, >= 0.
+            worth: USD one more unit of quality is worth, >= 0; by default 0, and the map's under "calibrated".
             allowed: only these candidates (names, families and features are found whatever their case).
             exclude: none of these candidates: the ones that are down, say.
             family: only candidates of this family, or of these.
@@ -115,6 +132,11 @@ class Engine:
         return self._live.compile(
             {
                 "tau": tau,
+                "quality_share": quality_share,
+                "max_usd_per_1k": max_usd_per_1k,
+                "max_share_strongest": max_share_strongest,
+                "response_quality_difference": response_quality_difference,
+                "preset": preset,
                 "rule": rule,
                 "slack": slack,
                 "worth": worth,
@@ -225,6 +247,16 @@ class Engine:
         if not isinstance(decision, Decision):
             raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
         return Explanation(decision)
+
+    def mark_stale(self, evidence: DriftEvidence | None) -> None:
+        """Say that the calibration maps no longer hold: from now on every calibrated policy's status is "stale".
+
+        Args:
+            evidence: what calibration/drift.py found, or your own; None takes it back.
+        """
+        if evidence is not None and not isinstance(evidence, DriftEvidence):
+            raise InvalidInputError(f"evidence: expected a DriftEvidence or None, got {type(evidence).__name__}")
+        self.calibrations.drift.evidence = evidence
 
     def swap(
         self,

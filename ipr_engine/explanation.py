@@ -73,6 +73,7 @@ class Explanation:
         d = self.decision
         support = "unknown" if d.support is None else f"{d.support:.2f}"
         lines.append(
+            f"{d.calibration}: {d.calibration_reason}\n"
             f"gap {d.gap:.4f} · support {support} · {d.billed_tokens} tokens billed{' · truncated' if d.truncated else ''}"
         )
         return "\n".join(lines)

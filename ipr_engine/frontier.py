@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.asks import CALIBRATED
 from ipr_engine.policy import Coefficients, compile_rule
 
 if TYPE_CHECKING:
@@ -54,7 +55,12 @@ def failover(
 def frontier(
     policy: Policy, bundle: Bundle, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
 ) -> tuple[FrontierStep, ...]:
-    """Steps in rising tau, the first at 0; on the float32 grid of tau, up to the rounding of the threshold (1 ulp)."""
+    """Steps in rising tau, the first at 0; on the float32 grid of tau, up to the rounding of the threshold (1 ulp).
+
+    allowed: (models,) who may be chosen at some tau. Under rule `calibrated` the steps lie at the map's knots.
+    """
+    if policy.rule == CALIBRATED:
+        return _knot_frontier(policy, bundle, qualities, costs, allowed)
     preferred = [m for m in order(qualities, costs, policy.worth, bundle.tie_rank) if allowed[m]]
     constants = bundle.quality_heads.rule_constants
 
@@ -81,4 +87,23 @@ def frontier(
         m = next(m for m in preferred if m in entries and entries[m] <= tau)
         if not steps or steps[-1].model != bundle.names[m]:
             steps.append(FrontierStep(float(tau), bundle.names[m], float(qualities[m]), float(costs[m])))
+    return tuple(steps)
+
+
+def _knot_frontier(
+    policy: Policy, bundle: Bundle, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
+) -> tuple[FrontierStep, ...]:
+    assert policy.map is not None  # what rule `calibrated` reads
+    steps: list[FrontierStep] = []
+    for knot in policy.map.knots:
+        point = policy.map.points[knot.point]
+        names = policy.map.candidates if point.allowed is None else point.allowed
+        mask = allowed & np.array([name in names for name in bundle.names])
+        if not mask.any():  # its single candidate is away: as `calibrated.settle`, the others take its place
+            mask = allowed
+        least = threshold(Coefficients(point.alpha_hi, point.alpha_lo, point.offset), qualities[mask])
+        preferred = order(qualities, costs, point.worth, bundle.tie_rank)
+        m = next(m for m in preferred if mask[m] and qualities[m] >= least)
+        if not steps or steps[-1].model != bundle.names[m]:
+            steps.append(FrontierStep(knot.level, bundle.names[m], float(qualities[m]), float(costs[m])))
     return tuple(steps)

@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, Router
 from ipr_engine.arguments import bare_embeddings, bill_floor, per_model, whole_counts
+from ipr_engine.asks import ASKS
 from ipr_engine.bundle import Bundle
+from ipr_engine.calibrated import Calibrations
 from ipr_engine.decide import STATUS, DecidePlan, Heads
 from ipr_engine.decision import OK, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
@@ -24,9 +26,11 @@ from ipr_engine.terms import frozen_terms, terms_on
 
 MAX_KEPT_POLICIES = 256
 DEFAULT_TERMS: Mapping[str, Any] = {
-    "rule": "minmax",
+    "tau": None,
+    **dict.fromkeys(ASKS),
+    "rule": None,
     "slack": 0.0,
-    "worth": 0.0,
+    "worth": None,
     "allowed": None,
     "exclude": None,
     "family": None,
@@ -34,7 +38,7 @@ DEFAULT_TERMS: Mapping[str, Any] = {
     "max_latency_ms": None,
     "prices": None,
 }
-POLICY_TERMS = frozenset(("tau", *DEFAULT_TERMS))
+POLICY_TERMS = frozenset(DEFAULT_TERMS)
 
 
 class Generation:
@@ -47,6 +51,7 @@ class Generation:
         bundle, hash: the bundle and its hash.
         encoder, encoder_identity: the prompt encoder of its heads, and its name.
         plan: the packed heads.
+        calibrations: its maps, with what is known of their validity.
         router: text or embeddings to decisions, in C++.
         routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
     """
@@ -56,6 +61,7 @@ class Generation:
         "_followed",
         "_policies",
         "bundle",
+        "calibrations",
         "encoder",
         "encoder_identity",
         "hash",
@@ -89,6 +95,7 @@ class Generation:
             None if support is None else support.distances,
         )
         self.routes_text = self.encoder.native is not None
+        self.calibrations = Calibrations(bundle)
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
         self._followed: dict[int, tuple[Policy, Policy]] = {}
 
@@ -125,12 +132,17 @@ class Generation:
                 f"bundle: the heads of {bundle.hash[:12]} predict no tokens, those that serve do; "
                 "pass allow_fewer_outputs=True if every call gives tokens_out"
             )
-        return Generation(bundle, isa=isa, encoder=self.encoder if same_encoder else None)
+        next_one = Generation(bundle, isa=isa, encoder=self.encoder if same_encoder else None)
+        if (
+            bundle.calibrations == self.bundle.calibrations
+        ):  # what made these maps stale still does; new ones start anew
+            next_one.calibrations.drift = self.calibrations.drift
+        return next_one
 
     def compile(self, terms: Mapping[str, Any]) -> Policy:
         """The policy of these terms (tau, and what differs from DEFAULT_TERMS) for this bundle."""
         constants = self.bundle.quality_heads.rule_constants
-        policy = compile_policy(self.bundle, self.plan, constants, **{**DEFAULT_TERMS, **terms})
+        policy = compile_policy(self.bundle, self.plan, constants, self.calibrations, **{**DEFAULT_TERMS, **terms})
         return replace(policy, terms=frozen_terms(terms))
 
     def settle(self, policy: Policy | None, terms: dict[str, Any]) -> Policy:
@@ -165,7 +177,7 @@ class Generation:
         unknown = sorted(set(terms) - POLICY_TERMS)
         if unknown:
             raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}")
-        if "tau" not in terms:
+        if "tau" not in terms and not terms.keys() & set(ASKS):
             raise InvalidInputError("tau: missing; pass tau=... in [0, 1], or a policy from engine.policy(...)")
         # Other types are compiled each time: a list cannot be a key, and True and Decimal(1) would be found as 1.
         if not all(type(value) in (int, float, str) for value in terms.values()):

@@ -10,9 +10,12 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ipr_engine.bundle import Bundle, Candidate, Price, PriceList, RuleConstants
+from ipr_engine.asks import CALIBRATED, tau_or_ask
+from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, Price, PriceList, RuleConstants
+from ipr_engine.calibrated import Calibrations, CalibrationStatus, DriftFlag, Settled, settle
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.ranges import nonnegative, unit_interval
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,6 @@ def _fixed(tau: float, slack: float, constants: RuleConstants | None) -> Coeffic
     return Coefficients(0.0, 0.0, (1.0 - tau) * constants.hi + tau * constants.lo)
 
 
-MOST = 1e12  # of any price, worth or latency: far beyond use, and safe in float32
-
 RULES: Mapping[str, Callable[[float, float, RuleConstants | None], Coefficients]] = MappingProxyType(
     {"minmax": _minmax, "max": _max, "fixed": _fixed}
 )
@@ -59,39 +60,12 @@ def compile_rule(rule: str, tau: float, *, slack: float = 0.0, constants: RuleCo
         InvalidInputError: an unknown rule, a value outside its range, or a rule without what it needs.
     """
     if rule not in RULES:
-        raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, RULES))}, got {rule!r}")
+        raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, (*RULES, CALIBRATED)))}, got {rule!r}")
     tau = unit_interval("tau", tau)
     slack = unit_interval("slack", slack)
     if slack != 0.0 and rule != "max":
         raise InvalidInputError(f"slack: only rule 'max' has one, got slack={slack} with rule {rule!r}; leave it out")
     return RULES[rule](tau, slack, constants)
-
-
-def number(name: str, value: object) -> float:
-    """A finite real number as a float, or an error that names it. bool and str are not numbers."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise InvalidInputError(f"{name}: expected a number, got {type(value).__name__} {value!r}")
-    try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
-    if not math.isfinite(result):
-        raise InvalidInputError(f"{name}: expected a finite number, got {result}")
-    return result
-
-
-def unit_interval(name: str, value: object) -> float:
-    result = number(name, value)
-    if not 0.0 <= result <= 1.0:
-        raise InvalidInputError(f"{name}: expected a value in [0, 1], got {result}")
-    return result
-
-
-def nonnegative(name: str, value: object) -> float:
-    result = number(name, value)
-    if not 0.0 <= result <= MOST:
-        raise InvalidInputError(f"{name}: expected a value from 0 to {MOST:g}, got {result}")
-    return result
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,6 +80,10 @@ class Policy:
         allowed: names of the candidates that may be chosen, in bundle order.
         exclusions: name -> why it may not be chosen, for every other candidate.
         coefficients: the compiled rule.
+        ask: what was asked instead of tau, as (name, value); tau is then its estimated equivalent.
+        reserve: candidates that only the operating point of rule "calibrated" leaves out: they stand in when others fail.
+        map: the calibration map read, None under another rule.
+        shortest_window: billed tokens below which a prompt surely fits every allowed candidate's context window.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its terms anew, once.
         terms: the arguments it was made of, less those left at None.
     """
@@ -121,12 +99,28 @@ class Policy:
     bundle_hash: str
     compiled: DecidePolicy = field(repr=False, compare=False)
     terms: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
+    ask: tuple[str, float] | None = None
+    reserve: tuple[str, ...] = ()
+    map: CalibrationMap | None = field(default=None, repr=False)
+    certificate: CalibrationStatus = field(repr=False)
+    drift: DriftFlag = field(repr=False, compare=False)
+    shortest_window: float = field(repr=False)
+
+    @property
+    def calibration(self) -> CalibrationStatus:
+        """What is certified of this policy's decisions, and why or why not, as of now (`Engine.mark_stale` changes it)."""
+        drift = self.drift.evidence
+        if drift is None or self.certificate.status == "uncalibrated":
+            return self.certificate
+        return CalibrationStatus("stale", drift.message)
 
     @cached_property
     def key(self) -> tuple[object, ...]:
         """Everything that can change a decision, as one hashable value."""
         prices = tuple(sorted(self.prices.prices.items(), key=lambda item: item[0]))
-        return (self.bundle_hash, self.rule, self.tau, self.slack, self.worth, self.allowed, prices)
+        return (
+            self.bundle_hash, self.rule, self.tau, self.ask, self.slack, self.worth, self.coefficients, self.allowed, prices
+        )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
         return self.key == other.key if isinstance(other, Policy) else NotImplemented
@@ -140,6 +134,8 @@ class Policy:
             parts.append(f"slack={self.slack:g}")
         if self.worth:
             parts.append(f"worth={self.worth:g}")
+        if self.rule == CALIBRATED:
+            parts.append(self.calibration.status)
         parts.append(f"allowed={len(self.allowed)} of {len(self.allowed) + len(self.exclusions)}")
         parts.append(f"prices of {self.prices.date}")
         return f"Policy({', '.join(parts)})"
@@ -149,27 +145,49 @@ def compile_policy(
     bundle: Bundle,
     plan: DecidePlan,
     constants: RuleConstants | None,
+    calibrations: Calibrations,
     *,
-    tau: float,
-    rule: str,
+    tau: float | None,
+    rule: str | None,
     slack: float,
-    worth: float,
+    worth: float | None,
     allowed: Sequence[str] | None,
     exclude: Sequence[str] | None,
     family: str | Sequence[str] | None,
     requires: str | Sequence[str] | None,
     max_latency_ms: float | None,
     prices: PriceList | Mapping[str, object] | None,
+    **asks: object,
 ) -> Policy:
-    """Validate every argument, settle who may be chosen and why the others may not, fold prices, compile."""
-    coefficients = compile_rule(rule, tau, slack=slack, constants=constants)
-    worth = nonnegative("worth", worth)
+    """Validate every argument, settle who may be chosen and why the others may not, fold prices, compile.
+
+    asks: at most one of asks.ASKS, instead of tau.
+    """
+    tau, ask, rule = tau_or_ask(tau, asks, rule)
+    worth = None if worth is None else nonnegative("worth", worth)
     price_list = bundle.prices if prices is None else merge_prices(bundle, prices)
     exclusions = _exclusions(bundle.candidates, allowed, exclude, family, requires, max_latency_ms)
     names = [candidate.name for candidate in bundle.candidates]
     if len(exclusions) == len(names):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in exclusions.items())
         raise InvalidInputError(f"policy: no candidate is left ({reasons}); loosen one of the conditions")
+    settled: Settled | None = None
+    if rule == CALIBRATED:
+        if slack != 0:
+            raise InvalidInputError(
+                f"slack: only rule 'max' has one, got slack={slack} with rule {rule!r}; leave it out"
+            )
+        asked_prices = None if prices is None else price_list
+        kept = [name for name in names if name not in exclusions]
+        settled = settle(calibrations, kept, tau=tau, ask=ask, worth=worth, prices=asked_prices)
+        tau, point = settled.tau, settled.point
+        coefficients = Coefficients(point.alpha_hi, point.alpha_lo, point.offset)
+        worth = point.worth if worth is None else worth
+        exclusions |= settled.left_out
+    else:
+        assert tau is not None  # no ask, hence given
+        coefficients = compile_rule(rule, tau, slack=slack, constants=constants)
+        worth = worth or 0.0
     price_rows = [price_list.prices[name] for name in names]
     compiled = DecidePolicy(
         plan,
@@ -196,6 +214,23 @@ def compile_policy(
         coefficients=coefficients,
         bundle_hash=bundle.hash,
         compiled=compiled,
+        ask=ask,
+        reserve=() if settled is None else tuple(settled.left_out),
+        map=None if settled is None else settled.map,
+        certificate=_uncertified(rule) if settled is None else settled.certificate,
+        drift=calibrations.drift,
+        shortest_window=_shortest_window([c for c in bundle.candidates if c.name not in exclusions]),
+    )
+
+
+def _shortest_window(allowed: Sequence[Candidate]) -> float:
+    limits = [c.context_window / c.token_ratio for c in allowed if c.context_window is not None]
+    return (1 - 1e-9) * min(limits, default=math.inf)
+
+
+def _uncertified(rule: str) -> CalibrationStatus:
+    return CalibrationStatus(
+        "uncalibrated", f"rule {rule!r} bounds a prompt's predicted loss; only rule 'calibrated' is certified"
     )
 
 

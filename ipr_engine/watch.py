@@ -16,7 +16,7 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.files import as_path
 from ipr_engine.bundle.load import CURRENT, MANIFEST, find_folder
 from ipr_engine.errors import InvalidInputError, IprError
-from ipr_engine.policy import number
+from ipr_engine.ranges import number
 
 if TYPE_CHECKING:
     from ipr_engine.engine import Engine

@@ -44,7 +44,7 @@ def test_the_rules_are_those_of_the_design():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rule": "best", "tau": 0.1}, r"rule: expected one of 'minmax', 'max', 'fixed', got 'best'"),
+        ({"rule": "best", "tau": 0.1}, r"rule: expected one of 'minmax', 'max', 'fixed', 'calibrated', got 'best'"),
         ({"rule": "minmax", "tau": 1.7}, r"tau: expected a value in \[0, 1\], got 1.7"),
         ({"rule": "minmax", "tau": -0.0001}, r"tau: expected a value in \[0, 1\]"),
         ({"rule": "minmax", "tau": math.nan}, r"tau: expected a finite number, got nan"),

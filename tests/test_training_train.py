@@ -11,8 +11,9 @@ from skips import TORCH
 from training_data import seeded
 
 from ipr_engine import Engine
+from ipr_engine.bundle import Bundle
 from ipr_engine.cli import main
-from ipr_engine.data import load_outcomes
+from ipr_engine.data import load_outcomes, overlap, read_prompt_hashes
 from ipr_engine.errors import BundleError, InvalidInputError
 from ipr_engine.evaluation.sweeps import choose
 from ipr_engine.training.candidates import read_candidates
@@ -82,6 +83,14 @@ def test_the_engine_decides_as_the_fitted_heads_predict(source, candidates, tmp_
     decisions = engine.route(prompts, tau=0.1)
     np.testing.assert_allclose(decisions.qualities, quality, atol=1e-6)
     np.testing.assert_allclose(decisions.tokens_out, tokens, rtol=1e-5)
+
+
+def test_the_bundle_keeps_hashes_of_its_fitting_prompts(source, candidates, tmp_path):
+    trained = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator="plain")
+    fitted = Bundle.load(trained.folder).quality_heads.fitted_on
+    hashes = read_prompt_hashes(fitted.prompt_hashes)
+    assert overlap(load_outcomes(source, split="train"), hashes).sum() == fitted.prompts == 160
+    assert not overlap(load_outcomes(source, split="test"), hashes).any()
 
 
 @pytest.mark.parametrize("estimator", ["plain", "caps", "paper", "adapters"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .calibration import CalibrationMap, CalibrationSample, Knot, OperatingPoint
 from .load import Bundle, read_prices
 from .spec import (
     Candidate,
@@ -22,16 +23,28 @@ from .spec import (
 )
 
 if TYPE_CHECKING:
-    from .write import EncoderSource, HeadsSource, activate, with_extra_files, with_prices, write_bundle
+    from .write import (
+        EncoderSource,
+        HeadsSource,
+        activate,
+        with_calibrations,
+        with_extra_files,
+        with_prices,
+        write_bundle,
+    )
 
 __all__ = [
     "Bundle",
+    "CalibrationMap",
+    "CalibrationSample",
     "Candidate",
     "EncoderSource",
     "EncoderSpec",
     "FittedOn",
     "HeadsSource",
     "HeadsSpec",
+    "Knot",
+    "OperatingPoint",
     "Price",
     "PriceList",
     "RuleConstants",
@@ -39,6 +52,7 @@ __all__ = [
     "activate",
     "encoder_identity",
     "read_prices",
+    "with_calibrations",
     "with_extra_files",
     "with_prices",
     "write_bundle",

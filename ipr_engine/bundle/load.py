@@ -23,6 +23,7 @@ from ipr_engine.errors import (
     EncoderMismatchError,
 )
 
+from .calibration import CalibrationMap, parse_map
 from .fields import Field, fail, is_hex64, parse_json, require_distinct
 from .files import FileEntry, as_path, file_entry, read_regular, reading
 from .spec import (
@@ -38,7 +39,7 @@ from .spec import (
 )
 from .tensors import check_table, config_normalize, heads_tensors, support_tensors
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSIONS = (1, 2)  # 2 knows calibrations and prompt hashes; what needs neither is written as 1
 MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
 OUTPUTS = ("quality", "tokens")
@@ -59,6 +60,8 @@ _KEYS = (
 _ENCODER = ("id", "kind", "dim", "max_tokens", "pooling", "normalize", "files")
 _HEADS = ("id", "encoder", "outputs", "activation", "weights", "candidates", "rule_constants", "fitted_on")
 _SUPPORT = ("encoder", "weights")
+_FITTED_ON = ("source", "prompts", "prompt_ids_sha256")
+_HASHES = "prompt_hashes"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -78,7 +81,7 @@ class Bundle:
     prices: PriceList
     prices_sha256: str
     support: SupportSpec | None
-    calibrations: tuple[Mapping[str, Any], ...]
+    calibrations: tuple[CalibrationMap, ...]
     extra_files: Mapping[str, Path]
     provenance: Mapping[str, Any]
 
@@ -169,7 +172,10 @@ def listed_files(document: Field, folder: Path) -> list[FileEntry]:
     fields = [keys["prices"], *keys["extra_files"].list()]
     for encoder in keys["encoders"].list():
         fields += encoder.object(_ENCODER)["files"].mapping().values()
-    fields += [heads.object(_HEADS)["weights"] for heads in keys["heads"].list()]
+    for heads in keys["heads"].list():
+        parts = heads.object(_HEADS)
+        fields.append(parts["weights"])
+        fields += [f for key, f in parts["fitted_on"].mapping().items() if key == _HASHES and f.value is not None]
     if keys["support"].value is not None:
         fields.append(keys["support"].object(_SUPPORT)["weights"])
     return [file_entry(field, folder) for field in fields]
@@ -177,9 +183,10 @@ def listed_files(document: Field, folder: Path) -> list[FileEntry]:
 
 def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     version = document.mapping().get("schema_version")
-    if version is not None and version.integer(at_least=0) != SCHEMA_VERSION:
+    if version is not None and version.integer(at_least=0) not in SCHEMA_VERSIONS:
         todo = "use the release of ipr_engine that wrote it, or write the bundle again"
-        fail(BundleVersionError, version.where, f"schema_version {SCHEMA_VERSION}", version.value, todo)
+        known = " or ".join(map(str, SCHEMA_VERSIONS))
+        fail(BundleVersionError, version.where, f"schema_version {known}", version.value, todo)
     keys = document.object(_KEYS)
 
     candidates = _candidates(keys["candidates"])
@@ -187,11 +194,12 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     encoders = tuple(_encoder(field, folder) for field in keys["encoders"].list(at_least=1))
     require_distinct([encoder.id for encoder in encoders], keys["encoders"].list())
     dims = {encoder.id: encoder.dim for encoder in encoders}
-    heads = tuple(_heads(field, folder, names, dims) for field in keys["heads"].list(at_least=1))
+    old = version is None or version.value == 1
+    heads = tuple(_heads(field, folder, names, dims, old) for field in keys["heads"].list(at_least=1))
     require_distinct([head.id for head in heads], keys["heads"].list())
     prices = file_entry(keys["prices"], folder)
-    if keys["calibrations"].list():
-        keys["calibrations"].fail(f"an empty list (schema_version {SCHEMA_VERSION} knows no calibrations)")
+    if old and keys["calibrations"].list():
+        keys["calibrations"].fail("an empty list (schema_version 1 knows no calibrations)")
     extra = [file_entry(field, folder) for field in keys["extra_files"].list()]
     require_distinct([entry.relative for entry in extra], keys["extra_files"].list())
     keys["provenance"].mapping()
@@ -207,10 +215,16 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         prices=_prices(parse_json(prices.read(), prices.where), names),
         prices_sha256=prices.sha256,
         support=_support(keys["support"], folder, dims),
-        calibrations=(),
+        calibrations=_calibrations(keys["calibrations"]),
         extra_files=MappingProxyType({entry.relative: entry.verify() for entry in extra}),
         provenance=MappingProxyType(keys["provenance"].value),
     )
+
+
+def _calibrations(field: Field) -> tuple[CalibrationMap, ...]:
+    maps = tuple(parse_map(item) for item in field.list())
+    require_distinct([", ".join(sorted(made.candidates)) for made in maps], field.list())
+    return maps
 
 
 def _candidates(field: Field) -> tuple[Candidate, ...]:
@@ -273,7 +287,7 @@ def _known_encoder(field: Field, dims: Mapping[str, int]) -> str:
     return field.text()
 
 
-def _heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, int]) -> HeadsSpec:
+def _heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, int], old: bool) -> HeadsSpec:
     keys = field.object(_HEADS)
     encoder = _known_encoder(keys["encoder"], dims)
     outputs = keys["outputs"].names(at_least=1, known=OUTPUTS)
@@ -288,7 +302,7 @@ def _heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, 
         activation=keys["activation"].one_of(ACTIVATIONS),
         candidates=candidates,
         rule_constants=_rule_constants(keys["rule_constants"]),
-        fitted_on=_fitted_on(keys["fitted_on"]),
+        fitted_on=_fitted_on(keys["fitted_on"], folder, old),
         sha256=weights.sha256,
         tensors=heads_tensors(
             weights.read(), weights.where, models=len(candidates), dim=dims[encoder], outputs=outputs
@@ -304,12 +318,14 @@ def _rule_constants(field: Field) -> RuleConstants | None:
     return RuleConstants(hi=hi, lo=keys["lo"].number(at_least=0, at_most=hi))
 
 
-def _fitted_on(field: Field) -> FittedOn:
-    keys = field.object(("source", "prompts", "prompt_ids_sha256"))
+def _fitted_on(field: Field, folder: Path, old: bool) -> FittedOn:
+    keys = field.object(_FITTED_ON if old else (*_FITTED_ON, _HASHES))
+    hashes = None if old or keys[_HASHES].value is None else file_entry(keys[_HASHES], folder)
     return FittedOn(
         source=keys["source"].text(),
         prompts=keys["prompts"].integer(at_least=0),
         prompt_ids_sha256=keys["prompt_ids_sha256"].sha256(),
+        prompt_hashes=None if hashes is None else hashes.verify(),
     )
 
 

@@ -80,6 +80,7 @@ class FittedOn:
     source: str
     prompts: int
     prompt_ids_sha256: str
+    prompt_hashes: Path | None = None  # of each prompt and question (data/overlap.py), in bundles of schema_version 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ipr_engine.errors import BundleError, BundleShapeError, InvalidInputError
 
+from .calibration import CalibrationMap
 from .fields import fail, is_hex64, parse_json
 from .files import as_path, is_plain_relative, read_regular, sha256_of
-from .load import CURRENT, MANIFEST, SCHEMA_VERSION, Bundle, find_folder, listed_files
+from .load import CURRENT, MANIFEST, Bundle, find_folder, listed_files
 from .spec import Candidate, FittedOn, Float32, PriceList, RuleConstants, SupportSpec, canonical_json
 from .tensors import check_table, config_normalize
 
@@ -55,7 +57,10 @@ class EncoderSource:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadsSource:
-    """Heads to put into a bundle; tensors float32, named and shaped as docs/design.md section 6 says."""
+    """Heads to put into a bundle; tensors float32, named and shaped as docs/design.md section 6 says.
+
+    prompt_hashes: "texts" and "questions" of the fitting prompts, uint64 (data/overlap.py); a calibration sample is held against them.
+    """
 
     id: str
     encoder: str
@@ -65,6 +70,7 @@ class HeadsSource:
     rule_constants: RuleConstants | None = None
     fitted_on: FittedOn
     tensors: Mapping[str, Float32]
+    prompt_hashes: Mapping[str, NDArray[np.uint64]] | None = None
 
 
 def write_bundle(
@@ -98,12 +104,12 @@ def write_bundle(
     """
     draft = _Draft(as_path(root, "root"))
     manifest = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": 1 if all(head.prompt_hashes is None for head in heads) else 2,
         "name": name,
         "created": created,
         "candidates": [_with_floats(asdict(candidate), "token_ratio", "latency_ms") for candidate in candidates],
         "encoders": [_encoder_json(draft, encoder) for encoder in encoders],
-        "heads": [_heads_json(draft, head) for head in heads],
+        "heads": _heads_json(draft, heads),
         "prices": draft.add(_PRICES, _prices_bytes(prices)),
         "support": _support_json(draft, support),
         "calibrations": [],
@@ -134,6 +140,36 @@ def with_prices(
             draft.add(entry.relative, entry.verify())
     manifest = {**document.value, "prices": draft.add(replaced, _prices_bytes(prices))}
     return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
+
+
+def with_calibrations(
+    bundle: Bundle | str | os.PathLike[str],
+    maps: Sequence[CalibrationMap],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    activate: bool = True,
+) -> Path:
+    """Write a bundle that differs from `bundle` in its calibration maps alone, sharing every file; returns its folder.
+
+    Each map replaces the one of the same candidate set; the others stay. Errors as for `write_bundle`.
+    """
+    folder = bundle.path if isinstance(bundle, Bundle) else find_folder(as_path(bundle, "bundle"))
+    draft = _Draft(folder.parent if root is None else as_path(root, "root"))
+    document = parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
+    for entry in listed_files(document, folder):
+        if entry.relative not in draft.files:
+            draft.add(entry.relative, entry.verify())
+    manifest = _as_version_2(document.value)
+    replaced = [set(made.candidates) for made in maps]
+    kept = [entry for entry in manifest["calibrations"] if set(entry["candidates"]) not in replaced]
+    new = [made.to_json() for made in maps]
+    manifest["calibrations"] = sorted([*kept, *new], key=lambda entry: (-len(entry["candidates"]), entry["candidates"]))
+    return draft.publish(manifest, activate)
+
+
+def _as_version_2(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    heads = [{**head, "fitted_on": {"prompt_hashes": None, **head["fitted_on"]}} for head in manifest["heads"]]
+    return {**manifest, "schema_version": 2, "heads": heads}
 
 
 def with_extra_files(
@@ -306,7 +342,12 @@ def _encoder_json(draft: _Draft, encoder: EncoderSource) -> dict[str, Any]:
     }
 
 
-def _heads_json(draft: _Draft, head: HeadsSource) -> dict[str, Any]:
+def _heads_json(draft: _Draft, heads: Sequence[HeadsSource]) -> list[dict[str, Any]]:
+    hashed = any(head.prompt_hashes is not None for head in heads)
+    return [_head_json(draft, head, hashed) for head in heads]
+
+
+def _head_json(draft: _Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
     return {
         "id": head.id,
         "encoder": head.encoder,
@@ -317,8 +358,33 @@ def _heads_json(draft: _Draft, head: HeadsSource) -> dict[str, Any]:
         "rule_constants": None
         if head.rule_constants is None
         else _with_floats(asdict(head.rule_constants), "hi", "lo"),
-        "fitted_on": asdict(head.fitted_on),
+        "fitted_on": _fitted_on_json(draft, head, hashed),
     }
+
+
+def _fitted_on_json(draft: _Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
+    document = asdict(head.fitted_on)
+    del document["prompt_hashes"]  # where a loaded bundle keeps them; here they come as arrays
+    if not hashed:
+        return document
+    data = None if head.prompt_hashes is None else _hash_bytes(head.prompt_hashes, f"heads {head.id!r}: prompt_hashes")
+    entry = None if data is None else draft.add(f"heads/{head.id}.prompts.safetensors", data)
+    return {**document, "prompt_hashes": entry}
+
+
+def _hash_bytes(hashes: Mapping[str, NDArray[np.uint64]], where: str) -> bytes:
+    from safetensors.numpy import save
+
+    for name, values in hashes.items():
+        if values.dtype != np.uint64 or values.ndim != 1:
+            fail(
+                BundleShapeError,
+                f"{where}: {name}",
+                "a (n,) uint64 array",
+                f"{values.dtype} {values.shape}",
+                "convert it",
+            )
+    return save({name: np.asarray(values, order="C") for name, values in sorted(hashes.items())})
 
 
 def _support_json(draft: _Draft, support: SupportSpec | None) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
+from ipr_engine.asks import ASKS, CALIBRATED, PRESETS
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy import RULES, Policy
@@ -22,12 +23,22 @@ def add_bundle_options(parser: argparse.ArgumentParser) -> None:
 
 def add_policy_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("policy")
+    group.add_argument("--tau", type=float, help="tolerance in [0, 1]: 0 best quality, 1 cheapest (default 0.1)")
     group.add_argument(
-        "--tau", type=float, default=0.1, help="tolerance in [0, 1]: 0 best quality, 1 cheapest (default 0.1)"
+        "--rule",
+        choices=sorted([*RULES, CALIBRATED]),
+        help="what tau bounds (default minmax; calibrated for what follows)",
     )
-    group.add_argument("--rule", default="minmax", choices=sorted(RULES), help="what tau bounds (default minmax)")
+    for option, kind, metavar, help_text in (
+        ("--quality-share", float, "S", "instead of tau: share of the best single candidate's mean quality to keep"),
+        ("--max-usd-per-1k", float, "USD", "instead of tau: expected cost of 1,000 prompts"),
+        ("--max-share-strongest", float, "S", "instead of tau: share of prompts to the best single candidate"),
+        ("--response-quality-difference", float, "PERCENT", "instead of tau: mean quality that may be lost, 0 to 100"),
+        ("--preset", str, "NAME", f"instead of tau: {', '.join(PRESETS)}"),
+    ):
+        group.add_argument(option, type=kind, metavar=metavar, help=help_text)
     group.add_argument("--slack", type=float, default=0.0, help="margin of rule max (default 0)")
-    group.add_argument("--worth", type=float, default=0.0, metavar="USD", help="USD per unit of quality (default 0)")
+    group.add_argument("--worth", type=float, metavar="USD", help="USD per unit of quality (default 0, or the map's)")
     for option, metavar, help_text in (
         ("--allow", "NAME", "only these candidates"),
         ("--exclude", "NAME", "none of these candidates"),
@@ -46,8 +57,11 @@ def load_engine(arguments: argparse.Namespace) -> Engine:
 
 
 def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
+    asks = {name: getattr(arguments, name) for name in ASKS}
+    asked = any(value is not None for value in asks.values())
     return engine.policy(
-        tau=arguments.tau,
+        tau=0.1 if arguments.tau is None and not asked else arguments.tau,
+        **asks,
         rule=arguments.rule,
         slack=arguments.slack,
         worth=arguments.worth,
@@ -74,6 +88,19 @@ def _prices(items: list[str]) -> dict[str, tuple[float, float]]:
             raise InvalidInputError(f"--price: expected NAME=IN,OUT such as gpt-4o=2.5,10, got {item!r}") from None
         prices[name] = (given_in, given_out)
     return prices
+
+
+def source_names(engine: Engine, items: list[str]) -> dict[str, str]:
+    """Each candidate's name in the outcomes: what `ipr train` wrote down, or NAME=SOURCE of --map."""
+    trained_as = engine.bundle.provenance.get("sources", {})
+    names = {name: str(trained_as.get(name, name)) for name in engine.bundle.names}
+    for item in items:
+        name, _, source = item.partition("=")
+        if name not in names or not source:
+            known = ", ".join(names)
+            raise InvalidInputError(f"--map: expected NAME=SOURCE with a candidate's name ({known}), got {item!r}")
+        names[name] = source
+    return names
 
 
 class Request(NamedTuple):

@@ -26,13 +26,25 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
     bundle = engine.bundle
+    fitted_on = asdict(bundle.quality_heads.fitted_on)
+    del fitted_on["prompt_hashes"]  # a file of this machine
     facts = {
         "version": __version__,
         "bundle": {"name": bundle.name, "hash": bundle.hash, "created": bundle.created},
         "engine": repr(engine),
         "isas": list(available_isas()),
-        "fitted_on": asdict(bundle.quality_heads.fitted_on),
+        "fitted_on": fitted_on,
         "prices_date": bundle.prices.date,
+        "calibrations": [
+            {
+                "candidates": list(made.candidates),
+                "risk": made.risk,
+                "sample": made.sample.source,
+                "prompts": made.sample.prompts,
+                "stale": engine.calibrations.changed(made),
+            }
+            for made in bundle.calibrations
+        ],
         "candidates": [
             {
                 "name": candidate.name,
@@ -52,7 +64,13 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     print(f"ipr_engine {facts['version']} · instruction sets here: {', '.join(available_isas())}")
     print(facts["engine"])
-    print(f"fitted on: {', '.join(f'{key} {value}' for key, value in asdict(bundle.quality_heads.fitted_on).items())}")
+    print(f"fitted on: {', '.join(f'{key} {value}' for key, value in fitted_on.items())}")
+    for made in bundle.calibrations:
+        stale = engine.calibrations.changed(made)
+        print(
+            f"calibration map of {len(made.candidates)} candidates, risk {made.risk:g}, on {made.sample.prompts} prompts of "
+            f"{made.sample.source}" + (f"; stale: {stale}" if stale else "")
+        )
     print(f"prices of {bundle.prices.date}, USD per 1 M tokens")
     width = max(len(candidate.name) for candidate in bundle.candidates)
     print(f"{'candidate':<{width}}  {'family':<10} {'input':>8} {'output':>8} {'context':>9}  features")

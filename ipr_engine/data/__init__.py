@@ -9,6 +9,7 @@ from ipr_engine.data.embeddings import EmbeddingCache, EmbeddingCacheWarning
 from ipr_engine.data.load import load_outcomes, write_outcomes
 from ipr_engine.data.names import name_in_source
 from ipr_engine.data.outcomes import MEASURES, Outcomes, question_key
+from ipr_engine.data.overlap import overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.data.split import SplitReport, split_outcomes
 
 __all__ = [
@@ -20,7 +21,10 @@ __all__ = [
     "duplicate_groups",
     "load_outcomes",
     "name_in_source",
+    "overlap",
+    "prompt_hashes",
     "question_key",
+    "read_prompt_hashes",
     "split_outcomes",
     "write_outcomes",
 ]

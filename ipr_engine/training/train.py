@@ -25,6 +25,7 @@ from ipr_engine.bundle import (
     SupportSpec,
     write_bundle,
 )
+from ipr_engine.data import prompt_hashes
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.engine import DEFAULT_BUNDLE
 from ipr_engine.errors import InvalidInputError
@@ -264,4 +265,5 @@ def _heads_source(heads: FittedHeads, names: list[str], rows: TrainingRows) -> H
             prompt_ids_sha256=sha256("\n".join(rows.prompt_ids).encode()).hexdigest(),
         ),
         tensors=heads.tensors,
+        prompt_hashes=prompt_hashes(rows.prompts, rows.keys),
     )

@@ -1,0 +1,95 @@
+"""What a policy costs: text to decision under a bare policy, and under one with a mask, a family and a calibration map.
+
+Also with what a server would log of each decision read: the model, and the calibration status.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.harness import Line, interleave
+from benchmarks.prompts import ASCII
+from ipr_engine import Bundle, Engine, Policy
+from ipr_engine.bundle import CalibrationMap, CalibrationSample, Knot, OperatingPoint, with_calibrations
+from ipr_engine.bundle.calibration import heads_key, prices_key
+
+TAU = 0.2
+FAMILY = "Claude"
+
+
+def run() -> Iterator[Line]:
+    yield from interleave(variants(), list(ASCII), {"op": "policy", "prompts": "ascii"}, base="bare")
+
+
+def variants() -> dict[str, Callable[[str], object]]:
+    bundle = Engine.load().bundle
+    family = tuple(candidate.name for candidate in bundle.candidates if candidate.family == FAMILY)
+    with tempfile.TemporaryDirectory() as root:
+        engine = Engine.load(with_calibrations(bundle, [family_map(bundle, family)], root=Path(root)))
+    bare = engine.policy(tau=TAU)
+    full = engine.policy(tau=TAU, rule="calibrated", family=FAMILY, requires="tools")
+    check(engine, full, family)
+
+    def logged(policy: Policy) -> Callable[[str], object]:
+        def call(prompt: str) -> object:
+            decision = engine.route(prompt, policy)
+            return decision.model, decision.calibration
+
+        return call
+
+    return {
+        "bare": lambda prompt: engine.route(prompt, bare),
+        "mask, family, calibration": lambda prompt: engine.route(prompt, full),
+        "bare, model and status read": logged(bare),
+        "mask, family, calibration, model and status read": logged(full),
+    }
+
+
+def check(engine: Engine, policy: Policy, family: tuple[str, ...]) -> None:
+    """The policy does what it is timed for: it chooses inside the family, and is calibrated."""
+    decisions = engine.route(list(ASCII), policy)
+    assert set(decisions.models) <= set(family), decisions
+    assert set(decisions.calibration) == {"calibrated"}, decisions[0].calibration_reason
+
+
+def family_map(bundle: Bundle, names: tuple[str, ...]) -> CalibrationMap:
+    """A map in form, not in truth: what it costs to run one does not depend on its numbers."""
+    point = OperatingPoint(
+        alpha_hi=0.0,
+        alpha_lo=1.0,
+        offset=0.0,
+        worth=0.01,
+        allowed=None,
+        quality=0.5,
+        quality_lower=0.5,
+        cost_usd=1e-3,
+        share_best=0.5,
+    )
+    return CalibrationMap(
+        family=FAMILY,
+        whole=False,
+        candidates=names,
+        heads=heads_key(bundle, names),
+        prices=prices_key(bundle.prices, bundle.candidates, names),
+        best=names[0],
+        cheapest=names[-1],
+        risk=0.1,
+        simultaneous=False,
+        test="target",
+        best_quality=0.6,
+        cheapest_quality=0.4,
+        sample=CalibrationSample(
+            source="none",
+            prompts=1,
+            prompt_ids_sha256="0" * 64,
+            path_source="none",
+            path_prompts=1,
+            disjoint="stated",
+            support=None,
+        ),
+        points=(point, point),
+        knots=tuple(Knot(level=level, point=0, status="certified") for level in (0.0, 1.0)),
+        shares=(Knot(level=1.0, point=0, status="certified"),),
+    )

@@ -1,0 +1,47 @@
+"""What may be asked of a policy instead of tau; the bundle's calibration map answers (docs/calibration.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.ranges import nonnegative, unit_interval
+
+CALIBRATED = "calibrated"
+PRESETS: Mapping[str, float] = MappingProxyType({"quality": 1.0, "balanced": 0.98, "cost": 0.95})  # share of best kept
+ASKS = ("quality_share", "max_usd_per_1k", "max_share_strongest", "response_quality_difference", "preset")
+
+
+def tau_or_ask(
+    tau: float | None, asks: Mapping[str, object], rule: str | None
+) -> tuple[float | None, tuple[str, float] | None, str]:
+    """tau, or the one thing asked instead of it, in the map's terms; and the rule that answers."""
+    given = {name: value for name, value in asks.items() if value is not None}
+    unknown = sorted(given.keys() - set(ASKS))
+    if unknown:
+        raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: tau, {', '.join(ASKS)}")
+    if (tau is not None) + len(given) != 1:
+        got = ", ".join([*(["tau"] if tau is not None else []), *given]) or "nothing"
+        raise InvalidInputError(f"tau: expected tau=... in [0, 1] or one of {', '.join(ASKS)} instead, got {got}")
+    if tau is not None:
+        return unit_interval("tau", tau), None, "minmax" if rule is None else rule
+    name, value = next(iter(given.items()))
+    if rule not in (None, CALIBRATED):
+        raise InvalidInputError(f"{name}: only rule {CALIBRATED!r} answers it, got rule {rule!r}; leave the rule out")
+    return None, _in_map_terms(name, value), CALIBRATED
+
+
+def _in_map_terms(name: str, value: object) -> tuple[str, float]:
+    if name == "preset":
+        if not isinstance(value, str) or value not in PRESETS:
+            raise InvalidInputError(f"preset: expected one of {', '.join(map(repr, PRESETS))}, got {value!r}")
+        return "quality_share", PRESETS[value]
+    if name == "response_quality_difference":
+        percent = nonnegative(name, value)
+        if percent > 100:
+            raise InvalidInputError(
+                f"{name}: expected percent of the best candidate's quality, 0 to 100, got {value!r}"
+            )
+        return "quality_share", 1 - percent / 100
+    return name, nonnegative(name, value) if name == "max_usd_per_1k" else unit_interval(name, value)

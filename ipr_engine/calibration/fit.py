@@ -1,0 +1,260 @@
+"""`calibrate`: a calibration sample to a map. `ipr calibrate` is this module's face; docs/calibration.md says what is promised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.bundle import Bundle, CalibrationMap, CalibrationSample, Knot, OperatingPoint
+from ipr_engine.bundle.calibration import (
+    CERTAIN,
+    CERTIFIED,
+    INSUFFICIENT,
+    SUPPORT_QUANTILES,
+    TESTS,
+    heads_key,
+    prices_key,
+)
+from ipr_engine.calibration import bounds
+from ipr_engine.calibration.observed import Observed, observe
+from ipr_engine.calibration.path import POINTS, Path, fit_path
+from ipr_engine.calibration.promises import (
+    NONE,
+    SHARES,
+    TAUS,
+    ExcessDraws,
+    Promises,
+    certified_points,
+    monotone,
+)
+from ipr_engine.data import Outcomes, overlap, prompt_hashes, read_prompt_hashes
+from ipr_engine.data.outcomes import MIN_KEY
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+RISK = 0.1
+BISECTIONS = 12  # of a lower bound in [0, 1]: to 0.00025
+
+
+def calibrate(
+    engine: Engine,
+    sample: Outcomes,
+    path_data: Outcomes,
+    *,
+    candidates: Sequence[str] | None = None,
+    family: str | None = None,
+    sources: Mapping[str, str] | None = None,
+    risk: float = RISK,
+    simultaneous: bool = False,
+    test: str = "target",
+    taus: Sequence[float] = TAUS,
+    shares: Sequence[float] = SHARES,
+    points: int = POINTS,
+    seed: int = 0,
+    drop_overlap: bool = False,
+    stated_disjoint: bool = False,
+    progress: Callable[[str], None] = lambda message: None,
+) -> CalibrationMap:
+    """Certify what tau runs, for one candidate set.
+
+    Args:
+        engine: with the bundle to calibrate; points are decided by it.
+        sample: scored prompts like the traffic to come, none of them among the heads' fitting prompts.
+        path_data: other scored prompts, where the path is laid out; the heads' training split may serve.
+        candidates, family: the set, by name or as a family; by default every candidate. Rows that lack one are left out.
+        sources: name in the bundle -> name in the outcomes, where they differ.
+        risk: in (0, 0.5], the chance that a certified knot breaks its promise: of each knot, or, if `simultaneous`, of any.
+        test: one of bounds.TESTS.
+        taus, shares: the promises (promises.py); 0 and 1 are always among the taus, 1 among the shares.
+        seed: of the order in which prompts are tested. Fix it before you look: a seed tried until it certifies is no evidence.
+        drop_overlap: leave out of the sample what is among the fitting or the path's prompts, instead of refusing.
+        stated_disjoint: accept a bundle without prompt hashes; the map then says that disjointness was stated, not checked.
+    Raises:
+        InvalidInputError: an argument is out of range; prompts overlap; a candidate lacks outcomes or a price; or nothing
+            can be saved.
+    """
+    _check_arguments(risk, test, points, seed, [*taus, *shares])
+    bundle = engine.bundle
+    names = engine.policy(tau=0.0, allowed=candidates, family=family).allowed
+    _check_prices(bundle, names)
+    sample, disjoint = _disjoint(bundle, sample, path_data, drop_overlap, stated_disjoint)
+    named = sources or {}
+    progress("laying out the path ...")
+    path_rows = observe(engine, path_data, names, named, label=_label(path_data))
+    path = fit_path(path_rows, points=points)
+    rows = observe(engine, sample, names, named, label=_label(sample))
+    progress(
+        f"{len(path)} points, fitted on {len(path_rows)} prompts; testing on {len(rows)}, {rows.outcomes.dropped} left out"
+    )
+    repeated = len(rows) - len(
+        {key if len(key) >= MIN_KEY else row for row, key in enumerate(rows.outcomes.question_keys)}
+    )
+    if repeated:
+        progress(f"{repeated} prompts ask what another one asks: they are not independent, and the risk may be higher")
+    choices, costs = _decide_points(rows, path)
+    routed = rows.quality[np.arange(len(rows)), choices].T  # (rows, points)
+    best, cheapest = rows.quality[:, path.best], rows.quality[:, path.cheapest]
+    order = np.random.default_rng(seed).permutation(len(rows))
+
+    levels, parts = sorted({0.0, 1.0, *taus}), sorted({1.0, *shares}, reverse=True)
+    promises = Promises.of(levels, parts)
+    tested = len(promises) - 2  # tau 1 is certain, tau 0 and share 1 are one promise
+    draws = ExcessDraws(promises, routed, best, cheapest, order[:, None])
+    moment = (promises.excess(path.routed, path.best_quality, path.cheapest_quality) ** 2).mean(axis=0)
+    certain = promises.certain(len(path))
+    level_risk = risk / tested if simultaneous else risk
+    last = certified_points(draws, bounds.TESTS[test], second_moment=moment, risk=level_risk)[0]
+    lower = lower_bounds(routed[order], bounds.TESTS[test], risk=risk)
+    return CalibrationMap(
+        family=bundle.candidates[bundle.names.index(names[0])].family if family is not None else None,
+        whole=len(names) == len(bundle.names),
+        candidates=names,
+        heads=heads_key(bundle, names),
+        prices=prices_key(bundle.prices, bundle.candidates, names),
+        best=names[path.best],
+        cheapest=names[path.cheapest],
+        risk=float(risk),
+        simultaneous=simultaneous,
+        test=test,
+        best_quality=float(best.mean()),
+        cheapest_quality=float(cheapest.mean()),
+        sample=CalibrationSample(
+            source=rows.source,
+            prompts=len(rows),
+            prompt_ids_sha256=rows.outcomes.prompt_ids_sha256,
+            path_source=path_rows.source,
+            path_prompts=len(path_rows),
+            disjoint=disjoint,
+            support=_support_quantiles(rows),
+        ),
+        points=_points(path, names, routed, lower, costs, (choices == path.best).mean(axis=1)),
+        knots=knots_of(levels, last[: len(levels)], certain[: len(levels)], costs),
+        shares=knots_of(parts, last[len(levels) :], certain[len(levels) :], costs),
+    )
+
+
+def knots_of(levels: Sequence[float], last: Indices, certain: npt.NDArray[np.bool_], costs: Array) -> tuple[Knot, ...]:
+    """Knots from the strictest promise on: what is certified, else what runs at the nearest safer one.
+
+    Every point up to the last certified one is certified; the cheapest of them on the sample runs, the safer one of equals.
+
+    Args:
+        last: (promises,) last certified points. certain: (promises, points). costs: (points,) mean expected USD.
+    """
+    result: list[Knot] = []
+    for level, point, sure in zip(levels, monotone(last).tolist(), certain, strict=True):
+        before = result[-1] if result else None
+        if point == NONE and before is not None:
+            result.append(Knot(level=level, point=before.point, status=INSUFFICIENT))
+        elif sure[point] and before is not None and costs[point] > costs[before.point]:
+            # tau 1: what a stricter promise certified is better than the cheapest single, and on the sample it costs less
+            result.append(Knot(level=level, point=before.point, status=before.status))
+        elif sure[point]:
+            result.append(Knot(level=level, point=point, status=CERTAIN))
+        else:
+            runs = int(costs[: point + 1].argmin())
+            result.append(Knot(level=level, point=runs, status=CERTAIN if sure[runs] else CERTIFIED))
+    return tuple(result)
+
+
+def lower_bounds(routed: Array, test: bounds.Test, *, risk: float) -> Array:
+    """(points,) lower confidence bounds of mean quality, each at 1 - risk for its point alone, by inverting the test."""
+    low, high = np.zeros(routed.shape[1]), np.ones(routed.shape[1])
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        moved = routed - middle
+        above = test(moved, floor=middle, top=1 - middle, second_moment=np.square(moved).mean(axis=0), risk=risk)
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return low
+
+
+def _decide_points(rows: Observed, path: Path) -> tuple[Indices, Array]:
+    """Choices (points, rows) and mean expected USD (points,), by the engine."""
+    choices, costs = [], []
+    for point, worth in enumerate(path.worth):
+        single = path.single(point)
+        chosen, paid = rows.choices(float(worth), None if single is None else [rows.names[single]])
+        choices.append(chosen)
+        costs.append(float(paid.mean()))
+    return np.stack(choices), np.array(costs)
+
+
+def _points(
+    path: Path, names: Sequence[str], routed: Array, lower: Array, costs: Array, share_best: Array
+) -> tuple[OperatingPoint, ...]:
+    return tuple(
+        OperatingPoint(
+            alpha_hi=0.0,
+            alpha_lo=1.0,
+            offset=0.0,
+            worth=float(path.worth[i]),
+            allowed=None if (single := path.single(i)) is None else (names[single],),
+            quality=float(routed[:, i].mean()),
+            quality_lower=float(lower[i]),
+            cost_usd=float(costs[i]),
+            share_best=float(share_best[i]),
+        )
+        for i in range(len(path))
+    )
+
+
+def _support_quantiles(rows: Observed) -> tuple[float, ...] | None:
+    support = rows.engine.decide(rows.encoded, tau=0.0, allowed=list(rows.names)).support
+    if support is None:
+        return None
+    steps = np.linspace(0, 1, SUPPORT_QUANTILES)
+    return tuple(float(q) for q in np.quantile(support.astype(np.float64), steps, method="inverted_cdf"))
+
+
+def _label(outcomes: Outcomes) -> str:
+    splits = sorted(set(outcomes.splits) - {""})
+    return f"{outcomes.source}, split {splits[0]}" if len(splits) == 1 else outcomes.source
+
+
+def _check_arguments(risk: float, test: str, points: int, seed: int, levels: Sequence[float]) -> None:
+    if not isinstance(risk, (int, float)) or not 0 < risk <= 0.5:
+        raise InvalidInputError(f"risk: expected a number above 0 and at most 0.5, got {risk!r}")
+    if test not in TESTS:
+        raise InvalidInputError(f"test: expected one of {', '.join(TESTS)}, got {test!r}")
+    outside = [level for level in levels if not 0 <= level <= 1]
+    if outside:
+        raise InvalidInputError(f"taus, shares: expected values in [0, 1], got {outside[0]!r}")
+    if type(points) is not int or points < 1 or type(seed) is not int or seed < 0:
+        raise InvalidInputError(f"points, seed: expected an int >= 1 and an int >= 0, got {points!r} and {seed!r}")
+
+
+def _check_prices(bundle: Bundle, names: Sequence[str]) -> None:
+    prices = bundle.prices.prices
+    free = [n for n in names if prices[n].input_usd_per_1m == prices[n].output_usd_per_1m == prices[n].fixed_usd == 0]
+    if free:
+        raise InvalidInputError(
+            f"prices: expected a price above 0 of every candidate, {', '.join(map(repr, free))} cost nothing; "
+            "a map trades quality for cost: give what their tokens cost you, or calibrate without them"
+        )
+
+
+def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, drop: bool, stated: bool) -> tuple[Outcomes, str]:
+    """The sample without what the path or the heads were fitted on (if `drop`, else such rows are refused), and how that is known."""
+    kept = bundle.quality_heads.fitted_on.prompt_hashes
+    if kept is None and not stated:
+        raise InvalidInputError(
+            "bundle: it keeps no hashes of its fitting prompts, so overlap with the sample cannot be checked; "
+            "train it anew with `ipr train`, or state that they are disjoint (--disjoint)"
+        )
+    on_path = overlap(sample, prompt_hashes(path_data.prompts, path_data.question_keys))
+    fitted = np.zeros_like(on_path) if kept is None else overlap(sample, read_prompt_hashes(kept))
+    for what, shared, why in (
+        ("the heads were fitted on", fitted, "predictions on them flatter, and nothing would be certified"),
+        ("the path is fitted on", on_path, "the path must not depend on the sample"),
+    ):
+        if shared.any() and not drop:
+            raise InvalidInputError(
+                f"outcomes: {shared.sum()} of {len(sample)} calibration prompts (or their questions) are among those {what}; "
+                f"{why}: use other prompts, or leave these out (--drop-overlap)"
+            )
+    return sample.take(~(on_path | fitted)), "stated" if kept is None else "checked"

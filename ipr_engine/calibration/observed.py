@@ -1,0 +1,99 @@
+"""Scored prompts as calibration needs them: encoded once, decided as often as there are operating points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.data import Outcomes
+from ipr_engine.encoders.base import Encoded
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """Prompts on which every candidate of a set was scored.
+
+    Attributes:
+        names: the candidate set, in bundle order; the columns of `quality`.
+        quality: (rows, models) realised, in [0, 1]. predicted, cost_usd: (rows, models) by the engine at the bundle's prices.
+        source: what it is, for the map. prompts are those of `outcomes`.
+    """
+
+    engine: Engine
+    names: tuple[str, ...]
+    encoded: Encoded
+    outcomes: Outcomes
+    quality: Array
+    predicted: Array
+    cost_usd: Array
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.quality)
+
+    @property
+    def columns(self) -> list[int]:
+        """Positions of `names` in the bundle."""
+        return [self.engine.bundle.names.index(name) for name in self.names]
+
+    def choices(self, worth: float, allowed: Sequence[str] | None = None) -> tuple[Indices, Array]:
+        """Positions in `names` and expected USD, (rows,) each, of what the engine chooses at this point."""
+        decisions = self.engine.decide(self.encoded, tau=1.0, worth=worth, allowed=list(allowed or self.names))
+        position = np.full(len(self.engine.bundle.names), -1, dtype=np.int64)
+        position[self.columns] = np.arange(len(self.names))
+        return position[decisions.index], decisions.cost_usd.astype(np.float64)
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> Observed:
+        encoded = Encoded(self.encoded.x[rows], self.encoded.billed_tokens[rows], self.encoded.truncated[rows])
+        return replace(
+            self,
+            encoded=encoded,
+            outcomes=self.outcomes.take(rows),
+            quality=self.quality[rows],
+            predicted=self.predicted[rows],
+            cost_usd=self.cost_usd[rows],
+        )
+
+
+def observe(
+    engine: Engine, outcomes: Outcomes, names: Sequence[str], sources: Mapping[str, str], *, label: str
+) -> Observed:
+    """Encode the rows on which every one of `names` has a quality, and predict on them.
+
+    Args:
+        sources: name in the bundle -> name in the outcomes, for those that differ.
+        label: what these prompts are, such as "mine, split calibration".
+    Raises:
+        InvalidInputError: a candidate has no outcomes, no row is complete, or the heads predict no output tokens.
+    """
+    wanted = [sources.get(name, name) for name in names]
+    missing = [f"{name!r}" for name, source in zip(names, wanted, strict=True) if source not in outcomes.models]
+    if missing:
+        raise InvalidInputError(
+            f"outcomes: no outcomes of {', '.join(missing)} in {outcomes.source}, which has {', '.join(outcomes.models)}; "
+            "say what they are called there, or calibrate without them"
+        )
+    if "len_skip" not in engine.bundle.quality_heads.tensors:
+        raise InvalidInputError("bundle: expected heads that predict output tokens, since a map weighs expected costs")
+    rows = outcomes.complete(wanted)
+    encoded = engine.encode(list(rows.prompts))
+    decisions = engine.decide(encoded, tau=0.0, allowed=list(names))
+    columns = [engine.bundle.names.index(name) for name in names]
+    return Observed(
+        engine=engine,
+        names=tuple(names),
+        encoded=encoded,
+        outcomes=rows,
+        quality=rows.quality,
+        predicted=np.asarray(decisions.qualities[:, columns], np.float64),
+        cost_usd=np.asarray(decisions.costs_usd[:, columns], np.float64),
+        source=label,
+    )

@@ -1,0 +1,121 @@
+"""Promises along a path: tested in order, the safest point first (fixed-sequence testing).
+
+A promise (b, c) is: mean quality of what is routed >= b * mean quality of `best` + c * mean quality of `cheapest`. tau promises
+(1 - tau, tau), a share s promises (s, 0). For a point and a prompt, x = routed - b*best - c*cheapest lies in [-(b + c), 1], and the
+promise holds iff E[x] >= 0: -x is the Z of the design. A promise's points are tested one after the other, each at the whole risk, up to
+the first that cannot be certified; those before it are all certified, and the chance that any of them breaks the promise is at
+most risk (Bauer 1991; Learn then Test, Angelopoulos et al. 2021). The last one, the cheapest, is taken.
+
+What needs no test because it is true of any data: the single best keeps every share, and tau 0; the single cheapest keeps tau 1.
+For 0 < tau < 1 the single best keeps the promise iff it is at least as good as the cheapest, the same question for every tau; it
+is the first test of each, so a promise that is certified certifies this too, and with it that a stricter promise implies a looser one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.calibration.bounds import Test
+
+Array = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.int64]
+
+NONE = -1  # no point is certified
+
+TAUS = (
+    *(n / 100 for n in range(11)),
+    *(n / 100 for n in range(12, 31, 2)),
+    *(n / 100 for n in range(35, 101, 5)),
+)  # each knot has the risk to itself, so that a fine grid costs nothing
+SHARES = (1.0, 0.995, 0.99, 0.98, 0.97, 0.96, 0.95, 0.925, 0.9, 0.875, 0.85, 0.8, 0.7, 0.6)
+
+
+@dataclass(frozen=True, eq=False)
+class Promises:
+    """(promises,) weights of `best` and `cheapest`."""
+
+    best: Array
+    cheapest: Array
+
+    @classmethod
+    def of(cls, taus: Sequence[float], shares: Sequence[float]) -> Promises:
+        """First the taus, then the shares."""
+        tau, share = np.asarray(taus, np.float64), np.asarray(shares, np.float64)
+        return cls(np.concatenate([1 - tau, share]), np.concatenate([tau, np.zeros_like(share)]))
+
+    def __len__(self) -> int:
+        return len(self.best)
+
+    def excess(self, routed: Array, best: Array, cheapest: Array) -> Array:
+        """x of (..., points), (...), (...): (..., promises, points)."""
+        owed = best[..., None] * self.best + cheapest[..., None] * self.cheapest
+        return routed[..., None, :] - owed[..., None]
+
+    def certain(self, points: int) -> Flags:
+        """(promises, points): whether a point keeps a promise on any data."""
+        result = np.zeros((len(self), points), np.bool_)
+        result[:, 0] = (self.best <= 1) & (self.cheapest == 0)
+        result[:, -1] = (self.cheapest == 1) & (self.best == 0)
+        return result
+
+    def floors(self, points: int) -> Array:
+        """(promises, points): how far below 0 an excess can be."""
+        result = np.repeat((self.best + self.cheapest)[:, None], points, axis=1)
+        result[:, 0] = self.cheapest  # routed = best: (1 - b)*best - c*cheapest
+        result[:, -1] = self.best
+        return np.maximum(result, 1e-9)
+
+
+@dataclass(frozen=True, eq=False)
+class ExcessDraws:
+    """x of every (sample, promise, point) of one or many calibration samples, a draw at a time.
+
+    Attributes:
+        routed: (rows, points), best, cheapest: (rows,): realised quality of the rows that can be drawn.
+        order: (n, samples) which row each draw is.
+    """
+
+    promises: Promises
+    routed: Array
+    best: Array
+    cheapest: Array
+    order: Indices
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, t: int, /) -> Array:
+        rows = self.order[t]
+        return self.promises.excess(self.routed[rows], self.best[rows], self.cheapest[rows])
+
+
+def certified_points(draws: ExcessDraws, test: Test, *, second_moment: Array, risk: float) -> Indices:
+    """(samples, promises): the last certified point of every promise, NONE where the first test already fails.
+
+    Args:
+        second_moment: (promises, points), a guess of E[x^2] from other data.
+        risk: of each promise.
+    """
+    points = draws.routed.shape[1]
+    certain = draws.promises.certain(points)
+    floors = draws.promises.floors(points)
+    rejected = test(draws, floor=floors, top=np.ones(1), second_moment=second_moment, risk=risk)
+    passed = rejected | certain
+    last = np.logical_and.accumulate(passed, axis=-1).sum(axis=-1) - 1
+    return np.asarray(np.where(certain[:, -1], points - 1, last))
+
+
+def monotone(last: Indices) -> Indices:
+    """(..., promises) last certified points, from the strictest promise to the loosest, made never to go back.
+
+    A looser promise may be certified less far, by chance; then the stricter one, whose earlier points are certified as well, runs
+    the earlier point. Promises without a certified point are left out of it.
+    """
+    filled = np.where(last == NONE, np.iinfo(np.int64).max, last)
+    least = np.minimum.accumulate(filled[..., ::-1], axis=-1)[..., ::-1]
+    return np.asarray(np.where(last == NONE, NONE, least))

@@ -1,0 +1,38 @@
+"""Numbers of a caller, checked: each function returns a float or raises an error that names the argument."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ipr_engine.errors import InvalidInputError
+
+MOST = 1e12  # of any price, worth or latency: far beyond use, and safe in float32
+
+
+def number(name: str, value: object) -> float:
+    """A finite real number as a float. bool and str are not numbers."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InvalidInputError(f"{name}: expected a number, got {type(value).__name__} {value!r}")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
+        raise InvalidInputError(f"{name}: expected a finite number, got {result}")
+    return result
+
+
+def unit_interval(name: str, value: object) -> float:
+    result = number(name, value)
+    if not 0.0 <= result <= 1.0:
+        raise InvalidInputError(f"{name}: expected a value in [0, 1], got {result}")
+    return result
+
+
+def nonnegative(name: str, value: object) -> float:
+    result = number(name, value)
+    if not 0.0 <= result <= MOST:
+        raise InvalidInputError(f"{name}: expected a value from 0 to {MOST:g}, got {result}")
+    return result

@@ -1,0 +1,46 @@
+"""Prompt hashes: they find a prompt again by its letters, or by its question, and hold no text."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from outcome_data import make_outcomes
+
+from ipr_engine.data import overlap, prompt_hashes, read_prompt_hashes
+from ipr_engine.errors import BundleFormatError
+
+
+def hashes_of(outcomes):
+    return prompt_hashes(outcomes.prompts, outcomes.question_keys)
+
+
+def test_the_same_letters_are_the_same_prompt():
+    rows = make_outcomes(rows=10)
+    other = replace(make_outcomes("other", rows=10), question_keys=("",) * 10)
+    shouted = replace(other, prompts=(*other.prompts[:9], rows.prompts[4].upper() + " !!"))
+    assert np.flatnonzero(overlap(shouted, hashes_of(rows))).tolist() == [9]
+
+
+def test_the_same_question_is_the_same_prompt_unless_its_key_is_short():
+    rows, other = make_outcomes(rows=4), make_outcomes("other", rows=4)
+    keys = replace(other, question_keys=(rows.question_keys[0], "short", *other.question_keys[2:]))
+    short = replace(rows, question_keys=(rows.question_keys[0], "short", *rows.question_keys[2:]))
+    assert overlap(keys, hashes_of(short)).tolist() == [True, False, False, False]
+
+
+def test_prompts_without_a_letter_are_told_apart():
+    rows = make_outcomes(rows=2)
+    first, second = (replace(rows, prompts=p, question_keys=("", "")) for p in (("+", "-"), ("*", "-")))
+    assert overlap(second, hashes_of(first)).tolist() == [False, True]
+
+
+def test_hashes_are_sorted_distinct_and_64_bits():
+    hashes = hashes_of(make_outcomes(rows=30))
+    assert all(part.dtype == np.uint64 and (np.diff(part.astype(object)) > 0).all() for part in hashes.values())
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"no tensors")
+    with pytest.raises(BundleFormatError, match="expected prompt hashes"):
+        read_prompt_hashes(path)
