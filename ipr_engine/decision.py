@@ -111,6 +111,11 @@ class Decision:
         return CAUSE[self._result.cause_at(self._row)]
 
     @property
+    def bundle(self) -> Bundle:
+        """The bundle that decided."""
+        return self._bundle
+
+    @property
     def bundle_hash(self) -> str:
         return self._bundle.hash
 

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 
 from ipr_engine import __version__
-from ipr_engine.cli import data, demo, distill, eval, explain, info, route, study, train
+from ipr_engine.cli import add_model, data, demo, distill, eval, explain, info, route, study, train
 from ipr_engine.errors import IprError
 
-SUBCOMMANDS = (route, explain, info, demo, data, train, eval, study, distill)
+SUBCOMMANDS = (route, explain, info, demo, data, train, add_model, eval, study, distill)
 
 
 def build_parser() -> argparse.ArgumentParser:
