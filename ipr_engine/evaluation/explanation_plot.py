@@ -1,14 +1,12 @@
-"""One decision as a picture: every candidate's quality over its cost, who was feasible, and what was realised."""
+"""One decision as a picture: a line a candidate with its quality, what was realised there, and its cost."""
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
 
-import numpy as np
-
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
-from ipr_engine.evaluation.plots import BLACK, BLUE, GREY, ORANGE, RED, STYLE, place_names
+from ipr_engine.evaluation.plots import BLACK, BLUE, GREY, ORANGE, RED, STYLE
 from ipr_engine.explanation import Explanation
 
 STATES = {  # state -> colour, marker, label
@@ -20,7 +18,7 @@ STATES = {  # state -> colour, marker, label
 
 
 def draw_explanation(explanation: Explanation, path: Path) -> Path:
-    """Write a PNG and return its path.
+    """Write a PNG, candidates by expected cost, and return its path.
 
     Raises:
         InvalidInputError: the path does not end in .png or cannot be written.
@@ -35,35 +33,39 @@ def draw_explanation(explanation: Explanation, path: Path) -> Path:
     except ImportError as error:
         raise BackendUnavailableError(f"plots need matplotlib: pip install 'ipr_engine[eval]' ({error})") from error
     decision = explanation.decision
+    views = sorted(explanation.candidates, key=lambda view: view.cost_usd)
     with pyplot.rc_context(STYLE):
-        figure, ax = pyplot.subplots(figsize=(9, 5.5))
-        for view in explanation.candidates:
+        figure, axes = pyplot.subplots(figsize=(10, 1.9 + 0.42 * len(views)))
+        for line, view in enumerate(views):
             kind = "chosen" if view.chosen else "away" if not view.allowed else "feasible" if view.feasible else "below"
             colour, marker, _ = STATES[kind]
-            cost = 1000 * view.cost_usd
             found = explanation.realised.get(view.name)
             if found is not None:
-                ax.plot([cost, cost], [found.low, found.high], color=colour, alpha=0.45, lw=2)
-                ax.plot([cost], [found.mean], color=colour, alpha=0.6, marker="_", ms=11, mew=2)
-            ax.plot(
-                [cost], [view.quality], ls="", color=colour, marker=marker, ms=15 if kind == "chosen" else 8, zorder=5
-            )
+                axes.plot([found.low, found.high], [line, line], color=colour, alpha=0.4, lw=5, solid_capstyle="butt")
+                axes.plot([found.mean], [line], color=colour, marker="|", ms=13, mew=2)
+            size = 16 if kind == "chosen" else 9
+            axes.plot([view.quality], [line], ls="", color=colour, marker=marker, ms=size, mec="white", zorder=5)
+            if kind == "away":
+                axes.plot([view.quality], [line], ls="", color=colour, marker=marker, ms=8, mew=2, zorder=5)
         if decision.model is not None:
-            ax.axhline(decision.threshold, color=BLACK, lw=1.2, ls="--", label=f"threshold {decision.threshold:.3f}")
-        if all(view.cost_usd > 0 for view in explanation.candidates):
-            ax.set_xscale("log")
+            label = f"threshold {decision.threshold:.3f}"
+            axes.axvline(decision.threshold, color=BLACK, lw=1.2, ls="--", label=label, zorder=1)
         for colour, marker, label in STATES.values():
-            ax.plot([], [], ls="", color=colour, marker=marker, ms=8, label=label)
+            axes.plot([], [], ls="", color=colour, marker=marker, ms=8, label=label)
         if explanation.realised:
-            ax.plot([], [], color=GREY, lw=2, marker="_", ms=11, mew=2, label="realised in its bin, 95 % interval")
-        ax.set_xlabel("expected cost, USD per 1,000 such prompts")
-        ax.set_ylabel("predicted quality")
+            axes.plot([], [], color=GREY, lw=4, alpha=0.5, label="realised, 95 % interval")
+        priors = explanation.priors
+        axes.set_yticks(
+            range(len(views)),
+            [f"{view.name}{' (prior)' if view.name in priors else ''}  {1000 * view.cost_usd:.3f}" for view in views],
+        )
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_ylabel("candidate, expected USD per 1,000 such prompts")
+        axes.set_xlabel("predicted quality, and realised quality of prompts predicted about as high")
         policy = decision.policy
-        ax.set_title(f"{decision.model or decision.status}, rule {policy.rule}, tau {policy.tau:g}", fontsize=13)
-        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=10)
-        costs = np.array([1000 * view.cost_usd for view in explanation.candidates])
-        qualities = np.array([view.quality for view in explanation.candidates])
-        place_names(figure, ax, costs, qualities, [view.name for view in explanation.candidates])
+        axes.set_title(f"{decision.model or decision.status}: rule {policy.rule}, tau {policy.tau:g}", fontsize=13)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=10)
         try:
             figure.savefig(path, metadata={"Software": None}, bbox_inches="tight")
         except OSError as error:

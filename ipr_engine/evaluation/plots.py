@@ -112,7 +112,7 @@ def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
     axes.set_ylabel("mean quality, % of the maximum")
     axes.set_title(title, loc="left", fontsize=13)
     axes.legend(loc="lower right", fontsize=10)
-    place_names(figure, axes, cost, quality, summary.models)
+    _place_names(figure, axes, cost, quality, summary.models)
     axes.text(0.01, 0.985, "better: up and to the left", transform=axes.transAxes, va="top", color=GREY, fontsize=10.5)
     return figure
 
@@ -134,7 +134,7 @@ def _band(curve: Curve, points: int = 80) -> tuple[Array, Array, Array]:
     return cost, low, high
 
 
-def place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str]) -> None:
+def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str]) -> None:
     """Name every dot where its name covers no other name or dot and as little of the curves as can be."""
     effects = importlib.import_module("matplotlib.patheffects")
     figure.canvas.draw()

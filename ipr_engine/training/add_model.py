@@ -199,7 +199,7 @@ def _asked(path: Path, base: Bundle, name: str | None) -> tuple[Candidate, Price
     if name is not None and name in base.names:
         raise InvalidInputError(f"name: {name!r} is in the bundle already; remove it first, or give the new one a name")
     if name is None and len(new) != 1:
-        got = f"{len(new)}{f' ({chr(44).join(new)})' if new else ''}"
+        got = f"{len(new)} ({', '.join(new)})" if new else "0"
         raise InvalidInputError(f"candidates: expected one entry that the bundle does not have, got {got}; name one")
     chosen = new[0] if name is None else name
     candidate = file.candidates[listed.index(chosen)]
