@@ -80,6 +80,10 @@ def _tables(page: Page, name: str, c: Curves) -> None:
     for title, shares in (("Share of the gain in Brier score", c.gain), ("Share of the gain in area", c.area_gain)):
         page.say(f"{title}, all candidates together.")
         page.table(header, [[m, *(f"{s:.1%}" for s in shares(m)), _needed(c.sizes, shares(m))] for m in METHODS])
+    page.say(
+        f"""Area, mean over candidates left out: {c.area_without.mean():.3f} without the candidate, {c.full_area.mean():.3f} on full data;
+        `add-model` {", ".join(f"{a:.3f} ({n})" for n, a in zip(c.sizes, c.areas[ADDED].mean(axis=1), strict=True))}."""
+    )
     full = c.constant - c.full_brier
     page.say("Per candidate, `add-model`: share of its own full-data gain in Brier score.")
     rows = []
@@ -96,19 +100,16 @@ def _tables(page: Page, name: str, c: Curves) -> None:
         heads were fitted on, {fresh:.1%} from others."""
     )
     page.figures[name] = {
-        "sizes": c.sizes,
-        "models": c.models,
-        "gain": {m: c.gain(m) for m in METHODS},
-        "area_gain": {m: c.area_gain(m) for m in METHODS},
-        "brier": c.brier,
-        "areas": c.areas,
-        "constant": c.constant,
-        "full_brier": c.full_brier,
-        "full_area": c.full_area,
-        "area_without": c.area_without,
-        "prior": c.prior,
-        "seen": c.seen,
-        "fresh": c.fresh,
+        "sizes": list(c.sizes),
+        "models": list(c.models),
+        "gain": {m: c.gain(m).tolist() for m in METHODS},
+        "area_gain": {m: c.area_gain(m).tolist() for m in METHODS},
+        "brier": {m: c.brier[m].tolist() for m in METHODS},
+        "areas": {m: c.areas[m].tolist() for m in METHODS},
+        **{
+            key: getattr(c, key).tolist()
+            for key in ("constant", "full_brier", "full_area", "area_without", "prior", "seen", "fresh")
+        },
     }
 
 
@@ -134,7 +135,7 @@ def _plot(curves: Mapping[str, Curves], path: Path) -> Path:
                 ax.set_xscale("log")
                 ax.set_xticks(c.sizes, [str(size) for size in c.sizes])
                 ax.minorticks_off()
-                ax.set_ylim(min(0.0, 100 * float(min(shares(m).min() for m in METHODS if m != KNN))) - 5, 115)
+                ax.set_ylim(-50 if row else 0, 120)  # worse than without the candidate: cut off
             own = 100 * (c.constant[:, None] - c.brier[ADDED].T) / (c.constant - c.full_brier)[:, None]
             low, high = np.percentile(own[(c.constant - c.full_brier) > 0], [25, 75], axis=0)
             axes[0][column].fill_between(c.sizes, low, high, color=BLUE, alpha=0.12, lw=0)

@@ -1,14 +1,16 @@
 """One candidate more for heads that stay frozen: its row is fitted as a combination of the others' rows plus a deviation.
 
-Candidates fail on much the same prompts, and the frozen heads know on which. So a new candidate's score is
+Candidates fail on much the same prompts, and the frozen heads know on which. So a new candidate's logit is
 
-    b + c * (mean of the others' scores) + sum over k of d[k] * (score k - mean) + w . features
+    b + c * (mean of the others' logits) + sum over k of d[k] * (logit k - mean) + w . features
 
-with c all but free, d and w shrunk to 0: with few prompts it follows the mean, with many it goes its own way. All terms
-are linear in what the row multiplies, so the sum folds into one row of the packed form (docs/design.md section 3).
+with a Gaussian prior, c ~ N(1, 0.1^2), d ~ N(0, 0.1^2), w . features about 0.5 wide, and b free: with few prompts it is the
+mean, shifted; with many it goes its own way. The most probable values are found by Newton's method on the logistic loss,
+so quality is calibrated without a further map. All terms are linear in what the row multiplies: the sum folds into one row
+of the packed form (docs/design.md section 3). Output tokens likewise, on their logarithm and with squared loss.
 
-The heads may have been fitted on the very prompts that the new candidate is judged on. Their scores there know more than
-they would of fresh prompts, and cross-validation, which cannot tell, would trust d too much: its penalty is fixed.
+The heads may have been fitted on the very prompts that the new candidate is judged on. Their logits there know more than
+they would of fresh prompts, and cross-validation, which cannot tell, would trust them too much: hence a fixed prior.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ Row = dict[str, npt.NDArray[np.float32]]
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 
 LAYER = ("identity", "up", "down")  # what makes a candidate's hidden layer its own
-FREE = 0.3  # penalty of the mean's coefficient: it shrinks by under a hundredth on 50 prompts
-COMBINATION = 100.0  # penalty of d: noise of a 0/1 quality over the variance of d, some 0.2 / 0.05^2
-DEVIATION = (10.0, 30.0, 100.0)  # of w: 0.2 over the variance of a deviation of some 0.05 to 0.15 in quality
+SHARE_WIDTH = 0.1  # prior standard deviation of c and of each d
+DEVIATION_WIDTH = 0.5  # of w . features over the prompts, in logits (or log tokens)
+STEPS, ENOUGH = 50, 1e-6  # Newton's: the most, and the greatest change of a weight that ends them
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class CandidateRow:
 
     Attributes:
         tensors: name -> row, float32, for every tensor of the heads that has rows.
-        out_of_fold_quality: (rows,), each by a fit that has not seen its fold (penalties and Platt's map have).
+        out_of_fold_quality: (rows,), each by a fit that has not seen its fold.
         host: index of the candidate whose hidden layer (identity, adapter) the row shares, None in linear heads.
         settings: plain JSON types.
     """
@@ -55,13 +57,12 @@ class CandidateRow:
 
 @dataclass(frozen=True)
 class Combined:
-    """A fit as weights on the others' scores and on the features: score = x_features @ own + others @ shares + bias."""
+    """A fit: prediction (a logit, say) = features @ own + others @ shares + bias; out_of_fold (rows,) likewise."""
 
     shares: Array
     own: Array
     bias: float
     out_of_fold: Array
-    weights: Array  # of the penalties averaged over, (len(DEVIATION),)
 
 
 def fit_row(
@@ -75,7 +76,7 @@ def fit_row(
     folds: int = 5,
     seed: int = 0,
 ) -> CandidateRow:
-    """Fit the new candidate's row of every tensor, the quality calibrated by Platt's map out of fold and folded in.
+    """Fit the new candidate's row of every tensor, see the module.
 
     Args:
         tensors: of the frozen heads, a row per existing candidate.
@@ -98,68 +99,85 @@ def fit_row(
     row = {name: tensors[name][host] for name in LAYER if name in tensors and host is not None}
     weights = np.concatenate([tensors[name][group] for name in ("skip", "out") if name in tensors], axis=1)
     weights, bias = weights.astype(np.float64), tensors["bias"][group].astype(np.float64)
-    fit = combine(features, features @ weights.T + bias, quality, fold_of_row)
-    slope, offset = fit_platt(fit.out_of_fold, quality)
-    folded = slope * (fit.own + fit.shares @ weights)
+    fit = combine(features, features @ weights.T + bias, quality, fold_of_row, logistic=True)
+    whole = fit.own + fit.shares @ weights
     dim = tensors["skip"].shape[1] if "skip" in tensors else 0
-    row |= {name: part for name, part in (("skip", folded[:dim]), ("out", folded[dim:])) if name in tensors}
-    row["bias"] = np.asarray(slope * (fit.bias + fit.shares @ bias) + offset)
-    settings: dict[str, Any] = {
-        "folds": folds,
-        "seed": seed,
-        "penalty_weights": fit.weights.round(6).tolist(),
-        "platt_slope": float(slope),
-        "platt_offset": float(offset),
-    }
+    row |= {name: part for name, part in (("skip", whole[:dim]), ("out", whole[dim:])) if name in tensors}
+    row["bias"] = np.asarray(fit.bias + fit.shares @ bias)
+    names = {"share_width": SHARE_WIDTH, "deviation_width": DEVIATION_WIDTH}
+    settings: dict[str, Any] = {"folds": folds, "seed": seed, **names, "shares": fit.shares.round(6).tolist()}
     if tokens is not None and "len_skip" in tensors:
         length, settings["smearing"] = _fit_tokens_row(tensors, x, tokens, fold_of_row)
         row |= length
     return CandidateRow(
         {name: np.array(value, np.float32, order="C") for name, value in row.items()},
-        sigmoid(slope * fit.out_of_fold + offset),
+        sigmoid(fit.out_of_fold),
         host,
         settings,
     )
 
 
-def combine(features: Array, others: Array, y: Array, folds: npt.NDArray[np.int64]) -> Combined:
+def combine(features: Array, others: Array, y: Array, folds: npt.NDArray[np.int64], *, logistic: bool) -> Combined:
     """Fit y (rows,) on others (rows, K) and features (rows, D) as the module says.
 
-    The penalties of w are averaged over, each weighted by the likelihood of its out-of-fold errors: choosing the best one
-    alone is a gamble on few rows.
+    Args:
+        logistic: y is a quality in [0, 1] and others are logits; else y is like the others, and the loss is squared.
     """
     models = others.shape[1]
     mean = others.mean(axis=1, keepdims=True)
     columns = np.concatenate([mean, others - mean, features], axis=1)
-    penalties = np.array([[FREE, *[COMBINATION] * models, *[w] * features.shape[1]] for w in DEVIATION])
-    held_out = np.empty((len(DEVIATION), len(y)))
+    prior = np.zeros(columns.shape[1])
+    prior[0] = 1.0
+    spread = max(float(np.square(features - features.mean(axis=0)).sum(axis=1).mean()), 1e-12)
+    widths = np.repeat([SHARE_WIDTH, DEVIATION_WIDTH / np.sqrt(spread)], [1 + models, features.shape[1]])
+    precision = 1 / np.square(widths)
+    if logistic:
+        successes = y.sum()  # Platt's targets (training/platt.py): an unbroken run of successes has no finite logit
+        high, low = (successes + 1) / (successes + 2), 1 / (len(y) - successes + 2)
+        y, noise = y * high + (1 - y) * low, None
+    else:
+        noise = max(float(np.var(y - mean[:, 0])), 1e-12)
+    weights, bias = _most_probable(columns, y, prior, precision, noise, prior, 0.0)
+    held_out = np.empty(len(y))
     for fold in np.unique(folds):
         out = folds == fold
-        weights, bias = _ridge(columns[~out], y[~out], penalties)
-        held_out[:, out] = weights @ columns[out].T + bias[:, None]
-    error = np.square(held_out - y).mean(axis=1)
-    least = max(float(error.min()), 1e-12)
-    share = np.exp(-len(y) * (error - error.min()) / (2 * least))
-    share /= share.sum()
-    weights, bias = _ridge(columns, y, penalties)
-    coefficient = share @ weights
-    around = coefficient[1 : 1 + models]
-    return Combined(
-        coefficient[0] / models + around - around.mean(),
-        coefficient[1 + models :],
-        float(share @ bias),
-        share @ held_out,
-        share,
-    )
+        part, level = _most_probable(columns[~out], y[~out], prior, precision, noise, weights, bias)
+        held_out[out] = columns[out] @ part + level
+    around = weights[1 : 1 + models]
+    shares = weights[0] / models + around - around.mean()
+    return Combined(shares, weights[1 + models :], bias, held_out)
 
 
-def _ridge(columns: Array, y: Array, penalties: Array) -> tuple[Array, Array]:
-    """Weights (penalties, columns) and bias (penalties,) at every row of (penalties, columns); the bias is free."""
-    centre, level = columns.mean(axis=0), y.mean()
-    centred = columns - centre
-    gram, target = centred.T @ centred, centred.T @ (y - level)
-    weights = np.stack([np.linalg.solve(gram + np.diag(penalty), target) for penalty in penalties])
-    return weights, level - weights @ centre
+def _most_probable(
+    columns: Array, y: Array, prior: Array, precision: Array, noise: float | None, start: Array, bias: float
+) -> tuple[Array, float]:
+    """Weights (columns,) and a free bias, by Newton's method with step halving; `noise` is y's variance, None for a logistic loss."""
+
+    def loss(w: Array, b: float) -> float:
+        line = columns @ w + b
+        fit = np.logaddexp(0.0, line) - y * line if noise is None else np.square(y - line) / (2 * noise)
+        return float(fit.sum() + (precision * np.square(w - prior)).sum() / 2)
+
+    w, before = start, loss(start, bias)
+    for _ in range(STEPS):
+        line = columns @ w + bias
+        p = line if noise is not None else sigmoid(line)
+        curve = np.full(len(y), 1 / noise) if noise is not None else np.maximum(p * (1 - p), 1e-9)
+        residual = (y - p) / (noise or 1.0)
+        centre = curve @ columns / curve.sum()  # eliminates the bias from the system
+        weighted = columns * curve[:, None]
+        hessian = columns.T @ weighted - curve.sum() * np.outer(centre, centre) + np.diag(precision)
+        gradient = columns.T @ residual - centre * residual.sum() - precision * (w - prior)
+        step = np.linalg.solve(hessian, gradient)
+        shift, share = float(residual.sum() / curve.sum() - centre @ step), 1.0
+        while (now := loss(w + share * step, bias + share * shift)) > before and share > 1e-6:
+            share /= 2
+        if now > before:
+            break
+        w, bias, before = w + share * step, bias + share * shift, now
+        if noise is not None or max(np.abs(share * step).max(), abs(share * shift)) < ENOUGH:  # squared loss: one step
+            break
+    return w, bias
 
 
 def _features(tensors: Tensors, activation: str, x: Array, host: int | None) -> Array:
@@ -207,7 +225,7 @@ def _fit_tokens_row(
     if not np.isfinite(counted).all() or (tokens[known] < 0).any():
         raise InvalidInputError("tokens: expected counts >= 0, or NaN where unknown")
     weights, bias = tensors["len_skip"].astype(np.float64), tensors["len_bias"].astype(np.float64)
-    fit = combine(x[known], x[known] @ weights.T + bias, np.log(counted), folds[known])
+    fit = combine(x[known], x[known] @ weights.T + bias, np.log(counted), folds[known], logistic=False)
     smearing = float(np.exp(np.log(counted) - fit.out_of_fold).mean())
     row: dict[str, npt.NDArray[Any]] = {
         "len_skip": fit.own + fit.shares @ weights,
