@@ -22,6 +22,7 @@ Array = npt.NDArray[np.float64]
 CAPS = 64
 INSIDE = 0.25  # share of the training prompts inside each cap
 SPREAD = 0.5  # standard deviation of all caps together; the embedding's own is about 1
+PLACED_ON = 8192  # rows that place the centroids: more move them little and cost time
 FORMS = ("advantage_shared", "advantage_rank4")  # heads are averaged over these
 
 
@@ -35,7 +36,8 @@ def fit_caps(
         caps: how many; fewer rows than 8 for each give fewer.
     """
     seen = x[:, : x.shape[1] - linear_only]
-    centroids = kmeans(seen, max(1, min(caps, len(x) // 8)), seed)  # (caps, dim): prompts only, no outcome
+    some = np.random.default_rng(seed).permutation(len(x))[:PLACED_ON]
+    centroids = kmeans(seen[np.sort(some)], max(1, min(caps, len(x) // 8)), seed, iterations=30)  # (caps, dim)
     near = seen @ centroids.T  # (rows, caps)
     threshold = np.quantile(near, 1 - INSIDE, axis=0)
     depth = np.maximum(near - threshold, 0.0)

@@ -64,7 +64,7 @@ def fit_scores(
         x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
         folds: (rows,) fold numbers; `out_of_fold` comes from as many fits.
         linear_only: trailing columns of x that only shift scores (source intercepts): no region or kink may use them.
-        options: of this estimator (networks: the fields of `network.NetworkConfig`).
+        options: of this estimator (networks: the fields of `network_config.NetworkConfig`).
         run: keeps finished parts on disk, so that an interrupted fit goes on; closed forms are too quick to need it.
     Raises:
         InvalidInputError: an unknown estimator or option, or unusable rows.
@@ -108,7 +108,7 @@ def _network(form: str) -> Estimator:
         from ipr_engine.training.network import NetworkConfig, fit_network
 
         config = NetworkConfig.of(form, options)
-        return fit_network(x, quality, folds, config, seed=seed, run=run, progress=progress)
+        return fit_network(x, quality, folds, config, seed=seed, linear_only=linear_only, run=run, progress=progress)
 
     return fit
 
