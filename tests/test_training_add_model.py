@@ -155,9 +155,27 @@ def test_few_output_tokens_are_taken_from_the_most_similar_candidate(root, sourc
     np.testing.assert_array_equal(tokens[:, 3], tokens[:, 1])
 
 
+def test_a_refreshed_trunk_says_what_it_forgot(root, source, new, tmp_path, capsys):
+    pytest.importorskip("torch", reason="needs extra [train]: torch")
+    arguments = ["add-model", "--bundle", str(root), "--candidates", str(new), "--outcomes", str(source)]
+    code = main([*arguments, "--out", str(tmp_path / "out"), "--consistency", "10"])
+    captured = capsys.readouterr()
+    if "trunk" not in Bundle.load(root).quality_heads.tensors:
+        assert (code, "no shared trunk" in captured.err) == (1, True)
+        return
+    assert "the others' qualities moved by" in captured.out
+    bundle = Bundle.load(tmp_path / "out")
+    told = bundle.provenance["added"]["house/new"]["refreshed"]
+    assert told["consistency"] == 10
+    assert set(told["moved"]) == set(told["forgotten"]) == set(NAMES[:3])
+    if told["epochs"]:
+        assert read_reliability(bundle) == {}
+
+
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
+        ({"consistency": 1.0}, "none are given"),
         ({"like": "nobody"}, "like: unknown 'nobody'"),
         ({"family": "none"}, "family: unknown 'none'; known: house, other"),
         ({"like": "house/big", "family": "house"}, "expected one of them, got both"),

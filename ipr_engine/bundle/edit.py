@@ -29,6 +29,7 @@ def with_candidate(
     rows: Rows,
     *,
     note: Mapping[str, Any],
+    refreshed: Rows | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     root: str | os.PathLike[str] | None = None,
     created: str | None = None,
@@ -41,6 +42,7 @@ def with_candidate(
     Args:
         rows: tensor name -> the new candidate's row, float32, for every tensor of the deciding heads that has rows.
         note: goes to provenance["added"][name] (docs/design.md section 6).
+        refreshed: tensors of the deciding heads that replace the old candidates' (training/refresh.py), which then change.
         extra_files: replace those of the same name.
         root: by default the folder that holds the bundle's own. created: stays by default.
     Raises:
@@ -54,9 +56,10 @@ def with_candidate(
     given = {name: row.shape for name, row in rows.items()}
     if needed != given:
         raise InvalidInputError(f"rows: expected one row for each of {needed}, got {given}")
+    old = {**heads.tensors, **(refreshed or {})}
     tensors = {
         name: tensor if name == SHARED_TENSOR else np.concatenate([tensor, rows[name][None]])
-        for name, tensor in heads.tensors.items()
+        for name, tensor in old.items()
     }
 
     def record(provenance: dict[str, Any]) -> dict[str, Any]:

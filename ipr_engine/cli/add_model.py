@@ -23,6 +23,13 @@ def add_parser(subparsers: Any) -> None:
     add.add_argument("--split", default="train", help="split to fit on, 'all' for every prompt (default train)")
     add.add_argument("--like", metavar="NAME", help="no outcomes: start as this candidate")
     add.add_argument("--family", metavar="NAME", help="no outcomes: start as the mean of this family")
+    add.add_argument(
+        "--consistency",
+        type=float,
+        metavar="WEIGHT",
+        help="refresh the shared trunk too, holding old qualities by the paper's consistency loss of this weight; what the "
+        "old candidates forget is measured and told (needs torch)",
+    )
     add.add_argument("--seed", type=int, default=0, help="of the folds (default 0)")
     add.add_argument(
         "--created", default=time.strftime("%Y-%m-%d"), help="date written into the bundle (default today)"
@@ -61,6 +68,9 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 
 
 def run_add(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from ipr_engine.bundle import Bundle
     from ipr_engine.training.add_model import add_model
 
     added = add_model(
@@ -71,14 +81,17 @@ def run_add(arguments: argparse.Namespace) -> int:
         split=None if arguments.split == "all" else arguments.split,
         like=arguments.like,
         family=arguments.family,
+        consistency=arguments.consistency,
         out=arguments.out,
         created=arguments.created,
         seed=arguments.seed,
         progress=lambda message: print(f"ipr add-model: {message}", file=sys.stderr, flush=True),
     )
     if arguments.json:
-        facts = {key: value for key, value in vars(added).items() if key != "folder"}
-        print(json.dumps({"bundle": added.folder.name, **facts}))
+        facts = {key: value for key, value in vars(added).items() if key not in ("folder", "refreshed")}
+        names = Bundle.load(added.folder).names[:-1]
+        told = None if added.refreshed is None else added.refreshed.facts(names)
+        print(json.dumps({"bundle": added.folder.name, **facts, "refreshed": told}))
         return 0
     print(added.folder)
     if added.quality is None:
@@ -87,6 +100,16 @@ def run_add(arguments: argparse.Namespace) -> int:
         print(
             f"{added.candidate}: {added.prompts} prompts, out of fold: quality {added.quality:.3f}, "
             f"predicted {added.predicted:.3f}, Brier {added.brier:.3f}"
+        )
+    if added.refreshed is not None:
+        r = added.refreshed
+        known = r.forgotten[np.isfinite(r.forgotten)]
+        lost = (
+            f", their Brier score rose by {known.mean():+.4f}" if len(known) else ", their outcomes are not known here"
+        )
+        print(
+            f"trunk refreshed, {r.epochs} epochs; held out: loss {r.loss_before:.4f} -> {r.loss_after:.4f}; the others' qualities "
+            f"moved by {r.moved.mean():.4f} on average, {r.most:.4f} at most{lost}"
         )
     return 0
 

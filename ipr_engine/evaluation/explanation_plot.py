@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
-from ipr_engine.evaluation.plots import BLACK, BLUE, GREY, ORANGE, RED, STYLE
+from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREY, ORANGE, RED, STYLE
 from ipr_engine.explanation import Explanation
 
 STATES = {  # state -> colour, marker, label

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.evaluation.plots import BLUE, GREEN, ORANGE, RED, STYLE
+from ipr_engine.evaluation.plot_style import BLUE, GREEN, ORANGE, RED, STYLE
 from ipr_engine.studies.cases import Case
 from ipr_engine.studies.headline import SHIPPED, VIEW
 from ipr_engine.studies.leave_one_out import (
@@ -102,15 +102,22 @@ def _tables(page: Page, name: str, c: Curves) -> None:
     page.figures[name] = {
         "sizes": list(c.sizes),
         "models": list(c.models),
-        "gain": {m: c.gain(m).tolist() for m in METHODS},
-        "area_gain": {m: c.area_gain(m).tolist() for m in METHODS},
-        "brier": {m: c.brier[m].tolist() for m in METHODS},
-        "areas": {m: c.areas[m].tolist() for m in METHODS},
+        "gain": {m: _plain(c.gain(m)) for m in METHODS},
+        "area_gain": {m: _plain(c.area_gain(m)) for m in METHODS},
+        "brier": {m: _plain(c.brier[m]) for m in METHODS},
+        "areas": {m: _plain(c.areas[m]) for m in METHODS},
         **{
-            key: getattr(c, key).tolist()
+            key: _plain(getattr(c, key))
             for key in ("constant", "full_brier", "full_area", "area_without", "prior", "seen", "fresh")
         },
     }
+
+
+def _plain(values: Array) -> list[Any]:
+    """Lists, None for an undefined figure."""
+    if values.ndim > 1:
+        return [_plain(row) for row in values]
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def _needed(sizes: Sequence[int], shares: Array) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.evaluation.baselines import NEIGHBOURS, worth_sweep
+from ipr_engine.evaluation.baselines import NEIGHBOURS
+from ipr_engine.evaluation.sweeps import worth_sweep
 from ipr_engine.studies.cases import FOLDS, Case
 from ipr_engine.studies.headline import SHIPPED, VIEW
 from ipr_engine.studies.study import Study

@@ -15,6 +15,7 @@ from ipr_engine import __version__
 from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.edit import with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
+from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.data import Outcomes, load_outcomes
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
@@ -23,6 +24,7 @@ from ipr_engine.training.candidate_row import Row, fit_row
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.mix import FEWEST_JUDGED
+from ipr_engine.training.refresh import QUALITY, Refreshed, refresh
 
 Array = npt.NDArray[np.float64]
 Progress = Callable[[str], None]
@@ -36,7 +38,9 @@ class Added:
         folder: the new bundle's. candidate: its name. prompts: that it was fitted on, 0 for a prior.
         prior_from: the candidates whose rows stand in for its quality; empty where it has outcomes.
         tokens_from: the same for its output tokens.
-        quality, predicted, brier: mean outcome, mean prediction out of fold and its Brier score; None for a prior.
+        quality, predicted, brier: mean outcome, mean prediction out of fold (of the row beside frozen heads) and its Brier score;
+            None for a prior.
+        refreshed: what a refreshed trunk gained and forgot; None where everything stayed frozen.
     """
 
     folder: Path
@@ -47,6 +51,7 @@ class Added:
     quality: float | None
     predicted: float | None
     brier: float | None
+    refreshed: Refreshed | None = None
 
 
 def add_model(
@@ -58,6 +63,7 @@ def add_model(
     split: str | None = "train",
     like: str | None = None,
     family: str | None = None,
+    consistency: float | None = None,
     out: Path | str | None = None,
     created: str,
     seed: int = 0,
@@ -72,6 +78,8 @@ def add_model(
         split: of the outcomes; None takes every prompt.
         like, family: what the prior is, without outcomes: another candidate's rows, or the mean of a family's. Neither: the
             most similar candidate, of its family if there is one, nearest in price.
+        consistency: None keeps everything frozen. A weight refreshes the shared trunk and every quality row instead, by the
+            paper's consistency loss (`refresh.refresh`): old qualities move, and how far is told and kept in the bundle.
         out: bundle root, None for the bundle's own; the new bundle becomes its CURRENT.
     Raises:
         InvalidInputError: an argument, the candidates' file or the outcomes are not as above.
@@ -82,6 +90,8 @@ def add_model(
         raise InvalidInputError("like, family: they stand in for outcomes, and outcomes are given; leave one out")
     if like is not None and family is not None:
         raise InvalidInputError("like, family: expected one of them, got both")
+    if consistency is not None and outcomes is None:
+        raise InvalidInputError("consistency: a trunk is refreshed from outcomes, and none are given; leave it out")
     base = Bundle.load(bundle)
     candidate, price, source, measure_ratio = _asked(Path(candidates), base, name)
     similar = most_similar(base, candidate, price) if like is None and family is None else None
@@ -105,6 +115,7 @@ def add_model(
         similar,
         load_outcomes(outcomes),
         split,
+        consistency,
         out,
         created,
         seed,
@@ -121,6 +132,7 @@ def _from_outcomes(
     similar: str,
     outcomes: Outcomes,
     split: str | None,
+    consistency: float | None,
     out: Path | str | None,
     created: str,
     seed: int,
@@ -129,7 +141,9 @@ def _from_outcomes(
     heads = base.quality_heads
     called = source if isinstance(source, str) else source.get(outcomes.source, candidate.name)
     rows = _judged(outcomes if split is None else outcomes.of_split(split), called, candidate.name)
-    quality, tokens, input_tokens = (measure[:, 0] for measure in (rows.quality, rows.output_tokens, rows.input_tokens))
+    column = rows.models.index(called)
+    measures = (rows.quality, rows.output_tokens, rows.input_tokens)
+    quality, tokens, input_tokens = (measure[:, column] for measure in measures)
     with one_thread():
         progress(f"embedding {len(rows)} prompts of {outcomes.source} ...")
         encoded = make_encoder(base.encoder(heads.encoder)).encode(list(rows.prompts))
@@ -148,7 +162,28 @@ def _from_outcomes(
             rows.question_keys,
             seed=seed,
         )
+        refreshed = None
+        if consistency is not None:
+            progress("refreshing the trunk ...")
+            refreshed = refresh(
+                {
+                    name: np.concatenate([tensor, fit.tensors[name][None]]) if name != SHARED_TENSOR else tensor
+                    for name, tensor in heads.tensors.items()
+                    if name in QUALITY
+                },
+                heads.activation,
+                x,
+                quality,
+                _old_quality(rows, base),
+                rows.question_keys,
+                consistency=consistency,
+                seed=seed,
+            )
     tensors: Row = dict(fit.tensors)
+    changed: dict[str, npt.NDArray[np.float32]] | None = None
+    if refreshed is not None and refreshed.epochs:
+        tensors |= {name: part[-1] for name, part in refreshed.tensors.items() if name != SHARED_TENSOR}
+        changed = {name: part if name == SHARED_TENSOR else part[:-1] for name, part in refreshed.tensors.items()}
     tokens_from: tuple[str, ...] = ()
     if "tokens" in heads.outputs and not enough:
         tokens_from = (similar,)
@@ -164,13 +199,25 @@ def _from_outcomes(
         "settings": fit.settings,
         "layer_of": None if fit.host is None else base.names[fit.host],
     }
+    if refreshed is not None:
+        note["refreshed"] = {"consistency": consistency, **refreshed.facts(base.names)}
     tables = read_reliability(base)
     extra = {}
-    if tables is not None:
+    if changed is not None and tables is not None:  # of qualities that are no more
+        extra = {RELIABILITY: reliability_bytes({})}
+    elif tables is not None:
         bins = reliability_bins(fit.out_of_fold_quality, quality)
         extra = {RELIABILITY: reliability_bytes({**tables, candidate.name: bins})}
     folder = with_candidate(
-        base, candidate, price, tensors, note=_note(note, created), extra_files=extra, root=out, created=created
+        base,
+        candidate,
+        price,
+        tensors,
+        note=_note(note, created),
+        refreshed=changed,
+        extra_files=extra,
+        root=out,
+        created=created,
     )
     predicted = fit.out_of_fold_quality
     return Added(
@@ -182,7 +229,20 @@ def _from_outcomes(
         float(quality.mean()),
         float(predicted.mean()),
         float(np.square(predicted - quality).mean()),
+        refreshed,
     )
+
+
+def _old_quality(rows: Outcomes, base: Bundle) -> Array:
+    """(rows, models) of the bundle's candidates by the names its provenance or they themselves give, NaN where there is none."""
+    sources = base.provenance.get("sources")
+    named = sources if isinstance(sources, dict) else {}
+    table = np.full((len(rows), len(base.names)), np.nan)
+    for m, name in enumerate(base.names):
+        called = named.get(name, name)
+        if called in rows.models:
+            table[:, m] = rows.quality[:, rows.models.index(called)]
+    return table
 
 
 def _note(facts: dict[str, Any], created: str) -> dict[str, Any]:
@@ -221,11 +281,10 @@ def _members(base: Bundle, like: str | None, family: str | None) -> tuple[str, .
 
 
 def _judged(part: Outcomes, called: str, name: str) -> Outcomes:
-    """The prompts on which the candidate has a quality, its column alone."""
+    """The prompts on which the candidate has a quality."""
     judged: Sequence[int] | npt.NDArray[np.int64] = ()
     if called in part.models:
-        part = part.select([called])
-        judged = np.flatnonzero(~np.isnan(part.quality[:, 0]))
+        judged = np.flatnonzero(~np.isnan(part.quality[:, part.models.index(called)]))
     if len(judged) < FEWEST_JUDGED:
         raise InvalidInputError(
             f"outcomes: {name!r} is judged on {len(judged)} prompts of {part.source} (as {called!r}), at least "
