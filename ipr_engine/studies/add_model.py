@@ -82,7 +82,8 @@ def _tables(page: Page, name: str, c: Curves) -> None:
         page.table(header, [[m, *(f"{s:.1%}" for s in shares(m)), _needed(c.sizes, shares(m))] for m in METHODS])
     page.say(
         f"""Area, mean over candidates left out: {c.area_without.mean():.3f} without the candidate, {c.full_area.mean():.3f} on full data;
-        `add-model` {", ".join(f"{a:.3f} ({n})" for n, a in zip(c.sizes, c.areas[ADDED].mean(axis=1), strict=True))}."""
+        `add-model` {", ".join(f"{a:.3f} ({n})" for n, a in zip(c.sizes, c.areas[ADDED].mean(axis=1), strict=True))}:
+        {ENOUGH:.0%} of the full-data area from {_needed(c.sizes, c.areas[ADDED].mean(axis=1) / c.full_area.mean())} prompts."""
     )
     full = c.constant - c.full_brier
     page.say("Per candidate, `add-model`: share of its own full-data gain in Brier score.")
@@ -140,12 +141,14 @@ def _plot(curves: Mapping[str, Curves], path: Path) -> Path:
                     ax.plot(c.sizes, 100 * shares(method), label=method, **LOOKS[method])
                 ax.axhline(95, color="#777777", lw=1, ls=(0, (4, 3)))
                 ax.set_xscale("log")
-                ax.set_xticks(c.sizes, [str(size) for size in c.sizes])
+                ax.set_xticks(c.sizes, [*(str(size) for size in c.sizes[:-1]), "all"])
                 ax.minorticks_off()
                 ax.set_ylim(-50 if row else 0, 120)  # worse than without the candidate: cut off
-            own = 100 * (c.constant[:, None] - c.brier[ADDED].T) / (c.constant - c.full_brier)[:, None]
-            low, high = np.percentile(own[(c.constant - c.full_brier) > 0], [25, 75], axis=0)
-            axes[0][column].fill_between(c.sizes, low, high, color=BLUE, alpha=0.12, lw=0)
+            full = c.constant - c.full_brier
+            if (full > 0).any():
+                own = 100 * ((c.constant - c.brier[ADDED]) / full)[:, full > 0]
+                low, high = np.percentile(own, [25, 75], axis=1)
+                axes[0][column].fill_between(c.sizes, low, high, color=BLUE, alpha=0.12, lw=0)
             axes[0][column].set_title(name)
             axes[1][column].set_xlabel("scored prompts of the new candidate")
         axes[0][0].set_ylabel("gain in Brier score, % of full data")

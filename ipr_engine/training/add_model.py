@@ -24,7 +24,7 @@ from ipr_engine.training.candidate_row import Row, fit_row
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.mix import FEWEST_JUDGED
-from ipr_engine.training.refresh import QUALITY, Refreshed, refresh
+from ipr_engine.training.refresh import QUALITY, Refreshed, held_out, refresh
 
 Array = npt.NDArray[np.float64]
 Progress = Callable[[str], None]
@@ -165,9 +165,12 @@ def _from_outcomes(
         refreshed = None
         if consistency is not None:
             progress("refreshing the trunk ...")
+            seen = ~held_out(rows.question_keys, seed)
+            keys = [key for key, kept in zip(rows.question_keys, seen, strict=True) if kept]
+            start = fit_row(heads.tensors, heads.activation, x[seen], quality[seen], None, keys, seed=seed).tensors
             refreshed = refresh(
                 {
-                    name: np.concatenate([tensor, fit.tensors[name][None]]) if name != SHARED_TENSOR else tensor
+                    name: np.concatenate([tensor, start[name][None]]) if name != SHARED_TENSOR else tensor
                     for name, tensor in heads.tensors.items()
                     if name in QUALITY
                 },

@@ -61,6 +61,11 @@ class Refreshed:
         }
 
 
+def held_out(keys: Sequence[str], seed: int = 0) -> npt.NDArray[np.bool_]:
+    """(rows,) the prompts that a refresh does not fit and is judged on; the row it starts from must not have seen them either."""
+    return np.asarray(grouped_folds(keys, HELD_OUT, seed) == 0)
+
+
 def refresh(
     tensors: Mapping[str, npt.NDArray[np.float32]],
     activation: str,
@@ -75,7 +80,7 @@ def refresh(
     """Train every quality tensor of heads with a hidden layer, from where they are.
 
     Args:
-        tensors: of the heads, the new candidate's fitted row last (`candidate_row.fit_row`).
+        tensors: of the heads, the new candidate's row last, fitted (`candidate_row.fit_row`) on the rows that are not `held_out`.
         x: (rows, dim). quality: (rows,) of the new candidate in [0, 1]. old_quality: (rows, models - 1), NaN where unknown: never
             fitted, only to measure what was forgotten.
         consistency: weight of the consistency loss, >= 0; 0 lets the old candidates drift.
@@ -89,7 +94,7 @@ def refresh(
         raise InvalidInputError(f"consistency: expected a weight >= 0, got {consistency}")
     torch = need("torch", "refreshing a trunk")
     functional = torch.nn.functional
-    held = grouped_folds(keys, HELD_OUT, seed) == 0
+    held = held_out(keys, seed)
     inputs, target = (torch.from_numpy(np.asarray(part, np.float32)) for part in (x, quality))
     parts = {name: torch.tensor(tensors[name]) for name in QUALITY if name in tensors}
     with torch.no_grad():
