@@ -32,7 +32,7 @@ from ipr_engine.training.distill import distill
 from ipr_engine.training.model_card import SourceFacts, render
 from ipr_engine.training.train import train
 
-ESTIMATOR = "caps"
+ESTIMATOR = "caps"  # chosen on training prompts of several sources: docs/studies/estimators.md
 OPTIONS: Mapping[str, Any] = MappingProxyType({})
 INTERCEPTS = False  # several sources are parts of one traffic
 CANDIDATES = Path(__file__).parent / "default_candidates.json"

@@ -102,7 +102,7 @@ def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Map
         f"""**Rows**: {prompts} training prompts of {", ".join(made["outcomes"])}; {made["dropped"]} left out{leaked}. A
         prompt counts for the candidates judged on it: all of them on every prompt{f", but {partly}" if partly else ""}.""",
         f"""**Quality**: `{estimator}`{f" ({_ESTIMATORS[estimator]})" if estimator in _ESTIMATORS else ""}; penalties and
-        Platt's map per candidate out of fold, {settings["folds"]} folds grouped by question.""",
+        Platt's map per candidate out of fold, {settings["folds"]} folds grouped by question.{_compared(made["compared"])}""",
         f"""**Output tokens**: ridge on log tokens with Duan's smearing factor, capped at the {CAP_PERCENTILE}th percentile of
         the candidate's training tokens.""",
         f"""**token_ratio** is {" to ".join(f"{ratio:.2f}" for ratio in (ratios if len(ratios) < 3 else ratios[:: len(ratios) - 1]))}.
@@ -114,6 +114,19 @@ def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Map
         statements.""",
     ]
     return ["## How it was made", "\n".join(_fill(step, f"{i}. ") for i, step in enumerate(steps, 1))]
+
+
+def _compared(scores: Sequence[Mapping[str, Any]]) -> str:
+    """The choice of the estimator, on training prompts alone; "" where it was named and not chosen."""
+    if not scores:
+        return ""
+    shown = ", ".join(
+        f"`{score['estimator']}` {score['area_worth']:.3f} and {score['area_minmax']:.3f}"
+        for score in scores
+        if score["area_worth"] is not None
+    )
+    return f""" Chosen by nested cross-validation on the training prompts alone, by the mean Bounded-ARQGC of the sweeps of
+        worth and of tau: {shown}."""
 
 
 def _partly_judged(names: Sequence[str], shares: Sequence[float]) -> str:
