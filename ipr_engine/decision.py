@@ -136,6 +136,11 @@ class Decision:
         )
 
     @property
+    def bundle(self) -> Bundle:
+        """The bundle that decided."""
+        return self._bundle
+
+    @property
     def bundle_hash(self) -> str:
         return self._bundle.hash
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from functools import cached_property
+from typing import Any, NamedTuple
 
+from ipr_engine.bundle.origin import prior_of
+from ipr_engine.bundle.reliability import Realised, read_reliability
 from ipr_engine.decision import CandidateView, Decision
 
 WHY = {
@@ -15,14 +19,68 @@ WHY = {
 }
 
 
+class HoldsFor(NamedTuple):
+    """The range of tau, around the policy's own, in which the choice stays; `until` None means to 1."""
+
+    since: float
+    until: float | None
+
+
 class Explanation:
-    """Candidates of one decision, the choice first, then by cost; `str()` is a table, `to_dict()` plain JSON types."""
+    """Candidates of one decision, the choice first, then by cost; `str()` is a table, `to_dict()` plain JSON types.
+
+    Attributes:
+        realised: candidate -> how often it was right in fitting prompts that were predicted about as high, each predicted
+            by heads that had not seen it, with the Clopper-Pearson interval; empty where the bundle has no such table, and
+            without the candidates that it leaves out.
+        priors: candidate -> what stands in for outcomes of its own, for those without any.
+    """
 
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
         self.candidates: tuple[CandidateView, ...] = tuple(
             sorted(decision.candidates, key=lambda view: (not view.chosen, view.cost_usd))
         )
+        bundle = decision.bundle
+        tables = read_reliability(bundle) or {}
+        self.realised: dict[str, Realised] = {
+            view.name: tables[view.name].at(view.quality)
+            for view in self.candidates
+            if view.name in tables and math.isfinite(view.quality)
+        }
+        found = {view.name: prior_of(bundle, view.name) for view in self.candidates}
+        self.priors: dict[str, str] = {name: prior for name, prior in found.items() if prior is not None}
+
+    @cached_property
+    def gaps(self) -> dict[str, float]:
+        """Candidate -> how far its own quality must move, all others held, for the choice to change; infinite if nothing does.
+
+        The chosen one's way out is the threshold without it (docs/design.md section 3); another's way in is to reach the
+        threshold and a better objective.
+        """
+        d = self.decision
+        if d.model is None:
+            return {}
+        chosen = next(view for view in self.candidates if view.chosen)
+        worth, gaps = d.policy.worth, dict[str, float]()
+        for view in self.candidates:
+            if view.allowed and not view.chosen:
+                extra = (view.cost_usd - worth * view.quality) - (chosen.cost_usd - worth * chosen.quality)
+                away = max(d.threshold - view.quality, 0.0)
+                gaps[view.name] = away if extra <= 0 else max(away, extra / worth) if worth > 0 else math.inf
+        others = [view.quality for view in self.candidates if view.allowed and not view.chosen]
+        if not others:
+            return {chosen.name: math.inf}
+        c, hi, lo = d.policy.coefficients, max(others), min(others)
+        level = min(c.alpha_hi * hi + c.alpha_lo * lo + c.offset, hi) if chosen.quality >= hi else d.threshold
+        return {chosen.name: max(chosen.quality - level, 0.0), **gaps}
+
+    @property
+    def holds_for(self) -> HoldsFor | None:
+        """Between which tau this choice stays; None when the row failed."""
+        before = [step for step in self.decision.frontier if step.tau <= self.decision.policy.tau]
+        after = [step.tau for step in self.decision.frontier if step.tau > self.decision.policy.tau]
+        return HoldsFor(before[-1].tau, after[0] if after else None) if before else None
 
     @property
     def flips_at(self) -> dict[str, float]:
@@ -50,27 +108,50 @@ class Explanation:
         return "feasible" if view.feasible else "below threshold"
 
     def to_dict(self) -> dict[str, Any]:
-        flips = self.flips_at
+        flips, holds = self.flips_at, self.holds_for
         return {
             "decision": self.decision.to_dict(),
             "summary": self.summary,
             "candidates": [
-                {**view._asdict(), "state": self.state(view), "chosen_from_tau": flips.get(view.name)}
+                {
+                    **view._asdict(),
+                    "state": self.state(view),
+                    "gap": gap if math.isfinite(gap := self.gaps.get(view.name, math.inf)) else None,
+                    "chosen_from_tau": flips.get(view.name),
+                    "realised": self.realised[view.name]._asdict() if view.name in self.realised else None,
+                    "prior": self.priors.get(view.name),
+                }
                 for view in self.candidates
             ],
+            "holds_for_tau": None if holds is None else holds._asdict(),
             "frontier": [step._asdict() for step in self.decision.frontier],
         }
 
     def __str__(self) -> str:
-        flips = self.flips_at
+        flips, holds = self.flips_at, self.holds_for
         width = max(len(view.name) for view in self.candidates)
-        lines = [self.summary, f"{'candidate':<{width}}  quality    cost USD  tokens  from tau  state"]
+        head = f"{'realised [95 %], n':>24}  " if self.realised else ""
+        lines = [self.summary, f"{'candidate':<{width}}  quality  {head}  cost USD  tokens     gap  from tau  state"]
         for view in self.candidates:
-            from_tau = f"{flips[view.name]:8.3f}" if view.name in flips else "       -"
-            lines.append(
-                f"{view.name:<{width}}  {view.quality:7.3f}  {view.cost_usd:10.6f}  {view.tokens_out:6.0f}  {from_tau}  {self.state(view)}"
-            )
+            found = self.realised.get(view.name)
+            text = "-" if found is None else f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] {found.prompts:>4}"
+            gap = self.gaps.get(view.name, math.inf)
+            prior = f" · {self.priors[view.name]}, no outcomes of its own" if view.name in self.priors else ""
+            parts = [
+                f"{view.name:<{width}}",
+                f"{view.quality:7.3f}",
+                *([f"{text:>24}"] if self.realised else []),
+                f"{view.cost_usd:10.6f}",
+                f"{view.tokens_out:6.0f}",
+                f"{gap:6.3f}" if math.isfinite(gap) else "     -",
+                f"{flips[view.name]:8.3f}" if view.name in flips else "       -",
+                f"{self.state(view)}{prior}",
+            ]
+            lines.append("  ".join(parts))
         d = self.decision
+        if holds is not None:
+            until = "1" if holds.until is None else f"{holds.until:.3f}"
+            lines.append(f"the choice stays for tau from {holds.since:.3f} to {until}")
         support = "unknown" if d.support is None else f"{d.support:.2f}"
         lines.append(
             f"{d.calibration}: {d.calibration_reason}\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from ipr_engine.cli.common import add_bundle_options, add_policy_options, load_engine, make_policy, read_stdin
@@ -13,10 +15,14 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "explain",
         help="show every candidate's quality and cost for one prompt",
-        description="Show, for one prompt, every candidate's predicted quality and cost, who may be chosen, and from which tau on.",
+        description="Show, for one prompt, every candidate's predicted quality, how often it was right where it was predicted about as "
+        "high, its cost, who may be chosen, how far each is from being chosen, and from which tau on it is.",
     )
     parser.add_argument("prompt", nargs="?", help="the prompt; none reads it from stdin")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="draw quality over cost, with intervals (extra [eval])"
+    )
     add_policy_options(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)
@@ -27,4 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     prompt = read_stdin() if arguments.prompt is None else arguments.prompt
     explanation = engine.explain(prompt, make_policy(engine, arguments))
     print(json.dumps(explanation.to_dict(), allow_nan=False) if arguments.json else explanation)
+    if arguments.plot is not None:
+        from ipr_engine.evaluation.explanation_plot import draw_explanation
+
+        print(f"ipr explain: wrote {draw_explanation(explanation, arguments.plot)}", file=sys.stderr)
     return 0 if explanation.decision.model is not None else 3

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ipr_engine import __version__
+from ipr_engine.bundle.origin import prior_of
 from ipr_engine.cli.common import add_bundle_options, load_engine
 from ipr_engine.decide import available_isas
 
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "input_usd_per_1m": bundle.prices.prices[candidate.name].input_usd_per_1m,
                 "output_usd_per_1m": bundle.prices.prices[candidate.name].output_usd_per_1m,
                 "basis": bundle.prices.prices[candidate.name].basis,
+                "prior": prior_of(bundle, candidate.name),
             }
             for candidate in bundle.candidates
         ],
@@ -75,10 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
     width = max(len(candidate.name) for candidate in bundle.candidates)
     print(f"{'candidate':<{width}}  {'family':<10} {'input':>8} {'output':>8} {'context':>9}  features")
     for candidate in bundle.candidates:
+        prior = prior_of(bundle, candidate.name)
         price = bundle.prices.prices[candidate.name]
         window = "unknown" if candidate.context_window is None else str(candidate.context_window)
         print(
             f"{candidate.name:<{width}}  {candidate.family:<10} {price.input_usd_per_1m:>8g} {price.output_usd_per_1m:>8g} "
-            f"{window:>9}  {', '.join(candidate.features)}"
+            f"{window:>9}  {', '.join(candidate.features)}{f' ({prior}: no outcomes of its own)' if prior else ''}"
         )
     return 0

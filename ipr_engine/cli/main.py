@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 
 from ipr_engine import __version__
-from ipr_engine.cli import calibrate, data, demo, distill, eval, explain, info, replay, route, study, train
+from ipr_engine.cli import add_model, calibrate, data, demo, distill, eval, explain, info, replay, route, study, train
 from ipr_engine.errors import IprError
 
-SUBCOMMANDS = (route, explain, replay, info, demo, data, train, calibrate, eval, study, distill)
+SUBCOMMANDS = (route, explain, replay, info, demo, data, train, add_model, calibrate, eval, study, distill)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ STUDIES = {
     "transfer": "heads of one source on another; sources mixed",
     "published": "beside RouterDC's and RouteLLM's numbers",
     "claude": "cost saved among Claude candidates",
+    "add_model": "a candidate added to frozen heads: how many prompts it takes",
     "headline": "the shipped estimator beside every baseline, on every source with costs",
 }
 

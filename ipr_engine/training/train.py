@@ -25,6 +25,7 @@ from ipr_engine.bundle import (
     SupportSpec,
     write_bundle,
 )
+from ipr_engine.bundle.reliability import RELIABILITY, reliability_bins, reliability_bytes
 from ipr_engine.data import prompt_hashes
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.engine import DEFAULT_BUNDLE
@@ -150,6 +151,7 @@ def train(
         heads=[_heads_source(heads, names, rows)],
         prices=asked.prices,
         support=SupportSpec(encoder=files.id, **support),
+        extra_files={RELIABILITY: _reliability(heads, names, rows)},
         provenance={
             "recipe": "ipr train",
             "version": __version__,
@@ -165,6 +167,17 @@ def train(
         },
     )
     return _trained(folder, rows, estimator, names, heads)
+
+
+def _reliability(heads: FittedHeads, names: list[str], rows: TrainingRows) -> bytes:
+    """Realised against predicted quality out of fold, at home where a candidate is judged there: what the heads speak of."""
+    tables = {}
+    for m, name in enumerate(names):
+        judged = ~np.isnan(rows.quality[:, m])
+        home = judged & (rows.source == 0)
+        at = home if home.any() else judged
+        tables[name] = reliability_bins(heads.out_of_fold_quality[at, m], rows.quality[at, m])
+    return reliability_bytes(tables)
 
 
 def _trained(folder: Path, rows: TrainingRows, estimator: str, names: list[str], heads: FittedHeads) -> Trained:

@@ -1,0 +1,196 @@
+"""New bundles from old ones by one candidate more or less; every other row and file stays, bit for bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ipr_engine.errors import BundleFormatError, InvalidInputError
+
+from .fields import fail, parse_json
+from .files import as_path, read_regular
+from .load import MANIFEST, Bundle, _price, listed_files
+from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, Price, PriceList
+from .write import _Draft, _prices_bytes, _tensor_bytes, _with_floats
+
+Rows = Mapping[str, Float32]
+Provenance = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def with_candidate(
+    bundle: Bundle,
+    candidate: Candidate,
+    price: Price,
+    rows: Rows,
+    *,
+    note: Mapping[str, Any],
+    refreshed: Rows | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    created: str | None = None,
+    activate: bool = True,
+) -> Path:
+    """Write a bundle with one candidate more, the last; returns its folder.
+
+    The deciding heads gain a row; other heads, the encoder, support, rule constants and calibrations stay.
+
+    Args:
+        rows: tensor name -> the new candidate's row, float32, for every tensor of the deciding heads that has rows.
+        note: goes to provenance["added"][name] (docs/design.md section 6).
+        refreshed: tensors of the deciding heads that replace the old candidates' (training/refresh.py), which then change.
+        extra_files: replace those of the same name.
+        root: by default the folder that holds the bundle's own. created: stays by default.
+    Raises:
+        InvalidInputError: the name is taken, or rows are not those the heads need.
+        BundleError: what `Bundle.load` would say of the result; then nothing is left behind.
+    """
+    if candidate.name in bundle.names:
+        raise InvalidInputError(f"candidate: {candidate.name!r} is in the bundle already; remove it first")
+    heads = bundle.quality_heads
+    needed = {name: tensor.shape[1:] for name, tensor in heads.tensors.items() if name != SHARED_TENSOR}
+    given = {name: row.shape for name, row in rows.items()}
+    if needed != given:
+        raise InvalidInputError(f"rows: expected one row for each of {needed}, got {given}")
+    old = {**heads.tensors, **(refreshed or {})}
+    tensors = {
+        name: tensor if name == SHARED_TENSOR else np.concatenate([tensor, rows[name][None]])
+        for name, tensor in old.items()
+    }
+
+    def record(provenance: dict[str, Any]) -> dict[str, Any]:
+        return {**provenance, "added": {**provenance.get("added", {}), candidate.name: dict(note)}}
+
+    return _rewrite(
+        bundle,
+        [*bundle.candidates, candidate],
+        {heads.id: ((*bundle.names, candidate.name), tensors)},
+        {**bundle.prices.prices, candidate.name: price},
+        record,
+        extra_files=extra_files or {},
+        root=root,
+        created=created,
+        activate=activate,
+    )
+
+
+def without_candidate(
+    bundle: Bundle,
+    name: str,
+    *,
+    extra_files: Mapping[str, bytes] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    created: str | None = None,
+    activate: bool = True,
+) -> Path:
+    """Write a bundle with one candidate less; returns its folder. Arguments as for `with_candidate`.
+
+    Raises:
+        InvalidInputError: no candidate of that name, or it is the last one.
+    """
+    if name not in bundle.names:
+        raise InvalidInputError(f"candidate: unknown {name!r}; known: {', '.join(bundle.names)}")
+    if len(bundle.names) == 1:
+        raise InvalidInputError(f"candidate: {name!r} is the last one, a bundle needs at least one; add another first")
+    changed = {head.id: _without(head, name) for head in bundle.heads if name in head.candidates}
+    deciding = bundle.quality_heads
+    changed[deciding.id] = _without(deciding, name)
+
+    def record(provenance: dict[str, Any]) -> dict[str, Any]:
+        added = {key: note for key, note in provenance.get("added", {}).items() if key != name}
+        removed = [*provenance.get("removed", []), name]
+        rest = {key: value for key, value in provenance.items() if key != "added"}
+        return {**rest, **({"added": added} if added else {}), "removed": removed}
+
+    return _rewrite(
+        bundle,
+        [candidate for candidate in bundle.candidates if candidate.name != name],
+        changed,
+        {key: price for key, price in bundle.prices.prices.items() if key != name},
+        record,
+        extra_files=extra_files or {},
+        root=root,
+        created=created,
+        activate=activate,
+    )
+
+
+def read_new_prices(path: str | os.PathLike[str], bundle: Bundle) -> PriceList:
+    """A price file of the bundle's form that may leave candidates out: those keep their prices. The date is the file's.
+
+    Raises:
+        BundleError: the file is missing or not of that form, prices a candidate that the bundle does not have, or none.
+    """
+    file = as_path(path, "path")
+    keys = parse_json(read_regular(file, str(file)), str(file)).object(("currency", "date", "prices"))
+    given = keys["prices"].mapping()
+    if not given:
+        keys["prices"].fail("at least one candidate's price")
+    for name, field in given.items():
+        if name not in bundle.names:
+            fail(
+                BundleFormatError,
+                field.where,
+                f"one of {', '.join(bundle.names)}",
+                repr(name),
+                "name it as the bundle does",
+            )
+    return PriceList(
+        currency=keys["currency"].one_of((bundle.prices.currency,)),
+        date=keys["date"].day(),
+        prices={**bundle.prices.prices, **{name: _price(field) for name, field in given.items()}},
+    )
+
+
+def _without(heads: HeadsSpec, name: str) -> tuple[tuple[str, ...], dict[str, Float32]]:
+    keep = [row for row, candidate in enumerate(heads.candidates) if candidate != name]
+    tensors = {key: tensor if key == SHARED_TENSOR else tensor[keep] for key, tensor in heads.tensors.items()}
+    return tuple(heads.candidates[row] for row in keep), tensors
+
+
+def _rewrite(
+    bundle: Bundle,
+    candidates: list[Candidate],
+    changed: Mapping[str, tuple[tuple[str, ...], Rows]],
+    prices: Mapping[str, Price],
+    provenance: Provenance,
+    *,
+    extra_files: Mapping[str, bytes],
+    root: str | os.PathLike[str] | None,
+    created: str | None,
+    activate: bool,
+) -> Path:
+    """The bundle's own manifest with these parts replaced; heads left without candidates go."""
+    folder = bundle.path
+    draft = _Draft(folder.parent if root is None else as_path(root, "root"))
+    document = parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
+    manifest = dict(document.value)
+    old_heads = [head for head in manifest["heads"] if head["id"] not in changed or changed[head["id"]][0]]
+    gone = [head for head in manifest["heads"] if head not in old_heads]
+    replaced = {manifest["prices"]["path"], *extra_files}
+    replaced |= {head["weights"]["path"] for head in manifest["heads"] if head["id"] in changed}
+    replaced |= {entry["path"] for head in gone for entry in head["fitted_on"].values() if isinstance(entry, dict)}
+    for entry in listed_files(document, folder):
+        if entry.relative not in replaced and entry.relative not in draft.files:
+            draft.add(entry.relative, entry.verify())
+    new_heads = []
+    for head in old_heads:
+        if head["id"] in changed:
+            names, tensors = changed[head["id"]]
+            weights = draft.add(head["weights"]["path"], _tensor_bytes(tensors, f"heads {head['id']!r}"))
+            head = {**head, "candidates": list(names), "weights": weights}
+        new_heads.append(head)
+    deciding = bundle.quality_heads.id  # first, so that no other heads come to cover every candidate before them
+    manifest["heads"] = sorted(new_heads, key=lambda head: head["id"] != deciding)
+    manifest["candidates"] = [_with_floats(asdict(c), "token_ratio", "latency_ms") for c in candidates]
+    listed = PriceList(currency=bundle.prices.currency, date=bundle.prices.date, prices=prices)
+    manifest["prices"] = draft.add(manifest["prices"]["path"], _prices_bytes(listed))
+    others = [entry for entry in manifest["extra_files"] if entry["path"] not in extra_files]
+    added = [draft.add(relative, data) for relative, data in extra_files.items()]
+    manifest["extra_files"] = sorted([*others, *added], key=lambda entry: str(entry["path"]))
+    manifest["provenance"] = provenance(manifest["provenance"])
+    return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)

@@ -1,0 +1,151 @@
+"""ipr add-model, remove-model, set-prices: a new bundle from an old one, everything else in it bit for bit the same."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    add = subparsers.add_parser(
+        "add-model",
+        help="add a candidate to a bundle, from its outcomes or as a prior (extra [train])",
+        description="Fit a row for a new candidate beside the bundle's own, which stay as they are: old qualities keep their bits. "
+        "Without --outcomes a prior stands in: the rows of the most similar candidate (of its family, nearest in price), of "
+        "--like, or the mean of --family; the bundle says so, and so do `ipr info` and `ipr explain`.",
+    )
+    add.add_argument("--candidates", required=True, metavar="FILE", help="JSON as for `ipr train`: the new one's facts")
+    add.add_argument("--name", help="which of the file's entries (default: the one the bundle does not have)")
+    add.add_argument("--outcomes", metavar="DIR", help="prompts.* and outcomes.* in which the candidate is judged")
+    add.add_argument("--split", default="train", help="split to fit on, 'all' for every prompt (default train)")
+    add.add_argument("--like", metavar="NAME", help="no outcomes: start as this candidate")
+    add.add_argument("--family", metavar="NAME", help="no outcomes: start as the mean of this family")
+    add.add_argument(
+        "--consistency",
+        type=float,
+        metavar="WEIGHT",
+        help="refresh the shared trunk too, holding old qualities by the paper's consistency loss of this weight; what the "
+        "old candidates forget is measured and told (needs torch)",
+    )
+    add.add_argument("--seed", type=int, default=0, help="of the folds (default 0)")
+    add.add_argument(
+        "--created", default=time.strftime("%Y-%m-%d"), help="date written into the bundle (default today)"
+    )
+    _add_places(add)
+    add.set_defaults(run=run_add)
+
+    remove = subparsers.add_parser(
+        "remove-model",
+        help="take a candidate out of a bundle",
+        description="Write a bundle without this candidate; the others' rows, prices and decisions among themselves stay.",
+    )
+    remove.add_argument("name", help="the candidate")
+    _add_places(remove)
+    remove.set_defaults(run=run_remove)
+
+    prices = subparsers.add_parser(
+        "set-prices",
+        help="replace prices in a bundle",
+        description="Write a bundle with the prices of FILE, in the form of a bundle's prices.json; candidates that FILE leaves out "
+        "keep theirs. The date becomes the file's.",
+    )
+    prices.add_argument(
+        "file", metavar="FILE", help='JSON: {"currency": "USD", "date", "prices": {name: {"input_usd_per_1m", ...}}}'
+    )
+    _add_places(prices)
+    prices.set_defaults(run=run_prices)
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", required=True, metavar="PATH", help="bundle root or folder")
+    parser.add_argument(
+        "--out", metavar="ROOT", help="bundle root to write to, made current (default: the bundle's own)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def run_add(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from ipr_engine.bundle import Bundle
+    from ipr_engine.training.add_model import add_model
+
+    added = add_model(
+        arguments.bundle,
+        arguments.candidates,
+        name=arguments.name,
+        outcomes=arguments.outcomes,
+        split=None if arguments.split == "all" else arguments.split,
+        like=arguments.like,
+        family=arguments.family,
+        consistency=arguments.consistency,
+        out=arguments.out,
+        created=arguments.created,
+        seed=arguments.seed,
+        progress=lambda message: print(f"ipr add-model: {message}", file=sys.stderr, flush=True),
+    )
+    if arguments.json:
+        facts = {key: value for key, value in vars(added).items() if key not in ("folder", "refreshed")}
+        names = Bundle.load(added.folder).names[:-1]
+        told = None if added.refreshed is None else added.refreshed.facts(names)
+        print(json.dumps({"bundle": added.folder.name, **facts, "refreshed": told}))
+        return 0
+    print(added.folder)
+    if added.quality is None:
+        print(f"{added.candidate}: prior from {', '.join(added.prior_from)}, no outcomes of its own")
+    else:
+        print(
+            f"{added.candidate}: {added.prompts} prompts, out of fold: quality {added.quality:.3f}, "
+            f"predicted {added.predicted:.3f}, Brier {added.brier:.3f}"
+        )
+    if added.refreshed is not None:
+        r = added.refreshed
+        known = r.forgotten[np.isfinite(r.forgotten)]
+        lost = (
+            f", their Brier score rose by {known.mean():+.4f}" if len(known) else ", their outcomes are not known here"
+        )
+        print(
+            f"trunk refreshed, {r.epochs} epochs; held out: loss {r.loss_before:.4f} -> {r.loss_after:.4f}; the others' qualities "
+            f"moved by {r.moved.mean():.4f} on average, {r.most:.4f} at most{lost}"
+        )
+    return 0
+
+
+def run_remove(arguments: argparse.Namespace) -> int:
+    from ipr_engine.bundle import Bundle
+    from ipr_engine.bundle.edit import without_candidate
+
+    folder = without_candidate(Bundle.load(arguments.bundle), arguments.name, root=arguments.out)
+    left = Bundle.load(folder).names
+    if arguments.json:
+        print(json.dumps({"bundle": folder.name, "removed": arguments.name, "candidates": list(left)}))
+    else:
+        print(f"{folder}\nleft: {', '.join(left)}")
+    return 0
+
+
+def run_prices(arguments: argparse.Namespace) -> int:
+    from ipr_engine.bundle import Bundle, with_prices
+    from ipr_engine.bundle.edit import read_new_prices
+
+    bundle = Bundle.load(arguments.bundle)
+    given = read_new_prices(arguments.file, bundle)
+    changed = {name: price for name, price in given.prices.items() if price != bundle.prices.prices[name]}
+    folder = with_prices(bundle, given, root=arguments.out)
+    for name, price in changed.items():
+        if price.input_usd_per_1m == price.output_usd_per_1m == price.fixed_usd == 0:
+            print(f"ipr set-prices: {name} now costs nothing: it is chosen whenever it is good enough", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps({"bundle": folder.name, "date": given.date, "changed": sorted(changed)}))
+        return 0
+    print(folder)
+    for name, price in changed.items():
+        old = bundle.prices.prices[name]
+        print(
+            f"{name}: {old.input_usd_per_1m:g} -> {price.input_usd_per_1m:g} in, "
+            f"{old.output_usd_per_1m:g} -> {price.output_usd_per_1m:g} out, USD per 1 M tokens"
+        )
+    return 0

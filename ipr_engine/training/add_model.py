@@ -1,0 +1,296 @@
+"""`ipr add-model`: one candidate more in a bundle, from its outcomes or, without any, from what it is likely to be like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine import __version__
+from ipr_engine.bundle import Bundle, Candidate, Price
+from ipr_engine.bundle.edit import with_candidate
+from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
+from ipr_engine.bundle.spec import SHARED_TENSOR
+from ipr_engine.data import Outcomes, load_outcomes
+from ipr_engine.encoders.registry import make_encoder
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.training.candidate_prior import most_similar, prior_row
+from ipr_engine.training.candidate_row import Row, fit_row
+from ipr_engine.training.candidates import read_candidates
+from ipr_engine.training.extra import one_thread
+from ipr_engine.training.mix import FEWEST_JUDGED
+from ipr_engine.training.refresh import QUALITY, Refreshed, held_out, refresh
+
+Array = npt.NDArray[np.float64]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Added:
+    """What `add_model` made.
+
+    Attributes:
+        folder: the new bundle's. candidate: its name. prompts: that it was fitted on, 0 for a prior.
+        prior_from: the candidates whose rows stand in for its quality; empty where it has outcomes.
+        tokens_from: the same for its output tokens.
+        quality, predicted, brier: mean outcome, mean prediction out of fold (of the row beside frozen heads) and its Brier score;
+            None for a prior.
+        refreshed: what a refreshed trunk gained and forgot; None where everything stayed frozen.
+    """
+
+    folder: Path
+    candidate: str
+    prompts: int
+    prior_from: tuple[str, ...]
+    tokens_from: tuple[str, ...]
+    quality: float | None
+    predicted: float | None
+    brier: float | None
+    refreshed: Refreshed | None = None
+
+
+def add_model(
+    bundle: Path | str,
+    candidates: Path | str,
+    *,
+    name: str | None = None,
+    outcomes: Path | str | None = None,
+    split: str | None = "train",
+    like: str | None = None,
+    family: str | None = None,
+    consistency: float | None = None,
+    out: Path | str | None = None,
+    created: str,
+    seed: int = 0,
+    progress: Progress = lambda message: None,
+) -> Added:
+    """Add a candidate; the encoder and every existing row stay as they are, so old qualities keep their bits.
+
+    Args:
+        bundle: root or folder.
+        candidates: JSON as for `train`; the entry of `name`, or the one entry that the bundle does not have.
+        outcomes: folder of outcome data in which the candidate is judged. None: a prior stands in, marked in the bundle.
+        split: of the outcomes; None takes every prompt.
+        like, family: what the prior is, without outcomes: another candidate's rows, or the mean of a family's. Neither: the
+            most similar candidate, of its family if there is one, nearest in price.
+        consistency: None keeps everything frozen. A weight refreshes the shared trunk and every quality row instead, by the
+            paper's consistency loss (`refresh.refresh`): old qualities move, and how far is told and kept in the bundle.
+        out: bundle root, None for the bundle's own; the new bundle becomes its CURRENT.
+    Raises:
+        InvalidInputError: an argument, the candidates' file or the outcomes are not as above.
+        BundleError: the bundle is damaged, or the new one would be.
+        BackendUnavailableError: the extra [train] is missing.
+    """
+    if outcomes is not None and (like is not None or family is not None):
+        raise InvalidInputError("like, family: they stand in for outcomes, and outcomes are given; leave one out")
+    if like is not None and family is not None:
+        raise InvalidInputError("like, family: expected one of them, got both")
+    if consistency is not None and outcomes is None:
+        raise InvalidInputError("consistency: a trunk is refreshed from outcomes, and none are given; leave it out")
+    base = Bundle.load(bundle)
+    candidate, price, source, measure_ratio = _asked(Path(candidates), base, name)
+    similar = most_similar(base, candidate, price) if like is None and family is None else None
+    if outcomes is None:
+        members = _members(base, like, family) if similar is None else (similar,)
+        if measure_ratio:
+            ratios = [c.token_ratio for c in base.candidates if c.name in members]
+            candidate = replace(candidate, token_ratio=float(np.mean(ratios)))
+        progress(f"no outcomes: {candidate.name} starts as {' + '.join(members)}")
+        rows = prior_row(base.quality_heads, members)
+        note = {"prior_from": list(members), "prompts": 0}
+        folder = with_candidate(base, candidate, price, rows, note=_note(note, created), root=out, created=created)
+        return Added(folder, candidate.name, 0, members, members, None, None, None)
+    assert similar is not None
+    return _from_outcomes(
+        base,
+        candidate,
+        price,
+        source,
+        measure_ratio,
+        similar,
+        load_outcomes(outcomes),
+        split,
+        consistency,
+        out,
+        created,
+        seed,
+        progress,
+    )
+
+
+def _from_outcomes(
+    base: Bundle,
+    candidate: Candidate,
+    price: Price,
+    source: Any,
+    measure_ratio: bool,
+    similar: str,
+    outcomes: Outcomes,
+    split: str | None,
+    consistency: float | None,
+    out: Path | str | None,
+    created: str,
+    seed: int,
+    progress: Progress,
+) -> Added:
+    heads = base.quality_heads
+    called = source if isinstance(source, str) else source.get(outcomes.source, candidate.name)
+    rows = _judged(outcomes if split is None else outcomes.of_split(split), called, candidate.name)
+    column = rows.models.index(called)
+    measures = (rows.quality, rows.output_tokens, rows.input_tokens)
+    quality, tokens, input_tokens = (measure[:, column] for measure in measures)
+    with one_thread():
+        progress(f"embedding {len(rows)} prompts of {outcomes.source} ...")
+        encoded = make_encoder(base.encoder(heads.encoder)).encode(list(rows.prompts))
+        x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
+        counted = ~np.isnan(input_tokens)
+        if measure_ratio and input_tokens[counted].sum() > 0:
+            candidate = replace(candidate, token_ratio=float(input_tokens[counted].sum() / billed[counted].sum()))
+        enough = (~np.isnan(tokens)).sum() >= FEWEST_JUDGED
+        progress("fitting its row, the others stay as they are ...")
+        fit = fit_row(
+            heads.tensors,
+            heads.activation,
+            x,
+            quality,
+            tokens if enough else None,
+            rows.question_keys,
+            seed=seed,
+        )
+        refreshed = None
+        if consistency is not None:
+            progress("refreshing the trunk ...")
+            seen = ~held_out(rows.question_keys, seed)
+            keys = [key for key, kept in zip(rows.question_keys, seen, strict=True) if kept]
+            start = fit_row(heads.tensors, heads.activation, x[seen], quality[seen], None, keys, seed=seed).tensors
+            refreshed = refresh(
+                {
+                    name: np.concatenate([tensor, start[name][None]]) if name != SHARED_TENSOR else tensor
+                    for name, tensor in heads.tensors.items()
+                    if name in QUALITY
+                },
+                heads.activation,
+                x,
+                quality,
+                _old_quality(rows, base),
+                rows.question_keys,
+                consistency=consistency,
+                seed=seed,
+            )
+    tensors: Row = dict(fit.tensors)
+    changed: dict[str, npt.NDArray[np.float32]] | None = None
+    if refreshed is not None and refreshed.epochs:
+        tensors |= {name: part[-1] for name, part in refreshed.tensors.items() if name != SHARED_TENSOR}
+        changed = {name: part if name == SHARED_TENSOR else part[:-1] for name, part in refreshed.tensors.items()}
+    tokens_from: tuple[str, ...] = ()
+    if "tokens" in heads.outputs and not enough:
+        tokens_from = (similar,)
+        progress(f"{candidate.name} has too few output tokens to fit; it is taken to write as much as {similar}")
+        tensors |= {key: row for key, row in prior_row(heads, tokens_from).items() if key.startswith("len_")}
+    note = {
+        "source": outcomes.source,
+        "called": called,
+        "split": split,
+        "prompts": len(rows),
+        "prompt_ids_sha256": sha256("\n".join(rows.prompt_ids).encode()).hexdigest(),
+        "tokens_from": list(tokens_from),
+        "settings": fit.settings,
+        "layer_of": None if fit.host is None else base.names[fit.host],
+    }
+    if refreshed is not None:
+        note["refreshed"] = {"consistency": consistency, **refreshed.facts(base.names)}
+    tables = read_reliability(base)
+    extra = {}
+    if changed is not None and tables is not None:  # of qualities that are no more
+        extra = {RELIABILITY: reliability_bytes({})}
+    elif tables is not None:
+        bins = reliability_bins(fit.out_of_fold_quality, quality)
+        extra = {RELIABILITY: reliability_bytes({**tables, candidate.name: bins})}
+    folder = with_candidate(
+        base,
+        candidate,
+        price,
+        tensors,
+        note=_note(note, created),
+        refreshed=changed,
+        extra_files=extra,
+        root=out,
+        created=created,
+    )
+    predicted = fit.out_of_fold_quality
+    return Added(
+        folder,
+        candidate.name,
+        len(rows),
+        (),
+        tokens_from,
+        float(quality.mean()),
+        float(predicted.mean()),
+        float(np.square(predicted - quality).mean()),
+        refreshed,
+    )
+
+
+def _old_quality(rows: Outcomes, base: Bundle) -> Array:
+    """(rows, models) of the bundle's candidates by the names its provenance or they themselves give, NaN where there is none."""
+    sources = base.provenance.get("sources")
+    named = sources if isinstance(sources, dict) else {}
+    table = np.full((len(rows), len(base.names)), np.nan)
+    for m, name in enumerate(base.names):
+        called = named.get(name, name)
+        if called in rows.models:
+            table[:, m] = rows.quality[:, rows.models.index(called)]
+    return table
+
+
+def _note(facts: dict[str, Any], created: str) -> dict[str, Any]:
+    return {"recipe": "ipr add-model", "version": __version__, "created": created, **facts}
+
+
+def _asked(path: Path, base: Bundle, name: str | None) -> tuple[Candidate, Price, Any, bool]:
+    """The entry meant: candidate, price, its name in the outcomes, and whether its token_ratio is to be measured."""
+    file = read_candidates(path)
+    listed = [candidate.name for candidate in file.candidates]
+    new = [entry for entry in listed if entry not in base.names]
+    if name is not None and name not in listed:
+        raise InvalidInputError(f"name: {name!r} is not in {path}; listed: {', '.join(listed)}")
+    if name is not None and name in base.names:
+        raise InvalidInputError(f"name: {name!r} is in the bundle already; remove it first, or give the new one a name")
+    if name is None and len(new) != 1:
+        got = f"{len(new)} ({', '.join(new)})" if new else "0"
+        raise InvalidInputError(f"candidates: expected one entry that the bundle does not have, got {got}; name one")
+    chosen = new[0] if name is None else name
+    candidate = file.candidates[listed.index(chosen)]
+    price = file.prices.prices[chosen]
+    dated = replace(price, basis=f"{price.basis}, {file.prices.date}")
+    return candidate, dated, file.named[chosen], chosen in file.without_ratio
+
+
+def _members(base: Bundle, like: str | None, family: str | None) -> tuple[str, ...]:
+    if like is not None:
+        if like not in base.names:
+            raise InvalidInputError(f"like: unknown {like!r}; known: {', '.join(base.names)}")
+        return (like,)
+    members = tuple(candidate.name for candidate in base.candidates if candidate.family == family)
+    if not members:
+        known = sorted({candidate.family for candidate in base.candidates})
+        raise InvalidInputError(f"family: unknown {family!r}; known: {', '.join(known)}")
+    return members
+
+
+def _judged(part: Outcomes, called: str, name: str) -> Outcomes:
+    """The prompts on which the candidate has a quality."""
+    judged: Sequence[int] | npt.NDArray[np.int64] = ()
+    if called in part.models:
+        judged = np.flatnonzero(~np.isnan(part.quality[:, part.models.index(called)]))
+    if len(judged) < FEWEST_JUDGED:
+        raise InvalidInputError(
+            f"outcomes: {name!r} is judged on {len(judged)} prompts of {part.source} (as {called!r}), at least "
+            f'{FEWEST_JUDGED} are needed; name what the outcomes call it with "source", or add it with a prior'
+        )
+    return part.take(np.asarray(judged))
