@@ -57,6 +57,7 @@ def _prompt_mode(name: str) -> bool:
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "zeroeval": Recipe("zeroeval", "list price x estimated tokens; the default bundle's candidates", ZEROEVAL),
+        "zeroeval_wide": Recipe("zeroeval", "list price x estimated tokens; every covered candidate with a price"),
         "routerbench_sub": Recipe("routerbench_sub", "recorded by RouterBench"),
         "cascade9": Recipe("cascade9", "recorded; its train and test differ in their mix of tasks"),
         "bfcl": Recipe("bfcl", "price x recorded tokens; candidates in prompt mode", keep=_prompt_mode),

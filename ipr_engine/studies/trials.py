@@ -112,10 +112,10 @@ def shown(figures: Array | Estimate) -> str:
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
-def shown_difference(figures: Array, baseline: Array) -> str:
+def shown_difference(figures: Array, baseline: Array, *, digits: int = 3) -> str:
     """Paired difference with its interval, bold where it is above or below zero throughout."""
     d = difference(figures, baseline)
-    text = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+    text = f"{d.value:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
     return f"**{text}**" if d.low > 0 or d.high < 0 else text
 
 
