@@ -40,6 +40,26 @@ def make_world(*seed: object, rows: int = 600, dim: int = 13, models: int = 5, t
     return World(x, chance, (rng.random(chance.shape) < chance).astype(float), tokens, keys)
 
 
+@dataclass(frozen=True)
+class Bent:
+    """x (rows, dim), quality (rows, models) that no linear score can follow, folds (rows,)."""
+
+    x: np.ndarray
+    quality: np.ndarray
+    folds: np.ndarray
+
+
+def make_bent(*seed: object, rows: int = 1200, dim: int = 8, models: int = 4, missing: float = 0.0) -> Bent:
+    """Quality 0/1 by which side of |x[0]| a candidate is good on: linear in |x[0]|, unrelated to x[0] itself."""
+    rng = seeded("bent", rows, dim, models, missing, *seed)
+    x = rng.standard_normal((rows, dim))
+    side = np.where(np.arange(models) % 2, -1.0, 1.0)
+    chance = 1 / (1 + np.exp(-4 * side * (np.abs(x[:, :1]) - 0.7)))
+    quality = (rng.random(chance.shape) < chance).astype(float)
+    quality[rng.random(quality.shape) < missing] = np.nan
+    return Bent(x, quality, np.arange(rows) % 4)
+
+
 def write_source(folder: Path, models: list[str], prompts: list[str], *, rows_per_split: int = 80) -> Path:
     """A two-table source folder with the models named, both splits, and outcomes that depend on the prompt's length."""
     import pyarrow

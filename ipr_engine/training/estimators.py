@@ -108,7 +108,9 @@ def _network(form: str) -> Estimator:
         from ipr_engine.training.network import NetworkConfig, fit_network
 
         config = NetworkConfig.of(form, options)
-        return fit_network(x, quality, folds, config, seed=seed, run=run, progress=progress)
+        return fit_network(
+            x, quality, folds, config, seed=seed, linear_only=linear_only, run=run, progress=progress
+        )
 
     return fit
 
