@@ -51,8 +51,9 @@ def intervals(
         raise BackendUnavailableError(f"plots need matplotlib: pip install 'ipr_engine[eval]' ({error})") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     with pyplot.rc_context(STYLE):
-        height = (0.26 + APART * len(series)) * len(rows) + 1.7
-        figure, axes = pyplot.subplots(figsize=(10, height), layout="constrained")
+        height = (0.26 + APART * len(series)) * len(rows) + 2.0
+        width = 7.5 + 0.075 * max(len(row) for row in rows)  # inches; names need room beside the marks
+        figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
         for value in lines:
             axes.axvline(value, color=GREY, lw=1, ls=":", zorder=0)
         for s, one in enumerate(series):
@@ -75,9 +76,9 @@ def intervals(
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(axis)
-        axes.set_title(title, loc="left", fontsize=13)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13)
         if len(series) > 1:
-            axes.legend(loc="best", fontsize=10.5)
+            figure.legend(loc="outside upper right", ncols=len(series), fontsize=10.5)
         figure.savefig(path, metadata={"Software": None})
         pyplot.close(figure)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,7 +52,7 @@ class Recipe:
 
 
 def _prompt_mode(name: str) -> bool:
-    return not name.endswith("-FC")
+    return re.search(r"-fc(-any|-auto)?$", name, re.IGNORECASE) is None
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

@@ -26,7 +26,7 @@ SOURCE = "routellm"
 WEAK, STRONG = "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
 DATASETS = ("mmlu", "gsm8k", "mt_bench")
 ESTIMATORS = ("plain", "caps")
-ITSELF = "routellm itself, cross-fitted"
+ITSELF = "routellm itself"
 
 # APGR as it can be read off RouteLLM's benchmark page, +-0.01.
 PUBLISHED: Mapping[str, Mapping[str, float]] = MappingProxyType(
@@ -35,7 +35,9 @@ PUBLISHED: Mapping[str, Mapping[str, float]] = MappingProxyType(
         "mt_bench": {"SW-ranking with augmentation": 0.76, "SW-ranking": 0.61},
     }
 )
-PUBLISHED_ENDS: Mapping[str, str] = MappingProxyType({"mmlu": "68.1 / 80.6", "gsm8k": "63.7 / 85.8", "mt_bench": "8.28 / 9.21"})
+PUBLISHED_ENDS: Mapping[str, str] = MappingProxyType(
+    {"mmlu": "68.1 / 80.6", "gsm8k": "63.7 / 85.8", "mt_bench": "8.28 / 9.21"}
+)
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,13 @@ MIXTRAL = "Mixtral-8x7B-Instruct-v0.1"
 SETS: Mapping[str, tuple[Training, ...]] = MappingProxyType(
     {
         "routerbench_sub": (ROUTERBENCH,),
-        "routerbench_sub + bfcl": (ROUTERBENCH, BFCL),
-        "routerbench_sub + Mixtral's columns of mmlu_pro, openllm19": (
+        "+ bfcl": (ROUTERBENCH, BFCL),
+        "+ Mixtral of mmlu_pro, openllm19": (
             ROUTERBENCH,
             Training(MMLU_PRO, MIXTRAL, None),
             Training(OPENLLM, f"mistralai/{MIXTRAL}", None),
         ),
-        "the same with stand-ins for GPT-4": (
+        "+ the same, with stand-ins": (
             ROUTERBENCH,
             Training(MMLU_PRO, MIXTRAL, "gemini-1.5-pro-002"),
             Training(OPENLLM, f"mistralai/{MIXTRAL}", "Qwen/Qwen2.5-72B-Instruct"),
@@ -122,16 +124,18 @@ def section(page: Page, study: Study, views: Sequence[str]) -> list[Path]:
     test = load_outcomes(study.outcomes / SOURCE).select((WEAK, STRONG)).complete()
     page.say("## RouteLLM's pair: GPT-4 (1106) or Mixtral 8x7B")
     page.say(
-        f"""RouteLLM's outcomes and test prompts ({len(test)}), its figures (docs/metrics.md section 3): APGR, the share of the quality gap
-        recovered on average over shares of GPT-4 calls (0.5 = random), and CPT(y), the share of GPT-4 calls that recovers y of the gap (y =
-        random), lower is better. A prompt's score is predicted quality of GPT-4 less that of Mixtral. **Comparable:** candidates, outcomes, test
-        prompts, figures. **Not comparable: the training data.** RouteLLM's routers are trained on some 65,000 human comparisons of Chatbot Arena,
-        the augmented ones also on judged or labelled prompts near the benchmarks; here heads are fitted on the outcomes named in the first column,
-        questions that RouteLLM's test asks too removed by question key. routerbench_sub holds ARC, Winogrande and MBPP prompts only: neither
-        mathematics nor chat. *Stand-ins*: Gemini 1.5 Pro (mmlu_pro) and Qwen 2.5 72B (openllm19) fill the column of a GPT-4 that those
-        sources lack. Every source but the first has an intercept. *{ITSELF}*: the same heads fitted on RouteLLM's own test prompts out of fold, no
-        router on other data and so no competitor: what in-domain outcomes would give these embeddings. Published APGR are read off RouteLLM's
-        benchmark page (+-0.01); no CPT of these three sets could be read there, and no APGR of MMLU."""
+        f"""RouteLLM's outcomes and test prompts ({len(test)}), its figures (docs/metrics.md section 3): APGR, the share of
+        the quality gap recovered on average over shares of GPT-4 calls (0.5 = random), and CPT(y), the share of GPT-4
+        calls that recovers y of the gap (y = random), lower is better. A prompt's score is predicted quality of GPT-4
+        less that of Mixtral. **Comparable:** candidates, outcomes, test prompts, figures. **Not comparable: the
+        training data.** RouteLLM's routers are trained on some 65,000 human comparisons of Chatbot Arena, the augmented
+        ones also on judged or labelled prompts near the benchmarks; here heads are fitted on the outcomes named in the
+        first column (+: beside routerbench_sub), questions that RouteLLM's test asks too removed by question key.
+        routerbench_sub holds ARC, Winogrande and MBPP prompts only: neither mathematics nor chat. *Stand-ins*: Gemini
+        1.5 Pro (mmlu_pro) and Qwen 2.5 72B (openllm19) fill the column of a GPT-4 that those sources lack. Every source
+        but the first has an intercept. *{ITSELF}*: the same heads fitted on RouteLLM's own test prompts, each scored
+        out of fold: no competitor, but what outcomes of the same kind give on these embeddings. Published APGR are read
+        off RouteLLM's benchmark page (+-0.01); no CPT of these three sets could be read there, and no APGR of MMLU."""
     )
     scores = _scores(test, study, views)
     sets = {name: np.asarray(test.datasets) == name for name in DATASETS}
@@ -143,14 +147,21 @@ def section(page: Page, study: Study, views: Sequence[str]) -> list[Path]:
             sent, quality = pair_curve(score[rows], test.quality[rows, 0], test.quality[rows, 1], resamples)
             apgrs[dataset][name] = apgr(sent, quality)
             table.append(
-                [*name.rsplit("; ", 2), shown(apgrs[dataset][name]), *(shown(cpt(sent, quality, y)) for y in CPT_LEVELS)]
+                [
+                    *name.rsplit("; ", 2),
+                    shown(apgrs[dataset][name]),
+                    *(shown(cpt(sent, quality, y)) for y in CPT_LEVELS),
+                ]
             )
         weak, strong = (resamples.means(test.quality[rows, column])[0] for column in (0, 1))
         ends = (1 + 9 * weak, 1 + 9 * strong) if dataset == "mt_bench" else (100 * weak, 100 * strong)
         page.say(f"### {dataset}")
         page.say(
-            f"""{int(rows.sum())} prompts. Mixtral / GPT-4 alone: {ends[0]:.2f} / {ends[1]:.2f}, published {PUBLISHED_ENDS[dataset]}. Published
-            APGR: {"; ".join(f"{name} {value}" for name, value in PUBLISHED.get(dataset, {}).items()) or "none that could be read"}."""
+            f"""{int(rows.sum())} prompts. Mixtral / GPT-4 alone: {ends[0]:.2f} / {ends[1]:.2f}, published
+            {PUBLISHED_ENDS[dataset]}. Published APGR: {
+                "; ".join(f"{name} {value}" for name, value in PUBLISHED.get(dataset, {}).items())
+                or "none that could be read"
+            }."""
         )
         page.table(["fitted on", "estimator", "view", "APGR", *(f"CPT({100 * y:.0f} %)" for y in CPT_LEVELS)], table)
     plot = intervals(
@@ -197,6 +208,4 @@ def _scores(test: Outcomes, study: Study, views: Sequence[str]) -> dict[str, Arr
 def _fit(x: Array, pair: Pair, estimator: str) -> FittedHeads:
     several = pair.source if pair.source.max() > 0 else None
     with one_thread():  # no token counts that would matter here: the figures count calls
-        return fit_heads(
-            x, pair.quality, np.ones_like(pair.quality), pair.keys, estimator=estimator, source=several
-        )
+        return fit_heads(x, pair.quality, np.ones_like(pair.quality), pair.keys, estimator=estimator, source=several)
