@@ -55,7 +55,10 @@ def test_caps_take_their_settings_as_options() -> None:
     np.testing.assert_array_equal(same.out_of_fold, fit_scores("caps", world.x, world.quality, folds).out_of_fold)
 
 
-@pytest.mark.parametrize("options", [{"inside": 1.0}, {"caps": 0}, {"spread": 0.0}, {"forms": ()}, {"knots": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [{"inside": 1.0}, {"caps": 0}, {"spread": 0.0}, {"forms": ()}, {"caps": "many"}, {"forms": "x"}, {"knots": 3}],
+)
 def test_caps_refuse_settings_that_mean_nothing(options: dict[str, object]) -> None:
     world = make_world("caps refused", rows=60)
     with pytest.raises(InvalidInputError, match="expected"):

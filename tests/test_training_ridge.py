@@ -11,7 +11,6 @@ from ipr_engine.training.ridge import (
     fit_difficulty_advantage,
     fit_form,
     fit_ridge,
-    out_of_fold_path,
     ridge_path,
     row_difficulty,
 )
@@ -33,30 +32,24 @@ def test_ridge_equals_least_squares_on_the_augmented_system(request, rows, dim, 
 
 def test_out_of_fold_scores_come_from_fits_without_the_row(request):
     world = make_world(request.node.name, rows=60)
-    folds = grouped_folds(world.keys, 4, seed=0)
-    scores = out_of_fold_path(world.x, world.quality, folds, np.array([2.0]))
+    folds, only = grouped_folds(world.keys, 4, seed=0), np.array([2.0])
+    scores = fit_ridge(world.x, world.quality, folds, penalties=only).out_of_fold
     held_out = folds == 1
-    weights, bias = ridge_path(world.x[~held_out], world.quality[~held_out], np.array([2.0]))
-    np.testing.assert_allclose(scores[0, held_out], world.x[held_out] @ weights[0].T + bias[0], atol=1e-12)
+    weights, bias = ridge_path(world.x[~held_out], world.quality[~held_out], only)
+    np.testing.assert_allclose(scores[held_out], world.x[held_out] @ weights[0].T + bias[0], atol=1e-12)
     changed = world.quality.copy()
     changed[held_out] = 1 - changed[held_out]
-    np.testing.assert_array_equal(
-        scores[0, held_out], out_of_fold_path(world.x, changed, folds, np.array([2.0]))[0, held_out]
-    )
+    again = fit_ridge(world.x, changed, folds, penalties=only).out_of_fold
+    np.testing.assert_array_equal(scores[held_out], again[held_out])
 
 
 def test_chosen_penalty_has_the_least_error_out_of_fold(request):
     world = make_world(request.node.name)
     folds = grouped_folds(world.keys, 5, seed=0)
     fit = fit_ridge(world.x, world.quality, folds)
-    for m, chosen in enumerate(fit.penalties["each"]):
-        errors = [
-            np.square(
-                out_of_fold_path(world.x, world.quality[:, [m]], folds, np.array([p]))[0, :, 0] - world.quality[:, m]
-            ).mean()
-            for p in PENALTIES
-        ]
-        assert chosen == PENALTIES[int(np.argmin(errors))]
+    held = [fit_ridge(world.x, world.quality, folds, penalties=np.array([p])).out_of_fold for p in PENALTIES]
+    errors = np.square(np.stack(held) - world.quality).mean(axis=1)  # (penalties, models)
+    assert fit.penalties["each"] == [float(PENALTIES[i]) for i in errors.argmin(axis=0)]
 
 
 def test_noise_gets_a_stronger_penalty_than_signal(request):

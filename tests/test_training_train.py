@@ -7,11 +7,14 @@ import json
 
 import numpy as np
 import pytest
+from skips import TORCH
 from training_data import seeded
 
 from ipr_engine import Engine
 from ipr_engine.cli import main
+from ipr_engine.data import load_outcomes
 from ipr_engine.errors import BundleError, InvalidInputError
+from ipr_engine.evaluation.baselines import choose
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.heads import predict
 from ipr_engine.training.train import train
@@ -79,6 +82,81 @@ def test_the_engine_decides_as_the_fitted_heads_predict(source, candidates, tmp_
     decisions = engine.route(prompts, tau=0.1)
     np.testing.assert_allclose(decisions.qualities, quality, atol=1e-6)
     np.testing.assert_allclose(decisions.tokens_out, tokens, rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["plain", "caps", "paper", "adapters"])
+def test_the_op_decides_as_the_trained_model_outside_the_gap(source, candidates, tmp_path, estimator):
+    if estimator in ("paper", "adapters"):
+        pytest.importorskip("torch", reason=TORCH)
+    options = {"epochs": 5, "hidden": 9} if estimator in ("paper", "adapters") else {}
+    trained = train(
+        source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator=estimator, options=options
+    )
+    engine = Engine.load(trained.folder)
+    prompts = list(load_outcomes(source).of_split("test").prompts)
+    x = engine.encode(prompts)
+    heads = engine.bundle.quality_heads
+    quality, tokens = predict(dict(heads.tensors), x.x.astype(np.float64), heads.activation)
+    np.testing.assert_allclose(engine.decide(x, tau=0.0).qualities, quality, atol=2e-6)
+    price = [engine.bundle.prices.prices[name] for name in engine.bundle.names]
+    ratio = np.array([candidate.token_ratio for candidate in engine.bundle.candidates])
+    cost = (
+        x.billed_tokens[:, None] * np.array([p.input_usd_per_1m for p in price]) * ratio
+        + tokens * np.array([p.output_usd_per_1m for p in price])
+    ) / 1e6
+    for tau in (0.0, 0.1, 0.3, 1.0):
+        decisions = engine.decide(x, tau=tau)
+        clear = decisions.gap > 1e-5
+        assert clear.mean() > 0.75
+        np.testing.assert_array_equal(decisions.index[clear], choose(quality, cost, tau=tau)[clear])
+
+
+def test_a_network_run_that_was_stopped_goes_on_to_the_same_bundle(source, candidates, tmp_path):
+    pytest.importorskip("torch", reason=TORCH)
+
+    def stop(message: str) -> None:
+        if "fold 2" in message:
+            raise KeyboardInterrupt
+
+    given = {"name": "t", "created": "2026-11-24", "estimator": "paper", "options": {"epochs": 4, "hidden": 5}}
+    with pytest.raises(KeyboardInterrupt):
+        train(source, candidates, tmp_path / "one", run=tmp_path / "run", progress=stop, **given)
+    resumed = train(source, candidates, tmp_path / "one", run=tmp_path / "run", **given)
+    at_once = train(source, candidates, tmp_path / "two", **given)
+    assert resumed.folder.name == at_once.folder.name
+
+
+def test_a_run_folder_of_another_fit_is_refused(source, candidates, tmp_path):
+    pytest.importorskip("torch", reason=TORCH)
+    given = {"name": "t", "created": "2026-11-24", "estimator": "paper", "run": tmp_path / "run"}
+    train(source, candidates, tmp_path / "one", options={"epochs": 2, "hidden": 5}, **given)
+    with pytest.raises(InvalidInputError, match="run folder"):
+        train(source, candidates, tmp_path / "two", options={"epochs": 2, "hidden": 6}, **given)
+
+
+def test_token_ratio_is_measured_where_it_is_not_given(source, candidates, tmp_path):
+    table = (source / "outcomes.csv").read_text().splitlines()
+    lines = [f"{table[0]},input_tokens", *(f"{line},{24 if ',m0,' in line else 12}" for line in table[1:])]
+    (source / "outcomes.csv").write_text("\n".join(lines) + "\n")
+    document = json.loads(candidates.read_text())
+    document["candidates"][2]["token_ratio"] = 1.5
+    candidates.write_text(json.dumps(document))
+    trained = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator="plain")
+    big, small, mid = (candidate.token_ratio for candidate in Engine.load(trained.folder).bundle.candidates)
+    assert mid == 1.5
+    assert big == pytest.approx(2 * small)
+
+
+def test_options_of_a_network_come_from_the_command_line(source, candidates, tmp_path, capsys):
+    pytest.importorskip("torch", reason=TORCH)
+    base = ["train", "--outcomes", str(source), "--candidates", str(candidates), "--out", str(tmp_path / "root")]
+    more = ["loss.squared=1", "loss.pairwise=0.5", "hidden=4", "epochs=2", "activation=silu"]
+    options = [word for item in more for word in ("--option", item)]
+    assert main([*base, "--estimator", "adapters", *options]) == 0
+    bundle = Engine.load(tmp_path / "root").bundle
+    config = bundle.provenance["settings"]["config"]
+    assert config["loss"] == {"squared": 1, "pairwise": 0.5}
+    assert (config["hidden"], bundle.quality_heads.activation) == (4, "silu")
 
 
 def test_training_twice_gives_the_same_bundle(source, candidates, tmp_path):

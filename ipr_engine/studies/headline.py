@@ -32,10 +32,10 @@ VIEW = "static"
 def run(study: Study) -> list[Path]:
     page = study.page("headline", "The shipped estimator beside every baseline")
     page.say(
-        f"""Bounded-ARQGC (docs/metrics.md section 3; best single candidate = 1) on each source's test split, worth swept with predicted
-        costs unless said; {study.draws} paired bootstrap resamples of prompts, 95 % intervals. Shipped: `{SHIPPED}` on the static
-        encoder, fitted on the train split alone. *best peer*: whichever of kNN, k-means, ridge and the paper's network is best on **test**,
-        so the comparison is in the peer's favour. Bold: an interval that excludes zero."""
+        f"""Bounded-ARQGC (docs/metrics.md section 3; best single candidate = 1) on each source's test split, worth swept with
+        predicted costs unless said; {study.draws} paired bootstrap resamples of prompts, 95 % intervals. Shipped:
+        `{SHIPPED}` on the static encoder, fitted on the train split alone. *Best peer*: whichever of kNN, k-means, ridge and
+        the paper's network is best on **test**, so the comparison is in the peer's favour. Bold: an interval without zero."""
     )
     rows, against = [], []
     for case in study.cases(WITH_COSTS):

@@ -24,6 +24,7 @@ Array = npt.NDArray[np.float64]
 CAPS = 64
 INSIDE = 0.25  # share of the training prompts inside each cap
 SPREAD = 0.5  # standard deviation of all caps together; the embedding's own is about 1
+PLACED_ON = 8192  # rows that place the centroids: more move them little and cost time
 FORMS = ("advantage_shared", "advantage_rank4")  # heads are averaged over these
 
 
@@ -47,13 +48,15 @@ def fit_caps(
         inside: share of the training prompts inside each cap, in (0, 1). spread: of all caps together, > 0.
         forms: of ridge.FORMS; heads are averaged over these.
     """
-    if caps < 1 or not 0 < inside < 1 or not 0 < spread < np.inf or not forms:
+    numbers = type(caps) is int and type(inside) is float and type(spread) in (int, float)
+    if not numbers or caps < 1 or not 0 < inside < 1 or not 0 < spread < np.inf or not forms:
         raise InvalidInputError(
-            "caps, inside, spread, forms: expected caps >= 1, inside in (0, 1), spread > 0 and a form at least, got "
-            f"{caps}, {inside}, {spread} and {tuple(forms)}"
+            "caps, inside, spread, forms: expected an int >= 1, a float in (0, 1), a number > 0 and one of ridge.FORMS at "
+            f"least, got {caps!r}, {inside!r}, {spread!r} and {forms!r}"
         )
     seen = x[:, : x.shape[1] - linear_only]
-    centroids = kmeans(seen, max(1, min(caps, len(x) // 8)), seed)  # (caps, dim): prompts only, no outcome
+    some = np.random.default_rng(seed).permutation(len(x))[:PLACED_ON]
+    centroids = kmeans(seen[np.sort(some)], max(1, min(caps, len(x) // 8)), seed, iterations=30)  # (caps, dim)
     near = seen @ centroids.T  # (rows, caps)
     threshold = np.quantile(near, 1 - inside, axis=0)
     depth = np.maximum(near - threshold, 0.0)

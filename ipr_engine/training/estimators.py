@@ -65,7 +65,8 @@ def fit_scores(
         x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
         folds: (rows,) fold numbers; `out_of_fold` comes from as many fits.
         linear_only: trailing columns of x that only shift scores (source intercepts): no region or kink may use them.
-        options: of this estimator (networks: the fields of `network.NetworkConfig`; caps: CAPS_OPTIONS of `caps.fit_caps`).
+        options: of this estimator (networks: the fields of `network_config.NetworkConfig`; caps: those of CAPS_OPTIONS, see
+            `caps.fit_caps`).
         run: keeps finished parts on disk, so that an interrupted fit goes on; closed forms are too quick to need it.
     Raises:
         InvalidInputError: an unknown estimator or option, or unusable rows.

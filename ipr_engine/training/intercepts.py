@@ -24,5 +24,8 @@ def with_intercepts(x: Array, source: npt.NDArray[np.int64] | None) -> Array:
 
 
 def drop_intercepts(tensors: Mapping[str, Array], dim: int) -> dict[str, Array]:
-    """The tensors on x (dim,) alone: scores as if every prompt came from source 0."""
-    return {name: value[..., :dim] if name in READS_X else value for name, value in tensors.items()}
+    """The tensors on x (dim,) alone: scores as if every prompt came from source 0. A linear part of zeros only is left out."""
+    kept = {name: value[..., :dim] if name in READS_X else value for name, value in tensors.items()}
+    if "out" in kept and "skip" in kept and not kept["skip"].any():
+        del kept["skip"]
+    return kept

@@ -27,6 +27,7 @@ RANKS = (1, 2, 3, 4)
 
 FORMS = ("plain", "advantage_shared", "advantage_each", *(f"advantage_rank{rank}" for rank in RANKS))
 
+BLOCK = 2048  # rows whose errors at every penalty are held at once
 ROUNDS = 50  # of alternating means; the additive fit of a sparse table converges much sooner
 
 
@@ -94,17 +95,26 @@ def _complete_path(x: Array, y: Array, penalties: Array, weight: Array | None) -
     return weights, y_mean - weights @ x_mean
 
 
-def out_of_fold_path(
-    x: Array, y: Array, folds: npt.NDArray[np.int64], penalties: Array, weight: Array | None = None
-) -> Array:
-    """Scores (penalties, rows, targets), each row scored by the fit on all the other folds."""
-    scores = np.full((len(penalties), *y.shape), np.nan)
-    for fold in np.unique(folds):
-        held_out = folds == fold
-        rest = None if weight is None else weight[~held_out]
-        weights, bias = ridge_path(x[~held_out], y[~held_out], penalties, rest)
-        scores[:, held_out] = x[held_out] @ np.swapaxes(weights, 1, 2) + bias[:, None]
-    return scores
+@dataclass(frozen=True)
+class _FoldPath:
+    """One fold left out: its rows (rows,), and the paths fitted on the others."""
+
+    held_out: npt.NDArray[np.int64]
+    weights: Array
+    bias: Array
+
+    def squared_error(self, x: Array, y: Array, weight: Array | None) -> Array:
+        """Sum over the held-out rows, (penalties, targets); unknown targets do not count."""
+        total = np.zeros(self.bias.shape)
+        for rows in np.array_split(self.held_out, max(1, len(self.held_out) // BLOCK)):
+            error = (
+                x[rows] @ np.swapaxes(self.weights, 1, 2) + self.bias[:, None] - y[rows]
+            )  # (penalties, rows, targets)
+            np.square(error, out=error)
+            if weight is not None:
+                error *= weight[rows][:, None]
+            total += np.nansum(error, axis=1)
+        return total
 
 
 def fit_ridge(
@@ -131,18 +141,23 @@ def fit_ridge(
         raise InvalidInputError("x, y: expected finite values, in y also NaN where unknown")
     if not (penalties > 0).all():
         raise InvalidInputError(f"penalties: expected values > 0, got {penalties.min()}")
-    scores = out_of_fold_path(x, y, folds, penalties, weight)
-    squared = np.square(scores - y)
-    if weight is not None:
-        squared *= weight[:, None]
-    error = np.nanmean(squared, axis=1)  # (penalties, targets)
+    paths = []
+    for fold in np.unique(folds):
+        rest = folds != fold
+        fitted = ridge_path(x[rest], y[rest], penalties, None if weight is None else weight[rest])
+        paths.append(_FoldPath(np.flatnonzero(~rest), *fitted))
+    error = np.sum([path.squared_error(x, y, weight) for path in paths], axis=0)
+    error = error / (~np.isnan(y)).sum(axis=0)  # (penalties, targets)
     targets = np.arange(y.shape[1])
     best = np.full(len(targets), error.mean(axis=1).argmin()) if shared else error.argmin(axis=0)
+    out_of_fold = np.empty(y.shape)
+    for path in paths:
+        out_of_fold[path.held_out] = x[path.held_out] @ path.weights[best, targets].T + path.bias[best, targets]
     weights, bias = ridge_path(x, y, penalties, weight)
     return RidgeFit(
         weights[best, targets],
         bias[best, targets],
-        scores[best, :, targets].T,
+        out_of_fold,
         {"each": [float(penalties[i]) for i in (best[:1] if shared else best)]},
     )
 

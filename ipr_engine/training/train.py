@@ -94,7 +94,7 @@ def train(
             same prompts would score differently there (another checker, another sampling); no where the sources are parts
             of one traffic.
         estimator: one of estimators.ESTIMATORS, or "auto": the best closed form by nested cross-validation on these prompts.
-        options: of the estimator (the fields of network.NetworkConfig).
+        options: of the estimator (the fields of network_config.NetworkConfig).
         run: folder that keeps the finished parts of a network's fit; the same call goes on from there after an interruption.
     Raises:
         InvalidInputError: an argument, the candidates' file or the outcomes are not as above.
