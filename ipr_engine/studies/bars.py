@@ -52,7 +52,7 @@ def intervals(
     path.parent.mkdir(parents=True, exist_ok=True)
     with pyplot.rc_context(STYLE):
         height = (0.26 + APART * len(series)) * len(rows) + 2.0
-        width = 7.5 + 0.075 * max(len(row) for row in rows)  # inches; names need room beside the marks
+        width = 8.5 + 0.075 * max(len(row) for row in rows)  # inches; names need room beside the marks
         figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
         for value in lines:
             axes.axvline(value, color=GREY, lw=1, ls=":", zorder=0)
@@ -78,7 +78,7 @@ def intervals(
         axes.set_xlabel(axis)
         figure.suptitle(title, x=0.01, ha="left", fontsize=13)
         if len(series) > 1:
-            figure.legend(loc="outside upper right", ncols=len(series), fontsize=10.5)
+            figure.legend(loc="outside lower right", ncols=len(series), fontsize=10.5)
         figure.savefig(path, metadata={"Software": None})
         pyplot.close(figure)
     return path

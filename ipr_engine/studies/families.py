@@ -140,7 +140,7 @@ def run(study: Study) -> list[Path]:
         list(figures),
         [Series(estimator, differences[estimator]) for estimator in ESTIMATORS],
         title="Unified heads minus the family's own",
-        axis="difference of mean quality along the family's cost axis, points, with 95 % bootstrap intervals\n"
+        axis="mean quality along the family's cost axis: difference in points, 95 % bootstrap intervals\n"
         "right of zero: unified is better",
     )
     page.plot(plot, "Difference of mean quality along the cost axis, unified minus own, by family")

@@ -128,9 +128,9 @@ def section(page: Page, study: Study, views: Sequence[str]) -> list[Path]:
         the quality gap recovered on average over shares of GPT-4 calls (0.5 = random), and CPT(y), the share of GPT-4
         calls that recovers y of the gap (y = random), lower is better. A prompt's score is predicted quality of GPT-4
         less that of Mixtral. **Comparable:** candidates, outcomes, test prompts, figures. **Not comparable: the
-        training data.** RouteLLM's routers are trained on some 65,000 human comparisons of Chatbot Arena, the augmented
-        ones also on judged or labelled prompts near the benchmarks; here heads are fitted on the outcomes named in the
-        first column (+: beside routerbench_sub), questions that RouteLLM's test asks too removed by question key.
+        training data.** RouteLLM's routers are trained on human comparisons of Chatbot Arena, the augmented ones also
+        on judged or labelled prompts near the benchmarks; here heads are fitted on the outcomes named in the first
+        column (+: beside routerbench_sub), questions that RouteLLM's test asks too removed by question key.
         routerbench_sub holds ARC, Winogrande and MBPP prompts only: neither mathematics nor chat. *Stand-ins*: Gemini
         1.5 Pro (mmlu_pro) and Qwen 2.5 72B (openllm19) fill the column of a GPT-4 that those sources lack. Every source
         but the first has an intercept. *{ITSELF}*: the same heads fitted on RouteLLM's own test prompts, each scored

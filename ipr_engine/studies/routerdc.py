@@ -114,9 +114,10 @@ def section(page: Page, study: Study, views: Sequence[str]) -> list[Path]:
         prompt repeats left out), {len(quality)} test prompts of those five and of three more. The figure is its own:
         mean quality, per cent, of the candidate predicted best (tau = 0), by task; then the plain mean over tasks. 95 %
         intervals by bootstrap of prompts inside each task. **Comparable:** candidates, outcomes, test prompts, training
-        tasks, the figure. **Not comparable:** RouterDC fine-tunes a multilingual transformer (mDeBERTa-v3-base); heads
-        here stand on a frozen encoder that learned English only, and two of the eight tasks are Chinese. RouterDC's
-        figures are read off its published plots and rounded, without intervals."""
+        tasks, the figure. **Not comparable:** RouterDC fine-tunes a multilingual transformer (mDeBERTa-v3-base) on, by
+        its public script, 1,000 prompts a task, so tasks weigh alike; here every training prompt counts once and the
+        encoder is frozen and learned English only, while two of the eight tasks are Chinese. RouterDC's figures are
+        read off its published plots and rounded, without intervals."""
     )
     inside, outside = ("mean of five, trained on", "mean of three, not trained on")
     header = ["", *(f"{task}" for task in INSIDE), inside, *OUTSIDE, outside]
