@@ -102,14 +102,16 @@ def run(study: Study) -> list[Path]:
     page.say(
         f"""Bounded-ARQGC (docs/metrics.md section 3), worth swept with predicted costs, {VIEW} encoder. *Out of fold*: on
         the training split, each prompt by a fit that has not seen its fold; choices are made by this column and no
-        other. *Test*: the test split, {study.draws} paired bootstrap resamples, 95 % intervals; bold: a difference
-        whose interval excludes zero. Brier: of calibrated quality on test, every candidate. Seconds: CPU time of one
-        fit (all folds, calibration, tokens head), one thread. Every score is calibrated by Platt's map out of fold,
-        whatever its loss and link; pairwise ranking compares scores of candidates, so no link enters. Mixes: squared +
-        0.1 pairwise, cross-entropy + pairwise. Networks: the paper's form (identity embeddings, all weights shared;
-        {_defaults("paper")}) and a shared trunk with adapters ({_defaults("adapters")}); their other settings are the
-        defaults, which were chosen by out-of-fold figures at the loss named, so the other losses run at settings of
-        another; one seed, so a network's line also holds the luck of its start."""
+        other (penalties, and the directions of the rank forms, are chosen on all training prompts, which flatters the
+        rank forms most; `ipr train` compares estimators by nested cross-validation). *Test*: the test split,
+        {study.draws} paired bootstrap resamples, 95 % intervals; bold: a difference whose interval excludes zero.
+        Brier: of calibrated quality on test, every candidate. Seconds: CPU time of one fit (all folds, calibration,
+        tokens head), one thread. Every score is calibrated by Platt's map out of fold, whatever its loss and link;
+        pairwise ranking compares scores of candidates, so no link enters. Mixes: squared + 0.1 pairwise, cross-entropy
+        + pairwise. Networks: the paper's form (identity embeddings, all weights shared; {_defaults("paper")}) and a
+        shared trunk with adapters ({_defaults("adapters")}); their other settings are the defaults, which were chosen
+        by out-of-fold figures at the loss named, so the other losses run at settings of another; one seed, so a
+        network's line also holds the luck of its start."""
     )
     differences: dict[str, dict[str, Estimate]] = {}
     settings: dict[str, dict[str, float]] = {}
