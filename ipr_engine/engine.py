@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from threading import Lock
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecideResult, Router
-from ipr_engine.arguments import bare_embeddings, bill_floor, per_model, whole_counts
 from ipr_engine.bundle import Bundle, PriceList
-from ipr_engine.decide import STATUS, DecidePlan, Heads
-from ipr_engine.decision import OK, Decision, Decisions
+from ipr_engine.decide import DecidePlan
+from ipr_engine.decision import Decision, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
-from ipr_engine.encoders.registry import make_encoder
-from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.explanation import Explanation
-from ipr_engine.policy import Policy, compile_policy
-from ipr_engine.prompts import PART_FEATURES, Prompt, PromptText, is_messages, split_prompt
+from ipr_engine.generation import Generation, check_rows
+from ipr_engine.policy import Policy
+from ipr_engine.prompts import Prompt, is_messages
+
+if TYPE_CHECKING:
+    from ipr_engine.recorder import Recorder
+    from ipr_engine.watch import Watch
 
 DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
-MAX_KEPT_POLICIES = 256
 
 
 class Engine:
@@ -37,9 +38,11 @@ class Engine:
         True
 
     Attributes:
-        bundle: the loaded bundle.
+        bundle: the bundle that serves.
         encoder: the prompt encoder of its heads.
         plan: the packed heads.
+
+    Another thread may swap the bundle between two reads of these; what belongs to a decision is on the decision.
     """
 
     def __init__(self, bundle: Bundle, *, isa: str = "auto") -> None:
@@ -47,29 +50,21 @@ class Engine:
             raise InvalidInputError(
                 f"bundle: expected a Bundle, got {type(bundle).__name__}; Engine.load(path) reads one from disk"
             )
-        heads = bundle.quality_heads
-        self.bundle = bundle
-        self.encoder: Encoder = make_encoder(bundle.encoder(heads.encoder), isa=isa)
-        self.plan = DecidePlan(
-            Heads(**heads.tensors, activation=heads.activation, tie_rank=bundle.tie_rank),  # type: ignore[arg-type]
-            isa=isa,
-        )
-        support = bundle.support
-        if support is not None and support.encoder != heads.encoder:
-            raise EncoderMismatchError(
-                f"support: measured on encoder {support.encoder!r}, but the heads read {heads.encoder!r}; measure it on theirs"
-            )
-        self._router = Router(
-            self.plan,
-            self.encoder.native,
-            [math.inf if c.context_window is None else float(c.context_window) for c in bundle.candidates],
-            [c.token_ratio for c in bundle.candidates],
-            None if support is None else support.centroids,
-            None if support is None else support.distances,
-        )
-        self._routes_text = self.encoder.native is not None  # else the encoder runs in Python, decide apart from it
+        self._live = Generation(bundle, isa=isa)  # a call reads this once; swap replaces it
         self._isa_asked = isa
-        self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
+        self._swapping = Lock()
+
+    @property
+    def bundle(self) -> Bundle:
+        return self._live.bundle
+
+    @property
+    def encoder(self) -> Encoder:
+        return self._live.encoder
+
+    @property
+    def plan(self) -> DecidePlan:
+        return self._live.plan
 
     @classmethod
     def load(cls, path: str | Path | None = None, *, isa: str = "auto") -> Engine:
@@ -100,6 +95,8 @@ class Engine:
     ) -> Policy:
         """Validate and compile everything of a decision that is not the prompt.
 
+        A policy outlives a swap: the first call after it compiles the policy's terms for the bundle that serves then.
+
         Args:
             tau: tolerance in [0, 1]; what it bounds depends on the rule (docs/design.md section 4).
             rule: "minmax", "max" or "fixed".
@@ -115,20 +112,19 @@ class Engine:
         Raises:
             InvalidInputError: a value out of range, an unknown name, or nobody left to choose.
         """
-        return compile_policy(
-            self.bundle,
-            self.plan,
-            self.bundle.quality_heads.rule_constants,
-            tau=tau,
-            rule=rule,
-            slack=slack,
-            worth=worth,
-            allowed=allowed,
-            exclude=exclude,
-            family=family,
-            requires=requires,
-            max_latency_ms=max_latency_ms,
-            prices=prices,
+        return self._live.compile(
+            {
+                "tau": tau,
+                "rule": rule,
+                "slack": slack,
+                "worth": worth,
+                "allowed": allowed,
+                "exclude": exclude,
+                "family": family,
+                "requires": requires,
+                "max_latency_ms": max_latency_ms,
+                "prices": prices,
+            }
         )
 
     @overload
@@ -160,21 +156,22 @@ class Engine:
             InvalidInputError: a bad prompt or argument, named.
             RowError: rows that cannot be decided (rows, reasons).
         """
-        policy = self._settle(policy, terms)
-        if billed_tokens is None and tokens_out is None and extra_usd is None and self._routes_text:
+        live = self._live
+        policy = live.settle(policy, terms)
+        if billed_tokens is None and tokens_out is None and extra_usd is None and live.routes_text:
             if type(prompts) is str:
-                result, billed, truncated, support = self._router.route_one(prompts, policy.compiled)
+                result, billed, truncated, support = live.router.route_one(prompts, policy.compiled)
                 if not result.all_ok or on_error != "raise":
-                    self._check_rows(result, on_error)
-                return Decision(result, 0, policy, self.bundle, billed, truncated, support)
+                    check_rows(result, on_error)
+                return Decision(result, 0, policy, live.bundle, billed, truncated, support)
             if type(prompts) is list and all(type(prompt) is str for prompt in prompts):
-                many = self._router.route_many(prompts, policy.compiled)
+                many = live.router.route_many(prompts, policy.compiled)
                 if not many[0].all_ok or on_error != "raise":
-                    self._check_rows(many[0], on_error)
-                return Decisions(many[0], policy, self.bundle, *many[1:])
+                    check_rows(many[0], on_error)
+                return Decisions(many[0], policy, live.bundle, *many[1:])
         single = isinstance(prompts, str) or is_messages(prompts)
-        encoded = self._encode(prompts, billed_tokens, policy)
-        decisions = self.decide(encoded, policy, tokens_out=tokens_out, extra_usd=extra_usd, on_error=on_error)
+        encoded = live.encode(prompts, billed_tokens, policy)
+        decisions = live.decide(encoded, policy, tokens_out, extra_usd, on_error)
         return decisions[0] if single else decisions
 
     def encode(
@@ -188,53 +185,7 @@ class Engine:
         Returns:
             Encoded: x (batch, dim) float32, billed_tokens (batch,) int64, truncated (batch,) bool.
         """
-        return self._encode(prompts, billed_tokens, None)
-
-    def _encode(self, prompts: Any, billed_tokens: Any, policy: Policy | None) -> Encoded:
-        single = isinstance(prompts, str) or is_messages(prompts)
-        if not single and not isinstance(prompts, (list, tuple)):
-            raise InvalidInputError(
-                f"prompts: expected a string, chat messages or a list of them, got {type(prompts).__name__}"
-            )
-        names = ["prompt"] if single else [f"prompts[{row}]" for row in range(len(prompts))]
-        parts = [
-            split_prompt(prompt, name) for name, prompt in zip(names, [prompts] if single else prompts, strict=True)
-        ]
-        for name, part in zip(names, parts, strict=True):
-            self._check_non_text(part, name, billed_tokens, policy)
-        encoded = self.encoder.encode([part.encoded for part in parts])
-        counts = encoded.billed_tokens.tolist()
-        for name, part, count in zip(names, parts, counts, strict=True):
-            if count == 0:
-                raise InvalidInputError(f"{name}: expected text, got {len(part.encoded)} characters without one token")
-        if billed_tokens is not None:
-            return replace(encoded, billed_tokens=whole_counts(billed_tokens, len(parts)))
-        bills = [self._bill(part, count) for part, count in zip(parts, counts, strict=True)]
-        return replace(encoded, billed_tokens=np.array(bills, np.int64))
-
-    def _bill(self, part: PromptText, counted: int) -> int:
-        """Tokens of the whole request: what was encoded, and every text that was not."""
-        other = sum(bill_floor(text, self.encoder.count_tokens(text)) for text in part.billed_only)
-        return bill_floor(part.encoded, counted) + other
-
-    def _check_non_text(self, part: PromptText, name: str, billed_tokens: object, policy: Policy | None) -> None:
-        """Images and the like: their bill is given, and every allowed candidate can read them."""
-        for kind in part.non_text:
-            if billed_tokens is None:
-                raise InvalidInputError(
-                    f"{name}: has a part of type {kind!r}, whose tokens cannot be counted here; "
-                    "pass billed_tokens=... with the whole request's count"
-                )
-            needed = PART_FEATURES.get(kind)
-            if policy is None or needed is None:
-                continue
-            candidates = [candidate for candidate in self.bundle.candidates if candidate.name in policy.allowed]
-            blind = [candidate.name for candidate in candidates if needed not in candidate.features]
-            if blind:
-                raise InvalidInputError(
-                    f"{name}: has a part of type {kind!r}, but the policy allows candidates without {needed!r} "
-                    f"({', '.join(blind)}); make it with requires={needed!r}"
-                )
+        return self._live.encode(prompts, billed_tokens, None)
 
     def decide(
         self,
@@ -251,22 +202,14 @@ class Engine:
 
         Args:
             x: what `encode` gave, or a bare (batch, dim) or (dim,) float32 array (then billed_tokens is needed).
+        Raises:
+            EncoderMismatchError: x was embedded by another encoder than the one the heads read now.
         """
-        policy = self._settle(policy, terms)
-        encoded = x if type(x) is Encoded else bare_embeddings(x, self.plan.dim, billed_tokens)
-        if billed_tokens is not None:
-            encoded = replace(encoded, billed_tokens=whole_counts(billed_tokens, len(encoded)))
-        models = self.plan.models
-        result, support = self._router.decide(
-            encoded.x,
-            policy.compiled,
-            encoded.billed_tokens,
-            None if tokens_out is None else per_model("tokens_out", tokens_out, len(encoded.x), models),
-            None if extra_usd is None else per_model("extra_usd", extra_usd, len(encoded.x), models),
-        )
-        if not result.all_ok or on_error != "raise":
-            self._check_rows(result, on_error)
-        return Decisions(result, policy, self.bundle, encoded.billed_tokens, encoded.truncated, support)
+        live = self._live
+        policy = live.settle(policy, terms)
+        if type(x) is not Encoded or billed_tokens is not None or x.encoder != live.encoder_identity:
+            x = live.embeddings(x, billed_tokens)
+        return live.decide(x, policy, tokens_out, extra_usd, on_error)
 
     def explain(self, prompt: Prompt | Decision, policy: Policy | None = None, **terms: Any) -> Explanation:
         """Why this candidate: every candidate's quality, cost, and what kept it from being chosen."""
@@ -274,10 +217,6 @@ class Engine:
             if policy is not None or terms:
                 raise InvalidInputError(
                     "policy: a Decision is explained under the policy it was made with; pass the prompt instead"
-                )
-            if prompt.bundle_hash != self.bundle.hash:
-                raise InvalidInputError(
-                    f"prompt: this Decision was made with bundle {prompt.bundle_hash[:12]}, not {self.bundle.hash[:12]}"
                 )
             return Explanation(prompt)
         if "on_error" in terms:
@@ -287,56 +226,99 @@ class Engine:
             raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
         return Explanation(decision)
 
-    def _settle(self, policy: Policy | None, terms: dict[str, Any]) -> Policy:
-        if policy is None:
-            return self._from_terms(terms)
-        if not isinstance(policy, Policy):
-            raise InvalidInputError(f"policy: expected what engine.policy(...) returns, got {type(policy).__name__}")
-        if terms:
-            raise InvalidInputError(f"{', '.join(terms)}: give either a policy or its arguments, not both")
-        if policy.bundle_hash != self.bundle.hash:
-            raise InvalidInputError(
-                f"policy: compiled for bundle {policy.bundle_hash[:12]}, this engine serves {self.bundle.hash[:12]}; "
-                "make it anew with engine.policy(...)"
+    def swap(
+        self,
+        bundle: Bundle | str | os.PathLike[str],
+        *,
+        allow_other_encoder: bool = False,
+        allow_fewer_candidates: bool = False,
+        allow_fewer_outputs: bool = False,
+    ) -> Bundle:
+        """Serve another bundle from now on: planned in this thread, put in place by one assignment.
+
+        Calls in flight finish on the bundle they began with; its memory is freed when the last of them, and the last
+        Decision made with it, is gone. An encoder of equal identity is kept, not loaded again.
+
+        Args:
+            bundle: a Bundle, a bundle root (with CURRENT) or one bundle folder.
+            allow_other_encoder: embeddings kept from the encoder of before will be refused by `decide`.
+            allow_fewer_candidates: policies that name a missing candidate will be refused by `route`.
+            allow_fewer_outputs: heads that predict no tokens will refuse calls without tokens_out.
+        Returns:
+            The bundle that serves; the one that already did when the hash is the same.
+        Raises:
+            BundleError: the bundle is missing, damaged or inconsistent; the one of before goes on.
+            EncoderMismatchError: its heads read another encoder, and that was not allowed.
+            InvalidInputError: it lacks candidates or outputs of the bundle that serves, and that was not allowed.
+        """
+        with self._swapping:
+            live = self._live
+            if not isinstance(bundle, Bundle):
+                bundle = Bundle.load(bundle)
+            if bundle.hash == live.hash:
+                return live.bundle
+            self._live = live.successor(
+                bundle,
+                isa=self._isa_asked,
+                allow_other_encoder=allow_other_encoder,
+                allow_fewer_candidates=allow_fewer_candidates,
+                allow_fewer_outputs=allow_fewer_outputs,
             )
-        return policy
+            return bundle
 
-    def _from_terms(self, terms: dict[str, Any]) -> Policy:
-        """The policy of these keyword arguments, kept for the next call when they are plain values."""
-        unknown = sorted(set(terms) - POLICY_TERMS)
-        if unknown:
-            raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}")
-        if "tau" not in terms:
-            raise InvalidInputError("tau: missing; pass tau=... in [0, 1], or a policy from engine.policy(...)")
-        # Other types are compiled each time: a list cannot be a key, and True and Decimal(1) would be found as 1.
-        if not all(type(value) in (int, float, str) for value in terms.values()):
-            return self.policy(**terms)
-        key = tuple(terms.items())
-        kept = self._policies.get(key)
-        if kept is None:
-            kept = self.policy(**terms)
-            if len(self._policies) >= MAX_KEPT_POLICIES:
-                self._policies.clear()
-            self._policies[key] = kept
-        return kept
+    def watch(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        interval_s: float = 5.0,
+        on_swap: Callable[[Bundle], object] | None = None,
+        on_error: Callable[[Exception], object] | None = None,
+        allow_other_encoder: bool = False,
+        allow_fewer_candidates: bool = False,
+        allow_fewer_outputs: bool = False,
+    ) -> Watch:
+        """Follow a bundle root: serve what its CURRENT names, now and whenever it is replaced (ipr_engine/watch.py).
 
-    def _check_rows(self, result: DecideResult, on_error: str) -> None:
-        if on_error == "raise":
-            failed = np.flatnonzero(result.status != OK)
-            if len(failed):
-                raise RowError(failed.tolist(), [STATUS[result.status_at(int(row))] for row in failed])
-        elif on_error != "status":
-            raise InvalidInputError(f"on_error: expected 'raise' or 'status', got {on_error!r}")
+        A bundle that is damaged or refused changes nothing: the one of before serves, `Watch.last_error` says why.
 
-    def __repr__(self) -> str:
-        why = "widest here" if self._isa_asked == "auto" else "as asked"
-        form = "linear" if self.plan.hidden == 0 else f"{self.plan.hidden} wide, rank {self.plan.rank}"
-        return (
-            f"Engine(bundle={self.bundle.name!r} {self.bundle.hash[:12]}, {self.plan.models} candidates, "
-            f"encoder={self.encoder.summary}, heads={form}, isa={self.plan.isa} ({why}))"
+        Args:
+            root: a folder of bundles.
+            interval_s: seconds between two looks at CURRENT, > 0.
+            on_swap, on_error: called in the watching thread after a swap, or with what kept CURRENT from being served.
+            allow_other_encoder, allow_fewer_candidates, allow_fewer_outputs: as of `swap`.
+        Returns:
+            The running watch; a context manager. It ends with `close()`, and with the engine.
+        """
+        from ipr_engine.watch import Watch
+
+        return Watch(
+            self,
+            root,
+            interval_s=interval_s,
+            on_swap=on_swap,
+            on_error=on_error,
+            allow_other_encoder=allow_other_encoder,
+            allow_fewer_candidates=allow_fewer_candidates,
+            allow_fewer_outputs=allow_fewer_outputs,
         )
 
+    def recorder(
+        self, to: str | os.PathLike[str] | Callable[[bytes], object], *, keep_prompts: bool = False
+    ) -> Recorder:
+        """Route and decide as the engine does, writing a record of each decision for `ipr replay` (ipr_engine/recorder.py).
 
-POLICY_TERMS = frozenset(
-    ("tau", "rule", "slack", "worth", "allowed", "exclude", "family", "requires", "max_latency_ms", "prices")
-)
+        Args:
+            to: a file to append to, or what takes each line.
+            keep_prompts: whether the prompt itself is part of the record; by default only its embedding is.
+        """
+        from ipr_engine.recorder import Recorder
+
+        return Recorder(self, to, keep_prompts=keep_prompts)
+
+    def __repr__(self) -> str:
+        live, why = self._live, "widest here" if self._isa_asked == "auto" else "as asked"
+        form = "linear" if live.plan.hidden == 0 else f"{live.plan.hidden} wide, rank {live.plan.rank}"
+        return (
+            f"Engine(bundle={live.bundle.name!r} {live.hash[:12]}, {live.plan.models} candidates, "
+            f"encoder={live.encoder.summary}, heads={form}, isa={live.plan.isa} ({why}))"
+        )

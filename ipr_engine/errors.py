@@ -73,3 +73,7 @@ class BundleValueError(BundleError):
 
 class EncoderMismatchError(BundleError):
     """A head, or the support, belongs to another encoder than the one at hand, or its files changed."""
+
+
+class RecordError(IprError):
+    """A decision record is damaged, of an unknown version, or cannot be written."""

@@ -106,7 +106,8 @@ class Policy:
         allowed: names of the candidates that may be chosen, in bundle order.
         exclusions: name -> why it may not be chosen, for every other candidate.
         coefficients: the compiled rule.
-        bundle_hash: the bundle this policy was compiled for; another bundle refuses it.
+        bundle_hash: the bundle this policy was compiled for; on another the engine compiles its terms anew, once.
+        terms: the arguments it was made of, less those left at None.
     """
 
     tau: float
@@ -119,6 +120,7 @@ class Policy:
     coefficients: Coefficients
     bundle_hash: str
     compiled: DecidePolicy = field(repr=False, compare=False)
+    terms: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def key(self) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ import json
 import string
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,23 @@ def make_bundle(
     """
     parts = bundle_parts(tmp_path / "sources", **shape) | dict(overrides or {})
     return write_bundle(tmp_path / "bundles", activate=activate, **parts)
+
+
+def make_siblings(tmp_path: Path, count: int, *, models: int = 5, dim: int = 16, **shape: Any) -> list[Path]:
+    """Bundles of one root on one encoder, CURRENT at the first; each has its own heads, prices and candidate order."""
+    written = []
+    for number in range(count):
+        parts = bundle_parts(tmp_path / "sources", models=models, dim=dim, **shape)
+        candidates = parts["candidates"][number % models :] + parts["candidates"][: number % models]
+        packed = {"hidden": shape.get("hidden", 0), "rank": shape.get("rank", 0), "tokens": shape.get("tokens", True)}
+        parts["heads"] = [
+            replace(
+                parts["heads"][0],
+                candidates=[candidate.name for candidate in candidates],
+                tensors=make_tensors(models=models, dim=dim, seed=number, **packed),
+            )
+        ]
+        prices = make_prices(candidates, scale=1 + number)
+        parts |= {"candidates": candidates, "prices": prices, "provenance": {"sibling": number}}
+        written.append(write_bundle(tmp_path / "bundles", activate=number == 0, **parts))
+    return written

@@ -19,7 +19,7 @@ def make_outcomes(*seed: object, rows: int = 300, models: int = 4, dim: int = 6)
 
 
 def make_split(*seed: object, rows: int = 300, models: int = 4) -> Split:
-    from ipr_engine.evaluation.baselines import rule_sweep, worth_sweep
+    from ipr_engine.evaluation.sweeps import rule_sweep, worth_sweep
 
     outcomes, x = make_outcomes(*seed, rows=rows, models=models)
     rng = seeded("predicted", *seed)

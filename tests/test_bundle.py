@@ -23,6 +23,7 @@ from ipr_engine.bundle import (
     activate,
     encoder_identity,
     read_prices,
+    with_extra_files,
     with_prices,
     write_bundle,
 )
@@ -317,6 +318,28 @@ def test_prices_that_miss_a_candidate_leave_everything_as_it_was(tmp_path: Path)
     with pytest.raises(BundleFormatError, match=r"prices\.gamma/small"):
         with_prices(folder, make_prices(make_candidates(2)))
     assert files(folder.parent) == before
+
+
+def test_extra_files_make_a_bundle_that_differs_in_them_alone(tmp_path: Path) -> None:
+    first = make_bundle(tmp_path, overrides={"extra_files": {"kept.md": b"kept", "card.md": b"old"}})
+    second = with_extra_files(first, {"card.md": b"new", "a.md": b"added"}, provenance={"who": "a test"})
+    old, new = Bundle.load(first), Bundle.load(first.parent)
+    assert new.path == second
+    assert {name: path.read_bytes() for name, path in new.extra_files.items()} == {
+        "a.md": b"added",
+        "card.md": b"new",
+        "kept.md": b"kept",
+    }
+    assert (new.candidates, new.prices, dict(new.provenance)) == (old.candidates, old.prices, {"who": "a test"})
+    assert (second / "encoders/static/model.safetensors").samefile(first / "encoders/static/model.safetensors")
+    whole = {"extra_files": {"a.md": b"added", "card.md": b"new", "kept.md": b"kept"}, "provenance": {"who": "a test"}}
+    assert second == make_bundle(tmp_path, overrides=whole)
+
+
+def test_an_extra_file_may_not_take_the_place_of_weights(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path)
+    with pytest.raises(InvalidInputError, match="not yet taken"):
+        with_extra_files(folder, {"prices.json": b"{}"})
 
 
 def test_a_price_file_can_be_read_alone(tmp_path: Path) -> None:

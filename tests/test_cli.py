@@ -169,7 +169,7 @@ def test_a_terminal_without_a_character_gets_an_escape(bundle):
     assert "\\u91cf" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["route", "explain", "info", "demo", "data", "train", "eval", "distill"])
+@pytest.mark.parametrize("command", ["route", "explain", "replay", "info", "demo", "data", "train", "eval", "distill"])
 def test_help_says_what_each_command_does(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

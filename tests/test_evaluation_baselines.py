@@ -6,6 +6,7 @@ import skips
 from evaluation_data import make_outcomes
 
 from ipr_engine.evaluation import baselines as b
+from ipr_engine.evaluation import sweeps
 from ipr_engine.evaluation.bootstrap import Resamples
 from ipr_engine.evaluation.routing import Axis, Outcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.training.folds import grouped_folds
@@ -33,7 +34,7 @@ def test_every_estimator_finds_which_prompts_need_the_dear_candidate(name):
     test, test_x = world(2)
     found = b.ESTIMATORS[name](x, train, grouped_folds([str(i) for i in range(400)], 5, 0), test_x)
     once, axis = Resamples(test.rows, draws=0), Axis.of(train)
-    curve = sweep_curve(b.worth_sweep(found.quality, found.cost), test, once)
+    curve = sweep_curve(sweeps.worth_sweep(found.quality, found.cost), test, once)
     area = bounded_arqgc(curve, axis, single_curve(test, once))[0]
     assert area > 0.7  # half the prompts at full quality gain all: 0.75
     assert found.quality.shape == test.quality.shape
@@ -75,10 +76,10 @@ def test_a_sweep_goes_from_the_cheapest_to_the_best(request):
     outcomes, _ = make_outcomes(request.node.name)
     cost = outcomes.cost
     predicted = np.random.default_rng(0).random(outcomes.quality.shape)
-    for choices in (b.rule_sweep(predicted, cost, "minmax"), b.rule_sweep(predicted, cost, "max")):
+    for choices in (sweeps.rule_sweep(predicted, cost, "minmax"), sweeps.rule_sweep(predicted, cost, "max")):
         np.testing.assert_array_equal(choices[0], cost.argmin(axis=1))
         np.testing.assert_array_equal(choices[-1], predicted.argmax(axis=1))
-    np.testing.assert_array_equal(b.worth_sweep(predicted, cost)[0], cost.argmin(axis=1))
+    np.testing.assert_array_equal(sweeps.worth_sweep(predicted, cost)[0], cost.argmin(axis=1))
 
 
 def test_tiers_go_from_the_cheapest_to_the_best_hull_vertex(request):
@@ -91,11 +92,11 @@ def test_tiers_go_from_the_cheapest_to_the_best_hull_vertex(request):
 
 def test_the_oracle_of_one_candidate_is_that_candidate():
     outcomes = Outcomes.complete(np.array([[0.0], [1.0]]), np.array([[0.1], [0.2]]))
-    assert (b.oracle_sweep(outcomes) == 0).all()
+    assert (sweeps.oracle_sweep(outcomes) == 0).all()
 
 
 def test_the_oracle_is_thinned_to_the_points_asked_for_and_keeps_its_ends(request):
     outcomes, _ = make_outcomes(request.node.name)
-    thin, full = b.oracle_sweep(outcomes, points=10), b.oracle_sweep(outcomes, points=10**6)
+    thin, full = sweeps.oracle_sweep(outcomes, points=10), sweeps.oracle_sweep(outcomes, points=10**6)
     assert len(thin) <= 11 < len(full)
     np.testing.assert_array_equal(thin[[0, -1]], full[[0, -1]])

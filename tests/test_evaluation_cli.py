@@ -33,7 +33,8 @@ def test_a_report_and_plots_are_written_and_nothing_goes_to_stdout(paths, capsys
     assert captured.out == ""
     assert "not in the source, left out: delta/tiny" in captured.err
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"report.md", "report.json", "quality_cost.png", "areas.png", "reliability.png", "tau.png"}
+    plots = {"quality_cost.png", "areas.png", "reliability.png", "tau.png", "support.png"}
+    assert names == {"report.md", "report.json"} | plots
     text = (tmp_path / "report.md").read_text()
     assert "ipr eval --outcomes made" in text
     assert not any(prompt in text for prompt in PROMPTS)
@@ -95,3 +96,12 @@ def test_without_litellm_asking_for_it_says_what_to_install(paths, capsys):
     else:
         assert run(paths, "--litellm", "--json") == 0
         assert "LiteLLM heuristic_v2" in capsys.readouterr().out
+
+
+def test_other_sources_stand_beside_in_error_against_support(paths, capsys, tmp_path):
+    other = write_source(tmp_path / "elsewhere", ["alpha/large", "b2"], PROMPTS, rows_per_split=30)
+    assert run(paths, "--map", "beta/mid=b", "--map", "beta/mid=b2", "--also", str(other)) == 0
+    out = capsys.readouterr().out
+    assert "--also elsewhere --map beta/mid=b --map beta/mid=b2" in out
+    assert "| **made**, 3 candidates | " in out
+    assert "| **elsewhere**, 2 candidates | " in out

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation import routing as r
-from ipr_engine.evaluation.baselines import choose, hull_mix, oracle_sweep, random_mix, rule_sweep, worth_sweep
 from ipr_engine.evaluation.bootstrap import Resamples
+from ipr_engine.evaluation.sweeps import choose, hull_mix, oracle_sweep, random_mix, rule_sweep, worth_sweep
 
 NAN = float("nan")
 

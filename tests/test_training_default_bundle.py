@@ -1,4 +1,4 @@
-"""The recipe from outcomes to a bundle, on generated outcomes and a small random table."""
+"""The recipe from outcomes of two sources to a bundle with its card, on generated outcomes and a small random table."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import json
 
 import numpy as np
 import pytest
+import skips
 from bundles import make_encoder
 from training_data import write_source
 
+from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training import default_bundle
-from ipr_engine.training.default_candidates import DEFAULT_CANDIDATES
+from ipr_engine.training.candidates import read_candidates
 
-pytest.importorskip("pyarrow", reason="needs extra [train]: reading parquet")
-pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
+for module in ("pyarrow", "threadpoolctl"):
+    pytest.importorskip(module, reason=skips.TRAIN)
+pytest.importorskip("sklearn", reason=skips.EVAL)
 
 RECORD = {
     "source": "made up",
@@ -28,54 +31,112 @@ RECORD = {
     "cosine_to_float32": {"probes": 1, "mean": 1.0, "least": 1.0},
     "versions": {"model2vec": "0"},
 }
+PROMPTS = ["prove the sum is even", "write python code", "what is in the story", "explain how and why"]
+ASKED = read_candidates(default_bundle.CANDIDATES)
+NAMES = [candidate.name for candidate in ASKED.candidates]
+IN_BOTH = ["llama-3.1-70b-instruct", "llama-3.1-8b-instruct"]
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
-    prompts = ["prove the sum is even", "write python code", "what is in the story", "explain how and why"]
-    source = write_source(folder / "made", [c.source for c in DEFAULT_CANDIDATES], prompts, rows_per_split=120)
+    home = write_source(folder / "zeroeval", [ASKED.name_in("zeroeval", n) for n in NAMES], PROMPTS, rows_per_split=120)
+    other = write_source(folder / "mmlu_pro", [ASKED.name_in("mmlu_pro", n) for n in IN_BOTH], PROMPTS)
+    stats = {
+        "repo": "made/up",
+        "commit": "c0ffee",
+        "licence": "CC0",
+        "quality": "a coin",
+        "tokens": "drawn",
+        "cost": "drawn",
+    }
+    (home / "stats.json").write_text(json.dumps(stats))
     table = make_encoder(folder / "table")
     (table / "distill.json").write_text(json.dumps(RECORD))
-    return source, table
+    return [home, other], table
 
 
-@pytest.fixture(scope="module")
-def built(inputs, tmp_path_factory):
-    source, table = inputs
-    root = tmp_path_factory.mktemp("root")
+def build(inputs, root):
+    sources, table = inputs
+    given = [part for source in sources for part in ("--outcomes", str(source))]
     default_bundle.main(
-        ["--outcomes", str(source), "--table", str(table), "--out", str(root), "--card", str(root / "card")]
+        [*given, "--table", str(table), "--out", str(root), "--card", str(root / "card"), "--draws", "20"]
     )
     return root
 
 
-def test_the_bundle_loads_with_every_candidate_price_and_support(built):
+@pytest.fixture(scope="module")
+def built(inputs, tmp_path_factory):
+    return build(inputs, tmp_path_factory.mktemp("root"))
+
+
+@pytest.fixture(scope="module")
+def card(built):
+    return (built / "card").read_text()
+
+
+def test_the_bundle_has_every_candidate_price_and_support_and_is_the_only_one(built):
     bundle = Bundle.load(built)
-    assert [c.name for c in bundle.candidates] == [c.name for c in DEFAULT_CANDIDATES]
-    assert set(bundle.prices.prices) == {c.name for c in DEFAULT_CANDIDATES}
-    assert bundle.support.centroids.shape == (default_bundle.CENTROIDS, 16)
-    assert set(bundle.heads[0].tensors) == {"skip", "bias", "len_skip", "len_bias", "len_cap"}
-    assert bundle.heads[0].fitted_on.prompts == 120
+    assert bundle.names == tuple(NAMES)
+    assert bundle.prices == ASKED.prices
+    assert bundle.support is not None
+    assert bundle.quality_heads.fitted_on.prompts == 120 + 80
+    assert sorted(path.name for path in built.iterdir()) == sorted([bundle.hash, "CURRENT", "card"])
+
+
+def test_it_routes(built):
+    decision = Engine.load(built).route("prove the sum is even", tau=0.1)
+    assert decision.model in NAMES
 
 
 def test_same_input_gives_the_same_hash(inputs, built, tmp_path):
-    source, table = inputs
-    default_bundle.main(["--outcomes", str(source), "--table", str(table), "--out", str(tmp_path)])
-    assert (tmp_path / "CURRENT").read_text() == (built / "CURRENT").read_text()
+    assert (build(inputs, tmp_path) / "CURRENT").read_text() == (built / "CURRENT").read_text()
 
 
-def test_card_copy_equals_the_bundles_card_and_nothing_names_a_path(inputs, built):
-    folder = built / (built / "CURRENT").read_text().strip()
-    card = (folder / "MODEL_CARD.md").read_bytes()
-    assert (built / "card").read_bytes() == card
-    for text in (card, (folder / "bundle.json").read_bytes()):
-        assert str(inputs[0].parent).encode() not in text
-        assert b"/tmp" not in text
+def test_provenance_keeps_what_train_wrote_and_adds_whence_it_all_came(built):
+    found = Bundle.load(built).provenance
+    assert (found["recipe"], found["outcomes"], found["intercepts"]) == ("ipr train", ["zeroeval", "mmlu_pro"], False)
+    assert found["settings"]["estimator"] == default_bundle.ESTIMATOR
+    home, other = found["default_bundle"]["sources"]
+    assert (home["repository"], home["commit"], home["licence"]) == ("made/up", "c0ffee", "CC0")
+    assert set(home["files_sha256"]) == {"prompts.parquet", "outcomes.parquet"}
+    assert other["licence"] == "not stated"
+    assert found["default_bundle"]["encoder"]["source"] == "made up"
+
+
+def test_the_card_says_of_each_source_what_ipr_eval_says(built, inputs, card):
+    from ipr_engine.data import load_outcomes
+    from ipr_engine.evaluation.evaluate import evaluate_engine
+    from ipr_engine.evaluation.report import number
+
+    for folder in inputs[0]:
+        figures = evaluate_engine(Engine.load(built), load_outcomes(folder), draws=20).figures
+        part = card.split(f"## On the test split of {folder.name}")[1].split("\n## ")[0]
+        for line in figures["candidates"]:
+            assert f"| {line['name']} | {number(line['quality'])} | {line['predicted_quality']:.3f} |" in part
+        areas = {line["name"]: number(line["area"]) for line in figures["contenders"]}
+        assert f"| **router, worth** | {areas['router, worth']} |" in part
+        assert f"| k-means, worth | {areas['k-means, worth']} |" in part
+
+
+def test_the_card_names_its_sources_and_their_licences(card):
+    assert "**zeroeval** (made/up): a coin." in card
+    assert "Outcomes: made/up, commit c0ffee, CC0." in card
+    assert "Encoder: made up, not stated; distilled" in card
+    assert "nan" not in card.lower()
+    assert "None" not in card
+
+
+def test_the_bundles_card_is_the_one_written_and_nothing_names_a_path(inputs, built, card):
+    bundle = Bundle.load(built)
+    assert bundle.extra_files["MODEL_CARD.md"].read_text() == card
+    for text in (card, (bundle.path / "bundle.json").read_text()):
+        assert str(inputs[1].parent) not in text
+        assert "/tmp" not in text
 
 
 def test_no_prompt_is_contained(built):
-    for file in (built / (built / "CURRENT").read_text().strip()).rglob("*"):
+    for file in Bundle.load(built).path.rglob("*"):
         if file.is_file():
             assert b"prove the sum is even" not in file.read_bytes()
             assert b"made:0000" not in file.read_bytes()
@@ -83,19 +144,17 @@ def test_no_prompt_is_contained(built):
 
 def test_a_table_without_its_record_is_refused(inputs, tmp_path):
     with pytest.raises(InvalidInputError, match=r"distill\.json"):
-        default_bundle.build(
-            inputs[0],
-            tmp_path,
-            encoder_model=None,
-            table=make_encoder(tmp_path / "bare"),
-            created="2026-01-01",
-            card=None,
-        )
+        default_bundle.build(inputs[0], tmp_path, table=make_encoder(tmp_path / "bare"))
 
 
-def test_every_candidate_has_a_priced_basis_and_four_families_at_least():
-    assert len({c.name for c in DEFAULT_CANDIDATES}) == len({c.source for c in DEFAULT_CANDIDATES}) == 11
-    assert len({c.family for c in DEFAULT_CANDIDATES}) >= 4
-    rates = np.array([(c.input_usd_per_1m, c.output_usd_per_1m) for c in DEFAULT_CANDIDATES])
-    assert (rates > 0).all()
-    assert all("check before quoting" in c.basis for c in DEFAULT_CANDIDATES)
+def test_an_encoder_and_a_table_are_one_too_many(inputs, tmp_path):
+    with pytest.raises(InvalidInputError, match="expected one of both"):
+        default_bundle.build(inputs[0], tmp_path, table=inputs[1], encoder_model="x")
+
+
+def test_every_candidate_is_priced_with_a_basis_and_of_four_families_at_least():
+    assert len(set(NAMES)) == len({ASKED.name_in("zeroeval", name) for name in NAMES}) == 11
+    assert len({candidate.family for candidate in ASKED.candidates}) >= 4
+    prices = ASKED.prices.prices.values()
+    assert (np.array([(price.input_usd_per_1m, price.output_usd_per_1m) for price in prices]) > 0).all()
+    assert all("check before quoting" in price.basis for price in prices)

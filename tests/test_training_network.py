@@ -336,7 +336,8 @@ def test_a_config_that_cannot_be_is_named(options, message):
 
 
 def test_options_make_a_config_and_unknown_ones_are_named():
-    assert NetworkConfig.of("paper", {"hidden": 8}) == NetworkConfig(form="paper", hidden=8)
+    assert NetworkConfig.of("paper", {"hidden": 8}) == NetworkConfig(form="paper", hidden=8, loss="squared")
+    assert NetworkConfig.of("adapters", {"rank": 2}) == NetworkConfig(form="adapters", rank=2)
     with pytest.raises(InvalidInputError, match=r"options: expected some of hidden, .*got layers"):
         NetworkConfig.of("paper", {"layers": 3})
 

@@ -14,7 +14,7 @@ from ipr_engine import Engine
 from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import BundleError, InvalidInputError
-from ipr_engine.evaluation.baselines import choose
+from ipr_engine.evaluation.sweeps import choose
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.heads import predict
 from ipr_engine.training.train import train

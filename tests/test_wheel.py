@@ -29,6 +29,7 @@ def test_the_wheel_is_small_and_carries_types_bundle_and_licence(wheel):
         "ipr_engine/py.typed",
         "ipr_engine/_C.pyi",
         "ipr_engine/default_bundle/CURRENT",
+        "ipr_engine/training/default_candidates.json",
         "LICENSE",
         "NOTICE",
     ):

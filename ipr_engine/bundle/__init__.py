@@ -22,7 +22,7 @@ from .spec import (
 )
 
 if TYPE_CHECKING:
-    from .write import EncoderSource, HeadsSource, activate, with_prices, write_bundle
+    from .write import EncoderSource, HeadsSource, activate, with_extra_files, with_prices, write_bundle
 
 __all__ = [
     "Bundle",
@@ -39,6 +39,7 @@ __all__ = [
     "activate",
     "encoder_identity",
     "read_prices",
+    "with_extra_files",
     "with_prices",
     "write_bundle",
 ]

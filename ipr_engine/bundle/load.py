@@ -63,7 +63,10 @@ _SUPPORT = ("encoder", "weights")
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Bundle:
-    """A verified bundle. hash is the sha256 of its bundle.json, path its folder; extra_files are by relative path."""
+    """A verified bundle. hash is the sha256 of its bundle.json, path its folder; extra_files are by relative path.
+
+    prices_sha256: of its price file.
+    """
 
     hash: str
     path: Path
@@ -73,6 +76,7 @@ class Bundle:
     encoders: tuple[EncoderSpec, ...]
     heads: tuple[HeadsSpec, ...]
     prices: PriceList
+    prices_sha256: str
     support: SupportSpec | None
     calibrations: tuple[Mapping[str, Any], ...]
     extra_files: Mapping[str, Path]
@@ -201,6 +205,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         encoders=encoders,
         heads=heads,
         prices=_prices(parse_json(prices.read(), prices.where), names),
+        prices_sha256=prices.sha256,
         support=_support(keys["support"], folder, dims),
         calibrations=(),
         extra_files=MappingProxyType({entry.relative: entry.verify() for entry in extra}),
@@ -284,6 +289,7 @@ def _heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, 
         candidates=candidates,
         rule_constants=_rule_constants(keys["rule_constants"]),
         fitted_on=_fitted_on(keys["fitted_on"]),
+        sha256=weights.sha256,
         tensors=heads_tensors(
             weights.read(), weights.where, models=len(candidates), dim=dims[encoder], outputs=outputs
         ),

@@ -84,7 +84,10 @@ class FittedOn:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadsSpec:
-    """Trained heads over one encoder; tensors as docs/design.md section 3, float32, read-only, a row per candidate."""
+    """Trained heads over one encoder; tensors as docs/design.md section 3, float32, read-only, a row per candidate.
+
+    sha256: of their weights file.
+    """
 
     id: str
     encoder: str
@@ -93,6 +96,7 @@ class HeadsSpec:
     candidates: tuple[str, ...]
     rule_constants: RuleConstants | None
     fitted_on: FittedOn
+    sha256: str
     tensors: Mapping[str, Float32] = field(repr=False)
 
     def in_order(self, candidates: tuple[str, ...]) -> HeadsSpec:

@@ -136,6 +136,36 @@ def with_prices(
     return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
 
 
+def with_extra_files(
+    bundle: Bundle | str | os.PathLike[str],
+    extra_files: Mapping[str, Path | bytes],
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    activate: bool = True,
+) -> Path:
+    """Write a bundle that differs from `bundle` in its extra files (a model card, say) alone; returns its folder.
+
+    Args:
+        extra_files: as for `write_bundle`; one of a path that the bundle has replaces it, the others stay.
+        provenance: the new bundle's, None to keep it.
+        root: by default the folder that holds the bundle's own.
+    Raises:
+        as `write_bundle`.
+    """
+    folder = bundle.path if isinstance(bundle, Bundle) else find_folder(as_path(bundle, "bundle"))
+    draft = _Draft(folder.parent if root is None else as_path(root, "root"))
+    document = parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
+    kept = [entry for entry in document.value["extra_files"] if entry["path"] not in extra_files]
+    replaced = {entry["path"] for entry in document.value["extra_files"]} & set(extra_files)
+    for entry in listed_files(document, folder):
+        if entry.relative not in replaced and entry.relative not in draft.files:
+            draft.add(entry.relative, entry.verify())
+    new = [draft.add(relative, source) for relative, source in extra_files.items()]
+    manifest = {**document.value, "extra_files": sorted([*kept, *new], key=lambda entry: str(entry["path"]))}
+    return draft.publish(manifest if provenance is None else {**manifest, "provenance": dict(provenance)}, activate)
+
+
 def activate(root: str | os.PathLike[str], hash: str) -> None:
     """Make the bundle `hash` of `root` the live one, once it has passed every check."""
     base = as_path(root, "root")

@@ -9,17 +9,18 @@ import sys
 from collections.abc import Sequence
 
 from ipr_engine import __version__
-from ipr_engine.cli import data, demo, distill, eval, explain, info, route, study, train
+from ipr_engine.cli import data, demo, distill, eval, explain, info, replay, route, study, train
 from ipr_engine.errors import IprError
 
-SUBCOMMANDS = (route, explain, info, demo, data, train, eval, study, distill)
+SUBCOMMANDS = (route, explain, replay, info, demo, data, train, eval, study, distill)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ipr",
         description="Which LLM should answer this prompt, if at most tau of quality may be lost?",
-        epilog="Exit codes: 0 done; 1 an error, told on stderr; 2 a command line that cannot be parsed; 3 some rows could not be decided.",
+        epilog="Exit codes: 0 done; 1 an error, told on stderr; 2 a command line that cannot be parsed; 3 some rows could not be decided, "
+        "or replayed; 4 some records replay otherwise.",
     )
     parser.add_argument("--version", action="version", version=f"ipr_engine {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

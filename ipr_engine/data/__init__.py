@@ -7,6 +7,7 @@ full = outcomes.complete(["a", "b"])                    the rows on which both h
 from ipr_engine.data.duplicates import duplicate_groups
 from ipr_engine.data.embeddings import EmbeddingCache, EmbeddingCacheWarning
 from ipr_engine.data.load import load_outcomes, write_outcomes
+from ipr_engine.data.names import name_in_source
 from ipr_engine.data.outcomes import MEASURES, Outcomes, question_key
 from ipr_engine.data.split import SplitReport, split_outcomes
 
@@ -18,6 +19,7 @@ __all__ = [
     "SplitReport",
     "duplicate_groups",
     "load_outcomes",
+    "name_in_source",
     "question_key",
     "split_outcomes",
     "write_outcomes",

@@ -21,17 +21,20 @@ class Encoded:
         x: (batch, dim) float32, the embeddings; all 0 where a prompt has no token that can be embedded.
         billed_tokens: (batch,) int64, tokens of the whole prompt, unknown ones included, before any cut, without special tokens.
         truncated: (batch,) bool, whether the prompt is longer than `max_tokens` allows, so that x leaves some of it out.
+        encoder: identity of the encoder that made x, where known: heads on another one refuse it.
     """
 
     x: NDArray[np.float32]
     billed_tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]
+    encoder: str | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, rows: slice | list[int] | NDArray[np.integer]) -> Encoded:
-        return Encoded(np.ascontiguousarray(self.x[rows]), self.billed_tokens[rows], self.truncated[rows])
+        x = np.ascontiguousarray(self.x[rows])
+        return Encoded(x, self.billed_tokens[rows], self.truncated[rows], self.encoder)
 
 
 class Encoder(Protocol):

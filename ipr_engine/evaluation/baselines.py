@@ -1,8 +1,4 @@
-"""What a router has to beat: simple routers fitted on training outcomes, and the bounds nobody can pass.
-
-A `Sweep` is what `routing.sweep_curve` measures: choices (points, rows), the cheap end first. Estimators predict
-quality and cost; `worth_sweep` and `rule_sweep` turn predictions into sweeps, the same way for every estimator.
-"""
+"""What a router has to beat: simple estimators of quality and cost fitted on training outcomes, and LiteLLM's tiers."""
 
 from __future__ import annotations
 
@@ -15,102 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle import RuleConstants
 from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.evaluation.bootstrap import Resamples
-from ipr_engine.evaluation.routing import Axis, Outcomes, bounded_arqgc, hull, single_curve, sweep_curve
-from ipr_engine.policy import compile_rule
+from ipr_engine.evaluation.routing import Axis, Outcomes, bounded_arqgc, single_curve, sweep_curve
+from ipr_engine.evaluation.sweeps import hull_mix, worth_sweep
 from ipr_engine.training.ridge import fit_ridge
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-TAUS: Array = np.linspace(1.0, 0.0, 41)  # cheap to dear
-# From one hundredth of a cent for a whole right answer up to where cost hardly counts.
-WORTHS: Array = np.concatenate([[0.0], np.geomspace(1e-4, 10.0, 60)])
 NEIGHBOURS = (5, 10, 20, 40, 80, 160, 320)
 CLUSTERS = (2, 4, 8, 16, 32, 64)
-
-
-def choose(
-    quality: Array,
-    cost: Array,
-    *,
-    tau: float,
-    rule: str = "minmax",
-    worth: float = 0.0,
-    constants: RuleConstants | None = None,
-) -> Indices:
-    """The choice of every row by docs/design.md sections 3 and 4, in float64, all candidates allowed.
-
-    Args:
-        quality: (rows, models). cost: (rows, models), or (models,) for one mean cost each.
-        Ties in objective go to the higher quality, then to the first column.
-    """
-    c = compile_rule(rule, tau, constants=constants)
-    hi, lo = quality.max(axis=1), quality.min(axis=1)
-    threshold = np.minimum((c.alpha_hi * hi + c.alpha_lo * lo) + c.offset, hi)
-    objective = np.where(quality >= threshold[:, None], cost - worth * quality, np.inf)
-    tied = objective == objective.min(axis=1, keepdims=True)
-    return np.asarray(np.where(tied, quality, -np.inf).argmax(axis=1))
-
-
-def rule_sweep(
-    quality: Array, cost: Array, rule: str, taus: Array = TAUS, constants: RuleConstants | None = None
-) -> Indices:
-    """Choices (points, rows) of a rule while tau falls from 1 to 0, worth 0."""
-    return np.stack([choose(quality, cost, tau=float(tau), rule=rule, constants=constants) for tau in taus])
-
-
-def worth_sweep(quality: Array, cost: Array, worths: Array = WORTHS) -> Indices:
-    """Choices (points, rows) at tau 1 while worth grows: the best sum of worth * quality - cost."""
-    return np.stack([choose(quality, cost, tau=1.0, worth=float(worth)) for worth in worths])
-
-
-def rule_constants(quality: Array) -> RuleConstants:
-    """hi* and lo* of the `fixed` rule from predicted training quality (rows, models)."""
-    return RuleConstants(hi=float(quality.max(axis=1).mean()), lo=float(quality.min(axis=1).mean()))
-
-
-def single(column: int, rows: int) -> Indices:
-    """One candidate for everything, as a sweep of one point."""
-    return np.full((1, rows), column, dtype=np.int64)
-
-
-def random_mix(axis: Axis, models: int, points: int = 11) -> Array:
-    """Shares (points, models) of sending a random part to the best candidate and the rest to the cheapest."""
-    part = np.linspace(0, 1, points)
-    shares = np.zeros((points, models))
-    shares[:, axis.cheapest] += 1 - part
-    shares[:, axis.best] += part
-    return shares
-
-
-def hull_mix(outcomes: Outcomes) -> Array:
-    """Shares (vertices, models), one hull vertex of single candidates a row: straight lines between are random mixes.
-
-    Of training outcomes an honest baseline; of the test split itself the hindsight hull.
-    """
-    singles = single_curve(outcomes, Resamples(outcomes.rows, draws=0))
-    return np.eye(outcomes.models)[hull(singles.cost[0], singles.quality[0])]
-
-
-def oracle_sweep(outcomes: Outcomes, points: int = 200) -> Indices:
-    """Choices (points, rows) of a router that knows every outcome, for all worths at which a choice changes.
-
-    At each of its points no policy has a greater sum of worth * quality - cost. More than `points` worths are thinned
-    to quantiles, the extremes kept. Complete rows only.
-    """
-    quality, cost = outcomes.quality, outcomes.cost
-    slopes = [0.0]
-    for q, c in zip(quality, cost, strict=True):
-        on = hull(c, q)
-        slopes.extend((np.diff(c[on]) / np.diff(q[on])).tolist())
-    distinct = np.unique(slopes)
-    if len(distinct) > points:
-        distinct = np.unique(np.quantile(distinct, np.linspace(0, 1, points)))
-    between = np.append((distinct[1:] + distinct[:-1]) / 2, 2 * distinct[-1] + 1)  # off the ties
-    return worth_sweep(quality, cost, np.append(0.0, between))
 
 
 @dataclass(frozen=True)

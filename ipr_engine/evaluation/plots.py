@@ -1,6 +1,6 @@
-"""Plots for a talk, as PNG: quality against cost, areas, reliability, and what tau does. Needs the extra `[eval]`.
+"""Plots for a talk, as PNG: quality against cost, areas, reliability, what tau does, what support says. Extra `[eval]`.
 
-Colours are Okabe and Ito's, told apart by line style and marker as well; every axis says its unit.
+Lines are told apart by colour, style and marker; every axis says its unit.
 """
 
 from __future__ import annotations
@@ -15,31 +15,19 @@ import numpy.typing as npt
 
 from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.evaluation import prediction
-from ipr_engine.evaluation.baselines import TAUS
+from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, STYLE
+from ipr_engine.evaluation.plot_support import support
 from ipr_engine.evaluation.routing import Curve
 from ipr_engine.evaluation.summary import Summary
+from ipr_engine.evaluation.sweeps import TAUS
 
 Array = npt.NDArray[np.float64]
 
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
-)  # fmt: skip
-GREY = "#777777"
 # Where a dot's name may stand, in points from the dot; the first that fits best is taken.
 OFFSETS = (
     (8, 6), (8, -14), (-8, 6), (-8, -14), (0, 12), (0, -20), (14, 24), (-14, 24), (14, -32), (-14, -32),
     (0, 34), (0, -34), (0, -44), (-60, -62), (30, 44), (-30, 44), (30, -54), (-30, -54),
 )  # fmt: skip
-STYLE = {
-    "font.size": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "figure.dpi": 100,
-    "savefig.dpi": 150,
-}
 LINES: dict[str, dict[str, Any]] = {
     "router, worth": {"color": BLUE, "lw": 2.8, "zorder": 6},
     "router, minmax": {"color": RED, "lw": 2.2, "zorder": 5},
@@ -68,8 +56,9 @@ def draw_all(summary: Summary, out: Path, title: str) -> list[Path]:
             ("areas", areas),
             ("reliability", reliability),
             ("tau", tau),
+            ("support", support),
         ):
-            if name == "tau" and not summary.figures["tau"]:
+            if name in ("tau", "support") and not summary.figures.get(name):
                 continue
             figure = draw(pyplot, summary, title)
             paths.append(out / f"{name}.png")

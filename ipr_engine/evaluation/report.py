@@ -15,6 +15,7 @@ PLOTS = {
     "areas": "Bounded-ARQGC with 95 % intervals",
     "reliability": "Predicted against realised quality; error bars: 1.96 standard errors of the bin",
     "tau": "What tau does under `minmax`",
+    "support": "Error against support, bins of about equal count with 95 % intervals; dotted: the same prompts without reading them",
 }
 
 
@@ -49,6 +50,7 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
         _savings(figures),
         *([_tau(figures)] if figures["tau"] else []),
         _prediction(figures),
+        *([_support(figures)] if figures.get("support") else []),
         _candidates(figures),
         _pair(figures),
     ]
@@ -62,7 +64,7 @@ def _head(f: Mapping[str, Any]) -> str:
     lines = [f"# Evaluation: {about.get('title', 'a router')}", ""]
     if about.get("command"):
         lines += [f"Written by `{about['command']}`; do not edit. Every figure is defined in docs/metrics.md.", ""]
-    lines += [f"- {key}: {value}" for key, value in about.items() if key not in ("title", "command")]
+    lines += [f"- {key}: {value}" for key, value in about.items() if key not in ("title", "command", "source")]
     lines += [
         f"- rows: {f['rows']['train']} train, {f['rows']['test']} test",
         f"- cost axis, chosen on train: cheapest `{f['axis']['cheapest']}`, best single `{f['axis']['best']}`",
@@ -72,12 +74,12 @@ def _head(f: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def _number(estimate: Mapping[str, Any] | None, digits: int = 3, *, signed: bool = False, percent: bool = False) -> str:
+def number(estimate: Mapping[str, Any] | None, digits: int = 3, *, signed: bool = False, percent: bool = False) -> str:
     """value [low, high]; '-' where undefined; '(in x % of draws)' where some draws were."""
     if estimate is None or estimate["value"] is None:
         return "-"
@@ -98,9 +100,9 @@ def _routing(f: Mapping[str, Any]) -> str:
     rows = [
         [
             f"**{c['name']}**" if c["kind"] == "router" else c["name"],
-            _number(c["area"]),
-            _number(c["area_oracle"]),
-            _number(c["aiq"]),
+            number(c["area"]),
+            number(c["area_oracle"]),
+            number(c["aiq"]),
             c["setting"],
         ]
         for c in f["contenders"]
@@ -109,27 +111,27 @@ def _routing(f: Mapping[str, Any]) -> str:
         "## Quality over cost\n\nBounded-ARQGC: 0 = the cheapest candidate's quality everywhere; 1 = the best single's (second "
         "column), or the oracle's (third). AIQ is RouterBench's and takes an upper hull on test. The oracle and the hindsight "
         "hull use test outcomes: bounds, not routers.\n\n"
-        + _table(["", "Bounded-ARQGC (best single = 1)", "Bounded-ARQGC (oracle = 1)", "AIQ", "setting"], rows)
+        + table(["", "Bounded-ARQGC (best single = 1)", "Bounded-ARQGC (oracle = 1)", "AIQ", "setting"], rows)
     )
 
 
 def _differences(f: Mapping[str, Any]) -> str:
     routers = [c["name"] for c in f["contenders"] if c["kind"] == "router"]
     rows = [
-        [c["name"], *(_number(c["router_minus_this"].get(name), signed=True) for name in routers)]
+        [c["name"], *(number(c["router_minus_this"].get(name), signed=True) for name in routers)]
         for c in f["contenders"]
         if c["kind"] != "router"
     ]
     return (
         "## The router minus each baseline, paired\n\nDifference of Bounded-ARQGC (best single = 1) on the same resamples. "
         "An interval above 0 is a win that is shown; one that holds 0 is not.\n\n"
-        + _table(["minus", *routers], rows)
+        + table(["minus", *routers], rows)
         + "\n\nIn words, of the baselines (no correction for their number):\n\n"
-        + "\n".join(_verdict(f, name) for name in routers)
+        + "\n".join(verdict(f, name) for name in routers)
     )
 
 
-def _verdict(f: Mapping[str, Any], router: str) -> str:
+def verdict(f: Mapping[str, Any], router: str) -> str:
     """One sentence: whom the interval of the difference shows this sweep to beat, to lose to, neither."""
     parts: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
     for c in f["contenders"]:
@@ -145,7 +147,7 @@ def _savings(f: Mapping[str, Any]) -> str:
     for c in f["contenders"]:
         if c["operating_points"]:
             cells = [
-                f"{_number(p['saved'], 1, percent=True)}; {_number(p['kept'], 1, percent=True)}"
+                f"{number(p['saved'], 1, percent=True)}; {number(p['kept'], 1, percent=True)}"
                 for p in c["operating_points"]
             ]
             rows.append([c["name"], *cells])
@@ -153,7 +155,7 @@ def _savings(f: Mapping[str, Any]) -> str:
         f"## Cost saved against the best single\n\nThe setting is chosen on the {f['validation']} as the cheapest that keeps the "
         "share of the best single's quality there, then read on test: cost saved; quality really kept. Where no setting "
         "keeps the share, the best single answers (0 % saved).\n\n"
-        + _table(["", *(f"keep {share:.0%}" for share in SHARES)], rows)
+        + table(["", *(f"keep {share:.0%}" for share in SHARES)], rows)
     )
 
 
@@ -161,11 +163,11 @@ def _tau(f: Mapping[str, Any]) -> str:
     rows = [
         [
             f"{t['tau']:g}",
-            _number(t["quality"]),
+            number(t["quality"]),
             f"{t['predicted_quality']:.3f}",
-            _number(_per_1000(t["cost_usd"])),
+            number(per_1000(t["cost_usd"])),
             f"{1000 * t['predicted_cost_usd']:.3f}",
-            _number(t["saved"], 1, percent=True),
+            number(t["saved"], 1, percent=True),
             f"{t['ece_of_chosen']:.3f}",
             f"{t['macro_f1']:.3f}",
             str(t["candidates_used"]),
@@ -184,10 +186,10 @@ def _tau(f: Mapping[str, Any]) -> str:
         "macro F1 of cheapest-best",
         "candidates used",
     ]
-    return "## tau under `minmax`\n\n" + _table(head, rows)
+    return "## tau under `minmax`\n\n" + table(head, rows)
 
 
-def _per_1000(estimate: Mapping[str, Any]) -> dict[str, Any]:
+def per_1000(estimate: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v if k == "defined" or v is None else 1000 * v for k, v in estimate.items()}
 
 
@@ -207,8 +209,39 @@ def _prediction(f: Mapping[str, Any]) -> str:
         "", "MAE", "Brier", "ECE", "ECE of best predicted", "Top-1", f"Top-1 where candidates differ ({differing} rows)",
         "Top-3 where they differ", "cost: median error", "cost: predicted / real",
     ]  # fmt: skip
-    return "## Prediction\n\nECE: ten bins of equal count. Top-k: one of the k attains the row's maximum.\n\n" + _table(
+    return "## Prediction\n\nECE: ten bins of equal count. Top-k: one of the k attains the row's maximum.\n\n" + table(
         head, rows
+    )
+
+
+def _support(f: Mapping[str, Any]) -> str:
+    rows, sentences = [], []
+    for source in f["support"]:
+        for name, line in ((source["name"], source["overall"]), *(("", line) for line in source["bins"])):
+            least, mean, greatest = line["support"]
+            figures = (number(line[key]) for key in ("brier", "brier_of_means", "regret", "regret_of_best_single"))
+            label = f"**{name}**, {source['models']} candidates" if name else ""
+            rows.append([label, f"{mean:.2f} ({least:.2f} to {greatest:.2f})", str(line["prompts"]), *figures])
+        halves = source["low_minus_high"]
+        if halves is not None:
+            found = ", ".join(
+                f"{label} {number(halves[key], signed=True)}"
+                for key, label in (
+                    ("brier", "Brier"),
+                    ("brier_of_means", "Brier of training means"),
+                    ("regret", "regret"),
+                    ("regret_of_best_single", "regret of the best single"),
+                )
+            )
+            sentences.append(f"- {source['name']}, support below its median minus the rest: {found}.")
+    head = [
+        "", "support: mean (range)", "prompts", "Brier", "Brier of training means", "regret", "regret of best single",
+    ]  # fmt: skip
+    return (
+        "## Error against support\n\nBins of about equal count. Regret: the row's best quality minus that of the candidate predicted "
+        "best. Beside both, what ignoring the prompt gives on the same prompts, since prompts differ in difficulty too.\n\n"
+        + table(head, rows)
+        + ("\n\n" + "\n".join(sentences) if sentences else "")
     )
 
 
@@ -216,12 +249,12 @@ def _candidates(f: Mapping[str, Any]) -> str:
     rows = [
         [
             c["name"],
-            _number(c["quality"]),
+            number(c["quality"]),
             f"{c['train_quality']:.3f}",
             f"{c['predicted_quality']:.3f}",
             f"{c['brier']:.3f}",
             f"{c['ece']:.3f}",
-            _number(_per_1000(c["cost_usd"])),
+            number(per_1000(c["cost_usd"])),
             f"{1000 * c['predicted_cost_usd']:.3f}",
             f"{c['tokens']['median_relative']:.0%}" if "tokens" in c else "-",
             f"{c['arena_score']:.3f}",
@@ -240,16 +273,16 @@ def _candidates(f: Mapping[str, Any]) -> str:
         "tokens: median error",
         "RouterArena score",
     ]
-    return "## Candidates alone\n\n" + _table(head, rows)
+    return "## Candidates alone\n\n" + table(head, rows)
 
 
 def _pair(f: Mapping[str, Any]) -> str:
     rows = [
-        [p["name"], _number(p["apgr"]), *(_number(p[f"cpt_{level:.0%}"]) for level in CPT_LEVELS)]
+        [p["name"], number(p["apgr"]), *(number(p[f"cpt_{level:.0%}"]) for level in CPT_LEVELS)]
         for p in f["pair"]["routers"]
     ]
     return (
         f"## RouteLLM's figures on the pair `{f['pair']['weak']}`, `{f['pair']['strong']}`\n\nAPGR: 0.5 is a random order. CPT: share "
         "of prompts the strong model must answer to recover that part of the gap.\n\n"
-        + _table(["", "APGR", *(f"CPT({level:.0%})" for level in CPT_LEVELS)], rows)
+        + table(["", "APGR", *(f"CPT({level:.0%})" for level in CPT_LEVELS)], rows)
     )

@@ -11,19 +11,7 @@ import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation import prediction
-from ipr_engine.evaluation.baselines import (
-    ESTIMATORS,
-    TAUS,
-    Estimate,
-    hull_mix,
-    oracle_sweep,
-    random_mix,
-    rule_constants,
-    rule_sweep,
-    single,
-    tier_columns,
-    worth_sweep,
-)
+from ipr_engine.evaluation.baselines import ESTIMATORS, Estimate, tier_columns
 from ipr_engine.evaluation.bootstrap import DRAWS, Resamples, difference, estimate
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
 from ipr_engine.evaluation.routing import (
@@ -42,6 +30,16 @@ from ipr_engine.evaluation.routing import (
     pair_curve,
     read_operating_point,
     single_curve,
+)
+from ipr_engine.evaluation.sweeps import (
+    TAUS,
+    hull_mix,
+    oracle_sweep,
+    random_mix,
+    rule_constants,
+    rule_sweep,
+    single,
+    worth_sweep,
 )
 from ipr_engine.training.extra import one_thread
 

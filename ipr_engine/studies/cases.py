@@ -15,10 +15,10 @@ import numpy.typing as npt
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.baselines import hull_mix
 from ipr_engine.evaluation.bootstrap import Resamples
 from ipr_engine.evaluation.contenders import Mix
 from ipr_engine.evaluation.routing import Axis, Curve, Outcomes, single_curve
+from ipr_engine.evaluation.sweeps import hull_mix
 from ipr_engine.training.folds import grouped_folds
 
 Array = npt.NDArray[np.float64]

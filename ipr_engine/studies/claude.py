@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.data import load_outcomes
-from ipr_engine.evaluation.baselines import hull_mix
 from ipr_engine.evaluation.bootstrap import estimate
 from ipr_engine.evaluation.contenders import (
     Choices,
@@ -21,6 +20,7 @@ from ipr_engine.evaluation.contenders import (
     halves_of,
 )
 from ipr_engine.evaluation.routing import SHARES, OperatingPoint, read_operating_point
+from ipr_engine.evaluation.sweeps import hull_mix
 from ipr_engine.studies.cases import Case, Rows
 from ipr_engine.studies.headline import SHIPPED, VIEW
 from ipr_engine.studies.study import Study

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.baselines import ESTIMATORS as BASELINES
-from ipr_engine.evaluation.baselines import rule_constants, rule_sweep, worth_sweep
 from ipr_engine.evaluation.bootstrap import Estimate, Resamples, difference, estimate
 from ipr_engine.evaluation.routing import bounded_arqgc, single_curve, sweep_curve
+from ipr_engine.evaluation.sweeps import rule_constants, rule_sweep, worth_sweep
 from ipr_engine.studies.cases import FOLDS, Case, Rows
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.heads import fit_heads, predict

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipr_engine.bundle import Candidate, Price, PriceList
+from ipr_engine.data import name_in_source
 from ipr_engine.errors import InvalidInputError
 
 REQUIRED = ("name", "family", "provider", "input_usd_per_1m", "output_usd_per_1m")
@@ -31,8 +32,7 @@ class CandidatesFile:
 
     def name_in(self, source: str, candidate: str) -> str:
         """What the outcomes of `source` call a candidate."""
-        named = self.named[candidate]
-        return named if isinstance(named, str) else named.get(source, candidate)
+        return name_in_source(self.named, candidate, source)
 
 
 def read_candidates(path: Path) -> CandidatesFile:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.baselines import rule_sweep, worth_sweep
 from ipr_engine.evaluation.bootstrap import Resamples
 from ipr_engine.evaluation.routing import Axis, Outcomes, bounded_arqgc, complete_rows, single_curve, sweep_curve
+from ipr_engine.evaluation.sweeps import rule_sweep, worth_sweep
 from ipr_engine.training.estimators import CLOSED_FORM
 from ipr_engine.training.folds import grouped_folds
 from ipr_engine.training.heads import fit_heads, predict
@@ -68,7 +68,6 @@ def compare_estimators(
     outcomes = Outcomes.complete(quality[full], cost[full]) if full.sum() >= FEWEST_ROWS else None
     scores = []
     for estimator in estimators:
-        progress(f"{estimator} ...")
         figures = []
         for repeat in range(repeats):
             outer = grouped_folds(keys, folds, seed=1000 + repeat)
@@ -91,6 +90,7 @@ def compare_estimators(
             figures.append((*_areas(predicted[full], expected[full], outcomes), error))
         worth, minmax, brier = zip(*figures, strict=True)
         scores.append(EstimatorScore(estimator, worth, minmax, brier))
+        progress(f"{estimator}: area {scores[-1].area:.3f}, Brier {np.mean(brier):.4f}")
     return scores
 
 
@@ -102,6 +102,23 @@ def _areas(predicted: Array, expected: Array, outcomes: Outcomes | None) -> tupl
     sweeps = (worth_sweep(predicted, expected), rule_sweep(predicted, expected, "minmax"))
     worth, minmax = (float(bounded_arqgc(sweep_curve(s, outcomes, once), axis, singles)[0]) for s in sweeps)
     return worth, minmax
+
+
+def as_json(scores: Sequence[EstimatorScore]) -> list[dict[str, object]]:
+    """For a bundle's provenance: means over the repeats, None where an area is not defined."""
+
+    def mean(values: tuple[float, ...]) -> float | None:
+        return None if np.isnan(values).any() else round(float(np.mean(values)), 6)
+
+    return [
+        {
+            "estimator": score.estimator,
+            "area_worth": mean(score.area_worth),
+            "area_minmax": mean(score.area_minmax),
+            "brier": mean(score.brier),
+        }
+        for score in scores
+    ]
 
 
 def winner(scores: Sequence[EstimatorScore]) -> str:

@@ -34,7 +34,7 @@ from ipr_engine.training.estimators import CLOSED_FORM, ESTIMATORS
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.heads import FittedHeads, fit_heads
 from ipr_engine.training.mix import TrainingRows, read_training_rows
-from ipr_engine.training.selection import compare_estimators, winner
+from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, winner
 from ipr_engine.training.support import fit_support
 
 if TYPE_CHECKING:
@@ -118,9 +118,11 @@ def train(
         )
         x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
         listed = _with_ratios(asked, rows, billed)
+        compared: list[EstimatorScore] = []
         if estimator == "auto":
             progress(f"comparing {len(CLOSED_FORM)} estimators by nested cross-validation ...")
-            estimator = _best_estimator(rows, x, billed, listed, asked.prices, source, progress)
+            compared = _compare(rows, x, billed, listed, asked.prices, source, progress)
+            estimator = winner(compared)
         progress(f"fitting heads, estimator {estimator} ...")
         state = None if run is None else _run_state(run, rows, x, estimator, options, seed)
         heads = fit_heads(
@@ -156,8 +158,9 @@ def train(
             "dropped": rows.dropped,
             "leaked": rows.leaked,
             "judged": (~np.isnan(rows.quality)).sum(axis=0).tolist(),
-            "sources": {candidate: asked.name_in(rows.names[0], candidate) for candidate in names},
+            "sources": {candidate: asked.named[candidate] for candidate in names},
             "settings": heads.settings,
+            "compared": as_json(compared),
         },
     )
     return _trained(folder, rows, estimator, names, heads)
@@ -204,7 +207,7 @@ def _with_ratios(asked: CandidatesFile, rows: TrainingRows, billed: Array) -> li
     return listed
 
 
-def _best_estimator(
+def _compare(
     rows: TrainingRows,
     x: Array,
     billed: Array,
@@ -212,7 +215,7 @@ def _best_estimator(
     prices: PriceList,
     source: npt.NDArray[np.int64] | None,
     progress: Callable[[str], None],
-) -> str:
+) -> list[EstimatorScore]:
     """By nested cross-validation, costs from the price list."""
     price_rows = [prices.prices[candidate.name] for candidate in listed]
     ratio = np.array([candidate.token_ratio for candidate in listed])
@@ -221,7 +224,7 @@ def _best_estimator(
     fixed = np.array([price.fixed_usd for price in price_rows])
     input_cost = fixed + billed[:, None] * input_rate
     cost = input_cost + rows.output_tokens * output_rate
-    scores = compare_estimators(
+    return compare_estimators(
         x,
         rows.quality,
         rows.output_tokens,
@@ -233,7 +236,6 @@ def _best_estimator(
         estimators=CLOSED_FORM,
         progress=progress,
     )
-    return winner(scores)
 
 
 def _run_state(

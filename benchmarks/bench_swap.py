@@ -1,0 +1,116 @@
+"""What a swap costs: the swap itself, the first call after it, and what the calls beside it feel; what a record costs.
+
+Both bundles are the default one, with other prices. Before anything is timed, every decision made beside the swaps is
+checked against an engine of the bundle it names.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.harness import Line
+from benchmarks.prompts import ASCII
+from ipr_engine import Bundle, Engine, Policy
+from ipr_engine.bundle import with_prices
+from ipr_engine.record import Record
+from ipr_engine.replay import replay
+
+TAU = 0.2
+ROUNDS = 60
+SECONDS = 4.0  # of routing beside swaps, each way
+
+
+def run() -> Iterator[Line]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _lines(Path(folder))
+
+
+def _lines(folder: Path) -> Iterator[Line]:
+    engine = Engine.load()
+    first = engine.bundle
+    paths = [with_prices(first, replace(first.prices, date=f"2026-01-0{n}"), root=folder) for n in (1, 2)]
+    bundles = [Bundle.load(path) for path in paths]
+    policy = engine.policy(tau=TAU)
+    prompts = list(ASCII)
+    check(engine, bundles, policy, prompts)
+
+    def first_call(turn: int) -> int:
+        engine.swap(bundles[turn % 2])
+        start = time.perf_counter_ns()
+        engine.route(prompts[0], policy)
+        return time.perf_counter_ns() - start
+
+    yield timed("swap to a loaded bundle", lambda turn: engine.swap(bundles[turn % 2]))
+    yield timed("swap to a folder: read, verify, plan", lambda turn: engine.swap(paths[turn % 2]))
+    after = np.array([first_call(turn) for turn in range(ROUNDS)]) / 1e3
+    yield line("first call with a held policy after a swap", after)
+    yield timed("Engine.route", lambda turn: engine.route(prompts[turn % len(prompts)], policy), 2000)
+    written: list[bytes] = []
+    recorder = engine.recorder(written.append)
+    yield timed("Recorder.route", lambda turn: recorder.route(prompts[turn % len(prompts)], policy), 2000)
+    yield timed("Record.from_line", lambda turn: Record.from_line(written[turn]), 1000)
+    yield timed("replay of one record", lambda turn: list(replay([written[turn]], engine)), 1000)
+    yield {"op": "swap", "impl": "a record of 11 candidates x 256", "bytes": round(np.mean([len(w) for w in written]))}
+    for name, targets, pause_s in (
+        ("nothing", [], 0.0),
+        ("10 swaps a second to loaded bundles", bundles, 0.1),
+        ("10 swaps a second to folders", paths, 0.1),
+    ):
+        yield line(f"Engine.route beside {name}", beside(engine, policy, prompts, targets, pause_s))
+
+
+def check(engine: Engine, bundles: list[Bundle], policy: Policy, prompts: list[str]) -> None:
+    for bundle in bundles:
+        engine.swap(bundle)
+        alone = Engine(bundle)
+        for prompt in prompts:
+            ours, theirs = engine.route(prompt, policy), alone.route(prompt, tau=TAU)
+            assert ours.to_dict() == theirs.to_dict(), prompt
+
+
+def timed(name: str, call: Callable[[int], object], rounds: int = ROUNDS) -> Line:
+    call(0)
+    seen = []
+    for turn in range(1, rounds + 1):
+        start = time.perf_counter_ns()
+        call(turn)
+        seen.append(time.perf_counter_ns() - start)
+    return line(name, np.array(seen) / 1e3)
+
+
+def beside(
+    engine: Engine, policy: Policy, prompts: list[str], targets: list[Bundle] | list[Path], pause_s: float
+) -> np.ndarray:
+    """Microseconds of each call of one thread while another swaps."""
+    done, seen = threading.Event(), []
+
+    def swap() -> None:
+        turn = 0
+        while targets and not done.wait(pause_s):
+            engine.swap(targets[turn % len(targets)])
+            turn += 1
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    end, clock = time.perf_counter() + SECONDS, time.perf_counter_ns
+    turn = 0
+    while time.perf_counter() < end:
+        start = clock()
+        engine.route(prompts[turn % len(prompts)], policy)
+        seen.append(clock() - start)
+        turn += 1
+    done.set()
+    thread.join()
+    return np.array(seen) / 1e3
+
+
+def line(name: str, times_us: np.ndarray) -> Line:
+    quantiles = {f"p{q:g}_us": round(float(np.percentile(times_us, q)), 3) for q in (50, 99, 99.9)}
+    return {"op": "swap", "impl": name, **quantiles, "max_us": round(float(times_us.max()), 1), "calls": len(times_us)}

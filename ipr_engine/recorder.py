@@ -1,0 +1,201 @@
+"""Routing with a record of every decision: the same answers as the engine's own, and a line each for `ipr replay`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.arguments import per_model
+from ipr_engine.bundle.files import as_path
+from ipr_engine.decision import Decision, Decisions
+from ipr_engine.encoders.base import Encoded
+from ipr_engine.errors import InvalidInputError, RecordError
+from ipr_engine.generation import Generation, check_on_error, check_rows
+from ipr_engine.policy import Policy
+from ipr_engine.prompts import Prompt, is_messages
+from ipr_engine.record import Outcome, Record, RecordId
+
+if TYPE_CHECKING:
+    from ipr_engine.engine import Engine
+
+
+class Recorder:
+    """Routes and decides as its engine does, and writes a record of each decision; made by `Engine.recorder`.
+
+    Safe to share between threads, and between processes that append to one file: the lines of a call are one write.
+    The engine's own `route` keeps no embedding and pays nothing for this; a recorded route takes some 50 us more
+    (measured: benchmarks/results/swap.jsonl, 2026-11-24). What cannot be written raises RecordError, with the decision lost
+    to the caller: no decision goes unrecorded.
+    """
+
+    def __init__(
+        self, engine: Engine, to: str | os.PathLike[str] | Callable[[bytes], object], *, keep_prompts: bool = False
+    ) -> None:
+        if not isinstance(keep_prompts, bool):
+            raise InvalidInputError(f"keep_prompts: expected True or False, got {keep_prompts!r}")
+        self._engine = engine
+        self._keep_prompts = keep_prompts
+        self._log = None if callable(to) else _Log(as_path(to, "to"))
+        self._write: Callable[[bytes], object] = to if callable(to) else self._log.write  # type: ignore[union-attr]
+
+    @overload
+    def route(self, prompts: str, policy: Policy | None = None, *, id: RecordId = None, **options: Any) -> Decision: ...
+    @overload
+    def route(self, prompts: Sequence[Any], policy: Policy | None = None, **options: Any) -> Decision | Decisions: ...
+    def route(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        policy: Policy | None = None,
+        *,
+        id: RecordId | Sequence[RecordId] = None,
+        billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
+        tokens_out: npt.ArrayLike | None = None,
+        extra_usd: npt.ArrayLike | None = None,
+        on_error: str = "raise",
+        **terms: Any,
+    ) -> Decision | Decisions:
+        """`Engine.route`, recorded.
+
+        Args:
+            id: what the record is called, a string or a whole number; one a prompt for a list of prompts.
+        Raises:
+            RecordError: the record could not be written.
+            RowError: as `Engine.route`, once the records of all rows are written.
+        """
+        live = self._engine._live
+        policy = live.settle(policy, terms)
+        single = isinstance(prompts, str) or is_messages(prompts)
+        encoded = live.encode(prompts, billed_tokens, policy)
+        kept = ([prompts] if single else list(prompts)) if self._keep_prompts else None
+        decisions = self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, [id] if single else id, kept)
+        return decisions[0] if single else decisions
+
+    def decide(
+        self,
+        x: Encoded | npt.NDArray[np.float32],
+        policy: Policy | None = None,
+        *,
+        id: RecordId | Sequence[RecordId] = None,
+        billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
+        tokens_out: npt.ArrayLike | None = None,
+        extra_usd: npt.ArrayLike | None = None,
+        on_error: str = "raise",
+        **terms: Any,
+    ) -> Decisions:
+        """`Engine.decide`, recorded; `id` is one a row. The prompts are not known here, so none is kept."""
+        live = self._engine._live
+        policy = live.settle(policy, terms)
+        encoded = live.embeddings(x, billed_tokens)
+        return self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, id, None)
+
+    def _decide(
+        self,
+        live: Generation,
+        encoded: Encoded,
+        policy: Policy,
+        tokens_out: npt.ArrayLike | None,
+        extra_usd: npt.ArrayLike | None,
+        on_error: str,
+        ids: Any,
+        prompts: list[Any] | None,
+    ) -> Decisions:
+        check_on_error(on_error)
+        batch, models = len(encoded), live.plan.models
+        names = _ids(ids, batch)
+        tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
+        extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
+        decisions = live.decide(encoded, policy, tokens, extra, "status")
+        tokens_rows = None if tokens is None else np.broadcast_to(tokens, (batch, models))
+        extra_rows = None if extra is None else np.broadcast_to(extra, (batch, models))
+        bundle = live.bundle
+        records = (
+            Record(
+                x=encoded.x[row],
+                billed_tokens=int(encoded.billed_tokens[row]),
+                truncated=bool(encoded.truncated[row]),
+                tokens_out=None if tokens_rows is None else tokens_rows[row],
+                extra_usd=None if extra_rows is None else extra_rows[row],
+                terms=policy.terms,
+                candidates=bundle.names,
+                bundle=bundle.hash,
+                encoder=live.encoder_identity,
+                heads=bundle.quality_heads.sha256,
+                prices=bundle.prices_sha256,
+                isa=live.plan.isa,
+                outcome=Outcome.of(decisions, row),
+                id=names[row],
+                prompt=None if prompts is None else prompts[row],
+            )
+            for row in range(batch)
+        )
+        lines = b"".join(record.to_line() for record in records)
+        if lines:
+            self._write(lines)
+        check_rows(decisions._result, on_error)
+        return decisions
+
+    def close(self) -> None:
+        """Close the file. May be called again."""
+        if self._log is not None:
+            self._log.close()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _ids(ids: Any, batch: int) -> Sequence[RecordId]:
+    if ids is None:
+        return [None] * batch
+    if not isinstance(ids, (list, tuple)) or len(ids) != batch:
+        got = f"{len(ids)} of them" if isinstance(ids, (list, tuple)) else repr(ids)
+        raise InvalidInputError(f"id: expected one a row, {batch} in all, got {got}")
+    for one in ids:
+        if one is not None and type(one) not in (str, int):
+            raise InvalidInputError(f"id: expected a string or a whole number, got {type(one).__name__} {one!r}")
+    return ids
+
+
+class _Log:
+    """A file that lines are appended to, each call's in one write."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writing = Lock()
+        try:
+            self._file: int | None = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            state = os.fstat(self._file)
+            cut = stat.S_ISREG(state.st_mode) and state.st_size and os.pread(self._file, 1, state.st_size - 1) != b"\n"
+        except OSError as error:
+            raise RecordError(f"to: cannot append to {path}: {error.strerror}") from error
+        if cut:  # a writer died in the middle of a line: it stays one damaged line, not two
+            self.write(b"\n")
+
+    def write(self, lines: bytes) -> None:
+        with self._writing:
+            if self._file is None:
+                raise RecordError(f"to: {self._path} is closed; make a new recorder")
+            left = memoryview(lines)
+            try:
+                while left:
+                    left = left[os.write(self._file, left) :]
+            except OSError as error:
+                raise RecordError(f"to: cannot write to {self._path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        with self._writing:
+            file, self._file = self._file, None
+            if file is not None:
+                os.close(file)

@@ -1,0 +1,87 @@
+"""A policy's terms, the arguments of `Engine.policy`: kept with it, carried to another bundle, written to a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from ipr_engine.bundle import Bundle, Price, PriceList
+
+Terms = Mapping[str, Any]
+
+
+def frozen_terms(terms: Terms) -> Terms:
+    """A copy that the caller's lists and mappings no longer reach, without the arguments left at None."""
+    return MappingProxyType({name: _frozen(value) for name, value in terms.items() if value is not None})
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, (np.integer, np.floating)):
+        return value.item()
+    if isinstance(value, PriceList):
+        return replace(value, prices=_frozen(value.prices))
+    if isinstance(value, Price):
+        return Price(**{name: _frozen(item) for name, item in asdict(value).items()})
+    if isinstance(value, Mapping):
+        return MappingProxyType({name: _frozen(item) for name, item in value.items()})
+    if isinstance(value, (set, frozenset)):
+        return tuple(sorted(value))
+    return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def terms_on(terms: Terms, bundle: Bundle) -> dict[str, Any]:
+    """The terms as they stand on another bundle: an exclusion or a price of a candidate it lacks says nothing there.
+
+    Every other term stays as it is; whether it makes sense on that bundle is for `compile_policy` to say.
+    """
+    known = {name.casefold() for name in bundle.names}
+    kept = dict(terms)
+    if "exclude" in kept:
+        names = [kept["exclude"]] if isinstance(kept["exclude"], str) else kept["exclude"]
+        kept["exclude"] = tuple(name for name in names if name.casefold() in known)
+    if "prices" in kept:
+        prices = kept["prices"]
+        rows = prices.prices if isinstance(prices, PriceList) else prices
+        left = {name: price for name, price in rows.items() if name.casefold() in known}
+        kept["prices"] = replace(prices, prices=left) if isinstance(prices, PriceList) else left
+    return kept
+
+
+def terms_to_json(terms: Terms) -> dict[str, Any]:
+    """Plain JSON types; `terms_from_json` gives back equal terms, every number exactly."""
+    document: dict[str, Any] = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in terms.items()
+    }
+    if "prices" in document:
+        prices = document["prices"]
+        date, rows = (prices.date, prices.prices) if isinstance(prices, PriceList) else (None, prices)
+        document["prices"] = {"date": date, "prices": {name: _price_to_json(price) for name, price in rows.items()}}
+    return document
+
+
+def _price_to_json(price: Any) -> Any:
+    if isinstance(price, Price):
+        return asdict(price)
+    return dict(price) if isinstance(price, Mapping) else list(price)
+
+
+def terms_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The terms of `terms_to_json`'s document.
+
+    Raises:
+        ValueError: prices are no object of "date" and "prices". Everything else is for `compile_policy` to check.
+    """
+    terms = dict(document)
+    if "prices" in terms:
+        prices = terms["prices"]
+        whole = isinstance(prices, dict) and prices.keys() == {"date", "prices"} and isinstance(prices["prices"], dict)
+        if not whole or not isinstance(prices["date"], str | None):
+            raise ValueError(f'prices: expected an object of "date" and "prices", got {prices!r}')
+        terms["prices"] = prices["prices"]
+        if prices["date"] is not None:
+            terms["prices"] = PriceList(date=prices["date"], prices=prices["prices"])
+    return terms

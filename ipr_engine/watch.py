@@ -1,0 +1,155 @@
+"""Following a bundle root: when its CURRENT is replaced, load, verify, swap; what cannot be served leaves the old one serving."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.files import as_path
+from ipr_engine.bundle.load import CURRENT, MANIFEST, find_folder
+from ipr_engine.errors import InvalidInputError, IprError
+from ipr_engine.policy import number
+
+if TYPE_CHECKING:
+    from ipr_engine.engine import Engine
+
+LOGGER = logging.getLogger(__name__)
+
+
+class Watch:
+    """A daemon thread that looks at root/CURRENT; made by `Engine.watch`, running until `close()` or the engine's end.
+
+    CURRENT counts as replaced when its file or its text is another than at the last look, so activating the same hash
+    again, after a repair, is a new try. A bundle swapped in by hand stays until CURRENT is replaced. A process that
+    forks begins to watch after the fork: threads do not come along.
+
+    Attributes:
+        root: the folder of bundles.
+        last_error: what keeps CURRENT from being served; None while it is.
+        swaps: how often this watch put another bundle in place.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        root: str | os.PathLike[str],
+        *,
+        interval_s: float = 5.0,
+        on_swap: Callable[[Bundle], object] | None = None,
+        on_error: Callable[[Exception], object] | None = None,
+        **allow: bool,
+    ) -> None:
+        self.root = as_path(root, "root").absolute()
+        if not self.root.is_dir() or (self.root / MANIFEST).exists():
+            raise InvalidInputError(
+                f"root: expected a folder of bundles with {CURRENT}, got {self.root}; check the path"
+            )
+        interval = number("interval_s", interval_s)
+        if not 0.0 < interval <= threading.TIMEOUT_MAX:
+            raise InvalidInputError(f"interval_s: expected seconds above 0, got {interval_s}")
+        self.last_error: Exception | None = None
+        self.swaps = 0
+        self._engine = weakref.ref(engine)  # a watch keeps no engine alive
+        self._allow = allow
+        self._on_swap, self._on_error = on_swap, on_error
+        self._seen: object = math.nan  # equal to nothing: the first look is always a new one
+        self._looking = threading.Lock()
+        self._stop = threading.Event()
+        self._ends_with_engine = weakref.finalize(engine, self._stop.set)
+        self._thread = threading.Thread(target=self._run, args=(interval,), name=f"ipr watch {self.root}", daemon=True)
+        self.look()
+        self._thread.start()
+
+    def look(self) -> bool:
+        """Look at CURRENT now, in this thread; whether another bundle was put in place. What fails is in last_error."""
+        engine = self._engine()
+        if engine is None or self._stop.is_set():
+            return False
+        with self._looking:
+            before, swapped, failure = engine.bundle.hash, None, None
+            try:
+                pointer = _pointer(self.root / CURRENT)
+                if pointer == self._seen:
+                    return False
+                self._seen = pointer
+                folder = find_folder(self.root)
+                if folder.name != before:
+                    swapped = engine.swap(folder, **self._allow)
+                    self.swaps += 1
+            except Exception as error:  # whatever it is, the old bundle serves on and the next CURRENT gets its try
+                failure = error
+            self.last_error = failure
+        if failure is not None:
+            self._report(failure, before)
+        elif swapped is not None:
+            LOGGER.info("%s: bundle %s serves in place of %s", self.root, swapped.hash[:12], before[:12])
+            self._tell(self._on_swap, swapped)
+        return swapped is not None
+
+    def _report(self, error: Exception, serving: str) -> None:
+        expected = isinstance(error, (IprError, OSError))
+        LOGGER.error(
+            "%s: %s is not served, bundle %s goes on: %s",
+            self.root,
+            CURRENT,
+            serving[:12],
+            error,
+            exc_info=None if expected else error,
+        )
+        error.__traceback__ = None  # its frames hold the engine, and last_error outlives them
+        self._tell(self._on_error, error)
+
+    def _tell(self, callback: Callable[[Any], object] | None, what: object) -> None:
+        if callback is None:
+            return
+        try:
+            callback(what)
+        except Exception:
+            LOGGER.exception("%s: the callback %r failed; watching goes on", self.root, callback)
+
+    def _run(self, interval: float) -> None:
+        while not self._stop.wait(interval):
+            self.look()
+
+    @property
+    def closed(self) -> bool:
+        """Nothing is followed any more: closed, or the engine is gone."""
+        return self._stop.is_set()
+
+    def close(self) -> None:
+        """Stop; a swap that has begun is finished first. The engine serves on. May be called again."""
+        self._stop.set()
+        self._ends_with_engine.detach()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "watching"
+        problem = f", last_error={self.last_error}" if self.last_error else ""
+        return f"<Watch {self.root}, {state}, {self.swaps} swaps{problem}>"
+
+
+def _pointer(path: Path) -> tuple[int, int, bytes] | None:
+    """The file that CURRENT is and what it says, None when there is none: unequal once it has been replaced."""
+    try:
+        with open(path, "rb") as file:
+            state = os.fstat(file.fileno())
+            return state.st_ino, state.st_mtime_ns, file.read(256)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,81 @@
+"""Imports go downwards only (docs/design.md section 5), read from the source, module by module."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import ipr_engine
+
+PACKAGE = Path(ipr_engine.__file__).parent
+MEASURES = {f"ipr_engine.evaluation.{name}" for name in ("bootstrap", "prediction", "routing", "sweeps")}
+RECIPE = {"ipr_engine.training.default_bundle", "ipr_engine.training.model_card"}
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_of(module):
+    """The modules of this package that a module imports, inside its functions too; a name of a package is that name's module."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module if MODULES[module].stem == "__init__" else module.rpartition(".")[0]
+                base = ".".join(
+                    [*package.split(".")[: len(package.split(".")) - node.level + 1], *([base] if base else [])]
+                )
+            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base for alias in node.names}
+    return {name for name in found if name.startswith("ipr_engine")} - {module}
+
+
+IMPORTS = {module: imports_of(module) for module in MODULES}
+
+
+def below(module, *packages):
+    """Those of a module's imports that lie in one of the packages."""
+    return {name for name in IMPORTS[module] for package in packages if f"{name}.".startswith(f"ipr_engine.{package}.")}
+
+
+def of(package):
+    return [module for module in MODULES if f"{module}.".startswith(f"ipr_engine.{package}.")]
+
+
+def test_nothing_imports_the_command_line_but_itself():
+    for module in MODULES:
+        if module not in ("ipr_engine.__main__", *of("cli")):
+            assert not below(module, "cli"), module
+
+
+@pytest.mark.parametrize("package", ["bundle", "encoders", "engine", "policy", "decide", "reference"])
+def test_what_serves_knows_nothing_of_data_training_or_evaluation(package):
+    for module in of(package):
+        assert not below(module, "data", "training", "evaluation"), module
+
+
+def test_data_knows_nothing_of_training_or_evaluation():
+    for module in of("data"):
+        assert not below(module, "training", "evaluation"), module
+
+
+def test_measures_know_nothing_of_training():
+    for module in sorted(MEASURES):
+        assert not below(module, "training")
+        assert below(module, "evaluation") <= MEASURES
+
+
+def test_training_uses_measures_alone_of_evaluation_and_only_the_recipe_stands_above_both():
+    for module in of("training"):
+        if module not in RECIPE:
+            assert below(module, "evaluation") <= MEASURES, module
+            assert not IMPORTS[module] & RECIPE, module
+    for module in of("evaluation"):
+        assert not IMPORTS[module] & RECIPE, module

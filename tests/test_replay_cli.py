@@ -1,0 +1,175 @@
+"""`ipr route --record` and `ipr replay`: what is written, what is told, and the exit codes."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from bundles import make_bundle, make_siblings
+
+from ipr_engine import Bundle, Price
+from ipr_engine.bundle import PriceList, with_prices
+from ipr_engine.cli import main
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundle"), models=4, dim=16)
+
+
+@pytest.fixture(scope="module")
+def dear(bundle):
+    """The same bundle with the prices turned round."""
+    prices = {
+        name: Price(input_usd_per_1m=1.0 + n, output_usd_per_1m=4.0 + n, basis="test")
+        for n, name in enumerate(Bundle.load(bundle).names)
+    }
+    return with_prices(bundle, PriceList(date="2026-11-24", prices=prices), activate=False)
+
+
+@pytest.fixture
+def log(bundle, tmp_path, capsys):
+    path = tmp_path / "log.jsonl"
+    requests = tmp_path / "in.jsonl"
+    requests.write_text(
+        '{"id": "one", "prompt": "hello there"}\n{"id": 2, "messages": [{"role": "user", "content": "hi"}]}\n'
+    )
+    options = ["--bundle", str(bundle), "--record", str(path), "--tau", "0.8"]
+    assert main(["route", "--jsonl", str(requests), *options]) == 0
+    assert main(["route", "first prompt", "second prompt", "--price", "beta/mid=0.1,0.2", *options]) == 0
+    capsys.readouterr()
+    return path
+
+
+def replay(capsys, *arguments):
+    code = main(["replay", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_recording_changes_nothing_of_what_route_prints(bundle, tmp_path, capsys):
+    plain = ["route", "first prompt", "second prompt", "--json", "--bundle", str(bundle)]
+    assert main(plain) == 0
+    expected = capsys.readouterr().out
+    assert main([*plain, "--record", str(tmp_path / "log.jsonl")]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_the_same_bundle_replays_equal_with_exit_code_0(bundle, log, capsys, isa):
+    code, out, err = replay(capsys, log, "--bundle", bundle, "--isa", isa)
+    assert (code, err) == (0, "")
+    assert "4 records: 4 equal, 0 different, 0 not replayed" in out
+    assert f"replayed on {isa}, bundle {bundle.name[:12]}" in out
+
+
+def test_records_append_and_carry_ids_but_no_prompt(log):
+    documents = [json.loads(line) for line in log.read_bytes().splitlines()]
+    assert [document["id"] for document in documents] == ["one", 2, 1, 2]
+    assert all("prompt" not in document for document in documents)
+    assert b"hello" not in log.read_bytes()
+
+
+def test_prompts_are_recorded_when_asked_for(bundle, tmp_path, capsys):
+    path = tmp_path / "log.jsonl"
+    assert main(["route", "a prompt", "--bundle", str(bundle), "--record", str(path), "--record-prompts"]) == 0
+    assert json.loads(path.read_bytes())["prompt"] == "a prompt"
+    assert main(["route", "a prompt", "--bundle", str(bundle), "--record-prompts"]) == 1
+    assert "--record-prompts: there are no records" in capsys.readouterr().err
+
+
+def test_other_prices_give_exit_code_4_and_every_difference(dear, log, capsys):
+    code, out, _ = replay(capsys, log, "--bundle", dear)
+    assert code == 4
+    assert "line 1 (id one): cost_usd[alpha/large]: " in out
+    assert "choices changed:" in out
+    assert "quality[" not in out
+    code, summary, _ = replay(capsys, log, "--bundle", dear, "--summary")
+    assert code == 4
+    assert out.endswith(summary)
+    assert not summary.startswith("line")
+
+
+def test_json_has_an_object_a_line_that_differs_and_the_summary_last(dear, log, capsys):
+    code, out, _ = replay(capsys, log, "--bundle", dear, "--json")
+    *lines, last = [json.loads(line) for line in out.splitlines()]
+    assert code == 4
+    assert [(line["line"], line["id"]) for line in lines] == [(1, "one"), (2, 2), (3, 1), (4, 2)]
+    for difference in (difference for line in lines for difference in line["differences"]):
+        assert {"field", "recorded", "now"} <= difference.keys()
+        assert difference["recorded"] != difference["now"]
+    summary = last["summary"]
+    assert (summary["records"], summary["different"], summary["refused"]) == (4, 4, 0)
+    assert summary["replayed_on"]["bundle"] == dear.name
+    assert summary["choices_changed"] == sum(any(d["field"] == "model" for d in line["differences"]) for line in lines)
+
+
+def test_damaged_lines_give_exit_code_3_and_their_numbers(bundle, dear, log, capsys):
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(lines[0] + b"garbage\n" + b"".join(lines[1:]) + lines[0][:50])
+    for path in (bundle, dear):  # whatever the other lines come to
+        code, out, _ = replay(capsys, log, "--bundle", path)
+        assert code == 3
+        assert "line 2: not replayed: expected one JSON object" in out
+        assert "line 6: not replayed: " in out
+        assert "2 not replayed" in out
+
+
+def test_records_of_another_encoder_give_exit_code_3(log, tmp_path, capsys):
+    other = make_bundle(tmp_path, models=4, dim=16, seed=9)
+    code, out, _ = replay(capsys, log, "--bundle", other, "--json")
+    assert code == 3
+    assert "embedded by encoder" in json.loads(out.splitlines()[0])["refused"]
+    assert json.loads(out.splitlines()[-1])["summary"]["refused"] == 4
+
+
+def test_a_log_is_read_from_stdin(bundle, log, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(log.read_bytes())))
+    code, out, _ = replay(capsys, "-", "--bundle", bundle)
+    assert (code, out.splitlines()[0][:10]) == (0, "4 records:")
+
+
+def test_a_log_without_a_record_or_that_cannot_be_read_is_an_error(bundle, tmp_path, capsys):
+    (tmp_path / "empty.jsonl").write_bytes(b"\n\n")
+    for path, message in (
+        (tmp_path / "empty.jsonl", "LOG: expected records, one a line, got none"),
+        (tmp_path / "nowhere.jsonl", "LOG: cannot read"),
+        (tmp_path, "LOG: cannot read"),
+    ):
+        code, out, err = replay(capsys, path, "--bundle", bundle)
+        assert (code, out) == (1, "")
+        assert message in err
+
+
+def test_a_log_that_cannot_be_written_is_an_error(bundle, capsys):
+    assert main(["route", "a", "--bundle", str(bundle), "--record", "/dev/full"]) == 1
+    assert "to: cannot write to /dev/full" in capsys.readouterr().err
+
+
+def test_a_prompt_that_is_refused_is_named_by_its_line_when_recording_too(bundle, tmp_path, capsys, monkeypatch):
+    data = b'{"prompt": "fine"}\n{"prompt": ["a", "b"]}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    log = tmp_path / "log.jsonl"
+    assert main(["route", "--jsonl", "-", "--bundle", str(bundle), "--record", str(log)]) == 1
+    assert "stdin, line 2: expected one prompt, got a list of prompts" in capsys.readouterr().err
+    assert len(log.read_bytes().splitlines()) == 1
+
+
+def test_processes_may_append_to_one_log(bundle, tmp_path, capsys):
+    log = tmp_path / "log.jsonl"
+    prompts = [f"prompt {n}" for n in range(40)]
+    command = [sys.executable, "-m", "ipr_engine", "route", *prompts, "--bundle", str(bundle), "--record", str(log)]
+    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(3)]
+    assert [one.wait() for one in running] == [0, 0, 0]
+    code, out, _ = replay(capsys, log, "--bundle", bundle)
+    assert code == 0
+    assert "120 records: 120 equal" in out
+
+
+def test_a_record_replays_on_a_sibling_whose_candidates_stand_in_another_order(tmp_path, capsys):
+    one, other = make_siblings(tmp_path, 2, models=4)
+    log = tmp_path / "log.jsonl"
+    assert main(["route", "hello", "--bundle", str(one), "--record", str(log)]) == 0
+    code, out, _ = replay(capsys, log, "--bundle", other)
+    assert code == 4
+    assert "candidates: ('alpha/large', " in out
