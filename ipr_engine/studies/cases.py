@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,12 +52,13 @@ class Recipe:
 
 
 def _prompt_mode(name: str) -> bool:
-    return not name.endswith("-FC")
+    return re.search(r"-fc(-any|-auto)?$", name, re.IGNORECASE) is None
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "zeroeval": Recipe("zeroeval", "list price x estimated tokens; the default bundle's candidates", ZEROEVAL),
+        "zeroeval_wide": Recipe("zeroeval", "list price x estimated tokens; every covered candidate with a price"),
         "routerbench_sub": Recipe("routerbench_sub", "recorded by RouterBench"),
         "cascade9": Recipe("cascade9", "recorded; its train and test differ in their mix of tasks"),
         "bfcl": Recipe("bfcl", "price x recorded tokens; candidates in prompt mode", keep=_prompt_mode),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ipr_engine.studies.cases import Case, load_case
+from ipr_engine.studies.cases import RECIPES, Case, load_case
 from ipr_engine.studies.pages import Page
 from ipr_engine.studies.views import Views
 
@@ -37,7 +37,7 @@ class Study:
 
     def cases(self, default: tuple[str, ...]) -> list[Case]:
         """The sources asked for, or those of `default` that are in the folder."""
-        names = self.sources or tuple(name for name in default if (self.outcomes / name).is_dir())
+        names = self.sources or tuple(name for name in default if (self.outcomes / RECIPES[name].source).is_dir())
         return [self.case(name) for name in names]
 
     def case(self, name: str) -> Case:

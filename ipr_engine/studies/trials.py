@@ -107,15 +107,19 @@ def brier(prediction: Prediction, case: Case) -> float:
 
 
 def shown(figures: Array | Estimate) -> str:
-    """A figure with its interval, three digits."""
+    """A figure with its interval, three digits; - where it is undefined."""
     value = figures if isinstance(figures, Estimate) else estimate(figures)
+    if np.isnan(value.value):
+        return "-"
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
-def shown_difference(figures: Array, baseline: Array) -> str:
-    """Paired difference with its interval, bold where it is above or below zero throughout."""
+def shown_difference(figures: Array, baseline: Array, *, digits: int = 3) -> str:
+    """Paired difference with its interval, bold where it is above or below zero throughout; - where it is undefined."""
     d = difference(figures, baseline)
-    text = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+    if np.isnan(d.value):
+        return "-"
+    text = f"{d.value:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
     return f"**{text}**" if d.low > 0 or d.high < 0 else text
 
 

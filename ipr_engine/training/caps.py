@@ -7,18 +7,20 @@ trunk = the centroids, identity = the thresholds (the same for every candidate),
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.ridge import RidgeFit, fit_form
 from ipr_engine.training.scores import Scores
 from ipr_engine.training.support import kmeans
 
 Array = npt.NDArray[np.float64]
 
-# Chosen by out-of-fold area on the training splits of three sources (docs/studies/estimators.md); the figure is flat around them.
+# Twice or half of these move the mean out-of-fold area of three training splits by less than 0.01 (docs/studies/estimators.md).
 CAPS = 64
 INSIDE = 0.25  # share of the training prompts inside each cap
 SPREAD = 0.5  # standard deviation of all caps together; the embedding's own is about 1
@@ -27,23 +29,40 @@ FORMS = ("advantage_shared", "advantage_rank4")  # heads are averaged over these
 
 
 def fit_caps(
-    x: Array, y: Array, folds: npt.NDArray[np.int64], *, linear_only: int = 0, caps: int = CAPS, seed: int = 0
+    x: Array,
+    y: Array,
+    folds: npt.NDArray[np.int64],
+    *,
+    linear_only: int = 0,
+    caps: int = CAPS,
+    inside: float = INSIDE,
+    spread: float = SPREAD,
+    forms: Sequence[str] = FORMS,
+    seed: int = 0,
 ) -> Scores:
     """Fit every target of (rows, targets), NaN where unknown.
 
     Args:
         x: (rows, dim). linear_only: trailing columns of x that no cap looks at.
         caps: how many; fewer rows than 8 for each give fewer.
+        inside: share of the training prompts inside each cap, in (0, 1). spread: of all caps together, > 0.
+        forms: of ridge.FORMS; heads are averaged over these.
     """
+    numbers = type(caps) is int and type(inside) is float and type(spread) in (int, float)
+    if not numbers or caps < 1 or not 0 < inside < 1 or not 0 < spread < np.inf or not forms:
+        raise InvalidInputError(
+            "caps, inside, spread, forms: expected an int >= 1, a float in (0, 1), a number > 0 and one of ridge.FORMS at "
+            f"least, got {caps!r}, {inside!r}, {spread!r} and {forms!r}"
+        )
     seen = x[:, : x.shape[1] - linear_only]
     some = np.random.default_rng(seed).permutation(len(x))[:PLACED_ON]
     centroids = kmeans(seen[np.sort(some)], max(1, min(caps, len(x) // 8)), seed, iterations=30)  # (caps, dim)
     near = seen @ centroids.T  # (rows, caps)
-    threshold = np.quantile(near, 1 - INSIDE, axis=0)
+    threshold = np.quantile(near, 1 - inside, axis=0)
     depth = np.maximum(near - threshold, 0.0)
-    gain = SPREAD / (np.sqrt(len(centroids)) * np.maximum(depth.std(axis=0), 1e-9))
+    gain = spread / (np.sqrt(len(centroids)) * np.maximum(depth.std(axis=0), 1e-9))
     features = np.concatenate([x, depth * gain], axis=1)
-    fits = [fit_form(form, features, y, folds) for form in FORMS]
+    fits = [fit_form(form, features, y, folds) for form in forms]
     fit = reduce(_sum, fits)
     weights, bias = fit.weights / len(fits), fit.bias / len(fits)
     dim = x.shape[1]
@@ -58,9 +77,9 @@ def fit_caps(
     }
     settings = {
         "caps": len(centroids),
-        "inside": INSIDE,
-        "spread": SPREAD,
-        "forms": list(FORMS),
+        "inside": inside,
+        "spread": spread,
+        "forms": list(forms),
         "penalties": [one.penalties for one in fits],
     }
     return Scores(tensors, "relu", fit.out_of_fold / len(fits), settings)

@@ -25,6 +25,7 @@ Array = npt.NDArray[np.float64]
 Folds = npt.NDArray[np.int64]
 
 CLOSED_FORM = (*FORMS, "caps")
+CAPS_OPTIONS = ("caps", "inside", "spread", "forms")
 
 
 class Estimator(Protocol):
@@ -64,7 +65,8 @@ def fit_scores(
         x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
         folds: (rows,) fold numbers; `out_of_fold` comes from as many fits.
         linear_only: trailing columns of x that only shift scores (source intercepts): no region or kink may use them.
-        options: of this estimator (networks: the fields of `network_config.NetworkConfig`).
+        options: of this estimator (networks: the fields of `network_config.NetworkConfig`; caps: those of CAPS_OPTIONS, see
+            `caps.fit_caps`).
         run: keeps finished parts on disk, so that an interrupted fit goes on; closed forms are too quick to need it.
     Raises:
         InvalidInputError: an unknown estimator or option, or unusable rows.
@@ -89,8 +91,10 @@ def _ridge(form: str) -> Estimator:
 def _caps(
     x: Array, quality: Array, folds: Folds, *, linear_only: int, options: Mapping[str, Any], seed: int, **_: Any
 ) -> Scores:
-    _no_options("caps", options)
-    return fit_caps(x, quality, folds, linear_only=linear_only, seed=seed)
+    unknown = sorted(set(options) - set(CAPS_OPTIONS))
+    if unknown:
+        raise InvalidInputError(f"options: expected some of {', '.join(CAPS_OPTIONS)}, got {', '.join(unknown)}")
+    return fit_caps(x, quality, folds, linear_only=linear_only, seed=seed, **options)
 
 
 def _network(form: str) -> Estimator:
@@ -115,7 +119,7 @@ def _network(form: str) -> Estimator:
 
 def _no_options(estimator: str, options: Mapping[str, Any]) -> None:
     if options:
-        raise InvalidInputError(f"options: {estimator} has none, got {', '.join(options)}; networks have some")
+        raise InvalidInputError(f"options: {estimator} has none, got {', '.join(options)}; networks and caps have some")
 
 
 ESTIMATORS: Mapping[str, Estimator] = MappingProxyType(
