@@ -19,6 +19,7 @@ STUDIES = {
     "published": "beside RouterDC's and RouteLLM's numbers",
     "claude": "cost saved among Claude candidates",
     "add_model": "a candidate added to frozen heads: how many prompts it takes",
+    "selection": "which closed form to ship, by nested cross-validation on training splits alone",
     "headline": "the shipped estimator beside every baseline, on every source with costs",
 }
 
