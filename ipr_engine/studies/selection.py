@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ SOURCES = ("zeroeval", "routerbench_sub", "cascade9", "bfcl", "mmlu_pro")
 def run(study: Study) -> list[Path]:
     page = study.page("selection", "Which closed form to ship")
     page.say(
-        """Nested 5-fold cross-validation, twice, on each source's training split; penalties, ranks' directions, centroids and calibration are
-        fitted inside each outer fold. Figures: Bounded-ARQGC of the sweep of worth / of tau under `minmax`, both with predicted costs, then the
-        Brier score. No test split has a part in this page. `ipr train` makes the same comparison on the prompts it is given (`auto`)."""
+        """Nested 5-fold cross-validation, twice, on each source's training split; penalties, ranks' directions, centroids and
+        calibration are fitted inside each outer fold. Figures: Bounded-ARQGC of the sweep of worth / of tau under `minmax`,
+        both with predicted costs, then the Brier score. No test split has a part in this page. `ipr train` makes the same
+        comparison on the prompts it is given (`auto`)."""
     )
     scores: dict[str, list[EstimatorScore]] = {}
     for case in study.cases(SOURCES):
@@ -36,7 +38,7 @@ def run(study: Study) -> list[Path]:
                 nothing,
                 np.full(len(case.models), 1 / NANO),
                 rows.data.question_keys,
-                progress=lambda message, name=case.name: study.progress(f"{name}: {message}"),
+                progress=_named(study, case.name),
             )
         page.figures[case.name] = as_json(scores[case.name])
     sources = list(scores)
@@ -49,3 +51,7 @@ def run(study: Study) -> list[Path]:
         table.append([f"`{name}`", f"{mean:.3f}", *cells])
     page.table(["estimator", "mean area", *sources], table)
     return page.write(study.out)
+
+
+def _named(study: Study, source: str) -> Callable[[str], None]:
+    return lambda message: study.progress(f"{source}: {message}")
