@@ -16,6 +16,7 @@ STUDIES = {
     "families": "unified against family-specific heads",
     "learning": "area over training prompts",
     "transfer": "heads of one source on another; sources mixed",
+    "default_sources": "what the default bundle should be fitted on",
     "published": "beside RouterDC's and RouteLLM's numbers",
     "claude": "cost saved among Claude candidates",
     "add_model": "a candidate added to frozen heads: how many prompts it takes",

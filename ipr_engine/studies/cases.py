@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -137,15 +137,15 @@ class Case:
         return Case(self.name, self.note, self.train.columns(at), self.test.columns(at), self.draws)
 
 
-def load_case(folder: Path, name: str, *, draws: int = DRAWS) -> Case:
-    """Read a source of `folder` by its recipe.
+def load_case(folder: Path, name: str, *, models: tuple[str, ...] | None = None, draws: int = DRAWS) -> Case:
+    """Read a source of `folder` by its recipe, or with other candidates than the recipe's.
 
     Raises:
-        InvalidInputError: no recipe of that name, or the source is not in the folder.
+        InvalidInputError: no recipe of that name, the source is not in the folder, or a candidate is not in the source.
     """
     if name not in RECIPES:
         raise InvalidInputError(f"source: expected one of {', '.join(RECIPES)}, got {name!r}")
-    recipe = RECIPES[name]
+    recipe = RECIPES[name] if models is None else replace(RECIPES[name], models=models)
     data = load_outcomes(folder / recipe.source)
     measures = ("quality",) if recipe.ranked else ("quality", "cost_usd")
     if recipe.models is None:

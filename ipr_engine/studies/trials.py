@@ -106,12 +106,12 @@ def brier(prediction: Prediction, case: Case) -> float:
     return float(np.square(prediction.quality - case.test.quality).mean())
 
 
-def shown(figures: Array | Estimate) -> str:
-    """A figure with its interval, three digits; - where it is undefined."""
+def shown(figures: Array | Estimate, *, digits: int = 3) -> str:
+    """A figure with its interval; - where it is undefined."""
     value = figures if isinstance(figures, Estimate) else estimate(figures)
     if np.isnan(value.value):
         return "-"
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
 def shown_difference(figures: Array, baseline: Array, *, digits: int = 3) -> str:

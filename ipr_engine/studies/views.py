@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle
 from ipr_engine.data import EmbeddingCache
-from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.registry import make_encoder, open_encoder
 from ipr_engine.engine import DEFAULT_BUNDLE
 from ipr_engine.errors import InvalidInputError
 
 Array = npt.NDArray[np.float64]
 
-VIEWS = ("static", "transformer", "both", "static + text", "both + text")
+VIEWS = ("static", "transformer", "both", "static + text", "transformer + text", "both + text")
 
 _DIGIT, _OPERATOR, _CODE, _OPTION, _QUESTION = (
     re.compile(pattern)
@@ -59,17 +59,18 @@ class Views:
         if encoder in ("static", "both"):
             parts.append(np.asarray(self.static.encode(list(prompts)).x, np.float64))
         if encoder in ("transformer", "both"):
-            parts.append(self._transform(prompts))
+            parts.append(np.asarray(self.transform(prompts).x, np.float64))
         if more:
             parts.append(text_features(prompts))
         return np.concatenate(parts, axis=1)
 
-    def _transform(self, prompts: Sequence[str]) -> Array:
+    def transform(self, prompts: Sequence[str]) -> Encoded:
+        """The transformer's own answer, from the cache where there is one."""
         if self.transformer is None:
             raise InvalidInputError("transformer: this view needs a sentence-transformers folder; pass --transformer")
         if self._cache is None:
-            return np.asarray(self.transformer.encode(list(prompts)).x, np.float64)
-        return np.asarray(self._cache.embed(self.transformer, prompts, verbose=True).x, np.float64)
+            return self.transformer.encode(list(prompts))
+        return self._cache.embed(self.transformer, prompts, verbose=True)
 
 
 def text_features(prompts: Sequence[str]) -> Array:
