@@ -80,7 +80,11 @@ def model2vec_and_numpy(engine: Engine, policy: Policy, prompts: Sequence[str]) 
     spec = engine.bundle.encoder(engine.bundle.quality_heads.encoder)
     model = model2vec_of((spec.table, spec.tokenizer, spec.config))
     tensors = engine.bundle.quality_heads.tensors
-    weights = np.ascontiguousarray(np.concatenate([tensors["skip"], tensors["len_skip"]]).T)
+    # Caps: every candidate has the same hidden layer, so one product of (hidden,) serves all of them.
+    thresholds, out = tensors["identity"][0], np.ascontiguousarray(tensors["out"])
+    assert (tensors["identity"] == thresholds).all()
+    assert engine.bundle.quality_heads.activation == "relu"
+    weights = np.ascontiguousarray(np.concatenate([tensors["skip"], tensors["len_skip"], tensors["trunk"]]).T)
     bias, len_bias, len_cap = tensors["bias"], tensors["len_bias"], tensors["len_cap"]
     models = len(bias)
     prices = [policy.prices.prices[name] for name in engine.bundle.names]
@@ -94,9 +98,10 @@ def model2vec_and_numpy(engine: Engine, policy: Policy, prompts: Sequence[str]) 
 
     def choose(prompt: str) -> int:
         x = model.encode([prompt])[0].astype(np.float32)
-        both = x @ weights
-        quality = 1 / (1 + np.exp(-(both[:models] + bias)))
-        tokens = np.minimum(np.exp(both[models:] + len_bias), len_cap)
+        dots = x @ weights
+        hidden = np.maximum(dots[2 * models :] + thresholds, 0)
+        quality = 1 / (1 + np.exp(-(dots[:models] + out @ hidden + bias)))
+        tokens = np.minimum(np.exp(dots[models : 2 * models] + len_bias), len_cap)
         cost = fixed + (in_rate * billed_tokens[prompt] + out_rate * tokens)
         threshold = hi_share * quality.max() + lo_share * quality.min()
         return int(np.where(quality >= threshold, cost, np.inf).argmin())
