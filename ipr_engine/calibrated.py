@@ -212,11 +212,9 @@ def _knot(made: CalibrationMap, tau: float | None, ask: tuple[str, float] | None
         point = made.points[knot.point]
         if (1000 * point.cost_usd if name == "max_usd_per_1k" else point.share_best) <= value:
             return knot, f"tau {knot.level:g} ((1 - tau) * {made.best} + tau * {made.cheapest})"
-    last = made.points[-1]
-    least = 1000 * last.cost_usd if name == "max_usd_per_1k" else last.share_best
-    raise InvalidInputError(
-        f"{name}: the cheapest point of the map has {least:.4g}, got {value:g}; ask for at least that"
-    )
+    reached = [made.points[knot.point] for knot in made.knots]
+    least = min(1000 * point.cost_usd if name == "max_usd_per_1k" else point.share_best for point in reached)
+    raise InvalidInputError(f"{name}: the least that a knot of the map has is {least:.4g}, got {value:g}; ask for more")
 
 
 def _equivalent(made: CalibrationMap, tau: float | None, ask: tuple[str, float] | None, knot: Knot) -> float:

@@ -77,10 +77,13 @@ class Explanation:
 
     @property
     def holds_for(self) -> HoldsFor | None:
-        """Between which tau this choice stays; None when the row failed."""
+        """Between which tau this choice stays; None when the row failed, or no tau near the policy's leads to it (what a share of
+        quality asked for runs need not be what its equivalent tau runs)."""
         before = [step for step in self.decision.frontier if step.tau <= self.decision.policy.tau]
         after = [step.tau for step in self.decision.frontier if step.tau > self.decision.policy.tau]
-        return HoldsFor(before[-1].tau, after[0] if after else None) if before else None
+        if not before or before[-1].model != self.decision.model:
+            return None
+        return HoldsFor(before[-1].tau, after[0] if after else None)
 
     @property
     def flips_at(self) -> dict[str, float]:

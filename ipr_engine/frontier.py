@@ -102,7 +102,8 @@ def _knot_frontier(
         if not mask.any():  # its single candidate is away: as `calibrated.settle`, the others take its place
             mask = allowed
         least = threshold(Coefficients(point.alpha_hi, point.alpha_lo, point.offset), qualities[mask])
-        preferred = order(qualities, costs, point.worth, bundle.tie_rank)
+        worth = point.worth if policy.terms.get("worth") is None else policy.worth
+        preferred = order(qualities, costs, worth, bundle.tie_rank)
         m = next(m for m in preferred if mask[m] and qualities[m] >= least)
         if not steps or steps[-1].model != bundle.names[m]:
             steps.append(FrontierStep(knot.level, bundle.names[m], float(qualities[m]), float(costs[m])))

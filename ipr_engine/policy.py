@@ -119,7 +119,8 @@ class Policy:
         """Everything that can change a decision, as one hashable value."""
         prices = tuple(sorted(self.prices.prices.items(), key=lambda item: item[0]))
         return (
-            self.bundle_hash, self.rule, self.tau, self.ask, self.slack, self.worth, self.coefficients, self.allowed, prices
+            self.bundle_hash, self.rule, self.tau, self.ask, self.slack, self.worth, self.coefficients, self.allowed,
+            self.reserve, prices
         )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:

@@ -140,7 +140,7 @@ def test_what_is_asked_instead_of_tau_is_answered_by_the_map(engine, ask, worth)
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
-        ({"max_usd_per_1k": 0.1}, "max_usd_per_1k: the cheapest point of the map has 0.25"),
+        ({"max_usd_per_1k": 0.1}, "max_usd_per_1k: the least that a knot of the map has is 0.25"),
         ({"quality_share": 1.2}, r"quality_share: expected a value in \[0, 1\]"),
         ({"response_quality_difference": 101}, "0 to 100"),
         ({"preset": "fast"}, "preset: expected one of 'quality', 'balanced', 'cost'"),
@@ -355,3 +355,11 @@ def test_a_policy_keeps_what_was_asked_over_a_swap(engine):
     ))  # fmt: skip
     served.swap(with_calibrations(engine.bundle, [cheaper], activate=False))
     assert served.route(PROMPT, policy).policy.worth == 0.01
+
+
+def test_policies_that_differ_in_who_stands_in_are_not_equal(engine):
+    some = engine.policy(tau=0.0, rule="calibrated", allowed=engine.bundle.names[:2])
+    every = engine.policy(tau=0.0, rule="calibrated")
+    assert some.allowed == every.allowed
+    assert some.reserve != every.reserve
+    assert some != every

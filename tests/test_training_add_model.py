@@ -221,3 +221,22 @@ def test_removing_and_pricing_from_the_shell(root, tmp_path, capsys):
     assert Engine.load(out).route("prove it", tau=1.0).cost_usd == 0
     assert main(["remove-model", "nobody", "--bundle", out]) == 1
     assert "unknown 'nobody'" in capsys.readouterr().err
+
+
+def test_what_an_added_row_was_fitted_on_is_known_and_a_removed_name_leaves_nothing_behind(source, tmp_path):
+    from ipr_engine.bundle.edit import without_candidate
+    from ipr_engine.data import load_outcomes, overlap, read_prompt_hashes
+
+    three = listed(tmp_path / "three.json", *(entry(m) for m in range(3)))
+    new = listed(tmp_path / "new.json", entry(3))
+    base = train(source, three, tmp_path / "b", name="t", created=CREATED, estimator="plain").folder
+    seen = load_outcomes(source, split="test")
+    assert not overlap(seen, read_prompt_hashes(Bundle.load(base).quality_heads.fitted_on.prompt_hashes)).any()
+    added = Bundle.load(add_model(base, new, outcomes=source, split="test", created=CREATED).folder)
+    judged = seen.complete(["m3"])
+    assert overlap(judged, read_prompt_hashes(added.quality_heads.fitted_on.prompt_hashes)).all()
+    assert added.provenance["sources"][NAMES[3]] == "m3"
+    left = Bundle.load(without_candidate(added, NAMES[3]))
+    assert NAMES[3] not in left.provenance["sources"]
+    again = Bundle.load(add_model(left.path, new, created=CREATED).folder)
+    assert NAMES[3] not in read_reliability(again)

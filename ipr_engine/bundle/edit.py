@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ipr_engine.errors import BundleFormatError, InvalidInputError
 
 from .fields import fail, parse_json
 from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, _price, listed_files
+from .reliability import RELIABILITY, read_reliability, reliability_bytes
 from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, Price, PriceList
-from .write import _Draft, _prices_bytes, _tensor_bytes, _with_floats
+from .write import _Draft, _hash_bytes, _prices_bytes, _tensor_bytes, _with_floats
 
 Rows = Mapping[str, Float32]
+Hashes = Mapping[str, npt.NDArray[np.uint64]]
 Provenance = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -29,6 +32,8 @@ def with_candidate(
     rows: Rows,
     *,
     note: Mapping[str, Any],
+    called: Mapping[str, str] | str | None = None,
+    prompt_hashes: Hashes | None = None,
     refreshed: Rows | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     root: str | os.PathLike[str] | None = None,
@@ -42,6 +47,8 @@ def with_candidate(
     Args:
         rows: tensor name -> the new candidate's row, float32, for every tensor of the deciding heads that has rows.
         note: goes to provenance["added"][name] (docs/design.md section 6).
+        called: its name in outcomes, one for all or {source: name}; goes to provenance["sources"], where `ipr eval` looks it up.
+        prompt_hashes: replace those that the deciding heads keep; only where they keep some.
         refreshed: tensors of the deciding heads that replace the old candidates' (training/refresh.py), which then change.
         extra_files: replace those of the same name.
         root: by default the folder that holds the bundle's own. created: stays by default.
@@ -63,7 +70,9 @@ def with_candidate(
     }
 
     def record(provenance: dict[str, Any]) -> dict[str, Any]:
-        return {**provenance, "added": {**provenance.get("added", {}), candidate.name: dict(note)}}
+        known = provenance.get("sources", {})
+        named = {} if called is None else {"sources": {**known, candidate.name: called}}
+        return {**provenance, **named, "added": {**provenance.get("added", {}), candidate.name: dict(note)}}
 
     return _rewrite(
         bundle,
@@ -71,6 +80,7 @@ def with_candidate(
         {heads.id: ((*bundle.names, candidate.name), tensors)},
         {**bundle.prices.prices, candidate.name: price},
         record,
+        prompt_hashes=prompt_hashes,
         extra_files=extra_files or {},
         root=root,
         created=created,
@@ -104,7 +114,14 @@ def without_candidate(
         added = {key: note for key, note in provenance.get("added", {}).items() if key != name}
         removed = [*provenance.get("removed", []), name]
         rest = {key: value for key, value in provenance.items() if key != "added"}
+        if isinstance(rest.get("sources"), dict):
+            rest["sources"] = {key: called for key, called in rest["sources"].items() if key != name}
         return {**rest, **({"added": added} if added else {}), "removed": removed}
+
+    tables = read_reliability(bundle)  # another candidate may come under this name: the table is not its own
+    if tables is not None and name in tables:
+        left = {key: table for key, table in tables.items() if key != name}
+        extra_files = {RELIABILITY: reliability_bytes(left), **(extra_files or {})}
 
     return _rewrite(
         bundle,
@@ -160,6 +177,7 @@ def _rewrite(
     provenance: Provenance,
     *,
     extra_files: Mapping[str, bytes],
+    prompt_hashes: Hashes | None = None,
     root: str | os.PathLike[str] | None,
     created: str | None,
     activate: bool,
@@ -173,6 +191,11 @@ def _rewrite(
     gone = [head for head in manifest["heads"] if head not in old_heads]
     replaced = {manifest["prices"]["path"], *extra_files}
     replaced |= {head["weights"]["path"] for head in manifest["heads"] if head["id"] in changed}
+    grown = None if prompt_hashes is None else _hash_bytes(prompt_hashes, "prompt_hashes")
+    if grown is not None:
+        replaced |= {
+            head["fitted_on"]["prompt_hashes"]["path"] for head in old_heads if head["id"] == bundle.quality_heads.id
+        }
     replaced |= {entry["path"] for head in gone for entry in head["fitted_on"].values() if isinstance(entry, dict)}
     for entry in listed_files(document, folder):
         if entry.relative not in replaced and entry.relative not in draft.files:
@@ -183,6 +206,10 @@ def _rewrite(
             names, tensors = changed[head["id"]]
             weights = draft.add(head["weights"]["path"], _tensor_bytes(tensors, f"heads {head['id']!r}"))
             head = {**head, "candidates": list(names), "weights": weights}
+        if grown is not None and head["id"] == bundle.quality_heads.id:
+            fitted_on = head["fitted_on"]
+            written = draft.add(fitted_on["prompt_hashes"]["path"], grown)
+            head = {**head, "fitted_on": {**fitted_on, "prompt_hashes": written}}
         new_heads.append(head)
     deciding = bundle.quality_heads.id  # first, so that no other heads come to cover every candidate before them
     manifest["heads"] = sorted(new_heads, key=lambda head: head["id"] != deciding)

@@ -48,7 +48,7 @@ def calibrate(
     *,
     candidates: Sequence[str] | None = None,
     family: str | None = None,
-    sources: Mapping[str, str] | None = None,
+    sources: Mapping[str, Mapping[str, str] | str] | None = None,
     risk: float = RISK,
     simultaneous: bool = False,
     test: str = "target",
@@ -67,7 +67,7 @@ def calibrate(
         sample: scored prompts like the traffic to come, none of them among the heads' fitting prompts.
         path_data: other scored prompts, where the path is laid out; the heads' training split may serve.
         candidates, family: the set, by name or as a family; by default every candidate. Rows that lack one are left out.
-        sources: name in the bundle -> name in the outcomes, where they differ.
+        sources: name in the bundle -> name in the outcomes, where they differ; one for all, or {source: name}.
         risk: in (0, 0.5], the chance that a certified knot breaks its promise: of each knot, or, if `simultaneous`, of any.
         test: one of bounds.TESTS.
         taus, shares: the promises (promises.py); 0 and 1 are always among the taus, 1 among the shares.
@@ -111,7 +111,7 @@ def calibrate(
     last = certified_points(draws, bounds.TESTS[test], second_moment=moment, risk=level_risk)[0]
     lower = lower_bounds(routed[order], bounds.TESTS[test], risk=risk)
     return CalibrationMap(
-        family=bundle.candidates[bundle.names.index(names[0])].family if family is not None else None,
+        family=_whole_family(bundle, names) if family is not None else None,
         whole=len(names) == len(bundle.names),
         candidates=names,
         heads=heads_key(bundle, names),
@@ -182,6 +182,12 @@ def _decide_points(rows: Observed, path: Path) -> tuple[Indices, Array]:
         choices.append(chosen)
         costs.append(float(paid.mean()))
     return np.stack(choices), np.array(costs)
+
+
+def _whole_family(bundle: Bundle, names: Sequence[str]) -> str | None:
+    """The family that these are all of, None for a part of one: the rest of it must not pass for added since."""
+    family = bundle.candidates[bundle.names.index(names[0])].family
+    return family if sum(c.family == family for c in bundle.candidates) == len(names) else None
 
 
 def _points(

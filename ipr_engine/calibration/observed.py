@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.data import Outcomes
+from ipr_engine.data import Outcomes, name_in_source
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
@@ -64,17 +64,22 @@ class Observed:
 
 
 def observe(
-    engine: Engine, outcomes: Outcomes, names: Sequence[str], sources: Mapping[str, str], *, label: str
+    engine: Engine,
+    outcomes: Outcomes,
+    names: Sequence[str],
+    sources: Mapping[str, Mapping[str, str] | str],
+    *,
+    label: str,
 ) -> Observed:
     """Encode the rows on which every one of `names` has a quality, and predict on them.
 
     Args:
-        sources: name in the bundle -> name in the outcomes, for those that differ.
+        sources: name in the bundle -> name in the outcomes, for those that differ; one for all, or {source: name}.
         label: what these prompts are, such as "mine, split calibration".
     Raises:
         InvalidInputError: a candidate has no outcomes, no row is complete, or the heads predict no output tokens.
     """
-    wanted = [sources.get(name, name) for name in names]
+    wanted = [name_in_source(sources, name, outcomes.source) for name in names]
     missing = [f"{name!r}" for name, source in zip(names, wanted, strict=True) if source not in outcomes.models]
     if missing:
         raise InvalidInputError(

@@ -72,7 +72,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.bundle import with_calibrations
     from ipr_engine.calibration.fit import calibrate
-    from ipr_engine.data import load_outcomes
+    from ipr_engine.data import load_outcomes, name_in_source
 
     engine = load_engine(arguments)
     sample = load_outcomes(arguments.outcomes, split=None if arguments.split == "all" else arguments.split)
@@ -81,7 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         split=None if arguments.path_split == "all" else arguments.path_split,
     )
     sources = source_names(engine, arguments.map)
-    unseen = [name for name in sample.models if name not in sources.values()]
+    called = {name_in_source(sources, name, sample.source) for name in sources}
+    unseen = [name for name in sample.models if name not in called]
     if unseen:
         _say(f"not in the bundle, left out: {', '.join(unseen)}")
     made = calibrate(

@@ -7,7 +7,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from ipr_engine.asks import ASKS, CALIBRATED, PRESETS
@@ -90,10 +90,10 @@ def _prices(items: list[str]) -> dict[str, tuple[float, float]]:
     return prices
 
 
-def source_names(engine: Engine, items: list[str]) -> dict[str, str]:
-    """Each candidate's name in the outcomes: what `ipr train` wrote down, or NAME=SOURCE of --map."""
+def source_names(engine: Engine, items: list[str]) -> dict[str, Mapping[str, str] | str]:
+    """Each candidate's name in the outcomes, see `data.name_in_source`: what `ipr train` wrote down, or NAME=SOURCE of --map."""
     trained_as = engine.bundle.provenance.get("sources", {})
-    names = {name: str(trained_as.get(name, name)) for name in engine.bundle.names}
+    names = {name: trained_as.get(name, name) for name in engine.bundle.names}
     for item in items:
         name, _, source = item.partition("=")
         if name not in names or not source:

@@ -16,7 +16,7 @@ from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.edit import with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
-from ipr_engine.data import Outcomes, load_outcomes
+from ipr_engine.data import Outcomes, load_outcomes, name_in_source, prompt_hashes, read_prompt_hashes
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.candidate_prior import most_similar, prior_row
@@ -103,7 +103,9 @@ def add_model(
         progress(f"no outcomes: {candidate.name} starts as {' + '.join(members)}")
         rows = prior_row(base.quality_heads, members)
         note = {"prior_from": list(members), "prompts": 0}
-        folder = with_candidate(base, candidate, price, rows, note=_note(note, created), root=out, created=created)
+        folder = with_candidate(
+            base, candidate, price, rows, note=_note(note, created), called=source, root=out, created=created
+        )
         return Added(folder, candidate.name, 0, members, members, None, None, None)
     assert similar is not None
     return _from_outcomes(
@@ -217,6 +219,8 @@ def _from_outcomes(
         price,
         tensors,
         note=_note(note, created),
+        called=source,
+        prompt_hashes=_hashes_with(base, rows),
         refreshed=changed,
         extra_files=extra,
         root=out,
@@ -242,10 +246,19 @@ def _old_quality(rows: Outcomes, base: Bundle) -> Array:
     named = sources if isinstance(sources, dict) else {}
     table = np.full((len(rows), len(base.names)), np.nan)
     for m, name in enumerate(base.names):
-        called = named.get(name, name)
+        called = name_in_source(named, name, rows.source)
         if called in rows.models:
             table[:, m] = rows.quality[:, rows.models.index(called)]
     return table
+
+
+def _hashes_with(base: Bundle, rows: Outcomes) -> dict[str, npt.NDArray[np.uint64]] | None:
+    """The fitting prompts' hashes with these rows' among them, so that no calibration takes them for unseen; None where none are kept."""
+    kept = base.quality_heads.fitted_on.prompt_hashes
+    if kept is None:
+        return None
+    old, new = read_prompt_hashes(kept), prompt_hashes(rows.prompts, rows.question_keys)
+    return {part: np.union1d(old[part], new[part]) for part in old}
 
 
 def _note(facts: dict[str, Any], created: str) -> dict[str, Any]:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 Tensors = dict[str, npt.NDArray[np.float32]]
 
+FEWEST_AT_HOME = (
+    20  # rows of source 0 that a level or a map can be taken from; a handful would make a constant of a head
+)
 MOST_AT_ONCE = 1 << 22  # numbers of the hidden layer in `predict`: bounds its memory at some 32 MB
 
 
@@ -121,11 +124,11 @@ def fit_heads(
 
 
 def _calibrate(score: Array, quality: Array, at_home: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Platt's slope and offset (models,), each on the rows of source 0 where it was judged, else on all its rows."""
+    """Platt's slope and offset (models,), each on the rows of source 0 where it was judged on enough, else on all its rows."""
     maps = []
     for m in range(quality.shape[1]):
         judged = ~np.isnan(quality[:, m])
-        rows = judged & at_home if (judged & at_home).any() else judged
+        rows = judged & at_home if (judged & at_home).sum() >= FEWEST_AT_HOME else judged
         maps.append(fit_platt(score[rows, m], quality[rows, m]))
     slopes, offsets = zip(*maps, strict=True)
     return np.array(slopes), np.array(offsets)
