@@ -150,12 +150,12 @@ class _Loop:
                 f"expected a smaller lr than {config.lr}"
             )
 
-    @torch.no_grad()
     def watch(self, z: Tensor, quality: Tensor) -> None:
         """Take the present parameters as the best if their loss on these rows is the least so far."""
         step = max(1, SCORE_CELLS // (quality.shape[1] * self.config.hidden))
-        scores = torch.cat([score(self.parts, part, self.config.activation) for part in _batches(z, step)])
-        loss = float(mixed_loss(scores, quality, self.config.losses, self.config.link))
+        with torch.no_grad():
+            scores = torch.cat([score(self.parts, part, self.config.activation) for part in _batches(z, step)])
+            loss = float(mixed_loss(scores, quality, self.config.losses, self.config.link))
         if loss < self.best_loss:
             self.best_epoch, self.best_loss, self.best = self.epoch, loss, self.current()
 
