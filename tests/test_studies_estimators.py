@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skips import EVAL, TORCH
 from study_outcomes_data import make_study, write_study_source
 from training_data import make_world
 
@@ -12,6 +13,10 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.studies import estimators
 from ipr_engine.training.estimators import ESTIMATORS, fit_scores
 from ipr_engine.training.folds import grouped_folds
+
+for package, reason in (("pyarrow", EVAL), ("sklearn", EVAL), ("matplotlib", EVAL), ("torch", TORCH)):
+    pytest.importorskip(package, reason=reason)
+
 
 MODELS = ("gpt-4o-mini", "llama3.1-8b", "llama3.1-70b", "gpt-4o")
 ROWS = {("train", "a"): 60, ("train", "b"): 60, ("test", "a"): 40, ("test", "b"): 40}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skips import EVAL, TORCH
 from study_outcomes_data import make_study, write_study_source
 
 from ipr_engine.studies import families
@@ -33,6 +34,10 @@ ROWS = {("train", "a"): 60, ("train", "b"): 60, ("test", "a"): 40, ("test", "b")
 )
 def test_a_family_is_what_the_vendor_calls_its_own(model: str, family: str | None) -> None:
     assert families.family_of(model) == family
+
+
+for package, reason in (("pyarrow", EVAL), ("sklearn", EVAL), ("matplotlib", EVAL), ("torch", TORCH)):
+    pytest.importorskip(package, reason=reason)
 
 
 def test_a_family_needs_three_candidates() -> None:

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skips import EVAL, TORCH
 from study_outcomes_data import make_study, write_study_source
 
 from ipr_engine.studies import published, routellm, routerdc
+
+for package, reason in (("pyarrow", EVAL), ("sklearn", EVAL), ("matplotlib", EVAL), ("torch", TORCH)):
+    pytest.importorskip(package, reason=reason)
+
 
 SEVEN = tuple(f"vendor/model-{i}" for i in range(7))
 PAIR = (routellm.WEAK, routellm.STRONG)
