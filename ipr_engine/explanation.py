@@ -100,7 +100,8 @@ class Explanation:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in d.excluded.items())
             return f"no decision: {d.status}{f' ({reasons})' if reasons else ''}"
         worth = f", worth {d.policy.worth:g} USD" if d.policy.worth else ""
-        return f"{d.model}: {WHY[d.cause]} ({d.threshold:.3f} under rule {d.policy.rule}, tau {d.policy.tau:g}{worth})"
+        figures = f"quality {d.quality:.3f}, threshold {d.threshold:.3f}"
+        return f"{d.model}: {WHY[d.cause]} ({figures} under rule {d.policy.rule}, tau {d.policy.tau:g}{worth})"
 
     def state(self, view: CandidateView) -> str:
         """One word or the reason: chosen, feasible, below threshold, or why it was excluded."""

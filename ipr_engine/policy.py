@@ -272,7 +272,7 @@ def _exclusions(
     """The first reason, in argument order, why a candidate may not be chosen."""
     every = {candidate.name for candidate in candidates}
     names = every if allowed is None else _known("allowed", allowed, every)
-    away = set() if exclude is None or not len(exclude) else _known("exclude", exclude, every)
+    away = set() if exclude is None or exclude in ([], (), set(), "") else _known("exclude", exclude, every)
     families = None if family is None else _known("family", family, {c.family for c in candidates})
     features = set() if requires is None else _known("requires", requires, {f for c in candidates for f in c.features})
     limit = None if max_latency_ms is None else nonnegative("max_latency_ms", max_latency_ms)

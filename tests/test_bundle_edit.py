@@ -185,6 +185,16 @@ def test_new_prices_leave_the_others_and_the_qualities(tmp_path):
     )
 
 
+def test_a_new_price_needs_no_more_than_its_two_rates(tmp_path):
+    bundle = Bundle.load(make_bundle(tmp_path, models=3))
+    file = tmp_path / "new.json"
+    rates = {"input_usd_per_1m": 1.5, "output_usd_per_1m": 6.0}
+    file.write_text(json.dumps({"currency": "USD", "date": "2026-12-24", "prices": {"beta/mid": rates}}))
+    price = read_new_prices(file, bundle).prices["beta/mid"]
+    assert (price.input_usd_per_1m, price.output_usd_per_1m, price.fixed_usd) == (1.5, 6.0, 0.0)
+    assert price.basis == "given in new.json"
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

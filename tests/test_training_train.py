@@ -14,7 +14,7 @@ from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
 from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes, overlap, read_prompt_hashes
-from ipr_engine.errors import BundleError, InvalidInputError
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.sweeps import choose
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.heads import predict
@@ -189,6 +189,15 @@ def test_auto_chooses_one_of_the_closed_forms(source, candidates, tmp_path, monk
         (lambda d: d.update(candidates=[]), "at least one candidate"),
         (lambda d: d["candidates"][1].pop("family"), r"candidates\[1\]: lacks family"),
         (lambda d: d["candidates"][1].update(prize=1), r"candidates\[1\]: has unknown prize"),
+        (
+            lambda d: d["candidates"][1].update(input_usd_per_1m="1"),
+            r"candidates\[1\].input_usd_per_1m: expected a number",
+        ),
+        (lambda d: d["candidates"][0].update(input_usd_per_1m=float("nan")), r"candidates\[0\].input_usd_per_1m"),
+        (lambda d: d["candidates"][0].update(features="tools"), r"candidates\[0\].features: expected a list"),
+        (lambda d: d["candidates"][2].update(context_window="8k"), r"candidates\[2\].context_window: expected a whole"),
+        (lambda d: d["candidates"][2].update(token_ratio=0), r"candidates\[2\].token_ratio: expected a number > 0"),
+        (lambda d: d["candidates"][2].update(name="house/big"), "distinct names"),
     ],
 )
 def test_a_bad_candidates_file_is_named(candidates, change, message):
@@ -203,7 +212,7 @@ def test_a_price_that_is_none_is_refused_and_nothing_is_written(source, candidat
     document = json.loads(candidates.read_text())
     document["candidates"][0]["input_usd_per_1m"] = -1
     candidates.write_text(json.dumps(document))
-    with pytest.raises(BundleError, match="input_usd_per_1m"):
+    with pytest.raises(InvalidInputError, match="input_usd_per_1m"):
         train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator="plain")
     assert not (tmp_path / "root" / "CURRENT").exists()
 

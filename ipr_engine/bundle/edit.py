@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ipr_engine.errors import BundleFormatError, InvalidInputError
 
-from .fields import fail, parse_json
+from .fields import Field, fail, parse_json
 from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, _price, listed_files
 from .reliability import RELIABILITY, read_reliability, reliability_bytes
@@ -137,7 +137,7 @@ def without_candidate(
 
 
 def read_new_prices(path: str | os.PathLike[str], bundle: Bundle) -> PriceList:
-    """A price file of the bundle's form that may leave candidates out: those keep their prices. The date is the file's.
+    """A price file of the bundle's form that may leave out candidates (they keep theirs), fixed_usd and basis. The date is the file's.
 
     Raises:
         BundleError: the file is missing or not of that form, prices a candidate that the bundle does not have, or none.
@@ -159,8 +159,18 @@ def read_new_prices(path: str | os.PathLike[str], bundle: Bundle) -> PriceList:
     return PriceList(
         currency=keys["currency"].one_of((bundle.prices.currency,)),
         date=keys["date"].day(),
-        prices={**bundle.prices.prices, **{name: _price(field) for name, field in given.items()}},
+        prices={
+            **bundle.prices.prices,
+            **{name: _price(_completed(field, file.name)) for name, field in given.items()},
+        },
     )
+
+
+def _completed(field: Field, file: str) -> Field:
+    """A price whose fixed_usd and basis may be left out."""
+    if isinstance(field.value, dict):
+        field.value = {"fixed_usd": 0.0, "basis": f"given in {file}", **field.value}
+    return field
 
 
 def _without(heads: HeadsSpec, name: str) -> tuple[tuple[str, ...], dict[str, Float32]]:

@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_stdout()
         return 1
     except KeyboardInterrupt:
+        resume = "; the same command goes on from --run-folder" if getattr(arguments, "run_folder", None) else ""
+        print(f"ipr {arguments.command}: interrupted{resume}", file=sys.stderr)
         return 130
 
 

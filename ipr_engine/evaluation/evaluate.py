@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.data import MEASURES, name_in_source
 from ipr_engine.data import Outcomes as OutcomeData
+from ipr_engine.data import name_in_source
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
@@ -28,6 +28,8 @@ Array = npt.NDArray[np.float64]
 
 FOLDS = 5
 PACKAGES = ("ipr_engine", "numpy", "scikit-learn", "matplotlib")
+
+NEEDED = ("quality", "output_tokens", "cost_usd")  # of every candidate on a row that counts
 
 
 def evaluate_engine(
@@ -78,8 +80,8 @@ def evaluate_engine(
         )
     progress(f"{len(shared)} candidates")
     columns = [known[name] for name in shared]
-    train = _read(engine, outcomes.of_split("train").complete(columns, measures=MEASURES), shared)
-    test = _read(engine, outcomes.of_split("test").complete(columns, measures=MEASURES), shared)
+    train = _read(engine, outcomes.of_split("train").complete(columns, measures=NEEDED), shared)
+    test = _read(engine, outcomes.of_split("test").complete(columns, measures=NEEDED), shared)
     judged = _judge(engine, test, train, shared, also, names)
     summary = summarise(
         shared,

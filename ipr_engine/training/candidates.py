@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ipr_engine.bundle import Candidate, Price, PriceList
 from ipr_engine.data import name_in_source
@@ -56,6 +58,9 @@ def read_candidates(path: Path) -> CandidatesFile:
         if missing or unknown:
             trouble = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
             raise InvalidInputError(f"candidates[{number}]: {trouble}; known: {', '.join((*REQUIRED, *OPTIONAL))}")
+        _check_values(number, entry)
+    if len({entry["name"] for entry in entries}) < len(entries):
+        raise InvalidInputError(f"candidates: expected distinct names in {path}")
     listed = [
         Candidate(
             name=entry["name"],
@@ -85,6 +90,28 @@ def read_candidates(path: Path) -> CandidatesFile:
             )
     without_ratio = frozenset(entry["name"] for entry in entries if "token_ratio" not in entry)
     return CandidatesFile(listed, PriceList(date=document["date"], prices=prices), named, without_ratio)
+
+
+def _check_values(number: int, entry: Mapping[str, object]) -> None:
+    """Here, before any fit; the bundle judges the same values again when it is written."""
+    for key, expected, good in (
+        *((key, "a text that is not empty", _is_text) for key in ("name", "family", "provider", "basis")),
+        *((key, "a number >= 0", _is_amount) for key in ("input_usd_per_1m", "output_usd_per_1m", "fixed_usd")),
+        ("token_ratio", "a number > 0", lambda value: _is_amount(value) and value > 0),
+        ("latency_ms", "a number >= 0, or null", lambda value: value is None or _is_amount(value)),
+        ("context_window", "a whole number of tokens > 0, or null", lambda v: v is None or (type(v) is int and v > 0)),
+        ("features", 'a list of texts such as ["tools"]', lambda v: isinstance(v, list) and all(map(_is_text, v))),
+    ):
+        if key in entry and not good(entry[key]):
+            raise InvalidInputError(f"candidates[{number}].{key}: expected {expected}, got {entry[key]!r}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
 
 
 def _is_mapping_of_texts(value: object) -> bool:

@@ -121,6 +121,9 @@ def train(
         x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
         listed = _with_ratios(asked, rows, billed)
         compared: list[EstimatorScore] = []
+        if estimator == "auto" and len(names) == 1:
+            progress("one candidate only: nothing to choose between, so nothing to compare estimators by")
+            estimator = "plain"
         if estimator == "auto":
             progress(f"comparing {len(CLOSED_FORM)} estimators by nested cross-validation ...")
             compared = _compare(rows, x, billed, listed, asked.prices, source, progress)
