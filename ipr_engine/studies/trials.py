@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -126,6 +126,3 @@ def shown_difference(figures: Array, baseline: Array, *, digits: int = 3) -> str
 def best_of(areas: Mapping[str, Array], names: Sequence[str]) -> str:
     """The name whose figure on test is greatest."""
     return max(names, key=lambda name: float(areas[name][0]))
-
-
-Progress = Callable[[str], None]

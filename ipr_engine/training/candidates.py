@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import Candidate, Price, PriceList
-from ipr_engine.data import name_in_source
 from ipr_engine.errors import InvalidInputError
 
 REQUIRED = ("name", "family", "provider", "input_usd_per_1m", "output_usd_per_1m")
@@ -31,10 +30,6 @@ class CandidatesFile:
     prices: PriceList
     named: dict[str, Mapping[str, str] | str]
     without_ratio: frozenset[str]
-
-    def name_in(self, source: str, candidate: str) -> str:
-        """What the outcomes of `source` call a candidate."""
-        return name_in_source(self.named, candidate, source)
 
 
 def read_candidates(path: Path) -> CandidatesFile:

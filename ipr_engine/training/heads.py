@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 Tensors = dict[str, npt.NDArray[np.float32]]
 
-FEWEST_AT_HOME = (
-    20  # rows of source 0 that a level or a map can be taken from; a handful would make a constant of a head
-)
+# Rows of source 0 that a level or a map can be taken from; a handful would make a constant of a head
+FEWEST_AT_HOME = 20
 MOST_AT_ONCE = 1 << 22  # numbers of the hidden layer in `predict`: bounds its memory at some 32 MB
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.data import Outcomes, load_outcomes
+from ipr_engine.data import Outcomes, load_outcomes, name_in_source
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.candidates import CandidatesFile
 
@@ -118,7 +118,7 @@ def _columns(part: Outcomes, asked: CandidatesFile, measure: str) -> Array:
     table = getattr(part, measure)
     result = np.full((len(part), len(asked.candidates)), np.nan)
     for column, candidate in enumerate(asked.candidates):
-        name = asked.name_in(part.source, candidate.name)
+        name = name_in_source(asked.named, candidate.name, part.source)
         if name in part.models:
             result[:, column] = table[:, part.models.index(name)]
     return result
