@@ -12,6 +12,7 @@ from training_data import write_source
 
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
+from ipr_engine.data import name_in_source
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training import default_bundle
 from ipr_engine.training.candidates import read_candidates
@@ -40,8 +41,8 @@ IN_BOTH = ["llama-3.1-70b-instruct", "llama-3.1-8b-instruct"]
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
-    home = write_source(folder / "zeroeval", [ASKED.name_in("zeroeval", n) for n in NAMES], PROMPTS, rows_per_split=120)
-    other = write_source(folder / "mmlu_pro", [ASKED.name_in("mmlu_pro", n) for n in IN_BOTH], PROMPTS)
+    home = write_source(folder / "zeroeval", [name_in_source(ASKED.named, n, "zeroeval") for n in NAMES], PROMPTS, rows_per_split=120)
+    other = write_source(folder / "mmlu_pro", [name_in_source(ASKED.named, n, "mmlu_pro") for n in IN_BOTH], PROMPTS)
     stats = {
         "repo": "made/up",
         "commit": "c0ffee",
@@ -153,7 +154,7 @@ def test_an_encoder_and_a_table_are_one_too_many(inputs, tmp_path):
 
 
 def test_every_candidate_is_priced_with_a_basis_and_of_four_families_at_least():
-    assert len(set(NAMES)) == len({ASKED.name_in("zeroeval", name) for name in NAMES}) == 11
+    assert len(set(NAMES)) == len({name_in_source(ASKED.named, name, "zeroeval") for name in NAMES}) == 11
     assert len({candidate.family for candidate in ASKED.candidates}) >= 4
     prices = ASKED.prices.prices.values()
     assert (np.array([(price.input_usd_per_1m, price.output_usd_per_1m) for price in prices]) > 0).all()
