@@ -41,7 +41,9 @@ IN_BOTH = ["llama-3.1-70b-instruct", "llama-3.1-8b-instruct"]
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
-    home = write_source(folder / "zeroeval", [name_in_source(ASKED.named, n, "zeroeval") for n in NAMES], PROMPTS, rows_per_split=120)
+    home = write_source(
+        folder / "zeroeval", [name_in_source(ASKED.named, n, "zeroeval") for n in NAMES], PROMPTS, rows_per_split=120
+    )
     other = write_source(folder / "mmlu_pro", [name_in_source(ASKED.named, n, "mmlu_pro") for n in IN_BOTH], PROMPTS)
     stats = {
         "repo": "made/up",
