@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.bundle import encoder_identity
-from ipr_engine.encoders.base import Encoded, as_prompt_list
-from ipr_engine.encoders.cut import cut_between_words
+from ipr_engine.encoders.export import read_export
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
+from ipr_engine.encoders.transformer import TransformerEncoder, TransformerSpec, padded, special_ids
 from ipr_engine.encoders.transformer_folder import TransformerFolder, read_transformer_folder
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
 from ipr_engine.extras import need
@@ -22,57 +21,33 @@ DTYPES = ("float32", "float16", "bfloat16")
 _PURPOSE = "the torch encoder"
 
 
-class TorchEncoder:
-    """A transformer, its token states pooled to one embedding (sentence-transformers' Transformer, Pooling, Normalize).
+class TorchEncoder(TransformerEncoder):
+    """A transformer run by PyTorch as it stands; `from_folder` and `from_export` build it.
 
-    ids = special tokens around those of the prompt, in which literal `[SEP]`-like text is text. x = the mean over all ids,
-    the first or the last of their states, in float32; then x / max(||x||, 1e-12) when `normalize`. No prefix is put before a
-    prompt. A prompt without one token gives x = 0. Immutable and safe to share between threads; `from_folder` builds it.
-
-    Unlike the static tier's, a row depends on its batch mates, in its last bits: they decide the padding and with it the
-    order of sums. Alone or in any batch, in float32 its two values differ by less than 1e-5 * ||x||.
+    Pooling and normalisation are computed in float32. Unlike the static tier's, a row depends on its batch mates, in its last
+    bits: they decide the padding and with it the order of sums. Alone or in any batch, in float32 its two values differ by
+    less than 1e-5 * ||x||.
 
     Attributes:
-        dim: of an embedding. max_tokens: the most ids the transformer sees, special ones included.
-        identity: see `ipr_engine.bundle.encoder_identity`; the device and `batch` are no part of it.
-        pooling: "mean", "cls" or "last". normalize: whether x is divided by its norm.
-        device, dtype: where and in what the transformer computes.
-        tokenizer: who makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
-        native: None: this tier needs Python.
+        device, dtype: where and in what the transformer computes. The identity names neither, but for bfloat16, whose
+            embeddings are further from float32's than a cosine of 0.9999.
     """
-
-    native = None
 
     def __init__(
         self,
         model: Any,
-        source: TransformerFolder,
+        spec: TransformerSpec,
         tokenizer: WordPieceTokenizer | LibraryTokenizer,
-        special: tuple[list[int], list[int]],
         *,
         max_tokens: int,
         batch: int,
         device: str,
         dtype: str,
     ) -> None:
-        self._model = model
-        self._head, self._tail = (np.array(ids, dtype=np.int64) for ids in special)
-        self._pad = int(getattr(model.config, "pad_token_id", None) or 0)
-        self._batch = batch
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
-        self.pooling, self.normalize = source.pooling, source.normalize
+        named = dtype if dtype == "bfloat16" else None
+        super().__init__(spec, max_tokens=max_tokens, batch=batch, dtype=named, tokenizer=tokenizer)
+        self._model = model.to(device)
         self.device, self.dtype = device, dtype
-        self.identity = encoder_identity(
-            kind="torch",
-            table=source.weights_sha256,
-            tokenizer=source.tokenizer_sha256,
-            config=source.config_sha256,
-            pooling=source.pooling,
-            normalize=source.normalize,
-            max_tokens=max_tokens,
-            dtype=dtype,
-        )
         self.dim = self._embed([np.zeros(1, dtype=np.int64)]).shape[1]
 
     @classmethod
@@ -93,8 +68,7 @@ class TorchEncoder:
             folder: config.json, tokenizer.json, model.safetensors (or its shards); modules.json and 1_Pooling/ if it has them.
             pooling: "mean", "cls" or "last"; None where modules.json tells it.
             normalize: None is what modules.json says, and no for a bare folder.
-            max_tokens: at least one more than the special tokens and within the model's positions. Of a longer prompt the
-                first and last half are kept, each cut between words.
+            max_tokens: more than the special tokens and within the model's positions.
             batch: prompts that pass through the transformer together, >= 1; they are taken in the order of their length.
             device: a device of torch: "cpu", "cuda", "cuda:1", "mps".
             dtype: "float32", "float16" or "bfloat16".
@@ -102,94 +76,66 @@ class TorchEncoder:
             InvalidInputError: an argument is outside of the above, or the folder's pooling cannot be told.
             BackendUnavailableError: torch, transformers or the device is missing here.
             BundleNotFoundError, BundleFormatError: a file is missing or not what it should be; pickled weights are never read.
+        Example:
+            >>> encoder = TorchEncoder.from_folder(folder)
+            >>> encoder.encode(["Why?", ""]).billed_tokens.tolist()
+            [2, 0]
         """
-        for name, number in (("max_tokens", max_tokens), ("batch", batch)):
-            if type(number) is not int or number < 1:
-                raise InvalidInputError(f"{name}: expected an int >= 1, got {number!r}")
-        if dtype not in DTYPES:
-            raise InvalidInputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+        _check_dtype(dtype)
         source = read_transformer_folder(folder, pooling=pooling, normalize=normalize)
         _check_device(device)
         tokenizer = read_tokenizer(source.tokenizer)
-        special = _special_ids(source)
-        model = _load_model(source.path, dtype)
-        _check_fit(model, tokenizer, max_tokens, sum(map(len, special)))
-        return cls(
-            model.to(device),
-            source,
-            tokenizer,
-            special,
-            max_tokens=max_tokens,
-            batch=batch,
-            device=device,
-            dtype=dtype,
-        )
+        before, after = special_ids(source.tokenizer, str(source.path / "tokenizer.json"))
+        model = load_model(source.path, dtype)
+        _check_fit(model, tokenizer)
+        spec = spec_of(source, model, before, after)
+        return cls(model, spec, tokenizer, max_tokens=max_tokens, batch=batch, device=device, dtype=dtype)
+
+    @classmethod
+    def from_export(
+        cls,
+        folder: str | Path,
+        *,
+        max_tokens: int | None = None,
+        batch: int = 32,
+        device: str = "cpu",
+        dtype: str | None = None,
+    ) -> TorchEncoder:
+        """Load the float16 weights of an export (encoders/export.py).
+
+        Args:
+            max_tokens: None is the export's own.
+            dtype: None is float16 on a GPU and float32 (of the float16 weights) on the CPU.
+        Raises:
+            as `from_folder`, and what `read_export` raises.
+        """
+        _check_dtype(dtype)
+        export = read_export(folder)
+        path = export.file("weights").parent
+        _check_device(device)
+        if dtype is None:
+            dtype = "float32" if need("torch", _PURPOSE).device(device).type == "cpu" else "float16"
+        tokenizer = read_tokenizer(export.spec.tokenizer)
+        model = load_model(path, dtype)
+        _check_fit(model, tokenizer)
+        max_tokens = export.max_tokens if max_tokens is None else max_tokens
+        return cls(model, export.spec, tokenizer, max_tokens=max_tokens, batch=batch, device=device, dtype=dtype)
 
     @property
     def summary(self) -> str:
         """Tier, dimensions, what the transformer computes in and where, tokenizer."""
         return f"torch {self.dim}-d {self.dtype} on {self.device}, {self.tokenizer.kind} tokenizer"
 
-    def encode(self, prompts: Sequence[str]) -> Encoded:
-        """Embed each prompt; see `Encoder.encode` and, for what batch mates change, the class.
-
-        Example:
-            >>> encoder = TorchEncoder.from_folder(folder)
-            >>> encoder.encode(["Why?", ""]).billed_tokens.tolist()
-            [2, 0]
-        """
-        prompts = as_prompt_list(prompts)
-        x = np.zeros((len(prompts), self.dim), dtype=np.float32)
-        billed = np.zeros(len(prompts), dtype=np.int64)
-        truncated = np.zeros(len(prompts), dtype=np.bool_)
-        ids = []
-        for row, prompt in enumerate(prompts):
-            own, billed[row], truncated[row] = self._ids(prompt, row)
-            ids.append(own)
-        longest_first = sorted(np.flatnonzero(billed), key=lambda row: -len(ids[row]))
-        for begin in range(0, len(longest_first), self._batch):
-            rows = longest_first[begin : begin + self._batch]
-            x[rows] = self._embed([ids[row] for row in rows])
-        return Encoded(x, billed, truncated)
-
-    def count_tokens(self, text: str) -> int:
-        """The tokens of a text as `billed_tokens` counts them."""
-        return self.tokenizer.count(text)
-
-    def _ids(self, prompt: str, row: int) -> tuple[NDArray[np.int64], int, bool]:
-        """What the transformer sees (at most max_tokens,), the prompt's own tokens, and whether some were cut."""
-        try:
-            own, starts = self.tokenizer.encode(prompt)
-        except InvalidInputError as error:
-            raise InvalidInputError(str(error).replace("text", f"prompts[{row}]", 1)) from None
-        billed, room = len(own), self.max_tokens - len(self._head) - len(self._tail)
-        if billed > room:
-            head, tail = cut_between_words(starts, room)
-            own = np.concatenate([own[:head], own[tail:]])
-        return np.concatenate([self._head, own.astype(np.int64), self._tail]), billed, billed > room
-
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """(batch, dim) embeddings of sequences of at least one id each, padded on the right to the longest."""
+        """(rows, dim) embeddings of sequences of at least one id each, padded on the right to the longest."""
         torch = need("torch", _PURPOSE)
-        lengths = np.array([len(own) for own in ids])
-        padded = np.full((len(ids), lengths.max()), self._pad, dtype=np.int64)
-        for row, own in enumerate(ids):
-            padded[row, : len(own)] = own
-        mask = np.arange(padded.shape[1]) < lengths[:, None]
+        filled, mask = padded(ids, max(map(len, ids)), self.spec.pad_id)
         with torch.inference_mode():
             seen = torch.from_numpy(mask).to(self.device)  # (batch, tokens)
             states = self._model(
-                input_ids=torch.from_numpy(padded).to(self.device), attention_mask=seen.long()
+                input_ids=torch.from_numpy(filled).to(self.device), attention_mask=seen
             ).last_hidden_state.float()  # (batch, tokens, dim)
-            if self.pooling == "mean":
-                x = (states * seen[..., None]).sum(dim=1) / seen.sum(dim=1, keepdim=True)
-            elif self.pooling == "cls":
-                x = states[:, 0]
-            else:
-                x = states[torch.arange(len(ids)), torch.from_numpy(lengths - 1).to(self.device)]
-            if self.normalize:
-                x = torch.nn.functional.normalize(x, dim=1)
-            embeddings: NDArray[np.float32] = x.cpu().numpy()
+            embeddings: NDArray[np.float32] = pool(states, seen, self.pooling, self.normalize).cpu().numpy()
         return embeddings
 
     def __repr__(self) -> str:
@@ -198,6 +144,43 @@ class TorchEncoder:
             f"max_tokens={self.max_tokens}, tokenizer={self.tokenizer.kind!r}, device={self.device!r}, "
             f"dtype={self.dtype!r}, identity={self.identity[:12]}...)"
         )
+
+
+def pool(states: Any, seen: Any, pooling: str, normalize: bool) -> Any:
+    """Token states (batch, tokens, dim) float32 and who is a token (batch, tokens) 0 or 1 -> (batch, dim), as torch tensors."""
+    torch = need("torch", _PURPOSE)
+    if pooling == "mean":
+        x = (states * seen[..., None]).sum(dim=1) / seen.sum(dim=1, keepdim=True)
+    elif pooling == "cls":
+        x = states[:, 0]
+    else:
+        x = states[torch.arange(len(states), device=states.device), seen.sum(dim=1) - 1]
+    return torch.nn.functional.normalize(x, dim=1) if normalize else x
+
+
+def spec_of(source: TransformerFolder, model: Any, before: tuple[int, ...], after: tuple[int, ...]) -> TransformerSpec:
+    """What the tiers share of a model that transformers loaded."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    table: Any = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    if positions is not None and getattr(table, "padding_idx", None) is not None:
+        positions -= table.padding_idx + 1  # RoBERTa counts its positions from there
+    return TransformerSpec(
+        pooling=source.pooling,
+        normalize=source.normalize,
+        before=before,
+        after=after,
+        pad_id=int(getattr(model.config, "pad_token_id", None) or 0),
+        positions=positions,
+        tokenizer=source.tokenizer,
+        weights_sha256=source.weights_sha256,
+        tokenizer_sha256=source.tokenizer_sha256,
+        config_sha256=source.config_sha256,
+    )
+
+
+def _check_dtype(dtype: str | None) -> None:
+    if dtype is not None and dtype not in DTYPES:
+        raise InvalidInputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
 
 
 def _check_device(device: str) -> None:
@@ -215,26 +198,7 @@ def _check_device(device: str) -> None:
         raise BackendUnavailableError(f"device: {device!r} was asked for and is missing here: {reason}") from error
 
 
-def _special_ids(source: TransformerFolder) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer's post-processor puts before and after the tokens of a text."""
-    from tokenizers import Tokenizer
-
-    try:
-        library = Tokenizer.from_str(source.tokenizer.decode())
-        library.no_truncation()
-        library.no_padding()
-        probe = library.encode("a")
-    except Exception as error:  # the library raises bare Exception
-        raise BundleFormatError(
-            f"{source.path / 'tokenizer.json'}: the tokenizers library fails on it: {error}"
-        ) from error
-    own = np.flatnonzero(np.array(probe.special_tokens_mask) == 0)
-    if not len(own):
-        raise BundleFormatError(f"{source.path / 'tokenizer.json'}: it gives no token for the text 'a'")
-    return probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
-
-
-def _load_model(path: Path, dtype: str) -> Any:
+def load_model(path: Path, dtype: str) -> Any:
     torch, transformers = need("torch", _PURPOSE), need("transformers", _PURPOSE)
     safetensors = need("safetensors", _PURPOSE)
     try:
@@ -274,7 +238,7 @@ def _quiet(logging: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _check_fit(model: Any, tokenizer: WordPieceTokenizer | LibraryTokenizer, max_tokens: int, special: int) -> None:
+def _check_fit(model: Any, tokenizer: WordPieceTokenizer | LibraryTokenizer) -> None:
     if model.config.is_encoder_decoder:
         raise InvalidInputError(
             f"folder: expected an encoder or decoder alone, got {model.config.model_type!r}, which is both"
@@ -284,11 +248,3 @@ def _check_fit(model: Any, tokenizer: WordPieceTokenizer | LibraryTokenizer, max
         raise BundleFormatError(
             f"tokenizer.json: its ids reach {tokenizer.max_id}, but the model knows {rows} tokens only"
         )
-    if max_tokens <= special:
-        raise InvalidInputError(f"max_tokens: expected more than the {special} special tokens, got {max_tokens}")
-    positions = getattr(model.config, "max_position_embeddings", None)
-    table: Any = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
-    if positions is not None and getattr(table, "padding_idx", None) is not None:
-        positions -= table.padding_idx + 1  # RoBERTa counts its positions from there
-    if positions is not None and max_tokens > positions:
-        raise InvalidInputError(f"max_tokens: expected at most the model's {positions} positions, got {max_tokens}")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.encoders.files import parse_json, read_bytes, sha256_of
+from ipr_engine.encoders.transformer import POOLINGS
 from ipr_engine.errors import BundleFormatError, BundleNotFoundError, InvalidInputError
 
-POOLINGS = ("mean", "cls", "last")
 _POOLING_KEYS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
 
 

@@ -1,0 +1,201 @@
+"""An exported transformer: a folder with one frozen model for every tier, and encoder.json, which says what it is.
+
+    encoder.json  {"schema_version": 1, "architecture", "dim", "pooling", "normalize", "max_tokens", "positions": int|null,
+                   "pad_id", "special": {"before": [ids], "after": [ids]},
+                   "source": {"name", "revision": null|text, "weights_sha256", "tokenizer_sha256", "config_sha256"},
+                   "files": {role: {"path", "sha256", "bytes"}, ...}, "provenance": {...}}
+
+Roles: `tokenizer` and `config`, both as the model came; `onnx`: float32 in standard operators, input_ids and attention_mask
+(batch, tokens) int64 -> embedding (batch, dim) float32, pooled and normalised; and maybe `onnx_cpu` (the same function in ONNX
+Runtime's own operators), `onnx_int8`, and `weights` (float16 safetensors, with config.json a folder that transformers loads).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ipr_engine.bundle.fields import Field, fail, parse_json
+from ipr_engine.bundle.files import FileEntry, as_path, file_entry, read_regular, sha256_of
+from ipr_engine.bundle.spec import canonical_json
+from ipr_engine.encoders.transformer import POOLINGS, TransformerSpec
+from ipr_engine.errors import BundleNotFoundError, BundleValueError, BundleVersionError
+
+MANIFEST = "encoder.json"
+SCHEMA_VERSION = 1
+REQUIRED_ROLES = ("tokenizer", "config")
+ROLES = (*REQUIRED_ROLES, "onnx", "onnx_cpu", "onnx_int8", "weights")
+_KEYS = (
+    "schema_version",
+    "architecture",
+    "dim",
+    "pooling",
+    "normalize",
+    "max_tokens",
+    "positions",
+    "pad_id",
+    "special",
+    "source",
+    "files",
+    "provenance",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A verified export.
+
+    Attributes:
+        folder: where it lies. sha256: of its encoder.json.
+        architecture: transformers' model_type, "bert" say. dim: of an embedding. max_tokens: what a tier takes by default.
+        spec: what the base of the tiers needs.
+        name, revision: where the model came from.
+        files: role -> verified path.
+        hashes: role -> sha256.
+        provenance: versions, and the cosines measured when it was made.
+    """
+
+    folder: Path
+    sha256: str
+    architecture: str
+    dim: int
+    max_tokens: int
+    spec: TransformerSpec
+    name: str
+    revision: str | None
+    files: Mapping[str, Path]
+    hashes: Mapping[str, str]
+    provenance: Mapping[str, Any]
+
+    def file(self, role: str) -> Path:
+        """The file of that role; BundleNotFoundError if this export has none."""
+        if role not in self.files:
+            raise BundleNotFoundError(
+                f"{self.folder / MANIFEST}: files.{role}: this export has none (it has {', '.join(self.files)}); "
+                "export the model again with ipr export-encoder"
+            )
+        return self.files[role]
+
+
+def is_export(folder: str | os.PathLike[str]) -> bool:
+    """Whether the folder has an encoder.json."""
+    return (Path(folder) / MANIFEST).exists()
+
+
+def read_export(folder: str | os.PathLike[str]) -> Export:
+    """Read an export and verify the size and sha256 of every file it names.
+
+    Raises:
+        BundleNotFoundError, BundleFormatError, BundleHashError, BundleVersionError, BundlePathError, BundleValueError: names
+            the file and the field.
+    """
+    base = as_path(folder, "folder").absolute()
+    where = str(base / MANIFEST)
+    data = read_regular(base / MANIFEST, where)
+    document = parse_json(data, where)
+    version = document.mapping().get("schema_version")
+    if version is not None and version.integer(at_least=0) != SCHEMA_VERSION:
+        todo = "use the release of ipr_engine that wrote it, or export the model again"
+        fail(BundleVersionError, version.where, f"schema_version {SCHEMA_VERSION}", version.value, todo)
+    keys = document.object(_KEYS)
+    entries = _entries(keys["files"], base)
+    tokenizer = entries["tokenizer"].read()
+    source = keys["source"].object(("name", "revision", "weights_sha256", "tokenizer_sha256", "config_sha256"))
+    for role in REQUIRED_ROLES:
+        if source[f"{role}_sha256"].sha256() != entries[role].sha256:
+            source[f"{role}_sha256"].fail(f"the sha256 of files.{role}", BundleValueError)
+    special = keys["special"].object(("before", "after"))
+    positions = keys["positions"]
+    spec = TransformerSpec(
+        pooling=keys["pooling"].one_of(POOLINGS),
+        normalize=keys["normalize"].boolean(),
+        before=_ids(special["before"]),
+        after=_ids(special["after"]),
+        pad_id=keys["pad_id"].integer(at_least=0),
+        positions=None if positions.value is None else positions.integer(at_least=1),
+        tokenizer=tokenizer,
+        weights_sha256=source["weights_sha256"].sha256(),
+        tokenizer_sha256=entries["tokenizer"].sha256,
+        config_sha256=entries["config"].sha256,
+    )
+    keys["provenance"].mapping()
+    keys["provenance"].require_finite_tree()
+    return Export(
+        folder=base,
+        sha256=hashlib.sha256(data).hexdigest(),
+        architecture=keys["architecture"].text(),
+        dim=keys["dim"].integer(at_least=1),
+        max_tokens=keys["max_tokens"].integer(at_least=1),
+        spec=spec,
+        name=source["name"].text(),
+        revision=None if source["revision"].value is None else source["revision"].text(),
+        files=MappingProxyType({role: entry.verify() for role, entry in entries.items()}),
+        hashes=MappingProxyType({role: entry.sha256 for role, entry in entries.items()}),
+        provenance=MappingProxyType(keys["provenance"].value),
+    )
+
+
+def write_manifest(
+    folder: str | os.PathLike[str],
+    *,
+    architecture: str,
+    dim: int,
+    max_tokens: int,
+    spec: TransformerSpec,
+    name: str,
+    revision: str | None,
+    files: Mapping[str, str],
+    provenance: Mapping[str, Any],
+) -> Export:
+    """Write the encoder.json of a folder whose files are in place, and read the whole back.
+
+    Args:
+        files: role -> path relative to the folder.
+    Raises:
+        as `read_export`.
+    """
+    base = as_path(folder, "folder")
+    entries = {}
+    for role, relative in sorted(files.items()):
+        digest, size = sha256_of(base / relative, f"{relative} (for {role})")
+        entries[role] = {"path": relative, "sha256": digest, "bytes": size}
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "architecture": architecture,
+        "dim": dim,
+        "pooling": spec.pooling,
+        "normalize": spec.normalize,
+        "max_tokens": max_tokens,
+        "positions": spec.positions,
+        "pad_id": spec.pad_id,
+        "special": {"before": list(spec.before), "after": list(spec.after)},
+        "source": {
+            "name": name,
+            "revision": revision,
+            "weights_sha256": spec.weights_sha256,
+            "tokenizer_sha256": spec.tokenizer_sha256,
+            "config_sha256": spec.config_sha256,
+        },
+        "files": entries,
+        "provenance": dict(provenance),
+    }
+    (base / MANIFEST).write_bytes(canonical_json(document))
+    return read_export(base)
+
+
+def _entries(field: Field, folder: Path) -> dict[str, FileEntry]:
+    found = field.mapping()
+    missing: Sequence[str] = [role for role in REQUIRED_ROLES if role not in found]
+    unknown = [role for role in found if role not in ROLES]
+    if missing or unknown:
+        field.fail(f"files of {', '.join(REQUIRED_ROLES)} and maybe {', '.join(ROLES[2:])}")
+    return {role: file_entry(entry, folder) for role, entry in found.items()}
+
+
+def _ids(field: Field) -> tuple[int, ...]:
+    return tuple(item.integer(at_least=0, at_most=2**31 - 1) for item in field.list())
