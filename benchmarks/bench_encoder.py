@@ -21,7 +21,7 @@ from ipr_engine.engine import DEFAULT_BUNDLE
 
 def run() -> Iterator[Line]:
     spec = Bundle.load(DEFAULT_BUNDLE).encoders[0]
-    files = (spec.table, spec.tokenizer, spec.config)
+    files = (spec.files["table"], spec.files["tokenizer"], spec.files["config"])
     encoder = StaticEncoder.load(*files)
     by_isa = {isa: StaticEncoder.load(*files, isa=isa) for isa in available_isas()}
     library = StaticEncoder.load(*files, tokenizer="tokenizers")

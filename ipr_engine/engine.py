@@ -16,6 +16,7 @@ from ipr_engine.calibrated import Calibrations, DriftEvidence
 from ipr_engine.decide import DecidePlan
 from ipr_engine.decision import Decision, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
+from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.explanation import Explanation
 from ipr_engine.generation import Generation, check_rows
@@ -46,13 +47,24 @@ class Engine:
     Another thread may swap the bundle between two reads of these; what belongs to a decision is on the decision.
     """
 
-    def __init__(self, bundle: Bundle, *, isa: str = "auto") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        isa: str = "auto",
+        tier: str = "auto",
+        device: str = "cpu",
+        threads: int | None = None,
+        encoder_folders: Sequence[str | os.PathLike[str]] = (),
+    ) -> None:
         if not isinstance(bundle, Bundle):
             raise InvalidInputError(
                 f"bundle: expected a Bundle, got {type(bundle).__name__}; Engine.load(path) reads one from disk"
             )
-        self._live = Generation(bundle, isa=isa)  # a call reads this once; swap replaces it
-        self._isa_asked = isa
+        self._options = EncoderOptions(
+            isa=isa, tier=tier, device=device, threads=threads, folders=tuple(encoder_folders)
+        )
+        self._live = Generation(bundle, options=self._options)  # a call reads this once; swap replaces it
         self._swapping = Lock()
 
     @property
@@ -73,17 +85,37 @@ class Engine:
         return self._live.calibrations
 
     @classmethod
-    def load(cls, path: str | Path | None = None, *, isa: str = "auto") -> Engine:
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        isa: str = "auto",
+        tier: str = "auto",
+        device: str = "cpu",
+        threads: int | None = None,
+        encoder_folders: Sequence[str | os.PathLike[str]] = (),
+    ) -> Engine:
         """Read, verify and plan a bundle.
 
         Args:
             path: a bundle root (with CURRENT) or one bundle folder; None for the embedded default.
             isa: "auto" (the widest this machine has), "scalar", "avx2" or "avx512".
+            tier: who runs a transformer, where the heads read one: "onnx", "torch", "tensorrt", or "auto" (docs/encoders.md).
+            device: where it runs: "cpu", or a device of CUDA such as "cuda:0".
+            threads: of the onnx tier; None is one a physical core.
+            encoder_folders: exports to look in for a transformer that the bundle references and does not contain.
         Raises:
             BundleError: the bundle is missing, damaged or inconsistent (the subclass says which).
-            BackendUnavailableError: the instruction set asked for is missing here.
+            BackendUnavailableError: the instruction set, tier, package or device asked for is missing here.
         """
-        return cls(Bundle.load(DEFAULT_BUNDLE if path is None else path), isa=isa)
+        return cls(
+            Bundle.load(DEFAULT_BUNDLE if path is None else path),
+            isa=isa,
+            tier=tier,
+            device=device,
+            threads=threads,
+            encoder_folders=encoder_folders,
+        )
 
     def policy(
         self,
@@ -291,7 +323,7 @@ class Engine:
                 return live.bundle
             self._live = live.successor(
                 bundle,
-                isa=self._isa_asked,
+                options=self._options,
                 allow_other_encoder=allow_other_encoder,
                 allow_fewer_candidates=allow_fewer_candidates,
                 allow_fewer_outputs=allow_fewer_outputs,
@@ -348,7 +380,7 @@ class Engine:
         return Recorder(self, to, keep_prompts=keep_prompts)
 
     def __repr__(self) -> str:
-        live, why = self._live, "widest here" if self._isa_asked == "auto" else "as asked"
+        live, why = self._live, "widest here" if self._options.isa == "auto" else "as asked"
         form = "linear" if live.plan.hidden == 0 else f"{live.plan.hidden} wide, rank {live.plan.rank}"
         return (
             f"Engine(bundle={live.bundle.name!r} {live.hash[:12]}, {live.plan.models} candidates, "

@@ -18,7 +18,7 @@ from ipr_engine.calibrated import Calibrations
 from ipr_engine.decide import STATUS, DecidePlan, Heads
 from ipr_engine.decision import OK, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
-from ipr_engine.encoders.registry import make_encoder
+from ipr_engine.encoders.registry import EncoderOptions, make_encoder
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
 from ipr_engine.policy import Policy, compile_policy
 from ipr_engine.prompts import PART_FEATURES, PromptText, is_messages, split_prompt
@@ -70,16 +70,16 @@ class Generation:
         "routes_text",
     )
 
-    def __init__(self, bundle: Bundle, *, isa: str, encoder: Encoder | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, options: EncoderOptions, encoder: Encoder | None = None) -> None:
         """Plan `bundle`; `encoder` is one already loaded with the identity that the heads name."""
         heads = bundle.quality_heads
         self.bundle = bundle
         self.hash = bundle.hash
-        self.encoder = make_encoder(bundle.encoder(heads.encoder), isa=isa) if encoder is None else encoder
+        self.encoder = make_encoder(bundle, heads.encoder, options) if encoder is None else encoder
         self.encoder_identity = self.encoder.identity
         self.plan = DecidePlan(
             Heads(**heads.tensors, activation=heads.activation, tie_rank=bundle.tie_rank),  # type: ignore[arg-type]
-            isa=isa,
+            isa=options.isa,
         )
         support = bundle.support
         if support is not None and support.encoder != heads.encoder:
@@ -103,7 +103,7 @@ class Generation:
         self,
         bundle: Bundle,
         *,
-        isa: str,
+        options: EncoderOptions,
         allow_other_encoder: bool,
         allow_fewer_candidates: bool,
         allow_fewer_outputs: bool,
@@ -132,7 +132,7 @@ class Generation:
                 f"bundle: the heads of {bundle.hash[:12]} predict no tokens, those that serve do; "
                 "pass allow_fewer_outputs=True if every call gives tokens_out"
             )
-        next_one = Generation(bundle, isa=isa, encoder=self.encoder if same_encoder else None)
+        next_one = Generation(bundle, options=options, encoder=self.encoder if same_encoder else None)
         if (
             bundle.calibrations == self.bundle.calibrations
         ):  # what made these maps stale still does; new ones start anew

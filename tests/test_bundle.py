@@ -83,11 +83,11 @@ def test_an_encoder_is_described_by_its_own_files(
     (encoder,) = Bundle.load(folder).encoders
     assert (encoder.kind, encoder.dim, encoder.max_tokens, encoder.pooling) == ("static", 24, 99, "mean")
     assert encoder.normalize is normalize
-    for path in (encoder.table, encoder.tokenizer, encoder.config):
+    for path in encoder.files.values():
         assert path.read_bytes() == (tmp_path / "sources" / "encoder" / path.name).read_bytes()
     document = {
         "kind": "static",
-        "files": {"table": sha(encoder.table), "tokenizer": sha(encoder.tokenizer), "config": sha(encoder.config)},
+        "files": {role: sha(path) for role, path in encoder.files.items()},
         "pooling": "mean",
         "normalize": normalize,
         "max_tokens": 99,
@@ -156,7 +156,7 @@ def test_a_relative_path_is_resolved_once(tmp_path: Path, monkeypatch: pytest.Mo
     bundle = Bundle.load(".")
     monkeypatch.chdir("/")
     assert bundle.path.is_absolute()
-    assert bundle.encoders[0].table.exists()
+    assert bundle.encoders[0].files["table"].exists()
 
 
 def test_extra_files_are_carried_and_verified(tmp_path: Path) -> None:
@@ -509,7 +509,7 @@ def test_two_encoders_with_heads_each_share_one_table_on_disk(tmp_path: Path) ->
     bundle = Bundle.load(write_bundle(tmp_path / "bundles", **parts))
     assert [head.encoder for head in bundle.heads] == ["static", "short"]
     assert bundle.encoders[0].identity != bundle.encoders[1].identity
-    assert bundle.encoders[0].table.samefile(bundle.encoders[1].table)
+    assert bundle.encoders[0].files["table"].samefile(bundle.encoders[1].files["table"])
 
 
 def test_a_bundle_folder_is_no_root(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_the_rest_of_the_bundle_stays_and_files_are_shared(tmp_path):
     folder = make_bundle(tmp_path, models=3)
     old, new = Bundle.load(folder), Bundle.load(add(folder, created="2026-12-01"))
     assert new.path.parent == old.path.parent
-    assert new.encoders[0].table.stat().st_ino == old.encoders[0].table.stat().st_ino
+    assert new.encoders[0].files["table"].stat().st_ino == old.encoders[0].files["table"].stat().st_ino
     assert (new.name, new.created, new.encoders[0].identity) == (old.name, "2026-12-01", old.encoders[0].identity)
     assert new.quality_heads.rule_constants == old.quality_heads.rule_constants
     assert new.quality_heads.fitted_on == old.quality_heads.fitted_on

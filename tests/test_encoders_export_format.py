@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import numpy as np
 import pytest
-from transformer_folders import import_torch, library_ids, make_bare_transformer, plain_embedding
+from transformer_folders import (
+    import_torch,
+    library_ids,
+    make_bare_transformer,
+    make_export_without_graph,
+    plain_embedding,
+)
 
-from ipr_engine.encoders.export import MANIFEST, is_export, read_export, write_manifest
-from ipr_engine.encoders.transformer import TransformerSpec, special_ids
-from ipr_engine.encoders.transformer_folder import read_transformer_folder
+from ipr_engine.encoders.export import MANIFEST, is_export, read_export
 from ipr_engine.errors import (
     BundleFormatError,
     BundleHashError,
@@ -28,38 +31,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def export(source, tmp_path):
-    """The format alone, without an ONNX graph: the float32 weights stand where an export has float16 ones."""
-    folder = tmp_path / "export"
-    folder.mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        shutil.copy(source / name, folder / name)
-    read = read_transformer_folder(source, pooling="mean", normalize=True)
-    before, after = special_ids(read.tokenizer, "tokenizer.json")
-    spec = TransformerSpec(
-        pooling="mean",
-        normalize=True,
-        before=before,
-        after=after,
-        pad_id=0,
-        positions=64,
-        tokenizer=read.tokenizer,
-        weights_sha256=read.weights_sha256,
-        tokenizer_sha256=read.tokenizer_sha256,
-        config_sha256=read.config_sha256,
-    )
-    files = {"config": "config.json", "tokenizer": "tokenizer.json", "weights": "model.safetensors"}
-    write_manifest(
-        folder,
-        architecture="bert",
-        dim=32,
-        max_tokens=48,
-        spec=spec,
-        name="tiny",
-        revision=None,
-        files=files,
-        provenance={"made_by": "a test"},
-    )
-    return folder
+    return make_export_without_graph(source, tmp_path / "export")
 
 
 def edit(folder, **changed):

@@ -384,7 +384,7 @@ def test_a_row_that_is_not_finite_fails_alone(engine):
 
 def test_an_encoder_that_changed_after_verification_is_refused(tmp_path):
     bundle = Bundle.load(make_bundle(tmp_path, models=3, dim=16))
-    table = bundle.encoders[0].table
+    table = bundle.encoders[0].files["table"]
     table.chmod(0o644)
     table.write_bytes(table.read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(EncoderMismatchError, match="changed after the bundle was verified"):

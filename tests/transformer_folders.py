@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ import skips
 from bundles import make_tokenizer
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
+
+from ipr_engine.encoders.export import write_manifest
+from ipr_engine.encoders.transformer import TransformerSpec, special_ids
+from ipr_engine.encoders.transformer_folder import read_transformer_folder
 
 NORMALIZE = {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}
 MODULES = [
@@ -69,6 +74,39 @@ def make_sentence_transformer(folder: Path, *, pooling: str = "mean", normalize:
 def write_pooling(folder: Path, modes: dict[str, Any]) -> None:
     (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32, **modes}))
+
+
+def make_export_without_graph(source: Path, folder: Path) -> Path:
+    """The export of a bare transformer, less its ONNX graph; float32 weights stand where `ipr export-encoder` puts float16."""
+    folder.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        shutil.copy(source / name, folder / name)
+    read = read_transformer_folder(source, pooling="mean", normalize=True)
+    before, after = special_ids(read.tokenizer, "tokenizer.json")
+    spec = TransformerSpec(
+        pooling="mean",
+        normalize=True,
+        before=before,
+        after=after,
+        pad_id=0,
+        positions=64,
+        tokenizer=read.tokenizer,
+        weights_sha256=read.weights_sha256,
+        tokenizer_sha256=read.tokenizer_sha256,
+        config_sha256=read.config_sha256,
+    )
+    write_manifest(
+        folder,
+        architecture="bert",
+        dim=32,
+        max_tokens=48,
+        spec=spec,
+        name="tiny",
+        revision=None,
+        files={"config": "config.json", "tokenizer": "tokenizer.json", "weights": "model.safetensors"},
+        provenance={"made_by": "tests/transformer_folders.py"},
+    )
+    return folder
 
 
 def plain_embedding(folder: Path, ids: Sequence[int], *, pooling: str = "mean", normalize: bool = True) -> np.ndarray:

@@ -1,7 +1,8 @@
 """A bundle: encoders, heads, prices and calibrations in one immutable, hashed folder (docs/design.md, section 6).
 
 Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects, load.py makes them after every
-check (fields.py for JSON, tensors.py for arrays, files.py for bytes), write.py goes back to disk.
+check (fields.py for JSON, tensors.py for arrays, files.py for bytes), write.py goes back to disk;
+encoder_entry.py does both for encoders.
 """
 
 from __future__ import annotations
@@ -9,22 +10,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .calibration import CalibrationMap, CalibrationSample, Knot, OperatingPoint
+from .encoder_entry import (
+    ConcatenatedSource,
+    EncoderSource,
+    EncoderSpec,
+    TransformerSource,
+    concatenated_identity,
+    encoder_identity,
+)
 from .load import Bundle, read_prices
 from .spec import (
     Candidate,
-    EncoderSpec,
+    EscalationSpec,
     FittedOn,
     HeadsSpec,
     Price,
     PriceList,
     RuleConstants,
     SupportSpec,
-    encoder_identity,
 )
 
 if TYPE_CHECKING:
     from .write import (
-        EncoderSource,
         HeadsSource,
         activate,
         with_calibrations,
@@ -38,8 +45,10 @@ __all__ = [
     "CalibrationMap",
     "CalibrationSample",
     "Candidate",
+    "ConcatenatedSource",
     "EncoderSource",
     "EncoderSpec",
+    "EscalationSpec",
     "FittedOn",
     "HeadsSource",
     "HeadsSpec",
@@ -49,7 +58,9 @@ __all__ = [
     "PriceList",
     "RuleConstants",
     "SupportSpec",
+    "TransformerSource",
     "activate",
+    "concatenated_identity",
     "encoder_identity",
     "read_prices",
     "with_calibrations",

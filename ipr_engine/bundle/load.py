@@ -18,28 +18,31 @@ from ipr_engine.errors import (
     BundleFormatError,
     BundleHashError,
     BundleNotFoundError,
-    BundleValueError,
     BundleVersionError,
     EncoderMismatchError,
 )
 
 from .calibration import CalibrationMap, parse_map
+from .encoder_entry import EncoderSpec, encoder_file_fields, parse_encoders
 from .fields import Field, fail, is_hex64, parse_json, require_distinct
 from .files import FileEntry, as_path, file_entry, read_regular, reading
 from .spec import (
     Candidate,
-    EncoderSpec,
+    EscalationSpec,
     FittedOn,
     HeadsSpec,
     Price,
     PriceList,
     RuleConstants,
     SupportSpec,
-    encoder_identity,
 )
-from .tensors import check_table, config_normalize, heads_tensors, support_tensors
+from .tensors import heads_tensors, support_tensors
 
-SCHEMA_VERSIONS = (1, 2)  # 2 knows calibrations and prompt hashes; what needs neither is written as 1
+SCHEMA_VERSIONS = (
+    1,
+    2,
+    3,
+)  # 2: calibrations, prompt hashes; 3: encoders that are no table, escalation; the least is written
 MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
 OUTPUTS = ("quality", "tokens")
@@ -57,7 +60,6 @@ _KEYS = (
     "extra_files",
     "provenance",
 )
-_ENCODER = ("id", "kind", "dim", "max_tokens", "pooling", "normalize", "files")
 _HEADS = ("id", "encoder", "outputs", "activation", "weights", "candidates", "rule_constants", "fitted_on")
 _SUPPORT = ("encoder", "weights")
 _FITTED_ON = ("source", "prompts", "prompt_ids_sha256")
@@ -81,6 +83,7 @@ class Bundle:
     prices: PriceList
     prices_sha256: str
     support: SupportSpec | None
+    escalation: EscalationSpec | None
     calibrations: tuple[CalibrationMap, ...]
     extra_files: Mapping[str, Path]
     provenance: Mapping[str, Any]
@@ -129,6 +132,14 @@ class Bundle:
         todo = "add heads for the missing candidates, or leave those out"
         fail(BundleFormatError, f"{self.path / MANIFEST}: heads", "one entry that covers every candidate", "none", todo)
 
+    @cached_property
+    def escalation_heads(self) -> HeadsSpec | None:
+        """The heads that decide again where the first ones' gap is small, their rows in candidate order; None without."""
+        if self.escalation is None:
+            return None
+        asked = self.escalation.heads
+        return next(heads for heads in self.heads if heads.id == asked).in_order(self.names)
+
     def encoder(self, id: str) -> EncoderSpec:
         """The encoder of that id."""
         return next(encoder for encoder in self.encoders if encoder.id == id)
@@ -168,10 +179,10 @@ def read_prices(path: str | os.PathLike[str], candidates: Sequence[str]) -> Pric
 
 def listed_files(document: Field, folder: Path) -> list[FileEntry]:
     """Every file a bundle.json lists besides itself, unverified."""
-    keys = document.object(_KEYS)
+    keys = document.object(_keys_of(document))
     fields = [keys["prices"], *keys["extra_files"].list()]
     for encoder in keys["encoders"].list():
-        fields += encoder.object(_ENCODER)["files"].mapping().values()
+        fields += encoder_file_fields(encoder)
     for heads in keys["heads"].list():
         parts = heads.object(_HEADS)
         fields.append(parts["weights"])
@@ -187,14 +198,14 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         todo = "use the release of ipr_engine that wrote it, or write the bundle again"
         known = " or ".join(map(str, SCHEMA_VERSIONS))
         fail(BundleVersionError, version.where, f"schema_version {known}", version.value, todo)
-    keys = document.object(_KEYS)
+    keys = document.object(_keys_of(document))
+    number = 1 if version is None else int(version.value)
 
     candidates = _candidates(keys["candidates"])
     names = [candidate.name for candidate in candidates]
-    encoders = tuple(_encoder(field, folder) for field in keys["encoders"].list(at_least=1))
-    require_distinct([encoder.id for encoder in encoders], keys["encoders"].list())
+    encoders = parse_encoders(keys["encoders"], folder, number)
     dims = {encoder.id: encoder.dim for encoder in encoders}
-    old = version is None or version.value == 1
+    old = number == 1
     heads = tuple(_heads(field, folder, names, dims, old) for field in keys["heads"].list(at_least=1))
     require_distinct([head.id for head in heads], keys["heads"].list())
     prices = file_entry(keys["prices"], folder)
@@ -215,10 +226,26 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         prices=_prices(parse_json(prices.read(), prices.where), names),
         prices_sha256=prices.sha256,
         support=_support(keys["support"], folder, dims),
+        escalation=_escalation(keys["escalation"], heads, names) if number >= 3 else None,
         calibrations=_calibrations(keys["calibrations"]),
         extra_files=MappingProxyType({entry.relative: entry.verify() for entry in extra}),
         provenance=MappingProxyType(keys["provenance"].value),
     )
+
+
+def _keys_of(document: Field) -> tuple[str, ...]:
+    version = document.mapping().get("schema_version")
+    return (*_KEYS, "escalation") if version is not None and version.value == 3 else _KEYS
+
+
+def _escalation(field: Field, heads: Sequence[HeadsSpec], names: Sequence[str]) -> EscalationSpec | None:
+    if field.value is None:
+        return None
+    keys = field.object(("heads", "gap"))
+    covering = [entry.id for entry in heads if set(entry.candidates) == set(names)]
+    if keys["heads"].text() not in covering[1:]:
+        keys["heads"].fail("the id of heads that cover every candidate and are not the first such")
+    return EscalationSpec(heads=keys["heads"].text(), gap=keys["gap"].number(at_least=0))
 
 
 def _calibrations(field: Field) -> tuple[CalibrationMap, ...]:
@@ -244,40 +271,6 @@ def _candidate(field: Field) -> Candidate:
         token_ratio=keys["token_ratio"].number(above=0, at_most=1e6),
         features=keys["features"].names(),
         latency_ms=None if latency.value is None else latency.number(at_least=0),
-    )
-
-
-def _encoder(field: Field, folder: Path) -> EncoderSpec:
-    keys = field.object(_ENCODER)
-    kind = keys["kind"].one_of(("static",))
-    dim = keys["dim"].integer(at_least=1)
-    max_tokens = keys["max_tokens"].integer(at_least=1, at_most=2**31)
-    pooling = keys["pooling"].one_of(("mean",))
-    normalize = keys["normalize"].boolean()
-    roles = keys["files"].object(("table", "tokenizer", "config"))
-    files = {role: file_entry(entry, folder) for role, entry in roles.items()}
-    check_table(files["table"].verify(), files["table"].where, dim=dim)
-    if config_normalize(files["config"].read(), files["config"].where) != normalize:
-        keys["normalize"].fail(f"what {files['config'].path} says", BundleValueError)
-    return EncoderSpec(
-        id=keys["id"].id(),
-        kind=kind,
-        dim=dim,
-        max_tokens=max_tokens,
-        pooling=pooling,
-        normalize=normalize,
-        table=files["table"].path,
-        tokenizer=files["tokenizer"].verify(),
-        config=files["config"].path,
-        identity=encoder_identity(
-            kind=kind,
-            table=files["table"].sha256,
-            tokenizer=files["tokenizer"].sha256,
-            config=files["config"].sha256,
-            pooling=pooling,
-            normalize=normalize,
-            max_tokens=max_tokens,
-        ),
     )
 
 

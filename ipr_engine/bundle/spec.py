@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -47,22 +46,6 @@ class PriceList:
     currency: str = "USD"
     date: str
     prices: Mapping[str, Price]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderSpec:
-    """A frozen prompt encoder: its files, and `identity`, the hash of everything that shapes its output."""
-
-    id: str
-    kind: str
-    dim: int
-    max_tokens: int
-    pooling: str
-    normalize: bool
-    table: Path
-    tokenizer: Path
-    config: Path
-    identity: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +103,17 @@ class SupportSpec:
     distances: Float32 = field(repr=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EscalationSpec:
+    """Two tiers: the heads that decide first, and those asked again where its gap is small.
+
+    heads: id of the second ones. gap: in quality units, >= 0: below it a decision is made again, unless the policy says its own.
+    """
+
+    heads: str
+    gap: float
+
+
 def canonical_json(document: Any, *, compact: bool = False) -> bytes:
     """UTF-8 bytes that depend on the content alone: sorted keys; 2-space indent and a final newline unless compact."""
     if compact:
@@ -131,30 +125,3 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} is no JSON type")
-
-
-def encoder_identity(
-    *,
-    kind: str,
-    table: str,
-    tokenizer: str,
-    config: str,
-    pooling: str,
-    normalize: bool,
-    max_tokens: int,
-    dtype: str | None = None,
-) -> str:
-    """sha256 over all that shapes an encoder's output; table, tokenizer and config are the sha256 of those files.
-
-    dtype: what a transformer computes in; None, and no part of the document, for a table, which has its own.
-    """
-    document: dict[str, Any] = {
-        "kind": kind,
-        "files": {"table": table, "tokenizer": tokenizer, "config": config},
-        "pooling": pooling,
-        "normalize": normalize,
-        "max_tokens": max_tokens,
-    }
-    if dtype is not None:
-        document["dtype"] = dtype
-    return hashlib.sha256(canonical_json(document, compact=True)).hexdigest()

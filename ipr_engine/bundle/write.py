@@ -18,41 +18,13 @@ from numpy.typing import NDArray
 from ipr_engine.errors import BundleError, BundleShapeError, InvalidInputError
 
 from .calibration import CalibrationMap
+from .encoder_entry import AnySource, EncoderSource, encoder_json
 from .fields import fail, is_hex64, parse_json
 from .files import as_path, is_plain_relative, read_regular, sha256_of
 from .load import CURRENT, MANIFEST, Bundle, find_folder, listed_files
-from .spec import Candidate, FittedOn, Float32, PriceList, RuleConstants, SupportSpec, canonical_json
-from .tensors import check_table, config_normalize
+from .spec import Candidate, EscalationSpec, FittedOn, Float32, PriceList, RuleConstants, SupportSpec, canonical_json
 
 _PRICES = "prices.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderSource:
-    """An encoder to put into a bundle; dim is read from its table, normalize from its config."""
-
-    id: str
-    table: Path
-    tokenizer: Path
-    config: Path
-    max_tokens: int
-    pooling: str = "mean"
-    kind: str = "static"
-
-    @classmethod
-    def in_folder(
-        cls, folder: str | os.PathLike[str], *, id: str, max_tokens: int, pooling: str = "mean"
-    ) -> EncoderSource:
-        """An encoder as model2vec saves it: model.safetensors, tokenizer.json and config.json in one folder."""
-        base = as_path(folder, "folder")
-        return cls(
-            id=id,
-            table=base / "model.safetensors",
-            tokenizer=base / "tokenizer.json",
-            config=base / "config.json",
-            max_tokens=max_tokens,
-            pooling=pooling,
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,10 +51,11 @@ def write_bundle(
     name: str,
     created: str,
     candidates: Sequence[Candidate],
-    encoders: Sequence[EncoderSource],
+    encoders: Sequence[AnySource],
     heads: Sequence[HeadsSource],
     prices: PriceList,
     support: SupportSpec | None = None,
+    escalation: EscalationSpec | None = None,
     provenance: Mapping[str, Any],
     extra_files: Mapping[str, Path | bytes] | None = None,
     activate: bool = True,
@@ -92,6 +65,7 @@ def write_bundle(
     Args:
         root: folder of bundles, made if missing.
         created: YYYY-MM-DD. It is part of the content, so the same input gives the same hash on any day.
+        escalation: two tiers: which heads are asked again, and below which gap.
         extra_files: relative path -> bytes or a file to copy, such as a model card; listed and hashed like the rest.
         activate: whether CURRENT shall name the new bundle.
     Returns:
@@ -103,19 +77,25 @@ def write_bundle(
         A file that another bundle of this root already has is hard-linked where the file system can.
     """
     draft = _Draft(as_path(root, "root"))
+    newest = escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
+    hashed = newest or any(head.prompt_hashes is not None for head in heads)
     manifest = {
-        "schema_version": 1 if all(head.prompt_hashes is None for head in heads) else 2,
+        "schema_version": 3 if newest else 2 if hashed else 1,
         "name": name,
         "created": created,
         "candidates": [_with_floats(asdict(candidate), "token_ratio", "latency_ms") for candidate in candidates],
-        "encoders": [_encoder_json(draft, encoder) for encoder in encoders],
-        "heads": _heads_json(draft, heads),
+        "encoders": [encoder_json(draft.add, encoder) for encoder in encoders],
+        "heads": [_head_json(draft, head, hashed) for head in heads],
         "prices": draft.add(_PRICES, _prices_bytes(prices)),
         "support": _support_json(draft, support),
         "calibrations": [],
         "extra_files": [draft.add(relative, source) for relative, source in sorted((extra_files or {}).items())],
         "provenance": dict(provenance),
     }
+    if newest:
+        manifest["escalation"] = (
+            None if escalation is None else {"heads": escalation.heads, "gap": float(escalation.gap)}
+        )
     return draft.publish(manifest, activate)
 
 
@@ -159,7 +139,7 @@ def with_calibrations(
     for entry in listed_files(document, folder):
         if entry.relative not in draft.files:
             draft.add(entry.relative, entry.verify())
-    manifest = _as_version_2(document.value)
+    manifest = _with_hashes_key(document.value)
     replaced = [set(made.candidates) for made in maps]
     kept = [entry for entry in manifest["calibrations"] if set(entry["candidates"]) not in replaced]
     new = [made.to_json() for made in maps]
@@ -167,9 +147,9 @@ def with_calibrations(
     return draft.publish(manifest, activate)
 
 
-def _as_version_2(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _with_hashes_key(manifest: Mapping[str, Any]) -> dict[str, Any]:
     heads = [{**head, "fitted_on": {"prompt_hashes": None, **head["fitted_on"]}} for head in manifest["heads"]]
-    return {**manifest, "schema_version": 2, "heads": heads}
+    return {**manifest, "schema_version": max(2, manifest["schema_version"]), "heads": heads}
 
 
 def with_extra_files(
@@ -324,27 +304,6 @@ def _sync_folders(folders: Iterable[Path]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _encoder_json(draft: _Draft, encoder: EncoderSource) -> dict[str, Any]:
-    sources = {"table": encoder.table, "tokenizer": encoder.tokenizer, "config": encoder.config}
-    names = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": "config.json"}
-    files = {role: draft.add(f"encoders/{encoder.id}/{names[role]}", Path(sources[role])) for role in names}
-    parse_json(read_regular(encoder.tokenizer, str(encoder.tokenizer)), str(encoder.tokenizer)).mapping()
-    return {
-        "id": encoder.id,
-        "kind": encoder.kind,
-        "dim": check_table(encoder.table, str(encoder.table)),
-        "max_tokens": encoder.max_tokens,
-        "pooling": encoder.pooling,
-        "normalize": config_normalize(read_regular(encoder.config, str(encoder.config)), str(encoder.config)),
-        "files": files,
-    }
-
-
-def _heads_json(draft: _Draft, heads: Sequence[HeadsSource]) -> list[dict[str, Any]]:
-    hashed = any(head.prompt_hashes is not None for head in heads)
-    return [_head_json(draft, head, hashed) for head in heads]
 
 
 def _head_json(draft: _Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:

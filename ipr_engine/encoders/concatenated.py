@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from ipr_engine.bundle.spec import canonical_json
+from ipr_engine.bundle import concatenated_identity
 from ipr_engine.encoders.base import Encoded, Encoder, as_prompt_list
 from ipr_engine.errors import InvalidInputError
 
@@ -30,8 +29,7 @@ class ConcatenatedEncoder:
         self.encoders = tuple(encoders)
         self.dim = sum(encoder.dim for encoder in encoders)
         self.max_tokens = max(encoder.max_tokens for encoder in encoders)
-        document = {"kind": "concatenated", "encoders": [encoder.identity for encoder in encoders]}
-        self.identity = hashlib.sha256(canonical_json(document, compact=True)).hexdigest()
+        self.identity = concatenated_identity([encoder.identity for encoder in encoders])
 
     @property
     def summary(self) -> str:

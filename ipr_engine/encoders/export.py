@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ipr_engine.bundle import TransformerSource
 from ipr_engine.bundle.fields import Field, fail, parse_json
 from ipr_engine.bundle.files import FileEntry, as_path, file_entry, read_regular, sha256_of
 from ipr_engine.bundle.spec import canonical_json
@@ -71,6 +72,32 @@ class Export:
     files: Mapping[str, Path]
     hashes: Mapping[str, str]
     provenance: Mapping[str, Any]
+
+    def bundle_source(
+        self, id: str, *, max_tokens: int | None = None, dtype: str | None = None, contained: bool = True
+    ) -> TransformerSource:
+        """What `write_bundle` takes to put this model into a bundle, or to reference it only.
+
+        Args:
+            max_tokens: None is the export's own.
+            dtype: "int8" or "bfloat16" for heads fitted on embeddings of that arithmetic.
+        """
+        limit = self.max_tokens if max_tokens is None else max_tokens
+        files = {"manifest": (MANIFEST, self.folder / MANIFEST)} if contained else {}
+        if contained:
+            files |= {role: (path.relative_to(self.folder).as_posix(), path) for role, path in self.files.items()}
+        return TransformerSource(
+            id=id,
+            dim=self.dim,
+            max_tokens=limit,
+            pooling=self.spec.pooling,
+            normalize=self.spec.normalize,
+            dtype=dtype,
+            identity=self.spec.identity(limit, dtype=dtype),
+            name=self.name,
+            revision=self.revision,
+            files=files,
+        )
 
     def file(self, role: str) -> Path:
         """The file of that role; BundleNotFoundError if this export has none."""

@@ -1,75 +1,257 @@
-"""Which class serves which kind of encoder: a table of lazy factories, so that a tier's packages load only when it is used."""
+"""Which class serves which encoder: lazy factories, so that a tier's packages load only when it is used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ipr_engine.bundle import Bundle, EncoderSpec
 from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.export import Export, is_export, read_export
 from ipr_engine.encoders.files import parse_json, read_bytes
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, EncoderMismatchError, InvalidInputError
 
-if TYPE_CHECKING:
-    from ipr_engine.bundle import EncoderSpec
+TIERS = ("auto", "onnx", "torch", "tensorrt")
 
 
-def _make_static(spec: EncoderSpec, isa: str) -> Encoder:
-    from ipr_engine.encoders.static import StaticEncoder
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions:
+    """How encoders are to run; nothing of it changes what they mean.
 
-    return StaticEncoder.load(spec.table, spec.tokenizer, spec.config, max_tokens=spec.max_tokens, isa=isa)
+    Attributes:
+        isa: the static tier's instruction set.
+        tier: who runs a transformer: "onnx", "torch", "tensorrt"; "auto" takes, on the CPU, onnx, else torch, and on a GPU
+            tensorrt, else torch: the first whose package is installed and whose file the export has.
+        device: "cpu", or a device of CUDA such as "cuda:0".
+        threads: of the onnx tier, >= 1; None is one a physical core.
+        folders: exports (or transformers folders, for the torch tier) to look in for a model that a bundle only references.
+    """
+
+    isa: str = "auto"
+    tier: str = "auto"
+    device: str = "cpu"
+    threads: int | None = None
+    folders: tuple[str | os.PathLike[str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.tier not in TIERS:
+            raise InvalidInputError(f"tier: expected one of {', '.join(TIERS)}, got {self.tier!r}")
+        if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
+            raise InvalidInputError(f"threads: expected an int >= 1 or None, got {self.threads!r}")
 
 
-ENCODERS: Mapping[str, Callable[[EncoderSpec, str], Encoder]] = MappingProxyType({"static": _make_static})
-
-
-def make_encoder(spec: EncoderSpec, *, isa: str = "auto") -> Encoder:
-    """Load and plan the encoder a bundle names.
+def make_encoder(bundle: Bundle, id: str, options: EncoderOptions | None = None) -> Encoder:
+    """Load and plan an encoder of a bundle.
 
     Raises:
-        BackendUnavailableError: this version has no tier of that kind.
-        EncoderMismatchError: the files are no longer those the bundle was verified with.
+        BackendUnavailableError: a package, a device or the tier asked for is missing here.
+        BundleNotFoundError: the bundle references a model that is in none of the folders.
+        EncoderMismatchError: the files are not those that the bundle means.
     """
-    if spec.kind not in ENCODERS:
-        raise BackendUnavailableError(f"encoder {spec.id!r}: kind {spec.kind!r} is not one of {', '.join(ENCODERS)}")
-    encoder = ENCODERS[spec.kind](spec, isa)
-    if encoder.identity != spec.identity:
+    options = EncoderOptions() if options is None else options
+    spec = bundle.encoder(id)
+    encoder: Encoder
+    if spec.kind == "static":
+        encoder = _static(spec, options)
+    elif spec.kind == "transformer":
+        encoder = _transformer(spec, options)
+    else:
+        from ipr_engine.encoders.concatenated import ConcatenatedEncoder
+
+        encoder = ConcatenatedEncoder([make_encoder(bundle, part, options) for part in spec.parts])
+    if encoder.identity != spec.identity or encoder.dim != spec.dim:
         raise EncoderMismatchError(
-            f"encoder {spec.id!r}: expected identity {spec.identity[:12]}, got {encoder.identity[:12]}; "
-            "a file changed after the bundle was verified: load it again"
+            f"encoder {spec.id!r}: expected identity {spec.identity[:12]} of {spec.dim} dimensions, got "
+            f"{encoder.identity[:12]} of {encoder.dim}; a file changed after the bundle was verified: load it again"
         )
     return encoder
 
 
-def open_encoder(
-    folder: str | Path, *, max_tokens: int | None = None, pooling: str | None = None, device: str = "cpu"
+def _static(spec: EncoderSpec, options: EncoderOptions) -> Encoder:
+    from ipr_engine.encoders.static import StaticEncoder
+
+    files = spec.files
+    return StaticEncoder.load(
+        files["table"], files["tokenizer"], files["config"], max_tokens=spec.max_tokens, isa=options.isa
+    )
+
+
+def _transformer(spec: EncoderSpec, options: EncoderOptions) -> Encoder:
+    if spec.files:
+        return open_export(spec.files["manifest"].parent, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
+    for folder in options.folders:
+        if is_export(folder):
+            if read_export(folder).spec.identity(spec.max_tokens, dtype=spec.dtype) == spec.identity:
+                return open_export(folder, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
+        elif (found := _folder(Path(folder), spec, options)) is not None:
+            return found
+    searched = ", ".join(map(str, options.folders)) or "none was given"
+    raise BundleNotFoundError(
+        f"encoder {spec.id!r}: the bundle references {spec.name!r} (revision {spec.revision or 'not stated'}) and does not "
+        f"contain it; pass the folder of its export as encoder_folders=... (looked in: {searched})"
+    )
+
+
+def _folder(folder: Path, spec: EncoderSpec, options: EncoderOptions) -> Encoder | None:
+    """A transformers folder on the torch tier, if it is the model that is meant."""
+    from ipr_engine.encoders.transformer_folder import read_transformer_folder
+
+    modules = (folder / "modules.json").exists()
+    asked = {} if modules else {"pooling": spec.pooling, "normalize": spec.normalize}
+    source = read_transformer_folder(folder, **asked)  # type: ignore[arg-type]
+    if source.identity(spec.max_tokens, dtype=spec.dtype) != spec.identity:
+        return None
+    if options.tier not in ("auto", "torch"):
+        raise BackendUnavailableError(
+            f"tier: {options.tier!r} needs an export of {folder}; make one with ipr export-encoder"
+        )
+    from ipr_engine.encoders.torch import TorchEncoder
+
+    return TorchEncoder.from_folder(
+        folder,
+        **asked,  # type: ignore[arg-type]
+        max_tokens=spec.max_tokens,
+        device=options.device,
+        dtype=spec.dtype or "float32",
+    )
+
+
+def open_export(
+    folder: str | os.PathLike[str],
+    options: EncoderOptions | None = None,
+    *,
+    max_tokens: int | None = None,
+    dtype: str | None = None,
 ) -> Encoder:
-    """Load the encoder in a folder: the static tier for a model2vec model, the torch tier for a transformer.
+    """Load an export on the tier that the options ask for.
 
     Args:
-        folder: a model2vec folder (its config.json says `"model_type": "model2vec"`), a sentence-transformers or a
-            transformers folder.
-        max_tokens: None is the tier's own default: 512 static, 256 torch.
+        max_tokens: None is the export's own.
+        dtype: None for embeddings as float32 gives them; "int8" or "bfloat16" for those of that arithmetic.
+    Raises:
+        BackendUnavailableError: no tier can serve it here, or not the one asked for; the message says why each cannot.
+        as `read_export`.
+    """
+    options = EncoderOptions() if options is None else options
+    export = read_export(folder)
+    tier = _choose_tier(export, options, dtype)
+    return _TRANSFORMER_TIERS[tier].make(export, options, max_tokens, dtype)
+
+
+def _choose_tier(export: Export, options: EncoderOptions, dtype: str | None) -> str:
+    on_cpu = options.device == "cpu"
+    order: Sequence[str] = ("onnx", "torch") if on_cpu else ("tensorrt", "torch", "onnx")
+    asked = order if options.tier == "auto" else (options.tier,)
+    reasons = []
+    for name in asked:
+        reason = _why_not(_TRANSFORMER_TIERS[name], export, dtype)
+        if reason is None:
+            return name
+        reasons.append(f"{name}: {reason}")
+    raise BackendUnavailableError(f"tier: no tier can run {export.name!r} here ({'; '.join(reasons)})")
+
+
+@dataclass(frozen=True)
+class _Tier:
+    packages: tuple[str, ...]  # one of them
+    extra: str
+    roles: Mapping[str | None, tuple[str, ...]]  # dtype -> the files, one of which it needs
+    make: Callable[[Export, EncoderOptions, int | None, str | None], Encoder]
+
+
+def _why_not(tier: _Tier, export: Export, dtype: str | None) -> str | None:
+    if dtype not in tier.roles:
+        return f"it has no {dtype}"
+    if not any(role in export.files for role in tier.roles[dtype]):
+        return f"the export has no file {' or '.join(tier.roles[dtype])}"
+    if not any(importlib.util.find_spec(package) for package in tier.packages):
+        return f"{' or '.join(tier.packages)} is not installed; pip install 'ipr_engine[{tier.extra}]'"
+    return None
+
+
+def _onnx(export: Export, options: EncoderOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
+    from ipr_engine.encoders.onnx import OnnxEncoder
+
+    return OnnxEncoder.from_export(
+        export.folder,
+        max_tokens=max_tokens,
+        precision="int8" if dtype == "int8" else "float32",
+        threads=options.threads,
+        provider="cpu" if options.device == "cpu" else "cuda",
+    )
+
+
+def _torch(export: Export, options: EncoderOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
+    from ipr_engine.encoders.torch import TorchEncoder
+
+    return TorchEncoder.from_export(export.folder, max_tokens=max_tokens, device=options.device, dtype=dtype)
+
+
+def _tensorrt(export: Export, options: EncoderOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
+    from ipr_engine.encoders.tensorrt import TensorRtEncoder
+
+    return TensorRtEncoder.from_export(export.folder, max_tokens=max_tokens, device=options.device)
+
+
+_TRANSFORMER_TIERS: Mapping[str, _Tier] = MappingProxyType(
+    {
+        "onnx": _Tier(("onnxruntime",), "onnx", {None: ("onnx", "onnx_cpu"), "int8": ("onnx_int8",)}, _onnx),
+        "torch": _Tier(("torch",), "gpu", {None: ("weights",), "bfloat16": ("weights",)}, _torch),
+        "tensorrt": _Tier(("tensorrt", "tensorrt_rtx_bindings"), "tensorrt", {None: ("onnx",)}, _tensorrt),
+    }
+)
+
+
+def open_encoder(
+    folder: str | Path,
+    *,
+    max_tokens: int | None = None,
+    pooling: str | None = None,
+    tier: str = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Encoder:
+    """Load the encoder in a folder: the static tier for a model2vec model, a transformer tier for an export, the torch tier
+    for a transformer as sentence-transformers or transformers save it.
+
+    Args:
+        max_tokens: None is the tier's own default: 512 static, the export's own, 256 torch.
         pooling: "mean", "cls" or "last" for a transformers folder that does not tell it; None otherwise.
-        device: where a transformer runs; a table is read on the CPU.
+        tier, device, threads: as of `EncoderOptions`; a table is read on the CPU.
     Raises:
         InvalidInputError: an argument is outside of the above, or pooling cannot be told.
         BackendUnavailableError: a package or the device is missing here.
         BundleNotFoundError, BundleFormatError, BundleShapeError, BundleValueError: a file is not what it should be.
     """
     folder = Path(folder)
+    options = EncoderOptions(tier=tier, device=device, threads=threads)
     if not folder.is_dir():
         raise BundleNotFoundError(f"encoder: {folder}: no such folder")
     limit: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
+    if is_export(folder):
+        if pooling is not None:
+            raise InvalidInputError(
+                f"pooling: {folder} is an export, which tells its own; expected None, got {pooling!r}"
+            )
+        return open_export(folder, options, max_tokens=max_tokens)
     if not _is_model2vec(folder):
         from ipr_engine.encoders.torch import TorchEncoder
 
+        if tier not in ("auto", "torch"):
+            raise InvalidInputError(
+                f"tier: {folder} is a transformers folder, which the torch tier runs; for {tier!r} export it first "
+                "(ipr export-encoder)"
+            )
         return TorchEncoder.from_folder(folder, pooling=pooling, device=device, **limit)
-    if pooling is not None or device != "cpu":
+    if pooling is not None or device != "cpu" or tier != "auto":
         raise InvalidInputError(
-            f"pooling, device: {folder} holds a model2vec table, which is averaged on the CPU; "
-            f"expected None and 'cpu', got {pooling!r} and {device!r}"
+            f"pooling, device, tier: {folder} holds a model2vec table, which is averaged on the CPU; "
+            f"expected None, 'cpu' and 'auto', got {pooling!r}, {device!r} and {tier!r}"
         )
     from ipr_engine.encoders.static import StaticEncoder
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ipr_engine.bundle import encoder_identity
 from ipr_engine.encoders.files import parse_json, read_bytes, sha256_of
 from ipr_engine.encoders.transformer import POOLINGS
 from ipr_engine.errors import BundleFormatError, BundleNotFoundError, InvalidInputError
@@ -33,6 +34,19 @@ class TransformerFolder:
     weights_sha256: str
     tokenizer_sha256: str
     config_sha256: str
+
+    def identity(self, max_tokens: int, *, dtype: str | None = None) -> str:
+        """As `TransformerSpec.identity`, without loading the model."""
+        return encoder_identity(
+            kind="transformer",
+            table=self.weights_sha256,
+            tokenizer=self.tokenizer_sha256,
+            config=self.config_sha256,
+            pooling=self.pooling,
+            normalize=self.normalize,
+            max_tokens=max_tokens,
+            dtype=dtype,
+        )
 
 
 def read_transformer_folder(

@@ -42,7 +42,7 @@ class Views:
 
     def __init__(self, transformer: Path | None = None, cache: Path | None = None) -> None:
         bundle = Bundle.load(DEFAULT_BUNDLE)
-        self.static: Encoder = make_encoder(bundle.encoder(bundle.quality_heads.encoder))
+        self.static: Encoder = make_encoder(bundle, bundle.quality_heads.encoder)
         self.transformer = None if transformer is None else open_encoder(transformer)
         self._cache = None if cache is None else EmbeddingCache(cache)
 

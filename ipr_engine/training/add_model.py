@@ -148,7 +148,7 @@ def _from_outcomes(
     quality, tokens, input_tokens = (measure[:, column] for measure in measures)
     with one_thread():
         progress(f"embedding {len(rows)} prompts of {outcomes.source} ...")
-        encoded = make_encoder(base.encoder(heads.encoder)).encode(list(rows.prompts))
+        encoded = make_encoder(base, heads.encoder).encode(list(rows.prompts))
         x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
         counted = ~np.isnan(input_tokens)
         if measure_ratio and input_tokens[counted].sum() > 0:

@@ -208,7 +208,11 @@ def encoder_files(encoder: Path | str | None) -> EncoderSource:
         return EncoderSource.in_folder(encoder, id="static", max_tokens=MAX_TOKENS)
     spec = Bundle.load(DEFAULT_BUNDLE).encoders[0]
     return EncoderSource(
-        id="static", table=spec.table, tokenizer=spec.tokenizer, config=spec.config, max_tokens=spec.max_tokens
+        id="static",
+        table=spec.files["table"],
+        tokenizer=spec.files["tokenizer"],
+        config=spec.files["config"],
+        max_tokens=spec.max_tokens,
     )
 
 
