@@ -116,17 +116,21 @@ class TransformerEncoder:
     def encode(self, prompts: Sequence[str]) -> Encoded:
         """Embed each prompt; see `Encoder.encode` and, for what batch mates change, the tier."""
         prompts = as_prompt_list(prompts)
-        x = np.zeros((len(prompts), self.dim), dtype=np.float32)
         billed = np.zeros(len(prompts), dtype=np.int64)
         truncated = np.zeros(len(prompts), dtype=np.bool_)
         ids = []
         for row, prompt in enumerate(prompts):
             own, billed[row], truncated[row] = self._ids(prompt, row)
-            ids.append(own)
-        longest_first = sorted(np.flatnonzero(billed).tolist(), key=lambda row: -len(ids[row]))
+            ids.append(own if billed[row] else own[:0])
+        return Encoded(self.embed(ids), billed, truncated)
+
+    def embed(self, ids: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """What `encode` does once there are ids: (rows, dim) of sequences as `ids` gives them; 0 where one is empty."""
+        x = np.zeros((len(ids), self.dim), dtype=np.float32)
+        longest_first = sorted((row for row in range(len(ids)) if len(ids[row])), key=lambda row: -len(ids[row]))
         for rows in self._groups(longest_first, [len(ids[row]) for row in longest_first]):
             x[rows] = self._embed([ids[row] for row in rows])
-        return Encoded(x, billed, truncated)
+        return x
 
     def count_tokens(self, text: str) -> int:
         """The tokens of a text as `billed_tokens` counts them."""
