@@ -84,7 +84,8 @@ def load_api(flavour: str = "auto") -> Api:
         raise InvalidInputError(f"flavour: expected auto, {' or '.join(MODULES)}, got {flavour!r}")
     for kind in MODULES if flavour == "auto" else (flavour,):
         for name in MODULES[kind]:
-            if importlib.util.find_spec(name) is None:
+            found = importlib.util.find_spec(name)
+            if found is None or found.origin is None:  # no origin: a folder of type stubs
                 continue
             try:
                 module = importlib.import_module(name)
@@ -109,9 +110,6 @@ def _make_logger(module: Any, messages: deque[str]) -> Any:
 
     class Log(module.ILogger):  # type: ignore[misc]
         """Errors are kept for the exception that follows them; nothing is printed."""
-
-        def __init__(self) -> None:
-            module.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in kept:
