@@ -59,7 +59,9 @@ def random_weights(rng: np.random.Generator, sizes: dict[str, int] = SMALL) -> d
     hidden, found = sizes["hidden"], {}
     for name, rows in (("word", sizes["vocabulary"]), ("position", sizes["positions"]), ("token_type", 2)):
         found[f"embeddings.{name}_embeddings.weight"] = draw(rows, hidden) * 5
-    shapes = {f"attention.{part}": (hidden, hidden) for part in ("self.query", "self.key", "self.value", "output.dense")}
+    shapes = {
+        f"attention.{part}": (hidden, hidden) for part in ("self.query", "self.key", "self.value", "output.dense")
+    }
     shapes |= {"intermediate.dense": (sizes["inner"], hidden), "output.dense": (hidden, sizes["inner"])}
     norms = ["embeddings.LayerNorm"]
     for layer in (f"encoder.layer.{i}." for i in range(sizes["layers"])):
@@ -141,7 +143,9 @@ def rotary_rms(rng: np.random.Generator, *, hidden: int = 16, vocabulary: int = 
     x = graph.op("Gather", matrix("words", vocabulary, hidden), "input_ids")
     length = graph.op("Gather", graph.op("Shape", "input_ids"), graph.weight("one", np.int64(1)))
     steps = graph.op("Range", graph.weight("zero", np.int64(0)), length, graph.weight("step", np.int64(1)))
-    far = graph.op("Add", graph.op("Cast", steps, to=FLOAT), graph.weight("far", np.float32(4000)))  # float16 steps by 2 there
+    far = graph.op(
+        "Add", graph.op("Cast", steps, to=FLOAT), graph.weight("far", np.float32(4000))
+    )  # float16 steps by 2 there
     speeds = graph.weight("speeds", (10000.0 ** -(np.arange(hidden) / hidden)).astype(np.float32)[None])
     angle = graph.op("MatMul", graph.op("Unsqueeze", far, axis[1]), speeds)  # (tokens, hidden)
     query = graph.op("MatMul", rms(x, "norm1"), matrix("query", hidden, hidden))

@@ -106,9 +106,7 @@ def module_names():
 def absent(description, chains):
     """Chains that do not resolve: a class of the module, and a member of it."""
     names = {"__version__": {}, **description["names"]}
-    return [
-        chain for chain in chains if chain[0] not in names or (len(chain) > 1 and chain[1] not in names[chain[0]])
-    ]
+    return [chain for chain in chains if chain[0] not in names or (len(chain) > 1 and chain[1] not in names[chain[0]])]
 
 
 def test_every_call_exists_in_tensorrt_rtx_with_these_arguments(rtx):

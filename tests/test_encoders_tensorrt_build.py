@@ -30,7 +30,7 @@ from ipr_engine.errors import (  # noqa: E402
     InvalidInputError,
 )
 
-BATCHES = (1, 3)
+BATCHES = (2,)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,9 @@ def export(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, export):
     """A cache with one engine; tests that change it take a copy."""
-    return prepare_engine(export.folder, cache=tmp_path_factory.mktemp("cache"), batches=BATCHES, flavour="tensorrt_rtx")
+    return prepare_engine(
+        export.folder, cache=tmp_path_factory.mktemp("cache"), batches=BATCHES, flavour="tensorrt_rtx"
+    )
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_the_network_is_strongly_typed_with_the_types_of_the_converted_graph(api
 
 def test_every_bucket_has_a_profile_of_exactly_its_shape_and_float32_is_not_tf32(api):
     builder = api.builder()
-    buckets = make_buckets(40, BATCHES)
+    buckets = make_buckets(40, (1, 3))
     config = configure(api, builder, buckets, 123 << 20)
     assert [str(bucket) for bucket in buckets] == ["1 x 16", "3 x 16", "1 x 32", "3 x 32", "1 x 40", "3 x 40"]
     assert config.num_optimization_profiles == len(buckets)
@@ -122,7 +124,9 @@ def test_the_real_minilm_builds_in_float16(api, tmp_path):
     from safetensors.numpy import load_file
 
     path = tmp_path / "model.onnx"
-    weights = {name.removeprefix("bert."): array for name, array in load_file(tokenizer.parent / "model.safetensors").items()}
+    weights = {
+        name.removeprefix("bert."): array for name, array in load_file(tokenizer.parent / "model.safetensors").items()
+    }
     weights = {name: array for name, array in weights.items() if array.dtype == np.float32}
     onnx.save(bert(weights, heads=12), path)
     plan = build_plan(api, path, dim=384, buckets=make_buckets(64, (8,))[-1:], precision="float16")
@@ -205,7 +209,7 @@ def test_a_damaged_foreign_or_stale_entry_is_rebuilt_and_said_so(api, export, ca
         ({"gpu": "NVIDIA L4, compute capability 8.9, driver 13.0"}, "'any'"),
         ({"tensorrt": "tensorrt 11.4.0.106"}, "tensorrt_rtx 1"),
         ({"precision": "bfloat16"}, "float16"),
-        ({"buckets": ("1 x 16",)}, "3 x 24"),
+        ({"buckets": ("1 x 16",)}, "2 x 24"),
         ({"model": "f" * 64}, ""),
     ],
 )
@@ -272,7 +276,7 @@ def test_bad_arguments_are_named(export, tmp_path, arguments, message):
 
 def test_a_cache_that_cannot_be_written_is_said_so(export, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(InvalidInputError, match="cache: .*file cannot be written"):
+    with pytest.raises(InvalidInputError, match=r"cache: .*file cannot be written"):
         prepare_engine(export.folder, cache=tmp_path / "file", batches=(1,), max_tokens=16, flavour="tensorrt_rtx")
 
 

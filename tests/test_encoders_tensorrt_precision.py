@@ -82,7 +82,9 @@ def test_positions_and_a_written_out_normalisation_stay_float32(precision, rng):
     types, float32 = types_of(converted), onnx.TensorProto.FLOAT
     for node in converted.graph.node:
         if node.op_type in ("Sin", "Cos", "Pow", "ReduceMean", "Sqrt", "Reciprocal", "Range"):
-            assert all(types[name] in (float32, onnx.TensorProto.INT64) for name in (*node.input, *node.output)), node.name
+            assert all(types[name] in (float32, onnx.TensorProto.INT64) for name in (*node.input, *node.output)), (
+                node.name
+            )
     multiplications = [types[node.output[0]] for node in converted.graph.node if node.op_type == "MatMul"]
     assert sorted(multiplications) == sorted([float32, TYPES[precision], TYPES[precision]])  # the angles, query, out
 
@@ -112,7 +114,9 @@ def test_a_guard_against_nan_after_the_softmax_keeps_its_type(rng):
     x = graph.op("Gather", table, "input_ids")
     p = graph.op("Softmax", graph.op("MatMul", x, graph.op("Transpose", x, perm=[0, 2, 1])), axis=-1)
     p = graph.op("Where", graph.op("IsNaN", p), graph.weight("zero", np.float32(0)), p)
-    y = graph.op("ReduceMean", graph.op("MatMul", p, x), graph.weight("axis", np.array([1], dtype=np.int64)), keepdims=0)
+    y = graph.op(
+        "ReduceMean", graph.op("MatMul", p, x), graph.weight("axis", np.array([1], dtype=np.int64)), keepdims=0
+    )
     converted = convert_precision(graph.model(y, 8), "float16")
     nodes = {node.op_type: node for node in converted.graph.node if node.op_type in ("IsNaN", "Where")}
     types = types_of(converted)
@@ -127,6 +131,8 @@ def test_an_unknown_precision_a_branch_and_other_floats_are_refused(rng):
     with pytest.raises(InvalidInputError, match="expected a float32 graph, got another float type"):
         convert_precision(convert_precision(model, "float16"), "float16")
     branch = onnx.helper.make_graph([], "then", [], [])
-    model.graph.node.append(onnx.helper.make_node("If", ["input_ids"], ["y"], name="fork", then_branch=branch, else_branch=branch))
+    model.graph.node.append(
+        onnx.helper.make_node("If", ["input_ids"], ["y"], name="fork", then_branch=branch, else_branch=branch)
+    )
     with pytest.raises(InvalidInputError, match="node 'fork'"):
         convert_precision(model, "float16")

@@ -18,7 +18,7 @@ from . import bindings
 
 # The wheels tensorrt and tensorrt_rtx re-export these; each is whole without the other name.
 MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-OLDEST = {"tensorrt": (10, 13), "tensorrt_rtx": (1, 2)}
+OLDEST = {"tensorrt": (10, 13), "tensorrt_rtx": (1, 7)}  # what the calls were looked up in
 _INSTALL = (
     "pip install 'ipr_engine[tensorrt]' (data-centre GPUs; its libraries come from NVIDIA's package index) or "
     "'ipr_engine[tensorrt-rtx]' (RTX GPUs; builds without one)"

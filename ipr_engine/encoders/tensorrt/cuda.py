@@ -19,7 +19,7 @@ from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 OUT_OF_MEMORY = 2
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
-_LIBRARY = "libcuda.so.1"
+LIBRARY = "libcuda.so.1"
 _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
     "cuDriverGetVersion": (c_void_p,),
@@ -56,10 +56,10 @@ class Device:
     """One GPU: its primary context, memory and streams.
 
     Attributes:
-        name: "NVIDIA L4", say. compute_capability: "8.9". driver: the CUDA version it speaks, "13.0".
+        name: "NVIDIA L4", say. compute_capability: "8.9". driver: the newest CUDA it speaks, "13.0".
     """
 
-    def __init__(self, device: str = "cuda", *, library: str = _LIBRARY) -> None:
+    def __init__(self, device: str = "cuda") -> None:
         """Open "cuda" (the first GPU) or "cuda:N".
 
         Raises:
@@ -68,12 +68,12 @@ class Device:
         """
         index = _index_of(device)
         try:
-            self._cuda = ctypes.CDLL(library)
+            self._cuda = ctypes.CDLL(LIBRARY)
             for name, arguments in _ARGUMENTS.items():
                 getattr(self._cuda, name).argtypes = arguments
         except (OSError, AttributeError) as error:
             raise BackendUnavailableError(
-                f"device: {device!r} needs NVIDIA's driver, whose {library} does not load here: {error}"
+                f"device: {device!r} needs NVIDIA's driver, whose {LIBRARY} does not load here: {error}"
             ) from error
         count, handle, version, context = c_int(), c_int(), c_int(), c_void_p()
         try:

@@ -37,7 +37,7 @@ class TensorRtEncoder(TransformerEncoder):
     Attributes:
         runtime: buckets, stream, and `enqueue` for CUDA graphs.
         precision: what the matrix multiplications compute in. engine: the file it came from.
-        origin: "cached", "built", or "rebuilt: " and why the cached one was not taken.
+        origin: "file", "cached", "built", or "rebuilt: " and why the cached one was not taken.
         cosine: the smallest of the gate.
     """
 
@@ -73,7 +73,8 @@ class TensorRtEncoder(TransformerEncoder):
         except BaseException:
             self.runtime.close()
             raise
-        self.runtime.save_kernels()
+        if origin != "file":
+            self.runtime.save_kernels()
 
     @classmethod
     def from_export(
