@@ -70,8 +70,9 @@ def test_multiplications_are_small_and_normalisation_softmax_pooling_float32(pre
     float32 = {onnx.TensorProto.FLOAT}
     assert all(kinds[name] == float32 for name in ("LayerNormalization", "Softmax", "ReduceSum", "ReduceL2"))
     assert types["embedding"] == onnx.TensorProto.FLOAT
-    last = {node.output[0]: node for node in converted.graph.node}[converted.graph.node[-1].input[0]]
-    assert {types[name] for name in last.input} == float32  # the division by the norm
+    final = max(i for i, node in enumerate(converted.graph.node) if node.op_type == "MatMul")
+    after = {types[name] for node in converted.graph.node[final + 1 :] for name in node.output}
+    assert after == float32  # bias and residual too: nothing is rounded any more on the way out
     stored = {tensor.data_type for tensor in converted.graph.initializer if len(tensor.dims) == 2}
     assert stored == {TYPES[precision]}
 
@@ -85,6 +86,8 @@ def test_positions_and_a_written_out_normalisation_stay_float32(precision, rng):
             assert all(types[name] in (float32, onnx.TensorProto.INT64) for name in (*node.input, *node.output)), (
                 node.name
             )
+        if "epsilon" in node.input or any(name.startswith("reciprocal") for name in node.input):
+            assert {types[name] for name in (*node.input, *node.output)} == {float32}, node.name
     multiplications = [types[node.output[0]] for node in converted.graph.node if node.op_type == "MatMul"]
     assert sorted(multiplications) == sorted([float32, TYPES[precision], TYPES[precision]])  # the angles, query, out
 
