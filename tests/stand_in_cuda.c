@@ -38,7 +38,6 @@ int cuDeviceGetAttribute(int *value, int which, int device) {
 int cuDevicePrimaryCtxRetain(void **context, int device) { if (device < 70) return 101; live++; *context = (void *)7; return 0; }
 int cuDevicePrimaryCtxRelease_v2(int device) { if (device < 70) return 101; live--; return 0; }
 int cuCtxSetCurrent(void *context) { CHECK("cuCtxSetCurrent") return context == (void *)7 ? 0 : 201; }
-int cuMemGetInfo_v2(size_t *free_, size_t *total) { *free_ = limit - used; *total = limit; return 0; }
 int cuMemAlloc_v2(uint64_t *pointer, size_t size) {
     if (used + size > limit) return 2;
     void *memory = aligned_alloc(256, (size + 255) / 256 * 256);

@@ -61,11 +61,12 @@ class _DataType:
 
 
 def make_module(driver: Driver, *, version: str = "11.4.0.1", integer: str = "INT64") -> SimpleNamespace:
-    """A module like `tensorrt`. Levers: `noise` is added to embeddings, `refuse` names a call that answers False."""
+    """A module like `tensorrt`. Levers: `noise` is added to embeddings, `refuse` names a call that answers False
+    or None and logs `words`."""
     import onnx
     import onnxruntime as ort
 
-    module = SimpleNamespace(__version__=version, ILogger=ILogger, noise=0.0, refuse="", executed=[])
+    module = SimpleNamespace(__version__=version, ILogger=ILogger, noise=0.0, refuse="", words="it cannot", executed=[])
     module.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
     module.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
     module.BuilderFlag = SimpleNamespace(TF32="tf32")
@@ -146,7 +147,7 @@ def make_module(driver: Driver, *, version: str = "11.4.0.1", integer: str = "IN
         def build_serialized_network(self, network, config):
             assert config.cleared == ["tf32"]
             if module.refuse == "build_serialized_network":
-                self.logger.log(ILogger.ERROR, "no tactic found")
+                self.logger.log(ILogger.ERROR, module.words)
                 return None
             head = json.dumps(config.profiles).encode() + b"\n"
             return head + network.model.SerializeToString()
@@ -183,7 +184,7 @@ def make_module(driver: Driver, *, version: str = "11.4.0.1", integer: str = "IN
             assert set(self.addresses) == {"input_ids", "attention_mask", "embedding"}
             module.executed.append(self.shapes["input_ids"])
             if module.refuse == "execute_async_v3":
-                self.engine.logger.log(ILogger.ERROR, "kernel failed")
+                self.engine.logger.log(ILogger.ERROR, module.words)
                 return False
             addresses, shape = dict(self.addresses), self.shapes["input_ids"]
             work = driver.work(lambda: self.engine.compute(addresses, shape))
@@ -229,7 +230,10 @@ def make_module(driver: Driver, *, version: str = "11.4.0.1", integer: str = "IN
 
         def create_execution_context(self, runtime_config):
             assert runtime_config.strategy == "user"
-            return None if module.refuse == "create_execution_context" else Context(self)
+            if module.refuse == "create_execution_context":
+                self.logger.log(ILogger.ERROR, module.words)
+                return None
+            return Context(self)
 
         def compute(self, addresses, shape):
             dtype = np.int64 if integer == "INT64" else np.int32
@@ -243,7 +247,7 @@ def make_module(driver: Driver, *, version: str = "11.4.0.1", integer: str = "IN
 
         def deserialize_cuda_engine(self, serialized_engine):
             if module.refuse == "deserialize_cuda_engine":
-                self.logger.log(ILogger.ERROR, "the engine plan file is not compatible")
+                self.logger.log(ILogger.ERROR, module.words)
                 return None
             return Engine(serialized_engine, self.logger)
 

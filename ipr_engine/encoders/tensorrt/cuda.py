@@ -30,7 +30,6 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "cuDevicePrimaryCtxRetain": (c_void_p, c_int),
     "cuDevicePrimaryCtxRelease_v2": (c_int,),
     "cuCtxSetCurrent": (c_void_p,),
-    "cuMemGetInfo_v2": (c_void_p, c_void_p),
     "cuMemAlloc_v2": (c_void_p, c_size_t),
     "cuMemFree_v2": (c_uint64,),
     "cuMemHostAlloc": (c_void_p, c_size_t, c_uint),
@@ -104,11 +103,6 @@ class Device:
     def activate(self) -> None:
         """Make its context the calling thread's."""
         self._call("cuCtxSetCurrent", self._context)
-
-    def free_bytes(self) -> int:
-        free, total = c_size_t(), c_size_t()
-        self._call("cuMemGetInfo_v2", byref(free), byref(total))
-        return free.value
 
     def allocate(self, size: int) -> int:
         """Device memory, 256-byte aligned; CudaError with OUT_OF_MEMORY where there is not enough."""

@@ -76,10 +76,7 @@ class EngineRuntime:
             self.close()
             if error.code != OUT_OF_MEMORY:
                 raise BackendUnavailableError(f"{where}: {device} fails at plan time: {error}") from error
-            raise OutOfDeviceMemoryError(
-                f"{where}: out of device memory at plan time, {self._need}: {error}; use fewer or smaller batches, "
-                "or another GPU"
-            ) from error
+            raise self._out_of_memory(str(error)) from error
         except BaseException:
             self.close()
             raise
@@ -159,8 +156,12 @@ class EngineRuntime:
         self._runtime = self.api.runtime()
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
+            reason = self.api.why()
+            if _tells_out_of_memory(reason):
+                self._need = "loading the plan"
+                raise self._out_of_memory(reason)
             raise EngineMismatchError(
-                f"{self._where}: {self.api} on {self.device} cannot load it: {self.api.why()}; build it again here"
+                f"{self._where}: {self.api} on {self.device} cannot load it: {reason}; build it again here"
             )
         self._engine = engine
         self._integer = _check_engine(engine, self.buckets, self._dim, self._where)
@@ -174,6 +175,12 @@ class EngineRuntime:
             self._need = f"bucket {bucket}"
             self._contexts.append(self._make_context(engine, i, bucket))
         self.device.synchronize(self.stream)
+
+    def _out_of_memory(self, reason: str) -> OutOfDeviceMemoryError:
+        return OutOfDeviceMemoryError(
+            f"{self._where}: out of device memory at plan time, {self._need}: {reason}; use fewer or smaller batches, "
+            "or another GPU"
+        )
 
     def _plan_buffers(self, largest: Bucket) -> None:
         integers = largest.batch * largest.tokens * self._integer.itemsize
@@ -211,7 +218,10 @@ class EngineRuntime:
             config.set_runtime_cache(self._runtime_cache)
         context = engine.create_execution_context(config)
         if context is None:
-            raise BackendUnavailableError(f"{self._where}: no execution context for bucket {bucket}: {self.api.why()}")
+            reason = self.api.why()
+            if _tells_out_of_memory(reason):
+                raise self._out_of_memory(reason)
+            raise BackendUnavailableError(f"{self._where}: no execution context for bucket {bucket}: {reason}")
         done = context.set_optimization_profile_async(index, self.stream)
         self.device.synchronize(self.stream)
         context.set_device_memory(self._scratch, self._scratch_bytes)
@@ -286,6 +296,11 @@ def _check_engine(engine: bindings.ICudaEngine, buckets: Sequence[Bucket], dim: 
             f"{where}: expected the buckets {', '.join(map(str, buckets))}, got profiles {sorted(set(built))}"
         )
     return _INTEGERS[integers.pop()]
+
+
+def _tells_out_of_memory(reason: str) -> bool:
+    """Of an allocation TensorRT makes itself it logs "Error Code 2: OutOfMemory", or CUDA's "out of memory"."""
+    return "outofmemory" in reason.replace(" ", "").lower()
 
 
 def _aligned(size: int) -> int:
