@@ -75,5 +75,13 @@ class EncoderMismatchError(BundleError):
     """A head, or the support, belongs to another encoder than the one at hand, or its files changed."""
 
 
+class EngineMismatchError(IprError):
+    """A compiled engine was made for another model, TensorRT, GPU or set of shapes, is damaged, or does not give the model's embeddings."""
+
+
+class OutOfDeviceMemoryError(IprError, MemoryError):
+    """The GPU's memory does not hold what a plan needs; the message names the largest shape."""
+
+
 class RecordError(IprError):
     """A decision record is damaged, of an unknown version, or cannot be written."""

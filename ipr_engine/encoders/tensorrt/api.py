@@ -1,0 +1,118 @@
+"""Which TensorRT is in use: NVIDIA's `tensorrt` (10.13 or later, 11) or `tensorrt_rtx`, one API and three differences.
+
+`tensorrt` compiles for the GPU at hand, needs it to build, and keeps a timing cache. `tensorrt_rtx` builds on any machine a plan
+that GPUs of compute capability 8.0 and more compile at first use; those kernels it keeps in a runtime cache.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from ipr_engine.errors import BackendUnavailableError, InvalidInputError
+
+from . import bindings
+
+# The wheels tensorrt and tensorrt_rtx re-export these; each is whole without the other name.
+MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
+OLDEST = {"tensorrt": (10, 13), "tensorrt_rtx": (1, 7)}  # what the calls were looked up in
+_INSTALL = (
+    "pip install 'ipr_engine[tensorrt]' (data-centre GPUs; its libraries come from NVIDIA's package index) or "
+    "'ipr_engine[tensorrt-rtx]' (RTX GPUs; builds without one)"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Api:
+    """One TensorRT, loaded.
+
+    Attributes:
+        flavour: "tensorrt" or "tensorrt_rtx". version: of the package.
+        module: the Python module. logger: its logger; it keeps the last warnings and errors (`messages`).
+        portable: whether a plan is built for any GPU, and without one.
+    """
+
+    flavour: str
+    version: str
+    module: Any
+    logger: Any
+    messages: deque[str]
+
+    @property
+    def portable(self) -> bool:
+        return self.flavour == "tensorrt_rtx"
+
+    def builder(self) -> bindings.Builder:
+        """A builder; BackendUnavailableError where it needs a GPU and there is none."""
+        try:
+            made: bindings.Builder = self.module.Builder(self.logger)
+        except (RuntimeError, TypeError) as error:  # pybind11's TypeError: the factory returned None
+            raise BackendUnavailableError(f"{self} cannot make a builder here: {self.why(error)}") from error
+        return made
+
+    def runtime(self) -> bindings.Runtime:
+        """A run time; BackendUnavailableError where it cannot be made."""
+        try:
+            made: bindings.Runtime = self.module.Runtime(self.logger)
+        except (RuntimeError, TypeError) as error:
+            raise BackendUnavailableError(f"{self} cannot make a runtime here: {self.why(error)}") from error
+        return made
+
+    def why(self, error: object = None) -> str:
+        """What TensorRT said last, for a message; empties the memory."""
+        said = [*([str(error)] if error else []), *self.messages]
+        self.messages.clear()
+        return "; ".join(said) or "TensorRT gave no reason"
+
+    def __str__(self) -> str:
+        return f"{self.flavour} {self.version}"
+
+
+def load_api(flavour: str = "auto") -> Api:
+    """Import TensorRT, one flavour of it: two in one process share symbols.
+
+    Args:
+        flavour: "tensorrt", "tensorrt_rtx", or "auto": the first of the two that is installed.
+    Raises:
+        InvalidInputError: another flavour.
+        BackendUnavailableError: it is not installed, does not load, or is too old.
+    """
+    if flavour not in ("auto", *MODULES):
+        raise InvalidInputError(f"flavour: expected auto, {' or '.join(MODULES)}, got {flavour!r}")
+    for kind in MODULES if flavour == "auto" else (flavour,):
+        for name in MODULES[kind]:
+            found = importlib.util.find_spec(name)
+            if found is None or found.origin is None:  # no origin: a folder of type stubs
+                continue
+            try:
+                module = importlib.import_module(name)
+            except (ImportError, OSError, RuntimeError) as error:
+                raise BackendUnavailableError(f"{name} is installed and does not load: {error}") from error
+            return make_api(kind, module)
+    raise BackendUnavailableError(f"the tensorrt tier ({flavour}) needs TensorRT: {_INSTALL}")
+
+
+def make_api(flavour: str, module: Any) -> Api:
+    """The API around an imported module; BackendUnavailableError below OLDEST."""
+    version = str(module.__version__)
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST[flavour]:
+        wanted = ".".join(map(str, OLDEST[flavour]))
+        raise BackendUnavailableError(f"{flavour}: expected {wanted} or later, got {version}: upgrade it")
+    messages: deque[str] = deque(maxlen=5)
+    return Api(flavour, version, module, _make_logger(module, messages), messages)
+
+
+def _make_logger(module: Any, messages: deque[str]) -> Any:
+    kept = (module.ILogger.ERROR, module.ILogger.INTERNAL_ERROR)
+
+    class Log(module.ILogger):  # type: ignore[misc]
+        """Errors are kept for the exception that follows them; nothing is printed."""
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in kept:
+                messages.append(msg.strip())
+
+    return Log()

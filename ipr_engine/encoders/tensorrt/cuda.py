@@ -1,0 +1,180 @@
+"""The little of CUDA that this tier needs, from the driver's own library (libcuda.so.1) by ctypes: no further package.
+
+The device's primary context is used, so that TensorRT, PyTorch and this module see the same memory and streams.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipr_engine.errors import BackendUnavailableError, InvalidInputError
+
+OUT_OF_MEMORY = 2
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+LIBRARY = "libcuda.so.1"
+_ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "cuInit": (c_uint,),
+    "cuDriverGetVersion": (c_void_p,),
+    "cuDeviceGetCount": (c_void_p,),
+    "cuDeviceGet": (c_void_p, c_int),
+    "cuDeviceGetName": (c_char_p, c_int, c_int),
+    "cuDeviceGetAttribute": (c_void_p, c_int, c_int),
+    "cuDevicePrimaryCtxRetain": (c_void_p, c_int),
+    "cuDevicePrimaryCtxRelease_v2": (c_int,),
+    "cuCtxSetCurrent": (c_void_p,),
+    "cuMemAlloc_v2": (c_void_p, c_size_t),
+    "cuMemFree_v2": (c_uint64,),
+    "cuMemHostAlloc": (c_void_p, c_size_t, c_uint),
+    "cuMemFreeHost": (c_void_p,),
+    "cuMemcpyHtoDAsync_v2": (c_uint64, c_void_p, c_size_t, c_void_p),
+    "cuMemcpyDtoHAsync_v2": (c_void_p, c_uint64, c_size_t, c_void_p),
+    "cuStreamCreate": (c_void_p, c_uint),
+    "cuStreamSynchronize": (c_void_p,),
+    "cuStreamDestroy_v2": (c_void_p,),
+    "cuGetErrorName": (c_int, c_void_p),
+}
+
+
+class CudaError(RuntimeError):
+    """A call into the driver failed. code: its CUresult, OUT_OF_MEMORY say."""
+
+    def __init__(self, call: str, code: int, name: str) -> None:
+        super().__init__(f"{call}: {name} ({code})")
+        self.code = code
+
+
+class Device:
+    """One GPU: its primary context, memory and streams.
+
+    Attributes:
+        name: "NVIDIA L4", say. compute_capability: "8.9". driver: the newest CUDA it speaks, "13.0".
+    """
+
+    def __init__(self, device: str = "cuda") -> None:
+        """Open "cuda" (the first GPU) or "cuda:N".
+
+        Raises:
+            InvalidInputError: another device.
+            BackendUnavailableError: no NVIDIA driver, no GPU, or not that many.
+        """
+        index = _index_of(device)
+        try:
+            self._cuda = ctypes.CDLL(LIBRARY)
+            for name, arguments in _ARGUMENTS.items():
+                getattr(self._cuda, name).argtypes = arguments
+        except (OSError, AttributeError) as error:
+            raise BackendUnavailableError(
+                f"device: {device!r} needs NVIDIA's driver, whose {LIBRARY} does not load here: {error}"
+            ) from error
+        count, handle, version, context = c_int(), c_int(), c_int(), c_void_p()
+        try:
+            self._call("cuInit", 0)
+            self._call("cuDeviceGetCount", byref(count))
+            if index >= count.value:
+                raise BackendUnavailableError(f"device: {device!r} was asked for, and there are {count.value} GPUs")
+            self._call("cuDeviceGet", byref(handle), index)
+            self._call("cuDriverGetVersion", byref(version))
+            text = ctypes.create_string_buffer(256)
+            self._call("cuDeviceGetName", text, len(text), handle)
+            major, minor = (self._attribute(which, handle) for which in (_MAJOR, _MINOR))
+            self._call("cuDevicePrimaryCtxRetain", byref(context), handle)
+        except CudaError as error:
+            raise BackendUnavailableError(f"device: {device!r} was asked for and cannot be used: {error}") from error
+        self._handle, self._context = handle, context
+        self.name = text.value.decode(errors="replace")
+        self.compute_capability = f"{major}.{minor}"
+        self.driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
+        self._open = True
+        self._memory: list[int] = []
+        self._pinned: list[int] = []
+        self._streams: list[int] = []
+
+    def __str__(self) -> str:
+        return f"{self.name}, compute capability {self.compute_capability}, driver {self.driver}"
+
+    def activate(self) -> None:
+        """Make its context the calling thread's."""
+        self._call("cuCtxSetCurrent", self._context)
+
+    def allocate(self, size: int) -> int:
+        """Device memory, 256-byte aligned; CudaError with OUT_OF_MEMORY where there is not enough."""
+        pointer = c_uint64()
+        self._call("cuMemAlloc_v2", byref(pointer), max(size, 1))
+        self._memory.append(pointer.value)
+        return pointer.value
+
+    def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
+        """Host memory (size,) that copies asynchronously; valid until `close`."""
+        pointer = c_void_p()
+        self._call("cuMemHostAlloc", byref(pointer), max(size, 1), 0)
+        address = int(pointer.value or 0)
+        self._pinned.append(address)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+
+    def create_stream(self) -> int:
+        stream = c_void_p()
+        self._call("cuStreamCreate", byref(stream), _NON_BLOCKING)
+        self._streams.append(int(stream.value or 0))
+        return self._streams[-1]
+
+    def copy_in(self, device: int, host: int, size: int, stream: int) -> None:
+        """size bytes of pinned memory to the device, in the stream's order."""
+        self._call("cuMemcpyHtoDAsync_v2", device, host, size, stream)
+
+    def copy_out(self, host: int, device: int, size: int, stream: int) -> None:
+        self._call("cuMemcpyDtoHAsync_v2", host, device, size, stream)
+
+    def synchronize(self, stream: int) -> None:
+        self._call("cuStreamSynchronize", stream)
+
+    def close(self) -> None:
+        """Give everything back, once. A device that was lost cannot take it: the driver's answers are not looked at."""
+        if not self._open:
+            return
+        self._cuda.cuCtxSetCurrent(self._context)
+        for stream in self._streams:
+            self._cuda.cuStreamDestroy_v2(stream)
+        for pointer in self._memory:
+            self._cuda.cuMemFree_v2(pointer)
+        for address in self._pinned:
+            self._cuda.cuMemFreeHost(address)
+        for kept in (self._streams, self._memory, self._pinned):
+            kept.clear()
+        self._cuda.cuDevicePrimaryCtxRelease_v2(self._handle)
+        self._open = False
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close the device if the block raises."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def _attribute(self, which: int, handle: c_int) -> int:
+        value = c_int()
+        self._call("cuDeviceGetAttribute", byref(value), which, handle)
+        return value.value
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        code = getattr(self._cuda, name)(*arguments)
+        if code:
+            text = c_char_p()
+            self._cuda.cuGetErrorName(code, byref(text))
+            raise CudaError(name, code, (text.value or b"unknown error").decode())
+
+
+def _index_of(device: str) -> int:
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not (number.isdecimal() or device == "cuda"):
+        raise InvalidInputError(f"device: expected 'cuda' or 'cuda:N', got {device!r}")
+    return int(number or 0)

@@ -1,0 +1,282 @@
+"""The tensorrt tier: an exported encoder compiled by TensorRT or TensorRT-RTX for one GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipr_engine.encoders.export import Export, read_export
+from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer
+from ipr_engine.encoders.transformer import TransformerEncoder
+from ipr_engine.errors import EngineMismatchError, InvalidInputError
+
+from .api import Api, load_api
+from .build import WORKSPACE_BYTES, build_plan
+from .cuda import Device
+from .engine_file import EngineFile, EngineKey, bucket_names, read_engine, write_engine
+from .precision import PRECISIONS
+from .profiles import DEFAULT_BATCHES, Bucket, make_buckets
+from .reference import embed_reference, make_sample, require_cosines
+from .runtime import EngineRuntime
+
+CACHE = Path("~/.cache/ipr_engine/tensorrt")
+_LOG = logging.getLogger(__name__)
+
+
+class TensorRtEncoder(TransformerEncoder):
+    """A frozen transformer on an NVIDIA GPU through TensorRT; `from_export` builds or finds the engine.
+
+    Every row goes through a bucket of fixed shape, alone or with others; which bucket, and with whom, changes its last bits.
+    The engine has answered a fixed sample in every bucket with a cosine of at least 0.9999 to the float32 model.
+
+    Attributes:
+        runtime: buckets, stream, and `enqueue` for CUDA graphs.
+        precision: what the matrix multiplications compute in. engine: the file it came from.
+        origin: "file", "cached", "built", or "rebuilt: " and why the cached one was not taken.
+        cosine: the smallest of the gate.
+    """
+
+    def __init__(
+        self,
+        export: Export,
+        engine: EngineFile,
+        api: Api,
+        device: Device,
+        *,
+        max_tokens: int,
+        tokenizer: WordPieceTokenizer | LibraryTokenizer,
+        precision: str,
+        buckets: tuple[Bucket, ...],
+        path: Path,
+        origin: str,
+    ) -> None:
+        batch = max(bucket.batch for bucket in buckets)
+        super().__init__(export.spec, max_tokens=max_tokens, batch=batch, tokenizer=tokenizer)
+        self.dim, self.precision, self.engine, self.origin = export.dim, precision, path, origin
+        self.runtime = EngineRuntime(
+            api,
+            device,
+            engine.plan,
+            buckets=buckets,
+            dim=export.dim,
+            pad_id=export.spec.pad_id,
+            where=str(path),
+            kernels=path.with_suffix(f".{_slug(device)}.kernels") if api.portable else None,
+        )
+        try:
+            self.cosine = _gate(self.runtime, engine, str(path))
+        except BaseException:
+            self.runtime.close()
+            raise
+        if origin != "file":
+            self.runtime.save_kernels()
+
+    @classmethod
+    def from_export(
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "cuda",
+        max_tokens: int | None = None,
+        precision: str = "float16",
+        batches: Sequence[int] = DEFAULT_BATCHES,
+        cache: str | Path = CACHE,
+        flavour: str = "auto",
+        workspace_bytes: int = WORKSPACE_BYTES,
+    ) -> TensorRtEncoder:
+        """Load an export (encoders/export.py): with the cached engine made for exactly this, or one built now (minutes).
+
+        Args:
+            device: "cuda" or "cuda:N".
+            max_tokens: None is the export's own; its powers of two from 16 up are the buckets' lengths.
+            precision: "float16", "bfloat16" or "float32".
+            batches: of the buckets, ascending or not; each with every length.
+            cache: the folder of engines and timings. flavour: see `load_api`.
+            workspace_bytes: what the builder may use of the GPU.
+        Raises:
+            InvalidInputError: an argument is outside of the above, or the graph is no encoder.
+            BackendUnavailableError: TensorRT, the driver or the GPU is missing, or fails.
+            EngineMismatchError: the engine does not give the model's embeddings.
+            OutOfDeviceMemoryError: names the bucket.
+            BundleError: what `read_export` raises: a file of the export does not match its manifest, say.
+        """
+        export = folder if isinstance(folder, Export) else read_export(folder)
+        api = load_api(flavour)
+        gpu = Device(device)
+        with gpu.closed_on_error():
+            order = _Order(export, api, gpu, max_tokens, precision, batches, workspace_bytes)
+            engine, path, origin = order.find_or_build(Path(cache).expanduser())
+            return order.load(engine, path, origin, gpu)
+
+    @classmethod
+    def from_engine(
+        cls,
+        path: str | Path,
+        folder: str | Path,
+        *,
+        device: str = "cuda",
+        max_tokens: int | None = None,
+        precision: str = "float16",
+        batches: Sequence[int] = DEFAULT_BATCHES,
+        flavour: str = "auto",
+        workspace_bytes: int = WORKSPACE_BYTES,
+    ) -> TensorRtEncoder:
+        """Load one engine file of an export and nothing else: never builds. Arguments as `from_export`.
+
+        Raises:
+            EngineMismatchError: the file is missing, damaged, or was built for another model, TensorRT, GPU or shape; each
+                difference is named with both sides.
+        """
+        export = read_export(folder)
+        api = load_api(flavour)
+        gpu = Device(device)
+        with gpu.closed_on_error():
+            order = _Order(export, api, gpu, max_tokens, precision, batches, workspace_bytes)
+            return order.load(read_engine(Path(path), order.key), Path(path), "file", gpu)
+
+    @property
+    def summary(self) -> str:
+        """Tier, dimensions, precision, TensorRT, GPU, buckets, where the engine came from."""
+        buckets = self.runtime.buckets
+        return (
+            f"tensorrt {self.dim}-d {self.precision} by {self.runtime.api} on {self.runtime.device.name}, {len(buckets)} buckets "
+            f"to {buckets[-1]}, engine {self.origin.partition(':')[0]}, {self.tokenizer.kind} tokenizer"
+        )
+
+    def close(self) -> None:
+        """Give the GPU's memory back; the encoder does no further work."""
+        self.runtime.close()
+
+    def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
+        """All at once: the runtime sorts them into buckets, and waits for the GPU once."""
+        return [rows] if rows else []
+
+    def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+        return self.runtime.embed(ids)
+
+
+def prepare_engine(
+    folder: str | Path,
+    *,
+    device: str = "cuda",
+    max_tokens: int | None = None,
+    precision: str = "float16",
+    batches: Sequence[int] = DEFAULT_BATCHES,
+    cache: str | Path = CACHE,
+    flavour: str = "auto",
+    workspace_bytes: int = WORKSPACE_BYTES,
+) -> Path:
+    """Put the engine that `from_export` would build into the cache, and return its file. Arguments as there.
+
+    With TensorRT-RTX no GPU is needed; the embeddings are compared when the engine is loaded.
+    """
+    api = load_api(flavour)
+    gpu = None if api.portable else Device(device)
+    with contextlib.ExitStack() as stack:
+        if gpu is not None:
+            stack.callback(gpu.close)
+        order = _Order(read_export(folder), api, gpu, max_tokens, precision, batches, workspace_bytes)
+        return order.find_or_build(Path(cache).expanduser())[1]
+
+
+class _Order:
+    """What engine is wanted: the arguments of `from_export`, checked, and its key."""
+
+    def __init__(
+        self,
+        export: Export,
+        api: Api,
+        device: Device | None,
+        max_tokens: int | None,
+        precision: str,
+        batches: Sequence[int],
+        workspace_bytes: int,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InvalidInputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+        if type(workspace_bytes) is not int or workspace_bytes < 1:
+            raise InvalidInputError(f"workspace_bytes: expected an int >= 1, got {workspace_bytes!r}")
+        self._export, self._api, self._device = export, api, device
+        self._onnx = export.file("onnx")
+        limit = export.max_tokens if max_tokens is None else max_tokens
+        self._text = TransformerEncoder(export.spec, max_tokens=limit, batch=1)
+        self._buckets = make_buckets(self._text.max_tokens, batches)
+        self.key = EngineKey(
+            model="+".join(export.hashes[role] for role in ("onnx", "onnx_data") if role in export.hashes),
+            tensorrt=str(api),
+            gpu="any" if api.portable else str(device),
+            precision=precision,
+            buckets=bucket_names(self._buckets),
+            pad_id=export.spec.pad_id,
+            max_tokens=self._text.max_tokens,
+            tokenizer=export.spec.tokenizer_sha256,
+            workspace_bytes=workspace_bytes,
+        )
+
+    def find_or_build(self, cache: Path) -> tuple[EngineFile, Path, str]:
+        """The engine, its file, and where it came from; what is stale, foreign or damaged is replaced, and the log says so."""
+        path = cache / self.key.file_name
+        origin = "built"
+        if path.exists():
+            try:
+                return read_engine(path, self.key), path, "cached"
+            except EngineMismatchError as error:
+                _LOG.warning("engine cache: %s", error)
+                origin = f"rebuilt: {error}"
+        engine = self._build(cache)
+        write_engine(path, engine)
+        return engine, path, origin
+
+    def load(self, engine: EngineFile, path: Path, origin: str, device: Device) -> TensorRtEncoder:
+        return TensorRtEncoder(
+            self._export,
+            engine,
+            self._api,
+            device,
+            max_tokens=self.key.max_tokens,
+            tokenizer=self._text.tokenizer,
+            precision=self.key.precision,
+            buckets=self._buckets,
+            path=path,
+            origin=origin,
+        )
+
+    def _build(self, cache: Path) -> EngineFile:
+        if self._device is not None:
+            self._device.activate()
+        plan = build_plan(
+            self._api,
+            self._onnx,
+            dim=self._export.dim,
+            buckets=self._buckets,
+            precision=self.key.precision,
+            workspace_bytes=self.key.workspace_bytes,
+            timing_cache=cache / f"{self._api.flavour}-{self._api.version}-{_slug(self._device)}.timings",
+        )
+        sample = make_sample(self._text.ids, self._buckets)
+        reference = embed_reference(self._onnx, sample)
+        return EngineFile(key=self.key.document(), plan=plan, sample=sample, reference=reference)
+
+
+def _gate(runtime: EngineRuntime, engine: EngineFile, where: str) -> float:
+    """The smallest cosine with the reference, each bucket full of rows of the sample that fit it, the longest first."""
+    worst = 1.0
+    lengths = np.array([len(row) for row in engine.sample])
+    for bucket in runtime.buckets:
+        fitting = np.flatnonzero(lengths <= bucket.tokens)
+        longest = fitting[np.argmax(lengths[fitting])]
+        rows = np.append(longest, np.resize(fitting, bucket.batch - 1)) if bucket.batch > 1 else np.array([longest])
+        rows = rows[np.argsort(-lengths[rows], kind="stable")]
+        x = runtime.embed([engine.sample[row] for row in rows])
+        worst = min(worst, require_cosines(x, engine.reference[rows], f"{where}, bucket {bucket}"))
+    return worst
+
+
+def _slug(device: Device | None) -> str:
+    """A part of a file name."""
+    return "".join(c if c.isalnum() else "-" for c in str(device)) if device is not None else "any"
