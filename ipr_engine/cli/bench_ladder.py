@@ -31,7 +31,7 @@ def run_ladder(arguments: argparse.Namespace, prepared: Prepared, case: Case, te
         steps = ladder.concurrency(prepared.target, mixes, case, teller)
     series = {f"{length} tokens": [step for step in steps if step.tokens == length] for length in lengths}
     extra: dict[str, Any] = {"published": list(ladder.PUBLISHED)}
-    return _tell(arguments, prepared, "ladder", series, noise.to_dict(), extra, "closed loop; marks: callers x tokens")
+    return _tell(arguments, prepared, "ladder", series, noise.to_dict(), extra, "closed loop; marks: callers")
 
 
 def run_saturation(arguments: argparse.Namespace, prepared: Prepared, case: Case, teller: Teller) -> int:
@@ -62,7 +62,7 @@ def _tell(
     if not steps:
         return 130
     code = 130 if any(step.run.stopped == "interrupted" for step in steps) else 0
-    title = f"{prepared.target.name}, {', '.join(str(value) for value in prepared.settings.values())}\n{machine()['machine']}"
+    title = f"{prepared.target.name}, {', '.join(f'{name} {value}' for name, value in prepared.settings.items())}\n{machine()['machine']}"
     if arguments.plot is not None:
         drawn = {name: [step.to_dict() for step in one] for name, one in series.items() if one}
         latency_over_throughput(drawn, arguments.plot, title, note)
@@ -84,7 +84,7 @@ def _tell(
         console.print("published elsewhere, on other machines, with other models:")
         for row in extra["published"]:
             console.print(
-                f"  {row['system']} on {row['machine']}: {row['callers']} x {row['tokens']} tokens: {row['ms']} ms"
+                f"  {row['system']} on {row['machine']}: {row['callers']} x {row['tokens']} tokens: {row['latency']}"
             )
     for reason in unsteady(noise):
         console.print(f"NOISY: {reason}")

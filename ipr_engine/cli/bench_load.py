@@ -99,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
     prepared = prepare(arguments)
     case = _case(arguments, prepared)
     teller = Teller("load", quiet=arguments.quiet)
+    if recorded is not None:
+        recorded = report.same_case({"target": prepared.target.name, "case": case.to_dict()}, recorded, "--compare")
     if arguments.ladder:
         return run_ladder(arguments, prepared, case, teller)
     if arguments.saturate:
@@ -216,7 +218,7 @@ def _tell(
         compare.paired(ours.subruns(), other.subruns(), other.target.name, fixed_rate=fixed) for other in results[1:]
     ]
     if recorded is not None:
-        comparisons.append(compare.unpaired(documents[0], report.same_case(documents[0], recorded, "--compare")))
+        comparisons.append(compare.unpaired(documents[0], recorded))
     if arguments.record is not None:
         report.append(arguments.record, documents)
     if arguments.plot is not None:

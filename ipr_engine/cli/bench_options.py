@@ -15,9 +15,9 @@ from ipr_engine.cli.common import add_bundle_options, load_engine
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.loadtest.lengths import Mix, fixed_lengths, from_file, log_normal
-from ipr_engine.loadtest.runner import Progress
 from ipr_engine.loadtest.targets import StagesTarget, Target
 from ipr_engine.loadtest.targets_registry import TARGETS, make_target
+from ipr_engine.loadtest.threads import Progress
 from ipr_engine.policy import Policy
 from ipr_engine.ranges import nonnegative
 

@@ -4,44 +4,57 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ipr_engine.loadtest.arrivals import MOST_REQUESTS
 from ipr_engine.loadtest.clock import Clock
-from ipr_engine.loadtest.runner import MOST_FAILURES, NEAR_NS, Load, Progress, Stop, in_threads
+from ipr_engine.loadtest.runner import FIRST_CALLS, MOST_FAILURES, NEAR_NS, Load, Run, assemble
 from ipr_engine.loadtest.samples import Log
 from ipr_engine.loadtest.targets import AsyncCall, AsyncTarget
+from ipr_engine.loadtest.threads import Progress, Stop, in_threads
 
 COARSE_NS = 2_000_000  # an event loop's timer is good to a millisecond; nearer, it is polled
 
 
 def run_async(
-    target: AsyncTarget, prompts: Sequence[str], load: Load, clock: Clock, stop: Stop, progress: Progress | None
-) -> tuple[list[Log], int]:
-    """Callers are tasks of one loop; the logs, and when the run started."""
-    closed = load.schedule is None
-    logs = [Log(len(target.stages)) for _ in range(load.callers if closed else 1)]
-    started: list[int] = []
+    target: AsyncTarget,
+    prompts: Sequence[str],
+    loads: Iterable[Load],
+    each: Callable[[Run], None],
+    seconds: float,
+    clock: Clock,
+    stop: Stop,
+    progress: Progress | None,
+) -> None:
+    """Callers are tasks of one loop, which outlives each of the loads."""
+    current: list[Log] = []
 
     def work() -> None:
         asyncio.run(main())
 
     async def main() -> None:
         async with target.async_session() as call:
-            for prompt in prompts[:3]:
+            for prompt in prompts[:FIRST_CALLS]:
                 await call(prompt)
-            start = clock.now() + NEAR_NS
-            started.append(start)
-            await _until(start, clock)
-            if closed:
-                end = start + int((load.warm_up + load.seconds) * 1e9)
-                callers = [_Caller(call, target, prompts, clock, log, stop) for log in logs]
-                await asyncio.gather(*(caller.closed(k, load.callers, start, end) for k, caller in enumerate(callers)))
-            else:
-                await _open(_Caller(call, target, prompts, clock, logs[0], stop), load, start)
+            for load in loads:
+                current[:] = [Log(len(target.stages)) for _ in range(load.callers if load.schedule is None else 1)]
+                start = await one(call, load)
+                each(assemble(target, load, list(current), start, stop))
+                if stop.asked:
+                    return
 
-    in_threads([work], logs, load, stop, progress)
-    return logs, started[0] if started else 0
+    async def one(call: AsyncCall, load: Load) -> int:
+        start = clock.now() + NEAR_NS
+        await _until(start, clock)
+        callers = [_Caller(call, target, prompts, clock, log, stop) for log in current]
+        if load.schedule is None:
+            end = start + int((load.warm_up + load.seconds) * 1e9)
+            await asyncio.gather(*(caller.closed(k, load.callers, start, end) for k, caller in enumerate(callers)))
+        else:
+            await _open(callers[0], load, start)
+        return start
+
+    in_threads([work], lambda: current, seconds, stop, progress)
 
 
 class _Caller:

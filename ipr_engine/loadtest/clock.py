@@ -8,8 +8,10 @@ from typing import Protocol
 
 COARSE_NS = 300_000  # a sleep may end this late on a busy kernel (50 us of timer slack, then the scheduler)
 
-# An empty poll gives the interpreter away and comes back at once; time.sleep(0) comes back a timer's slack later.
-_give_way = select.poll().poll
+
+def _give_way() -> None:
+    """An empty select gives the interpreter away and comes back at once; time.sleep(0) comes back a timer's slack later."""
+    select.select((), (), (), 0)
 
 
 class Clock(Protocol):
@@ -34,4 +36,4 @@ class MonotonicClock:
         if early > 0:
             time.sleep(early / 1e9)
         while clock() < due_ns:
-            _give_way(0)
+            _give_way()

@@ -58,8 +58,15 @@ class Change:
 
     def __str__(self) -> str:
         name = self.figure.removesuffix("_us").replace("throughput_rps", "throughput")
-        low, high = ("?" if not math.isfinite(value) else f"{value:.3g}" for value in (self.low, self.high))
-        return f"{name}: {self.verdict}: {self.ratio:.3g} times as slow [{low}, {high}]"
+        if self.ratio <= 1:  # said the way that is above 1
+            what, values = (
+                "fast",
+                (1 / self.ratio, 1 / self.high if self.high else math.inf, 1 / self.low if self.low else math.inf),
+            )
+        else:
+            what, values = "slow", (self.ratio, self.low, self.high)
+        ratio, low, high = ("?" if not math.isfinite(value) else f"{value:.3g}" for value in values)
+        return f"{name}: {self.verdict}: {ratio} times as {what} [{low}, {high}]"
 
 
 @dataclass(frozen=True)

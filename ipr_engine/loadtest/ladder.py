@@ -9,8 +9,9 @@ from typing import Any
 from ipr_engine.loadtest.lengths import Mix
 from ipr_engine.loadtest.measure import Case
 from ipr_engine.loadtest.quantiles import Quantile, quantiles
-from ipr_engine.loadtest.runner import Progress, Run, run
+from ipr_engine.loadtest.runner import Run, run
 from ipr_engine.loadtest.targets import Target, is_async
+from ipr_engine.loadtest.threads import Progress
 
 CALLERS = (1, 8, 20, 32, 128)
 LENGTHS = (64, 512)
@@ -21,16 +22,22 @@ MOST_AT_ONCE = 10_000  # of an async target in an open loop
 
 # What vLLM Semantic Router published of its classification, beside which the concurrency ladder is set.
 PUBLISHED = (
-    {"system": "vLLM Semantic Router", "machine": "AMD MI300X", "callers": 1, "tokens": 512, "ms": "19"},
-    {"system": "vLLM Semantic Router", "machine": "AMD MI300X", "callers": 20, "tokens": 512, "ms": "142"},
+    {"system": "vLLM Semantic Router", "machine": "AMD MI300X", "callers": 1, "tokens": 512, "latency": "19 ms"},
+    {"system": "vLLM Semantic Router", "machine": "AMD MI300X", "callers": 20, "tokens": 512, "latency": "142 ms"},
     {
         "system": "vLLM Semantic Router",
         "machine": "NVIDIA RTX 4090",
         "callers": 1,
         "tokens": 500,
-        "ms": "6 to 11 a classifier",
+        "latency": "6 to 11 ms a classifier",
     },
-    {"system": "vLLM Semantic Router", "machine": "NVIDIA RTX 4090", "callers": 32, "tokens": 500, "ms": "399 (P50)"},
+    {
+        "system": "vLLM Semantic Router",
+        "machine": "NVIDIA RTX 4090",
+        "callers": 32,
+        "tokens": 500,
+        "latency": "P50 399 ms",
+    },
 )
 
 Told = Callable[[str], Progress]
@@ -55,6 +62,7 @@ class Step:
         found = {q.name: q.to_dict() for q in self.quantiles}
         return {
             "label": self.label,
+            "mark": str(self.callers) if self.share is None else f"{self.share:.0%}",
             "target": self.run.target,
             "callers": self.callers,
             "tokens": self.tokens,

@@ -14,9 +14,10 @@ from ipr_engine.loadtest.arrivals import schedule
 from ipr_engine.loadtest.lengths import Mix
 from ipr_engine.loadtest.noise import Noise
 from ipr_engine.loadtest.quantiles import Nanoseconds, Quantile, quantiles
-from ipr_engine.loadtest.runner import Load, Progress, Run, run
+from ipr_engine.loadtest.runner import Load, Run, run
 from ipr_engine.loadtest.samples import SERVICE, Samples
 from ipr_engine.loadtest.targets import NullAsyncTarget, NullTarget, StagesTarget, Target, is_async
+from ipr_engine.loadtest.threads import Progress
 
 ROUNDS = 20  # turns of each target when several are measured: enough pairs for a 99 % interval of their median ratio
 SUBRUNS = 20  # parts of a run of one target, kept for later comparisons

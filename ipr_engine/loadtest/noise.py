@@ -47,6 +47,7 @@ class Noise:
 
     def __enter__(self) -> Noise:
         self.before = spin_probe()
+        self._throttled = _throttled()
         self._usage, self._steal = resource.getrusage(resource.RUSAGE_SELF), _processor_ticks()
         self._start = time.perf_counter()
         return self
@@ -60,6 +61,8 @@ class Noise:
             None if steal is None or self._steal is None else [b - a for a, b in zip(self._steal, steal, strict=True)]
         )
         self.steal = None if spans is None or not spans[0] else spans[1] / spans[0]
+        throttled = _throttled()
+        self.throttled = None if throttled is None or self._throttled is None else throttled - self._throttled
         self.after = spin_probe()
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,6 +73,7 @@ class Noise:
             "cores": len(os.sched_getaffinity(0)),
             "involuntary_switches_per_s": round(self.involuntary / self.wall_s, 2) if self.wall_s else None,
             "cpu_share": round(self.cpu_s / self.wall_s, 3) if self.wall_s else None,
+            "throttled_periods": self.throttled,
             "steal_share": None if self.steal is None else round(self.steal, 5),
         }
 
@@ -89,6 +93,8 @@ def unsteady(noise: dict[str, Any]) -> list[str]:
         told.append(f"the processor's speed changed by {change - 1:+.0%} from before to after")
     if noise["steal_share"] is not None and noise["steal_share"] > 0.01:
         told.append(f"{noise['steal_share']:.1%} of the time was stolen by other guests of the host")
+    if noise["throttled_periods"]:
+        told.append(f"this container's quota of processor time ran out {noise['throttled_periods']} time(s)")
     if noise["load_1m"] > noise["cores"] + 0.5:
         told.append(f"load average {noise['load_1m']:g} on {noise['cores']} cores: others were at work")
     return told
@@ -101,3 +107,14 @@ def _processor_ticks() -> tuple[int, int] | None:
     except (OSError, ValueError, IndexError):
         return None
     return (sum(fields), fields[7]) if len(fields) == 8 else None
+
+
+def _throttled() -> int | None:
+    """How often the control group's quota has run out; None where there is none to be read."""
+    for path in (Path("/sys/fs/cgroup/cpu.stat"), Path("/sys/fs/cgroup/cpu/cpu.stat")):
+        try:
+            pairs = dict(line.split() for line in path.read_text().splitlines())
+            return int(pairs["nr_throttled"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
-from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, STYLE
+from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, STYLE
 from ipr_engine.loadtest.quantiles import Nanoseconds, level_name, quantiles
 
 COLOURS = (BLUE, RED, GREEN, ORANGE, PINK, SKY, BLACK)
@@ -46,13 +46,13 @@ def latency_over_quantile(
     """
     pyplot = _pyplot()
     with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(10, 6), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(11, 6), layout="constrained")
         most = max(len(total) for total, _ in curves.values())
         for (name, (total, service)), colour, dash in zip(
             curves.items(), _cycle(COLOURS), _cycle(DASHES), strict=False
         ):
-            axes.plot(*_curve(total), color=colour, ls=dash, lw=2.4, label=f"{name}: from the intended send time")
-            axes.plot(*_curve(service), color=colour, ls=dash, lw=1.0, alpha=0.75, label=f"{name}: of the call alone")
+            axes.plot(*_curve(total), color=colour, ls=dash, lw=2.4, label=name)
+            axes.plot(*_curve(service), color=colour, ls=dash, lw=1.0, alpha=0.75)
             for q in quantiles(total):
                 if q.value is not None and q.low is not None and q.high is not None:
                     x = 1 / (1 - q.level)
@@ -74,7 +74,9 @@ def latency_over_quantile(
         axes.set_xlabel("quantile of requests (axis: log of 1 - q); bars: 95 % intervals")
         axes.set_ylabel("latency")
         axes.set_title(title, loc="left", fontsize=13)
-        axes.legend(loc="upper left", fontsize=10)
+        figure.legend(
+            loc="outside right upper", fontsize=10, title="thick: from the\nintended send time\nthin: of the call alone"
+        )
         _save(figure, path)
         pyplot.close(figure)
 
@@ -85,11 +87,11 @@ def latency_over_throughput(
     """p50 and p99 against answers a second, a step of a ladder each.
 
     Args:
-        series: name -> steps with throughput_rps, p50_us, p99_us (None where not told) and label.
+        series: name -> steps with throughput_rps, p50_us, p99_us (None where not told) and mark, what is written at them.
     """
     pyplot = _pyplot()
     with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(10, 6), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(11, 6), layout="constrained")
         for (name, steps), colour in zip(series.items(), _cycle(COLOURS), strict=False):
             for level, dash, marker in (("p50", "-", "o"), ("p99", "--", "^")):
                 known = [step for step in steps if step[f"{level}_us"] is not None]
@@ -98,12 +100,13 @@ def latency_over_throughput(
                     [step[f"{level}_us"] for step in known],
                     color=colour, ls=dash, marker=marker, lw=2, label=f"{name}, {level}",
                 )  # fmt: skip
-            top = [step for step in steps if step["p99_us"] is not None]
-            for step in top:
-                axes.annotate(
-                    step["label"], (step["throughput_rps"], step["p99_us"]), xytext=(0, 8), textcoords="offset points",
-                    ha="center", fontsize=9, color=GREY,
-                )  # fmt: skip
+            for step in steps:
+                at = step["p99_us"] or step["p50_us"]
+                if at is not None:
+                    axes.annotate(
+                        step["mark"], (step["throughput_rps"], at), xytext=(7, 3), textcoords="offset points",
+                        fontsize=9, color=colour,
+                    )  # fmt: skip
         axes.set_yscale("log")
         axes.set_xlim(left=0)
         axes.margins(y=0.12)
@@ -112,7 +115,7 @@ def latency_over_throughput(
         axes.set_xlabel(f"answers a second ({note})")
         axes.set_ylabel("latency from the intended send time")
         axes.set_title(title, loc="left", fontsize=13)
-        axes.legend(loc="upper left", fontsize=10)
+        figure.legend(loc="outside right upper", fontsize=10)
         _save(figure, path)
         pyplot.close(figure)
 

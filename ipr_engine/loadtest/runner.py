@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 import itertools
 import threading
-import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ipr_engine.errors import InvalidInputError
@@ -16,14 +15,12 @@ from ipr_engine.loadtest.arrivals import MOST_REQUESTS, Schedule, at_least_one, 
 from ipr_engine.loadtest.clock import Clock, MonotonicClock
 from ipr_engine.loadtest.samples import Log, Samples, gathered
 from ipr_engine.loadtest.targets import BlockingTarget, Call, Target, is_async
-
-Progress = Callable[[float, int], None]  # seconds gone, requests answered
+from ipr_engine.loadtest.threads import Progress, Stop, in_threads
 
 MOST_CALLERS = 1024
 MOST_FAILURES = 10_000  # then the run ends: it measures a broken target
 NEAR_NS = 20_000_000  # callers start together, this long after the last of them is ready
-PROGRESS_S = 0.5
-GRACE_S = 30.0  # for calls in flight when the run ends
+FIRST_CALLS = 3  # before a session's first load: they fill caches that no later one pays for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +78,6 @@ class Run:
         return len(self.measured) / self.seconds if self.seconds > 0 else 0.0
 
 
-class Stop:
-    """Asked of every caller before its next request."""
-
-    __slots__ = ("asked", "why")
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.why: str | None = None
-
-    def ask(self, why: str) -> None:
-        self.why = self.why or why
-        self.asked = True
-
-
 def run(
     target: Target,
     prompts: Sequence[str],
@@ -108,6 +91,28 @@ def run(
     Raises:
         InvalidInputError: not one request was answered; the errors are named.
     """
+    found: list[Run] = []
+    run_parts(
+        target, prompts, [load], found.append, seconds=load.warm_up + load.seconds, clock=clock, progress=progress
+    )
+    return found[0]
+
+
+def run_parts(
+    target: Target,
+    prompts: Sequence[str],
+    loads: Iterable[Load],
+    each: Callable[[Run], None],
+    *,
+    seconds: float,
+    clock: Clock | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Loads one after the other on one session of the target, `each` called with what came of one before the next.
+
+    Args:
+        seconds: of all loads together; much later than that the last one is cut.
+    """
     if not prompts:
         raise InvalidInputError("prompts: expected at least one, got none")
     clock = MonotonicClock() if clock is None else clock
@@ -118,12 +123,11 @@ def run(
         if is_async(target):
             from ipr_engine.loadtest.async_runner import run_async
 
-            logs, start = run_async(target, prompts, load, clock, stop, progress)  # type: ignore[arg-type]
+            run_async(target, prompts, loads, each, seconds, clock, stop, progress)  # type: ignore[arg-type]
         else:
-            logs, start = _run_blocking(target, prompts, load, clock, stop, progress)  # type: ignore[arg-type]
+            _run_blocking(target, prompts, loads, each, seconds, clock, stop, progress)  # type: ignore[arg-type]
     finally:
         gc.unfreeze()
-    return assemble(target, load, logs, start, stop)
 
 
 def assemble(target: Target, load: Load, logs: list[Log], start: int, stop: Stop) -> Run:
@@ -158,29 +162,39 @@ def assemble(target: Target, load: Load, logs: list[Log], start: int, stop: Stop
 
 
 def _run_blocking(
-    target: BlockingTarget, prompts: Sequence[str], load: Load, clock: Clock, stop: Stop, progress: Progress | None
-) -> tuple[list[Log], int]:
-    logs = [Log(len(target.stages)) for _ in range(load.callers)]
+    target: BlockingTarget,
+    prompts: Sequence[str],
+    loads: Iterable[Load],
+    each: Callable[[Run], None],
+    seconds: float,
+    clock: Clock,
+    stop: Stop,
+    progress: Progress | None,
+) -> None:
     with target.session() as call:
-        for prompt in prompts[:3]:  # the very first calls fill caches that no later one pays for
+        for prompt in prompts[:FIRST_CALLS]:
             call(prompt)
-        start = clock.now() + NEAR_NS
-        if load.schedule is None:
-            end = start + int((load.warm_up + load.seconds) * 1e9)
-            works = [
-                _closed(call, target, prompts, k, load.callers, start, end, clock, log, stop)
-                for k, log in enumerate(logs)
-            ]
-        else:
-            due = array("q", load.schedule.due_ns.tobytes())
-            turns = itertools.count()
-            turn = threading.Lock()
-            works = [_open(call, target, prompts, due, turns, turn, start, clock, log, stop) for log in logs]
-        if load.callers == 1 and not isinstance(clock, MonotonicClock):
-            works[0]()  # a made-up clock belongs to one thread
-        else:
-            in_threads(works, logs, load, stop, progress)
-    return logs, start
+        for load in loads:
+            logs = [Log(len(target.stages)) for _ in range(load.callers)]
+            start = clock.now() + NEAR_NS
+            if load.schedule is None:
+                end = start + int((load.warm_up + load.seconds) * 1e9)
+                works = [
+                    _closed(call, target, prompts, k, load.callers, start, end, clock, log, stop)
+                    for k, log in enumerate(logs)
+                ]
+            else:
+                due = array("q", load.schedule.due_ns.tobytes())
+                turns = itertools.count()
+                turn = threading.Lock()
+                works = [_open(call, target, prompts, due, turns, turn, start, clock, log, stop) for log in logs]
+            if load.callers == 1 and not isinstance(clock, MonotonicClock):
+                works[0]()  # a made-up clock belongs to one thread
+            else:
+                in_threads(works, lambda logs=logs: logs, load.warm_up + load.seconds, stop, progress)  # type: ignore[misc]
+            each(assemble(target, load, logs, start, stop))
+            if stop.asked:
+                return
 
 
 def _closed(
@@ -274,38 +288,3 @@ def _open(
                     column.append(part)
 
     return work
-
-
-def in_threads(
-    works: Sequence[Callable[[], None]], logs: Sequence[Log], load: Load, stop: Stop, progress: Progress | None
-) -> None:
-    """Run each in a thread of its own; the caller's thread watches: progress, Ctrl-C, the first error."""
-    failures: list[BaseException] = []
-
-    def guarded(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            failures.append(error)
-            stop.ask("an error")
-
-    threads = [threading.Thread(target=guarded, args=(work,), daemon=True) for work in works]
-    begun = time.monotonic()
-    for thread in threads:
-        thread.start()
-    # A late open loop is let finish what it has to send, but not for ever.
-    latest = begun + 2 * (load.warm_up + load.seconds) + GRACE_S
-    try:
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(PROGRESS_S)
-                if progress is not None:
-                    progress(time.monotonic() - begun, sum(len(log.ended) for log in logs))
-                if time.monotonic() > latest:
-                    stop.ask("more than twice its time: the target is behind the schedule")
-    except KeyboardInterrupt:
-        stop.ask("interrupted")
-        for thread in threads:
-            thread.join(GRACE_S)
-    if failures:
-        raise failures[0]

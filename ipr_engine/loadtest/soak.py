@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,10 +19,12 @@ import numpy as np
 from ipr_engine.loadtest.arrivals import MOST_REQUESTS
 from ipr_engine.loadtest.measure import Case, figures
 from ipr_engine.loadtest.quantiles import level_name
-from ipr_engine.loadtest.runner import Progress, Run, run
+from ipr_engine.loadtest.runner import Load, Run, run_parts
 from ipr_engine.loadtest.targets import Target
+from ipr_engine.loadtest.threads import Progress
 
-WINDOWS = 40  # a minute's soak has as many as ten minutes': the slope's interval needs them
+WINDOWS = 40  # of ten minutes: enough for the slope's interval
+LEAST_WINDOW_S = 5.0  # each starts without a backlog: shorter ones would hide that there is one
 LEAST_WINDOWS = 10  # of which a slope with an interval is told
 SETTLING = 0.1  # of the windows, first ones, left out of the slope: allocators fill their pools
 Z = 1.96
@@ -120,24 +122,26 @@ def soak(
     told: Callable[[str], Progress],
     clock: Callable[[], float] = time.monotonic,
 ) -> Soak:
-    """Open loop at `rate` for `seconds`, in windows. Ctrl-C ends it and keeps what was seen."""
+    """Open loop at `rate` for `seconds`, in windows on one session of the target. Ctrl-C ends it and keeps what was seen."""
     found = Soak(target.name, rate, most)
-    windows = max(WINDOWS, math.ceil(rate * seconds / (MOST_REQUESTS / 4)))
-    each = seconds / windows
+    windows = max(min(WINDOWS, math.ceil(seconds / LEAST_WINDOW_S)), math.ceil(rate * seconds / (MOST_REQUESTS / 4)))
+    window_s = seconds / windows
+    part = replace(case, mode="open", rate=rate)
     start = clock()
-    for window in range(windows):
-        part = replace(case, mode="open", rate=rate)
-        load = part.load(each, case.warm_up if window == 0 else 0.0, window)
-        done = run(target, case.mix.prompts, load, progress=told(f"window {window + 1} of {windows}"))
+
+    def loads() -> Iterator[Load]:
+        for window in range(windows):
+            yield part.load(window_s, case.warm_up if window == 0 else 0.0, window)
+
+    def each(done: Run) -> None:
         if len(done.measured):
             found.add(done, clock() - start)
-        else:
-            found.stopped = done.stopped
-        del done, load
+        found.stopped = found.stopped or done.stopped
+        del done
         gc.collect()
         found.rss.append((clock() - start, resident_mb()))
-        if found.stopped is not None:
-            break
+
+    run_parts(target, case.mix.prompts, loads(), each, seconds=seconds + case.warm_up, progress=told("soak"))
     return found
 
 
