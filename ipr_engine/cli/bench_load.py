@@ -182,12 +182,12 @@ def _other(arguments: argparse.Namespace, prepared: Prepared) -> tuple[Target, d
         raise InvalidInputError(
             f"--against: expected isa=NAME, bundle=PATH or target=NAME ({', '.join(TARGETS)}), got {arguments.against!r}"
         )
-    engine, policy, path = prepared.engine, prepared.policy, arguments.bundle
+    engine, policy = prepared.engine, prepared.policy
     if what != "target":
         path = value if what == "bundle" else arguments.bundle
         engine = Engine.load(path, isa=value if what == "isa" else arguments.isa)
         policy = engine.policy(tau=arguments.tau)
-    target = make_target(value if what == "target" else arguments.target, engine, policy, path)
+    target = make_target(value if what == "target" else arguments.target, engine, policy)
     if is_async(target) != is_async(prepared.target) and arguments.rate is not None and arguments.callers is None:
         raise InvalidInputError(
             "--callers: needed where one target is async and the other is not; say how many are served at once"
@@ -208,7 +208,7 @@ def _tell(
     documents = [report.document(one, command) for one in results]
     judgements = [slo.judge(one, ours.stages) for one in slos]
     blames = [
-        blame(one, ours.parts(), ours.run.measured.total, ours.split)
+        blame(one, ours.parts(), ours.run.measured.total, ours.split, ours.counted_at(one.slo.level))
         if one.slo.stage == TOTAL and one.verdict == slo.MISSED
         else None
         for one in judgements
@@ -238,20 +238,26 @@ def _tell(
     console = Console(
         width=max(WIDTH, Console().width) if Console().is_terminal else WIDTH, highlight=False, markup=False
     )
-    for measured in results:
-        console.print(report.table(measured))
-    for name, why in absent.items():
-        console.print(f"peer {name}: {why}")
+    console.print(report.table(ours))
+    if len(results) > 1:
+        console.print(report.side_by_side(results))
+    for line in _lines(ours, results, absent, comparisons):
+        console.print(line, soft_wrap=True)
+    for one, found in zip(judgements, blames, strict=True):
+        console.print(str(one) + ("" if found is None else f"\n  {found}"), soft_wrap=True)
+    return code
+
+
+def _lines(
+    ours: Measured, results: list[Measured], absent: dict[str, str], comparisons: list[compare.Comparison]
+) -> list[str]:
+    told = [f"{one.target.name}: {one.settings['differs']}" for one in results[1:] if "differs" in one.settings]
+    told += [f"peer {name}: {why}" for name, why in absent.items()]
     for comparison in comparisons:
         kind = "in turns with" if comparison.paired else "against the recorded run of"
-        console.print(f"{ours.target.name} {kind} {comparison.against}: {comparison.verdict}")
-        for change in comparison.changes:
-            console.print(f"  {change}")
-        for caveat in comparison.caveats:
-            console.print(f"  {caveat}")
-    for one, found in zip(judgements, blames, strict=True):
-        console.print(str(one) + ("" if found is None else f"\n  {found}"))
-    return code
+        told.append(f"{ours.target.name} {kind} {comparison.against}: {comparison.verdict}")
+        told += [f"  {line}" for line in (*comparison.changes, *comparison.caveats)]
+    return told
 
 
 def _code(ours: Measured, judgements: list[slo.Judgement], comparisons: list[compare.Comparison]) -> int:

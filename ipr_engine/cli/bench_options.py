@@ -73,9 +73,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
         raise InvalidInputError(f"--seed: expected a whole number >= 0, got {arguments.seed}")
     engine = load_engine(arguments)
     policy = engine.policy(tau=arguments.tau)
-    return Prepared(
-        engine, policy, make_mix(engine, arguments), make_target(arguments.target, engine, policy, arguments.bundle)
-    )
+    return Prepared(engine, policy, make_mix(engine, arguments), make_target(arguments.target, engine, policy))
 
 
 def make_mix(engine: Engine, arguments: argparse.Namespace) -> Mix:

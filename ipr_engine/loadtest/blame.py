@@ -13,6 +13,8 @@ from ipr_engine.loadtest.quantiles import Nanoseconds
 from ipr_engine.loadtest.samples import SERVICE
 from ipr_engine.loadtest.slo import Judgement, duration_text
 
+WHOLES = ("total", "queued")  # counters that hold other stages
+
 
 @dataclass(frozen=True)
 class Blame:
@@ -52,6 +54,7 @@ def blame(
     parts: Mapping[str, Nanoseconds],
     total: Nanoseconds,
     split: Mapping[str, Nanoseconds] | None = None,
+    counted: Mapping[str, float] | None = None,
 ) -> Blame:
     """The stage that most of a miss is owed to.
 
@@ -60,6 +63,7 @@ def blame(
         parts: stage -> (n,) ns that add up to the total, request by request.
         total: (n,) ns, the stage the objective is about.
         split: stages of a pass apart, (m,) ns each: where the service is to blame, which of them.
+        counted: stages by the target's own counters, us at the objective's quantile: the same, where there is no pass apart.
     """
     assert judgement.measured.value is not None
     why = "all" if float(np.median(total)) > judgement.slo.limit_ns else "tail"
@@ -69,6 +73,10 @@ def blame(
         stage, apart_tail, apart_median = _heaviest(split, whole >= np.quantile(whole, judgement.slo.level), why)
         tail |= {f"{name} (apart)": value for name, value in apart_tail.items()}
         median |= {f"{name} (apart)": value for name, value in apart_median.items()}
+    elif stage == SERVICE and counted:
+        own = {name: value for name, value in counted.items() if name not in WHOLES}
+        if own:
+            stage = max(own, key=lambda name: own[name])
     return Blame(stage, why, tail, median)
 
 

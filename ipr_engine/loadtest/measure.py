@@ -79,6 +79,7 @@ class Measured:
     Attributes:
         rounds: its turns, or one whole run. run: all of them together.
         floor: the harness under the same load with a target that answers at once: quantiles of its total.
+        counted: stage -> latency histogram of the target's own counters, where it has some; warm-up included.
         split: stage -> ns of a pass of its own, for a target that reports no stages; empty where none can be told.
         settings: what the target is, for the record.
     """
@@ -91,6 +92,11 @@ class Measured:
     floor: tuple[Quantile, ...]
     split: dict[str, Nanoseconds] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    counted: Mapping[str, Any] = field(default_factory=dict)
+
+    def counted_at(self, level: float) -> dict[str, float]:
+        """Stage -> us at a quantile, as far as the counters' buckets tell."""
+        return {name: float(latency.quantile_us(level)) for name, latency in self.counted.items()}
 
     @property
     def stages(self) -> dict[str, Nanoseconds]:
@@ -167,7 +173,19 @@ def measure(
         if not kept or not len(kept[0].measured):
             continue
         split = _split(splits[target.name], case.mix.prompts) if splits and target.name in splits else {}
-        results.append(Measured(target, case, merged(kept), tuple(kept), found, floor, split, setting))
+        results.append(
+            Measured(
+                target,
+                case,
+                merged(kept),
+                tuple(kept),
+                found,
+                floor,
+                split,
+                setting,
+                dict(getattr(target, "counted", {})),
+            )
+        )
     return results
 
 

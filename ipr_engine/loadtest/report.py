@@ -38,6 +38,10 @@ def document(measured: Measured, command: str) -> dict[str, Any]:
             stage: {q.name: q.to_dict() for q in quantiles(values)} for stage, values in run.measured.by_stage().items()
         },
         "stages_apart": {stage: {q.name: q.to_dict() for q in quantiles(v)} for stage, v in measured.split.items()},
+        "stages_counted": {
+            stage: {level_name(level): measured.counted_at(level)[stage] for level in LEVELS}
+            for stage in measured.counted
+        },
         "warm_up": {
             "requests": len(warm),
             "p50_us": round(float(np.median(warm.total)) / 1e3, 3) if len(warm) else None,
@@ -79,9 +83,31 @@ def table(measured: Measured) -> Table:
         rows.add_row(stage, *(_cell(q) for q in quantiles(values)), style="bold" if stage == "total" else None)
     for stage, values in measured.split.items():
         rows.add_row(f"{stage} (apart)", *(_cell(q) for q in quantiles(values)), style="dim")
+    for stage in measured.counted:
+        cells = (f"<= {duration_text(1e3 * measured.counted_at(level)[stage])}" for level in LEVELS)
+        rows.add_row(f"{stage} (counted)", *cells, style="dim")
     rows.add_row("harness alone", *(_cell(q) for q in measured.floor), style="dim")
     rows.caption = "\n".join(notes(measured))
     rows.caption_justify = "left"
+    return rows
+
+
+def side_by_side(results: Sequence[Measured]) -> Table:
+    """Targets that took turns, a row each."""
+    rows = Table(title="in turns, the same load", title_justify="left", header_style="bold")
+    rows.add_column("target")
+    for heading in ("answers/s", *(f"total {level_name(level)}" for level in LEVELS[:3]), "service p50", "not served"):
+        rows.add_column(heading, justify="right")
+    for one in results:
+        run = one.run
+        lost = run.failed + run.rejected + run.unsent
+        rows.add_row(
+            run.target,
+            f"{run.throughput:,.0f}",
+            *(_cell(q) for q in quantiles(run.measured.total, LEVELS[:3])),
+            duration_text(float(np.median(run.measured.service))),
+            f"{lost:,}" if lost else "-",
+        )
     return rows
 
 
@@ -91,6 +117,8 @@ def notes(measured: Measured) -> list[str]:
     told = ["total: from the intended send time; service: the call alone; queue: between them; [95 % interval]"]
     if measured.split:
         told.append("apart: in a pass of its own, one caller, each stage a call of its own")
+    if measured.counted:
+        told.append("counted: by the target's own counters, warm-up included, up to a quarter too high")
     before = f"{duration_text(float(np.median(warm.total)))} p50" if len(warm) else "none"
     told.append(
         f"{len(run.measured):,} requests in {run.seconds:.3g} s; before them, not counted, {len(warm):,} ({before})"

@@ -9,32 +9,32 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.loadtest.targets import EngineTarget, InlineTarget, StagesTarget, Target
 from ipr_engine.policy import Policy
 
-Factory = Callable[[Engine, Policy, str | None], Target]
+Factory = Callable[[Engine, Policy], Target]
 
 
-def _async_engine(engine: Engine, policy: Policy, path: str | None) -> Target:
+def _async(engine: Engine, policy: Policy) -> Target:
     from ipr_engine.loadtest.targets_serving import AsyncEngineTarget
 
-    return AsyncEngineTarget(engine, policy, path)
+    return AsyncEngineTarget(engine, policy)
+
+
+def _batching(engine: Engine, policy: Policy) -> Target:
+    from ipr_engine.loadtest.targets_serving import BatchingEngineTarget
+
+    return BatchingEngineTarget(engine, policy)
 
 
 TARGETS: dict[str, tuple[str, Factory]] = {
-    "engine": ("Engine.route in the caller's thread", lambda engine, policy, path: EngineTarget(engine, policy)),
-    "stages": (
-        "the same, a call a stage, each timed",
-        lambda engine, policy, path: StagesTarget(engine, policy),
-    ),
-    "inline": ("Engine.route on an event loop", lambda engine, policy, path: InlineTarget(engine, policy)),
-    "async": ("AsyncEngine.route", _async_engine),
+    "engine": ("Engine.route in the caller's thread", EngineTarget),
+    "stages": ("the same, a call a stage, each timed", StagesTarget),
+    "inline": ("Engine.route on an event loop", InlineTarget),
+    "async": ("AsyncEngine.route", _async),
+    "batching": ("BatchingEngine.route from threads", _batching),
 }
 
 
-def make_target(name: str, engine: Engine, policy: Policy, path: str | None = None) -> Target:
-    """The target of that name over this engine.
-
-    Args:
-        path: where the engine's bundle was loaded from, for a target that loads its own; None for the embedded one.
-    """
+def make_target(name: str, engine: Engine, policy: Policy) -> Target:
+    """The target of that name over this engine."""
     if name not in TARGETS:
         raise InvalidInputError(f"target: expected one of {', '.join(TARGETS)}, got {name!r}")
-    return TARGETS[name][1](engine, policy, path)
+    return TARGETS[name][1](engine, policy)
