@@ -34,8 +34,8 @@ def run_async(
 
     async def main() -> None:
         async with target.async_session() as call:
-            for prompt in prompts[:FIRST_CALLS]:
-                await call(prompt)
+            for k in range(FIRST_CALLS):
+                await call(prompts[k % len(prompts)])
             for load in loads:
                 current[:] = [Log(len(target.stages)) for _ in range(load.callers if load.schedule is None else 1)]
                 start = await one(call, load)

@@ -82,12 +82,12 @@ class Step:
 
 
 def concurrency(
-    target: Target, mixes: Sequence[tuple[int, Mix]], case: Case, told: Told, *, callers: Sequence[int] = CALLERS
+    target: Target, mixes: Sequence[tuple[int, Mix]], case: Case, told: Told, *, callers: Sequence[int] | None = None
 ) -> list[Step]:
     """Every number of callers with every prompt length, in closed loops; `case.seconds` each."""
     steps: list[Step] = []
     for tokens, mix in mixes:
-        for count in callers:
+        for count in callers or CALLERS:
             label = f"{count} x {tokens} tokens"
             rung = replace(case, mix=mix, callers=count, mode="closed")
             load = rung.load(rung.seconds, rung.warm_up, 0)
@@ -114,10 +114,10 @@ def best(steps: Sequence[Step]) -> Step:
     return max(steps, key=lambda step: step.run.throughput)
 
 
-def shares(target: Target, case: Case, top: Step, told: Told, *, levels: Sequence[float] = SHARES) -> list[Step]:
+def shares(target: Target, case: Case, top: Step, told: Told, *, levels: Sequence[float] | None = None) -> list[Step]:
     """Open loops at shares of the most."""
     steps: list[Step] = []
-    for share in levels:
+    for share in levels or SHARES:
         rate = share * top.run.throughput
         label = f"{share:.0%}"
         at_once = MOST_AT_ONCE if is_async(target) else top.callers

@@ -13,8 +13,8 @@ PROBE_S = 0.25
 CHUNK = 2_000  # turns of the spin's loop: some 50 us, shorter than a slice of the scheduler
 
 
-def spin_probe(seconds: float = PROBE_S) -> dict[str, float]:
-    """Time the same bit of work over and over on this thread.
+def spin_probe() -> dict[str, float]:
+    """Time the same bit of work over and over on this thread, for PROBE_S.
 
     Returns:
         spin_us: median time of the work, a measure of the processor's speed just now; spin_p99_ratio: its 99th
@@ -23,7 +23,7 @@ def spin_probe(seconds: float = PROBE_S) -> dict[str, float]:
     """
     clock = time.perf_counter_ns
     times: list[int] = []
-    end = clock() + int(seconds * 1e9)
+    end = clock() + int(PROBE_S * 1e9)
     while clock() < end or len(times) < 100:
         start = clock()
         x = 0

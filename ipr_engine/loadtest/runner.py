@@ -172,8 +172,8 @@ def _run_blocking(
     progress: Progress | None,
 ) -> None:
     with target.session() as call:
-        for prompt in prompts[:FIRST_CALLS]:
-            call(prompt)
+        for k in range(FIRST_CALLS):
+            call(prompts[k % len(prompts)])
         for load in loads:
             logs = [Log(len(target.stages)) for _ in range(load.callers)]
             start = clock.now() + NEAR_NS
