@@ -94,7 +94,7 @@ def test_a_change_is_told_the_way_that_is_above_one(rng):
 def test_the_runs_of_another_case_are_listed_when_none_fits(rng):
     runs = [recorded(rng, callers=8)]
     with pytest.raises(
-        InvalidInputError, match="no recorded run of this case.*there are: engine, closed loop, 8 caller"
+        InvalidInputError, match=r"no recorded run of this case.*there are: engine, closed loop, 8 caller"
     ):
         report.same_case(recorded(rng), runs, "--compare")
 

@@ -21,7 +21,8 @@ from ipr_engine.loadtest.threads import Progress
 
 ROUNDS = 20  # turns of each target when several are measured: enough pairs for a 99 % interval of their median ratio
 SUBRUNS = 20  # parts of a run of one target, kept for later comparisons
-FLOOR_S = 0.3
+FLOOR_S = 0.3  # of the harness alone
+FLOOR_ARRIVALS, MOST_FLOOR_S = 20, 2.0  # of an open loop; where that takes longer it is left out
 SPLIT_CALLS = 2_000
 SPLIT_S = 2.0
 LEAST_WARM_UP_S = 0.02
@@ -217,8 +218,13 @@ def _joined(parts: Sequence[Samples]) -> Samples:
 
 
 def _floor(target: Target, case: Case) -> tuple[Quantile, ...]:
+    seconds = FLOOR_S
+    if case.rate is not None:  # enough arrivals, but not for ever at a low rate
+        seconds = max(FLOOR_S, FLOOR_ARRIVALS * (case.burst if case.arrivals == "bursts" else 1) / case.rate)
+        if seconds > MOST_FLOOR_S:
+            return quantiles(np.empty(0, np.int64))
     nothing: Target = NullAsyncTarget() if is_async(target) else NullTarget()
-    own = run(nothing, case.mix.prompts, case.load(FLOOR_S, 0.0, 0))
+    own = run(nothing, case.mix.prompts, case.load(seconds, 0.0, 0))
     return quantiles(own.measured.total)
 
 
