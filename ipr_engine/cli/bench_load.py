@@ -23,7 +23,7 @@ from ipr_engine.cli.bench_options import (
     split_targets,
     writable,
 )
-from ipr_engine.engine import Engine
+from ipr_engine.cli.common import load_engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.loadtest import compare, report, slo
 from ipr_engine.loadtest.arrivals import KINDS, at_least_one, duration, positive
@@ -73,7 +73,7 @@ def add_parser(benches: Any) -> None:
     group.add_argument(
         "--against",
         metavar="WHAT=X",
-        help="in turns with isa=NAME, bundle=PATH or target=NAME: are we slower than that?",
+        help="in turns with target=NAME, isa=NAME, bundle=PATH ...: are we slower than that?",
     )
     group.add_argument("--record", type=Path, metavar="FILE", help="append the run to FILE, for --compare")
     group = parser.add_argument_group("more")
@@ -177,15 +177,15 @@ def _targets(
 def _other(arguments: argparse.Namespace, prepared: Prepared) -> tuple[Target, dict[str, Any]]:
     """The reference of --against, called by what sets it apart."""
     what, _, value = arguments.against.partition("=")
-    known = what in ("isa", "bundle") or (what == "target" and value in TARGETS)
-    if not value or not known:
+    loads = [name for name in ("isa", "bundle", "tier", "device") if hasattr(arguments, name)]
+    if not value or not (what in loads or (what == "target" and value in TARGETS)):
         raise InvalidInputError(
-            f"--against: expected isa=NAME, bundle=PATH or target=NAME ({', '.join(TARGETS)}), got {arguments.against!r}"
+            f"--against: expected target=NAME ({', '.join(TARGETS)}), or another {', '.join(f'{name}=X' for name in loads)}, got "
+            f"{arguments.against!r}"
         )
     engine, policy = prepared.engine, prepared.policy
     if what != "target":
-        path = value if what == "bundle" else arguments.bundle
-        engine = Engine.load(path, isa=value if what == "isa" else arguments.isa)
+        engine = load_engine(argparse.Namespace(**{**vars(arguments), what: value}))
         policy = engine.policy(tau=arguments.tau)
     target = make_target(value if what == "target" else arguments.target, engine, policy)
     if is_async(target) != is_async(prepared.target) and arguments.rate is not None and arguments.callers is None:

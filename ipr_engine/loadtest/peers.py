@@ -96,7 +96,7 @@ class Peer:
         try:
             target: BlockingTarget = getattr(importlib.import_module(f"ipr_engine.loadtest.{module}"), name)(setup)
             answer = target.choose(setup.prompts[0])
-        except InvalidInputError:
+        except (InvalidInputError, BackendUnavailableError):
             raise
         except Exception as error:  # whatever a foreign package raises on load is told, not hidden
             raise BackendUnavailableError(f"does not run here: {type(error).__name__}: {str(error)[:300]}") from error

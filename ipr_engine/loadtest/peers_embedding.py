@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.loadtest.peers import PeerTarget, Setup
 
 Floats = npt.NDArray[np.float32]
+FILES = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": "config.json"}
 
 
 def _relu(z: Floats) -> Floats:
@@ -54,17 +55,17 @@ class Model2VecNumpy(PeerTarget):
 
     def __init__(self, setup: Setup) -> None:
         spec = setup.engine.bundle.encoder(setup.engine.bundle.quality_heads.encoder)
+        if spec.kind != "static":
+            raise BackendUnavailableError(f"written for a bundle whose heads read a static table, got {spec.kind}")
         with tempfile.TemporaryDirectory() as folder:
-            for source, name in (
-                (spec.table, "model.safetensors"), (spec.tokenizer, "tokenizer.json"), (spec.config, "config.json")
-            ):  # fmt: skip
-                (Path(folder) / name).write_bytes(Path(source).read_bytes())
+            for role, name in FILES.items():
+                (Path(folder) / name).write_bytes(spec.files[role].read_bytes())
             self.model = importlib.import_module("model2vec").StaticModel.from_pretrained(folder)
         self.names, self.rates = setup.engine.bundle.names, Rates(setup)
         heads = setup.engine.bundle.quality_heads
         tensors = heads.tensors
         if "down" in tensors or "len_skip" not in tensors or heads.activation not in ACTIVATIONS:
-            raise InvalidInputError("--peers: model2vec: written for heads that predict tokens and have no adapters")
+            raise BackendUnavailableError("written for relu or silu heads that predict tokens and have no adapters")
         self.activation = ACTIVATIONS[heads.activation]
         models, dim = tensors["len_skip"].shape
         skip = tensors.get("skip", np.zeros((models, dim), np.float32))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ipr_engine.decision import Decision
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.tokenizer import WordPieceTokenizer
+from ipr_engine.encoders.transformer import TransformerEncoder
 from ipr_engine.engine import Engine
 from ipr_engine.policy import Policy
 
@@ -17,6 +18,8 @@ Stages = Sequence[int] | None  # ns of each stage the target names, or None when
 Call = Callable[[str], Stages]
 AsyncCall = Callable[[str], Awaitable[Stages]]
 Errors = tuple[type[BaseException], ...]
+Tokenize = Callable[[str], Any]  # what `Embed` takes; its first part is as long as there are tokens
+Embed = Callable[[Any], Any]
 
 
 class BlockingTarget(Protocol):
@@ -88,19 +91,13 @@ class StagesTarget:
 
     def __init__(self, engine: Engine, policy: Policy) -> None:
         self.engine, self.policy = engine, policy
-        encoder = engine.encoder
-        self._static = (
-            encoder
-            if isinstance(encoder, StaticEncoder) and isinstance(encoder.tokenizer, WordPieceTokenizer)
-            else None
-        )
-        self.stages: tuple[str, ...] = (
-            ("encode", "decide") if self._static is None else ("tokenize", "encode", "decide")
-        )
+        apart = _three_calls(engine)
+        self._three = apart
+        self.stages: tuple[str, ...] = ("encode", "decide") if apart is None else ("tokenize", "encode", "decide")
 
     @contextmanager
     def session(self) -> Iterator[Call]:
-        yield self._apart if self._static is None else self._in_three(self._static)
+        yield self._apart if self._three is None else self._in_three(*self._three)
 
     def _apart(self, prompt: str) -> Stages:
         clock = time.perf_counter_ns
@@ -110,25 +107,34 @@ class StagesTarget:
         self.engine.decide(encoded, self.policy)
         return middle - start, clock() - middle
 
-    def _in_three(self, encoder: StaticEncoder) -> Call:
-        tokenizer = encoder.tokenizer
-        assert isinstance(tokenizer, WordPieceTokenizer)
-        tokenize, embed, decide = tokenizer.native.encode, encoder._native.encode_ids, self.engine.plan.run
+    def _in_three(self, tokenize: Tokenize, embed: Embed) -> Call:
+        decide = self.engine.plan.run
         compiled, clock = self.policy.compiled, time.perf_counter_ns
 
         def call(prompt: str) -> Stages:
             start = clock()
-            ids, starts = tokenize(prompt)
+            tokens = tokenize(prompt)
             tokenized = clock()
-            x, _ = embed(ids, starts)
+            x = embed(tokens)
             embedded = clock()
-            decide(x, compiled, float(len(ids)))
+            decide(x, compiled, float(len(tokens[0])))
             return tokenized - start, embedded - tokenized, clock() - embedded
 
         return call
 
     def choose(self, prompt: str) -> str:
         return chosen(self.engine.route(prompt, self.policy))
+
+
+def _three_calls(engine: Engine) -> tuple[Tokenize, Embed] | None:
+    """Ids of a prompt, embedding of the ids, as the engine's encoder makes them; None where it does both in one."""
+    encoder = engine.encoder
+    if isinstance(encoder, StaticEncoder) and isinstance(encoder.tokenizer, WordPieceTokenizer):
+        of_ids = encoder._native.encode_ids
+        return encoder.tokenizer.native.encode, lambda tokens: of_ids(*tokens)[0]
+    if isinstance(encoder, TransformerEncoder):
+        return lambda prompt: encoder.ids([prompt]), encoder.embed
+    return None
 
 
 class InlineTarget:
