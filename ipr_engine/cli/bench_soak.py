@@ -115,6 +115,8 @@ def _tell(
     for name, part in (("soak", steady), ("overload", overload)):
         if part is not None:
             print(_text(name, part))
+    if overload is not None and overload.rows and not overload.rejected:
+        print("nothing was refused: as called here this target has no bound, and overload makes its callers wait")
     for name, verdict in verdicts.items():
         print(f"{name.replace('_', ' ')}: {verdict}")
     for reason in unsteady(noise):

@@ -116,7 +116,7 @@ class Measured:
         return [figures(part, float(part.ended.max() - part.intended.min()) / 1e9) for part in parts if len(part)]
 
 
-LEAST_FOR = {"p50": 10, "p90": 50, "p99": 500}  # samples of a part, so that some lie above its quantile
+LEAST_FOR = {"p50": 5, "p90": 50, "p99": 500}  # samples of a part, so that some lie above its quantile
 
 
 def figures(samples: Samples, seconds: float) -> dict[str, float | None]:
