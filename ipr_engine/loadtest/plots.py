@@ -60,7 +60,7 @@ def latency_over_quantile(
                         x, q.value / 1e3, yerr=[[(q.value - q.low) / 1e3], [(q.high - q.value) / 1e3]],
                         color=colour, capsize=4, lw=1.6, fmt="o", ms=4,
                     )  # fmt: skip
-        for level, ns in limits:
+        for level, ns in ((level, ns) for level, ns in limits if 1 / (1 - level) <= max(10, most)):
             axes.plot(
                 1 / (1 - level), ns / 1e3, marker="v", ms=11, color=BLACK, ls="none", label=f"SLO {level_name(level)}"
             )
@@ -75,7 +75,9 @@ def latency_over_quantile(
         axes.set_ylabel("latency")
         axes.set_title(title, loc="left", fontsize=13)
         figure.legend(
-            loc="outside right upper", fontsize=10, title="thick: from the\nintended send time\nthin: of the call alone"
+            loc="outside right center",
+            fontsize=10,
+            title="thick: from the\nintended send time\nthin: of the call alone",
         )
         _save(figure, path)
         pyplot.close(figure)
@@ -115,7 +117,7 @@ def latency_over_throughput(
         axes.set_xlabel(f"answers a second ({note})")
         axes.set_ylabel("latency from the intended send time")
         axes.set_title(title, loc="left", fontsize=13)
-        figure.legend(loc="outside right upper", fontsize=10)
+        figure.legend(loc="outside right center", fontsize=10)
         _save(figure, path)
         pyplot.close(figure)
 
