@@ -171,6 +171,16 @@ def test_ctrl_c_keeps_what_was_measured(asynchronous):
     assert len(found.measured) > 0
 
 
+def test_what_was_not_yet_due_at_ctrl_c_is_not_counted_as_dropped():
+    def interrupt(seconds, answered):
+        raise KeyboardInterrupt
+
+    target = KnownTarget(MadeUpClock(), lambda call: 0)
+    found = run(target, ["a"], open_load(200, 60), progress=interrupt)
+    assert found.stopped == "interrupted"
+    assert found.unsent == 0
+
+
 def test_an_error_on_the_way_in_is_raised_to_the_caller():
     class Broken(AsyncKnownTarget):
         def async_session(self):

@@ -15,7 +15,7 @@ from ipr_engine.loadtest.arrivals import MOST_REQUESTS, Schedule, at_least_one, 
 from ipr_engine.loadtest.clock import Clock, MonotonicClock
 from ipr_engine.loadtest.samples import Log, Samples, gathered
 from ipr_engine.loadtest.targets import BlockingTarget, Call, Target, is_async
-from ipr_engine.loadtest.threads import Progress, Stop, in_threads
+from ipr_engine.loadtest.threads import INTERRUPTED, Progress, Stop, in_threads
 
 MOST_CALLERS = 1024
 MOST_FAILURES = 10_000  # then the run ends: it measures a broken target
@@ -57,7 +57,7 @@ class Run:
         seconds: from the end of the warm-up to the last answer, or to the end of the run if that is later.
         errors: what failed, counted by type and message; failed of them in all.
         rejected: refused by the target for want of room.
-        unsent: of a schedule, not sent: the run ended early, or (async target) as many as `callers` were being served.
+        unsent: of a schedule, not sent: the run was cut for being late, or (async target) as many as `callers` were being served.
         stopped: why it ended before its time, or None.
     """
 
@@ -137,14 +137,15 @@ def assemble(target: Target, load: Load, logs: list[Log], start: int, stop: Stop
     early = every.intended < warm_up_ns
     measured = every.where(~early)
     rejected = sum(log.rejected for log in logs)
-    if not len(measured) and stop.why != "interrupted":
+    if not len(measured) and stop.why != INTERRUPTED:
         told = "; ".join(f"{count} x {text}" for text, count in errors.most_common(3))
         raise InvalidInputError(
             f"target {target.name}: not one request was answered in {load.seconds:g} s after {load.warm_up:g} s of warm-up "
             f"({told or f'{rejected} rejected'}); give it more time, or a target that works"
         )
     failed = sum(log.failed for log in logs)
-    scheduled = 0 if load.schedule is None else len(load.schedule)
+    # Ctrl-C leaves a schedule's rest unsent too, but drops nothing.
+    scheduled = 0 if load.schedule is None or stop.why == INTERRUPTED else len(load.schedule)
     last = int(every.ended.max()) if len(every) else 0
     planned = 0 if stop.why else int(load.seconds * 1e9) if load.schedule is not None else 0
     return Run(

@@ -12,6 +12,7 @@ Progress = Callable[[float, int], None]  # seconds gone, requests answered
 
 PROGRESS_S = 0.5
 GRACE_S = 30.0  # for calls in flight when the run ends
+INTERRUPTED = "interrupted"
 BEHIND = "more than twice its time: the target is behind the schedule"
 
 
@@ -65,7 +66,7 @@ def in_threads(
                 if time.monotonic() > latest:
                     stop.ask(BEHIND)
     except KeyboardInterrupt:
-        stop.ask("interrupted")
+        stop.ask(INTERRUPTED)
         for thread in threads:
             thread.join(GRACE_S)
     if failures:
