@@ -70,6 +70,7 @@ class DecisionCache:
         with self._lock:
             if len(self._by_id) >= MAX_KNOWN_POLICIES:
                 self._by_id.clear()
+            if len(self._serials) >= MAX_KNOWN_POLICIES:
                 self._serials.clear()  # their entries are not found any more, and leave as the least recently used
             serial = self._serials.get(policy)
             if serial is None:
@@ -81,7 +82,8 @@ class DecisionCache:
     def get(self, key: bytes, bundle_hash: str) -> Decision | None:
         with self._lock:
             if bundle_hash != self._bundle_hash:
-                self._serve(bundle_hash)
+                self._entries.clear()
+                self._bundle_hash = bundle_hash
             found = self._entries.get(key)
             if found is None:
                 self._misses += 1
@@ -100,12 +102,6 @@ class DecisionCache:
             if len(self._entries) > self._limit:
                 self._entries.popitem(last=False)
                 self._evictions += 1
-
-    def _serve(self, bundle_hash: str) -> None:
-        self._entries.clear()
-        self._by_id.clear()
-        self._serials.clear()
-        self._bundle_hash = bundle_hash
 
     def counts(self) -> CacheCounts:
         with self._lock:
