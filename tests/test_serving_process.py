@@ -146,6 +146,23 @@ def test_the_interpreter_ends_with_requests_in_flight_and_waiting(tmp_path):
     )
 
 
+def test_a_forward_that_never_ends_does_not_keep_the_interpreter(tmp_path):
+    assert run(
+        tmp_path,
+        """
+        from ipr_engine.serving import process_events
+        process_events.EXIT_TIMEOUT_S = 0.2
+        engine, encoder = queued_engine(bundles[0])
+        serving = BatchingEngine(engine).start()
+        entered = threading.Event()
+        encoder.on_encode = lambda prompts: (entered.set(), threading.Event().wait())
+        threading.Thread(target=serving.route, args=("why",), kwargs={"tau": 0.3}, daemon=True).start()
+        entered.wait(20)
+        print("leaving")
+        """,
+    ) == ["leaving"]
+
+
 def test_an_exception_in_the_program_ends_it_with_the_queue_drained(tmp_path):
     assert run(
         tmp_path,
