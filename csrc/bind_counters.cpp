@@ -180,7 +180,8 @@ void bind_counters(pybind11::module_& m) {
            "Tally(size): so many counts, all 0.");
   add_type(m, "LatencyHistogram", "ipr_engine._C.LatencyHistogram", sizeof(Histogram), 0, histogram_new, histogram,
            "LatencyHistogram(): latencies in logarithmic buckets from 1 us; see latency_edges_us.");
-  static PyMethodDef clock{"clock_ns", [](PyObject*, PyObject*) -> PyObject* { return PyLong_FromLongLong(clock_ns()); },
+  static PyMethodDef clock{"clock_ns",
+                           [](PyObject*, PyObject*) -> PyObject* { return PyLong_FromLongLong(clock_ns()); },
                            METH_NOARGS, "clock_ns() -> int, of a clock that only goes forward"};
   m.attr("clock_ns") = py::reinterpret_steal<py::object>(PyCFunction_New(&clock, nullptr));
   py::tuple edges(LatencyBuckets::kCount - 1);

@@ -50,9 +50,18 @@ class AsyncEngine:
         self._begin = self.blocking._admission.begin
 
     @classmethod
-    def load(cls, path: str | Path | None = None, *, isa: str = "auto", **options: Any) -> AsyncEngine:
-        """`Engine.load`, and the options of the constructor. Reads the disk in the calling thread."""
-        return cls(Engine.load(path, isa=isa), **options)
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        fallback: Engine | str | Sequence[str] | None = None,
+        cache_entries: int = 0,
+        limits: Limits | Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncEngine:
+        """`Engine.load` with its options (isa, tier, device ...), and those of the constructor. Reads the disk in the calling thread."""
+        engine = Engine.load(path, **options)
+        return cls(engine, fallback=fallback, cache_entries=cache_entries, limits=limits)
 
     async def start(self) -> AsyncEngine:
         """Warm up in a thread, then serve; see `BatchingEngine.start`."""

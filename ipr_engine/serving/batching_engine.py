@@ -73,9 +73,18 @@ class BatchingEngine:
         self._ends.atexit = False  # process_events waits for the worker then
 
     @classmethod
-    def load(cls, path: str | Path | None = None, *, isa: str = "auto", **options: Any) -> BatchingEngine:
-        """`Engine.load`, and the options of the constructor."""
-        return cls(Engine.load(path, isa=isa), **options)
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        fallback: Engine | str | Sequence[str] | None = None,
+        cache_entries: int = 0,
+        limits: Limits | Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> BatchingEngine:
+        """`Engine.load` with its options (isa, tier, device ...), and those of the constructor. Reads the disk in the calling thread."""
+        engine = Engine.load(path, **options)
+        return cls(engine, fallback=fallback, cache_entries=cache_entries, limits=limits)
 
     def start(self) -> BatchingEngine:
         """Warm up and serve; returns when ready. May be called again. What the warm-up raises closes this engine.
