@@ -21,6 +21,14 @@ SOON = 1.0  # us: over before anything can be done
 LATE = 60e6  # a minute: not in a test
 
 
+def timers_by_hand():
+    """Timers of the running loop, fired by the test; (callback, arguments) of each that was set."""
+    loop, timers = asyncio.get_running_loop(), []
+    set_one = loop.call_later
+    loop.call_later = lambda delay, callback, *arguments: timers.append((callback, arguments)) or set_one(1e6, print)
+    return timers
+
+
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
     return sibling_bundles(tmp_path_factory.mktemp("serving"), 2)
@@ -95,9 +103,12 @@ async def test_a_request_in_a_forward_past_its_budget_is_answered_and_its_result
     engine, encoder = queued_engine(bundles[0])
     async with AsyncEngine(engine, fallback="beta/mid") as serving:
         gate = encoder.on_encode = Gate()
-        task = asyncio.create_task(serving.route("how", tau=0.3, budget_us=300_000))
+        timers = timers_by_hand()
+        task = asyncio.create_task(serving.route("how", tau=0.3, budget_us=LATE))
         await asyncio.to_thread(gate.entered.wait, 20)
         assert serving.counters().in_forward == 1
+        for callback, arguments in timers:
+            callback(*arguments)
         assert (await task).degraded == "candidate"
         gate.open()
         assert (await serving.route("how", tau=0.3)).degraded is None
@@ -135,10 +146,13 @@ async def test_a_fallback_that_no_longer_fits_after_a_swap_is_told(bundles, tmp_
     engine, encoder = queued_engine(bundles[0])
     async with AsyncEngine(engine, fallback="epsilon/nano") as serving:
         gate, first, _ = await held(encoder, serving)
-        task = asyncio.create_task(serving.route("how", tau=0.3, budget_us=200_000))
+        timers = timers_by_hand()
+        task = asyncio.create_task(serving.route("how", tau=0.3, budget_us=LATE))
         await asyncio.sleep(0)
         three = Bundle.load(make_bundle(tmp_path, models=3))
         engine.swap(three, allow_fewer_candidates=True, allow_other_encoder=True)
+        for callback, arguments in timers:
+            callback(*arguments)
         with pytest.raises(DeadlineError, match="'epsilon/nano' is not among the candidates"):
             await task
         gate.open()
