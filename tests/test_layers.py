@@ -85,3 +85,11 @@ def test_training_uses_measures_alone_of_evaluation_and_only_the_recipe_stands_a
             assert not IMPORTS[module] & RECIPE, module
     for module in of("evaluation"):
         assert not IMPORTS[module] & RECIPE, module
+
+
+def test_serving_stands_on_the_engine_and_only_the_command_line_above_it():
+    for module in of("serving"):
+        assert not below(module, "cli", "data", "training", "evaluation", "studies", "calibration"), module
+    for module in MODULES:
+        if module not in ("ipr_engine", *of("serving"), *of("cli")):  # the package exports AsyncEngine, when asked for
+            assert not below(module, "serving"), module
