@@ -6,7 +6,9 @@ import argparse
 import json
 from typing import Any
 
+from ipr_engine.cli.common import read_jsonl
 from ipr_engine.encoders.transformer import POOLINGS
+from ipr_engine.prompts import split_prompt
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,6 +29,11 @@ def add_parser(subparsers: Any) -> None:
         help="the most tokens the tiers take by default (default: the model's, <= 512)",
     )
     parser.add_argument("--int8", action="store_true", help="write an int8 graph for the CPU too")
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help='JSONL of {"prompt": ...} on which the int8 weights are rounded (default: built in)',
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.set_defaults(run=run)
 
@@ -41,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         pooling=arguments.pooling,
         max_tokens=arguments.max_tokens,
         int8=arguments.int8,
+        calibration=_calibration(arguments.calibration),
     )
     cosines = export.provenance["smallest_cosine"]
     if arguments.json:
@@ -66,3 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
         cosine = f"  smallest cosine to float32 {cosines[role]:.7f}" if role in cosines else ""
         print(f"  {path.name:<18} {path.stat().st_size / 1e6:8.1f} MB{cosine}")
     return 0
+
+
+def _calibration(path: str | None) -> list[str] | None:
+    return (
+        None if path is None else [split_prompt(request.prompt, request.where).encoded for request in read_jsonl(path)]
+    )

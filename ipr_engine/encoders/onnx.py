@@ -25,9 +25,9 @@ _PURPOSE = "the onnx encoder"
 class OnnxEncoder(TransformerEncoder):
     """An export run by ONNX Runtime; `from_export` builds it.
 
-    On the CPU rows of one length run together and no row is ever padded. On a GPU rows are filled up to their bucket.
-    Alone or in any batch, a float32 row's two values differ by less than 1e-5 * ||x|| (on the CPU of
-    docs/encoders.md by nothing); in int8 no scale depends on batch mates.
+    On the CPU rows of one length run together and no row is ever padded; on a GPU rows are filled up to their bucket.
+    Alone or in any batch, a row's two values differ by less than 1e-5 * ||x||; on the CPU of docs/encoders.md, for an
+    export that has model.cpu.onnx, by nothing. In int8 every scale of an input comes from its own row.
 
     Attributes:
         precision: "float32" or "int8"; the int8 model has an identity of its own.

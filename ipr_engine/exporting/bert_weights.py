@@ -51,6 +51,13 @@ class BertWeights:
     def dim(self) -> int:
         return int(self.words.shape[1])
 
+    def linears(self) -> dict[str, Linear]:
+        """Every linear map, named like "layer0.query"."""
+        parts = ("query", "key", "value", "output", "up", "down")
+        return {
+            f"layer{number}.{part}": getattr(layer, part) for number, layer in enumerate(self.layers) for part in parts
+        }
+
 
 def read_bert_weights(model: Any) -> BertWeights | None:
     """Those of a model that transformers loaded in float32; None where it is not shaped like BERT."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,20 @@ from typing import Any
 import numpy as np
 
 from ipr_engine import __version__
+from ipr_engine.encoders.base import as_prompt_list
 from ipr_engine.encoders.export import Export, read_export, write_manifest
 from ipr_engine.encoders.tokenizer import read_tokenizer
 from ipr_engine.encoders.torch import TorchEncoder, check_fit, load_model, spec_of
 from ipr_engine.encoders.transformer import special_ids
 from ipr_engine.encoders.transformer_folder import read_transformer_folder
 from ipr_engine.errors import BundleFormatError, InvalidInputError
-from ipr_engine.exporting.bert_weights import read_bert_weights
+from ipr_engine.exporting.bert_weights import ARCHITECTURES, read_bert_weights
+from ipr_engine.exporting.calibration_prompts import CALIBRATION_PROMPTS
 from ipr_engine.exporting.check import (
     MIN_COSINE,
     MIN_COSINE_FLOAT16,
+    MIN_COSINE_INT8,
+    TEXTS,
     check_cosine,
     check_rows_graph,
     check_standard_graph,
@@ -29,6 +34,8 @@ from ipr_engine.exporting.check import (
     worst_cosine,
 )
 from ipr_engine.exporting.cpu_graph import write_cpu_graph
+from ipr_engine.exporting.int8_graph import write_int8_graph
+from ipr_engine.exporting.quantize import linear_inputs
 from ipr_engine.exporting.source import check_out, find_source, max_tokens_of
 from ipr_engine.exporting.standard_graph import OPSET, write_standard_graph
 from ipr_engine.extras import need
@@ -44,6 +51,7 @@ def export_encoder(
     pooling: str | None = None,
     max_tokens: int | None = None,
     int8: bool = False,
+    calibration: Sequence[str] | None = None,
 ) -> Export:
     """Export a sentence encoder for the tiers `onnx`, `tensorrt` and `torch` (docs/encoders.md).
 
@@ -54,6 +62,8 @@ def export_encoder(
         pooling: "mean", "cls" or "last", where the folder does not tell it.
         max_tokens: what the tiers take by default; None is the model's own max_seq_length, at most 512.
         int8: whether to write an int8 graph for the CPU too (BERT-shaped models only).
+        calibration: prompts like those to come, some thousands of tokens, on which the int8 weights are rounded; None takes
+            a few of the project's own.
     Raises:
         InvalidInputError: an argument is outside of the above, pooling cannot be told, the architecture cannot be exported, or
             an exported graph does not compute what the float32 model does (cosine below 0.99999 on a fixed sample).
@@ -61,8 +71,8 @@ def export_encoder(
         BundleNotFoundError, BundleFormatError: a file is missing or not what it should be, or the hub does not give it.
     """
     out = Path(out)
-    if int8:
-        raise InvalidInputError("int8: this version writes no int8 graph yet; leave it out")
+    if calibration is not None and not int8:
+        raise InvalidInputError("calibration: it serves the int8 graph alone; pass int8 too, or leave it out")
     check_out(out)
     for package in ("torch", "transformers", "onnx", "onnxruntime"):
         need(package, _PURPOSE, "export")
@@ -75,6 +85,9 @@ def export_encoder(
     spec = spec_of(folder, model, before, after)
     if max_tokens is None:
         max_tokens = max_tokens_of(folder.path, spec.positions)
+    calibration = CALIBRATION_PROMPTS if calibration is None else as_prompt_list(calibration)
+    if not any(calibration):
+        raise InvalidInputError("calibration: expected at least one prompt, got none")
     reference = TorchEncoder(model, spec, tokenizer, max_tokens=max_tokens, batch=1, device="cpu", dtype="float32")
     rows = sample(reference)
     want = embedded_alone(reference, rows)
@@ -112,6 +125,20 @@ def export_encoder(
             files["onnx_cpu"] = "model.cpu.onnx"
             write_cpu_graph(weights, spec.pooling, spec.normalize, work / files["onnx_cpu"])
             cosines["onnx_cpu"] = check_rows_graph(work / files["onnx_cpu"], rows, want, MIN_COSINE)
+        if int8:
+            if weights is None:
+                raise InvalidInputError(
+                    f"int8: architecture {model.config.model_type!r} has no int8 graph, only {', '.join(ARCHITECTURES)} with "
+                    "GELU have; leave it out"
+                )
+            files["onnx_int8"] = "model.int8.onnx"
+            inputs = linear_inputs(model, reference.ids(calibration), reference._embed)
+            write_int8_graph(weights, inputs, spec.pooling, spec.normalize, work / files["onnx_int8"])
+            # Judged on text: drawn ids are unlike anything that the weights were rounded on.
+            texts = slice(0, len(TEXTS))
+            cosines["onnx_int8"] = check_rows_graph(
+                work / files["onnx_int8"], rows[texts], want[texts], MIN_COSINE_INT8
+            )
 
         write_manifest(
             work,
