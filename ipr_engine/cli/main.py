@@ -18,6 +18,7 @@ from ipr_engine.cli import (
     distill,
     eval,
     explain,
+    export_encoder,
     info,
     replay,
     route,
@@ -26,7 +27,22 @@ from ipr_engine.cli import (
 )
 from ipr_engine.errors import IprError
 
-SUBCOMMANDS = (route, explain, replay, info, demo, data, train, add_model, calibrate, eval, study, distill, bench)
+SUBCOMMANDS = (
+    route,
+    explain,
+    replay,
+    info,
+    demo,
+    data,
+    train,
+    add_model,
+    calibrate,
+    eval,
+    study,
+    distill,
+    export_encoder,
+    bench,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
