@@ -72,7 +72,7 @@ def bench_encoder(
     roofs = measure_roofs(threads)
     subjects, absent = _open(export, model, settings, threads, progress)
     base = next((subject for subject in subjects if subject.ours), subjects[0])
-    reference = next((s for s in subjects if s.name in ("torch", "ONNX Runtime, plain")), base)
+    reference = next((s for s in subjects if s.name in ("torch", "plain ONNX Runtime")), base)
     special = len(export.spec.before) + len(export.spec.after)
     count = read_tokenizer(export.spec.tokenizer).count
     rng = np.random.default_rng(settings.seed)

@@ -57,7 +57,7 @@ def open_subjects(
         "onnx int8": lambda: _tier(export, "onnx", threads, device, dtype="int8"),
         "torch": lambda: _tier(export, "torch", threads, device),
         "tensorrt": lambda: _tier(export, "tensorrt", threads, device),
-        "ONNX Runtime, plain": lambda: _plain_onnx(export, threads),
+        "plain ONNX Runtime": lambda: _plain_onnx(export, threads),
         "OpenVINO": lambda: _openvino(export, threads),
         "sentence-transformers": lambda: _sentence_transformers(_given(model), export, threads, device),
         "torch.compile": lambda: _compiled(_given(model), export, threads, device),
@@ -121,7 +121,7 @@ def _plain_onnx(export: Export, threads: int) -> Subject:
     session = onnxruntime.InferenceSession(
         str(export.file("onnx")), sess_options=options, providers=["CPUExecutionProvider"]
     )
-    return _peer("ONNX Runtime, plain", _library_tokenizer(export), lambda feed: session.run(None, feed)[0])
+    return _peer("plain ONNX Runtime", _library_tokenizer(export), lambda feed: session.run(None, feed)[0])
 
 
 def _openvino(export: Export, threads: int) -> Subject:
