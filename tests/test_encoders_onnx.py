@@ -126,11 +126,16 @@ def test_int8_weights_are_range_reduced_and_per_output(exported):
     assert not {node.op_type for node in graph.node} & {"DynamicQuantizeLinear", "DynamicQuantizeMatMul"}
 
 
-def test_the_real_minilm_runs_as_the_torch_tier_does(tmp_path):
+def test_the_real_minilm_is_exported_and_runs_as_the_torch_tier_does(tmp_path):
     path = minilm_json()
     if path is None:
         pytest.skip(skips.MINILM)
-    export_encoder(path.parent, tmp_path / "out", max_tokens=64)
+    export = export_encoder(path.parent, tmp_path / "out", max_tokens=64)
+    assert (export.dim, export.spec.positions, export.spec.pooling, export.spec.normalize) == (384, 512, "mean", True)
+    assert (export.spec.before, export.spec.after, export.spec.pad_id) == ((101,), (102,), 0)
+    cosines_measured = export.provenance["smallest_cosine"]
+    assert min(cosines_measured["onnx"], cosines_measured["onnx_cpu"]) >= 0.999999
+    assert cosines_measured["weights"] >= 0.9999
     texts = [*PROMPTS, "Sort a list of 10 numbers in Python; explain each step.\n\n" * 12, "Was ist π·r²? 😀"]
     want = TorchEncoder.from_folder(path.parent, max_tokens=64).encode(texts).x
     encoder = OnnxEncoder.from_export(tmp_path / "out", threads=1)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import skips
 from transformer_folders import MODES, make_bare_transformer, make_sentence_transformer, write_pooling
-from wordpieces import minilm_json
 
 from ipr_engine.cli import main
 from ipr_engine.encoders.export import read_export
@@ -74,18 +73,6 @@ def test_other_families_go_the_same_way(tmp_path, family, pooling, files):
     assert (export.architecture, export.spec.pooling) == (family, pooling)
     assert set(export.files) == {"config", "tokenizer", "weights", "onnx"} | files
     assert_graph_equals_model(export, folder, pooling=pooling)
-
-
-def test_the_real_minilm_is_exported_at_cosine_1(tmp_path):
-    path = minilm_json()
-    if path is None:
-        pytest.skip(skips.MINILM)
-    export = export_encoder(path.parent, tmp_path / "out")
-    assert (export.dim, export.max_tokens, export.spec.pooling, export.spec.normalize) == (384, 256, "mean", True)
-    assert (export.spec.before, export.spec.after, export.spec.pad_id) == ((101,), (102,), 0)
-    cosines = export.provenance["smallest_cosine"]
-    assert min(cosines["onnx"], cosines["onnx_cpu"]) >= 0.999999
-    assert cosines["weights"] >= 0.9999
 
 
 def test_the_standard_graph_has_standard_operators_and_open_axes(tmp_path):
