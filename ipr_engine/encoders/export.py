@@ -74,6 +74,14 @@ class Export:
     hashes: Mapping[str, str]
     provenance: Mapping[str, Any]
 
+    def arithmetic(self, dtype: str | None) -> str | None:
+        """What the identity says of the arithmetic: int8 weights are rounded on prompts, so their file is named by its hash."""
+        return f"int8 {self.hashes['onnx_int8']}" if dtype == "int8" and self.file("onnx_int8") else dtype
+
+    def identity(self, max_tokens: int, *, dtype: str | None = None) -> str:
+        """The identity of the encoder that this export is on any tier, see `TransformerSpec.identity`."""
+        return self.spec.identity(max_tokens, dtype=self.arithmetic(dtype))
+
     def bundle_source(
         self, id: str, *, max_tokens: int | None = None, dtype: str | None = None, contained: bool = True
     ) -> TransformerSource:
@@ -94,7 +102,7 @@ class Export:
             pooling=self.spec.pooling,
             normalize=self.spec.normalize,
             dtype=dtype,
-            identity=self.spec.identity(limit, dtype=dtype),
+            identity=self.identity(limit, dtype=dtype),
             name=self.name,
             revision=self.revision,
             files=files,

@@ -58,7 +58,7 @@ class OnnxEncoder(TransformerEncoder):
             export.spec,
             max_tokens=export.max_tokens if max_tokens is None else max_tokens,
             batch=batch,
-            dtype="int8" if precision == "int8" else None,
+            dtype=export.arithmetic("int8" if precision == "int8" else None),
         )
         self.precision, self.provider = precision, provider
         self.threads = physical_cores() if threads is None else threads

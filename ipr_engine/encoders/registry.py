@@ -86,7 +86,9 @@ def _transformer(spec: EncoderSpec, options: EncoderOptions) -> Encoder:
         return open_export(spec.files["manifest"].parent, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
     for folder in options.folders:
         if is_export(folder):
-            if read_export(folder).spec.identity(spec.max_tokens, dtype=spec.dtype) == spec.identity:
+            export = read_export(folder)
+            has_it = spec.dtype != "int8" or "onnx_int8" in export.files
+            if has_it and export.identity(spec.max_tokens, dtype=spec.dtype) == spec.identity:
                 return open_export(folder, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
         elif (found := _folder(Path(folder), spec, options)) is not None:
             return found
