@@ -136,10 +136,19 @@ class DecideLaunch:
 
     def _by_triton(self) -> Callable[[], object]:
         need("triton", PURPOSE, "gpu")
+        torch, device = need("torch", PURPOSE, "gpu"), self.plan.device
         from ipr_engine.kernels.decide import decide_kernel
 
         fixed = {**self.form.constants(self.plan.launch), **options(self.plan.launch)}
-        return partial(decide_kernel[self.grid], *self.arguments, **fixed)
+        launch = partial(decide_kernel[self.grid], *self.arguments, **fixed)
+        if device.type != "cuda" or torch.cuda.device_count() == 1:
+            return launch
+
+        def launch_there() -> None:  # Triton launches on the current device
+            with torch.cuda.device(device):
+                launch()
+
+        return launch_there
 
     def _by_driver(self, kernel: CubinKernel) -> Callable[[], object]:
         torch, device = need("torch", PURPOSE, "gpu"), self.plan.device
