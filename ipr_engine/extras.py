@@ -8,9 +8,9 @@ from typing import Any
 from ipr_engine.errors import BackendUnavailableError
 
 
-def need(module: str, purpose: str) -> Any:
-    """Import an optional package of the extra `[train]`, or say which extra brings it."""
+def need(module: str, purpose: str, extra: str = "train") -> Any:
+    """Import an optional package, or say which extra brings it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise BackendUnavailableError(f"{purpose} needs {module}: pip install 'ipr_engine[train]' ({error})") from error
+        raise BackendUnavailableError(f"{purpose} needs {module}: pip install 'ipr_engine[{extra}]' ({error})") from error
