@@ -9,8 +9,10 @@ from ipr_engine.errors import BackendUnavailableError
 
 
 def need(module: str, purpose: str, extra: str = "train") -> Any:
-    """Import an optional package, or say which extra brings it."""
+    """Import an optional package, or say which extra of this one brings it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise BackendUnavailableError(f"{purpose} needs {module}: pip install 'ipr_engine[{extra}]' ({error})") from error
+        raise BackendUnavailableError(
+            f"{purpose} needs {module}: pip install 'ipr_engine[{extra}]' ({error})"
+        ) from error
