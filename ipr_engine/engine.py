@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, overload
@@ -17,7 +19,7 @@ from ipr_engine.decide import DecidePlan
 from ipr_engine.decision import Decision, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.registry import EncoderOptions
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.explanation import Explanation
 from ipr_engine.generation import Generation, check_rows
 from ipr_engine.policy import Policy
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ipr_engine.watch import Watch
 
 DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
+_LOG = logging.getLogger(__name__)
 
 
 class Engine:
@@ -56,13 +59,21 @@ class Engine:
         device: str = "cpu",
         threads: int | None = None,
         encoder_folders: Sequence[str | os.PathLike[str]] = (),
+        batches: Sequence[int] | None = None,
+        fallback: str | None = None,
     ) -> None:
         if not isinstance(bundle, Bundle):
             raise InvalidInputError(
                 f"bundle: expected a Bundle, got {type(bundle).__name__}; Engine.load(path) reads one from disk"
             )
         self._options = EncoderOptions(
-            isa=isa, tier=tier, device=device, threads=threads, folders=tuple(encoder_folders)
+            isa=isa,
+            tier=tier,
+            device=device,
+            threads=threads,
+            folders=tuple(encoder_folders),
+            batches=None if batches is None else tuple(batches),
+            fallback=fallback,
         )
         self._live = Generation(bundle, options=self._options)  # a call reads this once; swap replaces it
         self._swapping = Lock()
@@ -94,6 +105,8 @@ class Engine:
         device: str = "cpu",
         threads: int | None = None,
         encoder_folders: Sequence[str | os.PathLike[str]] = (),
+        batches: Sequence[int] | None = None,
+        fallback: str | None = None,
     ) -> Engine:
         """Read, verify and plan a bundle.
 
@@ -101,9 +114,11 @@ class Engine:
             path: a bundle root (with CURRENT) or one bundle folder; None for the embedded default.
             isa: "auto" (the widest this machine has), "scalar", "avx2" or "avx512".
             tier: who runs a transformer, where the heads read one: "onnx", "torch", "tensorrt", or "auto" (docs/encoders.md).
-            device: where it runs: "cpu", or a device of CUDA such as "cuda:0".
+            device: where it runs: "cpu", or a device of CUDA such as "cuda:0", where `route` decides too (docs/gpu.md).
             threads: of the onnx tier; None is one a physical core.
             encoder_folders: exports to look in for a transformer that the bundle references and does not contain.
+            batches: of the shapes planned on a GPU, (1, 8, 64) say; None is the tier's own. More take more memory and time.
+            fallback: "cpu" plans the bundle there as well, to take over when a GPU fails in use; None: calls then raise.
         Raises:
             BundleError: the bundle is missing, damaged or inconsistent (the subclass says which).
             BackendUnavailableError: the instruction set, tier, package or device asked for is missing here.
@@ -115,6 +130,8 @@ class Engine:
             device=device,
             threads=threads,
             encoder_folders=encoder_folders,
+            batches=batches,
+            fallback=fallback,
         )
 
     def policy(
@@ -224,8 +241,11 @@ class Engine:
                     check_rows(many[0], on_error)
                 return Decisions(many[0], policy, live.bundle, *many[1:])
         single = isinstance(prompts, str) or is_messages(prompts)
-        encoded = live.encode(prompts, billed_tokens, policy)
-        decisions = live.decide(encoded, policy, tokens_out, extra_usd, on_error)
+        try:
+            decisions = live.route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error)
+        except DeviceLostError as error:
+            standby = self._take_over(live, error)
+            decisions = standby.route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error)
         return decisions[0] if single else decisions
 
     def encode(
@@ -239,7 +259,23 @@ class Engine:
         Returns:
             Encoded: x (batch, dim) float32, billed_tokens (batch,) int64, truncated (batch,) bool.
         """
-        return self._live.encode(prompts, billed_tokens, None)
+        live = self._live
+        try:
+            return live.encode(prompts, billed_tokens, None)
+        except DeviceLostError as error:
+            return self._take_over(live, error).encode(prompts, billed_tokens, None)
+
+    def _take_over(self, live: Generation, error: DeviceLostError) -> Generation:
+        """The generation on the CPU in place of one whose device failed; the error where none was asked for."""
+        standby = live.standby
+        if standby is None:
+            raise error
+        with self._swapping:
+            self._options = replace(self._options, device="cpu", tier="auto", fallback=None)
+            if self._live is live:
+                self._live = standby
+                _LOG.error("%s; bundle %s is served by the CPU from now on", error, live.hash[:12])
+        return standby
 
     def decide(
         self,
@@ -382,7 +418,9 @@ class Engine:
     def __repr__(self) -> str:
         live, why = self._live, "widest here" if self._options.isa == "auto" else "as asked"
         form = "linear" if live.plan.hidden == 0 else f"{live.plan.hidden} wide, rank {live.plan.rank}"
+        gpu = "" if live.gpu is None else f", route={live.gpu.summary}"
+        standby = "" if live.standby is None else ", fallback=cpu"
         return (
             f"Engine(bundle={live.bundle.name!r} {live.hash[:12]}, {live.plan.models} candidates, "
-            f"encoder={live.encoder.summary}, heads={form}, isa={live.plan.isa} ({why}))"
+            f"encoder={live.encoder.summary}, heads={form}{gpu}, isa={live.plan.isa} ({why}){standby})"
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,15 @@ from ipr_engine.calibrated import Calibrations
 from ipr_engine.decide import STATUS, DecidePlan, Heads
 from ipr_engine.decision import OK, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
-from ipr_engine.encoders.registry import EncoderOptions, make_encoder
+from ipr_engine.encoders.registry import EncoderOptions, make_encoder, on_gpu
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
 from ipr_engine.policy import Policy, compile_policy
+from ipr_engine.profiling import span
 from ipr_engine.prompts import PART_FEATURES, PromptText, is_messages, split_prompt
 from ipr_engine.terms import frozen_terms, terms_on
+
+if TYPE_CHECKING:
+    from ipr_engine.gpu.side import GpuSide
 
 MAX_KEPT_POLICIES = 256
 DEFAULT_TERMS: Mapping[str, Any] = {
@@ -54,6 +58,8 @@ class Generation:
         calibrations: its maps, with what is known of their validity.
         router: text or embeddings to decisions, in C++.
         routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
+        gpu: encoder and decision in one recording, where both run on a GPU; None elsewhere.
+        standby: the same bundle planned for the CPU, which takes over should the GPU fail, if that was asked for.
     """
 
     __slots__ = (
@@ -64,18 +70,20 @@ class Generation:
         "calibrations",
         "encoder",
         "encoder_identity",
+        "gpu",
         "hash",
         "plan",
         "router",
         "routes_text",
+        "standby",
     )
 
-    def __init__(self, bundle: Bundle, *, options: EncoderOptions, encoder: Encoder | None = None) -> None:
-        """Plan `bundle`; `encoder` is one already loaded with the identity that the heads name."""
+    def __init__(self, bundle: Bundle, *, options: EncoderOptions, before: Generation | None = None) -> None:
+        """Plan `bundle`; `before` is one with the encoder that the heads name, which is kept with what was recorded of it."""
         heads = bundle.quality_heads
         self.bundle = bundle
         self.hash = bundle.hash
-        self.encoder = make_encoder(bundle, heads.encoder, options) if encoder is None else encoder
+        self.encoder: Encoder = make_encoder(bundle, heads.encoder, options) if before is None else before.encoder
         self.encoder_identity = self.encoder.identity
         self.plan = DecidePlan(
             Heads(**heads.tensors, activation=heads.activation, tie_rank=bundle.tie_rank),  # type: ignore[arg-type]
@@ -95,6 +103,11 @@ class Generation:
             None if support is None else support.distances,
         )
         self.routes_text = self.encoder.native is not None
+        self.gpu = _gpu(bundle, self.encoder, options, before)
+        self.standby: Generation | None = None
+        if options.fallback is not None:
+            on_cpu = replace(options, device=options.fallback, fallback=None, tier="auto")
+            self.standby = Generation(bundle, options=on_cpu, before=None if before is None else before.standby)
         self.calibrations = Calibrations(bundle)
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
         self._followed: dict[int, tuple[Policy, Policy]] = {}
@@ -132,7 +145,7 @@ class Generation:
                 f"bundle: the heads of {bundle.hash[:12]} predict no tokens, those that serve do; "
                 "pass allow_fewer_outputs=True if every call gives tokens_out"
             )
-        next_one = Generation(bundle, options=options, encoder=self.encoder if same_encoder else None)
+        next_one = Generation(bundle, options=options, before=self if same_encoder else None)
         if (
             bundle.calibrations == self.bundle.calibrations
         ):  # what made these maps stale still does; new ones start anew
@@ -191,8 +204,37 @@ class Generation:
             self._policies[key] = kept
         return kept
 
+    def route(
+        self, prompts: Any, policy: Policy, billed_tokens: Any, tokens_out: Any, extra_usd: Any, on_error: str
+    ) -> Decisions:
+        """Encode and decide one prompt or a list of them: in one step on a GPU, else one after the other."""
+        if self.gpu is None:
+            encoded = self.encode(prompts, billed_tokens, policy)
+            return self.decide(encoded, policy, tokens_out, extra_usd, on_error)
+        from ipr_engine.gpu.router import Rows
+
+        names, parts = self._read(prompts, billed_tokens, policy)
+        with span("tokenize"):
+            ids, counts, truncated = self.gpu.stream.read([part.encoded for part in parts])
+            bills = self._bills(names, parts, counts, billed_tokens)
+        given = {
+            name: None if values is None else per_model(name, values, len(parts), self.plan.models)
+            for name, values in (("tokens_out", tokens_out), ("extra_usd", extra_usd))
+        }
+        result, x = self.gpu.route(policy, Rows(ids=ids, billed=bills, **given))
+        if not result.all_ok or on_error != "raise":
+            check_rows(result, on_error)
+        return Decisions(result, policy, self.bundle, bills, truncated, self.router.support(x))
+
     def encode(self, prompts: Any, billed_tokens: Any, policy: Policy | None) -> Encoded:
         """Embed one prompt or a list of them, with the bill of each; see `Engine.encode`."""
+        names, parts = self._read(prompts, billed_tokens, policy)
+        encoded = self.encoder.encode([part.encoded for part in parts])
+        bills = self._bills(names, parts, encoded.billed_tokens, billed_tokens)
+        return replace(encoded, billed_tokens=bills, encoder=self.encoder_identity)
+
+    def _read(self, prompts: Any, billed_tokens: Any, policy: Policy | None) -> tuple[list[str], list[PromptText]]:
+        """The prompts taken apart, and the name of each in errors."""
         single = isinstance(prompts, str) or is_messages(prompts)
         if not single and not isinstance(prompts, (list, tuple)):
             raise InvalidInputError(
@@ -204,16 +246,19 @@ class Generation:
         ]
         for name, part in zip(names, parts, strict=True):
             self._check_non_text(part, name, billed_tokens, policy)
-        encoded = self.encoder.encode([part.encoded for part in parts])
-        counts = encoded.billed_tokens.tolist()
+        return names, parts
+
+    def _bills(
+        self, names: Sequence[str], parts: Sequence[PromptText], counted: npt.NDArray[np.int64], billed_tokens: Any
+    ) -> npt.NDArray[np.int64]:
+        """(rows,) what each prompt is billed, from the tokens counted of what is encoded; InvalidInputError for one of none."""
+        counts = counted.tolist()
         for name, part, count in zip(names, parts, counts, strict=True):
             if count == 0:
                 raise InvalidInputError(f"{name}: expected text, got {len(part.encoded)} characters without one token")
-        if billed_tokens is None:
-            bills = np.array([self._bill(part, count) for part, count in zip(parts, counts, strict=True)], np.int64)
-        else:
-            bills = whole_counts(billed_tokens, len(parts))
-        return replace(encoded, billed_tokens=bills, encoder=self.encoder_identity)
+        if billed_tokens is not None:
+            return whole_counts(billed_tokens, len(parts))
+        return np.array([self._bill(part, count) for part, count in zip(parts, counts, strict=True)], np.int64)
 
     def _bill(self, part: PromptText, counted: int) -> int:
         """Tokens of the whole request: what was encoded, and every text that was not."""
@@ -264,6 +309,14 @@ class Generation:
         if not result.all_ok or on_error != "raise":
             check_rows(result, on_error)
         return Decisions(result, policy, self.bundle, encoded.billed_tokens, encoded.truncated, support)
+
+
+def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: Generation | None) -> GpuSide | None:
+    if not on_gpu(options.device):
+        return None
+    from ipr_engine.gpu.side import gpu_side
+
+    return gpu_side(bundle, encoder, options.device, None if before is None else before.gpu)
 
 
 def check_rows(result: DecideResult, on_error: str) -> None:

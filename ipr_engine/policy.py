@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -189,28 +190,15 @@ def compile_policy(
         assert tau is not None  # no ask, hence given
         coefficients = compile_rule(rule, tau, slack=slack, constants=constants)
         worth = worth or 0.0
-    price_rows = [price_list.prices[name] for name in names]
-    compiled = DecidePolicy(
-        plan,
-        coefficients.alpha_hi,
-        coefficients.alpha_lo,
-        coefficients.offset,
-        worth,
-        _float32(
-            price.input_usd_per_1m * candidate.token_ratio / 1e6
-            for price, candidate in zip(price_rows, bundle.candidates, strict=True)
-        ),
-        _float32(price.output_usd_per_1m / 1e6 for price in price_rows),
-        _float32(price.fixed_usd for price in price_rows),
-        np.array([name not in exclusions for name in names], dtype=np.bool_),
-    )
+    allowed_names = tuple(name for name in names if name not in exclusions)
+    compiled = DecidePolicy(plan, **op_terms(bundle, coefficients, worth, price_list, allowed_names))
     return Policy(
         tau=float(tau),
         rule=rule,
         slack=float(slack),
         worth=worth,
         prices=price_list,
-        allowed=tuple(name for name in names if name not in exclusions),
+        allowed=allowed_names,
         exclusions=MappingProxyType(exclusions),
         coefficients=coefficients,
         bundle_hash=bundle.hash,
@@ -222,6 +210,26 @@ def compile_policy(
         drift=calibrations.drift,
         shortest_window=_shortest_window([c for c in bundle.candidates if c.name not in exclusions]),
     )
+
+
+def op_terms(
+    bundle: Bundle, coefficients: Coefficients, worth: float, prices: PriceList, allowed: Sequence[str]
+) -> dict[str, Any]:
+    """DecidePolicy's arguments: rates folded in float64 and rounded once."""
+    rows = [prices.prices[candidate.name] for candidate in bundle.candidates]
+    return {
+        "alpha_hi": coefficients.alpha_hi,
+        "alpha_lo": coefficients.alpha_lo,
+        "offset": coefficients.offset,
+        "worth": worth,
+        "in_rate": _float32(
+            price.input_usd_per_1m * candidate.token_ratio / 1e6
+            for price, candidate in zip(rows, bundle.candidates, strict=True)
+        ),
+        "out_rate": _float32(price.output_usd_per_1m / 1e6 for price in rows),
+        "fixed_usd": _float32(price.fixed_usd for price in rows),
+        "allowed": np.array([candidate.name in allowed for candidate in bundle.candidates], dtype=np.bool_),
+    }
 
 
 def _shortest_window(allowed: Sequence[Candidate]) -> float:
