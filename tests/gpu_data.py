@@ -39,7 +39,9 @@ def make_bundle(
     if support:
         rng = np.random.default_rng(seed)
         distances = np.sort(rng.uniform(0.5, 2, 101)).astype(np.float32)
-        parts["support"] = SupportSpec("transformer", rng.normal(0, 0.3, (5, 32)).astype(np.float32), distances)
+        parts["support"] = SupportSpec(
+            encoder="transformer", centroids=rng.normal(0, 0.3, (5, 32)).astype(np.float32), distances=distances
+        )
     return write_bundle(folder / "bundles", **{**parts, "encoders": [transformer], "heads": [heads]})
 
 

@@ -19,7 +19,6 @@ from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, Price, with_prices
 from ipr_engine.decide import STATUS
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
-from ipr_engine.gpu.heads import POLICY_ROWS
 from ipr_engine.gpu.router import GpuRouter, Rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of Triton's interpreter
@@ -145,11 +144,13 @@ def test_pooling_in_the_kernel_and_before_it_agree(engine, cpu, pooling):
     np.testing.assert_allclose(result.quality, want.qualities, atol=QUALITY)
 
 
-def test_more_policies_than_rows_are_served_each_with_its_own(engine, cpu):
-    taus = [i / (POLICY_ROWS + 10) for i in range(POLICY_ROWS + 10)]
-    policies = {tau: engine.policy(tau=tau, worth=0.001) for tau in taus}
-    for tau in [*taus, taus[0], taus[-1], taus[3]]:
-        got, want = engine.route("why", policies[tau]), cpu.route("why", tau=tau, worth=0.001)
+def test_more_policies_than_rows_are_served_each_with_its_own(root, export, cpu, monkeypatch):
+    monkeypatch.setattr("ipr_engine.gpu.heads.POLICY_ROWS", 3)
+    folder = make_bundle(root, export, name="rows")
+    engine, cpu = gpu_engine(folder, batches=(1,)), cpu_engine(folder)
+    policies = [engine.policy(tau=tau, worth=0.001) for tau in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    for at in (0, 1, 2, 0, 3, 0, 1, 4, 2):
+        got, want = engine.route("why", policies[at]), cpu.route("why", tau=policies[at].tau, worth=0.001)
         assert got.threshold == pytest.approx(want.threshold, abs=2 * QUALITY)
 
 
@@ -187,7 +188,10 @@ def test_a_swap_to_another_form_records_anew(root, export, folder):
 
 def test_new_prices_in_a_bundle_take_effect(tmp_path, folder):
     engine = gpu_engine(folder, batches=(1,))
-    prices = {name: Price(1.0, 2.0, 0.0, "made up") for name in engine.bundle.names}
+    prices = {
+        name: Price(input_usd_per_1m=1.0, output_usd_per_1m=2.0, fixed_usd=0.0, basis="made up")
+        for name in engine.bundle.names
+    }
     bundle = Bundle.load(folder)
     cheap = with_prices(bundle, replace(bundle.prices, date="2027-01-01", prices=prices), root=tmp_path)
     engine.swap(cheap)
