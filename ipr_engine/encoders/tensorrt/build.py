@@ -13,11 +13,10 @@ from ipr_engine.extras import need
 from . import bindings
 from .api import Api
 from .engine_file import write_atomically
+from .io_tensors import INPUTS, check_network
 from .precision import convert_precision
 from .profiles import Bucket
 
-INPUTS = ("input_ids", "attention_mask")
-OUTPUT = "embedding"
 WORKSPACE_BYTES = 1 << 30
 _INLINE_BYTES = 1 << 30  # a larger graph keeps its weights beside it: protobuf ends at 2 GB
 
@@ -69,24 +68,6 @@ def parse_network(
     return network, parser
 
 
-def check_network(network: bindings.INetworkDefinition, dim: int, onnx: Path) -> None:
-    """Its inputs and output, by name, rank, type and dim, are an encoder's; InvalidInputError names what differs."""
-    inputs = {tensor.name: tensor for tensor in map(network.get_input, range(network.num_inputs))}
-    outputs = {tensor.name: tensor for tensor in map(network.get_output, range(network.num_outputs))}
-    if set(inputs) != set(INPUTS) or set(outputs) != {OUTPUT}:
-        raise InvalidInputError(
-            f"{onnx}: expected inputs {', '.join(INPUTS)} and output {OUTPUT}, got {', '.join(inputs)} and {', '.join(outputs)}"
-        )
-    for name, tensor in inputs.items():
-        if tuple(tensor.shape) != (-1, -1) or str(tensor.dtype) not in ("DataType.INT64", "DataType.INT32"):
-            raise InvalidInputError(
-                f"{onnx}: {name}: expected dynamic (batch, tokens) integers, got {_describe(tensor)}"
-            )
-    out = outputs[OUTPUT]
-    if len(tuple(out.shape)) != 2 or tuple(out.shape)[1] != dim or str(out.dtype) != "DataType.FLOAT":
-        raise InvalidInputError(f"{onnx}: {OUTPUT}: expected (batch, {dim}) float32, got {_describe(out)}")
-
-
 def configure(
     api: Api, builder: bindings.Builder, buckets: Sequence[Bucket], workspace_bytes: int
 ) -> bindings.IBuilderConfig:
@@ -128,7 +109,3 @@ def _use_timing_cache(config: bindings.IBuilderConfig, path: Path | None) -> bin
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache
-
-
-def _describe(tensor: bindings.ITensor) -> str:
-    return f"{tuple(tensor.shape)} {tensor.dtype}"

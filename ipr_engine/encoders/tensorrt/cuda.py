@@ -19,7 +19,7 @@ from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 OUT_OF_MEMORY = 2
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
-_LIBRARY = "libcuda.so.1"
+LIBRARY = "libcuda.so.1"
 _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
     "cuDriverGetVersion": (c_void_p,),
@@ -30,7 +30,6 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "cuDevicePrimaryCtxRetain": (c_void_p, c_int),
     "cuDevicePrimaryCtxRelease_v2": (c_int,),
     "cuCtxSetCurrent": (c_void_p,),
-    "cuMemGetInfo_v2": (c_void_p, c_void_p),
     "cuMemAlloc_v2": (c_void_p, c_size_t),
     "cuMemFree_v2": (c_uint64,),
     "cuMemHostAlloc": (c_void_p, c_size_t, c_uint),
@@ -56,10 +55,10 @@ class Device:
     """One GPU: its primary context, memory and streams.
 
     Attributes:
-        name: "NVIDIA L4", say. compute_capability: "8.9". driver: the CUDA version it speaks, "13.0".
+        name: "NVIDIA L4", say. compute_capability: "8.9". driver: the newest CUDA it speaks, "13.0".
     """
 
-    def __init__(self, device: str = "cuda", *, library: str = _LIBRARY) -> None:
+    def __init__(self, device: str = "cuda") -> None:
         """Open "cuda" (the first GPU) or "cuda:N".
 
         Raises:
@@ -68,12 +67,12 @@ class Device:
         """
         index = _index_of(device)
         try:
-            self._cuda = ctypes.CDLL(library)
+            self._cuda = ctypes.CDLL(LIBRARY)
             for name, arguments in _ARGUMENTS.items():
                 getattr(self._cuda, name).argtypes = arguments
         except (OSError, AttributeError) as error:
             raise BackendUnavailableError(
-                f"device: {device!r} needs NVIDIA's driver, whose {library} does not load here: {error}"
+                f"device: {device!r} needs NVIDIA's driver, whose {LIBRARY} does not load here: {error}"
             ) from error
         count, handle, version, context = c_int(), c_int(), c_int(), c_void_p()
         try:
@@ -104,11 +103,6 @@ class Device:
     def activate(self) -> None:
         """Make its context the calling thread's."""
         self._call("cuCtxSetCurrent", self._context)
-
-    def free_bytes(self) -> int:
-        free, total = c_size_t(), c_size_t()
-        self._call("cuMemGetInfo_v2", byref(free), byref(total))
-        return free.value
 
     def allocate(self, size: int) -> int:
         """Device memory, 256-byte aligned; CudaError with OUT_OF_MEMORY where there is not enough."""

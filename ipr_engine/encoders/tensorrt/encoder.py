@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine.encoders.export import Export, read_export
+from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer
 from ipr_engine.encoders.transformer import TransformerEncoder
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
 
@@ -36,7 +37,7 @@ class TensorRtEncoder(TransformerEncoder):
     Attributes:
         runtime: buckets, stream, and `enqueue` for CUDA graphs.
         precision: what the matrix multiplications compute in. engine: the file it came from.
-        origin: "cached", "built", or "rebuilt: " and why the cached one was not taken.
+        origin: "file", "cached", "built", or "rebuilt: " and why the cached one was not taken.
         cosine: the smallest of the gate.
     """
 
@@ -48,12 +49,14 @@ class TensorRtEncoder(TransformerEncoder):
         device: Device,
         *,
         max_tokens: int,
+        tokenizer: WordPieceTokenizer | LibraryTokenizer,
         precision: str,
         buckets: tuple[Bucket, ...],
         path: Path,
         origin: str,
     ) -> None:
-        super().__init__(export.spec, max_tokens=max_tokens, batch=max(bucket.batch for bucket in buckets))
+        batch = max(bucket.batch for bucket in buckets)
+        super().__init__(export.spec, max_tokens=max_tokens, batch=batch, tokenizer=tokenizer)
         self.dim, self.precision, self.engine, self.origin = export.dim, precision, path, origin
         self.runtime = EngineRuntime(
             api,
@@ -70,7 +73,8 @@ class TensorRtEncoder(TransformerEncoder):
         except BaseException:
             self.runtime.close()
             raise
-        self.runtime.save_kernels()
+        if origin != "file":
+            self.runtime.save_kernels()
 
     @classmethod
     def from_export(
@@ -199,10 +203,11 @@ class _Order:
             raise InvalidInputError(f"workspace_bytes: expected an int >= 1, got {workspace_bytes!r}")
         self._export, self._api, self._device = export, api, device
         self._onnx = export.file("onnx")
-        self._text = TransformerEncoder(export.spec, max_tokens=max_tokens or export.max_tokens, batch=1)
+        limit = export.max_tokens if max_tokens is None else max_tokens
+        self._text = TransformerEncoder(export.spec, max_tokens=limit, batch=1)
         self._buckets = make_buckets(self._text.max_tokens, batches)
         self.key = EngineKey(
-            model=export.hashes["onnx"],
+            model="+".join(export.hashes[role] for role in ("onnx", "onnx_data") if role in export.hashes),
             tensorrt=str(api),
             gpu="any" if api.portable else str(device),
             precision=precision,
@@ -234,6 +239,7 @@ class _Order:
             self._api,
             device,
             max_tokens=self.key.max_tokens,
+            tokenizer=self._text.tokenizer,
             precision=self.key.precision,
             buckets=self._buckets,
             path=path,

@@ -32,7 +32,7 @@ class EngineKey:
     """All that an engine depends on; two engines are interchangeable if these are equal.
 
     Attributes:
-        model: sha256 of the float32 model.onnx.
+        model: sha256 of the float32 model.onnx, and of its weights where they lie beside it.
         tensorrt: flavour and version. gpu: `str(Device)`, with compute capability and driver; "any" for a portable plan.
         precision: what the matrix multiplications compute in.
         buckets: "batch x tokens" of each profile, in order.

@@ -46,23 +46,19 @@ def convert_precision(model: Any, precision: str) -> Any:
     """
     if precision not in PRECISIONS:
         raise InvalidInputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    need("onnx", _PURPOSE, "tensorrt")
-    import onnx
-
+    onnx = need("onnx", _PURPOSE, "tensorrt")
     converted = onnx.ModelProto()
     converted.CopyFrom(model)
     if precision != "float32":
         small = onnx.TensorProto.FLOAT16 if precision == "float16" else onnx.TensorProto.BFLOAT16
-        _Graph(converted, small, precision).convert()
+        _Graph(onnx, converted, small, precision).convert()
     return converted
 
 
 class _Graph:
     """The rewriting of one graph: which nodes are small, then a cast on each edge between the two types."""
 
-    def __init__(self, model: Any, small: int, precision: str) -> None:
-        import onnx
-
+    def __init__(self, onnx: Any, model: Any, small: int, precision: str) -> None:
         self._onnx = onnx
         self._model, self._graph = model, model.graph
         self._small_type, self._precision = small, precision

@@ -16,14 +16,13 @@ from ipr_engine.errors import BackendUnavailableError, EngineMismatchError, OutO
 
 from . import bindings
 from .api import Api
-from .build import INPUTS, OUTPUT
 from .cuda import OUT_OF_MEMORY, CudaError, Device
 from .engine_file import write_atomically
+from .io_tensors import INPUTS, OUTPUT, check_engine
 from .profiles import Bucket, Pass, plan_passes
 
 SLOTS = 8  # passes that may be in flight before the host waits
 _ALIGN = 256
-_INTEGERS: dict[str, np.dtype[Any]] = {"DataType.INT64": np.dtype(np.int64), "DataType.INT32": np.dtype(np.int32)}
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,7 @@ class EngineRuntime:
             self.close()
             if error.code != OUT_OF_MEMORY:
                 raise BackendUnavailableError(f"{where}: {device} fails at plan time: {error}") from error
-            raise OutOfDeviceMemoryError(
-                f"{where}: out of device memory at plan time, {self._need}: {error}; use fewer or smaller batches, "
-                "or another GPU"
-            ) from error
+            raise self._out_of_memory(str(error)) from error
         except BaseException:
             self.close()
             raise
@@ -159,11 +155,15 @@ class EngineRuntime:
         self._runtime = self.api.runtime()
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
+            reason = self.api.why()
+            if _tells_out_of_memory(reason):
+                self._need = "loading the plan"
+                raise self._out_of_memory(reason)
             raise EngineMismatchError(
-                f"{self._where}: {self.api} on {self.device} cannot load it: {self.api.why()}; build it again here"
+                f"{self._where}: {self.api} on {self.device} cannot load it: {reason}; build it again here"
             )
         self._engine = engine
-        self._integer = _check_engine(engine, self.buckets, self._dim, self._where)
+        self._integer = check_engine(engine, self.buckets, self._dim, self._where)
         sizes = [engine.get_device_memory_size_for_profile_v2(i) for i in range(len(self.buckets))]
         self._need = f"bucket {self.buckets[int(np.argmax(sizes))]} (scratch {max(sizes) / 2**20:.0f} MiB)"
         self._scratch_bytes = max(engine.device_memory_size_v2, *sizes)
@@ -174,6 +174,12 @@ class EngineRuntime:
             self._need = f"bucket {bucket}"
             self._contexts.append(self._make_context(engine, i, bucket))
         self.device.synchronize(self.stream)
+
+    def _out_of_memory(self, reason: str) -> OutOfDeviceMemoryError:
+        return OutOfDeviceMemoryError(
+            f"{self._where}: out of device memory at plan time, {self._need}: {reason}; use fewer or smaller batches, "
+            "or another GPU"
+        )
 
     def _plan_buffers(self, largest: Bucket) -> None:
         integers = largest.batch * largest.tokens * self._integer.itemsize
@@ -211,7 +217,10 @@ class EngineRuntime:
             config.set_runtime_cache(self._runtime_cache)
         context = engine.create_execution_context(config)
         if context is None:
-            raise BackendUnavailableError(f"{self._where}: no execution context for bucket {bucket}: {self.api.why()}")
+            reason = self.api.why()
+            if _tells_out_of_memory(reason):
+                raise self._out_of_memory(reason)
+            raise BackendUnavailableError(f"{self._where}: no execution context for bucket {bucket}: {reason}")
         done = context.set_optimization_profile_async(index, self.stream)
         self.device.synchronize(self.stream)
         context.set_device_memory(self._scratch, self._scratch_bytes)
@@ -262,30 +271,9 @@ class EngineRuntime:
         return BackendUnavailableError(f"{self._where}: {self._failed}; this encoder does no further work")
 
 
-def _check_engine(engine: bindings.ICudaEngine, buckets: Sequence[Bucket], dim: int, where: str) -> np.dtype[Any]:
-    """The type of the inputs of an engine whose names, types, output and profiles are the expected ones."""
-    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    if set(names) != {*INPUTS, OUTPUT}:
-        raise EngineMismatchError(
-            f"{where}: expected the tensors {', '.join((*INPUTS, OUTPUT))}, got {', '.join(names)}"
-        )
-    kinds = {name: str(engine.get_tensor_dtype(name)) for name in names}
-    integers = {kinds[name] for name in INPUTS}
-    width = tuple(engine.get_tensor_shape(OUTPUT))[-1]
-    if len(integers) != 1 or not integers <= set(_INTEGERS) or kinds[OUTPUT] != "DataType.FLOAT" or width != dim:
-        raise EngineMismatchError(
-            f"{where}: expected integer inputs of one type and {dim} float32 values, got {kinds} and {width}"
-        )
-    built = [
-        tuple(tuple(shape) for shape in engine.get_tensor_profile_shape(name, i))
-        for i in range(engine.num_optimization_profiles)
-        for name in INPUTS
-    ]
-    if built != [(bucket.shape,) * 3 for bucket in buckets for _ in INPUTS]:
-        raise EngineMismatchError(
-            f"{where}: expected the buckets {', '.join(map(str, buckets))}, got profiles {sorted(set(built))}"
-        )
-    return _INTEGERS[integers.pop()]
+def _tells_out_of_memory(reason: str) -> bool:
+    """Of an allocation TensorRT makes itself it logs "Error Code 2: OutOfMemory", or CUDA's "out of memory"."""
+    return "outofmemory" in reason.replace(" ", "").lower()
 
 
 def _aligned(size: int) -> int:
