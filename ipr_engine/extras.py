@@ -13,4 +13,6 @@ def need(module: str, purpose: str, extra: str = "train") -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise BackendUnavailableError(f"{purpose} needs {module}: pip install 'ipr_engine[{extra}]' ({error})") from error
+        raise BackendUnavailableError(
+            f"{purpose} needs {module}: pip install 'ipr_engine[{extra}]' ({error})"
+        ) from error
