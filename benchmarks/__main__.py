@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.harness import Line, machine
 
-NAMES = ("decide", "encoder", "route", "policy", "swap", "footprint", "instructions", "training")
+NAMES = ("decide", "encoder", "route", "policy", "swap", "footprint", "instructions", "training", "kernel_resources")
 RESULTS = Path(__file__).parent / "results"
 
 

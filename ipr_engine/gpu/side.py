@@ -35,13 +35,16 @@ class GpuSide:
 def gpu_side(bundle: Bundle, encoder: Encoder, device: str, before: GpuSide | None) -> GpuSide | None:
     """Plan a bundle for a device.
 
-    Heads on encoders side by side, or on a tier that enqueues nothing (onnx), are decided on the CPU: None. Where `before`
+    Bundles of two tiers, heads on encoders side by side, or on a tier that enqueues nothing (onnx), are decided on the CPU,
+    wherever their transformer runs: None. Where `before`
     runs the same encoder and heads of the same form, its recordings are shared; else every bucket is recorded.
 
     Raises:
         InvalidInputError: nothing of the encoder runs on a GPU.
         OutOfDeviceMemoryError, BackendUnavailableError: as GpuRouter.
     """
+    if bundle.escalation is not None:
+        return None
     if encoder.native is not None:
         raise InvalidInputError(
             f"device: the heads read a table ({encoder.summary}), which the CPU serves in less time than a GPU takes to "
