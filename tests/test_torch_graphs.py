@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import gpu_data  # before anything that imports triton
 import numpy as np
@@ -10,13 +11,13 @@ import pytest
 from gpu_data import DEVICE, PROMPTS, make_export, random_prompts
 from transformer_folders import make_bare_transformer
 
-from ipr_engine.encoders.graphs import EagerGraphs, open_graphs
+from ipr_engine.encoders.graphs import CudaGraphs, EagerGraphs, open_graphs
 from ipr_engine.encoders.passes import Passes
 from ipr_engine.encoders.registry import open_encoder
 from ipr_engine.encoders.tensorrt.profiles import make_buckets
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.encoders.torch_graphs import TorchGraphEncoder
-from ipr_engine.errors import BackendUnavailableError, DeviceLostError, InvalidInputError
+from ipr_engine.errors import BackendUnavailableError, DeviceLostError, InvalidInputError, OutOfDeviceMemoryError
 
 torch = gpu_data.kernel_data.torch
 BOUND = 1e-5 if DEVICE == "emulated" else 1e-4  # of ||x||, float32: a GPU's matrix products differ in the last bits
@@ -137,8 +138,13 @@ def test_threads_take_turns(counted, eager):
     assert not wrong
 
 
+def lost(text):
+    """As torch tells of a failed device: 2.8 and later by a class of its own."""
+    return getattr(torch, "AcceleratorError", RuntimeError)(text)
+
+
 @pytest.mark.parametrize(
-    "error", [RuntimeError("CUDA error: unspecified launch failure\nmore"), torch.OutOfMemoryError("x")]
+    "error", [lost("CUDA error: unspecified launch failure\nmore"), RuntimeError("Triton Error [CUDA]: device lost")]
 )
 def test_a_failed_device_is_told_and_nothing_more_is_done(counted, error):
     counted.graphs.fail = error
@@ -155,6 +161,36 @@ def test_an_error_that_is_not_the_devices_goes_on_as_it_is(counted):
         counted.encode(["why"])
     counted.graphs.fail = None
     counted.encode(["why"])
+
+
+class Small(Counted):
+    """Runs out of memory at a bucket, as a CUDA device does; its `planning` is CudaGraphs'."""
+
+    _memory_bytes = None
+
+    def __init__(self, at, hidden):
+        super().__init__()
+        self._at, self._hidden = at, hidden
+        cuda = SimpleNamespace(mem_get_info=lambda _: (7 << 20, 80 << 30))
+        self._torch = SimpleNamespace(**{**vars(torch), "cuda": cuda})
+
+    planning = CudaGraphs.planning
+
+    def record(self, label, work):
+        if label == self._at:
+            try:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            except RuntimeError:
+                if self._hidden:  # torch's own error at the end of a capture that broke
+                    raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # noqa: B904
+                raise
+        return super().record(label, work)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_out_of_memory_names_the_bucket_and_what_was_free(eager, hidden):
+    with pytest.raises(OutOfDeviceMemoryError, match=r"bucket 4 x 32: out of memory on cpu \(7 MiB were free\)"):
+        TorchGraphEncoder(eager, graphs=Small("4 x 32", hidden), batches=(1, 4))
 
 
 def test_a_device_that_is_missing_is_told():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 from ipr_engine.errors import (
@@ -63,8 +63,14 @@ class Graphs(Protocol):
         """Run `work` to warm it up, then record it; every tensor it touches must outlive the recording.
 
         Raises:
-            OutOfDeviceMemoryError: names `label` and the memory.
             BackendUnavailableError: the work cannot be captured, it waits for the device, say.
+        """
+
+    def planning(self, label: str) -> AbstractContextManager[None]:
+        """Around the making of a bucket's buffers and recording.
+
+        Raises:
+            OutOfDeviceMemoryError: names `label` and the memory.
         """
 
     @contextmanager
@@ -97,7 +103,7 @@ class _Failure:
             except IprError:
                 raise
             except RuntimeError as error:
-                if not is_device_error(error):
+                if not is_device_error(error) or _ran_out(error):
                     raise
                 self._reason = str(error).partition("\n")[0]
                 raise DeviceLostError(
@@ -105,14 +111,17 @@ class _Failure:
                 ) from error
 
 
+def _ran_out(error: BaseException) -> bool:
+    """Out of device memory; torch ends a capture that broke by it with an error of its own, behind which it stands."""
+    kind = need("torch", PURPOSE, "gpu").OutOfMemoryError
+    return isinstance(error, kind) or isinstance(error.__context__, kind)
+
+
 def is_device_error(error: BaseException) -> bool:
-    """Whether torch or Triton tells of a failed device, or of one that ran out of memory: all of them say CUDA."""
-    torch = need("torch", PURPOSE, "gpu")
-    kinds = tuple(getattr(torch, name) for name in ("AcceleratorError", "OutOfMemoryError") if hasattr(torch, name))
+    """Whether torch or Triton tells of a failed device: each says CUDA."""
+    kind = getattr(need("torch", PURPOSE, "gpu"), "AcceleratorError", ())  # torch 2.8 and later
     text = str(error)
-    return isinstance(error, kinds) or any(
-        told in text for told in ("CUDA error", "CUDA driver", "Triton Error [CUDA]")
-    )
+    return isinstance(error, kind) or any(told in text for told in ("CUDA error", "CUDA driver", "Triton Error [CUDA]"))
 
 
 class EagerGraphs:
@@ -135,6 +144,9 @@ class EagerGraphs:
 
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self._torch.zeros(shape, dtype=dtype, pin_memory=not self._on_cpu)
+
+    def planning(self, label: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def record(self, label: str, work: Work) -> Recording:
         with self.exclusive():
@@ -201,7 +213,6 @@ class CudaGraphs:
     def record(self, label: str, work: Work) -> Recording:
         torch = self._torch
         with self.exclusive():
-            free = torch.cuda.mem_get_info(self.device)[0]
             try:
                 torch.cuda.synchronize(self.device)  # buffers were zeroed in another stream
                 with torch.cuda.stream(self._side):
@@ -216,23 +227,30 @@ class CudaGraphs:
                 recording.replay()  # the first launch uploads the graph
                 recording.wait()
             except RuntimeError as error:
-                # torch ends the broken capture with an error of its own, behind which the first one stands
-                if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__context__, torch.OutOfMemoryError):
-                    raise self._too_large(label, f"{free / 2**20:.0f} MiB were free", error) from error
-                if "captur" not in str(error):
+                if _ran_out(error) or "captur" not in str(error):
                     raise
                 raise BackendUnavailableError(f"bucket {label}: the work cannot be captured: {error}") from error
-            held = torch.cuda.memory_reserved(self.device) - self._held_before
-            if self._memory_bytes is not None and held > self._memory_bytes:
-                limit = f"{held / 2**20:.0f} MiB are held, {self._memory_bytes / 2**20:.0f} MiB were allowed"
-                raise self._too_large(label, limit, None)
         return recording
 
-    def _too_large(self, label: str, numbers: str, error: Exception | None) -> OutOfDeviceMemoryError:
-        reason = "" if error is None else f": {str(error).partition(chr(10))[0]}"
-        return OutOfDeviceMemoryError(
-            f"bucket {label}: out of memory on {self.device} at capture ({numbers}){reason}; use smaller or fewer batches"
-        )
+    @contextmanager
+    def planning(self, label: str) -> Iterator[None]:
+        torch = self._torch
+        free = torch.cuda.mem_get_info(self.device)[0]
+        reason = ""
+        try:
+            yield
+        except RuntimeError as error:
+            if not _ran_out(error):
+                raise
+            reason = f"{free / 2**20:.0f} MiB were free"
+        if not reason and self._memory_bytes is not None:
+            held = torch.cuda.memory_reserved(self.device) - self._held_before
+            if held > self._memory_bytes:
+                reason = f"{held / 2**20:.0f} MiB are held, {self._memory_bytes / 2**20:.0f} MiB were allowed"
+        if reason:
+            raise OutOfDeviceMemoryError(
+                f"bucket {label}: out of memory on {self.device} ({reason}); use smaller or fewer batches"
+            )
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -37,7 +37,8 @@ class Passes(Generic[SlotT]):
         order = sorted(range(len(buckets)), key=lambda i: buckets[i].batch * buckets[i].tokens, reverse=True)
         for i in order:
             copies = DOUBLED if buckets[i].batch == largest > 1 else 1
-            self._slots[i] = [make_slot(buckets[i]) for _ in range(copies)]
+            with graphs.planning(str(buckets[i])):
+                self._slots[i] = [make_slot(buckets[i]) for _ in range(copies)]
 
     def run(
         self,

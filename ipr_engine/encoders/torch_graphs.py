@@ -57,19 +57,35 @@ class TorchGraphEncoder(TransformerEncoder):
 
     @classmethod
     def from_folder(
-        cls, folder: str | Path, *, device: str = "cuda", batches: Sequence[int] = BATCHES, **arguments: Any
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "cuda",
+        batches: Sequence[int] = BATCHES,
+        memory_bytes: int | None = None,
+        **arguments: Any,
     ) -> TorchGraphEncoder:
-        """As `TorchEncoder.from_folder`, on "cuda", "cuda:N" or "emulated" (the CPU, nothing captured: for tests)."""
-        graphs = open_graphs(device)
+        """As `TorchEncoder.from_folder`, on "cuda", "cuda:N" or "emulated" (the CPU, nothing captured: for tests).
+
+        Args:
+            memory_bytes: the most that weights' workspaces, buffers and graphs may hold of the device; None is no bound.
+        """
+        graphs = open_graphs(device, memory_bytes=memory_bytes)
         eager = TorchEncoder.from_folder(folder, device=graphs.device, **arguments)
         return cls(eager, graphs=graphs, batches=batches)
 
     @classmethod
     def from_export(
-        cls, folder: str | Path, *, device: str = "cuda", batches: Sequence[int] = BATCHES, **arguments: Any
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "cuda",
+        batches: Sequence[int] = BATCHES,
+        memory_bytes: int | None = None,
+        **arguments: Any,
     ) -> TorchGraphEncoder:
         """As `TorchEncoder.from_export`, on the devices of `from_folder`; float16 unless `dtype` says another."""
-        graphs = open_graphs(device)
+        graphs = open_graphs(device, memory_bytes=memory_bytes)
         eager = TorchEncoder.from_export(folder, device=graphs.device, **arguments)
         return cls(eager, graphs=graphs, batches=batches)
 

@@ -32,6 +32,10 @@ class GpuHeads:
         self.bundle = bundle
         self.packed = Heads(**heads.tensors, activation=heads.activation, tie_rank=bundle.tie_rank)  # type: ignore[arg-type]
         self.plan = GpuPlan(self.packed, device=device, policies=POLICY_ROWS)
+        if self.plan.device.type == "cuda":
+            need("torch", PURPOSE, "gpu").cuda.synchronize(
+                self.plan.device
+            )  # filled in another stream than is read from
         self._windows = np.array(
             [math.inf if c.context_window is None else c.context_window for c in bundle.candidates]
         )
