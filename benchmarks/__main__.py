@@ -10,7 +10,9 @@ from pathlib import Path
 
 from benchmarks.harness import Line, machine
 
-NAMES = ("decide", "encoder", "route", "policy", "swap", "footprint", "instructions", "training", "kernel_resources")
+NAMES = (
+    "decide", "encoder", "route", "policy", "swap", "footprint", "instructions", "training", "kernel_resources", "load",
+)  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 
 

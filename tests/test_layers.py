@@ -56,6 +56,12 @@ def test_nothing_imports_the_command_line_but_itself():
             assert not below(module, "cli"), module
 
 
+def test_only_the_command_line_imports_the_load_tests():
+    for module in MODULES:
+        if module not in ("ipr_engine.__main__", *of("cli"), *of("loadtest")):
+            assert not below(module, "loadtest"), module
+
+
 @pytest.mark.parametrize("package", ["bundle", "encoders", "engine", "policy", "decide", "reference"])
 def test_what_serves_knows_nothing_of_data_training_or_evaluation(package):
     for module in of(package):

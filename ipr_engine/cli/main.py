@@ -9,10 +9,24 @@ import sys
 from collections.abc import Sequence
 
 from ipr_engine import __version__
-from ipr_engine.cli import add_model, calibrate, data, demo, distill, eval, explain, info, replay, route, study, train
+from ipr_engine.cli import (
+    add_model,
+    bench,
+    calibrate,
+    data,
+    demo,
+    distill,
+    eval,
+    explain,
+    info,
+    replay,
+    route,
+    study,
+    train,
+)
 from ipr_engine.errors import IprError
 
-SUBCOMMANDS = (route, explain, replay, info, demo, data, train, add_model, calibrate, eval, study, distill)
+SUBCOMMANDS = (route, explain, replay, info, demo, data, train, add_model, calibrate, eval, study, distill, bench)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="ipr",
         description="Which LLM should answer this prompt, if at most tau of quality may be lost?",
         epilog="Exit codes: 0 done; 1 an error, told on stderr; 2 a command line that cannot be parsed; 3 some rows could not be decided, "
-        "or replayed; 4 some records replay otherwise.",
+        "or replayed; 4 some records replay otherwise; 5 and 6 of `ipr bench`: missed or slower, cannot be told.",
     )
     parser.add_argument("--version", action="version", version=f"ipr_engine {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -32,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a character still gets the line
         sys.stdout.reconfigure(errors="backslashreplace")
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser().parse_args(bench.spelled_out(sys.argv[1:] if argv is None else argv))
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()

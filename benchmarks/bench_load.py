@@ -1,0 +1,103 @@
+"""Under load, by the code of `ipr bench` (docs/load-testing.md): targets and peers in turns, callers x tokens, shares of the most.
+
+Every peer that is installed takes turns with `Engine.route` on the same prompts; what is absent is told on stderr.
+`ipr bench load` and `soak` do the same for longer, with tables, plots and verdicts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+from benchmarks.harness import Line
+from ipr_engine import Engine
+from ipr_engine.errors import BackendUnavailableError
+from ipr_engine.loadtest import compare, ladder
+from ipr_engine.loadtest.lengths import fixed_lengths
+from ipr_engine.loadtest.measure import Case, Measured, measure
+from ipr_engine.loadtest.noise import unsteady
+from ipr_engine.loadtest.peers import Setup, open_peers
+from ipr_engine.loadtest.quantiles import Quantile, quantiles
+from ipr_engine.loadtest.samples import Samples
+from ipr_engine.loadtest.targets import Target
+from ipr_engine.loadtest.targets_registry import TARGETS, make_target
+
+TAU = 0.2
+TURNS_S = 4.0  # of each target that takes turns
+STEP_S = 0.7  # of each step of a ladder
+
+
+def run() -> Iterator[Line]:
+    engine = Engine.load()
+    policy = engine.policy(tau=TAU)
+    count = engine.encoder.count_tokens
+    mixes = {tokens: fixed_lengths([tokens], count, seed=0) for tokens in ladder.LENGTHS}
+    targets = {name: target for name in TARGETS if (target := _target(name, engine)) is not None}
+    peers, absent = open_peers(["all"], Setup(engine, policy, mixes[64].prompts))
+    for name, why in absent.items():
+        print(f"load: peer {name} not run: {why}", file=sys.stderr)
+
+    case = Case(mix=mixes[64], mode="closed", callers=1, seconds=TURNS_S, warm_up=1.0, seed=0)
+    measured = measure([*targets.values(), *peers], case, progress=_silent)
+    for reason in unsteady(measured[0].noise):
+        print(f"load: NOISY: {reason}", file=sys.stderr)
+    for one in measured:
+        yield _turns(one, measured[0])
+
+    asynchronous = targets.get("async", targets["inline"])
+    steps = replace(case, seconds=STEP_S, warm_up=0.2)
+    for step in ladder.concurrency(asynchronous, list(mixes.items()), steps, _silent):
+        yield _step("callers x tokens", step)
+    top = ladder.best(ladder.most(targets["engine"], steps, _silent))
+    for step in [top, *ladder.shares(targets["engine"], steps, top, _silent)]:
+        yield _step("closed" if step.share is None else "poisson", step)
+
+
+def _target(name: str, engine: Engine) -> Target | None:
+    try:
+        return make_target(name, engine, engine.policy(tau=TAU))
+    except BackendUnavailableError as error:
+        print(f"load: {name} not run: {error}", file=sys.stderr)
+        return None
+
+
+def _silent(label: str):  # type: ignore[no-untyped-def]
+    return lambda seconds, answered: None
+
+
+def _turns(one: Measured, base: Measured) -> Line:
+    line: Line = {
+        "op": "load",
+        "impl": one.target.name,
+        "case": "turns, 1 caller x 64 tokens",
+        "base": base.target.name,
+    }
+    line |= _times(one.run.measured) | {"throughput_rps": round(one.run.throughput, 1)}
+    changes = {change.figure: change for change in compare.paired(one.subruns(), base.subruns(), "base").changes}
+    for figure, name in (("p50_us", "vs_base"), ("throughput_rps", "throughput_vs_base")):
+        if figure in changes:
+            found = changes[figure]  # how many times as slow as the base
+            line[name], line[f"{name}_interval"] = round(found.ratio, 3), [round(found.low, 3), round(found.high, 3)]
+    return line
+
+
+def _step(kind: str, step: ladder.Step) -> Line:
+    line: Line = {"op": "load", "impl": step.run.target, "case": f"{kind}: {step.label}", "callers": step.callers}
+    if step.offered is not None:
+        line["offered_rps"] = round(step.offered, 1)
+    return line | _times(step.run.measured) | {"throughput_rps": round(step.run.throughput, 1)}
+
+
+def _times(samples: Samples) -> Line:
+    """total from the intended send time, with its intervals; service of the call alone."""
+    found = {name: q for q in quantiles(samples.total) if (name := q.name) in ("p50", "p99")}
+    service = quantiles(samples.service, (0.5,))[0]
+    times = {f"{name}_us": _us(q) for name, q in found.items()} | {"service_p50_us": _us(service)}
+    spans = {f"{name}_interval_us": [round(q.low / 1e3, 3), round(q.high / 1e3, 3)]
+             for name, q in found.items() if q.low is not None and q.high is not None}  # fmt: skip
+    return times | spans | {"requests": len(samples)}
+
+
+def _us(q: Quantile) -> float | None:
+    return None if q.value is None else round(q.value / 1e3, 3)

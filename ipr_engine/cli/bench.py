@@ -1,0 +1,32 @@
+"""ipr bench: latency under load; one module a subcommand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ipr_engine.cli import bench_compare, bench_load, bench_soak
+
+BENCHES = {"load": bench_load, "soak": bench_soak, "compare": bench_compare}
+DEFAULT = "load"
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "bench",
+        help="latency and throughput under load, with verdicts (docs/load-testing.md)",
+        description="Put load on an engine in this process and tell what its latency is, whether it keeps an objective, and whether it "
+        f"changed. `ipr bench OPTIONS` is `ipr bench {DEFAULT} OPTIONS`.",
+    )
+    benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
+    for module in BENCHES.values():
+        module.add_parser(benches)
+
+
+def spelled_out(argv: Sequence[str]) -> list[str]:
+    """`ipr bench --slo p99=5ms` as `ipr bench load --slo p99=5ms`."""
+    arguments = list(argv)
+    bare = arguments[:1] == ["bench"] and (
+        len(arguments) == 1 or (arguments[1].startswith("-") and arguments[1] not in ("-h", "--help"))
+    )
+    return [*arguments[:1], DEFAULT, *arguments[1:]] if bare else arguments

@@ -1,0 +1,142 @@
+"""ipr bench soak: a long run at a share of the most, then twice the most."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from ipr_engine.cli.bench_options import (
+    EXIT_CODES,
+    MISSED,
+    UNTOLD,
+    Teller,
+    add_shared_options,
+    command_line,
+    prepare,
+    share,
+)
+from ipr_engine.loadtest import ladder
+from ipr_engine.loadtest.arrivals import at_least_one, duration, positive
+from ipr_engine.loadtest.machine import machine
+from ipr_engine.loadtest.measure import Case
+from ipr_engine.loadtest.noise import Noise, unsteady
+from ipr_engine.loadtest.slo import duration_text
+from ipr_engine.loadtest.soak import FLAT_MB_PER_HOUR, OVERLOAD, OVERLOAD_P99, Soak, soak
+from ipr_engine.loadtest.targets import is_async
+
+SEARCH_S = 1.0  # of each step of the search for the most
+OVERLOAD_SHARE = 0.2  # of the soak's time, at most a minute
+MOST_OVERLOAD_S = 60.0
+
+
+def add_parser(benches: Any) -> None:
+    parser = benches.add_parser(
+        "soak",
+        help="memory, errors and drops over minutes at a share of the most, then overload",
+        description="Find the most the target bears, offer a share of it for --minutes (Poisson arrivals), and then twice the most. Memory "
+        f"is flat when its slope's 95 % interval ends below {FLAT_MB_PER_HOUR:g} MB an hour. Ctrl-C ends it with the report so far.",
+        epilog=EXIT_CODES,
+    )
+    add_shared_options(parser)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of the soak (default 10)")
+    parser.add_argument("--load", type=float, default=0.7, help="share of the most (default 0.7)")
+    parser.add_argument("--rate", type=float, metavar="N", help="requests a second, instead of a share of the most")
+    parser.add_argument(
+        "--callers", type=int, help="served at once at most (default: as the search found; async 10,000)"
+    )
+    parser.add_argument("--no-overload", action="store_true", help="leave out the second part")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    seconds = duration("--minutes", positive("--minutes", arguments.minutes) * 60)
+    load = share("--load", arguments.load, 1.0)
+    if arguments.rate is not None:
+        positive("--rate", arguments.rate)
+    if arguments.callers is not None:
+        at_least_one("--callers", arguments.callers)
+    prepared = prepare(arguments)
+    teller = Teller("soak", quiet=arguments.quiet)
+    case = Case(mix=prepared.mix, mode="closed", callers=1, seconds=SEARCH_S, warm_up=0.2, seed=arguments.seed)
+    top = ladder.best(ladder.most(prepared.target, case, teller))
+    most = top.run.throughput
+    rate = arguments.rate or load * most
+    at_once = arguments.callers or (ladder.MOST_AT_ONCE if is_async(prepared.target) else top.callers)
+    teller.say(f"the most: {most:,.0f}/s with {top.callers} caller(s); {rate:,.0f}/s for {seconds:g} s")
+    case = Case(
+        mix=prepared.mix, mode="open", callers=at_once, seconds=seconds, warm_up=1.0, seed=arguments.seed, rate=rate
+    )
+    overload = None
+    with Noise() as noise:
+        steady = soak(prepared.target, case, rate=rate, most=most, seconds=seconds, told=teller)
+        if steady.stopped != "interrupted" and not arguments.no_overload:
+            teller.say(f"overload: {OVERLOAD * most:,.0f}/s")
+            short = min(MOST_OVERLOAD_S, OVERLOAD_SHARE * seconds)
+            overload = soak(prepared.target, case, rate=OVERLOAD * most, most=most, seconds=short, told=teller)
+    return _tell(arguments, prepared.settings, steady, overload, noise.to_dict())
+
+
+def _verdicts(steady: Soak, overload: Soak | None) -> tuple[dict[str, Any], int]:
+    slope = steady.slope
+    memory = "cannot tell" if slope is None else slope.verdict
+    verdicts: dict[str, Any] = {
+        "memory": memory,
+        "errors": "none" if not steady.failed else f"{steady.failed:,}",
+        "drops": "none" if not steady.rejected + steady.unsent else f"{steady.rejected + steady.unsent:,}",
+    }
+    code = MISSED if memory == "grows" or steady.failed or steady.rejected or steady.unsent else 0
+    if overload is not None and overload.rows:
+        before, during = steady.p99_us, overload.p99_us
+        verdicts["overload_refused"] = overload.rejected
+        verdicts["overload_errors"] = overload.failed
+        if before is None or during is None:
+            verdicts["overload_p99"] = "cannot tell"
+        else:
+            kept = during <= OVERLOAD_P99 * before
+            verdicts["overload_p99"] = f"{during / before:.3g} times the p99 before ({'kept' if kept else 'not kept'})"
+            code = code or (0 if kept and not overload.failed else MISSED)
+    if not code and "cannot tell" in verdicts.values():
+        code = UNTOLD
+    return verdicts, 130 if steady.stopped == "interrupted" and not code else code
+
+
+def _tell(
+    arguments: argparse.Namespace, settings: dict[str, Any], steady: Soak, overload: Soak | None, noise: dict[str, Any]
+) -> int:
+    verdicts, code = _verdicts(steady, overload)
+    if arguments.json:
+        document = {"schema_version": 1, "kind": "soak", "settings": settings, "soak": steady.to_dict(),
+                    "overload": None if overload is None else overload.to_dict(), "verdicts": verdicts, "noise": noise,
+                    **machine(), "command": command_line(arguments), "exit_code": code}  # fmt: skip
+        print(json.dumps(document, allow_nan=False))
+        return code
+    print(f"{steady.target}, {', '.join(f'{name} {value}' for name, value in settings.items())}")
+    for name, part in (("soak", steady), ("overload", overload)):
+        if part is not None:
+            print(_text(name, part))
+    if overload is not None and overload.rows and not overload.rejected:
+        print("nothing was refused: as called here this target has no bound, and overload makes its callers wait")
+    for name, verdict in verdicts.items():
+        print(f"{name.replace('_', ' ')}: {verdict}")
+    for reason in unsteady(noise):
+        print(f"NOISY: {reason}")
+    return code
+
+
+def _text(name: str, part: Soak) -> str:
+    p99 = "-" if part.p99_us is None else duration_text(1e3 * part.p99_us)
+    slope = part.slope
+    lines = [
+        f"{name}: {part.rate:,.0f}/s offered ({part.rate / part.most:.0%} of the most), {part.answered:,} answered in {len(part.rows)} "
+        f"windows, p99 {p99} (median over windows); failed {part.failed:,}, rejected {part.rejected:,}, not sent {part.unsent:,}"
+    ]
+    if part.rss:
+        told = "too few windows for a slope" if slope is None else (
+            f"slope {slope.mb_per_hour:+.2f} MB/hour [{slope.low:+.2f}, {slope.high:+.2f}]"
+        )  # fmt: skip
+        lines.append(f"  memory: {part.rss[0][1]:.1f} to {part.rss[-1][1]:.1f} MB resident, {told}")
+    lines += [f"  {count:,} x {text}" for text, count in part.errors.most_common(5)]
+    if part.stopped:
+        lines.append(f"  ended early: {part.stopped}")
+    return "\n".join(lines)

@@ -1,0 +1,39 @@
+"""The time a run is measured with, and waiting for a due time without oversleeping it."""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import Protocol
+
+COARSE_NS = 300_000  # a sleep may end this late on a busy kernel (50 us of timer slack, then the scheduler)
+
+
+def _give_way() -> None:
+    """An empty select gives the interpreter away and comes back at once; time.sleep(0) comes back a timer's slack later."""
+    select.select((), (), (), 0)
+
+
+class Clock(Protocol):
+    def now(self) -> int:
+        """Nanoseconds of a clock that never goes back."""
+        ...
+
+    def wait_until(self, due_ns: int) -> None:
+        """Return at `due_ns` or as soon after it as can be."""
+        ...
+
+
+class MonotonicClock:
+    """perf_counter_ns; sleeps to shortly before the time, then polls, giving the interpreter away at every poll."""
+
+    now = staticmethod(time.perf_counter_ns)
+
+    @staticmethod
+    def wait_until(due_ns: int) -> None:
+        clock = time.perf_counter_ns
+        early = due_ns - clock() - COARSE_NS
+        if early > 0:
+            time.sleep(early / 1e9)
+        while clock() < due_ns:
+            _give_way()

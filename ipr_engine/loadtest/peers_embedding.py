@@ -1,0 +1,160 @@
+"""Peers that embed with another library and decide in numpy or torch."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.errors import BackendUnavailableError
+from ipr_engine.loadtest.peers import PeerTarget, Setup
+
+Floats = npt.NDArray[np.float32]
+FILES = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": "config.json"}
+
+
+def _relu(z: Floats) -> Floats:
+    return np.maximum(z, 0)
+
+
+def _silu(z: Floats) -> Floats:
+    return np.asarray(z / (1 + np.exp(-z)), np.float32)
+
+
+ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"relu": _relu, "silu": _silu}
+
+
+class Rates:
+    """Prices of a policy as numpy float32: cost = fixed + in_rate * billed + out_rate * tokens."""
+
+    def __init__(self, setup: Setup) -> None:
+        names = setup.engine.bundle.names
+        prices = [setup.policy.prices.prices[name] for name in names]
+        ratio = np.array([candidate.token_ratio for candidate in setup.engine.bundle.candidates])
+        self.in_rate = (np.array([price.input_usd_per_1m for price in prices]) * ratio / 1e6).astype(np.float32)
+        self.out_rate = np.array([price.output_usd_per_1m / 1e6 for price in prices], np.float32)
+        self.fixed = np.array([price.fixed_usd for price in prices], np.float32)
+        self.allowed = np.array([name in setup.policy.allowed for name in names])
+        self.tau = 0.2 if setup.policy.tau is None else float(setup.policy.tau)
+        # A gift to the peers, whose tokenizers do not return it.
+        self.billed = {prompt: setup.engine.encoder.count_tokens(prompt) for prompt in setup.prompts}
+
+    def bill(self, prompt: str) -> int:
+        return self.billed.get(prompt) or max(1, len(prompt) // 4)
+
+
+class Model2VecNumpy(PeerTarget):
+    """What one would write with model2vec and numpy on the engine's own table and heads, without adapters."""
+
+    name = "model2vec"
+
+    def __init__(self, setup: Setup) -> None:
+        spec = setup.engine.bundle.encoder(setup.engine.bundle.quality_heads.encoder)
+        if spec.kind != "static":
+            raise BackendUnavailableError(f"written for a bundle whose heads read a static table, got {spec.kind}")
+        with tempfile.TemporaryDirectory() as folder:
+            for role, name in FILES.items():
+                (Path(folder) / name).write_bytes(spec.files[role].read_bytes())
+            self.model = importlib.import_module("model2vec").StaticModel.from_pretrained(folder)
+        self.names, self.rates = setup.engine.bundle.names, Rates(setup)
+        heads = setup.engine.bundle.quality_heads
+        tensors = heads.tensors
+        if "down" in tensors or "len_skip" not in tensors or heads.activation not in ACTIVATIONS:
+            raise BackendUnavailableError("written for relu or silu heads that predict tokens and have no adapters")
+        self.activation = ACTIVATIONS[heads.activation]
+        models, dim = tensors["len_skip"].shape
+        skip = tensors.get("skip", np.zeros((models, dim), np.float32))
+        trunk = tensors.get("trunk", np.zeros((0, dim), np.float32))
+        # One product computes everything that multiplies x.
+        self.by_x = np.ascontiguousarray(np.concatenate([skip, tensors["len_skip"], trunk]).T)
+        self.bias, self.len_bias = tensors["bias"], tensors["len_bias"]
+        self.len_cap = tensors.get("len_cap", np.full(models, np.inf, np.float32))
+        self.out = tensors.get("out")
+        identity = tensors.get("identity", np.zeros((models, len(trunk)), np.float32))
+        # Where every candidate has the same hidden layer, one product of it serves all of them.
+        self.shared = bool((identity == identity[:1]).all())
+        self.identity = identity[0] if self.shared else identity
+
+    def choose(self, prompt: str) -> str:
+        x = self.model.encode([prompt])[0].astype(np.float32)
+        models = len(self.bias)
+        dots = x @ self.by_x
+        logit = dots[:models] + self.bias
+        if self.out is not None:
+            hidden = self.activation(dots[2 * models :] + self.identity)
+            logit = logit + (self.out @ hidden if self.shared else (self.out * hidden).sum(axis=1))
+        quality = 1 / (1 + np.exp(-logit))
+        tokens = np.minimum(np.exp(dots[models : 2 * models] + self.len_bias), self.len_cap)
+        rates = self.rates
+        cost = rates.fixed + (rates.in_rate * rates.bill(prompt) + rates.out_rate * tokens)
+        seen = quality[rates.allowed]
+        threshold = (1 - rates.tau) * seen.max() + rates.tau * seen.min()
+        return self.names[int(np.where(rates.allowed & (quality >= threshold), cost, np.inf).argmin())]
+
+
+class TorchHeads:
+    """Linear quality and token heads in torch, random weights: one product, then the rule."""
+
+    def __init__(self, setup: Setup, dim: int) -> None:
+        self.torch = importlib.import_module("torch")
+        torch, rng = self.torch, np.random.default_rng(0)
+        self.names, rates = setup.engine.bundle.names, Rates(setup)
+        models = len(self.names)
+        self.rates, self.models = rates, models
+        self.by_x = torch.from_numpy((rng.standard_normal((dim, 2 * models)) / np.sqrt(dim)).astype(np.float32))
+        self.bias = torch.cat([torch.zeros(models), torch.full((models,), 5.0)])
+        self.in_rate, self.out_rate = torch.from_numpy(rates.in_rate), torch.from_numpy(rates.out_rate)
+        self.fixed, self.allowed = torch.from_numpy(rates.fixed), torch.from_numpy(rates.allowed)
+
+    def choose(self, x: Any, prompt: str) -> str:
+        """x: (dim,) float32 tensor."""
+        torch, rates = self.torch, self.rates
+        both = x @ self.by_x + self.bias
+        quality, tokens = torch.sigmoid(both[: self.models]), torch.exp(both[self.models :])
+        cost = self.fixed + (self.in_rate * rates.bill(prompt) + self.out_rate * tokens)
+        seen = quality[self.allowed]
+        threshold = (1 - rates.tau) * seen.max() + rates.tau * seen.min()
+        feasible = self.allowed & (quality >= threshold)
+        return self.names[int(torch.where(feasible, cost, torch.inf).argmin())]
+
+
+class SentenceTransformersTorch(PeerTarget):
+    """sentence-transformers' `encode` on MiniLM, heads in torch."""
+
+    name = "sentence-transformers"
+
+    def __init__(self, setup: Setup) -> None:
+        self.torch = importlib.import_module("torch")
+        package = importlib.import_module("sentence_transformers")
+        self.model = package.SentenceTransformer(setup.minilm, device="cpu")
+        probe = self.model.encode(["a"], convert_to_tensor=True, show_progress_bar=False)
+        self.heads = TorchHeads(setup, int(probe.shape[1]))
+
+    def choose(self, prompt: str) -> str:
+        with self.torch.inference_mode():
+            x = self.model.encode([prompt], convert_to_tensor=True, show_progress_bar=False)[0]
+            return self.heads.choose(x, prompt)
+
+
+class TransformersTorch(PeerTarget):
+    """transformers' eager model on MiniLM, mean pooling and normalisation by hand, heads in torch."""
+
+    name = "transformers"
+
+    def __init__(self, setup: Setup) -> None:
+        self.torch = importlib.import_module("torch")
+        transformers = importlib.import_module("transformers")
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(setup.minilm)
+        self.model = transformers.AutoModel.from_pretrained(setup.minilm).eval()
+        self.heads = TorchHeads(setup, int(self.model.config.hidden_size))
+
+    def choose(self, prompt: str) -> str:
+        with self.torch.inference_mode():
+            inputs = self.tokenizer(prompt, truncation=True, max_length=512, return_tensors="pt")
+            x = self.model(**inputs).last_hidden_state[0].mean(dim=0)
+            return self.heads.choose(x / x.norm(), prompt)

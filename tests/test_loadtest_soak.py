@@ -1,0 +1,91 @@
+"""Memory's slope, windows of a long run, and the search for the most."""
+
+import numpy as np
+import pytest
+from loadtest_data import KnownTarget, MadeUpClock
+
+from ipr_engine.loadtest import soak as module
+from ipr_engine.loadtest.ladder import best, most
+from ipr_engine.loadtest.lengths import Mix
+from ipr_engine.loadtest.measure import Case
+from ipr_engine.loadtest.noise import Noise, unsteady
+from ipr_engine.loadtest.soak import Soak, resident_mb, soak, theil_sen
+
+MIX = Mix(("a",), "one", (1,))
+
+
+def silent(label):
+    return lambda seconds, answered: None
+
+
+def case(**changes):
+    usual = {"mix": MIX, "mode": "open", "callers": 1, "seconds": 1, "warm_up": 0.0, "seed": 0}
+    return Case(**(usual | changes))
+
+
+def test_the_slope_of_memory_is_found_and_its_interval_covers_it(rng):
+    covered = 0
+    for _ in range(200):
+        at = np.arange(40) * 15.0
+        mb = 60 + at * 30 / 3600 + 0.05 * rng.standard_normal(40)
+        slope = theil_sen(list(zip(at, mb, strict=True)))
+        covered += slope.low <= 30 <= slope.high
+    assert covered / 200 > 0.9
+    assert slope.verdict == "grows"
+
+
+@pytest.mark.parametrize(
+    ("per_hour", "noise", "verdict"), [(0, 0.01, "flat"), (200, 0.01, "grows"), (8, 3.0, "cannot tell")]
+)
+def test_a_slope_is_judged_by_its_interval(per_hour, noise, verdict, rng):
+    at = np.arange(40) * 15.0
+    mb = 60 + at * per_hour / 3600 + noise * rng.standard_normal(40)
+    assert theil_sen(list(zip(at, mb, strict=True))).verdict == verdict
+
+
+def test_one_step_of_an_allocator_does_not_look_like_growth():
+    at = np.arange(40) * 15.0
+    mb = np.where(np.arange(40) < 3, 60.0, 62.0)
+    assert theil_sen(list(zip(at, mb, strict=True))).verdict == "flat"
+
+
+def test_a_soak_s_windows_hold_every_request_and_its_memory(monkeypatch):
+    monkeypatch.setattr(module, "LEAST_WINDOW_S", 0.02)
+    target = KnownTarget(MadeUpClock(), lambda call: 0, fails={50: ValueError("broken")})
+    found = soak(target, case(), rate=500, most=1000, seconds=0.4, told=silent)
+    assert found.failed == 1
+    assert found.answered + found.failed == target.calls
+    assert len(found.rows) == len(found.rss) == 20
+    assert found.slope is not None
+    assert found.to_dict()["rss_slope_mb_per_hour"]["verdict"] in ("flat", "grows", "cannot tell")
+
+
+def test_too_few_windows_give_no_slope():
+    assert Soak("t", 1, 1, rss=[(float(i), 60.0) for i in range(8)]).slope is None
+
+
+def test_resident_memory_sees_what_is_allocated():
+    before = resident_mb()
+    block = np.ones(5_000_000)
+    assert resident_mb() - before > 30
+    del block
+
+
+def test_the_search_stops_where_more_callers_bring_nothing():
+    target = KnownTarget(MadeUpClock(), lambda call: 0)
+    steps = most(target, case(mode="closed", seconds=0.05), silent)
+    assert 3 <= len(steps) <= 7
+    assert best(steps).run.throughput == max(step.run.throughput for step in steps)
+
+
+def test_noise_is_told_in_words_only_where_there_is_some():
+    with Noise() as noise:
+        pass
+    found = noise.to_dict()
+    assert found["before"]["spin_us"] > 0
+    quiet = {"spin_us": 100.0, "spin_p99_ratio": 1.1, "longest_us": 150.0}
+    calm = {**found, "before": quiet, "after": quiet, "steal_share": 0.0, "load_1m": 0.5, "throttled_periods": 0}
+    assert unsteady(calm) == []
+    assert "stolen" in unsteady({**calm, "steal_share": 0.2})[0]
+    assert "quota" in unsteady({**calm, "throttled_periods": 3})[0]
+    assert "speed changed" in unsteady({**calm, "after": {**quiet, "spin_us": 150.0}})[0]
