@@ -14,8 +14,8 @@ def table(lines: list[Line], note: str) -> str:
         mine = [line for line in lines if line["op"] == op]
         parts.append(f"\n== {op}")
         parts += [_row(line) for line in mine]
-    parts.append("\n== figures to reach")
-    parts += _figures(lines)
+    if not note:
+        parts += ["\n== figures to reach", *_figures(lines)]
     return "\n".join(parts)
 
 

@@ -29,7 +29,7 @@ def main() -> None:
     if arguments.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"
 
-    import benchmarks.harness  # noqa: F401: puts tests/ on the path
+    import benchmarks.harness  # noqa: F401  (it puts tests/ on the path)
     from benchmarks.gpu import models
     from ipr_engine import Engine
     from ipr_engine.encoders import graphs
