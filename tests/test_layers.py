@@ -58,7 +58,7 @@ def test_nothing_imports_the_command_line_but_itself():
 
 def test_only_the_command_line_imports_the_load_tests():
     for module in MODULES:
-        if module not in ("ipr_engine.__main__", *of("cli"), *of("loadtest")):
+        if module not in ("ipr_engine.__main__", *of("cli"), *of("loadtest"), *of("encoder_bench")):
             assert not below(module, "loadtest"), module
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ipr_engine.cli import bench_compare, bench_load, bench_soak
+from ipr_engine.cli import bench_compare, bench_encoder, bench_load, bench_soak
 
-BENCHES = {"load": bench_load, "soak": bench_soak, "compare": bench_compare}
+BENCHES = {"load": bench_load, "soak": bench_soak, "encoder": bench_encoder, "compare": bench_compare}
 DEFAULT = "load"
 
 
