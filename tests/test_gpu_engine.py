@@ -14,13 +14,15 @@ from dataclasses import replace
 import kernel_data  # before anything that imports triton
 import numpy as np
 import pytest
+from bundles import bundle_parts
 from gpu_data import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, make_export, random_prompts
 
 from ipr_engine import Engine, profiling
-from ipr_engine.bundle import Bundle, Price, with_prices
+from ipr_engine.bundle import Bundle, Price, with_prices, write_bundle
+from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.decide import STATUS
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
-from ipr_engine.gpu.router import GpuRouter, Rows
+from ipr_engine.gpu.router import GpuRouter, RouteRows
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of Triton's interpreter
 
@@ -139,7 +141,7 @@ def test_pooling_in_the_kernel_and_before_it_agree(engine, cpu, pooling):
     assert router.fused == (pooling == "fused")
     policy = engine.policy(tau=0.3)
     ids, billed, _ = side.stream.read(PROMPTS)
-    result, x = router.route(side.heads, policy, Rows(ids=ids, billed=billed))
+    result, x = router.route(side.heads, policy, RouteRows(ids=ids, billed=billed))
     want = cpu.route(PROMPTS, tau=0.3)
     np.testing.assert_allclose(x, cpu.encode(PROMPTS).x, atol=QUALITY)
     np.testing.assert_allclose(result.quality, want.qualities, atol=QUALITY)
@@ -265,6 +267,18 @@ def test_what_no_gpu_serves_is_refused_at_load(folder):
         Engine.load(folder, fallback="cpu")
     with pytest.raises(InvalidInputError, match="fallback"):
         gpu_engine(folder, fallback="gpu")
+
+
+def test_a_bundle_of_two_tiers_runs_its_transformer_on_the_device_and_decides_on_the_cpu(tmp_path, export):
+    table = bundle_parts(tmp_path / "table", models=3, support=False)
+    first = Bundle.load(write_bundle(tmp_path / "first", **table))
+    second = Bundle.load(make_bundle(tmp_path, export))
+    folder = two_tiers(first, second, gap=0.5, root=tmp_path / "joined", provenance={})
+    engine, cpu = gpu_engine(folder, batches=(4,)), cpu_engine(folder)
+    assert engine._live.gpu is None
+    assert "torch" in repr(engine)
+    got, want = (one.route(PROMPTS, tau=0.3, escalate_below=np.inf) for one in (engine, cpu))
+    assert_same(got, want)
 
 
 def test_bad_input_is_refused_before_the_device_is_asked(engine, tmp_path, export):

@@ -14,7 +14,7 @@ from benchmarks.gpu.timing import Line, Run, calls_us, node_us, percentiles
 from ipr_engine import Engine
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.encoders.torch import TorchEncoder
-from ipr_engine.gpu.router import GpuRouter, RouteSlot, Rows
+from ipr_engine.gpu.router import GpuRouter, RouteSlot, RouteRows
 
 LENGTHS = (64, 16, 128, 32, 256, 512)
 BATCHES = (1, 8)
@@ -174,7 +174,7 @@ def _throughput(run: Run, engine: Engine, batch: int, tokens: int = 64) -> Itera
     prompts = prompts_of(engine.encoder, tokens, batch)  # type: ignore[arg-type]
     policy = engine.policy(tau=0.3)
     ids, billed, _ = live.gpu.stream.read(prompts)
-    rows = Rows(ids=ids, billed=billed)
+    rows = RouteRows(ids=ids, billed=billed)
     side = live.gpu
     variants = {"text": lambda: engine.route(prompts, policy), "ids": lambda: side.route(policy, rows)}
     for name, found in calls_us(run, variants, rounds=5, calls=10):

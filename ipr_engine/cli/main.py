@@ -16,6 +16,7 @@ from ipr_engine.cli import (
     data,
     demo,
     distill,
+    escalate,
     eval,
     explain,
     info,
@@ -26,7 +27,22 @@ from ipr_engine.cli import (
 )
 from ipr_engine.errors import IprError
 
-SUBCOMMANDS = (route, explain, replay, info, demo, data, train, add_model, calibrate, eval, study, distill, bench)
+SUBCOMMANDS = (
+    route,
+    explain,
+    replay,
+    info,
+    demo,
+    data,
+    train,
+    add_model,
+    escalate,
+    calibrate,
+    eval,
+    study,
+    distill,
+    bench,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -28,7 +28,7 @@ _PER_MODEL = ("quality", "tokens_out", "cost_usd")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class RouteRows:
     """What a request brings besides its policy.
 
     Attributes:
@@ -85,7 +85,7 @@ class GpuRouter:
         """Whether these recordings can run other heads: the same encoder, the same form."""
         return encoder is self.encoder and heads.form == self.form
 
-    def route(self, heads: GpuHeads, policy: Policy, rows: Rows) -> tuple[DecideResult, NDArray[np.float32]]:
+    def route(self, heads: GpuHeads, policy: Policy, rows: RouteRows) -> tuple[DecideResult, NDArray[np.float32]]:
         """Decide the rows with `heads` under a policy of their bundle.
 
         Returns:

@@ -11,7 +11,7 @@ from ipr_engine.encoders.base import Encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.gpu.encoder import StreamEncoder, stream_encoder
 from ipr_engine.gpu.heads import GpuHeads
-from ipr_engine.gpu.router import GpuRouter, Rows
+from ipr_engine.gpu.router import GpuRouter, RouteRows
 from ipr_engine.policy import Policy
 
 
@@ -21,7 +21,7 @@ class GpuSide:
     def __init__(self, encoder: Encoder, stream: StreamEncoder, heads: GpuHeads, router: GpuRouter) -> None:
         self.encoder, self.stream, self.heads, self.router = encoder, stream, heads, router
 
-    def route(self, policy: Policy, rows: Rows) -> tuple[DecideResult, NDArray[np.float32]]:
+    def route(self, policy: Policy, rows: RouteRows) -> tuple[DecideResult, NDArray[np.float32]]:
         return self.router.route(self.heads, policy, rows)
 
     @property
