@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +12,9 @@ from ipr_engine import reference
 from ipr_engine.decide import DecidePlan, DecidePolicy, DecideResult, Heads
 
 Rng = np.random.Generator
+
+# Other implementations of decide by name, beside the instruction sets; whoever brings one puts it here.
+IMPLEMENTATIONS: dict[str, Callable[[Request], Any]] = {}
 
 # The packed forms of docs/design.md section 3, as keywords of make_heads. Sizes sit off the 16-lane edge.
 FORMS: dict[str, dict[str, Any]] = {
@@ -87,6 +91,8 @@ class Request:
     _plans: dict[str, DecidePlan] = field(default_factory=dict)
 
     def run(self, isa: str = "auto") -> DecideResult:
+        if isa in IMPLEMENTATIONS:
+            return IMPLEMENTATIONS[isa](self)
         if isa not in self._plans:
             self._plans[isa] = DecidePlan(self.heads, isa)
         plan = self._plans[isa]

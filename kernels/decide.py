@@ -1,0 +1,262 @@
+"""`decide` (docs/design.md section 3) in one Triton launch; docs/kernels.md tells how it is tiled.
+
+Program (i, j) takes BLOCK_ROWS prompts and BLOCK_MODELS candidates: the products with x, the hidden layer, then quality,
+tokens and cost of its candidates. With ONE_PROGRAM all candidates fit and the choice is made at once. Otherwise the last
+program of a row block to arrive makes it, from the outputs that the others have written.
+
+Whatever fixes the order of a sum is a constexpr: the same for every batch, hence a row of a batch equals that row alone.
+
+Memory (ipr_engine/kernels/plan.py fills it; all row-major, `|` = concatenated, PADDED = models rounded up to 16):
+    weights     skip (models, DP) | len_skip (models, DP) | trunk (HP, DP) | down (models, RANK, DP)
+                | up (models, RANK, HP) | identity (models, HP) | out (models, HP); absent ones take no room, padding is 0
+    vectors     bias | len_bias | len_cap (inf: none) | tie_rank, each (PADDED,)
+    policies    a row each: alpha_hi, alpha_lo, offset, worth, 12 unused | in_rate | out_rate | fixed_usd | allowed (1 or 0)
+"""
+
+import triton
+import triton.language as tl
+
+from ipr_engine.kernels.choose import (
+    NEVER,
+    POLICY_NUMBERS,
+    best_of,
+    choose_from_outputs,
+    highest_lowest,
+    is_finite,
+    least_entering,
+    level_of,
+    load_allowed,
+    store_rows,
+)
+from ipr_engine.kernels.pool import pool_rows
+
+@triton.jit
+def _sums(DOT: tl.constexpr, ROWS: tl.constexpr, N: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    if DOT:
+        sums = tl.zeros([ROWS, N], tl.float32)
+    else:
+        sums = tl.zeros([ROWS, N, BLOCK_DIM], tl.float32)
+    return sums
+
+
+@triton.jit
+def _add_products(sums, xs, w, DOT: tl.constexpr):
+    """xs (ROWS, BLOCK_DIM) and w (N, BLOCK_DIM), of any float type, into sums."""
+    if DOT:
+        sums = tl.dot(xs, tl.trans(w.to(tl.float32)), sums, input_precision="ieee")
+    else:
+        sums = tl.fma(xs[:, None, :], w.to(tl.float32)[None, :, :], sums)
+    return sums
+
+
+@triton.jit
+def _finish_sums(sums, DOT: tl.constexpr):
+    """(ROWS, N)"""
+    if not DOT:
+        sums = tl.sum(sums, axis=2)
+    return sums
+
+
+@triton.jit
+def _load_x(x, rows, live, k, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    ks = k + tl.arange(0, BLOCK_DIM)
+    return tl.load(x + rows[:, None] * DIM + ks[None, :], mask=live[:, None] & (ks < DIM)[None, :], other=0.0)
+
+
+@triton.jit
+def _load_weights(weights, some, real, k, DP: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """(N, BLOCK_DIM) of the rows `some`; dim is padded with zeros, so only rows are masked."""
+    ks = k + tl.arange(0, BLOCK_DIM)
+    return tl.load(weights + some[:, None] * DP + ks[None, :], mask=real[:, None], other=0.0)
+
+
+@triton.jit
+def _activate(a, ACTIVATION: tl.constexpr):
+    if ACTIVATION == "relu":
+        a = tl.where(a < 0, 0.0, a)  # NaN stays
+    elif ACTIVATION == "silu":
+        a = a / (1.0 + tl.exp(-a))
+    else:  # gelu, tanh form: 0.5 a (1 + tanh y) = a sigmoid(2 y), y = sqrt(2 / pi) (a + 0.044715 a^3)
+        a = a / (1.0 + tl.exp(-1.59576912 * tl.fma(tl.full(a.shape, 0.044715, tl.float32), a * a * a, a)))
+    return a
+
+
+@triton.jit(do_not_specialize=["batch", "models", "policy_count", "given_stride", "extra_stride", "allowed_stride", "tokens"])
+def decide_kernel(
+    x, weights, vectors, policies, policy_of_row, billed_tokens, given_tokens, extra_usd, row_allowed,
+    states, token_mask,
+    quality, tokens_out, cost_usd, threshold_to, gap_to, index_to, status_to, cause_to,
+    adapters, flags, arrivals,
+    batch, models, policy_count, given_stride, extra_stride, allowed_stride, tokens,
+    DIM: tl.constexpr, HIDDEN: tl.constexpr, RANK: tl.constexpr, ACTIVATION: tl.constexpr,
+    HAS_SKIP: tl.constexpr, HAS_TRUNK: tl.constexpr, HAS_IDENTITY: tl.constexpr, HAS_LEN: tl.constexpr,
+    HAS_GIVEN: tl.constexpr, HAS_EXTRA: tl.constexpr, HAS_ROW_MASK: tl.constexpr,
+    POOLING: tl.constexpr, NORMALIZE: tl.constexpr,
+    ONE_PROGRAM: tl.constexpr, DOT: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_MODELS: tl.constexpr, BLOCK_HIDDEN: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    BLOCK_CHOICE: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_POOL: tl.constexpr,
+):  # fmt: skip
+    DP: tl.constexpr = (DIM + 127) // 128 * 128
+    HP: tl.constexpr = (HIDDEN + 63) // 64 * 64
+    first_row = tl.program_id(0) * BLOCK_ROWS
+    rows = first_row + tl.arange(0, BLOCK_ROWS)
+    live = rows < batch
+    candidates = tl.program_id(1) * BLOCK_MODELS + tl.arange(0, BLOCK_MODELS)
+    real = candidates < models
+    padded = (models + 15) // 16 * 16
+
+    if POOLING != "none":
+        pool_rows(
+            states, token_mask, x, first_row, batch, tokens, DIM, POOLING, NORMALIZE,
+            BLOCK_ROWS, BLOCK_TOKENS, BLOCK_POOL,
+        )  # fmt: skip
+
+    # where the parts of `weights` begin
+    len_at = weights
+    if HAS_SKIP:
+        len_at += models * DP
+    trunk_at = len_at
+    if HAS_LEN:
+        trunk_at += models * DP
+    down_at = trunk_at
+    if HAS_TRUNK:
+        down_at += HP * DP
+    up_at = down_at + models * RANK * DP
+    identity_at = up_at + models * RANK * HP
+    out_at = identity_at
+    if HAS_IDENTITY:
+        out_at += models * HP
+
+    # products with x
+    units = tl.arange(0, BLOCK_HIDDEN)
+    skip = _sums(DOT, BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
+    length = _sums(DOT, BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
+    trunk = _sums(DOT, BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
+    for k in range(0, DIM, BLOCK_DIM):
+        xs = _load_x(x, rows, live, k, DIM, BLOCK_DIM)
+        if HAS_SKIP:
+            skip = _add_products(skip, xs, _load_weights(weights, candidates, real, k, DP, BLOCK_DIM), DOT)
+        if HAS_LEN:
+            length = _add_products(length, xs, _load_weights(len_at, candidates, real, k, DP, BLOCK_DIM), DOT)
+        if HAS_TRUNK:
+            trunk = _add_products(trunk, xs, _load_weights(trunk_at, units, units < HP, k, DP, BLOCK_DIM), DOT)
+
+    if RANK > 0:
+        for a in range(RANK):
+            down = _sums(DOT, BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
+            for k in range(0, DIM, BLOCK_DIM):
+                xs = _load_x(x, rows, live, k, DIM, BLOCK_DIM)
+                w = _load_weights(down_at, candidates * RANK + a, real, k, DP, BLOCK_DIM)
+                down = _add_products(down, xs, w, DOT)
+            at = adapters + (rows[:, None] * models + candidates[None, :]) * RANK + a
+            tl.store(at, _finish_sums(down, DOT), mask=live[:, None] & real[None, :])
+        tl.debug_barrier()  # other threads than those that wrote them read them
+
+    # logit of quality
+    inside = live[:, None] & real[None, :]
+    logit = tl.zeros([BLOCK_ROWS, BLOCK_MODELS], tl.float32)
+    if HAS_SKIP:
+        logit = _finish_sums(skip, DOT)
+    if HIDDEN > 0:
+        head = tl.zeros([BLOCK_ROWS, BLOCK_MODELS], tl.float32)
+        u = _finish_sums(trunk, DOT)  # (BLOCK_ROWS, BLOCK_HIDDEN)
+        for h in range(0, HIDDEN, BLOCK_HIDDEN):
+            hs = h + units
+            hidden = tl.zeros([BLOCK_ROWS, BLOCK_MODELS, BLOCK_HIDDEN], tl.float32)
+            if HAS_TRUNK:
+                hidden += u[:, None, :]
+            if HAS_IDENTITY:
+                at = identity_at + candidates[:, None] * HP + hs[None, :]
+                hidden += tl.load(at, mask=real[:, None], other=0.0).to(tl.float32)[None, :, :]
+            if RANK > 0:
+                for a in range(RANK):
+                    at = adapters + (rows[:, None] * models + candidates[None, :]) * RANK + a
+                    d = tl.load(at, mask=inside, other=0.0)  # (BLOCK_ROWS, BLOCK_MODELS)
+                    at = up_at + (candidates[:, None] * RANK + a) * HP + hs[None, :]
+                    up = tl.load(at, mask=real[:, None], other=0.0).to(tl.float32)
+                    hidden = tl.fma(up[None, :, :], d[:, :, None], hidden)
+            hidden = tl.where((hs < HIDDEN)[None, None, :], hidden, 0.0)  # padding may be inf * 0
+            out = tl.load(out_at + candidates[:, None] * HP + hs[None, :], mask=real[:, None], other=0.0)
+            head += tl.sum(_activate(hidden, ACTIVATION) * out.to(tl.float32)[None, :, :], axis=2)
+            if HAS_TRUNK:
+                if h + BLOCK_HIDDEN < HIDDEN:
+                    trunk = _sums(DOT, BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
+                    for k in range(0, DIM, BLOCK_DIM):
+                        xs = _load_x(x, rows, live, k, DIM, BLOCK_DIM)
+                        w = _load_weights(trunk_at, hs + BLOCK_HIDDEN, hs + BLOCK_HIDDEN < HP, k, DP, BLOCK_DIM)
+                        trunk = _add_products(trunk, xs, w, DOT)
+                    u = _finish_sums(trunk, DOT)
+        logit += head
+    logit += tl.load(vectors + candidates, mask=real, other=0.0)[None, :]
+    q = tl.div_rn(tl.full([BLOCK_ROWS, BLOCK_MODELS], 1.0, tl.float32), 1.0 + tl.exp(-logit))
+
+    # output tokens
+    predicted = tl.full([BLOCK_ROWS, BLOCK_MODELS], float("nan"), tl.float32)
+    if HAS_LEN:
+        predicted = tl.exp(_finish_sums(length, DOT) + tl.load(vectors + padded + candidates, mask=real, other=0.0)[None, :])
+        cap = tl.load(vectors + 2 * padded + candidates, mask=real, other=0.0)[None, :]
+        predicted = tl.where(predicted > cap, cap, predicted)  # NaN stays
+    if HAS_GIVEN:
+        given = tl.load(given_tokens + rows[:, None] * given_stride + candidates[None, :], mask=inside, other=0.0)
+        predicted = tl.where(given == given, given, predicted)  # NaN: not given
+
+    # cost
+    of_row = tl.load(policy_of_row + rows, mask=live, other=0)
+    known = (of_row >= 0) & (of_row < policy_count)
+    of_row = tl.where(known, of_row, 0)
+    policy = policies + of_row * (POLICY_NUMBERS + 4 * padded)  # (BLOCK_ROWS,) pointers
+    rates = policy[:, None] + POLICY_NUMBERS + candidates[None, :]
+    in_rate = tl.load(rates, mask=inside, other=0.0)
+    out_rate = tl.load(rates + padded, mask=inside, other=0.0)
+    fixed_usd = tl.load(rates + 2 * padded, mask=inside, other=0.0)
+    billed = tl.load(billed_tokens + rows, mask=live, other=0.0)
+    cost = fixed_usd + (in_rate * billed[:, None] + out_rate * predicted)
+    if HAS_EXTRA:
+        cost += tl.load(extra_usd + rows[:, None] * extra_stride + candidates[None, :], mask=inside, other=0.0)
+
+    to = rows[:, None] * models + candidates[None, :]
+    tl.store(quality + to, q, mask=inside)
+    tl.store(tokens_out + to, predicted, mask=inside)
+    tl.store(cost_usd + to, cost, mask=inside)
+
+    # the choice
+    allowed = load_allowed(
+        policy, known, row_allowed, rows, live, candidates, models, padded, allowed_stride, HAS_ROW_MASK
+    )
+    bad_quality = tl.max((allowed & (is_finite(logit) == 0)).to(tl.int32), axis=1)
+    alpha_hi, alpha_lo = tl.load(policy), tl.load(policy + 1)
+    offset, worth = tl.load(policy + 2), tl.load(policy + 3)
+    fixed = (alpha_hi == 0) & (alpha_lo == 0)
+    if ONE_PROGRAM:
+        bad_cost = tl.max((allowed & (is_finite(cost) == 0)).to(tl.int32), axis=1)
+        count = tl.sum(allowed.to(tl.int32), axis=1)
+        hi, lo = highest_lowest(q, allowed)
+        level = level_of(alpha_hi, alpha_lo, offset, hi, lo)
+        threshold = tl.minimum(level, hi)
+        objective = cost - worth[:, None] * q
+        tie_rank = tl.load(vectors + 3 * padded + candidates, mask=real, other=NEVER)[None, :]
+        tie_rank = tl.broadcast_to(tie_rank, [BLOCK_ROWS, BLOCK_MODELS])
+        position = tl.broadcast_to(candidates[None, :], [BLOCK_ROWS, BLOCK_MODELS])
+        feasible = allowed & (q >= threshold[:, None])
+        least, best, _, index = best_of(q, objective, tie_rank, position, feasible)
+        others = allowed & (position != index[:, None])
+        hi_others, lo_others = highest_lowest(q, others)
+        entering = least_entering(q, objective, others, threshold, least, worth)
+        level_others = level_of(alpha_hi, alpha_lo, offset, hi_others, lo_others)
+        store_rows(
+            threshold_to, gap_to, index_to, status_to, cause_to, rows, live, count, bad_quality != 0, bad_cost != 0,
+            hi, level, threshold, index, best, hi_others, level_others, entering, fixed,
+        )  # fmt: skip
+    else:
+        programs = tl.num_programs(1)
+        tl.store(flags + rows * programs + tl.program_id(1), bad_quality, mask=live)
+        tl.debug_barrier()  # all threads have stored before one of them tells
+        arrived = tl.atomic_add(arrivals + tl.program_id(0), 1, sem="acq_rel", scope="gpu")
+        if arrived == programs - 1:
+            tl.store(arrivals + tl.program_id(0), 0)  # for the next launch
+            choose_from_outputs(
+                vectors, policy, known, row_allowed, quality, cost_usd, flags,
+                threshold_to, gap_to, index_to, status_to, cause_to,
+                rows, live, models, padded, programs, allowed_stride, alpha_hi, alpha_lo, offset, worth, fixed,
+                HAS_ROW_MASK, BLOCK_ROWS, BLOCK_MODELS, BLOCK_CHOICE,
+            )  # fmt: skip

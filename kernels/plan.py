@@ -1,0 +1,301 @@
+"""Heads and policies on the device, and the buffers of a launch.
+
+    plan = GpuPlan(heads, device="cuda", dtype="float16", policies=8)     # packs and copies; once per set of heads
+    plan.set_policy(0, alpha_hi=0.7, alpha_lo=0.3, offset=0, worth=0,     # a policy is a row of plan.policies
+                    in_rate=in_rate, out_rate=out_rate, fixed_usd=fixed_usd, allowed=allowed)
+    request, result = GpuRequest.buffers(plan, batch=8), GpuResult(plan, batch=8)
+    launch = DecideLaunch(plan, request, result)                          # run.py: checks once
+    launch()                                                              # no check, no allocation, may be captured
+
+Device "cpu" works under Triton's interpreter (TRITON_INTERPRET=1 before triton is imported): slow, for tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.decide import DecidePlan, DecidePolicy, Heads
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.extras import need
+from ipr_engine.kernels.form import TYPES, KernelForm, Pooling, WeightType, grid
+from ipr_engine.kernels.launch import LaunchParams, check_fits, launch_params
+
+PURPOSE = "decide on a GPU"
+POLICY_NUMBERS = 16  # floats of a policy before its rates, as in choose.py
+DIM_PADDING, HIDDEN_PADDING = 128, 64
+
+Floats = npt.NDArray[np.float32]
+
+
+def round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def pack_weights(heads: Heads) -> Floats:
+    """One array of all matrices, in the order that decide.py tells: dim and hidden padded with zeros."""
+    models = len(heads.bias)
+    parts: list[Floats] = []
+
+    def put(array: Floats | None, *shape: int) -> None:
+        if array is not None:
+            padded = np.zeros(shape, np.float32)
+            padded[tuple(slice(size) for size in array.shape)] = array
+            parts.append(padded.ravel())
+
+    dim = round_up(_dim(heads), DIM_PADDING)
+    hidden = 0 if heads.out is None else round_up(heads.out.shape[1], HIDDEN_PADDING)
+    rank = 0 if heads.down is None else heads.down.shape[1]
+    put(heads.skip, models, dim)
+    put(heads.len_skip, models, dim)
+    put(heads.trunk, hidden, dim)
+    put(heads.down, models, rank, dim)
+    put(None if heads.up is None else np.swapaxes(heads.up, 1, 2), models, rank, hidden)
+    put(heads.identity, models, hidden)
+    put(heads.out, models, hidden)
+    return np.concatenate(parts)
+
+
+def pack_vectors(heads: Heads) -> Floats:
+    """(4, padded): bias, len_bias, len_cap (+inf where there is none), tie rank (its order, exact in float32)."""
+    models = len(heads.bias)
+    packed = np.zeros((4, round_up(models, 16)), np.float32)
+    packed[0, :models] = heads.bias
+    packed[1, :models] = 0 if heads.len_bias is None else heads.len_bias
+    packed[2, :models] = np.inf if heads.len_cap is None else heads.len_cap
+    packed[3, :models] = np.arange(models) if heads.tie_rank is None else np.argsort(np.argsort(heads.tie_rank))
+    return packed
+
+
+def pack_policy(checker: DecidePlan, **terms: Any) -> Floats:
+    """A row of GpuPlan.policies. terms: DecidePolicy's; checker: any plan of as many candidates.
+
+    Raises:
+        InvalidInputError: as DecidePolicy.
+    """
+    DecidePolicy(checker, **terms)
+    models, padded = checker.models, round_up(checker.models, 16)
+    row = np.zeros(POLICY_NUMBERS + 4 * padded, np.float32)
+    row[:4] = terms["alpha_hi"], terms["alpha_lo"], terms["offset"], terms["worth"]
+    for at, name in enumerate(("in_rate", "out_rate", "fixed_usd", "allowed")):
+        begin = POLICY_NUMBERS + at * padded
+        row[begin : begin + models] = terms[name]
+    return row
+
+
+def _dim(heads: Heads) -> int:
+    for array in (heads.skip, heads.trunk, heads.down):
+        if array is not None:
+            return array.shape[-1]
+    raise InvalidInputError("skip: expected an array, since trunk and down are absent too, got None")
+
+
+class GpuPlan:
+    """Heads packed on a device. Only the rows of `policies` ever change.
+
+    Args:
+        heads: copied.
+        device: a torch device: "cuda", "cuda:1"; "cpu" under Triton's interpreter.
+        dtype: of the weights: "float32", "float16" or "bfloat16"; sums are float32 in any case, and x is.
+        policies: rows of the policies buffer; a row that was never set allows nobody.
+        launch: None takes launch.json's entry for the number of candidates and the device.
+    Attributes:
+        models, dim, hidden, rank, has_tokens: of the heads.
+        weights, vectors, policies: torch tensors (layout: decide.py). Other heads of the same form may be copied into
+            the first two in stream order; launches after the copy use them.
+        launch: LaunchParams, the same for every batch.
+    Raises:
+        InvalidInputError: the heads do not fit `dtype`, an argument is outside of the above.
+        BackendUnavailableError: torch is missing.
+    """
+
+    def __init__(
+        self,
+        heads: Heads,
+        *,
+        device: Any = "cuda",
+        dtype: WeightType = "float32",
+        policies: int = 1,
+        launch: LaunchParams | None = None,
+    ) -> None:
+        torch = need("torch", PURPOSE)
+        if dtype not in TYPES:
+            raise InvalidInputError(f"dtype: expected one of {', '.join(TYPES)}, got {dtype!r}")
+        if policies < 1:
+            raise InvalidInputError(f"policies: expected at least 1, got {policies}")
+        self.device = torch.device(device)
+        self.dtype: WeightType = dtype
+        self.models, self.dim = len(heads.bias), _dim(heads)
+        self.hidden = 0 if heads.out is None else heads.out.shape[1]
+        self.rank = 0 if heads.down is None else heads.down.shape[1]
+        self.has_tokens = heads.len_skip is not None
+        self.launch = launch or launch_params(self.models, _arch(torch, self.device))
+        check_fits(self.launch, self.models)
+        packed = torch.from_numpy(pack_weights(heads)).to(getattr(torch, dtype))
+        if packed.numel() >= 2**31:
+            raise InvalidInputError(f"heads: expected fewer than 2^31 weights, got {packed.numel()}")
+        if not bool(torch.isfinite(packed).all()):
+            raise InvalidInputError(f"dtype: these heads have weights outside the range of {dtype}; use float32")
+        self.weights = packed.to(self.device)
+        self.vectors = torch.from_numpy(pack_vectors(heads)).to(self.device)
+        width = POLICY_NUMBERS + 4 * round_up(self.models, 16)
+        self.policies = torch.zeros((policies, width), dtype=torch.float32, device=self.device)
+        self._checker = DecidePlan(heads)
+        self._form = {
+            "dim": self.dim, "hidden": self.hidden, "rank": self.rank, "activation": heads.activation,
+            "skip": heads.skip is not None, "trunk": heads.trunk is not None, "identity": heads.identity is not None,
+            "tokens": self.has_tokens, "weights": dtype,
+        }  # fmt: skip
+
+    def pack_policy(self, **terms: Any) -> Floats:
+        """A policy as a row of `policies`, checked; terms are DecidePolicy's keywords."""
+        return pack_policy(self._checker, **terms)
+
+    def set_policy(self, row: int, **terms: Any) -> None:
+        """Write a policy into a row of `policies`, in the current stream's order.
+
+        Raises:
+            InvalidInputError: no such row, or as DecidePolicy.
+        """
+        if not 0 <= row < len(self.policies):
+            raise InvalidInputError(f"row: expected 0 to {len(self.policies) - 1}, got {row}")
+        torch = need("torch", PURPOSE)
+        self.policies[row].copy_(torch.from_numpy(self.pack_policy(**terms)))
+
+    def form(
+        self, *, given: bool = False, extra: bool = False, row_mask: bool = False, pooling: Pooling = "none",
+        normalize: bool = False, states: WeightType = "float32",
+    ) -> KernelForm:  # fmt: skip
+        """The kernel variant of these heads for requests that bring what is said."""
+        return KernelForm(
+            **self._form, given=given, extra=extra, row_mask=row_mask, pooling=pooling, normalize=normalize,
+            states=states,
+        )  # fmt: skip
+
+    def grid(self, batch: int) -> tuple[int, int, int]:
+        return grid(self.launch, batch, self.models)
+
+
+def _arch(torch: Any, device: Any) -> str | None:
+    if device.type != "cuda":
+        return None
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuRequest:
+    """What a launch reads: torch tensors on the plan's device, C-contiguous; a captured graph reads them at each replay.
+
+    Attributes:
+        x: (batch, dim) float32; written by the launch where `states` are given.
+        billed_tokens: (batch,) float32, >= 0.
+        policy_of_row: (batch,) int32, rows of plan.policies; a row outside of them fails with status none_allowed.
+        tokens_out: (batch, models) or (models,) float32, >= 0; NaN = the predicted ones. None: all predicted.
+        extra_usd: (batch, models) or (models,) float32. None: 0.
+        allowed: (batch, models) or (models,) bool or uint8, anded with the policy's. None: the policy's alone.
+        states: (batch, tokens, dim) float32, float16 or bfloat16, the encoder's last hidden state, or None.
+        token_mask: (batch, tokens) int64, 0 = padding; with `states`.
+        pooling, normalize: how states become x ("mean", "cls", "last"); "none" without states.
+    """
+
+    x: Any
+    billed_tokens: Any
+    policy_of_row: Any
+    tokens_out: Any = None
+    extra_usd: Any = None
+    allowed: Any = None
+    states: Any = None
+    token_mask: Any = None
+    pooling: Pooling = "none"
+    normalize: bool = False
+
+    @classmethod
+    def buffers(cls, plan: GpuPlan, batch: int, *, optional: bool = True, **given: Any) -> GpuRequest:
+        """Buffers of a batch: policy 0, no tokens given, nothing extra, everybody allowed; x and billed_tokens are 0.
+
+        optional: whether tokens_out, extra_usd and allowed get (batch, models) buffers. `given` replaces any of them.
+        """
+        torch = need("torch", PURPOSE)
+
+        def full(shape: tuple[int, ...], value: float, dtype: Any) -> Any:
+            return torch.full(shape, value, dtype=dtype, device=plan.device)
+
+        made = {
+            "x": full((batch, plan.dim), 0, torch.float32),
+            "billed_tokens": full((batch,), 0, torch.float32),
+            "policy_of_row": full((batch,), 0, torch.int32),
+        }
+        if optional:
+            shape = (batch, plan.models)
+            made["tokens_out"] = full(shape, float("nan"), torch.float32)
+            made["extra_usd"] = full(shape, 0, torch.float32)
+            made["allowed"] = full(shape, 1, torch.uint8)
+        return cls(**{**made, **given})
+
+
+# What a launch writes for each row, and the bytes of an element; `models` of them where a name is in PER_MODEL.
+RESULTS = {
+    "quality": ("float32", 4), "tokens_out": ("float32", 4), "cost_usd": ("float32", 4), "threshold": ("float32", 4),
+    "gap": ("float32", 4), "index": ("int32", 4), "status": ("uint8", 1), "cause": ("uint8", 1),
+}  # fmt: skip
+PER_MODEL = ("quality", "tokens_out", "cost_usd")
+
+
+def result_layout(batch: int, models: int) -> tuple[dict[str, tuple[int, int]], int]:
+    """Where each result lies in a block: (first byte, bytes), each at a multiple of 256; and the block's bytes."""
+    at, layout = 0, {}
+    for name, (_, size) in RESULTS.items():
+        count = batch * (models if name in PER_MODEL else 1) * size
+        layout[name] = (at, count)
+        at += round_up(count, 256)
+    return layout, at
+
+
+def result_views(block: Any, batch: int, models: int) -> dict[str, Any]:
+    """The results in a block: a torch uint8 tensor on any device, pinned memory too."""
+    torch = need("torch", PURPOSE)
+    layout, _ = result_layout(batch, models)
+    shapes = {name: (batch, models) if name in PER_MODEL else (batch,) for name in RESULTS}
+    return {
+        name: block[begin : begin + count].view(getattr(torch, RESULTS[name][0])).view(shapes[name])
+        for name, (begin, count) in layout.items()
+    }
+
+
+class GpuResult:
+    """The answers of a batch on the device, with the fields of DecideResult, and the launch's own working memory.
+
+    Two launches that may run at the same time need two of these.
+
+    Attributes:
+        block: uint8, all answers: one copy takes them to the host (result_views reads them there).
+        quality, tokens_out, cost_usd: (batch, models) float32. threshold, gap: (batch,) float32.
+        index: (batch,) int32. status, cause: (batch,) uint8.
+    """
+
+    def __init__(self, plan: GpuPlan, batch: int) -> None:
+        torch = need("torch", PURPOSE)
+        if batch * plan.models * max(plan.rank, 1) >= 2**31:
+            raise InvalidInputError(
+                f"batch: expected batch * models * rank below 2^31, got {batch} * {plan.models} * {plan.rank}"
+            )
+        self.batch, self.models = batch, plan.models
+        _, size = result_layout(batch, plan.models)
+        self.block = torch.empty(size, dtype=torch.uint8, device=plan.device)
+        views = result_views(self.block, batch, plan.models)
+        self.quality, self.tokens_out, self.cost_usd = views["quality"], views["tokens_out"], views["cost_usd"]
+        self.threshold, self.gap, self.index = views["threshold"], views["gap"], views["index"]
+        self.status, self.cause = views["status"], views["cause"]
+        row_blocks, programs, _ = plan.grid(batch)
+        self.adapters = torch.empty(max(batch * plan.models * plan.rank, 1), dtype=torch.float32, device=plan.device)
+        self.flags = torch.empty(max(batch * programs, 1), dtype=torch.int32, device=plan.device)
+        self.arrivals = torch.zeros(max(row_blocks, 1), dtype=torch.int32, device=plan.device)
+
+    def numpy(self) -> dict[str, npt.NDArray[Any]]:
+        """The answers on the host; waits for the launch."""
+        views = result_views(self.block.cpu(), self.batch, self.models)
+        return {name: view.numpy() for name, view in views.items()}

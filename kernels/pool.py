@@ -1,0 +1,52 @@
+"""Token states to embeddings, inside the launch of kernels/decide.py: masked mean, first or last token; L2 norm."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def pool_rows(
+    states, token_mask, x, first_row, batch, tokens,
+    DIM: tl.constexpr, POOLING: tl.constexpr, NORMALIZE: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_POOL: tl.constexpr,
+):  # fmt: skip
+    """Writes x (batch, DIM) float32 of BLOCK_ROWS rows, as ipr_engine.encoders.torch pools (batch, tokens, DIM) states.
+
+    BLOCK_POOL >= DIM: a row stands in registers until it is finished, since programs of other candidates may write the
+    same row of x, with the same bits. Tokens are added block by block from the first, masked ones as 0, so that padding
+    on the right changes no bit. A row without a token becomes NaN, hence a status.
+    """
+    ks = tl.arange(0, BLOCK_POOL)
+    ts = tl.arange(0, BLOCK_TOKENS)
+    for r in range(BLOCK_ROWS):
+        row = (first_row + r).to(tl.int64)  # 4,096 rows of 512 tokens of 4,096 numbers pass 2^31
+        if row < batch:
+            total = tl.zeros([BLOCK_POOL], tl.float32)
+            count = tl.zeros([BLOCK_TOKENS], tl.int32)
+            last = tl.full([BLOCK_TOKENS], -1, tl.int32)
+            for t in range(0, tokens, BLOCK_TOKENS):
+                seen = tl.load(token_mask + row * tokens + t + ts, mask=t + ts < tokens, other=0) != 0
+                count += seen.to(tl.int32)
+                last = tl.where(seen, t + ts, last)
+                if POOLING == "mean":
+                    some = tl.load(
+                        states + (row * tokens + t + ts)[:, None] * DIM + ks[None, :],
+                        mask=seen[:, None] & (ks < DIM)[None, :],
+                        other=0.0,
+                    )  # (BLOCK_TOKENS, BLOCK_POOL)
+                    total += tl.sum(some.to(tl.float32), axis=0)
+            have = tl.sum(count, axis=0)
+            if POOLING != "mean":
+                at = row * tokens
+                if POOLING == "last":
+                    at += tl.maximum(tl.max(last, axis=0), 0)
+                total = tl.load(states + at * DIM + ks, mask=ks < DIM, other=0.0).to(tl.float32)
+                total = tl.where(have > 0, total, float("nan"))
+            else:
+                total = tl.div_rn(total, tl.zeros([BLOCK_POOL], tl.float32) + have.to(tl.float32))
+            if NORMALIZE:
+                norm = tl.sqrt_rn(tl.sum(tl.where(ks < DIM, total * total, 0.0), axis=0))
+                norm = tl.where(norm < 1e-12, 1e-12, norm)  # NaN stays
+                total = tl.div_rn(total, tl.zeros([BLOCK_POOL], tl.float32) + norm)
+            tl.store(x + row * DIM + ks, total, mask=ks < DIM)
+    tl.debug_barrier()  # other threads than those that wrote x read it

@@ -1,0 +1,144 @@
+"""decide on a device: checks once, then launches that check and allocate nothing.
+
+    launch = DecideLaunch(plan, request, result)      # what it reads and writes is bound: graph capture calls launch()
+    launch()
+    decide(plan, request, result)                     # both, for a single call
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.extras import need
+from ipr_engine.kernels.form import INTEGERS, POINTERS, TYPES, KernelForm, options
+from ipr_engine.kernels.plan import PURPOSE, GpuPlan, GpuRequest, GpuResult
+
+
+def form_of(plan: GpuPlan, request: GpuRequest) -> KernelForm:
+    """The kernel variant that `request` needs."""
+    return plan.form(
+        given=request.tokens_out is not None,
+        extra=request.extra_usd is not None,
+        row_mask=request.allowed is not None,
+        pooling=request.pooling,
+        normalize=request.normalize,
+        states="float32" if request.states is None else str(request.states.dtype).removeprefix("torch."),  # type: ignore[arg-type]
+    )
+
+
+def kernel_arguments(plan: GpuPlan, request: GpuRequest, result: GpuResult) -> tuple[Any, ...]:
+    """The kernel's arguments in the order of form.POINTERS and INTEGERS, checked.
+
+    Raises:
+        InvalidInputError: a tensor's shape, dtype, device or layout differs from GpuRequest's.
+    """
+    torch = need("torch", PURPOSE)
+    batch, models = result.batch, plan.models
+    if result.models != models:
+        raise InvalidInputError(f"result: expected one made for {models} models, got one for {result.models}")
+    _check(plan, "x", request.x, [(batch, plan.dim)], [torch.float32])
+    _check(plan, "billed_tokens", request.billed_tokens, [(batch,)], [torch.float32])
+    _check(plan, "policy_of_row", request.policy_of_row, [(batch,)], [torch.int32])
+    both = [(batch, models), (models,)]
+    for name, dtypes in (
+        ("tokens_out", [torch.float32]),
+        ("extra_usd", [torch.float32]),
+        ("allowed", [torch.uint8, torch.bool]),
+    ):
+        if getattr(request, name) is not None:
+            _check(plan, name, getattr(request, name), both, dtypes)
+    if request.tokens_out is None and not plan.has_tokens:
+        raise InvalidInputError(
+            "tokens_out: expected (models,) or (batch, models) float32, since these heads predict no tokens, got None"
+        )
+    tokens = _check_pooling(plan, request, batch)
+
+    nothing = torch.zeros(1, dtype=torch.int64, device=plan.device)  # what an absent pointer points to
+    floats, byte = nothing.view(torch.float32), nothing.view(torch.uint8)
+    given = {
+        "x": request.x, "weights": plan.weights, "vectors": plan.vectors, "policies": plan.policies,
+        "policy_of_row": request.policy_of_row, "billed_tokens": request.billed_tokens,
+        "given_tokens": floats if request.tokens_out is None else request.tokens_out,
+        "extra_usd": floats if request.extra_usd is None else request.extra_usd,
+        "row_allowed": byte if request.allowed is None else request.allowed.view(torch.uint8),
+        "states": floats if request.states is None else request.states,
+        "token_mask": nothing if request.token_mask is None else request.token_mask,
+        "quality": result.quality, "tokens_out": result.tokens_out, "cost_usd": result.cost_usd,
+        "threshold_to": result.threshold, "gap_to": result.gap, "index_to": result.index,
+        "status_to": result.status, "cause_to": result.cause,
+        "adapters": result.adapters, "flags": result.flags, "arrivals": result.arrivals,
+        "batch": batch, "models": models, "policy_count": len(plan.policies),
+        "given_stride": _row_stride(request.tokens_out), "extra_stride": _row_stride(request.extra_usd),
+        "allowed_stride": _row_stride(request.allowed), "tokens": tokens,
+    }  # fmt: skip
+    return tuple(given[name] for name in (*POINTERS, *INTEGERS))
+
+
+def _check(plan: GpuPlan, name: str, tensor: Any, shapes: list[tuple[int, ...]], dtypes: list[Any]) -> None:
+    if tuple(tensor.shape) not in shapes:
+        wanted = " or ".join(str(shape) for shape in shapes)
+        raise InvalidInputError(f"{name}: expected shape {wanted}, got {tuple(tensor.shape)}")
+    if tensor.dtype not in dtypes:
+        raise InvalidInputError(f"{name}: expected {' or '.join(map(str, dtypes))}, got {tensor.dtype}")
+    here = (tensor.device.type, tensor.device.index or 0)
+    if here != (plan.device.type, plan.device.index or 0):
+        raise InvalidInputError(f"{name}: expected a tensor on {plan.device}, as the plan, got one on {tensor.device}")
+    if not tensor.is_contiguous() or tensor.data_ptr() % 16:
+        raise InvalidInputError(f"{name}: expected a contiguous tensor aligned to 16 bytes; copy it with .clone()")
+
+
+def _check_pooling(plan: GpuPlan, request: GpuRequest, batch: int) -> int:
+    """The number of tokens, 0 without pooling."""
+    if request.pooling not in ("none", "mean", "cls", "last"):
+        raise InvalidInputError(f"pooling: expected 'none', 'mean', 'cls' or 'last', got {request.pooling!r}")
+    if (request.pooling == "none") != (request.states is None) or (request.states is None) != (
+        request.token_mask is None
+    ):
+        raise InvalidInputError("states: expected states, token_mask and a pooling together, or none of them")
+    if request.states is None:
+        if request.normalize:
+            raise InvalidInputError("normalize: expected False without states: x is taken as it is")
+        return 0
+    torch = need("torch", PURPOSE)
+    tokens = int(request.token_mask.shape[-1])
+    _check(plan, "token_mask", request.token_mask, [(batch, tokens)], [torch.int64])
+    _check(plan, "states", request.states, [(batch, tokens, plan.dim)], [getattr(torch, name) for name in TYPES])
+    return tokens
+
+
+def _row_stride(tensor: Any) -> int:
+    return 0 if tensor is None or tensor.dim() == 1 else int(tensor.shape[1])
+
+
+class DecideLaunch:
+    """A launch bound to its tensors. Calling it enqueues the kernel on torch's current stream of the plan's device.
+
+    The first call of a form compiles it (Triton keeps that on disk): call once before capturing a graph.
+    """
+
+    def __init__(self, plan: GpuPlan, request: GpuRequest, result: GpuResult) -> None:
+        need("triton", PURPOSE)
+        from ipr_engine.kernels.decide import decide_kernel
+
+        self.plan, self.request, self.result = plan, request, result
+        self.form = form_of(plan, request)
+        self.arguments = kernel_arguments(plan, request, result)
+        self.grid = plan.grid(result.batch)
+        self._kernel = decide_kernel[self.grid]
+        self._fixed = {**self.form.constants(plan.launch), **options(plan.launch)}
+
+    def __call__(self) -> GpuResult:
+        if self.result.batch:
+            self._kernel(*self.arguments, **self._fixed)
+        return self.result
+
+
+def decide(plan: GpuPlan, request: GpuRequest, result: GpuResult) -> GpuResult:
+    """Decide one batch: docs/design.md section 3, with the answers in `result`.
+
+    Raises:
+        InvalidInputError: as kernel_arguments.
+        BackendUnavailableError: torch or triton is missing.
+    """
+    return DecideLaunch(plan, request, result)()
