@@ -128,3 +128,7 @@ class EncoderFailedError(IprError, RuntimeError):
 
 class RecordError(IprError):
     """A decision record is damaged, of an unknown version, or cannot be written."""
+
+
+class CubinError(IprError):
+    """A compiled GPU kernel, or its metadata, is missing, damaged or of an unknown version."""

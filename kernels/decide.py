@@ -40,12 +40,23 @@ def _sums(DOT: tl.constexpr, ROWS: tl.constexpr, N: tl.constexpr, BLOCK_DIM: tl.
 
 
 @triton.jit
-def _add_products(sums, xs, w, DOT: tl.constexpr):
-    """xs (ROWS, BLOCK_DIM) and w (N, BLOCK_DIM), of any float type, into sums."""
+def _add_products(sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr, DOT: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """Elements k to k + BLOCK_DIM of x (rows,) times those of the weight rows `some` (N,), into sums.
+
+    The weights' dim is padded with zeros, so only their rows are masked. Without DOT both are loaded in the shape of
+    sums, (1, N, BLOCK_DIM) and (rows, 1, BLOCK_DIM), so that the threads which load a weight are those that use it.
+    """
+    DP: tl.constexpr = (DIM + 127) // 128 * 128
+    ks = k + tl.arange(0, BLOCK_DIM)
     if DOT:
+        xs = tl.load(x + rows[:, None] * DIM + ks[None, :], mask=live[:, None] & (ks < DIM)[None, :], other=0.0)
+        w = tl.load(weights + some[:, None] * DP + ks[None, :], mask=real[:, None], other=0.0)
         sums = tl.dot(xs, tl.trans(w.to(tl.float32)), sums, input_precision="ieee")
     else:
-        sums = tl.fma(xs[:, None, :], w.to(tl.float32)[None, :, :], sums)
+        at = x + rows[:, None, None] * DIM + ks[None, None, :]
+        xs = tl.load(at, mask=live[:, None, None] & (ks < DIM)[None, None, :], other=0.0)
+        w = tl.load(weights + some[None, :, None] * DP + ks[None, None, :], mask=real[None, :, None], other=0.0)
+        sums = tl.fma(tl.broadcast_to(w.to(tl.float32), sums.shape), tl.broadcast_to(xs, sums.shape), sums)
     return sums
 
 
@@ -55,19 +66,6 @@ def _finish_sums(sums, DOT: tl.constexpr):
     if not DOT:
         sums = tl.sum(sums, axis=2)
     return sums
-
-
-@triton.jit
-def _load_x(x, rows, live, k, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    ks = k + tl.arange(0, BLOCK_DIM)
-    return tl.load(x + rows[:, None] * DIM + ks[None, :], mask=live[:, None] & (ks < DIM)[None, :], other=0.0)
-
-
-@triton.jit
-def _load_weights(weights, some, real, k, DP: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    """(N, BLOCK_DIM) of the rows `some`; dim is padded with zeros, so only rows are masked."""
-    ks = k + tl.arange(0, BLOCK_DIM)
-    return tl.load(weights + some[:, None] * DP + ks[None, :], mask=real[:, None], other=0.0)
 
 
 @triton.jit
@@ -94,7 +92,7 @@ def decide_kernel(
     POOLING: tl.constexpr, NORMALIZE: tl.constexpr,
     ONE_PROGRAM: tl.constexpr, DOT: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_MODELS: tl.constexpr, BLOCK_HIDDEN: tl.constexpr, BLOCK_DIM: tl.constexpr,
-    BLOCK_CHOICE: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_POOL: tl.constexpr,
+    UNROLL: tl.constexpr, BLOCK_CHOICE: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_POOL: tl.constexpr,
 ):  # fmt: skip
     DP: tl.constexpr = (DIM + 127) // 128 * 128
     HP: tl.constexpr = (HIDDEN + 63) // 64 * 64
@@ -127,33 +125,53 @@ def decide_kernel(
     if HAS_IDENTITY:
         out_at += models * HP
 
+    # what does not wait for x, asked for early
+    inside = live[:, None] & real[None, :]
+    of_row = tl.load(policy_of_row + rows, mask=live, other=0)
+    known = (of_row >= 0) & (of_row < policy_count)
+    of_row = tl.where(known, of_row, 0)
+    policy = policies + of_row * (POLICY_NUMBERS + 4 * padded)  # (BLOCK_ROWS,) pointers
+    alpha_hi, alpha_lo = tl.load(policy), tl.load(policy + 1)
+    offset, worth = tl.load(policy + 2), tl.load(policy + 3)
+    rates = policy[:, None] + POLICY_NUMBERS + candidates[None, :]
+    in_rate = tl.load(rates, mask=inside, other=0.0)
+    out_rate = tl.load(rates + padded, mask=inside, other=0.0)
+    fixed_usd = tl.load(rates + 2 * padded, mask=inside, other=0.0)
+    billed = tl.load(billed_tokens + rows, mask=live, other=0.0)
+    allowed = load_allowed(
+        policy, known, row_allowed, rows, live, candidates, models, padded, allowed_stride, HAS_ROW_MASK
+    )
+    bias = tl.load(vectors + candidates, mask=real, other=0.0)
+    len_bias = tl.load(vectors + padded + candidates, mask=real, other=0.0)
+    len_cap = tl.load(vectors + 2 * padded + candidates, mask=real, other=0.0)
+    tie_rank = tl.load(vectors + 3 * padded + candidates, mask=real, other=NEVER)
+
     # products with x
     units = tl.arange(0, BLOCK_HIDDEN)
+    all_units = units < HP
     skip = _sums(DOT, BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
     length = _sums(DOT, BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
     trunk = _sums(DOT, BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
-    for k in range(0, DIM, BLOCK_DIM):
-        xs = _load_x(x, rows, live, k, DIM, BLOCK_DIM)
+    for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
         if HAS_SKIP:
-            skip = _add_products(skip, xs, _load_weights(weights, candidates, real, k, DP, BLOCK_DIM), DOT)
+            skip = _add_products(skip, x, rows, live, weights, candidates, real, k, DIM, DOT, BLOCK_DIM)
         if HAS_LEN:
-            length = _add_products(length, xs, _load_weights(len_at, candidates, real, k, DP, BLOCK_DIM), DOT)
+            length = _add_products(length, x, rows, live, len_at, candidates, real, k, DIM, DOT, BLOCK_DIM)
         if HAS_TRUNK:
-            trunk = _add_products(trunk, xs, _load_weights(trunk_at, units, units < HP, k, DP, BLOCK_DIM), DOT)
+            trunk = _add_products(trunk, x, rows, live, trunk_at, units, all_units, k, DIM, DOT, BLOCK_DIM)
 
     if RANK > 0:
         for a in range(RANK):
             down = _sums(DOT, BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
-            for k in range(0, DIM, BLOCK_DIM):
-                xs = _load_x(x, rows, live, k, DIM, BLOCK_DIM)
-                w = _load_weights(down_at, candidates * RANK + a, real, k, DP, BLOCK_DIM)
-                down = _add_products(down, xs, w, DOT)
+            for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
+                down = _add_products(
+                    down, x, rows, live, down_at, candidates * RANK + a, real, k, DIM, DOT, BLOCK_DIM
+                )
             at = adapters + (rows[:, None] * models + candidates[None, :]) * RANK + a
-            tl.store(at, _finish_sums(down, DOT), mask=live[:, None] & real[None, :])
+            tl.store(at, _finish_sums(down, DOT), mask=inside)
         tl.debug_barrier()  # other threads than those that wrote them read them
 
     # logit of quality
-    inside = live[:, None] & real[None, :]
     logit = tl.zeros([BLOCK_ROWS, BLOCK_MODELS], tl.float32)
     if HAS_SKIP:
         logit = _finish_sums(skip, DOT)
@@ -181,35 +199,25 @@ def decide_kernel(
             if HAS_TRUNK:
                 if h + BLOCK_HIDDEN < HIDDEN:
                     trunk = _sums(DOT, BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
-                    for k in range(0, DIM, BLOCK_DIM):
-                        xs = _load_x(x, rows, live, k, DIM, BLOCK_DIM)
-                        w = _load_weights(trunk_at, hs + BLOCK_HIDDEN, hs + BLOCK_HIDDEN < HP, k, DP, BLOCK_DIM)
-                        trunk = _add_products(trunk, xs, w, DOT)
+                    for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
+                        trunk = _add_products(
+                            trunk, x, rows, live, trunk_at, hs + BLOCK_HIDDEN, all_units, k, DIM, DOT, BLOCK_DIM
+                        )
                     u = _finish_sums(trunk, DOT)
         logit += head
-    logit += tl.load(vectors + candidates, mask=real, other=0.0)[None, :]
+    logit += bias[None, :]
     q = tl.div_rn(tl.full([BLOCK_ROWS, BLOCK_MODELS], 1.0, tl.float32), 1.0 + tl.exp(-logit))
 
     # output tokens
     predicted = tl.full([BLOCK_ROWS, BLOCK_MODELS], float("nan"), tl.float32)
     if HAS_LEN:
-        predicted = tl.exp(_finish_sums(length, DOT) + tl.load(vectors + padded + candidates, mask=real, other=0.0)[None, :])
-        cap = tl.load(vectors + 2 * padded + candidates, mask=real, other=0.0)[None, :]
-        predicted = tl.where(predicted > cap, cap, predicted)  # NaN stays
+        predicted = tl.exp(_finish_sums(length, DOT) + len_bias[None, :])
+        predicted = tl.where(predicted > len_cap[None, :], len_cap[None, :], predicted)  # NaN stays
     if HAS_GIVEN:
         given = tl.load(given_tokens + rows[:, None] * given_stride + candidates[None, :], mask=inside, other=0.0)
         predicted = tl.where(given == given, given, predicted)  # NaN: not given
 
     # cost
-    of_row = tl.load(policy_of_row + rows, mask=live, other=0)
-    known = (of_row >= 0) & (of_row < policy_count)
-    of_row = tl.where(known, of_row, 0)
-    policy = policies + of_row * (POLICY_NUMBERS + 4 * padded)  # (BLOCK_ROWS,) pointers
-    rates = policy[:, None] + POLICY_NUMBERS + candidates[None, :]
-    in_rate = tl.load(rates, mask=inside, other=0.0)
-    out_rate = tl.load(rates + padded, mask=inside, other=0.0)
-    fixed_usd = tl.load(rates + 2 * padded, mask=inside, other=0.0)
-    billed = tl.load(billed_tokens + rows, mask=live, other=0.0)
     cost = fixed_usd + (in_rate * billed[:, None] + out_rate * predicted)
     if HAS_EXTRA:
         cost += tl.load(extra_usd + rows[:, None] * extra_stride + candidates[None, :], mask=inside, other=0.0)
@@ -220,12 +228,7 @@ def decide_kernel(
     tl.store(cost_usd + to, cost, mask=inside)
 
     # the choice
-    allowed = load_allowed(
-        policy, known, row_allowed, rows, live, candidates, models, padded, allowed_stride, HAS_ROW_MASK
-    )
     bad_quality = tl.max((allowed & (is_finite(logit) == 0)).to(tl.int32), axis=1)
-    alpha_hi, alpha_lo = tl.load(policy), tl.load(policy + 1)
-    offset, worth = tl.load(policy + 2), tl.load(policy + 3)
     fixed = (alpha_hi == 0) & (alpha_lo == 0)
     if ONE_PROGRAM:
         bad_cost = tl.max((allowed & (is_finite(cost) == 0)).to(tl.int32), axis=1)
@@ -234,8 +237,7 @@ def decide_kernel(
         level = level_of(alpha_hi, alpha_lo, offset, hi, lo)
         threshold = tl.minimum(level, hi)
         objective = cost - worth[:, None] * q
-        tie_rank = tl.load(vectors + 3 * padded + candidates, mask=real, other=NEVER)[None, :]
-        tie_rank = tl.broadcast_to(tie_rank, [BLOCK_ROWS, BLOCK_MODELS])
+        tie_rank = tl.broadcast_to(tie_rank[None, :], [BLOCK_ROWS, BLOCK_MODELS])
         position = tl.broadcast_to(candidates[None, :], [BLOCK_ROWS, BLOCK_MODELS])
         feasible = allowed & (q >= threshold[:, None])
         least, best, _, index = best_of(q, objective, tie_rank, position, feasible)

@@ -68,24 +68,27 @@ class KernelForm:
             "POOLING": self.pooling, "NORMALIZE": self.normalize,
             "ONE_PROGRAM": params.one_program, "DOT": params.dot,
             "BLOCK_ROWS": params.block_rows, "BLOCK_MODELS": params.block_models, "BLOCK_HIDDEN": params.block_hidden,
-            "BLOCK_DIM": params.block_dim, "BLOCK_CHOICE": params.block_choice, "BLOCK_TOKENS": params.block_tokens,
+            "BLOCK_DIM": params.block_dim, "UNROLL": params.unroll, "BLOCK_CHOICE": params.block_choice, "BLOCK_TOKENS": params.block_tokens,
             "BLOCK_POOL": 1 << (self.dim - 1).bit_length(),
         }  # fmt: skip
 
     def name(self, params: LaunchParams) -> str:
-        """A file name: shape class, dim, hidden and a hash of everything else."""
-        text = json.dumps([asdict(self), asdict(params)], sort_keys=True)
+        """A file name: shape class, dim, hidden and a hash of everything else but the parameters' source."""
+        text = json.dumps([asdict(self), {**asdict(params), "source": None}], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         return f"decide_{params.shape_class}_{self.dim}x{self.hidden}_{self.weights}_{digest}"
 
 
-# Options of every compilation. No contraction: the written order of docs/design.md section 3; what is fused says tl.fma.
-OPTIONS = {"enable_fp_fusion": False}
-
-
 def options(params: LaunchParams) -> dict[str, Any]:
-    """Triton's compile options."""
-    return {"num_warps": params.num_warps, "num_stages": params.num_stages, **OPTIONS}
+    """Triton's compile options.
+
+    No contraction: the written order of docs/design.md section 3; what is fused says tl.fma. maxnreg: all the registers
+    that a program can have; left to itself ptxas spills to fit more programs on a processor than there are.
+    """
+    most = min(255, (1 << 16) // (32 * params.num_warps))
+    return {
+        "num_warps": params.num_warps, "num_stages": params.num_stages, "enable_fp_fusion": False, "maxnreg": most,
+    }  # fmt: skip
 
 
 def grid(params: LaunchParams, batch: int, models: int) -> tuple[int, int, int]:

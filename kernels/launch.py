@@ -21,6 +21,7 @@ class LaunchParams:
         dot: products with x by tl.dot (every block at least 16), else by fused multiply-adds and a sum.
         block_rows, block_models, block_hidden, block_dim: prompts, candidates, hidden units and elements of x in a tile;
             powers of two, block_dim at most 128, block_hidden at most 64.
+        unroll: how many times the loop over x is unrolled: loads in flight.
         block_choice: candidates a pass of the last program takes at once.
         block_tokens: tokens that pooling adds at once.
         num_warps, num_stages: Triton's.
@@ -33,6 +34,7 @@ class LaunchParams:
     block_models: int
     block_hidden: int
     block_dim: int
+    unroll: int
     block_choice: int
     block_tokens: int
     num_warps: int
@@ -44,7 +46,7 @@ class LaunchParams:
         least = 16 if self.dot else 1
         bounds = {
             "block_rows": (least, 128), "block_models": (least, 1024), "block_hidden": (least, 64),
-            "block_dim": (least, 128), "block_choice": (1, 1024), "block_tokens": (1, 128),
+            "block_dim": (least, 128), "unroll": (1, 16), "block_choice": (1, 1024), "block_tokens": (1, 128),
             "num_warps": (1, 32), "num_stages": (1, 8),
         }  # fmt: skip
         for name, (low, high) in bounds.items():

@@ -121,7 +121,7 @@ class GpuPlan:
         policies: int = 1,
         launch: LaunchParams | None = None,
     ) -> None:
-        torch = need("torch", PURPOSE)
+        torch = need("torch", PURPOSE, "gpu")
         if dtype not in TYPES:
             raise InvalidInputError(f"dtype: expected one of {', '.join(TYPES)}, got {dtype!r}")
         if policies < 1:
@@ -162,7 +162,7 @@ class GpuPlan:
         """
         if not 0 <= row < len(self.policies):
             raise InvalidInputError(f"row: expected 0 to {len(self.policies) - 1}, got {row}")
-        torch = need("torch", PURPOSE)
+        torch = need("torch", PURPOSE, "gpu")
         self.policies[row].copy_(torch.from_numpy(self.pack_policy(**terms)))
 
     def form(
@@ -219,7 +219,7 @@ class GpuRequest:
 
         optional: whether tokens_out, extra_usd and allowed get (batch, models) buffers. `given` replaces any of them.
         """
-        torch = need("torch", PURPOSE)
+        torch = need("torch", PURPOSE, "gpu")
 
         def full(shape: tuple[int, ...], value: float, dtype: Any) -> Any:
             return torch.full(shape, value, dtype=dtype, device=plan.device)
@@ -257,7 +257,7 @@ def result_layout(batch: int, models: int) -> tuple[dict[str, tuple[int, int]], 
 
 def result_views(block: Any, batch: int, models: int) -> dict[str, Any]:
     """The results in a block: a torch uint8 tensor on any device, pinned memory too."""
-    torch = need("torch", PURPOSE)
+    torch = need("torch", PURPOSE, "gpu")
     layout, _ = result_layout(batch, models)
     shapes = {name: (batch, models) if name in PER_MODEL else (batch,) for name in RESULTS}
     return {
@@ -278,7 +278,7 @@ class GpuResult:
     """
 
     def __init__(self, plan: GpuPlan, batch: int) -> None:
-        torch = need("torch", PURPOSE)
+        torch = need("torch", PURPOSE, "gpu")
         if batch * plan.models * max(plan.rank, 1) >= 2**31:
             raise InvalidInputError(
                 f"batch: expected batch * models * rank below 2^31, got {batch} * {plan.models} * {plan.rank}"

@@ -7,10 +7,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.extras import need
+from ipr_engine.kernels.cubin import CubinKernel
 from ipr_engine.kernels.form import INTEGERS, POINTERS, TYPES, KernelForm, options
 from ipr_engine.kernels.plan import PURPOSE, GpuPlan, GpuRequest, GpuResult
 
@@ -33,7 +36,7 @@ def kernel_arguments(plan: GpuPlan, request: GpuRequest, result: GpuResult) -> t
     Raises:
         InvalidInputError: a tensor's shape, dtype, device or layout differs from GpuRequest's.
     """
-    torch = need("torch", PURPOSE)
+    torch = need("torch", PURPOSE, "gpu")
     batch, models = result.batch, plan.models
     if result.models != models:
         raise InvalidInputError(f"result: expected one made for {models} models, got one for {result.models}")
@@ -100,7 +103,7 @@ def _check_pooling(plan: GpuPlan, request: GpuRequest, batch: int) -> int:
         if request.normalize:
             raise InvalidInputError("normalize: expected False without states: x is taken as it is")
         return 0
-    torch = need("torch", PURPOSE)
+    torch = need("torch", PURPOSE, "gpu")
     tokens = int(request.token_mask.shape[-1])
     _check(plan, "token_mask", request.token_mask, [(batch, tokens)], [torch.int64])
     _check(plan, "states", request.states, [(batch, tokens, plan.dim)], [getattr(torch, name) for name in TYPES])
@@ -114,23 +117,42 @@ def _row_stride(tensor: Any) -> int:
 class DecideLaunch:
     """A launch bound to its tensors. Calling it enqueues the kernel on torch's current stream of the plan's device.
 
-    The first call of a form compiles it (Triton keeps that on disk): call once before capturing a graph.
+    Args:
+        kernel: a cubin to launch through the driver; None compiles with Triton, at the first call of a form (Triton keeps
+            it on disk): call once before capturing a graph.
+    Raises:
+        InvalidInputError: as kernel_arguments; `kernel` was compiled for another form.
+        BackendUnavailableError: torch, or without `kernel` triton, is missing.
     """
 
-    def __init__(self, plan: GpuPlan, request: GpuRequest, result: GpuResult) -> None:
-        need("triton", PURPOSE)
-        from ipr_engine.kernels.decide import decide_kernel
-
+    def __init__(
+        self, plan: GpuPlan, request: GpuRequest, result: GpuResult, *, kernel: CubinKernel | None = None
+    ) -> None:
         self.plan, self.request, self.result = plan, request, result
         self.form = form_of(plan, request)
         self.arguments = kernel_arguments(plan, request, result)
         self.grid = plan.grid(result.batch)
-        self._kernel = decide_kernel[self.grid]
-        self._fixed = {**self.form.constants(plan.launch), **options(plan.launch)}
+        self._launch = self._by_triton() if kernel is None else self._by_driver(kernel)
+
+    def _by_triton(self) -> Callable[[], object]:
+        need("triton", PURPOSE, "gpu")
+        from ipr_engine.kernels.decide import decide_kernel
+
+        fixed = {**self.form.constants(self.plan.launch), **options(self.plan.launch)}
+        return partial(decide_kernel[self.grid], *self.arguments, **fixed)
+
+    def _by_driver(self, kernel: CubinKernel) -> Callable[[], object]:
+        torch, device = need("torch", PURPOSE, "gpu"), self.plan.device
+        wanted = self.form.constants(self.plan.launch)
+        if kernel.metadata.constants != wanted or kernel.metadata.arguments != tuple(self.form.signature().items()):
+            raise InvalidInputError(
+                f"kernel: expected {self.form.name(self.plan.launch)}, got {kernel.metadata.name}, compiled for another form"
+            )
+        return lambda: kernel.launch(self.grid, self.arguments, torch.cuda.current_stream(device).cuda_stream)
 
     def __call__(self) -> GpuResult:
         if self.result.batch:
-            self._kernel(*self.arguments, **self._fixed)
+            self._launch()
         return self.result
 
 

@@ -1,0 +1,139 @@
+"""Cubins of decide_kernel for named architectures, made without a GPU; kernels/cubin.py loads them without Triton.
+
+    python -m ipr_engine.kernels.build --arch sm_80 --arch sm_90 --out DIR                      those of shipped.py
+    python -m ipr_engine.kernels.build --arch sm_90 --out DIR --models 11 --dim 384 --hidden 64 --trunk
+
+Each variant is NAME.cubin beside NAME.json (cubin.Metadata). Put into ipr_engine/kernels/cubins before building a wheel,
+they travel in it. A variant serves any number of candidates of its shape class, any batch and any number of policies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
+from ipr_engine.extras import need
+from ipr_engine.kernels.cubin import Metadata, write
+from ipr_engine.kernels.form import KernelForm, options
+from ipr_engine.kernels.launch import LaunchParams, launch_params
+from ipr_engine.kernels.shipped import SHIPPED
+
+PURPOSE = "compiling cubins"
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+
+
+def compile_cubin(form: KernelForm, params: LaunchParams, arch: str) -> tuple[bytes, Metadata]:
+    """Compile one variant for one architecture.
+
+    Raises:
+        BackendUnavailableError: triton is missing, or runs its interpreter in this process.
+        InvalidInputError: an unknown architecture.
+    """
+    if arch not in ARCHITECTURES:
+        raise InvalidInputError(f"arch: expected one of {', '.join(ARCHITECTURES)}, got {arch!r}")
+    triton = need("triton", PURPOSE, "gpu")
+    if triton.knobs.runtime.interpret:
+        raise BackendUnavailableError(
+            "compiling cubins: this process runs Triton's interpreter; unset TRITON_INTERPRET and start again"
+        )
+    compiler = need("triton.compiler", PURPOSE, "gpu")
+    triton.knobs.compilation.disable_line_info = True  # two thirds of a cubin, of use to a debugger alone
+    backends = need("triton.backends.compiler", PURPOSE, "gpu")
+    from ipr_engine.kernels.decide import decide_kernel
+
+    signature, constants = form.signature(), form.constants(params)
+    aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(signature.values()) if kind.startswith("*")}
+    source = compiler.ASTSource(
+        fn=decide_kernel,
+        signature={**signature, **dict.fromkeys(constants, "constexpr")},
+        constexprs=constants,
+        attrs=aligned,
+    )
+    target = backends.GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
+    compiled = triton.compile(source, target=target, options=options(params))
+    for name in ("global_scratch_size", "profile_scratch_size"):
+        if getattr(compiled.metadata, name, 0):
+            raise BackendUnavailableError(f"{form.name(params)} on {arch}: Triton asks for {name}, which no launcher gives")
+    cubin: bytes = compiled.asm["cubin"]
+    metadata = Metadata.of(
+        cubin,
+        kernel=compiled.metadata.name,
+        arch=arch,
+        shared_bytes=compiled.metadata.shared,
+        triton=triton.__version__,
+        form=form,
+        params=params,
+        resources=read_resources(cubin),
+    )
+    if read_parameter_bytes(cubin) != metadata.argument_bytes():
+        raise BackendUnavailableError(
+            f"{PURPOSE}: triton {triton.__version__} gave the kernel parameters of {read_parameter_bytes(cubin)} bytes, "
+            f"expected {metadata.argument_bytes()}"
+        )
+    return cubin, metadata
+
+
+def read_resources(cubin: bytes) -> dict[str, int]:
+    """Registers, stack and local memory of a thread, read from the cubin by cuobjdump, which Triton brings."""
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", cuobjdump(cubin, "--dump-resource-usage"))
+    if found is None:
+        raise BackendUnavailableError("compiling cubins: cuobjdump --dump-resource-usage printed no REG, STACK and LOCAL")
+    return dict(zip(("registers", "stack_bytes", "local_bytes"), map(int, found.groups()), strict=True))
+
+
+def read_parameter_bytes(cubin: bytes) -> list[int]:
+    """The size of every kernel parameter, in order, read from the cubin."""
+    found = re.findall(r"Ordinal : (0x[0-9a-f]+)\s+Offset  : \S+\s+Size    : (0x[0-9a-f]+)", cuobjdump(cubin, "--dump-elf"))
+    return [int(size, 16) for _, size in sorted(found, key=lambda pair: int(pair[0], 16))]
+
+
+def cuobjdump(cubin: bytes, option: str) -> str:
+    tool = need("triton", PURPOSE, "gpu").knobs.nvidia.cuobjdump.path
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([tool, option, file.name], capture_output=True, text=True, check=True).stdout
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ipr_engine.kernels.build", description=__doc__.split("\n")[0])
+    parser.add_argument("--arch", action="append", required=True, choices=ARCHITECTURES)
+    parser.add_argument("--out", type=Path, required=True, help="folder for NAME.cubin and NAME.json")
+    parser.add_argument("--shipped", action="append", choices=sorted(SHIPPED), help="only these of shipped.py")
+    parser.add_argument("--models", type=int, help="a variant of one's own: the number of candidates")
+    parser.add_argument("--dim", type=int, help="and the width of x; the flags below say the rest")
+    for field in fields(KernelForm):
+        flag = "--" + field.name.replace("_", "-")
+        if isinstance(field.default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default)
+        elif field.name != "dim":
+            parser.add_argument(flag, type=type(field.default), default=field.default)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    parsed = vars(parser.parse_args(arguments))
+    archs, out, models, shipped = (parsed.pop(name) for name in ("arch", "out", "models", "shipped"))
+    if (models is None) != (parsed["dim"] is None) or (models is not None and shipped):
+        parser.error("--models and --dim go together, and without --shipped")
+    wanted = [(KernelForm(**parsed), models)] if models else [SHIPPED[name] for name in shipped or SHIPPED]
+    try:
+        for form, count in wanted:
+            for arch in archs:
+                print(write(out, *compile_cubin(form, launch_params(count, arch), arch)))
+    except IprError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

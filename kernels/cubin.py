@@ -1,0 +1,255 @@
+"""A cubin of decide_kernel, loaded and launched through the CUDA driver: neither Triton nor a link against CUDA.
+
+    kernel = CubinKernel.find(folder, form, params, device=0)       # reads, checks the hash, loads
+    launch = DecideLaunch(plan, request, result, kernel=kernel)     # run.py; or kernel.launch(grid, arguments, stream)
+
+kernels/build.py makes the files. The launch path has been executed on no GPU yet (docs/kernels.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ipr_engine.errors import BackendUnavailableError, CubinError, InvalidInputError
+from ipr_engine.kernels.form import KernelForm
+from ipr_engine.kernels.launch import LaunchParams
+
+VERSION = 1
+HIDDEN_POINTERS = 2  # Triton appends the pointers of its global and its profiling scratch; this kernel uses neither
+BYTES = {"i32": 4}  # of an argument; pointers have 8
+SHARED_WITHOUT_ASKING = 48 << 10
+_MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What NAME.json says of NAME.cubin.
+
+    Attributes:
+        kernel: the symbol. arch: "sm_90". arguments: (name, Triton type) in order, without Triton's hidden pointers.
+        shared_bytes: dynamic shared memory. registers, stack_bytes, local_bytes: of a thread, from cuobjdump; a spill is
+            on the stack. constants: the compile-time arguments. form, params: what it was compiled for.
+        triton: its version. sha256: of the cubin.
+    """
+
+    schema_version: int
+    name: str
+    kernel: str
+    arch: str
+    sha256: str
+    arguments: tuple[tuple[str, str], ...]
+    constants: dict[str, Any]
+    form: dict[str, Any]
+    params: dict[str, Any]
+    num_warps: int
+    shared_bytes: int
+    registers: int
+    stack_bytes: int
+    local_bytes: int
+    triton: str
+
+    @classmethod
+    def of(
+        cls, cubin: bytes, *, kernel: str, arch: str, shared_bytes: int, triton: str, form: KernelForm,
+        params: LaunchParams, resources: dict[str, int],
+    ) -> Metadata:  # fmt: skip
+        return cls(
+            schema_version=VERSION,
+            name=file_name(form, params, arch),
+            kernel=kernel,
+            arch=arch,
+            sha256=hashlib.sha256(cubin).hexdigest(),
+            arguments=tuple(form.signature().items()),
+            constants=form.constants(params),
+            form=asdict(form),
+            params=asdict(params),
+            num_warps=params.num_warps,
+            shared_bytes=shared_bytes,
+            triton=triton,
+            **resources,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Metadata:
+        """Raises CubinError: the file is missing, unreadable, of another version or has other keys."""
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise CubinError(f"{path}: expected the metadata of a cubin as JSON: {error}") from error
+        if not isinstance(found, dict) or found.get("schema_version") != VERSION:
+            raise CubinError(f"{path}: expected schema_version {VERSION}; build the cubin again")
+        wanted = {field.name for field in fields(cls)}
+        if set(found) != wanted:
+            raise CubinError(f"{path}: missing or unknown keys: {', '.join(sorted(set(found) ^ wanted))}")
+        return cls(**{**found, "arguments": tuple((name, kind) for name, kind in found["arguments"])})
+
+    def argument_bytes(self) -> list[int]:
+        """The size of every parameter of the cubin, Triton's hidden pointers last."""
+        return [BYTES.get(kind, 8) for _, kind in self.arguments] + [8] * HIDDEN_POINTERS
+
+
+def file_name(form: KernelForm, params: LaunchParams, arch: str) -> str:
+    return f"{form.name(params)}.{arch}"
+
+
+def write(folder: Path, cubin: bytes, metadata: Metadata) -> Path:
+    """Write NAME.cubin and NAME.json; returns the latter's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{metadata.name}.cubin").write_bytes(cubin)
+    path = folder / f"{metadata.name}.json"
+    path.write_text(json.dumps(asdict(metadata), indent=2, sort_keys=True) + "\n", "utf-8")
+    return path
+
+
+def pack_arguments(metadata: Metadata, values: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """cuLaunchKernel's array of pointers to arguments, and what it points to, which must outlive the launch.
+
+    Args:
+        values: integers, or things with data_ptr() (torch tensors), in the order of metadata.arguments.
+    Raises:
+        InvalidInputError: their number, or a value, does not fit the signature.
+    """
+    if len(values) != len(metadata.arguments):
+        raise InvalidInputError(f"arguments: expected {len(metadata.arguments)}, got {len(values)}")
+    held: list[Any] = []
+    for (name, kind), value in zip(metadata.arguments, values, strict=True):
+        pointer = kind.startswith("*")
+        if pointer:
+            number = value.data_ptr() if hasattr(value, "data_ptr") else value
+        else:
+            number = value
+        low, high = (0, 2**64) if pointer else (-(2**31), 2**31)
+        if not isinstance(number, int) or not low <= number < high:
+            raise InvalidInputError(f"{name}: expected {'an address' if pointer else 'a 32-bit integer'}, got {value!r}")
+        held.append(ctypes.c_uint64(number) if pointer else ctypes.c_int32(number))
+    held += [ctypes.c_uint64(0)] * HIDDEN_POINTERS
+    return (ctypes.c_void_p * len(held))(*(ctypes.addressof(one) for one in held)), held
+
+
+def runs_on(arch: str, device: str) -> bool:
+    """Whether a cubin of one architecture runs on another: within a generation up to sm_89; Triton's from sm_90 on only there."""
+    built, here = (int(name.removeprefix("sm_")) for name in (arch, device))
+    return built == here if built >= 90 else built // 10 == here // 10 and built <= here
+
+
+class Driver:
+    """The few calls of libcuda that a launch needs; loaded when made.
+
+    Raises:
+        BackendUnavailableError: no driver here, or it reports no usable device.
+    """
+
+    def __init__(self, library: Any = None) -> None:
+        if library is None:
+            try:
+                library = ctypes.CDLL("libcuda.so.1")
+            except OSError as error:
+                raise BackendUnavailableError(
+                    f"cubin: the NVIDIA driver's libcuda.so.1 cannot be loaded ({error}); install the driver, or decide on the CPU"
+                ) from error
+        self._library = library
+        self.call("cuInit", 0)
+        count = ctypes.c_int()
+        self.call("cuDeviceGetCount", ctypes.byref(count))
+        self.devices = count.value
+        if not self.devices:
+            raise BackendUnavailableError("cubin: the driver is there, but no CUDA device is visible to this process")
+
+    def call(self, name: str, *arguments: Any) -> None:
+        code = getattr(self._library, name)(*arguments)
+        if code:
+            raise BackendUnavailableError(f"cubin: {name} failed: {self.error_text(code)}")
+
+    def error_text(self, code: int) -> str:
+        text = ctypes.c_char_p()
+        self._library.cuGetErrorString(code, ctypes.byref(text))
+        return f"CUDA error {code} ({(text.value or b'unknown').decode()})"
+
+    def arch(self, device: int) -> str:
+        if not 0 <= device < self.devices:
+            raise BackendUnavailableError(f"cubin: expected a device from 0 to {self.devices - 1}, got {device}")
+        numbers = []
+        for attribute in (_MAJOR, _MINOR):
+            value = ctypes.c_int()
+            self.call("cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
+            numbers.append(value.value)
+        return f"sm_{numbers[0]}{numbers[1]}"
+
+
+class CubinKernel:
+    """A loaded cubin. It lives in the device's primary context, the one torch uses, for as long as the process does.
+
+    Raises:
+        CubinError: the metadata is damaged, or the cubin's hash is not the one it states.
+        BackendUnavailableError: no driver, no such device, a cubin of an architecture that does not run there.
+    """
+
+    def __init__(self, path: Path, *, device: int = 0, driver: Driver | None = None) -> None:
+        self.metadata = Metadata.read(path)
+        try:
+            cubin = path.with_name(f"{self.metadata.name}.cubin").read_bytes()
+        except OSError as error:
+            raise CubinError(f"{path}: its cubin cannot be read: {error}") from error
+        if hashlib.sha256(cubin).hexdigest() != self.metadata.sha256:
+            raise CubinError(f"{path}: the cubin's sha256 is not the one stated here; build it again")
+        self._driver = driver or Driver()
+        here = self._driver.arch(device)
+        if not runs_on(self.metadata.arch, here):
+            raise BackendUnavailableError(
+                f"{path.name}: built for {self.metadata.arch}, but device {device} is {here}; build with --arch {here}"
+            )
+        call = self._driver.call
+        self._context = ctypes.c_void_p()
+        call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
+        self._enter()
+        try:
+            module, self._function = ctypes.c_void_p(), ctypes.c_void_p()
+            call("cuModuleLoadData", ctypes.byref(module), cubin)
+            call("cuModuleGetFunction", ctypes.byref(self._function), module, self.metadata.kernel.encode())
+            if self.metadata.shared_bytes > SHARED_WITHOUT_ASKING:
+                call("cuFuncSetAttribute", self._function, _MAX_DYNAMIC_SHARED, self.metadata.shared_bytes)
+        finally:
+            self._leave()
+
+    @classmethod
+    def find(
+        cls, folder: Path, form: KernelForm, params: LaunchParams, *, device: int = 0, driver: Driver | None = None
+    ) -> CubinKernel:
+        """The cubin of `folder` for this variant and the device's architecture; CubinError names what is there instead."""
+        driver = driver or Driver()
+        here = driver.arch(device)
+        stem = form.name(params)
+        known = sorted(folder.glob(f"{stem}.sm_*.json"))
+        for path in known:
+            if runs_on(path.stem.rpartition(".")[2], here):
+                return cls(path, device=device, driver=driver)
+        found = ", ".join(path.stem.rpartition(".")[2] for path in known) or "none"
+        raise CubinError(
+            f"{folder}: no cubin {stem} for {here} (architectures there: {found}); "
+            f"python -m ipr_engine.kernels.build --arch {here} makes it"
+        )
+
+    def launch(self, grid: tuple[int, int, int], arguments: Sequence[Any], stream: int) -> None:
+        """Enqueue on a stream (a CUstream as an integer) of the device; may be captured into a graph."""
+        packed, _held = pack_arguments(self.metadata, arguments)
+        self._enter()
+        try:
+            self._driver.call(
+                "cuLaunchKernel", self._function, *grid, 32 * self.metadata.num_warps, 1, 1,
+                self.metadata.shared_bytes, ctypes.c_void_p(stream), packed, None,
+            )  # fmt: skip
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        self._driver.call("cuCtxPushCurrent_v2", self._context)
+
+    def _leave(self) -> None:
+        self._driver.call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
