@@ -7,12 +7,14 @@ where x q (1 - q) <= 0.28, and 1e-6 of tokens at e^15, under the floor and the e
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import kernel_data  # before anything that imports triton
 import numpy as np
 import pytest
 import test_decide_bits as bits
 import test_decide_reference as against
-from generators import FORMS, PARTS, Request, make_request
+from generators import PARTS, Request, make_request
 from kernel_data import DEVICE, IMPLEMENTATIONS, by_reference, by_triton, launch, tensor
 from test_decide_choice import *  # noqa: F403: its promises, with `isa` as below
 
@@ -21,25 +23,32 @@ from ipr_engine.kernels.launch import LaunchParams
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
 
+LARGE = [(257, 5, 7, "linear_uncapped"), (3, 1000, 7, "linear")]
 SIZES = [
     (1, 1, 1, "all"), (3, 11, 7, "linear"), (1, 11, 384, "trunk_adapters"), (17, 11, 384, "trunk_identity_no_skip"),
-    (257, 11, 7, "linear_uncapped"), (3, 11, 4096, "linear"), (1, 2, 4096, "trunk_one_unit"), (3, 33, 63, "adapters_only"),
-    (5, 64, 130, "linear_no_tokens"), (17, 65, 63, "all"), (3, 1000, 63, "linear"), (1, 1000, 384, "trunk_adapters"),
+    (3, 11, 4096, "linear"), (1, 2, 4096, "trunk_one_unit"), (3, 33, 63, "adapters_only"),
+    (5, 64, 130, "linear_no_tokens"), (3, 65, 7, "all"),
 ]  # fmt: skip
-requests = pytest.mark.parametrize(
-    ("batch", "models", "dim", "form", "rule"),
-    [(*size, against.RULES[i % len(against.RULES)]) for i, size in enumerate(SIZES)],
-    ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
-)
+
+
+def sized(sizes):
+    return pytest.mark.parametrize(
+        ("batch", "models", "dim", "form", "rule"),
+        [(*size, against.RULES[i % len(against.RULES)]) for i, size in enumerate(sizes)],
+        ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
+    )
+
+
 # Blocks that the table does not use at these sizes: several hidden blocks, tiles of products by tl.dot, candidates split.
 SPLIT = LaunchParams(
-    one_program=False, dot=False, block_rows=2, block_models=4, block_hidden=16, block_dim=16, unroll=1, block_choice=8,
+    one_program=False, dot=False, block_rows=8, block_models=8, block_hidden=32, block_dim=32, unroll=1, block_choice=16,
     block_tokens=2, num_warps=4, num_stages=1,
 )  # fmt: skip
 DOT = LaunchParams(
-    one_program=True, dot=True, block_rows=16, block_models=32, block_hidden=16, block_dim=16, unroll=2, block_choice=32,
+    one_program=True, dot=True, block_rows=16, block_models=32, block_hidden=32, block_dim=32, unroll=2, block_choice=32,
     block_tokens=4, num_warps=4, num_stages=2,
 )  # fmt: skip
+WIDE = replace(SPLIT, block_rows=16, block_models=512, block_choice=512, block_dim=64)
 LAUNCHES = {"table": None, "split": SPLIT, "dot": DOT}
 
 
@@ -49,30 +58,36 @@ def impl(request):
 
 
 @pytest.fixture(params=["triton"])
-def isa(request):
-    """The bodies written for instruction sets run on the kernel here."""
+def isa(request, monkeypatch):
+    """The bodies written for instruction sets run on the kernel here; the interpreter takes wide tiles, for its time."""
+    if not kernel_data.ON_DEVICE:
+        narrow = kernel_data.generators.IMPLEMENTATIONS["triton"]
+        wide = {
+            "triton": lambda it: by_triton(it, WIDE) if len(it.heads.bias) > 64 and it.heads.out is None else narrow(it)
+        }
+        monkeypatch.setattr(kernel_data.generators, "IMPLEMENTATIONS", wide)
     return request.param
 
 
-@requests
+@sized(SIZES)
 def test_quality_tokens_and_cost_are_within_twice_the_error_of_plain_float32(impl, rng, batch, models, dim, form, rule):
     against.test_quality_tokens_and_cost_are_within_twice_the_error_of_plain_float32(
         impl, rng, batch, models, dim, form, rule
     )
 
 
-@requests
+@sized(SIZES)
 def test_choice_is_admissible_near_ties(impl, rng, batch, models, dim, form, rule):
     against.test_choice_is_admissible_near_ties(impl, rng, batch, models, dim, form, rule)
 
 
-@requests
+@sized(SIZES + LARGE)
 def test_decision_equals_reference_when_margins_exceed_error(impl, rng, batch, models, dim, form, rule):
     against.test_decision_equals_reference_when_margins_exceed_error(impl, rng, batch, models, dim, form, rule)
 
 
 @pytest.mark.parametrize("tiles", ["split", "dot"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["linear", "all", "adapters_only"])
 def test_no_tiling_changes_a_decision(rng, monkeypatch, form, tiles):
     monkeypatch.setitem(kernel_data.generators.IMPLEMENTATIONS, "triton", lambda it: by_triton(it, LAUNCHES[tiles]))
     against.test_decision_equals_reference_when_margins_exceed_error("triton", rng, 17, 19, 40, form, against.RULES[1])
@@ -102,11 +117,11 @@ def row_alone(request: Request, row: int) -> Request:
 
 
 @pytest.mark.parametrize("tiles", LAUNCHES)
-@pytest.mark.parametrize("form", ["linear", "linear_no_tokens", "all"])
+@pytest.mark.parametrize("form", ["linear_no_tokens", "all"])
 def test_row_of_a_batch_equals_that_row_alone(rng, form, tiles):
-    request = make_request(rng, 21, 19, 63, form, masked=True, worth=0.001)
+    request = make_request(rng, 17, 19, 63, form, masked=True, worth=0.001)
     whole = by_triton(request, LAUNCHES[tiles])
-    for row in (0, 3, 15, 20):
+    for row in (0, 3, 16):
         alone = by_triton(row_alone(request, row), LAUNCHES[tiles])
         for part in PARTS:
             assert getattr(alone, part).tobytes() == getattr(whole, part)[row : row + 1].tobytes(), (part, row)
@@ -139,14 +154,14 @@ def test_status_is_that_of_the_cpu_whatever_x_is(rng, tiles, poison):
 @pytest.mark.parametrize("tiles", ["table", "split"])
 def test_a_launch_serves_what_its_buffers_hold_and_can_be_repeated(rng, tiles):
     """Policies, masks, prices and tokens are buffers: what a captured graph replays."""
-    request = make_request(rng, 5, 19, 63, "trunk_adapters", masked=True)
+    request = make_request(rng, 5, 19, 63, "adapters_only", masked=True)
     run = launch(request, LAUNCHES[tiles])
     first = run().numpy()
-    for _ in range(3):
+    for _ in range(2):
         kernel_data.poison(run.result)
         again = run().numpy()
         assert {part: again[part].tobytes() for part in PARTS} == {part: first[part].tobytes() for part in PARTS}
-    other = make_request(rng, 5, 19, 63, "trunk_adapters", masked=True, rule="max", tau=0.2, worth=0.01)
+    other = make_request(rng, 5, 19, 63, "adapters_only", masked=True, rule="max", tau=0.2, worth=0.01)
     run.plan.set_policy(0, **other.policy)
     for name in ("x", "billed_tokens", "extra_usd"):
         getattr(run.request, name).copy_(tensor(getattr(other, name)))
@@ -198,10 +213,10 @@ def test_an_empty_batch_launches_nothing(rng):
 
 def test_reference_and_kernel_agree_on_every_row_of_a_wide_margin(rng):
     """Not vacuous: of rows drawn at random nearly all are clear of ties, and there index and cause are the reference's."""
-    request = make_request(rng, 40, 11, 384, "trunk_adapters", worth=0.001)
+    request = make_request(rng, 24, 11, 130, "trunk_adapters", worth=0.001)
     exact, got = by_reference(request), by_triton(request)
     wide = exact.gap > 1e-4
-    assert wide.sum() > 30
+    assert wide.sum() >= 20
     np.testing.assert_array_equal(got.index[wide], exact.index[wide])
     np.testing.assert_array_equal(got.cause[wide], exact.cause[wide])
 
