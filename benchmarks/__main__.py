@@ -10,7 +10,19 @@ from pathlib import Path
 
 from benchmarks.harness import Line, machine
 
-NAMES = ("decide", "encoder", "route", "policy", "swap", "async", "footprint", "instructions", "training", "load")
+NAMES = (
+    "decide",
+    "encoder",
+    "route",
+    "policy",
+    "swap",
+    "async",
+    "footprint",
+    "instructions",
+    "training",
+    "load",
+    "kernel_resources",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -60,7 +60,9 @@ def compile_cubin(form: KernelForm, params: LaunchParams, arch: str) -> tuple[by
     compiled = triton.compile(source, target=target, options=options(params))
     for name in ("global_scratch_size", "profile_scratch_size"):
         if getattr(compiled.metadata, name, 0):
-            raise BackendUnavailableError(f"{form.name(params)} on {arch}: Triton asks for {name}, which no launcher gives")
+            raise BackendUnavailableError(
+                f"{form.name(params)} on {arch}: Triton asks for {name}, which no launcher gives"
+            )
     cubin: bytes = compiled.asm["cubin"]
     metadata = Metadata.of(
         cubin,
@@ -84,13 +86,17 @@ def read_resources(cubin: bytes) -> dict[str, int]:
     """Registers, stack and local memory of a thread, read from the cubin by cuobjdump, which Triton brings."""
     found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", cuobjdump(cubin, "--dump-resource-usage"))
     if found is None:
-        raise BackendUnavailableError("compiling cubins: cuobjdump --dump-resource-usage printed no REG, STACK and LOCAL")
+        raise BackendUnavailableError(
+            "compiling cubins: cuobjdump --dump-resource-usage printed no REG, STACK and LOCAL"
+        )
     return dict(zip(("registers", "stack_bytes", "local_bytes"), map(int, found.groups()), strict=True))
 
 
 def read_parameter_bytes(cubin: bytes) -> list[int]:
     """The size of every kernel parameter, in order, read from the cubin."""
-    found = re.findall(r"Ordinal : (0x[0-9a-f]+)\s+Offset  : \S+\s+Size    : (0x[0-9a-f]+)", cuobjdump(cubin, "--dump-elf"))
+    found = re.findall(
+        r"Ordinal : (0x[0-9a-f]+)\s+Offset  : \S+\s+Size    : (0x[0-9a-f]+)", cuobjdump(cubin, "--dump-elf")
+    )
     return [int(size, 16) for _, size in sorted(found, key=lambda pair: int(pair[0], 16))]
 
 

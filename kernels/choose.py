@@ -58,8 +58,7 @@ def best_of(quality, objective, tie_rank, candidate, feasible):
 def better_of(a_objective, a_quality, a_rank, a_index, b_objective, b_quality, b_rank, b_index):
     """The better of two answers of best_of, row by row."""
     b_wins = (b_objective < a_objective) | (
-        (b_objective == a_objective)
-        & ((b_quality > a_quality) | ((b_quality == a_quality) & (b_rank < a_rank)))
+        (b_objective == a_objective) & ((b_quality > a_quality) | ((b_quality == a_quality) & (b_rank < a_rank)))
     )
     return (
         tl.where(b_wins, b_objective, a_objective),

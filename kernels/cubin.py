@@ -20,6 +20,7 @@ from ipr_engine.errors import BackendUnavailableError, CubinError, InvalidInputE
 from ipr_engine.kernels.form import KernelForm
 from ipr_engine.kernels.launch import LaunchParams
 
+LIBRARY = "libcuda.so.1"  # of the driver, not of the toolkit
 VERSION = 1
 HIDDEN_POINTERS = 2  # Triton appends the pointers of its global and its profiling scratch; this kernel uses neither
 BYTES = {"i32": 4}  # of an argument; pointers have 8
@@ -127,7 +128,9 @@ def pack_arguments(metadata: Metadata, values: Sequence[Any]) -> tuple[Any, list
             number = value
         low, high = (0, 2**64) if pointer else (-(2**31), 2**31)
         if not isinstance(number, int) or not low <= number < high:
-            raise InvalidInputError(f"{name}: expected {'an address' if pointer else 'a 32-bit integer'}, got {value!r}")
+            raise InvalidInputError(
+                f"{name}: expected {'an address' if pointer else 'a 32-bit integer'}, got {value!r}"
+            )
         held.append(ctypes.c_uint64(number) if pointer else ctypes.c_int32(number))
     held += [ctypes.c_uint64(0)] * HIDDEN_POINTERS
     return (ctypes.c_void_p * len(held))(*(ctypes.addressof(one) for one in held)), held
@@ -149,10 +152,10 @@ class Driver:
     def __init__(self, library: Any = None) -> None:
         if library is None:
             try:
-                library = ctypes.CDLL("libcuda.so.1")
+                library = ctypes.CDLL(LIBRARY)
             except OSError as error:
                 raise BackendUnavailableError(
-                    f"cubin: the NVIDIA driver's libcuda.so.1 cannot be loaded ({error}); install the driver, or decide on the CPU"
+                    f"cubin: the NVIDIA driver's {LIBRARY} cannot be loaded ({error}); install the driver, or decide on the CPU"
                 ) from error
         self._library = library
         self.call("cuInit", 0)

@@ -30,6 +30,7 @@ from ipr_engine.kernels.choose import (
 )
 from ipr_engine.kernels.pool import pool_rows
 
+
 @triton.jit
 def _sums(DOT: tl.constexpr, ROWS: tl.constexpr, N: tl.constexpr, BLOCK_DIM: tl.constexpr):
     if DOT:
@@ -40,7 +41,9 @@ def _sums(DOT: tl.constexpr, ROWS: tl.constexpr, N: tl.constexpr, BLOCK_DIM: tl.
 
 
 @triton.jit
-def _add_products(sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr, DOT: tl.constexpr, BLOCK_DIM: tl.constexpr):
+def _add_products(
+    sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr, DOT: tl.constexpr, BLOCK_DIM: tl.constexpr
+):
     """Elements k to k + BLOCK_DIM of x (rows,) times those of the weight rows `some` (N,), into sums.
 
     The weights' dim is padded with zeros, so only their rows are masked. Without DOT both are loaded in the shape of
@@ -79,7 +82,9 @@ def _activate(a, ACTIVATION: tl.constexpr):
     return a
 
 
-@triton.jit(do_not_specialize=["batch", "models", "policy_count", "given_stride", "extra_stride", "allowed_stride", "tokens"])
+@triton.jit(
+    do_not_specialize=["batch", "models", "policy_count", "given_stride", "extra_stride", "allowed_stride", "tokens"]
+)
 def decide_kernel(
     x, weights, vectors, policies, policy_of_row, billed_tokens, given_tokens, extra_usd, row_allowed,
     states, token_mask,
@@ -164,9 +169,7 @@ def decide_kernel(
         for a in range(RANK):
             down = _sums(DOT, BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
             for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
-                down = _add_products(
-                    down, x, rows, live, down_at, candidates * RANK + a, real, k, DIM, DOT, BLOCK_DIM
-                )
+                down = _add_products(down, x, rows, live, down_at, candidates * RANK + a, real, k, DIM, DOT, BLOCK_DIM)
             at = adapters + (rows[:, None] * models + candidates[None, :]) * RANK + a
             tl.store(at, _finish_sums(down, DOT), mask=inside)
         tl.debug_barrier()  # other threads than those that wrote them read them

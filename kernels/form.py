@@ -33,7 +33,7 @@ class KernelForm:
     Attributes:
         hidden, rank: 0 = absent.
         given, extra, row_mask: whether tokens, extra_usd and a mask per row are read.
-        pooling: "none" where x is given; else x is made of token states of `states` type, and L2 normalised if `normalize`.
+        pooling: "none" where x is given; else x is made of token states of type `states`, L2 normalised if `normalize`.
     """
 
     dim: int
@@ -73,7 +73,7 @@ class KernelForm:
         }  # fmt: skip
 
     def name(self, params: LaunchParams) -> str:
-        """A file name: shape class, dim, hidden and a hash of everything else but the parameters' source."""
+        """A file name: shape class, dim, hidden and a hash of everything else but the source of the parameters."""
         text = json.dumps([asdict(self), {**asdict(params), "source": None}], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         return f"decide_{params.shape_class}_{self.dim}x{self.hidden}_{self.weights}_{digest}"

@@ -76,5 +76,3 @@ def check_fits(params: LaunchParams, models: int) -> None:
         raise InvalidInputError(
             f"launch: one_program takes at most block_models = {params.block_models} candidates, got {models}"
         )
-
-

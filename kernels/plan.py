@@ -89,7 +89,7 @@ def pack_policy(checker: DecidePlan, **terms: Any) -> Floats:
 def _dim(heads: Heads) -> int:
     for array in (heads.skip, heads.trunk, heads.down):
         if array is not None:
-            return array.shape[-1]
+            return int(array.shape[-1])
     raise InvalidInputError("skip: expected an array, since trunk and down are absent too, got None")
 
 
@@ -144,7 +144,7 @@ class GpuPlan:
         width = POLICY_NUMBERS + 4 * round_up(self.models, 16)
         self.policies = torch.zeros((policies, width), dtype=torch.float32, device=self.device)
         self._checker = DecidePlan(heads)
-        self._form = {
+        self._form: dict[str, Any] = {
             "dim": self.dim, "hidden": self.hidden, "rank": self.rank, "activation": heads.activation,
             "skip": heads.skip is not None, "trunk": heads.trunk is not None, "identity": heads.identity is not None,
             "tokens": self.has_tokens, "weights": dtype,

@@ -1,8 +1,8 @@
 """decide on a device: checks once, then launches that check and allocate nothing.
 
-    launch = DecideLaunch(plan, request, result)      # what it reads and writes is bound: graph capture calls launch()
-    launch()
-    decide(plan, request, result)                     # both, for a single call
+launch = DecideLaunch(plan, request, result)      # what it reads and writes is bound: graph capture calls launch()
+launch()
+decide(plan, request, result)                     # both, for a single call
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import test_decide_bits as bits
 import test_decide_reference as against
 from generators import PARTS, Request, make_request
 from kernel_data import DEVICE, IMPLEMENTATIONS, by_reference, by_triton, launch, tensor
-from test_decide_choice import *  # noqa: F403: its promises, with `isa` as below
+from test_decide_choice import *  # noqa: F403
 
 from ipr_engine.decide import STATUS, Heads
 from ipr_engine.kernels.launch import LaunchParams
@@ -112,7 +112,9 @@ def test_narrow_weights_are_only_rounded(rng, dtype, models):
 
 def row_alone(request: Request, row: int) -> Request:
     one = slice(row, row + 1)
-    cut = {name: None if (value := getattr(request, name)) is None else value[one] for name in ("tokens_out", "extra_usd")}
+    cut = {
+        name: None if (value := getattr(request, name)) is None else value[one] for name in ("tokens_out", "extra_usd")
+    }
     return request.but(x=request.x[one], billed_tokens=request.billed_tokens[one], allowed=request.allowed[one], **cut)
 
 
@@ -219,5 +221,3 @@ def test_reference_and_kernel_agree_on_every_row_of_a_wide_margin(rng):
     assert wide.sum() >= 20
     np.testing.assert_array_equal(got.index[wide], exact.index[wide])
     np.testing.assert_array_equal(got.cause[wide], exact.cause[wide])
-
-

@@ -48,42 +48,42 @@ def plan(rng):
 def test_what_does_not_fit_is_named(plan, name, wrong):
     request = GpuRequest.buffers(plan, BATCH)
     wrong = wrong.to(DEVICE) if isinstance(wrong, torch.Tensor) else wrong
-    with pytest.raises(InvalidInputError, match=f"^{name}: expected"):
+    with pytest.raises(InvalidInputError, match=rf"^{name}: expected"):
         decide(plan, replace(request, **{name: wrong}), GpuResult(plan, BATCH))
 
 
 def test_tokens_must_be_given_to_heads_that_predict_none(rng):
     plan = GpuPlan(make_heads(rng, 5, 7, tokens=False), device=DEVICE)
-    with pytest.raises(InvalidInputError, match="^tokens_out: expected"):
+    with pytest.raises(InvalidInputError, match=r"^tokens_out: expected"):
         decide(plan, GpuRequest.buffers(plan, BATCH, optional=False), GpuResult(plan, BATCH))
 
 
 def test_a_result_of_other_heads_is_refused(rng, plan):
     other = GpuPlan(make_heads(rng, 6, 7), device=DEVICE)
-    with pytest.raises(InvalidInputError, match="^result: expected one made for 5 models, got one for 6"):
+    with pytest.raises(InvalidInputError, match=r"^result: expected one made for 5 models, got one for 6"):
         decide(plan, GpuRequest.buffers(plan, BATCH), GpuResult(other, BATCH))
 
 
 def test_weights_outside_of_float16_are_refused():
     heads = Heads(bias=np.zeros(1, np.float32), skip=np.full((1, 4), 1e6, np.float32))
-    with pytest.raises(InvalidInputError, match="^dtype: .*float16"):
+    with pytest.raises(InvalidInputError, match=r"^dtype: .*float16"):
         GpuPlan(heads, device=DEVICE, dtype="float16")
     GpuPlan(heads, device=DEVICE, dtype="bfloat16")
 
 
 @pytest.mark.parametrize(("name", "value"), [("dtype", "int8"), ("policies", 0)])
 def test_a_plan_refuses_what_it_cannot_be(rng, name, value):
-    with pytest.raises(InvalidInputError, match=f"^{name}: expected"):
+    with pytest.raises(InvalidInputError, match=rf"^{name}: expected"):
         GpuPlan(make_heads(rng, 5, 7), device=DEVICE, **{name: value})
 
 
 def test_a_policy_needs_a_row_of_the_buffer(rng, plan):
-    with pytest.raises(InvalidInputError, match="^row: expected 0 to 0, got 1"):
+    with pytest.raises(InvalidInputError, match=r"^row: expected 0 to 0, got 1"):
         plan.set_policy(1, **make_policy(rng, 5))
 
 
 def test_a_policy_is_checked_as_on_the_cpu(rng, plan):
-    with pytest.raises(InvalidInputError, match="^worth: expected"):
+    with pytest.raises(InvalidInputError, match=r"^worth: expected"):
         plan.set_policy(0, **{**make_policy(rng, 5), "worth": -1.0})
 
 
@@ -115,17 +115,17 @@ def test_every_launch_parameter_says_whence_it_is_and_every_number_of_candidates
     ("name", "value"), [("block_rows", 3), ("block_dim", 256), ("block_hidden", 128), ("num_warps", 0), ("unroll", 3)]
 )
 def test_blocks_that_the_memory_layout_does_not_hold_are_refused(name, value):
-    with pytest.raises(InvalidInputError, match=f"^{name}: expected"):
+    with pytest.raises(InvalidInputError, match=rf"^{name}: expected"):
         replace(launch_params(11), **{name: value})
 
 
 def test_products_by_dot_need_tiles_of_sixteen():
-    with pytest.raises(InvalidInputError, match="^block_rows: expected a power of two from 16"):
+    with pytest.raises(InvalidInputError, match=r"^block_rows: expected a power of two from 16"):
         replace(launch_params(11), dot=True)
 
 
 def test_one_program_cannot_take_more_candidates_than_its_tile(rng):
-    with pytest.raises(InvalidInputError, match="^launch: one_program takes at most block_models = 16"):
+    with pytest.raises(InvalidInputError, match=r"^launch: one_program takes at most block_models = 16"):
         GpuPlan(make_heads(rng, 17, 7), device=DEVICE, launch=launch_params(16))
 
 
@@ -147,4 +147,3 @@ def test_a_packed_policy_is_a_row_of_the_buffer(rng, plan):
     plan.set_policy(0, **terms)
     np.testing.assert_array_equal(plan.policies[0].cpu().numpy(), row)
     np.testing.assert_array_equal(row[:4], np.float32([terms[n] for n in ("alpha_hi", "alpha_lo", "offset", "worth")]))
-

@@ -17,7 +17,8 @@ def name_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+KERNELS = sorted((PACKAGE / "kernels").glob("*.py"))  # a link, which rglob does not follow
+MODULES = {name_of(path): path for path in [*sorted(PACKAGE.rglob("*.py")), *KERNELS]}
 
 
 def imports_of(module):
@@ -65,6 +66,13 @@ def test_only_the_command_line_imports_the_load_tests():
 def test_what_serves_knows_nothing_of_data_training_or_evaluation(package):
     for module in of(package):
         assert not below(module, "data", "training", "evaluation"), module
+
+
+def test_kernels_stand_on_decide_alone():
+    assert of("kernels")
+    for module in of("kernels"):
+        allowed = {"ipr_engine.decide", "ipr_engine.errors", "ipr_engine.extras", *of("kernels")}
+        assert IMPORTS[module] <= allowed, module
 
 
 def test_data_knows_nothing_of_training_or_evaluation():

@@ -30,11 +30,13 @@ def test_the_wheel_is_small_and_carries_types_bundle_and_licence(wheel):
         "ipr_engine/_C.pyi",
         "ipr_engine/default_bundle/CURRENT",
         "ipr_engine/training/default_candidates.json",
+        "ipr_engine/kernels/decide.py",
+        "ipr_engine/kernels/launch.json",
         "LICENSE",
         "NOTICE",
     ):
         assert any(name.endswith(wanted) for name in names), wanted
-    assert not any(name.startswith(("tests/", "benchmarks/", "csrc/")) for name in names)
+    assert not any(name.startswith(("tests/", "benchmarks/", "csrc/", "kernels/")) for name in names)
 
 
 def test_the_installed_wheel_routes(wheel, tmp_path):
