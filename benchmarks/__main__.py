@@ -11,8 +11,18 @@ from pathlib import Path
 from benchmarks.harness import Line, machine
 
 NAMES = (
-    "decide", "encoder", "route", "policy", "swap", "footprint", "instructions", "training", "kernel_resources", "load",
-)  # fmt: skip
+    "decide",
+    "encoder",
+    "route",
+    "policy",
+    "swap",
+    "async",
+    "footprint",
+    "instructions",
+    "training",
+    "load",
+    "kernel_resources",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -158,6 +158,22 @@ py::object new_decide_result(int64_t batch, int64_t models, Results& results) {
   return py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(result));
 }
 
+bool decided_row(PyObject* result, int64_t row, int64_t& index, int64_t& cause) {
+  if (Py_TYPE(result) != result_type) {
+    PyErr_Format(PyExc_TypeError, "expected a DecideResult, got %s", Py_TYPE(result)->tp_name);
+    return false;
+  }
+  if (row < 0 || row >= as_result(result)->batch) {
+    PyErr_Format(PyExc_IndexError, "row %lld of %lld", static_cast<long long>(row),
+                 static_cast<long long>(as_result(result)->batch));
+    return false;
+  }
+  const Results parts = parts_of(as_result(result));
+  index = parts.index[row];
+  cause = static_cast<int64_t>(parts.cause[row]);
+  return true;
+}
+
 void bind_result(py::module_& m) {
   static PyGetSetDef properties[] = {
       property<&Results::index, 1>("index", "(batch,) int32: the chosen candidate, -1 where status is not 0."),

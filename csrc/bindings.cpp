@@ -5,6 +5,7 @@
 
 namespace py = pybind11;
 
+void bind_counters(py::module_& m);
 void bind_decide(py::module_& m);
 void bind_encoder(py::module_& m);
 void bind_router(py::module_& m);
@@ -16,6 +17,7 @@ PYBIND11_MODULE(_C, m) {
     if (pending) ipr::raise_as_python(pending);
   });
 
+  bind_counters(m);
   bind_decide(m);
   bind_encoder(m);
   bind_router(m);

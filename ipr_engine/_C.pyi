@@ -165,6 +165,37 @@ def decide_result(
 ) -> DecideResult:
     """The answers of a run made elsewhere, copied; quality says batch and models. InvalidInputError: another shape or dtype."""
 
+# ---- bind_counters.cpp
+
+latency_edges_us: tuple[float, ...]
+"""Upper edges of LatencyHistogram's buckets but the last, which has none: 1, then four an octave up to 2**26 us."""
+
+def clock_ns() -> int:
+    """A clock that only goes forward; its zero means nothing."""
+
+class Tally:
+    """`size` counts, all 0. Exact from any number of threads: a call holds the interpreter's lock."""
+
+    def __init__(self, size: int) -> None: ...
+    def add(self, position: int, by: int = 1, /) -> None: ...
+    def add_decision(self, result: DecideResult, row: int, causes: int, kinds: int, kind: int, /) -> None:
+        """One more at ((index + 1) * causes + cause) * kinds + kind, index and cause being the row's."""
+
+    def counts(self) -> list[int]: ...
+    def clear(self) -> None: ...
+
+class LatencyHistogram:
+    """Latencies in the buckets that latency_edges_us bounds; a bucket holds its lower edge. Exact as Tally is."""
+
+    def __init__(self) -> None: ...
+    def add(self, ns: int, by: int = 1, /) -> None: ...
+    def since(self, start: int, /) -> None:
+        """Add the time from `start`, of clock_ns(), until now."""
+
+    def counts(self) -> list[int]: ...
+    def sum_ns(self) -> int: ...
+    def clear(self) -> None: ...
+
 # ---- bind_encoder.cpp
 
 class WordPiece:

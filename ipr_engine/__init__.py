@@ -5,6 +5,8 @@ decision = engine.route("Explain quicksort", tau=0.1)
 decision.model, decision.quality, decision.cost_usd, decision.cause
 """
 
+from typing import TYPE_CHECKING
+
 from ipr_engine.bundle import Bundle, Price
 from ipr_engine.decision import Decision, Decisions
 from ipr_engine.engine import Engine
@@ -17,9 +19,13 @@ from ipr_engine.errors import (
 )
 from ipr_engine.policy import Policy
 
+if TYPE_CHECKING:
+    from ipr_engine.serving import AsyncEngine
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncEngine",
     "BackendUnavailableError",
     "Bundle",
     "BundleError",
@@ -32,3 +38,12 @@ __all__ = [
     "Price",
     "RowError",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """AsyncEngine, imported when it is first asked for: asyncio costs more than all else here."""
+    if name == "AsyncEngine":
+        from ipr_engine.serving import AsyncEngine
+
+        return AsyncEngine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

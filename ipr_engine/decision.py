@@ -42,7 +42,9 @@ class Decision:
         model: name of the chosen candidate, None when the row failed.
         quality, cost_usd, tokens_out: of the chosen candidate; NaN when the row failed.
         threshold: the quality a candidate had to reach.
-        cause: "best_quality", "within_tolerance", "only_allowed", "below_fixed_level" or "failed".
+        cause: "best_quality", "within_tolerance", "only_allowed", "below_fixed_level" or "failed"; "deadline" where
+            ipr_engine.serving answered by its fallback.
+        degraded: None; which fallback answered instead, "static" or "candidate" (docs/operations.md).
         status: "ok", or why the row failed: "nonfinite_quality", "nonfinite_cost", "none_allowed".
         gap: how far one candidate's quality must move before the choice flips (docs/design.md section 3).
         support: in [0, 1], how close the prompt is to the fitting data: 0 is farther than every prompt held out, or no
@@ -56,6 +58,8 @@ class Decision:
     """
 
     __slots__ = ("_bundle", "_result", "_row", "billed_tokens", "escalated", "policy", "support", "truncated")
+
+    degraded: str | None = None
 
     def __init__(
         self,

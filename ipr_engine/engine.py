@@ -79,6 +79,12 @@ class Engine:
         )
         self._live = Generation(bundle, options=self._options)  # a call reads this once; swap replaces it
         self._swapping = Lock()
+        self._swaps = 0
+
+    @property
+    def swaps(self) -> int:
+        """How often `swap` put another bundle in place."""
+        return self._swaps
 
     @property
     def bundle(self) -> Bundle:
@@ -423,6 +429,7 @@ class Engine:
                 allow_fewer_candidates=allow_fewer_candidates,
                 allow_fewer_outputs=allow_fewer_outputs,
             )
+            self._swaps += 1
             return bundle
 
     def watch(

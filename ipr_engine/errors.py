@@ -87,6 +87,49 @@ class OutOfDeviceMemoryError(IprError, MemoryError):
     """The GPU's memory does not hold what a plan needs; the message names the largest shape."""
 
 
+class NotServingError(IprError, RuntimeError):
+    """An async or batching engine was asked before it was started, after it was closed, or in a forked child."""
+
+
+class OverloadError(IprError, RuntimeError):
+    """The queue is full: this request was refused at once, the ones in it go on.
+
+    Attributes:
+        queued, limit: requests that wait, and how many may.
+    """
+
+    def __init__(self, queued: int, limit: int) -> None:
+        self.queued = queued
+        self.limit = limit
+        super().__init__(
+            f"{queued} requests wait, and at most {limit} may (max_queue); try again later, send less, or use more processes"
+        )
+
+    def __reduce__(self) -> tuple[type[OverloadError], tuple[int, int]]:
+        return type(self), (self.queued, self.limit)
+
+
+class DeadlineError(IprError, TimeoutError):
+    """A request's budget_us was over before it was decided, and no fallback could answer in its place.
+
+    Attributes:
+        budget_us: what the request was given. waited_us: how long it had waited.
+    """
+
+    def __init__(self, budget_us: float, waited_us: float, reason: str) -> None:
+        self.budget_us = budget_us
+        self.waited_us = waited_us
+        self.reason = reason
+        super().__init__(f"budget_us: {budget_us:g} given, {waited_us:.0f} us waited without a decision; {reason}")
+
+    def __reduce__(self) -> tuple[type[DeadlineError], tuple[float, float, str]]:
+        return type(self), (self.budget_us, self.waited_us, self.reason)
+
+
+class EncoderFailedError(IprError, RuntimeError):
+    """The encoder failed on the batch a request was in; the reason is its __cause__. Other batches are not concerned."""
+
+
 class RecordError(IprError):
     """A decision record is damaged, of an unknown version, or cannot be written."""
 

@@ -281,7 +281,7 @@ class Generation:
             split_prompt(prompt, name) for name, prompt in zip(names, [prompts] if single else prompts, strict=True)
         ]
         for name, part in zip(names, parts, strict=True):
-            self._check_non_text(part, name, billed_tokens, policy)
+            self.check_non_text(part, name, billed_tokens, policy)
         return names, parts
 
     def _bills(
@@ -294,14 +294,14 @@ class Generation:
                 raise InvalidInputError(f"{name}: expected text, got {len(part.encoded)} characters without one token")
         if billed_tokens is not None:
             return whole_counts(billed_tokens, len(parts))
-        return np.array([self._bill(part, count) for part, count in zip(parts, counts, strict=True)], np.int64)
+        return np.array([self.bill(part, count) for part, count in zip(parts, counts, strict=True)], np.int64)
 
-    def _bill(self, part: PromptText, counted: int) -> int:
+    def bill(self, part: PromptText, counted: int) -> int:
         """Tokens of the whole request: what was encoded, and every text that was not."""
         other = sum(bill_floor(text, self.encoder.count_tokens(text)) for text in part.billed_only)
         return bill_floor(part.encoded, counted) + other
 
-    def _check_non_text(self, part: PromptText, name: str, billed_tokens: object, policy: Policy | None) -> None:
+    def check_non_text(self, part: PromptText, name: str, billed_tokens: object, policy: Policy | None) -> None:
         """Images and the like: their bill is given, and every allowed candidate can read them."""
         for kind in part.non_text:
             if billed_tokens is None:

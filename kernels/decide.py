@@ -16,6 +16,7 @@ Memory (ipr_engine/kernels/plan.py fills it; all row-major, `|` = concatenated, 
 import triton
 import triton.language as tl
 
+from ipr_engine.kernels.activate import activate, exp, sigmoid
 from ipr_engine.kernels.choose import (
     NEVER,
     POLICY_NUMBERS,
@@ -69,17 +70,6 @@ def _finish_sums(sums, DOT: tl.constexpr):
     if not DOT:
         sums = tl.sum(sums, axis=2)
     return sums
-
-
-@triton.jit
-def _activate(a, ACTIVATION: tl.constexpr):
-    if ACTIVATION == "relu":
-        a = tl.where(a < 0, 0.0, a)  # NaN stays
-    elif ACTIVATION == "silu":
-        a = a / (1.0 + tl.exp(-a))
-    else:  # gelu, tanh form: 0.5 a (1 + tanh y) = a sigmoid(2 y), y = sqrt(2 / pi) (a + 0.044715 a^3)
-        a = a / (1.0 + tl.exp(-1.59576912 * tl.fma(tl.full(a.shape, 0.044715, tl.float32), a * a * a, a)))
-    return a
 
 
 @triton.jit(
@@ -198,7 +188,7 @@ def decide_kernel(
                     hidden = tl.fma(up[None, :, :], d[:, :, None], hidden)
             hidden = tl.where((hs < HIDDEN)[None, None, :], hidden, 0.0)  # padding may be inf * 0
             out = tl.load(out_at + candidates[:, None] * HP + hs[None, :], mask=real[:, None], other=0.0)
-            head += tl.sum(_activate(hidden, ACTIVATION) * out.to(tl.float32)[None, :, :], axis=2)
+            head += tl.sum(activate(hidden, ACTIVATION) * out.to(tl.float32)[None, :, :], axis=2)
             if HAS_TRUNK:
                 if h + BLOCK_HIDDEN < HIDDEN:
                     trunk = _sums(DOT, BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
@@ -209,12 +199,12 @@ def decide_kernel(
                     u = _finish_sums(trunk, DOT)
         logit += head
     logit += bias[None, :]
-    q = tl.div_rn(tl.full([BLOCK_ROWS, BLOCK_MODELS], 1.0, tl.float32), 1.0 + tl.exp(-logit))
+    q = sigmoid(logit)
 
     # output tokens
     predicted = tl.full([BLOCK_ROWS, BLOCK_MODELS], float("nan"), tl.float32)
     if HAS_LEN:
-        predicted = tl.exp(_finish_sums(length, DOT) + len_bias[None, :])
+        predicted = exp(_finish_sums(length, DOT) + len_bias[None, :])
         predicted = tl.where(predicted > len_cap[None, :], len_cap[None, :], predicted)  # NaN stays
     if HAS_GIVEN:
         given = tl.load(given_tokens + rows[:, None] * given_stride + candidates[None, :], mask=inside, other=0.0)

@@ -68,7 +68,8 @@ class KernelForm:
             "POOLING": self.pooling, "NORMALIZE": self.normalize,
             "ONE_PROGRAM": params.one_program, "DOT": params.dot,
             "BLOCK_ROWS": params.block_rows, "BLOCK_MODELS": params.block_models, "BLOCK_HIDDEN": params.block_hidden,
-            "BLOCK_DIM": params.block_dim, "UNROLL": params.unroll, "BLOCK_CHOICE": params.block_choice, "BLOCK_TOKENS": params.block_tokens,
+            "BLOCK_DIM": params.block_dim, "UNROLL": params.unroll, "BLOCK_CHOICE": params.block_choice,
+            "BLOCK_TOKENS": params.block_tokens,
             "BLOCK_POOL": 1 << (self.dim - 1).bit_length(),
         }  # fmt: skip
 

@@ -51,9 +51,10 @@ class LaunchParams:
         }  # fmt: skip
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
-            power = name == "num_stages" or value & (value - 1) == 0
+            power = name in ("num_stages", "unroll") or value & (value - 1) == 0
             if not (low <= value <= high and power):
-                raise InvalidInputError(f"{name}: expected a power of two from {low} to {high}, got {value}")
+                kind = "a number" if name in ("num_stages", "unroll") else "a power of two"
+                raise InvalidInputError(f"{name}: expected {kind} from {low} to {high}, got {value}")
 
 
 @cache

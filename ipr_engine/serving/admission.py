@@ -1,0 +1,155 @@
+"""What happens to a prompt before the queue: checked, answered at once where that can be, else made a request."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from ipr_engine._C import clock_ns
+from ipr_engine.decision import Decision
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError, NotServingError
+from ipr_engine.generation import Generation, check_on_error
+from ipr_engine.policy import Policy
+from ipr_engine.prompts import Prompt, split_prompt
+from ipr_engine.ranges import number
+from ipr_engine.serving.cache import DecisionCache
+from ipr_engine.serving.counters import CounterBoard
+from ipr_engine.serving.fallback import Fallback
+from ipr_engine.serving.forward import raised
+from ipr_engine.serving.limits import Limits
+from ipr_engine.serving.request import Request
+
+MOST_US = 1e12  # of a budget: eleven days
+
+
+class Admission:
+    """The caller's side, in the caller's thread. `begin` is the whole path of the static tier, hence straight-line code.
+
+    Attributes:
+        serving: whether prompts are taken.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        board: CounterBoard,
+        cache: DecisionCache | None,
+        fallback: Fallback | None,
+    ) -> None:
+        self.serving = False
+        self._engine = engine
+        self._inline_chars = limits.inline_chars
+        self._board = board
+        self._cache = cache
+        self._fallback = fallback
+
+    def begin(
+        self,
+        prompt: Prompt,
+        policy: Policy | None,
+        budget_us: float | None,
+        billed_tokens: Any,
+        tokens_out: Any,
+        extra_usd: Any,
+        on_error: str,
+        terms: dict[str, Any],
+    ) -> Decision | Request:
+        """The decision, where it can be made here and now, or a request to be queued.
+
+        Raises:
+            InvalidInputError, RowError, NotServingError: as `BatchingEngine.route`.
+        """
+        begun = clock_ns()
+        if not self.serving:
+            self._refuse()
+        live = self._engine._live
+        try:
+            if budget_us is not None:
+                _check_budget(budget_us)
+            settled = live.settle(policy, terms)
+            if (
+                live.routes_text
+                and type(prompt) is str
+                and len(prompt) <= self._inline_chars
+                and self._cache is None
+                and billed_tokens is None
+                and tokens_out is None
+                and extra_usd is None
+            ):
+                result, billed, truncated, support = live.router.route_one(prompt, settled.compiled)
+                decision = Decision(result, 0, settled, live.bundle, billed, truncated, support)
+                self._board.decided(decision)
+                self._board.inline.since(begun)
+                return decision if result.all_ok and on_error == "raise" else _checked(decision, on_error)
+            return self._begin(live, prompt, settled, budget_us, billed_tokens, tokens_out, extra_usd, on_error, begun)
+        except InvalidInputError:
+            self._board.event("invalid")
+            raise
+
+    def _begin(
+        self,
+        live: Generation,
+        prompt: Prompt,
+        policy: Policy,
+        budget_us: float | None,
+        billed_tokens: Any,
+        tokens_out: Any,
+        extra_usd: Any,
+        on_error: str,
+        begun: int,
+    ) -> Decision | Request:
+        check_on_error(on_error)
+        text = split_prompt(prompt)
+        short = len(text.encoded) + sum(map(len, text.billed_only)) <= self._inline_chars
+        plain = billed_tokens is None and tokens_out is None and extra_usd is None and not text.non_text
+        key = None
+        if self._cache is not None and plain and short:
+            key = self._cache.key(text, policy)
+            found = self._cache.get(key, live.hash)
+            if found is not None:
+                self._board.decided(found)
+                self._board.cached.since(begun)
+                return found
+        if live.routes_text and short:
+            encoded = live.encode(prompt, billed_tokens, policy)
+            decision = live.decide(encoded, policy, tokens_out, extra_usd, "status")[0]
+            self._board.decided(decision)
+            self._board.inline.since(begun)
+            if key is not None and self._cache is not None and decision.status == "ok":
+                self._cache.put(key, decision)
+            return _checked(decision, on_error)
+        prepared = None
+        if budget_us is not None and self._fallback is not None:
+            prepared = self._fallback.prepare(text.encoded, billed_tokens, policy, live)
+        return Request(
+            text,
+            policy,
+            begun_ns=begun,
+            budget_us=budget_us,
+            billed_tokens=billed_tokens,
+            tokens_out=tokens_out,
+            extra_usd=extra_usd,
+            on_error=on_error,
+            key=key,
+            fallback=prepared,
+        )
+
+    def _refuse(self) -> NoReturn:
+        self._board.event("not_serving")
+        raise NotServingError("not started, or closed: enter it (`with ... as serving`), or call start() first")
+
+
+def _checked(decision: Decision, on_error: str) -> Decision:
+    check_on_error(on_error)
+    result = raised(decision, on_error)
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _check_budget(budget_us: float) -> None:
+    if not 0.0 < number("budget_us", budget_us) <= MOST_US:
+        raise InvalidInputError(
+            f"budget_us: expected microseconds above 0, got {budget_us!r}; leave it out for no limit"
+        )

@@ -1,0 +1,141 @@
+"""The engine for asyncio: `await route(...)` from any number of tasks, in any number of event loops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy.typing as npt
+
+from ipr_engine._C import clock_ns
+from ipr_engine.bundle import Bundle
+from ipr_engine.decision import Decision
+from ipr_engine.engine import Engine
+from ipr_engine.policy import Policy
+from ipr_engine.prompts import Prompt
+from ipr_engine.serving.batching_engine import BatchingEngine
+from ipr_engine.serving.counters import Counters
+from ipr_engine.serving.limits import Limits
+from ipr_engine.serving.request import Request
+
+
+class AsyncEngine:
+    """`Engine.route` for asyncio tasks, and for threads beside them.
+
+        >>> async with AsyncEngine.load() as engine:
+        ...     decision = await engine.route("Explain quicksort", tau=0.1)
+
+    The static tier answers within the call, without yielding to the loop: queueing would cost more than the work. Other tiers
+    share forwards (docs/operations.md). A cancelled task gives its place in the queue free.
+
+    Attributes:
+        blocking: the same engine, queue and counters for threads, a BatchingEngine.
+        engine: what decides.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        fallback: Engine | str | Sequence[str] | None = None,
+        cache_entries: int = 0,
+        limits: Limits | Mapping[str, Any] | None = None,
+    ) -> None:
+        """As of BatchingEngine."""
+        self.blocking = BatchingEngine(engine, fallback=fallback, cache_entries=cache_entries, limits=limits)
+        self.engine = engine
+        self._begin = self.blocking._admission.begin
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        fallback: Engine | str | Sequence[str] | None = None,
+        cache_entries: int = 0,
+        limits: Limits | Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncEngine:
+        """`Engine.load` with its options (isa, tier, device ...), and those of the constructor. Reads the disk in the calling thread."""
+        engine = Engine.load(path, **options)
+        return cls(engine, fallback=fallback, cache_entries=cache_entries, limits=limits)
+
+    async def start(self) -> AsyncEngine:
+        """Warm up in a thread, then serve; see `BatchingEngine.start`."""
+        await asyncio.to_thread(self.blocking.start)
+        return self
+
+    async def close(self, *, drain: bool = True, timeout_s: float | None = None) -> bool:
+        """`BatchingEngine.close`; the loop goes on meanwhile, so that tasks get their answers."""
+        return await asyncio.to_thread(self.blocking.close, drain=drain, timeout_s=timeout_s)
+
+    async def route(
+        self,
+        prompt: Prompt,
+        policy: Policy | None = None,
+        *,
+        budget_us: float | None = None,
+        billed_tokens: int | None = None,
+        tokens_out: npt.ArrayLike | None = None,
+        extra_usd: npt.ArrayLike | None = None,
+        on_error: str = "raise",
+        **terms: Any,
+    ) -> Decision:
+        """Decide who should answer one prompt; arguments and errors as of `BatchingEngine.route`."""
+        answer = self._begin(prompt, policy, budget_us, billed_tokens, tokens_out, extra_usd, on_error, terms)
+        return answer if isinstance(answer, Decision) else await self._wait(answer)
+
+    async def _wait(self, request: Request) -> Decision:
+        loop = asyncio.get_running_loop()
+        future = request.awaited_in(loop)
+        self.blocking.submit(request)
+        timer = None
+        if request.deadline_ns is not None:
+            timer = loop.call_later(max(0.0, (request.deadline_ns - clock_ns()) / 1e9), self._expire, request)
+        try:
+            return await future
+        except BaseException:
+            self.blocking.cancel(request)  # nothing where the request itself failed: it is answered then
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, request: Request) -> None:
+        late = self.blocking.expire(request)
+        if late is not None:
+            self.blocking._scheduler.delivery.resolve(request, late)
+
+    def route_blocking(self, prompt: Prompt, policy: Policy | None = None, **options: Any) -> Decision:
+        """`BatchingEngine.route`, from a thread; in an event loop's own it would hold up the loop."""
+        return self.blocking.route(prompt, policy, **options)
+
+    def policy(self, **terms: Any) -> Policy:
+        """`Engine.policy`."""
+        return self.engine.policy(**terms)
+
+    async def swap(self, bundle: Bundle | str | Path, **allow: bool) -> Bundle:
+        """`Engine.swap`, read and planned in a thread."""
+        return await asyncio.to_thread(self.engine.swap, bundle, **allow)
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.engine.bundle
+
+    def counters(self) -> Counters:
+        """A snapshot of all counts, of tasks and threads alike."""
+        return self.blocking.counters()
+
+    async def __aenter__(self) -> AsyncEngine:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"Async{self.blocking!r}"

@@ -1,0 +1,113 @@
+"""Exact decisions kept: the same prompt under the same policy on the same bundle is not decided twice."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import blake2b
+from threading import Lock
+
+from ipr_engine.decision import Decision
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy import Policy
+from ipr_engine.prompts import PromptText
+
+KEY_BYTES = 16
+MAX_KNOWN_POLICIES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCounts:
+    """hits, misses and evictions since the start; entries now, of at most `limit` (0: there is no cache)."""
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    entries: int = 0
+    limit: int = 0
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits of all look-ups; NaN before the first."""
+        looked = self.hits + self.misses
+        return self.hits / looked if looked else float("nan")
+
+
+class DecisionCache:
+    """The least recently used goes first. Holds no prompt: keys are 128-bit hashes, salted per process.
+
+    A decision is found by what it was made of: the prompt's texts, the policy (all of its terms) and the bundle's hash.
+    Entries of another bundle than the one asked for last are dropped, so that a swap frees what they keep alive.
+    """
+
+    def __init__(self, limit: int) -> None:
+        if type(limit) is not int or limit < 1:
+            raise InvalidInputError(f"cache_entries: expected an int >= 1, or 0 for no cache, got {limit!r}")
+        self._limit = limit
+        self._salt = os.urandom(KEY_BYTES)
+        self._bundle_hash = ""
+        self._entries: OrderedDict[bytes, Decision] = OrderedDict()
+        self._by_id: dict[int, tuple[Policy, bytes]] = {}  # hashing a policy costs more than looking up its id
+        self._serials: dict[Policy, bytes] = {}
+        self._issued = 0
+        self._hits = self._misses = self._evictions = 0
+        self._lock = Lock()
+
+    def key(self, text: PromptText, policy: Policy) -> bytes:
+        """What a decision of this prompt under this policy is found by."""
+        known = self._by_id.get(id(policy))
+        serial = known[1] if known is not None else self._serial(policy)
+        digest = blake2b(serial, digest_size=KEY_BYTES, key=self._salt)
+        for part in (text.encoded, *text.billed_only):
+            data = part.encode("utf-8", "surrogatepass")  # a lone surrogate is refused by who decides
+            digest.update(len(data).to_bytes(8, "little"))
+            digest.update(data)
+        return digest.digest()
+
+    def _serial(self, policy: Policy) -> bytes:
+        """A number of this policy and of those equal to it, never issued twice."""
+        with self._lock:
+            if len(self._by_id) >= MAX_KNOWN_POLICIES:
+                self._by_id.clear()
+            if len(self._serials) >= MAX_KNOWN_POLICIES:
+                self._serials.clear()  # their entries are not found any more, and leave as the least recently used
+            serial = self._serials.get(policy)
+            if serial is None:
+                self._issued += 1
+                serial = self._serials[policy] = self._issued.to_bytes(8, "little")
+            self._by_id[id(policy)] = (policy, serial)  # the kept policy cannot lose its id to another
+            return serial
+
+    def get(self, key: bytes, bundle_hash: str) -> Decision | None:
+        with self._lock:
+            if bundle_hash != self._bundle_hash:
+                self._entries.clear()
+                self._bundle_hash = bundle_hash
+            found = self._entries.get(key)
+            if found is None:
+                self._misses += 1
+                return None
+            self._entries.move_to_end(key)
+            self._hits += 1
+            return found
+
+    def put(self, key: bytes, decision: Decision) -> None:
+        """Keep a decision; one of another bundle than the one that serves is not."""
+        with self._lock:
+            if decision.bundle_hash != self._bundle_hash:
+                return
+            self._entries[key] = decision
+            self._entries.move_to_end(key)
+            if len(self._entries) > self._limit:
+                self._entries.popitem(last=False)
+                self._evictions += 1
+
+    def counts(self) -> CacheCounts:
+        with self._lock:
+            return CacheCounts(self._hits, self._misses, self._evictions, len(self._entries), self._limit)
+
+    def after_fork(self) -> None:
+        """In a forked child: what was decided holds there too, the counts begin anew."""
+        self._lock = Lock()
+        self._hits = self._misses = self._evictions = 0

@@ -1,0 +1,211 @@
+"""Who answers when a request's budget is over: another engine's static tier, or one candidate named beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._C import DecideResult
+from ipr_engine.arguments import bill_floor
+from ipr_engine.bundle import Bundle
+from ipr_engine.calibrated import CalibrationStatus
+from ipr_engine.decide import CAUSE, STATUS
+from ipr_engine.decision import Decision
+from ipr_engine.engine import Engine
+from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
+from ipr_engine.frontier import FrontierStep
+from ipr_engine.generation import Generation
+from ipr_engine.policy import Policy
+from ipr_engine.serving.counters import DEADLINE
+from ipr_engine.serving.request import Request
+
+NAN = float("nan")
+
+
+class DegradedDecision(Decision):
+    """A decision made by the fallback: cause "deadline", never calibrated. `degraded` says who answered.
+
+    "static": the fallback engine's own decision, under the same policy; its bundle is the fallback's.
+    "candidate": the configured candidate; nothing was predicted, so quality, cost_usd and the like are NaN, and
+    billed_tokens, where not given, is the least the prompt can have (one per 8 bytes).
+    """
+
+    __slots__ = ("degraded",)
+
+    def __init__(
+        self,
+        result: DecideResult,
+        policy: Policy,
+        bundle: Bundle,
+        billed_tokens: int,
+        truncated: bool,
+        support: float | None,
+        degraded: str,
+    ) -> None:
+        super().__init__(result, 0, policy, bundle, billed_tokens, truncated, support)
+        self.degraded = degraded
+
+    @property
+    def cause(self) -> str:
+        return DEADLINE
+
+    @property
+    def _calibration(self) -> CalibrationStatus:
+        return CalibrationStatus(
+            "uncalibrated", "answered by the fallback past the deadline; nothing is certified of it"
+        )
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        return super().ranked if self.degraded == "static" else (self._bundle.names[self.index],)
+
+    @property
+    def frontier(self) -> tuple[FrontierStep, ...]:
+        return super().frontier if self.degraded == "static" else ()
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict() | {"degraded": self.degraded}
+        unknown = ("quality", "cost_usd", "tokens_out", "threshold") if self.degraded == "candidate" else ()
+        return values | dict.fromkeys(unknown)
+
+
+class Fallback(Protocol):
+    """`prepare` when the request comes, so that what cannot work is refused then; `answer` when its budget is over."""
+
+    def prepare(self, text: str, billed_tokens: Any, policy: Policy, live: Generation) -> Any: ...
+
+    def answer(self, request: Request, live: Generation) -> Decision: ...
+
+
+class StaticFallback:
+    """Decides with another engine's compiled encoder, in microseconds."""
+
+    def __init__(self, engine: Engine) -> None:
+        if engine.encoder.native is None:
+            raise InvalidInputError(
+                f"fallback: expected an engine of the static tier, got {engine.encoder.summary}; its forward would be late as well"
+            )
+        self._engine = engine
+
+    def prepare(self, text: str, billed_tokens: Any, policy: Policy, live: Generation) -> Policy:
+        try:
+            return self._engine._live.settle(policy, {})
+        except InvalidInputError as error:
+            raise InvalidInputError(f"budget_us: the fallback engine cannot serve this policy: {error}") from error
+
+    def answer(self, request: Request, live: Generation) -> Decision:
+        own = self._engine._live
+        policy = own.settle(request.fallback, {})
+        if request.billed_tokens is None and not request.text.billed_only:
+            encoded = own.encode(request.text.encoded, None, policy)
+        else:
+            billed = request.billed_tokens
+            if billed is None:
+                counted = own.encoder.count_tokens(request.text.encoded)
+                billed = own.bill(request.text, counted)
+            encoded = own.encode(request.text.encoded, billed, policy)
+        made = own.decide(encoded, policy, request.tokens_out, request.extra_usd, "raise")[0]
+        if made.model not in live.bundle.names:
+            raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")
+        return DegradedDecision(
+            made._result, policy, own.bundle, made.billed_tokens, made.truncated, made.support, "static"
+        )
+
+
+class CandidateFallback:
+    """Takes the first of the named candidates that the request's policy allows and the prompt may fit."""
+
+    def __init__(self, names: Sequence[str], bundle: Bundle) -> None:
+        unknown = [name for name in names if name not in bundle.names]
+        if unknown or not names:
+            raise InvalidInputError(
+                f"fallback: expected names of candidates ({', '.join(bundle.names)}), got {', '.join(unknown) or 'none'}"
+            )
+        self._names = tuple(names)
+
+    def prepare(self, text: str, billed_tokens: Any, policy: Policy, live: Generation) -> tuple[str, int]:
+        billed = bill_floor(text, 0) if billed_tokens is None else int(billed_tokens)
+        for name in self._names:
+            if name in policy.allowed and name in live.bundle.names:
+                return name, billed
+        raise InvalidInputError(
+            f"budget_us: the policy allows none of the fallback's candidates ({', '.join(self._names)}); "
+            "allow one, or leave out the budget"
+        )
+
+    def answer(self, request: Request, live: Generation) -> Decision:
+        name, billed = request.fallback
+        bundle, policy = live.bundle, live.settle(request.policy, {})
+        if name not in bundle.names or name not in policy.allowed:
+            raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
+        result = cast(DecideResult, _Unpredicted(bundle.names.index(name), len(bundle.names)))
+        return DegradedDecision(result, policy, bundle, billed, False, None, "candidate")
+
+
+class _Unpredicted:
+    """What Decision reads of a DecideResult, of a row for which nothing was predicted."""
+
+    __slots__ = ("_index", "_models")
+
+    def __init__(self, index: int, models: int) -> None:
+        self._index, self._models = index, models
+
+    def index_at(self, row: int) -> int:
+        return self._index
+
+    def status_at(self, row: int) -> int:
+        return STATUS.index("ok")
+
+    def cause_at(self, row: int) -> int:
+        return CAUSE.index("only_allowed")
+
+    def threshold_at(self, row: int) -> float:
+        return NAN
+
+    gap_at = threshold_at
+
+    def quality_at(self, row: int, model: int) -> float:
+        return NAN
+
+    tokens_at = cost_at = quality_at
+
+    @property
+    def quality(self) -> npt.NDArray[np.float32]:
+        return np.full((1, self._models), NAN, np.float32)
+
+    tokens_out = cost_usd = quality
+
+
+def make_fallback(fallback: Engine | str | Sequence[str] | None, bundle: Bundle) -> Fallback | None:
+    """The fallback a caller configured: an engine of the static tier, or candidates by name, the first allowed one answers."""
+    if fallback is None:
+        return None
+    if isinstance(fallback, Engine):
+        made = StaticFallback(fallback)
+        strangers = sorted(set(fallback.bundle.names) - set(bundle.names))
+        if strangers:
+            raise InvalidInputError(f"fallback: its bundle has candidates the engine lacks: {', '.join(strangers)}")
+        return made
+    names = [fallback] if isinstance(fallback, str) else fallback
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise InvalidInputError(f"fallback: expected an Engine, a candidate's name or several, got {fallback!r}")
+    return CandidateFallback(names, bundle)
+
+
+def answer_late(request: Request, fallback: Fallback | None, live: Generation, now_ns: int) -> Decision:
+    """The fallback's decision for a request whose budget is over.
+
+    Raises:
+        DeadlineError: there is no fallback, or it cannot answer this request; the reason is in the message.
+    """
+    reason = "pass fallback=... (an engine of the static tier, or a candidate's name) to get an answer all the same"
+    if fallback is not None:
+        try:
+            return fallback.answer(request, live)
+        except IprError as error:
+            reason = f"and the fallback failed: {error}"
+    assert request.budget_us is not None
+    raise DeadlineError(request.budget_us, (now_ns - request.begun_ns) / 1e3, reason)

@@ -1,0 +1,129 @@
+"""One forward: a batch of requests to their outcomes, within one generation. A request's fault is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from ipr_engine._C import clock_ns
+from ipr_engine.arguments import whole_counts
+from ipr_engine.decision import OK, Decision
+from ipr_engine.encoders.base import Encoded
+from ipr_engine.errors import EncoderFailedError, InvalidInputError, IprError, RowError
+from ipr_engine.generation import Generation
+from ipr_engine.policy import Policy
+from ipr_engine.serving.batching import padded_tokens
+from ipr_engine.serving.counters import CounterBoard
+from ipr_engine.serving.forward_cost import ForwardCost
+from ipr_engine.serving.request import Outcome, Request
+
+
+def measure(live: Generation, request: Request) -> Exception | None:
+    """Count the request's tokens as this generation's encoder reads them; what is wrong with its prompt, if anything.
+
+    A prompt without one token, or that the tokenizer refuses, is found here, before it shares a forward with others.
+    """
+    encoder = live.encoder
+    try:
+        counted = encoder.count_tokens(request.text.encoded)
+    except IprError as error:
+        return error
+    except Exception as error:  # an encoder of anyone's making
+        return _encoder_failed(error, "count_tokens")
+    if counted == 0:
+        characters = len(request.text.encoded)
+        return InvalidInputError(f"prompt: expected text, got {characters} characters without one token")
+    request.tokens = min(counted, encoder.max_tokens)
+    request.encoder = live.encoder_identity
+    return None
+
+
+def run_forward(
+    live: Generation, batch: Sequence[Request], cost: ForwardCost, board: CounterBoard
+) -> list[tuple[Request, Outcome]]:
+    """Encode the batch at once, decide it policy by policy; an outcome for every request.
+
+    InvalidInputError out of the encoder means that it blames a row: each row is then encoded alone, so that only that one
+    fails. Any other failure is the encoder's own and fails the whole batch, once, with EncoderFailedError: trying again row
+    by row would multiply an outage.
+    """
+    outcomes: list[tuple[Request, Outcome]] = []
+    ready: list[tuple[Request, Policy]] = []
+    for request in batch:
+        try:
+            policy = live.settle(request.policy, {})
+            live.check_non_text(request.text, "prompt", request.billed_tokens, policy)
+            ready.append((request, policy))
+        except IprError as error:
+            outcomes.append((request, error))
+    if not ready:
+        return outcomes
+    start = clock_ns()
+    try:
+        encoded = _encode(live, [request for request, _ in ready])
+    except InvalidInputError as error:
+        if len(ready) == 1:
+            return [*outcomes, (ready[0][0], error)]
+        return outcomes + [made for request, _ in ready for made in run_forward(live, [request], cost, board)]
+    except Exception as error:
+        return outcomes + [(request, _encoder_failed(error, f"a batch of {len(ready)}")) for request, _ in ready]
+    encode_ns = clock_ns() - start
+    requests = [request for request, _ in ready]
+    padded = padded_tokens(requests)
+    cost.observe(padded, encode_ns / 1e3)
+    board.batch(len(ready), sum(request.tokens for request in requests), padded)
+    board.stages["encode"].add(encode_ns, len(ready))
+    start = clock_ns()
+    outcomes += _decide(live, encoded, ready)
+    board.stages["decide"].add(clock_ns() - start, len(ready))
+    return outcomes
+
+
+def _encode(live: Generation, requests: Sequence[Request]) -> Encoded:
+    encoded = live.encoder.encode([request.text.encoded for request in requests])
+    if encoded.x.shape != (len(requests), live.plan.dim):
+        raise RuntimeError(
+            f"it gave embeddings of shape {encoded.x.shape} for {len(requests)} prompts of {live.plan.dim} dimensions"
+        )
+    return replace(encoded, encoder=live.encoder_identity)
+
+
+def _decide(
+    live: Generation, encoded: Encoded, ready: Sequence[tuple[Request, Policy]]
+) -> Iterator[tuple[Request, Outcome]]:
+    """One call a policy; a request with tokens or costs of its own is decided alone."""
+    billed = encoded.billed_tokens.copy()
+    groups: dict[int, list[int]] = {}
+    for row, (request, policy) in enumerate(ready):
+        try:
+            if request.billed_tokens is None:
+                billed[row] = live.bill(request.text, int(billed[row]))
+            else:
+                billed[row] = whole_counts(request.billed_tokens, 1)[0]
+        except IprError as error:
+            yield request, error
+            continue
+        alone = request.tokens_out is not None or request.extra_usd is not None
+        groups.setdefault(-1 - row if alone else id(policy), []).append(row)
+    encoded = replace(encoded, billed_tokens=billed)
+    for rows in groups.values():
+        first, policy = ready[rows[0]]
+        try:
+            made = live.decide(encoded[rows], policy, first.tokens_out, first.extra_usd, "status")
+        except IprError as error:
+            yield from ((ready[row][0], error) for row in rows)
+            continue
+        yield from ((ready[row][0], made[position]) for position, row in enumerate(rows))
+
+
+def raised(decision: Decision, on_error: str) -> Outcome:
+    """The decision, or the RowError that `on_error` asks for in place of one that failed."""
+    if decision.degraded is not None or decision._result.status_at(decision._row) == OK or on_error == "status":
+        return decision
+    return RowError([0], [decision.status])
+
+
+def _encoder_failed(error: Exception, what: str) -> EncoderFailedError:
+    failed = EncoderFailedError(f"the encoder failed on {what}: {type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed

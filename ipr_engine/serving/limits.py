@@ -1,0 +1,38 @@
+"""What bounds a batching engine: validated once, at construction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.ranges import number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds of the queue and of a batch.
+
+    Attributes:
+        max_batch: most prompts of one forward.
+        max_batch_tokens: most tokens of one forward, padding included; a prompt alone may exceed it.
+        max_queue: requests that may wait, those in a forward not counted; one more is an OverloadError.
+        wait_fraction: after a forward of several prompts the worker waits at most this share of a forward of one prompt
+            for as many again; it never waits otherwise.
+        inline_chars: a text up to this long is answered in the caller's thread where the encoder is compiled (static tier), and looked
+            up in the cache there; a longer one goes to the worker, so that it holds up no event loop.
+    """
+
+    max_batch: int = 32
+    max_batch_tokens: int = 8192
+    max_queue: int = 256
+    wait_fraction: float = 0.25
+    inline_chars: int = 65_536
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "wait_fraction":
+                if not 0.0 <= number("wait_fraction", value) <= 1.0:
+                    raise InvalidInputError(f"wait_fraction: expected a share in [0, 1], got {value!r}")
+            elif type(value) is not int or value < (0 if field.name == "inline_chars" else 1):
+                raise InvalidInputError(f"{field.name}: expected an int >= 1, got {value!r}")

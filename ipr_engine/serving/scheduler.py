@@ -1,0 +1,280 @@
+"""The queue and the one worker thread that empties it, forward by forward (docs/operations.md)."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import islice
+from threading import Condition, Event, RLock, Thread, current_thread
+
+from ipr_engine._C import clock_ns
+from ipr_engine.decision import Decision
+from ipr_engine.engine import Engine
+from ipr_engine.errors import NotServingError, OverloadError
+from ipr_engine.generation import Generation
+from ipr_engine.serving import process_events
+from ipr_engine.serving.batching import WINDOW, compose
+from ipr_engine.serving.cache import DecisionCache
+from ipr_engine.serving.counters import CounterBoard
+from ipr_engine.serving.delivery import Delivery
+from ipr_engine.serving.fallback import Fallback, answer_late
+from ipr_engine.serving.forward import measure, run_forward
+from ipr_engine.serving.forward_cost import ForwardCost
+from ipr_engine.serving.limits import Limits
+from ipr_engine.serving.request import DONE, QUEUED, RUNNING, Outcome, Request
+from ipr_engine.serving.warm_up import warm_up
+
+LOGGER = logging.getLogger(__name__)
+PROBE = 16  # every 16th request that the estimate gives up is tried all the same, so that a wrong estimate is corrected
+
+
+class Scheduler:
+    """Takes what is queued, batch by batch; answers in the callers' loops and threads.
+
+    One lock guards the queue, the requests' states and the open flag; nothing slow happens under it. The worker is a daemon
+    thread that ends with `close`; whoever owns the scheduler closes it (the thread itself keeps it alive).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        board: CounterBoard,
+        cache: DecisionCache | None,
+        fallback: Fallback | None,
+    ) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._board = board
+        self._cache = cache
+        self.delivery = Delivery(board, cache)
+        self._fallback = fallback
+        self._cost = ForwardCost("")
+        self._given_up = 0
+        self._forked = False
+        self._reset()
+        process_events.watch(self)
+
+    def _reset(self) -> None:
+        self._lock = RLock()  # a garbage collection under it may close this very scheduler
+        self._changed = Condition(self._lock)
+        self._queue: OrderedDict[Request, None] = OrderedDict()  # in order of arrival; any of them may leave at once
+        self._wanted = 0  # queue length that wakes the worker, 0 while it works
+        self._in_forward = 0
+        self._last = 0  # prompts of the last forward
+        self._closing = False
+        self._worker: Thread | None = None
+
+    # -- callers' side
+
+    @property
+    def depth(self) -> int:
+        return len(self._queue)
+
+    @property
+    def in_forward(self) -> int:
+        return self._in_forward
+
+    def start(self) -> None:
+        """Start the worker and wait until it has warmed up; what the warm-up raises is raised here, and closes this."""
+        ready, failure = Event(), list[Exception]()
+        with self._lock:
+            self._check_serving()
+            if self._worker is None:
+                self._spawn(ready, failure)
+            else:
+                ready.set()
+        ready.wait()
+        if failure:
+            self.close(drain=False)
+            raise failure[0]
+
+    def _spawn(self, ready: Event | None = None, failure: list[Exception] | None = None) -> None:
+        self._worker = Thread(target=self._work, args=(ready, failure), name="ipr worker", daemon=True)
+        self._worker.start()
+
+    def submit(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises:
+            OverloadError: the queue is full.
+            NotServingError: closed, or the encoder was loaded before a fork.
+        """
+        with self._lock:
+            self._check_serving()
+            if len(self._queue) >= self._limits.max_queue:
+                raise OverloadError(len(self._queue), self._limits.max_queue)
+            self._queue[request] = None
+            request.state = QUEUED
+            if self._worker is None:
+                self._spawn()
+            elif 0 < self._wanted <= len(self._queue):
+                self._changed.notify()
+
+    def _check_serving(self) -> None:
+        if self._closing:
+            raise NotServingError("closed: no request is taken any more; make a new engine")
+        if self._forked and self._engine.encoder.native is None:
+            raise NotServingError(
+                "this process was forked after the engine was loaded, and the encoder's threads did not come along; "
+                "load the engine in the child"
+            )
+
+    def withdraw(self, request: Request) -> bool:
+        """Take a request back, which frees its place; False when it is answered already. One in a forward is not stopped."""
+        with self._lock:
+            if request.state == DONE:
+                return False
+            self._queue.pop(request, None)
+            request.state = DONE
+            return True
+
+    def expired(self, request: Request) -> Decision:
+        """The fallback's answer to a request that was withdrawn because its budget is over, or a DeadlineError."""
+        return answer_late(request, self._fallback, self._engine._live, clock_ns())
+
+    def close(self, *, drain: bool = True, timeout_s: float | None = None) -> bool:
+        """Take no more requests, finish those queued (drain) or refuse them, end the worker.
+
+        Returns:
+            Whether the worker has ended within timeout_s.
+        """
+        with self._lock:
+            self._closing = True
+            refused = [] if drain else list(self._queue)
+            for request in refused:
+                del self._queue[request]
+            worker = self._worker
+            self._changed.notify_all()
+        if refused:
+            self._finish((request, NotServingError("closed before this request was decided")) for request in refused)
+        if worker is None or worker is current_thread():
+            return True
+        worker.join(timeout_s)
+        return not worker.is_alive()
+
+    def after_fork(self) -> None:
+        """In a forked child: the worker, its lock and the parent's requests did not come along."""
+        was_closed = self._closing
+        self._reset()
+        self._closing, self._forked = was_closed, True
+        self._board.after_fork()
+        if self._cache is not None:
+            self._cache.after_fork()
+
+    # -- the worker
+
+    def _work(self, ready: Event | None, failure: list[Exception] | None) -> None:
+        if ready is not None:
+            try:
+                self._cost = warm_up(self._engine._live)
+            except Exception as error:
+                assert failure is not None
+                failure.append(error)
+            ready.set()
+        while self._await_work():
+            self._turn()
+
+    def _await_work(self) -> bool:
+        """Wait for requests; False when there are none left and the scheduler closes.
+
+        After a forward of several, their callers often ask again at once: the worker lets as many come together, for at
+        most wait_fraction of a forward of one. Otherwise the first request to come is taken at once.
+        """
+        with self._lock:
+            if self._last > 1:
+                until = clock_ns() + int(self._limits.wait_fraction * self._single_us * 1e3)
+                self._wanted = min(self._last, self._limits.max_queue)
+                while len(self._queue) < self._wanted and not self._closing and (left := until - clock_ns()) > 0:
+                    self._changed.wait(left / 1e9)
+            while not self._queue and not self._closing:
+                self._wanted = 1
+                self._changed.wait()
+            self._wanted = 0
+            return bool(self._queue)
+
+    @property
+    def _single_us(self) -> float:
+        """A forward of one of the prompts as they last came."""
+        board = self._board
+        prompts = sum(size * count for size, count in board.batch_sizes.items())
+        return self._cost.predict(round(board.tokens / prompts)) if prompts else 0.0
+
+    def _turn(self) -> None:
+        """One forward. Nothing of it outlives the turn, so that a swapped bundle is freed while the worker waits."""
+        with self._lock:
+            window = list(islice(self._queue, WINDOW * self._limits.max_batch))
+        try:
+            live = self._engine._live
+            batch = self._take(live, window)
+            self._last = len(batch)
+            if batch:
+                self._finish(run_forward(live, batch, self._cost, self._board))
+        except Exception as error:  # a fault of our own: these callers learn of it, and the worker goes on
+            LOGGER.exception("the worker failed on %d requests", len(window))
+            self._finish([(request, error) for request in window])
+        finally:
+            self._in_forward = 0
+
+    def _take(self, live: Generation, window: list[Request]) -> list[Request]:
+        """Which of the window go into the next forward, claimed. Bad prompts and passed deadlines are answered here."""
+        if self._cost.encoder != live.encoder_identity:
+            self._cost = ForwardCost(live.encoder_identity)
+        done: list[tuple[Request, Outcome]] = []
+        waiting = []
+        now = clock_ns()
+        for request in window:
+            if request.state == DONE:
+                continue
+            problem = None if request.encoder == live.encoder_identity else measure(live, request)
+            if problem is not None:
+                done.append((request, problem))
+            elif request.deadline_ns is not None and self._hopeless(request, now):
+                done.append((request, self._late(request, live)))
+            else:
+                waiting.append(request)
+        if done:
+            self._finish(done)
+        if not waiting:
+            return []
+        batch = compose(waiting, self._limits, self._cost, now)
+        claimed = []
+        with self._lock:
+            for request in batch:
+                if request.state == QUEUED:
+                    del self._queue[request]
+                    request.state = RUNNING
+                    claimed.append(request)
+            self._in_forward = len(claimed)
+        begun = clock_ns()
+        for request in claimed:
+            self._board.stages["queue"].add(begun - request.begun_ns)
+        return claimed
+
+    def _hopeless(self, request: Request, now_ns: int) -> bool:
+        """Its deadline is past, or would be before a forward of it alone ends."""
+        slack = request.slack_us(now_ns)
+        if slack <= 0:
+            return True
+        if self._cost.predict(request.tokens) <= slack:
+            return False
+        self._given_up += 1
+        return self._given_up % PROBE != 0
+
+    def _late(self, request: Request, live: Generation) -> Outcome:
+        try:
+            return answer_late(request, self._fallback, live, clock_ns())
+        except Exception as error:
+            return error
+
+    def _finish(self, outcomes: Iterable[tuple[Request, Outcome]]) -> None:
+        """Answer those who still wait."""
+        wanted = []
+        with self._lock:
+            for request, outcome in outcomes:
+                if request.state != DONE:
+                    self._queue.pop(request, None)
+                    request.state = DONE
+                    wanted.append((request, outcome))
+        self.delivery.deliver(wanted)

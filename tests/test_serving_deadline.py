@@ -1,0 +1,183 @@
+"""budget_us: who answers when it is over, how that is told, and what cannot be answered then."""
+
+import asyncio
+import math
+import pickle
+
+import numpy as np
+import pytest
+from bundles import make_bundle
+from serving_encoders import CHAT, Gate, queued_engine, sibling_bundles
+from test_serving_async import held, in_loop, settled
+from test_serving_batching import until
+from test_swap import bits
+
+from ipr_engine import AsyncEngine, Bundle, Engine, InvalidInputError
+from ipr_engine.errors import DeadlineError
+from ipr_engine.serving import BatchingEngine
+from ipr_engine.serving.scheduler import PROBE
+
+SOON = 1.0  # us: over before anything can be done
+LATE = 60e6  # a minute: not in a test
+
+
+def timers_by_hand():
+    """Timers of the running loop, fired by the test; (callback, arguments) of each that was set."""
+    loop, timers = asyncio.get_running_loop(), []
+    set_one = loop.call_later
+    loop.call_later = lambda delay, callback, *arguments: timers.append((callback, arguments)) or set_one(1e6, print)
+    return timers
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    return sibling_bundles(tmp_path_factory.mktemp("serving"), 2)
+
+
+@in_loop
+async def test_past_its_budget_a_request_is_answered_by_the_static_engine_and_says_so(bundles):
+    engine, encoder = queued_engine(bundles[0])
+    static = Engine(bundles[1])
+    async with AsyncEngine(engine, fallback=static) as serving:
+        gate, first, tasks = await held(encoder, serving, "why")  # the worker is busy: the callers' timers fire
+        policy = serving.policy(tau=0.3, exclude=["beta/mid"])
+        for prompt in ("how", CHAT):
+            late = await serving.route(prompt, policy, budget_us=SOON)
+            expected = static.route(prompt, tau=0.3, exclude=["beta/mid"])
+            assert bits(late)[:-1] == bits(expected)[:-1]
+            assert (late.cause, late.degraded, expected.degraded) == ("deadline", "static", None)
+            assert (late.calibration, late.bundle_hash) == ("uncalibrated", bundles[1].hash)
+            assert late.to_dict()["degraded"] == "static"
+            assert late.ranked == expected.ranked
+        assert serving.counters().queue_depth == 1  # the late ones left it
+        gate.open()
+        await settled([first, *tasks])
+        assert (await serving.route("how", tau=0.3, budget_us=LATE)).degraded is None
+        counters = serving.counters()
+        assert counters.deadline_misses == counters.by_cause["deadline"] == 2
+        assert counters.routing_coverage == 3 / 5
+
+
+@in_loop
+async def test_a_configured_candidate_answers_without_any_prediction(bundles):
+    engine, encoder = queued_engine(bundles[0])
+    async with AsyncEngine(engine, fallback=["beta/mid", "gamma/small"]) as serving:
+        gate, first, _ = await held(encoder, serving)
+        late = await serving.route("how to code", tau=0.3, budget_us=SOON)
+        assert (late.model, late.cause, late.degraded, late.status) == ("beta/mid", "deadline", "candidate", "ok")
+        assert all(
+            math.isnan(value) for value in (late.quality, late.cost_usd, late.tokens_out, late.threshold, late.gap)
+        )
+        assert np.isnan(late.qualities).all()
+        assert (late.ranked, late.frontier, late.feasible) == (("beta/mid",), (), ())
+        assert [view.name for view in late.candidates if view.chosen] == ["beta/mid"]
+        told = late.to_dict()
+        assert (told["model"], told["quality"], told["gap"], told["degraded"]) == ("beta/mid", None, None, "candidate")
+        assert "deadline" in repr(late)
+        other = await serving.route("how", tau=0.3, exclude=["beta/mid"], budget_us=SOON)
+        assert other.model == "gamma/small"  # the first that the policy allows
+        with pytest.raises(InvalidInputError, match="the policy allows none of the fallback's candidates"):
+            await serving.route("how", tau=0.3, family="alpha", budget_us=LATE)
+        gate.open()
+        await first
+
+
+@in_loop
+async def test_without_a_fallback_the_deadline_is_an_error(bundles):
+    engine, encoder = queued_engine(bundles[0])
+    async with AsyncEngine(engine) as serving:
+        gate, first, _ = await held(encoder, serving)
+        with pytest.raises(DeadlineError, match="pass fallback=") as error:
+            await serving.route("how", tau=0.3, budget_us=SOON)
+        assert isinstance(error.value, TimeoutError)
+        assert error.value.budget_us == SOON
+        assert error.value.waited_us >= SOON
+        assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
+        gate.open()
+        await first
+        assert serving.counters().events["deadline_unanswered"] == serving.counters().deadline_misses == 1
+
+
+@in_loop
+async def test_a_request_in_a_forward_past_its_budget_is_answered_and_its_result_dropped(bundles):
+    engine, encoder = queued_engine(bundles[0])
+    async with AsyncEngine(engine, fallback="beta/mid") as serving:
+        gate = encoder.on_encode = Gate()
+        timers = timers_by_hand()
+        task = asyncio.create_task(serving.route("how", tau=0.3, budget_us=LATE))
+        await asyncio.to_thread(gate.entered.wait, 20)
+        assert serving.counters().in_forward == 1
+        for callback, arguments in timers:
+            callback(*arguments)
+        assert (await task).degraded == "candidate"
+        gate.open()
+        assert (await serving.route("how", tau=0.3)).degraded is None
+        assert serving.counters().decided == 2
+
+
+def test_a_thread_is_answered_past_its_budget_too(bundles):
+    engine, encoder = queued_engine(bundles[0])
+    with BatchingEngine(engine, fallback=Engine(bundles[0])) as serving:
+        gate = encoder.on_encode = Gate()
+        assert serving.route("how", tau=0.3, budget_us=SOON).degraded == "static"
+        gate.open()
+        assert serving.route("how", tau=0.3, budget_us=LATE).degraded is None
+
+
+def test_what_cannot_be_ready_in_time_takes_no_part_in_a_forward_but_is_tried_now_and_then(bundles):
+    engine, encoder = queued_engine(bundles[0])
+    with BatchingEngine(engine, fallback="beta/mid") as serving:
+        cost = serving._scheduler._cost
+        cost.observe = lambda padded, us: None
+        cost.fixed_us = 1e11
+        encoder.batches.clear()
+        answers = [serving.route("how", tau=0.3, budget_us=LATE) for _ in range(2 * PROBE)]
+        assert [one.degraded for one in answers] == ([*["candidate"] * (PROBE - 1), None]) * 2
+        assert len(encoder.batches) == 2
+
+
+def test_the_static_tier_is_not_cut_short(bundles):
+    with BatchingEngine(Engine(bundles[0])) as serving:
+        assert serving.route("how", tau=0.3, budget_us=SOON).degraded is None
+
+
+@in_loop
+async def test_a_fallback_that_no_longer_fits_after_a_swap_is_told(bundles, tmp_path):
+    engine, encoder = queued_engine(bundles[0])
+    async with AsyncEngine(engine, fallback="epsilon/nano") as serving:
+        gate, first, _ = await held(encoder, serving)
+        timers = timers_by_hand()
+        task = asyncio.create_task(serving.route("how", tau=0.3, budget_us=LATE))
+        await asyncio.sleep(0)
+        three = Bundle.load(make_bundle(tmp_path, models=3))
+        engine.swap(three, allow_fewer_candidates=True, allow_other_encoder=True)
+        for callback, arguments in timers:
+            callback(*arguments)
+        with pytest.raises(DeadlineError, match="'epsilon/nano' is not among the candidates"):
+            await task
+        gate.open()
+        await first
+
+
+def test_a_fallback_that_cannot_serve_is_refused_when_it_is_configured(bundles, tmp_path):
+    engine, _ = queued_engine(bundles[0])
+    for fallback, why in [
+        (engine, "static tier"),
+        ("nobody", "nobody"),
+        ([], "none"),
+        (7, "expected an Engine"),
+        (["beta/mid", 7], "expected an Engine"),
+        (Engine(Bundle.load(make_bundle(tmp_path, models=6))), "candidates the engine lacks"),
+    ]:
+        with pytest.raises(InvalidInputError, match=why):
+            BatchingEngine(engine, fallback=fallback)
+
+
+def test_a_policy_the_fallback_engine_cannot_follow_is_refused_with_the_request(bundles, tmp_path):
+    engine, _ = queued_engine(bundles[0])
+    small = Engine(Bundle.load(make_bundle(tmp_path, models=3)))
+    with BatchingEngine(engine, fallback=small) as serving:
+        with pytest.raises(InvalidInputError, match="the fallback engine cannot serve this policy"):
+            serving.route("how", tau=0.3, allowed=["epsilon/nano"], budget_us=LATE)
+        assert serving.route("how", tau=0.3, allowed=["epsilon/nano"]).model == "epsilon/nano"
+        until(lambda: serving.counters().events["invalid"] == 1)
