@@ -56,11 +56,7 @@ def with_candidate(
         InvalidInputError: the name is taken, or rows are not those the heads need.
         BundleError: what `Bundle.load` would say of the result; then nothing is left behind.
     """
-    if bundle.escalation is not None:
-        raise InvalidInputError(
-            "bundle: it has two tiers, and the new candidate's row would be in the first heads alone; add the candidate to each of "
-            "the two bundles it was made of, then join them again with `ipr escalate`"
-        )
+    require_one_tier(bundle)
     if candidate.name in bundle.names:
         raise InvalidInputError(f"candidate: {candidate.name!r} is in the bundle already; remove it first")
     heads = bundle.quality_heads
@@ -91,6 +87,15 @@ def with_candidate(
         created=created,
         activate=activate,
     )
+
+
+def require_one_tier(bundle: Bundle) -> None:
+    """A candidate is added to the first heads alone: InvalidInputError for a bundle of two tiers."""
+    if bundle.escalation is not None:
+        raise InvalidInputError(
+            "bundle: it has two tiers, and the new candidate's row would be in the first heads alone; add the candidate to each of "
+            "the two bundles it was made of, then join them again with `ipr escalate`"
+        )
 
 
 def without_candidate(

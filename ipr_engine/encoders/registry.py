@@ -246,7 +246,7 @@ def open_encoder(
                 f"pooling: {folder} is an export, which tells its own; expected None, got {pooling!r}"
             )
         return open_export(folder, options, max_tokens=max_tokens)
-    if not _is_model2vec(folder):
+    if not is_model2vec(folder):
         from ipr_engine.encoders.torch import TorchEncoder
 
         if tier not in ("auto", "torch"):
@@ -265,8 +265,9 @@ def open_encoder(
     return StaticEncoder.from_folder(folder, **limit)
 
 
-def _is_model2vec(folder: Path) -> bool:
-    """config.json tells; modules.json does not: model2vec writes one too, and a transformer may live in a subfolder of it."""
+def is_model2vec(folder: Path) -> bool:
+    """Whether a folder holds a table. config.json tells; modules.json does not: model2vec writes one too, and a transformer may
+    live in a subfolder of it."""
     path = folder / "config.json"
     if not path.exists():
         if (folder / "modules.json").exists():
