@@ -35,6 +35,7 @@ Indices = npt.NDArray[np.int64]
 SOURCES = ("routerbench_sub", "cascade9", "zeroeval", "mmlu_pro")
 ESTIMATOR = "caps"
 SECONDS = ("transformer", "both")  # views that the second heads read
+WAYS = ("by gap", "at random")
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 KEPT = 0.98  # of the best single candidate's quality, at the operating point chosen on train
 TIMED = 200  # prompts whose latency is measured
@@ -90,7 +91,10 @@ def run(study: Study) -> list[Path]:
         ways = _ways(study, case)
         _tables(page, case, ways, latency)
         page.figures[case.name] = {"latency_ms": vars(latency), "ways": {n: _json(p, latency) for n, p in ways.items()}}
-        panels[case.name] = {"area minus static alone": {name: _line(points, latency) for name, points in ways.items()}}
+        panels[case.name] = {
+            f"to {view}: area - static": {way: _line(ways[f"{view}, {way}"], latency) for way in WAYS}
+            for view in SECONDS
+        }
     path = plots.curves(
         study.out / "escalation.png",
         panels,
@@ -183,8 +187,8 @@ def _ways(study: Study, case: Case) -> dict[str, list[Point]]:
     ways: dict[str, list[Point]] = {}
     for view in SECONDS:
         study.progress(f"{case.name}: escalation to {view} ...")
-        ways[f"{view}, by gap"] = [_point(case, seen["static"], seen[view], share, None) for share in SHARES]
-        ways[f"{view}, at random"] = [_point(case, seen["static"], seen[view], share, blind) for share in SHARES]
+        for way, score in zip(WAYS, (None, blind), strict=True):
+            ways[f"{view}, {way}"] = [_point(case, seen["static"], seen[view], share, score) for share in SHARES]
     return ways
 
 
@@ -256,7 +260,7 @@ def _tables(page: Page, case: Case, ways: Mapping[str, Sequence[Point]], latency
             for point in points
         ]
         page.table(header, rows)
-        if name.endswith("by gap"):
+        if name.endswith(WAYS[0]):
             page.say(_verdict(points, latency))
 
 
@@ -268,11 +272,12 @@ def _verdict(points: Sequence[Point], latency: Latency) -> str:
     how = ("met" if chosen.share else "met without escalating at all") if met else "not met"
     within = [point for point in points if latency.at(point.share) <= TARGET * latency.at(1.0)]
     best = max(within, key=lambda point: float(point.train_area[0]))
-    return f"""The smallest share that is within noise of escalating all on train comes to {chosen.share:.1%} of the test prompts and {part:.1%} of
-        the second tier's mean latency; its area on test minus that of escalating all: {_told(d)}. Target of at most {TARGET:.0%}: {how}.
-        Of the shares inside the target the best on train comes to {best.share:.1%}; on test minus static alone:
-        {_told(difference(best.area, points[0].area))}, minus escalating all: {_told(difference(best.area, points[-1].area))}.
-        Escalating all minus static alone: {_told(difference(points[-1].area, points[0].area))}."""
+    return f"""The smallest share that is within noise of escalating all on train comes to {chosen.share:.1%} of the test prompts
+        and {part:.1%} of the second tier's mean latency; its area on test minus that of escalating all: {_told(d)}. Target of at
+        most {TARGET:.0%}: {how}. Of the shares inside the target the best on train comes to {best.share:.1%}; on test minus
+        static alone: {_told(difference(best.area, points[0].area))}, minus escalating all:
+        {_told(difference(best.area, points[-1].area))}. Escalating all minus static alone:
+        {_told(difference(points[-1].area, points[0].area))}."""
 
 
 def _told(d: Estimate) -> str:
