@@ -145,7 +145,7 @@ def thresholds(score: Array, share: float) -> Array:
     if share >= 1:
         return np.full(len(score), np.inf)
     return (
-        np.asarray(np.quantile(score, share, axis=1, method="inverted_cdf")) if share > 0 else np.full(len(score), -1.0)
+        np.asarray(np.quantile(score, share, axis=1, method="higher")) if share > 0 else np.full(len(score), -1.0)
     )
 
 
