@@ -144,9 +144,7 @@ def thresholds(score: Array, share: float) -> Array:
     """(points,): below it lies this share of the rows of each point."""
     if share >= 1:
         return np.full(len(score), np.inf)
-    return (
-        np.asarray(np.quantile(score, share, axis=1, method="higher")) if share > 0 else np.full(len(score), -1.0)
-    )
+    return np.asarray(np.quantile(score, share, axis=1, method="higher")) if share > 0 else np.full(len(score), -1.0)
 
 
 def measure_latency(study: Study, case: Case) -> Latency:
