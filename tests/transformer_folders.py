@@ -33,7 +33,7 @@ def import_torch() -> tuple[Any, Any]:
 
 
 def make_bare_transformer(folder: Path, family: str = "bert", *, seed: int = 0, **config: Any) -> Path:
-    """config.json, model.safetensors, tokenizer.json of a two-layer model; family: bert, roberta or qwen3 (a decoder)."""
+    """A small model's config.json, model.safetensors, tokenizer.json; family: bert, roberta, modernbert or qwen3 (a decoder)."""
     torch, transformers = import_torch()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.from_file(str(make_tokenizer(folder / "tokenizer.json")))
@@ -47,6 +47,10 @@ def make_bare_transformer(folder: Path, family: str = "bert", *, seed: int = 0, 
         "bert": ("Bert", {}),
         "roberta": ("Roberta", {}),
         "qwen3": ("Qwen3", {"head_dim": 16, "num_key_value_heads": 1}),
+        "modernbert": (
+            "ModernBert",
+            {"num_hidden_layers": 4, "local_attention": 8, "bos_token_id": None, "eos_token_id": None},
+        ),
     }[family]
     settings = {
         "vocab_size": tokenizer.get_vocab_size(),

@@ -19,6 +19,7 @@ from ipr_engine.cli import (
     escalate,
     eval,
     explain,
+    export_encoder,
     info,
     replay,
     route,
@@ -41,6 +42,7 @@ SUBCOMMANDS = (
     eval,
     study,
     distill,
+    export_encoder,
     bench,
 )
 

@@ -6,8 +6,9 @@
                    "files": {role: {"path", "sha256", "bytes"}, ...}, "provenance": {...}}
 
 Roles: `tokenizer` and `config`, both as the model came; `onnx`: float32 in standard operators, input_ids and attention_mask
-(batch, tokens) int64 -> embedding (batch, dim) float32, pooled and normalised; and maybe `onnx_cpu` (the same function in ONNX
-Runtime's own operators), `onnx_int8`, and `weights` (float16 safetensors, with config.json a folder that transformers loads).
+(batch, tokens) int64 -> embedding (batch, dim) float32, pooled and normalised; and maybe `onnx_data` (its weights, where they
+exceed one file), `onnx_cpu` (the same function of rows of one length, in ONNX Runtime's own operators: input_ids alone),
+`onnx_int8` (the same in int8), and `weights` (float16 safetensors, with config.json a folder that transformers loads).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ipr_engine.errors import BundleNotFoundError, BundleValueError, BundleVersi
 MANIFEST = "encoder.json"
 SCHEMA_VERSION = 1
 REQUIRED_ROLES = ("tokenizer", "config")
-ROLES = (*REQUIRED_ROLES, "onnx", "onnx_cpu", "onnx_int8", "weights")
+ROLES = (*REQUIRED_ROLES, "onnx", "onnx_data", "onnx_cpu", "onnx_int8", "weights")
 _KEYS = (
     "schema_version",
     "architecture",

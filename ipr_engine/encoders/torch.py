@@ -87,7 +87,7 @@ class TorchEncoder(TransformerEncoder):
         tokenizer = read_tokenizer(source.tokenizer)
         before, after = special_ids(source.tokenizer, str(source.path / "tokenizer.json"))
         model = load_model(source.path, dtype)
-        _check_fit(model, tokenizer)
+        check_fit(model, tokenizer)
         spec = spec_of(source, model, before, after)
         return cls(model, spec, tokenizer, max_tokens=max_tokens, batch=batch, device=device, dtype=dtype)
 
@@ -117,7 +117,7 @@ class TorchEncoder(TransformerEncoder):
             dtype = "float32" if need("torch", _PURPOSE).device(device).type == "cpu" else "float16"
         tokenizer = read_tokenizer(export.spec.tokenizer)
         model = load_model(path, dtype)
-        _check_fit(model, tokenizer)
+        check_fit(model, tokenizer)
         max_tokens = export.max_tokens if max_tokens is None else max_tokens
         return cls(model, export.spec, tokenizer, max_tokens=max_tokens, batch=batch, device=device, dtype=dtype)
 
@@ -241,7 +241,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _check_fit(model: Any, tokenizer: WordPieceTokenizer | LibraryTokenizer) -> None:
+def check_fit(model: Any, tokenizer: WordPieceTokenizer | LibraryTokenizer) -> None:
     if model.config.is_encoder_decoder:
         raise InvalidInputError(
             f"folder: expected an encoder or decoder alone, got {model.config.model_type!r}, which is both"

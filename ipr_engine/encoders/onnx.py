@@ -1,0 +1,254 @@
+"""The onnx tier: an exported transformer run by ONNX Runtime, on the CPU or by its CUDA provider; no torch."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipr_engine.encoders.export import Export, read_export
+from ipr_engine.encoders.transformer import TransformerEncoder
+from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
+from ipr_engine.extras import need
+
+PRECISIONS = ("float32", "int8")
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+GROUP_TOKENS = 512  # on a CPU a matrix of so many rows runs at full speed; more in one run only takes memory
+BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # and then steps of 256: what a row is filled up to on a GPU
+_PURPOSE = "the onnx encoder"
+
+
+class OnnxEncoder(TransformerEncoder):
+    """An export run by ONNX Runtime; `from_export` builds it.
+
+    On the CPU rows of one length run together and no row is ever padded; on a GPU rows are filled up to their bucket.
+    Alone or in any batch, a row's two values differ by less than 1e-5 * ||x||; on the CPU of docs/encoders.md, for an
+    export that has model.cpu.onnx, by nothing. In int8 every scale of an input comes from its own row.
+
+    Attributes:
+        precision: "float32" or "int8"; the int8 model has an identity of its own.
+        provider: "cpu" or "cuda". threads: what ONNX Runtime computes with on the CPU.
+        bytes_planned: of the buffers the encoder itself keeps; ONNX Runtime's arena comes on top.
+    """
+
+    def __init__(
+        self,
+        export: Export,
+        *,
+        precision: str = "float32",
+        provider: str = "cpu",
+        threads: int | None = None,
+        max_tokens: int | None = None,
+        batch: int = 32,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InvalidInputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+        if provider not in PROVIDERS:
+            raise InvalidInputError(f"provider: expected one of {', '.join(PROVIDERS)}, got {provider!r}")
+        if precision == "int8" and provider != "cpu":
+            raise InvalidInputError(f"precision: the int8 model is made for the CPU, got provider {provider!r}")
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise InvalidInputError(f"threads: expected None or an int >= 1, got {threads!r}")
+        role = _role(export, precision, provider)
+        super().__init__(
+            export.spec,
+            max_tokens=export.max_tokens if max_tokens is None else max_tokens,
+            batch=batch,
+            dtype="int8" if precision == "int8" else None,
+        )
+        self.precision, self.provider = precision, provider
+        self.threads = physical_cores() if threads is None else threads
+        self.dim = export.dim
+        self._session = _open_session(export.file(role), provider, self.threads)
+        self._masked = _check_signature(self._session, export.file(role), self.dim)
+        self._lock = threading.Lock()
+        self._plan()
+
+    @classmethod
+    def from_export(
+        cls,
+        folder: str | Path,
+        *,
+        precision: str = "float32",
+        provider: str = "cpu",
+        threads: int | None = None,
+        max_tokens: int | None = None,
+        batch: int = 32,
+    ) -> OnnxEncoder:
+        """Verify an export's files, open its graph, allocate and warm up.
+
+        Args:
+            folder: what `ipr export-encoder` wrote.
+            precision: "float32", or "int8" where the export holds it.
+            provider: "cpu", or "cuda" (the package onnxruntime-gpu).
+            threads: None is one a physical core that this process may use.
+            max_tokens: None is the export's own; more than the special tokens and within the model's positions.
+            batch: the most prompts of one run, >= 1.
+        Raises:
+            InvalidInputError: an argument is outside of the above.
+            BackendUnavailableError: onnxruntime or the provider is missing here, or memory for a bucket.
+            BundleError: what `read_export` raises, or a graph that ONNX Runtime cannot read.
+        Example:
+            >>> encoder = OnnxEncoder.from_export(folder)
+            >>> encoder.encode(["Why?", ""]).billed_tokens.tolist()
+            [2, 0]
+        """
+        return cls(
+            read_export(folder),
+            precision=precision,
+            provider=provider,
+            threads=threads,
+            max_tokens=max_tokens,
+            batch=batch,
+        )
+
+    @property
+    def summary(self) -> str:
+        """Tier, dimensions, what is computed in, where and with how many threads, tokenizer."""
+        where = f"{self.threads} thread{'s' * (self.threads > 1)}" if self.provider == "cpu" else self.provider
+        return f"onnx {self.dim}-d {self.precision} on {where}, {self.tokenizer.kind} tokenizer"
+
+    def _plan(self) -> None:
+        """Allocate for the largest run, and run it once: what memory lacks is told now, and by bucket."""
+        if self.provider == "cpu":
+            tokens, rows = self.max_tokens, max(1, min(self.batch, GROUP_TOKENS // self.max_tokens))
+            elements = max(self.max_tokens, min(self.batch * self.max_tokens, GROUP_TOKENS))
+        else:
+            tokens, rows = self._bucket(self.max_tokens), self.batch
+            elements = rows * tokens
+        try:
+            self._input = np.zeros(elements, dtype=np.int64)
+            self._seen = np.ones(elements if self._masked else 0, dtype=np.int64)
+            self._output = np.zeros((self.batch, self.dim), dtype=np.float32)
+            self._binding = self._session.io_binding()
+            self._run(rows, tokens)
+        except Exception as error:  # ONNX Runtime's errors have no base of their own
+            raise BackendUnavailableError(
+                f"onnx: no run of {rows} rows x {tokens} tokens on {self.provider!r}, the largest bucket planned: "
+                f"{_first_line(error)}; take a smaller batch or max_tokens"
+            ) from error
+        self.bytes_planned = self._input.nbytes + self._seen.nbytes + self._output.nbytes
+
+    def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
+        """CPU: rows of one length, at most `batch` and GROUP_TOKENS ids. GPU: rows of one bucket, at most `batch`."""
+        groups: list[list[int]] = []
+        size = 0
+        for row, length in zip(rows, lengths, strict=True):
+            bucket = self._bucket(length)
+            room = self.batch if self.provider != "cpu" else max(1, min(self.batch, GROUP_TOKENS // bucket))
+            if bucket != size or len(groups[-1]) >= room:
+                groups.append([])
+            groups[-1].append(row)
+            size = bucket
+        return groups
+
+    def _bucket(self, length: int) -> int:
+        if self.provider == "cpu":
+            return length
+        bucket = next((size for size in BUCKETS if size >= length), -(-length // 256) * 256)
+        return bucket if self.spec.positions is None else min(bucket, self.spec.positions)
+
+    def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """(rows, dim) embeddings of the rows of one group, in planned buffers."""
+        rows, tokens = len(ids), self._bucket(max(map(len, ids)))
+        with self._lock:
+            filled = self._input[: rows * tokens].reshape(rows, tokens)
+            if self._masked:
+                self._seen[: rows * tokens] = 1
+            for row, own in enumerate(ids):
+                filled[row, : len(own)] = own
+                if len(own) < tokens:
+                    filled[row, len(own) :] = self.spec.pad_id
+                    self._seen[row * tokens + len(own) : (row + 1) * tokens] = 0
+            try:
+                self._run(rows, tokens)
+            except Exception as error:  # as above; a GPU that went away, say
+                raise BackendUnavailableError(
+                    f"onnx: a run of {rows} rows x {tokens} tokens on {self.provider!r} failed: {_first_line(error)}"
+                ) from error
+            return self._output[:rows].copy()
+
+    def _run(self, rows: int, tokens: int) -> None:
+        """One run over the planned buffers; on a GPU ONNX Runtime copies them there and back."""
+        binding, shape = self._binding, (rows, tokens)
+        binding.bind_input("input_ids", "cpu", 0, np.int64, shape, self._input.ctypes.data)
+        if self._masked:
+            binding.bind_input("attention_mask", "cpu", 0, np.int64, shape, self._seen.ctypes.data)
+        binding.bind_output("embedding", "cpu", 0, np.float32, (rows, self.dim), self._output.ctypes.data)
+        self._session.run_with_iobinding(binding)
+
+    def __repr__(self) -> str:
+        return (
+            f"OnnxEncoder(dim={self.dim}, pooling={self.pooling!r}, normalize={self.normalize}, max_tokens={self.max_tokens}, "
+            f"tokenizer={self.tokenizer.kind!r}, precision={self.precision!r}, provider={self.provider!r}, "
+            f"threads={self.threads}, identity={self.identity[:12]}...)"
+        )
+
+
+def physical_cores() -> int:
+    """Cores that this process may run on; two hardware threads of one core count once: they share its arithmetic."""
+    allowed = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in allowed:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings.read_text().strip() if siblings.exists() else str(cpu))
+    return len(cores)
+
+
+def _role(export: Export, precision: str, provider: str) -> str:
+    if precision == "int8":
+        return "onnx_int8"
+    return "onnx_cpu" if provider == "cpu" and "onnx_cpu" in export.files else "onnx"
+
+
+def _open_session(path: Path, provider: str, threads: int) -> Any:
+    runtime = need("onnxruntime", _PURPOSE, "onnx")
+    name = PROVIDERS[provider]
+    if name not in runtime.get_available_providers():
+        raise BackendUnavailableError(
+            f"provider: {provider!r} was asked for and this onnxruntime has only "
+            f"{', '.join(runtime.get_available_providers())}; install onnxruntime-gpu, or pass 'cpu'"
+        )
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.enable_mem_pattern = False  # it keeps a plan for every shape seen, and lengths are many
+    options.log_severity_level = 3
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=[name])
+    except Exception as error:  # ONNX Runtime's errors have no base of their own
+        raise BundleFormatError(f"{path}: ONNX Runtime cannot open it: {_first_line(error)}") from error
+    if session.get_providers()[0] != name:  # it goes on with the CPU where a CUDA library is missing
+        raise BackendUnavailableError(
+            f"provider: {provider!r} was asked for and could not start here (is there a GPU, are its libraries installed?); "
+            f"ONNX Runtime offers {', '.join(session.get_providers())}"
+        )
+    session.disable_fallback()
+    return session
+
+
+def _check_signature(session: Any, path: Path, dim: int) -> bool:
+    """Whether the graph takes a mask; BundleFormatError where it is not a graph of this tier or of another dim."""
+    inputs = {given.name: given.type for given in session.get_inputs()}
+    outputs = {made.name: (made.type, made.shape[-1:]) for made in session.get_outputs()}
+    fitting = inputs in (
+        {"input_ids": "tensor(int64)"},
+        {"input_ids": "tensor(int64)", "attention_mask": "tensor(int64)"},
+    )
+    given, shape = outputs.get("embedding", (None, []))
+    if not fitting or given != "tensor(float)" or (shape and isinstance(shape[0], int) and shape[0] != dim):
+        raise BundleFormatError(
+            f"{path}: expected input_ids and maybe attention_mask (int64) -> embedding (batch, {dim}) float32, "
+            f"got {inputs} -> {outputs}"
+        )
+    return "attention_mask" in inputs
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
