@@ -90,10 +90,22 @@ class Generation:
         "standby",
     )
 
-    def __init__(self, bundle: Bundle, *, options: EncoderOptions, before: Generation | None = None) -> None:
-        """Plan `bundle`; of `before` the encoders that the heads name are kept, with what was recorded of them."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        options: EncoderOptions,
+        before: Generation | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        """Plan `bundle`; of `before` the encoders that the heads name are kept, with what was recorded of them.
+
+        encoder: the first heads' own, already loaded, in place of the one that the options ask for.
+        """
         heads, again = bundle.quality_heads, bundle.escalation_heads
         loaded = {} if before is None else before._encoders()
+        if encoder is not None:
+            loaded = {**loaded, encoder.identity: encoder}
         support = bundle.support
         if support is not None and support.encoder != heads.encoder:
             raise EncoderMismatchError(
