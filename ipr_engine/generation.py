@@ -78,12 +78,23 @@ class Generation:
         "standby",
     )
 
-    def __init__(self, bundle: Bundle, *, options: EncoderOptions, before: Generation | None = None) -> None:
-        """Plan `bundle`; `before` is one with the encoder that the heads name, which is kept with what was recorded of it."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        options: EncoderOptions,
+        before: Generation | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        """Plan `bundle`; `before` is one with the encoder that the heads name, which is kept with what was recorded of it.
+
+        encoder: one already loaded, in place of the one that the options ask for.
+        """
         heads = bundle.quality_heads
         self.bundle = bundle
         self.hash = bundle.hash
-        self.encoder: Encoder = make_encoder(bundle, heads.encoder, options) if before is None else before.encoder
+        kept = encoder if before is None else before.encoder
+        self.encoder: Encoder = make_encoder(bundle, heads.encoder, options) if kept is None else kept
         self.encoder_identity = self.encoder.identity
         self.plan = DecidePlan(
             Heads(**heads.tensors, activation=heads.activation, tie_rank=bundle.tie_rank),  # type: ignore[arg-type]
