@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
+from contextlib import nullcontext
 from pathlib import Path
 
-from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+try:
+    from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
+except ImportError:  # --no-build-isolation on a machine without it: PyTorch brings the headers
+    ParallelCompile = Pybind11Extension = None
 
 X86 = platform.machine() in {"x86_64", "AMD64"}
 
@@ -35,15 +41,22 @@ class BuildWithIsaFlags(build_ext):
         super().build_extensions()
 
 
+def make_extension(include_dirs: list[str], flags: list[str], **arguments) -> Extension:
+    if Pybind11Extension is not None:
+        return Pybind11Extension(include_dirs=include_dirs, cxx_std=17, extra_compile_args=flags, **arguments)
+    torch = importlib.util.find_spec("torch")
+    headers = [Path(place) / "include" for place in (torch.submodule_search_locations if torch else [])]
+    if not any((path / "pybind11" / "pybind11.h").exists() for path in headers):
+        raise SystemExit("setup.py: pybind11 is missing, and no torch with its headers is here: pip install pybind11")
+    include_dirs = [*include_dirs, *map(str, headers)]
+    return Extension(include_dirs=include_dirs, language="c++", extra_compile_args=["-std=c++17", *flags], **arguments)
+
+
 sources = sorted(str(path) for path in Path("csrc").glob("*.cpp") if X86 or isa_of(path.name) is None)
-extension = Pybind11Extension(
-    "ipr_engine._C",
-    sources,
-    include_dirs=["csrc"],
-    cxx_std=17,
-    define_macros=[("IPR_X86", "1" if X86 else "0")],
+extension = make_extension(
+    ["csrc"],
     # -ffp-contract=off: the written order of docs/design.md section 3 is a promise.
-    extra_compile_args=[
+    [
         "-O3",
         "-g0",
         "-Wall",
@@ -52,8 +65,11 @@ extension = Pybind11Extension(
         "-fno-math-errno",
         "-fvisibility=hidden",
     ],
+    name="ipr_engine._C",
+    sources=sources,
+    define_macros=[("IPR_X86", "1" if X86 else "0")],
     depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").glob(pattern)),
 )
 
-with ParallelCompile(default=2):
+with nullcontext() if ParallelCompile is None else ParallelCompile(default=2):
     setup(ext_modules=[extension], cmdclass={"build_ext": BuildWithIsaFlags})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -148,5 +149,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str:
+    if shutil.which("git") is None:  # a copy of the tree on a bare machine
+        return ""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip()

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "bind_arrays.h"
 #include "bind_errors.h"
 
 namespace ipr {
@@ -105,6 +106,34 @@ void dealloc(PyObject* self) {
   Py_DECREF(type);
 }
 
+// Arrays decided elsewhere (on a GPU) as a result; the shapes were checked by array_data.
+py::object decide_result(py::handle quality, py::handle tokens_out, py::handle cost_usd, py::handle threshold,
+                         py::handle gap, py::handle index, py::handle status, py::handle cause) {
+  const ArrayView<float> given(quality.ptr());
+  IPR_CHECK(given.ndim == 2, "quality: expected (batch, models) float32, C-contiguous, got ", describe(quality));
+  const py::ssize_t batch = given.shape[0], models = given.shape[1];
+  const auto copy = [](auto* to, const auto* from, py::ssize_t count) {
+    std::copy_n(from, count, reinterpret_cast<std::remove_const_t<std::remove_pointer_t<decltype(from)>>*>(to));
+  };
+  const auto floats = [](py::handle array, const char* name, const char* letters, std::vector<py::ssize_t> shape) {
+    return array_data<float>(array, name, letters, std::move(shape));
+  };
+  Results to;
+  py::object result = new_decide_result(batch, models, to);
+  copy(to.quality, given.data, batch * models);
+  copy(to.tokens_out, floats(tokens_out, "tokens_out", "(batch, models)", {batch, models}), batch * models);
+  copy(to.cost_usd, floats(cost_usd, "cost_usd", "(batch, models)", {batch, models}), batch * models);
+  copy(to.threshold, floats(threshold, "threshold", "(batch,)", {batch}), batch);
+  copy(to.gap, floats(gap, "gap", "(batch,)", {batch}), batch);
+  copy(to.index, array_data<int32_t>(index, "index", "(batch,)", {batch}), batch);
+  copy(to.status, array_data<uint8_t>(status, "status", "(batch,)", {batch}), batch);
+  copy(to.cause, array_data<uint8_t>(cause, "cause", "(batch,)", {batch}), batch);
+  for (py::ssize_t row = 0; row < batch; ++row)
+    IPR_CHECK(to.index[row] >= -1 && to.index[row] < models, "index: expected -1 to ", models - 1, ", got ",
+              to.index[row], " at row ", row);
+  return result;
+}
+
 PyObject* all_ok(PyObject* self, void*) {
   const Status* status = parts_of(as_result(self)).status;
   const auto failed = [](Status one) { return one != Status::ok; };
@@ -184,6 +213,8 @@ void bind_result(py::module_& m) {
   if (!type) throw py::error_already_set();
   result_type = reinterpret_cast<PyTypeObject*>(type);
   m.attr("DecideResult") = py::handle(type);
+  m.def("decide_result", &decide_result, py::arg("quality"), py::arg("tokens_out"), py::arg("cost_usd"),
+        py::arg("threshold"), py::arg("gap"), py::arg("index"), py::arg("status"), py::arg("cause"));
 }
 
 }  // namespace ipr

@@ -117,6 +117,19 @@ py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy,
   return py::make_tuple(std::move(result), support);
 }
 
+// (batch,) float32, or None without centroids
+py::object support_of(const PyRouter& self, const FloatArray& x) {
+  if (!self.router.support()) return py::none();
+  const py::ssize_t dim = static_cast<py::ssize_t>(self.router.plan().dim());
+  IPR_CHECK(x.ndim() == 2 && x.shape(1) == dim, "x: expected (batch, ", dim, ") float32");
+  FloatArray support(x.shape(0));
+  float* const to = support.mutable_data();
+  run_released(static_cast<size_t>(x.shape(0)) * kBytesPerRow, [&] {
+    for (py::ssize_t row = 0; row < x.shape(0); ++row) to[row] = self.router.support()->of(x.data() + row * dim);
+  });
+  return support;
+}
+
 }  // namespace
 }  // namespace ipr
 
@@ -127,6 +140,7 @@ void bind_router(pybind11::module_& m) {
            py::arg("token_ratio"), py::arg("centroids") = py::none(), py::arg("distances") = py::none())
       .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"))
       .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"))
+      .def("support", &support_of, py::arg("x"))
       .def("decide", &decide, py::arg("x"), py::arg("policy"), py::arg("billed_tokens"),
            py::arg("tokens_out") = py::none(), py::arg("extra_usd") = py::none());
 }

@@ -153,6 +153,18 @@ class DecideResult:
     def status_at(self, row: int, /) -> int: ...
     def cause_at(self, row: int, /) -> int: ...
 
+def decide_result(
+    quality: _Floats,
+    tokens_out: _Floats,
+    cost_usd: _Floats,
+    threshold: _Floats,
+    gap: _Floats,
+    index: npt.NDArray[np.int32],
+    status: npt.NDArray[np.uint8],
+    cause: npt.NDArray[np.uint8],
+) -> DecideResult:
+    """The answers of a run made elsewhere, copied; quality says batch and models. InvalidInputError: another shape or dtype."""
+
 # ---- bind_counters.cpp
 
 latency_edges_us: tuple[float, ...]
@@ -265,3 +277,5 @@ class Router:
         extra_usd: npt.NDArray[np.float32] | None = None,
     ) -> tuple[DecideResult, npt.NDArray[np.float32] | None]:
         """The same for embeddings (batch, dim): the decisions and their support."""
+    def support(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+        """(batch,) the support of embeddings (batch, dim); None without centroids."""

@@ -11,6 +11,8 @@ from ipr_engine.bundle import Bundle, CalibrationMap, Knot, OperatingPoint, Pric
 from ipr_engine.bundle.calibration import INSUFFICIENT, heads_key, prices_key
 from ipr_engine.errors import InvalidInputError
 
+_CHANGED_TIERS = "an encoder, heads or the gap between the tiers changed since"
+
 
 class CalibrationStatus(NamedTuple):
     """status: "calibrated", "insufficient_evidence", "stale" or "uncalibrated"; reason: what is certified, or why nothing is."""
@@ -71,7 +73,7 @@ class Calibrations:
         if gone:
             return f"candidates removed since: {', '.join(gone)}"
         if heads_key(bundle, made.candidates) != made.heads:
-            return "encoder or heads changed since"
+            return "encoder or heads changed since" if bundle.escalation is None else _CHANGED_TIERS
         added = [name for name in self._meant(made) if name not in made.candidates]
         return f"candidates added since: {', '.join(added)}" if added else None
 
@@ -140,12 +142,14 @@ def settle(
     ask: tuple[str, float] | None,
     worth: float | None,
     prices: PriceList | None,
+    escalate_below: float = 0.0,
 ) -> Settled:
     """The point of the map that keeps the promise, and its certificate.
 
     Args:
         tau: in [0, 1], or None with `ask`: one of ASKS and its value.
         worth, prices: what overrides the map's own, None for nothing.
+        escalate_below: the policy's; the map holds for the bundle's gap alone.
     """
     bundle = calibrations.bundle
     made, mismatch = calibrations.map_for(allowed)
@@ -162,6 +166,9 @@ def settle(
         overrides.append(f"worth={worth:g} instead of the map's {point.worth:g}")
     if prices is not None and prices_key(prices, bundle.candidates, made.candidates) != made.prices:
         overrides.append("prices= differ from those it was calibrated at")
+    gap = 0.0 if bundle.escalation is None else bundle.escalation.gap
+    if escalate_below != gap:
+        overrides.append(f"escalate_below={escalate_below:g} instead of the bundle's {gap:g}")
     return Settled(
         tau=_equivalent(made, tau, ask, knot),
         map=made,

@@ -14,8 +14,9 @@ from ipr_engine.frontier import FrontierStep, failover, frontier, order
 
 if TYPE_CHECKING:
     from ipr_engine._C import DecideResult
-    from ipr_engine.bundle import Bundle, Candidate
-    from ipr_engine.policy import Policy
+    from ipr_engine.bundle import Bundle, Candidate, HeadsSpec
+    from ipr_engine.escalation import MergedResult
+    from ipr_engine.policy import Coefficients, Policy
 
 OK = STATUS.index("ok")
 
@@ -52,21 +53,24 @@ class Decision:
         calibration: "calibrated", "insufficient_evidence", "stale" or "uncalibrated" (docs/calibration.md);
             calibration_reason says what is certified, or why nothing is.
         truncated: the prompt was longer than the encoder reads; head and tail were encoded.
+        escalated: the second heads of a two-tier bundle decided (docs/two-tiers.md): quality, cost, threshold, gap and all else
+            are theirs, but for billed_tokens and support, which are the first encoder's.
     """
 
-    __slots__ = ("_bundle", "_result", "_row", "billed_tokens", "policy", "support", "truncated")
+    __slots__ = ("_bundle", "_result", "_row", "billed_tokens", "escalated", "policy", "support", "truncated")
 
     degraded: str | None = None
 
     def __init__(
         self,
-        result: DecideResult,
+        result: DecideResult | MergedResult,
         row: int,
         policy: Policy,
         bundle: Bundle,
         billed_tokens: int,
         truncated: bool,
         support: float | None,
+        escalated: bool = False,
     ) -> None:
         self._result = result
         self._row = row
@@ -75,6 +79,7 @@ class Decision:
         self.billed_tokens = billed_tokens
         self.truncated = truncated
         self.support = support
+        self.escalated = escalated
 
     @property
     def index(self) -> int:
@@ -149,6 +154,23 @@ class Decision:
         return self._bundle.hash
 
     @property
+    def heads(self) -> HeadsSpec:
+        """The heads that decided."""
+        again = self._bundle.escalation_heads
+        return again if self.escalated and again is not None else self._bundle.quality_heads
+
+    @property
+    def encoder(self) -> str:
+        """Identity of the encoder whose embedding was decided on."""
+        return self._bundle.encoder(self.heads.encoder).identity
+
+    @property
+    def coefficients(self) -> Coefficients:
+        """The policy's rule as it was compiled for the heads that decided."""
+        second = self.policy.second
+        return second.coefficients if self.escalated and second is not None else self.policy.coefficients
+
+    @property
     def qualities(self) -> npt.NDArray[np.float32]:
         """(models,) predicted quality of every candidate, allowed or not, in bundle order."""
         row: npt.NDArray[np.float32] = self._result.quality[self._row]
@@ -176,7 +198,9 @@ class Decision:
         if self._result.status_at(self._row) != OK:
             return ()
         names = self._bundle.names
-        order = failover(self.policy, self._bundle, self.qualities, self.costs_usd, self.allowed)
+        order = failover(
+            self.policy, self._bundle, self.qualities, self.costs_usd, self.allowed, coefficients=self.coefficients
+        )
         reserve = [m for m, c in enumerate(self._bundle.candidates) if c.name in self.policy.reserve and self._fits(c)]
         return tuple(names[m] for m in [*order, *sorted(reserve, key=lambda m: -self.qualities[m])])
 
@@ -198,12 +222,15 @@ class Decision:
     def frontier(self) -> tuple[FrontierStep, ...]:
         """Every tau at which this prompt's choice changes under its rule, with who is chosen from there on.
 
-        Computed when asked for, by bisection on the float32 grid: about a millisecond.
+        Computed when asked for, by bisection on the float32 grid: about a millisecond. In a two-tier bundle it is that of the
+        heads that decided: at another tau the gap is another, and the other heads may decide.
         """
         if self._result.status_at(self._row) != OK:
             return ()
         reserve = np.array([c.name in self.policy.reserve and self._fits(c) for c in self._bundle.candidates])
-        return frontier(self.policy, self._bundle, self.qualities, self.costs_usd, self.allowed | reserve)
+        constants = self.heads.rule_constants
+        allowed = self.allowed | reserve
+        return frontier(self.policy, self._bundle, self.qualities, self.costs_usd, allowed, constants=constants)
 
     @property
     def candidates(self) -> tuple[CandidateView, ...]:
@@ -258,6 +285,7 @@ class Decision:
             "support": self.support if self.support is None or np.isfinite(self.support) else None,
             "billed_tokens": self.billed_tokens,
             "truncated": self.truncated,
+            "escalated": self.escalated,
             "ranked": list(self.ranked),
             "excluded": self.excluded,
             "tau": self.policy.tau,
@@ -283,22 +311,24 @@ class Decisions:
         index: (batch,) int32, -1 where a row failed.
         qualities, costs_usd, tokens_out: (batch, models) float32, every candidate, in bundle order.
         threshold, gap: (batch,) float32.
-        billed_tokens (batch,) int64, truncated (batch,) bool, support (batch,) float32 or None: as of Decision.
+        billed_tokens (batch,) int64, truncated and escalated (batch,) bool, support (batch,) float32 or None: as of Decision.
         status, cause: (batch,) uint8 into `ipr_engine.decide.STATUS` and `CAUSE`.
     """
 
-    __slots__ = ("_bundle", "_result", "billed_tokens", "policy", "support", "truncated")
+    __slots__ = ("_bundle", "_escalated", "_result", "billed_tokens", "policy", "support", "truncated")
 
     def __init__(
         self,
-        result: DecideResult,
+        result: DecideResult | MergedResult,
         policy: Policy,
         bundle: Bundle,
         billed_tokens: npt.NDArray[np.int64],
         truncated: npt.NDArray[np.bool_],
         support: npt.NDArray[np.float32] | None,
+        escalated: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         self._result = result
+        self._escalated = escalated
         self._bundle = bundle
         self.policy = policy
         self.billed_tokens = billed_tokens
@@ -326,6 +356,7 @@ class Decisions:
             int(self.billed_tokens[row]),
             bool(self.truncated[row]),
             None if self.support is None else float(self.support[row]),
+            False if self._escalated is None else bool(self._escalated[row]),
         )
 
     def __iter__(self) -> Iterator[Decision]:
@@ -336,6 +367,15 @@ class Decisions:
         """Names of the chosen candidates, None where a row failed."""
         names = self._bundle.names
         return [None if m < 0 else names[m] for m in self._result.index.tolist()]
+
+    @property
+    def all_ok(self) -> bool:
+        """Every row was decided."""
+        return self._result.all_ok
+
+    @property
+    def escalated(self) -> npt.NDArray[np.bool_]:
+        return np.zeros(len(self), np.bool_) if self._escalated is None else self._escalated
 
     @property
     def index(self) -> npt.NDArray[np.int32]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, overload
@@ -11,13 +14,14 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._C import DecideResult
 from ipr_engine.bundle import Bundle, PriceList
 from ipr_engine.calibrated import Calibrations, DriftEvidence
 from ipr_engine.decide import DecidePlan
 from ipr_engine.decision import Decision, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.registry import EncoderOptions
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.explanation import Explanation
 from ipr_engine.generation import Generation, check_rows
 from ipr_engine.policy import Policy
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from ipr_engine.watch import Watch
 
 DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
+_LOG = logging.getLogger(__name__)
 
 
 class Engine:
@@ -41,7 +46,7 @@ class Engine:
 
     Attributes:
         bundle: the bundle that serves.
-        encoder: the prompt encoder of its heads.
+        encoder: the prompt encoder of its heads; second_encoder: that of its second heads, None in a bundle of one tier.
         plan: the packed heads.
 
     Another thread may swap the bundle between two reads of these; what belongs to a decision is on the decision.
@@ -56,13 +61,21 @@ class Engine:
         device: str = "cpu",
         threads: int | None = None,
         encoder_folders: Sequence[str | os.PathLike[str]] = (),
+        batches: Sequence[int] | None = None,
+        fallback: str | None = None,
     ) -> None:
         if not isinstance(bundle, Bundle):
             raise InvalidInputError(
                 f"bundle: expected a Bundle, got {type(bundle).__name__}; Engine.load(path) reads one from disk"
             )
         self._options = EncoderOptions(
-            isa=isa, tier=tier, device=device, threads=threads, folders=tuple(encoder_folders)
+            isa=isa,
+            tier=tier,
+            device=device,
+            threads=threads,
+            folders=tuple(encoder_folders),
+            batches=None if batches is None else tuple(batches),
+            fallback=fallback,
         )
         self._live = Generation(bundle, options=self._options)  # a call reads this once; swap replaces it
         self._swapping = Lock()
@@ -80,6 +93,11 @@ class Engine:
     @property
     def encoder(self) -> Encoder:
         return self._live.encoder
+
+    @property
+    def second_encoder(self) -> Encoder | None:
+        second = self._live.second
+        return None if second is None else second.encoder
 
     @property
     def plan(self) -> DecidePlan:
@@ -100,6 +118,8 @@ class Engine:
         device: str = "cpu",
         threads: int | None = None,
         encoder_folders: Sequence[str | os.PathLike[str]] = (),
+        batches: Sequence[int] | None = None,
+        fallback: str | None = None,
     ) -> Engine:
         """Read, verify and plan a bundle.
 
@@ -107,9 +127,11 @@ class Engine:
             path: a bundle root (with CURRENT) or one bundle folder; None for the embedded default.
             isa: "auto" (the widest this machine has), "scalar", "avx2" or "avx512".
             tier: who runs a transformer, where the heads read one: "onnx", "torch", "tensorrt", or "auto" (docs/encoders.md).
-            device: where it runs: "cpu", or a device of CUDA such as "cuda:0".
+            device: where it runs: "cpu", or a device of CUDA such as "cuda:0", where `route` decides too (docs/gpu.md).
             threads: of the onnx tier; None is one a physical core.
             encoder_folders: exports to look in for a transformer that the bundle references and does not contain.
+            batches: of the shapes planned on a GPU, (1, 8, 64) say; None is the tier's own. More take more memory and time.
+            fallback: "cpu" plans the bundle there as well, to take over when a GPU fails in use; None: calls then raise.
         Raises:
             BundleError: the bundle is missing, damaged or inconsistent (the subclass says which).
             BackendUnavailableError: the instruction set, tier, package or device asked for is missing here.
@@ -121,6 +143,8 @@ class Engine:
             device=device,
             threads=threads,
             encoder_folders=encoder_folders,
+            batches=batches,
+            fallback=fallback,
         )
 
     def policy(
@@ -141,6 +165,7 @@ class Engine:
         requires: str | Sequence[str] | None = None,
         max_latency_ms: float | None = None,
         prices: PriceList | Mapping[str, object] | None = None,
+        escalate_below: float | None = None,
     ) -> Policy:
         """Validate and compile everything of a decision that is not the prompt.
 
@@ -164,6 +189,8 @@ class Engine:
             max_latency_ms: only candidates known to answer within it.
             prices: USD per 1 M tokens, name -> (input, output), a Price, or the like of prices.json; the others keep
                 the bundle's.
+            escalate_below: a two-tier bundle decides again, by its second heads, where the first decision's gap is below it, in
+                quality units: 0 never, math.inf always; by default the bundle's own (docs/two-tiers.md).
         Raises:
             InvalidInputError: a value out of range, an unknown name, or nobody left to choose.
         """
@@ -184,6 +211,7 @@ class Engine:
                 "requires": requires,
                 "max_latency_ms": max_latency_ms,
                 "prices": prices,
+                "escalate_below": escalate_below,
             }
         )
 
@@ -204,6 +232,9 @@ class Engine:
     ) -> Decision | Decisions:
         """Decide who should answer: one prompt gives a Decision, a list of prompts gives Decisions.
 
+        With a two-tier bundle the rows whose first gap is below the policy's `escalate_below` are encoded by the second encoder,
+        together, and decided again by its heads.
+
         Args:
             prompts: a string, chat messages (a list of {"role", "content"}), or a list of either. All user texts are
                 encoded, every text is billed; a prompt with an image needs a policy with requires="vision".
@@ -221,17 +252,25 @@ class Engine:
         if billed_tokens is None and tokens_out is None and extra_usd is None and live.routes_text:
             if type(prompts) is str:
                 result, billed, truncated, support = live.router.route_one(prompts, policy.compiled)
+                below = policy.escalate_below
+                if below and (result.gap_at(0) < below or below == math.inf):
+                    return self._escalate(live, [prompts], policy, result, billed, truncated, support, on_error)[0]
                 if not result.all_ok or on_error != "raise":
                     check_rows(result, on_error)
                 return Decision(result, 0, policy, live.bundle, billed, truncated, support)
             if type(prompts) is list and all(type(prompt) is str for prompt in prompts):
                 many = live.router.route_many(prompts, policy.compiled)
+                if policy.escalate_below:
+                    return self._escalate(live, prompts, policy, *many, on_error)
                 if not many[0].all_ok or on_error != "raise":
                     check_rows(many[0], on_error)
                 return Decisions(many[0], policy, live.bundle, *many[1:])
         single = isinstance(prompts, str) or is_messages(prompts)
-        encoded = live.encode(prompts, billed_tokens, policy)
-        decisions = live.decide(encoded, policy, tokens_out, extra_usd, on_error)
+        try:
+            decisions = live.route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error)
+        except DeviceLostError as error:
+            standby = self._take_over(live, error)
+            decisions = standby.route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error)
         return decisions[0] if single else decisions
 
     def encode(
@@ -239,13 +278,37 @@ class Engine:
         prompts: Prompt | Sequence[Prompt],
         *,
         billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
+        second: bool = False,
     ) -> Encoded:
         """Embed prompts once, to decide on them as often as you like.
 
+        Args:
+            second: by the second encoder of a two-tier bundle; the bills are the first one's all the same.
         Returns:
             Encoded: x (batch, dim) float32, billed_tokens (batch,) int64, truncated (batch,) bool.
         """
-        return self._live.encode(prompts, billed_tokens, None)
+        live = self._live
+        try:
+            return (
+                live.encode_again(prompts, billed_tokens, None) if second else live.encode(prompts, billed_tokens, None)
+            )
+        except DeviceLostError as error:
+            live = self._take_over(live, error)
+            return (
+                live.encode_again(prompts, billed_tokens, None) if second else live.encode(prompts, billed_tokens, None)
+            )
+
+    def _take_over(self, live: Generation, error: DeviceLostError) -> Generation:
+        """The generation on the CPU in place of one whose device failed; the error where none was asked for."""
+        standby = live.standby
+        if standby is None:
+            raise error
+        with self._swapping:
+            self._options = replace(self._options, device="cpu", tier="auto", fallback=None)
+            if self._live is live:
+                self._live = standby
+                _LOG.error("%s; bundle %s is served by the CPU from now on", error, live.hash[:12])
+        return standby
 
     def decide(
         self,
@@ -256,20 +319,52 @@ class Engine:
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         on_error: str = "raise",
+        second: Encoded | None = None,
         **terms: Any,
     ) -> Decisions:
         """Decide on kept embeddings, without encoding again.
 
         Args:
-            x: what `encode` gave, or a bare (batch, dim) or (dim,) float32 array (then billed_tokens is needed).
+            x: what `encode` gave, or a bare (batch, dim) or (dim,) float32 array (then billed_tokens is needed). Of a two-tier
+                bundle the heads that read its encoder decide; a bare array is the first encoder's. There is no text to encode
+                again, so nothing escalates without
+            second: the same prompts by the second encoder: then rows escalate as `route` has it.
         Raises:
-            EncoderMismatchError: x was embedded by another encoder than the one the heads read now.
+            EncoderMismatchError: x was embedded by another encoder than the heads read now, or second by another than the
+                second heads.
         """
         live = self._live
         policy = live.settle(policy, terms)
         if type(x) is not Encoded or billed_tokens is not None or x.encoder != live.encoder_identity:
             x = live.embeddings(x, billed_tokens)
-        return live.decide(x, policy, tokens_out, extra_usd, on_error)
+        again = None if second is None else live.kept_rows(x, second)
+        return live.decide(x, policy, tokens_out, extra_usd, on_error, again)
+
+    def _escalate(
+        self,
+        live: Generation,
+        texts: list[str],
+        policy: Policy,
+        result: DecideResult,
+        billed: Any,
+        truncated: Any,
+        support: Any,
+        on_error: str,
+    ) -> Decisions:
+        """What the C++ call of the first tier gave, of one prompt or many, with its rows of a small gap decided again."""
+        first = Decisions(
+            result,
+            policy,
+            live.bundle,
+            np.atleast_1d(np.asarray(billed, np.int64)),
+            np.atleast_1d(np.asarray(truncated, np.bool_)),
+            None if support is None else np.atleast_1d(np.asarray(support, np.float32)),
+        )
+        again = live.embed_texts(texts)
+        decisions = first if again is None else live.escalate(first, again)
+        if not decisions.all_ok or on_error != "raise":
+            check_rows(decisions, on_error)
+        return decisions
 
     def explain(self, prompt: Prompt | Decision, policy: Policy | None = None, **terms: Any) -> Explanation:
         """Why this candidate: every candidate's quality, cost, and what kept it from being chosen."""
@@ -388,8 +483,19 @@ class Engine:
 
     def __repr__(self) -> str:
         live, why = self._live, "widest here" if self._options.isa == "auto" else "as asked"
-        form = "linear" if live.plan.hidden == 0 else f"{live.plan.hidden} wide, rank {live.plan.rank}"
+        tiers = f"encoder={live.encoder.summary}, heads={_form(live.plan)}"
+        if live.second is not None and live.bundle.escalation is not None:
+            tiers += (
+                f"; below a gap of {live.bundle.escalation.gap:g}: encoder={live.second.encoder.summary}, "
+                f"heads={_form(live.second.plan)}"
+            )
+        gpu = "" if live.gpu is None else f", route={live.gpu.summary}"
+        standby = "" if live.standby is None else ", fallback=cpu"
         return (
-            f"Engine(bundle={live.bundle.name!r} {live.hash[:12]}, {live.plan.models} candidates, "
-            f"encoder={live.encoder.summary}, heads={form}, isa={live.plan.isa} ({why}))"
+            f"Engine(bundle={live.bundle.name!r} {live.hash[:12]}, {live.plan.models} candidates, {tiers}{gpu}, "
+            f"isa={live.plan.isa} ({why}){standby})"
         )
+
+
+def _form(plan: DecidePlan) -> str:
+    return "linear" if plan.hidden == 0 else f"{plan.hidden} wide, rank {plan.rank}"

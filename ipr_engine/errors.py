@@ -17,6 +17,10 @@ class BackendUnavailableError(IprError, RuntimeError):
     """A back end (instruction set, device, optional package) was asked for and is missing here."""
 
 
+class DeviceLostError(BackendUnavailableError):
+    """A device failed while it was in use: what was loaded on it does no further work."""
+
+
 class RowError(IprError, RuntimeError):
     """Some rows of a batch could not be decided.
 

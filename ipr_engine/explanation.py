@@ -42,7 +42,7 @@ class Explanation:
             sorted(decision.candidates, key=lambda view: (not view.chosen, view.cost_usd))
         )
         bundle = decision.bundle
-        tables = read_reliability(bundle) or {}
+        tables = read_reliability(bundle, second=decision.escalated) or {}
         self.realised: dict[str, Realised] = {
             view.name: tables[view.name].at(view.quality)
             for view in self.candidates
@@ -71,7 +71,7 @@ class Explanation:
         others = [view.quality for view in self.candidates if view.allowed and not view.chosen]
         if not others:
             return {chosen.name: math.inf}
-        c, hi, lo = d.policy.coefficients, max(others), min(others)
+        c, hi, lo = d.coefficients, max(others), min(others)
         level = min(c.alpha_hi * hi + c.alpha_lo * lo + c.offset, hi) if chosen.quality >= hi else d.threshold
         return {chosen.name: max(chosen.quality - level, 0.0), **gaps}
 
@@ -153,6 +153,13 @@ class Explanation:
             ]
             lines.append("  ".join(parts))
         d = self.decision
+        if d.escalated:
+            lines.append(
+                f"decided by the second heads ({d.heads.id} on encoder {d.heads.encoder}): the first gap was below "
+                f"{d.policy.escalate_below:g}"
+                if d.policy.escalate_below
+                else f"decided by the second heads ({d.heads.id} on encoder {d.heads.encoder})"
+            )
         if holds is not None:
             until = "1" if holds.until is None else f"{holds.until:.3f}"
             lines.append(f"the choice stays for tau from {holds.since:.3f} to {until}")

@@ -11,7 +11,7 @@ from ipr_engine.asks import CALIBRATED
 from ipr_engine.policy import Coefficients, compile_rule
 
 if TYPE_CHECKING:
-    from ipr_engine.bundle import Bundle
+    from ipr_engine.bundle import Bundle, RuleConstants
     from ipr_engine.policy import Policy
 
 Float32s = npt.NDArray[np.float32]
@@ -40,29 +40,44 @@ def threshold(c: Coefficients, qualities: Float32s) -> np.float32:
 
 
 def failover(
-    policy: Policy, bundle: Bundle, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
+    policy: Policy,
+    bundle: Bundle,
+    qualities: Float32s,
+    costs: Float32s,
+    allowed: npt.NDArray[np.bool_],
+    *,
+    coefficients: Coefficients,
 ) -> list[int]:
-    """Allowed candidates in the order in which they would be chosen, each with all before it away."""
+    """Allowed candidates in the order in which they would be chosen, each with all before it away.
+
+    coefficients: the policy's, for the heads that predicted these qualities.
+    """
     left = [m for m in order(qualities, costs, policy.worth, bundle.tie_rank) if allowed[m]]
     chosen: list[int] = []
     while left:
-        least = threshold(policy.coefficients, qualities[left])
+        least = threshold(coefficients, qualities[left])
         chosen.append(next(m for m in left if qualities[m] >= least))
         left.remove(chosen[-1])
     return chosen
 
 
 def frontier(
-    policy: Policy, bundle: Bundle, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
+    policy: Policy,
+    bundle: Bundle,
+    qualities: Float32s,
+    costs: Float32s,
+    allowed: npt.NDArray[np.bool_],
+    *,
+    constants: RuleConstants | None,
 ) -> tuple[FrontierStep, ...]:
     """Steps in rising tau, the first at 0; on the float32 grid of tau, up to the rounding of the threshold (1 ulp).
 
     allowed: (models,) who may be chosen at some tau. Under rule `calibrated` the steps lie at the map's knots.
+    constants: of the heads that predicted these qualities, for rule `fixed`.
     """
     if policy.rule == CALIBRATED:
         return _knot_frontier(policy, bundle, qualities, costs, allowed)
     preferred = [m for m in order(qualities, costs, policy.worth, bundle.tie_rank) if allowed[m]]
-    constants = bundle.quality_heads.rule_constants
 
     def threshold_at(tau: np.float32) -> np.float32:
         coefficients = compile_rule(policy.rule, float(tau), slack=policy.slack, constants=constants)

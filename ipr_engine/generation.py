@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecideResult, Router
+from ipr_engine._C import DecideResult
 from ipr_engine.arguments import bare_embeddings, bill_floor, per_model, whole_counts
 from ipr_engine.asks import ASKS
 from ipr_engine.bundle import Bundle
 from ipr_engine.calibrated import Calibrations
-from ipr_engine.decide import STATUS, DecidePlan, Heads
+from ipr_engine.decide import STATUS
 from ipr_engine.decision import OK, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
-from ipr_engine.encoders.registry import EncoderOptions, make_encoder
+from ipr_engine.encoders.registry import EncoderOptions, make_encoder, on_gpu
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
+from ipr_engine.escalation import (
+    EmbedRows,
+    MergedResult,
+    Rows,
+    SecondTier,
+    escalating,
+    make_router,
+    of_rows,
+    plan_heads,
+)
 from ipr_engine.policy import Policy, compile_policy
+from ipr_engine.profiling import span
 from ipr_engine.prompts import PART_FEATURES, PromptText, is_messages, split_prompt
 from ipr_engine.terms import frozen_terms, terms_on
+
+if TYPE_CHECKING:
+    from ipr_engine.gpu.side import GpuSide
 
 MAX_KEPT_POLICIES = 256
 DEFAULT_TERMS: Mapping[str, Any] = {
@@ -37,6 +50,7 @@ DEFAULT_TERMS: Mapping[str, Any] = {
     "requires": None,
     "max_latency_ms": None,
     "prices": None,
+    "escalate_below": None,
 }
 POLICY_TERMS = frozenset(DEFAULT_TERMS)
 
@@ -54,6 +68,9 @@ class Generation:
         calibrations: its maps, with what is known of their validity.
         router: text or embeddings to decisions, in C++.
         routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
+        gpu: encoder and decision in one recording, where both run on a GPU; None elsewhere.
+        standby: the same bundle planned for the CPU, which takes over should the GPU fail, if that was asked for.
+        second: the heads that decide again where the gap is small, planned; None in a bundle of one tier.
     """
 
     __slots__ = (
@@ -64,37 +81,53 @@ class Generation:
         "calibrations",
         "encoder",
         "encoder_identity",
+        "gpu",
         "hash",
         "plan",
         "router",
         "routes_text",
+        "second",
+        "standby",
     )
 
-    def __init__(self, bundle: Bundle, *, options: EncoderOptions, encoder: Encoder | None = None) -> None:
-        """Plan `bundle`; `encoder` is one already loaded with the identity that the heads name."""
-        heads = bundle.quality_heads
-        self.bundle = bundle
-        self.hash = bundle.hash
-        self.encoder = make_encoder(bundle, heads.encoder, options) if encoder is None else encoder
-        self.encoder_identity = self.encoder.identity
-        self.plan = DecidePlan(
-            Heads(**heads.tensors, activation=heads.activation, tie_rank=bundle.tie_rank),  # type: ignore[arg-type]
-            isa=options.isa,
-        )
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        options: EncoderOptions,
+        before: Generation | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        """Plan `bundle`; of `before` the encoders that the heads name are kept, with what was recorded of them.
+
+        encoder: the first heads' own, already loaded, in place of the one that the options ask for.
+        """
+        heads, again = bundle.quality_heads, bundle.escalation_heads
+        loaded = {} if before is None else before._encoders()
+        if encoder is not None:
+            loaded = {**loaded, encoder.identity: encoder}
         support = bundle.support
         if support is not None and support.encoder != heads.encoder:
             raise EncoderMismatchError(
                 f"support: measured on encoder {support.encoder!r}, but the heads read {heads.encoder!r}; measure it on theirs"
             )
-        self.router = Router(
-            self.plan,
-            self.encoder.native,
-            [math.inf if c.context_window is None else float(c.context_window) for c in bundle.candidates],
-            [c.token_ratio for c in bundle.candidates],
-            None if support is None else support.centroids,
-            None if support is None else support.distances,
-        )
+        kept = loaded.get(bundle.encoder(heads.encoder).identity)
+        self.bundle = bundle
+        self.hash = bundle.hash
+        self.encoder: Encoder = make_encoder(bundle, heads.encoder, options) if kept is None else kept
+        self.encoder_identity = self.encoder.identity
+        self.plan = plan_heads(bundle, heads, options)
+        self.router = make_router(bundle, self.plan, self.encoder)
         self.routes_text = self.encoder.native is not None
+        self.second: SecondTier | None = None
+        if again is not None:
+            loaded = {**loaded, self.encoder_identity: self.encoder}
+            self.second = SecondTier(bundle, again, options, loaded.get(bundle.encoder(again.encoder).identity))
+        self.gpu = _gpu(bundle, self.encoder, options, before)
+        self.standby: Generation | None = None
+        if options.fallback is not None:
+            on_cpu = replace(options, device=options.fallback, fallback=None, tier="auto")
+            self.standby = Generation(bundle, options=on_cpu, before=None if before is None else before.standby)
         self.calibrations = Calibrations(bundle)
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
         self._followed: dict[int, tuple[Policy, Policy]] = {}
@@ -108,18 +141,24 @@ class Generation:
         allow_fewer_candidates: bool,
         allow_fewer_outputs: bool,
     ) -> Generation:
-        """Another bundle, planned to serve in place of this one, with its encoder where the identity is the same.
+        """Another bundle, planned to serve in place of this one, with its encoders where the identity is the same.
 
         Raises:
             EncoderMismatchError, InvalidInputError: calls that this bundle serves would fail, and that was not allowed.
         """
         heads = bundle.quality_heads
         identity = bundle.encoder(heads.encoder).identity
-        same_encoder = identity == self.encoder_identity
-        if not same_encoder and not allow_other_encoder:
+        if identity != self.encoder_identity and not allow_other_encoder:
             raise EncoderMismatchError(
                 f"bundle: {bundle.hash[:12]} reads encoder {identity[:12]}, the one that serves reads "
                 f"{self.encoder_identity[:12]}; kept embeddings would not fit, pass allow_other_encoder=True if none are kept"
+            )
+        again = bundle.escalation_heads
+        then = None if again is None else bundle.encoder(again.encoder).identity
+        if self.second is not None and then != self.second.identity and not allow_other_encoder:
+            raise EncoderMismatchError(
+                f"bundle: the second heads of {bundle.hash[:12]} read encoder {then[:12] if then else 'none: it has none'}, those "
+                f"that serve read {self.second.identity[:12]}; pass allow_other_encoder=True if none of its embeddings are kept"
             )
         missing = sorted(set(self.bundle.names) - set(bundle.names))
         if missing and not allow_fewer_candidates:
@@ -132,17 +171,27 @@ class Generation:
                 f"bundle: the heads of {bundle.hash[:12]} predict no tokens, those that serve do; "
                 "pass allow_fewer_outputs=True if every call gives tokens_out"
             )
-        next_one = Generation(bundle, options=options, encoder=self.encoder if same_encoder else None)
+        next_one = Generation(bundle, options=options, before=self)
         if (
             bundle.calibrations == self.bundle.calibrations
         ):  # what made these maps stale still does; new ones start anew
             next_one.calibrations.drift = self.calibrations.drift
         return next_one
 
+    def _encoders(self) -> dict[str, Encoder]:
+        """The encoders at hand, by identity."""
+        second = {} if self.second is None else {self.second.identity: self.second.encoder}
+        return {self.encoder_identity: self.encoder, **second}
+
     def compile(self, terms: Mapping[str, Any]) -> Policy:
         """The policy of these terms (tau, and what differs from DEFAULT_TERMS) for this bundle."""
-        constants = self.bundle.quality_heads.rule_constants
-        policy = compile_policy(self.bundle, self.plan, constants, self.calibrations, **{**DEFAULT_TERMS, **terms})
+        policy = compile_policy(
+            self.bundle,
+            self.plan,
+            None if self.second is None else self.second.plan,
+            self.calibrations,
+            **{**DEFAULT_TERMS, **terms},
+        )
         return replace(policy, terms=frozen_terms(terms))
 
     def settle(self, policy: Policy | None, terms: dict[str, Any]) -> Policy:
@@ -191,8 +240,49 @@ class Generation:
             self._policies[key] = kept
         return kept
 
+    def route(
+        self, prompts: Any, policy: Policy, billed_tokens: Any, tokens_out: Any, extra_usd: Any, on_error: str
+    ) -> Decisions:
+        """Encode and decide one prompt or a list of them: in one step on a GPU, else one after the other."""
+        if self.gpu is None:
+            encoded, texts = self.prepare(prompts, billed_tokens, policy)
+            return self.decide(encoded, policy, tokens_out, extra_usd, on_error, self.embed_texts(texts))
+        from ipr_engine.gpu.router import RouteRows
+
+        names, parts = self._read(prompts, billed_tokens, policy)
+        with span("tokenize"):
+            ids, counts, truncated = self.gpu.stream.read([part.encoded for part in parts])
+            bills = self._bills(names, parts, counts, billed_tokens)
+        given = {
+            name: None if values is None else per_model(name, values, len(parts), self.plan.models)
+            for name, values in (("tokens_out", tokens_out), ("extra_usd", extra_usd))
+        }
+        result, x = self.gpu.route(policy, RouteRows(ids=ids, billed=bills, **given))
+        if not result.all_ok or on_error != "raise":
+            check_rows(result, on_error)
+        return Decisions(result, policy, self.bundle, bills, truncated, self.router.support(x))
+
     def encode(self, prompts: Any, billed_tokens: Any, policy: Policy | None) -> Encoded:
         """Embed one prompt or a list of them, with the bill of each; see `Engine.encode`."""
+        return self.prepare(prompts, billed_tokens, policy)[0]
+
+    def encode_again(self, prompts: Any, billed_tokens: Any, policy: Policy | None) -> Encoded:
+        """The same by the second encoder; the bills are the first one's."""
+        if self.second is None:
+            raise InvalidInputError(f"second: bundle {self.hash[:12]} has no second tier; leave it out")
+        encoded, texts = self.prepare(prompts, billed_tokens, policy)
+        return replace(self.second.encode(texts), billed_tokens=encoded.billed_tokens)
+
+    def prepare(self, prompts: Any, billed_tokens: Any, policy: Policy | None) -> tuple[Encoded, list[str]]:
+        """What `encode` gives, and the text of each prompt that was encoded."""
+        names, parts = self._read(prompts, billed_tokens, policy)
+        texts = [part.encoded for part in parts]
+        encoded = self.encoder.encode(texts)
+        bills = self._bills(names, parts, encoded.billed_tokens, billed_tokens)
+        return replace(encoded, billed_tokens=bills, encoder=self.encoder_identity), texts
+
+    def _read(self, prompts: Any, billed_tokens: Any, policy: Policy | None) -> tuple[list[str], list[PromptText]]:
+        """The prompts taken apart, and the name of each in errors."""
         single = isinstance(prompts, str) or is_messages(prompts)
         if not single and not isinstance(prompts, (list, tuple)):
             raise InvalidInputError(
@@ -204,16 +294,19 @@ class Generation:
         ]
         for name, part in zip(names, parts, strict=True):
             self.check_non_text(part, name, billed_tokens, policy)
-        encoded = self.encoder.encode([part.encoded for part in parts])
-        counts = encoded.billed_tokens.tolist()
+        return names, parts
+
+    def _bills(
+        self, names: Sequence[str], parts: Sequence[PromptText], counted: npt.NDArray[np.int64], billed_tokens: Any
+    ) -> npt.NDArray[np.int64]:
+        """(rows,) what each prompt is billed, from the tokens counted of what is encoded; InvalidInputError for one of none."""
+        counts = counted.tolist()
         for name, part, count in zip(names, parts, counts, strict=True):
             if count == 0:
                 raise InvalidInputError(f"{name}: expected text, got {len(part.encoded)} characters without one token")
-        if billed_tokens is None:
-            bills = np.array([self.bill(part, count) for part, count in zip(parts, counts, strict=True)], np.int64)
-        else:
-            bills = whole_counts(billed_tokens, len(parts))
-        return replace(encoded, billed_tokens=bills, encoder=self.encoder_identity)
+        if billed_tokens is not None:
+            return whole_counts(billed_tokens, len(parts))
+        return np.array([self.bill(part, count) for part, count in zip(parts, counts, strict=True)], np.int64)
 
     def bill(self, part: PromptText, counted: int) -> int:
         """Tokens of the whole request: what was encoded, and every text that was not."""
@@ -242,37 +335,123 @@ class Generation:
     def embeddings(self, x: Encoded | npt.NDArray[np.float32], billed_tokens: Any) -> Encoded:
         """What `Engine.decide` was given, as Encoded with its bills."""
         encoded = x if type(x) is Encoded else bare_embeddings(x, self.plan.dim, billed_tokens)
-        if encoded.encoder is not None and encoded.encoder != self.encoder_identity:
+        if encoded.encoder not in (None, self.encoder_identity) and not self.is_second(encoded.encoder):
             raise EncoderMismatchError(
                 f"x: embedded by encoder {encoded.encoder[:12]}, but the heads of bundle {self.hash[:12]} read "
-                f"{self.encoder_identity[:12]}; encode the prompts again"
+                f"{self.read_by_heads()}; encode the prompts again"
             )
         if billed_tokens is not None:
             encoded = replace(encoded, billed_tokens=whole_counts(billed_tokens, len(encoded)))
         return encoded
 
-    def decide(self, encoded: Encoded, policy: Policy, tokens_out: Any, extra_usd: Any, on_error: str) -> Decisions:
-        """Decide on embeddings under a policy of this bundle; see `Engine.decide`."""
-        models = self.plan.models
-        result, support = self.router.decide(
+    def is_second(self, identity: str | None) -> bool:
+        """Whether embeddings of this encoder are for the second heads; those of an encoder that both read are for the first."""
+        return self.second is not None and identity == self.second.identity and identity != self.encoder_identity
+
+    def read_by_heads(self) -> str:
+        """The encoders that the heads read, for a message."""
+        return self.encoder_identity[:12] + ("" if self.second is None else f" or {self.second.identity[:12]}")
+
+    def decide(
+        self,
+        encoded: Encoded,
+        policy: Policy,
+        tokens_out: Any,
+        extra_usd: Any,
+        on_error: str,
+        again: EmbedRows | None = None,
+    ) -> Decisions:
+        """Decide on embeddings under a policy of this bundle; see `Engine.decide`.
+
+        again: embeds rows by the second encoder; with it, rows of a small gap are decided again.
+        """
+        batch, models = len(encoded.x), self.plan.models
+        tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
+        extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
+        if self.second is not None and policy.second is not None and self.is_second(encoded.encoder):
+            router, compiled, escalated = self.second.router, policy.second.compiled, np.ones(batch, np.bool_)
+        else:
+            router, compiled, escalated = self.router, policy.compiled, None
+        result, support = router.decide(encoded.x, compiled, encoded.billed_tokens, tokens, extra)
+        decisions = Decisions(result, policy, self.bundle, encoded.billed_tokens, encoded.truncated, support, escalated)
+        if again is not None and policy.escalate_below:
+            decisions = self.escalate(decisions, again, tokens, extra)
+        if not decisions.all_ok or on_error != "raise":
+            check_rows(decisions, on_error)
+        return decisions
+
+    def escalate(
+        self,
+        first: Decisions,
+        again: EmbedRows,
+        tokens_out: npt.NDArray[np.float32] | None = None,
+        extra_usd: npt.NDArray[np.float32] | None = None,
+    ) -> Decisions:
+        """The first heads' decisions, those of a gap below the policy's decided again by the second heads, in one batch.
+
+        The bill and support of a row stay the first encoder's.
+        """
+        policy, second = first.policy, self.second
+        rows = escalating(first.gap, policy.escalate_below)
+        if second is None or policy.second is None or not len(rows):
+            return first
+        encoded = again(rows)
+        result, _ = second.router.decide(
             encoded.x,
-            policy.compiled,
-            encoded.billed_tokens,
-            None if tokens_out is None else per_model("tokens_out", tokens_out, len(encoded.x), models),
-            None if extra_usd is None else per_model("extra_usd", extra_usd, len(encoded.x), models),
+            policy.second.compiled,
+            np.ascontiguousarray(first.billed_tokens[rows]),
+            of_rows(tokens_out, rows),
+            of_rows(extra_usd, rows),
         )
-        if not result.all_ok or on_error != "raise":
-            check_rows(result, on_error)
-        return Decisions(result, policy, self.bundle, encoded.billed_tokens, encoded.truncated, support)
+        merged = result if len(rows) == len(first) else MergedResult(first._result, rows, result)
+        truncated, escalated = first.truncated.copy(), np.zeros(len(first), np.bool_)
+        truncated[rows], escalated[rows] = encoded.truncated, True
+        return Decisions(merged, policy, self.bundle, first.billed_tokens, truncated, first.support, escalated)
+
+    def embed_texts(self, texts: list[str]) -> EmbedRows | None:
+        """What `decide` takes as `again` for these prompts; None in a bundle of one tier."""
+        second = self.second
+        if second is None:
+            return None
+
+        def embed(rows: Rows) -> Encoded:
+            return second.encode([texts[row] for row in rows.tolist()])
+
+        return embed
+
+    def kept_rows(self, x: Encoded, again: Encoded) -> EmbedRows:
+        """What `decide` takes as `again`, of embeddings kept beside x."""
+        if self.second is None:
+            raise InvalidInputError(f"second: bundle {self.hash[:12]} has no second tier; leave it out")
+        if type(again) is not Encoded or len(again) != len(x):
+            got = f"{len(again)} rows" if type(again) is Encoded else type(again).__name__
+            raise InvalidInputError(f"second: expected what encode(..., second=True) returns, {len(x)} rows, got {got}")
+        for name, given, wanted in (
+            ("x", x.encoder, self.encoder_identity),
+            ("second", again.encoder, self.second.identity),
+        ):
+            if given not in (None, wanted):
+                raise EncoderMismatchError(
+                    f"{name}: expected embeddings of encoder {wanted[:12]}, got those of {given[:12]}; encode the prompts again"
+                )
+        return lambda rows: again[rows]
 
 
-def check_rows(result: DecideResult, on_error: str) -> None:
+def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: Generation | None) -> GpuSide | None:
+    if not on_gpu(options.device):
+        return None
+    from ipr_engine.gpu.side import gpu_side
+
+    return gpu_side(bundle, encoder, options.device, None if before is None else before.gpu)
+
+
+def check_rows(result: DecideResult | Decisions, on_error: str) -> None:
     """Raise RowError for the failed rows when on_error is "raise"."""
     check_on_error(on_error)
     if on_error == "raise":
         failed = np.flatnonzero(result.status != OK)
         if len(failed):
-            raise RowError(failed.tolist(), [STATUS[result.status_at(int(row))] for row in failed])
+            raise RowError(failed.tolist(), [STATUS[result.status[row]] for row in failed])
 
 
 def check_on_error(on_error: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, Price, PriceLis
 from ipr_engine.calibrated import Calibrations, CalibrationStatus, DriftFlag, Settled, settle
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.ranges import nonnegative, unit_interval
+from ipr_engine.ranges import nonnegative, nonnegative_or_infinite, unit_interval
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,14 @@ def compile_rule(rule: str, tau: float, *, slack: float = 0.0, constants: RuleCo
     return RULES[rule](tau, slack, constants)
 
 
+@dataclass(frozen=True)
+class SecondRule:
+    """A policy as the second heads of a two-tier bundle see it: rule `fixed` has their constants."""
+
+    coefficients: Coefficients
+    compiled: DecidePolicy = field(repr=False, compare=False)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Policy:
     """Made by `Engine.policy(...)`; pass it to `route` and `decide` as often as you like, from any thread.
@@ -83,6 +92,8 @@ class Policy:
         ask: what was asked instead of tau, as (name, value); tau is then its estimated equivalent.
         reserve: candidates that only the operating point of rule "calibrated" leaves out: they stand in when others fail.
         map: the calibration map read, None under another rule.
+        escalate_below: a two-tier bundle decides again where the gap is below it, in quality units: 0 never, infinity always.
+        second: the rule for the second heads; None in a bundle of one tier.
         shortest_window: billed tokens below which a prompt surely fits every allowed candidate's context window.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its terms anew, once.
         terms: the arguments it was made of, less those left at None.
@@ -102,6 +113,8 @@ class Policy:
     ask: tuple[str, float] | None = None
     reserve: tuple[str, ...] = ()
     map: CalibrationMap | None = field(default=None, repr=False)
+    escalate_below: float = 0.0
+    second: SecondRule | None = field(default=None, repr=False)
     certificate: CalibrationStatus = field(repr=False)
     drift: DriftFlag = field(repr=False, compare=False)
     shortest_window: float = field(repr=False)
@@ -120,7 +133,7 @@ class Policy:
         prices = tuple(sorted(self.prices.prices.items(), key=lambda item: item[0]))
         return (
             self.bundle_hash, self.rule, self.tau, self.ask, self.slack, self.worth, self.coefficients, self.allowed,
-            self.reserve, prices
+            self.reserve, prices, self.escalate_below
         )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
@@ -135,6 +148,8 @@ class Policy:
             parts.append(f"slack={self.slack:g}")
         if self.worth:
             parts.append(f"worth={self.worth:g}")
+        if self.second is not None:
+            parts.append(f"escalate_below={self.escalate_below:g}")
         if self.rule == CALIBRATED:
             parts.append(self.calibration.status)
         parts.append(f"allowed={len(self.allowed)} of {len(self.allowed) + len(self.exclusions)}")
@@ -145,7 +160,7 @@ class Policy:
 def compile_policy(
     bundle: Bundle,
     plan: DecidePlan,
-    constants: RuleConstants | None,
+    second_plan: DecidePlan | None,
     calibrations: Calibrations,
     *,
     tau: float | None,
@@ -158,14 +173,16 @@ def compile_policy(
     requires: str | Sequence[str] | None,
     max_latency_ms: float | None,
     prices: PriceList | Mapping[str, object] | None,
+    escalate_below: float | None,
     **asks: object,
 ) -> Policy:
     """Validate every argument, settle who may be chosen and why the others may not, fold prices, compile.
 
-    asks: at most one of asks.ASKS, instead of tau.
+    second_plan: of the second heads of a two-tier bundle. asks: at most one of asks.ASKS, instead of tau.
     """
     tau, ask, rule = tau_or_ask(tau, asks, rule)
     worth = None if worth is None else nonnegative("worth", worth)
+    below = _escalate_below(bundle, escalate_below)
     price_list = bundle.prices if prices is None else merge_prices(bundle, prices)
     exclusions = _exclusions(bundle.candidates, allowed, exclude, family, requires, max_latency_ms)
     names = [candidate.name for candidate in bundle.candidates]
@@ -180,48 +197,76 @@ def compile_policy(
             )
         asked_prices = None if prices is None else price_list
         kept = [name for name in names if name not in exclusions]
-        settled = settle(calibrations, kept, tau=tau, ask=ask, worth=worth, prices=asked_prices)
+        settled = settle(calibrations, kept, tau=tau, ask=ask, worth=worth, prices=asked_prices, escalate_below=below)
         tau, point = settled.tau, settled.point
         coefficients = Coefficients(point.alpha_hi, point.alpha_lo, point.offset)
         worth = point.worth if worth is None else worth
         exclusions |= settled.left_out
     else:
         assert tau is not None  # no ask, hence given
-        coefficients = compile_rule(rule, tau, slack=slack, constants=constants)
+        coefficients = compile_rule(rule, tau, slack=slack, constants=bundle.quality_heads.rule_constants)
         worth = worth or 0.0
-    price_rows = [price_list.prices[name] for name in names]
-    compiled = DecidePolicy(
-        plan,
-        coefficients.alpha_hi,
-        coefficients.alpha_lo,
-        coefficients.offset,
-        worth,
-        _float32(
-            price.input_usd_per_1m * candidate.token_ratio / 1e6
-            for price, candidate in zip(price_rows, bundle.candidates, strict=True)
-        ),
-        _float32(price.output_usd_per_1m / 1e6 for price in price_rows),
-        _float32(price.fixed_usd for price in price_rows),
-        np.array([name not in exclusions for name in names], dtype=np.bool_),
-    )
+    allowed_names = tuple(name for name in names if name not in exclusions)
+    second: SecondRule | None = None
+    if second_plan is not None and bundle.escalation_heads is not None:
+        constants = bundle.escalation_heads.rule_constants
+        again = coefficients if settled is not None else compile_rule(rule, tau, slack=slack, constants=constants)
+        terms = op_terms(bundle, again, worth, price_list, allowed_names)
+        second = SecondRule(again, DecidePolicy(second_plan, **terms))
     return Policy(
         tau=float(tau),
         rule=rule,
         slack=float(slack),
         worth=worth,
         prices=price_list,
-        allowed=tuple(name for name in names if name not in exclusions),
+        allowed=allowed_names,
         exclusions=MappingProxyType(exclusions),
         coefficients=coefficients,
         bundle_hash=bundle.hash,
-        compiled=compiled,
+        compiled=DecidePolicy(plan, **op_terms(bundle, coefficients, worth, price_list, allowed_names)),
         ask=ask,
         reserve=() if settled is None else tuple(settled.left_out),
         map=None if settled is None else settled.map,
+        escalate_below=below,
+        second=second,
         certificate=_uncertified(rule) if settled is None else settled.certificate,
         drift=calibrations.drift,
         shortest_window=_shortest_window([c for c in bundle.candidates if c.name not in exclusions]),
     )
+
+
+def op_terms(
+    bundle: Bundle, coefficients: Coefficients, worth: float, prices: PriceList, allowed: Sequence[str]
+) -> dict[str, Any]:
+    """DecidePolicy's arguments: rates folded in float64 and rounded once."""
+    rows = [prices.prices[candidate.name] for candidate in bundle.candidates]
+    return {
+        "alpha_hi": coefficients.alpha_hi,
+        "alpha_lo": coefficients.alpha_lo,
+        "offset": coefficients.offset,
+        "worth": worth,
+        "in_rate": _float32(
+            price.input_usd_per_1m * candidate.token_ratio / 1e6
+            for price, candidate in zip(rows, bundle.candidates, strict=True)
+        ),
+        "out_rate": _float32(price.output_usd_per_1m / 1e6 for price in rows),
+        "fixed_usd": _float32(price.fixed_usd for price in rows),
+        "allowed": np.array([candidate.name in allowed for candidate in bundle.candidates], dtype=np.bool_),
+    }
+
+
+def _escalate_below(bundle: Bundle, asked: float | None) -> float:
+    """Below which gap a two-tier bundle decides again: what was asked, else the bundle's own."""
+    own = 0.0 if bundle.escalation is None else bundle.escalation.gap
+    if asked is None:
+        return own
+    below = nonnegative_or_infinite("escalate_below", asked)
+    if below and bundle.escalation is None:
+        raise InvalidInputError(
+            f"escalate_below: the bundle has no second tier to ask, got {below:g}; leave it out, or join two bundles with "
+            "`ipr escalate`"
+        )
+    return below
 
 
 def _shortest_window(allowed: Sequence[Candidate]) -> float:

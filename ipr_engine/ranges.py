@@ -36,3 +36,9 @@ def nonnegative(name: str, value: object) -> float:
     if not 0.0 <= result <= MOST:
         raise InvalidInputError(f"{name}: expected a value from 0 to {MOST:g}, got {result}")
     return result
+
+
+def nonnegative_or_infinite(name: str, value: object) -> float:
+    if isinstance(value, (float, np.floating)) and value == math.inf:
+        return math.inf
+    return nonnegative(name, value)

@@ -47,7 +47,10 @@ _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """What was decided: the choice, and every number with its bits; quality, cost_usd, tokens_out are (models,) float32."""
+    """What was decided: the choice, and every number with its bits; quality, cost_usd, tokens_out are (models,) float32.
+
+    support: None also where second heads decided: it is not of the embedding that they read.
+    """
 
     model: str | None
     index: int
@@ -73,7 +76,7 @@ class Outcome:
             tokens_out=decisions.tokens_out[row],
             threshold=decisions.threshold[row],
             gap=decisions.gap[row],
-            support=None if decisions.support is None else decisions.support[row],
+            support=None if decisions.support is None or decision.escalated else decisions.support[row],
         )
 
 

@@ -18,6 +18,7 @@ from ipr_engine.bundle.files import as_path
 from ipr_engine.decision import Decision, Decisions
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, RecordError
+from ipr_engine.escalation import Rows
 from ipr_engine.generation import Generation, check_on_error, check_rows
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import Prompt, is_messages
@@ -33,7 +34,8 @@ class Recorder:
     Safe to share between threads, and between processes that append to one file: the lines of a call are one write.
     The engine's own `route` keeps no embedding and pays nothing for this; a recorded route takes some 50 us more
     (measured: benchmarks/results/swap.jsonl, 2026-11-24). What cannot be written raises RecordError, with the decision lost
-    to the caller: no decision goes unrecorded.
+    to the caller: no decision goes unrecorded. Of a two-tier bundle a record holds the embedding, encoder and heads that
+    decided, and no support where these were the second ones.
     """
 
     def __init__(
@@ -73,9 +75,10 @@ class Recorder:
         live = self._engine._live
         policy = live.settle(policy, terms)
         single = isinstance(prompts, str) or is_messages(prompts)
-        encoded = live.encode(prompts, billed_tokens, policy)
+        encoded, texts = live.prepare(prompts, billed_tokens, policy)
         kept = ([prompts] if single else list(prompts)) if self._keep_prompts else None
-        decisions = self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, [id] if single else id, kept)
+        ids = [id] if single else id
+        decisions = self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, ids, kept, texts)
         return decisions[0] if single else decisions
 
     def decide(
@@ -90,11 +93,11 @@ class Recorder:
         on_error: str = "raise",
         **terms: Any,
     ) -> Decisions:
-        """`Engine.decide`, recorded; `id` is one a row. The prompts are not known here, so none is kept."""
+        """`Engine.decide`, recorded; `id` is one a row. The prompts are not known here: none is kept, nothing escalates."""
         live = self._engine._live
         policy = live.settle(policy, terms)
         encoded = live.embeddings(x, billed_tokens)
-        return self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, id, None)
+        return self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, id, None, None)
 
     def _decide(
         self,
@@ -106,28 +109,41 @@ class Recorder:
         on_error: str,
         ids: Any,
         prompts: list[Any] | None,
+        texts: list[str] | None,
     ) -> Decisions:
         check_on_error(on_error)
         batch, models = len(encoded), live.plan.models
         names = _ids(ids, batch)
         tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
         extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
-        decisions = live.decide(encoded, policy, tokens, extra, "status")
+        x, second = list(encoded.x), live.second
+        again = None if texts is None else live.embed_texts(texts)
+
+        def embed(rows: Rows) -> Encoded:
+            """The second encoder's, kept in place of the first's: a record holds what was decided on."""
+            assert again is not None
+            made = again(rows)
+            for row, own in zip(rows.tolist(), made.x, strict=True):
+                x[row] = own
+            return made
+
+        decisions = live.decide(encoded, policy, tokens, extra, "status", None if again is None else embed)
+        escalated = decisions.escalated.tolist()
         tokens_rows = None if tokens is None else np.broadcast_to(tokens, (batch, models))
         extra_rows = None if extra is None else np.broadcast_to(extra, (batch, models))
         bundle = live.bundle
         records = (
             Record(
-                x=encoded.x[row],
+                x=x[row],
                 billed_tokens=int(encoded.billed_tokens[row]),
-                truncated=bool(encoded.truncated[row]),
+                truncated=bool(decisions.truncated[row]),
                 tokens_out=None if tokens_rows is None else tokens_rows[row],
                 extra_usd=None if extra_rows is None else extra_rows[row],
                 terms=policy.terms,
                 candidates=bundle.names,
                 bundle=bundle.hash,
-                encoder=live.encoder_identity,
-                heads=bundle.quality_heads.sha256,
+                encoder=second.identity if escalated[row] and second is not None else live.encoder_identity,
+                heads=decisions[row].heads.sha256,
                 prices=bundle.prices_sha256,
                 isa=live.plan.isa,
                 outcome=Outcome.of(decisions, row),
@@ -139,7 +155,7 @@ class Recorder:
         lines = b"".join(record.to_line() for record in records)
         if lines:
             self._write(lines)
-        check_rows(decisions._result, on_error)
+        check_rows(decisions, on_error)
         return decisions
 
     def close(self) -> None:

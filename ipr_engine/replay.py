@@ -80,7 +80,8 @@ def replay(lines: Iterable[bytes], engine: Engine) -> Iterator[Replayed]:
 
     Args:
         lines: records as a Recorder wrote them, one a line; empty lines are passed over.
-        engine: of any bundle whose heads read the encoder of the records, on any instruction set.
+        engine: of any bundle whose heads read the encoder of the records, on any instruction set. Of a two-tier bundle the
+            heads that read a record's encoder decide it again; whether it would escalate now is not asked, as there is no text.
     """
     live = engine._live
     policies: dict[str, Policy | str] = {}
@@ -102,16 +103,20 @@ def replay(lines: Iterable[bytes], engine: Engine) -> Iterator[Replayed]:
 
 
 def _decide(live: Generation, record: Record, policies: dict[str, Policy | str]) -> Outcome:
-    if record.encoder != live.encoder_identity:
+    by_second = live.is_second(record.encoder)
+    if record.encoder != live.encoder_identity and not by_second:
         raise InvalidInputError(
             f"x: embedded by encoder {record.encoder[:12]}, but the heads of bundle {live.hash[:12]} read "
-            f"{live.encoder_identity[:12]}; replay it with a bundle on the encoder of the record"
+            f"{live.read_by_heads()}; replay it with a bundle on the encoder of the record"
         )
-    if len(record.x) != live.plan.dim:
-        raise InvalidInputError(f"x: expected {live.plan.dim} numbers, got {len(record.x)}")
+    dim = live.second.plan.dim if by_second and live.second is not None else live.plan.dim
+    if len(record.x) != dim:
+        raise InvalidInputError(f"x: expected {dim} numbers, got {len(record.x)}")
     policy = _policy(live, record, policies)
     names = live.bundle.names
-    encoded = Encoded(record.x[None, :], np.array([record.billed_tokens], np.int64), np.array([record.truncated]))
+    encoded = Encoded(
+        record.x[None, :], np.array([record.billed_tokens], np.int64), np.array([record.truncated]), record.encoder
+    )
     tokens = _in_order("tokens_out", record.tokens_out, record.candidates, names)
     extra = _in_order("extra_usd", record.extra_usd, record.candidates, names)
     return Outcome.of(live.decide(encoded, policy, tokens, extra, "status"), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -56,6 +57,8 @@ def terms_to_json(terms: Terms) -> dict[str, Any]:
     document: dict[str, Any] = {
         name: list(value) if isinstance(value, tuple) else value for name, value in terms.items()
     }
+    if document.get("escalate_below") == math.inf:
+        document["escalate_below"] = "infinity"  # which JSON has no number for
     if "prices" in document:
         prices = document["prices"]
         date, rows = (prices.date, prices.prices) if isinstance(prices, PriceList) else (None, prices)
@@ -76,6 +79,8 @@ def terms_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: prices are no object of "date" and "prices". Everything else is for `compile_policy` to check.
     """
     terms = dict(document)
+    if terms.get("escalate_below") == "infinity":
+        terms["escalate_below"] = math.inf
     if "prices" in terms:
         prices = terms["prices"]
         whole = isinstance(prices, dict) and prices.keys() == {"date", "prices"} and isinstance(prices["prices"], dict)

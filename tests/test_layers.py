@@ -95,6 +95,13 @@ def test_training_uses_measures_alone_of_evaluation_and_only_the_recipe_stands_a
         assert not IMPORTS[module] & RECIPE, module
 
 
+def test_the_gpu_room_lies_between_generations_and_encoders():
+    for module in of("gpu"):
+        assert not below(module, "generation", "engine", "recorder", "cli"), module
+    for module in (*of("encoders"), *of("kernels")):
+        assert not below(module, "gpu"), module
+
+
 def test_serving_stands_on_the_engine_and_only_the_command_line_above_it():
     for module in of("serving"):
         assert not below(module, "cli", "data", "training", "evaluation", "studies", "calibration"), module

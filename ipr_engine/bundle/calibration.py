@@ -6,7 +6,7 @@ They hold and check their own shape. `ipr_engine/calibration/` makes them, `ipr_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -224,17 +224,27 @@ def _require_steps(
 
 
 def heads_key(bundle: Bundle, names: Sequence[str]) -> str:
-    """sha256 of everything that predicts quality and tokens of these candidates: encoder, activation and their rows of the heads.
+    """sha256 of everything that predicts quality and tokens of these candidates: encoder, activation and their rows of the heads;
+    of a two-tier bundle those of both heads, and the gap below which the second ones decide.
 
     Other candidates of the bundle do not enter: adding one leaves the maps of the others as they are.
     """
-    heads: HeadsSpec = bundle.quality_heads
-    digest = hashlib.sha256(f"{bundle.encoder(heads.encoder).identity}\n{heads.activation}\n".encode())
+    digest = hashlib.sha256()
+    for part in _heads_bytes(bundle, bundle.quality_heads, names):
+        digest.update(part)
+    if bundle.escalation is not None and bundle.escalation_heads is not None:
+        digest.update(f"escalation {float(bundle.escalation.gap).hex()}\n".encode())
+        for part in _heads_bytes(bundle, bundle.escalation_heads, names):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _heads_bytes(bundle: Bundle, heads: HeadsSpec, names: Sequence[str]) -> Iterator[bytes]:
+    yield f"{bundle.encoder(heads.encoder).identity}\n{heads.activation}\n".encode()
     rows = [heads.candidates.index(name) for name in sorted(names)]
     for name, tensor in sorted(heads.tensors.items()):
         part = tensor if name == SHARED_TENSOR else tensor[rows]
-        digest.update(f"{name} {part.shape}\n".encode() + np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
+        yield f"{name} {part.shape}\n".encode() + np.ascontiguousarray(part).tobytes()
 
 
 def prices_key(prices: PriceList, candidates: Sequence[Candidate], names: Sequence[str]) -> str:

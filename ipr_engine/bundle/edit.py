@@ -16,7 +16,7 @@ from ipr_engine.errors import BundleFormatError, InvalidInputError
 from .fields import Field, fail, parse_json
 from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, _price, listed_files
-from .reliability import RELIABILITY, read_reliability, reliability_bytes
+from .reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
 from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, Price, PriceList
 from .write import _Draft, _hash_bytes, _prices_bytes, _tensor_bytes, _with_floats
 
@@ -40,7 +40,7 @@ def with_candidate(
     created: str | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle with one candidate more, the last; returns its folder.
+    """Write a bundle with one candidate more, the last; returns its folder. A two-tier bundle is refused.
 
     The deciding heads gain a row; other heads, the encoder, support, rule constants and calibrations stay.
 
@@ -56,6 +56,7 @@ def with_candidate(
         InvalidInputError: the name is taken, or rows are not those the heads need.
         BundleError: what `Bundle.load` would say of the result; then nothing is left behind.
     """
+    require_one_tier(bundle)
     if candidate.name in bundle.names:
         raise InvalidInputError(f"candidate: {candidate.name!r} is in the bundle already; remove it first")
     heads = bundle.quality_heads
@@ -88,6 +89,15 @@ def with_candidate(
     )
 
 
+def require_one_tier(bundle: Bundle) -> None:
+    """A candidate is added to the first heads alone: InvalidInputError for a bundle of two tiers."""
+    if bundle.escalation is not None:
+        raise InvalidInputError(
+            "bundle: it has two tiers, and the new candidate's row would be in the first heads alone; add the candidate to each of "
+            "the two bundles it was made of, then join them again with `ipr escalate`"
+        )
+
+
 def without_candidate(
     bundle: Bundle,
     name: str,
@@ -97,7 +107,7 @@ def without_candidate(
     created: str | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle with one candidate less; returns its folder. Arguments as for `with_candidate`.
+    """Write a bundle with one candidate less, in both heads of a two-tier one; returns its folder. Arguments as for `with_candidate`.
 
     Raises:
         InvalidInputError: no candidate of that name, or it is the last one.
@@ -118,10 +128,11 @@ def without_candidate(
             rest["sources"] = {key: called for key, called in rest["sources"].items() if key != name}
         return {**rest, **({"added": added} if added else {}), "removed": removed}
 
-    tables = read_reliability(bundle)  # another candidate may come under this name: the table is not its own
-    if tables is not None and name in tables:
-        left = {key: table for key, table in tables.items() if key != name}
-        extra_files = {RELIABILITY: reliability_bytes(left), **(extra_files or {})}
+    for second, file in enumerate((RELIABILITY, RELIABILITY_SECOND)):
+        tables = read_reliability(bundle, second=bool(second))  # of another candidate that may come under this name
+        if tables is not None and name in tables:
+            left = {key: table for key, table in tables.items() if key != name}
+            extra_files = {file: reliability_bytes(left), **(extra_files or {})}
 
     return _rewrite(
         bundle,

@@ -245,7 +245,10 @@ def _escalation(field: Field, heads: Sequence[HeadsSpec], names: Sequence[str]) 
     covering = [entry.id for entry in heads if set(entry.candidates) == set(names)]
     if keys["heads"].text() not in covering[1:]:
         keys["heads"].fail("the id of heads that cover every candidate and are not the first such")
-    return EscalationSpec(heads=keys["heads"].text(), gap=keys["gap"].number(at_least=0))
+    first, second = (next(h for h in heads if h.id == id) for id in (covering[0], keys["heads"].text()))
+    if set(first.outputs) != set(second.outputs):
+        keys["heads"].fail(f"heads with the outputs of {first.id!r}, {', '.join(first.outputs)}", EncoderMismatchError)
+    return EscalationSpec(heads=second.id, gap=keys["gap"].number(at_least=0))
 
 
 def _calibrations(field: Field) -> tuple[CalibrationMap, ...]:

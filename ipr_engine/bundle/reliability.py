@@ -21,6 +21,7 @@ from .load import Bundle
 from .spec import canonical_json
 
 RELIABILITY = "reliability.json"
+RELIABILITY_SECOND = "reliability_second.json"  # of the second heads of a two-tier bundle
 CONFIDENCE = 0.95
 MOST_BINS = 10
 FEWEST_IN_A_BIN = 20
@@ -70,13 +71,15 @@ def reliability_bytes(tables: Mapping[str, ReliabilityBins]) -> bytes:
     return canonical_json({"candidates": {name: table._asdict() for name, table in tables.items()}})
 
 
-def read_reliability(bundle: Bundle) -> dict[str, ReliabilityBins] | None:
+def read_reliability(bundle: Bundle, *, second: bool = False) -> dict[str, ReliabilityBins] | None:
     """Bins by candidate, None where the bundle has none (`ipr train` of an earlier release wrote it).
+
+    second: those of the second heads of a two-tier bundle.
 
     Raises:
         BundleError: the file is not of this form.
     """
-    path = bundle.extra_files.get(RELIABILITY)
+    path = bundle.extra_files.get(RELIABILITY_SECOND if second else RELIABILITY)
     if path is None:
         return None
     document = parse_json(read_regular(path, str(path)), str(path)).object(("candidates",))

@@ -96,9 +96,7 @@ def _calibrated(population: study.Population, risk: float, seed: int) -> tuple[A
 def _swept(population: study.Population, rule: str) -> npt.NDArray[np.int64]:
     """Choices (settings, rows) of one of the paper's rules, by the engine."""
     rows = population.rows
-    return np.stack([rows.engine.decide(rows.encoded, tau=float(t), rule=rule).index for t in SETTINGS]).astype(
-        np.int64
-    )
+    return np.stack([rows.embedded.decide(tau=float(t), rule=rule).index for t in SETTINGS]).astype(np.int64)
 
 
 def cost_at(quality: Array, cost: Array, wanted: Array, ceiling: Array) -> Array:

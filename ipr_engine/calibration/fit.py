@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -58,9 +59,10 @@ def calibrate(
     seed: int = 0,
     drop_overlap: bool = False,
     stated_disjoint: bool = False,
+    cache: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> CalibrationMap:
-    """Certify what tau runs, for one candidate set.
+    """Certify what tau runs, for one candidate set; of a two-tier bundle what both tiers together choose at the bundle's gap.
 
     Args:
         engine: with the bundle to calibrate; points are decided by it.
@@ -74,6 +76,7 @@ def calibrate(
         seed: of the order in which prompts are tested. Fix it before you look: a seed tried until it certifies is no evidence.
         drop_overlap: leave out of the sample what is among the fitting or the path's prompts, instead of refusing.
         stated_disjoint: accept a bundle without prompt hashes; the map then says that disjointness was stated, not checked.
+        cache: folder that keeps a transformer's embeddings.
     Raises:
         InvalidInputError: an argument is out of range; prompts overlap; a candidate lacks outcomes or a price; or nothing
             can be saved.
@@ -85,9 +88,13 @@ def calibrate(
     sample, disjoint = _disjoint(bundle, sample, path_data, drop_overlap, stated_disjoint)
     named = sources or {}
     progress("laying out the path ...")
-    path_rows = observe(engine, path_data, names, named, label=_label(path_data))
+
+    def observed(rows: Outcomes) -> Observed:
+        return observe(engine, rows, names, named, label=_label(rows), cache=cache, progress=progress)
+
+    path_rows = observed(path_data)
     path = fit_path(path_rows, points=points)
-    rows = observe(engine, sample, names, named, label=_label(sample))
+    rows = observed(sample)
     progress(
         f"{len(path)} points, fitted on {len(path_rows)} prompts; testing on {len(rows)}, {rows.outcomes.dropped} left out"
     )
@@ -210,7 +217,7 @@ def _points(
 
 
 def _support_quantiles(rows: Observed) -> tuple[float, ...] | None:
-    support = rows.engine.decide(rows.encoded, tau=0.0, allowed=list(rows.names)).support
+    support = rows.engine.decide(rows.embedded.first, tau=0.0, allowed=list(rows.names)).support
     if support is None:
         return None
     steps = np.linspace(0, 1, SUPPORT_QUANTILES)
@@ -246,14 +253,18 @@ def _check_prices(bundle: Bundle, names: Sequence[str]) -> None:
 
 def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, drop: bool, stated: bool) -> tuple[Outcomes, str]:
     """The sample without what the path or the heads were fitted on (if `drop`, else such rows are refused), and how that is known."""
-    kept = bundle.quality_heads.fitted_on.prompt_hashes
-    if kept is None and not stated:
+    heads = [h for h in (bundle.quality_heads, bundle.escalation_heads) if h is not None]
+    kept = [h.fitted_on.prompt_hashes for h in heads]
+    known = [hashes for hashes in kept if hashes is not None]
+    if len(known) < len(kept) and not stated:
         raise InvalidInputError(
             "bundle: it keeps no hashes of its fitting prompts, so overlap with the sample cannot be checked; "
             "train it anew with `ipr train`, or state that they are disjoint (--disjoint)"
         )
     on_path = overlap(sample, prompt_hashes(path_data.prompts, path_data.question_keys))
-    fitted = np.zeros_like(on_path) if kept is None else overlap(sample, read_prompt_hashes(kept))
+    fitted = np.zeros_like(on_path)
+    for hashes in known:
+        fitted |= overlap(sample, read_prompt_hashes(hashes))
     for what, shared, why in (
         ("the heads were fitted on", fitted, "predictions on them flatter, and nothing would be certified"),
         ("the path is fitted on", on_path, "the path must not depend on the sample"),
@@ -263,4 +274,4 @@ def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, drop: bool,
                 f"outcomes: {shared.sum()} of {len(sample)} calibration prompts (or their questions) are among those {what}; "
                 f"{why}: use other prompts, or leave these out (--drop-overlap)"
             )
-    return sample.take(~(on_path | fitted)), "stated" if kept is None else "checked"
+    return sample.take(~(on_path | fitted)), "checked" if len(known) == len(kept) else "stated"

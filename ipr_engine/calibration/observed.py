@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.data import Outcomes, name_in_source
-from ipr_engine.encoders.base import Encoded
+from ipr_engine.embedded import EmbeddedPrompts, embed_for
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 
@@ -23,13 +24,14 @@ class Observed:
 
     Attributes:
         names: the candidate set, in bundle order; the columns of `quality`.
+        embedded: the prompts by every encoder of the bundle: what is decided on them is what a two-tier bundle would route.
         quality: (rows, models) realised, in [0, 1]. predicted, cost_usd: (rows, models) by the engine at the bundle's prices.
         source: what it is, for the map. prompts are those of `outcomes`.
     """
 
     engine: Engine
     names: tuple[str, ...]
-    encoded: Encoded
+    embedded: EmbeddedPrompts
     outcomes: Outcomes
     quality: Array
     predicted: Array
@@ -46,16 +48,24 @@ class Observed:
 
     def choices(self, worth: float, allowed: Sequence[str] | None = None) -> tuple[Indices, Array]:
         """Positions in `names` and expected USD, (rows,) each, of what the engine chooses at this point."""
-        decisions = self.engine.decide(self.encoded, tau=1.0, worth=worth, allowed=list(allowed or self.names))
+        decisions = self.embedded.decide(tau=1.0, worth=worth, allowed=list(allowed or self.names))
         position = np.full(len(self.engine.bundle.names), -1, dtype=np.int64)
         position[self.columns] = np.arange(len(self.names))
         return position[decisions.index], decisions.cost_usd.astype(np.float64)
 
+    def swept(self, worths: Array) -> Indices:
+        """(worths, rows) positions in `names` of the candidate of least cost - worth * quality.
+
+        Of one tier by argmax in float64: it lays out a path, and `choices` decides its points. Of two tiers by the engine.
+        """
+        if self.embedded.second is None:
+            return np.stack([(worth * self.predicted - self.cost_usd).argmax(axis=1) for worth in worths])
+        return np.stack([self.choices(float(worth))[0] for worth in worths])
+
     def take(self, rows: npt.NDArray[np.bool_]) -> Observed:
-        encoded = Encoded(self.encoded.x[rows], self.encoded.billed_tokens[rows], self.encoded.truncated[rows])
         return replace(
             self,
-            encoded=encoded,
+            embedded=self.embedded.take(rows),
             outcomes=self.outcomes.take(rows),
             quality=self.quality[rows],
             predicted=self.predicted[rows],
@@ -70,12 +80,15 @@ def observe(
     sources: Mapping[str, Mapping[str, str] | str],
     *,
     label: str,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Callable[[str], None] = lambda message: None,
 ) -> Observed:
     """Encode the rows on which every one of `names` has a quality, and predict on them.
 
     Args:
         sources: name in the bundle -> name in the outcomes, for those that differ; one for all, or {source: name}.
         label: what these prompts are, such as "mine, split calibration".
+        cache: folder that keeps a transformer's embeddings. progress: told how far it is.
     Raises:
         InvalidInputError: a candidate has no outcomes, no row is complete, or the heads predict no output tokens.
     """
@@ -89,13 +102,13 @@ def observe(
     if "len_skip" not in engine.bundle.quality_heads.tensors:
         raise InvalidInputError("bundle: expected heads that predict output tokens, since a map weighs expected costs")
     rows = outcomes.complete(wanted)
-    encoded = engine.encode(list(rows.prompts))
-    decisions = engine.decide(encoded, tau=0.0, allowed=list(names))
+    embedded = embed_for(engine, rows.prompts, cache=cache, progress=progress)
+    decisions = embedded.decide(tau=0.0, allowed=list(names))
     columns = [engine.bundle.names.index(name) for name in names]
     return Observed(
         engine=engine,
         names=tuple(names),
-        encoded=encoded,
+        embedded=embedded,
         outcomes=rows,
         quality=rows.quality,
         predicted=np.asarray(decisions.qualities[:, columns], np.float64),

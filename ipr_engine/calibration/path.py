@@ -72,7 +72,7 @@ def fit_path(rows: Observed, *, points: int = POINTS) -> Path:
             f"{cost[cheapest] / cost[best]:.0%} of it: nothing can be saved on {rows.source}, no map is needed"
         )
     worths = np.geomspace(1e-4, 1e4, WORTHS)[::-1] * cost.max()
-    chosen = np.stack([(worth * rows.predicted - rows.cost_usd).argmax(axis=1) for worth in worths])  # (worths, rows)
+    chosen = rows.swept(worths)  # (worths, rows)
     row = np.arange(len(rows))
     routed, paid = rows.quality[row, chosen], rows.cost_usd[row, chosen].mean(axis=1)
     kept = _select(routed.mean(axis=1), paid, quality, cost, best, cheapest, points)

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+from ipr_engine.cli.common import add_cache_option, add_encoder_options, encoder_options
+
 
 def add_parser(subparsers: Any) -> None:
     add = subparsers.add_parser(
@@ -34,6 +36,8 @@ def add_parser(subparsers: Any) -> None:
     add.add_argument(
         "--created", default=time.strftime("%Y-%m-%d"), help="date written into the bundle (default today)"
     )
+    add_cache_option(add)
+    add_encoder_options(add)
     _add_places(add)
     add.set_defaults(run=run_add)
 
@@ -85,6 +89,8 @@ def run_add(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         created=arguments.created,
         seed=arguments.seed,
+        encoder_options=encoder_options(arguments),
+        cache=arguments.cache,
         progress=lambda message: print(f"ipr add-model: {message}", file=sys.stderr, flush=True),
     )
     if arguments.json:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import CalibrationMap, Knot
-from ipr_engine.cli.common import add_bundle_options, load_engine, source_names
+from ipr_engine.cli.common import add_bundle_options, add_cache_option, load_engine, source_names
 
 
 def add_parser(subparsers: Any) -> None:
@@ -65,6 +65,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--out", metavar="ROOT", help="bundle root to write to; the new bundle becomes current")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG of certified quality over cost (extra [eval])")
     parser.add_argument("--json", action="store_true", help="the map as one JSON object on stdout")
+    add_cache_option(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)
 
@@ -97,6 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         drop_overlap=arguments.drop_overlap,
         stated_disjoint=arguments.disjoint,
+        cache=arguments.cache,
         progress=_say,
     )
     if arguments.plot is not None:

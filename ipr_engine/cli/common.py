@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from ipr_engine.asks import ASKS, CALIBRATED, PRESETS
+from ipr_engine.encoders.registry import TIERS, EncoderOptions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy import RULES, Policy
@@ -19,6 +20,38 @@ from ipr_engine.policy import RULES, Policy
 def add_bundle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", metavar="PATH", help="bundle root or folder (default: the embedded one)")
     parser.add_argument("--isa", default="auto", choices=("auto", "scalar", "avx2", "avx512"), help="instruction set")
+    add_encoder_options(parser)
+
+
+def add_encoder_options(parser: argparse.ArgumentParser, *, folders: bool = True) -> None:
+    """Who runs a transformer; nothing of it matters where a table encodes. folders: whether a bundle may reference one."""
+    group = parser.add_argument_group("transformers")
+    group.add_argument("--tier", default="auto", choices=TIERS, help="who runs them (default auto: docs/encoders.md)")
+    group.add_argument("--device", default="cpu", help="where they run, such as cuda:0 (default cpu)")
+    group.add_argument("--threads", type=int, metavar="N", help="of the onnx tier (default one a physical core)")
+    if folders:
+        group.add_argument(
+            "--encoder-folder",
+            action="append",
+            default=[],
+            metavar="DIR",
+            help="an export to look in for a transformer that the bundle references and does not contain; repeatable",
+        )
+
+
+def add_cache_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cache", metavar="DIR", help="keep a transformer's embeddings here; they are read the next time"
+    )
+
+
+def encoder_options(arguments: argparse.Namespace) -> EncoderOptions:
+    return EncoderOptions(
+        tier=arguments.tier,
+        device=arguments.device,
+        threads=arguments.threads,
+        folders=tuple(getattr(arguments, "encoder_folder", ())),
+    )
 
 
 def add_policy_options(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +83,23 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--price", action="append", metavar="NAME=IN,OUT", help="USD per 1 M input and output tokens; repeatable"
     )
+    group.add_argument(
+        "--escalate-below",
+        type=float,
+        metavar="Q",
+        help="of a two-tier bundle: decide again where the gap is below it, 0 never, inf always (default the bundle's)",
+    )
 
 
 def load_engine(arguments: argparse.Namespace) -> Engine:
-    return Engine.load(arguments.bundle, isa=arguments.isa)
+    return Engine.load(
+        arguments.bundle,
+        isa=arguments.isa,
+        tier=arguments.tier,
+        device=arguments.device,
+        threads=arguments.threads,
+        encoder_folders=arguments.encoder_folder,
+    )
 
 
 def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
@@ -71,6 +117,7 @@ def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
         requires=arguments.requires,
         max_latency_ms=arguments.max_latency_ms,
         prices=_prices(arguments.price) if arguments.price else None,
+        escalate_below=arguments.escalate_below,
     )
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from ipr_engine.cli.common import add_encoder_options
 
 
 def add_parser(actions: Any) -> None:
@@ -18,30 +21,36 @@ def add_parser(actions: Any) -> None:
     )
     parser.add_argument("source", help="folder with prompts.* and outcomes.*, or a folder of such folders")
     parser.add_argument(
-        "--encoder", required=True, metavar="DIR", help="a model2vec, sentence-transformers or transformers folder"
+        "--encoder", required=True, metavar="DIR", help="a model2vec folder, an export, or a transformers folder"
     )
     parser.add_argument("--cache", required=True, metavar="DIR", help="folder of the cache; made if absent")
     parser.add_argument("--split", help="only this split")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="(default 512 for a table, 256 for a transformer)")
     parser.add_argument("--pooling", help="mean, cls or last: for a transformers folder that does not tell it")
-    parser.add_argument("--device", default="cpu", help="where a transformer runs, such as cuda (default cpu)")
+    add_encoder_options(parser, folders=False)
     parser.add_argument("--json", action="store_true", help="one JSON object a source on stdout")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.data import EmbeddingCache
+    from ipr_engine.data.embeddings import telling
     from ipr_engine.data.load import find_sources, load_outcomes
     from ipr_engine.encoders.registry import open_encoder
 
     cache = EmbeddingCache(arguments.cache)
     encoder = open_encoder(
-        arguments.encoder, max_tokens=arguments.max_tokens, pooling=arguments.pooling, device=arguments.device
+        arguments.encoder,
+        max_tokens=arguments.max_tokens,
+        pooling=arguments.pooling,
+        tier=arguments.tier,
+        device=arguments.device,
+        threads=arguments.threads,
     )
     for folder in find_sources(arguments.source) or [Path(arguments.source)]:
         outcomes = load_outcomes(folder, split=arguments.split)
         begin = time.perf_counter()
-        encoded = cache.embed(encoder, outcomes.prompts)
+        encoded = cache.embed(telling(encoder, _say), outcomes.prompts)
         facts = {
             "source": outcomes.source,
             "prompts": len(outcomes),
@@ -61,3 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
                 flush=True,
             )
     return 0
+
+
+def _say(message: str) -> None:
+    print(f"ipr data: {message}", file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.cli.common import add_bundle_options, load_engine
+from ipr_engine.cli.common import add_bundle_options, add_cache_option, load_engine
 from ipr_engine.data import load_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
@@ -48,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--litellm", action="store_true", help="also LiteLLM's heuristic_v2, by the installed litellm")
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap, halves, folds, k-means (default 0)")
+    add_cache_option(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)
 
@@ -73,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         draws=arguments.draws,
         seed=arguments.seed,
         command=_command(arguments),
+        cache=arguments.cache,
         progress=_say,
     )
     if arguments.out is not None:

@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         "engine": repr(engine),
         "isas": list(available_isas()),
         "fitted_on": fitted_on,
+        "escalation": None if bundle.escalation is None else asdict(bundle.escalation),
         "prices_date": bundle.prices.date,
         "calibrations": [
             {

@@ -12,6 +12,7 @@ from typing import Any
 STUDIES = {
     "estimators": "estimator x loss x link, beside kNN, k-means and ridge",
     "encoders": "static table, transformer, both; text features added",
+    "escalation": "two tiers: quality and cost over mean latency, 0 to 100 % escalated",
     "rules": "decision rules, with mean and with predicted cost",
     "families": "unified against family-specific heads",
     "learning": "area over training prompts",
@@ -41,7 +42,9 @@ def add_parser(subparsers: Any) -> None:
         "--out", required=True, type=Path, metavar="DIR", help="write NAME.md, NAME.json and plots here"
     )
     parser.add_argument("--source", action="append", metavar="NAME", help="only this source; repeatable")
-    parser.add_argument("--transformer", type=Path, metavar="DIR", help="sentence-transformers folder (MiniLM, say)")
+    parser.add_argument(
+        "--transformer", type=Path, metavar="DIR", help="export or sentence-transformers folder (MiniLM, say)"
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the transformer's embeddings here")
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default 1000)")
     parser.set_defaults(run=run)

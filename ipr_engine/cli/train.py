@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from ipr_engine.cli.common import add_cache_option, add_encoder_options, encoder_options
 from ipr_engine.errors import InvalidInputError
 
 
@@ -16,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
         "train",
         help="fit heads on outcome data and write a bundle (extra [train])",
         description="Fit a quality head and a tokens head per candidate on outcome data (docs/outcome-data.md) and write a bundle "
-        "(docs/own-bundle.md). The frozen encoder is a model2vec folder, by default the embedded bundle's.",
+        "(docs/own-bundle.md). The frozen encoder is a table, a transformer, or several side by side; by default the embedded table.",
     )
     parser.add_argument(
         "--outcomes",
@@ -27,7 +28,27 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--candidates", required=True, metavar="FILE", help="JSON: candidates, prices, features")
     parser.add_argument("--out", required=True, metavar="ROOT", help="bundle root; the new bundle becomes current")
-    parser.add_argument("--encoder", metavar="DIR", help="model2vec folder, e.g. from ipr distill")
+    parser.add_argument(
+        "--encoder",
+        action="append",
+        metavar="DIR",
+        help="model2vec folder (from ipr distill, say), export (ipr export-encoder) or transformers folder; repeat to put encoders "
+        "side by side; 'default' is the embedded bundle's table (default)",
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="of a transformer (default the export's own, 256 of a transformers folder)",
+    )
+    parser.add_argument("--pooling", help="mean, cls or last: for a transformers folder that does not tell it")
+    parser.add_argument(
+        "--reference",
+        action="store_true",
+        help="let the bundle reference a transformer instead of containing it; name its folder with --encoder-folder at load",
+    )
+    add_cache_option(parser)
+    add_encoder_options(parser, folders=False)
     parser.add_argument("--name", default="trained", help="name of the bundle (default trained)")
     parser.add_argument("--split", default="train", help="split to fit on, 'all' for every prompt (default train)")
     parser.add_argument(
@@ -70,6 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         created=arguments.created,
         encoder=arguments.encoder,
+        encoder_options=encoder_options(arguments),
+        max_tokens=arguments.max_tokens,
+        pooling=arguments.pooling,
+        contained=not arguments.reference,
+        cache=arguments.cache,
         split=None if arguments.split == "all" else arguments.split,
         intercepts=not arguments.no_intercepts,
         estimator=arguments.estimator,

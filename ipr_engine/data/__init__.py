@@ -5,7 +5,7 @@ full = outcomes.complete(["a", "b"])                    the rows on which both h
 """
 
 from ipr_engine.data.duplicates import duplicate_groups
-from ipr_engine.data.embeddings import EmbeddingCache, EmbeddingCacheWarning
+from ipr_engine.data.embeddings import EmbeddingCache, EmbeddingCacheWarning, embed_prompts
 from ipr_engine.data.load import load_outcomes, write_outcomes
 from ipr_engine.data.names import name_in_source
 from ipr_engine.data.outcomes import MEASURES, Outcomes, question_key
@@ -19,6 +19,7 @@ __all__ = [
     "Outcomes",
     "SplitReport",
     "duplicate_groups",
+    "embed_prompts",
     "load_outcomes",
     "name_in_source",
     "overlap",

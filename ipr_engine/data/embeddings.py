@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import secrets
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import numpy.typing as npt
 
 from ipr_engine.data.progress import Progress
 from ipr_engine.encoders.base import Encoded, Encoder
+from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 from ipr_engine.errors import InvalidInputError
 
 SHARD_ROWS = 8192
 BATCH = 256
 _VERSION = "1"
+_TELL_EVERY_S = 10.0
 
 
 class EmbeddingCacheWarning(UserWarning):
@@ -49,10 +52,13 @@ class EmbeddingCache:
         """What `encoder.encode(prompts)` returns, bit for bit; only prompts not seen before are encoded.
 
         A tier whose rows depend on their batch mates (`TorchEncoder`) is kept to its own bound: a row is as it was first computed.
-        Memory is the result's and one shard's. A progress bar is shown on stderr if it is a terminal, or if `verbose`.
+        Memory is the result's and one shard's. A progress bar is shown on stderr if it is a terminal, or if `verbose`. Of encoders
+        side by side each is kept for itself, so that the slow one serves alone as well.
         """
         if isinstance(prompts, str):
             raise InvalidInputError("prompts: expected a sequence of str, got one str; pass [prompt]")
+        if isinstance(encoder, ConcatenatedEncoder):
+            return encoder.join([self.embed(part, prompts, verbose=verbose) for part in encoder.encoders])
         rows_of: dict[bytes, list[int]] = {}
         for row, prompt in enumerate(prompts):
             rows_of.setdefault(_key(prompt, row), []).append(row)
@@ -124,6 +130,63 @@ class EmbeddingCache:
             os.replace(temp, place / f"{hashlib.sha256(data).hexdigest()}.safetensors")
         finally:
             temp.unlink(missing_ok=True)
+
+
+def embed_prompts(
+    encoder: Encoder,
+    prompts: Sequence[str],
+    *,
+    cache: EmbeddingCache | str | os.PathLike[str] | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> Encoded:
+    """`encoder.encode(prompts)`, through the cache where there is one, told on the way where it takes long.
+
+    Args:
+        cache: a cache or its folder. A table is read faster than a cache, and is not kept in it.
+        progress: told how far it is, every ten seconds.
+    """
+    if isinstance(encoder, ConcatenatedEncoder):
+        return encoder.join([embed_prompts(p, prompts, cache=cache, progress=progress) for p in encoder.encoders])
+    if encoder.native is not None:
+        return encoder.encode(list(prompts))
+    told = telling(encoder, progress)
+    if cache is not None:
+        kept = cache if isinstance(cache, EmbeddingCache) else EmbeddingCache(cache)
+        return kept.embed(told, prompts)
+    parts = [told.encode(list(prompts[begin : begin + BATCH])) for begin in range(0, len(prompts), BATCH)]
+    return Encoded(
+        np.concatenate([part.x for part in parts] or [np.zeros((0, encoder.dim), np.float32)]),
+        np.concatenate([part.billed_tokens for part in parts] or [np.zeros(0, np.int64)]),
+        np.concatenate([part.truncated for part in parts] or [np.zeros(0, np.bool_)]),
+    )
+
+
+def telling(encoder: Encoder, progress: Callable[[str], None]) -> Encoder:
+    """The encoder, telling every ten seconds how many prompts it has embedded."""
+    return _Telling(encoder, progress)
+
+
+class _Telling:
+    """An encoder that tells how many prompts it has embedded, every so often."""
+
+    native = None
+
+    def __init__(self, encoder: Encoder, progress: Callable[[str], None]) -> None:
+        self._encoder, self._progress = encoder, progress
+        self.dim, self.max_tokens = encoder.dim, encoder.max_tokens
+        self.identity, self.summary = encoder.identity, encoder.summary
+        self._done, self._told = 0, time.monotonic()
+
+    def encode(self, prompts: Sequence[str]) -> Encoded:
+        encoded = self._encoder.encode(prompts)
+        self._done += len(encoded)
+        if time.monotonic() - self._told >= _TELL_EVERY_S:
+            self._told = time.monotonic()
+            self._progress(f"{self._done} prompts embedded ({self.summary}) ...")
+        return encoded
+
+    def count_tokens(self, text: str) -> int:
+        return self._encoder.count_tokens(text)
 
 
 def _key(prompt: str, row: int) -> bytes:

@@ -39,7 +39,10 @@ class ConcatenatedEncoder:
     def encode(self, prompts: Sequence[str]) -> Encoded:
         """Embed each prompt with every part; see `Encoder.encode`."""
         prompts = as_prompt_list(prompts)
-        parts = [encoder.encode(prompts) for encoder in self.encoders]
+        return self.join([encoder.encode(prompts) for encoder in self.encoders])
+
+    def join(self, parts: Sequence[Encoded]) -> Encoded:
+        """What `encode` gives, of what each part gave for the same prompts."""
         return Encoded(
             np.concatenate([part.x for part in parts], axis=1),
             parts[0].billed_tokens,

@@ -17,6 +17,12 @@ from ipr_engine.encoders.files import parse_json, read_bytes
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, EncoderMismatchError, InvalidInputError
 
 TIERS = ("auto", "onnx", "torch", "tensorrt")
+EMULATED = "emulated"  # as encoders/graphs.py, which this does not import
+
+
+def on_gpu(device: str) -> bool:
+    """Whether a device runs the CUDA path: "cuda", "cuda:N", or "emulated", which takes its steps on the CPU."""
+    return device == EMULATED or device.partition(":")[0] == "cuda"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +33,11 @@ class EncoderOptions:
         isa: the static tier's instruction set.
         tier: who runs a transformer: "onnx", "torch", "tensorrt"; "auto" takes, on the CPU, onnx, else torch, and on a GPU
             tensorrt, else torch: the first whose package is installed and whose file the export has.
-        device: "cpu", or a device of CUDA such as "cuda:0".
+        device: "cpu", a device of CUDA such as "cuda:0", or "emulated": the steps of the CUDA path on the CPU, for tests.
         threads: of the onnx tier, >= 1; None is one a physical core.
         folders: exports (or transformers folders, for the torch tier) to look in for a model that a bundle only references.
+        batches: of the buckets that a GPU's tiers plan, each with every length; None is the tier's own.
+        fallback: "cpu" plans a second encoder there, which takes over should the GPU fail; None for nothing of the kind.
     """
 
     isa: str = "auto"
@@ -37,10 +45,16 @@ class EncoderOptions:
     device: str = "cpu"
     threads: int | None = None
     folders: tuple[str | os.PathLike[str], ...] = ()
+    batches: tuple[int, ...] | None = None
+    fallback: str | None = None
 
     def __post_init__(self) -> None:
         if self.tier not in TIERS:
             raise InvalidInputError(f"tier: expected one of {', '.join(TIERS)}, got {self.tier!r}")
+        if self.fallback not in (None, "cpu") or (self.fallback and not on_gpu(self.device)):
+            raise InvalidInputError(
+                f"fallback: expected None, or 'cpu' beside a device of CUDA, got {self.fallback!r} beside {self.device!r}"
+            )
         if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
             raise InvalidInputError(f"threads: expected an int >= 1 or None, got {self.threads!r}")
 
@@ -112,15 +126,15 @@ def _folder(folder: Path, spec: EncoderSpec, options: EncoderOptions) -> Encoder
         raise BackendUnavailableError(
             f"tier: {options.tier!r} needs an export of {folder}; make one with ipr export-encoder"
         )
-    from ipr_engine.encoders.torch import TorchEncoder
-
-    return TorchEncoder.from_folder(
+    encoder: Encoder = _torch_class(options.device).from_folder(
         folder,
-        **asked,  # type: ignore[arg-type]
+        **asked,
         max_tokens=spec.max_tokens,
         device=options.device,
         dtype=spec.dtype or "float32",
+        **_batches(options),
     )
+    return encoder
 
 
 def open_export(
@@ -146,8 +160,11 @@ def open_export(
 
 
 def _choose_tier(export: Export, options: EncoderOptions, dtype: str | None) -> str:
-    on_cpu = options.device == "cpu"
-    order: Sequence[str] = ("onnx", "torch") if on_cpu else ("tensorrt", "torch", "onnx")
+    order: Sequence[str] = ("tensorrt", "torch", "onnx")
+    if options.device == "cpu":
+        order = ("onnx", "torch")
+    elif options.device == EMULATED:
+        order = ("torch",)
     asked = order if options.tier == "auto" else (options.tier,)
     reasons = []
     for name in asked:
@@ -188,16 +205,32 @@ def _onnx(export: Export, options: EncoderOptions, max_tokens: int | None, dtype
     )
 
 
-def _torch(export: Export, options: EncoderOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
+def _torch_class(device: str) -> Any:
+    """Under CUDA graphs on a GPU, eager on the CPU and on what else torch has."""
+    if on_gpu(device):
+        from ipr_engine.encoders.torch_graphs import TorchGraphEncoder
+
+        return TorchGraphEncoder
     from ipr_engine.encoders.torch import TorchEncoder
 
-    return TorchEncoder.from_export(export.folder, max_tokens=max_tokens, device=options.device, dtype=dtype)
+    return TorchEncoder
+
+
+def _batches(options: EncoderOptions) -> dict[str, Any]:
+    return {} if options.batches is None or not on_gpu(options.device) else {"batches": options.batches}
+
+
+def _torch(export: Export, options: EncoderOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
+    encoder: Encoder = _torch_class(options.device).from_export(
+        export.folder, max_tokens=max_tokens, device=options.device, dtype=dtype, **_batches(options)
+    )
+    return encoder
 
 
 def _tensorrt(export: Export, options: EncoderOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
     from ipr_engine.encoders.tensorrt import TensorRtEncoder
 
-    return TensorRtEncoder.from_export(export.folder, max_tokens=max_tokens, device=options.device)
+    return TensorRtEncoder.from_export(export.folder, max_tokens=max_tokens, device=options.device, **_batches(options))
 
 
 _TRANSFORMER_TIERS: Mapping[str, _Tier] = MappingProxyType(
@@ -248,15 +281,14 @@ def open_encoder(
                 f"pooling: {folder} is an export, which tells its own; expected None, got {pooling!r}"
             )
         return open_export(folder, options, max_tokens=max_tokens)
-    if not _is_model2vec(folder):
-        from ipr_engine.encoders.torch import TorchEncoder
-
+    if not is_model2vec(folder):
         if tier not in ("auto", "torch"):
             raise InvalidInputError(
                 f"tier: {folder} is a transformers folder, which the torch tier runs; for {tier!r} export it first "
                 "(ipr export-encoder)"
             )
-        return TorchEncoder.from_folder(folder, pooling=pooling, device=device, **limit)
+        encoder: Encoder = _torch_class(device).from_folder(folder, pooling=pooling, device=device, **limit)
+        return encoder
     if pooling is not None or device != "cpu" or tier != "auto":
         raise InvalidInputError(
             f"pooling, device, tier: {folder} holds a model2vec table, which is averaged on the CPU; "
@@ -267,8 +299,9 @@ def open_encoder(
     return StaticEncoder.from_folder(folder, **limit)
 
 
-def _is_model2vec(folder: Path) -> bool:
-    """config.json tells; modules.json does not: model2vec writes one too, and a transformer may live in a subfolder of it."""
+def is_model2vec(folder: Path) -> bool:
+    """Whether a folder holds a table. config.json tells; modules.json does not: model2vec writes one too, and a transformer may
+    live in a subfolder of it."""
     path = folder / "config.json"
     if not path.exists():
         if (folder / "modules.json").exists():

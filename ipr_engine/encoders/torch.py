@@ -126,15 +126,17 @@ class TorchEncoder(TransformerEncoder):
         """Tier, dimensions, what the transformer computes in and where, tokenizer."""
         return f"torch {self.dim}-d {self.dtype} on {self.device}, {self.tokenizer.kind} tokenizer"
 
+    def states(self, ids: Any, mask: Any) -> Any:
+        """(batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state."""
+        return self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
         """(rows, dim) embeddings of sequences of at least one id each, padded on the right to the longest."""
         torch = need("torch", _PURPOSE)
         filled, mask = padded(ids, max(map(len, ids)), self.spec.pad_id)
         with torch.inference_mode():
             seen = torch.from_numpy(mask).to(self.device)  # (batch, tokens)
-            states = self._model(
-                input_ids=torch.from_numpy(filled).to(self.device), attention_mask=seen
-            ).last_hidden_state.float()  # (batch, tokens, dim)
+            states = self.states(torch.from_numpy(filled).to(self.device), seen).float()  # (batch, tokens, dim)
             embeddings: NDArray[np.float32] = pool(states, seen, self.pooling, self.normalize).cpu().numpy()
         return embeddings
 

@@ -115,6 +115,11 @@ class TransformerEncoder:
 
     def encode(self, prompts: Sequence[str]) -> Encoded:
         """Embed each prompt; see `Encoder.encode` and, for what batch mates change, the tier."""
+        ids, billed, truncated = self.read(prompts)
+        return Encoded(self.embed(ids), billed, truncated)
+
+    def read(self, prompts: Sequence[str]) -> tuple[list[NDArray[np.int64]], NDArray[np.int64], NDArray[np.bool_]]:
+        """What `encode` does before it embeds: ids (none of a prompt without a token), billed_tokens, truncated."""
         prompts = as_prompt_list(prompts)
         billed = np.zeros(len(prompts), dtype=np.int64)
         truncated = np.zeros(len(prompts), dtype=np.bool_)
@@ -122,7 +127,7 @@ class TransformerEncoder:
         for row, prompt in enumerate(prompts):
             own, billed[row], truncated[row] = self._ids(prompt, row)
             ids.append(own if billed[row] else own[:0])
-        return Encoded(self.embed(ids), billed, truncated)
+        return ids, billed, truncated
 
     def embed(self, ids: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
         """What `encode` does once there are ids: (rows, dim) of sequences as `ids` gives them; 0 where one is empty."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import name_in_source
-from ipr_engine.encoders.base import Encoded
+from ipr_engine.embedded import EmbeddedPrompts, embed_for
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import litellm_tiers
@@ -25,6 +26,7 @@ from ipr_engine.evaluation.sweeps import TAUS, WORTHS
 from ipr_engine.training.folds import grouped_folds
 
 Array = npt.NDArray[np.float64]
+Embed = Callable[[OutcomeData], EmbeddedPrompts]
 
 FOLDS = 5
 PACKAGES = ("ipr_engine", "numpy", "scikit-learn", "matplotlib")
@@ -45,9 +47,13 @@ def evaluate_engine(
     draws: int = DRAWS,
     seed: int = 0,
     command: str = "",
+    cache: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Summary:
     """Evaluate on the source's split "test"; baselines and the cost axis come from its split "train". Complete rows only.
+
+    A two-tier bundle is judged by what both tiers together choose at its gap; predictions are those of the heads that decide at
+    tau 0, and baselines see the first encoder's embeddings.
 
     Args:
         outcomes: a source with both splits, tokens and costs.
@@ -57,6 +63,7 @@ def evaluate_engine(
             source without one), less the questions of the train split.
         validate_on_train, draws, seed: see `summary.summarise`. litellm: with LiteLLM's heuristic_v2 as a baseline.
         command: shown as what wrote the report.
+        cache: folder that keeps a transformer's embeddings.
     Returns:
         Summary; its figures also hold "support" (`support.support_figures`, a source each; empty where the bundle has no
         centroids) and "about": what a reader needs to repeat it. No folder of the machine is named.
@@ -80,9 +87,13 @@ def evaluate_engine(
         )
     progress(f"{len(shared)} candidates")
     columns = [known[name] for name in shared]
-    train = _read(engine, outcomes.of_split("train").complete(columns, measures=NEEDED), shared)
-    test = _read(engine, outcomes.of_split("test").complete(columns, measures=NEEDED), shared)
-    judged = _judge(engine, test, train, shared, also, names)
+
+    def embed(rows: OutcomeData) -> EmbeddedPrompts:
+        return embed_for(engine, rows.prompts, cache=cache, progress=progress)
+
+    train = _read(embed, outcomes.of_split("train").complete(columns, measures=NEEDED), shared)
+    test = _read(embed, outcomes.of_split("test").complete(columns, measures=NEEDED), shared)
+    judged = _judge(engine, embed, test, train, shared, also, names)
     summary = summarise(
         shared,
         train.split,
@@ -120,18 +131,19 @@ class _Read:
     support: Array | None
 
 
-def _read(engine: Engine, rows: OutcomeData, names: Sequence[str]) -> _Read:
-    encoded = engine.encode(list(rows.prompts))
+def _read(embed: Embed, rows: OutcomeData, names: Sequence[str]) -> _Read:
+    embedded = embed(rows)
+    engine = embedded.engine
     columns = [engine.bundle.names.index(name) for name in names]
     tokens = None if _predicts_tokens(engine) else rows.output_tokens.mean(axis=0)
-    decisions = engine.decide(encoded, tau=0.0, allowed=names, tokens_out=_all_columns(engine, columns, tokens))
+    decisions = embedded.decide(tau=0.0, allowed=names, tokens_out=_all_columns(engine, columns, tokens))
     split = Split(
         outcomes=Outcomes.complete(rows.quality, rows.cost_usd),
-        x=np.asarray(encoded.x, np.float64),
+        x=np.asarray(embedded.first.x, np.float64),
         groups=rows.question_keys,
         predicted=np.asarray(decisions.qualities[:, columns], np.float64),
         predicted_cost=np.asarray(decisions.costs_usd[:, columns], np.float64),
-        sweeps=_sweeps(engine, encoded, names, columns, tokens),
+        sweeps=_sweeps(embedded, names, columns, tokens),
         tokens=rows.output_tokens,
         predicted_tokens=np.asarray(decisions.tokens_out[:, columns], np.float64),
     )
@@ -140,6 +152,7 @@ def _read(engine: Engine, rows: OutcomeData, names: Sequence[str]) -> _Read:
 
 def _judge(
     engine: Engine,
+    embed: Embed,
     test: _Read,
     train: _Read,
     shared: Sequence[str],
@@ -154,11 +167,12 @@ def _judge(
     means = train.split.outcomes.quality.mean(axis=0)
     judged = [Judged(test.rows.source, test.support, test.split.predicted, test.split.outcomes.quality, means)]
     by_name = dict(zip(shared, means, strict=True))
-    return judged + [_elsewhere(engine, other, names, by_name, train.rows) for other in also]
+    return judged + [_elsewhere(engine, embed, other, names, by_name, train.rows) for other in also]
 
 
 def _elsewhere(
     engine: Engine,
+    embed: Embed,
     other: OutcomeData,
     names: Mapping[str, Sequence[str]],
     means: Mapping[str, float],
@@ -176,7 +190,7 @@ def _elsewhere(
     rows = held_out.without_questions_of(train).complete([known[name] for name in shared])
     columns = [engine.bundle.names.index(name) for name in shared]
     tokens = None if _predicts_tokens(engine) else np.zeros(len(engine.bundle.names), np.float32)  # costs play no part
-    decisions = engine.decide(engine.encode(list(rows.prompts)), tau=0.0, allowed=shared, tokens_out=tokens)
+    decisions = embed(rows).decide(tau=0.0, allowed=shared, tokens_out=tokens)
     return Judged(
         other.source,
         np.asarray(decisions.support, np.float64),
@@ -200,19 +214,20 @@ def _all_columns(engine: Engine, columns: list[int], tokens: Any) -> Any:
 
 
 def _sweeps(
-    engine: Engine, encoded: Encoded, names: Sequence[str], columns: list[int], tokens: Any
+    embedded: EmbeddedPrompts, names: Sequence[str], columns: list[int], tokens: Any
 ) -> dict[str, npt.NDArray[np.int64]]:
     """Every sweep of the router, decided by the engine; choices are positions in `names`."""
+    engine = embedded.engine
     position = np.full(len(engine.bundle.names), -1)
     position[columns] = np.arange(len(columns))
     given = _all_columns(engine, columns, tokens)
-    rules = ["minmax", "max"] + (["fixed"] if engine.bundle.quality_heads.rule_constants is not None else [])
+    heads = (engine.bundle.quality_heads, engine.bundle.escalation_heads)
+    constant = all(h.rule_constants is not None for h in heads if h is not None)
+    rules = ["minmax", "max"] + (["fixed"] if constant else [])
     plans: dict[str, list[dict[str, Any]]] = {"worth": [{"tau": 1.0, "worth": float(worth)} for worth in WORTHS]}
     plans |= {rule: [{"tau": float(tau), "rule": rule} for tau in TAUS] for rule in rules}
     return {
-        name: np.stack(
-            [position[engine.decide(encoded, allowed=names, tokens_out=given, **terms).index] for terms in plan]
-        )
+        name: np.stack([position[embedded.decide(allowed=names, tokens_out=given, **terms).index] for terms in plan])
         for name, plan in plans.items()
     }
 
@@ -234,7 +249,7 @@ def _about(
         "outcomes": f"{test.source}; test prompt ids sha256 {test.prompt_ids_sha256}",
         "incomplete rows left out": f"{train.dropped} train, {test.dropped} test",
         "router fitted on": f"{fitted.prompts} prompts of {fitted.source}; {overlap}",
-        "decided by": f"the C++ op, {engine.plan.isa}",
+        "decided by": f"the C++ op, {engine.plan.isa}" + _tiers(engine),
         "output tokens": "predicted"
         if _predicts_tokens(engine)
         else "the source's means, since the heads predict none",
@@ -242,6 +257,11 @@ def _about(
             f"{name} {found}" for name in (*PACKAGES, *(["litellm"] if litellm else [])) if (found := _version(name))
         ),
     }
+
+
+def _tiers(engine: Engine) -> str:
+    spec = engine.bundle.escalation
+    return "" if spec is None else f"; where the gap is below {spec.gap:g} again by the second heads"
 
 
 def _version(package: str) -> str | None:

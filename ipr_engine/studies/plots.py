@@ -88,8 +88,10 @@ def curves(
     xlabel: str,
     *,
     title: str,
+    log: bool = True,
 ) -> Path:
-    """Lines with bands, x on a log scale: a column a source, a row a measure, a colour a series.
+    """Lines with bands, x on a log scale with a tick a point unless `log` is false: a column a source, a row a measure, a colour
+    a series.
 
     Args:
         panels: {source: {measure: {series: line}}}; every source has the same measures and series.
@@ -103,10 +105,11 @@ def curves(
                     style = SERIES[number]
                     axes.fill_between(line.x, line.low, line.high, color=style["color"], alpha=0.12, lw=0)
                     axes.plot(line.x, line.y, label=label, ms=5, lw=1.8, **style)
-                axes.set_xscale("log")
-                ticks = list(next(iter(lines.values())).x)
-                axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], fontsize=9)
-                axes.minorticks_off()
+                if log:
+                    axes.set_xscale("log")
+                    ticks = list(next(iter(lines.values())).x)
+                    axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], fontsize=9)
+                    axes.minorticks_off()
                 if row == 0:
                     axes.set_title(source, loc="left", fontsize=12)
                 if column == 0:

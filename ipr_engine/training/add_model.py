@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from ipr_engine import __version__
 from ipr_engine.bundle import Bundle, Candidate, Price
-from ipr_engine.bundle.edit import with_candidate
+from ipr_engine.bundle.edit import require_one_tier, with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
-from ipr_engine.data import Outcomes, load_outcomes, name_in_source, prompt_hashes, read_prompt_hashes
-from ipr_engine.encoders.registry import make_encoder
+from ipr_engine.data import Outcomes, embed_prompts, load_outcomes, name_in_source, prompt_hashes, read_prompt_hashes
+from ipr_engine.encoders.registry import EncoderOptions, make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.candidate_prior import most_similar, prior_row
 from ipr_engine.training.candidate_row import Row, fit_row
@@ -67,6 +67,8 @@ def add_model(
     out: Path | str | None = None,
     created: str,
     seed: int = 0,
+    encoder_options: EncoderOptions | None = None,
+    cache: Path | str | None = None,
     progress: Progress = lambda message: None,
 ) -> Added:
     """Add a candidate; the encoder and every existing row stay as they are, so old qualities keep their bits.
@@ -81,6 +83,7 @@ def add_model(
         consistency: None keeps everything frozen. A weight refreshes the shared trunk and every quality row instead, by the
             paper's consistency loss (`refresh.refresh`): old qualities move, and how far is told and kept in the bundle.
         out: bundle root, None for the bundle's own; the new bundle becomes its CURRENT.
+        encoder_options: who runs a transformer that the heads read. cache: folder that keeps its embeddings.
     Raises:
         InvalidInputError: an argument, the candidates' file or the outcomes are not as above.
         BundleError: the bundle is damaged, or the new one would be.
@@ -93,6 +96,7 @@ def add_model(
     if consistency is not None and outcomes is None:
         raise InvalidInputError("consistency: a trunk is refreshed from outcomes, and none are given; leave it out")
     base = Bundle.load(bundle)
+    require_one_tier(base)
     candidate, price, source, measure_ratio = _asked(Path(candidates), base, name)
     similar = most_similar(base, candidate, price) if like is None and family is None else None
     if outcomes is None:
@@ -121,6 +125,8 @@ def add_model(
         out,
         created,
         seed,
+        encoder_options,
+        cache,
         progress,
     )
 
@@ -138,6 +144,8 @@ def _from_outcomes(
     out: Path | str | None,
     created: str,
     seed: int,
+    encoder_options: EncoderOptions | None,
+    cache: Path | str | None,
     progress: Progress,
 ) -> Added:
     heads = base.quality_heads
@@ -148,7 +156,8 @@ def _from_outcomes(
     quality, tokens, input_tokens = (measure[:, column] for measure in measures)
     with one_thread():
         progress(f"embedding {len(rows)} prompts of {outcomes.source} ...")
-        encoded = make_encoder(base, heads.encoder).encode(list(rows.prompts))
+        encoder = make_encoder(base, heads.encoder, encoder_options)
+        encoded = embed_prompts(encoder, rows.prompts, cache=cache, progress=progress)
         x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
         counted = ~np.isnan(input_tokens)
         if measure_ratio and input_tokens[counted].sum() > 0:

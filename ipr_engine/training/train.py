@@ -1,4 +1,4 @@
-"""Outcomes of one's own to a bundle: heads on a frozen static encoder. `ipr train` is this module's face."""
+"""Outcomes of one's own to a bundle: heads on a frozen encoder, or on several side by side. `ipr train` is this module's face."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ import numpy.typing as npt
 
 from ipr_engine import __version__
 from ipr_engine.bundle import (
-    Bundle,
     Candidate,
-    EncoderSource,
     FittedOn,
     HeadsSource,
     PriceList,
@@ -26,12 +24,12 @@ from ipr_engine.bundle import (
     write_bundle,
 )
 from ipr_engine.bundle.reliability import RELIABILITY, reliability_bins, reliability_bytes
-from ipr_engine.data import prompt_hashes
-from ipr_engine.encoders.static import StaticEncoder
-from ipr_engine.engine import DEFAULT_BUNDLE
+from ipr_engine.data import embed_prompts, prompt_hashes
+from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.prediction import brier, expected_calibration_error
 from ipr_engine.training.candidates import CandidatesFile, read_candidates
+from ipr_engine.training.encoders import Folder, training_encoder
 from ipr_engine.training.estimators import CLOSED_FORM, ESTIMATORS
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.heads import FittedHeads, fit_heads
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-MAX_TOKENS = 512
 CENTROIDS = 64
 PROMPTS_PER_CENTROID = 8  # fewer prompts than this times CENTROIDS get fewer centroids
 
@@ -72,7 +69,12 @@ def train(
     *,
     name: str,
     created: str,
-    encoder: Path | str | None = None,
+    encoder: Folder | Sequence[Folder] | None = None,
+    encoder_options: EncoderOptions | None = None,
+    max_tokens: int | None = None,
+    pooling: str | None = None,
+    contained: bool = True,
+    cache: Folder | None = None,
     split: str | None = "train",
     intercepts: bool = True,
     estimator: str = "auto",
@@ -90,7 +92,9 @@ def train(
             optionally source (the name in the outcomes, or {source: name}), context_window, features, token_ratio (else
             measured where the outcomes have input tokens), latency_ms, ...}]}.
         out: bundle root; the new bundle becomes its CURRENT.
-        encoder: a model2vec folder; None takes the embedded default bundle's encoder.
+        encoder: a model2vec folder, an export or a transformers folder, or several side by side; None takes the embedded
+            default bundle's table. max_tokens, pooling, contained and encoder_options are as for `encoders.training_encoder`.
+        cache: folder that keeps a transformer's embeddings, so that the next fit on these prompts does not embed them again.
         split: the split to fit on; None takes every prompt.
         intercepts: with several sources, whether each but the first gets an intercept that the heads leave out: yes where the
             same prompts would score differently there (another checker, another sampling); no where the sources are parts
@@ -110,14 +114,16 @@ def train(
         raise InvalidInputError(f"options: 'auto' has none, got {', '.join(options)}; name the estimator")
     asked = read_candidates(Path(candidates))
     names = [candidate.name for candidate in asked.candidates]
-    files = encoder_files(encoder)
+    frozen = training_encoder(
+        encoder, options=encoder_options, max_tokens=max_tokens, pooling=pooling, contained=contained
+    )
     folders = [outcomes] if isinstance(outcomes, (str, Path)) else list(outcomes)
     with one_thread():
         rows = read_training_rows(folders, asked, split=split, progress=progress)
         source = rows.source if intercepts and len(rows.names) > 1 else None
-        encoded = StaticEncoder.load(files.table, files.tokenizer, files.config, max_tokens=MAX_TOKENS).encode(
-            list(rows.prompts)
-        )
+        if frozen.encoder.native is None:
+            progress(f"embedding {len(rows)} prompts ({frozen.encoder.summary}) ...")
+        encoded = embed_prompts(frozen.encoder, rows.prompts, cache=cache, progress=progress)
         x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
         listed = _with_ratios(asked, rows, billed)
         compared: list[EstimatorScore] = []
@@ -150,10 +156,10 @@ def train(
         name=name,
         created=created,
         candidates=listed,
-        encoders=[files],
-        heads=[_heads_source(heads, names, rows)],
+        encoders=frozen.sources,
+        heads=[_heads_source(heads, frozen.id, names, rows)],
         prices=asked.prices,
-        support=SupportSpec(encoder=files.id, **support),
+        support=SupportSpec(encoder=frozen.id, **support),
         extra_files={RELIABILITY: _reliability(heads, names, rows)},
         provenance={
             "recipe": "ipr train",
@@ -199,20 +205,6 @@ def _trained(folder: Path, rows: TrainingRows, estimator: str, names: list[str],
         calibration_error=np.array(
             [expected_calibration_error(predicted[:, [m]], rows.quality[:, [m]]) for m in columns]
         ),
-    )
-
-
-def encoder_files(encoder: Path | str | None) -> EncoderSource:
-    """The static encoder of a model2vec folder, or of the embedded default bundle."""
-    if encoder is not None:
-        return EncoderSource.in_folder(encoder, id="static", max_tokens=MAX_TOKENS)
-    spec = Bundle.load(DEFAULT_BUNDLE).encoders[0]
-    return EncoderSource(
-        id="static",
-        table=spec.files["table"],
-        tokenizer=spec.files["tokenizer"],
-        config=spec.files["config"],
-        max_tokens=spec.max_tokens,
     )
 
 
@@ -271,10 +263,10 @@ def _run_state(
     return RunState(folder, digest.hexdigest())
 
 
-def _heads_source(heads: FittedHeads, names: list[str], rows: TrainingRows) -> HeadsSource:
+def _heads_source(heads: FittedHeads, encoder: str, names: list[str], rows: TrainingRows) -> HeadsSource:
     return HeadsSource(
         id="trained",
-        encoder="static",
+        encoder=encoder,
         outputs=("quality", "tokens"),
         activation=heads.activation,
         candidates=names,

@@ -1,0 +1,32 @@
+"""What the machine can do at best, measured in the same run: matrix products, copies, launches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.gpu.timing import Line, Run, node_us
+
+
+def measure(run: Run) -> Iterator[Line]:
+    size = 256 if run.quick else 4096
+    for dtype in ("float32",) if run.quick else ("float16", "bfloat16", "float32"):
+        a, b, c = (run.graphs.buffer((size, size), getattr(torch, dtype)) for _ in range(3))
+        found = node_us(run, f"gemm {dtype}", lambda a=a, b=b, c=c: torch.mm(a, b, out=c))
+        yield {"op": "roof", "what": "gemm", "dtype": dtype, "tflops": round(2 * size**3 / found["p50_us"] / 1e6, 2)}
+    megabytes = 4 if run.quick else 512
+    source, target = (run.graphs.buffer((megabytes << 20,), torch.uint8) for _ in range(2))
+    found = node_us(run, "copy", lambda: target.copy_(source))
+    yield {"op": "roof", "what": "device copy", "gb_per_s": round(2 * (megabytes << 20) / found["p50_us"] / 1e3, 1)}
+    for name, size in (("64 kB", 1 << 16), ("16 MB", 1 << 24)):
+        host, there = run.graphs.host_buffer((size,), torch.uint8), run.graphs.buffer((size,), torch.uint8)
+        for way, to, of in (("host to device", there, host), ("device to host", host, there)):
+            found = node_us(run, way, lambda to=to, of=of: to.copy_(of, non_blocking=True))
+            yield {"op": "roof", "what": way, "size": name, "gb_per_s": round(size / found["p50_us"] / 1e3, 2)}
+    one = run.graphs.buffer((1,), torch.float32)
+    for name, nodes in (
+        ("a recording of one small kernel, replayed and waited for", 1),
+        ("a small kernel's node", 100),
+    ):
+        yield {"op": "roof", "what": name, **node_us(run, "launch", lambda: one.add_(1), nodes=nodes)}

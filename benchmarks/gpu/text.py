@@ -1,0 +1,182 @@
+"""Text to decision, by stage and whole, beside the same with the encoder run otherwise and the decision on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.gpu.models import prompts_of
+from benchmarks.gpu.timing import Line, Run, calls_us, node_us, percentiles
+from ipr_engine import Engine
+from ipr_engine.encoders.base import Encoded
+from ipr_engine.encoders.torch import TorchEncoder
+from ipr_engine.gpu.router import GpuRouter, RouteRows, RouteSlot
+
+LENGTHS = (64, 16, 128, 32, 256, 512)
+BATCHES = (1, 8)
+COMPILED = ((1, 64), (8, 64))  # a shape is compiled anew: some only
+POLICY = {"tau": 0.3, "on_error": "raise"}
+THROUGHPUT = (1, 8, 32, 64, 128, 256, 512, 1024)
+FLOOR = {
+    "float16": 1e-2,
+    "float32": 1e-4,
+}  # of quality, against eager float32: what is checked before anything is timed
+
+
+def measure(run: Run, engine: Engine, export: Path) -> Iterator[Line]:
+    """Lines of op "stages", "text to decision" and "throughput"."""
+    encoder = engine.encoder
+    lengths = tuple(length for length in LENGTHS if length <= encoder.max_tokens)
+    sizes = [(batch, tokens) for tokens in lengths[: 1 if run.quick else None] for batch in BATCHES]
+    eager = TorchEncoder.from_export(
+        export,
+        device=run.graphs.device,
+        dtype=encoder.dtype,
+        max_tokens=encoder.max_tokens,  # type: ignore[attr-defined]
+    )
+    _check(engine, export)
+    for batch, tokens in sizes:
+        if run.has_time(f"text to decision, {batch} x {tokens}", 8):
+            yield from _stages(run, engine, batch, tokens)
+            yield from _whole(run, engine, eager, batch, tokens)
+    for pooling in ("fused", "apart"):
+        if run.has_time(f"pooling {pooling}", 8):
+            yield from _pooling(run, engine, pooling)
+    for batch in THROUGHPUT[: 2 if run.quick else None]:
+        if run.has_time(f"throughput, {batch} prompts", 5):
+            yield from _throughput(run, engine, batch)
+
+
+def _check(engine: Engine, export: Path) -> None:
+    """The GPU's decisions against the CPU's float32, before anything is timed."""
+    cpu = TorchEncoder.from_export(export, max_tokens=engine.encoder.max_tokens)
+    prompts = [prompts_of(cpu, tokens, 1)[0] for tokens in (9, 16, 40, 64)]
+    x = cpu.encode(prompts)
+    want = engine.decide(x, **POLICY)  # type: ignore[arg-type]
+    got = engine.route(prompts, **POLICY)  # type: ignore[arg-type]
+    floor = FLOOR[engine.encoder.dtype]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(got.qualities, want.qualities, atol=floor)  # type: ignore[union-attr]
+    sure = want.gap > 4 * floor
+    np.testing.assert_array_equal(got.index[sure], want.index[sure])  # type: ignore[union-attr]
+
+
+def _stages(run: Run, engine: Engine, batch: int, tokens: int) -> Iterator[Line]:
+    """The columns tokenize, copy, encode and decide, each measured alone: the names of the profiler's ranges."""
+    live = engine._live
+    assert live.gpu is not None
+    router: GpuRouter = live.gpu.router
+    encoder: Any = router.encoder
+    bucket = next(b for b in encoder.buckets if b.batch >= batch and b.tokens >= tokens)
+    slot = RouteSlot(router, bucket)
+    prompts = prompts_of(encoder, tokens, batch)
+    slot.inputs.host["mask"].fill(1)
+    device = slot.inputs.device
+    x = run.graphs.buffer((bucket.batch, router.live.dim), torch.float32)
+    seen = []
+    for _ in range(5 if run.quick else 300):
+        seen.append(_timed(lambda: encoder.read(prompts)))
+    labels = {"op": "stages", "batch": batch, "tokens": tokens, "bucket": str(bucket)}
+    columns = {"tokenize_us": percentiles(seen)["p50_us"]}
+    columns["copy_us"] = node_us(run, "copy", slot.inputs.copy_in)["p50_us"]
+    columns["encode_us"] = node_us(
+        run, "encode", lambda: encoder.enqueue(bucket, device["ids"], device["mask"], x), nodes=4
+    )["p50_us"]
+    columns["decide_us"] = node_us(run, "decide", _launch(router, slot, bucket, x))["p50_us"]
+    columns["whole_us"] = _replay_us(run, slot)
+    yield labels | columns
+
+
+def _launch(router: GpuRouter, slot: RouteSlot, bucket: Any, x: Any) -> Callable[[], object]:
+    from ipr_engine.kernels.plan import GpuRequest, GpuResult
+    from ipr_engine.kernels.run import DecideLaunch
+
+    names = ("billed_tokens", "policy_of_row", "tokens_out", "extra_usd", "allowed")
+    request = GpuRequest(x=x, **{name: slot.inputs.device[name] for name in names})
+    return DecideLaunch(router.live, request, GpuResult(router.live, bucket.batch))
+
+
+def _replay_us(run: Run, slot: RouteSlot) -> float:
+    def call() -> None:
+        with run.graphs.exclusive():
+            slot.recording.replay()
+            slot.recording.wait()
+
+    return percentiles([_timed(call) for _ in range(5 if run.quick else 300)])["p50_us"]
+
+
+def _timed(call: Callable[[], object]) -> float:
+    import time
+
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) / 1e3
+
+
+def _whole(run: Run, engine: Engine, eager: TorchEncoder, batch: int, tokens: int) -> Iterator[Line]:
+    """Calls from Python, text in, decision out."""
+    prompts = prompts_of(eager, tokens, batch)
+    policy = engine.policy(tau=0.3)
+    variants: dict[str, Callable[[], object]] = {
+        "encoder and decide in one graph": lambda: engine.route(prompts, policy),
+        "encoder in a graph, decide on the CPU": lambda: engine.decide(engine.encode(prompts), policy),
+        "eager encoder, decide on the CPU": lambda: _by(engine, eager, prompts, policy),
+    }
+    if (batch, tokens) in COMPILED and run.on_gpu:
+        for mode in ("default", "reduce-overhead"):
+            name = f"torch.compile {mode} encoder, decide on the CPU"
+            if run.has_time(f"{name}, {batch} x {tokens}", 60):
+                compiled = _Compiled(eager, mode)
+                variants[name] = lambda compiled=compiled: _by(engine, compiled, prompts, policy)
+    labels = {"op": "text to decision", "batch": batch, "tokens": tokens}
+    for name, found in calls_us(run, variants):
+        yield labels | {"impl": name, **found}
+
+
+def _by(engine: Engine, encoder: Any, prompts: list[str], policy: Any) -> object:
+    encoded: Encoded = encoder.encode(prompts)
+    return engine.decide(encoded, policy)
+
+
+class _Compiled(TorchEncoder):
+    """An eager encoder's model, compiled for the shapes it sees."""
+
+    def __init__(self, eager: TorchEncoder, mode: str) -> None:
+        self.__dict__.update(eager.__dict__)
+        self._model = torch.compile(eager._model, mode=mode, dynamic=False)
+
+
+def _pooling(run: Run, engine: Engine, pooling: str) -> Iterator[Line]:
+    """What fusing the pooling into the decide launch saves, whole replays."""
+    side = engine._live.gpu
+    assert side is not None
+    router = GpuRouter.__new__(GpuRouter)  # the recordings of one bucket, not of all
+    router.__dict__.update(side.router.__dict__)
+    router.fused = pooling == "fused"
+    for bucket in side.stream.buckets:
+        if (bucket.batch, bucket.tokens) in ((1, 16), (1, 64), (8, 64), (64, 64)):
+            yield {
+                "op": "pooling",
+                "impl": pooling,
+                "bucket": str(bucket),
+                "p50_us": _replay_us(run, RouteSlot(router, bucket)),
+            }
+
+
+def _throughput(run: Run, engine: Engine, batch: int, tokens: int = 64) -> Iterator[Line]:
+    """Prompts a second of one caller: from text, and from ids, which leaves out one thread's tokenizing."""
+    live = engine._live
+    assert live.gpu is not None
+    tokens = min(tokens, live.gpu.stream.buckets[-1].tokens)
+    prompts = prompts_of(engine.encoder, tokens, batch)  # type: ignore[arg-type]
+    policy = engine.policy(tau=0.3)
+    ids, billed, _ = live.gpu.stream.read(prompts)
+    rows = RouteRows(ids=ids, billed=billed)
+    side = live.gpu
+    variants = {"text": lambda: engine.route(prompts, policy), "ids": lambda: side.route(policy, rows)}
+    for name, found in calls_us(run, variants, rounds=5, calls=10):
+        rate = round(batch / found["p50_us"] * 1e6)
+        yield {"op": "throughput", "batch": batch, "tokens": tokens, "impl": name, "prompts_per_s": rate, **found}

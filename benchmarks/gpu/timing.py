@@ -1,0 +1,98 @@
+"""How the GPU benchmarks measure: a recording against a recording, and a call from Python against a call from Python."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ipr_engine.encoders.graphs import Graphs
+
+Line = dict[str, Any]
+NODES = 20  # copies of the work in one recording: the time of a launch is shared among them
+
+
+@dataclass
+class Run:
+    """What every part needs: where to run, how long, and what to say of it.
+
+    Attributes:
+        graphs: of the device; eager on the CPU. quick: few sizes and rounds, to try the code itself.
+        ends: time.monotonic() at which no new measurement begins. left_out: what was not measured for want of time.
+    """
+
+    graphs: Graphs
+    quick: bool
+    ends: float
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.graphs.device != "cpu"
+
+    def has_time(self, what: str, seconds: float = 0) -> bool:
+        """Whether it may begin; if not, it is remembered."""
+        if time.monotonic() + seconds < self.ends:
+            return True
+        self.left_out.append(what)
+        return False
+
+    def synchronize(self) -> None:
+        if self.on_gpu:
+            import torch
+
+            torch.cuda.synchronize(self.graphs.device)
+
+
+def node_us(run: Run, label: str, work: Callable[[], object], *, nodes: int = NODES) -> dict[str, float]:
+    """Microseconds of `work` inside a recording that holds it `nodes` times: median and 99th percentile over replays."""
+    nodes = 1 if run.quick else nodes
+
+    def many() -> None:
+        for _ in range(nodes):
+            work()
+
+    recording = run.graphs.record(label, many)
+    seen = []
+    for _ in range(5 if run.quick else 200):
+        with run.graphs.exclusive():
+            start = time.perf_counter_ns()
+            recording.replay()
+            recording.wait()
+            seen.append((time.perf_counter_ns() - start) / nodes / 1e3)
+    return percentiles(seen)
+
+
+def calls_us(
+    run: Run, variants: Mapping[str, Callable[[], object]], *, rounds: int = 20, calls: int = 50
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Microseconds of single calls from Python, each waiting for its answer; variants take turns, round by round."""
+    rounds, calls = (2, 2) if run.quick else (rounds, calls)
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(rounds + 1):
+            for name, call in variants.items():
+                call()
+                seen = []
+                for _ in range(calls):
+                    start = time.perf_counter_ns()
+                    call()
+                    seen.append((time.perf_counter_ns() - start) / 1e3)
+                if turn:
+                    times[name] += seen
+    finally:
+        gc.enable()
+    for name, seen in times.items():
+        yield name, percentiles(seen)
+
+
+def percentiles(seen: list[float]) -> dict[str, float]:
+    """p50, p90, p99, p99.9 in microseconds, and how many were seen."""
+    marks = {"p50_us": 50, "p90_us": 90, "p99_us": 99, "p999_us": 99.9}
+    return {name: round(float(np.percentile(seen, mark)), 2) for name, mark in marks.items()} | {"samples": len(seen)}

@@ -1,0 +1,71 @@
+"""Routes generated prompts for a profiler to watch; see README.md beside this file.
+
+python benchmarks/profile/route.py ENCODER_DIR --batch 1 --tokens 64 [--eager] [--trace FILE] [--device cpu]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("encoder", type=Path, metavar="ENCODER_DIR")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--calls", type=int, default=200)
+    parser.add_argument("--eager", action="store_true", help="the same work without graphs")
+    parser.add_argument("--trace", type=Path, help="write torch.profiler's trace here")
+    parser.add_argument("--device", default="cuda", help="cpu: to try this script, with Triton's interpreter")
+    parser.add_argument("--pooling", help="for a bare transformers folder")
+    arguments = parser.parse_args()
+    if arguments.device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"
+
+    import benchmarks.harness  # noqa: F401  (it puts tests/ on the path)
+    from benchmarks.gpu import models
+    from ipr_engine import Engine
+    from ipr_engine.encoders import graphs
+
+    device = graphs.EMULATED if arguments.device == "cpu" else arguments.device
+    if arguments.eager and device != graphs.EMULATED:
+        on = graphs.CudaGraphs(device).device
+        graphs.CudaGraphs = lambda *_, **__: graphs.EagerGraphs(on)  # type: ignore[misc,assignment]
+    with tempfile.TemporaryDirectory() as folder:
+        export = models.as_export(arguments.encoder, Path(folder), pooling=arguments.pooling)
+        bundle = models.make_bundle(export, Path(folder))
+        engine = Engine.load(bundle, tier="torch", device=device, batches=(arguments.batch,))
+        print(engine)
+        prompts = models.prompts_of(engine.encoder, arguments.tokens, arguments.batch)  # type: ignore[arg-type]
+        policy = engine.policy(tau=0.3)
+        for _ in range(5):
+            engine.route(prompts, policy)
+        _profiled(arguments, lambda: engine.route(prompts, policy))
+
+
+def _profiled(arguments: argparse.Namespace, call) -> None:  # type: ignore[no-untyped-def]
+    import torch
+
+    on_gpu = arguments.device != "cpu"
+    trace = torch.profiler.profile(with_modules=True) if arguments.trace else nullcontext()
+    if on_gpu:
+        torch.cuda.profiler.start()
+    with trace:
+        for _ in range(arguments.calls):
+            call()
+    if on_gpu:
+        torch.cuda.profiler.stop()
+    if arguments.trace:
+        trace.export_chrome_trace(str(arguments.trace))
+        print(trace.key_averages().table(sort_by="self_cpu_time_total", row_limit=12))
+
+
+if __name__ == "__main__":
+    main()

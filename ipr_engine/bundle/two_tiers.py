@@ -1,0 +1,162 @@
+"""Two bundles of the same candidates joined: the first one's heads decide, the second one's again where the gap is small."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from ipr_engine.errors import InvalidInputError
+
+from .encoder_entry import AnySource, ConcatenatedSource, EncoderSource, EncoderSpec, TransformerSource
+from .load import Bundle
+from .reliability import RELIABILITY, RELIABILITY_SECOND
+from .spec import EscalationSpec, HeadsSpec, Price
+from .write import HeadsSource, write_bundle
+
+SECOND = "second"
+
+
+def two_tiers(
+    first: Bundle,
+    second: Bundle,
+    *,
+    gap: float,
+    root: str | os.PathLike[str],
+    name: str | None = None,
+    created: str | None = None,
+    provenance: Mapping[str, Any],
+    activate: bool = True,
+) -> Path:
+    """Write a two-tier bundle (docs/two-tiers.md); returns its folder.
+
+    Candidates, prices, token ratios and support are those of `first`; calibration maps are not kept, as they are of one tier.
+
+    Args:
+        first: decides every prompt: a static encoder, say. second: decides again: a transformer's, alone or beside a table.
+        gap: in quality units, >= 0: a first decision whose gap is below it is made again.
+        name, created: by default those of `first`.
+    Raises:
+        InvalidInputError: the bundles differ in candidates, prices or outputs, or one has two tiers already.
+        BundleError: what `Bundle.load` would say of the result.
+    """
+    _check_alike(first, second)
+    encoders, read_by_second = _encoders(first, second)
+    heads = [_heads(first.quality_heads, first.quality_heads.encoder), _heads(second.quality_heads, read_by_second)]
+    heads[1] = replace(heads[1], id=SECOND if heads[0].id != SECOND else f"{SECOND}_tier")
+    extra: dict[str, Path | bytes] = dict(first.extra_files)
+    if RELIABILITY in second.extra_files:
+        extra[RELIABILITY_SECOND] = second.extra_files[RELIABILITY]
+    return write_bundle(
+        root,
+        name=first.name if name is None else name,
+        created=first.created if created is None else created,
+        candidates=first.candidates,
+        encoders=encoders,
+        heads=heads,
+        prices=first.prices,
+        support=first.support,
+        escalation=EscalationSpec(heads=heads[1].id, gap=gap),
+        provenance={
+            **{key: value for key, value in first.provenance.items() if key == "sources"},
+            **provenance,
+            "first": {"hash": first.hash, "name": first.name, "provenance": dict(first.provenance)},
+            "second": {"hash": second.hash, "name": second.name, "provenance": dict(second.provenance)},
+        },
+        extra_files=extra,
+        activate=activate,
+    )
+
+
+def _check_alike(first: Bundle, second: Bundle) -> None:
+    for which, bundle in (("first", first), ("second", second)):
+        if bundle.escalation is not None:
+            raise InvalidInputError(f"{which}: {bundle.hash[:12]} has two tiers already; join bundles of one tier each")
+    if set(first.names) != set(second.names):
+        alone = sorted(set(first.names) ^ set(second.names))
+        raise InvalidInputError(f"second: expected the candidates of the first bundle; only one has {', '.join(alone)}")
+    differ = [n for n in first.names if _numbers(first.prices.prices[n]) != _numbers(second.prices.prices[n])]
+    if differ:
+        raise InvalidInputError(
+            f"second: expected the prices of the first bundle, {', '.join(differ)} cost otherwise; set them with `ipr set-prices`"
+        )
+    outputs = [sorted(bundle.quality_heads.outputs) for bundle in (first, second)]
+    if outputs[0] != outputs[1]:
+        raise InvalidInputError(
+            f"second: expected heads that predict {', '.join(outputs[0])} as the first ones do, got {', '.join(outputs[1])}"
+        )
+
+
+def _numbers(price: Price) -> tuple[float, float, float]:
+    return price.input_usd_per_1m, price.output_usd_per_1m, price.fixed_usd
+
+
+def _encoders(first: Bundle, second: Bundle) -> tuple[list[AnySource], str]:
+    """What both heads read, parts before what is made of them; and the id that the second heads' encoder has there."""
+    sources: dict[str, AnySource] = {}
+    of_identity: dict[str, str] = {}
+
+    def put(bundle: Bundle, id: str) -> str:
+        spec = bundle.encoder(id)
+        if spec.identity in of_identity:
+            return of_identity[spec.identity]
+        parts = tuple(put(bundle, part) for part in spec.parts)
+        free = next(name for name in (id, *(f"{id}_{n}" for n in range(2, 99))) if name not in sources)
+        sources[free] = encoder_source(spec, free, parts)
+        of_identity[spec.identity] = free
+        return free
+
+    put(first, first.quality_heads.encoder)
+    id = put(second, second.quality_heads.encoder)
+    return list(sources.values()), id
+
+
+def encoder_source(spec: EncoderSpec, id: str, parts: tuple[str, ...]) -> AnySource:
+    """What writes an encoder of a loaded bundle into another, under this id; parts: of a concatenated one, their ids there."""
+    if spec.kind == "concatenated":
+        return ConcatenatedSource(id=id, parts=parts)
+    assert spec.pooling is not None  # of every other kind
+    assert spec.normalize is not None
+    if spec.kind == "static":
+        files = spec.files
+        return EncoderSource(
+            id=id,
+            table=files["table"],
+            tokenizer=files["tokenizer"],
+            config=files["config"],
+            max_tokens=spec.max_tokens,
+            pooling=spec.pooling,
+        )
+    folder = spec.files["manifest"].parent if spec.files else None
+    return TransformerSource(
+        id=id,
+        dim=spec.dim,
+        max_tokens=spec.max_tokens,
+        pooling=spec.pooling,
+        normalize=spec.normalize,
+        dtype=spec.dtype,
+        identity=spec.identity,
+        name=spec.name or id,
+        revision=spec.revision,
+        files={} if folder is None else {r: (p.relative_to(folder).as_posix(), p) for r, p in spec.files.items()},
+    )
+
+
+def _heads(heads: HeadsSpec, encoder: str) -> HeadsSource:
+    kept = heads.fitted_on.prompt_hashes
+    return HeadsSource(
+        id=heads.id,
+        encoder=encoder,
+        outputs=heads.outputs,
+        activation=heads.activation,
+        candidates=heads.candidates,
+        rule_constants=heads.rule_constants,
+        fitted_on=replace(heads.fitted_on, prompt_hashes=None),
+        tensors=heads.tensors,
+        prompt_hashes=None if kept is None else {name: np.asarray(v, np.uint64) for name, v in load_file(kept).items()},
+    )

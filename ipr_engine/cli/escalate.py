@@ -1,0 +1,52 @@
+"""ipr escalate: two bundles of the same candidates joined into one of two tiers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "escalate",
+        help="join two bundles: the second decides again where the first one's gap is small",
+        description="Write a bundle of two tiers (docs/two-tiers.md): the heads of FIRST decide every prompt, and where the gap of that "
+        "decision is below --gap, the encoder and the heads of SECOND decide it again. Both must have the same candidates at the same "
+        "prices. Calibrate the result: the maps of one tier do not hold for two.",
+    )
+    parser.add_argument("first", metavar="FIRST", help="bundle root or folder: a static encoder's, say")
+    parser.add_argument(
+        "second", metavar="SECOND", help="bundle root or folder: a transformer's, alone or beside a table"
+    )
+    parser.add_argument("--gap", required=True, type=float, metavar="Q", help="quality units, at least 0")
+    parser.add_argument("--out", required=True, metavar="ROOT", help="bundle root; the new bundle becomes current")
+    parser.add_argument("--name", help="name of the bundle (default: the first one's)")
+    parser.add_argument("--created", help="date written into the bundle (default: the first one's)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ipr_engine import __version__
+    from ipr_engine.bundle import Bundle
+    from ipr_engine.bundle.two_tiers import two_tiers
+    from ipr_engine.ranges import nonnegative
+
+    first, second = Bundle.load(arguments.first), Bundle.load(arguments.second)
+    folder = two_tiers(
+        first,
+        second,
+        gap=nonnegative("--gap", arguments.gap),
+        root=arguments.out,
+        name=arguments.name,
+        created=arguments.created,
+        provenance={"recipe": "ipr escalate", "version": __version__},
+    )
+    if arguments.json:
+        print(json.dumps({"bundle": folder.name, "gap": arguments.gap, "first": first.hash, "second": second.hash}))
+        return 0
+    print(folder)
+    if first.calibrations or second.calibrations:
+        print("calibration maps are of one tier and were left out; make one with `ipr calibrate`")
+    return 0

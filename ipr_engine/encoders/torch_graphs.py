@@ -1,0 +1,171 @@
+"""The torch tier on a GPU: the same model, recorded once per (batch, tokens) bucket and replayed.
+
+The CUDA part has never been executed (docs/gpu.md); tests run the same bookkeeping with the work run eagerly on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipr_engine.encoders.graphs import EMULATED, Graphs, Recording, open_graphs
+from ipr_engine.encoders.passes import Passes
+from ipr_engine.encoders.tensorrt.profiles import Bucket, Pass, make_buckets
+from ipr_engine.encoders.torch import TorchEncoder, pool
+from ipr_engine.encoders.transformer import TransformerEncoder
+from ipr_engine.extras import need
+from ipr_engine.profiling import span
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+PURPOSE = "the torch encoder"
+
+
+class TorchGraphEncoder(TransformerEncoder):
+    """A transformer under CUDA graphs; `from_folder` and `from_export` build it.
+
+    Every row goes through a bucket of fixed shape, alone or with others; which bucket, and with whom, changes its last bits.
+    Safe to share between threads, which take turns.
+
+    Attributes:
+        device, dtype: where and in what the transformer computes, as of TorchEncoder.
+        graphs: what recorded it. buckets: the shapes, ascending.
+    """
+
+    def __init__(self, eager: TorchEncoder, *, graphs: Graphs | None = None, batches: Sequence[int] = BATCHES) -> None:
+        """Record every bucket of a loaded model.
+
+        Args:
+            eager: on the device of `graphs`.
+            graphs: None opens the device of `eager`.
+            batches: of the buckets; each with every length 16, 32, 64 ... below max_tokens, and max_tokens.
+        Raises:
+            OutOfDeviceMemoryError: names the bucket and the memory.
+            BackendUnavailableError: the device is missing, or the model cannot be captured.
+        """
+        named = eager.dtype if eager.dtype == "bfloat16" else None
+        super().__init__(
+            eager.spec, max_tokens=eager.max_tokens, batch=max(batches), dtype=named, tokenizer=eager.tokenizer
+        )
+        self.eager, self.dim, self.device, self.dtype = eager, eager.dim, eager.device, eager.dtype
+        self.graphs = open_graphs(eager.device) if graphs is None else graphs
+        self.buckets = make_buckets(self.max_tokens, batches)
+        self._passes = Passes(self.graphs, self.buckets, self._slot)
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "cuda",
+        batches: Sequence[int] = BATCHES,
+        memory_bytes: int | None = None,
+        **arguments: Any,
+    ) -> TorchGraphEncoder:
+        """As `TorchEncoder.from_folder`, on "cuda", "cuda:N" or "emulated" (the CPU, nothing captured: for tests).
+
+        Args:
+            memory_bytes: the most that weights' workspaces, buffers and graphs may hold of the device; None is no bound.
+        """
+        graphs = open_graphs(device, memory_bytes=memory_bytes)
+        eager = TorchEncoder.from_folder(folder, device=graphs.device, **arguments)
+        return cls(eager, graphs=graphs, batches=batches)
+
+    @classmethod
+    def from_export(
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "cuda",
+        batches: Sequence[int] = BATCHES,
+        memory_bytes: int | None = None,
+        **arguments: Any,
+    ) -> TorchGraphEncoder:
+        """As `TorchEncoder.from_export`, on the devices of `from_folder`; float16 unless `dtype` says another."""
+        graphs = open_graphs(device, memory_bytes=memory_bytes)
+        eager = TorchEncoder.from_export(folder, device=graphs.device, **arguments)
+        return cls(eager, graphs=graphs, batches=batches)
+
+    @property
+    def summary(self) -> str:
+        """Tier, dimensions, what the transformer computes in and where, buckets, tokenizer."""
+        where = EMULATED if self.graphs.device == "cpu" else self.graphs.device
+        return (
+            f"torch {self.dim}-d {self.dtype} on {where}, {self.graphs.kind} of {len(self.buckets)} buckets to "
+            f"{self.buckets[-1]}, {self.tokenizer.kind} tokenizer"
+        )
+
+    @property
+    def integer(self) -> str:
+        """The type of the ids and the mask that `enqueue` reads."""
+        return "int64"
+
+    @property
+    def pad_id(self) -> int:
+        return self.spec.pad_id
+
+    def states(self, ids: Any, mask: Any) -> Any:
+        """(batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state; enqueues, never waits."""
+        return self.eager.states(ids, mask)
+
+    def enqueue(self, bucket: Bucket, ids: Any, mask: Any, x: Any) -> None:
+        """Embed a bucket into x (batch, dim) float32, all on the device; enqueues in the current stream, never waits."""
+        x.copy_(pool(self.states(ids, mask).float(), mask, self.pooling, self.normalize))
+
+    def _slot(self, bucket: Bucket) -> _Slot:
+        return _Slot(self, bucket)
+
+    def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
+        """All at once: they are sorted into buckets, and waited for once."""
+        return [rows] if rows else []
+
+    def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """(rows, dim) embeddings of sequences of 1 to max_tokens ids, longest first."""
+        x = np.empty((len(ids), self.dim), dtype=np.float32)
+
+        def fill(slot: _Slot, step: Pass) -> None:
+            with span("copy"):
+                fill_rows(slot.ids, slot.mask, ids[step.begin : step.end], self.spec.pad_id)
+
+        def collect(slot: _Slot, step: Pass) -> None:
+            x[step.begin : step.end] = slot.x[: step.end - step.begin]
+
+        self._passes.run([len(row) for row in ids], fill, collect)
+        return x
+
+
+class _Slot:
+    """One pass: ids and mask on the host, side by side so that one copy takes both; x on the host."""
+
+    recording: Recording
+
+    def __init__(self, encoder: TorchGraphEncoder, bucket: Bucket) -> None:
+        torch = need("torch", PURPOSE, "gpu")
+        graphs = encoder.graphs
+        inputs, there = (make((2, *bucket.shape), torch.int64) for make in (graphs.host_buffer, graphs.buffer))
+        shape = (bucket.batch, encoder.dim)
+        outputs, embedded = (make(shape, torch.float32) for make in (graphs.host_buffer, graphs.buffer))
+        self.ids, self.mask = inputs.numpy()
+        self.x: NDArray[np.float32] = outputs.numpy()
+        self.mask[:, 0] = 1
+
+        def work() -> None:
+            there.copy_(inputs, non_blocking=True)
+            with span("encode"):
+                encoder.enqueue(bucket, there[0], there[1], embedded)
+            outputs.copy_(embedded, non_blocking=True)
+
+        self.recording = graphs.record(str(bucket), work)
+
+
+def fill_rows(ids: NDArray[Any], mask: NDArray[Any], rows: Sequence[NDArray[np.int64]], pad_id: int) -> None:
+    """Write rows into a bucket's (batch, tokens) ids and mask; what is left is padding of which one token is seen."""
+    ids.fill(pad_id)
+    mask.fill(0)
+    for at, own in enumerate(rows):
+        ids[at, : len(own)] = own
+        mask[at, : len(own)] = 1
+    mask[len(rows) :, 0] = 1  # a row without one token would be 0 / 0

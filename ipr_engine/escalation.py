@@ -1,0 +1,118 @@
+"""Two tiers: heads that decide first, and heads on another encoder that decide again where the first gap is small (docs/two-tiers.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._C import DecideResult, Router
+from ipr_engine.bundle import Bundle, HeadsSpec
+from ipr_engine.decide import DecidePlan, Heads
+from ipr_engine.encoders.base import Encoded, Encoder
+from ipr_engine.encoders.registry import EncoderOptions, make_encoder
+
+Rows = npt.NDArray[np.int64]
+EmbedRows = Callable[[Rows], Encoded]  # the given rows of a batch, by the second encoder
+
+
+class SecondTier:
+    """The second heads of a bundle, planned: their encoder and its identity, the packed heads, a router without support."""
+
+    __slots__ = ("encoder", "identity", "plan", "router")
+
+    def __init__(self, bundle: Bundle, heads: HeadsSpec, options: EncoderOptions, encoder: Encoder | None) -> None:
+        """encoder: one already loaded with the identity that the heads name, or None."""
+        self.encoder = make_encoder(bundle, heads.encoder, options) if encoder is None else encoder
+        self.identity = self.encoder.identity
+        self.plan = plan_heads(bundle, heads, options)
+        self.router = make_router(bundle, self.plan, None)
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        return replace(self.encoder.encode(texts), encoder=self.identity)
+
+
+def plan_heads(bundle: Bundle, heads: HeadsSpec, options: EncoderOptions) -> DecidePlan:
+    """The heads of a bundle, packed."""
+    return DecidePlan(
+        Heads(**heads.tensors, activation=heads.activation, tie_rank=bundle.tie_rank),  # type: ignore[arg-type]
+        isa=options.isa,
+    )
+
+
+def make_router(bundle: Bundle, plan: DecidePlan, encoder: Encoder | None) -> Router:
+    """Text or embeddings to decisions. encoder: of the first heads, whose router encodes and measures support; None: neither."""
+    support = None if encoder is None else bundle.support
+    return Router(
+        plan,
+        None if encoder is None else encoder.native,
+        [math.inf if c.context_window is None else float(c.context_window) for c in bundle.candidates],
+        [c.token_ratio for c in bundle.candidates],
+        None if support is None else support.centroids,
+        None if support is None else support.distances,
+    )
+
+
+def escalating(gap: npt.NDArray[np.float32], below: float) -> Rows:
+    """The rows to decide again: gap < below; all of them where below is infinite. A failed row's gap is NaN: it stays."""
+    return np.arange(len(gap)) if math.isinf(below) else np.flatnonzero(gap < np.float64(below))
+
+
+def of_rows(values: npt.NDArray[Any] | None, rows: Rows) -> npt.NDArray[Any] | None:
+    """(models,) as it is, (batch, models) at these rows."""
+    return values if values is None or values.ndim == 1 else np.ascontiguousarray(values[rows])
+
+
+class MergedResult:
+    """What a DecideResult offers, of a batch that two tiers decided: its rows are the first's but for `rows`, the second's."""
+
+    __slots__ = ("all_ok", "cause", "cost_usd", "gap", "index", "quality", "status", "threshold", "tokens_out")
+
+    def __init__(self, first: DecideResult | MergedResult, rows: Rows, second: DecideResult) -> None:
+        for name in self.__slots__[1:]:
+            values = getattr(first, name).copy()
+            values[rows] = getattr(second, name)
+            values.flags.writeable = False
+            setattr(self, name, values)
+        self.all_ok = not self.status.any()
+
+    index: npt.NDArray[np.int32]
+    quality: npt.NDArray[np.float32]
+    tokens_out: npt.NDArray[np.float32]
+    cost_usd: npt.NDArray[np.float32]
+    threshold: npt.NDArray[np.float32]
+    gap: npt.NDArray[np.float32]
+    status: npt.NDArray[np.uint8]
+    cause: npt.NDArray[np.uint8]
+    all_ok: bool
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def index_at(self, row: int) -> int:
+        return int(self.index[row])
+
+    def quality_at(self, row: int, model: int) -> float:
+        return float(self.quality[row, model])
+
+    def tokens_at(self, row: int, model: int) -> float:
+        return float(self.tokens_out[row, model])
+
+    def cost_at(self, row: int, model: int) -> float:
+        return float(self.cost_usd[row, model])
+
+    def threshold_at(self, row: int) -> float:
+        return float(self.threshold[row])
+
+    def gap_at(self, row: int) -> float:
+        return float(self.gap[row])
+
+    def status_at(self, row: int) -> int:
+        return int(self.status[row])
+
+    def cause_at(self, row: int) -> int:
+        return int(self.cause[row])

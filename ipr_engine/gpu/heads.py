@@ -1,0 +1,72 @@
+"""A bundle's heads and policies on the device: what a generation brings, and a swap copies into the live buffers."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipr_engine.bundle import Bundle
+from ipr_engine.decide import Heads
+from ipr_engine.encoders.graphs import PURPOSE
+from ipr_engine.extras import need
+from ipr_engine.policy import Policy, op_terms
+
+POLICY_ROWS = 64  # policies on the device at once; the one used longest ago gives its row to a new one
+
+
+class GpuHeads:
+    """Packed heads, in float32, and the rows of the policies used lately.
+
+    Attributes:
+        bundle: whose. plan: kernels' GpuPlan on `device`. limits: (models,) billed tokens that fit each context window.
+    """
+
+    def __init__(self, bundle: Bundle, device: str) -> None:
+        from ipr_engine.kernels.plan import GpuPlan
+
+        heads = bundle.quality_heads
+        self.bundle = bundle
+        self.packed = Heads(**heads.tensors, activation=heads.activation, tie_rank=bundle.tie_rank)  # type: ignore[arg-type]
+        self.plan = GpuPlan(self.packed, device=device, policies=POLICY_ROWS)
+        if self.plan.device.type == "cuda":
+            need("torch", PURPOSE, "gpu").cuda.synchronize(
+                self.plan.device
+            )  # filled in another stream than is read from
+        self._windows = np.array(
+            [math.inf if c.context_window is None else c.context_window for c in bundle.candidates]
+        )
+        self._ratios = np.array([c.token_ratio for c in bundle.candidates])
+        self._rows: OrderedDict[int, tuple[Policy, int]] = OrderedDict()
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """What two heads share that the same recordings can run."""
+        plan = self.plan
+        return plan.form(), plan.launch, plan.models, tuple(plan.weights.shape), tuple(plan.policies.shape)
+
+    def fits_window(self, billed: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(rows, models): whose context window holds the request, as csrc/router.cpp tells it."""
+        fits: NDArray[np.bool_] = billed.astype(np.float64)[:, None] * self._ratios <= self._windows
+        return fits
+
+    def row_of(self, policy: Policy, live: Any) -> int:
+        """The policy's row, written into the plan and into the `live` one, in the stream's order, where it is new.
+
+        Only within Graphs.exclusive.
+        """
+        found = self._rows.get(id(policy))  # the kept policy cannot lose its id
+        if found is not None:
+            self._rows.move_to_end(id(policy))
+            return found[1]
+        row = len(self._rows) if len(self._rows) < POLICY_ROWS else self._rows.popitem(last=False)[1][1]
+        torch = need("torch", PURPOSE, "gpu")
+        terms = op_terms(self.bundle, policy.coefficients, policy.worth, policy.prices, policy.allowed)
+        packed = torch.from_numpy(self.plan.pack_policy(**terms))
+        self.plan.policies[row].copy_(packed)
+        live.policies[row].copy_(self.plan.policies[row])
+        self._rows[id(policy)] = policy, row
+        return row

@@ -1,0 +1,142 @@
+"""What `ipr train` fits heads on: one frozen encoder or several side by side, opened to embed and described to be written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, TransformerSource
+from ipr_engine.bundle.encoder_entry import AnySource
+from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.concatenated import ConcatenatedEncoder
+from ipr_engine.encoders.export import is_export, read_export
+from ipr_engine.encoders.registry import EncoderOptions, is_model2vec, open_export
+from ipr_engine.encoders.static import StaticEncoder
+from ipr_engine.encoders.transformer_folder import read_transformer_folder
+from ipr_engine.engine import DEFAULT_BUNDLE
+from ipr_engine.errors import InvalidInputError
+
+DEFAULT = "default"
+MAX_TOKENS = 512  # of a table
+FOLDER_MAX_TOKENS = 256  # of a transformers folder; an export has its own
+
+Folder = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class TrainingEncoder:
+    """An encoder, the id that heads name it by, and the entries that write it into a bundle, parts first."""
+
+    encoder: Encoder
+    id: str
+    sources: tuple[AnySource, ...]
+
+
+def training_encoder(
+    folders: Folder | Sequence[Folder] | None = None,
+    *,
+    options: EncoderOptions | None = None,
+    max_tokens: int | None = None,
+    pooling: str | None = None,
+    contained: bool = True,
+) -> TrainingEncoder:
+    """Open what heads are to be fitted on.
+
+    Args:
+        folders: a model2vec folder, an export or a transformers folder; or several, side by side in this order. "default", and
+            None, is the embedded default bundle's table.
+        options: who runs a transformer, and where.
+        max_tokens: of the transformers; None is an export's own, and 256 of a transformers folder.
+        pooling: "mean", "cls" or "last" for a transformers folder that does not tell it.
+        contained: whether the bundle holds a transformer's files, which needs an export; else it references the model by its
+            identity, and whoever loads the bundle says where it is.
+    Raises:
+        InvalidInputError: two parts are one encoder, or a transformers folder is to be contained.
+        as `open_encoder`.
+    """
+    options = EncoderOptions() if options is None else options
+    listed = [DEFAULT] if folders is None else [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
+    if not listed:
+        raise InvalidInputError("encoder: expected at least one folder, got none")
+    opened: list[tuple[Encoder, AnySource]] = []
+    for folder in listed:
+        ids = {source.id for _, source in opened}
+        opened.append(_open(folder, ids, options, max_tokens, pooling, contained))
+    if len(opened) == 1:
+        encoder, source = opened[0]
+        return TrainingEncoder(encoder, source.id, (source,))
+    identities = [encoder.identity for encoder, _ in opened]
+    if len(set(identities)) < len(identities):
+        raise InvalidInputError(
+            f"encoder: expected different encoders side by side, got one twice among {_told(listed)}"
+        )
+    both = ConcatenatedSource(id="side_by_side", parts=tuple(source.id for _, source in opened))
+    return TrainingEncoder(
+        ConcatenatedEncoder([encoder for encoder, _ in opened]), both.id, (*(source for _, source in opened), both)
+    )
+
+
+def encoder_files(encoder: Folder | None) -> EncoderSource:
+    """The table of a model2vec folder, or of the embedded default bundle."""
+    if encoder is not None and encoder != DEFAULT:
+        return EncoderSource.in_folder(encoder, id="static", max_tokens=MAX_TOKENS)
+    spec = Bundle.load(DEFAULT_BUNDLE).encoders[0]
+    return EncoderSource(
+        id="static",
+        table=spec.files["table"],
+        tokenizer=spec.files["tokenizer"],
+        config=spec.files["config"],
+        max_tokens=spec.max_tokens,
+    )
+
+
+def _open(
+    folder: Folder,
+    ids: set[str],
+    options: EncoderOptions,
+    max_tokens: int | None,
+    pooling: str | None,
+    contained: bool,
+) -> tuple[Encoder, AnySource]:
+    path = Path(folder)
+    if is_export(path):
+        export = read_export(path)
+        encoder = open_export(path, options, max_tokens=max_tokens)
+        return encoder, export.bundle_source(_free("transformer", ids), max_tokens=max_tokens, contained=contained)
+    if folder == DEFAULT or is_model2vec(path):
+        files = replace(encoder_files(folder), id=_free("static", ids))
+        table = StaticEncoder.load(
+            files.table, files.tokenizer, files.config, max_tokens=files.max_tokens, isa=options.isa
+        )
+        return table, files
+    if contained:
+        raise InvalidInputError(
+            f"encoder: {path.name} is a transformers folder, and a bundle can contain an export alone; export it first "
+            "(ipr export-encoder), or let the bundle reference it (--reference)"
+        )
+    from ipr_engine.encoders.torch import TorchEncoder
+
+    limit = FOLDER_MAX_TOKENS if max_tokens is None else max_tokens
+    model = read_transformer_folder(path, pooling=pooling)
+    made = TorchEncoder.from_folder(path, pooling=pooling, max_tokens=limit, device=options.device)
+    return made, TransformerSource(
+        id=_free("transformer", ids),
+        dim=made.dim,
+        max_tokens=limit,
+        pooling=model.pooling,
+        normalize=model.normalize,
+        dtype=None,
+        identity=made.identity,
+        name=path.name,
+        revision=None,
+    )
+
+
+def _free(id: str, taken: set[str]) -> str:
+    return next(name for name in (id, *(f"{id}_{n}" for n in range(2, 99))) if name not in taken)
+
+
+def _told(folders: Sequence[Folder]) -> str:
+    return ", ".join(Path(folder).name for folder in folders)
