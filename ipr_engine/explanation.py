@@ -154,12 +154,9 @@ class Explanation:
             lines.append("  ".join(parts))
         d = self.decision
         if d.escalated:
-            lines.append(
-                f"decided by the second heads ({d.heads.id} on encoder {d.heads.encoder}): the first gap was below "
-                f"{d.policy.escalate_below:g}"
-                if d.policy.escalate_below
-                else f"decided by the second heads ({d.heads.id} on encoder {d.heads.encoder})"
-            )
+            below = d.policy.escalate_below
+            why = f": the first gap was below {below:g}" if below and math.isfinite(below) else ""
+            lines.append(f"decided by the second heads ({d.heads.id} on encoder {d.heads.encoder}){why}")
         if holds is not None:
             until = "1" if holds.until is None else f"{holds.until:.3f}"
             lines.append(f"the choice stays for tau from {holds.since:.3f} to {until}")

@@ -111,7 +111,7 @@ class Generation:
             raise EncoderMismatchError(
                 f"support: measured on encoder {support.encoder!r}, but the heads read {heads.encoder!r}; measure it on theirs"
             )
-        kept = loaded.get(bundle.encoder(heads.encoder).identity)
+        kept = loaded.get(bundle.encoder(heads.encoder).identity) if encoder is None else encoder
         self.bundle = bundle
         self.hash = bundle.hash
         self.encoder: Encoder = make_encoder(bundle, heads.encoder, options) if kept is None else kept
@@ -343,6 +343,11 @@ class Generation:
         if billed_tokens is not None:
             encoded = replace(encoded, billed_tokens=whole_counts(billed_tokens, len(encoded)))
         return encoded
+
+    def escalates(self, gap: float, policy: Policy) -> bool:
+        """Whether a row of this first gap is decided again."""
+        below = policy.escalate_below
+        return bool(below) and (gap < below or below == math.inf)
 
     def is_second(self, identity: str | None) -> bool:
         """Whether embeddings of this encoder are for the second heads; those of an encoder that both read are for the first."""

@@ -78,10 +78,11 @@ class Admission:
                 and extra_usd is None
             ):
                 result, billed, truncated, support = live.router.route_one(prompt, settled.compiled)
-                decision = Decision(result, 0, settled, live.bundle, billed, truncated, support)
-                self._board.decided(decision)
-                self._board.inline.since(begun)
-                return decision if result.all_ok and on_error == "raise" else _checked(decision, on_error)
+                if not settled.escalate_below or not live.escalates(result.gap_at(0), settled):
+                    decision = Decision(result, 0, settled, live.bundle, billed, truncated, support)
+                    self._board.decided(decision)
+                    self._board.inline.since(begun)
+                    return decision if result.all_ok and on_error == "raise" else _checked(decision, on_error)
             return self._begin(live, prompt, settled, budget_us, billed_tokens, tokens_out, extra_usd, on_error, begun)
         except InvalidInputError:
             self._board.event("invalid")
@@ -114,11 +115,12 @@ class Admission:
         if live.routes_text and short:
             encoded = live.encode(prompt, billed_tokens, policy)
             decision = live.decide(encoded, policy, tokens_out, extra_usd, "status")[0]
-            self._board.decided(decision)
-            self._board.inline.since(begun)
-            if key is not None and self._cache is not None and decision.status == "ok":
-                self._cache.put(key, decision)
-            return _checked(decision, on_error)
+            if not live.escalates(decision.gap, policy):  # else the second encoder is asked, by the worker
+                self._board.decided(decision)
+                self._board.inline.since(begun)
+                if key is not None and self._cache is not None and decision.status == "ok":
+                    self._cache.put(key, decision)
+                return _checked(decision, on_error)
         prepared = None
         if budget_us is not None and self._fallback is not None:
             prepared = self._fallback.prepare(text.encoded, billed_tokens, policy, live)

@@ -8,7 +8,7 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
-from ipr_engine._C import LatencyHistogram, Tally
+from ipr_engine._C import DecideResult, LatencyHistogram, Tally
 from ipr_engine.bundle import Bundle
 from ipr_engine.decide import CAUSE
 from ipr_engine.decision import Decision
@@ -170,7 +170,11 @@ class CounterBoard:
         current = self._current
         if current[0] != bundle.hash:
             current = self._current = (bundle.hash, self._tally(bundle))
-        current[1].add_decision(decision._result, decision._row, len(CAUSES), len(KINDS), kind)
+        result, row = decision._result, decision._row
+        if type(result) is DecideResult:
+            current[1].add_decision(result, row, len(CAUSES), len(KINDS), kind)
+        else:  # a row of a batch that two tiers decided
+            current[1].add(((result.index_at(row) + 1) * len(CAUSES) + result.cause_at(row)) * len(KINDS) + kind)
 
     def degraded(self, decision: Decision) -> None:
         """Count a decision of the fallback."""

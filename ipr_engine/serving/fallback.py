@@ -16,6 +16,7 @@ from ipr_engine.decide import CAUSE, STATUS
 from ipr_engine.decision import Decision
 from ipr_engine.engine import Engine
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
+from ipr_engine.escalation import MergedResult
 from ipr_engine.frontier import FrontierStep
 from ipr_engine.generation import Generation
 from ipr_engine.policy import Policy
@@ -37,7 +38,7 @@ class DegradedDecision(Decision):
 
     def __init__(
         self,
-        result: DecideResult,
+        result: DecideResult | MergedResult,
         policy: Policy,
         bundle: Bundle,
         billed_tokens: int,
@@ -107,7 +108,9 @@ class StaticFallback:
                 counted = own.encoder.count_tokens(request.text.encoded)
                 billed = own.bill(request.text, counted)
             encoded = own.encode(request.text.encoded, billed, policy)
-        made = own.decide(encoded, policy, request.tokens_out, request.extra_usd, "raise")[0]
+        made = own.decide(encoded, policy, request.tokens_out, request.extra_usd, "raise")[
+            0
+        ]  # never escalates: no text
         if made.model not in live.bundle.names:
             raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")
         return DegradedDecision(

@@ -10,6 +10,7 @@ from ipr_engine.arguments import whole_counts
 from ipr_engine.decision import OK, Decision
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import EncoderFailedError, InvalidInputError, IprError, RowError
+from ipr_engine.escalation import EmbedRows, Rows
 from ipr_engine.generation import Generation
 from ipr_engine.policy import Policy
 from ipr_engine.serving.batching import padded_tokens
@@ -70,12 +71,13 @@ def run_forward(
     encode_ns = clock_ns() - start
     requests = [request for request, _ in ready]
     padded = padded_tokens(requests)
-    cost.observe(padded, encode_ns / 1e3)
     board.batch(len(ready), sum(request.tokens for request in requests), padded)
     board.stages["encode"].add(encode_ns, len(ready))
     start = clock_ns()
     outcomes += _decide(live, encoded, ready)
-    board.stages["decide"].add(clock_ns() - start, len(ready))
+    decide_ns = clock_ns() - start
+    board.stages["decide"].add(decide_ns, len(ready))
+    cost.observe(padded, (encode_ns if live.second is None else encode_ns + decide_ns) / 1e3)
     return outcomes
 
 
@@ -91,7 +93,7 @@ def _encode(live: Generation, requests: Sequence[Request]) -> Encoded:
 def _decide(
     live: Generation, encoded: Encoded, ready: Sequence[tuple[Request, Policy]]
 ) -> Iterator[tuple[Request, Outcome]]:
-    """One call a policy; a request with tokens or costs of its own is decided alone."""
+    """One call a policy; a request with tokens or costs of its own is decided alone. Of two tiers the second encoder runs in here."""
     billed = encoded.billed_tokens.copy()
     groups: dict[int, list[int]] = {}
     for row, (request, policy) in enumerate(ready):
@@ -106,14 +108,37 @@ def _decide(
         alone = request.tokens_out is not None or request.extra_usd is not None
         groups.setdefault(-1 - row if alone else id(policy), []).append(row)
     encoded = replace(encoded, billed_tokens=billed)
-    for rows in groups.values():
+    waiting = list(groups.values())
+    while waiting:
+        rows = waiting.pop(0)
         first, policy = ready[rows[0]]
+        again = _again(live, [ready[row][0].text.encoded for row in rows])
         try:
-            made = live.decide(encoded[rows], policy, first.tokens_out, first.extra_usd, "status")
+            made = live.decide(encoded[rows], policy, first.tokens_out, first.extra_usd, "status", again)
         except IprError as error:
+            if isinstance(error, InvalidInputError) and again is not None and len(rows) > 1:
+                waiting += [[row] for row in rows]  # the second encoder blames a row
+                continue
             yield from ((ready[row][0], error) for row in rows)
             continue
         yield from ((ready[row][0], made[position]) for position, row in enumerate(rows))
+
+
+def _again(live: Generation, texts: list[str]) -> EmbedRows | None:
+    """The second encoder on rows of these texts; what goes wrong there is an encoder's failure."""
+    embed = live.embed_texts(texts)
+    if embed is None:
+        return None
+
+    def again(rows: Rows) -> Encoded:
+        try:
+            return embed(rows)
+        except InvalidInputError:
+            raise
+        except Exception as error:  # an encoder of anyone's making
+            raise _encoder_failed(error, f"a batch of {len(rows)}") from error
+
+    return again
 
 
 def raised(decision: Decision, on_error: str) -> Outcome:

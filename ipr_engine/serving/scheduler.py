@@ -115,7 +115,9 @@ class Scheduler:
     def _check_serving(self) -> None:
         if self._closing:
             raise NotServingError("closed: no request is taken any more; make a new engine")
-        if self._forked and self._engine.encoder.native is None:
+        second = self._engine.second_encoder
+        threaded = self._engine.encoder.native is None or (second is not None and second.native is None)
+        if self._forked and threaded:
             raise NotServingError(
                 "this process was forked after the engine was loaded, and the encoder's threads did not come along; "
                 "load the engine in the child"

@@ -25,6 +25,8 @@ def warm_up(live: Generation) -> ForwardCost:
             tokens = min(encoder.count_tokens(texts[0]), encoder.max_tokens)
             start = clock_ns()
             encoded = encoder.encode(texts)
+            if live.second is not None:  # who comes to the worker mostly needs both
+                live.second.encode(texts)
             if turn:
                 cost.observe(prompts * tokens, (clock_ns() - start) / 1e3)
     if encoded.x.shape[1] != live.plan.dim:

@@ -1,0 +1,119 @@
+"""Two tiers behind the async and the batching engine: the engine's own answers, clear prompts inline, close ones by the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from serving_encoders import QueuedEncoder
+from two_tier_bundles import join, make_prompts, make_tiers, middle_gap, same_row
+
+from ipr_engine import AsyncEngine, Engine
+from ipr_engine.errors import EncoderFailedError, InvalidInputError
+from ipr_engine.generation import Generation
+from ipr_engine.serving import BatchingEngine
+
+PROMPTS = make_prompts(40, "serving")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiers")
+    tiers = make_tiers(folder)
+    return join(folder, tiers, gap=middle_gap(Engine(tiers[0]).route(PROMPTS, tau=0.2).gap))
+
+
+@pytest.fixture
+def engine(bundle):
+    """Its second encoder is not compiled, and counts."""
+    made = Engine(bundle)
+    second = QueuedEncoder(made.second_encoder)
+    made._live = Generation(bundle, options=made._options, loaded={second.identity: second})
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected(bundle):
+    return Engine(bundle).route(PROMPTS, tau=0.2)
+
+
+def test_the_batching_engine_gives_the_engines_answers(engine, expected):
+    with BatchingEngine(engine) as serving, ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda prompt: serving.route(prompt, tau=0.2), PROMPTS))
+        counted = serving.counters().decided
+    assert 0 < sum(decision.escalated for decision in made) < len(PROMPTS)
+    for decision, own in zip(made, expected, strict=True):
+        assert same_row(decision, own)
+        assert decision.escalated == own.escalated
+    assert counted == len(PROMPTS)
+
+
+def test_only_close_prompts_go_to_the_worker_and_they_share_a_run(engine, expected):
+    close = {p for p, again in zip(PROMPTS, expected.escalated, strict=True) if again}
+    second = engine.second_encoder
+
+    async def ask():
+        async with AsyncEngine(engine) as serving:
+            second.batches.clear()
+            return await asyncio.gather(*(serving.route(prompt, tau=0.2) for prompt in PROMPTS))
+
+    made = asyncio.run(ask())
+    assert [d.escalated for d in made] == expected.escalated.tolist()
+    assert {prompt for batch in second.batches for prompt in batch} == close
+    assert len(second.batches) < len(close)
+
+
+@pytest.mark.parametrize("below", [0, math.inf])
+def test_never_and_always(engine, bundle, below):
+    own = Engine(bundle).route(PROMPTS[:6], tau=0.2, escalate_below=below)
+    chat = [{"role": "user", "content": PROMPTS[0]}]
+    with BatchingEngine(engine) as serving:
+        made = [serving.route(prompt, tau=0.2, escalate_below=below) for prompt in PROMPTS[:6]]
+        talked = serving.route(chat, tau=0.2, escalate_below=below)
+    assert all(same_row(a, b) for a, b in zip([*made, talked], [*own, own[0]], strict=True))
+    assert {d.escalated for d in [*made, talked]} == {below > 0}
+
+
+def test_a_cached_decision_is_of_the_tier_that_made_it(engine):
+    with BatchingEngine(engine, cache_entries=100) as serving:
+        first = [serving.route(prompt, tau=0.2) for prompt in PROMPTS]
+        engine.second_encoder.batches.clear()
+        again = [serving.route(prompt, tau=0.2) for prompt in PROMPTS]
+        always = serving.route(PROMPTS[0], tau=0.2, escalate_below=math.inf)
+    assert all(a is b for a, b in zip(first, again, strict=True))
+    assert always.escalated
+    assert engine.second_encoder.batches == [[PROMPTS[0]]]
+
+
+def test_a_second_encoder_that_fails_fails_close_prompts_alone(engine, expected):
+    def fail(prompts):
+        raise RuntimeError("out of memory")
+
+    outcomes = []
+    with BatchingEngine(engine) as serving:
+        engine.second_encoder.on_encode = fail
+        for prompt in PROMPTS:
+            try:
+                outcomes.append(serving.route(prompt, tau=0.2))
+            except EncoderFailedError:
+                outcomes.append(None)
+    assert [made is None for made in outcomes] == expected.escalated.tolist()
+
+
+def test_a_row_that_the_second_encoder_blames_fails_alone(engine):
+    bad = PROMPTS[0]
+
+    def blame(prompts):
+        if bad in prompts:
+            raise InvalidInputError("prompts[0]: not for me")
+
+    async def ask():
+        async with AsyncEngine(engine) as serving:
+            engine.second_encoder.on_encode = blame
+            asked = (serving.route(prompt, tau=0.2, escalate_below=math.inf) for prompt in PROMPTS[:8])
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    made = asyncio.run(ask())
+    assert [type(one) is InvalidInputError for one in made] == [prompt == bad for prompt in PROMPTS[:8]]
