@@ -28,7 +28,7 @@ def measure(live: Generation, request: Request) -> Exception | None:
         counted = encoder.count_tokens(request.text.encoded)
     except IprError as error:
         return error
-    except Exception as error:  # an encoder of anyone's making
+    except BaseException as error:  # an encoder of anyone's making; a panic of Rust's is no Exception
         return _encoder_failed(error, "count_tokens")
     if counted == 0:
         characters = len(request.text.encoded)
@@ -65,7 +65,7 @@ def run_forward(
         if len(ready) == 1:
             return [*outcomes, (ready[0][0], error)]
         return outcomes + [made for request, _ in ready for made in run_forward(live, [request], cost, board)]
-    except Exception as error:
+    except BaseException as error:
         return outcomes + [(request, _encoder_failed(error, f"a batch of {len(ready)}")) for request, _ in ready]
     encode_ns = clock_ns() - start
     requests = [request for request, _ in ready]
@@ -103,6 +103,9 @@ def _decide(
         except IprError as error:
             yield request, error
             continue
+        except BaseException as error:  # of the encoder's count_tokens
+            yield request, _encoder_failed(error, "count_tokens")
+            continue
         alone = request.tokens_out is not None or request.extra_usd is not None
         groups.setdefault(-1 - row if alone else id(policy), []).append(row)
     encoded = replace(encoded, billed_tokens=billed)
@@ -123,7 +126,7 @@ def raised(decision: Decision, on_error: str) -> Outcome:
     return RowError([0], [decision.status])
 
 
-def _encoder_failed(error: Exception, what: str) -> EncoderFailedError:
+def _encoder_failed(error: BaseException, what: str) -> EncoderFailedError:
     failed = EncoderFailedError(f"the encoder failed on {what}: {type(error).__name__}: {error}")
     failed.__cause__ = error
     return failed

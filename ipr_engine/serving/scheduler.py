@@ -14,6 +14,7 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import NotServingError, OverloadError
 from ipr_engine.generation import Generation
 from ipr_engine.serving import process_events
+from ipr_engine.serving.admission import Admission
 from ipr_engine.serving.batching import WINDOW, compose
 from ipr_engine.serving.cache import DecisionCache
 from ipr_engine.serving.counters import CounterBoard
@@ -65,6 +66,7 @@ class Scheduler:
         self._last = 0  # prompts of the last forward
         self._closing = False
         self._worker: Thread | None = None
+        self._ready = Event()  # the worker's warm-up is over
 
     # -- callers' side
 
@@ -76,23 +78,25 @@ class Scheduler:
     def in_forward(self) -> int:
         return self._in_forward
 
-    def start(self) -> None:
-        """Start the worker and wait until it has warmed up; what the warm-up raises is raised here, and closes this."""
-        ready, failure = Event(), list[Exception]()
+    def start(self, admission: Admission) -> None:
+        """Start the worker, wait until it has warmed up, then serve; what the warm-up raises is raised here, and closes this."""
+        failure = list[BaseException]()
         with self._lock:
             self._check_serving()
             if self._worker is None:
-                self._spawn(ready, failure)
-            else:
-                ready.set()
-        ready.wait()
+                self._spawn(failure)
+        self._ready.wait()
         if failure:
             self.close(drain=False)
             raise failure[0]
+        with self._lock:
+            self._check_serving()  # closed meanwhile, or another caller's warm-up failed
+            admission.serving = True
 
-    def _spawn(self, ready: Event | None = None, failure: list[Exception] | None = None) -> None:
-        self._worker = Thread(target=self._work, args=(ready, failure), name="ipr worker", daemon=True)
-        self._worker.start()
+    def _spawn(self, failure: list[BaseException] | None = None) -> None:
+        worker = Thread(target=self._work, args=(failure,), name="ipr worker", daemon=True)
+        worker.start()
+        self._worker = worker
 
     def submit(self, request: Request) -> None:
         """Queue a request.
@@ -105,11 +109,11 @@ class Scheduler:
             self._check_serving()
             if len(self._queue) >= self._limits.max_queue:
                 raise OverloadError(len(self._queue), self._limits.max_queue)
+            if self._worker is None:  # in a forked child
+                self._spawn()
             self._queue[request] = None
             request.state = QUEUED
-            if self._worker is None:
-                self._spawn()
-            elif 0 < self._wanted <= len(self._queue):
+            if 0 < self._wanted <= len(self._queue):
                 self._changed.notify()
 
     def _check_serving(self) -> None:
@@ -134,6 +138,10 @@ class Scheduler:
         """The fallback's answer to a request that was withdrawn because its budget is over, or a DeadlineError."""
         return answer_late(request, self._fallback, self._engine._live, clock_ns())
 
+    def take_no_more(self) -> None:
+        with self._lock:
+            self._closing = True
+
     def close(self, *, drain: bool = True, timeout_s: float | None = None) -> bool:
         """Take no more requests, finish those queued (drain) or refuse them, end the worker.
 
@@ -143,12 +151,14 @@ class Scheduler:
         with self._lock:
             self._closing = True
             refused = [] if drain else list(self._queue)
-            for request in refused:
+            for request in refused:  # in one step with leaving the queue: the worker may have them in its window
                 del self._queue[request]
+                request.state = DONE
             worker = self._worker
             self._changed.notify_all()
         if refused:
-            self._finish((request, NotServingError("closed before this request was decided")) for request in refused)
+            error = "closed before this request was decided"
+            self.delivery.deliver([(request, NotServingError(error)) for request in refused])
         if worker is None or worker is current_thread():
             return True
         worker.join(timeout_s)
@@ -165,14 +175,15 @@ class Scheduler:
 
     # -- the worker
 
-    def _work(self, ready: Event | None, failure: list[Exception] | None) -> None:
-        if ready is not None:
+    def _work(self, failure: list[BaseException] | None) -> None:
+        if failure is not None:
             try:
                 self._cost = warm_up(self._engine._live)
-            except Exception as error:
-                assert failure is not None
+            except BaseException as error:
                 failure.append(error)
-            ready.set()
+                with self._lock:
+                    self._closing = True
+            self._ready.set()
         while self._await_work():
             self._turn()
 
@@ -210,6 +221,7 @@ class Scheduler:
             batch = self._take(live, window)
             self._last = len(batch)
             if batch:
+                window = batch  # who is concerned if something fails from here on
                 self._finish(run_forward(live, batch, self._cost, self._board))
         except Exception as error:  # a fault of our own: these callers learn of it, and the worker goes on
             LOGGER.exception("the worker failed on %d requests", len(window))
