@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ipr_engine._C import clock_ns
-from ipr_engine.arguments import whole_counts
 from ipr_engine.decision import OK, Decision
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import EncoderFailedError, InvalidInputError, IprError, RowError
@@ -99,20 +98,20 @@ def _decide(
             if request.billed_tokens is None:
                 billed[row] = live.bill(request.text, int(billed[row]))
             else:
-                billed[row] = whole_counts(request.billed_tokens, 1)[0]
+                billed[row] = request.billed_tokens
         except IprError as error:
             yield request, error
             continue
         except BaseException as error:  # of the encoder's count_tokens
             yield request, _encoder_failed(error, "count_tokens")
             continue
-        alone = request.tokens_out is not None or request.extra_usd is not None
-        groups.setdefault(-1 - row if alone else id(policy), []).append(row)
+        groups.setdefault(id(policy) if request.own is None else -1 - row, []).append(row)
     encoded = replace(encoded, billed_tokens=billed)
     for rows in groups.values():
         first, policy = ready[rows[0]]
         try:
-            made = live.decide(encoded[rows], policy, first.tokens_out, first.extra_usd, "status")
+            tokens_out, extra_usd = (None, None) if first.own is None else first.own.on(live.bundle.names)
+            made = live.decide(encoded[rows], policy, tokens_out, extra_usd, "status")
         except IprError as error:
             yield from ((ready[row][0], error) for row in rows)
             continue
