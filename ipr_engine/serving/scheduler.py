@@ -15,7 +15,7 @@ from ipr_engine.errors import NotServingError, OverloadError
 from ipr_engine.generation import Generation
 from ipr_engine.serving import process_events
 from ipr_engine.serving.admission import Admission
-from ipr_engine.serving.batching import WINDOW, compose
+from ipr_engine.serving.batching import WINDOW, compose, padded_tokens
 from ipr_engine.serving.cache import DecisionCache
 from ipr_engine.serving.counters import CounterBoard
 from ipr_engine.serving.delivery import Delivery
@@ -27,6 +27,7 @@ from ipr_engine.serving.request import DONE, QUEUED, RUNNING, Outcome, Request
 from ipr_engine.serving.warm_up import warm_up
 
 LOGGER = logging.getLogger(__name__)
+FRESH = 0.2  # weight of a forward in the mean length of a prompt
 PROBE = 16  # every 16th request that the estimate gives up is tried all the same, so that a wrong estimate is corrected
 
 
@@ -63,6 +64,8 @@ class Scheduler:
         self._queue: OrderedDict[Request, None] = OrderedDict()  # in order of arrival; any of them may leave at once
         self._wanted = 0  # queue length that wakes the worker, 0 while it works
         self._in_forward = 0
+        self._forward_ends_ns = 0  # as foreseen
+        self._mean_tokens = 0.0  # of a prompt with its padding, as they last came
         self._last = 0  # prompts of the last forward
         self._closing = False
         self._worker: Thread | None = None
@@ -102,19 +105,29 @@ class Scheduler:
         """Queue a request.
 
         Raises:
-            OverloadError: the queue is full.
+            OverloadError: the queue is full, or the wait foreseen is over max_wait_us.
             NotServingError: closed, or the encoder was loaded before a fork.
         """
         with self._lock:
             self._check_serving()
             if len(self._queue) >= self._limits.max_queue:
                 raise OverloadError(len(self._queue), self._limits.max_queue)
+            if self._limits.max_wait_us is not None and self._queue:  # who is next is taken whatever is foreseen
+                predicted_us = self._wait_us(len(self._queue) + 1)
+                if predicted_us > self._limits.max_wait_us:
+                    raise OverloadError(len(self._queue), self._limits.max_queue, predicted_us)
             if self._worker is None:  # in a forked child
                 self._spawn()
             self._queue[request] = None
             request.state = QUEUED
             if 0 < self._wanted <= len(self._queue):
                 self._changed.notify()
+
+    def _wait_us(self, prompts: int) -> float:
+        """Until as many prompts, of the length of those before, are decided: the rest of this forward, and those to come."""
+        cost, forwards = self._cost, -(-prompts // self._limits.max_batch)
+        running = max(0.0, (self._forward_ends_ns - clock_ns()) / 1e3) if self._in_forward else 0.0
+        return running + forwards * cost.fixed_us + prompts * self._mean_tokens * cost.token_us
 
     def _check_serving(self) -> None:
         if self._closing:
@@ -208,9 +221,7 @@ class Scheduler:
     @property
     def _single_us(self) -> float:
         """A forward of one of the prompts as they last came."""
-        board = self._board
-        prompts = sum(size * count for size, count in board.batch_sizes.items())
-        return self._cost.predict(round(board.tokens / prompts)) if prompts else 0.0
+        return self._cost.predict(round(self._mean_tokens)) if self._mean_tokens else 0.0
 
     def _turn(self) -> None:
         """One forward. Nothing of it outlives the turn, so that a swapped bundle is freed while the worker waits."""
@@ -259,7 +270,11 @@ class Scheduler:
                     request.state = RUNNING
                     claimed.append(request)
             self._in_forward = len(claimed)
-        begun = clock_ns()
+            begun = clock_ns()
+            if claimed:
+                padded = padded_tokens(claimed)
+                self._forward_ends_ns = begun + int(1e3 * self._cost.predict(padded))
+                self._mean_tokens += (padded / len(claimed) - self._mean_tokens) * (FRESH if self._mean_tokens else 1.0)
         for request in claimed:
             self._board.stages["queue"].add(begun - request.begun_ns)
         return claimed
