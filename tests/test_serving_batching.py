@@ -123,6 +123,12 @@ def test_neither_part_of_a_cost_is_negative():
         assert learnt.token_us >= 0
 
 
+def test_forwards_of_no_token_cost_their_fixed_part():
+    learnt = ForwardCost("test")
+    learnt.observe(0, 70)
+    assert learnt.predict(5) == 70
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"max_batch": 0}, {"max_queue": 1.5}, {"max_batch_tokens": True}, {"wait_fraction": 1.1}, {"wait_fraction": "x"},
