@@ -68,6 +68,10 @@ class Engine:
             raise InvalidInputError(
                 f"bundle: expected a Bundle, got {type(bundle).__name__}; Engine.load(path) reads one from disk"
             )
+        if isinstance(encoder_folders, (str, os.PathLike)):
+            raise InvalidInputError(
+                f"encoder_folders: expected a list of folders, got one, {encoder_folders!r}; pass [{encoder_folders!r}]"
+            )
         self._options = EncoderOptions(
             isa=isa,
             tier=tier,

@@ -92,21 +92,26 @@ class NotServingError(IprError, RuntimeError):
 
 
 class OverloadError(IprError, RuntimeError):
-    """The queue is full: this request was refused at once, the ones in it go on.
+    """The queue is full, or too slow: this request was refused at once, the ones in it go on.
 
     Attributes:
         queued, limit: requests that wait, and how many may.
+        predicted_us: the wait that was foreseen where it is over max_wait_us; else None.
     """
 
-    def __init__(self, queued: int, limit: int) -> None:
+    def __init__(self, queued: int, limit: int, predicted_us: float | None = None) -> None:
         self.queued = queued
         self.limit = limit
-        super().__init__(
-            f"{queued} requests wait, and at most {limit} may (max_queue); try again later, send less, or use more processes"
+        self.predicted_us = predicted_us
+        why = (
+            f"at most {limit} may (max_queue)"
+            if predicted_us is None
+            else f"one more would wait some {predicted_us:.0f} us, longer than max_wait_us allows"
         )
+        super().__init__(f"{queued} requests wait, and {why}; try again later, send less, or use more processes")
 
-    def __reduce__(self) -> tuple[type[OverloadError], tuple[int, int]]:
-        return type(self), (self.queued, self.limit)
+    def __reduce__(self) -> tuple[type[OverloadError], tuple[int, int, float | None]]:
+        return type(self), (self.queued, self.limit, self.predicted_us)
 
 
 class DeadlineError(IprError, TimeoutError):

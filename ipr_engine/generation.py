@@ -203,7 +203,8 @@ class Generation:
             raise InvalidInputError(f"policy: expected what engine.policy(...) returns, got {type(policy).__name__}")
         if terms:
             raise InvalidInputError(f"{', '.join(terms)}: give either a policy or its arguments, not both")
-        return policy if policy.bundle_hash == self.hash else self._follow(policy)
+        mine = policy.bundle_hash == self.hash and policy.drift is self.calibrations.drift
+        return policy if mine else self._follow(policy)  # a bundle that serves again has a drift flag of its own
 
     def _follow(self, policy: Policy) -> Policy:
         """A policy made for another bundle, its terms compiled for this one: once, then kept."""

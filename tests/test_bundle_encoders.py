@@ -124,6 +124,11 @@ def test_a_bundle_of_tables_is_written_for_earlier_releases(tmp_path):
     ("change", "error", "named"),
     [
         (lambda d: d["encoders"][1]["files"].pop("manifest"), BundleFormatError, r"encoders\[1\]\.files"),
+        (
+            lambda d: d["encoders"][1]["files"].update(manifest=d["encoders"][1]["files"]["config"]),
+            BundleFormatError,
+            r"encoders\[1\]\.files\.manifest",
+        ),
         (lambda d: d["encoders"][1].update(pooling="max"), BundleFormatError, r"encoders\[1\]\.pooling"),
         (lambda d: d["encoders"][1].update(dtype="float64"), BundleFormatError, r"encoders\[1\]\.dtype"),
         (lambda d: d["encoders"][1].update(identity="x"), BundleFormatError, r"encoders\[1\]\.identity"),
@@ -169,3 +174,5 @@ def test_a_tier_that_cannot_serve_says_why(tmp_path, export):
         Engine.load(folder, tier="warp")
     with pytest.raises(InvalidInputError, match="threads: expected an int >= 1 or None, got 0"):
         Engine.load(folder, threads=0)
+    with pytest.raises(InvalidInputError, match="encoder_folders: expected a list of folders, got one"):
+        Engine.load(folder, encoder_folders="exports")

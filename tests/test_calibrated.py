@@ -21,6 +21,7 @@ from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT, head
 from ipr_engine.calibrated import DriftEvidence
 from ipr_engine.calibration.fit import calibrate
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.serving import BatchingEngine
 
 PROMPT = "prove why the sum of ten loops"
 
@@ -345,6 +346,30 @@ def test_drift_outlives_a_swap_to_the_same_maps_and_not_one_to_new_maps(engine):
     assert served.route(PROMPT, policy).calibration_reason == "the product changed"
     served.swap(with_calibrations(engine.bundle, [replace(made, risk=0.05)], activate=False))
     assert served.route(PROMPT, policy).calibration == "calibrated"
+
+
+def test_drift_is_told_of_a_policy_made_before_its_bundle_went_and_came_back(engine):
+    served = Engine(engine.bundle)
+    policy = served.policy(tau=0.1, rule="calibrated")
+    made = engine.bundle.calibrations[0]
+    served.swap(with_calibrations(engine.bundle, [replace(made, risk=0.05)], activate=False))
+    served.swap(engine.bundle)
+    assert served.route(PROMPT, policy).calibration == "calibrated"
+    served.mark_stale(DriftEvidence(kind="stated", message="the product changed"))
+    assert served.route(PROMPT, policy).calibration == "stale"
+
+
+def test_a_cached_decision_is_stale_with_its_engine_after_its_bundle_went_and_came_back(engine):
+    with BatchingEngine(Engine(engine.bundle), cache_entries=9) as serving:
+        policy = serving.policy(tau=0.1, rule="calibrated")
+        assert serving.route(PROMPT, policy).calibration == "calibrated"
+        made = engine.bundle.calibrations[0]
+        serving.swap(with_calibrations(engine.bundle, [replace(made, risk=0.05)], activate=False))
+        serving.swap(engine.bundle)
+        serving.engine.mark_stale(DriftEvidence(kind="stated", message="the product changed"))
+        assert serving.route(PROMPT, policy).calibration == "stale"
+        assert serving.route(PROMPT, tau=0.1, rule="calibrated").calibration == "stale"
+        assert serving.counters().by_calibration == {"calibrated": 1, "stale": 2}
 
 
 def test_a_policy_keeps_what_was_asked_over_a_swap(engine):

@@ -172,9 +172,22 @@ async def test_bad_arguments_are_refused_before_the_queue(bundles):
         for budget in (0, -1.5, float("nan"), float("inf"), True, "5"):
             with pytest.raises(InvalidInputError, match="budget_us"):
                 await serving.route("why", tau=0.1, budget_us=budget)
+        for name, wrong in (("tokens_out", [1, 2]), ("extra_usd", "x"), ("billed_tokens", 1.5), ("billed_tokens", -1)):
+            with pytest.raises(InvalidInputError, match=name):
+                await serving.route("why", tau=0.1, **{name: wrong})
+        image = [{"role": "user", "content": [{"type": "text", "text": "what"}, {"type": "image_url"}]}]
+        with pytest.raises(InvalidInputError, match="billed_tokens"):
+            await serving.route(image, tau=0.1)
         assert encoder.batches == []
-        with pytest.raises(InvalidInputError, match="tokens_out"):  # known when the row is decided
-            await serving.route("why", tau=0.1, tokens_out=[1, 2])
+        assert serving.counters().events["invalid"] == serving.counters().requests == 16
+
+
+@in_loop
+async def test_a_wrong_on_error_is_counted_once_on_the_static_tier_too(bundles):
+    async with AsyncEngine(Engine(bundles[0])) as serving:
+        with pytest.raises(InvalidInputError, match="on_error"):
+            await serving.route("why", tau=0.1, on_error="x")
+        assert (serving.counters().decided, serving.counters().events["invalid"]) == (0, 1)
 
 
 @in_loop
@@ -278,6 +291,18 @@ async def test_a_cancelled_task_frees_its_place_in_the_queue(bundles):
         assert "why" not in {prompt for batch in encoder.batches for prompt in batch}
         events = serving.counters().events
         assert (events["cancelled"], events["rejected"], serving.counters().decided) == (2, 1, 2)
+
+
+@in_loop
+async def test_a_task_cancelled_after_its_decision_and_before_it_arrives_is_counted(bundles):
+    engine, encoder = queued_engine(bundles[0])
+    async with AsyncEngine(engine) as serving:
+        gate, first, _ = await held(encoder, serving)
+        gate.open()
+        assert serving.blocking.close()  # in the loop's own thread: the answer waits for it
+        first.cancel()
+        assert isinstance((await settled([first]))[0], asyncio.CancelledError)
+        assert serving.counters().events["cancelled"] == serving.counters().requests == 1
 
 
 @in_loop

@@ -136,3 +136,12 @@ def test_without_being_asked_for_there_is_no_cache(bundles):
         serving.route("why", tau=0.3)
         assert serving._cache is None
         assert serving.counters().cache.limit == 0
+
+
+def test_a_decision_tells_the_reasons_of_the_policy_it_was_asked_under(bundles):
+    with BatchingEngine(Engine(bundles[0]), cache_entries=9) as serving:
+        others = [name for name in bundles[0].names if name != "beta/mid"]
+        for terms in ({"exclude": ["beta/mid"]}, {"allowed": others}):
+            kept = [serving.route("why", tau=0.3, **terms) for _ in range(2)]
+            assert kept[0] is kept[1]
+            assert kept[0].excluded == serving.engine.route("why", tau=0.3, **terms).excluded

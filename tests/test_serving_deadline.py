@@ -9,7 +9,7 @@ import pytest
 from bundles import make_bundle
 from serving_encoders import CHAT, Gate, queued_engine, sibling_bundles
 from test_serving_async import held, in_loop, settled
-from test_serving_batching import until
+from test_serving_batching import join_all, start_all, until
 from test_swap import bits
 
 from ipr_engine import AsyncEngine, Bundle, Engine, InvalidInputError
@@ -181,3 +181,59 @@ def test_a_policy_the_fallback_engine_cannot_follow_is_refused_with_the_request(
             serving.route("how", tau=0.3, allowed=["epsilon/nano"], budget_us=LATE)
         assert serving.route("how", tau=0.3, allowed=["epsilon/nano"]).model == "epsilon/nano"
         until(lambda: serving.counters().events["invalid"] == 1)
+
+
+def test_a_configured_candidate_has_a_window_for_the_prompt(bundles):
+    engine, encoder = queued_engine(bundles[0])
+    with BatchingEngine(engine, fallback=["alpha/large", "gamma/small"]) as serving:
+        gate = encoder.on_encode = Gate()
+        chat = [{"role": "system", "content": "x" * 8 * 9000}, {"role": "user", "content": "why"}]
+        late = serving.route(chat, tau=0.3, budget_us=SOON)
+        assert (late.model, late.billed_tokens) == ("gamma/small", 9001)  # 8,192 are not enough
+        with pytest.raises(InvalidInputError, match="context window for 1000000000 tokens"):
+            serving.route("why", tau=0.3, billed_tokens=10**9, budget_us=LATE)
+        gate.open()
+
+
+@pytest.mark.parametrize("fallback", ["beta/mid", None])
+def test_what_is_invalid_is_refused_and_not_answered_by_the_fallback(bundles, fallback):
+    engine, encoder = queued_engine(bundles[0])
+    with BatchingEngine(engine, fallback=fallback or Engine(bundles[1])) as serving:
+        gate = encoder.on_encode = Gate()
+        image = [{"role": "user", "content": [{"type": "text", "text": "what"}, {"type": "image_url"}]}]
+        for prompt, options in (
+            (image, {}),
+            (image, {"billed_tokens": 9}),
+            ("why", {"billed_tokens": "x"}),
+            ("why", {"billed_tokens": 1.5}),
+            ("why", {"tokens_out": [1.0]}),
+        ):
+            with pytest.raises(InvalidInputError):
+                serving.route(prompt, tau=0.3, budget_us=SOON, **options)
+        gate.open()
+        with pytest.raises(InvalidInputError, match="surrogate"):
+            serving.route("a lone \ud800 surrogate", tau=0.3, budget_us=LATE)
+        assert serving.counters().events["invalid"] == serving.counters().requests == 6
+
+
+def test_costs_of_a_request_belong_to_its_candidates_in_the_fallback_and_after_a_swap_too(bundles):
+    """bundles[1] has the candidates of bundles[0] in another order."""
+    names, others = bundles[0].names, bundles[1].names
+    assert names != others
+    extra = [float(number) for number in range(len(names))]
+    moved = [extra[names.index(name)] for name in others]
+    expected = Engine(bundles[1]).route("how", tau=0.9, extra_usd=[moved], tokens_out=7)
+    engine, encoder = queued_engine(bundles[0])
+    with BatchingEngine(engine, fallback=Engine(bundles[1])) as serving:
+        gate = encoder.on_encode = Gate()
+        first = start_all(lambda: serving.route("why", tau=0.3), 1)
+        until(gate.entered.is_set)
+        late = serving.route("how", tau=0.9, extra_usd=extra, tokens_out=7, budget_us=SOON)
+        assert bits(late)[:-1] == bits(expected)[:-1]
+        answers = []
+        waiting = start_all(lambda: answers.append(serving.route("how", tau=0.9, extra_usd=extra, tokens_out=7)), 1)
+        until(lambda: serving.counters().queue_depth == 1)
+        engine.swap(bundles[1])
+        gate.open()
+        join_all(first + waiting)
+        assert bits(answers[0]) == bits(expected)

@@ -24,6 +24,7 @@ _STATIC = ("id", "kind", "dim", "max_tokens", "pooling", "normalize", "files")
 _TRANSFORMER = (*_STATIC, "dtype", "identity", "source")
 _CONCATENATED = ("id", "kind", "parts")
 _MANIFEST_ROLE = "manifest"  # the export's encoder.json, which names the others
+MANIFEST = "encoder.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +198,8 @@ def _transformer(entry: Field, folder: Path) -> EncoderSpec:
     files = {role: file_entry(file, folder) for role, file in keys["files"].mapping().items()}
     if files and _MANIFEST_ROLE not in files:
         keys["files"].fail(f"{_MANIFEST_ROLE!r} among them, or none at all")
+    if files and files[_MANIFEST_ROLE].path.name != MANIFEST:  # the tiers read the file of that name in its folder
+        keys["files"].mapping()[_MANIFEST_ROLE].fail(f"a file named {MANIFEST}")
     return EncoderSpec(
         id=keys["id"].id(),
         kind="transformer",

@@ -22,13 +22,13 @@ from types import MappingProxyType
 from typing import Any
 
 from ipr_engine.bundle import TransformerSource
+from ipr_engine.bundle.encoder_entry import MANIFEST
 from ipr_engine.bundle.fields import Field, fail, parse_json
 from ipr_engine.bundle.files import FileEntry, as_path, file_entry, read_regular, sha256_of
 from ipr_engine.bundle.spec import canonical_json
 from ipr_engine.encoders.transformer import POOLINGS, TransformerSpec
 from ipr_engine.errors import BundleNotFoundError, BundleValueError, BundleVersionError
 
-MANIFEST = "encoder.json"
 SCHEMA_VERSION = 1
 REQUIRED_ROLES = ("tokenizer", "config")
 ROLES = (*REQUIRED_ROLES, "onnx", "onnx_data", "onnx_cpu", "onnx_int8", "weights")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from ipr_engine._C import clock_ns
+from ipr_engine.arguments import whole_counts
 from ipr_engine.decision import Decision
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, NotServingError
@@ -17,6 +18,7 @@ from ipr_engine.serving.counters import CounterBoard
 from ipr_engine.serving.fallback import Fallback
 from ipr_engine.serving.forward import raised
 from ipr_engine.serving.limits import Limits
+from ipr_engine.serving.own_columns import OwnColumns
 from ipr_engine.serving.request import Request
 
 MOST_US = 1e12  # of a budget: eleven days
@@ -67,6 +69,8 @@ class Admission:
         try:
             if budget_us is not None:
                 _check_budget(budget_us)
+            if on_error != "raise":
+                check_on_error(on_error)
             settled = live.settle(policy, terms)
             if (
                 live.routes_text
@@ -100,7 +104,6 @@ class Admission:
         on_error: str,
         begun: int,
     ) -> Decision | Request:
-        check_on_error(on_error)
         text = split_prompt(prompt)
         short = len(text.encoded) + sum(map(len, text.billed_only)) <= self._inline_chars
         plain = billed_tokens is None and tokens_out is None and extra_usd is None and not text.non_text
@@ -121,17 +124,20 @@ class Admission:
                 if key is not None and self._cache is not None and decision.status == "ok":
                     self._cache.put(key, decision)
                 return _checked(decision, on_error)
+        live.check_non_text(text, "prompt", billed_tokens, policy)
+        if billed_tokens is not None:
+            billed_tokens = int(whole_counts(billed_tokens, 1).item())
+        own = OwnColumns.of(live.bundle.names, tokens_out, extra_usd)
         prepared = None
         if budget_us is not None and self._fallback is not None:
-            prepared = self._fallback.prepare(text.encoded, billed_tokens, policy, live)
+            prepared = self._fallback.prepare(text, billed_tokens, policy, live)
         return Request(
             text,
             policy,
             begun_ns=begun,
             budget_us=budget_us,
             billed_tokens=billed_tokens,
-            tokens_out=tokens_out,
-            extra_usd=extra_usd,
+            own=own,
             on_error=on_error,
             key=key,
             fallback=prepared,
@@ -143,7 +149,6 @@ class Admission:
 
 
 def _checked(decision: Decision, on_error: str) -> Decision:
-    check_on_error(on_error)
     result = raised(decision, on_error)
     if isinstance(result, Exception):
         raise result

@@ -90,10 +90,9 @@ class BatchingEngine:
         """Warm up and serve; returns when ready. May be called again. What the warm-up raises closes this engine.
 
         Raises:
-            NotServingError: closed before.
+            NotServingError: closed before, or meanwhile.
         """
-        self._scheduler.start()
-        self._admission.serving = True
+        self._scheduler.start(self._admission)
         return self
 
     def close(self, *, drain: bool = True, timeout_s: float | None = None) -> bool:
@@ -104,7 +103,8 @@ class BatchingEngine:
         Returns:
             Whether the worker has ended.
         """
-        self._admission.serving = False
+        self._scheduler.take_no_more()
+        self._admission.serving = False  # in this order: a start at the same time does not set it again
         return self._scheduler.close(drain=drain, timeout_s=timeout_s)
 
     def route(

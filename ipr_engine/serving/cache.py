@@ -49,7 +49,7 @@ class DecisionCache:
         self._bundle_hash = ""
         self._entries: OrderedDict[bytes, Decision] = OrderedDict()
         self._by_id: dict[int, tuple[Policy, bytes]] = {}  # hashing a policy costs more than looking up its id
-        self._serials: dict[Policy, bytes] = {}
+        self._serials: dict[tuple[object, ...], bytes] = {}
         self._issued = 0
         self._hits = self._misses = self._evictions = 0
         self._lock = Lock()
@@ -66,16 +66,17 @@ class DecisionCache:
         return digest.digest()
 
     def _serial(self, policy: Policy) -> bytes:
-        """A number of this policy and of those equal to it, never issued twice."""
+        """A number of this policy and of those that tell the same of a decision, never issued twice."""
+        told = (policy, policy.drift, *policy.exclusions.items())  # the choice; whether it is stale; why not the others
         with self._lock:
             if len(self._by_id) >= MAX_KNOWN_POLICIES:
                 self._by_id.clear()
             if len(self._serials) >= MAX_KNOWN_POLICIES:
                 self._serials.clear()  # their entries are not found any more, and leave as the least recently used
-            serial = self._serials.get(policy)
+            serial = self._serials.get(told)
             if serial is None:
                 self._issued += 1
-                serial = self._serials[policy] = self._issued.to_bytes(8, "little")
+                serial = self._serials[told] = self._issued.to_bytes(8, "little")
             self._by_id[id(policy)] = (policy, serial)  # the kept policy cannot lose its id to another
             return serial
 

@@ -46,7 +46,10 @@ class Delivery:
     def resolve(self, request: Request, outcome: Outcome) -> None:
         """In the caller's event loop: its future gets the outcome, unless it was cancelled meanwhile."""
         future = request.future
-        if future is None or future.done():
+        if future is None:
+            return
+        if future.done():  # cancelled after it was decided, before it arrived
+            self._board.event("cancelled")
             return
         result = self.settled(request, outcome)
         if isinstance(result, Exception):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ipr_engine._C import DecideResult
 from ipr_engine.arguments import bill_floor
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import Bundle, Candidate
 from ipr_engine.calibrated import CalibrationStatus
 from ipr_engine.decide import CAUSE, STATUS
 from ipr_engine.decision import Decision
@@ -20,6 +20,7 @@ from ipr_engine.escalation import MergedResult
 from ipr_engine.frontier import FrontierStep
 from ipr_engine.generation import Generation
 from ipr_engine.policy import Policy
+from ipr_engine.prompts import PromptText
 from ipr_engine.serving.counters import DEADLINE
 from ipr_engine.serving.request import Request
 
@@ -76,7 +77,7 @@ class DegradedDecision(Decision):
 class Fallback(Protocol):
     """`prepare` when the request comes, so that what cannot work is refused then; `answer` when its budget is over."""
 
-    def prepare(self, text: str, billed_tokens: Any, policy: Policy, live: Generation) -> Any: ...
+    def prepare(self, text: PromptText, billed_tokens: int | None, policy: Policy, live: Generation) -> Any: ...
 
     def answer(self, request: Request, live: Generation) -> Decision: ...
 
@@ -91,7 +92,7 @@ class StaticFallback:
             )
         self._engine = engine
 
-    def prepare(self, text: str, billed_tokens: Any, policy: Policy, live: Generation) -> Policy:
+    def prepare(self, text: PromptText, billed_tokens: int | None, policy: Policy, live: Generation) -> Policy:
         try:
             return self._engine._live.settle(policy, {})
         except InvalidInputError as error:
@@ -108,9 +109,8 @@ class StaticFallback:
                 counted = own.encoder.count_tokens(request.text.encoded)
                 billed = own.bill(request.text, counted)
             encoded = own.encode(request.text.encoded, billed, policy)
-        made = own.decide(encoded, policy, request.tokens_out, request.extra_usd, "raise")[
-            0
-        ]  # never escalates: no text
+        tokens_out, extra_usd = (None, None) if request.own is None else request.own.on(own.bundle.names)
+        made = own.decide(encoded, policy, tokens_out, extra_usd, "raise")[0]  # never escalates: no text
         if made.model not in live.bundle.names:
             raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")
         return DegradedDecision(
@@ -129,14 +129,15 @@ class CandidateFallback:
             )
         self._names = tuple(names)
 
-    def prepare(self, text: str, billed_tokens: Any, policy: Policy, live: Generation) -> tuple[str, int]:
-        billed = bill_floor(text, 0) if billed_tokens is None else int(billed_tokens)
+    def prepare(self, text: PromptText, billed_tokens: int | None, policy: Policy, live: Generation) -> tuple[str, int]:
+        billed = _least_bill(text) if billed_tokens is None else billed_tokens
+        known = {candidate.name: candidate for candidate in live.bundle.candidates}
         for name in self._names:
-            if name in policy.allowed and name in live.bundle.names:
+            if name in policy.allowed and name in known and _fits(known[name], billed):
                 return name, billed
         raise InvalidInputError(
-            f"budget_us: the policy allows none of the fallback's candidates ({', '.join(self._names)}); "
-            "allow one, or leave out the budget"
+            f"budget_us: the policy allows none of the fallback's candidates ({', '.join(self._names)}) that has a context "
+            f"window for {billed} tokens; allow another, or leave out the budget"
         )
 
     def answer(self, request: Request, live: Generation) -> Decision:
@@ -146,6 +147,17 @@ class CandidateFallback:
             raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
         result = cast(DecideResult, _Unpredicted(bundle.names.index(name), len(bundle.names)))
         return DegradedDecision(result, policy, bundle, billed, False, None, "candidate")
+
+
+def _fits(candidate: Candidate, billed: int) -> bool:
+    return candidate.context_window is None or billed * candidate.token_ratio <= candidate.context_window
+
+
+def _least_bill(text: PromptText) -> int:
+    try:
+        return sum(bill_floor(part, 0) for part in (text.encoded, *text.billed_only))
+    except UnicodeEncodeError as error:
+        raise InvalidInputError("prompt: expected Unicode text, got a lone surrogate") from error
 
 
 class _Unpredicted:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ipr_engine._C import clock_ns
-from ipr_engine.arguments import whole_counts
 from ipr_engine.decision import OK, Decision
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import EncoderFailedError, InvalidInputError, IprError, RowError
@@ -29,7 +28,7 @@ def measure(live: Generation, request: Request) -> Exception | None:
         counted = encoder.count_tokens(request.text.encoded)
     except IprError as error:
         return error
-    except Exception as error:  # an encoder of anyone's making
+    except BaseException as error:  # an encoder of anyone's making; a panic of Rust's is no Exception
         return _encoder_failed(error, "count_tokens")
     if counted == 0:
         characters = len(request.text.encoded)
@@ -66,7 +65,7 @@ def run_forward(
         if len(ready) == 1:
             return [*outcomes, (ready[0][0], error)]
         return outcomes + [made for request, _ in ready for made in run_forward(live, [request], cost, board)]
-    except Exception as error:
+    except BaseException as error:
         return outcomes + [(request, _encoder_failed(error, f"a batch of {len(ready)}")) for request, _ in ready]
     encode_ns = clock_ns() - start
     requests = [request for request, _ in ready]
@@ -101,12 +100,14 @@ def _decide(
             if request.billed_tokens is None:
                 billed[row] = live.bill(request.text, int(billed[row]))
             else:
-                billed[row] = whole_counts(request.billed_tokens, 1)[0]
+                billed[row] = request.billed_tokens
         except IprError as error:
             yield request, error
             continue
-        alone = request.tokens_out is not None or request.extra_usd is not None
-        groups.setdefault(-1 - row if alone else id(policy), []).append(row)
+        except BaseException as error:  # of the encoder's count_tokens
+            yield request, _encoder_failed(error, "count_tokens")
+            continue
+        groups.setdefault(id(policy) if request.own is None else -1 - row, []).append(row)
     encoded = replace(encoded, billed_tokens=billed)
     waiting = list(groups.values())
     while waiting:
@@ -114,7 +115,8 @@ def _decide(
         first, policy = ready[rows[0]]
         again = _again(live, [ready[row][0].text.encoded for row in rows])
         try:
-            made = live.decide(encoded[rows], policy, first.tokens_out, first.extra_usd, "status", again)
+            tokens_out, extra_usd = (None, None) if first.own is None else first.own.on(live.bundle.names)
+            made = live.decide(encoded[rows], policy, tokens_out, extra_usd, "status", again)
         except IprError as error:
             if isinstance(error, InvalidInputError) and again is not None and len(rows) > 1:
                 waiting += [[row] for row in rows]  # the second encoder blames a row
@@ -148,7 +150,7 @@ def raised(decision: Decision, on_error: str) -> Outcome:
     return RowError([0], [decision.status])
 
 
-def _encoder_failed(error: Exception, what: str) -> EncoderFailedError:
+def _encoder_failed(error: BaseException, what: str) -> EncoderFailedError:
     failed = EncoderFailedError(f"the encoder failed on {what}: {type(error).__name__}: {error}")
     failed.__cause__ = error
     return failed

@@ -36,7 +36,7 @@ class ForwardCost:
         slope = self.token_us
         if spread > 0.01 * mean_x * mean_x:  # forwards of one size tell nothing of the slope: the last one known stands
             slope = (self._xy / self._weight - mean_x * mean_y) / spread
-        self.token_us = min(max(slope, 0.0), mean_y / mean_x)  # neither part is negative
+        self.token_us = min(max(slope, 0.0), mean_y / mean_x) if mean_x else 0.0  # neither part is negative
         self.fixed_us = mean_y - self.token_us * mean_x
 
     def predict(self, padded_tokens: int) -> float:

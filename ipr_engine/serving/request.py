@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ipr_engine.decision import Decision
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import PromptText
+from ipr_engine.serving.own_columns import OwnColumns
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -22,7 +23,7 @@ class Request:
 
     Attributes:
         text: the prompt, taken apart. policy: as settled when it came. key: of the decision cache, None to stay out of it.
-        billed_tokens, tokens_out, extra_usd, on_error: as of `Engine.route`, of one prompt.
+        billed_tokens, on_error: as of `Engine.route`, of one prompt. own: its tokens_out and extra_usd, None for neither.
         begun_ns, deadline_ns: of clock_ns; deadline_ns None without a budget.
         fallback: what the configured fallback prepared for it, None without a budget or without one.
         tokens, encoder: what the transformer would see of it, counted for the encoder of that identity.
@@ -36,19 +37,18 @@ class Request:
         "budget_us",
         "deadline_ns",
         "encoder",
-        "extra_usd",
         "fallback",
         "future",
         "key",
         "loop",
         "on_error",
         "outcome",
+        "own",
         "policy",
         "ready",
         "state",
         "text",
         "tokens",
-        "tokens_out",
     )
 
     def __init__(
@@ -58,9 +58,8 @@ class Request:
         *,
         begun_ns: int,
         budget_us: float | None = None,
-        billed_tokens: Any = None,
-        tokens_out: Any = None,
-        extra_usd: Any = None,
+        billed_tokens: int | None = None,
+        own: OwnColumns | None = None,
         on_error: str = "raise",
         key: bytes | None = None,
         fallback: Any = None,
@@ -71,8 +70,7 @@ class Request:
         self.budget_us = budget_us
         self.deadline_ns = None if budget_us is None else begun_ns + int(budget_us * 1e3)
         self.billed_tokens = billed_tokens
-        self.tokens_out = tokens_out
-        self.extra_usd = extra_usd
+        self.own = own
         self.on_error = on_error
         self.key = key
         self.fallback = fallback

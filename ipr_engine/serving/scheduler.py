@@ -14,7 +14,8 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import NotServingError, OverloadError
 from ipr_engine.generation import Generation
 from ipr_engine.serving import process_events
-from ipr_engine.serving.batching import WINDOW, compose
+from ipr_engine.serving.admission import Admission
+from ipr_engine.serving.batching import WINDOW, compose, padded_tokens
 from ipr_engine.serving.cache import DecisionCache
 from ipr_engine.serving.counters import CounterBoard
 from ipr_engine.serving.delivery import Delivery
@@ -26,6 +27,7 @@ from ipr_engine.serving.request import DONE, QUEUED, RUNNING, Outcome, Request
 from ipr_engine.serving.warm_up import warm_up
 
 LOGGER = logging.getLogger(__name__)
+FRESH = 0.2  # weight of a forward in the mean length of a prompt
 PROBE = 16  # every 16th request that the estimate gives up is tried all the same, so that a wrong estimate is corrected
 
 
@@ -62,9 +64,12 @@ class Scheduler:
         self._queue: OrderedDict[Request, None] = OrderedDict()  # in order of arrival; any of them may leave at once
         self._wanted = 0  # queue length that wakes the worker, 0 while it works
         self._in_forward = 0
+        self._forward_ends_ns = 0  # as foreseen
+        self._mean_tokens = 0.0  # of a prompt with its padding, as they last came
         self._last = 0  # prompts of the last forward
         self._closing = False
         self._worker: Thread | None = None
+        self._ready = Event()  # the worker's warm-up is over
 
     # -- callers' side
 
@@ -76,41 +81,53 @@ class Scheduler:
     def in_forward(self) -> int:
         return self._in_forward
 
-    def start(self) -> None:
-        """Start the worker and wait until it has warmed up; what the warm-up raises is raised here, and closes this."""
-        ready, failure = Event(), list[Exception]()
+    def start(self, admission: Admission) -> None:
+        """Start the worker, wait until it has warmed up, then serve; what the warm-up raises is raised here, and closes this."""
+        failure = list[BaseException]()
         with self._lock:
             self._check_serving()
             if self._worker is None:
-                self._spawn(ready, failure)
-            else:
-                ready.set()
-        ready.wait()
+                self._spawn(failure)
+        self._ready.wait()
         if failure:
             self.close(drain=False)
             raise failure[0]
+        with self._lock:
+            self._check_serving()  # closed meanwhile, or another caller's warm-up failed
+            admission.serving = True
 
-    def _spawn(self, ready: Event | None = None, failure: list[Exception] | None = None) -> None:
-        self._worker = Thread(target=self._work, args=(ready, failure), name="ipr worker", daemon=True)
-        self._worker.start()
+    def _spawn(self, failure: list[BaseException] | None = None) -> None:
+        worker = Thread(target=self._work, args=(failure,), name="ipr worker", daemon=True)
+        worker.start()
+        self._worker = worker
 
     def submit(self, request: Request) -> None:
         """Queue a request.
 
         Raises:
-            OverloadError: the queue is full.
+            OverloadError: the queue is full, or the wait foreseen is over max_wait_us.
             NotServingError: closed, or the encoder was loaded before a fork.
         """
         with self._lock:
             self._check_serving()
             if len(self._queue) >= self._limits.max_queue:
                 raise OverloadError(len(self._queue), self._limits.max_queue)
+            if self._limits.max_wait_us is not None and self._queue:  # who is next is taken whatever is foreseen
+                predicted_us = self._wait_us(len(self._queue) + 1)
+                if predicted_us > self._limits.max_wait_us:
+                    raise OverloadError(len(self._queue), self._limits.max_queue, predicted_us)
+            if self._worker is None:  # in a forked child
+                self._spawn()
             self._queue[request] = None
             request.state = QUEUED
-            if self._worker is None:
-                self._spawn()
-            elif 0 < self._wanted <= len(self._queue):
+            if 0 < self._wanted <= len(self._queue):
                 self._changed.notify()
+
+    def _wait_us(self, prompts: int) -> float:
+        """Until as many prompts, of the length of those before, are decided: the rest of this forward, and those to come."""
+        cost, forwards = self._cost, -(-prompts // self._limits.max_batch)
+        running = max(0.0, (self._forward_ends_ns - clock_ns()) / 1e3) if self._in_forward else 0.0
+        return running + forwards * cost.fixed_us + prompts * self._mean_tokens * cost.token_us
 
     def _check_serving(self) -> None:
         if self._closing:
@@ -136,6 +153,10 @@ class Scheduler:
         """The fallback's answer to a request that was withdrawn because its budget is over, or a DeadlineError."""
         return answer_late(request, self._fallback, self._engine._live, clock_ns())
 
+    def take_no_more(self) -> None:
+        with self._lock:
+            self._closing = True
+
     def close(self, *, drain: bool = True, timeout_s: float | None = None) -> bool:
         """Take no more requests, finish those queued (drain) or refuse them, end the worker.
 
@@ -145,12 +166,14 @@ class Scheduler:
         with self._lock:
             self._closing = True
             refused = [] if drain else list(self._queue)
-            for request in refused:
+            for request in refused:  # in one step with leaving the queue: the worker may have them in its window
                 del self._queue[request]
+                request.state = DONE
             worker = self._worker
             self._changed.notify_all()
         if refused:
-            self._finish((request, NotServingError("closed before this request was decided")) for request in refused)
+            error = "closed before this request was decided"
+            self.delivery.deliver([(request, NotServingError(error)) for request in refused])
         if worker is None or worker is current_thread():
             return True
         worker.join(timeout_s)
@@ -167,14 +190,15 @@ class Scheduler:
 
     # -- the worker
 
-    def _work(self, ready: Event | None, failure: list[Exception] | None) -> None:
-        if ready is not None:
+    def _work(self, failure: list[BaseException] | None) -> None:
+        if failure is not None:
             try:
                 self._cost = warm_up(self._engine._live)
-            except Exception as error:
-                assert failure is not None
+            except BaseException as error:
                 failure.append(error)
-            ready.set()
+                with self._lock:
+                    self._closing = True
+            self._ready.set()
         while self._await_work():
             self._turn()
 
@@ -199,9 +223,7 @@ class Scheduler:
     @property
     def _single_us(self) -> float:
         """A forward of one of the prompts as they last came."""
-        board = self._board
-        prompts = sum(size * count for size, count in board.batch_sizes.items())
-        return self._cost.predict(round(board.tokens / prompts)) if prompts else 0.0
+        return self._cost.predict(round(self._mean_tokens)) if self._mean_tokens else 0.0
 
     def _turn(self) -> None:
         """One forward. Nothing of it outlives the turn, so that a swapped bundle is freed while the worker waits."""
@@ -212,6 +234,7 @@ class Scheduler:
             batch = self._take(live, window)
             self._last = len(batch)
             if batch:
+                window = batch  # who is concerned if something fails from here on
                 self._finish(run_forward(live, batch, self._cost, self._board))
         except Exception as error:  # a fault of our own: these callers learn of it, and the worker goes on
             LOGGER.exception("the worker failed on %d requests", len(window))
@@ -249,7 +272,11 @@ class Scheduler:
                     request.state = RUNNING
                     claimed.append(request)
             self._in_forward = len(claimed)
-        begun = clock_ns()
+            begun = clock_ns()
+            if claimed:
+                padded = padded_tokens(claimed)
+                self._forward_ends_ns = begun + int(1e3 * self._cost.predict(padded))
+                self._mean_tokens += (padded / len(claimed) - self._mean_tokens) * (FRESH if self._mean_tokens else 1.0)
         for request in claimed:
             self._board.stages["queue"].add(begun - request.begun_ns)
         return claimed
