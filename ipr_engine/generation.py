@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,22 +98,21 @@ class Generation:
         *,
         options: EncoderOptions,
         before: Generation | None = None,
-        encoder: Encoder | None = None,
+        loaded: Mapping[str, Encoder] = MappingProxyType({}),
     ) -> None:
         """Plan `bundle`; of `before` the encoders that the heads name are kept, with what was recorded of them.
 
-        encoder: the first heads' own, already loaded, in place of the one that the options ask for.
+        loaded: identity -> an encoder already loaded, in place of the one that the options ask for.
         """
         heads, again = bundle.quality_heads, bundle.escalation_heads
-        loaded = {} if before is None else before._encoders()
-        if encoder is not None:
-            loaded = {**loaded, encoder.identity: encoder}
+        if before is not None:
+            loaded = {**before._encoders(), **loaded}
         support = bundle.support
         if support is not None and support.encoder != heads.encoder:
             raise EncoderMismatchError(
                 f"support: measured on encoder {support.encoder!r}, but the heads read {heads.encoder!r}; measure it on theirs"
             )
-        kept = loaded.get(bundle.encoder(heads.encoder).identity) if encoder is None else encoder
+        kept = loaded.get(bundle.encoder(heads.encoder).identity)
         self.bundle = bundle
         self.hash = bundle.hash
         self.encoder: Encoder = make_encoder(bundle, heads.encoder, options) if kept is None else kept

@@ -79,7 +79,7 @@ def queued_engine(bundle: Bundle) -> tuple[Engine, QueuedEncoder]:
     """An engine of this bundle whose requests go by the queue, with the answers of `Engine(bundle)` to the bit."""
     engine = Engine(bundle)
     encoder = QueuedEncoder(engine.encoder)
-    engine._live = Generation(bundle, options=engine._options, encoder=encoder)  # type: ignore[arg-type]
+    engine._live = Generation(bundle, options=engine._options, loaded={engine.encoder.identity: encoder})  # type: ignore[arg-type]
     return engine, encoder
 
 

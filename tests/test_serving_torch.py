@@ -20,7 +20,7 @@ def engine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("torch")
     encoder = TorchEncoder.from_folder(make_sentence_transformer(folder / "model"), max_tokens=48)
     made = Engine.load(make_bundle(folder, models=5, dim=encoder.dim))
-    made._live = Generation(made.bundle, options=made._options, encoder=encoder)
+    made._live = Generation(made.bundle, options=made._options, loaded={made.encoder.identity: encoder})
     return made
 
 
