@@ -137,7 +137,7 @@ def _again(live: Generation, texts: list[str]) -> EmbedRows | None:
             return embed(rows)
         except InvalidInputError:
             raise
-        except Exception as error:  # an encoder of anyone's making
+        except BaseException as error:  # an encoder of anyone's making; a panic of Rust's is no Exception
             raise _encoder_failed(error, f"a batch of {len(rows)}") from error
 
     return again
