@@ -12,7 +12,7 @@ from ipr_engine.loadtest.ladder import best, most
 from ipr_engine.loadtest.lengths import Mix
 from ipr_engine.loadtest.measure import Case
 from ipr_engine.loadtest.noise import Noise, unsteady
-from ipr_engine.loadtest.soak import Soak, resident_mb, soak, theil_sen
+from ipr_engine.loadtest.soak import Soak, soak, theil_sen
 
 MIX = Mix(("a",), "one", (1,))
 
