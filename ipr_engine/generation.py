@@ -15,7 +15,7 @@ from ipr_engine._C import DecideResult
 from ipr_engine.arguments import bare_embeddings, bill_floor, per_model, whole_counts
 from ipr_engine.asks import ASKS
 from ipr_engine.bundle import Bundle
-from ipr_engine.calibrated import Calibrations
+from ipr_engine.calibrated import Calibrations, DriftFlag
 from ipr_engine.decide import STATUS
 from ipr_engine.decision import OK, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
@@ -130,6 +130,7 @@ class Generation:
             on_cpu = replace(options, device=options.fallback, fallback=None, tier="auto")
             self.standby = Generation(bundle, options=on_cpu, before=None if before is None else before.standby)
         self.calibrations = Calibrations(bundle)
+        self._share_drift(self.calibrations.drift)
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
         self._followed: dict[int, tuple[Policy, Policy]] = {}
 
@@ -176,8 +177,14 @@ class Generation:
         if (
             bundle.calibrations == self.bundle.calibrations
         ):  # what made these maps stale still does; new ones start anew
-            next_one.calibrations.drift = self.calibrations.drift
+            next_one._share_drift(self.calibrations.drift)
         return next_one
+
+    def _share_drift(self, drift: DriftFlag) -> None:
+        """What is known of drift holds wherever the bundle runs."""
+        self.calibrations.drift = drift
+        if self.standby is not None:
+            self.standby._share_drift(drift)
 
     def _encoders(self) -> dict[str, Encoder]:
         """The encoders at hand, by identity."""

@@ -117,3 +117,19 @@ def test_a_row_that_the_second_encoder_blames_fails_alone(engine):
 
     made = asyncio.run(ask())
     assert [type(one) is InvalidInputError for one in made] == [prompt == bad for prompt in PROMPTS[:8]]
+
+
+def test_a_panic_of_the_second_encoder_fails_close_prompts_alone_and_the_worker_goes_on(engine, expected):
+    class Panic(BaseException):
+        """As a panic of native code reaches Python."""
+
+    def panic(prompts):
+        raise Panic("index out of bounds")
+
+    close = next(p for p, again in zip(PROMPTS, expected.escalated, strict=True) if again)
+    with BatchingEngine(engine) as serving:
+        engine.second_encoder.on_encode = panic
+        with pytest.raises(EncoderFailedError, match="Panic"):
+            serving.route(close, tau=0.2)
+        engine.second_encoder.on_encode = None
+        assert serving.route(close, tau=0.2).escalated

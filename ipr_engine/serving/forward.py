@@ -8,7 +8,7 @@ from dataclasses import replace
 from ipr_engine._C import clock_ns
 from ipr_engine.decision import OK, Decision
 from ipr_engine.encoders.base import Encoded
-from ipr_engine.errors import EncoderFailedError, InvalidInputError, IprError, RowError
+from ipr_engine.errors import DeviceLostError, EncoderFailedError, InvalidInputError, IprError, RowError
 from ipr_engine.escalation import EmbedRows, Rows
 from ipr_engine.generation import Generation
 from ipr_engine.policy import Policy
@@ -45,7 +45,7 @@ def run_forward(
 
     InvalidInputError out of the encoder means that it blames a row: each row is then encoded alone, so that only that one
     fails. Any other failure is the encoder's own and fails the whole batch, once, with EncoderFailedError: trying again row
-    by row would multiply an outage.
+    by row would multiply an outage. DeviceLostError alone is raised, where a standby is planned that can take over.
     """
     outcomes: list[tuple[Request, Outcome]] = []
     ready: list[tuple[Request, Policy]] = []
@@ -66,6 +66,7 @@ def run_forward(
             return [*outcomes, (ready[0][0], error)]
         return outcomes + [made for request, _ in ready for made in run_forward(live, [request], cost, board)]
     except BaseException as error:
+        _let_stand_in(live, error)
         return outcomes + [(request, _encoder_failed(error, f"a batch of {len(ready)}")) for request, _ in ready]
     encode_ns = clock_ns() - start
     requests = [request for request, _ in ready]
@@ -117,6 +118,8 @@ def _decide(
         try:
             tokens_out, extra_usd = (None, None) if first.own is None else first.own.on(live.bundle.names)
             made = live.decide(encoded[rows], policy, tokens_out, extra_usd, "status", again)
+        except DeviceLostError:
+            raise
         except IprError as error:
             if isinstance(error, InvalidInputError) and again is not None and len(rows) > 1:
                 waiting += [[row] for row in rows]  # the second encoder blames a row
@@ -138,6 +141,7 @@ def _again(live: Generation, texts: list[str]) -> EmbedRows | None:
         except InvalidInputError:
             raise
         except BaseException as error:  # an encoder of anyone's making; a panic of Rust's is no Exception
+            _let_stand_in(live, error)
             raise _encoder_failed(error, f"a batch of {len(rows)}") from error
 
     return again
@@ -148,6 +152,11 @@ def raised(decision: Decision, on_error: str) -> Outcome:
     if decision.degraded is not None or decision._result.status_at(decision._row) == OK or on_error == "status":
         return decision
     return RowError([0], [decision.status])
+
+
+def _let_stand_in(live: Generation, error: BaseException) -> None:
+    if isinstance(error, DeviceLostError) and live.standby is not None:
+        raise error
 
 
 def _encoder_failed(error: BaseException, what: str) -> EncoderFailedError:

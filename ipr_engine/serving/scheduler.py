@@ -11,7 +11,7 @@ from threading import Condition, Event, RLock, Thread, current_thread
 from ipr_engine._C import clock_ns
 from ipr_engine.decision import Decision
 from ipr_engine.engine import Engine
-from ipr_engine.errors import NotServingError, OverloadError
+from ipr_engine.errors import DeviceLostError, NotServingError, OverloadError
 from ipr_engine.generation import Generation
 from ipr_engine.serving import process_events
 from ipr_engine.serving.admission import Admission
@@ -235,12 +235,20 @@ class Scheduler:
             self._last = len(batch)
             if batch:
                 window = batch  # who is concerned if something fails from here on
-                self._finish(run_forward(live, batch, self._cost, self._board))
+                self._finish(self._forward(live, batch))
         except Exception as error:  # a fault of our own: these callers learn of it, and the worker goes on
             LOGGER.exception("the worker failed on %d requests", len(window))
             self._finish([(request, error) for request in window])
         finally:
             self._in_forward = 0
+
+    def _forward(self, live: Generation, batch: list[Request]) -> list[tuple[Request, Outcome]]:
+        try:
+            return run_forward(live, batch, self._cost, self._board)
+        except DeviceLostError as error:  # as Engine.route does: the standby serves from now on, this batch too
+            standby = self._engine._take_over(live, error)
+            self._cost = ForwardCost(standby.encoder_identity)  # the same model, not the same speed
+            return run_forward(standby, batch, self._cost, self._board)
 
     def _take(self, live: Generation, window: list[Request]) -> list[Request]:
         """Which of the window go into the next forward, claimed. Bad prompts and passed deadlines are answered here."""
