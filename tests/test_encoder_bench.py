@@ -82,6 +82,13 @@ def test_roofs_are_measured():
     assert min(found.gflops, found.gb_per_s) > 0
 
 
+def test_an_unknown_subject_is_told_with_the_known_ones(export):
+    from ipr_engine.encoder_bench.run import Settings, bench_encoder
+
+    with pytest.raises(InvalidInputError, match=r"only: expected some of onnx, .*; got onyx"):
+        next(bench_encoder(export, None, Settings(only=["onyx"], threads=1), print))
+
+
 def test_bad_settings_are_named(export):
     from ipr_engine.encoder_bench.run import Settings, bench_encoder
 

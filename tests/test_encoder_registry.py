@@ -61,3 +61,14 @@ def test_concatenated_embeddings_stand_side_by_side(tmp_path):
 def test_one_encoder_is_no_concatenation(tmp_path):
     with pytest.raises(InvalidInputError, match="encoders: expected at least two, got 1"):
         ConcatenatedEncoder([StaticEncoder.from_folder(make_encoder(tmp_path))])
+
+
+@pytest.mark.parametrize("device", ["gpu", "banana", "CUDA", "", " cuda", "cuda:x", None, 0])
+def test_a_device_that_is_none_is_refused_whatever_the_encoder(tmp_path, device):
+    with pytest.raises(InvalidInputError, match=r"device: expected 'cpu', 'cuda' or 'cuda:N'"):
+        open_encoder(make_encoder(tmp_path), device=device)
+
+
+def test_a_dtype_is_for_exports(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"dtype: .* is no export"):
+        open_encoder(make_encoder(tmp_path), dtype="int8")

@@ -7,7 +7,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from serving_encoders import QueuedEncoder
+from serving_encoders import Gate, QueuedEncoder
 from two_tier_bundles import join, make_prompts, make_tiers, middle_gap, same_row
 
 from ipr_engine import AsyncEngine, Engine
@@ -133,3 +133,17 @@ def test_a_panic_of_the_second_encoder_fails_close_prompts_alone_and_the_worker_
             serving.route(close, tau=0.2)
         engine.second_encoder.on_encode = None
         assert serving.route(close, tau=0.2).escalated
+
+
+def test_a_fallback_of_one_tier_leaves_escalation_out(engine, tmp_path):
+    """A policy with its own escalate_below is served within a budget, and by the fallback when it is over."""
+    static = Engine(make_tiers(tmp_path)[0])
+    encoder = engine.second_encoder
+    with BatchingEngine(engine, fallback=static) as serving:
+        policy = serving.policy(tau=0.2, escalate_below=math.inf)
+        assert serving.route(PROMPTS[0], policy, budget_us=60e6).degraded is None
+        gate = encoder.on_encode = Gate()
+        late = serving.route(PROMPTS[1], policy, budget_us=20_000)
+        gate.open()
+        assert (late.cause, late.degraded) == ("deadline", "static")
+        assert late.model == static.route(PROMPTS[1], tau=0.2).model

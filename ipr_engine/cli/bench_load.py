@@ -18,6 +18,7 @@ from ipr_engine.cli.bench_options import (
     Teller,
     add_shared_options,
     command_line,
+    limits_of,
     prepare,
     settings_of,
     split_targets,
@@ -187,7 +188,7 @@ def _other(arguments: argparse.Namespace, prepared: Prepared) -> tuple[Target, d
     if what != "target":
         engine = load_engine(argparse.Namespace(**{**vars(arguments), what: value}))
         policy = engine.policy(tau=arguments.tau)
-    target = make_target(value if what == "target" else arguments.target, engine, policy)
+    target = make_target(value if what == "target" else arguments.target, engine, policy, limits_of(arguments))
     if is_async(target) != is_async(prepared.target) and arguments.rate is not None and arguments.callers is None:
         raise InvalidInputError(
             "--callers: needed where one target is async and the other is not; say how many are served at once"

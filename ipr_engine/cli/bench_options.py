@@ -31,6 +31,13 @@ EXIT_CODES = (
 def add_shared_options(parser: argparse.ArgumentParser) -> None:
     listed = "; ".join(f"{name}: {text}" for name, (text, _) in TARGETS.items())
     parser.add_argument("--target", default="engine", choices=tuple(TARGETS), help=f"{listed} (default engine)")
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="of the async and batching targets: max_queue, max_wait_us, max_batch ... (docs/operations.md)",
+    )
     parser.add_argument("--tau", type=float, default=0.2, help="tolerance of the decisions (default 0.2)")
     prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument("--lengths", metavar="N,N", help="generated prompts of these many tokens, in equal shares")
@@ -73,7 +80,23 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
         raise InvalidInputError(f"--seed: expected a whole number >= 0, got {arguments.seed}")
     engine = load_engine(arguments)
     policy = engine.policy(tau=arguments.tau)
-    return Prepared(engine, policy, make_mix(engine, arguments), make_target(arguments.target, engine, policy))
+    return Prepared(
+        engine, policy, make_mix(engine, arguments), make_target(arguments.target, engine, policy, limits_of(arguments))
+    )
+
+
+def limits_of(arguments: argparse.Namespace) -> dict[str, float]:
+    """--limit NAME=N ... as numbers, whole ones as int."""
+    found: dict[str, float] = {}
+    for item in arguments.limit:
+        name, equals, text = item.partition("=")
+        try:
+            found[name] = int(text) if text.isdigit() else float(text)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise InvalidInputError(f"--limit: expected NAME=N such as max_queue=32, got {item!r}")
+    return found
 
 
 def make_mix(engine: Engine, arguments: argparse.Namespace) -> Mix:

@@ -95,7 +95,10 @@ def _verdicts(steady: Soak, overload: Soak | None) -> tuple[dict[str, Any], int]
         else:
             kept = during <= OVERLOAD_P99 * before
             verdicts["overload_p99"] = f"{during / before:.3g} times the p99 before ({'kept' if kept else 'not kept'})"
-            code = code or (0 if kept and not overload.failed else MISSED)
+            if not overload.rejected and not overload.failed:  # it waits for its callers: no bound, no promise of p99
+                verdicts["overload_p99"] += "; not judged: this target refuses nothing"
+            else:
+                code = code or (0 if kept and not overload.failed else MISSED)
     if not code and "cannot tell" in verdicts.values():
         code = UNTOLD
     return verdicts, 130 if steady.stopped == "interrupted" and not code else code

@@ -41,6 +41,9 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="of a transformer (default the export's own, 256 of a transformers folder)",
     )
+    parser.add_argument(
+        "--dtype", choices=("int8", "bfloat16"), help="fit on an export's embeddings in this arithmetic"
+    )
     parser.add_argument("--pooling", help="mean, cls or last: for a transformers folder that does not tell it")
     parser.add_argument(
         "--reference",
@@ -94,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         encoder_options=encoder_options(arguments),
         max_tokens=arguments.max_tokens,
         pooling=arguments.pooling,
+        dtype=arguments.dtype,
         contained=not arguments.reference,
         cache=arguments.cache,
         split=None if arguments.split == "all" else arguments.split,

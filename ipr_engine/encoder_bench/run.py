@@ -31,7 +31,7 @@ class Settings:
 
     Attributes:
         lengths: ids of a prompt with its special ones; those above the export's max_tokens are left out.
-        batches: prompts a call. mixed: batches of mixed lengths, too.
+        batches: prompts a call. mixed: batches of mixed lengths, too; None is 32 where lengths and batches are as by default.
         most_ids: cells of more ids than this in a call are left out.
         threads: of each subject, >= 1.
         seconds: a cell.
@@ -40,7 +40,7 @@ class Settings:
 
     lengths: Sequence[int] = LENGTHS
     batches: Sequence[int] = BATCHES
-    mixed: Sequence[int] = (32,)
+    mixed: Sequence[int] | None = None
     most_ids: int = 8192
     threads: int = 0
     seconds: float = 20.0
@@ -144,7 +144,8 @@ def _cells(
             prompts = [prompt(tokens) for _ in range(batch)]
             yield Cell(str(tokens), prompts, (tokens,) * batch)
     low, high = MIXED[0], min(MIXED[1], export.max_tokens)
-    for batch in settings.mixed:
+    usual = (settings.lengths, settings.batches) == (LENGTHS, BATCHES)
+    for batch in (32,) * usual if settings.mixed is None else settings.mixed:
         lengths = np.exp(rng.uniform(np.log(low), np.log(high), batch)).astype(int).tolist()
         prompts = [prompt(tokens) for tokens in lengths]
         yield Cell(f"mixed {low}-{high}", prompts, tuple(lengths))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ipr_engine.encoders.export import Export
 from ipr_engine.encoders.registry import EncoderOptions, open_export
-from ipr_engine.errors import BackendUnavailableError, IprError
+from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
 from ipr_engine.extras import need
 
 Embeddings = NDArray[np.float32]
@@ -62,6 +62,9 @@ def open_subjects(
         "sentence-transformers": lambda: _sentence_transformers(_given(model), export, threads, device),
         "torch.compile": lambda: _compiled(_given(model), export, threads, device),
     }
+    unknown = sorted(set(only or ()) - set(makers))
+    if unknown:
+        raise InvalidInputError(f"only: expected some of {', '.join(makers)}; got {', '.join(unknown)}")
     for name, make in makers.items():
         if only is not None and name not in only:
             continue

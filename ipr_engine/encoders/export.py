@@ -132,6 +132,8 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
     """
     base = as_path(folder, "folder").absolute()
     where = str(base / MANIFEST)
+    if not (base / MANIFEST).exists():
+        raise BundleNotFoundError(f"{where}: nothing there; expected a folder that `ipr export-encoder` wrote")
     data = read_regular(base / MANIFEST, where)
     document = parse_json(data, where)
     version = document.mapping().get("schema_version")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ipr_engine.encoders.files import parse_json, read_bytes
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, EncoderMismatchError, InvalidInputError
 
 TIERS = ("auto", "onnx", "torch", "tensorrt")
+_DEVICE = re.compile(r"cpu|emulated|cuda(:\d+)?")
 EMULATED = "emulated"  # as encoders/graphs.py, which this does not import
 
 
@@ -49,6 +51,8 @@ class EncoderOptions:
     fallback: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
+            raise InvalidInputError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
         if self.tier not in TIERS:
             raise InvalidInputError(f"tier: expected one of {', '.join(TIERS)}, got {self.tier!r}")
         if self.fallback not in (None, "cpu") or (self.fallback and not on_gpu(self.device)):
@@ -161,6 +165,8 @@ def open_export(
 
 def _choose_tier(export: Export, options: EncoderOptions, dtype: str | None) -> str:
     order: Sequence[str] = ("tensorrt", "torch", "onnx")
+    if options.tier == "tensorrt" and options.device == "cpu":
+        raise InvalidInputError("tier: 'tensorrt' runs on a GPU; pass device='cuda' or 'cuda:N' beside it")
     if options.device == "cpu":
         order = ("onnx", "torch")
     elif options.device == EMULATED:
@@ -196,6 +202,8 @@ def _why_not(tier: _Tier, export: Export, dtype: str | None) -> str | None:
 def _onnx(export: Export, options: EncoderOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
     from ipr_engine.encoders.onnx import OnnxEncoder
 
+    if options.device not in ("cpu", "cuda", "cuda:0"):
+        raise InvalidInputError(f"device: the onnx tier runs on 'cpu' or 'cuda:0', got {options.device!r}")
     return OnnxEncoder.from_export(
         export.folder,
         max_tokens=max_tokens,
@@ -257,6 +265,7 @@ def open_encoder(
     tier: str = "auto",
     device: str = "cpu",
     threads: int | None = None,
+    dtype: str | None = None,
 ) -> Encoder:
     """Load the encoder in a folder: the static tier for a model2vec model, a transformer tier for an export, the torch tier
     for a transformer as sentence-transformers or transformers save it.
@@ -265,6 +274,7 @@ def open_encoder(
         max_tokens: None is the tier's own default: 512 static, the export's own, 256 torch.
         pooling: "mean", "cls" or "last" for a transformers folder that does not tell it; None otherwise.
         tier, device, threads: as of `EncoderOptions`; a table is read on the CPU.
+        dtype: "int8" or "bfloat16" for an export's embeddings in that arithmetic, which have an identity of their own.
     Raises:
         InvalidInputError: an argument is outside of the above, or pooling cannot be told.
         BackendUnavailableError: a package or the device is missing here.
@@ -280,7 +290,9 @@ def open_encoder(
             raise InvalidInputError(
                 f"pooling: {folder} is an export, which tells its own; expected None, got {pooling!r}"
             )
-        return open_export(folder, options, max_tokens=max_tokens)
+        return open_export(folder, options, max_tokens=max_tokens, dtype=dtype)
+    if dtype is not None:
+        raise InvalidInputError(f"dtype: {folder} is no export; expected None, got {dtype!r}")
     if not is_model2vec(folder):
         if tier not in ("auto", "torch"):
             raise InvalidInputError(

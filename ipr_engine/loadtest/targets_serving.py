@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -19,8 +19,8 @@ class _Serving:
 
     stages: tuple[str, ...] = ()
 
-    def __init__(self, engine: Engine, policy: Policy) -> None:
-        self.engine, self.policy = engine, policy
+    def __init__(self, engine: Engine, policy: Policy, limits: Mapping[str, float]) -> None:
+        self.engine, self.policy, self.limits = engine, policy, dict(limits)
         try:
             self.serving: Any = importlib.import_module("ipr_engine.serving")
         except ImportError as error:
@@ -45,7 +45,7 @@ class AsyncEngineTarget(_Serving):
 
     @asynccontextmanager
     async def async_session(self) -> AsyncIterator[AsyncCall]:
-        async with self.serving.AsyncEngine(self.engine) as serving:
+        async with self.serving.AsyncEngine(self.engine, limits=self.limits) as serving:
             route, policy = serving.route, self.policy
 
             async def call(prompt: str) -> Stages:
@@ -63,7 +63,7 @@ class BatchingEngineTarget(_Serving):
 
     @contextmanager
     def session(self) -> Iterator[Call]:
-        with self.serving.BatchingEngine(self.engine) as serving:
+        with self.serving.BatchingEngine(self.engine, limits=self.limits) as serving:
             route, policy = serving.route, self.policy
 
             def call(prompt: str) -> Stages:

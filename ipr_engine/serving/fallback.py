@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -18,11 +19,12 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
 from ipr_engine.escalation import MergedResult
 from ipr_engine.frontier import FrontierStep
-from ipr_engine.generation import Generation
+from ipr_engine.generation import MAX_KEPT_POLICIES, Generation
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import PromptText
 from ipr_engine.serving.counters import DEADLINE
 from ipr_engine.serving.request import Request
+from ipr_engine.terms import frozen_terms
 
 NAN = float("nan")
 
@@ -91,12 +93,26 @@ class StaticFallback:
                 f"fallback: expected an engine of the static tier, got {engine.encoder.summary}; its forward would be late as well"
             )
         self._engine = engine
+        self._of_one_tier: dict[int, tuple[Policy, Policy]] = {}
 
     def prepare(self, text: PromptText, billed_tokens: int | None, policy: Policy, live: Generation) -> Policy:
+        own = self._engine._live
         try:
-            return self._engine._live.settle(policy, {})
+            return own.settle(policy if own.bundle.escalation else self._less_second_tier(policy), {})
         except InvalidInputError as error:
             raise InvalidInputError(f"budget_us: the fallback engine cannot serve this policy: {error}") from error
+
+    def _less_second_tier(self, policy: Policy) -> Policy:
+        """The policy without escalate_below, which an answer in haste has no time for; made once, then kept."""
+        if "escalate_below" not in policy.terms:
+            return policy
+        found = self._of_one_tier.get(id(policy))  # the kept one cannot lose its id
+        if found is None:
+            if len(self._of_one_tier) >= MAX_KEPT_POLICIES:
+                self._of_one_tier.clear()
+            terms = {name: value for name, value in policy.terms.items() if name != "escalate_below"}
+            found = self._of_one_tier[id(policy)] = policy, replace(policy, terms=frozen_terms(terms))
+        return found[1]
 
     def answer(self, request: Request, live: Generation) -> Decision:
         own = self._engine._live

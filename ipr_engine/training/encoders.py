@@ -40,6 +40,7 @@ def training_encoder(
     options: EncoderOptions | None = None,
     max_tokens: int | None = None,
     pooling: str | None = None,
+    dtype: str | None = None,
     contained: bool = True,
 ) -> TrainingEncoder:
     """Open what heads are to be fitted on.
@@ -50,6 +51,7 @@ def training_encoder(
         options: who runs a transformer, and where.
         max_tokens: of the transformers; None is an export's own, and 256 of a transformers folder.
         pooling: "mean", "cls" or "last" for a transformers folder that does not tell it.
+        dtype: "int8" or "bfloat16" to fit on an export's embeddings in that arithmetic; the bundle then serves them.
         contained: whether the bundle holds a transformer's files, which needs an export; else it references the model by its
             identity, and whoever loads the bundle says where it is.
     Raises:
@@ -63,7 +65,7 @@ def training_encoder(
     opened: list[tuple[Encoder, AnySource]] = []
     for folder in listed:
         ids = {source.id for _, source in opened}
-        opened.append(_open(folder, ids, options, max_tokens, pooling, contained))
+        opened.append(_open(folder, ids, options, max_tokens, pooling, dtype, contained))
     if len(opened) == 1:
         encoder, source = opened[0]
         return TrainingEncoder(encoder, source.id, (source,))
@@ -98,13 +100,19 @@ def _open(
     options: EncoderOptions,
     max_tokens: int | None,
     pooling: str | None,
+    dtype: str | None,
     contained: bool,
 ) -> tuple[Encoder, AnySource]:
     path = Path(folder)
     if is_export(path):
         export = read_export(path)
-        encoder = open_export(path, options, max_tokens=max_tokens)
-        return encoder, export.bundle_source(_free("transformer", ids), max_tokens=max_tokens, contained=contained)
+        encoder = open_export(path, options, max_tokens=max_tokens, dtype=dtype)
+        id = _free("transformer", ids)
+        return encoder, export.bundle_source(id, max_tokens=max_tokens, dtype=dtype, contained=contained)
+    if dtype is not None and path.exists() and not is_model2vec(path):
+        raise InvalidInputError(
+            f"dtype: {dtype!r} is for exports, and {path.name} is a transformers folder; export it first"
+        )
     if folder == DEFAULT or is_model2vec(path):
         files = replace(encoder_files(folder), id=_free("static", ids))
         table = StaticEncoder.load(

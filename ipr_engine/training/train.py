@@ -73,6 +73,7 @@ def train(
     encoder_options: EncoderOptions | None = None,
     max_tokens: int | None = None,
     pooling: str | None = None,
+    dtype: str | None = None,
     contained: bool = True,
     cache: Folder | None = None,
     split: str | None = "train",
@@ -93,7 +94,7 @@ def train(
             measured where the outcomes have input tokens), latency_ms, ...}]}.
         out: bundle root; the new bundle becomes its CURRENT.
         encoder: a model2vec folder, an export or a transformers folder, or several side by side; None takes the embedded
-            default bundle's table. max_tokens, pooling, contained and encoder_options are as for `encoders.training_encoder`.
+            default bundle's table. max_tokens, pooling, dtype, contained and encoder_options are as for `encoders.training_encoder`.
         cache: folder that keeps a transformer's embeddings, so that the next fit on these prompts does not embed them again.
         split: the split to fit on; None takes every prompt.
         intercepts: with several sources, whether each but the first gets an intercept that the heads leave out: yes where the
@@ -115,7 +116,7 @@ def train(
     asked = read_candidates(Path(candidates))
     names = [candidate.name for candidate in asked.candidates]
     frozen = training_encoder(
-        encoder, options=encoder_options, max_tokens=max_tokens, pooling=pooling, contained=contained
+        encoder, options=encoder_options, max_tokens=max_tokens, pooling=pooling, dtype=dtype, contained=contained
     )
     folders = [outcomes] if isinstance(outcomes, (str, Path)) else list(outcomes)
     with one_thread():
