@@ -18,7 +18,7 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.calibrated import Calibrations, DriftFlag
 from ipr_engine.decide import STATUS
 from ipr_engine.decision import OK, Decisions
-from ipr_engine.encoders.base import Encoded, Encoder
+from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
 from ipr_engine.encoders.registry import EncoderOptions, make_encoder, on_gpu
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
 from ipr_engine.escalation import (
@@ -125,6 +125,8 @@ class Generation:
             loaded = {**loaded, self.encoder_identity: self.encoder}
             self.second = SecondTier(bundle, again, options, loaded.get(bundle.encoder(again.encoder).identity))
         self.gpu = _gpu(bundle, self.encoder, options, before)
+        if self.gpu is None:
+            record_graphs(self._encoders().values())
         self.standby: Generation | None = None
         if options.fallback is not None:
             on_cpu = replace(options, device=options.fallback, fallback=None, tier="auto")

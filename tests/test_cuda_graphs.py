@@ -25,12 +25,13 @@ class Surface:
     """Stands in for torch.cuda, and writes down what is asked of it."""
 
     def __init__(self, monkeypatch):
+        self.names = ["replays", "side", "owner's side"]
         self.log, self.held, self.break_capture, self.break_replay = [], 0, None, None
         surface = self
 
         class Stream:
             def __init__(self, device):
-                self.name = "replays" if not surface.log else "side"
+                self.name = surface.names.pop(0)
                 surface.log.append(f"stream {self.name}")
 
             def synchronize(self):
@@ -94,6 +95,22 @@ def test_a_recording_is_warmed_up_in_the_side_stream_then_captured_there_and_lau
     assert (graphs.device, graphs.kind) == ("cuda:0", "CUDA graphs")
 
 
+def test_each_owner_of_recordings_captures_in_a_stream_of_its_own_and_replays_in_the_one_of_all(surface):
+    graphs = CudaGraphs("cuda")
+    owner = graphs.for_owner()
+    surface.log.clear()
+    owner.record("1 x 16", lambda: surface.log.append("work"))
+    assert surface.log == [
+        "in replays", "wait for device", "in owner's side", *["work"] * WARM_UPS, "wait for owner's side",
+        "capture in owner's side, pool, thread_local", "work", "replay", "event in replays", "wait for event",
+    ]  # fmt: skip
+    surface.break_replay = RuntimeError("CUDA error: unspecified launch failure")
+    with pytest.raises(DeviceLostError, match="failed in flight"), owner.exclusive():
+        torch.cuda.CUDAGraph().replay()
+    with pytest.raises(DeviceLostError, match="failed before"), graphs.exclusive():
+        pass
+
+
 def test_work_that_cannot_be_captured_is_told_with_its_bucket(surface):
     graphs = CudaGraphs("cuda")
     surface.break_capture = RuntimeError("CUDA error: operation not permitted when stream is capturing")
@@ -105,7 +122,7 @@ def test_work_that_cannot_be_captured_is_told_with_its_bucket(surface):
 def test_the_bound_on_memory_names_the_bucket_that_passes_it(surface):
     graphs = CudaGraphs("cuda", memory_bytes=8 << 20)
 
-    def make(bucket):
+    def make(graphs, bucket):
         surface.held += 3 << 20
         return type("Slot", (), {"recording": None})()
 

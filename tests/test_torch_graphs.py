@@ -65,7 +65,10 @@ def eager(export):
 
 @pytest.fixture
 def counted(eager):
-    return TorchGraphEncoder(eager, graphs=Counted(), batches=(1, 4))
+    encoder = TorchGraphEncoder(eager, graphs=Counted(), batches=(1, 4))
+    assert not encoder.graphs.log  # an engine that decides on the GPU has no use for these recordings
+    encoder.record()
+    return encoder
 
 
 def test_embeddings_are_those_of_the_eager_tier_whatever_the_bucket(eager, export, rng):
@@ -93,6 +96,15 @@ def test_buckets_are_recorded_largest_first_and_the_largest_batches_twice(counte
     assert counted.graphs.since("record") == [
         "4 x 48", "4 x 48", "4 x 32", "4 x 32", "4 x 16", "4 x 16", "1 x 48", "1 x 32", "1 x 16",
     ]  # fmt: skip
+
+
+def test_buckets_are_recorded_once_at_the_first_call_that_encodes(eager):
+    encoder = TorchGraphEncoder(eager, graphs=Counted(), batches=(1, 4))
+    encoder.encode(["why"])
+    assert len(encoder.graphs.since("record")) == 9
+    encoder.encode(["why"])
+    encoder.record()
+    assert not encoder.graphs.since("record")
 
 
 def test_rows_go_to_the_smallest_bucket_that_holds_them_and_are_waited_for_once(counted):
@@ -190,7 +202,7 @@ class Small(Counted):
 @pytest.mark.parametrize("hidden", [False, True])
 def test_out_of_memory_names_the_bucket_and_what_was_free(eager, hidden):
     with pytest.raises(OutOfDeviceMemoryError, match=r"bucket 4 x 32: out of memory on cpu \(7 MiB were free\)"):
-        TorchGraphEncoder(eager, graphs=Small("4 x 32", hidden), batches=(1, 4))
+        TorchGraphEncoder(eager, graphs=Small("4 x 32", hidden), batches=(1, 4)).record()
 
 
 def test_a_device_that_is_missing_is_told():
@@ -215,7 +227,7 @@ def test_passes_collect_every_row_once_in_any_mix(rng):
     graphs, seen = Counted(), []
 
     class Slot:
-        def __init__(self, bucket):
+        def __init__(self, graphs, bucket):
             self.bucket, self.rows = bucket, []
             self.recording = graphs.record(str(bucket), lambda: None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,21 @@ class Encoder(Protocol):
     def count_tokens(self, text: str) -> int:
         """The tokens of a text as `billed_tokens` counts them, without embedding it."""
         ...
+
+
+@runtime_checkable
+class RecordingEncoder(Protocol):
+    """An encoder that records its work (CUDA graphs) before it first encodes."""
+
+    def record(self) -> None:
+        """Record it now, unless that is done."""
+
+
+def record_graphs(encoders: Iterable[Encoder]) -> None:
+    """Let the encoders record what they have to: a load takes the time, not the first request."""
+    for encoder in encoders:
+        if isinstance(encoder, RecordingEncoder):
+            encoder.record()
 
 
 def as_prompt_list(prompts: Any) -> list[str]:

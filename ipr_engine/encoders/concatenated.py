@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ipr_engine.bundle import concatenated_identity
-from ipr_engine.encoders.base import Encoded, Encoder, as_prompt_list
+from ipr_engine.encoders.base import Encoded, Encoder, as_prompt_list, record_graphs
 from ipr_engine.errors import InvalidInputError
 
 
@@ -48,6 +48,10 @@ class ConcatenatedEncoder:
             parts[0].billed_tokens,
             np.logical_or.reduce([part.truncated for part in parts]),
         )
+
+    def record(self) -> None:
+        """Let the parts that have graphs record them."""
+        record_graphs(self.encoders)
 
     def count_tokens(self, text: str) -> int:
         """The first part's count."""

@@ -11,6 +11,7 @@ CudaGraphs has never been executed: no GPU was at hand (docs/gpu.md).
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -64,6 +65,13 @@ class Graphs(Protocol):
 
         Raises:
             BackendUnavailableError: the work cannot be captured, it waits for the device, say.
+        """
+
+    def for_owner(self) -> Graphs:
+        """The same device, order and memory for recordings that are freed together, with a capture stream of their own.
+
+        A library's workspace belongs to the stream it was captured in, and goes with the first graph that is freed:
+        recordings of another owner must not point into it (pytorch#193402).
         """
 
     def planning(self, label: str) -> AbstractContextManager[None]:
@@ -145,6 +153,9 @@ class EagerGraphs:
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self._torch.zeros(shape, dtype=dtype, pin_memory=not self._on_cpu)
 
+    def for_owner(self) -> Graphs:
+        return self
+
     def planning(self, label: str) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -201,7 +212,7 @@ class CudaGraphs:
         self._held_before = torch.cuda.memory_reserved(self.device)
         self._memory_bytes = memory_bytes
         self._stream = torch.cuda.Stream(self.device)  # of replays
-        self._side = torch.cuda.Stream(self.device)  # of warm-ups and captures
+        self._side = torch.cuda.Stream(self.device)  # of warm-ups and captures; an owner's own
         self._pool = torch.cuda.graph_pool_handle()
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -209,6 +220,11 @@ class CudaGraphs:
 
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self._torch.zeros(shape, dtype=dtype, pin_memory=True)
+
+    def for_owner(self) -> Graphs:
+        owner = copy.copy(self)
+        owner._side = self._torch.cuda.Stream(self.device)
+        return owner
 
     def record(self, label: str, work: Work) -> Recording:
         torch = self._torch

@@ -27,18 +27,19 @@ class Passes(Generic[SlotT]):
 
     Args:
         buckets: ascending, a full grid (`make_buckets`).
-        make_slot: buffers and recording of one bucket. The largest batch of each length gets two of them.
+        make_slot: (graphs, bucket) -> buffers and recording of one bucket, made with these graphs, which are the owner's
+            (`Graphs.for_owner`). The largest batch of each length gets two of them.
     """
 
-    def __init__(self, graphs: Graphs, buckets: Sequence[Bucket], make_slot: Callable[[Bucket], SlotT]) -> None:
-        self.graphs, self.buckets = graphs, tuple(buckets)
+    def __init__(self, graphs: Graphs, buckets: Sequence[Bucket], make_slot: Callable[[Graphs, Bucket], SlotT]) -> None:
+        self.graphs, self.buckets = graphs.for_owner(), tuple(buckets)
         largest = max(bucket.batch for bucket in buckets)
         self._slots: dict[int, list[SlotT]] = {}
         order = sorted(range(len(buckets)), key=lambda i: buckets[i].batch * buckets[i].tokens, reverse=True)
         for i in order:
             copies = DOUBLED if buckets[i].batch == largest > 1 else 1
-            with graphs.planning(str(buckets[i])):
-                self._slots[i] = [make_slot(buckets[i]) for _ in range(copies)]
+            with self.graphs.planning(str(buckets[i])):
+                self._slots[i] = [make_slot(self.graphs, buckets[i]) for _ in range(copies)]
 
     def run(
         self,

@@ -5,6 +5,7 @@ The CUDA part has never been executed (docs/gpu.md); tests run the same bookkeep
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,14 @@ class TorchGraphEncoder(TransformerEncoder):
     """
 
     def __init__(self, eager: TorchEncoder, *, graphs: Graphs | None = None, batches: Sequence[int] = BATCHES) -> None:
-        """Record every bucket of a loaded model.
+        """Take a loaded model; `record`, or the first call that encodes, records its buckets.
 
         Args:
             eager: on the device of `graphs`.
             graphs: None opens the device of `eager`.
             batches: of the buckets; each with every length 16, 32, 64 ... below max_tokens, and max_tokens.
         Raises:
-            OutOfDeviceMemoryError: names the bucket and the memory.
-            BackendUnavailableError: the device is missing, or the model cannot be captured.
+            BackendUnavailableError: the device is missing.
         """
         named = eager.dtype if eager.dtype == "bfloat16" else None
         super().__init__(
@@ -53,7 +53,8 @@ class TorchGraphEncoder(TransformerEncoder):
         self.eager, self.dim, self.device, self.dtype = eager, eager.dim, eager.device, eager.dtype
         self.graphs = open_graphs(eager.device) if graphs is None else graphs
         self.buckets = make_buckets(self.max_tokens, batches)
-        self._passes = Passes(self.graphs, self.buckets, self._slot)
+        self._passes: Passes[_Slot] | None = None
+        self._planning = threading.Lock()
 
     @classmethod
     def from_folder(
@@ -115,8 +116,25 @@ class TorchGraphEncoder(TransformerEncoder):
         """Embed a bucket into x (batch, dim) float32, all on the device; enqueues in the current stream, never waits."""
         x.copy_(pool(self.states(ids, mask).float(), mask, self.pooling, self.normalize))
 
-    def _slot(self, bucket: Bucket) -> _Slot:
-        return _Slot(self, bucket)
+    def record(self) -> None:
+        """Record every bucket, unless that is done.
+
+        An engine that decides on the GPU records encoder and decision together and needs none of these until `encode`.
+
+        Raises:
+            OutOfDeviceMemoryError: names the bucket and the memory.
+            BackendUnavailableError: the model cannot be captured.
+        """
+        self._recorded()
+
+    def _recorded(self) -> Passes[_Slot]:
+        with self._planning:
+            if self._passes is None:
+                self._passes = Passes(self.graphs, self.buckets, self._slot)
+            return self._passes
+
+    def _slot(self, graphs: Graphs, bucket: Bucket) -> _Slot:
+        return _Slot(self, graphs, bucket)
 
     def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
         """All at once: they are sorted into buckets, and waited for once."""
@@ -133,7 +151,7 @@ class TorchGraphEncoder(TransformerEncoder):
         def collect(slot: _Slot, step: Pass) -> None:
             x[step.begin : step.end] = slot.x[: step.end - step.begin]
 
-        self._passes.run([len(row) for row in ids], fill, collect)
+        self._recorded().run([len(row) for row in ids], fill, collect)
         return x
 
 
@@ -142,9 +160,8 @@ class _Slot:
 
     recording: Recording
 
-    def __init__(self, encoder: TorchGraphEncoder, bucket: Bucket) -> None:
+    def __init__(self, encoder: TorchGraphEncoder, graphs: Graphs, bucket: Bucket) -> None:
         torch = need("torch", PURPOSE, "gpu")
-        graphs = encoder.graphs
         inputs, there = (make((2, *bucket.shape), torch.int64) for make in (graphs.host_buffer, graphs.buffer))
         shape = (bucket.batch, encoder.dim)
         outputs, embedded = (make(shape, torch.float32) for make in (graphs.host_buffer, graphs.buffer))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._C import DecideResult, decide_result
-from ipr_engine.encoders.graphs import PURPOSE, Recording
+from ipr_engine.encoders.graphs import PURPOSE, Graphs, Recording
 from ipr_engine.encoders.passes import Passes
 from ipr_engine.encoders.tensorrt.profiles import Bucket, Pass
 from ipr_engine.encoders.torch_graphs import fill_rows
@@ -79,7 +79,7 @@ class GpuRouter:
         if pooling == "fused" and not states:
             raise InvalidInputError("pooling: 'fused' needs an encoder that gives token states, as the torch tier does")
         self.fused = pooling == "fused" or (pooling == "auto" and states and plan.launch.one_program)
-        self._passes = Passes(encoder.graphs, encoder.buckets, lambda bucket: RouteSlot(self, bucket))
+        self._passes = Passes(encoder.graphs, encoder.buckets, lambda graphs, bucket: RouteSlot(self, graphs, bucket))
 
     def serves(self, encoder: object, heads: GpuHeads) -> bool:
         """Whether these recordings can run other heads: the same encoder, the same form."""
@@ -146,11 +146,11 @@ class RouteSlot:
 
     recording: Recording
 
-    def __init__(self, router: GpuRouter, bucket: Bucket) -> None:
+    def __init__(self, router: GpuRouter, graphs: Graphs, bucket: Bucket) -> None:
         from ipr_engine.kernels.plan import GpuResult, result_views
 
         torch = need("torch", PURPOSE, "gpu")
-        graphs, encoder, plan = router.encoder.graphs, router.encoder, router.live
+        encoder, plan = router.encoder, router.live
         self.pad_id = encoder.pad_id
         batch, per_model = bucket.batch, (bucket.batch, plan.models)
         self.inputs = Block(
