@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 from contextlib import nullcontext
 from pathlib import Path
@@ -71,5 +72,5 @@ extension = make_extension(
     depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").glob(pattern)),
 )
 
-with nullcontext() if ParallelCompile is None else ParallelCompile(default=2):
+with nullcontext() if ParallelCompile is None else ParallelCompile(default=os.cpu_count()):
     setup(ext_modules=[extension], cmdclass={"build_ext": BuildWithIsaFlags})

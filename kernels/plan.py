@@ -106,6 +106,7 @@ class GpuPlan:
         models, dim, hidden, rank, has_tokens: of the heads.
         weights, vectors, policies: torch tensors (layout: decide.py). Other heads of the same form may be copied into
             the first two in stream order; launches after the copy use them.
+        nothing: (1,) int64, 0: what a launch points to in place of what a request leaves out.
         launch: LaunchParams, the same for every batch.
     Raises:
         InvalidInputError: the heads do not fit `dtype`, an argument is outside of the above.
@@ -143,6 +144,7 @@ class GpuPlan:
         self.vectors = torch.from_numpy(pack_vectors(heads)).to(self.device)
         width = POLICY_NUMBERS + 4 * round_up(self.models, 16)
         self.policies = torch.zeros((policies, width), dtype=torch.float32, device=self.device)
+        self.nothing = torch.zeros(1, dtype=torch.int64, device=self.device)
         self._checker = DecidePlan(heads)
         self._form: dict[str, Any] = {
             "dim": self.dim, "hidden": self.hidden, "rank": self.rank, "activation": heads.activation,
@@ -283,6 +285,8 @@ class GpuResult:
             raise InvalidInputError(
                 f"batch: expected batch * models * rank below 2^31, got {batch} * {plan.models} * {plan.rank}"
             )
+        if batch * plan.dim >= 2**31:  # the kernel counts the elements of x in int32
+            raise InvalidInputError(f"batch: expected batch * dim below 2^31, got {batch} * {plan.dim}")
         self.batch, self.models = batch, plan.models
         _, size = result_layout(batch, plan.models)
         self.block = torch.empty(size, dtype=torch.uint8, device=plan.device)

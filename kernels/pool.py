@@ -21,7 +21,7 @@ def pool_rows(
     for r in range(BLOCK_ROWS):
         row = (first_row + r).to(tl.int64)  # 4,096 rows of 512 tokens of 4,096 numbers pass 2^31
         if row < batch:
-            total = tl.zeros([BLOCK_POOL], tl.float32)
+            sums = tl.zeros([BLOCK_TOKENS, BLOCK_POOL], tl.float32)  # added up once, after the loop: no barrier in it
             count = tl.zeros([BLOCK_TOKENS], tl.int32)
             last = tl.full([BLOCK_TOKENS], -1, tl.int32)
             for t in range(0, tokens, BLOCK_TOKENS):
@@ -34,7 +34,7 @@ def pool_rows(
                         mask=seen[:, None] & (ks < DIM)[None, :],
                         other=0.0,
                     )  # (BLOCK_TOKENS, BLOCK_POOL)
-                    total += tl.sum(some.to(tl.float32), axis=0)
+                    sums += some.to(tl.float32)
             have = tl.sum(count, axis=0)
             if POOLING != "mean":
                 at = row * tokens
@@ -43,7 +43,7 @@ def pool_rows(
                 total = tl.load(states + at * DIM + ks, mask=ks < DIM, other=0.0).to(tl.float32)
                 total = tl.where(have > 0, total, float("nan"))
             else:
-                total = tl.div_rn(total, tl.zeros([BLOCK_POOL], tl.float32) + have.to(tl.float32))
+                total = tl.div_rn(tl.sum(sums, axis=0), tl.zeros([BLOCK_POOL], tl.float32) + have.to(tl.float32))
             if NORMALIZE:
                 norm = tl.sqrt_rn(tl.sum(tl.where(ks < DIM, total * total, 0.0), axis=0))
                 norm = tl.where(norm < 1e-12, 1e-12, norm)  # NaN stays

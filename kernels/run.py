@@ -57,7 +57,7 @@ def kernel_arguments(plan: GpuPlan, request: GpuRequest, result: GpuResult) -> t
         )
     tokens = _check_pooling(plan, request, batch)
 
-    nothing = torch.zeros(1, dtype=torch.int64, device=plan.device)  # what an absent pointer points to
+    nothing = plan.nothing  # what an absent pointer points to; made here it would be a node of every graph
     floats, byte = nothing.view(torch.float32), nothing.view(torch.uint8)
     given = {
         "x": request.x, "weights": plan.weights, "vectors": plan.vectors, "policies": plan.policies,

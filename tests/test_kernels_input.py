@@ -147,3 +147,9 @@ def test_a_packed_policy_is_a_row_of_the_buffer(rng, plan):
     plan.set_policy(0, **terms)
     np.testing.assert_array_equal(plan.policies[0].cpu().numpy(), row)
     np.testing.assert_array_equal(row[:4], np.float32([terms[n] for n in ("alpha_hi", "alpha_lo", "offset", "worth")]))
+
+
+def test_more_rows_than_the_kernel_can_count_are_refused_before_anything_is_allocated(plan):
+    for rows, told in ((2**31 // 5 + 1, r"batch \* models \* rank"), (2**31 // 7 + 1, r"batch \* dim")):
+        with pytest.raises(InvalidInputError, match=f"batch: expected {told} below"):
+            GpuResult(plan, rows)
