@@ -1,43 +1,106 @@
 #!/bin/sh
-# Build, test and measure on a machine with a GPU, torch, triton and transformers, without a network; under eight minutes.
+# Build, measure, test on a machine with a GPU, torch, triton and transformers, without a network; about twelve minutes.
 #
-#   benchmarks/gpu.sh ENCODER_DIR [arguments of python -m benchmarks.gpu]
+#   benchmarks/gpu.sh ENCODER_DIR [PART ...]      # parts: floor decide text tests tune roofs peers sanitize counters; default all
 #
-# PYTHON (default python3), OUT (default benchmarks/results/gpu.jsonl; empty records nothing) from the environment.
-# ENCODER_DIR: an export or a transformers folder, for MiniLM in float16 45 MB; with the repository under 60 MB to carry.
-set -eu
+# Each part is a process of its own with a time limit, and appends to the results as it goes: what was measured stands if a
+# later part fails or is stopped. Own figures come first; peers free memory under our graphs and come late.
+# From the environment: PYTHON (default python3); IPR_RESULTS, a file, or a folder that gets gpu.jsonl and gpu.log (default
+# benchmarks/results/gpu.jsonl, and no log; empty records nothing); IPR_DEVICE=cpu takes every step on a CPU, quickly.
+# ENCODER_DIR: an export or a transformers folder; `python -m benchmarks.gpu.pack` makes one in float16 and a tree to carry.
+set -u
 cd "$(dirname "$0")/.."
-[ $# -ge 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
 encoder=$1
 shift
+[ $# -ge 1 ] || set -- floor decide text tests tune roofs peers sanitize counters
 PYTHON=${PYTHON:-python3}
-OUT=${OUT-benchmarks/results/gpu.jsonl}
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-say() { printf '\n== %s\n' "$*"; }
+IPR_RESULTS=${IPR_RESULTS-benchmarks/results/gpu.jsonl}
+IPR_DEVICE=${IPR_DEVICE:-cuda}
+log=/dev/null
+[ ! -d "$IPR_RESULTS" ] || { log="$IPR_RESULTS/gpu.log"; IPR_RESULTS="$IPR_RESULTS/gpu.jsonl"; }
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
+quick=
+[ "$IPR_DEVICE" != cpu ] || quick="--device cpu --quick"
+status=$(mktemp)
+trap 'rm -f "$status"' EXIT
+failed=
 
-say "machine"
-"$PYTHON" -c 'import sys, torch, transformers; print(sys.version.split()[0], "torch", torch.__version__, "transformers", transformers.__version__)'
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"
+# step NAME SECONDS COMMAND...: run it, keep its output in the log, go on whatever comes of it.
+step() {
+    name=$1 limit=$2
+    shift 2
+    printf '\n== %s (at most %s s)\n' "$name" "$limit" | tee -a "$log"
+    begun=$(date +%s)
+    { timeout -k 10 "$limit" "$@" 2>&1; echo $? >"$status"; } | tee -a "$log"
+    code=$(cat "$status")
+    printf -- '-- %s: status %s after %s s\n' "$name" "$code" "$(($(date +%s) - begun))" | tee -a "$log"
+    [ "$code" = 0 ] || failed="$failed $name"
+}
 
-say "build"
-if "$PYTHON" -c 'import ipr_engine._C' 2>/dev/null; then
-    echo "ipr_engine._C is built"
-elif "$PYTHON" -m pip --version >/dev/null 2>&1 &&
-    "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index --quiet --editable . 2>/tmp/ipr_build.log; then
-    echo "installed in place with pip --no-build-isolation"
-else  # pip, or a build requirement it insists on, is missing: setuptools alone builds the extension
-    "$PYTHON" setup.py --quiet build_ext --inplace
-fi
-"$PYTHON" -c 'import ipr_engine; print("import ipr_engine: works")'
+measure() {
+    part=$1 limit=$2
+    shift 2
+    # shellcheck disable=SC2086
+    step "$part" "$limit" "$PYTHON" -m benchmarks.gpu "$part" "$encoder" $quick \
+        --minutes "$(awk "BEGIN {print ($limit - 15) / 60}")" ${IPR_RESULTS:+--out "$IPR_RESULTS"} "$@"
+}
 
-say "tests"
-if "$PYTHON" -c 'import pytest, hypothesis' 2>/dev/null; then
-    timeout 120 "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_torch_graphs.py tests/test_torch_capture.py \
-        tests/test_gpu_engine.py tests/test_kernels_decide.py || { echo "TESTS FAILED OR RAN OVER 120 s"; failed=1; }
-else
-    echo "pytest or hypothesis is missing: only the benchmark's own checks run, before each part is timed"
-fi
+build() {
+    if "$PYTHON" -c 'import ipr_engine._C' 2>/dev/null; then
+        echo "ipr_engine._C is built"
+    elif "$PYTHON" -m pip --version >/dev/null 2>&1 &&
+        "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index --quiet --editable . 2>/dev/null; then
+        echo "installed in place with pip --no-build-isolation"
+    else # pip, or a build requirement it insists on, is missing: setuptools alone builds the extension
+        "$PYTHON" setup.py --quiet build_ext --inplace
+    fi
+    "$PYTHON" -c 'import ipr_engine; print("import ipr_engine: works")' || exit 1
+}
 
-say "benchmarks"
-"$PYTHON" -m benchmarks.gpu "$encoder" ${OUT:+--out "$OUT"} "$@" || failed=1
-exit "${failed:-0}"
+"$PYTHON" -c 'import sys, torch, transformers, triton; print(sys.version.split()[0], "torch", torch.__version__, "triton", triton.__version__, "transformers", transformers.__version__)' | tee -a "$log"
+{ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"; } | tee -a "$log"
+build 2>&1 | tee -a "$log"
+
+for part in "$@"; do
+    case $part in
+    floor) measure floor 60 ;;
+    decide) measure decide 90 ;;
+    text) measure text 150 ;;
+    tune) measure tune 120 ;;
+    roofs) measure roofs 40 ;;
+    peers) measure peers 240 ;;
+    tests)
+        if "$PYTHON" -c 'import pytest, hypothesis' 2>/dev/null; then
+            "$PYTHON" -c 'import xdist' 2>/dev/null && workers="-n $(($(nproc) * 3 / 4))" || workers=
+            # shellcheck disable=SC2086
+            step tests 180 "$PYTHON" -m pytest -q -p no:cacheprovider $workers tests/test_torch_graphs.py \
+                tests/test_torch_capture.py tests/test_gpu_engine.py tests/test_kernels_device.py tests/test_kernels_pool.py \
+                tests/test_kernels_decide.py tests/test_kernels_input.py tests/test_kernels_cubin.py
+        else
+            echo "pytest or hypothesis is missing: only the checks before each timing run" | tee -a "$log"
+        fi
+        ;;
+    sanitize)
+        if command -v compute-sanitizer >/dev/null; then
+            for tool in memcheck racecheck; do
+                step "sanitize $tool" 90 compute-sanitizer --tool "$tool" --error-exitcode 9 --kernel-regex kns=decide \
+                    "$PYTHON" -m benchmarks.gpu.once
+            done
+        else
+            echo "no compute-sanitizer" | tee -a "$log"
+        fi
+        ;;
+    counters)
+        if command -v ncu >/dev/null; then
+            step counters 60 ncu --clock-control none --kernel-name regex:decide --launch-skip 2 --launch-count 4 \
+                --section SpeedOfLight --section LaunchStats --section WarpStateStats "$PYTHON" -m benchmarks.gpu.once
+        else
+            echo "no ncu" | tee -a "$log"
+        fi
+        ;;
+    *) echo "PART: expected floor, decide, text, tests, tune, roofs, peers, sanitize or counters, got $part" && exit 2 ;;
+    esac
+done
+[ -z "$IPR_RESULTS" ] || [ ! -f "$IPR_RESULTS" ] || step table 60 "$PYTHON" -m benchmarks.gpu table --out "$IPR_RESULTS"
+[ -z "$failed" ] || { echo "failed:$failed" | tee -a "$log"; exit 1; }

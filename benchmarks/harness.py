@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # inputs come from tests/generators.py
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))  # inputs come from tests/generators.py
 
 Line = dict[str, Any]
 Item = TypeVar("Item")
@@ -149,7 +150,8 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str:
-    if shutil.which("git") is None:  # a copy of the tree on a bare machine
-        return ""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():  # a copy of the tree on a bare machine
+        carried = ROOT / "COMMIT"  # written by benchmarks/gpu/pack.py
+        return carried.read_text().strip() if arguments[0] == "rev-parse" and carried.is_file() else ""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip()

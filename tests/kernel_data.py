@@ -5,8 +5,7 @@ Without a GPU the kernel runs in Triton's interpreter, which must be chosen befo
 
 from __future__ import annotations
 
-import os
-import sys
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,33 +13,17 @@ import generators
 import numpy as np
 import pytest
 import skips
+import triton_interpreter
 from generators import PARTS, Request
 
 torch = pytest.importorskip("torch", reason=skips.GPU)
 ON_DEVICE = torch.cuda.is_available()
 DEVICE = "cuda" if ON_DEVICE else "cpu"
-if not ON_DEVICE and "triton" not in sys.modules:
-    os.environ["TRITON_INTERPRET"] = "1"
+if not ON_DEVICE and importlib.util.find_spec("triton"):
+    triton_interpreter.choose()
 triton = pytest.importorskip("triton", reason=skips.GPU)
 if not (ON_DEVICE or triton.knobs.runtime.interpret):
     raise RuntimeError("triton was imported without TRITON_INTERPRET=1 before tests/kernel_data.py")
-
-
-def mend_interpreter() -> None:
-    """Let the interpreter of triton before 3.9 count with numpy 2.4: `int()` no longer takes an array of one element."""
-    from triton.runtime import interpreter
-
-    patch = interpreter._patch_lang_tensor
-
-    def patch_and_mend(tensor: Any, scope: Any) -> None:
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    interpreter._patch_lang_tensor = patch_and_mend
-
-
-if not ON_DEVICE and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9):
-    mend_interpreter()
 
 from ipr_engine.decide import CAUSE, STATUS  # noqa: E402
 from ipr_engine.kernels.launch import LaunchParams  # noqa: E402

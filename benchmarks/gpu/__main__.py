@@ -1,81 +1,156 @@
-"""python -m benchmarks.gpu ENCODER_DIR: check, time, print a table; benchmarks/gpu.sh calls it after the tests.
+"""python -m benchmarks.gpu PART ENCODER_DIR: check, time, record; benchmarks/gpu.sh calls it part by part.
 
 ENCODER_DIR is an export, or a folder of transformers or sentence-transformers (float16 weights travel in half the bytes).
 `--device cpu --quick` takes every step on a CPU with eager stand-ins and Triton's interpreter: it shows that the code runs,
 its lines say so, and they are no figures.
+
+    floor    what a replay costs before any work          decide   the kernel alone, beside eager torch
+    text     load, stages, text to decision, throughput   tune     the kernel under other launch parameters
+    roofs    matrix products, copies, launches            peers    ours beside torch.compile, which frees memory under
+    table    what the lines of --out say                           our graphs: a process of its own
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.gpu.timing import Line, Run
+    from ipr_engine import Engine
 
 BATCHES = (1, 8, 32, 64)
 NOT_A_FIGURE = "emulated on the CPU, eager, kernel interpreted: shows that the code runs, is no figure"
+PARTS = ("floor", "decide", "text", "tune", "roofs", "peers", "table")
+RESULTS = "gpu.jsonl"  # in a folder given as --out
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
-    parser.add_argument("encoder", type=Path, metavar="ENCODER_DIR")
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("encoder", type=Path, metavar="ENCODER_DIR", nargs="?")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="few sizes and rounds")
     parser.add_argument("--pooling", help="mean, cls or last, for a bare transformers folder")
     parser.add_argument("--minutes", type=float, default=4.5, help="no new measurement begins after this long")
-    parser.add_argument("--out", type=Path, help="append the JSON lines to this file")
+    parser.add_argument("--out", type=Path, help=f"append the JSON lines to this file, or to {RESULTS} in this folder")
     arguments = parser.parse_args()
-    on_cpu = arguments.device == "cpu"
-    if on_cpu:
-        os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
+    if arguments.out is not None and arguments.out.is_dir():
+        arguments.out /= RESULTS
+    if arguments.part == "table":
+        return _table(parser, arguments)
+    if arguments.part in ("text", "peers") and arguments.encoder is None:
+        parser.error(f"ENCODER_DIR: {arguments.part} needs an encoder's folder")
+    return _run(arguments)
 
+
+def _table(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from benchmarks.gpu.report import table
-    from benchmarks.harness import machine
 
-    begun = time.monotonic()
-    lines = []
-    for line in _measure(arguments, begun + 60 * arguments.minutes):
-        told = machine() | {"command": f"python -m benchmarks.gpu {' '.join(sys.argv[1:])}"} | _gpu(arguments.device)
-        if on_cpu:
-            told["note"] = NOT_A_FIGURE
-        lines.append(line)
-        print(f"[{time.monotonic() - begun:5.0f} s] {json.dumps(line)}", file=sys.stderr, flush=True)
-        if arguments.out is not None:
-            with arguments.out.open("a") as file:
-                file.write(json.dumps(line | told) + "\n")
-    print(table(lines, NOT_A_FIGURE if on_cpu else ""))
+    if arguments.out is None or not arguments.out.is_file():
+        parser.error(f"--out: expected a file of recorded lines, got {arguments.out}")
+    lines = [json.loads(line) for line in arguments.out.read_text().splitlines()]
+    print(table(lines, next((line["note"] for line in lines if "note" in line), "")))
     return 0
 
 
-def _measure(arguments: argparse.Namespace, ends: float) -> Iterator[dict[str, object]]:
-    from benchmarks.gpu import decide, models, roofs, text
+def _run(arguments: argparse.Namespace) -> int:
+    on_cpu = arguments.device == "cpu"
+    from benchmarks.harness import machine
+
+    if on_cpu:
+        import triton_interpreter  # of tests/, which the harness has put on the path
+
+        triton_interpreter.choose()
+
+    begun = time.monotonic()
+    told = machine() | {"command": f"python -m benchmarks.gpu {' '.join(sys.argv[1:])}"} | _gpu(arguments.device)
+    if on_cpu:
+        told["note"] = NOT_A_FIGURE
+    failed = 0
+    lines = _measure(arguments, begun + 60 * arguments.minutes)
+    while True:
+        try:
+            line = next(lines, None)
+        except Exception as error:  # what was measured before stands; the fault is a line too
+            traceback.print_exc()
+            failed, line = (
+                1,
+                {"op": arguments.part, "what": "failed", "error": f"{type(error).__name__}: {error}"[:500]},
+            )
+        if line is None:
+            return failed
+        print(f"[{time.monotonic() - begun:5.0f} s] {json.dumps(line)}", flush=True)
+        if arguments.out is not None:
+            with arguments.out.open("a") as file:
+                file.write(json.dumps(line | told) + "\n")
+
+
+def _measure(arguments: argparse.Namespace, ends: float) -> Iterator[Line]:
     from benchmarks.gpu.timing import Run
-    from ipr_engine import Engine
     from ipr_engine.encoders.graphs import EMULATED, open_graphs
 
     device = EMULATED if arguments.device == "cpu" else arguments.device
     run = Run(graphs=open_graphs(device), quick=arguments.quick, ends=ends)
-    yield from roofs.measure(run)
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        export = models.as_export(arguments.encoder, work, pooling=arguments.pooling)
-        bundle = models.make_bundle(export, work)
-        start = time.monotonic()
-        engine = Engine.load(bundle, tier="torch", device=device, batches=(1, 8) if arguments.quick else BATCHES)
-        yield {"op": "load", "what": repr(engine), "seconds": round(time.monotonic() - start, 1)} | _memory(
-            run.graphs.device
-        )
-        assert engine._live.gpu is not None
-        run.graphs = engine._live.gpu.stream.graphs
-        yield from text.measure(run, engine, export)
-    yield from decide.measure(run)
+    yield from _PARTS[arguments.part](run, arguments)
     if run.left_out:
         yield {"op": "left out for want of time", "what": "; ".join(run.left_out)}
+
+
+def _alone(module: str) -> Any:
+    def part(run: Run, _: argparse.Namespace) -> Iterator[Line]:
+        import importlib
+
+        yield from importlib.import_module(f"benchmarks.gpu.{module}").measure(run)
+
+    return part
+
+
+def _text(run: Run, arguments: argparse.Namespace) -> Iterator[Line]:
+    from benchmarks.gpu import text
+
+    with tempfile.TemporaryDirectory() as folder:
+        export, engine, line = _load(run, arguments, Path(folder), BATCHES)
+        yield line
+        yield from text.measure(run, engine, export)
+
+
+def _peers(run: Run, arguments: argparse.Namespace) -> Iterator[Line]:
+    from benchmarks.gpu import decide, text
+
+    with tempfile.TemporaryDirectory() as folder:
+        export, engine, line = _load(run, arguments, Path(folder), (1, 8))
+        yield line
+        yield from text.measure_compiled(run, engine, export)
+    yield from decide.measure_compiled(run)
+
+
+_PARTS = {name: _alone(name) for name in ("floor", "decide", "tune", "roofs")} | {"text": _text, "peers": _peers}
+
+
+def _load(run: Run, arguments: argparse.Namespace, work: Path, batches: tuple[int, ...]) -> tuple[Path, Engine, Line]:
+    """The encoder as an export, an engine on it whose graphs `run` then uses, and the line of its loading."""
+    from benchmarks.gpu import models
+    from ipr_engine import Engine
+    from ipr_engine.encoders.graphs import EMULATED
+
+    export = models.as_export(arguments.encoder, work, pooling=arguments.pooling)
+    bundle = models.make_bundle(export, work)
+    device = EMULATED if arguments.device == "cpu" else arguments.device
+    start = time.monotonic()
+    engine = Engine.load(bundle, tier="torch", device=device, batches=(1, 8) if arguments.quick else batches)
+    seconds = round(time.monotonic() - start, 1)
+    assert engine._live.gpu is not None
+    run.graphs = engine._live.gpu.stream.graphs
+    return export, engine, {"op": "load", "what": repr(engine), "seconds": seconds} | _memory(run.graphs.device)
 
 
 def _memory(device: str) -> dict[str, float]:
@@ -84,10 +159,10 @@ def _memory(device: str) -> dict[str, float]:
     return {} if device == "cpu" else {"device_mb": round(torch.cuda.memory_reserved(device) / 2**20)}
 
 
-def _gpu(device: str) -> dict[str, object]:
+def _gpu(device: str) -> Line:
     import torch
 
-    found: dict[str, object] = {"device": device}
+    found: Line = {"device": device}
     for package in ("torch", "triton", "transformers"):
         try:
             found[package] = version(package)

@@ -1,4 +1,8 @@
-"""decide alone: a recording's node against a node, a call from Python against a call from Python."""
+"""decide alone: a recording's node against a node, a call from Python against a call from Python.
+
+`measure` is ours beside eager torch, `measure_compiled` ours beside torch.compile: in a process of its own, since a mode of
+torch.compile frees memory that other graphs point to.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,14 @@ def measure(run: Run) -> Iterator[Line]:
                 yield from _size(run, batch, models, dim, hidden)
 
 
-def _size(run: Run, batch: int, models: int, dim: int, hidden: int) -> Iterator[Line]:
+def measure_compiled(run: Run) -> Iterator[Line]:
+    for (models, dim, hidden), batches in COMPILED.items():
+        for batch in batches:
+            if run.on_gpu and run.has_time(f"torch.compile of decide, {batch} x {models}", 60):
+                yield from _size(run, batch, models, dim, hidden, modes=MODES)
+
+
+def _size(run: Run, batch: int, models: int, dim: int, hidden: int, *, modes: tuple[str, ...] = ()) -> Iterator[Line]:
     rng = np.random.default_rng(batch + models)
     heads = Heads(**make_tensors(models=models, dim=dim, hidden=hidden), activation="relu")
     policy = {
@@ -57,12 +68,9 @@ def _size(run: Run, batch: int, models: int, dim: int, hidden: int) -> Iterator[
     labels = {"op": "decide", "batch": batch, "models": models, "dim": dim, "hidden": hidden}
     works: dict[str, Callable[[], object]] = {"ipr_engine": launch}
     works |= {name: (lambda peer=peer: peer.run(request.x, request.billed_tokens)) for name, peer in peers.items()}
-    shapes = COMPILED.get((models, dim, hidden), ())
-    if batch in shapes and run.on_gpu:
-        for mode in MODES:
-            if run.has_time(f"torch.compile {mode} of decide, {labels}", 30):
-                compiled = torch.compile(peers["torch"].run, mode=mode, dynamic=False)
-                works[f"torch.compile {mode}"] = lambda compiled=compiled: compiled(request.x, request.billed_tokens)
+    for mode in modes:
+        compiled = torch.compile(peers["torch"].run, mode=mode, dynamic=False)
+        works[f"torch.compile {mode}"] = lambda compiled=compiled: compiled(request.x, request.billed_tokens)
     for name, work in works.items():
         if name != "torch.compile reduce-overhead":  # records graphs itself; it cannot be a node of ours
             work()

@@ -23,8 +23,9 @@ def _row(line: Line) -> str:
     labels = [
         f"{key}={line[key]}" for key in ("batch", "models", "dim", "hidden", "tokens", "bucket", "as") if key in line
     ]
-    labels += [str(line[key]) for key in ("what", "dtype", "size", "impl") if key in line]
-    skipped = {"op", "samples", "batch", "models", "dim", "hidden", "tokens"}
+    labels += [str(line[key]) for key in ("what", "dtype", "size", "impl", "wait", "error") if key in line]
+    labels += [",".join(f"{key}={value}" for key, value in line["params"].items())] if "params" in line else []
+    skipped = {"op", "samples", "batch", "models", "dim", "hidden", "tokens", "load_1m"}
     figures = [
         f"{key} {value:,}" for key, value in line.items() if key not in skipped and isinstance(value, (int, float))
     ]

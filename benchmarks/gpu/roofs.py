@@ -1,4 +1,7 @@
-"""What the machine can do at best, measured in the same run: matrix products, copies, launches."""
+"""What the machine can do at best, measured in the same run: matrix products and copies of random data, launches.
+
+Zeros would be multiplied some 13 % faster than what a model holds.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,13 @@ from benchmarks.gpu.timing import Line, Run, node_us
 def measure(run: Run) -> Iterator[Line]:
     size = 256 if run.quick else 4096
     for dtype in ("float32",) if run.quick else ("float16", "bfloat16", "float32"):
-        a, b, c = (run.graphs.buffer((size, size), getattr(torch, dtype)) for _ in range(3))
-        found = node_us(run, f"gemm {dtype}", lambda a=a, b=b, c=c: torch.mm(a, b, out=c))
+        a, b, c = (torch.randn(size, size, device=run.graphs.device).to(getattr(torch, dtype)) for _ in range(3))
+        found = node_us(run, f"gemm {dtype}", lambda a=a, b=b, c=c: torch.mm(a, b, out=c), nodes=2, rounds=30)
         yield {"op": "roof", "what": "gemm", "dtype": dtype, "tflops": round(2 * size**3 / found["p50_us"] / 1e6, 2)}
     megabytes = 4 if run.quick else 512
-    source, target = (run.graphs.buffer((megabytes << 20,), torch.uint8) for _ in range(2))
-    found = node_us(run, "copy", lambda: target.copy_(source))
+    target = run.graphs.buffer((megabytes << 20,), torch.uint8)
+    source = torch.randint(256, (megabytes << 20,), dtype=torch.uint8, device=run.graphs.device)
+    found = node_us(run, "copy", lambda: target.copy_(source), nodes=4, rounds=30)
     yield {"op": "roof", "what": "device copy", "gb_per_s": round(2 * (megabytes << 20) / found["p50_us"] / 1e3, 1)}
     for name, size in (("64 kB", 1 << 16), ("16 MB", 1 << 24)):
         host, there = run.graphs.host_buffer((size,), torch.uint8), run.graphs.buffer((size,), torch.uint8)

@@ -1,4 +1,7 @@
-"""Text to decision, by stage and whole, beside the same with the encoder run otherwise and the decision on the CPU."""
+"""Text to decision, by stage and whole, beside the same with the encoder run otherwise and the decision on the CPU.
+
+`measure` is ours beside eager torch; `measure_compiled` goes into a process of its own, as that of decide.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from ipr_engine.gpu.router import GpuRouter, RouteRows, RouteSlot
 LENGTHS = (64, 16, 128, 32, 256, 512)
 BATCHES = (1, 8)
 COMPILED = ((1, 64), (8, 64))  # a shape is compiled anew: some only
+MODES = ("default", "max-autotune-no-cudagraphs", "reduce-overhead")
 POLICY = {"tau": 0.3, "on_error": "raise"}
 THROUGHPUT = (1, 8, 32, 64, 128, 256, 512, 1024)
 FLOOR = {
@@ -32,23 +36,39 @@ def measure(run: Run, engine: Engine, export: Path) -> Iterator[Line]:
     encoder = engine.encoder
     lengths = tuple(length for length in LENGTHS if length <= encoder.max_tokens)
     sizes = [(batch, tokens) for tokens in lengths[: 1 if run.quick else None] for batch in BATCHES]
-    eager = TorchEncoder.from_export(
-        export,
-        device=run.graphs.device,
-        dtype=encoder.dtype,
-        max_tokens=encoder.max_tokens,  # type: ignore[attr-defined]
-    )
+    eager = _eager(run, engine, export)
     _check(engine, export)
     for batch, tokens in sizes:
-        if run.has_time(f"text to decision, {batch} x {tokens}", 8):
+        if run.has_time(f"text to decision, {batch} x {tokens}", 5):
             yield from _stages(run, engine, batch, tokens)
             yield from _whole(run, engine, eager, batch, tokens)
-    for pooling in ("fused", "apart"):
-        if run.has_time(f"pooling {pooling}", 8):
-            yield from _pooling(run, engine, pooling)
     for batch in THROUGHPUT[: 2 if run.quick else None]:
         if run.has_time(f"throughput, {batch} prompts", 5):
             yield from _throughput(run, engine, batch)
+    for pooling in ("fused", "apart"):
+        if run.has_time(f"pooling {pooling}", 8):
+            yield from _pooling(run, engine, pooling)
+
+
+def measure_compiled(run: Run, engine: Engine, export: Path) -> Iterator[Line]:
+    """The whole beside a compiled encoder; `reduce-overhead` last, since it frees memory under graphs recorded before."""
+    encoder = engine.encoder
+    eager = _eager(run, engine, export)
+    for mode in MODES:
+        for batch, tokens in COMPILED:
+            if (
+                run.on_gpu
+                and tokens <= encoder.max_tokens
+                and run.has_time(f"torch.compile {mode}, {batch} x {tokens}", 60)
+            ):
+                yield from _whole(run, engine, eager, batch, tokens, mode=mode)
+
+
+def _eager(run: Run, engine: Engine, export: Path) -> TorchEncoder:
+    encoder: Any = engine.encoder
+    return TorchEncoder.from_export(
+        export, device=run.graphs.device, dtype=encoder.dtype, max_tokens=encoder.max_tokens
+    )
 
 
 def _check(engine: Engine, export: Path) -> None:
@@ -71,7 +91,7 @@ def _stages(run: Run, engine: Engine, batch: int, tokens: int) -> Iterator[Line]
     router: GpuRouter = live.gpu.router
     encoder: Any = router.encoder
     bucket = next(b for b in encoder.buckets if b.batch >= batch and b.tokens >= tokens)
-    slot = RouteSlot(router, bucket)
+    slot = RouteSlot(router, run.graphs, bucket)
     prompts = prompts_of(encoder, tokens, batch)
     slot.inputs.host["mask"].fill(1)
     device = slot.inputs.device
@@ -116,21 +136,23 @@ def _timed(call: Callable[[], object]) -> float:
     return (time.perf_counter_ns() - start) / 1e3
 
 
-def _whole(run: Run, engine: Engine, eager: TorchEncoder, batch: int, tokens: int) -> Iterator[Line]:
-    """Calls from Python, text in, decision out."""
+def _whole(
+    run: Run, engine: Engine, eager: TorchEncoder, batch: int, tokens: int, *, mode: str | None = None
+) -> Iterator[Line]:
+    """Calls from Python, text in, decision out; with `mode` beside a compiled encoder."""
     prompts = prompts_of(eager, tokens, batch)
     policy = engine.policy(tau=0.3)
     variants: dict[str, Callable[[], object]] = {
         "encoder and decide in one graph": lambda: engine.route(prompts, policy),
-        "encoder in a graph, decide on the CPU": lambda: engine.decide(engine.encode(prompts), policy),
-        "eager encoder, decide on the CPU": lambda: _by(engine, eager, prompts, policy),
     }
-    if (batch, tokens) in COMPILED and run.on_gpu:
-        for mode in ("default", "reduce-overhead"):
-            name = f"torch.compile {mode} encoder, decide on the CPU"
-            if run.has_time(f"{name}, {batch} x {tokens}", 60):
-                compiled = _Compiled(eager, mode)
-                variants[name] = lambda compiled=compiled: _by(engine, compiled, prompts, policy)
+    if mode is None:
+        variants["encoder in a graph, decide on the CPU"] = lambda: engine.decide(engine.encode(prompts), policy)
+        variants["eager encoder, decide on the CPU"] = lambda: _by(engine, eager, prompts, policy)
+    else:
+        compiled = _Compiled(eager, mode)
+        if mode == "reduce-overhead":
+            del variants["encoder and decide in one graph"]  # its graphs may point to memory that this mode frees
+        variants[f"torch.compile {mode} encoder, decide on the CPU"] = lambda: _by(engine, compiled, prompts, policy)
     labels = {"op": "text to decision", "batch": batch, "tokens": tokens}
     for name, found in calls_us(run, variants):
         yield labels | {"impl": name, **found}
@@ -162,7 +184,7 @@ def _pooling(run: Run, engine: Engine, pooling: str) -> Iterator[Line]:
                 "op": "pooling",
                 "impl": pooling,
                 "bucket": str(bucket),
-                "p50_us": _replay_us(run, RouteSlot(router, bucket)),
+                "p50_us": _replay_us(run, RouteSlot(router, run.graphs, bucket)),
             }
 
 

@@ -48,7 +48,9 @@ class Run:
             torch.cuda.synchronize(self.graphs.device)
 
 
-def node_us(run: Run, label: str, work: Callable[[], object], *, nodes: int = NODES) -> dict[str, float]:
+def node_us(
+    run: Run, label: str, work: Callable[[], object], *, nodes: int = NODES, rounds: int = 200
+) -> dict[str, float]:
     """Microseconds of `work` inside a recording that holds it `nodes` times: median and 99th percentile over replays."""
     nodes = 1 if run.quick else nodes
 
@@ -58,7 +60,7 @@ def node_us(run: Run, label: str, work: Callable[[], object], *, nodes: int = NO
 
     recording = run.graphs.record(label, many)
     seen = []
-    for _ in range(5 if run.quick else 200):
+    for _ in range(5 if run.quick else rounds):
         with run.graphs.exclusive():
             start = time.perf_counter_ns()
             recording.replay()

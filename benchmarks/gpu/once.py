@@ -1,0 +1,28 @@
+"""python -m benchmarks.gpu.once: each shape of the decide kernel launched a few times, for compute-sanitizer and ncu."""
+
+from __future__ import annotations
+
+import sys
+
+import benchmarks.harness  # noqa: F401  tests/ on the path
+from benchmarks.gpu.tune import _launch
+from ipr_engine.kernels.launch import launch_params
+
+SIZES = ((11, 1), (11, 64), (64, 5), (1000, 3))  # (models, batch): one program twice, and the split
+
+
+def main() -> int:
+    import torch
+
+    for models, batch in SIZES:
+        launch = _launch("cuda", models, launch_params(models, "sm_90"), batch)
+        for _ in range(2):
+            answer = launch().numpy()
+        assert (answer["status"] == 0).all(), (models, batch, answer["status"])
+    torch.cuda.synchronize()
+    print("launched", SIZES)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

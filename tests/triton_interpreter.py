@@ -1,0 +1,30 @@
+"""Triton's interpreter as the tests and the dry runs of the benchmarks need it: import this before anything that imports triton."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+
+def choose() -> None:
+    """Choose the interpreter, unless triton is imported already, and mend it where its version needs that."""
+    if "triton" not in sys.modules:
+        os.environ["TRITON_INTERPRET"] = "1"
+    import triton
+
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9):
+        _mend()
+
+
+def _mend() -> None:
+    """Let the interpreter of triton 3.6 count with numpy 2.4, whose `int()` no longer takes an array of one element."""
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patch_and_mend(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch_and_mend
