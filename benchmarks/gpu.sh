@@ -84,7 +84,7 @@ for part in "$@"; do
     sanitize)
         if command -v compute-sanitizer >/dev/null; then
             for tool in memcheck racecheck; do
-                step "sanitize $tool" 90 compute-sanitizer --tool "$tool" --error-exitcode 9 --kernel-regex kns=decide \
+                step "sanitize $tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 --kernel-regex kns=decide \
                     "$PYTHON" -m benchmarks.gpu.once
             done
         else

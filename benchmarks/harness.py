@@ -150,8 +150,10 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str:
-    if shutil.which("git") is None or not (ROOT / ".git").exists():  # a copy of the tree on a bare machine
-        carried = ROOT / "COMMIT"  # written by benchmarks/gpu/pack.py
-        return carried.read_text().strip() if arguments[0] == "rev-parse" and carried.is_file() else ""
+    carried = ROOT / "COMMIT"  # of a tree carried to another machine: benchmarks/gpu/pack.py writes it
+    if carried.is_file():
+        return carried.read_text().strip() if arguments[0] == "rev-parse" else ""
+    if shutil.which("git") is None:
+        return ""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip()

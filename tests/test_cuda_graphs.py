@@ -5,8 +5,11 @@ The stand-in is torch.cuda's surface alone; it shows the sequence, not that a GP
 
 from __future__ import annotations
 
+import gc
 import inspect
+import weakref
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from transformer_folders import import_torch
@@ -93,6 +96,23 @@ def test_a_recording_is_warmed_up_in_the_side_stream_then_captured_there_and_lau
         recording.wait()
     assert surface.log == ["in replays", "replay", "event in replays", "wait for event"]
     assert (graphs.device, graphs.kind) == ("cuda:0", "CUDA graphs")
+
+
+def test_a_recording_holds_what_its_work_refers_to(surface):
+    """The graph has their addresses: freed, they would be given to others, and replays would overwrite those."""
+
+    class Buffer:
+        pass
+
+    buffer = Buffer()
+    alive = weakref.ref(buffer)
+    recording = CudaGraphs("cuda").record("1 x 16", partial(id, buffer))
+    del buffer
+    gc.collect()
+    assert alive() is not None
+    del recording
+    gc.collect()
+    assert alive() is None
 
 
 def test_each_owner_of_recordings_captures_in_a_stream_of_its_own_and_replays_in_the_one_of_all(surface):

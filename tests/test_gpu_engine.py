@@ -26,8 +26,9 @@ from ipr_engine.gpu.router import GpuRouter, RouteRows
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of Triton's interpreter
 
-# emulated: float32 throughout, sums in another order. On a GPU: float16 states of two layers, heads of weights below 2.
-QUALITY = 2e-2 if kernel_data.ON_DEVICE else 2e-5
+# emulated: float32 throughout, sums in another order. On a GPU: float16 states of two layers, heads of weights below 2; twice
+# what the eager tier in float16 on a CPU shows beside float32, over 300 prompts.
+QUALITY = 4e-3 if kernel_data.ON_DEVICE else 2e-5
 BATCHES = (1, 4)
 POLICIES = [
     {"tau": 0.0},
@@ -75,8 +76,18 @@ def assert_same(got, want):
     np.testing.assert_array_equal(got.index[sure], want.index[sure])
     np.testing.assert_array_equal(got.cause[sure], want.cause[sure])
     np.testing.assert_allclose(got.threshold[sure], want.threshold[sure], atol=2 * QUALITY)
-    np.testing.assert_allclose(got.gap[sure], want.gap[sure], rtol=1e-2, atol=4 * QUALITY)
+    ordered = sure & ~near_tie(want)
+    np.testing.assert_allclose(got.gap[ordered], want.gap[ordered], rtol=1e-2, atol=4 * QUALITY)
     assert sure.mean() > 0.5 or not len(sure)
+
+
+def near_tie(want):
+    """Rows in which another candidate's objective may be on the other side of the choice's on the GPU: gap jumps there."""
+    worth, costs = want.policy.worth, want.costs_usd
+    chosen = np.maximum(want.index, 0)[:, None]
+    objective = costs - worth * want.qualities
+    near = 8 * QUALITY * np.maximum(costs, np.take_along_axis(costs, chosen, axis=1)) + 2 * worth * QUALITY
+    return (np.abs(objective - np.take_along_axis(objective, chosen, axis=1)) < near).sum(axis=1) > 1
 
 
 @pytest.mark.parametrize("terms", POLICIES, ids=str)

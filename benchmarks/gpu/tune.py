@@ -76,6 +76,10 @@ def variants(models: int) -> list[LaunchParams]:
             found.append(
                 replace(table, block_rows=rows, block_models=tile, num_warps=warps, block_dim=dim, num_stages=3)
             )
+        if models <= 128:
+            whole = replace(table, one_program=True, dot=False, block_models=128, block_hidden=16, block_choice=128)
+            for rows, warps, dim, unroll in ((1, 8, 32, 1), (1, 16, 32, 2), (1, 16, 64, 1), (2, 16, 32, 1)):
+                found.append(replace(whole, block_rows=rows, num_warps=warps, block_dim=dim, unroll=unroll))
         for rows, tile, warps, dim in ((1, 16, 4, 64), (1, 16, 8, 32), (1, 32, 8, 32), (2, 16, 8, 32), (4, 16, 8, 32)):
             found.append(
                 replace(

@@ -61,7 +61,8 @@ class Graphs(Protocol):
         """A zeroed torch tensor on the host, pinned where the device reads it."""
 
     def record(self, label: str, work: Work) -> Recording:
-        """Run `work` to warm it up, then record it; every tensor it touches must outlive the recording.
+        """Run `work` to warm it up, then record it. The recording holds `work`, hence every tensor that it refers to: a
+        graph reads and writes their addresses.
 
         Raises:
             BackendUnavailableError: the work cannot be captured, it waits for the device, say.
@@ -239,7 +240,7 @@ class CudaGraphs:
                 # thread_local: other threads of the process may go on calling CUDA meanwhile
                 with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"):
                     work()
-                recording = _CudaRecording(torch, graph, self._stream)
+                recording = _CudaRecording(torch, graph, self._stream, work)
                 recording.replay()  # the first launch uploads the graph
                 recording.wait()
             except RuntimeError as error:
@@ -276,10 +277,14 @@ class CudaGraphs:
 
 
 class _CudaRecording:
-    """A graph and the event behind its last replay. torch's replay: a handle for C++ was left for when it can be tried."""
+    """A graph, the event behind its last replay, and the work it was captured from.
 
-    def __init__(self, torch: Any, graph: Any, stream: Any) -> None:
-        self._graph, self._stream, self._done = graph, stream, torch.cuda.Event()
+    The work is never run again: it holds the buffers whose addresses are in the graph. Freed, they would be given to
+    others, and a replay would overwrite those.
+    """
+
+    def __init__(self, torch: Any, graph: Any, stream: Any, work: Work) -> None:
+        self._graph, self._stream, self._done, self._work = graph, stream, torch.cuda.Event(), work
         self.wait = self._done.synchronize
 
     def replay(self) -> None:
