@@ -33,43 +33,30 @@ from ipr_engine.kernels.pool import pool_rows
 
 
 @triton.jit
-def _sums(DOT: tl.constexpr, ROWS: tl.constexpr, N: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    if DOT:
-        sums = tl.zeros([ROWS, N], tl.float32)
-    else:
-        sums = tl.zeros([ROWS, N, BLOCK_DIM], tl.float32)
-    return sums
+def _sums(ROWS: tl.constexpr, N: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    return tl.zeros([ROWS, N, BLOCK_DIM], tl.float32)
 
 
 @triton.jit
-def _add_products(
-    sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr, DOT: tl.constexpr, BLOCK_DIM: tl.constexpr
-):
+def _add_products(sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
     """Elements k to k + BLOCK_DIM of x (rows,) times those of the weight rows `some` (N,), into sums.
 
-    The weights' dim is padded with zeros, so only their rows are masked. Without DOT both are loaded in the shape of
-    sums, (1, N, BLOCK_DIM) and (rows, 1, BLOCK_DIM), so that the threads which load a weight are those that use it.
+    The weights' dim is padded with zeros, so only their rows are masked. Both are loaded in the shape of sums,
+    (1, N, BLOCK_DIM) and (rows, 1, BLOCK_DIM), so that the threads which load a weight are those that use it.
     """
     DP: tl.constexpr = (DIM + 127) // 128 * 128
     ks = k + tl.arange(0, BLOCK_DIM)
-    if DOT:
-        xs = tl.load(x + rows[:, None] * DIM + ks[None, :], mask=live[:, None] & (ks < DIM)[None, :], other=0.0)
-        w = tl.load(weights + some[:, None] * DP + ks[None, :], mask=real[:, None], other=0.0)
-        sums = tl.dot(xs, tl.trans(w.to(tl.float32)), sums, input_precision="ieee")
-    else:
-        at = x + rows[:, None, None] * DIM + ks[None, None, :]
-        xs = tl.load(at, mask=live[:, None, None] & (ks < DIM)[None, None, :], other=0.0)
-        w = tl.load(weights + some[None, :, None] * DP + ks[None, None, :], mask=real[None, :, None], other=0.0)
-        sums = tl.fma(tl.broadcast_to(w.to(tl.float32), sums.shape), tl.broadcast_to(xs, sums.shape), sums)
+    at = x + rows[:, None, None] * DIM + ks[None, None, :]
+    xs = tl.load(at, mask=live[:, None, None] & (ks < DIM)[None, None, :], other=0.0)
+    w = tl.load(weights + some[None, :, None] * DP + ks[None, None, :], mask=real[None, :, None], other=0.0)
+    sums = tl.fma(tl.broadcast_to(w.to(tl.float32), sums.shape), tl.broadcast_to(xs, sums.shape), sums)
     return sums
 
 
 @triton.jit
-def _finish_sums(sums, DOT: tl.constexpr):
+def _finish_sums(sums):
     """(ROWS, N)"""
-    if not DOT:
-        sums = tl.sum(sums, axis=2)
-    return sums
+    return tl.sum(sums, axis=2)
 
 
 @triton.jit(
@@ -85,7 +72,7 @@ def decide_kernel(
     HAS_SKIP: tl.constexpr, HAS_TRUNK: tl.constexpr, HAS_IDENTITY: tl.constexpr, HAS_LEN: tl.constexpr,
     HAS_GIVEN: tl.constexpr, HAS_EXTRA: tl.constexpr, HAS_ROW_MASK: tl.constexpr,
     POOLING: tl.constexpr, NORMALIZE: tl.constexpr,
-    ONE_PROGRAM: tl.constexpr, DOT: tl.constexpr,
+    ONE_PROGRAM: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_MODELS: tl.constexpr, BLOCK_HIDDEN: tl.constexpr, BLOCK_DIM: tl.constexpr,
     UNROLL: tl.constexpr, BLOCK_CHOICE: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_POOL: tl.constexpr,
 ):  # fmt: skip
@@ -144,33 +131,33 @@ def decide_kernel(
     # products with x
     units = tl.arange(0, BLOCK_HIDDEN)
     all_units = units < HP
-    skip = _sums(DOT, BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
-    length = _sums(DOT, BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
-    trunk = _sums(DOT, BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
+    skip = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
+    length = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
+    trunk = _sums(BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
     for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
         if HAS_SKIP:
-            skip = _add_products(skip, x, rows, live, weights, candidates, real, k, DIM, DOT, BLOCK_DIM)
+            skip = _add_products(skip, x, rows, live, weights, candidates, real, k, DIM, BLOCK_DIM)
         if HAS_LEN:
-            length = _add_products(length, x, rows, live, len_at, candidates, real, k, DIM, DOT, BLOCK_DIM)
+            length = _add_products(length, x, rows, live, len_at, candidates, real, k, DIM, BLOCK_DIM)
         if HAS_TRUNK:
-            trunk = _add_products(trunk, x, rows, live, trunk_at, units, all_units, k, DIM, DOT, BLOCK_DIM)
+            trunk = _add_products(trunk, x, rows, live, trunk_at, units, all_units, k, DIM, BLOCK_DIM)
 
     if RANK > 0:
         for a in range(RANK):
-            down = _sums(DOT, BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
+            down = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
             for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
-                down = _add_products(down, x, rows, live, down_at, candidates * RANK + a, real, k, DIM, DOT, BLOCK_DIM)
+                down = _add_products(down, x, rows, live, down_at, candidates * RANK + a, real, k, DIM, BLOCK_DIM)
             at = adapters + (rows[:, None] * models + candidates[None, :]) * RANK + a
-            tl.store(at, _finish_sums(down, DOT), mask=inside)
+            tl.store(at, _finish_sums(down), mask=inside)
         tl.debug_barrier()  # other threads than those that wrote them read them
 
     # logit of quality
     logit = tl.zeros([BLOCK_ROWS, BLOCK_MODELS], tl.float32)
     if HAS_SKIP:
-        logit = _finish_sums(skip, DOT)
+        logit = _finish_sums(skip)
     if HIDDEN > 0:
         head = tl.zeros([BLOCK_ROWS, BLOCK_MODELS], tl.float32)
-        u = _finish_sums(trunk, DOT)  # (BLOCK_ROWS, BLOCK_HIDDEN)
+        u = _finish_sums(trunk)  # (BLOCK_ROWS, BLOCK_HIDDEN)
         for h in range(0, HIDDEN, BLOCK_HIDDEN):
             hs = h + units
             hidden = tl.zeros([BLOCK_ROWS, BLOCK_MODELS, BLOCK_HIDDEN], tl.float32)
@@ -191,12 +178,12 @@ def decide_kernel(
             head += tl.sum(activate(hidden, ACTIVATION) * out.to(tl.float32)[None, :, :], axis=2)
             if HAS_TRUNK:
                 if h + BLOCK_HIDDEN < HIDDEN:
-                    trunk = _sums(DOT, BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
+                    trunk = _sums(BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
                     for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
                         trunk = _add_products(
-                            trunk, x, rows, live, trunk_at, hs + BLOCK_HIDDEN, all_units, k, DIM, DOT, BLOCK_DIM
+                            trunk, x, rows, live, trunk_at, hs + BLOCK_HIDDEN, all_units, k, DIM, BLOCK_DIM
                         )
-                    u = _finish_sums(trunk, DOT)
+                    u = _finish_sums(trunk)
         logit += head
     logit += bias[None, :]
     q = sigmoid(logit)
@@ -204,7 +191,7 @@ def decide_kernel(
     # output tokens
     predicted = tl.full([BLOCK_ROWS, BLOCK_MODELS], float("nan"), tl.float32)
     if HAS_LEN:
-        predicted = exp(_finish_sums(length, DOT) + len_bias[None, :])
+        predicted = exp(_finish_sums(length) + len_bias[None, :])
         predicted = tl.where(predicted > len_cap[None, :], len_cap[None, :], predicted)  # NaN stays
     if HAS_GIVEN:
         given = tl.load(given_tokens + rows[:, None] * given_stride + candidates[None, :], mask=inside, other=0.0)

@@ -66,7 +66,7 @@ class KernelForm:
             "HAS_SKIP": self.skip, "HAS_TRUNK": self.trunk, "HAS_IDENTITY": self.identity, "HAS_LEN": self.tokens,
             "HAS_GIVEN": self.given, "HAS_EXTRA": self.extra, "HAS_ROW_MASK": self.row_mask,
             "POOLING": self.pooling, "NORMALIZE": self.normalize,
-            "ONE_PROGRAM": params.one_program, "DOT": params.dot,
+            "ONE_PROGRAM": params.one_program,
             "BLOCK_ROWS": params.block_rows, "BLOCK_MODELS": params.block_models, "BLOCK_HIDDEN": params.block_hidden,
             "BLOCK_DIM": params.block_dim, "UNROLL": params.unroll, "BLOCK_CHOICE": params.block_choice,
             "BLOCK_TOKENS": params.block_tokens,

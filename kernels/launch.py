@@ -18,7 +18,6 @@ class LaunchParams:
     Attributes:
         one_program: all candidates in one program, which makes the choice; else programs of block_models candidates each,
             the last of a row block to arrive makes it.
-        dot: products with x by tl.dot (every block at least 16), else by fused multiply-adds and a sum.
         block_rows, block_models, block_hidden, block_dim: prompts, candidates, hidden units and elements of x in a tile;
             powers of two, block_dim at most 128, block_hidden at most 64.
         unroll: how many times the loop over x is unrolled: loads in flight.
@@ -29,7 +28,6 @@ class LaunchParams:
     """
 
     one_program: bool
-    dot: bool
     block_rows: int
     block_models: int
     block_hidden: int
@@ -43,10 +41,9 @@ class LaunchParams:
     source: str = "given by the caller"
 
     def __post_init__(self) -> None:
-        least = 16 if self.dot else 1
         bounds = {
-            "block_rows": (least, 128), "block_models": (least, 1024), "block_hidden": (least, 64),
-            "block_dim": (least, 128), "unroll": (1, 16), "block_choice": (1, 1024), "block_tokens": (1, 128),
+            "block_rows": (1, 128), "block_models": (1, 1024), "block_hidden": (1, 64),
+            "block_dim": (1, 128), "unroll": (1, 16), "block_choice": (1, 1024), "block_tokens": (1, 128),
             "num_warps": (1, 32), "num_stages": (1, 8),
         }  # fmt: skip
         for name, (low, high) in bounds.items():

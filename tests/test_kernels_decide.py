@@ -39,18 +39,18 @@ def sized(sizes):
     )
 
 
-# Blocks that the table does not use at these sizes: several hidden blocks, tiles of products by tl.dot, candidates split.
+# Blocks that the table does not use at these sizes: several hidden blocks, many rows, candidates split.
 SPLIT = LaunchParams(
-    one_program=False, dot=False, block_rows=8, block_models=8, block_hidden=32, block_dim=32, unroll=1, block_choice=16,
+    one_program=False, block_rows=8, block_models=8, block_hidden=32, block_dim=32, unroll=1, block_choice=16,
     block_tokens=2, num_warps=4, num_stages=1,
 )  # fmt: skip
-DOT = LaunchParams(
-    one_program=True, dot=True, block_rows=16, block_models=32, block_hidden=32, block_dim=32, unroll=2, block_choice=32,
+ROWS = LaunchParams(
+    one_program=True, block_rows=4, block_models=32, block_hidden=32, block_dim=32, unroll=2, block_choice=32,
     block_tokens=4, num_warps=4, num_stages=2,
 )  # fmt: skip
 WIDE = replace(SPLIT, block_rows=16, block_models=512, block_choice=512, block_dim=64)
 TALL = replace(WIDE, one_program=True, block_models=64, block_hidden=64)
-LAUNCHES = {"table": None, "split": SPLIT, "dot": DOT}
+LAUNCHES = {"table": None, "split": SPLIT, "rows": ROWS}
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -84,7 +84,7 @@ def test_decision_equals_reference_when_margins_exceed_error(impl, rng, batch, m
     against.test_decision_equals_reference_when_margins_exceed_error(impl, rng, batch, models, dim, form, rule)
 
 
-@pytest.mark.parametrize("tiles", ["split", "dot"])
+@pytest.mark.parametrize("tiles", ["split", "rows"])
 @pytest.mark.parametrize("form", ["linear", "all", "adapters_only"])
 def test_no_tiling_changes_a_decision(rng, monkeypatch, form, tiles):
     monkeypatch.setitem(kernel_data.generators.IMPLEMENTATIONS, "triton", lambda it: by_triton(it, LAUNCHES[tiles]))

@@ -105,7 +105,7 @@ def test_every_launch_parameter_says_whence_it_is_and_every_number_of_candidates
     entries = json.loads((files("ipr_engine.kernels") / "launch.json").read_text("utf-8"))["entries"]
     assert all(entry["source"].startswith(("estimated: ", "measured: ")) for entry in entries)
     assert launch_params(16).shape_class == "models16"
-    for models in (1, 16, 17, 32, 33, 64, 65, 1000, 100_000):
+    for models in (1, 16, 17, 32, 33, 64, 65, 128, 129, 1000, 100_000):
         for arch in (None, "sm_80", "sm_90", "sm_100"):
             params = launch_params(models, arch)
             assert not params.one_program or models <= params.block_models
@@ -117,11 +117,6 @@ def test_every_launch_parameter_says_whence_it_is_and_every_number_of_candidates
 def test_blocks_that_the_memory_layout_does_not_hold_are_refused(name, value):
     with pytest.raises(InvalidInputError, match=rf"^{name}: expected"):
         replace(launch_params(11), **{name: value})
-
-
-def test_products_by_dot_need_tiles_of_sixteen():
-    with pytest.raises(InvalidInputError, match=r"^block_rows: expected a power of two from 16"):
-        replace(launch_params(11), dot=True)
 
 
 def test_one_program_cannot_take_more_candidates_than_its_tile(rng):

@@ -16,7 +16,7 @@ from ipr_engine.kernels.run import DecideLaunch
 torch = kernel_data.torch
 BATCH, TOKENS, DIM = 5, 11, 40
 SPLIT = LaunchParams(
-    one_program=False, dot=False, block_rows=2, block_models=8, block_hidden=16, block_dim=32, unroll=1, block_choice=16,
+    one_program=False, block_rows=2, block_models=8, block_hidden=16, block_dim=32, unroll=1, block_choice=16,
     block_tokens=4, num_warps=4, num_stages=1,
 )  # fmt: skip
 LENGTHS = np.array([11, 1, 4, 8, 5])

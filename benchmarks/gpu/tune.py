@@ -23,7 +23,7 @@ from ipr_engine.kernels.launch import LaunchParams, launch_params
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
 
-MODELS = (11, 32, 64, 100, 1000)
+MODELS = (11, 1000, 100, 64, 32)
 DIM, HIDDEN = 384, 64
 BATCHES = (1, 8, 64, 256, 1024)
 CHECKED = 5
@@ -37,7 +37,6 @@ SHOWN = (
     "unroll",
     "num_warps",
     "num_stages",
-    "dot",
     "one_program",
 )
 
@@ -49,44 +48,23 @@ def variants(models: int) -> list[LaunchParams]:
     if models <= 64:
         most = 1 << (models - 1).bit_length()
         hidden = {16: 64, 32: 32, 64: 16}[max(most, 16)]
-        base = replace(table, one_program=True, dot=False, block_models=max(most, 16), block_hidden=hidden)
+        base = replace(table, one_program=True, block_models=max(most, 16), block_hidden=hidden)
         for rows, warps, dim, unroll in (
             (1, 1, 32, 6), (1, 2, 32, 6), (1, 4, 32, 6), (1, 8, 32, 6), (1, 4, 64, 3), (1, 4, 128, 3), (1, 8, 64, 3),
             (1, 8, 128, 3), (1, 16, 64, 6), (2, 4, 32, 6), (2, 8, 64, 3), (2, 8, 128, 1), (4, 8, 32, 3), (4, 4, 32, 3),
         ):  # fmt: skip
             found.append(replace(base, block_rows=rows, num_warps=warps, block_dim=dim, unroll=unroll))
-        for warps, dim in ((4, 64), (8, 64), (4, 128)):
-            found.append(
-                replace(
-                    base,
-                    dot=True,
-                    block_rows=16,
-                    block_hidden=16,
-                    num_warps=warps,
-                    block_dim=dim,
-                    unroll=1,
-                    num_stages=3,
-                )
-            )
     else:
-        for rows, tile, warps, dim in (
-            (16, 16, 4, 64), (16, 32, 4, 64), (16, 32, 8, 64), (16, 16, 4, 128), (16, 64, 8, 64), (32, 32, 4, 64),
-            (32, 16, 4, 64), (64, 32, 8, 64),
-        ):  # fmt: skip
-            found.append(
-                replace(table, block_rows=rows, block_models=tile, num_warps=warps, block_dim=dim, num_stages=3)
-            )
         if models <= 128:
-            whole = replace(table, one_program=True, dot=False, block_models=128, block_hidden=16, block_choice=128)
+            whole = replace(table, one_program=True, block_models=128, block_hidden=16, block_choice=128)
             for rows, warps, dim, unroll in ((1, 8, 32, 1), (1, 16, 32, 2), (1, 16, 64, 1), (2, 16, 32, 1)):
                 found.append(replace(whole, block_rows=rows, num_warps=warps, block_dim=dim, unroll=unroll))
-        for rows, tile, warps, dim in ((1, 16, 4, 64), (1, 16, 8, 32), (1, 32, 8, 32), (2, 16, 8, 32), (4, 16, 8, 32)):
-            found.append(
-                replace(
-                    table, dot=False, block_rows=rows, block_models=tile, block_hidden=32, num_warps=warps, block_dim=dim,
-                    unroll=3,
-                )
-            )  # fmt: skip
+        split = launch_params(1000, ARCH)
+        for rows, tile, warps, dim in (
+            (1, 16, 4, 64), (1, 16, 8, 32), (1, 32, 8, 32), (2, 16, 8, 32), (4, 16, 8, 32), (8, 16, 8, 32), (4, 32, 8, 32),
+            (8, 8, 8, 32), (4, 16, 4, 32),
+        ):  # fmt: skip
+            found.append(replace(split, block_rows=rows, block_models=tile, num_warps=warps, block_dim=dim))
     return list(dict.fromkeys(replace(one, shape_class="tried", source="benchmarks/gpu/tune.py") for one in found))
 
 
