@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.harness import Line, machine
+from benchmarks.harness import FULL, SMALLEST, Line, machine
 
 NAMES = (
     "decide",
@@ -29,20 +29,24 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which, of {', '.join(NAMES)} (default: all)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout, nothing else there")
     parser.add_argument("--record", action="store_true", help="append the lines to benchmarks/results/NAME.jsonl")
+    parser.add_argument("--smallest", action="store_true", help="every part once, in seconds: its lines are no figures")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(NAMES))
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(NAMES)}")
+    if arguments.smallest and arguments.record:
+        parser.error("--record: lines of --smallest are no figures; leave out one of the two")
     for name in arguments.names or NAMES:
         print(f"== {name}", file=sys.stderr)
-        for line in importlib.import_module(f"benchmarks.bench_{name}").run():
-            print(json.dumps(line | machine()) if arguments.json else text(line), flush=True)
+        module = importlib.import_module(f"benchmarks.bench_{name}")
+        for line in module.run(SMALLEST if arguments.smallest else FULL):
+            print(json.dumps(line | machine(), allow_nan=False) if arguments.json else text(line), flush=True)
             if arguments.record:
                 RESULTS.mkdir(exist_ok=True)
                 with (RESULTS / f"{name}.jsonl").open("a") as file:
-                    file.write(json.dumps(line | machine()) + "\n")
+                    file.write(json.dumps(line | machine(), allow_nan=False) + "\n")
 
 
 def text(line: Line) -> str:

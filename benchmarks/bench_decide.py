@@ -57,7 +57,10 @@ def caller(request: Request, isa: str, x: np.ndarray) -> Callable[[], Any]:
 def peers(request: Request, x: np.ndarray) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
     """Callables that do the same work, and why some are missing."""
     numpy_full, numpy_choice = (NumpyDecide(request.heads, request.policy, choice_only=c) for c in (False, True))
-    made = {"numpy": lambda: numpy_full(x, BILLED), "numpy_choice_only": lambda: numpy_choice(x, BILLED)}
+    made: dict[str, Callable[[], Any]] = {
+        "numpy": lambda: numpy_full(x, BILLED),
+        "numpy_choice_only": lambda: numpy_choice(x, BILLED),
+    }
     missing = {}
     try:
         torch_full, torch_choice = (TorchDecide(request.heads, request.policy, choice_only=c) for c in (False, True))
@@ -114,7 +117,7 @@ def has(heads: Any, name: str) -> bool:
     return getattr(heads, name) is not None
 
 
-def run() -> Iterator[Line]:
+def run(size: harness.Size = harness.FULL) -> Iterator[Line]:
     for case in (one_prompt, many_prompts):
         for form in FORMS:
-            yield from case(form, SECONDS)
+            yield from case(form, size.of(SECONDS, 0.05))

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from benchmarks.harness import Line, interleave
+from benchmarks.harness import FULL, Line, Size, interleave
 from benchmarks.prompts import ASCII, OTHER
 from ipr_engine.bundle import Bundle
 from ipr_engine.decide import available_isas
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.engine import DEFAULT_BUNDLE
+from ipr_engine.loadtest.peers_embedding import model2vec_of
 
 
-def run() -> Iterator[Line]:
+def run(size: Size = FULL) -> Iterator[Line]:
     spec = Bundle.load(DEFAULT_BUNDLE).encoders[0]
-    files = (spec.files["table"], spec.files["tokenizer"], spec.files["config"])
+    files = [spec.files[role] for role in ("table", "tokenizer", "config")]
     encoder = StaticEncoder.load(*files)
     by_isa = {isa: StaticEncoder.load(*files, isa=isa) for isa in available_isas()}
     library = StaticEncoder.load(*files, tokenizer="tokenizers")
@@ -30,11 +30,15 @@ def run() -> Iterator[Line]:
     for kind, prompts in kinds.items():
         for other in by_isa.values():
             check(other, library, prompts)
-        size = sum(len(prompt.encode()) for prompt in prompts) / len(prompts)
+        length = sum(len(prompt.encode()) for prompt in prompts) / len(prompts)
         tokens = sum(encoder.count_tokens(prompt) for prompt in prompts) / len(prompts)
-        labels = {"op": "encode", "prompts": kind, "bytes": round(size), "tokens": round(tokens)}
+        labels = {"op": "encode", "prompts": kind, "bytes": round(length), "tokens": round(tokens)}
         yield from interleave(
-            variants(encoder, by_isa, None if "B" in kind else library, files), prompts, labels, base="encode"
+            variants(encoder, by_isa, None if "B" in kind else library, spec.files),
+            prompts,
+            labels,
+            base="encode",
+            size=size,
         )
 
 
@@ -45,7 +49,10 @@ def check(encoder: StaticEncoder, library: StaticEncoder, prompts: list[str]) ->
 
 
 def variants(
-    encoder: StaticEncoder, by_isa: dict[str, StaticEncoder], library: StaticEncoder | None, files: tuple[Path, ...]
+    encoder: StaticEncoder,
+    by_isa: dict[str, StaticEncoder],
+    library: StaticEncoder | None,
+    files: Mapping[str, Path],
 ) -> dict[str, Callable[[str], object]]:
     """Calls of one prompt. The peers are left out where they would take all the time (library is None)."""
     calls: dict[str, Callable[[str], object]] = {
@@ -66,13 +73,3 @@ def variants(
 
 def one_at_a_time(encoder: StaticEncoder) -> Callable[[str], object]:
     return lambda prompt: encoder.encode([prompt])
-
-
-def model2vec_of(files: tuple[Path, ...]):  # type: ignore[no-untyped-def]
-    """The same table in model2vec's own class."""
-    from model2vec import StaticModel
-
-    with tempfile.TemporaryDirectory() as folder:
-        for source, name in zip(files, ("model.safetensors", "tokenizer.json", "config.json"), strict=True):
-            (Path(folder) / name).write_bytes(source.read_bytes())
-        return StaticModel.from_pretrained(folder)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from benchmarks.harness import Line
+from benchmarks.harness import FULL, Line, Size
 
 ROUNDS = 15
 IMPORT = (
@@ -35,9 +35,9 @@ VARIANTS = {
 }
 
 
-def run() -> Iterator[Line]:
+def run(size: Size = FULL) -> Iterator[Line]:
     seen: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for _ in range(ROUNDS):
+    for _ in range(size.of(ROUNDS, 1)):
         for name, code in VARIANTS.items():
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
             seen[name].append(float(done.stdout))

@@ -11,10 +11,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.harness import Line
+from benchmarks.harness import FULL, Line, Size
 
 CALLS = (500, 2500)
 SETUP = """
@@ -37,25 +38,47 @@ CASES = {
 }
 
 
-def run() -> Iterator[Line]:
+def run(size: Size = FULL) -> Iterator[Line]:
     if shutil.which("valgrind") is None:
         print("instructions: not run: valgrind is not installed", file=sys.stderr)
         return
+    if size.smallest:
+        yield from _smallest()
+        return
     for name, call in CASES.items():
-        few, many = (count(SETUP + f"for _ in range(calls):\n    {call}\n", calls) for calls in CALLS)
+        few, many = (count(code(call), calls) for calls in CALLS)
         per_call = (many - few) / (CALLS[1] - CALLS[0])
         yield {"op": "instructions", "impl": name, "isa": "avx2", "instructions_per_call": round(per_call)}
 
 
-def count(code: str, calls: int) -> int:
+def _smallest() -> Iterator[Line]:
+    """Every case once without valgrind, in which NumPy alone takes half a minute to import; then an empty process in it."""
+    for name, call in CASES.items():
+        start = time.perf_counter()
+        python([], code(call), 1)
+        yield {"op": "instructions", "impl": name, "seconds_without_valgrind": round(time.perf_counter() - start, 2)}
+    yield {"op": "instructions", "impl": "an empty process", "instructions_per_call": count("", 0)}
+
+
+def code(call: str) -> str:
+    return SETUP + f"for _ in range(calls):\n    {call}\n"
+
+
+def python(before: list[str], script: str, calls: int) -> str:
+    """What a process that runs the script says on stderr; `before` stands before Python in the command."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "case.py"
+        path.write_text(script)
+        command = [*before, sys.executable, str(path), str(calls)]
+        environment = {"PYTHONPATH": ".", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stderr
+
+
+def count(script: str, calls: int) -> int:
     """Instructions of one whole process."""
     with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "case.py"
-        script.write_text(code)
-        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", sys.executable, str(script)]
-        environment = {"PYTHONPATH": ".", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-        done = subprocess.run([*command, str(calls)], capture_output=True, text=True, check=True, env=environment)
-    found = re.search(r"Collected : (\d+)", done.stderr)
+        told = python(["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"], script, calls)
+    found = re.search(r"Collected : (\d+)", told)
     if found is None:
-        raise RuntimeError(f"callgrind printed no count: {done.stderr[-500:]}")
+        raise RuntimeError(f"callgrind printed no count: {told[-500:]}")
     return int(found.group(1))

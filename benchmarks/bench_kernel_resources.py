@@ -9,20 +9,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.harness import Line
+from benchmarks.harness import FULL, Line, Size
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 
 
-def run() -> Iterator[Line]:
+def run(size: Size = FULL) -> Iterator[Line]:
     from ipr_engine.kernels.build import compile_cubin
     from ipr_engine.kernels.cubin import Metadata, write
     from ipr_engine.kernels.launch import launch_params
     from ipr_engine.kernels.shipped import SHIPPED
 
     with tempfile.TemporaryDirectory() as folder:
-        for name, (form, models) in SHIPPED.items():
-            for arch in ARCHITECTURES:
+        for name, (form, models) in list(SHIPPED.items())[: size.of(len(SHIPPED), 1)]:
+            for arch in size.of(ARCHITECTURES, ARCHITECTURES[:1]):
                 cubin, metadata = compile_cubin(form, launch_params(models, arch), arch)
                 built = Metadata.read(write(Path(folder), cubin, metadata))
                 yield {

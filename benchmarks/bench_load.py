@@ -10,43 +10,46 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from benchmarks.harness import Line
+from benchmarks.harness import FULL, Line, Size
 from ipr_engine import Engine
 from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.loadtest import compare, ladder
 from ipr_engine.loadtest.lengths import fixed_lengths
 from ipr_engine.loadtest.measure import Case, Measured, measure
 from ipr_engine.loadtest.noise import unsteady
-from ipr_engine.loadtest.peers import Setup, open_peers
+from ipr_engine.loadtest.peers import PEERS, Setup, open_peers
 from ipr_engine.loadtest.quantiles import Quantile, quantiles
 from ipr_engine.loadtest.samples import Samples
 from ipr_engine.loadtest.targets import Target
 from ipr_engine.loadtest.targets_registry import TARGETS, make_target
+from ipr_engine.loadtest.threads import Progress
 
 TAU = 0.2
 TURNS_S = 4.0  # of each target that takes turns
 STEP_S = 0.7  # of each step of a ladder
 
 
-def run() -> Iterator[Line]:
+def run(size: Size = FULL) -> Iterator[Line]:
     engine = Engine.load()
     policy = engine.policy(tau=TAU)
     count = engine.encoder.count_tokens
     mixes = {tokens: fixed_lengths([tokens], count, seed=0) for tokens in ladder.LENGTHS}
     targets = {name: target for name in TARGETS if (target := _target(name, engine)) is not None}
-    peers, absent = open_peers(["all"], Setup(engine, policy, mixes[64].prompts))
+    without_torch = [peer.name for peer in PEERS if not peer.missing and "torch" not in peer.modules]
+    peers, absent = open_peers(size.of(["all"], without_torch), Setup(engine, policy, mixes[64].prompts))
     for name, why in absent.items():
         print(f"load: peer {name} not run: {why}", file=sys.stderr)
 
-    case = Case(mix=mixes[64], mode="closed", callers=1, seconds=TURNS_S, warm_up=1.0, seed=0)
-    measured = measure([*targets.values(), *peers], case, progress=_silent)
+    seconds, warm_up = size.of((TURNS_S, 1.0), (0.2, 0.02))
+    case = Case(mix=mixes[64], mode="closed", callers=1, seconds=seconds, warm_up=warm_up, seed=0)
+    measured = measure([*targets.values(), *peers], case, rounds=size.of(None, 2), progress=_silent)
     for reason in unsteady(measured[0].noise):
         print(f"load: NOISY: {reason}", file=sys.stderr)
     for one in measured:
         yield _turns(one, measured[0])
 
     asynchronous = targets.get("async", targets["inline"])
-    steps = replace(case, seconds=STEP_S, warm_up=0.2)
+    steps = replace(case, seconds=size.of(STEP_S, 0.05), warm_up=size.of(0.2, 0.02))
     for step in ladder.concurrency(asynchronous, list(mixes.items()), steps, _silent):
         yield _step("callers x tokens", step)
     top = ladder.best(ladder.most(targets["engine"], steps, _silent))
@@ -62,7 +65,7 @@ def _target(name: str, engine: Engine) -> Target | None:
         return None
 
 
-def _silent(label: str):  # type: ignore[no-untyped-def]
+def _silent(label: str) -> Progress:
     return lambda seconds, answered: None
 
 

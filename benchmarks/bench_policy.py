@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.harness import Line, interleave
+from benchmarks.harness import FULL, Line, Size, interleave
 from benchmarks.prompts import ASCII
-from ipr_engine import Bundle, Engine, Policy
+from ipr_engine import Bundle, Decisions, Engine, Policy
 from ipr_engine.bundle import CalibrationMap, CalibrationSample, Knot, OperatingPoint, with_calibrations
 from ipr_engine.bundle.calibration import heads_key, prices_key
 
@@ -19,8 +19,8 @@ TAU = 0.2
 FAMILY = "Claude"
 
 
-def run() -> Iterator[Line]:
-    yield from interleave(variants(), list(ASCII), {"op": "policy", "prompts": "ascii"}, base="bare")
+def run(size: Size = FULL) -> Iterator[Line]:
+    yield from interleave(variants(), list(ASCII), {"op": "policy", "prompts": "ascii"}, base="bare", size=size)
 
 
 def variants() -> dict[str, Callable[[str], object]]:
@@ -50,6 +50,7 @@ def variants() -> dict[str, Callable[[str], object]]:
 def check(engine: Engine, policy: Policy, family: tuple[str, ...]) -> None:
     """The policy does what it is timed for: it chooses inside the family, and is calibrated."""
     decisions = engine.route(list(ASCII), policy)
+    assert isinstance(decisions, Decisions)
     assert set(decisions.models) <= set(family), decisions
     assert set(decisions.calibration) == {"calibrated"}, decisions[0].calibration_reason
 

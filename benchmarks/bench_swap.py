@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import Line
+from benchmarks.harness import FULL, Line, Size
 from benchmarks.prompts import ASCII
 from ipr_engine import Bundle, Engine, Policy
 from ipr_engine.bundle import with_prices
@@ -27,12 +27,13 @@ ROUNDS = 60
 SECONDS = 4.0  # of routing beside swaps, each way
 
 
-def run() -> Iterator[Line]:
+def run(size: Size = FULL) -> Iterator[Line]:
     with tempfile.TemporaryDirectory() as folder:
-        yield from _lines(Path(folder))
+        yield from _lines(Path(folder), size)
 
 
-def _lines(folder: Path) -> Iterator[Line]:
+def _lines(folder: Path, size: Size) -> Iterator[Line]:
+    rounds = size.of(ROUNDS, 3)
     engine = Engine.load()
     first = engine.bundle
     paths = [with_prices(first, replace(first.prices, date=f"2026-01-0{n}"), root=folder) for n in (1, 2)]
@@ -47,23 +48,25 @@ def _lines(folder: Path) -> Iterator[Line]:
         engine.route(prompts[0], policy)
         return time.perf_counter_ns() - start
 
-    yield timed("swap to a loaded bundle", lambda turn: engine.swap(bundles[turn % 2]))
-    yield timed("swap to a folder: read, verify, plan", lambda turn: engine.swap(paths[turn % 2]))
-    after = np.array([first_call(turn) for turn in range(ROUNDS)]) / 1e3
+    yield timed("swap to a loaded bundle", lambda turn: engine.swap(bundles[turn % 2]), rounds)
+    yield timed("swap to a folder: read, verify, plan", lambda turn: engine.swap(paths[turn % 2]), rounds)
+    after = np.array([first_call(turn) for turn in range(rounds)]) / 1e3
     yield line("first call with a held policy after a swap", after)
-    yield timed("Engine.route", lambda turn: engine.route(prompts[turn % len(prompts)], policy), 2000)
+    yield timed("Engine.route", lambda turn: engine.route(prompts[turn % len(prompts)], policy), size.of(2000, 20))
     written: list[bytes] = []
     recorder = engine.recorder(written.append)
-    yield timed("Recorder.route", lambda turn: recorder.route(prompts[turn % len(prompts)], policy), 2000)
-    yield timed("Record.from_line", lambda turn: Record.from_line(written[turn]), 1000)
-    yield timed("replay of one record", lambda turn: list(replay([written[turn]], engine)), 1000)
+    yield timed("Recorder.route", lambda turn: recorder.route(prompts[turn % len(prompts)], policy), size.of(2000, 20))
+    yield timed("Record.from_line", lambda turn: Record.from_line(written[turn]), size.of(1000, 10))
+    yield timed("replay of one record", lambda turn: list(replay([written[turn]], engine)), size.of(1000, 10))
     yield {"op": "swap", "impl": "a record of 11 candidates x 256", "bytes": round(np.mean([len(w) for w in written]))}
     for name, targets, pause_s in (
         ("nothing", [], 0.0),
         ("10 swaps a second to loaded bundles", bundles, 0.1),
         ("10 swaps a second to folders", paths, 0.1),
     ):
-        yield line(f"Engine.route beside {name}", beside(engine, policy, prompts, targets, pause_s))
+        yield line(
+            f"Engine.route beside {name}", beside(engine, policy, prompts, targets, pause_s, size.of(SECONDS, 0.2))
+        )
 
 
 def check(engine: Engine, bundles: list[Bundle], policy: Policy, prompts: list[str]) -> None:
@@ -75,7 +78,7 @@ def check(engine: Engine, bundles: list[Bundle], policy: Policy, prompts: list[s
             assert ours.to_dict() == theirs.to_dict(), prompt
 
 
-def timed(name: str, call: Callable[[int], object], rounds: int = ROUNDS) -> Line:
+def timed(name: str, call: Callable[[int], object], rounds: int) -> Line:
     call(0)
     seen = []
     for turn in range(1, rounds + 1):
@@ -86,7 +89,12 @@ def timed(name: str, call: Callable[[int], object], rounds: int = ROUNDS) -> Lin
 
 
 def beside(
-    engine: Engine, policy: Policy, prompts: list[str], targets: list[Bundle] | list[Path], pause_s: float
+    engine: Engine,
+    policy: Policy,
+    prompts: list[str],
+    targets: list[Bundle] | list[Path],
+    pause_s: float,
+    seconds: float,
 ) -> np.ndarray:
     """Microseconds of each call of one thread while another swaps."""
     done, seen = threading.Event(), []
@@ -99,7 +107,7 @@ def beside(
 
     thread = threading.Thread(target=swap)
     thread.start()
-    end, clock = time.perf_counter() + SECONDS, time.perf_counter_ns
+    end, clock = time.perf_counter() + seconds, time.perf_counter_ns
     turn = 0
     while time.perf_counter() < end:
         start = clock()

@@ -11,9 +11,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from benchmarks.harness import Line
+from benchmarks.harness import FULL, Line, Size
 
 MODELS, DIM = 30, 256
+SMALL_MODELS, SMALL_DIM = 3, 8
 SIZES = {
     "plain": (10_000, 20_000, 40_000),
     "advantage_shared": (10_000, 20_000, 40_000),
@@ -21,6 +22,8 @@ SIZES = {
     "paper": (10_000,),
     "adapters": (10_000,),
 }
+SMALL_SIZES = (200, 400)
+NETWORKS = ("paper", "adapters")  # fitted in epochs
 FIT = """
 import json, resource, time
 import numpy as np
@@ -37,7 +40,7 @@ keys = [str(i) for i in range({prompts})]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 with one_thread():
-    heads = fit_heads(x, quality, tokens, keys, estimator="{estimator}")
+    heads = fit_heads(x, quality, tokens, keys, estimator="{estimator}", options={options})
 seconds = time.perf_counter() - start
 assert np.isfinite(heads.out_of_fold_quality).all()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -45,11 +48,14 @@ print(json.dumps([seconds, before / 1024, peak / 1024]))
 """
 
 
-def run() -> Iterator[Line]:
-    for estimator, sizes in SIZES.items():
+def run(size: Size = FULL) -> Iterator[Line]:
+    for estimator, full in SIZES.items():
+        models, dim = size.of((MODELS, DIM), (SMALL_MODELS, SMALL_DIM))
+        options = {"epochs": 2} if size.smallest and estimator in NETWORKS else {}
+        sizes = size.of(full, SMALL_SIZES[: 2 if estimator == "plain" else 1])
         peaks = []
         for prompts in sizes:
-            code = FIT.format(prompts=prompts, dim=DIM, models=MODELS, estimator=estimator)
+            code = FIT.format(prompts=prompts, dim=dim, models=models, estimator=estimator, options=options)
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
             seconds, before, peak = json.loads(done.stdout)
             peaks.append((prompts, peak))
@@ -57,8 +63,8 @@ def run() -> Iterator[Line]:
                 "op": "training",
                 "impl": estimator,
                 "prompts": prompts,
-                "models": MODELS,
-                "dim": DIM,
+                "models": models,
+                "dim": dim,
                 "seconds": round(seconds, 2),
                 "data_mb": round(before, 1),
                 "peak_mb": round(peak, 1),

@@ -31,7 +31,8 @@ class NumpyDecide:
 
     def __init__(self, heads: Heads, policy: dict[str, Any], *, choice_only: bool = False) -> None:
         self.by_x, self.rows = folded(heads)
-        self.heads, self.policy, self.choice_only = heads, policy, choice_only
+        assert heads.len_cap is not None
+        self.heads, self.policy, self.choice_only, self.len_cap = heads, policy, choice_only, heads.len_cap
         if heads.up is not None:
             self.up = np.ascontiguousarray(heads.up.transpose(0, 2, 1))  # (models, rank, hidden)
 
@@ -44,7 +45,7 @@ class NumpyDecide:
             h = np.matmul(d, self.up)[:, 0] + dots[rows["trunk"]]  # (models, hidden)
             logit += np.einsum("mh,mh->m", np.maximum(h, 0, out=h), heads.out)
         quality = 1 / (1 + np.exp(-logit))
-        tokens = np.minimum(np.exp(dots[rows["len"]] + heads.len_bias), heads.len_cap)
+        tokens = np.minimum(np.exp(dots[rows["len"]] + heads.len_bias), self.len_cap)
         cost = policy["fixed_usd"] + (policy["in_rate"] * np.float32(billed_tokens) + policy["out_rate"] * tokens)
         objective = cost - np.float32(policy["worth"]) * quality if policy["worth"] else cost
         allowed = policy["allowed"]
@@ -85,7 +86,7 @@ class TorchDecide:
 
         self.choice_only = choice_only
 
-        self.torch = torch
+        self.torch: Any = torch
         torch.set_num_threads(1)  # nothing here is large enough to share
         by_x, self.rows = folded(heads)
 
@@ -99,7 +100,7 @@ class TorchDecide:
         )
         self.policy, self.every = policy, bool(policy["allowed"].all())
         self.hidden = heads.out is not None
-        if self.hidden:
+        if heads.up is not None:
             self.up, self.out = tensor(heads.up.transpose(0, 2, 1)), tensor(heads.out)
 
     def __call__(self, x: Any, billed_tokens: float) -> tuple[Any, ...]:

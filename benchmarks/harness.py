@@ -12,6 +12,8 @@ import sys
 import time
 import timeit
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +26,21 @@ sys.path.insert(0, str(ROOT / "tests"))  # inputs come from tests/generators.py
 
 Line = dict[str, Any]
 Item = TypeVar("Item")
+Value = TypeVar("Value")
 
+
+@dataclass(frozen=True)
+class Size:
+    """How much a benchmark does: FULL for figures, SMALLEST to see in seconds that all of its parts run."""
+
+    smallest: bool = False
+
+    def of(self, full: Value, smallest: Value) -> Value:
+        """One of the two values: a number of rounds, a list of sizes ..."""
+        return smallest if self.smallest else full
+
+
+FULL, SMALLEST = Size(), Size(smallest=True)
 ROUNDS = 60
 WARM_UP = 3  # rounds that are run and not counted
 CALLS_PER_ROUND = 40
@@ -32,7 +48,12 @@ UNCOUNTED = 8  # first calls of a variant's turn: the caches are still full of t
 
 
 def interleave(
-    variants: Mapping[str, Callable[[Item], object]], items: Sequence[Item], labels: Line, *, base: str
+    variants: Mapping[str, Callable[[Item], object]],
+    items: Sequence[Item],
+    labels: Line,
+    *,
+    base: str,
+    size: Size = FULL,
 ) -> Iterator[Line]:
     """One line a variant: p50 and p99 of single calls, and the median over rounds of its time over `base`'s.
 
@@ -42,26 +63,9 @@ def interleave(
         labels: what every line says besides.
         base: the variant that `vs_base` compares with, round by round.
     """
-    times: dict[str, list[list[int]]] = {name: [] for name in variants}
-    clock = time.perf_counter_ns
-    pin()
-    gc.collect()
-    gc.disable()
-    try:
-        for turn in range(WARM_UP + ROUNDS):
-            inputs = [items[(turn * CALLS_PER_ROUND + k) % len(items)] for k in range(CALLS_PER_ROUND)]
-            for name, call in variants.items():
-                seen = []
-                for item in inputs[:UNCOUNTED]:
-                    call(item)
-                for item in inputs:
-                    start = clock()
-                    call(item)
-                    seen.append(clock() - start)
-                if turn >= WARM_UP:
-                    times[name].append(seen)
-    finally:
-        gc.enable()
+    times = in_turns(
+        variants, items, rounds=size.of(ROUNDS, 2), calls=size.of(CALLS_PER_ROUND, 4), warm_up=size.of(WARM_UP, 0)
+    )
     medians = {name: [statistics.median(seen) for seen in rounds] for name, rounds in times.items()}
     for name, rounds in times.items():
         calls = np.concatenate(rounds) / 1e3
@@ -75,6 +79,37 @@ def interleave(
             "base": base,
             "calls": len(calls),
         }
+
+
+def in_turns(
+    variants: Mapping[str, Callable[[Item], object]],
+    items: Sequence[Item],
+    *,
+    rounds: int,
+    calls: int,
+    warm_up: int = WARM_UP,
+) -> dict[str, list[list[int]]]:
+    """Nanoseconds of single calls, round by round: (rounds, calls) a variant, all of one round on the same inputs.
+
+    Args:
+        warm_up: rounds before them, not counted.
+    """
+    times: dict[str, list[list[int]]] = {name: [] for name in variants}
+    clock = time.perf_counter_ns
+    with quiet():
+        for turn in range(warm_up + rounds):
+            inputs = [items[(turn * calls + k) % len(items)] for k in range(calls)]
+            for name, call in variants.items():
+                seen = []
+                for item in inputs[:UNCOUNTED]:
+                    call(item)
+                for item in inputs:
+                    start = clock()
+                    call(item)
+                    seen.append(clock() - start)
+                if turn >= warm_up:
+                    times[name].append(seen)
+    return times
 
 
 BLOCK_SECONDS = 2e-4  # long enough to hide the clock, short enough that a disturbance spoils one block only
@@ -113,9 +148,19 @@ def copy_gb_per_s(bytes_each: int) -> float:
     return 2 * bytes_each * number / min(timer.repeat(20, number)) / 1e9
 
 
-def pin() -> None:
-    """Keep this process on one core, so that the scheduler's moves are not measured."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+@contextmanager
+def quiet() -> Iterator[None]:
+    """This thread stays on one core and no garbage is collected, so that neither is measured; both as before afterwards."""
+    cores, collecting = os.sched_getaffinity(0), gc.isenabled()
+    os.sched_setaffinity(0, {min(cores)})
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+        os.sched_setaffinity(0, cores)
 
 
 @cache

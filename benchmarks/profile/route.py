@@ -6,11 +6,14 @@ python benchmarks/profile/route.py ENCODER_DIR --batch 1 --tokens 64 [--eager] [
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -43,18 +46,17 @@ def main() -> None:
         bundle = models.make_bundle(export, Path(folder))
         engine = Engine.load(bundle, tier="torch", device=device, batches=(arguments.batch,))
         print(engine)
-        prompts = models.prompts_of(engine.encoder, arguments.tokens, arguments.batch)  # type: ignore[arg-type]
+        prompts = models.prompts_of(engine.encoder, arguments.tokens, arguments.batch)
         policy = engine.policy(tau=0.3)
         for _ in range(5):
             engine.route(prompts, policy)
         _profiled(arguments, lambda: engine.route(prompts, policy))
 
 
-def _profiled(arguments: argparse.Namespace, call) -> None:  # type: ignore[no-untyped-def]
-    import torch
-
+def _profiled(arguments: argparse.Namespace, call: Callable[[], object]) -> None:
+    torch: Any = importlib.import_module("torch")
     on_gpu = arguments.device != "cpu"
-    trace = torch.profiler.profile(with_modules=True) if arguments.trace else nullcontext()
+    trace: Any = torch.profiler.profile(with_modules=True) if arguments.trace else nullcontext()
     if on_gpu:
         torch.cuda.profiler.start()
     with trace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,14 @@ from ipr_engine.loadtest.peers import PeerTarget, Setup
 
 Floats = npt.NDArray[np.float32]
 FILES = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": "config.json"}
+
+
+def model2vec_of(files: Mapping[str, Path]) -> Any:
+    """A static encoder's files (`EncoderSpec.files`) opened by model2vec's own class."""
+    with tempfile.TemporaryDirectory() as folder:
+        for role, name in FILES.items():
+            (Path(folder) / name).write_bytes(files[role].read_bytes())
+        return importlib.import_module("model2vec").StaticModel.from_pretrained(folder)
 
 
 def _relu(z: Floats) -> Floats:
@@ -57,10 +65,7 @@ class Model2VecNumpy(PeerTarget):
         spec = setup.engine.bundle.encoder(setup.engine.bundle.quality_heads.encoder)
         if spec.kind != "static":
             raise BackendUnavailableError(f"written for a bundle whose heads read a static table, got {spec.kind}")
-        with tempfile.TemporaryDirectory() as folder:
-            for role, name in FILES.items():
-                (Path(folder) / name).write_bytes(spec.files[role].read_bytes())
-            self.model = importlib.import_module("model2vec").StaticModel.from_pretrained(folder)
+        self.model = model2vec_of(spec.files)
         self.names, self.rates = setup.engine.bundle.names, Rates(setup)
         heads = setup.engine.bundle.quality_heads
         tensors = heads.tensors

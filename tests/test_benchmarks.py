@@ -1,0 +1,88 @@
+"""Every benchmark runs at its smallest size, as `python -m benchmarks` runs it, and leaves the machine as it was."""
+
+import functools
+import gc
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import skips
+
+ROOT = Path(__file__).parent.parent
+NAMES = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py"))
+NEEDS = {"training": ("torch", skips.TORCH), "kernel_resources": ("triton", skips.GPU)}
+
+
+def python(*arguments):
+    """stdout of a Python process in the project's folder."""
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+    return done.stdout
+
+
+@functools.cache
+def smallest(name):
+    return [json.loads(line) for line in python("-m", "benchmarks", "--smallest", "--json", name).splitlines()]
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """Imports a module of the folder benchmarks, which no package installs."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_runs_at_its_smallest_size(name):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name][0], reason=NEEDS[name][1])
+    if name == "instructions" and shutil.which("valgrind") is None:
+        pytest.skip(skips.VALGRIND)
+    lines = smallest(name)
+    assert lines
+    for line in lines:
+        assert {"op", "machine", "versions", "commit", "command", "date"} <= set(line)
+
+
+def test_every_benchmark_is_in_the_registry(benchmarks):
+    assert sorted(benchmarks("__main__").NAMES) == NAMES
+
+
+@pytest.mark.parametrize("name", ["route", "encoder"])
+def test_model2vec_is_timed_where_it_is_installed(name):
+    pytest.importorskip("model2vec", reason=skips.MODEL2VEC)
+    lines = smallest(name)
+    peers = [line for line in lines if line["impl"].startswith("model2vec")]
+    assert {line["prompts"] for line in peers} == {"ascii", "other"}
+    assert all(line["vs_base"] > 1 for line in peers)
+
+
+def test_the_micro_benchmarks_run():
+    pytest.importorskip("pytest_benchmark", reason=skips.BENCH)
+    least = ["--benchmark-min-rounds=1", "--benchmark-max-time=0.000001", "--benchmark-warmup=off"]
+    out = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks/test_micro.py", *least)
+    assert "passed" in out
+    assert "skipped" not in out
+
+
+def test_lines_of_the_smallest_size_are_not_recorded():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--smallest", "--record", "policy"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--record: lines of --smallest are no figures" in done.stderr
+
+
+def test_a_measurement_gives_back_the_cores_and_the_garbage_collector(benchmarks):
+    cores = os.sched_getaffinity(0)
+    with benchmarks("harness").quiet():
+        assert len(os.sched_getaffinity(0)) == 1
+        assert not gc.isenabled()
+    assert os.sched_getaffinity(0) == cores
+    assert gc.isenabled()
