@@ -52,9 +52,12 @@ def run(size: Size = FULL) -> Iterator[Line]:
     steps = replace(case, seconds=size.of(STEP_S, 0.05), warm_up=size.of(0.2, 0.02))
     for step in ladder.concurrency(asynchronous, list(mixes.items()), steps, _silent):
         yield _step("callers x tokens", step)
-    top = ladder.best(ladder.most(targets["engine"], steps, _silent))
-    for step in [top, *ladder.shares(targets["engine"], steps, top, _silent)]:
-        yield _step("closed" if step.share is None else "poisson", step)
+    engine_target = targets["engine"]
+    top = ladder.best(ladder.most(engine_target, steps, _silent))
+    yield _step("closed", top)
+    most = ladder.sustained_rate(ladder.sustained(engine_target, steps, top, _silent))
+    for step in ladder.shares(engine_target, steps, most, ladder.at_once(engine_target, top), _silent):
+        yield _step("poisson", step) | {"most_rps": round(most, 1), "kept_up": step.run.kept_up}
 
 
 def _target(name: str, engine: Engine) -> Target | None:

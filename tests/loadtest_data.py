@@ -79,7 +79,7 @@ def recorded(rng, *, p50_us=10.0, spread=0.02, parts=20, spin_us=100.0, machine=
     ]
     shape = {"mode": "closed", "callers": 1, "mix": "64 tokens", "mix_sha256": "a", "seed": 0}
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "kind": "load",
         "target": "engine",
         "settings": {"bundle": "b", "isa": "avx2"},

@@ -156,7 +156,7 @@ def test_ladder_and_saturation_tell_each_step(bundle, capsys, monkeypatch):
     code, out, _ = bench(capsys, "--saturate", *steps, "--json")
     document = json.loads(out)
     assert code == 0
-    assert document["most"]["throughput_rps"] > 0
+    assert document["most"]["sustained_rps"] > 0
     assert [step["share_of_most"] for step in document["steps"]["open loop"]] == [0.2, 0.5]
 
 

@@ -105,8 +105,12 @@ def test_the_runs_of_another_case_are_listed_when_none_fits(rng):
         ("", "got none"),
         ("{", "line 1: expected one JSON object a line"),
         ("[]", "expected a run that"),
-        ('{"kind": "load", "schema_version": 9}', "schema_version 1"),
-        ('{"kind": "load", "schema_version": 1}', "the run lacks target, case"),
+        ('{"kind": "load", "schema_version": 9}', "schema_version 2"),
+        (
+            '{"kind": "load", "schema_version": 1}',
+            "schema_version 2; version 1 counted throughput otherwise: record it anew",
+        ),
+        ('{"kind": "load", "schema_version": 2}', "the run lacks target, case"),
     ],
 )
 def test_a_file_that_holds_no_runs_is_named(text, named, tmp_path):

@@ -10,6 +10,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.loadtest.arrivals import schedule
 from ipr_engine.loadtest.quantiles import quantile
 from ipr_engine.loadtest.runner import Load, run, run_parts
+from ipr_engine.loadtest.window import Lost
 
 
 class NoRoom(Exception):
@@ -81,8 +82,29 @@ def test_failures_and_rejections_are_counted_and_have_no_latency():
     fails = {5: ValueError("broken"), 6: ValueError("broken"), 7: NoRoom(), 8: OSError("other")}
     target = KnownTarget(clock, lambda call: MS, fails=fails, rejections=(NoRoom,))
     found = run(target, ["a"], load, clock=clock)
-    assert (found.failed, found.rejected, found.unsent, len(found.measured)) == (3, 1, 0, 96)
+    assert (found.lost, len(found.measured)) == (Lost(failed=3, rejected=1), 96)
     assert found.errors == {"ValueError: broken": 2, "OSError: other": 1}
+
+
+@pytest.mark.parametrize(("rate", "kept_up"), [(400, True), (1000, False)])
+def test_an_overloaded_target_s_throughput_is_what_it_answers_a_second_though_it_begins_with_a_backlog(rate, kept_up):
+    clock, load = MadeUpClock(), open_load(rate, 1, warm_up=0.5)
+    found = run(KnownTarget(clock, lambda call: 2 * MS), ["a"], load, clock=clock)
+    assert found.throughput == pytest.approx(min(rate, 500), rel=0.01)
+    assert found.kept_up is kept_up
+    assert found.due == len(found.measured) == rate
+
+
+def test_what_the_warm_up_lost_is_told_apart():
+    clock, load = MadeUpClock(), open_load(100, 1, warm_up=1)
+    fails = {5: ValueError("cold"), 6: NoRoom(), **{call: ValueError("broken") for call in range(150, 180)}}
+    target = KnownTarget(clock, lambda call: MS, fails=fails, rejections=(NoRoom,))
+    found = run(target, ["a"], load, clock=clock)
+    assert found.lost_in_warm_up == Lost(failed=1, rejected=1)
+    assert found.lost == Lost(failed=30)
+    assert (len(found.warm_up), len(found.measured)) == (98, 70)
+    assert found.kept_up is False
+    assert found.errors == {"ValueError: cold": 1, "ValueError: broken": 30}
 
 
 def test_a_target_that_never_answers_is_an_error_that_says_why():
@@ -118,7 +140,7 @@ def test_threads_share_a_schedule_and_lose_no_request(callers):
     target.call = lambda prompt: time.sleep(0.001)
     load = open_load(200, 0.3, callers=callers, kind="poisson")
     found = run(target, ["a"], load)
-    assert len(found.measured) + found.unsent == len(load.schedule)
+    assert len(found.measured) + found.lost.unsent == len(load.schedule)
     assert (found.measured.started >= found.measured.intended).all()
 
 
@@ -138,8 +160,8 @@ def test_an_async_open_loop_counts_what_it_could_not_send():
 
     load = open_load(100, 0.3, callers=2)
     found = run(AsyncKnownTarget(slow), ["a"], load)
-    assert found.unsent > 0
-    assert len(found.measured) + found.unsent == len(load.schedule)
+    assert found.lost.unsent > 0
+    assert len(found.measured) + found.lost.unsent == len(load.schedule)
 
 
 def test_an_async_target_s_rejections_and_failures_are_counted():
@@ -148,7 +170,7 @@ def test_an_async_target_s_rejections_and_failures_are_counted():
 
     target = AsyncKnownTarget(at_once, rejections=(NoRoom,), fails={10: NoRoom(), 11: ValueError("broken")})
     found = run(target, ["a"], open_load(200, 0.2))
-    assert (found.rejected, found.failed, found.unsent) == (1, 1, 0)
+    assert found.lost == Lost(failed=1, rejected=1)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -178,7 +200,7 @@ def test_what_was_not_yet_due_at_ctrl_c_is_not_counted_as_dropped():
     target = KnownTarget(MadeUpClock(), lambda call: 0)
     found = run(target, ["a"], open_load(200, 60), progress=interrupt)
     assert found.stopped == "interrupted"
-    assert found.unsent == 0
+    assert found.lost.unsent == 0
 
 
 def test_an_error_on_the_way_in_is_raised_to_the_caller():

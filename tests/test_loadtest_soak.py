@@ -1,18 +1,22 @@
 """Memory's slope, windows of a long run, and the search for the most."""
 
+import asyncio
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
-from loadtest_data import KnownTarget, MadeUpClock
+from loadtest_data import AsyncKnownTarget, KnownTarget, MadeUpClock
 
+from ipr_engine.cli import bench_soak
 from ipr_engine.loadtest import soak as module
-from ipr_engine.loadtest.ladder import best, most
+from ipr_engine.loadtest.ladder import best, most, sustained, sustained_rate
 from ipr_engine.loadtest.lengths import Mix
 from ipr_engine.loadtest.measure import Case
 from ipr_engine.loadtest.noise import Noise, unsteady
 from ipr_engine.loadtest.soak import Soak, soak, theil_sen
+from ipr_engine.loadtest.window import Lost
 
 MIX = Mix(("a",), "one", (1,))
 
@@ -56,8 +60,8 @@ def test_a_soak_s_windows_hold_every_request_and_its_memory(monkeypatch):
     monkeypatch.setattr(module, "LEAST_WINDOW_S", 0.02)
     target = KnownTarget(MadeUpClock(), lambda call: 0, fails={50: ValueError("broken")})
     found = soak(target, case(), rate=500, most=1000, seconds=0.4, told=silent)
-    assert found.failed == 1
-    assert found.answered + found.failed == target.calls
+    assert found.lost == Lost(failed=1)
+    assert found.answered + found.lost.count == target.calls
     assert len(found.rows) == len(found.rss) == 20
     assert found.slope is not None
     assert found.to_dict()["rss_slope_mb_per_hour"]["verdict"] in ("flat", "grows", "cannot tell")
@@ -82,6 +86,38 @@ def test_the_search_stops_where_more_callers_bring_nothing():
     steps = most(target, case(mode="closed", seconds=0.05), silent)
     assert 3 <= len(steps) <= 7
     assert best(steps).run.throughput == max(step.run.throughput for step in steps)
+
+
+def test_a_target_that_falls_behind_is_told_by_its_windows_and_misses(monkeypatch):
+    monkeypatch.setattr(module, "LEAST_WINDOW_S", 0.1)
+    target = KnownTarget(MadeUpClock(), lambda call: 0)
+    target.call = lambda prompt: time.sleep(0.006)
+    found = soak(target, case(), rate=500, most=500, seconds=0.3, told=silent)
+    assert found.behind == len(found.rows) == 3
+    verdicts, code = bench_soak._verdicts(found, None)
+    assert verdicts["schedule"] == "behind in 3 of 3 windows"
+    assert code == 5
+
+
+def test_the_most_of_an_open_loop_is_found_in_an_open_loop():
+    """Of a target that is dear where each request is a task of its own, as in an open loop, and free where one task asks again."""
+    seen = set()
+
+    async def dear_in_a_new_task():
+        task = asyncio.current_task()
+        if task not in seen:
+            seen.add(task)
+            end = time.perf_counter() + 1e-4
+            while time.perf_counter() < end:
+                pass
+
+    target, short = AsyncKnownTarget(dear_in_a_new_task), case(mode="closed", seconds=0.05)
+    top = best(most(target, short, silent))
+    steps = sustained(target, short, top, silent)
+    assert top.run.throughput > 20_000
+    assert all(step.run.load.schedule is not None for step in steps)
+    assert steps[0].run.kept_up is False
+    assert sustained_rate(steps) < 1.3 * 10_000  # 10,000 a second at most, and what chance adds to 500 arrivals
 
 
 def test_noise_is_told_in_words_only_where_there_is_some():

@@ -18,6 +18,7 @@ from ipr_engine.loadtest.measure import Case
 from ipr_engine.loadtest.noise import Noise, unsteady
 from ipr_engine.loadtest.plots import latency_over_throughput
 from ipr_engine.loadtest.quantiles import Quantile
+from ipr_engine.loadtest.report import SCHEMA_VERSION
 from ipr_engine.loadtest.slo import duration_text
 
 SHOWN = ("p50", "p90", "p99", "p99.9")
@@ -36,17 +37,33 @@ def run_ladder(arguments: argparse.Namespace, prepared: Prepared, case: Case, te
 
 def run_saturation(arguments: argparse.Namespace, prepared: Prepared, case: Case, teller: Teller) -> int:
     with Noise() as noise:
-        found = ladder.most(prepared.target, case, teller)
-        top = ladder.best(found) if found else None
-        open_steps = [] if top is None else ladder.shares(prepared.target, case, top, teller)
-    series = {"closed loop": found, "open loop": open_steps}
-    extra: dict[str, Any] = {}
-    if top is not None:
-        extra["most"] = {"throughput_rps": round(top.run.throughput, 2), "callers": top.callers}
-        teller.say(f"the most: {top.run.throughput:,.0f} answers/s with {top.callers} caller(s) in a closed loop")
+        series = {"closed loop": ladder.most(prepared.target, case, teller)}
+        extra = _open_loops(prepared, case, teller, series) if series["closed loop"] else {}
     return _tell(
         arguments, prepared, "saturation", series, noise.to_dict(), extra, "marks: callers, or share of the most"
     )
+
+
+def _open_loops(prepared: Prepared, case: Case, teller: Teller, series: dict[str, list[ladder.Step]]) -> dict[str, Any]:
+    """Adds the search for the most that an open loop sustains, and shares of it; gives the most for the report."""
+    top = ladder.best(series["closed loop"])
+    callers = ladder.at_once(prepared.target, top)
+    series["search, open loop"] = tried = ladder.sustained(prepared.target, case, top, teller)
+    if not tried:
+        return {}
+    most = ladder.sustained_rate(tried)
+    teller.say(f"the most: {most:,.0f}/s sustained in an open loop")
+    if tried[-1].run.stopped != "interrupted":
+        series["open loop"] = ladder.shares(prepared.target, case, most, callers, teller)
+    return {
+        "most": {
+            "sustained_rps": round(most, 2),
+            "kept_up": any(step.run.kept_up for step in tried),
+            "callers": callers,
+            "closed_loop_rps": round(top.run.throughput, 2),
+            "closed_loop_callers": top.callers,
+        }
+    }
 
 
 def _tell(
@@ -64,10 +81,14 @@ def _tell(
     code = 130 if any(step.run.stopped == "interrupted" for step in steps) else 0
     title = f"{prepared.target.name}, {', '.join(f'{name} {value}' for name, value in prepared.settings.items())}\n{machine()['machine']}"
     if arguments.plot is not None:
-        drawn = {name: [step.to_dict() for step in one] for name, one in series.items() if one}
+        drawn = {
+            name: [step.to_dict() for step in one]
+            for name, one in series.items()
+            if one and not name.startswith("search")
+        }
         latency_over_throughput(drawn, arguments.plot, title, note)
     if arguments.json:
-        document = {"schema_version": 1, "kind": kind, "target": prepared.target.name, "settings": prepared.settings,
+        document = {"schema_version": SCHEMA_VERSION, "kind": kind, "target": prepared.target.name, "settings": prepared.settings,
                     "steps": {name: [step.to_dict() for step in one] for name, one in series.items()}, **extra,
                     "noise": noise, **machine(), "command": command_line(arguments)}  # fmt: skip
         print(json.dumps(document, allow_nan=False))
@@ -77,8 +98,11 @@ def _tell(
         if one:
             console.print(_table(f"{prepared.target.name}, {name}", one))
     if "most" in extra:
+        most = extra["most"]
         console.print(
-            f"the most: {extra['most']['throughput_rps']:,.0f} answers/s with {extra['most']['callers']} caller(s)"
+            f"the most: {most['sustained_rps']:,.0f} arrivals/s in an open loop"
+            + ("" if most["kept_up"] else " (it kept up with none of the rates tried)")
+            + f"; {most['closed_loop_rps']:,.0f} answers/s with {most['closed_loop_callers']} caller(s) in a closed one"
         )
     if "published" in extra:
         console.print("published elsewhere, on other machines, with other models:")

@@ -21,9 +21,9 @@ from ipr_engine.loadtest.arrivals import at_least_one, duration, positive
 from ipr_engine.loadtest.machine import machine
 from ipr_engine.loadtest.measure import Case
 from ipr_engine.loadtest.noise import Noise, unsteady
+from ipr_engine.loadtest.report import SCHEMA_VERSION
 from ipr_engine.loadtest.slo import duration_text
 from ipr_engine.loadtest.soak import FLAT_MB_PER_HOUR, OVERLOAD, OVERLOAD_P99, Soak, soak
-from ipr_engine.loadtest.targets import is_async
 
 SEARCH_S = 1.0  # of each step of the search for the most
 OVERLOAD_SHARE = 0.2  # of the soak's time, at most a minute
@@ -34,8 +34,9 @@ def add_parser(benches: Any) -> None:
     parser = benches.add_parser(
         "soak",
         help="memory, errors and drops over minutes at a share of the most, then overload",
-        description="Find the most the target bears, offer a share of it for --minutes (Poisson arrivals), and then twice the most. Memory "
-        f"is flat when its slope's 95 % interval ends below {FLAT_MB_PER_HOUR:g} MB an hour. Ctrl-C ends it with the report so far.",
+        description="Find the most that an open loop of the target sustains, offer a share of it for --minutes "
+        "(Poisson arrivals), and then twice the most. Memory is flat when its slope's 95 % interval ends below "
+        f"{FLAT_MB_PER_HOUR:g} MB an hour. Ctrl-C ends it with the report so far.",
         epilog=EXIT_CODES,
     )
     add_shared_options(parser)
@@ -59,11 +60,22 @@ def run(arguments: argparse.Namespace) -> int:
     prepared = prepare(arguments)
     teller = Teller("soak", quiet=arguments.quiet)
     case = Case(mix=prepared.mix, mode="closed", callers=1, seconds=SEARCH_S, warm_up=0.2, seed=arguments.seed)
-    top = ladder.best(ladder.most(prepared.target, case, teller))
-    most = top.run.throughput
+    closed = ladder.most(prepared.target, case, teller)
+    if not closed or closed[-1].run.stopped == "interrupted":
+        teller.say("interrupted in the search for the most")
+        return 130
+    top = ladder.best(closed)
+    at_once = arguments.callers or ladder.at_once(prepared.target, top)
+    tried = ladder.sustained(prepared.target, case, top, teller, callers=at_once)
+    if not tried or tried[-1].run.stopped == "interrupted":
+        teller.say("interrupted in the search for the most")
+        return 130
+    most = ladder.sustained_rate(tried)
     rate = arguments.rate or load * most
-    at_once = arguments.callers or (ladder.MOST_AT_ONCE if is_async(prepared.target) else top.callers)
-    teller.say(f"the most: {most:,.0f}/s with {top.callers} caller(s); {rate:,.0f}/s for {seconds:g} s")
+    teller.say(
+        f"the most: {most:,.0f}/s sustained in an open loop ({top.run.throughput:,.0f}/s with {top.callers} caller(s) in a closed "
+        f"one); {rate:,.0f}/s for {seconds:g} s"
+    )
     case = Case(
         mix=prepared.mix, mode="open", callers=at_once, seconds=seconds, warm_up=1.0, seed=arguments.seed, rate=rate
     )
@@ -82,23 +94,28 @@ def _verdicts(steady: Soak, overload: Soak | None) -> tuple[dict[str, Any], int]
     memory = "cannot tell" if slope is None else slope.verdict
     verdicts: dict[str, Any] = {
         "memory": memory,
-        "errors": "none" if not steady.failed else f"{steady.failed:,}",
-        "drops": "none" if not steady.rejected + steady.unsent else f"{steady.rejected + steady.unsent:,}",
+        "errors": "none" if not steady.lost.failed else f"{steady.lost.failed:,}",
+        "schedule": "kept up with" if not steady.behind else f"behind in {steady.behind} of {len(steady.rows)} windows",
+        "drops": "none"
+        if not steady.lost.rejected + steady.lost.unsent
+        else f"{steady.lost.rejected + steady.lost.unsent:,}",
     }
-    code = MISSED if memory == "grows" or steady.failed or steady.rejected or steady.unsent else 0
+    code = MISSED if memory == "grows" or steady.lost.count or 2 * steady.behind > len(steady.rows) else 0
     if overload is not None and overload.rows:
         before, during = steady.p99_us, overload.p99_us
-        verdicts["overload_refused"] = overload.rejected
-        verdicts["overload_errors"] = overload.failed
+        verdicts["overload_refused"] = overload.lost.rejected
+        verdicts["overload_errors"] = overload.lost.failed
         if before is None or during is None:
             verdicts["overload_p99"] = "cannot tell"
         else:
             kept = during <= OVERLOAD_P99 * before
             verdicts["overload_p99"] = f"{during / before:.3g} times the p99 before ({'kept' if kept else 'not kept'})"
-            if not overload.rejected and not overload.failed:  # it waits for its callers: no bound, no promise of p99
+            if (
+                not overload.lost.rejected and not overload.lost.failed
+            ):  # it waits for its callers: no bound, no promise of p99
                 verdicts["overload_p99"] += "; not judged: this target refuses nothing"
             else:
-                code = code or (0 if kept and not overload.failed else MISSED)
+                code = code or (0 if kept and not overload.lost.failed else MISSED)
     if not code and "cannot tell" in verdicts.values():
         code = UNTOLD
     return verdicts, 130 if steady.stopped == "interrupted" and not code else code
@@ -109,7 +126,7 @@ def _tell(
 ) -> int:
     verdicts, code = _verdicts(steady, overload)
     if arguments.json:
-        document = {"schema_version": 1, "kind": "soak", "settings": settings, "soak": steady.to_dict(),
+        document = {"schema_version": SCHEMA_VERSION, "kind": "soak", "settings": settings, "soak": steady.to_dict(),
                     "overload": None if overload is None else overload.to_dict(), "verdicts": verdicts, "noise": noise,
                     **machine(), "command": command_line(arguments), "exit_code": code}  # fmt: skip
         print(json.dumps(document, allow_nan=False))
@@ -118,7 +135,7 @@ def _tell(
     for name, part in (("soak", steady), ("overload", overload)):
         if part is not None:
             print(_text(name, part))
-    if overload is not None and overload.rows and not overload.rejected:
+    if overload is not None and overload.rows and not overload.lost.rejected:
         print("nothing was refused: as called here this target has no bound, and overload makes its callers wait")
     for name, verdict in verdicts.items():
         print(f"{name.replace('_', ' ')}: {verdict}")
@@ -132,7 +149,8 @@ def _text(name: str, part: Soak) -> str:
     slope = part.slope
     lines = [
         f"{name}: {part.rate:,.0f}/s offered ({part.rate / part.most:.0%} of the most), {part.answered:,} answered in {len(part.rows)} "
-        f"windows, p99 {p99} (median over windows); failed {part.failed:,}, rejected {part.rejected:,}, not sent {part.unsent:,}"
+        f"windows, p99 {p99} (median over windows); failed {part.lost.failed:,}, "
+        f"rejected {part.lost.rejected:,}, not sent {part.lost.unsent:,}"
     ]
     if part.rss:
         told = "too few windows for a slope" if slope is None else (

@@ -73,11 +73,11 @@ class _Caller:
         try:
             parts = await self.call(self.prompts[index % len(self.prompts)])
         except self.rejections:
-            log.rejected += 1
+            log.rejected_at.append(intended)
             return
         except Exception as error:
-            log.fail(error)
-            if log.failed >= MOST_FAILURES:
+            log.fail(error, intended)
+            if len(log.failed_at) >= MOST_FAILURES:
                 self.stop.ask(f"{MOST_FAILURES:,} failures")
             return
         done = self.now()

@@ -1,11 +1,12 @@
-"""More and more load: callers x prompt length in closed loops, the most a target bears, shares of it in open loops."""
+"""More and more load: callers x prompt length in closed loops, the most a target bears in either loop, shares of it in open loops."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ipr_engine.loadtest.arrivals import MOST_REQUESTS
 from ipr_engine.loadtest.lengths import Mix
 from ipr_engine.loadtest.measure import Case
 from ipr_engine.loadtest.quantiles import Quantile, quantiles
@@ -19,6 +20,11 @@ SHARES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 SEARCH = (1, 2, 4, 8, 16, 32, 64)
 GAIN = 1.05  # a doubling of the callers that brings less than 5 % has found the most
 MOST_AT_ONCE = 10_000  # of an async target in an open loop
+TOO_MUCH = (
+    1.5  # times the best closed loop: offered first, to see what an open loop answers when it has more than it bears
+)
+TRIES = 12  # rates offered, each 5 % below the one before, until one is kept up with
+LEAST_ARRIVALS, MOST_TRY_S = 100, 10.0  # of a try at a low rate
 
 # What vLLM Semantic Router published of its classification, beside which the concurrency ladder is set.
 PUBLISHED = (
@@ -74,9 +80,10 @@ class Step:
             "total": found,
             "service": {q.name: q.to_dict() for q in quantiles(self.run.measured.service)},
             "requests": len(self.run.measured),
-            "failed": self.run.failed,
-            "rejected": self.run.rejected,
-            "unsent": self.run.unsent,
+            "answers": self.run.answers,
+            "seconds": round(self.run.seconds, 3),
+            "kept_up": self.run.kept_up,
+            **asdict(self.run.lost),
             "stopped": self.run.stopped,
         }
 
@@ -98,7 +105,7 @@ def concurrency(
 
 
 def most(target: Target, case: Case, told: Told) -> list[Step]:
-    """Closed loops with ever more callers until the throughput grows no more; the best step is the target's most."""
+    """Closed loops with ever more callers until the throughput grows no more."""
     steps: list[Step] = []
     for count in SEARCH:
         label = f"{count} caller(s)"
@@ -114,17 +121,68 @@ def best(steps: Sequence[Step]) -> Step:
     return max(steps, key=lambda step: step.run.throughput)
 
 
-def shares(target: Target, case: Case, top: Step, told: Told, *, levels: Sequence[float] | None = None) -> list[Step]:
-    """Open loops at shares of the most."""
+def at_once(target: Target, top: Step) -> int:
+    """Requests that an open loop serves at once: as many as the best closed loop had callers, or any number where none waits."""
+    return MOST_AT_ONCE if is_async(target) else top.callers
+
+
+def sustained(target: Target, case: Case, top: Step, told: Told, *, callers: int | None = None) -> list[Step]:
+    """Open loops with the case's arrivals at falling rates, until one of them is kept up with: see `sustained_rate`.
+
+    A closed loop's throughput says only where to begin. An open loop has more to do for a request (it waits for an arrival
+    and, of an async target, makes a task), so a share of the one is another share of the other.
+
+    Args:
+        top: the best closed loop.
+        callers: requests served at once, by default `at_once`.
+    """
     steps: list[Step] = []
-    for share in levels or SHARES:
-        rate = share * top.run.throughput
-        label = f"{share:.0%}"
-        at_once = MOST_AT_ONCE if is_async(target) else top.callers
-        rung = replace(case, mode="open", rate=rate, callers=at_once)
-        load = rung.load(rung.seconds, rung.warm_up, 0)
-        done = run(target, case.mix.prompts, load, progress=told(f"{label} of {top.run.throughput:,.0f}/s"))
-        steps.append(Step(label, done, at_once, share=share, offered=rate))
+    offered, tried = TOO_MUCH * top.run.throughput, 0
+    while tried < TRIES:
+        steps.append(
+            _open(target, case, f"open loop, {offered:,.0f}/s", offered, callers or at_once(target, top), told)
+        )
+        done = steps[-1].run
         if done.stopped == "interrupted":
             break
+        if tried == 0:  # too much at first: what is answered of it is what an open loop answers at most
+            tried = 0 if done.kept_up else 1
+            offered = offered * TOO_MUCH if done.kept_up else done.throughput
+        elif done.kept_up:
+            break
+        else:
+            tried, offered = tried + 1, min(offered / GAIN, done.throughput)
     return [step for step in steps if len(step.run.measured)]
+
+
+def sustained_rate(steps: Sequence[Step]) -> float:
+    """The highest rate offered that was kept up with; where none was, the lowest throughput seen, which `kept_up` of no step backs."""
+    kept = [step.offered for step in steps if step.run.kept_up and step.offered is not None]
+    return max(kept) if kept else min(step.run.throughput for step in steps)
+
+
+def shares(
+    target: Target, case: Case, most_rps: float, callers: int, told: Told, *, levels: Sequence[float] | None = None
+) -> list[Step]:
+    """Open loops at shares of the most that an open loop sustains.
+
+    Args:
+        most_rps: `sustained_rate`, requests a second. callers: requests served at once.
+    """
+    steps: list[Step] = []
+    for share in levels or SHARES:
+        steps.append(_open(target, case, f"{share:.0%}", share * most_rps, callers, told, share=share))
+        if steps[-1].run.stopped == "interrupted":
+            break
+    return [step for step in steps if len(step.run.measured)]
+
+
+def _open(
+    target: Target, case: Case, label: str, rate: float, callers: int, told: Told, *, share: float | None = None
+) -> Step:
+    seconds = case.seconds
+    if share is None:  # of a search: long enough for a low rate, short enough for the arrivals that a run may keep
+        seconds = min(max(seconds, min(MOST_TRY_S, LEAST_ARRIVALS / rate)), MOST_REQUESTS / 2 / rate)
+    rung = replace(case, mode="open", rate=rate, callers=callers)
+    done = run(target, case.mix.prompts, rung.load(seconds, rung.warm_up, 0), progress=told(label))
+    return Step(label, done, callers, share=share, offered=rate)

@@ -18,6 +18,7 @@ from ipr_engine.loadtest.runner import Load, Run, run
 from ipr_engine.loadtest.samples import SERVICE, Samples
 from ipr_engine.loadtest.targets import NullAsyncTarget, NullTarget, StagesTarget, Target, is_async
 from ipr_engine.loadtest.threads import Progress
+from ipr_engine.loadtest.window import Lost
 
 ROUNDS = 20  # turns of each target when several are measured: enough pairs for a 99 % interval of their median ratio
 SUBRUNS = 20  # parts of a run of one target, kept for later comparisons
@@ -111,21 +112,21 @@ class Measured:
     def subruns(self) -> list[dict[str, float | None]]:
         """p50, p90, p99 and throughput of each turn, or of consecutive parts of one run."""
         if len(self.rounds) > 1:
-            return [figures(turn.measured, turn.seconds) for turn in self.rounds]
-        parts = self.run.measured.blocks(SUBRUNS)
-        return [figures(part, float(part.ended.max() - part.intended.min()) / 1e9) for part in parts if len(part)]
+            return [figures(turn.measured, turn.throughput) for turn in self.rounds]
+        parts = [part for part in self.run.measured.blocks(SUBRUNS) if len(part)]
+        return [figures(part, rate) for part, rate in zip(parts, self.run.rates(len(parts)), strict=False)]
 
 
 LEAST_FOR = {"p50": 5, "p90": 50, "p99": 500}  # samples of a part, so that some lie above its quantile
 
 
-def figures(samples: Samples, seconds: float) -> dict[str, float | None]:
-    """One part of a run in a few numbers, us; None where it is too short for them."""
+def figures(samples: Samples, rate: float | None) -> dict[str, float | None]:
+    """One part of a run in a few numbers: latencies of its requests, us, and answers a second; None where it is too short."""
     document: dict[str, float | None] = {}
     for name, level in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
         enough = len(samples) >= LEAST_FOR[name]
         document[f"{name}_us"] = round(float(np.quantile(samples.total, level)) / 1e3, 3) if enough else None
-    document["throughput_rps"] = round(len(samples) / seconds, 2) if seconds > 0 else None
+    document["throughput_rps"] = round(rate, 2) if rate else None
     return document
 
 
@@ -198,11 +199,12 @@ def merged(runs: Sequence[Run]) -> Run:
         runs[0],
         measured=_joined([one.measured for one in runs]),
         warm_up=_joined([one.warm_up for one in runs]),
+        answers=sum(one.answers for one in runs),
         seconds=sum(one.seconds for one in runs),
+        lost=sum((one.lost for one in runs), Lost()),
+        lost_in_warm_up=sum((one.lost_in_warm_up for one in runs), Lost()),
+        due=None if runs[0].due is None else sum(one.due or 0 for one in runs),
         errors=sum((one.errors for one in runs[1:]), runs[0].errors),
-        failed=sum(one.failed for one in runs),
-        rejected=sum(one.rejected for one in runs),
-        unsent=sum(one.unsent for one in runs),
         stopped=next((one.stopped for one in runs if one.stopped), None),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from ipr_engine.loadtest.noise import unsteady
 from ipr_engine.loadtest.quantiles import LEVELS, Quantile, level_name, quantiles
 from ipr_engine.loadtest.slo import duration_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 left answers to requests of the warm-up out of the throughput, though not their time
+BEHIND = "BEHIND: not all that arrived was answered in time; the latencies are those of a backlog, and grow with the run's length"
 CASE_KEYS = ("mode", "callers", "arrivals", "rate", "burst", "mix", "seed")  # runs that agree in these are of one case
 
 
@@ -32,8 +34,10 @@ def document(measured: Measured, command: str) -> dict[str, Any]:
         "settings": dict(measured.settings),
         "case": measured.case.to_dict(),
         "requests": len(run.measured),
+        "answers": run.answers,
         "seconds": round(run.seconds, 3),
         "throughput_rps": round(run.throughput, 2),
+        "kept_up": run.kept_up,
         "quantiles": {
             stage: {q.name: q.to_dict() for q in quantiles(values)} for stage, values in run.measured.by_stage().items()
         },
@@ -44,13 +48,12 @@ def document(measured: Measured, command: str) -> dict[str, Any]:
         },
         "warm_up": {
             "requests": len(warm),
+            **asdict(run.lost_in_warm_up),
             "p50_us": round(float(np.median(warm.total)) / 1e3, 3) if len(warm) else None,
             "longest_us": round(float(warm.total.max()) / 1e3, 3) if len(warm) else None,
         },
         "errors": dict(run.errors),
-        "failed": run.failed,
-        "rejected": run.rejected,
-        "unsent": run.unsent,
+        **asdict(run.lost),
         "stopped": run.stopped,
         "turns": len(measured.rounds),
         "subruns": measured.subruns(),
@@ -100,7 +103,7 @@ def side_by_side(results: Sequence[Measured]) -> Table:
         rows.add_column(heading, justify="right")
     for one in results:
         run = one.run
-        lost = run.failed + run.rejected + run.unsent
+        lost = run.lost.count
         rows.add_row(
             run.target,
             f"{run.throughput:,.0f}",
@@ -121,11 +124,15 @@ def notes(measured: Measured) -> list[str]:
         told.append("counted: by the target's own counters, warm-up included, up to a quarter too high")
     before = f"{duration_text(float(np.median(warm.total)))} p50" if len(warm) else "none"
     told.append(
-        f"{len(run.measured):,} requests in {run.seconds:.3g} s; before them, not counted, {len(warm):,} ({before})"
+        f"{len(run.measured):,} requests; {run.answers:,} answers in {run.seconds:.3g} s; in the warm-up, not counted, "
+        f"{len(warm):,} requests ({before})"
     )
-    if run.failed or run.rejected or run.unsent:
-        told.append(f"failed {run.failed:,}, rejected {run.rejected:,}, not sent {run.unsent:,}")
-        told += [f"  {count:,} x {text}" for text, count in run.errors.most_common(3)]
+    for when, lost in (("", run.lost), ("in the warm-up ", run.lost_in_warm_up)):
+        if lost.count:
+            told.append(f"{when}failed {lost.failed:,}, rejected {lost.rejected:,}, not sent {lost.unsent:,}")
+    told += [f"  {count:,} x {text}" for text, count in run.errors.most_common(3)]
+    if run.kept_up is False:
+        told.append(BEHIND)
     if run.stopped:
         told.append(f"ended early: {run.stopped}")
     noise = measured.noise
@@ -174,7 +181,7 @@ def read(path: Path, option: str) -> list[dict[str, Any]]:
         if not isinstance(found, dict) or found.get("kind") != "load" or found.get("schema_version") != SCHEMA_VERSION:
             raise InvalidInputError(
                 f"{option}: {path}, line {number}: expected a run that `ipr bench load --record` wrote, schema_version "
-                f"{SCHEMA_VERSION}"
+                f"{SCHEMA_VERSION}; version 1 counted throughput otherwise: record it anew"
             )
         missing = [
             key for key in ("target", "case", "settings", "subruns", "noise", "machine", "date") if key not in found

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import gc
-import itertools
-import threading
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.loadtest.arrivals import MOST_REQUESTS, Schedule, at_least_one, duration
+from ipr_engine.loadtest.arrivals import Schedule, at_least_one, duration
 from ipr_engine.loadtest.clock import Clock, MonotonicClock
+from ipr_engine.loadtest.quantiles import Nanoseconds
 from ipr_engine.loadtest.samples import Log, Samples, gathered
-from ipr_engine.loadtest.targets import BlockingTarget, Call, Target, is_async
-from ipr_engine.loadtest.threads import INTERRUPTED, Progress, Stop, in_threads
+from ipr_engine.loadtest.targets import Target, is_async
+from ipr_engine.loadtest.threads import INTERRUPTED, Progress, Stop
+from ipr_engine.loadtest.window import Lost, counted, kept_up, rates
 
 MOST_CALLERS = 1024
 MOST_FAILURES = 10_000  # then the run ends: it measures a broken target
@@ -53,11 +54,13 @@ class Run:
     """What came of it.
 
     Attributes:
-        measured, warm_up: the answered requests.
-        seconds: from the end of the warm-up to the last answer, or to the end of the run if that is later.
-        errors: what failed, counted by type and message; failed of them in all.
-        rejected: refused by the target for want of room.
-        unsent: of a schedule, not sent: the run was cut for being late, or (async target) as many as `callers` were being served.
+        measured, warm_up: the answered requests that were to be sent after the warm-up, and in it.
+        answers, seconds: what was answered after the warm-up and until the end of the load, whenever it was sent, and the time
+            that took (`window.counted`).
+        lost, lost_in_warm_up: what was to be sent then and got no answer. Of a schedule, some are not sent: the run was cut
+            for being late, or (async target) as many as `callers` were being served.
+        due: arrivals of the schedule after the warm-up; None for a closed loop.
+        errors: what failed, warm-up included, counted by type and message.
         stopped: why it ended before its time, or None.
     """
 
@@ -65,17 +68,33 @@ class Run:
     load: Load
     measured: Samples
     warm_up: Samples
+    answers: int
     seconds: float
+    lost: Lost
+    lost_in_warm_up: Lost
+    due: int | None
     errors: Counter[str]
-    failed: int
-    rejected: int
-    unsent: int
     stopped: str | None
 
     @property
     def throughput(self) -> float:
-        """Answers a second."""
-        return len(self.measured) / self.seconds if self.seconds > 0 else 0.0
+        """Answers a second after the warm-up."""
+        return self.answers / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def kept_up(self) -> bool | None:
+        """Whether an open loop's arrivals were served, but for what chance explains; None for a closed loop."""
+        if self.due is None:
+            return None
+        return self.stopped is None and kept_up(self.due, self.answers)
+
+    def rates(self, parts: int) -> list[float | None]:
+        """Throughput of consecutive parts with equally many answers."""
+        intended, ended = (
+            np.concatenate([getattr(part, name) for part in (self.warm_up, self.measured)])
+            for name in ("intended", "ended")
+        )
+        return rates(intended, ended, *_stretch(self.load, ended, self.stopped), parts)
 
 
 def run(
@@ -125,7 +144,9 @@ def run_parts(
 
             run_async(target, prompts, loads, each, seconds, clock, stop, progress)  # type: ignore[arg-type]
         else:
-            _run_blocking(target, prompts, loads, each, seconds, clock, stop, progress)  # type: ignore[arg-type]
+            from ipr_engine.loadtest.blocking_runner import run_blocking
+
+            run_blocking(target, prompts, loads, each, seconds, clock, stop, progress)  # type: ignore[arg-type]
     finally:
         gc.unfreeze()
 
@@ -136,156 +157,42 @@ def assemble(target: Target, load: Load, logs: list[Log], start: int, stop: Stop
     warm_up_ns = int(load.warm_up * 1e9)
     early = every.intended < warm_up_ns
     measured = every.where(~early)
-    rejected = sum(log.rejected for log in logs)
+    failed, rejected = (_before_and_after(logs, name, start + warm_up_ns) for name in ("failed_at", "rejected_at"))
     if not len(measured) and stop.why != INTERRUPTED:
         told = "; ".join(f"{count} x {text}" for text, count in errors.most_common(3))
         raise InvalidInputError(
             f"target {target.name}: not one request was answered in {load.seconds:g} s after {load.warm_up:g} s of warm-up "
-            f"({told or f'{rejected} rejected'}); give it more time, or a target that works"
+            f"({told or f'{sum(rejected)} rejected'}); give it more time, or a target that works"
         )
-    failed = sum(log.failed for log in logs)
-    # Ctrl-C leaves a schedule's rest unsent too, but drops nothing.
-    scheduled = 0 if load.schedule is None or stop.why == INTERRUPTED else len(load.schedule)
-    last = int(every.ended.max()) if len(every) else 0
-    planned = 0 if stop.why else int(load.seconds * 1e9) if load.schedule is not None else 0
+    due, unsent = None, (0, 0)
+    if load.schedule is not None:
+        before = int(np.searchsorted(load.schedule.due_ns, warm_up_ns))
+        due = len(load.schedule) - before
+        if stop.why != INTERRUPTED:  # Ctrl-C leaves a schedule's rest unsent too, but drops nothing
+            early_unsent = before - int(early.sum()) - failed[0] - rejected[0]
+            unsent = (max(0, early_unsent), max(0, due - len(measured) - failed[1] - rejected[1]))
     return Run(
         target.name,
         load,
         measured,
         every.where(early),
-        max(last - warm_up_ns, planned, 0) / 1e9,
+        *counted(every.intended, every.ended, *_stretch(load, every.ended, stop.why)),
+        Lost(failed[1], rejected[1], unsent[1]),
+        Lost(failed[0], rejected[0], unsent[0]),
+        due,
         errors,
-        failed,
-        rejected,
-        max(0, scheduled - len(every) - failed - rejected),
         stop.why,
     )
 
 
-def _run_blocking(
-    target: BlockingTarget,
-    prompts: Sequence[str],
-    loads: Iterable[Load],
-    each: Callable[[Run], None],
-    seconds: float,
-    clock: Clock,
-    stop: Stop,
-    progress: Progress | None,
-) -> None:
-    with target.session() as call:
-        for k in range(FIRST_CALLS):
-            call(prompts[k % len(prompts)])
-        for load in loads:
-            logs = [Log(len(target.stages)) for _ in range(load.callers)]
-            start = clock.now() + NEAR_NS
-            if load.schedule is None:
-                end = start + int((load.warm_up + load.seconds) * 1e9)
-                works = [
-                    _closed(call, target, prompts, k, load.callers, start, end, clock, log, stop)
-                    for k, log in enumerate(logs)
-                ]
-            else:
-                due = array("q", load.schedule.due_ns.tobytes())
-                turns = itertools.count()
-                turn = threading.Lock()
-                works = [_open(call, target, prompts, due, turns, turn, start, clock, log, stop) for log in logs]
-            if load.callers == 1 and not isinstance(clock, MonotonicClock):
-                works[0]()  # a made-up clock belongs to one thread
-            else:
-                in_threads(works, lambda logs=logs: logs, load.warm_up + load.seconds, stop, progress)  # type: ignore[misc]
-            each(assemble(target, load, logs, start, stop))
-            if stop.asked:
-                return
+def _before_and_after(logs: list[Log], name: str, at: int) -> tuple[int, int]:
+    """How many of the logs' times lie before `at`, and how many do not."""
+    times = np.concatenate([np.frombuffer(getattr(log, name), np.int64) for log in logs])
+    early = int((times < at).sum())
+    return early, len(times) - early
 
 
-def _closed(
-    call: Call,
-    target: BlockingTarget,
-    prompts: Sequence[str],
-    first: int,
-    step: int,
-    start: int,
-    end: int,
-    clock: Clock,
-    log: Log,
-    stop: Stop,
-) -> Callable[[], None]:
-    most = MOST_REQUESTS // step
-
-    def work() -> None:
-        now, rejections, count = clock.now, target.rejections, len(prompts)
-        intended, started, ended, stages = log.intended.append, log.started.append, log.ended.append, log.stages
-        index = first
-        clock.wait_until(start)
-        free = now()  # from here on the caller has something to send
-        while free < end and not stop.asked:
-            prompt = prompts[index % count]
-            index += step
-            begun = now()
-            try:
-                parts = call(prompt)
-            except rejections:
-                log.rejected += 1
-                free = now()
-                continue
-            except Exception as error:
-                log.fail(error)
-                if log.failed * step >= MOST_FAILURES:
-                    stop.ask(f"{MOST_FAILURES:,} failures")
-                free = now()
-                continue
-            done = now()
-            intended(free)
-            started(begun)
-            ended(done)
-            if parts is not None:
-                for column, part in zip(stages, parts, strict=True):
-                    column.append(part)
-            free = done
-            if len(log.ended) >= most:
-                stop.ask(f"{MOST_REQUESTS:,} requests, as many as a run keeps")
-
-    return work
-
-
-def _open(
-    call: Call,
-    target: BlockingTarget,
-    prompts: Sequence[str],
-    due: array[int],
-    turns: itertools.count[int],
-    turn: threading.Lock,
-    start: int,
-    clock: Clock,
-    log: Log,
-    stop: Stop,
-) -> Callable[[], None]:
-    def work() -> None:
-        now, rejections, count, requests = clock.now, target.rejections, len(prompts), len(due)
-        while True:
-            with turn:  # one caller waits for the next arrival; it leaves the place before it serves
-                index = next(turns)
-                if index >= requests or stop.asked:
-                    return
-                intended = start + due[index]
-                clock.wait_until(intended)
-            begun = now()
-            try:
-                parts = call(prompts[index % count])
-            except rejections:
-                log.rejected += 1
-                continue
-            except Exception as error:
-                log.fail(error)
-                if log.failed >= MOST_FAILURES:
-                    stop.ask(f"{MOST_FAILURES:,} failures")
-                continue
-            done = now()
-            log.intended.append(intended)
-            log.started.append(begun)
-            log.ended.append(done)
-            if parts is not None:
-                for column, part in zip(log.stages, parts, strict=True):
-                    column.append(part)
-
-    return work
+def _stretch(load: Load, ended: Nanoseconds, stopped: str | None) -> tuple[int, int]:
+    """Start and end, ns, of what is measured: a run that was stopped ends with its last answer."""
+    start, end = int(load.warm_up * 1e9), int((load.warm_up + load.seconds) * 1e9)
+    return start, end if stopped is None or not len(ended) else max(start, min(end, int(ended.max())))

@@ -20,16 +20,16 @@ MOST_KINDS_OF_ERRORS = 20
 class Log:
     """One caller's notes while the run goes on: appended to by that caller alone."""
 
-    __slots__ = ("ended", "errors", "failed", "intended", "rejected", "stages", "started")
+    __slots__ = ("ended", "errors", "failed_at", "intended", "rejected_at", "stages", "started")
 
     def __init__(self, stages: int) -> None:
         self.intended, self.started, self.ended = array("q"), array("q"), array("q")
         self.stages = tuple(array("q") for _ in range(stages))
+        self.failed_at, self.rejected_at = array("q"), array("q")  # when they were to be sent
         self.errors: Counter[str] = Counter()
-        self.failed = self.rejected = 0
 
-    def fail(self, error: BaseException) -> None:
-        self.failed += 1
+    def fail(self, error: BaseException, intended: int) -> None:
+        self.failed_at.append(intended)
         told = f"{type(error).__name__}: {str(error)[:200]}"
         self.errors[told if told in self.errors or len(self.errors) < MOST_KINDS_OF_ERRORS else "others"] += 1
 

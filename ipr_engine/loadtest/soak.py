@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from ipr_engine.loadtest.quantiles import level_name
 from ipr_engine.loadtest.runner import Load, Run, run_parts
 from ipr_engine.loadtest.targets import Target
 from ipr_engine.loadtest.threads import Progress
+from ipr_engine.loadtest.window import Lost
 
 WINDOWS = 40  # of ten minutes: enough for the slope's interval
 LEAST_WINDOW_S = 5.0  # each starts without a backlog: shorter ones would hide that there is one
@@ -53,8 +54,9 @@ class Soak:
     """What a soak saw, window by window.
 
     Attributes:
-        rate: offered, requests a second. most: what it is a share of.
+        rate: offered, requests a second. most: what it is a share of, the most that an open loop of the target sustains.
         rows: figures of each window; rss: (seconds, MB) after each.
+        answered, lost: of all windows, warm-up included.
     """
 
     target: str
@@ -64,18 +66,15 @@ class Soak:
     rss: list[tuple[float, float]] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     answered: int = 0
-    failed: int = 0
-    rejected: int = 0
-    unsent: int = 0
+    lost: Lost = field(default_factory=Lost)
     stopped: str | None = None
 
     def add(self, done: Run, seconds: float) -> None:
-        self.rows.append({"at_s": round(seconds, 1), **figures(done.measured, done.seconds), "rejected": done.rejected})
+        self.rows.append({"at_s": round(seconds, 1), **figures(done.measured, done.throughput), "rejected": done.lost.rejected,
+                          "kept_up": done.kept_up})  # fmt: skip
         self.errors += done.errors
         self.answered += len(done.measured) + len(done.warm_up)
-        self.failed += done.failed
-        self.rejected += done.rejected
-        self.unsent += done.unsent
+        self.lost += done.lost + done.lost_in_warm_up
         self.stopped = self.stopped or done.stopped
 
     @property
@@ -83,6 +82,11 @@ class Soak:
         """Median over windows of a window's p99."""
         known = [row["p99_us"] for row in self.rows if row["p99_us"] is not None]
         return float(np.median(known)) if known else None
+
+    @property
+    def behind(self) -> int:
+        """Windows that ended with more requests waiting than they began with: their latencies are a backlog's."""
+        return sum(row["kept_up"] is False for row in self.rows)
 
     @property
     def slope(self) -> Slope | None:
@@ -97,9 +101,8 @@ class Soak:
             "rate_rps": round(self.rate, 2),
             "most_rps": round(self.most, 2),
             "answered": self.answered,
-            "failed": self.failed,
-            "rejected": self.rejected,
-            "unsent": self.unsent,
+            **asdict(self.lost),
+            "windows_behind": self.behind,
             "errors": dict(self.errors),
             "stopped": self.stopped,
             level_name(0.99) + "_us": self.p99_us,
