@@ -1,4 +1,8 @@
-"""python -m benchmarks [NAME ...]: check, time, print; --record appends the lines to benchmarks/results/NAME.jsonl."""
+"""python -m benchmarks [NAME ...]: check, time, print; --record appends the lines to benchmarks/results/NAME.jsonl.
+
+`verify` is run when it is named: the targets of benchmarks/targets.toml, each met, missed or not to be told; exit code 5
+where one is missed (docs/load-testing.md).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.harness import FULL, SMALLEST, Line, machine
+from benchmarks.targets import PATH
+from ipr_engine.errors import InvalidInputError
 
 NAMES = (
     "decide",
@@ -23,30 +29,43 @@ NAMES = (
     "load",
     "kernel_resources",
 )
+ASKED_FOR = ("verify",)  # run when named, not by default
 RESULTS = Path(__file__).parent / "results"
+MISSED = 5  # exit code, as of `ipr bench`
 
 
-def main() -> None:
+def main() -> int:
+    """The exit code: 0, or 5 where a target of `verify` is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which, of {', '.join(NAMES)} (default: all)")
+    known = NAMES + ASKED_FOR
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"which, of {', '.join(known)} (default: all but verify)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout, nothing else there")
     parser.add_argument("--record", action="store_true", help="append the lines to benchmarks/results/NAME.jsonl")
     parser.add_argument("--smallest", action="store_true", help="every part once, in seconds: its lines are no figures")
+    parser.add_argument(
+        "--targets", type=Path, default=PATH, metavar="FILE", help="of verify (default benchmarks/targets.toml)"
+    )
     arguments = parser.parse_args()
-    unknown = sorted(set(arguments.names) - set(NAMES))
+    unknown = sorted(set(arguments.names) - set(known))
     if unknown:
-        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(NAMES)}")
+        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
     if arguments.smallest and arguments.record:
         parser.error("--record: lines of --smallest are no figures; leave out one of the two")
+    size, missed = SMALLEST if arguments.smallest else FULL, False
     for name in arguments.names or NAMES:
         print(f"== {name}", file=sys.stderr)
         module = importlib.import_module(f"benchmarks.bench_{name}")
-        for line in module.run(SMALLEST if arguments.smallest else FULL):
-            print(json.dumps(line | machine(), allow_nan=False) if arguments.json else text(line), flush=True)
+        shown = getattr(module, "text", text)
+        for line in module.run(size, arguments.targets) if name == "verify" else module.run(size):
+            missed = missed or line.get("verdict") == "missed"
+            print(json.dumps(line | machine(), allow_nan=False) if arguments.json else shown(line), flush=True)
             if arguments.record:
                 RESULTS.mkdir(exist_ok=True)
                 with (RESULTS / f"{name}.jsonl").open("a") as file:
                     file.write(json.dumps(line | machine(), allow_nan=False) + "\n")
+    return MISSED if missed else 0
 
 
 def text(line: Line) -> str:
@@ -63,4 +82,7 @@ def text(line: Line) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except InvalidInputError as error:
+        sys.exit(f"error: {error}")

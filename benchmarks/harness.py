@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import platform
 import shutil
@@ -88,16 +89,21 @@ def in_turns(
     rounds: int,
     calls: int,
     warm_up: int = WARM_UP,
+    most_s: float = math.inf,
 ) -> dict[str, list[list[int]]]:
     """Nanoseconds of single calls, round by round: (rounds, calls) a variant, all of one round on the same inputs.
 
     Args:
         warm_up: rounds before them, not counted.
+        most_s: seconds after which no further round begins.
     """
     times: dict[str, list[list[int]]] = {name: [] for name in variants}
     clock = time.perf_counter_ns
+    latest = time.perf_counter() + most_s
     with quiet():
         for turn in range(warm_up + rounds):
+            if time.perf_counter() > latest:
+                break
             inputs = [items[(turn * calls + k) % len(items)] for k in range(calls)]
             for name, call in variants.items():
                 seen = []

@@ -18,16 +18,18 @@ NAMES = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks"
 NEEDS = {"training": ("torch", skips.TORCH), "kernel_resources": ("triton", skips.GPU)}
 
 
-def python(*arguments):
+def python(*arguments, codes=(0,)):
     """stdout of a Python process in the project's folder."""
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+    assert done.returncode in codes, done.stderr[-2000:] + done.stdout[-2000:]
     return done.stdout
 
 
 @functools.cache
 def smallest(name):
-    return [json.loads(line) for line in python("-m", "benchmarks", "--smallest", "--json", name).splitlines()]
+    codes = (0, 5) if name == "verify" else (0,)  # what is missed in a few calls is no figure
+    out = python("-m", "benchmarks", "--smallest", "--json", name, codes=codes)
+    return [json.loads(line) for line in out.splitlines()]
 
 
 @pytest.fixture
@@ -50,7 +52,8 @@ def test_a_benchmark_runs_at_its_smallest_size(name):
 
 
 def test_every_benchmark_is_in_the_registry(benchmarks):
-    assert sorted(benchmarks("__main__").NAMES) == NAMES
+    main = benchmarks("__main__")
+    assert sorted(main.NAMES + main.ASKED_FOR) == NAMES
 
 
 @pytest.mark.parametrize("name", ["route", "encoder"])
