@@ -164,6 +164,23 @@ def test_an_async_open_loop_counts_what_it_could_not_send():
     assert len(found.measured) + found.lost.unsent == len(load.schedule)
 
 
+def test_an_async_open_loop_that_is_late_sends_in_order_and_never_more_at_once_than_it_may():
+    busy, peak = 0, 0
+
+    async def slow():
+        nonlocal busy, peak
+        busy += 1
+        peak = max(peak, busy)
+        await asyncio.sleep(0.002)
+        busy -= 1
+
+    load = open_load(20_000, 0.1, callers=40)  # an arrival every 50 us: the loop is late for most of them
+    found = run(AsyncKnownTarget(slow), ["a"], load)
+    assert 1 < peak <= 40
+    assert len(found.measured) + found.lost.unsent == len(load.schedule)
+    assert (np.diff(found.measured.started) >= 0).all()
+
+
 def test_an_async_target_s_rejections_and_failures_are_counted():
     async def at_once():
         pass

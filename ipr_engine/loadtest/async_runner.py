@@ -13,6 +13,9 @@ from ipr_engine.loadtest.samples import Log
 from ipr_engine.loadtest.targets import AsyncCall, AsyncTarget
 from ipr_engine.loadtest.threads import Progress, Stop, in_threads
 
+TOGETHER = (
+    16  # late requests are sent this many at a time: a turn of the loop for each would cost as much as a short answer
+)
 COARSE_NS = 2_000_000  # an event loop's timer is good to a millisecond; nearer, it is polled
 
 
@@ -66,6 +69,7 @@ class _Caller:
         self.call, self.rejections, self.prompts = call, target.rejections, prompts
         self.now, self.clock, self.log, self.stop = clock.now, clock, log, stop
         self.in_flight = 0
+        self.tasks: set[asyncio.Task[None] | None] = set()  # referenced until they are done, or they may be collected
 
     async def ask(self, index: int, intended: int) -> None:
         log = self.log
@@ -104,24 +108,26 @@ class _Caller:
             await self.ask(index, intended)
         finally:
             self.in_flight -= 1
+            self.tasks.discard(asyncio.current_task())
 
 
 async def _open(caller: _Caller, load: Load, start: int) -> None:
     assert load.schedule is not None
     due = array("q", load.schedule.due_ns.tobytes())
-    tasks: set[asyncio.Task[None]] = set()
+    now, together, sent = caller.now, min(TOGETHER, load.callers), 0
     for index, offset in enumerate(due):
-        await _until(start + offset, caller.clock)
+        if sent == together or now() < start + offset:
+            await _until(start + offset, caller.clock)
+            sent = 0
         if caller.stop.asked:
             break
         if caller.in_flight >= load.callers:
             continue  # stays unsent, and is counted as that
         caller.in_flight += 1
-        task = asyncio.create_task(caller.scheduled(index, start + offset))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    if tasks:
-        await asyncio.wait(tasks)
+        sent += 1
+        caller.tasks.add(asyncio.create_task(caller.scheduled(index, start + offset)))
+    while caller.tasks:
+        await asyncio.wait([task for task in caller.tasks if task is not None])
 
 
 async def _until(due: int, clock: Clock) -> None:
