@@ -57,5 +57,10 @@ def test_parts_of_a_run_are_as_fast_as_the_whole(callers):
 @pytest.mark.parametrize("due", [100, 10_000])
 def test_chance_alone_leaves_no_target_behind_and_three_percent_of_many_arrivals_do(due, rng):
     waits = rng.poisson(due, 200) - due  # of a target that keeps up on average
-    assert np.mean([kept_up(due, due - wait) for wait in waits]) > 0.95
-    assert not kept_up(due, due - math.ceil(0.03 * due + 2 * math.sqrt(due)))
+    assert np.mean([kept_up(due, due - wait, 0) for wait in waits]) > 0.95
+    assert not kept_up(due, due - math.ceil(0.03 * due + 2 * math.sqrt(due)), 0)
+
+
+def test_a_target_that_refuses_three_percent_does_not_keep_up_though_nothing_waits():
+    assert kept_up(100, 98, 2)
+    assert not kept_up(100, 97, 3)

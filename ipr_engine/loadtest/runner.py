@@ -86,7 +86,7 @@ class Run:
         """Whether an open loop's arrivals were served, but for what chance explains; None for a closed loop."""
         if self.due is None:
             return None
-        return self.stopped is None and kept_up(self.due, self.answers)
+        return self.stopped is None and kept_up(self.due, self.answers, self.lost.count)
 
     def rates(self, parts: int) -> list[float | None]:
         """Throughput of consecutive parts with equally many answers."""
