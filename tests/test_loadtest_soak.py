@@ -114,9 +114,7 @@ def test_the_most_of_an_open_loop_is_found_in_an_open_loop():
     target, short = AsyncKnownTarget(dear_in_a_new_task), case(mode="closed", seconds=0.05)
     top = best(most(target, short, silent))
     steps = sustained(target, short, top, silent)
-    assert top.run.throughput > 20_000
     assert all(step.run.load.schedule is not None for step in steps)
-    assert steps[0].run.kept_up is False
     assert sustained_rate(steps) < 1.3 * 10_000  # 10,000 a second at most, and what chance adds to 500 arrivals
 
 
