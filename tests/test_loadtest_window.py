@@ -61,6 +61,11 @@ def test_chance_alone_leaves_no_target_behind_and_three_percent_of_many_arrivals
     assert not kept_up(due, due - math.ceil(0.03 * due + 2 * math.sqrt(due)), 0)
 
 
+def test_a_burst_at_the_end_is_chance():
+    assert not kept_up(320, 320 - 64, 0)
+    assert kept_up(320, 320 - 64, 0, burst=32)
+
+
 def test_a_target_that_refuses_three_percent_does_not_keep_up_though_nothing_waits():
     assert kept_up(100, 98, 2)
     assert not kept_up(100, 97, 3)

@@ -180,9 +180,10 @@ def shares(
 def _open(
     target: Target, case: Case, label: str, rate: float, callers: int, told: Told, *, share: float | None = None
 ) -> Step:
-    seconds = case.seconds
+    seconds, warm_up = case.seconds, case.warm_up
     if share is None:  # of a search: long enough for a low rate, short enough for the arrivals that a run may keep
         seconds = min(max(seconds, min(MOST_TRY_S, LEAST_ARRIVALS / rate)), MOST_REQUESTS / 2 / rate)
+        warm_up = min(warm_up, MOST_REQUESTS / 4 / rate)
     rung = replace(case, mode="open", rate=rate, callers=callers)
-    done = run(target, case.mix.prompts, rung.load(seconds, rung.warm_up, 0), progress=told(label))
+    done = run(target, case.mix.prompts, rung.load(seconds, warm_up, 0), progress=told(label))
     return Step(label, done, callers, share=share, offered=rate)

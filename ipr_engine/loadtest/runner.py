@@ -84,9 +84,10 @@ class Run:
     @property
     def kept_up(self) -> bool | None:
         """Whether an open loop's arrivals were served, but for what chance explains; None for a closed loop."""
-        if self.due is None:
+        if self.due is None or self.load.schedule is None:
             return None
-        return self.stopped is None and kept_up(self.due, self.answers, self.lost.count)
+        burst = self.load.schedule.burst
+        return self.stopped is None and kept_up(self.due, self.answers, self.lost.count, burst=burst)
 
     def rates(self, parts: int) -> list[float | None]:
         """Throughput of consecutive parts with equally many answers."""

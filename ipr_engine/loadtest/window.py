@@ -79,11 +79,12 @@ def rates(intended: Nanoseconds, ended: Nanoseconds, start: int, end: int, parts
     return found
 
 
-def kept_up(due: int, served: int, lost: int) -> bool:
+def kept_up(due: int, served: int, lost: int, *, burst: int = 1) -> bool:
     """Whether a target bore an open loop's arrivals: hardly any is lost, and no more wait at the end than at the start, but by chance.
 
     Args:
         due: arrivals of a stretch. lost: those of them that got no answer.
         served: answers, in the same stretch, of requests of any time.
+        burst: arrivals that come at one instant.
     """
-    return lost <= BEHIND * due and due - lost - served <= BEHIND * due + BEHIND_SIGMAS * math.sqrt(due)
+    return lost <= BEHIND * due and due - lost - served <= BEHIND * due + BEHIND_SIGMAS * math.sqrt(due * burst)
