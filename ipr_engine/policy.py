@@ -16,6 +16,7 @@ from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, Price, PriceLis
 from ipr_engine.calibrated import Calibrations, CalibrationStatus, DriftFlag, Settled, settle
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.names import matched
 from ipr_engine.ranges import nonnegative, nonnegative_or_infinite, unit_interval
 
 
@@ -297,13 +298,7 @@ def _known(argument: str, values: Sequence[str] | str, known: set[str]) -> set[s
     wanted = _names(argument, values)
     if not wanted:
         raise InvalidInputError(f"{argument}: expected at least one name, got an empty list")
-    by_case = {name.casefold(): name for name in known}
-    unknown = sorted({name for name in wanted if name not in known and name.casefold() not in by_case})
-    if unknown:
-        raise InvalidInputError(
-            f"{argument}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(sorted(known))}"
-        )
-    return {name if name in known else by_case[name.casefold()] for name in wanted}
+    return set(matched(argument, wanted, known).values())
 
 
 def _exclusions(
@@ -353,14 +348,16 @@ def merge_prices(bundle: Bundle, prices: PriceList | Mapping[str, object]) -> Pr
     if isinstance(prices, PriceList) and prices.currency != "USD":
         raise InvalidInputError(f"prices: expected a list in USD, got {prices.currency!r}; convert it first")
     given = prices.prices if isinstance(prices, PriceList) else prices
-    known = {candidate.name for candidate in bundle.candidates}
-    if given:
-        _known("prices", list(given), known)
-    by_case = {name.casefold(): name for name in known}
+    names = matched("prices", _names("prices", list(given)), bundle.names)
     merged = dict(bundle.prices.prices)
     for name, value in given.items():
-        merged[name if name in known else by_case[name.casefold()]] = _price(name, value)
-    whole = isinstance(prices, PriceList) and len(given) == len(known)
+        twice = [other for other, meant in names.items() if meant == names[name]]
+        if len(twice) > 1:
+            raise InvalidInputError(
+                f"prices: {' and '.join(map(repr, twice))} both mean {names[name]}; give its price once"
+            )
+        merged[names[name]] = _price(name, value)
+    whole = isinstance(prices, PriceList) and len(given) == len(bundle.names)
     date = prices.date if isinstance(prices, PriceList) and whole else f"{bundle.prices.date}, {len(given)} replaced"
     return PriceList(currency="USD", date=date, prices=MappingProxyType(merged))
 
