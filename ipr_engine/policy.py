@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, Price, PriceLis
 from ipr_engine.calibrated import Calibrations, CalibrationStatus, DriftFlag, Settled, settle
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.limits import surely_fits
 from ipr_engine.names import matched
 from ipr_engine.ranges import nonnegative, nonnegative_or_infinite, unit_interval
 
@@ -95,7 +95,7 @@ class Policy:
         map: the calibration map read, None under another rule.
         escalate_below: a two-tier bundle decides again where the gap is below it, in quality units: 0 never, infinity always.
         second: the rule for the second heads; None in a bundle of one tier.
-        shortest_window: billed tokens below which a prompt surely fits every allowed candidate's context window.
+        surely_fits: billed tokens below which a prompt surely fits every allowed candidate's context window, output included.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its terms anew, once.
         terms: the arguments it was made of, less those left at None.
     """
@@ -118,7 +118,7 @@ class Policy:
     second: SecondRule | None = field(default=None, repr=False)
     certificate: CalibrationStatus = field(repr=False)
     drift: DriftFlag = field(repr=False, compare=False)
-    shortest_window: float = field(repr=False)
+    surely_fits: float = field(repr=False)
 
     @property
     def calibration(self) -> CalibrationStatus:
@@ -232,7 +232,7 @@ def compile_policy(
         second=second,
         certificate=_uncertified(rule) if settled is None else settled.certificate,
         drift=calibrations.drift,
-        shortest_window=_shortest_window([c for c in bundle.candidates if c.name not in exclusions]),
+        surely_fits=surely_fits(bundle, allowed_names),
     )
 
 
@@ -268,11 +268,6 @@ def _escalate_below(bundle: Bundle, asked: float | None) -> float:
             "`ipr escalate`"
         )
     return below
-
-
-def _shortest_window(allowed: Sequence[Candidate]) -> float:
-    limits = [c.context_window / c.token_ratio for c in allowed if c.context_window is not None]
-    return (1 - 1e-9) * min(limits, default=math.inf)
 
 
 def _uncertified(rule: str) -> CalibrationStatus:
