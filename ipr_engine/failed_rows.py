@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ipr_engine._C import decide_result
 from ipr_engine.decide import CAUSE, STATUS
 from ipr_engine.decision import Decisions
-from ipr_engine.limits import RequestLimits, RowLimits
+from ipr_engine.limits import PLAIN, RequestLimits
 
 INVALID_INPUT = STATUS.index("invalid_input")
 FAILED = CAUSE.index("failed")
@@ -36,7 +36,7 @@ def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[
         arrays[name] = _scattered(values, good, batch, fill, dtype)
     limits = made.limits
     if limits is not None:
-        rows = [RowLimits()] * batch
+        rows = [PLAIN] * batch
         for at, row in enumerate(good.tolist()):
             rows[row] = limits.rows[at]
         limits = RequestLimits(tuple(rows))

@@ -36,6 +36,7 @@ from ipr_engine.intake import Intake, bill_all, encode_all, take_in
 from ipr_engine.limits import RequestLimits, request_limits
 from ipr_engine.policy import Policy, compile_policy
 from ipr_engine.profiling import span
+from ipr_engine.prompts import BODY
 from ipr_engine.terms import frozen_terms, terms_on
 
 if TYPE_CHECKING:
@@ -236,7 +237,12 @@ class Generation:
         """The policy of these keyword arguments, kept for the next call when they are plain values."""
         unknown = sorted(set(terms) - POLICY_TERMS)
         if unknown:
-            raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}")
+            whole = (
+                ""
+                if not set(unknown) & set(BODY)
+                else "; a request with its tools and limits is given whole, as the prompt"
+            )
+            raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}{whole}")
         if "tau" not in terms and not terms.keys() & set(ASKS):
             raise InvalidInputError("tau: missing; pass tau=... in [0, 1], or a policy from engine.policy(...)")
         # Other types are compiled each time: a list cannot be a key, and True and Decimal(1) would be found as 1.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,15 +36,11 @@ class Intake:
         """The rows whose prompts are not bad, as far as is known."""
         return [row for row in range(len(self.requests)) if row not in self.errors]
 
-    @contextmanager
-    def row(self, row: int) -> Iterator[None]:
-        """Work on one row: what it raises is kept as the row's error, where errors are kept."""
-        try:
-            yield
-        except InvalidInputError as error:
-            if not self.keep_errors:
-                raise
-            self.errors[row] = str(error)
+    def blame(self, row: int, error: InvalidInputError) -> None:
+        """Keep what is wrong with a row, where errors are kept; else raise it."""
+        if not self.keep_errors:
+            raise error
+        self.errors[row] = str(error)
 
 
 def take_in(prompts: Any, billed_tokens: Any, bundle: Bundle, policy: Policy | None, on_error: str) -> Intake:
@@ -64,10 +58,12 @@ def take_in(prompts: Any, billed_tokens: Any, bundle: Bundle, policy: Policy | N
     names = ["prompt"] if single else [f"prompts[{row}]" for row in range(len(rows))]
     made = Intake(names, [ParsedRequest("")] * len(rows), on_error == "status")
     for row, (name, prompt) in enumerate(zip(names, rows, strict=True)):
-        with made.row(row):
+        try:
             parsed = parse_request(prompt, where=name)
             check_readable(parsed, name, billed_tokens, bundle, policy)
             made.requests[row] = parsed
+        except InvalidInputError as error:
+            made.blame(row, error)
     return made
 
 
@@ -126,8 +122,10 @@ def _one_by_one(encoder: Encoder, intake: Intake) -> tuple[list[int], Encoded]:
     """The rows that can be encoded: the encoder blames one of them, and says not which in a way that can be relied on."""
     made: dict[int, Encoded] = {}
     for row in intake.good:
-        with intake.row(row):
+        try:
             made[row] = encoder.encode([intake.requests[row].encoded])
+        except InvalidInputError as error:
+            intake.blame(row, InvalidInputError(str(error).replace("prompts[0]", intake.names[row], 1)))
     none = Encoded(np.empty((0, encoder.dim), np.float32), np.empty(0, np.int64), np.empty(0, np.bool_))
     parts = [none, *made.values()]
     return list(made), Encoded(
@@ -144,10 +142,12 @@ def bill_all(
     given = None if billed_tokens is None else whole_counts(billed_tokens, len(counts))
     bills = np.zeros(len(counts), np.int64)
     for row in intake.good:
-        with intake.row(row):
+        try:
             request, count = intake.requests[row], int(counts[row])
             require_token(request, intake.names[row], count)
             bills[row] = bill(encoder, request, count) if given is None else given[row]
+        except InvalidInputError as error:
+            intake.blame(row, error)
     return bills
 
 

@@ -29,6 +29,9 @@ class RowLimits(NamedTuple):
     max_tokens: int | None = None
 
 
+PLAIN = RowLimits()
+
+
 @dataclass(frozen=True, eq=False)
 class RequestLimits:
     """What the requests of a batch ask for, as the router takes it.
@@ -65,8 +68,12 @@ def request_limits(
         return None
     asked = [None] * batch if needs is None else list(needs)
     expected = None if tokens_out is None else np.broadcast_to(tokens_out, (batch, len(bundle.candidates)))
+    bounded = expected is not None and any(candidate.max_output_tokens is not None for candidate in bundle.candidates)
     rows = []
     for row, need in enumerate(asked):
+        if need is None and not bounded:
+            rows.append(PLAIN)
+            continue
         stated = None if need is None or expected is not None else need.max_output_tokens
         outputs = (
             [None if stated is None else float(stated)] * len(bundle.candidates) if expected is None else expected[row]

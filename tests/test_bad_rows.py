@@ -3,6 +3,7 @@
 import json
 import math
 import traceback
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from two_tier_bundles import join, make_tiers
 from ipr_engine import Decision, Engine, InvalidInputError, RowError
 from ipr_engine.bundle import write_bundle
 from ipr_engine.data.embeddings import EmbeddingCache
+from ipr_engine.encoders.registry import EncoderOptions
+from ipr_engine.generation import Generation
 from ipr_engine.record import Record, RecordError
 
 SECRET = "my secret prompt"
@@ -109,6 +112,30 @@ def test_encoding_goes_on_and_deciding_tells(engine):
         engine.encode(["why"], on_error="ignore")
 
 
+class Blames:
+    """An encoder that refuses one word, naming no row in a way to rely on."""
+
+    native = None
+
+    def __init__(self, inner):
+        self._inner = inner
+        self.dim, self.max_tokens, self.identity, self.summary = inner.dim, inner.max_tokens, inner.identity, "blames"
+        self.count_tokens = inner.count_tokens
+
+    def encode(self, prompts):
+        if "bad" in prompts:
+            raise InvalidInputError("prompts[0]: refused by the encoder")
+        return self._inner.encode(prompts)
+
+
+def test_a_row_that_the_encoder_blames_fails_alone(engine):
+    live = Generation(engine.bundle, options=EncoderOptions(), loaded={engine.encoder.identity: Blames(engine.encoder)})
+    made = live.route(["why", "bad", "how"], live.settle(None, {"tau": 0.4}), None, None, None, "status")
+    assert [row.status for row in made] == ["ok", "invalid_input", "ok"]
+    assert made[1].reason == "prompts[1]: refused by the encoder"
+    assert bits(made[2]) == bits(engine.route("how", tau=0.4))
+
+
 def test_both_tiers_go_on(tmp_path):
     engine = Engine(join(tmp_path, make_tiers(tmp_path), gap=10.0))
     prompts = ["what is the story", "", "how to code"]
@@ -129,6 +156,14 @@ def test_a_bad_prompt_has_no_record(engine):
     assert [row.status for row in decisions] == ["ok", "invalid_input", "ok"]
     records = [Record.from_line(line) for line in b"".join(lines).splitlines()]
     assert [(record.id, record.prompt) for record in records] == [("a", "why"), ("c", "how")]
+
+
+def test_objects_of_sdks_are_kept_in_a_record_as_their_fields(engine):
+    lines = []
+    turn = SimpleNamespace(role="assistant", content="since")
+    user = {"role": "user", "content": "why"}
+    engine.recorder(lines.append, keep_prompts=True).route([user, turn, user], tau=0.4)
+    assert Record.from_line(lines[0]).prompt == [user, {"role": "assistant", "content": "since"}, user]
 
 
 # -- nothing of a prompt in an error, nor behind it

@@ -192,6 +192,13 @@ def test_tools_keep_out_who_has_none_and_are_billed(engine):
     assert (tools.model, tools.threshold, tools.gap) == (required.model, required.threshold, required.gap)
 
 
+def test_tools_beside_the_policy_are_refused_with_what_to_do(engine):
+    with pytest.raises(
+        InvalidInputError, match=r"tools: unknown; known: .*; a request .* is given whole, as the prompt"
+    ):
+        engine.route([USER], tau=0.5, tools=[TOOL])
+
+
 def test_a_row_of_a_batch_equals_that_request_alone(engine):
     requests = ["why", asking(3000), {"messages": [USER], "tools": [TOOL]}, [USER], asking(3, tools=[TOOL])]
     policy = engine.policy(tau=0.5)

@@ -40,6 +40,8 @@ def parse_request(request: object, *, tools: Sequence[Any] | None = None, where:
     Raises:
         InvalidInputError: something is not of that form, or of a type unknown here; the place is named, never the content.
     """
+    if type(request) is str and tools is None:
+        return ParsedRequest(checked_text(request, where))
     if isinstance(request, ParsedRequest):
         if tools is not None:
             raise InvalidInputError("tools: this request is taken apart already; pass them with the request itself")
