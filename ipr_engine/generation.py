@@ -263,7 +263,7 @@ class Generation:
         """Encode and decide one prompt or a list of them: in one step on a GPU, else one after the other."""
         check_on_error(on_error)
         intake = take_in(prompts, billed_tokens, self.bundle, policy, on_error)
-        if self.gpu is not None and not intake.errors and all(request.encoded for request in intake.requests):
+        if self.gpu is not None:
             decisions = self._route_on_gpu(intake, policy, billed_tokens, tokens_out, extra_usd)
             if decisions is not None:
                 return checked_rows(decisions, on_error)
@@ -278,20 +278,29 @@ class Generation:
         from ipr_engine.gpu.router import RouteRows
 
         assert self.gpu is not None
+        batch, good = len(intake.requests), intake.good
+        counts, truncated = np.zeros(batch, np.int64), np.zeros(batch, np.bool_)
         with span("tokenize"):
-            ids, counts, truncated = self.gpu.stream.read([request.encoded for request in intake.requests])
-            if not counts.all():
-                return None
+            ids, counts[good], truncated[good] = self.gpu.stream.read([intake.requests[row].encoded for row in good])
             bills = bill_all(self.encoder, intake, counts, billed_tokens)
-        batch = len(bills)
-        given = {
-            name: None if values is None else per_model(name, values, batch, self.plan.models)
-            for name, values in (("tokens_out", tokens_out), ("extra_usd", extra_usd))
-        }
-        needs = [request.needs for request in intake.requests]
-        limits = request_limits(self.bundle, needs, given["tokens_out"], batch)
-        result, x = self.gpu.route(policy, RouteRows(ids=ids, billed=bills, limits=limits, **given))
-        return Decisions(result, policy, self.bundle, bills, truncated, self.router.support(x), limits=limits)
+        kept = [(row, own) for row, own in zip(good, ids, strict=True) if row not in intake.errors]
+        rows = np.array([row for row, _ in kept], np.int64)
+        if not len(rows) or not counts[rows].all():
+            return None
+        tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, self.plan.models)
+        extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, self.plan.models)
+        needs = [intake.requests[row].needs for row in rows.tolist()]
+        asked = RouteRows(
+            ids=[own for _, own in kept],
+            billed=bills[rows],
+            tokens_out=of_rows(tokens, rows),
+            extra_usd=of_rows(extra, rows),
+            limits=request_limits(self.bundle, needs, of_rows(tokens, rows), len(rows)),
+        )
+        result, x = self.gpu.route(policy, asked)
+        support = self.router.support(x)
+        made = Decisions(result, policy, self.bundle, asked.billed, truncated[rows], support, limits=asked.limits)
+        return with_failures(made, rows, intake.errors, batch) if intake.errors else made
 
     def encode(self, prompts: Any, billed_tokens: Any, on_error: str = "raise") -> Encoded:
         """Embed one prompt or a list of them, with the bill of each; see `Engine.encode`."""

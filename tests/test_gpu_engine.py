@@ -134,8 +134,11 @@ def test_what_a_request_asks_for_keeps_out_the_same_candidates(engine, cpu):
     assert [row.excluded.keys() for row in got] == [row.excluded.keys() for row in want]
     assert got[2].excluded
     assert got.tokens_out[2].max() <= 3
-    kept = engine.route(requests, tau=0.4, on_error="status")
-    assert [row.status for row in kept] == ["ok"] * 4 + ["invalid_input"]
+    kept = engine.route([*requests, ""], tau=0.4, on_error="status")
+    assert [row.status for row in kept] == ["ok"] * 4 + ["invalid_input"] * 2
+    for row, alone in zip(kept[:4], got, strict=True):
+        assert row.qualities.tobytes() == alone.qualities.tobytes()
+        assert (row.model, row.excluded) == (alone.model, alone.excluded)
     image = [{"role": "user", "content": [{"type": "image_url"}]}]
     assert engine.route(image, tau=0.4, billed_tokens=9).model == cpu.route(image, tau=0.4, billed_tokens=9).model
 

@@ -218,10 +218,11 @@ def read_tree(found: Found, value: object, where: str) -> None:
             for name, item in fields.items():
                 if name in _NO_TEXT or item is None:
                     continue
+                here = f"{where}[{shown_name(str(name))}]"
                 if name in _AS_JSON:
-                    found.other.append(checked_text(to_json(item, f"{where}[{name!r}]"), f"{where}[{name!r}]"))
+                    found.other.append(checked_text(to_json(item, here), here))
                 else:
-                    read_tree(found, item, f"{where}[{name!r}]")
+                    read_tree(found, item, here)
     elif value is not None and not isinstance(value, bool):
         found.other.append(to_json(value, where))
 
