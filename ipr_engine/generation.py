@@ -327,7 +327,7 @@ class Generation:
         return self._encoded(intake, billed_tokens), [request.encoded for request in intake.requests]
 
     def _encoded(self, intake: Intake, billed_tokens: Any) -> Encoded:
-        return replace(encode_all(self.encoder, intake, billed_tokens), encoder=self.encoder_identity)
+        return encode_all(self.encoder, self.encoder_identity, intake, billed_tokens)
 
     def embeddings(self, x: Encoded | npt.NDArray[np.float32], billed_tokens: Any) -> Encoded:
         """What `Engine.decide` was given, as Encoded with its bills."""

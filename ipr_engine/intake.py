@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -95,8 +95,11 @@ def check_readable(
         )
 
 
-def encode_all(encoder: Encoder, intake: Intake, billed_tokens: Any) -> Encoded:
-    """Embed the good prompts, and bill them; rows of bad ones have x NaN, and their errors beside."""
+def encode_all(encoder: Encoder, identity: str, intake: Intake, billed_tokens: Any) -> Encoded:
+    """Embed the good prompts, and bill them; rows of bad ones have x NaN, and their errors beside.
+
+    identity: the encoder's.
+    """
     batch, good = len(intake.requests), intake.good
     try:
         made = encoder.encode([intake.requests[row].encoded for row in good])
@@ -104,18 +107,19 @@ def encode_all(encoder: Encoder, intake: Intake, billed_tokens: Any) -> Encoded:
         if not intake.keep_errors:
             raise
         good, made = _one_by_one(encoder, intake)
-    counts = np.zeros(batch, np.int64)
-    counts[good] = made.billed_tokens
+    x, counts, truncated = made.x, made.billed_tokens, made.truncated
+    if len(good) < batch:
+        x, truncated = np.full((batch, encoder.dim), np.nan, np.float32), np.zeros(batch, np.bool_)
+        x[good], truncated[good] = made.x, made.truncated
+        counts = np.zeros(batch, np.int64)
+        counts[good] = made.billed_tokens
     bills = bill_all(encoder, intake, counts, billed_tokens)
     needs = tuple(request.needs for request in intake.requests)
-    asked = needs if any(needs) else None
-    if not intake.errors:
-        return replace(made, billed_tokens=bills, needs=asked)
-    x, truncated = np.full((batch, encoder.dim), np.nan, np.float32), np.zeros(batch, np.bool_)
-    x[good], truncated[good] = made.x, made.truncated
-    bad = list(intake.errors)
-    x[bad], truncated[bad] = np.nan, False
-    return Encoded(x, bills, truncated, needs=asked, errors=dict(intake.errors))
+    if intake.errors:
+        bad = list(intake.errors)
+        x, truncated = np.array(x), np.array(truncated)
+        x[bad], truncated[bad] = np.nan, False
+    return Encoded(x, bills, truncated, identity, needs if any(needs) else None, dict(intake.errors))
 
 
 def _one_by_one(encoder: Encoder, intake: Intake) -> tuple[list[int], Encoded]:

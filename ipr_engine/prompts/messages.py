@@ -73,7 +73,7 @@ def read_turns(found: Found, turns: Sequence[object], where: str) -> None:
             )
         kind = fields.get("type")
         if kind == "message" or (kind not in ITEMS and ("role" in fields or kind is None)):
-            _read_message(found, fields, here, _of_sdk(turn))
+            _read_message(found, fields, here, turn)
         else:
             _read_item(found, fields, kind, here)
 
@@ -85,10 +85,12 @@ def _of_sdk(turn: object) -> str:
     return f" in a {type(turn).__name__}; give an SDK's message itself, not what holds it"
 
 
-def _read_message(found: Found, message: Mapping[str, Any], where: str, of_sdk: str) -> None:
+def _read_message(found: Found, message: Mapping[str, Any], where: str, turn: object) -> None:
     role = message.get("role")
     if not isinstance(role, str):
-        raise InvalidInputError(f"{where}['role']: expected a string such as 'user', got {kind_of(role)}{of_sdk}")
+        raise InvalidInputError(
+            f"{where}['role']: expected a string such as 'user', got {kind_of(role)}{_of_sdk(turn)}"
+        )
     if role not in ROLES:
         raise InvalidInputError(f"{where}['role']: expected one of {', '.join(ROLES)}, got {shown_name(role)}")
     content = message.get("content")

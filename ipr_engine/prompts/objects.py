@@ -18,7 +18,7 @@ def as_fields(value: object) -> Mapping[str, Any] | None:
     An object without fields of its own that can be listed counts where it has a text `role` or `type`, or holds a
     conversation as `messages` or `input`.
     """
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         return value
     if isinstance(value, _PLAIN):
         return None

@@ -76,6 +76,8 @@ def is_one_prompt(value: object) -> bool:
     if not isinstance(value, (list, tuple)):
         return as_fields(value) is not None
     for item in value:
+        if type(item) is dict and "role" in item:
+            return True
         if isinstance(item, (str, list, tuple, ParsedRequest)) or is_body(item):
             return False
         if is_message(item):
