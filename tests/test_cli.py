@@ -209,11 +209,12 @@ def test_a_row_may_be_a_whole_request_with_its_bill(bundle, capsys, monkeypatch)
         {"id": 6, "messages": [image]},
         {"id": 7, "prompt": "what is it", "billed_tokens": "many"},
         {"id": 8, "prompt": "what is it", "tools": tools, "type": "batch", "conversation": "c"},
+        {"id": 9, "prompt": "what is it", "tokens_out": [[1], [2, 3]]},
     ]
     give_stdin(monkeypatch, "".join(json.dumps(row) + "\n" for row in rows))
     assert main(["route", "--jsonl", "-", "--tau", "0.5", "--bundle", bundle]) == 3
     captured = capsys.readouterr()
-    plain, seen, asked, items, extra, unbilled, wrong, body = map(json.loads, captured.out.splitlines())
+    plain, seen, asked, items, extra, unbilled, wrong, body, ragged = map(json.loads, captured.out.splitlines())
     assert seen["decision"]["billed_tokens"] == 800
     assert "lacks vision, needed by 'image_url'" in seen["decision"]["excluded"].values()
     assert asked["decision"]["billed_tokens"] > 100
@@ -227,7 +228,8 @@ def test_a_row_may_be_a_whole_request_with_its_bill(bundle, capsys, monkeypatch)
     assert "billed_tokens: expected" in wrong["error"]
     assert (body["type"], body["conversation"]) == ("batch", "c")
     assert body["decision"]["billed_tokens"] > 100
-    assert "2 of 8 rows are bad" in captured.err
+    assert "tokens_out: expected a number, or rows of numbers of one length" in ragged["error"]
+    assert "3 of 9 rows are bad" in captured.err
 
 
 def test_a_bad_row_tells_no_text_of_its_prompt(bundle, capsys, monkeypatch):

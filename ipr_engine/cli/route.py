@@ -58,16 +58,16 @@ def run(arguments: argparse.Namespace) -> int:
             recorder = stack.enter_context(engine.recorder(arguments.record, keep_prompts=arguments.record_prompts))
         for number, row in _rows(arguments):
             asked += 1
-            answer = row if isinstance(row, BadRow) else _decide(row, number, engine, recorder, policy)
-            if isinstance(row, BadRow) or isinstance(answer, BadRow):
-                assert isinstance(answer, BadRow)
-                if arguments.jsonl is None and isinstance(row, PromptRow):
-                    raise InvalidInputError(f"{row.where}: {answer.error}")
-                bad.append(number)
-                print(json.dumps({"id": answer.id, "line": answer.line, "error": answer.error}), flush=True)
+            answer = _decide(row, number, engine, recorder, policy)
+            if isinstance(answer, Decision):
+                assert isinstance(row, PromptRow)
+                failed += answer.model is None
+                print(_json(row, answer) if as_json else _line(row, answer), flush=as_json)
                 continue
-            failed += answer.model is None
-            print(_json(row, answer) if as_json else _line(row, answer), flush=as_json)
+            if arguments.jsonl is None and isinstance(row, PromptRow):
+                raise InvalidInputError(f"{row.where}: {answer.error}")
+            bad.append(number)
+            print(json.dumps({"id": answer.id, "line": answer.line, "error": answer.error}), flush=True)
     if failed:
         print(f"ipr route: {failed} row(s) could not be decided; their status says why", file=sys.stderr)
     if bad:
@@ -78,8 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _decide(
-    row: PromptRow, number: int, engine: Engine, recorder: Recorder | None, policy: Policy
+    row: PromptRow | BadRow, number: int, engine: Engine, recorder: Recorder | None, policy: Policy
 ) -> Decision | BadRow:
+    """The decision of a row, or what is wrong with it."""
+    if isinstance(row, BadRow):
+        return row
     name = row.carried.get("id", row.carried.get("row"))
     try:
         if not is_one_prompt(row.prompt):
