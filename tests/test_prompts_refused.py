@@ -1,5 +1,6 @@
 """What `parse_request` refuses, and that its errors hold no text of a prompt."""
 
+import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
@@ -54,6 +55,16 @@ def in_user(*parts):
 def test_a_bad_prompt_is_named(prompt, message):
     with pytest.raises(InvalidInputError, match=message):
         parse_request(prompt)
+
+
+@pytest.mark.parametrize("name", ["type", "role", "content", "tool_calls", "reasoning", "audio"])
+def test_values_that_are_no_json_are_refused_or_passed_over_but_never_crash(name):
+    for value in (np.ones(2), np.array(["a", "b"]), {1, 2}, float("nan"), 10**400, len, object()):
+        message = {"role": "assistant", "content": "since", name: value}
+        try:
+            parse_request([USER, message])
+        except InvalidInputError as error:
+            assert "prompt[1]" in str(error)
 
 
 def test_text_in_the_place_of_a_name_is_not_shown():

@@ -13,6 +13,7 @@ from ipr_engine.prompts.parts import (
     REASONING,
     Found,
     checked_text,
+    is_there,
     read_content,
     read_tree,
     shown_name,
@@ -72,7 +73,7 @@ def read_turns(found: Found, turns: Sequence[object], where: str) -> None:
                 f"{here}: expected a message such as {{'role': 'user', 'content': ...}}, got {kind_of(turn)}{_of_sdk(turn)}"
             )
         kind = fields.get("type")
-        if kind == "message" or (kind not in ITEMS and ("role" in fields or kind is None)):
+        if kind is None or (isinstance(kind, str) and (kind == "message" or (kind not in ITEMS and "role" in fields))):
             _read_message(found, fields, here, turn)
         else:
             _read_item(found, fields, kind, here)
@@ -94,20 +95,20 @@ def _read_message(found: Found, message: Mapping[str, Any], where: str, turn: ob
     if role not in ROLES:
         raise InvalidInputError(f"{where}['role']: expected one of {', '.join(ROLES)}, got {shown_name(role)}")
     content = message.get("content")
-    if role in ("tool", "function") or (role == "user" and content is not None and content != []):
+    if role in ("tool", "function") or (role == "user" and is_there(content)):
         found.asked = True
     if role in ("tool", "function"):
         found.need("tools", f"role {role}")
     read_content(found, content, f"{where}['content']", found.user if role == "user" else found.other)
     for name in ("tool_calls", "function_call"):
-        if message.get(name):
+        if is_there(message.get(name)):
             found.need("tools", name)
             read_tree(found, message[name], f"{where}[{name!r}]")
     if message.get("refusal") is not None:
         found.other.append(checked_text(message["refusal"], f"{where}['refusal']"))
     if message.get("audio") is not None:  # an answer that was spoken, by its id
         found.media("audio")
-    reasoning = next((name for name in REASONINGS if message.get(name)), None)
+    reasoning = next((name for name in REASONINGS if is_there(message.get(name))), None)
     if reasoning is not None:
         read_tree(found, message[reasoning], f"{where}[{reasoning!r}]")
 

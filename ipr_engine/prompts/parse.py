@@ -10,7 +10,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.messages import is_message, read_turns
 from ipr_engine.prompts.objects import as_fields, kind_of, to_json
 from ipr_engine.prompts.parsed import ParsedRequest
-from ipr_engine.prompts.parts import Found, checked_text, read_content
+from ipr_engine.prompts.parts import Found, checked_text, is_there, read_content
 
 Prompt: TypeAlias = str | Sequence[Any] | Mapping[str, Any] | ParsedRequest
 
@@ -102,7 +102,7 @@ def _read_body(found: Found, request: object, where: str, tools: object) -> int 
     given = [name for name in TURNS if body.get(name) is not None and not _is_template(body, name)]
     if len(given) > 1:
         raise InvalidInputError(f"{where}: expected one of {', '.join(TURNS)}, got {' and '.join(given)}")
-    if tools is not None and body.get("tools"):
+    if tools is not None and is_there(body.get("tools")):
         raise InvalidInputError("tools: the request has tools of its own; give them once")
     for name in SYSTEM:
         read_content(found, body.get(name), f"{where}[{name!r}]", found.other)

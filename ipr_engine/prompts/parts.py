@@ -141,6 +141,11 @@ def checked_text(value: object, where: str) -> str:
     return value
 
 
+def is_there(value: object) -> bool:
+    """Whether a field holds something: neither None nor an empty text or list."""
+    return value is not None and not (isinstance(value, (str, list, tuple)) and not value)
+
+
 def read_content(found: Found, content: object, where: str, texts: list[str]) -> None:
     """A message's content: None, a text, or parts. Texts of the one who speaks go to `texts`."""
     if content is None:  # an assistant message that only calls tools
