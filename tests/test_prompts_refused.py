@@ -57,14 +57,11 @@ def test_a_bad_prompt_is_named(prompt, message):
         parse_request(prompt)
 
 
-@pytest.mark.parametrize("name", ["type", "role", "content", "tool_calls", "reasoning", "audio"])
-def test_values_that_are_no_json_are_refused_or_passed_over_but_never_crash(name):
-    for value in (np.ones(2), np.array(["a", "b"]), {1, 2}, float("nan"), 10**400, len, object()):
-        message = {"role": "assistant", "content": "since", name: value}
-        try:
-            parse_request([USER, message])
-        except InvalidInputError as error:
-            assert "prompt[1]" in str(error)
+@pytest.mark.parametrize("name", ["type", "role", "content"])
+@pytest.mark.parametrize("value", [np.ones(2), np.array(["a", "b"]), {1, 2}, float("nan"), len, object()], ids=range(6))
+def test_values_that_are_no_json_are_named_by_their_type(name, value):
+    with pytest.raises(InvalidInputError, match=rf"prompt\[1\]\['{name}'\]: expected .*, got {type(value).__name__}"):
+        parse_request([USER, {"role": "assistant", "content": "since", name: value}])
 
 
 def test_text_in_the_place_of_a_name_is_not_shown():
