@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.ranges import MOST_TOKENS
 
 BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/router.h
-MOST_TOKENS = 2**53  # counts are exact as floats up to here
 
 
 def bill_floor(text: str, tokens: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from ipr_engine.policy import Policy
 from ipr_engine.prompts import ParsedRequest, is_one_prompt, kind_of, parse_request
 
 
-@dataclass
 class Intake:
     """The prompts of one call.
 
@@ -26,10 +24,13 @@ class Intake:
         errors: row -> what is wrong with its prompt; empty where the first bad prompt raises.
     """
 
-    names: list[str]
-    requests: list[ParsedRequest]
-    keep_errors: bool
-    errors: dict[int, str] = field(default_factory=dict)
+    __slots__ = ("errors", "keep_errors", "names", "requests")
+
+    def __init__(self, names: list[str], requests: list[ParsedRequest], keep_errors: bool) -> None:
+        self.names = names
+        self.requests = requests
+        self.keep_errors = keep_errors
+        self.errors: dict[int, str] = {}
 
     @property
     def good(self) -> list[int]:

@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.arguments import MOST_TOKENS
 from ipr_engine.decide import CAUSE, STATUS
 from ipr_engine.decision import Decisions
 from ipr_engine.errors import InvalidInputError, RecordError
 from ipr_engine.prompts import Needs, as_json
+from ipr_engine.ranges import MOST_TOKENS
 from ipr_engine.terms import Terms, terms_from_json, terms_to_json
 
 SCHEMA_VERSIONS = (1, 2)  # 2: what the request needs; the least is written

@@ -143,6 +143,15 @@ def test_what_a_request_asks_for_keeps_out_the_same_candidates(engine, cpu):
     assert engine.route(image, tau=0.4, billed_tokens=9).model == cpu.route(image, tau=0.4, billed_tokens=9).model
 
 
+@pytest.mark.parametrize("given", [np.nan, np.inf, 1e5])
+def test_given_output_that_is_not_finite_or_fits_nobody_ends_as_on_the_cpu(engine, cpu, given):
+    own = np.full((2, 5), 10.0, np.float32)
+    own[1] = given
+    got, want = (one.route(["why", "how"], tau=0.4, tokens_out=own, on_error="status") for one in (engine, cpu))
+    assert [row.status for row in got] == [row.status for row in want]
+    assert [row.excluded.keys() for row in got] == [row.excluded.keys() for row in want]
+
+
 def test_support_is_the_one_the_cpu_computes_of_the_same_embedding(root, export, tmp_path):
     folder = make_bundle(tmp_path, export, support=True)
     engine, cpu = gpu_engine(folder, batches=(4,)), cpu_engine(folder)

@@ -112,13 +112,17 @@ class GpuRouter:
         allowed = None if rows.limits is None else rows.limits.allowed
         found, x = self._decide(heads, policy, rows, tokens_out, allowed)
         max_tokens = None if rows.limits is None else rows.limits.max_tokens
-        fits, tokens = heads.windows.within(rows.billed, found["tokens_out"], max_tokens)
-        again = np.flatnonzero((~fits).any(axis=1) | (tokens < found["tokens_out"]).any(axis=1))
+        if rows.tokens_out is not None:  # as given: NaN came back as the infinity that stood for it
+            found["tokens_out"][:] = rows.tokens_out
+        told = found["tokens_out"].copy()
+        fits, tokens = heads.windows.within(rows.billed, told, max_tokens)
+        again = np.flatnonzero((~fits).any(axis=1) | (tokens < told).any(axis=1))
         if len(again):  # their output is known only now
             mask = fits[again] if allowed is None else fits[again] & allowed[again]
             answers, _ = self._decide(heads, policy, rows.at(again), _given_tokens(tokens[again], heads), mask)
             for name, array in answers.items():
                 found[name][again] = array
+            found["tokens_out"][again] = tokens[again]
         return decide_result(**found), x
 
     def _decide(

@@ -22,7 +22,7 @@ class Needs(NamedTuple):
     max_output_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ParsedRequest:
     """One LLM request, taken apart by `parse_request`; `Engine.route` and all like it take it in place of the request.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ipr_engine.errors import InvalidInputError
@@ -104,7 +103,6 @@ _NO_TEXT = frozenset(
 )
 
 
-@dataclass
 class Found:
     """What was found so far.
 
@@ -115,12 +113,15 @@ class Found:
         asked: whether there is something to answer: a user's turn, or a tool's result.
     """
 
-    user: list[str] = field(default_factory=list)
-    other: list[str] = field(default_factory=list)
-    definitions: list[str] = field(default_factory=list)
-    uncountable: list[str] = field(default_factory=list)
-    features: dict[str, str] = field(default_factory=dict)
-    asked: bool = False
+    __slots__ = ("asked", "definitions", "features", "other", "uncountable", "user")
+
+    def __init__(self) -> None:
+        self.user: list[str] = []
+        self.other: list[str] = []
+        self.definitions: list[str] = []
+        self.uncountable: list[str] = []
+        self.features: dict[str, str] = {}
+        self.asked = False
 
     def need(self, feature: str, kind: str) -> None:
         self.features.setdefault(feature, kind)
