@@ -1,4 +1,4 @@
-"""A batch in which some prompts are bad: the decisions of the others, in their places."""
+"""A batch in which some prompts are bad keeps the decisions of the others, in their places."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FILL: Mapping[str, tuple[type, Any]] = {
 
 
 def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[int, str], batch: int) -> Decisions:
-    """The decisions `made` of the rows `good`, and for every other row the status "invalid_input" with its error."""
+    """Return the decisions `made` of the rows `good`, and for every other row the status "invalid_input" with its error."""
     result = made._result
     arrays = {}
     for name, (dtype, fill) in _FILL.items():
@@ -54,7 +54,7 @@ def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[
 
 
 def _scattered(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], batch: int, fill: Any, dtype: type) -> Any:
-    """The values at these rows of a batch, `fill` everywhere else."""
+    """Return the values at these rows of a batch, `fill` everywhere else."""
     out = np.full((batch, *values.shape[1:]), fill, dtype)
     out[rows] = values
     return out

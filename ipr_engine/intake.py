@@ -1,4 +1,4 @@
-"""The prompts of one call: taken apart, held against the policy, encoded and billed; a bad one tells its row."""
+"""This module takes in the prompts of one call: apart, held against the policy, encoded and billed; a bad one tells its row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ipr_engine.prompts import ParsedRequest, is_one_prompt, kind_of, parse_requ
 
 
 class Intake:
-    """The prompts of one call.
+    """An `Intake` holds the prompts of one call.
 
     Attributes:
         names: what errors call each. requests: taken apart; an empty one in place of a bad one.
@@ -34,7 +34,7 @@ class Intake:
 
     @property
     def good(self) -> list[int]:
-        """The rows whose prompts are not bad, as far as is known."""
+        """Return the rows whose prompts are not bad, as far as is known."""
         return [row for row in range(len(self.requests)) if row not in self.errors]
 
     def blame(self, row: int, error: InvalidInputError) -> None:
@@ -124,7 +124,7 @@ def encode_all(encoder: Encoder, identity: str, intake: Intake, billed_tokens: A
 
 
 def _one_by_one(encoder: Encoder, intake: Intake) -> tuple[list[int], Encoded]:
-    """The rows that can be encoded: the encoder blames one of them, and says not which in a way that can be relied on."""
+    """Return the rows that can be encoded: the encoder blames one of them, and says not which in a way that can be relied on."""
     made: dict[int, Encoded] = {}
     for row in intake.good:
         try:
@@ -143,7 +143,7 @@ def _one_by_one(encoder: Encoder, intake: Intake) -> tuple[list[int], Encoded]:
 def bill_all(
     encoder: Encoder, intake: Intake, counts: npt.NDArray[np.int64], billed_tokens: Any
 ) -> npt.NDArray[np.int64]:
-    """(rows,) what each prompt is billed, from the tokens counted of what is encoded; 0 of a bad one."""
+    """Return (rows,) what each prompt is billed, from the tokens counted of what is encoded; 0 of a bad one."""
     given = None if billed_tokens is None else whole_counts(billed_tokens, len(counts))
     bills = np.zeros(len(counts), np.int64)
     for row in intake.good:
@@ -163,6 +163,6 @@ def require_token(request: ParsedRequest, name: str, count: int) -> None:
 
 
 def bill(encoder: Encoder, request: ParsedRequest, counted: int) -> int:
-    """Tokens of the whole request: what was encoded, of which `counted`, and every text that was not."""
+    """Return the tokens of the whole request: what was encoded, of which `counted`, and every text that was not."""
     other = sum(bill_floor(text, encoder.count_tokens(text)) for text in request.billed_only)
     return bill_floor(request.encoded, counted) + other

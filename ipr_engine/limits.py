@@ -1,4 +1,4 @@
-"""What keeps a candidate from a single request: its context window, its most output tokens, a feature that it lacks."""
+"""This module tells what keeps a candidate from a single request: its context window, its most output tokens, a feature that it lacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NONE: Mapping[str, str] = {}
 
 
 class RowLimits(NamedTuple):
-    """What one request asks for.
+    """A `RowLimits` says what one request asks for.
 
     Attributes:
         excluded: candidate -> why it may not be chosen for this request, its context window apart.
@@ -34,7 +34,7 @@ PLAIN = RowLimits()
 
 @dataclass(frozen=True, eq=False)
 class RequestLimits:
-    """What the requests of a batch ask for, as the router takes it.
+    """A `RequestLimits` says what the requests of a batch ask for, as the router takes it.
 
     Attributes:
         rows: what each asks for, and why it keeps out whom.
@@ -47,7 +47,7 @@ class RequestLimits:
     max_tokens: npt.NDArray[np.int64] | None = None
 
     def at(self, rows: npt.NDArray[Any]) -> RequestLimits:
-        """The same for these rows."""
+        """Return the same for these rows."""
         return RequestLimits(
             tuple(self.rows[row] for row in rows.tolist()),
             None if self.allowed is None else np.ascontiguousarray(self.allowed[rows]),
@@ -58,7 +58,7 @@ class RequestLimits:
 def request_limits(
     bundle: Bundle, needs: Sequence[Needs | None] | None, tokens_out: npt.NDArray[np.float32] | None, batch: int
 ) -> RequestLimits | None:
-    """What keeps candidates from these requests; None where they ask for nothing.
+    """Return what keeps candidates from these requests; None where they ask for nothing.
 
     Args:
         needs: one a request, or None: nothing is known of them.
@@ -93,7 +93,7 @@ def request_limits(
 
 
 def lacking(candidate: Candidate, needs: Needs) -> list[str]:
-    """The features that a request needs and the candidate lacks."""
+    """Return the features that a request needs and the candidate lacks."""
     return sorted(feature for feature in needs.features if feature not in candidate.features)
 
 
@@ -108,7 +108,7 @@ def _why_not(candidate: Candidate, needs: Needs | None, output: float | None) ->
 
 
 def most_output(bundle: Bundle, heads: HeadsSpec) -> Floats:
-    """(models,) what no prediction of output tokens by these heads is over; infinity where nothing bounds it."""
+    """Return (models,) what no prediction of output tokens by these heads is over; infinity where nothing bounds it."""
     most = [candidate.max_output_tokens for candidate in bundle.candidates]
     stated = np.array([np.inf if tokens is None else tokens for tokens in most], np.float64)
     caps = heads.tensors.get("len_cap")
@@ -116,7 +116,7 @@ def most_output(bundle: Bundle, heads: HeadsSpec) -> Floats:
 
 
 def capped_heads(bundle: Bundle, heads: HeadsSpec) -> Heads:
-    """The heads to plan: no candidate is predicted more output tokens than it can give."""
+    """Return the heads to plan: no candidate is predicted more output tokens than it can give."""
     tensors = dict(heads.tensors)
     if "len_skip" in tensors and any(candidate.max_output_tokens is not None for candidate in bundle.candidates):
         tensors["len_cap"] = np.minimum(most_output(bundle, heads), np.finfo(np.float32).max).astype(np.float32)
@@ -124,7 +124,7 @@ def capped_heads(bundle: Bundle, heads: HeadsSpec) -> Heads:
 
 
 class ContextWindows:
-    """Context windows of a bundle's candidates, as csrc/router.cpp holds requests against them.
+    """A `ContextWindows` holds the windows of a bundle's candidates, as csrc/router.cpp holds requests against them.
 
     Attributes:
         windows, ratios: (models,) float64; no limit is infinite.
@@ -136,7 +136,7 @@ class ContextWindows:
         self.ratios: Floats = np.array([candidate.token_ratio for candidate in bundle.candidates], np.float64)
 
     def fit(self, billed: npt.NDArray[np.int64], output: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """(rows, models): whose window holds the prompt and its output; output is (rows, models) or (rows, 1)."""
+        """Return (rows, models): whose window holds the prompt and its output; output is (rows, models) or (rows, 1)."""
         over: npt.NDArray[np.bool_] = billed.astype(np.float64)[:, None] * self.ratios + output > self.windows
         return ~over  # NaN is not over: its cost fails the row
 
@@ -146,7 +146,7 @@ class ContextWindows:
         tokens_out: npt.NDArray[np.float32],
         max_tokens: npt.NDArray[np.int64] | None,
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-        """Who fits, and the output tokens to decide with, both (rows, models).
+        """Return who fits, and the output tokens to decide with, both (rows, models).
 
         Args:
             tokens_out: (rows, models), given or predicted. max_tokens: (rows,) where predicted, -1 for not stated; None: nowhere.
@@ -162,7 +162,7 @@ class ContextWindows:
 
 
 def surely_fits(bundle: Bundle, allowed: Sequence[str]) -> float:
-    """Billed tokens below which a prompt surely fits every allowed candidate's window, whatever output is predicted."""
+    """Return the billed tokens below which a prompt surely fits every allowed candidate's window, whatever output is predicted."""
     again = bundle.escalation_heads
     deciding = [bundle.quality_heads, *([] if again is None else [again])]
     most = np.max([most_output(bundle, heads) for heads in deciding], axis=0)

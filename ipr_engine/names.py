@@ -1,4 +1,4 @@
-"""Names found whatever their case: an exact match wins, and what matches several is an error."""
+"""Names are found whatever their case: an exact match wins, and what matches several is an error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipr_engine.errors import InvalidInputError
 
 
 def matched(argument: str, wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """Each wanted name -> the known one that it means.
+    """Return each wanted name -> the known one that it means.
 
     Raises:
         InvalidInputError: a name is unknown, or several that differ by case alone match it and none exactly.

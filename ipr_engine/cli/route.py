@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _decide(
     row: PromptRow | BadRow, number: int, engine: Engine, recorder: Recorder | None, policy: Policy
 ) -> Decision | BadRow:
-    """The decision of a row, or what is wrong with it."""
+    """Return the decision of a row, or what is wrong with it."""
     if isinstance(row, BadRow):
         return row
     name = row.carried.get("id", row.carried.get("row"))

@@ -1,4 +1,4 @@
-"""Prompts that a command reads: rows of JSONL, or all of stdin."""
+"""A command reads its prompts here: rows of JSONL, or all of stdin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEFT_OUT = (*TURNS, "system", "instructions", "tools", "functions", *GIVEN)  # o
 
 
 class PromptRow(NamedTuple):
-    """One prompt to route.
+    """A `PromptRow` is one prompt to route.
 
     Attributes:
         prompt: a string, or a request. where: what errors call it.
@@ -31,7 +31,7 @@ class PromptRow(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that holds no prompt: its line, its id where it has one, and what is wrong."""
+    """A `BadRow` stands for a row that holds no prompt: its line, its id where it has one, and what is wrong."""
 
     line: int
     id: Any
@@ -39,7 +39,7 @@ class BadRow(NamedTuple):
 
 
 def read_jsonl(path: str) -> Iterator[PromptRow]:
-    """The rows of a JSONL file ("-" is stdin), as they arrive; the first bad one is an error."""
+    """Yield the rows of a JSONL file ("-" is stdin), as they arrive; the first bad one is an error."""
     where = "stdin" if path == "-" else path
     for _, row in read_rows(path):
         if isinstance(row, BadRow):
@@ -48,7 +48,7 @@ def read_jsonl(path: str) -> Iterator[PromptRow]:
 
 
 def read_rows(path: str) -> Iterator[tuple[int, PromptRow | BadRow]]:
-    """The number and the row of every line of a JSONL file ("-" is stdin) that is not empty, as they arrive."""
+    """Yield the number and the row of every line of a JSONL file ("-" is stdin) that is not empty, as they arrive."""
     where = "stdin" if path == "-" else path
     for number, line in enumerate(_lines(path, where), start=1):
         if number == 1:
@@ -64,7 +64,7 @@ def read_rows(path: str) -> Iterator[tuple[int, PromptRow | BadRow]]:
 
 
 def _record(line: bytes) -> tuple[dict[str, Any], str | None]:
-    """The object of a line, or what is wrong with it. Told, not raised: JSON's errors hold the text."""
+    """Return the object of a line, or what is wrong with it. Told, not raised: JSON's errors hold the text."""
     try:
         record = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
@@ -95,7 +95,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def read_stdin() -> str:
-    """All of stdin as one prompt."""
+    """Return all of stdin as one prompt."""
     if sys.stdin.isatty():
         print("reading one prompt from the terminal; end it with Ctrl-D", file=sys.stderr)
     data = b"".join(_lines("-", "stdin"))

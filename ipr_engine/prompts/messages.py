@@ -1,4 +1,4 @@
-"""Turns of a conversation: chat messages, and the items that OpenAI Responses has beside them."""
+"""This module reads the turns of a conversation: chat messages, and the items that OpenAI Responses has beside them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ REASONINGS = ("reasoning_details", "thinking_blocks", "reasoning_content", "reas
 
 
 def is_message(value: object) -> bool:
-    """Whether a value is a message or an item: it has a role or a type, or nothing else that is known."""
+    """Return whether a value is a message or an item: it has a role or a type, or nothing else that is known."""
     fields = as_fields(value)
     if fields is None or "messages" in fields:
         return False
@@ -64,7 +64,7 @@ def is_message(value: object) -> bool:
 
 
 def read_turns(found: Found, turns: Sequence[object], where: str) -> None:
-    """A conversation, turn by turn."""
+    """Read a conversation into `found`, turn by turn."""
     for number, turn in enumerate(turns):
         here = f"{where}[{number}]"
         fields = as_fields(turn)
@@ -80,7 +80,7 @@ def read_turns(found: Found, turns: Sequence[object], where: str) -> None:
 
 
 def _of_sdk(turn: object) -> str:
-    """What to do about an object of an SDK that is no message; nothing to say of plain JSON types."""
+    """Return what to do about an object of an SDK that is no message; "" for plain JSON types."""
     if isinstance(turn, (Mapping, str, list, tuple, int, float, type(None))):
         return ""
     return f" in a {type(turn).__name__}; give an SDK's message itself, not what holds it"

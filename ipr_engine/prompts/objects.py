@@ -1,4 +1,4 @@
-"""Objects of SDKs as plain fields: pydantic models, dataclasses, whatever has to_dict, or attributes alone."""
+"""SDK objects are read as plain fields: pydantic models, dataclasses, whatever has to_dict, or attributes alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PLAIN = (str, bytes, bytearray, list, tuple, set, frozenset, int, float, bool, 
 
 
 def as_fields(value: object) -> Mapping[str, Any] | None:
-    """The fields of a mapping or of an SDK's object, one level deep; None for anything else.
+    """Return the fields of a mapping or of an SDK's object, one level deep; None for anything else.
 
     An object without fields of its own that can be listed counts where it has a text `role` or `type`, or holds a
     conversation as `messages` or `input`.
@@ -58,7 +58,7 @@ def _attributes(value: object) -> Iterator[tuple[str, Any]]:
 
 
 def to_json(value: object, where: str) -> str:
-    """A value as JSON text, SDK objects in it as their fields; a text as it is."""
+    """Return a value as JSON text, SDK objects in it as their fields; a text as it is."""
     if isinstance(value, str):
         return value
     problem = ""
@@ -74,7 +74,7 @@ class _NotJson(TypeError):
 
 
 def as_json(value: object) -> Mapping[str, Any]:
-    """`default` of json.dumps: an SDK's object as its fields."""
+    """Serve json.dumps as its `default`: an SDK's object becomes its fields."""
     found = as_fields(value)
     if found is None:
         raise _NotJson(f"{type(value).__name__} in it")
@@ -82,7 +82,7 @@ def as_json(value: object) -> Mapping[str, Any]:
 
 
 def kind_of(value: object) -> str:
-    """What a value is, for a message: its type, never its content."""
+    """Return what a value is, for a message: its type, never its content."""
     if isinstance(value, (list, tuple)):
         return (
             f"an empty {type(value).__name__}" if not value else f"{type(value).__name__} of {type(value[0]).__name__}"

@@ -1,4 +1,4 @@
-"""`parse_request`: one LLM request, taken apart. The one place where the engine, the servers and the command line do so."""
+"""`parse_request` takes one LLM request apart, for the engine, the servers and the command line alike."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def parse_request(request: object, *, tools: Sequence[Any] | None = None, where:
 
 
 def is_one_prompt(value: object) -> bool:
-    """Whether a value is one prompt; else it is a list of them, or no prompt at all.
+    """Return whether a value is one prompt; else it is a list of them, or no prompt at all.
 
     A list is one conversation where its first item is a message or an item of OpenAI Responses; where the first item is
     nothing known, any other may tell.
@@ -86,7 +86,7 @@ def is_one_prompt(value: object) -> bool:
 
 
 def is_body(value: object) -> bool:
-    """Whether a value is a whole request: it has turns, and is no message or item itself."""
+    """Return whether a value is a whole request: it has turns, and is no message or item itself."""
     fields = as_fields(value)
     return fields is not None and not is_message(fields) and any(fields.get(name) is not None for name in TURNS)
 
@@ -128,7 +128,7 @@ def _read_body(found: Found, request: object, where: str, tools: object) -> int 
 
 
 def _is_template(body: Mapping[str, Any], name: str) -> bool:
-    """Whether it is OpenAI's reference to a prompt kept on the server."""
+    """Return whether the field is OpenAI's reference to a prompt kept on the server."""
     return name == "prompt" and as_fields(body[name]) is not None
 
 
@@ -146,7 +146,7 @@ def _read_tools(found: Found, tools: object, where: str) -> None:
 
 
 def _schemas(body: Mapping[str, Any]) -> list[object]:
-    """Forms of the answer that the model is shown: OpenAI's response_format and text.format, Anthropic's output formats."""
+    """Return the forms of the answer that the model is shown: OpenAI's response_format and text.format, Anthropic's output formats."""
     formats = [body.get("response_format"), body.get("output_format")]
     formats += [(as_fields(body.get(name)) or {}).get("format") for name in ("text", "output_config")]
     found = [as_fields(form) for form in formats]

@@ -1,4 +1,4 @@
-"""An LLM request, taken apart: texts, bill, needs."""
+"""`ParsedRequest` holds an LLM request taken apart: its texts, and what it needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Needs(NamedTuple):
-    """What a request asks of whoever answers it, besides reading its text.
+    """A `Needs` says what a request asks of whoever answers it, besides reading its text.
 
     Attributes:
         features: feature -> the first part of the request that needs it.
@@ -24,7 +24,7 @@ class Needs(NamedTuple):
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """One LLM request, taken apart by `parse_request`; `Engine.route` and all like it take it in place of the request.
+    """A `ParsedRequest` is what `parse_request` returns; `Engine.route` and all like it take it in place of the request.
 
     Attributes:
         encoded: the text that the encoder sees: all texts of the user in order, joined by blank lines. Where the request has
@@ -43,7 +43,7 @@ class ParsedRequest:
     max_output_tokens: int | None = None
 
     def __repr__(self) -> str:
-        """Sizes alone: what is printed into a log shall hold no text of a prompt."""
+        """Show sizes alone: what is printed into a log shall hold no text of a prompt."""
         return (
             f"ParsedRequest(encoded={len(self.encoded)} characters, billed_only={sum(map(len, self.billed_only))} characters, "
             f"uncountable={self.uncountable!r}, features={dict(self.features)!r}, max_output_tokens={self.max_output_tokens!r})"
@@ -51,7 +51,7 @@ class ParsedRequest:
 
     @property
     def needs(self) -> Needs | None:
-        """What it asks of a candidate; None where any candidate may answer."""
+        """Return what the request asks of a candidate; None where any candidate may answer."""
         if not self.features and self.max_output_tokens is None:
             return None
         return Needs(self.features, self.max_output_tokens)

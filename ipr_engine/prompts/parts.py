@@ -1,4 +1,4 @@
-"""Parts of a conversation by their type: what of each is text, what needs a feature, what cannot be counted.
+"""The type of a part decides what of it is text, which feature it needs, and whether its tokens can be counted.
 
 The types are those of OpenAI chat completions, OpenAI Responses and Anthropic Messages, with what common servers add.
 """
@@ -104,7 +104,7 @@ _NO_TEXT = frozenset(
 
 
 class Found:
-    """What was found so far.
+    """A `Found` collects what a request holds while it is read.
 
     Attributes:
         user, other: texts of the user, and every other one of the conversation.
@@ -132,7 +132,7 @@ class Found:
 
 
 def checked_text(value: object, where: str) -> str:
-    """The text; InvalidInputError for anything else, and for one that has no UTF-8 form."""
+    """Return the text; InvalidInputError for anything else, and for one that has no UTF-8 form."""
     if not isinstance(value, str):
         raise InvalidInputError(f"{where}: expected a string, got {kind_of(value)}")
     if not value.isascii() and lone_surrogate(value) is not None:
@@ -143,12 +143,12 @@ def checked_text(value: object, where: str) -> str:
 
 
 def is_there(value: object) -> bool:
-    """Whether a field holds something: neither None nor an empty text or list."""
+    """Return whether a field holds something: neither None nor an empty text or list."""
     return value is not None and not (isinstance(value, (str, list, tuple)) and not value)
 
 
 def read_content(found: Found, content: object, where: str, texts: list[str]) -> None:
-    """A message's content: None, a text, or parts. Texts of the one who speaks go to `texts`."""
+    """Read a message's content (None, a text, or parts); texts of the one who speaks go to `texts`."""
     if content is None:  # an assistant message that only calls tools
         return
     if isinstance(content, str):
@@ -191,7 +191,7 @@ def _read_part(found: Found, part: object, where: str, texts: list[str]) -> None
 
 
 def read_document(found: Found, fields: Mapping[str, Any], where: str) -> None:
-    """Anthropic's document: its text where the request holds it, else a file."""
+    """Read Anthropic's document: its text where the request holds it, else a file."""
     for name in ("title", "context"):
         if fields.get(name) is not None:
             found.other.append(checked_text(fields[name], f"{where}[{name!r}]"))
@@ -207,7 +207,7 @@ def read_document(found: Found, fields: Mapping[str, Any], where: str) -> None:
 
 
 def read_tree(found: Found, value: object, where: str) -> None:
-    """Every text below a part whose inner form is its tool's own: billed; images and files in it as what they are."""
+    """Bill every text below a part whose inner form is its tool's own; images and files in it count as what they are."""
     fields = as_fields(value)
     if isinstance(value, str):
         found.other.append(checked_text(value, where))
@@ -234,12 +234,12 @@ def read_tree(found: Found, value: object, where: str) -> None:
 
 
 def shown_name(name: str) -> str:
-    """A name of a type or role, for a message; its length alone where it is none, but text in the wrong place."""
+    """Return the name of a type or role, for a message; its length alone where it is none, but text in the wrong place."""
     return repr(name) if re.fullmatch(r"[A-Za-z0-9_.:-]{1,60}", name) else f"a text of {len(name)} characters"
 
 
 def unknown_type(where: str, what: str, kind: str, known: Iterable[str]) -> InvalidInputError:
-    """The error for a type that is not known here: what it costs and needs cannot be told, so it is not passed over."""
+    """Return the error for a type that is not known here: what it costs and needs cannot be told, so it is not passed over."""
     return InvalidInputError(
         f"{where}['type']: unknown {what} type {shown_name(kind)}: what it costs and needs cannot be told; leave it out, or give its "
         f"text as type 'text'; known: {', '.join(sorted(known))}"
