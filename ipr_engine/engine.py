@@ -231,7 +231,7 @@ class Engine:
         prompts: Any,
         policy: Policy | None = None,
         *,
-        billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
+        billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         on_error: str = "raise",
@@ -247,7 +247,8 @@ class Engine:
                 (`ipr_engine.parse_request` says what of it is encoded, billed and needed). Candidates that lack a feature which a
                 request needs, or whose context window does not hold prompt and output, are not chosen for it.
             policy: from `engine.policy(...)`; or give its arguments (tau=..., worth=...) here instead.
-            billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say); else counted.
+            billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say), one for all or one a
+                prompt; counted where it is None.
             tokens_out: expected output tokens, scalar, (models,) or (batch, models); else predicted.
             extra_usd: (batch, models) added to the cost, of either sign: prompt cache, switching, batch terms.
             on_error: "raise" when a prompt is bad or a row cannot be decided, or "status" to return each row with its status;
@@ -290,7 +291,7 @@ class Engine:
         self,
         prompts: Prompt | Sequence[Prompt],
         *,
-        billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
+        billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         on_error: str = "raise",
         second: bool = False,
     ) -> Encoded:

@@ -264,16 +264,14 @@ class Generation:
         check_on_error(on_error)
         intake = take_in(prompts, billed_tokens, self.bundle, policy, on_error)
         if self.gpu is not None:
-            decisions = self._route_on_gpu(intake, policy, billed_tokens, tokens_out, extra_usd)
+            decisions = self._route_on_gpu(intake, policy, tokens_out, extra_usd)
             if decisions is not None:
                 return checked_rows(decisions, on_error)
-        encoded = self._encoded(intake, billed_tokens)
+        encoded = self._encoded(intake)
         texts = [request.encoded for request in intake.requests]
         return self.decide(encoded, policy, tokens_out, extra_usd, on_error, self.embed_texts(texts))
 
-    def _route_on_gpu(
-        self, intake: Intake, policy: Policy, billed_tokens: Any, tokens_out: Any, extra_usd: Any
-    ) -> Decisions | None:
+    def _route_on_gpu(self, intake: Intake, policy: Policy, tokens_out: Any, extra_usd: Any) -> Decisions | None:
         """The decisions, made in one recording; None where a prompt has no token, which leaves the recording nothing to read."""
         from ipr_engine.gpu.router import RouteRows
 
@@ -282,7 +280,7 @@ class Generation:
         counts, truncated = np.zeros(batch, np.int64), np.zeros(batch, np.bool_)
         with span("tokenize"):
             ids, counts[good], truncated[good] = self.gpu.stream.read([intake.requests[row].encoded for row in good])
-            bills = bill_all(self.encoder, intake, counts, billed_tokens)
+            bills = bill_all(self.encoder, intake, counts)
         kept = [(row, own) for row, own in zip(good, ids, strict=True) if row not in intake.errors]
         rows = np.array([row for row, _ in kept], np.int64)
         if not len(rows) or not counts[rows].all():
@@ -324,10 +322,10 @@ class Generation:
     ) -> tuple[Encoded, list[str]]:
         """What `encode` gives, and the text of each prompt that was encoded."""
         intake = take_in(prompts, billed_tokens, self.bundle, policy, on_error)
-        return self._encoded(intake, billed_tokens), [request.encoded for request in intake.requests]
+        return self._encoded(intake), [request.encoded for request in intake.requests]
 
-    def _encoded(self, intake: Intake, billed_tokens: Any) -> Encoded:
-        return encode_all(self.encoder, self.encoder_identity, intake, billed_tokens)
+    def _encoded(self, intake: Intake) -> Encoded:
+        return encode_all(self.encoder, self.encoder_identity, intake)
 
     def embeddings(self, x: Encoded | npt.NDArray[np.float32], billed_tokens: Any) -> Encoded:
         """What `Engine.decide` was given, as Encoded with its bills."""

@@ -21,14 +21,16 @@ class Intake:
 
     Attributes:
         names: what errors call each. requests: taken apart; an empty one in place of a bad one.
+        given: the bill that the caller gives of each, None where it is to be counted.
         errors: row -> what is wrong with its prompt; empty where the first bad prompt raises.
     """
 
-    __slots__ = ("errors", "keep_errors", "names", "requests")
+    __slots__ = ("errors", "given", "keep_errors", "names", "requests")
 
-    def __init__(self, names: list[str], requests: list[ParsedRequest], keep_errors: bool) -> None:
+    def __init__(self, names: list[str], given: list[int | None], keep_errors: bool) -> None:
         self.names = names
-        self.requests = requests
+        self.given = given
+        self.requests = [ParsedRequest("")] * len(names)
         self.keep_errors = keep_errors
         self.errors: dict[int, str] = {}
 
@@ -57,15 +59,28 @@ def take_in(prompts: Any, billed_tokens: Any, bundle: Bundle, policy: Policy | N
         )
     rows = [prompts] if single else prompts
     names = ["prompt"] if single else [f"prompts[{row}]" for row in range(len(rows))]
-    made = Intake(names, [ParsedRequest("")] * len(rows), on_error == "status")
+    made = Intake(names, _given_bills(billed_tokens, len(rows)), on_error == "status")
     for row, (name, prompt) in enumerate(zip(names, rows, strict=True)):
         try:
             parsed = parse_request(prompt, where=name)
-            check_readable(parsed, name, billed_tokens, bundle, policy)
+            check_readable(parsed, name, made.given[row], bundle, policy)
             made.requests[row] = parsed
         except InvalidInputError as error:
             made.blame(row, error)
     return made
+
+
+def _given_bills(billed_tokens: Any, batch: int) -> list[int | None]:
+    """Return the bill that the caller gives of each row; None where it is to be counted."""
+    if billed_tokens is None:
+        return [None] * batch
+    counts = billed_tokens
+    if isinstance(counts, (list, tuple)):
+        counts = [0 if count is None else count for count in counts]
+    bills: list[int | None] = list(whole_counts(counts, batch).tolist())
+    if counts is not billed_tokens:
+        bills = [None if given is None else bill for given, bill in zip(billed_tokens, bills, strict=True)]
+    return bills
 
 
 def check_readable(
@@ -96,7 +111,7 @@ def check_readable(
         )
 
 
-def encode_all(encoder: Encoder, identity: str, intake: Intake, billed_tokens: Any) -> Encoded:
+def encode_all(encoder: Encoder, identity: str, intake: Intake) -> Encoded:
     """Embed the good prompts, and bill them; rows of bad ones have x NaN, and their errors beside.
 
     identity: the encoder's.
@@ -114,7 +129,7 @@ def encode_all(encoder: Encoder, identity: str, intake: Intake, billed_tokens: A
         x[good], truncated[good] = made.x, made.truncated
         counts = np.zeros(batch, np.int64)
         counts[good] = made.billed_tokens
-    bills = bill_all(encoder, intake, counts, billed_tokens)
+    bills = bill_all(encoder, intake, counts)
     needs = tuple(request.needs for request in intake.requests)
     if intake.errors:
         bad = list(intake.errors)
@@ -140,17 +155,14 @@ def _one_by_one(encoder: Encoder, intake: Intake) -> tuple[list[int], Encoded]:
     )
 
 
-def bill_all(
-    encoder: Encoder, intake: Intake, counts: npt.NDArray[np.int64], billed_tokens: Any
-) -> npt.NDArray[np.int64]:
+def bill_all(encoder: Encoder, intake: Intake, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return (rows,) what each prompt is billed, from the tokens counted of what is encoded; 0 of a bad one."""
-    given = None if billed_tokens is None else whole_counts(billed_tokens, len(counts))
     bills = np.zeros(len(counts), np.int64)
     for row in intake.good:
         try:
-            request, count = intake.requests[row], int(counts[row])
+            request, count, given = intake.requests[row], int(counts[row]), intake.given[row]
             require_token(request, intake.names[row], count)
-            bills[row] = bill(encoder, request, count) if given is None else given[row]
+            bills[row] = bill(encoder, request, count) if given is None else given
         except InvalidInputError as error:
             intake.blame(row, error)
     return bills

@@ -85,6 +85,16 @@ def test_what_is_given_by_row_stays_with_its_row(engine):
             engine.route(prompts, tau=0.4, on_error="status", **{name: "x"})
 
 
+def test_a_bill_may_be_left_to_be_counted_in_a_row(engine):
+    made = engine.route(["why", IMAGE, ""], tau=0.4, billed_tokens=[None, 700, None], on_error="status")
+    assert [row.status for row in made] == ["ok", "ok", "invalid_input"]
+    assert made.billed_tokens.tolist() == [1, 700, 0]
+    assert engine.encode(["why", "how"], billed_tokens=(9, None)).billed_tokens.tolist() == [9, 1]
+    for bills in ([None], [None, -1, 1], [None, "x", 1], [None, 1.5, 1]):
+        with pytest.raises(InvalidInputError, match="billed_tokens"):
+            engine.route(["why", IMAGE, ""], tau=0.4, billed_tokens=bills, on_error="status")
+
+
 def test_an_image_without_a_bill_is_a_bad_row(engine):
     decisions = engine.route(["why", IMAGE], tau=0.4, on_error="status")
     assert [row.status for row in decisions] == ["ok", "invalid_input"]
