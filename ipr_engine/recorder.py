@@ -60,7 +60,7 @@ class Recorder:
         policy: Policy | None = None,
         *,
         id: RecordId | Sequence[RecordId] = None,
-        billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
+        billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         on_error: str = "raise",
