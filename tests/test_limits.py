@@ -1,7 +1,5 @@
 """What keeps a candidate from one request: prompt and output over its window, too long an answer, a feature it lacks."""
 
-import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +8,10 @@ from bundles import bundle_parts, make_bundle, seeded
 from test_swap import bits
 from two_tier_bundles import join, make_tiers
 
-from ipr_engine import Bundle, Engine, InvalidInputError, RowError
+from ipr_engine import Engine, InvalidInputError, RowError
 from ipr_engine.bundle import write_bundle
-from ipr_engine.errors import BundleError
 from ipr_engine.limits import ContextWindows
 from ipr_engine.replay import replay
-from ipr_engine.training.candidates import read_candidates
 
 USER = {"role": "user", "content": "what is the story"}
 TOOL = {"type": "function", "function": {"name": "add"}}
@@ -174,50 +170,6 @@ def test_who_cannot_give_the_output_asked_for_is_kept_out(limited):
     assert set(own.excluded) == {"beta/mid"}
 
 
-def test_the_fields_of_a_candidate_survive_writing_and_the_least_version_is_written(limited, engine, tmp_path):
-    assert [c.max_output_tokens for c in limited.bundle.candidates] == [None, 100, 50]
-    for bundle, version in ((limited.bundle, 4), (engine.bundle, 1)):
-        text = (bundle.path / "bundle.json").read_text()
-        assert f'"schema_version": {version}' in text
-        assert ("max_output_tokens" in text) == (version == 4)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"schema_version": 3}, "unknown key 'max_output_tokens'"),
-        ({"most": 0}, "max_output_tokens: expected an integer from 1"),
-        ({"most": 1.5}, "max_output_tokens: expected an integer"),
-        ({"most": "remove"}, "max_output_tokens: expected this key"),
-    ],
-)
-def test_what_a_manifest_says_of_the_output_is_checked(limited, tmp_path, change, message):
-    copy = shutil.copytree(limited.bundle.path, tmp_path / "copy")
-    manifest = json.loads((copy / "bundle.json").read_text())
-    manifest["schema_version"] = change.get("schema_version", 4)
-    if change.get("most") == "remove":
-        del manifest["candidates"][1]["max_output_tokens"]
-    else:
-        manifest["candidates"][1]["max_output_tokens"] = change.get("most", 100)
-    (copy / "bundle.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=message):
-        Bundle.load(copy)
-
-
-def test_the_candidates_file_may_state_it(tmp_path):
-    entry = {"name": "a", "family": "f", "provider": "p", "input_usd_per_1m": 1, "output_usd_per_1m": 1}
-    file = tmp_path / "candidates.json"
-    for most, good in ((8192, True), (None, True), (0, False), (1.5, False), ("8192", False), (True, False)):
-        file.write_text(json.dumps({"date": "2026-11-24", "candidates": [{**entry, "max_output_tokens": most}]}))
-        if good:
-            assert read_candidates(file).candidates[0].max_output_tokens == most
-            continue
-        with pytest.raises(
-            InvalidInputError, match=r"candidates\[0\].max_output_tokens: expected a whole number of tokens > 0"
-        ):
-            read_candidates(file)
-
-
 # -- features
 
 
@@ -300,10 +252,3 @@ def test_a_record_keeps_what_a_request_needs_and_replays_to_the_bit(engine, tmp_
     assert [one.differences for one in replay(lines, engine)] == [(), ()]
     damaged = lines[1].replace(b"3000", b"3001")
     assert "damaged or edited" in next(iter(replay([damaged], engine))).refused
-
-
-def test_a_bundle_of_one_candidate_more_or_less_keeps_its_limits(limited, tmp_path):
-    from ipr_engine.bundle.edit import without_candidate
-
-    fewer = Bundle.load(without_candidate(limited.bundle, "beta/mid", root=tmp_path))
-    assert [c.max_output_tokens for c in fewer.candidates] == [None, 50]
