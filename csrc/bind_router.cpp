@@ -30,7 +30,7 @@ struct PyRouter {
 
 std::unique_ptr<PyRouter> make_router(const py::object& plan, const py::object& encoder,
                                       std::vector<double> context_window, std::vector<double> token_ratio,
-                                      const std::optional<FloatArray>& centroids,
+                                      std::vector<double> most_output, const std::optional<FloatArray>& centroids,
                                       const std::optional<FloatArray>& distances) {
   const auto& native_plan = plan.cast<const DecidePlan&>();
   const StaticEncoder* native_encoder = encoder.is_none() ? nullptr : &encoder.cast<const PyStaticEncoder&>().encoder;
@@ -44,7 +44,7 @@ std::unique_ptr<PyRouter> make_router(const py::object& plan, const py::object& 
     support.emplace(centroids->data(), centroids->shape(0), centroids->shape(1), distances->data(), distances->shape(0),
                     native_plan.isa());
   }
-  ContextLimits limits{std::move(context_window), std::move(token_ratio)};
+  ContextLimits limits{std::move(context_window), std::move(token_ratio), std::move(most_output)};
   return std::unique_ptr<PyRouter>(
       new PyRouter{plan, encoder, Router(native_plan, native_encoder, std::move(limits), std::move(support))});
 }
@@ -93,7 +93,7 @@ py::tuple route_many(const PyRouter& self, const py::list& prompts, const Decide
 
 // (DecideResult, support (batch,) float32 or None) of embeddings x (batch, dim), billed_tokens (batch,) int64.
 py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy, py::handle billed_tokens,
-                 py::handle tokens_out, py::handle extra_usd) {
+                 py::handle tokens_out, py::handle extra_usd, py::handle allowed, py::handle max_tokens) {
   const int64_t models = self.router.plan().models(), dim = self.router.plan().dim();
   Rows rows{};
   const ArrayView<float> view(x);
@@ -107,12 +107,18 @@ py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy,
     rows.tokens_out = per_model<float>(tokens_out, "tokens_out", rows.batch, models, rows.tokens_stride);
   if (!extra_usd.is_none())
     rows.extra_usd = per_model<float>(extra_usd, "extra_usd", rows.batch, models, rows.extra_stride);
+  RequestLimits limits{nullptr, nullptr};
+  if (!allowed.is_none())
+    limits.allowed = reinterpret_cast<const uint8_t*>(
+        array_data<bool>(allowed, "allowed", "(batch, models)", {view.shape[0], static_cast<py::ssize_t>(models)}));
+  if (!max_tokens.is_none())
+    limits.max_tokens = array_data<int64_t>(max_tokens, "max_tokens", "(batch,)", {view.shape[0]});
   std::optional<FloatArray> support;
   if (self.router.support()) support.emplace(view.shape[0]);
   float* const support_data = support ? support->mutable_data() : nullptr;
   Results results;
   py::object result = new_decide_result(rows.batch, models, results);
-  const auto work = [&] { self.router.decide(policy, rows, billed, results, support_data); };
+  const auto work = [&] { self.router.decide(policy, rows, billed, limits, results, support_data); };
   run_released(static_cast<size_t>(rows.batch) * kBytesPerRow, work);
   return py::make_tuple(std::move(result), support);
 }
@@ -137,10 +143,12 @@ void bind_router(pybind11::module_& m) {
   using namespace ipr;
   py::class_<PyRouter>(m, "Router", py::is_final())
       .def(py::init(&make_router), py::arg("plan"), py::arg("encoder"), py::arg("context_window"),
-           py::arg("token_ratio"), py::arg("centroids") = py::none(), py::arg("distances") = py::none())
+           py::arg("token_ratio"), py::arg("most_output"), py::arg("centroids") = py::none(),
+           py::arg("distances") = py::none())
       .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"))
       .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"))
       .def("support", &support_of, py::arg("x"))
       .def("decide", &decide, py::arg("x"), py::arg("policy"), py::arg("billed_tokens"),
-           py::arg("tokens_out") = py::none(), py::arg("extra_usd") = py::none());
+           py::arg("tokens_out") = py::none(), py::arg("extra_usd") = py::none(), py::arg("allowed") = py::none(),
+           py::arg("max_tokens") = py::none());
 }

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kChunk = 64;  // rows encoded before they are decided: their embeddings stay in the L2 cache
 
-enum Use { kEmbeddings, kBilled, kAllowed, kUses };
+enum Use { kEmbeddings, kBilled, kAllowed, kTokens, kUses };
 
 // Scratch of this thread, one buffer a use: grows to the largest it has needed, and stays.
 template <class T>
@@ -38,40 +38,76 @@ Router::Router(const DecidePlan& plan, const StaticEncoder* encoder, ContextLimi
       fits_all_(std::numeric_limits<double>::infinity()),
       support_(std::move(support)) {
   const auto models = static_cast<size_t>(plan.models());
-  IPR_CHECK(limits_.context_window.size() == models && limits_.token_ratio.size() == models,
-            "context_window, token_ratio: expected ", models, " values each, got ", limits_.context_window.size(),
-            " and ", limits_.token_ratio.size());
+  IPR_CHECK(limits_.context_window.size() == models && limits_.token_ratio.size() == models &&
+                limits_.most_output.size() == models,
+            "context_window, token_ratio, most_output: expected ", models, " values each, got ",
+            limits_.context_window.size(), ", ", limits_.token_ratio.size(), " and ", limits_.most_output.size());
   IPR_CHECK(encoder == nullptr || static_cast<int64_t>(encoder->dim()) == plan.dim(), "encoder: expected dim ",
             plan.dim(), " as the heads have, got ", encoder ? encoder->dim() : 0);
   for (size_t m = 0; m < models; ++m) {
     IPR_CHECK(limits_.token_ratio[m] > 0, "token_ratio: expected values > 0, got ", limits_.token_ratio[m]);
     IPR_CHECK(limits_.context_window[m] > 0, "context_window: expected values > 0, got ", limits_.context_window[m]);
-    fits_all_ = std::min(fits_all_, limits_.context_window[m] / limits_.token_ratio[m]);
+    IPR_CHECK(limits_.most_output[m] >= 0, "most_output: expected values >= 0, got ", limits_.most_output[m]);
+    if (std::isfinite(limits_.context_window[m]))
+      fits_all_ = std::min(fits_all_, (limits_.context_window[m] - limits_.most_output[m]) / limits_.token_ratio[m]);
   }
   fits_all_ = std::floor(fits_all_ * (1 - 1e-12));  // rounding may only send a row to the exact test
 }
 
-void Router::decide(const DecidePolicy& policy, Rows rows, const int64_t* billed_tokens, const Results& results,
-                    float* support) const {
+void Router::decide(const DecidePolicy& policy, Rows rows, const int64_t* billed_tokens, const RequestLimits& limits,
+                    const Results& results, float* support) const {
   const int64_t models = plan_.models();
   float* const billed = thread_scratch<float>(kBilled, rows.batch);
   std::copy(billed_tokens, billed_tokens + rows.batch, billed);
   rows.billed_tokens = billed;
   rows.billed_stride = 1;
-  const auto fits_all = [this](int64_t tokens) { return static_cast<double>(tokens) <= fits_all_; };
-  if (!std::all_of(billed_tokens, billed_tokens + rows.batch, fits_all)) {
-    uint8_t* const allowed = thread_scratch<uint8_t>(kAllowed, rows.batch * models);
-    for (int64_t row = 0; row < rows.batch; ++row)
-      for (int64_t m = 0; m < models; ++m)
-        allowed[row * models + m] =
-            static_cast<double>(billed_tokens[row]) * limits_.token_ratio[static_cast<size_t>(m)] <=
-            limits_.context_window[static_cast<size_t>(m)];
-    rows.allowed = allowed;
+  if (limits.allowed) {
+    rows.allowed = limits.allowed;
     rows.allowed_stride = models;
   }
   plan_.run(policy, rows, results);
+  for (int64_t row = 0; row < rows.batch; ++row) {
+    const auto tokens = static_cast<double>(billed_tokens[row]);
+    const int64_t max_tokens = limits.max_tokens ? limits.max_tokens[row] : -1;
+    if (tokens <= fits_all_ && max_tokens < 0 && !rows.tokens_out) continue;
+    Rows one = rows;
+    one.batch = 1;
+    one.x += row * rows.x_stride;
+    one.billed_tokens += row;
+    if (rows.tokens_out) one.tokens_out += row * rows.tokens_stride;
+    if (rows.extra_usd) one.extra_usd += row * rows.extra_stride;
+    if (rows.allowed) one.allowed += row * rows.allowed_stride;
+    decide_within(policy, one, tokens, max_tokens, from_row(results, row, models));
+  }
   if (support)
     for (int64_t row = 0; row < rows.batch; ++row) support[row] = support_->of(rows.x + row * rows.x_stride);
+}
+
+void Router::decide_within(const DecidePolicy& policy, const Rows& row, double billed, int64_t max_tokens,
+                           const Results& results) const {
+  const auto models = static_cast<size_t>(plan_.models());
+  uint8_t* const allowed = thread_scratch<uint8_t>(kAllowed, plan_.models());
+  float* const tokens_out = thread_scratch<float>(kTokens, plan_.models());
+  const bool given = row.tokens_out != nullptr, states = !given && max_tokens >= 0;
+  bool differs = false;
+  for (size_t m = 0; m < models; ++m) {
+    const float tokens = results.tokens_out[m];
+    const double output = states ? static_cast<double>(max_tokens) : static_cast<double>(tokens);
+    const bool over =
+        billed * limits_.token_ratio[m] + output > limits_.context_window[m];  // NaN is not: its cost fails
+    allowed[m] = !over && (row.allowed == nullptr || row.allowed[m]);
+    tokens_out[m] = states && tokens > static_cast<float>(max_tokens) ? static_cast<float>(max_tokens) : tokens;
+    differs |= over || tokens_out[m] < tokens;
+  }
+  if (!differs) return;
+  Rows again = row;
+  again.allowed = allowed;
+  again.allowed_stride = plan_.models();
+  if (!given) {
+    again.tokens_out = tokens_out;
+    again.tokens_stride = plan_.models();
+  }
+  plan_.run(policy, again, results);
 }
 
 void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Results& results,
@@ -93,7 +129,7 @@ void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Res
       facts.billed_tokens[at] = static_cast<int64_t>(tokens);
       facts.truncated[at] = info.truncated;
     }
-    decide(policy, rows, facts.billed_tokens + first, from_row(results, first, models),
+    decide(policy, rows, facts.billed_tokens + first, {nullptr, nullptr}, from_row(results, first, models),
            facts.support ? facts.support + first : nullptr);
   }
 }

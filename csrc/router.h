@@ -11,10 +11,17 @@
 
 namespace ipr {
 
-// Per candidate, (models): the prompt's tokens by the candidate's own count, billed * token_ratio, must not be over
-// context_window (infinity: no limit known).
+// Per candidate, (models): the prompt's tokens by the candidate's own count, billed * token_ratio, and the output's
+// must not be over context_window together (infinity: no limit known). No prediction of output tokens is over
+// most_output (infinity: unbounded).
 struct ContextLimits {
-  std::vector<double> context_window, token_ratio;
+  std::vector<double> context_window, token_ratio, most_output;
+};
+
+// What single requests ask for; each may be null.
+struct RequestLimits {
+  const uint8_t* allowed;     // (batch, models), 0 = may not be chosen for this row
+  const int64_t* max_tokens;  // (batch), most output tokens that the request states, -1 where it states none
 };
 
 // UTF-8 prompts.
@@ -45,18 +52,24 @@ class Router {
   // Allocates nothing after a thread's first calls.
   void route(const DecidePolicy& policy, const Prompts& prompts, const Results& results, const Facts& facts) const;
 
-  // Rows that are encoded already. rows.billed_tokens and rows.allowed are made here from billed_tokens (batch).
-  void decide(const DecidePolicy& policy, Rows rows, const int64_t* billed_tokens, const Results& results,
-              float* support) const;
+  // Rows that are encoded already. rows.billed_tokens and rows.allowed are made here from billed_tokens (batch) and
+  // limits. The output held against the context window is the tokens given, else max_tokens, else those predicted,
+  // which are never over max_tokens.
+  void decide(const DecidePolicy& policy, Rows rows, const int64_t* billed_tokens, const RequestLimits& limits,
+              const Results& results, float* support) const;
 
   const DecidePlan& plan() const { return plan_; }
   const std::optional<Support>& support() const { return support_; }
 
  private:
+  // Decides one row again where its output, known now, does not fit a context window or is over max_tokens (-1: none).
+  void decide_within(const DecidePolicy& policy, const Rows& row, double billed, int64_t max_tokens,
+                     const Results& results) const;
+
   const DecidePlan& plan_;
   const StaticEncoder* encoder_;
   ContextLimits limits_;
-  double fits_all_;  // a prompt of at most this many billed tokens fits every candidate
+  double fits_all_;  // a prompt of at most this many billed tokens fits every candidate with any output predicted
   std::optional<Support> support_;
 };
 

@@ -257,6 +257,7 @@ class Router:
         encoder: StaticEncoder | None,
         context_window: list[float],
         token_ratio: list[float],
+        most_output: list[float],
         centroids: npt.NDArray[np.float32] | None = None,
         distances: npt.NDArray[np.float32] | None = None,
     ) -> None: ...
@@ -275,7 +276,14 @@ class Router:
         billed_tokens: npt.NDArray[np.int64],
         tokens_out: npt.NDArray[np.float32] | None = None,
         extra_usd: npt.NDArray[np.float32] | None = None,
+        allowed: npt.NDArray[np.bool_] | None = None,
+        max_tokens: npt.NDArray[np.int64] | None = None,
     ) -> tuple[DecideResult, npt.NDArray[np.float32] | None]:
-        """The same for embeddings (batch, dim): the decisions and their support."""
+        """The same for embeddings (batch, dim): the decisions and their support.
+
+        allowed: (batch, models), who may be chosen for a row, beside the policy's own. max_tokens: (batch,), most output tokens
+        that a request states, -1 where it states none: predictions are cut there, and the context window holds as many.
+        """
+
     def support(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
         """(batch,) the support of embeddings (batch, dim); None without centroids."""

@@ -18,6 +18,7 @@ from ipr_engine.errors import (
     RowError,
 )
 from ipr_engine.policy import Policy
+from ipr_engine.prompts import parse_request
 
 if TYPE_CHECKING:
     from ipr_engine.serving import AsyncEngine
@@ -37,6 +38,7 @@ __all__ = [
     "Policy",
     "Price",
     "RowError",
+    "parse_request",
 ]
 
 

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.ranges import MOST_TOKENS
 
 BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/router.h
-MOST_TOKENS = 2**53  # counts are exact as floats up to here
 
 
 def bill_floor(text: str, tokens: int) -> int:
@@ -36,7 +36,7 @@ def bare_embeddings(x: object, dim: int, billed_tokens: object) -> Encoded:
 
 def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
     """(batch,) int64 of one count for all, or one a row; InvalidInputError for anything else."""
-    given = np.asarray(billed_tokens)
+    given = _array("billed_tokens", billed_tokens)
     whole = given.dtype.kind in "iu" and given.shape in ((), (batch,))
     if not whole or (given < 0).any() or (given > MOST_TOKENS).any():
         raise InvalidInputError(
@@ -47,12 +47,21 @@ def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
 
 def per_model(name: str, values: npt.ArrayLike, batch: int, models: int) -> npt.NDArray[np.float32]:
     """(models,) or (batch, models) float32 of a scalar or such an array; InvalidInputError for anything else."""
-    given = np.asarray(values)
+    given = _array(name, values)
     if given.dtype.kind not in "iuf" or given.shape not in ((), (models,), (batch, models)):
         raise InvalidInputError(
             f"{name}: expected a number, ({models},) or ({batch}, {models}) numbers, got {_described(values, given)}"
         )
     return np.ascontiguousarray(np.broadcast_to(given, (models,)) if given.ndim == 0 else given, np.float32)
+
+
+def _array(name: str, values: Any) -> npt.NDArray[Any]:
+    """The values as an array; InvalidInputError for rows of different lengths."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        pass
+    raise InvalidInputError(f"{name}: expected a number, or rows of numbers of one length, got {type(values).__name__}")
 
 
 def _described(values: object, array: npt.NDArray[Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
@@ -14,11 +14,13 @@ from ipr_engine.frontier import FrontierStep, failover, frontier, order
 
 if TYPE_CHECKING:
     from ipr_engine._C import DecideResult
-    from ipr_engine.bundle import Bundle, Candidate, HeadsSpec
+    from ipr_engine.bundle import Bundle, HeadsSpec
     from ipr_engine.escalation import MergedResult
+    from ipr_engine.limits import RequestLimits, RowLimits
     from ipr_engine.policy import Coefficients, Policy
 
 OK = STATUS.index("ok")
+NO_ERRORS: Mapping[int, str] = {}
 
 
 class CandidateView(NamedTuple):
@@ -45,7 +47,8 @@ class Decision:
         cause: "best_quality", "within_tolerance", "only_allowed", "below_fixed_level" or "failed"; "deadline" where
             ipr_engine.serving answered by its fallback.
         degraded: None; which fallback answered instead, "static" or "candidate" (docs/operations.md).
-        status: "ok", or why the row failed: "nonfinite_quality", "nonfinite_cost", "none_allowed".
+        status: "ok", or why the row failed: "nonfinite_quality", "nonfinite_cost", "none_allowed"; "invalid_input" where the
+            prompt itself is bad, as `reason` tells.
         gap: how far one candidate's quality must move before the choice flips (docs/design.md section 3).
         support: in [0, 1], how close the prompt is to the fitting data: 0 is farther than every prompt held out, or no
             token of it was known. None when the bundle has no centroids.
@@ -57,9 +60,23 @@ class Decision:
             are theirs, but for billed_tokens and support, which are the first encoder's.
     """
 
-    __slots__ = ("_bundle", "_result", "_row", "billed_tokens", "escalated", "policy", "support", "truncated")
+    __slots__ = (
+        "_bundle",
+        "_error",
+        "_limits",
+        "_result",
+        "_row",
+        "billed_tokens",
+        "escalated",
+        "policy",
+        "support",
+        "truncated",
+    )
 
     degraded: str | None = None
+    # Set by Decisions alone, and only where there are any: the path of a plain text pays for neither.
+    _limits: RowLimits
+    _error: str
 
     def __init__(
         self,
@@ -132,17 +149,14 @@ class Decision:
 
     @property
     def _calibration(self) -> CalibrationStatus:
-        """The policy's, unless this prompt is too long for a candidate that it may choose."""
+        """The policy's, unless this request keeps out a candidate that the policy may choose."""
         status = self.policy.calibration
-        if self.billed_tokens < self.policy.shortest_window or status.status == "uncalibrated":
+        near = self.billed_tokens >= self.policy.surely_fits or self._asked is not None
+        if not near or status.status == "uncalibrated":
             return status
-        candidates = [c for c in self._bundle.candidates if c.name in self.policy.allowed]
-        away = [c.name for c in candidates if not self._fits(c)]
-        return (
-            CalibrationStatus("uncalibrated", f"prompt over the context window of {', '.join(away)}")
-            if away
-            else status
-        )
+        names = [(m, c.name) for m, c in enumerate(self._bundle.candidates) if c.name in self.policy.allowed]
+        away = "; ".join(f"{name}: {reason}" for m, name in names if (reason := self._away(m)) is not None)
+        return CalibrationStatus("uncalibrated", f"this request keeps out {away}") if away else status
 
     @property
     def bundle(self) -> Bundle:
@@ -184,9 +198,9 @@ class Decision:
 
     @property
     def allowed(self) -> npt.NDArray[np.bool_]:
-        """(models,) who could be chosen: the policy's mask and the context windows."""
+        """(models,) who could be chosen: the policy's mask, less who cannot serve this request."""
         policy = set(self.policy.allowed)
-        return np.array([c.name in policy and self._fits(c) for c in self._bundle.candidates])
+        return np.array([c.name in policy and self._away(m) is None for m, c in enumerate(self._bundle.candidates)])
 
     @property
     def ranked(self) -> tuple[str, ...]:
@@ -201,7 +215,7 @@ class Decision:
         order = failover(
             self.policy, self._bundle, self.qualities, self.costs_usd, self.allowed, coefficients=self.coefficients
         )
-        reserve = [m for m, c in enumerate(self._bundle.candidates) if c.name in self.policy.reserve and self._fits(c)]
+        reserve = np.flatnonzero(self._reserve).tolist()
         return tuple(names[m] for m in [*order, *sorted(reserve, key=lambda m: -self.qualities[m])])
 
     @property
@@ -215,7 +229,8 @@ class Decision:
 
     @property
     def excluded(self) -> dict[str, str]:
-        """Candidate -> why it could not be chosen: the policy's mask, or a prompt over its context window."""
+        """Candidate -> why it could not be chosen: the policy's mask, a feature that the request needs, too long an answer asked
+        for, or a context window that does not hold prompt and output."""
         return {view.name: view.excluded_because for view in self.candidates if view.excluded_because is not None}
 
     @property
@@ -227,9 +242,8 @@ class Decision:
         """
         if self._result.status_at(self._row) != OK:
             return ()
-        reserve = np.array([c.name in self.policy.reserve and self._fits(c) for c in self._bundle.candidates])
         constants = self.heads.rule_constants
-        allowed = self.allowed | reserve
+        allowed = self.allowed | self._reserve
         return frontier(self.policy, self._bundle, self.qualities, self.costs_usd, allowed, constants=constants)
 
     @property
@@ -257,18 +271,49 @@ class Decision:
             for m, candidate in enumerate(self._bundle.candidates)
         )
 
-    def _fits(self, candidate: Candidate) -> bool:
+    @property
+    def _asked(self) -> RowLimits | None:
+        """What the request asks for; None where it is text alone, and output tokens are predicted."""
+        return getattr(self, "_limits", None)
+
+    @property
+    def _reserve(self) -> npt.NDArray[np.bool_]:
+        """(models,) the policy's reserve, less who cannot serve this request."""
+        reserve = self.policy.reserve
+        return np.array([c.name in reserve and self._away(m) is None for m, c in enumerate(self._bundle.candidates)])
+
+    def _away(self, m: int) -> str | None:
+        """Why a candidate cannot serve this request, whatever the policy says."""
+        candidate, asked = self._bundle.candidates[m], self._asked
+        if asked is not None and candidate.name in asked.excluded:
+            return asked.excluded[candidate.name]
         window = candidate.context_window
-        return window is None or self.billed_tokens * candidate.token_ratio <= window
+        if window is None:
+            return None
+        prompt = self.billed_tokens * candidate.token_ratio
+        stated = None if asked is None else asked.max_tokens
+        output = self._result.tokens_at(self._row, m) if stated is None else float(stated)
+        if not (prompt + output > window or prompt > window):  # an output that is not known, NaN, is not over
+            return None
+        if prompt > window:
+            return f"prompt of about {prompt:.0f} tokens over its context window of {window}"
+        return f"prompt of about {prompt:.0f} and output of {output:.0f} tokens over its context window of {window}"
 
     def _reason(self, m: int) -> str | None:
-        candidate = self._bundle.candidates[m]
-        if candidate.name in self.policy.exclusions:
-            return self.policy.exclusions[candidate.name]
-        if not self._fits(candidate):
-            need = round(self.billed_tokens * candidate.token_ratio)
-            return f"prompt of about {need} tokens over its context window of {candidate.context_window}"
-        return None
+        return self.policy.exclusions.get(self._bundle.candidates[m].name) or self._away(m)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the row failed, in words; None where a candidate was chosen. Never holds text of the prompt."""
+        status = self.status
+        if status == "ok":
+            return None
+        error: str | None = getattr(self, "_error", None)
+        if error is not None:
+            return error
+        if status == "none_allowed":
+            return "; ".join(f"{name}: {reason}" for name, reason in self.excluded.items())
+        return f"{status.removeprefix('nonfinite_')} of an allowed candidate is not finite"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: what `ipr route --json` prints."""
@@ -276,6 +321,7 @@ class Decision:
         return {
             "model": self.model,
             "status": self.status,
+            "reason": self.reason,
             "cause": self.cause,
             "quality": self.quality if ok else None,
             "cost_usd": self.cost_usd if ok else None,
@@ -297,7 +343,7 @@ class Decision:
 
     def __repr__(self) -> str:
         if self.model is None:
-            return f"Decision(model=None, status={self.status!r})"
+            return f"Decision(model=None, status={self.status!r}, reason={self.reason!r})"
         return (
             f"Decision(model={self.model!r}, quality={self.quality:.3f}, cost_usd={self.cost_usd:.3g}, "
             f"cause={self.cause!r}, threshold={self.threshold:.3f})"
@@ -313,9 +359,21 @@ class Decisions:
         threshold, gap: (batch,) float32.
         billed_tokens (batch,) int64, truncated and escalated (batch,) bool, support (batch,) float32 or None: as of Decision.
         status, cause: (batch,) uint8 into `ipr_engine.decide.STATUS` and `CAUSE`.
+        errors: row -> what is wrong with its prompt, where the status is "invalid_input".
+        limits: what the requests ask for; None where they are text alone and output tokens are predicted.
     """
 
-    __slots__ = ("_bundle", "_escalated", "_result", "billed_tokens", "policy", "support", "truncated")
+    __slots__ = (
+        "_bundle",
+        "_escalated",
+        "_result",
+        "billed_tokens",
+        "errors",
+        "limits",
+        "policy",
+        "support",
+        "truncated",
+    )
 
     def __init__(
         self,
@@ -326,9 +384,13 @@ class Decisions:
         truncated: npt.NDArray[np.bool_],
         support: npt.NDArray[np.float32] | None,
         escalated: npt.NDArray[np.bool_] | None = None,
+        limits: RequestLimits | None = None,
+        errors: Mapping[int, str] = NO_ERRORS,
     ) -> None:
         self._result = result
         self._escalated = escalated
+        self.limits = limits
+        self.errors = errors
         self._bundle = bundle
         self.policy = policy
         self.billed_tokens = billed_tokens
@@ -348,7 +410,7 @@ class Decisions:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)} decisions")
         row %= len(self)
-        return Decision(
+        decision = Decision(
             self._result,
             row,
             self.policy,
@@ -358,6 +420,11 @@ class Decisions:
             None if self.support is None else float(self.support[row]),
             False if self._escalated is None else bool(self._escalated[row]),
         )
+        if self.limits is not None:
+            decision._limits = self.limits.rows[row]
+        if row in self.errors:
+            decision._error = self.errors[row]
+        return decision
 
     def __iter__(self) -> Iterator[Decision]:
         return (self[row] for row in range(len(self)))

@@ -23,9 +23,9 @@ from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.explanation import Explanation
-from ipr_engine.generation import Generation, check_rows
+from ipr_engine.generation import Generation, check_on_error, check_rows
 from ipr_engine.policy import Policy
-from ipr_engine.prompts import Prompt, is_messages
+from ipr_engine.prompts import Prompt, is_one_prompt
 
 if TYPE_CHECKING:
     from ipr_engine.recorder import Recorder
@@ -186,7 +186,8 @@ class Engine:
             rule: "minmax" (what tau means by default), "max", "fixed" or "calibrated" (what the others mean).
             slack: margin of the "max" rule, in [0, 1].
             worth: USD one more unit of quality is worth, >= 0; by default 0, and the map's under "calibrated".
-            allowed: only these candidates (names, families and features are found whatever their case).
+            allowed: only these candidates (names, families and features are found whatever their case; one that means several
+                that differ by case alone is an error).
             exclude: none of these candidates: the ones that are down, say.
             family: only candidates of this family, or of these.
             requires: only candidates with all these features.
@@ -222,13 +223,15 @@ class Engine:
     @overload
     def route(self, prompts: str, policy: Policy | None = None, **options: Any) -> Decision: ...
     @overload
-    def route(self, prompts: Sequence[Any], policy: Policy | None = None, **options: Any) -> Decision | Decisions: ...
+    def route(
+        self, prompts: Prompt | Sequence[Any], policy: Policy | None = None, **options: Any
+    ) -> Decision | Decisions: ...
     def route(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Any,
         policy: Policy | None = None,
         *,
-        billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
+        billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         on_error: str = "raise",
@@ -240,36 +243,43 @@ class Engine:
         together, and decided again by its heads.
 
         Args:
-            prompts: a string, chat messages (a list of {"role", "content"}), or a list of either. All user texts are
-                encoded, every text is billed; a prompt with an image needs a policy with requires="vision".
+            prompts: a string, chat messages, a whole LLM request with its tools and limits, or a list of these
+                (`ipr_engine.parse_request` says what of it is encoded, billed and needed). Candidates that lack a feature which a
+                request needs, or whose context window does not hold prompt and output, are not chosen for it.
             policy: from `engine.policy(...)`; or give its arguments (tau=..., worth=...) here instead.
-            billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say); else counted.
+            billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say), one for all or one a
+                prompt; counted where it is None.
             tokens_out: expected output tokens, scalar, (models,) or (batch, models); else predicted.
             extra_usd: (batch, models) added to the cost, of either sign: prompt cache, switching, batch terms.
-            on_error: "raise" a RowError when a row cannot be decided, or "status" to return it with its status.
+            on_error: "raise" when a prompt is bad or a row cannot be decided, or "status" to return each row with its status;
+                that of a bad prompt is "invalid_input", and its `reason` says what is wrong.
         Raises:
-            InvalidInputError: a bad prompt or argument, named.
+            InvalidInputError: a bad prompt, its row named, or a bad argument.
             RowError: rows that cannot be decided (rows, reasons).
         """
         live = self._live
         policy = live.settle(policy, terms)
         if billed_tokens is None and tokens_out is None and extra_usd is None and live.routes_text:
-            if type(prompts) is str:
-                result, billed, truncated, support = live.router.route_one(prompts, policy.compiled)
-                below = policy.escalate_below
-                if below and (result.gap_at(0) < below or below == math.inf):
-                    return self._escalate(live, [prompts], policy, result, billed, truncated, support, on_error)[0]
-                if not result.all_ok or on_error != "raise":
-                    check_rows(result, on_error)
-                return Decision(result, 0, policy, live.bundle, billed, truncated, support)
-            if type(prompts) is list and all(type(prompt) is str for prompt in prompts):
-                many = live.router.route_many(prompts, policy.compiled)
-                if policy.escalate_below:
-                    return self._escalate(live, prompts, policy, *many, on_error)
-                if not many[0].all_ok or on_error != "raise":
-                    check_rows(many[0], on_error)
-                return Decisions(many[0], policy, live.bundle, *many[1:])
-        single = isinstance(prompts, str) or is_messages(prompts)
+            try:
+                if type(prompts) is str:
+                    result, billed, truncated, support = live.router.route_one(prompts, policy.compiled)
+                    below = policy.escalate_below
+                    if below and (result.gap_at(0) < below or below == math.inf):
+                        return self._escalate(live, [prompts], policy, result, billed, truncated, support, on_error)[0]
+                    if not result.all_ok or on_error != "raise":
+                        check_rows(result, on_error)
+                    return Decision(result, 0, policy, live.bundle, billed, truncated, support)
+                if type(prompts) is list and all(type(prompt) is str for prompt in prompts):
+                    many = live.router.route_many(prompts, policy.compiled)
+                    if policy.escalate_below:
+                        return self._escalate(live, prompts, policy, *many, on_error)
+                    if not many[0].all_ok or on_error != "raise":
+                        check_rows(many[0], on_error)
+                    return Decisions(many[0], policy, live.bundle, *many[1:])
+            except InvalidInputError:
+                if on_error != "status":  # else a prompt is bad, and the others stand
+                    raise
+        single = is_one_prompt(prompts)
         try:
             decisions = live.route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error)
         except DeviceLostError as error:
@@ -281,26 +291,28 @@ class Engine:
         self,
         prompts: Prompt | Sequence[Prompt],
         *,
-        billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
+        billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
+        on_error: str = "raise",
         second: bool = False,
     ) -> Encoded:
         """Embed prompts once, to decide on them as often as you like.
 
         Args:
+            on_error: "raise" when a prompt is bad, or "status": its row then has x NaN and its error in `errors`, and `decide`
+                gives it the status "invalid_input".
             second: by the second encoder of a two-tier bundle; the bills are the first one's all the same.
         Returns:
             Encoded: x (batch, dim) float32, billed_tokens (batch,) int64, truncated (batch,) bool.
         """
         live = self._live
+        check_on_error(on_error)
         try:
-            return (
-                live.encode_again(prompts, billed_tokens, None) if second else live.encode(prompts, billed_tokens, None)
-            )
+            encode = live.encode_again if second else live.encode
+            return encode(prompts, billed_tokens, on_error)
         except DeviceLostError as error:
             live = self._take_over(live, error)
-            return (
-                live.encode_again(prompts, billed_tokens, None) if second else live.encode(prompts, billed_tokens, None)
-            )
+            encode = live.encode_again if second else live.encode
+            return encode(prompts, billed_tokens, on_error)
 
     def _take_over(self, live: Generation, error: DeviceLostError) -> Generation:
         """The generation on the CPU in place of one whose device failed; the error where none was asked for."""
@@ -380,9 +392,12 @@ class Engine:
             return Explanation(prompt)
         if "on_error" in terms:
             raise InvalidInputError("on_error: explain always shows the status; leave it out")
-        decision = self.route(prompt, policy, on_error="status", **terms)
-        if not isinstance(decision, Decision):
+        if not is_one_prompt(prompt) and isinstance(prompt, (list, tuple)):
             raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
+        decision = self.route(prompt, policy, on_error="status", **terms)
+        assert isinstance(decision, Decision)
+        if decision.status == "invalid_input":  # nothing was predicted that could be explained
+            raise InvalidInputError(decision.reason)
         return Explanation(decision)
 
     def mark_stale(self, evidence: DriftEvidence | None) -> None:

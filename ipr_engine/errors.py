@@ -26,7 +26,8 @@ class RowError(IprError, RuntimeError):
 
     Attributes:
         rows: indices of the failed rows.
-        reasons: one of "nonfinite_quality", "nonfinite_cost", "none_allowed" per failed row.
+        reasons: one of "nonfinite_quality", "nonfinite_cost", "none_allowed" per failed row; "invalid_input" where `decide` was
+            given embeddings with a bad prompt's row in them.
     """
 
     def __init__(self, rows: Sequence[int], reasons: Sequence[str]) -> None:

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, Router
 from ipr_engine.bundle import Bundle, HeadsSpec
-from ipr_engine.decide import DecidePlan, Heads
+from ipr_engine.decide import DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.registry import EncoderOptions, make_encoder
+from ipr_engine.limits import ContextWindows, capped_heads, most_output
 
 Rows = npt.NDArray[np.int64]
 EmbedRows = Callable[[Rows], Encoded]  # the given rows of a batch, by the second encoder
@@ -30,7 +31,7 @@ class SecondTier:
         self.encoder = make_encoder(bundle, heads.encoder, options) if encoder is None else encoder
         self.identity = self.encoder.identity
         self.plan = plan_heads(bundle, heads, options)
-        self.router = make_router(bundle, self.plan, None)
+        self.router = make_router(bundle, heads, self.plan, None)
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         return replace(self.encoder.encode(texts), encoder=self.identity)
@@ -38,20 +39,19 @@ class SecondTier:
 
 def plan_heads(bundle: Bundle, heads: HeadsSpec, options: EncoderOptions) -> DecidePlan:
     """The heads of a bundle, packed."""
-    return DecidePlan(
-        Heads(**heads.tensors, activation=heads.activation, tie_rank=bundle.tie_rank),  # type: ignore[arg-type]
-        isa=options.isa,
-    )
+    return DecidePlan(capped_heads(bundle, heads), isa=options.isa)
 
 
-def make_router(bundle: Bundle, plan: DecidePlan, encoder: Encoder | None) -> Router:
+def make_router(bundle: Bundle, heads: HeadsSpec, plan: DecidePlan, encoder: Encoder | None) -> Router:
     """Text or embeddings to decisions. encoder: of the first heads, whose router encodes and measures support; None: neither."""
     support = None if encoder is None else bundle.support
+    windows = ContextWindows(bundle)
     return Router(
         plan,
         None if encoder is None else encoder.native,
-        [math.inf if c.context_window is None else float(c.context_window) for c in bundle.candidates],
-        [c.token_ratio for c in bundle.candidates],
+        windows.windows.tolist(),
+        windows.ratios.tolist(),
+        most_output(bundle, heads).tolist(),
         None if support is None else support.centroids,
         None if support is None else support.distances,
     )

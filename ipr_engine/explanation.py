@@ -97,8 +97,7 @@ class Explanation:
     def summary(self) -> str:
         d = self.decision
         if d.model is None:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in d.excluded.items())
-            return f"no decision: {d.status}{f' ({reasons})' if reasons else ''}"
+            return f"no decision: {d.status} ({d.reason})"
         worth = f", worth {d.policy.worth:g} USD" if d.policy.worth else ""
         figures = f"quality {d.quality:.3f}, threshold {d.threshold:.3f}"
         return f"{d.model}: {WHY[d.cause]} ({figures} under rule {d.policy.rule}, tau {d.policy.tau:g}{worth})"

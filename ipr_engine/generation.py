@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult
-from ipr_engine.arguments import bare_embeddings, bill_floor, per_model, whole_counts
+from ipr_engine.arguments import bare_embeddings, per_model, whole_counts
 from ipr_engine.asks import ASKS
 from ipr_engine.bundle import Bundle
 from ipr_engine.calibrated import Calibrations, DriftFlag
@@ -31,9 +31,12 @@ from ipr_engine.escalation import (
     of_rows,
     plan_heads,
 )
+from ipr_engine.failed_rows import with_failures
+from ipr_engine.intake import Intake, bill_all, encode_all, take_in
+from ipr_engine.limits import RequestLimits, request_limits
 from ipr_engine.policy import Policy, compile_policy
 from ipr_engine.profiling import span
-from ipr_engine.prompts import PART_FEATURES, PromptText, is_messages, split_prompt
+from ipr_engine.prompts import BODY
 from ipr_engine.terms import frozen_terms, terms_on
 
 if TYPE_CHECKING:
@@ -118,7 +121,7 @@ class Generation:
         self.encoder: Encoder = make_encoder(bundle, heads.encoder, options) if kept is None else kept
         self.encoder_identity = self.encoder.identity
         self.plan = plan_heads(bundle, heads, options)
-        self.router = make_router(bundle, self.plan, self.encoder)
+        self.router = make_router(bundle, heads, self.plan, self.encoder)
         self.routes_text = self.encoder.native is not None
         self.second: SecondTier | None = None
         if again is not None:
@@ -236,7 +239,12 @@ class Generation:
         """The policy of these keyword arguments, kept for the next call when they are plain values."""
         unknown = sorted(set(terms) - POLICY_TERMS)
         if unknown:
-            raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}")
+            whole = (
+                ""
+                if not set(unknown) & set(BODY)
+                else "; a request with its tools and limits is given whole, as the prompt"
+            )
+            raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}{whole}")
         if "tau" not in terms and not terms.keys() & set(ASKS):
             raise InvalidInputError("tau: missing; pass tau=... in [0, 1], or a policy from engine.policy(...)")
         # Other types are compiled each time: a list cannot be a key, and True and Decimal(1) would be found as 1.
@@ -255,93 +263,71 @@ class Generation:
         self, prompts: Any, policy: Policy, billed_tokens: Any, tokens_out: Any, extra_usd: Any, on_error: str
     ) -> Decisions:
         """Encode and decide one prompt or a list of them: in one step on a GPU, else one after the other."""
-        if self.gpu is None:
-            encoded, texts = self.prepare(prompts, billed_tokens, policy)
-            return self.decide(encoded, policy, tokens_out, extra_usd, on_error, self.embed_texts(texts))
+        check_on_error(on_error)
+        intake = take_in(prompts, billed_tokens, self.bundle, policy, on_error)
+        if self.gpu is not None:
+            decisions = self._route_on_gpu(intake, policy, tokens_out, extra_usd)
+            if decisions is not None:
+                return checked_rows(decisions, on_error)
+        encoded = self._encoded(intake)
+        texts = [request.encoded for request in intake.requests]
+        return self.decide(encoded, policy, tokens_out, extra_usd, on_error, self.embed_texts(texts))
+
+    def _route_on_gpu(self, intake: Intake, policy: Policy, tokens_out: Any, extra_usd: Any) -> Decisions | None:
+        """The decisions, made in one recording; None where a prompt has no token, which leaves the recording nothing to read."""
         from ipr_engine.gpu.router import RouteRows
 
-        names, parts = self._read(prompts, billed_tokens, policy)
+        assert self.gpu is not None
+        batch, good = len(intake.requests), intake.good
+        counts, truncated = np.zeros(batch, np.int64), np.zeros(batch, np.bool_)
         with span("tokenize"):
-            ids, counts, truncated = self.gpu.stream.read([part.encoded for part in parts])
-            bills = self._bills(names, parts, counts, billed_tokens)
-        given = {
-            name: None if values is None else per_model(name, values, len(parts), self.plan.models)
-            for name, values in (("tokens_out", tokens_out), ("extra_usd", extra_usd))
-        }
-        result, x = self.gpu.route(policy, RouteRows(ids=ids, billed=bills, **given))
-        if not result.all_ok or on_error != "raise":
-            check_rows(result, on_error)
-        return Decisions(result, policy, self.bundle, bills, truncated, self.router.support(x))
+            ids, counts[good], truncated[good] = self.gpu.stream.read([intake.requests[row].encoded for row in good])
+            bills = bill_all(self.encoder, intake, counts)
+        kept = [(row, own) for row, own in zip(good, ids, strict=True) if row not in intake.errors]
+        rows = np.array([row for row, _ in kept], np.int64)
+        if not len(rows) or not counts[rows].all():
+            return None
+        tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, self.plan.models)
+        extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, self.plan.models)
+        needs = [intake.requests[row].needs for row in rows.tolist()]
+        asked = RouteRows(
+            ids=[own for _, own in kept],
+            billed=bills[rows],
+            tokens_out=of_rows(tokens, rows),
+            extra_usd=of_rows(extra, rows),
+            limits=request_limits(self.bundle, needs, of_rows(tokens, rows), len(rows)),
+        )
+        result, x = self.gpu.route(policy, asked)
+        support = self.router.support(x)
+        made = Decisions(result, policy, self.bundle, asked.billed, truncated[rows], support, limits=asked.limits)
+        return with_failures(made, rows, intake.errors, batch) if intake.errors else made
 
-    def encode(self, prompts: Any, billed_tokens: Any, policy: Policy | None) -> Encoded:
+    def encode(self, prompts: Any, billed_tokens: Any, on_error: str = "raise") -> Encoded:
         """Embed one prompt or a list of them, with the bill of each; see `Engine.encode`."""
-        return self.prepare(prompts, billed_tokens, policy)[0]
+        return self.prepare(prompts, billed_tokens, None, on_error)[0]
 
-    def encode_again(self, prompts: Any, billed_tokens: Any, policy: Policy | None) -> Encoded:
+    def encode_again(self, prompts: Any, billed_tokens: Any, on_error: str = "raise") -> Encoded:
         """The same by the second encoder; the bills are the first one's."""
         if self.second is None:
             raise InvalidInputError(f"second: bundle {self.hash[:12]} has no second tier; leave it out")
-        encoded, texts = self.prepare(prompts, billed_tokens, policy)
-        return replace(self.second.encode(texts), billed_tokens=encoded.billed_tokens)
+        first, texts = self.prepare(prompts, billed_tokens, None, on_error)
+        good = [row for row in range(len(first)) if row not in first.errors]
+        made = self.second.encode([texts[row] for row in good])
+        if len(good) == len(first):
+            return replace(made, billed_tokens=first.billed_tokens, needs=first.needs)
+        x, truncated = np.full((len(first), made.x.shape[1]), np.nan, np.float32), np.zeros(len(first), np.bool_)
+        x[good], truncated[good] = made.x, made.truncated
+        return replace(first, x=x, truncated=truncated, encoder=made.encoder)
 
-    def prepare(self, prompts: Any, billed_tokens: Any, policy: Policy | None) -> tuple[Encoded, list[str]]:
+    def prepare(
+        self, prompts: Any, billed_tokens: Any, policy: Policy | None, on_error: str = "raise"
+    ) -> tuple[Encoded, list[str]]:
         """What `encode` gives, and the text of each prompt that was encoded."""
-        names, parts = self._read(prompts, billed_tokens, policy)
-        texts = [part.encoded for part in parts]
-        encoded = self.encoder.encode(texts)
-        bills = self._bills(names, parts, encoded.billed_tokens, billed_tokens)
-        return replace(encoded, billed_tokens=bills, encoder=self.encoder_identity), texts
+        intake = take_in(prompts, billed_tokens, self.bundle, policy, on_error)
+        return self._encoded(intake), [request.encoded for request in intake.requests]
 
-    def _read(self, prompts: Any, billed_tokens: Any, policy: Policy | None) -> tuple[list[str], list[PromptText]]:
-        """The prompts taken apart, and the name of each in errors."""
-        single = isinstance(prompts, str) or is_messages(prompts)
-        if not single and not isinstance(prompts, (list, tuple)):
-            raise InvalidInputError(
-                f"prompts: expected a string, chat messages or a list of them, got {type(prompts).__name__}"
-            )
-        names = ["prompt"] if single else [f"prompts[{row}]" for row in range(len(prompts))]
-        parts = [
-            split_prompt(prompt, name) for name, prompt in zip(names, [prompts] if single else prompts, strict=True)
-        ]
-        for name, part in zip(names, parts, strict=True):
-            self.check_non_text(part, name, billed_tokens, policy)
-        return names, parts
-
-    def _bills(
-        self, names: Sequence[str], parts: Sequence[PromptText], counted: npt.NDArray[np.int64], billed_tokens: Any
-    ) -> npt.NDArray[np.int64]:
-        """(rows,) what each prompt is billed, from the tokens counted of what is encoded; InvalidInputError for one of none."""
-        counts = counted.tolist()
-        for name, part, count in zip(names, parts, counts, strict=True):
-            if count == 0:
-                raise InvalidInputError(f"{name}: expected text, got {len(part.encoded)} characters without one token")
-        if billed_tokens is not None:
-            return whole_counts(billed_tokens, len(parts))
-        return np.array([self.bill(part, count) for part, count in zip(parts, counts, strict=True)], np.int64)
-
-    def bill(self, part: PromptText, counted: int) -> int:
-        """Tokens of the whole request: what was encoded, and every text that was not."""
-        other = sum(bill_floor(text, self.encoder.count_tokens(text)) for text in part.billed_only)
-        return bill_floor(part.encoded, counted) + other
-
-    def check_non_text(self, part: PromptText, name: str, billed_tokens: object, policy: Policy | None) -> None:
-        """Images and the like: their bill is given, and every allowed candidate can read them."""
-        for kind in part.non_text:
-            if billed_tokens is None:
-                raise InvalidInputError(
-                    f"{name}: has a part of type {kind!r}, whose tokens cannot be counted here; "
-                    "pass billed_tokens=... with the whole request's count"
-                )
-            needed = PART_FEATURES.get(kind)
-            if policy is None or needed is None:
-                continue
-            candidates = [candidate for candidate in self.bundle.candidates if candidate.name in policy.allowed]
-            blind = [candidate.name for candidate in candidates if needed not in candidate.features]
-            if blind:
-                raise InvalidInputError(
-                    f"{name}: has a part of type {kind!r}, but the policy allows candidates without {needed!r} "
-                    f"({', '.join(blind)}); make it with requires={needed!r}"
-                )
+    def _encoded(self, intake: Intake) -> Encoded:
+        return encode_all(self.encoder, self.encoder_identity, intake)
 
     def embeddings(self, x: Encoded | npt.NDArray[np.float32], billed_tokens: Any) -> Encoded:
         """What `Engine.decide` was given, as Encoded with its bills."""
@@ -381,20 +367,43 @@ class Generation:
 
         again: embeds rows by the second encoder; with it, rows of a small gap are decided again.
         """
+        if encoded.errors:
+            return self._decide_good(encoded, policy, tokens_out, extra_usd, on_error, again)
         batch, models = len(encoded.x), self.plan.models
         tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
         extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
+        limits = None
+        if tokens is not None or encoded.needs is not None:
+            limits = request_limits(self.bundle, encoded.needs, tokens, batch)
         if self.second is not None and policy.second is not None and self.is_second(encoded.encoder):
             router, compiled, escalated = self.second.router, policy.second.compiled, np.ones(batch, np.bool_)
         else:
             router, compiled, escalated = self.router, policy.compiled, None
-        result, support = router.decide(encoded.x, compiled, encoded.billed_tokens, tokens, extra)
-        decisions = Decisions(result, policy, self.bundle, encoded.billed_tokens, encoded.truncated, support, escalated)
+        result, support = router.decide(encoded.x, compiled, encoded.billed_tokens, tokens, extra, *_limits_of(limits))
+        decisions = Decisions(
+            result, policy, self.bundle, encoded.billed_tokens, encoded.truncated, support, escalated, limits
+        )
         if again is not None and policy.escalate_below:
             decisions = self.escalate(decisions, again, tokens, extra)
-        if not decisions.all_ok or on_error != "raise":
-            check_rows(decisions, on_error)
-        return decisions
+        return checked_rows(decisions, on_error)
+
+    def _decide_good(
+        self,
+        encoded: Encoded,
+        policy: Policy,
+        tokens_out: Any,
+        extra_usd: Any,
+        on_error: str,
+        again: EmbedRows | None,
+    ) -> Decisions:
+        """Decide the rows that could be encoded; the others come back as they are, with what is wrong with them."""
+        batch, models = len(encoded), self.plan.models
+        tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
+        extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
+        good = np.array([row for row in range(batch) if row not in encoded.errors], np.int64)
+        again_good = None if again is None else lambda rows: again(good[rows])
+        made = self.decide(encoded[good], policy, of_rows(tokens, good), of_rows(extra, good), "status", again_good)
+        return checked_rows(with_failures(made, good, encoded.errors, batch), on_error)
 
     def escalate(
         self,
@@ -412,17 +421,21 @@ class Generation:
         if second is None or policy.second is None or not len(rows):
             return first
         encoded = again(rows)
+        limits = None if first.limits is None else first.limits.at(rows)
         result, _ = second.router.decide(
             encoded.x,
             policy.second.compiled,
             np.ascontiguousarray(first.billed_tokens[rows]),
             of_rows(tokens_out, rows),
             of_rows(extra_usd, rows),
+            *_limits_of(limits),
         )
         merged = result if len(rows) == len(first) else MergedResult(first._result, rows, result)
         truncated, escalated = first.truncated.copy(), np.zeros(len(first), np.bool_)
         truncated[rows], escalated[rows] = encoded.truncated, True
-        return Decisions(merged, policy, self.bundle, first.billed_tokens, truncated, first.support, escalated)
+        return Decisions(
+            merged, policy, self.bundle, first.billed_tokens, truncated, first.support, escalated, first.limits
+        )
 
     def embed_texts(self, texts: list[str]) -> EmbedRows | None:
         """What `decide` takes as `again` for these prompts; None in a bundle of one tier."""
@@ -459,6 +472,18 @@ def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: Gene
     from ipr_engine.gpu.side import gpu_side
 
     return gpu_side(bundle, encoder, options.device, None if before is None else before.gpu)
+
+
+def _limits_of(limits: RequestLimits | None) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None]:
+    """What `Router.decide` takes last: allowed and max_tokens."""
+    return (None, None) if limits is None else (limits.allowed, limits.max_tokens)
+
+
+def checked_rows(decisions: Decisions, on_error: str) -> Decisions:
+    """The decisions; RowError for the failed rows when on_error is "raise"."""
+    if not decisions.all_ok or on_error != "raise":
+        check_rows(decisions, on_error)
+    return decisions
 
 
 def check_rows(result: DecideResult | Decisions, on_error: str) -> None:

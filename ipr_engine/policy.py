@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,8 @@ from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, Price, PriceLis
 from ipr_engine.calibrated import Calibrations, CalibrationStatus, DriftFlag, Settled, settle
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.limits import surely_fits
+from ipr_engine.names import matched
 from ipr_engine.ranges import nonnegative, nonnegative_or_infinite, unit_interval
 
 
@@ -94,7 +95,7 @@ class Policy:
         map: the calibration map read, None under another rule.
         escalate_below: a two-tier bundle decides again where the gap is below it, in quality units: 0 never, infinity always.
         second: the rule for the second heads; None in a bundle of one tier.
-        shortest_window: billed tokens below which a prompt surely fits every allowed candidate's context window.
+        surely_fits: billed tokens below which a prompt surely fits every allowed candidate's context window, output included.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its terms anew, once.
         terms: the arguments it was made of, less those left at None.
     """
@@ -117,7 +118,7 @@ class Policy:
     second: SecondRule | None = field(default=None, repr=False)
     certificate: CalibrationStatus = field(repr=False)
     drift: DriftFlag = field(repr=False, compare=False)
-    shortest_window: float = field(repr=False)
+    surely_fits: float = field(repr=False)
 
     @property
     def calibration(self) -> CalibrationStatus:
@@ -231,7 +232,7 @@ def compile_policy(
         second=second,
         certificate=_uncertified(rule) if settled is None else settled.certificate,
         drift=calibrations.drift,
-        shortest_window=_shortest_window([c for c in bundle.candidates if c.name not in exclusions]),
+        surely_fits=surely_fits(bundle, allowed_names),
     )
 
 
@@ -269,11 +270,6 @@ def _escalate_below(bundle: Bundle, asked: float | None) -> float:
     return below
 
 
-def _shortest_window(allowed: Sequence[Candidate]) -> float:
-    limits = [c.context_window / c.token_ratio for c in allowed if c.context_window is not None]
-    return (1 - 1e-9) * min(limits, default=math.inf)
-
-
 def _uncertified(rule: str) -> CalibrationStatus:
     return CalibrationStatus(
         "uncalibrated", f"rule {rule!r} bounds a prompt's predicted loss; only rule 'calibrated' is certified"
@@ -297,13 +293,7 @@ def _known(argument: str, values: Sequence[str] | str, known: set[str]) -> set[s
     wanted = _names(argument, values)
     if not wanted:
         raise InvalidInputError(f"{argument}: expected at least one name, got an empty list")
-    by_case = {name.casefold(): name for name in known}
-    unknown = sorted({name for name in wanted if name not in known and name.casefold() not in by_case})
-    if unknown:
-        raise InvalidInputError(
-            f"{argument}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(sorted(known))}"
-        )
-    return {name if name in known else by_case[name.casefold()] for name in wanted}
+    return set(matched(argument, wanted, known).values())
 
 
 def _exclusions(
@@ -353,14 +343,16 @@ def merge_prices(bundle: Bundle, prices: PriceList | Mapping[str, object]) -> Pr
     if isinstance(prices, PriceList) and prices.currency != "USD":
         raise InvalidInputError(f"prices: expected a list in USD, got {prices.currency!r}; convert it first")
     given = prices.prices if isinstance(prices, PriceList) else prices
-    known = {candidate.name for candidate in bundle.candidates}
-    if given:
-        _known("prices", list(given), known)
-    by_case = {name.casefold(): name for name in known}
+    names = matched("prices", _names("prices", list(given)), bundle.names)
     merged = dict(bundle.prices.prices)
     for name, value in given.items():
-        merged[name if name in known else by_case[name.casefold()]] = _price(name, value)
-    whole = isinstance(prices, PriceList) and len(given) == len(known)
+        twice = [other for other, meant in names.items() if meant == names[name]]
+        if len(twice) > 1:
+            raise InvalidInputError(
+                f"prices: {' and '.join(map(repr, twice))} both mean {names[name]}; give its price once"
+            )
+        merged[names[name]] = _price(name, value)
+    whole = isinstance(prices, PriceList) and len(given) == len(bundle.names)
     date = prices.date if isinstance(prices, PriceList) and whole else f"{bundle.prices.date}, {len(given)} replaced"
     return PriceList(currency="USD", date=date, prices=MappingProxyType(merged))
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ipr_engine.errors import InvalidInputError
 
+MOST_TOKENS = 2**53  # counts are exact as floats up to here
 MOST = 1e12  # of any price, worth or latency: far beyond use, and safe in float32
 
 

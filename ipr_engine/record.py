@@ -15,13 +15,14 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.arguments import MOST_TOKENS
 from ipr_engine.decide import CAUSE, STATUS
 from ipr_engine.decision import Decisions
 from ipr_engine.errors import InvalidInputError, RecordError
+from ipr_engine.prompts import Needs, as_json
+from ipr_engine.ranges import MOST_TOKENS
 from ipr_engine.terms import Terms, terms_from_json, terms_to_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSIONS = (1, 2)  # 2: what the request needs; the least is written
 Float32s = npt.NDArray[np.float32]
 RecordId = str | int | None
 
@@ -42,6 +43,7 @@ _KEYS = frozenset(
         "decision",
     )
 )
+_NEEDS = "needs"  # of schema_version 2
 _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut from a log
 
 
@@ -93,6 +95,7 @@ class Record:
         bundle, heads, prices: hashes of bundle.json, of the heads' weights, and of the price file.
         isa: the instruction set that decided.
         outcome: what was decided.
+        needs: what the request asks of a candidate, None for nothing.
         id, prompt: only where given and asked for.
     """
 
@@ -109,6 +112,7 @@ class Record:
     prices: str
     isa: str
     outcome: Outcome
+    needs: Needs | None = None
     id: RecordId = None
     prompt: Any = None
 
@@ -116,7 +120,8 @@ class Record:
         """The record as one line of JSON, newline included."""
         outcome = self.outcome
         body = {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": 1 if self.needs is None else 2,
+            **({} if self.needs is None else {_NEEDS: _needs_json(self.needs)}),
             **{name: getattr(self, name) for name in _HASHES},
             "isa": self.isa,
             "candidates": list(self.candidates),
@@ -136,7 +141,7 @@ class Record:
         extra = {name: value for name in ("id", "prompt") if (value := getattr(self, name)) is not None}
         try:
             text = _canonical(body)
-            tail = json.dumps({"crc32": _crc32(text), **extra})
+            tail = json.dumps({"crc32": _crc32(text), **extra}, default=as_json)
         except (TypeError, ValueError, RecursionError) as error:
             name = "prompt" if self.prompt is not None else "policy"
             raise InvalidInputError(f"{name}: expected what JSON can hold, to keep it in a record ({error})") from None
@@ -149,28 +154,30 @@ class Record:
         Raises:
             RecordError: the line is cut, changed, of another version, or no record at all.
         """
+        document, problem = None, ""
         try:
             document = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise RecordError(f"expected one JSON object, got {len(line)} bytes that are none ({error})") from None
+        except (ValueError, RecursionError) as error:  # whose `doc` is the line: it must not become a context
+            problem = str(error)
+        if problem:
+            raise RecordError(f"expected one JSON object, got {len(line)} bytes that are none ({problem})")
         if not isinstance(document, dict) or "schema_version" not in document:
             raise RecordError('expected a decision record, an object with "schema_version", got something else')
-        if document["schema_version"] != SCHEMA_VERSION:
-            version = document["schema_version"]
-            raise RecordError(
-                f"expected schema_version {SCHEMA_VERSION}, got {version!r}; use the release that wrote it"
-            )
+        if document["schema_version"] not in SCHEMA_VERSIONS:
+            version, known = document["schema_version"], " or ".join(map(str, SCHEMA_VERSIONS))
+            raise RecordError(f"expected schema_version {known}, got {version!r}; use the release that wrote it")
         given, told = document.pop("crc32", None), {key: document.pop(key, None) for key in _OPTIONAL}
         if given != _crc32(_canonical(document)):
             raise RecordError(f"expected content of crc32 {given}, got another: the line was damaged or edited")
         try:
             return _parse(document, **told)
         except (ValueError, TypeError, KeyError) as error:  # a checksum that holds, on something we did not write
-            raise RecordError(f"expected the fields of schema_version {SCHEMA_VERSION}: {error}") from None
+            raise RecordError(f"expected the fields of schema_version {document['schema_version']}: {error}") from None
 
 
 def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
-    _require(document.keys() == _KEYS, "keys", document.keys() ^ _KEYS)
+    known = _KEYS if document["schema_version"] == 1 else _KEYS | {_NEEDS}
+    _require(document.keys() == known, "keys", document.keys() ^ known)
     made = document["decision"]
     _require(isinstance(made, dict) and made.keys() == set(_DECISION), "decision", made)
     names = document["candidates"]
@@ -209,9 +216,23 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
             gap=_floats(made["gap"], "gap", 1)[0],
             support=None if support is None else _floats(support, "support", 1)[0],
         ),
+        needs=_needs(document[_NEEDS]) if _NEEDS in document else None,
         id=id,
         prompt=prompt,
     )
+
+
+def _needs_json(needs: Needs) -> dict[str, Any]:
+    return {"features": dict(needs.features), "max_output_tokens": needs.max_output_tokens}
+
+
+def _needs(document: Any) -> Needs:
+    _require(isinstance(document, dict) and document.keys() == {"features", "max_output_tokens"}, _NEEDS, document)
+    features, most = document["features"], document["max_output_tokens"]
+    told = isinstance(features, dict) and all(isinstance(part, str) for part in features.values())
+    _require(told, "features", features)
+    _require(most is None or (type(most) is int and 0 <= most <= MOST_TOKENS), "max_output_tokens", most)
+    return Needs(features, most)
 
 
 def _require(holds: bool, name: str, got: object) -> None:

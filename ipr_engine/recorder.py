@@ -21,7 +21,7 @@ from ipr_engine.errors import InvalidInputError, RecordError
 from ipr_engine.escalation import Rows
 from ipr_engine.generation import Generation, check_on_error, check_rows
 from ipr_engine.policy import Policy
-from ipr_engine.prompts import Prompt, is_messages
+from ipr_engine.prompts import Prompt, is_one_prompt
 from ipr_engine.record import Outcome, Record, RecordId
 
 if TYPE_CHECKING:
@@ -51,14 +51,16 @@ class Recorder:
     @overload
     def route(self, prompts: str, policy: Policy | None = None, *, id: RecordId = None, **options: Any) -> Decision: ...
     @overload
-    def route(self, prompts: Sequence[Any], policy: Policy | None = None, **options: Any) -> Decision | Decisions: ...
+    def route(
+        self, prompts: Prompt | Sequence[Any], policy: Policy | None = None, **options: Any
+    ) -> Decision | Decisions: ...
     def route(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Any,
         policy: Policy | None = None,
         *,
         id: RecordId | Sequence[RecordId] = None,
-        billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
+        billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         on_error: str = "raise",
@@ -70,12 +72,13 @@ class Recorder:
             id: what the record is called, a string or a whole number; one a prompt for a list of prompts.
         Raises:
             RecordError: the record could not be written.
-            RowError: as `Engine.route`, once the records of all rows are written.
+            RowError: as `Engine.route`, once the records of all rows are written. A bad prompt has no record: nothing was decided.
         """
         live = self._engine._live
         policy = live.settle(policy, terms)
-        single = isinstance(prompts, str) or is_messages(prompts)
-        encoded, texts = live.prepare(prompts, billed_tokens, policy)
+        check_on_error(on_error)
+        single = is_one_prompt(prompts)
+        encoded, texts = live.prepare(prompts, billed_tokens, policy, on_error)
         kept = ([prompts] if single else list(prompts)) if self._keep_prompts else None
         ids = [id] if single else id
         decisions = self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, ids, kept, texts)
@@ -147,10 +150,12 @@ class Recorder:
                 prices=bundle.prices_sha256,
                 isa=live.plan.isa,
                 outcome=Outcome.of(decisions, row),
+                needs=None if encoded.needs is None else encoded.needs[row],
                 id=names[row],
                 prompt=None if prompts is None else prompts[row],
             )
             for row in range(batch)
+            if row not in encoded.errors  # nothing was decided of a bad prompt
         )
         lines = b"".join(record.to_line() for record in records)
         if lines:

@@ -115,7 +115,11 @@ def _decide(live: Generation, record: Record, policies: dict[str, Policy | str])
     policy = _policy(live, record, policies)
     names = live.bundle.names
     encoded = Encoded(
-        record.x[None, :], np.array([record.billed_tokens], np.int64), np.array([record.truncated]), record.encoder
+        record.x[None, :],
+        np.array([record.billed_tokens], np.int64),
+        np.array([record.truncated]),
+        record.encoder,
+        None if record.needs is None else (record.needs,),
     )
     tokens = _in_order("tokens_out", record.tokens_out, record.candidates, names)
     extra = _in_order("extra_usd", record.extra_usd, record.candidates, names)

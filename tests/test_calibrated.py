@@ -294,7 +294,17 @@ def test_a_prompt_too_long_for_a_candidate_is_uncalibrated(engine):
     bill = engine.bundle.candidates[0].context_window + 1
     decision = engine.decide(engine.encode(PROMPT), tau=0.1, rule="calibrated", billed_tokens=bill)[0]
     assert decision.calibration == "uncalibrated"
-    assert "context window of alpha/large" in decision.calibration_reason
+    assert "keeps out alpha/large: prompt of about" in decision.calibration_reason
+
+
+@pytest.mark.parametrize("request_of", [{"max_tokens": 10**6}, {"tools": [{"name": "add"}]}], ids=["output", "tools"])
+def test_a_request_that_keeps_out_a_candidate_is_uncalibrated(engine, request_of):
+    decision = engine.route(
+        {"messages": [{"role": "user", "content": PROMPT}], **request_of}, tau=0.1, rule="calibrated"
+    )
+    assert decision.calibration == "uncalibrated"
+    assert "keeps out alpha/large: " in decision.calibration_reason
+    assert engine.route([{"role": "user", "content": PROMPT}], tau=0.1, rule="calibrated").calibration != "uncalibrated"
 
 
 def test_those_left_out_by_a_point_stand_in_last(engine):

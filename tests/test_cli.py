@@ -111,11 +111,15 @@ def test_a_missing_bundle_is_an_error_of_ours(capsys, tmp_path):
     ids=range(13),
 )
 def test_a_bad_jsonl_line_is_named(bundle, capsys, monkeypatch, line):
-    give_stdin(monkeypatch, f'{{"prompt": "fine"}}\n{line}\n')
-    assert main(["route", "--jsonl", "-", "--bundle", bundle]) == 1
+    give_stdin(monkeypatch, f'{{"prompt": "fine"}}\n{line}\n{{"prompt": "fine too"}}\n')
+    assert main(["route", "--jsonl", "-", "--bundle", bundle]) == 3
     captured = capsys.readouterr()
+    assert "1 of 3 rows are bad" in captured.err
     assert "stdin, line 2" in captured.err
-    assert len(captured.out.splitlines()) == 1  # the good line before it is answered
+    before, bad, after = (json.loads(answer) for answer in captured.out.splitlines())
+    assert before["decision"]["status"] == after["decision"]["status"] == "ok"
+    assert bad.keys() == {"id", "line", "error"}
+    assert bad["line"] == 2
 
 
 def test_a_row_that_cannot_be_decided_gives_exit_code_3(capsys, tmp_path):
@@ -187,3 +191,64 @@ def test_the_installed_command_runs(bundle):
         check=True,
     )
     assert json.loads(done.stdout)["decision"]["model"]
+
+
+def test_a_row_may_be_a_whole_request_with_its_bill(bundle, capsys, monkeypatch):
+    user = {"role": "user", "content": "what is it"}
+    image = {
+        "role": "user",
+        "content": [{"type": "text", "text": "what is it"}, {"type": "image_url", "image_url": {}}],
+    }
+    tools = [{"type": "function", "function": {"name": "add", "description": "adds " * 100}}]
+    rows = [
+        {"id": 1, "messages": [user]},
+        {"id": 2, "messages": [image], "billed_tokens": 800},
+        {"id": 3, "messages": [user], "tools": tools, "max_tokens": 3, "model": "auto"},
+        {"id": 4, "input": "what is it", "instructions": "be brief", "tokens_out": 1},
+        {"id": 5, "prompt": "what is it", "extra_usd": [[0, 0, 0, 1]], "billed_tokens": None},
+        {"id": 6, "messages": [image]},
+        {"id": 7, "prompt": "what is it", "billed_tokens": "many"},
+        {"id": 8, "prompt": "what is it", "tools": tools, "type": "batch", "conversation": "c"},
+        {"id": 9, "prompt": "what is it", "tokens_out": [[1], [2, 3]]},
+    ]
+    give_stdin(monkeypatch, "".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["route", "--jsonl", "-", "--tau", "0.5", "--bundle", bundle]) == 3
+    captured = capsys.readouterr()
+    plain, seen, asked, items, extra, unbilled, wrong, body, ragged = map(json.loads, captured.out.splitlines())
+    assert seen["decision"]["billed_tokens"] == 800
+    assert "lacks vision, needed by 'image_url'" in seen["decision"]["excluded"].values()
+    assert asked["decision"]["billed_tokens"] > 100
+    assert asked["decision"]["tokens_out"] <= 3
+    assert asked.keys() == {"id", "model", "max_tokens", "decision"}
+    assert items["decision"]["billed_tokens"] > plain["decision"]["billed_tokens"]
+    assert items["decision"]["tokens_out"] == 1
+    assert extra["decision"]["model"] != "delta/tiny"
+    assert (unbilled["id"], wrong["id"]) == (6, 7)
+    assert "pass billed_tokens=" in unbilled["error"]
+    assert "billed_tokens: expected" in wrong["error"]
+    assert (body["type"], body["conversation"]) == ("batch", "c")
+    assert body["decision"]["billed_tokens"] > 100
+    assert "tokens_out: expected a number, or rows of numbers of one length" in ragged["error"]
+    assert "3 of 9 rows are bad" in captured.err
+
+
+def test_a_bad_row_tells_no_text_of_its_prompt(bundle, capsys, monkeypatch):
+    secret = "my secret prompt"
+    rows = [
+        json.dumps({"prompt": f"{secret} \udc80", "id": "a"}),
+        json.dumps({"promt": secret, "id": "b"}),
+        f'{{"prompt": "{secret}"',
+        json.dumps({"messages": [{"role": secret, "content": secret}]}),
+        json.dumps({"messages": [{"role": "user", "content": [{"type": secret}]}]}),
+    ]
+    give_stdin(monkeypatch, "\n".join(rows).encode() + b'\n{"prompt": "caf\xe9"}\n{"prompt": "fine"}')
+    assert main(["route", "--jsonl", "-", "--bundle", bundle]) == 3
+    captured = capsys.readouterr()
+    assert secret not in captured.out + captured.err
+    answers = [json.loads(line) for line in captured.out.splitlines()]
+    assert [answer.get("id") for answer in answers] == ["a", "b", None, None, None, None, None]
+    assert [answer.get("line") for answer in answers] == [1, 2, 3, 4, 5, 6, None]
+    assert "expected UTF-8, got byte 0xe9" in answers[5]["error"]
+    assert answers[6]["decision"]["status"] == "ok"
+    assert "6 of 7 rows are bad" in captured.err
+    assert "line 1, line 2, line 3, line 4, line 5 ..." in captured.err

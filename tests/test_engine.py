@@ -155,13 +155,14 @@ def test_masks_keep_candidates_out_and_say_why(engine):
 
 def test_a_prompt_longer_than_a_context_window_excludes_the_candidate(tmp_path):
     engine = Engine.load(make_bundle(tmp_path, models=3, dim=16, context_windows=[8, None, 100000]))
-    short, long = engine.route("a b c", tau=0.0), engine.route("a b c d e f g h i j", tau=0.0)
+    short, long = (engine.route(text, tau=0.0, tokens_out=2) for text in ("a b c", "a b c d e f g h i j"))
     assert short.allowed.tolist() == [True, True, True]
     assert long.allowed.tolist() == [False, True, True]
     assert "context window of 8" in long.candidates[0].excluded_because
+    prompts = ["a b c", "a b c d e f g h i j"]
     with pytest.raises(RowError, match="row 1: none_allowed"):
-        engine.route(["a b c", "a b c d e f g h i j"], tau=0.0, allowed=[engine.bundle.names[0]])
-    kept = engine.route(["a b c", "a b c d e f g h i j"], tau=0.0, allowed=[engine.bundle.names[0]], on_error="status")
+        engine.route(prompts, tau=0.0, allowed=[engine.bundle.names[0]], tokens_out=2)
+    kept = engine.route(prompts, tau=0.0, allowed=[engine.bundle.names[0]], tokens_out=2, on_error="status")
     assert kept.models == [engine.bundle.names[0], None]
     assert kept[1].status == "none_allowed"
     assert kept[1].ranked == ()
@@ -285,9 +286,16 @@ def test_images_need_a_given_bill_and_candidates_that_see(engine):
     ]
     with pytest.raises(InvalidInputError, match=r"prompt: has a part of type 'image_url', whose tokens"):
         engine.route(chat, tau=0.1)
-    with pytest.raises(InvalidInputError, match=r"allows candidates without 'vision'"):
-        engine.route(chat, tau=0.1, billed_tokens=700)
-    assert engine.route(chat, tau=0.1, billed_tokens=700, requires="vision").billed_tokens == 700
+    sees = {candidate.name for candidate in engine.bundle.candidates if "vision" in candidate.features}
+    decision = engine.route(chat, tau=0.1, billed_tokens=700)
+    assert decision.billed_tokens == 700
+    assert {name for name, allowed in zip(engine.bundle.names, decision.allowed, strict=True) if allowed} == sees
+    assert set(decision.excluded.values()) == {"lacks vision, needed by 'image_url'"}
+    assert engine.route(chat, tau=0.1, billed_tokens=700, requires="vision").model == decision.model
+    with pytest.raises(
+        InvalidInputError, match=r"needs 'vision' for its image_url, and no candidate that the policy allows"
+    ):
+        engine.route(chat, tau=0.1, billed_tokens=700, exclude=sorted(sees))
 
 
 @pytest.mark.parametrize("prompt", ["", "   ", "\x00\x01", [{"role": "user", "content": " "}]])
@@ -410,7 +418,7 @@ def test_a_count_beyond_exact_floats_is_refused(engine):
 
 
 def test_a_router_without_an_encoder_refuses_text(engine):
-    router = _C.Router(engine.plan, None, [1.0] * 5, [1.0] * 5)
+    router = _C.Router(engine.plan, None, [1.0] * 5, [1.0] * 5, [1.0] * 5)
     with pytest.raises(InvalidInputError, match="encoder: this router has none"):
         router.route_one("a", engine.policy(tau=0.1).compiled)
 

@@ -131,6 +131,38 @@ def test_a_prompt_over_a_context_window_excludes_that_candidate(engine, cpu):
     assert policy.allowed == tuple(c.name for c in engine.bundle.candidates)
 
 
+def test_what_a_request_asks_for_keeps_out_the_same_candidates(engine, cpu):
+    user = {"role": "user", "content": "what is the story"}
+    requests = [
+        "why",
+        {"messages": [user], "max_tokens": 9000},
+        {"messages": [user], "max_tokens": 3, "tools": [{"name": "add"}]},
+        [user, {"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": {}}]}, user],
+        ["a list is no prompt"],
+    ]
+    got, want = (one.route(requests[:4], tau=0.4) for one in (engine, cpu))
+    assert_same(got, want)
+    assert [row.excluded.keys() for row in got] == [row.excluded.keys() for row in want]
+    assert got[2].excluded
+    assert got.tokens_out[2].max() <= 3
+    kept = engine.route([*requests, ""], tau=0.4, on_error="status")
+    assert [row.status for row in kept] == ["ok"] * 4 + ["invalid_input"] * 2
+    for row, alone in zip(kept[:4], got, strict=True):
+        assert row.qualities.tobytes() == alone.qualities.tobytes()
+        assert (row.model, row.excluded) == (alone.model, alone.excluded)
+    image = [{"role": "user", "content": [{"type": "image_url"}]}]
+    assert engine.route(image, tau=0.4, billed_tokens=9).model == cpu.route(image, tau=0.4, billed_tokens=9).model
+
+
+@pytest.mark.parametrize("given", [np.nan, np.inf, 1e5])
+def test_given_output_that_is_not_finite_or_fits_nobody_ends_as_on_the_cpu(engine, cpu, given):
+    own = np.full((2, 5), 10.0, np.float32)
+    own[1] = given
+    got, want = (one.route(["why", "how"], tau=0.4, tokens_out=own, on_error="status") for one in (engine, cpu))
+    assert [row.status for row in got] == [row.status for row in want]
+    assert [row.excluded.keys() for row in got] == [row.excluded.keys() for row in want]
+
+
 def test_support_is_the_one_the_cpu_computes_of_the_same_embedding(root, export, tmp_path):
     folder = make_bundle(tmp_path, export, support=True)
     engine, cpu = gpu_engine(folder, batches=(4,)), cpu_engine(folder)

@@ -108,3 +108,9 @@ def test_serving_stands_on_the_engine_and_only_the_command_line_above_it():
     for module in MODULES:
         if module not in ("ipr_engine", *of("serving"), *of("cli")):  # the package exports AsyncEngine, when asked for
             assert not below(module, "serving"), module
+
+
+def test_a_request_is_taken_apart_knowing_neither_bundles_nor_engines():
+    assert of("prompts")
+    for module in of("prompts"):
+        assert IMPORTS[module] <= {"ipr_engine.errors", "ipr_engine.ranges", "ipr_engine.text", *of("prompts")}, module

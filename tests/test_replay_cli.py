@@ -150,8 +150,10 @@ def test_a_prompt_that_is_refused_is_named_by_its_line_when_recording_too(bundle
     data = b'{"prompt": "fine"}\n{"prompt": ["a", "b"]}\n'
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     log = tmp_path / "log.jsonl"
-    assert main(["route", "--jsonl", "-", "--bundle", str(bundle), "--record", str(log)]) == 1
-    assert "stdin, line 2: expected one prompt, got a list of prompts" in capsys.readouterr().err
+    assert main(["route", "--jsonl", "-", "--bundle", str(bundle), "--record", str(log)]) == 3
+    captured = capsys.readouterr()
+    assert "stdin, line 2" in captured.err
+    assert json.loads(captured.out.splitlines()[1])["error"] == "prompt: expected one prompt, got list of str"
     assert len(log.read_bytes().splitlines()) == 1
 
 

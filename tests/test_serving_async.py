@@ -156,9 +156,16 @@ async def test_a_bad_prompt_fails_its_own_request_alone(bundles):
         image = [{"role": "user", "content": [{"type": "text", "text": "what"}, {"type": "image_url"}]}]
         with pytest.raises(InvalidInputError, match="billed_tokens"):
             await serving.route(image, tau=0.1)
-        with pytest.raises(InvalidInputError, match="requires='vision'"):
-            await serving.route(image, tau=0.1, billed_tokens=80)
-        assert (await serving.route(image, tau=0.1, billed_tokens=80, requires="vision")).billed_tokens == 80
+        seen = await serving.route(image, tau=0.1, billed_tokens=80)
+        assert seen.billed_tokens == 80
+        assert {c.name for c in bundles[0].candidates if "vision" not in c.features} <= seen.excluded.keys()
+        with pytest.raises(InvalidInputError, match="no candidate that the policy allows"):
+            await serving.route(
+                image,
+                tau=0.1,
+                billed_tokens=80,
+                exclude=[c.name for c in bundles[0].candidates if "vision" in c.features],
+            )
 
 
 @in_loop

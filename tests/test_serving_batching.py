@@ -10,7 +10,7 @@ from test_swap import bits
 
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.errors import EncoderFailedError, IprError, NotServingError, OverloadError
-from ipr_engine.prompts import PromptText
+from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving import BatchingEngine, Limits
 from ipr_engine.serving.batching import compose, padded_tokens
 from ipr_engine.serving.forward_cost import ForwardCost
@@ -32,7 +32,7 @@ def until(holds):
 def requests(*lengths, budget_us=None):
     made = []
     for tokens in lengths:
-        one = Request(PromptText("x"), None, begun_ns=0, budget_us=budget_us)
+        one = Request(ParsedRequest("x"), None, begun_ns=0, budget_us=budget_us)
         one.tokens = tokens
         made.append(one)
     return made

@@ -8,7 +8,7 @@ from serving_encoders import CHAT, queued_engine, sibling_bundles
 from test_swap import bits
 
 from ipr_engine import Engine, InvalidInputError
-from ipr_engine.prompts import PromptText
+from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.cache import DecisionCache
 
@@ -101,7 +101,7 @@ def test_a_decision_of_the_bundle_before_that_comes_late_is_not_kept(bundles):
     cache = DecisionCache(10)
     old, new = Engine(bundles[0]), Engine(bundles[1])
     decision = old.route("why", tau=0.3)
-    key = cache.key(PromptText("why"), decision.policy)
+    key = cache.key(ParsedRequest("why"), decision.policy)
     assert cache.get(key, old.bundle.hash) is None
     assert cache.get(b"another", new.bundle.hash) is None
     cache.put(key, decision)
@@ -111,12 +111,12 @@ def test_a_decision_of_the_bundle_before_that_comes_late_is_not_kept(bundles):
 def test_no_prompt_is_in_the_cache_and_its_keys_differ_between_processes(bundles):
     policy = Engine(bundles[0]).policy(tau=0.3)
     caches = [DecisionCache(3), DecisionCache(3)]
-    keys = [cache.key(PromptText("explain the secret"), policy) for cache in caches]
+    keys = [cache.key(ParsedRequest("explain the secret"), policy) for cache in caches]
     assert [len(key) for key in keys] == [16, 16]
     assert keys[0] != keys[1]
-    assert keys[0] == caches[0].key(PromptText("explain the secret"), policy)
-    assert PromptText("a", ("b",)) != PromptText("a\n\nb")
-    assert caches[0].key(PromptText("a", ("b",)), policy) != caches[0].key(PromptText("ab"), policy)
+    assert keys[0] == caches[0].key(ParsedRequest("explain the secret"), policy)
+    assert ParsedRequest("a", ("b",)) != ParsedRequest("a\n\nb")
+    assert caches[0].key(ParsedRequest("a", ("b",)), policy) != caches[0].key(ParsedRequest("ab"), policy)
     with BatchingEngine(Engine(bundles[0]), cache_entries=10) as serving:
         serving.route("explain the secret", tau=0.3)
         assert b"secret" not in pickle.dumps(list(serving._cache._entries))

@@ -200,10 +200,10 @@ def test_what_is_invalid_is_refused_and_not_answered_by_the_fallback(bundles, fa
     engine, encoder = queued_engine(bundles[0])
     with BatchingEngine(engine, fallback=fallback or Engine(bundles[1])) as serving:
         gate = encoder.on_encode = Gate()
-        image = [{"role": "user", "content": [{"type": "text", "text": "what"}, {"type": "image_url"}]}]
+        video = [{"role": "user", "content": [{"type": "text", "text": "what"}, {"type": "video_url"}]}]
         for prompt, options in (
-            (image, {}),
-            (image, {"billed_tokens": 9}),
+            (video, {}),
+            (video, {"billed_tokens": 9}),  # which no candidate here can see
             ("why", {"billed_tokens": "x"}),
             ("why", {"billed_tokens": 1.5}),
             ("why", {"tokens_out": [1.0]}),

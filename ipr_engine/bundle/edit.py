@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, _price, listed_files
 from .reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
 from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, Price, PriceList
-from .write import _Draft, _hash_bytes, _prices_bytes, _tensor_bytes, _with_floats
+from .write import _candidate_json, _Draft, _hash_bytes, _limited, _prices_bytes, _tensor_bytes, _with_hashes_key
 
 Rows = Mapping[str, Float32]
 Hashes = Mapping[str, npt.NDArray[np.uint64]]
@@ -234,7 +233,7 @@ def _rewrite(
         new_heads.append(head)
     deciding = bundle.quality_heads.id  # first, so that no other heads come to cover every candidate before them
     manifest["heads"] = sorted(new_heads, key=lambda head: head["id"] != deciding)
-    manifest["candidates"] = [_with_floats(asdict(c), "token_ratio", "latency_ms") for c in candidates]
+    manifest = _with_candidates(manifest, candidates)
     listed = PriceList(currency=bundle.prices.currency, date=bundle.prices.date, prices=prices)
     manifest["prices"] = draft.add(manifest["prices"]["path"], _prices_bytes(listed))
     others = [entry for entry in manifest["extra_files"] if entry["path"] not in extra_files]
@@ -242,3 +241,12 @@ def _rewrite(
     manifest["extra_files"] = sorted([*others, *added], key=lambda entry: str(entry["path"]))
     manifest["provenance"] = provenance(manifest["provenance"])
     return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
+
+
+def _with_candidates(manifest: Mapping[str, Any], candidates: list[Candidate]) -> dict[str, Any]:
+    """The manifest with these candidates, in schema_version 4 where one of them needs it."""
+    limited = _limited(candidates)
+    if limited and manifest["schema_version"] < 4:
+        manifest = {"escalation": None, **_with_hashes_key(manifest), "schema_version": 4}
+    whole = manifest["schema_version"] >= 4
+    return {**manifest, "candidates": [_candidate_json(candidate, whole) for candidate in candidates]}

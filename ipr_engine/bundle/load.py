@@ -38,11 +38,8 @@ from .spec import (
 )
 from .tensors import heads_tensors, support_tensors
 
-SCHEMA_VERSIONS = (
-    1,
-    2,
-    3,
-)  # 2: calibrations, prompt hashes; 3: encoders that are no table, escalation; the least is written
+# 2: calibrations, prompt hashes; 3: encoders that are no table, escalation; 4: max_output_tokens. The least is written.
+SCHEMA_VERSIONS = (1, 2, 3, 4)
 MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
 OUTPUTS = ("quality", "tokens")
@@ -60,6 +57,7 @@ _KEYS = (
     "extra_files",
     "provenance",
 )
+_CANDIDATE = ("name", "family", "provider", "context_window", "token_ratio", "features", "latency_ms")
 _HEADS = ("id", "encoder", "outputs", "activation", "weights", "candidates", "rule_constants", "fitted_on")
 _SUPPORT = ("encoder", "weights")
 _FITTED_ON = ("source", "prompts", "prompt_ids_sha256")
@@ -201,7 +199,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     keys = document.object(_keys_of(document))
     number = 1 if version is None else int(version.value)
 
-    candidates = _candidates(keys["candidates"])
+    candidates = _candidates(keys["candidates"], number)
     names = [candidate.name for candidate in candidates]
     encoders = parse_encoders(keys["encoders"], folder, number)
     dims = {encoder.id: encoder.dim for encoder in encoders}
@@ -235,7 +233,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
 
 def _keys_of(document: Field) -> tuple[str, ...]:
     version = document.mapping().get("schema_version")
-    return (*_KEYS, "escalation") if version is not None and version.value == 3 else _KEYS
+    return (*_KEYS, "escalation") if version is not None and version.value in (3, 4) else _KEYS
 
 
 def _escalation(field: Field, heads: Sequence[HeadsSpec], names: Sequence[str]) -> EscalationSpec | None:
@@ -257,20 +255,22 @@ def _calibrations(field: Field) -> tuple[CalibrationMap, ...]:
     return maps
 
 
-def _candidates(field: Field) -> tuple[Candidate, ...]:
-    candidates = tuple(_candidate(item) for item in field.list(at_least=1))
+def _candidates(field: Field, version: int) -> tuple[Candidate, ...]:
+    candidates = tuple(_candidate(item, version) for item in field.list(at_least=1))
     require_distinct([candidate.name for candidate in candidates], field.list())
     return candidates
 
 
-def _candidate(field: Field) -> Candidate:
-    keys = field.object(("name", "family", "provider", "context_window", "token_ratio", "features", "latency_ms"))
-    window, latency = keys["context_window"], keys["latency_ms"]
+def _candidate(field: Field, version: int) -> Candidate:
+    known = _CANDIDATE if version < 4 else (*_CANDIDATE, "max_output_tokens")
+    keys = field.object(known)
+    window, latency, most = keys["context_window"], keys["latency_ms"], keys.get("max_output_tokens")
     return Candidate(
         name=keys["name"].text(),
         family=keys["family"].text(),
         provider=keys["provider"].text(),
         context_window=None if window.value is None else window.integer(at_least=1),
+        max_output_tokens=None if most is None or most.value is None else most.integer(at_least=1),
         token_ratio=keys["token_ratio"].number(above=0, at_most=1e6),
         features=keys["features"].names(),
         latency_ms=None if latency.value is None else latency.number(at_least=0),

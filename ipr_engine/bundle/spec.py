@@ -18,12 +18,19 @@ SHARED_TENSOR = "trunk"  # every other tensor of a head has a row per candidate
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """An LLM that may be chosen. token_ratio: its own tokens per token of the prompt encoder, > 0."""
+    """An LLM that may be chosen.
+
+    Attributes:
+        context_window: tokens of prompt and output together, in its own count; None where not known.
+        max_output_tokens: most output tokens of one answer; None where not known.
+        token_ratio: its own tokens per token of the prompt encoder, > 0.
+    """
 
     name: str
     family: str
     provider: str
     context_window: int | None = None
+    max_output_tokens: int | None = None
     token_ratio: float = 1.0
     features: tuple[str, ...] = ()
     latency_ms: float | None = None

@@ -77,13 +77,14 @@ def write_bundle(
         A file that another bundle of this root already has is hard-linked where the file system can.
     """
     draft = _Draft(as_path(root, "root"))
-    newest = escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
-    hashed = newest or any(head.prompt_hashes is not None for head in heads)
+    limited = _limited(candidates)
+    newer = limited or escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
+    hashed = newer or any(head.prompt_hashes is not None for head in heads)
     manifest = {
-        "schema_version": 3 if newest else 2 if hashed else 1,
+        "schema_version": 4 if limited else 3 if newer else 2 if hashed else 1,
         "name": name,
         "created": created,
-        "candidates": [_with_floats(asdict(candidate), "token_ratio", "latency_ms") for candidate in candidates],
+        "candidates": [_candidate_json(candidate, limited) for candidate in candidates],
         "encoders": [encoder_json(draft.add, encoder) for encoder in encoders],
         "heads": [_head_json(draft, head, hashed) for head in heads],
         "prices": draft.add(_PRICES, _prices_bytes(prices)),
@@ -92,11 +93,21 @@ def write_bundle(
         "extra_files": [draft.add(relative, source) for relative, source in sorted((extra_files or {}).items())],
         "provenance": dict(provenance),
     }
-    if newest:
+    if newer:
         manifest["escalation"] = (
             None if escalation is None else {"heads": escalation.heads, "gap": float(escalation.gap)}
         )
     return draft.publish(manifest, activate)
+
+
+def _limited(candidates: Sequence[Candidate]) -> bool:
+    """Whether one states its most output tokens, which only schema_version 4 holds."""
+    return any(candidate.max_output_tokens is not None for candidate in candidates)
+
+
+def _candidate_json(candidate: Candidate, limited: bool) -> dict[str, Any]:
+    entry = _with_floats(asdict(candidate), "token_ratio", "latency_ms")
+    return entry if limited else {key: value for key, value in entry.items() if key != "max_output_tokens"}
 
 
 def with_prices(
@@ -148,6 +159,7 @@ def with_calibrations(
 
 
 def _with_hashes_key(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest in schema_version 2, or as it is where it is newer."""
     heads = [{**head, "fitted_on": {"prompt_hashes": None, **head["fitted_on"]}} for head in manifest["heads"]]
     return {**manifest, "schema_version": max(2, manifest["schema_version"]), "heads": heads}
 

@@ -1,14 +1,9 @@
-"""Options that several subcommands share, and reading prompts."""
+"""Options that several subcommands share."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import json
-import sys
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Mapping
 
 from ipr_engine.asks import ASKS, CALIBRATED, PRESETS
 from ipr_engine.encoders.registry import TIERS, EncoderOptions
@@ -148,57 +143,6 @@ def source_names(engine: Engine, items: list[str]) -> dict[str, Mapping[str, str
             raise InvalidInputError(f"--map: expected NAME=SOURCE with a candidate's name ({known}), got {item!r}")
         names[name] = source
     return names
-
-
-class Request(NamedTuple):
-    """One prompt to route: what the errors call it, and the fields of its record that are carried through."""
-
-    prompt: Any
-    where: str
-    carried: dict[str, Any]
-
-
-def read_jsonl(path: str) -> Iterator[Request]:
-    """Requests of a JSONL file ("-" is stdin), as they arrive: objects with "prompt" (string) or "messages" (chat)."""
-    where = "stdin" if path == "-" else path
-    for number, line in enumerate(_lines(path, where), start=1):
-        if line.strip():
-            yield _request(line, f"{where}, line {number}")
-
-
-def _request(line: str, where: str) -> Request:
-    try:
-        record = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{where}: expected one JSON object a line, got {error}") from None
-    if not isinstance(record, dict) or ("prompt" in record) == ("messages" in record):
-        raise InvalidInputError(f'{where}: expected an object with either "prompt" or "messages"')
-    if "decision" in record:
-        raise InvalidInputError(f'{where}: "decision" is where the answer goes; rename that field')
-    prompt = record.pop("prompt") if "prompt" in record else record.pop("messages")
-    return Request(prompt, where, record)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name}, which is no JSON number")
-
-
-def read_stdin() -> str:
-    """All of stdin as one prompt."""
-    if sys.stdin.isatty():
-        print("reading one prompt from the terminal; end it with Ctrl-D", file=sys.stderr)
-    return "".join(_lines("-", "stdin"))
-
-
-def _lines(path: str, where: str) -> Iterator[str]:
-    try:
-        with contextlib.ExitStack() as stack:
-            binary = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
-            yield from io.TextIOWrapper(binary, encoding="utf-8-sig")
-    except OSError as error:
-        raise InvalidInputError(f"--jsonl: cannot read {where}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{where}: expected UTF-8, got byte {error.object[error.start]:#04x}") from None
 
 
 def shorten(text: str, width: int) -> str:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.cli.common import add_bundle_options, add_policy_options, load_engine, make_policy, read_stdin
+from ipr_engine.cli.common import add_bundle_options, add_policy_options, load_engine, make_policy
+from ipr_engine.cli.rows import read_stdin
 
 
 def add_parser(subparsers: Any) -> None:

@@ -6,9 +6,9 @@ import argparse
 import json
 from typing import Any
 
-from ipr_engine.cli.common import read_jsonl
+from ipr_engine.cli.rows import read_jsonl
 from ipr_engine.encoders.transformer import POOLINGS
-from ipr_engine.prompts import split_prompt
+from ipr_engine.prompts import parse_request
 
 
 def add_parser(subparsers: Any) -> None:
@@ -78,5 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _calibration(path: str | None) -> list[str] | None:
     return (
-        None if path is None else [split_prompt(request.prompt, request.where).encoded for request in read_jsonl(path)]
+        None
+        if path is None
+        else [parse_request(request.prompt, where=request.where).encoded for request in read_jsonl(path)]
     )

@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "family": candidate.family,
                 "provider": candidate.provider,
                 "context_window": candidate.context_window,
+                "max_output_tokens": candidate.max_output_tokens,
                 "features": list(candidate.features),
                 "input_usd_per_1m": bundle.prices.prices[candidate.name].input_usd_per_1m,
                 "output_usd_per_1m": bundle.prices.prices[candidate.name].output_usd_per_1m,

@@ -51,8 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ipr",
         description="Which LLM should answer this prompt, if at most tau of quality may be lost?",
-        epilog="Exit codes: 0 done; 1 an error, told on stderr; 2 a command line that cannot be parsed; 3 some rows could not be decided, "
-        "or replayed; 4 some records replay otherwise; 5 and 6 of `ipr bench`: missed or slower, cannot be told.",
+        epilog="Exit codes: 0 done; 1 an error, told on stderr; 2 a command line that cannot be parsed; 3 some rows are bad or could not "
+        "be decided, or replayed; 4 some records replay otherwise; 5 and 6 of `ipr bench`: missed or slower, cannot be told.",
     )
     parser.add_argument("--version", action="version", version=f"ipr_engine {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

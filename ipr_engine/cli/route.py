@@ -9,22 +9,16 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from ipr_engine.cli.common import (
-    Request,
-    add_bundle_options,
-    add_policy_options,
-    load_engine,
-    make_policy,
-    read_jsonl,
-    read_stdin,
-    shorten,
-)
+from ipr_engine.cli.common import add_bundle_options, add_policy_options, load_engine, make_policy, shorten
+from ipr_engine.cli.rows import BadRow, PromptRow, read_rows, read_stdin
 from ipr_engine.decision import Decision
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy import Policy
-from ipr_engine.prompts import is_messages
+from ipr_engine.prompts import is_one_prompt, kind_of
 from ipr_engine.recorder import Recorder
+
+SHOWN = 5  # numbers of bad lines that the summary names
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,7 +26,9 @@ def add_parser(subparsers: Any) -> None:
         "route",
         help="choose a candidate for each prompt",
         description="Choose a candidate for each prompt: from the arguments, from stdin (the whole of it is one prompt), or from "
-        'JSONL, one object a line with "prompt" (a string) or "messages" (chat); every other field is carried through.',
+        'JSONL, one object a line with "prompt" (a string), "messages" or "input" (a request, with its system text, tools and limit '
+        'of output tokens), and "billed_tokens", "tokens_out", "extra_usd" where it states them; every other field is carried '
+        "through. A bad row gives a line with its error, the rows after it are answered, and the exit code is 3.",
     )
     parser.add_argument("prompt", nargs="*", help="prompts; none reads one prompt from stdin")
     parser.add_argument("--jsonl", metavar="FILE", help="read prompts from FILE ('-': stdin); implies --json")
@@ -54,51 +50,72 @@ def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
     policy = make_policy(engine, arguments)
     as_json = arguments.json or arguments.jsonl is not None
-    failed = 0
+    asked = failed = 0
+    bad: list[int] = []
     with contextlib.ExitStack() as stack:
         recorder = None
         if arguments.record is not None:
             recorder = stack.enter_context(engine.recorder(arguments.record, keep_prompts=arguments.record_prompts))
-        for request in _requests(arguments):
-            decision = _decide(request, engine, recorder, policy)
-            failed += decision.model is None
-            print(_json(request, decision) if as_json else _line(request, decision), flush=as_json)
+        for number, row in _rows(arguments):
+            asked += 1
+            answer = _decide(row, number, engine, recorder, policy)
+            if isinstance(answer, Decision):
+                assert isinstance(row, PromptRow)
+                failed += answer.model is None
+                print(_json(row, answer) if as_json else _line(row, answer), flush=as_json)
+                continue
+            if arguments.jsonl is None and isinstance(row, PromptRow):
+                raise InvalidInputError(f"{row.where}: {answer.error}")
+            bad.append(number)
+            print(json.dumps({"id": answer.id, "line": answer.line, "error": answer.error}), flush=True)
     if failed:
         print(f"ipr route: {failed} row(s) could not be decided; their status says why", file=sys.stderr)
-    return 3 if failed else 0
+    if bad:
+        where = "stdin" if arguments.jsonl == "-" else arguments.jsonl
+        lines = ", ".join(f"line {number}" for number in bad[:SHOWN]) + (" ..." if len(bad) > SHOWN else "")
+        print(f"ipr route: {len(bad)} of {asked} rows are bad, their error says why: {where}, {lines}", file=sys.stderr)
+    return 3 if failed or bad else 0
 
 
-def _decide(request: Request, engine: Engine, recorder: Recorder | None, policy: Policy) -> Decision:
-    if isinstance(request.prompt, list) and not is_messages(request.prompt):
-        raise InvalidInputError(f"{request.where}: expected one prompt, got a list of prompts")
-    given = request.carried.get("id", request.carried.get("row"))
+def _decide(
+    row: PromptRow | BadRow, number: int, engine: Engine, recorder: Recorder | None, policy: Policy
+) -> Decision | BadRow:
+    """Return the decision of a row, or what is wrong with it."""
+    if isinstance(row, BadRow):
+        return row
+    name = row.carried.get("id", row.carried.get("row"))
     try:
+        if not is_one_prompt(row.prompt):
+            raise InvalidInputError(f"prompt: expected one prompt, got {kind_of(row.prompt)}")
         if recorder is None:
-            decision: Decision = engine.route(request.prompt, policy, on_error="status")
+            decision = engine.route(row.prompt, policy, on_error="status", **row.given)
         else:
-            name = given if type(given) in (str, int) else None
-            decision = recorder.route(request.prompt, policy, id=name, on_error="status")
-        return decision
+            id = name if type(name) in (str, int) else None
+            decision = recorder.route(row.prompt, policy, id=id, on_error="status", **row.given)
     except InvalidInputError as error:
-        raise InvalidInputError(f"{request.where}: {error}") from None
+        return BadRow(number, row.carried.get("id"), str(error))
+    assert isinstance(decision, Decision)
+    if decision.status == "invalid_input":
+        return BadRow(number, row.carried.get("id"), str(decision.reason))
+    return decision
 
 
-def _requests(arguments: argparse.Namespace) -> Iterable[Request]:
+def _rows(arguments: argparse.Namespace) -> Iterable[tuple[int, PromptRow | BadRow]]:
     if arguments.jsonl is not None:
-        return read_jsonl(arguments.jsonl)
+        return read_rows(arguments.jsonl)
     if arguments.prompt:
-        return (Request(prompt, f"prompt {n}", {"row": n}) for n, prompt in enumerate(arguments.prompt, start=1))
-    return [Request(read_stdin(), "stdin", {})]
+        given = enumerate(arguments.prompt, start=1)
+        return ((number, PromptRow(prompt, f"prompt {number}", {"row": number}, {})) for number, prompt in given)
+    return [(1, PromptRow(read_stdin(), "stdin", {}, {}))]
 
 
-def _json(request: Request, decision: Decision) -> str:
-    return json.dumps({**request.carried, "decision": decision.to_dict()}, allow_nan=False)
+def _json(row: PromptRow, decision: Decision) -> str:
+    return json.dumps({**row.carried, "decision": decision.to_dict()}, allow_nan=False)
 
 
-def _line(request: Request, decision: Decision) -> str:
-    text = shorten(str(request.prompt), 60)
+def _line(row: PromptRow, decision: Decision) -> str:
+    text = shorten(str(row.prompt), 60)
     if decision.model is None:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in decision.excluded.items())
-        return f"{'-':<28} {decision.status}: {shorten(reasons, 120)}  {text}"
+        return f"{'-':<28} {decision.status}: {shorten(str(decision.reason), 120)}  {text}"
     status = f" {decision.calibration:<12}" if decision.policy.rule == "calibrated" else ""
     return f"{decision.model:<28} quality {decision.quality:.3f}  {decision.cost_usd:.6f} USD  {decision.cause:<17}{status} {text}"

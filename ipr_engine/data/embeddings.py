@@ -19,6 +19,7 @@ from ipr_engine.data.progress import Progress
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.text import lone_surrogate
 
 SHARD_ROWS = 8192
 BATCH = 256
@@ -192,10 +193,9 @@ class _Telling:
 def _key(prompt: str, row: int) -> bytes:
     if not isinstance(prompt, str):
         raise InvalidInputError(f"prompts[{row}]: expected a str, got {type(prompt).__name__}")
-    try:
-        return hashlib.sha256(prompt.encode()).digest()
-    except UnicodeEncodeError:
-        raise InvalidInputError(f"prompts[{row}]: expected Unicode text, it holds a lone surrogate") from None
+    if lone_surrogate(prompt) is not None:
+        raise InvalidInputError(f"prompts[{row}]: expected Unicode text, it holds a lone surrogate")
+    return hashlib.sha256(prompt.encode()).digest()
 
 
 def _folder_name(identity: str) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ipr_engine.data.outcomes import MEASURES, Outcomes, question_key, source_name
 from ipr_engine.data.tables import FORMATS, Table, read_table, write_table
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.text import lone_surrogate
 
 PROMPTS, OUTCOMES = "prompts", "outcomes"
 
@@ -164,9 +165,7 @@ def _prompt_texts(prompts: Table) -> list[str]:
     for row, text in enumerate(prompts.text("prompt")):
         if text is None:
             prompts.fail(row, "prompt", "expected text, it is missing")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
+        if lone_surrogate(text) is not None:
             prompts.fail(row, "prompt", "expected Unicode text, it holds a lone surrogate")
         texts.append(text)
     return texts

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine import _C
 from ipr_engine.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from ipr_engine.prompts import Needs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,19 +25,28 @@ class Encoded:
         billed_tokens: (batch,) int64, tokens of the whole prompt, unknown ones included, before any cut, without special tokens.
         truncated: (batch,) bool, whether the prompt is longer than `max_tokens` allows, so that x leaves some of it out.
         encoder: identity of the encoder that made x, where known: heads on another one refuse it.
+        needs: what each request asks of a candidate besides reading its text, None for nothing; None where not known of any.
+        errors: row -> why it could not be encoded; its x is NaN, its bill 0.
     """
 
     x: NDArray[np.float32]
     billed_tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]
     encoder: str | None = None
+    needs: tuple[Needs | None, ...] | None = None
+    errors: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, rows: slice | list[int] | NDArray[np.integer]) -> Encoded:
-        x = np.ascontiguousarray(self.x[rows])
-        return Encoded(x, self.billed_tokens[rows], self.truncated[rows], self.encoder)
+        x, billed, truncated = np.ascontiguousarray(self.x[rows]), self.billed_tokens[rows], self.truncated[rows]
+        if self.needs is None and not self.errors:
+            return Encoded(x, billed, truncated, self.encoder)
+        taken = np.arange(len(self))[rows].tolist()
+        needs = None if self.needs is None else tuple(self.needs[row] for row in taken)
+        errors = {at: self.errors[row] for at, row in enumerate(taken) if row in self.errors}
+        return Encoded(x, billed, truncated, self.encoder, needs, errors)
 
 
 class Encoder(Protocol):

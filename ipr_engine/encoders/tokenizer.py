@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ipr_engine import _C
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
+from ipr_engine.text import lone_surrogate
 
 TOKENIZERS = ("auto", "wordpiece", "tokenizers")
 
@@ -94,10 +95,9 @@ class LibraryTokenizer:
     def _encode(self, text: str) -> Any:
         if not isinstance(text, str):
             raise InvalidInputError(f"text: expected str, got {type(text).__name__}")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidInputError(f"text: expected Unicode text, got a lone surrogate at {error.start}") from error
+        at = lone_surrogate(text)
+        if at is not None:
+            raise InvalidInputError(f"text: expected Unicode text, got a lone surrogate at {at}")
         try:
             return self._library.encode(text, add_special_tokens=False)
         except Exception as error:  # bare again; for one, a word needs an unk_token that the vocabulary lacks

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ipr_engine.bundle import Bundle
-from ipr_engine.decide import Heads
 from ipr_engine.encoders.graphs import PURPOSE
 from ipr_engine.extras import need
+from ipr_engine.limits import ContextWindows, capped_heads
 from ipr_engine.policy import Policy, op_terms
 
 POLICY_ROWS = 64  # policies on the device at once; the one used longest ago gives its row to a new one
@@ -22,7 +18,7 @@ class GpuHeads:
     """Packed heads, in float32, and the rows of the policies used lately.
 
     Attributes:
-        bundle: whose. plan: kernels' GpuPlan on `device`. limits: (models,) billed tokens that fit each context window.
+        bundle: whose. plan: kernels' GpuPlan on `device`. windows: the candidates' context windows.
     """
 
     def __init__(self, bundle: Bundle, device: str) -> None:
@@ -30,16 +26,13 @@ class GpuHeads:
 
         heads = bundle.quality_heads
         self.bundle = bundle
-        self.packed = Heads(**heads.tensors, activation=heads.activation, tie_rank=bundle.tie_rank)  # type: ignore[arg-type]
+        self.packed = capped_heads(bundle, heads)
         self.plan = GpuPlan(self.packed, device=device, policies=POLICY_ROWS)
         if self.plan.device.type == "cuda":
             need("torch", PURPOSE, "gpu").cuda.synchronize(
                 self.plan.device
             )  # filled in another stream than is read from
-        self._windows = np.array(
-            [math.inf if c.context_window is None else c.context_window for c in bundle.candidates]
-        )
-        self._ratios = np.array([c.token_ratio for c in bundle.candidates])
+        self.windows = ContextWindows(bundle)
         self._rows: OrderedDict[int, tuple[Policy, int]] = OrderedDict()
 
     @property
@@ -47,11 +40,6 @@ class GpuHeads:
         """What two heads share that the same recordings can run."""
         plan = self.plan
         return plan.form(), plan.launch, plan.models, tuple(plan.weights.shape), tuple(plan.policies.shape)
-
-    def fits_window(self, billed: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(rows, models): whose context window holds the request, as csrc/router.cpp tells it."""
-        fits: NDArray[np.bool_] = billed.astype(np.float64)[:, None] * self._ratios <= self._windows
-        return fits
 
     def row_of(self, policy: Policy, live: Any) -> int:
         """The policy's row, written into the plan and into the `live` one, in the stream's order, where it is new.

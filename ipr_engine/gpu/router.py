@@ -15,10 +15,12 @@ from ipr_engine.encoders.passes import Passes
 from ipr_engine.encoders.tensorrt.profiles import Bucket, Pass
 from ipr_engine.encoders.torch_graphs import fill_rows
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
+from ipr_engine.escalation import of_rows
 from ipr_engine.extras import need
 from ipr_engine.gpu.buffers import Block
 from ipr_engine.gpu.encoder import StateEncoder, StreamEncoder
 from ipr_engine.gpu.heads import GpuHeads
+from ipr_engine.limits import RequestLimits
 from ipr_engine.policy import Policy
 from ipr_engine.profiling import enable_from_environment, span
 
@@ -34,12 +36,24 @@ class RouteRows:
     Attributes:
         ids: (tokens,) int64 each, 1 to max_tokens. billed: (rows,) int64.
         tokens_out, extra_usd: (models,) or (rows, models) float32, or None.
+        limits: what the requests ask for; None for nothing.
     """
 
     ids: list[NDArray[np.int64]]
     billed: NDArray[np.int64]
     tokens_out: NDArray[np.float32] | None = None
     extra_usd: NDArray[np.float32] | None = None
+    limits: RequestLimits | None = None
+
+    def at(self, rows: NDArray[Any]) -> RouteRows:
+        """The same for these rows."""
+        return RouteRows(
+            ids=[self.ids[row] for row in rows.tolist()],
+            billed=self.billed[rows],
+            tokens_out=of_rows(self.tokens_out, rows),
+            extra_usd=of_rows(self.extra_usd, rows),
+            limits=None if self.limits is None else self.limits.at(rows),
+        )
 
 
 class GpuRouter:
@@ -95,12 +109,36 @@ class GpuRouter:
             DeviceLostError: the device failed.
         """
         tokens_out = _given_tokens(rows.tokens_out, heads)
+        allowed = None if rows.limits is None else rows.limits.allowed
+        found, x = self._decide(heads, policy, rows, tokens_out, allowed)
+        max_tokens = None if rows.limits is None else rows.limits.max_tokens
+        if rows.tokens_out is not None:  # as given: NaN came back as the infinity that stood for it
+            found["tokens_out"][:] = rows.tokens_out
+        told = found["tokens_out"].copy()
+        fits, tokens = heads.windows.within(rows.billed, told, max_tokens)
+        again = np.flatnonzero((~fits).any(axis=1) | (tokens < told).any(axis=1))
+        if len(again):  # their output is known only now
+            mask = fits[again] if allowed is None else fits[again] & allowed[again]
+            answers, _ = self._decide(heads, policy, rows.at(again), _given_tokens(tokens[again], heads), mask)
+            for name, array in answers.items():
+                found[name][again] = array
+            found["tokens_out"][again] = tokens[again]
+        return decide_result(**found), x
+
+    def _decide(
+        self,
+        heads: GpuHeads,
+        policy: Policy,
+        rows: RouteRows,
+        tokens_out: NDArray[np.float32] | None,
+        allowed: NDArray[np.bool_] | None,
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
+        """The answers of the rows as arrays, allowed (rows, models) or everyone, and their embeddings."""
         order = sorted(range(len(rows.ids)), key=lambda row: -len(rows.ids[row]))
         count, models = len(order), heads.plan.models
         found: dict[str, NDArray[Any]] = {name: np.empty((count, models), np.float32) for name in _PER_MODEL}
         found |= {name: np.empty(count, dtype) for name, dtype in _RESULTS.items()}
         x = np.empty((count, heads.plan.dim), np.float32)
-        windows = heads.fits_window(rows.billed)
         policy_row = 0
 
         def begin() -> None:
@@ -115,7 +153,7 @@ class GpuRouter:
                 fill_rows(host["ids"], host["mask"], [rows.ids[row] for row in mine], slot.pad_id)
                 host["billed_tokens"][live] = rows.billed[mine]
                 host["policy_of_row"].fill(policy_row)
-                host["allowed"][live] = windows[mine]
+                host["allowed"][live] = 1 if allowed is None else allowed[mine]
                 host["tokens_out"][live] = _rows_of(tokens_out, mine, np.nan)  # NaN: the predicted ones
                 host["extra_usd"][live] = _rows_of(rows.extra_usd, mine, 0)
 
@@ -126,7 +164,7 @@ class GpuRouter:
             x[mine] = slot.x[: len(mine)]
 
         self._passes.run([len(rows.ids[row]) for row in order], fill, collect, begin)
-        return decide_result(**found), x
+        return found, x
 
     def _load(self, heads: GpuHeads) -> None:
         """Make `heads` the live ones, in the stream's order: on the device, nothing waits."""

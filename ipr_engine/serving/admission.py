@@ -10,8 +10,9 @@ from ipr_engine.decision import Decision
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, NotServingError
 from ipr_engine.generation import Generation, check_on_error
+from ipr_engine.intake import check_readable
 from ipr_engine.policy import Policy
-from ipr_engine.prompts import Prompt, split_prompt
+from ipr_engine.prompts import Prompt, parse_request
 from ipr_engine.ranges import number
 from ipr_engine.serving.cache import DecisionCache
 from ipr_engine.serving.counters import CounterBoard
@@ -104,9 +105,9 @@ class Admission:
         on_error: str,
         begun: int,
     ) -> Decision | Request:
-        text = split_prompt(prompt)
+        text = parse_request(prompt)
         short = len(text.encoded) + sum(map(len, text.billed_only)) <= self._inline_chars
-        plain = billed_tokens is None and tokens_out is None and extra_usd is None and not text.non_text
+        plain = billed_tokens is None and tokens_out is None and extra_usd is None and not text.uncountable
         key = None
         if self._cache is not None and plain and short:
             key = self._cache.key(text, policy)
@@ -116,7 +117,7 @@ class Admission:
                 self._board.cached.since(begun)
                 return found
         if live.routes_text and short:
-            encoded = live.encode(prompt, billed_tokens, policy)
+            encoded, _ = live.prepare(text, billed_tokens, policy)
             decision = live.decide(encoded, policy, tokens_out, extra_usd, "status")[0]
             if not live.escalates(decision.gap, policy):  # else the second encoder is asked, by the worker
                 self._board.decided(decision)
@@ -124,7 +125,7 @@ class Admission:
                 if key is not None and self._cache is not None and decision.status == "ok":
                     self._cache.put(key, decision)
                 return _checked(decision, on_error)
-        live.check_non_text(text, "prompt", billed_tokens, policy)
+        check_readable(text, "prompt", billed_tokens, live.bundle, policy)
         if billed_tokens is not None:
             billed_tokens = int(whole_counts(billed_tokens, 1).item())
         own = OwnColumns.of(live.bundle.names, tokens_out, extra_usd)

@@ -122,8 +122,10 @@ class BatchingEngine:
         """Decide who should answer one prompt; blocks the calling thread until it is decided.
 
         Args:
-            prompt: a string or chat messages; for several, ask from several threads, or `engine.route` with a list.
-            policy, billed_tokens, tokens_out, extra_usd, on_error, terms: as of `Engine.route`.
+            prompt: a string, chat messages or a whole request; for several, ask from several threads, or `engine.route` with a list.
+            policy, billed_tokens, tokens_out, extra_usd, terms: as of `Engine.route`.
+            on_error: "raise" a RowError when the prompt cannot be decided, or "status" to return it with its status; a bad prompt
+                raises InvalidInputError all the same.
             budget_us: microseconds from now after which the fallback answers (cause "deadline"), > 0; None for no limit.
                 What is decided in the caller's thread is not cut short.
         Raises:

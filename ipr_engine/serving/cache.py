@@ -11,7 +11,7 @@ from threading import Lock
 from ipr_engine.decision import Decision
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy import Policy
-from ipr_engine.prompts import PromptText
+from ipr_engine.prompts import ParsedRequest
 
 KEY_BYTES = 16
 MAX_KNOWN_POLICIES = 1024
@@ -37,7 +37,7 @@ class CacheCounts:
 class DecisionCache:
     """The least recently used goes first. Holds no prompt: keys are 128-bit hashes, salted per process.
 
-    A decision is found by what it was made of: the prompt's texts, the policy (all of its terms) and the bundle's hash.
+    A decision is found by what it was made of: the prompt's texts and needs, the policy (all of its terms) and the bundle's hash.
     Entries of another bundle than the one asked for last are dropped, so that a swap frees what they keep alive.
     """
 
@@ -54,15 +54,17 @@ class DecisionCache:
         self._hits = self._misses = self._evictions = 0
         self._lock = Lock()
 
-    def key(self, text: PromptText, policy: Policy) -> bytes:
+    def key(self, text: ParsedRequest, policy: Policy) -> bytes:
         """What a decision of this prompt under this policy is found by."""
         known = self._by_id.get(id(policy))
         serial = known[1] if known is not None else self._serial(policy)
         digest = blake2b(serial, digest_size=KEY_BYTES, key=self._salt)
         for part in (text.encoded, *text.billed_only):
-            data = part.encode("utf-8", "surrogatepass")  # a lone surrogate is refused by who decides
+            data = part.encode()
             digest.update(len(data).to_bytes(8, "little"))
             digest.update(data)
+        if text.needs is not None:
+            digest.update(f"{sorted(text.features.items())} {text.max_output_tokens}".encode())
         return digest.digest()
 
     def _serial(self, policy: Policy) -> bytes:

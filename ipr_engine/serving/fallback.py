@@ -20,8 +20,9 @@ from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
 from ipr_engine.escalation import MergedResult
 from ipr_engine.frontier import FrontierStep
 from ipr_engine.generation import MAX_KEPT_POLICIES, Generation
+from ipr_engine.limits import RowLimits, request_limits
 from ipr_engine.policy import Policy
-from ipr_engine.prompts import PromptText
+from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving.counters import DEADLINE
 from ipr_engine.serving.request import Request
 from ipr_engine.terms import frozen_terms
@@ -48,9 +49,12 @@ class DegradedDecision(Decision):
         truncated: bool,
         support: float | None,
         degraded: str,
+        limits: RowLimits | None,
     ) -> None:
         super().__init__(result, 0, policy, bundle, billed_tokens, truncated, support)
         self.degraded = degraded
+        if limits is not None:
+            self._limits = limits
 
     @property
     def cause(self) -> str:
@@ -79,7 +83,7 @@ class DegradedDecision(Decision):
 class Fallback(Protocol):
     """`prepare` when the request comes, so that what cannot work is refused then; `answer` when its budget is over."""
 
-    def prepare(self, text: PromptText, billed_tokens: int | None, policy: Policy, live: Generation) -> Any: ...
+    def prepare(self, text: ParsedRequest, billed_tokens: int | None, policy: Policy, live: Generation) -> Any: ...
 
     def answer(self, request: Request, live: Generation) -> Decision: ...
 
@@ -95,7 +99,7 @@ class StaticFallback:
         self._engine = engine
         self._of_one_tier: dict[int, tuple[Policy, Policy]] = {}
 
-    def prepare(self, text: PromptText, billed_tokens: int | None, policy: Policy, live: Generation) -> Policy:
+    def prepare(self, text: ParsedRequest, billed_tokens: int | None, policy: Policy, live: Generation) -> Policy:
         own = self._engine._live
         try:
             return own.settle(policy if own.bundle.escalation else self._less_second_tier(policy), {})
@@ -117,20 +121,13 @@ class StaticFallback:
     def answer(self, request: Request, live: Generation) -> Decision:
         own = self._engine._live
         policy = own.settle(request.fallback, {})
-        if request.billed_tokens is None and not request.text.billed_only:
-            encoded = own.encode(request.text.encoded, None, policy)
-        else:
-            billed = request.billed_tokens
-            if billed is None:
-                counted = own.encoder.count_tokens(request.text.encoded)
-                billed = own.bill(request.text, counted)
-            encoded = own.encode(request.text.encoded, billed, policy)
+        encoded, _ = own.prepare(request.text, request.billed_tokens, policy)
         tokens_out, extra_usd = (None, None) if request.own is None else request.own.on(own.bundle.names)
         made = own.decide(encoded, policy, tokens_out, extra_usd, "raise")[0]  # never escalates: no text
         if made.model not in live.bundle.names:
             raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")
         return DegradedDecision(
-            made._result, policy, own.bundle, made.billed_tokens, made.truncated, made.support, "static"
+            made._result, policy, own.bundle, made.billed_tokens, made.truncated, made.support, "static", made._asked
         )
 
 
@@ -145,15 +142,22 @@ class CandidateFallback:
             )
         self._names = tuple(names)
 
-    def prepare(self, text: PromptText, billed_tokens: int | None, policy: Policy, live: Generation) -> tuple[str, int]:
+    def prepare(
+        self, text: ParsedRequest, billed_tokens: int | None, policy: Policy, live: Generation
+    ) -> tuple[str, int]:
         billed = _least_bill(text) if billed_tokens is None else billed_tokens
+        limits = request_limits(live.bundle, (text.needs,), None, 1)
+        away = {} if limits is None else limits.rows[0].excluded
+        output = text.max_output_tokens or 0
         known = {candidate.name: candidate for candidate in live.bundle.candidates}
         for name in self._names:
-            if name in policy.allowed and name in known and _fits(known[name], billed):
+            if name in policy.allowed and name in known and name not in away and _fits(known[name], billed, output):
                 return name, billed
+        kept_out = "".join(f"; {name} {away[name]}" for name in self._names if name in away)
         raise InvalidInputError(
             f"budget_us: the policy allows none of the fallback's candidates ({', '.join(self._names)}) that has a context "
-            f"window for {billed} tokens; allow another, or leave out the budget"
+            f"window for {billed} tokens{f' and {output} of output' if output else ''}{kept_out}; allow another, or leave out "
+            "the budget"
         )
 
     def answer(self, request: Request, live: Generation) -> Decision:
@@ -162,18 +166,20 @@ class CandidateFallback:
         if name not in bundle.names or name not in policy.allowed:
             raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
         result = cast(DecideResult, _Unpredicted(bundle.names.index(name), len(bundle.names)))
-        return DegradedDecision(result, policy, bundle, billed, False, None, "candidate")
+        limits = request_limits(bundle, (request.text.needs,), None, 1)
+        asked = None if limits is None else limits.rows[0]
+        if asked is not None and name in asked.excluded:
+            raise InvalidInputError(f"fallback: {name!r} {asked.excluded[name]} in the bundle that serves now")
+        return DegradedDecision(result, policy, bundle, billed, False, None, "candidate", asked)
 
 
-def _fits(candidate: Candidate, billed: int) -> bool:
-    return candidate.context_window is None or billed * candidate.token_ratio <= candidate.context_window
+def _fits(candidate: Candidate, billed: int, output: int) -> bool:
+    window = candidate.context_window
+    return window is None or billed * candidate.token_ratio + output <= window
 
 
-def _least_bill(text: PromptText) -> int:
-    try:
-        return sum(bill_floor(part, 0) for part in (text.encoded, *text.billed_only))
-    except UnicodeEncodeError as error:
-        raise InvalidInputError("prompt: expected Unicode text, got a lone surrogate") from error
+def _least_bill(text: ParsedRequest) -> int:
+    return sum(bill_floor(part, 0) for part in (text.encoded, *text.billed_only))
 
 
 class _Unpredicted:

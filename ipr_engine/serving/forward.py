@@ -11,6 +11,7 @@ from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import DeviceLostError, EncoderFailedError, InvalidInputError, IprError, RowError
 from ipr_engine.escalation import EmbedRows, Rows
 from ipr_engine.generation import Generation
+from ipr_engine.intake import bill, check_readable, require_token
 from ipr_engine.policy import Policy
 from ipr_engine.serving.batching import padded_tokens
 from ipr_engine.serving.counters import CounterBoard
@@ -30,10 +31,11 @@ def measure(live: Generation, request: Request) -> Exception | None:
         return error
     except BaseException as error:  # an encoder of anyone's making; a panic of Rust's is no Exception
         return _encoder_failed(error, "count_tokens")
-    if counted == 0:
-        characters = len(request.text.encoded)
-        return InvalidInputError(f"prompt: expected text, got {characters} characters without one token")
-    request.tokens = min(counted, encoder.max_tokens)
+    try:
+        require_token(request.text, "prompt", counted)
+    except InvalidInputError as error:
+        return error
+    request.tokens = max(1, min(counted, encoder.max_tokens))
     request.encoder = live.encoder_identity
     return None
 
@@ -52,7 +54,7 @@ def run_forward(
     for request in batch:
         try:
             policy = live.settle(request.policy, {})
-            live.check_non_text(request.text, "prompt", request.billed_tokens, policy)
+            check_readable(request.text, "prompt", request.billed_tokens, live.bundle, policy)
             ready.append((request, policy))
         except IprError as error:
             outcomes.append((request, error))
@@ -87,7 +89,8 @@ def _encode(live: Generation, requests: Sequence[Request]) -> Encoded:
         raise RuntimeError(
             f"it gave embeddings of shape {encoded.x.shape} for {len(requests)} prompts of {live.plan.dim} dimensions"
         )
-    return replace(encoded, encoder=live.encoder_identity)
+    needs = tuple(request.text.needs for request in requests)
+    return replace(encoded, encoder=live.encoder_identity, needs=needs if any(needs) else None)
 
 
 def _decide(
@@ -99,7 +102,7 @@ def _decide(
     for row, (request, policy) in enumerate(ready):
         try:
             if request.billed_tokens is None:
-                billed[row] = live.bill(request.text, int(billed[row]))
+                billed[row] = bill(live.encoder, request.text, int(billed[row]))
             else:
                 billed[row] = request.billed_tokens
         except IprError as error:

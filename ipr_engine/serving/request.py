@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ipr_engine.decision import Decision
 from ipr_engine.policy import Policy
-from ipr_engine.prompts import PromptText
+from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving.own_columns import OwnColumns
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Request:
 
     def __init__(
         self,
-        text: PromptText,
+        text: ParsedRequest,
         policy: Policy,
         *,
         begun_ns: int,

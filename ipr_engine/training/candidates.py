@@ -13,7 +13,16 @@ from ipr_engine.bundle import Candidate, Price, PriceList
 from ipr_engine.errors import InvalidInputError
 
 REQUIRED = ("name", "family", "provider", "input_usd_per_1m", "output_usd_per_1m")
-OPTIONAL = ("source", "context_window", "features", "token_ratio", "latency_ms", "fixed_usd", "basis")
+OPTIONAL = (
+    "source",
+    "context_window",
+    "max_output_tokens",
+    "features",
+    "token_ratio",
+    "latency_ms",
+    "fixed_usd",
+    "basis",
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ def read_candidates(path: Path) -> CandidatesFile:
             family=entry["family"],
             provider=entry["provider"],
             context_window=entry.get("context_window"),
+            max_output_tokens=entry.get("max_output_tokens"),
             token_ratio=entry.get("token_ratio", 1.0),
             features=tuple(entry.get("features", ())),
             latency_ms=entry.get("latency_ms"),
@@ -94,7 +104,10 @@ def _check_values(number: int, entry: Mapping[str, object]) -> None:
         *((key, "a number >= 0", _is_amount) for key in ("input_usd_per_1m", "output_usd_per_1m", "fixed_usd")),
         ("token_ratio", "a number > 0", lambda value: _is_amount(value) and value > 0),
         ("latency_ms", "a number >= 0, or null", lambda value: value is None or _is_amount(value)),
-        ("context_window", "a whole number of tokens > 0, or null", lambda v: v is None or (type(v) is int and v > 0)),
+        *(
+            (key, "a whole number of tokens > 0, or null", lambda v: v is None or (type(v) is int and v > 0))
+            for key in ("context_window", "max_output_tokens")
+        ),
         ("features", 'a list of texts such as ["tools"]', lambda v: isinstance(v, list) and all(map(_is_text, v))),
     ):
         if key in entry and not good(entry[key]):

@@ -1,0 +1,179 @@
+"""`parse_request` takes one LLM request apart, for the engine, the servers and the command line alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.prompts.messages import is_message, read_turns
+from ipr_engine.prompts.objects import as_fields, kind_of, to_json
+from ipr_engine.prompts.parsed import ParsedRequest
+from ipr_engine.prompts.parts import Found, checked_text, is_there, read_content
+from ipr_engine.ranges import MOST_TOKENS
+
+Prompt: TypeAlias = str | Sequence[Any] | Mapping[str, Any] | ParsedRequest
+
+TURNS = ("messages", "input", "prompt")
+LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+SYSTEM = ("system", "instructions")
+KEPT_BY_SERVER = ("previous_response_id", "conversation")  # OpenAI Responses: the conversation before
+FORMATS = ("response_format", "output_format", "text", "output_config")
+BODY = (*TURNS, *SYSTEM, "tools", "functions", *FORMATS, *LIMITS, *KEPT_BY_SERVER)  # fields of a request that are read
+EXPECTED = "a string, a non-empty list of chat messages, or a whole request with 'messages' or 'input'"
+
+
+def parse_request(request: object, *, tools: Sequence[Any] | None = None, where: str = "prompt") -> ParsedRequest:
+    """Take one LLM request apart: which text is encoded, which is billed, and what a candidate must have to answer it.
+
+        >>> request = parse_request({"messages": [{"role": "user", "content": "Why?"}], "max_tokens": 64})
+        >>> request.encoded, request.max_output_tokens
+        ('Why?', 64)
+
+    Args:
+        request: a string; messages of OpenAI chat completions or Anthropic Messages, or input items of OpenAI Responses; or the
+            whole body of such a request, a mapping with "messages", "input" or "prompt", whose "system", "instructions",
+            "tools", "functions", schemas and limit of output tokens are read too. SDK objects (pydantic models, dataclasses,
+            whatever has to_dict, or attributes) may stand for mappings.
+        tools: tool definitions beside messages, as `tools=` of an SDK; billed as the JSON text they are.
+        where: what errors call the request.
+    Raises:
+        InvalidInputError: something is not of that form, or of a type unknown here; the place is named, never the content.
+    """
+    if type(request) is str and tools is None:
+        return ParsedRequest(checked_text(request, where))
+    if isinstance(request, ParsedRequest):
+        if tools is not None:
+            raise InvalidInputError("tools: this request is taken apart already; pass them with the request itself")
+        return request
+    found = Found()
+    limit: int | None = None
+    too_deep = False
+    try:
+        if isinstance(request, str):
+            found.user.append(checked_text(request, where))
+            found.asked = True
+        elif isinstance(request, (list, tuple)) and request:
+            read_turns(found, request, where)
+        else:
+            limit = _read_body(found, request, where, tools)
+        _read_tools(found, tools, "tools")
+    except RecursionError:
+        too_deep = True
+    if too_deep:
+        raise InvalidInputError(f"{where}: expected parts nested less deeply than Python can follow")
+    return _finished(found, limit, where)
+
+
+def is_one_prompt(value: object) -> bool:
+    """Return whether a value is one prompt; else it is a list of them, or no prompt at all.
+
+    A list is one conversation where its first item is a message or an item of OpenAI Responses; where the first item is
+    nothing known, any other may tell.
+    """
+    if isinstance(value, (str, ParsedRequest)):
+        return True
+    if not isinstance(value, (list, tuple)):
+        return as_fields(value) is not None
+    for item in value:
+        if type(item) is dict and "role" in item:
+            return True
+        if isinstance(item, (str, list, tuple, ParsedRequest)) or is_body(item):
+            return False
+        if is_message(item):
+            return True
+    return False
+
+
+def is_body(value: object) -> bool:
+    """Return whether a value is a whole request: it has turns, and is no message or item itself."""
+    fields = as_fields(value)
+    return fields is not None and not is_message(fields) and any(fields.get(name) is not None for name in TURNS)
+
+
+def _read_body(found: Found, request: object, where: str, tools: object) -> int | None:
+    body = as_fields(request)
+    if body is None or not is_body(body):
+        what = kind_of(request)
+        if body is not None:
+            told = "role" in body or "type" in body
+            what = "one message; put it into a list" if told else f"{what} without any of them"
+        raise InvalidInputError(f"{where}: expected {EXPECTED}, got {what}")
+    given = [name for name in TURNS if body.get(name) is not None and not _is_template(body, name)]
+    if len(given) > 1:
+        raise InvalidInputError(f"{where}: expected one of {', '.join(TURNS)}, got {' and '.join(given)}")
+    if tools is not None and is_there(body.get("tools")):
+        raise InvalidInputError("tools: the request has tools of its own; give them once")
+    for name in SYSTEM:
+        read_content(found, body.get(name), f"{where}[{name!r}]", found.other)
+    for name in given:
+        turns, here = body[name], f"{where}[{name!r}]"
+        if isinstance(turns, str):
+            found.user.append(checked_text(turns, here))
+            found.asked = True
+        elif isinstance(turns, (list, tuple)) and turns:
+            read_turns(found, turns, here)
+        else:
+            raise InvalidInputError(f"{here}: expected a string or a non-empty list of messages, got {kind_of(turns)}")
+    kept = KEPT_BY_SERVER if given in ([], ["input"]) else ()
+    for name in ("prompt", *kept):
+        if body.get(name) is not None and name not in given:
+            found.uncountable.append(name)
+            found.asked = True
+    for name in ("tools", "functions"):
+        _read_tools(found, body.get(name), f"{where}[{name!r}]")
+    for schema in _schemas(body):
+        found.definitions.append(checked_text(to_json(schema, where), where))
+    return _limit(body, where)
+
+
+def _is_template(body: Mapping[str, Any], name: str) -> bool:
+    """Return whether the field is OpenAI's reference to a prompt kept on the server."""
+    return name == "prompt" and as_fields(body[name]) is not None
+
+
+def _read_tools(found: Found, tools: object, where: str) -> None:
+    if tools is None:
+        return
+    if not isinstance(tools, (list, tuple)):
+        raise InvalidInputError(f"{where}: expected a list of tool definitions, got {kind_of(tools)}")
+    for number, tool in enumerate(tools):
+        here = f"{where}[{number}]"
+        if as_fields(tool) is None:
+            raise InvalidInputError(f"{here}: expected a tool definition, an object of JSON, got {kind_of(tool)}")
+        found.need("tools", "tools")
+        found.definitions.append(checked_text(to_json(tool, here), here))
+
+
+def _schemas(body: Mapping[str, Any]) -> list[object]:
+    """Return the forms of the answer that the model is shown: OpenAI's response_format and text.format, Anthropic's output formats."""
+    formats = [body.get("response_format"), body.get("output_format")]
+    formats += [(as_fields(body.get(name)) or {}).get("format") for name in ("text", "output_config")]
+    found = [as_fields(form) for form in formats]
+    return [form for form in found if form is not None and form.get("type") == "json_schema"]
+
+
+def _limit(body: Mapping[str, Any], where: str) -> int | None:
+    given = {name: body[name] for name in LIMITS if body.get(name) is not None}
+    for name, value in given.items():
+        if type(value) is not int or not 0 <= value <= MOST_TOKENS:
+            got = repr(value) if isinstance(value, (int, float)) else kind_of(value)
+            raise InvalidInputError(f"{where}[{name!r}]: expected a whole number of tokens >= 0, got {got}")
+    if len(set(given.values())) > 1:
+        raise InvalidInputError(f"{where}: expected one limit of output tokens, got {' and '.join(given)} that differ")
+    return next(iter(given.values()), None)
+
+
+def _finished(found: Found, limit: int | None, where: str) -> ParsedRequest:
+    if not found.asked:
+        raise InvalidInputError(f"{where}: expected at least one user message with text, got none")
+    if not found.user and not found.other and not found.uncountable:
+        raise InvalidInputError(f"{where}: expected at least one message with text, got none")
+    spoken, rest = (found.user, found.other) if found.user else (found.other, [])
+    return ParsedRequest(
+        "\n\n".join(spoken),
+        (*rest, *found.definitions),
+        tuple(found.uncountable),
+        found.features,
+        limit,
+    )

@@ -1,0 +1,57 @@
+"""`ParsedRequest` holds an LLM request taken apart: its texts, and what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Needs(NamedTuple):
+    """A `Needs` says what a request asks of whoever answers it, besides reading its text.
+
+    Attributes:
+        features: feature -> the first part of the request that needs it.
+        max_output_tokens: most output tokens that the request allows; None where it does not say.
+    """
+
+    features: Mapping[str, str] = NOTHING
+    max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class ParsedRequest:
+    """A `ParsedRequest` is what `parse_request` returns; `Engine.route` and all like it take it in place of the request.
+
+    Attributes:
+        encoded: the text that the encoder sees: all texts of the user in order, joined by blank lines. Where the request has
+            none, every other text of the conversation; "" where it has no text at all.
+        billed_only: every other text: system, assistant, tool calls and results, reasoning, tool definitions, schemas.
+        uncountable: kinds of the parts whose tokens cannot be counted here, such as "image_url".
+        features: feature that a candidate must have -> the first part that needs it. Features: "tools", "vision", "audio",
+            "files", "video".
+        max_output_tokens: most output tokens that the request allows, None where it does not say.
+    """
+
+    encoded: str
+    billed_only: tuple[str, ...] = ()
+    uncountable: tuple[str, ...] = ()
+    features: Mapping[str, str] = field(default_factory=dict, hash=False)
+    max_output_tokens: int | None = None
+
+    def __repr__(self) -> str:
+        """Show sizes alone: what is printed into a log shall hold no text of a prompt."""
+        return (
+            f"ParsedRequest(encoded={len(self.encoded)} characters, billed_only={sum(map(len, self.billed_only))} characters, "
+            f"uncountable={self.uncountable!r}, features={dict(self.features)!r}, max_output_tokens={self.max_output_tokens!r})"
+        )
+
+    @property
+    def needs(self) -> Needs | None:
+        """Return what the request asks of a candidate; None where any candidate may answer."""
+        if not self.features and self.max_output_tokens is None:
+            return None
+        return Needs(self.features, self.max_output_tokens)
