@@ -58,6 +58,13 @@ build() {
     "$PYTHON" -c 'import ipr_engine; print("import ipr_engine: works")' || exit 1
 }
 
+for part in "$@"; do
+    case $part in
+    floor | decide | text | tests | tune | roofs | peers | sanitize | counters) ;;
+    *) echo "PART: expected floor, decide, text, tests, tune, roofs, peers, sanitize or counters, got $part" && exit 2 ;;
+    esac
+done
+
 "$PYTHON" -c 'import sys, torch, transformers, triton; print(sys.version.split()[0], "torch", torch.__version__, "triton", triton.__version__, "transformers", transformers.__version__)' | tee -a "$log"
 { nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"; } | tee -a "$log"
 build 2>&1 | tee -a "$log"
@@ -99,7 +106,6 @@ for part in "$@"; do
             echo "no ncu" | tee -a "$log"
         fi
         ;;
-    *) echo "PART: expected floor, decide, text, tests, tune, roofs, peers, sanitize or counters, got $part" && exit 2 ;;
     esac
 done
 [ -z "$IPR_RESULTS" ] || [ ! -f "$IPR_RESULTS" ] || step table 60 "$PYTHON" -m benchmarks.gpu table --out "$IPR_RESULTS"

@@ -146,7 +146,7 @@ def _load(run: Run, arguments: argparse.Namespace, work: Path, batches: tuple[in
     bundle = models.make_bundle(export, work)
     device = EMULATED if arguments.device == "cpu" else arguments.device
     start = time.monotonic()
-    engine = Engine.load(bundle, tier="torch", device=device, batches=(1, 8) if arguments.quick else batches)
+    engine = Engine.load(bundle, tier="torch", device=device, batches=(1,) if arguments.quick else batches)
     seconds = round(time.monotonic() - start, 1)
     assert engine._live.gpu is not None
     run.graphs = engine._live.gpu.stream.graphs

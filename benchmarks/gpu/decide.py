@@ -7,6 +7,7 @@ torch.compile frees memory that other graphs point to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,14 +68,14 @@ def _size(run: Run, batch: int, models: int, dim: int, hidden: int, *, modes: tu
 
     labels = {"op": "decide", "batch": batch, "models": models, "dim": dim, "hidden": hidden}
     works: dict[str, Callable[[], object]] = {"ipr_engine": launch}
-    works |= {name: (lambda peer=peer: peer.run(request.x, request.billed_tokens)) for name, peer in peers.items()}
+    works |= {name: partial(peer.run, request.x, request.billed_tokens) for name, peer in peers.items()}
     for mode in modes:
         compiled = torch.compile(peers["torch"].run, mode=mode, dynamic=False)
-        works[f"torch.compile {mode}"] = lambda compiled=compiled: compiled(request.x, request.billed_tokens)
+        works[f"torch.compile {mode}"] = partial(compiled, request.x, request.billed_tokens)
     for name, work in works.items():
         if name != "torch.compile reduce-overhead":  # records graphs itself; it cannot be a node of ours
             work()
-            yield labels | {"impl": name, "as": "node", **node_us(run, name, lambda work=work: work())}
+            yield labels | {"impl": name, "as": "node", **node_us(run, name, work)}
 
     def waited(work: Callable[[], object]) -> Callable[[], object]:
         def call() -> None:

@@ -36,6 +36,7 @@ def main() -> None:
     from benchmarks.gpu import models
     from ipr_engine import Engine, profiling
     from ipr_engine.encoders import graphs
+    from ipr_engine.encoders.transformer import TransformerEncoder
 
     if arguments.trace:
         profiling.enable("profiler")  # before the recordings are made, which mark what is inside them then
@@ -50,6 +51,7 @@ def main() -> None:
         bundle = models.make_bundle(export, Path(folder))
         engine = Engine.load(bundle, tier="torch", device=device, batches=(arguments.batch,))
         print(engine)
+        assert isinstance(engine.encoder, TransformerEncoder)
         prompts = models.prompts_of(engine.encoder, arguments.tokens, arguments.batch)
         policy = engine.policy(tau=0.3)
         for _ in range(5):
