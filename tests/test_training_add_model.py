@@ -61,7 +61,7 @@ def listed(path, *entries):
 def root(request, source, tmp_path_factory):
     work = tmp_path_factory.mktemp(request.param)
     file = listed(work / "three.json", *(entry(m) for m in range(3)))
-    train(source, file, work / "root", name="t", created=CREATED, estimator=request.param)
+    train(source, file, work / "root", name="t", created=CREATED, estimator=request.param, allow_constant=True)
     return work / "root"
 
 
@@ -229,7 +229,9 @@ def test_what_an_added_row_was_fitted_on_is_known_and_a_removed_name_leaves_noth
 
     three = listed(tmp_path / "three.json", *(entry(m) for m in range(3)))
     new = listed(tmp_path / "new.json", entry(3))
-    base = train(source, three, tmp_path / "b", name="t", created=CREATED, estimator="plain").folder
+    base = train(
+        source, three, tmp_path / "b", name="t", created=CREATED, estimator="plain", allow_constant=True
+    ).folder
     seen = load_outcomes(source, split="test")
     assert not overlap(seen, read_prompt_hashes(Bundle.load(base).quality_heads.fitted_on.prompt_hashes)).any()
     added = Bundle.load(add_model(base, new, outcomes=source, split="test", created=CREATED).folder)

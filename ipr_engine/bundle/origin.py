@@ -1,8 +1,13 @@
-"""Where a candidate's rows come from when they were added to a bundle: provenance["added"] (docs/design.md section 6)."""
+"""What a bundle says of its candidates' rows: stand-ins for outcomes, and heads that are constant (docs/design.md section 6)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .load import Bundle
+from .spec import HeadsSpec
+
+CONSTANT = "constant"  # in the provenance: candidate -> why its head counts as constant
 
 
 def prior_of(bundle: Bundle, name: str) -> str | None:
@@ -11,3 +16,31 @@ def prior_of(bundle: Bundle, name: str) -> str | None:
     note = added.get(name) if isinstance(added, dict) else None
     like = note.get("prior_from") if isinstance(note, dict) else None
     return f"prior from {', '.join(map(str, like))}" if isinstance(like, list) and like else None
+
+
+def constant_of(bundle: Bundle) -> dict[str, str]:
+    """Candidate -> why its head is constant: what the fit wrote down, and rows of zeros, which an earlier release did not tell.
+
+    Of a two-tier bundle the first heads.
+    """
+    heads = bundle.quality_heads
+    told = bundle.provenance.get(CONSTANT)
+    written = told if isinstance(told, dict) else {}
+    found = {}
+    for row, name in enumerate(bundle.names):
+        if name in written:
+            found[name] = str(written[name])
+        elif _is_flat(heads, row):
+            found[name] = "its row is zero: one quality for every prompt"
+    return found
+
+
+def constant_notice(constant: Mapping[str, str], candidates: int) -> str:
+    """One line that names the constant heads, and says what follows where there are no others."""
+    told = f"constant heads (they tell prompts apart no better than a mean): {', '.join(constant)}"
+    return told + ("; no head reads the prompt: only prices and lengths route" if len(constant) == candidates else "")
+
+
+def _is_flat(heads: HeadsSpec, row: int) -> bool:
+    """Whether nothing of x reaches this candidate's logit."""
+    return not any(heads.tensors[name][row].any() for name in ("skip", "out") if name in heads.tensors)

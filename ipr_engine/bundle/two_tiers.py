@@ -15,6 +15,7 @@ from ipr_engine.errors import InvalidInputError
 
 from .encoder_entry import AnySource, ConcatenatedSource, EncoderSource, EncoderSpec, TransformerSource
 from .load import Bundle
+from .origin import CONSTANT, constant_of
 from .reliability import RELIABILITY, RELIABILITY_SECOND
 from .spec import EscalationSpec, HeadsSpec, Price
 from .write import HeadsSource, write_bundle
@@ -64,6 +65,7 @@ def two_tiers(
         escalation=EscalationSpec(heads=heads[1].id, gap=gap),
         provenance={
             **{key: value for key, value in first.provenance.items() if key == "sources"},
+            **_marks(first, second),
             **provenance,
             "first": {"hash": first.hash, "name": first.name, "provenance": dict(first.provenance)},
             "second": {"hash": second.hash, "name": second.name, "provenance": dict(second.provenance)},
@@ -71,6 +73,15 @@ def two_tiers(
         extra_files=extra,
         activate=activate,
     )
+
+
+def _marks(first: Bundle, second: Bundle) -> dict[str, Any]:
+    """What is marked in either bundle: candidates that were added, priors among them, and constant heads."""
+    added = [note for bundle in (second, first) if isinstance(note := bundle.provenance.get("added"), dict)]
+    of_second = {name: f"{reason} (second heads)" for name, reason in constant_of(second).items()}
+    marks = {"added": {name: note for notes in added for name, note in notes.items()}}
+    marks[CONSTANT] = {**of_second, **constant_of(first)}
+    return {key: mark for key, mark in marks.items() if mark}
 
 
 def _check_alike(first: Bundle, second: Bundle) -> None:

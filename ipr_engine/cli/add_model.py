@@ -106,6 +106,7 @@ def run_add(arguments: argparse.Namespace) -> int:
         print(
             f"{added.candidate}: {added.prompts} prompts, out of fold: quality {added.quality:.3f}, "
             f"predicted {added.predicted:.3f}, Brier {added.brier:.3f}"
+            + (f"; constant head: {added.constant}" if added.constant else "")
         )
     if added.refreshed is not None:
         r = added.refreshed

@@ -22,6 +22,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.candidate_prior import most_similar, prior_row
 from ipr_engine.training.candidate_row import Row, fit_row
 from ipr_engine.training.candidates import read_candidates
+from ipr_engine.training.constant import constancy
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.mix import FEWEST_JUDGED
 from ipr_engine.training.refresh import QUALITY, Refreshed, held_out, refresh
@@ -41,6 +42,8 @@ class Added:
         quality, predicted, brier: mean outcome, mean prediction out of fold (of the row beside frozen heads) and its Brier score;
             None for a prior.
         refreshed: what a refreshed trunk gained and forgot; None where everything stayed frozen.
+        constant: why its head counts as constant (training/constant.py), None where it does not, and for a prior. Unlike `train` it
+            is delivered, since few prompts rarely tell the head apart; the bundle marks it.
     """
 
     folder: Path
@@ -52,6 +55,7 @@ class Added:
     predicted: float | None
     brier: float | None
     refreshed: Refreshed | None = None
+    constant: str | None = None
 
 
 def add_model(
@@ -203,6 +207,9 @@ def _from_outcomes(
         tokens_from = (similar,)
         progress(f"{candidate.name} has too few output tokens to fit; it is taken to write as much as {similar}")
         tensors |= {key: row for key, row in prior_row(heads, tokens_from).items() if key.startswith("len_")}
+    constant = constancy(fit.out_of_fold_quality, quality, rows.question_keys).reason
+    if constant is not None:
+        progress(f"constant head of {candidate.name}: {constant}; more prompts may tell it apart")
     note = {
         "source": outcomes.source,
         "called": called,
@@ -228,6 +235,7 @@ def _from_outcomes(
         price,
         tensors,
         note=_note(note, created),
+        constant=constant,
         called=source,
         prompt_hashes=_hashes_with(base, rows),
         refreshed=changed,
@@ -246,6 +254,7 @@ def _from_outcomes(
         float(predicted.mean()),
         float(np.square(predicted - quality).mean()),
         refreshed,
+        constant,
     )
 
 

@@ -52,6 +52,7 @@ def build(
     created: str = CREATED,
     card: Path | None = None,
     draws: int = DRAWS,
+    allow_constant: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Build and activate the bundle under `out`; returns its folder.
@@ -60,7 +61,8 @@ def build(
         outcomes: folders of outcome data with splits "train" and "test", tokens and costs; beside each, stats.json may say
             its repository, commit, licence and what its numbers mean. The first is what token ratios and intercepts refer to.
         encoder_model, table: a sentence-transformers folder or hub id to distil, or a folder that `distill` wrote: one of both.
-        created: YYYY-MM-DD. card: also write the model card here. draws: of the bootstrap.
+        created: YYYY-MM-DD. card: also write the model card here. draws: of the bootstrap. allow_constant: see `train`; the
+            card then names the constant heads.
     Raises:
         InvalidInputError: an argument, or what `train` and `evaluate_engine` say of outcomes and candidates.
         BackendUnavailableError: the extra [train] or [eval] is missing.
@@ -83,6 +85,7 @@ def build(
             estimator=ESTIMATOR,
             options=OPTIONS,
             seed=SEED,
+            allow_constant=allow_constant,
             progress=progress,
         )
         engine = Engine.load(trained.folder)
@@ -162,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--created", default=CREATED, help="date written into the bundle (default: %(default)s)")
     parser.add_argument("--card", type=Path, metavar="FILE", help="also write the model card here")
     parser.add_argument("--draws", type=int, default=DRAWS, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--allow-constant", action="store_true", help="deliver constant heads, named in the card")
     given = parser.parse_args(arguments)
     folder = build(
         given.outcomes,
@@ -171,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         created=given.created,
         card=given.card,
         draws=given.draws,
+        allow_constant=given.allow_constant,
         progress=lambda message: print(message, file=sys.stderr, flush=True),
     )
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.origin import constant_notice, constant_of
 from ipr_engine.evaluation.report import number, per_1000, table, verdict
 from ipr_engine.training.tokens import CAP_PERCENTILE
 
@@ -201,7 +202,9 @@ def _percent(estimate: Mapping[str, Any]) -> str:
 
 
 def _limits(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle) -> list[str]:
+    constant = constant_of(bundle)
     points = [
+        *([f"The {constant_notice(constant, len(bundle.names))}."] if constant else []),
         "One sampled answer per prompt and candidate: part of every gap to the oracle is noise.",
         "The intervals cover the sampling of test prompts of the same kind, not another workload.",
         "No share of quality is guaranteed: compare what was asked for with what was kept above.",

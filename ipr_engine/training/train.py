@@ -23,16 +23,18 @@ from ipr_engine.bundle import (
     SupportSpec,
     write_bundle,
 )
+from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY, reliability_bins, reliability_bytes
 from ipr_engine.data import embed_prompts, prompt_hashes
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.prediction import brier, expected_calibration_error
 from ipr_engine.training.candidates import CandidatesFile, read_candidates
+from ipr_engine.training.constant import constant_heads, refuse_constant
 from ipr_engine.training.encoders import Folder, training_encoder
 from ipr_engine.training.estimators import CLOSED_FORM, ESTIMATORS
 from ipr_engine.training.extra import one_thread
-from ipr_engine.training.heads import FittedHeads, fit_heads
+from ipr_engine.training.heads import FittedHeads, calibration_rows, fit_heads
 from ipr_engine.training.mix import TrainingRows, read_training_rows
 from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, winner
 from ipr_engine.training.support import fit_support
@@ -48,7 +50,12 @@ PROMPTS_PER_CENTROID = 8  # fewer prompts than this times CENTROIDS get fewer ce
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train` made: the bundle's folder, and per candidate figures on judged rows that its fits had not seen."""
+    """What `train` made: the bundle's folder, and per candidate figures on judged rows that its fits had not seen.
+
+    Attributes:
+        calibration_error: (models,), NaN of a constant head: a constant at the mean is calibrated whatever it is worth.
+        constant: candidate -> why its head counts as constant (training/constant.py), for those that do.
+    """
 
     folder: Path
     prompts: int
@@ -60,6 +67,7 @@ class Trained:
     predicted: Array
     brier: Array
     calibration_error: Array
+    constant: Mapping[str, str]
 
 
 def train(
@@ -82,6 +90,7 @@ def train(
     options: Mapping[str, Any] = MappingProxyType({}),
     seed: int = 0,
     run: Path | str | None = None,
+    allow_constant: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Trained:
     """Fit a quality head and a tokens head per candidate, and write a bundle.
@@ -103,8 +112,10 @@ def train(
         estimator: one of estimators.ESTIMATORS, or "auto": the best closed form by nested cross-validation on these prompts.
         options: of the estimator (the fields of network_config.NetworkConfig).
         run: folder that keeps the finished parts of a network's fit; the same call goes on from there after an interruption.
+        allow_constant: deliver heads that tell prompts apart no better than a constant does (training/constant.py), marked as
+            such in the bundle, instead of refusing.
     Raises:
-        InvalidInputError: an argument, the candidates' file or the outcomes are not as above.
+        InvalidInputError: an argument, the candidates' file or the outcomes are not as above, or a head is constant.
         BackendUnavailableError: the extra [train] is missing.
     Notes:
         A prompt counts for the candidates judged on it, so sparse outcomes are used whole. Same input, same bytes on one machine.
@@ -149,6 +160,14 @@ def train(
             run=state,
             progress=progress,
         )
+        at_home = np.ones(len(x), np.bool_) if source is None else source == 0
+        constant = constant_heads(
+            names, heads.out_of_fold_quality, rows.quality, rows.keys, calibration_rows(rows.quality, at_home)
+        )
+        if not allow_constant:
+            refuse_constant(constant, len(names))
+        for candidate, reason in constant.items():
+            progress(f"constant head of {candidate}: {reason}")
         progress("fitting support ...")
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
         support = fit_support(x, heads.folds, centroids, seed)
@@ -174,9 +193,10 @@ def train(
             "sources": {candidate: asked.named[candidate] for candidate in names},
             "settings": heads.settings,
             "compared": as_json(compared),
+            **({CONSTANT: constant} if constant else {}),
         },
     )
-    return _trained(folder, rows, estimator, names, heads)
+    return _trained(folder, rows, estimator, names, heads, constant)
 
 
 def _reliability(heads: FittedHeads, names: list[str], rows: TrainingRows) -> bytes:
@@ -190,7 +210,14 @@ def _reliability(heads: FittedHeads, names: list[str], rows: TrainingRows) -> by
     return reliability_bytes(tables)
 
 
-def _trained(folder: Path, rows: TrainingRows, estimator: str, names: list[str], heads: FittedHeads) -> Trained:
+def _trained(
+    folder: Path,
+    rows: TrainingRows,
+    estimator: str,
+    names: list[str],
+    heads: FittedHeads,
+    constant: Mapping[str, str],
+) -> Trained:
     predicted = heads.out_of_fold_quality
     columns = range(len(names))
     return Trained(
@@ -204,8 +231,12 @@ def _trained(folder: Path, rows: TrainingRows, estimator: str, names: list[str],
         predicted=np.nanmean(np.where(np.isnan(rows.quality), np.nan, predicted), axis=0),
         brier=np.array([brier(predicted[:, [m]], rows.quality[:, [m]]) for m in columns]),
         calibration_error=np.array(
-            [expected_calibration_error(predicted[:, [m]], rows.quality[:, [m]]) for m in columns]
+            [
+                np.nan if names[m] in constant else expected_calibration_error(predicted[:, [m]], rows.quality[:, [m]])
+                for m in columns
+            ]
         ),
+        constant=constant,
     )
 
 
