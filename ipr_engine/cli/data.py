@@ -138,9 +138,15 @@ def run_split(arguments: argparse.Namespace) -> int:
         "groups": report.groups,
         "near_duplicates": report.joined,
         "largest_group": report.largest,
+        "largest_group_origin": report.origin,
+        "largest_group_example": report.example,
+        "missed_shares": report.missed,
+        "notice": report.notice,
         "dropped_questions_of_others": before - len(outcomes),
         "written": str(folder),
     }
+    if report.notice is not None:
+        print(f"ipr data: {report.notice}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False))
         return 0

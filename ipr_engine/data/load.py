@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.data.outcomes import MEASURES, Outcomes, question_key, source_name
+from ipr_engine.data.outcomes import MEASURES, Outcomes, source_name
+from ipr_engine.data.questions import question_keys
 from ipr_engine.data.tables import FORMATS, Table, read_table, write_table
 from ipr_engine.errors import InvalidInputError
 
@@ -69,6 +70,7 @@ def assemble(name: str, prompts: Table, outcomes: Table) -> Outcomes:
     shape = (len(ids), len(models))
     splits, datasets = _optional(prompts, "split"), _optional(prompts, "dataset")
     keys = prompts.text("question_key") if "question_key" in prompts.columns else [None] * len(ids)
+    made = question_keys(texts) if None in keys else ()
     return Outcomes(
         source=name,
         models=tuple(models),
@@ -76,7 +78,7 @@ def assemble(name: str, prompts: Table, outcomes: Table) -> Outcomes:
         prompts=tuple(texts[i] for i in order),
         splits=tuple(splits[i] for i in order),
         datasets=tuple(datasets[i] for i in order),
-        question_keys=tuple(question_key(texts[i]) if (key := keys[i]) is None else key for i in order),
+        question_keys=tuple(made[i] if (key := keys[i]) is None else key for i in order),
         quality=_placed(outcomes, "quality", shape, row, column),
         input_tokens=_placed(outcomes, "input_tokens", shape, row, column),
         output_tokens=_placed(outcomes, "output_tokens", shape, row, column),
