@@ -231,6 +231,27 @@ def test_auto_chooses_one_of_the_closed_forms(source, candidates, tmp_path, monk
         (lambda d: d["candidates"][2].update(context_window="8k"), r"candidates\[2\].context_window: expected a whole"),
         (lambda d: d["candidates"][2].update(token_ratio=0), r"candidates\[2\].token_ratio: expected a number > 0"),
         (lambda d: d["candidates"][2].update(name="house/big"), "distinct names"),
+        (
+            lambda d: d.update(date="24/11/2026"),
+            r"candidates: date in .*: expected a date YYYY-MM-DD, got '24/11/2026'",
+        ),
+        (lambda d: d.update(date="2026-02-30"), "expected a date YYYY-MM-DD"),
+        (lambda d: d["candidates"][0].update(features=["tools", "tools"]), r"candidates\[0\].features: .* distinct"),
+        (lambda d: d["candidates"][0].update(features=["\ud83d"]), r"candidates\[0\].features"),
+        (lambda d: d["candidates"][0].update(token_ratio=2e6), r"candidates\[0\].token_ratio: .* <= 1e\+06"),
+        (lambda d: d["candidates"][1].update(family="\ud83d"), r"candidates\[1\].family: .* Unicode, got '.ud83d'"),
+        (lambda d: d["candidates"][1].update(name="\ud83d"), r"candidates\[1\].name: .* Unicode"),
+        (lambda d: d["candidates"][1].update(fixed_usd=10**400), r"candidates\[1\].fixed_usd: expected a number"),
+        (
+            lambda d: d["candidates"][1].update(latency_ms=float("inf")),
+            r"candidates\[1\].latency_ms: expected a number",
+        ),
+        (
+            lambda d: d["candidates"][1].update(context_window=2**63),
+            r"candidates\[1\].context_window: expected a whole",
+        ),
+        (lambda d: d["candidates"][1].update(source={"made": "\udc00"}), r"candidates\[1\].source: expected its name"),
+        (lambda d: d["candidates"][1].update(source=3), r"candidates\[1\].source: expected its name"),
     ],
 )
 def test_a_bad_candidates_file_is_named(candidates, change, message):
@@ -239,6 +260,52 @@ def test_a_bad_candidates_file_is_named(candidates, change, message):
     candidates.write_text(json.dumps(document))
     with pytest.raises(InvalidInputError, match=message):
         read_candidates(candidates)
+
+
+def test_a_key_that_stands_twice_is_refused(candidates):
+    candidates.write_text('{"date": "2026-11-24", "date": "2026-11-25", "candidates": []}')
+    with pytest.raises(InvalidInputError, match="'date' stands twice"):
+        read_candidates(candidates)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"created": "2026-13-45"}, "created: expected a date YYYY-MM-DD, got '2026-13-45'"),
+        ({"created": "20261124"}, "created: expected a date"),
+        ({"name": ""}, "name: expected a text that is not blank"),
+        ({"name": "\ud83d"}, "name: expected a text .* Unicode"),
+        ({"out": "FILE"}, "out: expected a folder to write to, got .*/file: .*/file is no folder"),
+        ({"out": "FILE/below/it"}, "out: expected a folder .*/file is no folder"),
+        ({"cache": "FILE"}, "cache: expected a folder"),
+        ({"run": "FILE"}, "run: expected a folder"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_any_fit(source, candidates, tmp_path, more, message):
+    (tmp_path / "file").touch()
+    said = []
+    given = {"out": tmp_path / "root", "name": "t", "created": "2026-11-24", "progress": said.append}
+    given |= {key: value.replace("FILE", str(tmp_path / "file")) for key, value in more.items()}
+    with pytest.raises(InvalidInputError, match=message):
+        train(source, candidates, **given)
+    assert said == []
+
+
+def test_a_bundle_is_no_root_for_bundles(source, candidates, tmp_path):
+    given = {"name": "t", "created": "2026-11-24", "estimator": "plain", "allow_constant": True}
+    made = train(source, candidates, tmp_path / "root", **given)
+    with pytest.raises(InvalidInputError, match=r"out: expected a folder of bundles, got .*, which is a bundle"):
+        train(source, candidates, made.folder, **given)
+
+
+def test_too_few_output_tokens_are_told_apart_from_too_few_qualities(source, candidates, tmp_path):
+    rows = [row.split(",") for row in (source / "outcomes.csv").read_text().splitlines()]
+    kept = [row[:3] + ([""] if row[1] == "m1" else row[3:]) for row in rows]
+    (source / "outcomes.csv").write_text("\n".join(map(",".join, kept)) + "\n")
+    with pytest.raises(
+        InvalidInputError, match=r"'house/small' has output_tokens on 0 prompts .* record how many tokens"
+    ):
+        train(source, candidates, tmp_path / "root", name="t", created="2026-11-24")
 
 
 def test_a_price_that_is_none_is_refused_and_nothing_is_written(source, candidates, tmp_path):

@@ -18,6 +18,7 @@ from .load import Bundle
 from .origin import CONSTANT, constant_of
 from .reliability import RELIABILITY, RELIABILITY_SECOND
 from .spec import EscalationSpec, HeadsSpec, Price
+from .values import require_day, require_root, require_text
 from .write import HeadsSource, write_bundle
 
 SECOND = "second"
@@ -46,6 +47,11 @@ def two_tiers(
         InvalidInputError: the bundles differ in candidates, prices or outputs, or one has two tiers already.
         BundleError: what `Bundle.load` would say of the result.
     """
+    require_root("root", root)
+    if name is not None:
+        require_text("name", name)
+    if created is not None:
+        require_day("created", created)
     _check_alike(first, second)
     encoders, read_by_second = _encoders(first, second)
     heads = [_heads(first.quality_heads, first.quality_heads.encoder), _heads(second.quality_heads, read_by_second)]

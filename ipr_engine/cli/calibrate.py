@@ -12,7 +12,9 @@ from typing import Any
 
 from ipr_engine.bundle import CalibrationMap, Knot
 from ipr_engine.bundle.origin import constant_notice, constant_of
+from ipr_engine.bundle.values import require_root
 from ipr_engine.cli.common import add_bundle_options, add_cache_option, load_engine, source_names
+from ipr_engine.outputs import writable_file, writable_folder
 
 
 def add_parser(subparsers: Any) -> None:
@@ -76,6 +78,12 @@ def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.calibration.fit import calibrate
     from ipr_engine.data import load_outcomes, name_in_source
 
+    if arguments.out is not None:
+        require_root("--out", arguments.out)
+    if arguments.cache is not None:
+        writable_folder(arguments.cache, "--cache")
+    if arguments.plot is not None:
+        writable_file(arguments.plot, "--plot")
     engine = load_engine(arguments)
     sample = load_outcomes(arguments.outcomes, split=None if arguments.split == "all" else arguments.split)
     path_data = load_outcomes(

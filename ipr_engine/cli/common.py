@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
@@ -168,7 +169,7 @@ def read_jsonl(path: str) -> Iterator[Request]:
 
 def _request(line: str, where: str) -> Request:
     try:
-        record = json.loads(line, parse_constant=_refuse_constant)
+        record = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{where}: expected one JSON object a line, got {error}") from None
     if not isinstance(record, dict) or ("prompt" in record) == ("messages" in record):
@@ -181,6 +182,13 @@ def _request(line: str, where: str) -> Request:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name}, which is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text}, which no float64 holds")
+    return value
 
 
 def read_stdin() -> str:

@@ -13,6 +13,7 @@ from ipr_engine.cli.common import add_bundle_options, add_cache_option, load_eng
 from ipr_engine.data import load_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.outputs import writable_folder
 
 
 def add_parser(subparsers: Any) -> None:
@@ -60,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.draws < 1:
         raise InvalidInputError(f"--draws: expected at least 1, got {arguments.draws}")
+    for option, folder in (("--out", arguments.out), ("--cache", arguments.cache)):
+        if folder is not None:
+            writable_folder(folder, option)
     engine = load_engine(arguments)
     names = _names(engine, arguments.map)
     _say(f"reading {arguments.outcomes.name} ...")

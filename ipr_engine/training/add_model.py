@@ -16,9 +16,11 @@ from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.edit import require_one_tier, with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
+from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import Outcomes, embed_prompts, load_outcomes, name_in_source, prompt_hashes, read_prompt_hashes
 from ipr_engine.encoders.registry import EncoderOptions, make_encoder
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.outputs import writable_folder
 from ipr_engine.training.candidate_prior import most_similar, prior_row
 from ipr_engine.training.candidate_row import Row, fit_row
 from ipr_engine.training.candidates import read_candidates
@@ -99,7 +101,11 @@ def add_model(
         raise InvalidInputError("like, family: expected one of them, got both")
     if consistency is not None and outcomes is None:
         raise InvalidInputError("consistency: a trunk is refreshed from outcomes, and none are given; leave it out")
+    require_day("created", created)
     base = Bundle.load(bundle)
+    require_root("out", base.path.parent if out is None else out)
+    if cache is not None:
+        writable_folder(cache, "cache")
     require_one_tier(base)
     candidate, price, source, measure_ratio = _asked(Path(candidates), base, name)
     similar = most_similar(base, candidate, price) if like is None and family is None else None

@@ -23,11 +23,13 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.bundle import with_extra_files
+from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import Outcomes, load_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.bootstrap import DRAWS
 from ipr_engine.evaluation.evaluate import evaluate_engine
+from ipr_engine.outputs import writable_file
 from ipr_engine.training.distill import distill
 from ipr_engine.training.model_card import SourceFacts, render
 from ipr_engine.training.train import train
@@ -69,6 +71,11 @@ def build(
     """
     if (encoder_model is None) == (table is None):
         raise InvalidInputError("encoder_model, table: expected one of both")
+    require_day("created", created)
+    require_root("out", out)
+    if card is not None:
+        card.parent.mkdir(parents=True, exist_ok=True)
+        writable_file(card, "card")
     with tempfile.TemporaryDirectory() as scratch:
         if table is None:
             progress("distilling the token table ...")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -25,10 +25,11 @@ from ipr_engine.bundle import (
 )
 from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY, reliability_bins, reliability_bytes
+from ipr_engine.bundle.values import require_day, require_root, require_text
 from ipr_engine.data import embed_prompts, prompt_hashes
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.prediction import brier, expected_calibration_error
+from ipr_engine.outputs import writable_folder
 from ipr_engine.training.candidates import CandidatesFile, read_candidates
 from ipr_engine.training.constant import constant_heads, refuse_constant
 from ipr_engine.training.encoders import Folder, training_encoder
@@ -38,6 +39,7 @@ from ipr_engine.training.heads import FittedHeads, calibration_rows, fit_heads
 from ipr_engine.training.mix import TrainingRows, read_training_rows
 from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, winner
 from ipr_engine.training.support import fit_support
+from ipr_engine.training.trained import Trained, trained_figures
 
 if TYPE_CHECKING:
     from ipr_engine.training.checkpoint import RunState
@@ -46,28 +48,6 @@ Array = npt.NDArray[np.float64]
 
 CENTROIDS = 64
 PROMPTS_PER_CENTROID = 8  # fewer prompts than this times CENTROIDS get fewer centroids
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What `train` made: the bundle's folder, and per candidate figures on judged rows that its fits had not seen.
-
-    Attributes:
-        calibration_error: (models,), NaN of a constant head: a constant at the mean is calibrated whatever it is worth.
-        constant: candidate -> why its head counts as constant (training/constant.py), for those that do.
-    """
-
-    folder: Path
-    prompts: int
-    dropped: int
-    estimator: str
-    names: tuple[str, ...]
-    judged: npt.NDArray[np.int64]
-    quality: Array
-    predicted: Array
-    brier: Array
-    calibration_error: Array
-    constant: Mapping[str, str]
 
 
 def train(
@@ -124,6 +104,12 @@ def train(
         raise InvalidInputError(f"estimator: expected 'auto' or one of {', '.join(ESTIMATORS)}, got {estimator!r}")
     if options and estimator == "auto":
         raise InvalidInputError(f"options: 'auto' has none, got {', '.join(options)}; name the estimator")
+    require_text("name", name)
+    require_day("created", created)
+    require_root("out", out)
+    for argument, folder in (("cache", cache), ("run", run)):
+        if folder is not None:
+            writable_folder(folder, argument)
     asked = read_candidates(Path(candidates))
     names = [candidate.name for candidate in asked.candidates]
     frozen = training_encoder(
@@ -196,7 +182,7 @@ def train(
             **({CONSTANT: constant} if constant else {}),
         },
     )
-    return _trained(folder, rows, estimator, names, heads, constant)
+    return trained_figures(folder, rows, estimator, names, heads, constant)
 
 
 def _reliability(heads: FittedHeads, names: list[str], rows: TrainingRows) -> bytes:
@@ -208,36 +194,6 @@ def _reliability(heads: FittedHeads, names: list[str], rows: TrainingRows) -> by
         at = home if home.any() else judged
         tables[name] = reliability_bins(heads.out_of_fold_quality[at, m], rows.quality[at, m])
     return reliability_bytes(tables)
-
-
-def _trained(
-    folder: Path,
-    rows: TrainingRows,
-    estimator: str,
-    names: list[str],
-    heads: FittedHeads,
-    constant: Mapping[str, str],
-) -> Trained:
-    predicted = heads.out_of_fold_quality
-    columns = range(len(names))
-    return Trained(
-        folder=folder,
-        prompts=len(rows),
-        dropped=rows.dropped,
-        estimator=estimator,
-        names=tuple(names),
-        judged=(~np.isnan(rows.quality)).sum(axis=0),
-        quality=np.nanmean(rows.quality, axis=0),
-        predicted=np.nanmean(np.where(np.isnan(rows.quality), np.nan, predicted), axis=0),
-        brier=np.array([brier(predicted[:, [m]], rows.quality[:, [m]]) for m in columns]),
-        calibration_error=np.array(
-            [
-                np.nan if names[m] in constant else expected_calibration_error(predicted[:, [m]], rows.quality[:, [m]])
-                for m in columns
-            ]
-        ),
-        constant=constant,
-    )
 
 
 def _with_ratios(asked: CandidatesFile, rows: TrainingRows, billed: Array) -> list[Candidate]:
