@@ -11,11 +11,17 @@ CONSTANT = "constant"  # in the provenance: candidate -> why its head counts as 
 
 
 def prior_of(bundle: Bundle, name: str) -> str | None:
-    """What stands in for a candidate that has no outcomes of its own ("prior from claude-x"), None for any other."""
+    """What stands in for a candidate that has no outcomes of its own ("prior from claude-x, lowered to mean quality 0.58"),
+    None for any other."""
     added = bundle.provenance.get("added")
     note = added.get(name) if isinstance(added, dict) else None
     like = note.get("prior_from") if isinstance(note, dict) else None
-    return f"prior from {', '.join(map(str, like))}" if isinstance(like, list) and like else None
+    if not isinstance(note, dict) or not isinstance(like, list) or not like:
+        return None
+    lowered = note.get("lowered")
+    level = lowered.get("mean_quality") if isinstance(lowered, dict) else None
+    told = f", lowered to mean quality {level:.2f} by its price" if isinstance(level, float) else ""
+    return f"prior from {', '.join(map(str, like))}{told}"
 
 
 def constant_of(bundle: Bundle) -> dict[str, str]:

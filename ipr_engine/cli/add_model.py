@@ -101,7 +101,8 @@ def run_add(arguments: argparse.Namespace) -> int:
         return 0
     print(added.folder)
     if added.quality is None:
-        print(f"{added.candidate}: prior from {', '.join(added.prior_from)}, no outcomes of its own")
+        level = "" if added.lowered_to is None else f", lowered to mean quality {added.lowered_to:.2f} by its price"
+        print(f"{added.candidate}: prior from {', '.join(added.prior_from)}{level}, no outcomes of its own")
     else:
         print(
             f"{added.candidate}: {added.prompts} prompts, out of fold: quality {added.quality:.3f}, "

@@ -100,5 +100,6 @@ def _line(request: Request, decision: Decision) -> str:
     if decision.model is None:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in decision.excluded.items())
         return f"{'-':<28} {decision.status}: {shorten(reasons, 120)}  {text}"
+    prior = "" if decision.prior is None else f" [{decision.prior}]"
     status = f" {decision.calibration:<12}" if decision.policy.rule == "calibrated" else ""
-    return f"{decision.model:<28} quality {decision.quality:.3f}  {decision.cost_usd:.6f} USD  {decision.cause:<17}{status} {text}"
+    return f"{decision.model:<28} quality {decision.quality:.3f}  {decision.cost_usd:.6f} USD  {decision.cause:<17}{status}{prior} {text}"
