@@ -78,3 +78,22 @@ def test_commands_name_the_flag_before_they_read_anything(tmp_path, capsys, comm
     (tmp_path / "file").touch()
     assert main([word.replace("FILE", str(tmp_path / "file")) for word in command]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--outcomes", "/nowhere", "--candidates", "/nowhere", "--out", "OUT"],
+        ["add-model", "--bundle", "/nowhere", "--candidates", "/nowhere", "--out", "OUT"],
+        ["data", "split", "made", "OUT"],
+        ["eval", "--outcomes", "made"],
+    ],
+)
+def test_a_seed_that_is_none_is_told(tmp_path, capsys, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "prompts.csv").write_text("prompt_id,prompt,split\na,x y,train\nb,y z,test\n")
+    (tmp_path / "made" / "outcomes.csv").write_text("prompt_id,model,quality\na,m,1\nb,m,0\n")
+    pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
+    assert main([word.replace("OUT", str(tmp_path / "out")) for word in command] + ["--seed", "-1"]) == 1
+    assert "seed: expected an int >= 0, got -1" in capsys.readouterr().err

@@ -291,6 +291,19 @@ def test_what_cannot_be_written_is_told_before_any_fit(source, candidates, tmp_p
     assert said == []
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"max_tokens": 64}, "max_tokens: of a transformer"),
+        ({"pooling": "cls", "dtype": "int8"}, "pooling, dtype: of a transformer"),
+        ({"contained": False}, "contained: of a transformer"),
+    ],
+)
+def test_what_only_a_transformer_has_is_refused_beside_a_table(source, candidates, tmp_path, more, message):
+    with pytest.raises(InvalidInputError, match=message):
+        train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", **more)
+
+
 def test_a_bundle_is_no_root_for_bundles(source, candidates, tmp_path):
     given = {"name": "t", "created": "2026-11-24", "estimator": "plain", "allow_constant": True}
     made = train(source, candidates, tmp_path / "root", **given)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ipr_engine.data.duplicates import THRESHOLD, duplicate_groups, normalised
 from ipr_engine.data.outcomes import MIN_KEY, Outcomes
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.ranges import random_seed
 
 SHARES: Mapping[str, float] = {"train": 0.8, "test": 0.2}
 MARGIN = 0.01  # of all prompts: a share that is off by more is told
@@ -90,8 +91,7 @@ def split_outcomes(
     wanted = np.array([shares[name] for name in names], dtype=np.float64)
     if not names or not all(names) or not (wanted > 0).all() or not math.isclose(wanted.sum(), 1.0, abs_tol=1e-6):
         raise InvalidInputError(f"shares: expected named shares > 0 that sum to 1, got {dict(shares)}")
-    if type(seed) is not int or seed < 0:
-        raise InvalidInputError(f"seed: expected an int >= 0, got {seed!r}")
+    random_seed("seed", seed)
     group = duplicate_groups(outcomes.prompts, outcomes.question_keys, threshold=threshold, verbose=verbose)
     split_of_group = _deal(group, outcomes.datasets, wanted, seed)
     splits = tuple(names[split_of_group[g]] for g in group)

@@ -27,6 +27,7 @@ from ipr_engine.evaluation.split import Split
 from ipr_engine.evaluation.summary import Summary, summarise
 from ipr_engine.evaluation.support import Judged, support_figures
 from ipr_engine.evaluation.sweeps import TAUS, worth_grid
+from ipr_engine.ranges import random_seed
 from ipr_engine.training.folds import grouped_folds
 
 Array = npt.NDArray[np.float64]
@@ -74,6 +75,7 @@ def evaluate_engine(
         InvalidInputError: no candidate is in a source, or there is no complete row.
         BackendUnavailableError: the extra [eval], or litellm, is missing.
     """
+    random_seed("seed", seed)
     known = source_names(engine, outcomes, names)
     have = {model for source in (outcomes, *also) for model in source.models}
     for asked in (asked for several in names.values() for asked in several):

@@ -20,6 +20,7 @@ from ipr_engine.data import Outcomes, embed_prompts, load_outcomes
 from ipr_engine.encoders.registry import EncoderOptions, make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.outputs import writable_folder
+from ipr_engine.ranges import random_seed
 from ipr_engine.training.add_inputs import (
     asked_entry,
     hashes_with,
@@ -117,6 +118,7 @@ def add_model(
     if consistency is not None and outcomes is None:
         raise InvalidInputError("consistency: a trunk is refreshed from outcomes, and none are given; leave it out")
     require_day("created", created)
+    random_seed("seed", seed)
     base = Bundle.load(bundle)
     require_root("out", base.path.parent if out is None else out)
     if cache is not None:

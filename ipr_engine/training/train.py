@@ -30,6 +30,7 @@ from ipr_engine.data import embed_prompts, prompt_hashes
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.outputs import writable_folder
+from ipr_engine.ranges import random_seed
 from ipr_engine.training.candidates import CandidatesFile, read_candidates
 from ipr_engine.training.constant import constant_heads, refuse_constant
 from ipr_engine.training.encoders import Folder, training_encoder
@@ -107,6 +108,7 @@ def train(
     require_text("name", name)
     require_day("created", created)
     require_root("out", out)
+    random_seed("seed", seed)
     for argument, folder in (("cache", cache), ("run", run)):
         if folder is not None:
             writable_folder(folder, argument)
