@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.origin import prior_of
 from ipr_engine.calibrated import CalibrationStatus
 from ipr_engine.decide import CAUSE, STATUS
 from ipr_engine.frontier import FrontierStep, failover, frontier, order
@@ -107,6 +108,12 @@ class Decision:
     def model(self) -> str | None:
         index = self._result.index_at(self._row)
         return None if index < 0 else self._bundle.candidates[index].name
+
+    @property
+    def prior(self) -> str | None:
+        """What stands in for outcomes of the chosen candidate's own ("prior from ..."): its quality is a guess. None where it has some."""
+        model = self.model
+        return None if model is None else prior_of(self._bundle, model)
 
     @property
     def quality(self) -> float:
@@ -323,6 +330,7 @@ class Decision:
             "status": self.status,
             "reason": self.reason,
             "cause": self.cause,
+            "prior": self.prior,
             "quality": self.quality if ok else None,
             "cost_usd": self.cost_usd if ok else None,
             "tokens_out": self.tokens_out if ok else None,
@@ -344,9 +352,10 @@ class Decision:
     def __repr__(self) -> str:
         if self.model is None:
             return f"Decision(model=None, status={self.status!r}, reason={self.reason!r})"
+        prior = "" if self.prior is None else f", prior={self.prior!r}"
         return (
             f"Decision(model={self.model!r}, quality={self.quality:.3f}, cost_usd={self.cost_usd:.3g}, "
-            f"cause={self.cause!r}, threshold={self.threshold:.3f})"
+            f"cause={self.cause!r}, threshold={self.threshold:.3f}{prior})"
         )
 
 
@@ -434,6 +443,13 @@ class Decisions:
         """Names of the chosen candidates, None where a row failed."""
         names = self._bundle.names
         return [None if m < 0 else names[m] for m in self._result.index.tolist()]
+
+    @property
+    def priors(self) -> list[str | None]:
+        """`Decision.prior` of every row."""
+        bundle = self._bundle
+        told = {name: prior_of(bundle, name) for name in bundle.names}
+        return [None if name is None else told[name] for name in self.models]
 
     @property
     def all_ok(self) -> bool:

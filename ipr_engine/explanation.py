@@ -100,7 +100,8 @@ class Explanation:
             return f"no decision: {d.status} ({d.reason})"
         worth = f", worth {d.policy.worth:g} USD" if d.policy.worth else ""
         figures = f"quality {d.quality:.3f}, threshold {d.threshold:.3f}"
-        return f"{d.model}: {WHY[d.cause]} ({figures} under rule {d.policy.rule}, tau {d.policy.tau:g}{worth})"
+        prior = f"; its quality is a guess: {d.prior}, no outcomes of its own" if d.prior is not None else ""
+        return f"{d.model}: {WHY[d.cause]} ({figures} under rule {d.policy.rule}, tau {d.policy.tau:g}{worth}){prior}"
 
     def state(self, view: CandidateView) -> str:
         """One word or the reason: chosen, feasible, below threshold, or why it was excluded."""

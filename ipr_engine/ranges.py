@@ -39,6 +39,13 @@ def nonnegative(name: str, value: object) -> float:
     return result
 
 
+def random_seed(name: str, value: object) -> int:
+    """A whole number >= 0, which numpy's generators take."""
+    if type(value) is not int or value < 0:
+        raise InvalidInputError(f"{name}: expected an int >= 0, got {value!r}")
+    return value
+
+
 def nonnegative_or_infinite(name: str, value: object) -> float:
     if isinstance(value, (float, np.floating)) and value == math.inf:
         return math.inf

@@ -6,7 +6,7 @@ import numpy as np
 from training_data import seeded
 
 from ipr_engine.evaluation.routing import Outcomes
-from ipr_engine.evaluation.summary import Split
+from ipr_engine.evaluation.split import Split
 
 
 def make_outcomes(*seed: object, rows: int = 300, models: int = 4, dim: int = 6) -> tuple[Outcomes, np.ndarray]:

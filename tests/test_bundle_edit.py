@@ -208,3 +208,12 @@ def test_bad_new_prices_are_named(tmp_path, change, error, message):
     bundle = Bundle.load(make_bundle(tmp_path, models=3))
     with pytest.raises(error, match=message):
         read_new_prices(price_file(tmp_path / "prices.json", **change), bundle)
+
+
+def test_a_lone_surrogate_in_a_price_file_is_named_by_its_place(tmp_path):
+    bundle = Bundle.load(make_bundle(tmp_path / "b"))
+    prices = {"beta/mid": {"input_usd_per_1m": 1, "output_usd_per_1m": 2, "basis": "\ud83d"}}
+    file = tmp_path / "prices.json"
+    file.write_text(json.dumps({"currency": "USD", "date": "2026-11-24", "prices": prices}))
+    with pytest.raises(BundleFormatError, match=r"beta/mid\.basis: expected Unicode text, got '.ud83d'"):
+        read_new_prices(file, bundle)

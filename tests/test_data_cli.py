@@ -14,7 +14,7 @@ from ipr_engine.cli import data as command
 from ipr_engine.cli import main
 from ipr_engine.data import EmbeddingCache, load_outcomes, write_outcomes
 from ipr_engine.data.importers import IMPORTERS
-from ipr_engine.data.tables import FORMATS
+from ipr_engine.data.table_files import FORMATS
 from ipr_engine.encoders.static import StaticEncoder
 
 
@@ -88,6 +88,7 @@ def test_split_without_the_questions_of_another_source(folder, tmp_path, capsys)
     arguments = ["data", "split", str(folder), str(tmp_path / "out"), "--format", "csv", "--json"]
     assert main([*arguments, "--without", f"{folder}:test"]) == 0
     assert json.loads(capsys.readouterr().out)["dropped_questions_of_others"] == 15
+    arguments[3] = str(tmp_path / "other")
     assert main([*arguments, "--without", str(folder)]) == 1
     assert "nothing is left to split" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ import pytest
 from outcome_data import assert_same, make_outcomes
 
 from ipr_engine.data import MEASURES, load_outcomes, question_key, write_outcomes
-from ipr_engine.data.tables import write_table
+from ipr_engine.data.table_files import write_table
 from ipr_engine.errors import InvalidInputError
 
 FORMATS = ["csv", "jsonl", "parquet"]
@@ -125,11 +125,11 @@ def test_question_key_is_120_letters_and_digits():
 
 
 BAD_CELLS = [
-    ("prompts", "prompt_id", 2, "a", "row 3, column 'prompt_id': expected distinct ids, 'a' stands in row 1"),
+    ("prompts", "prompt_id", 2, "a", "row 3, column 'prompt_id': expected distinct ids, 'a' stands in prompts.*, row 1 too"),
     ("prompts", "prompt_id", 1, None, "row 2, column 'prompt_id': expected text, it is missing"),
     ("prompts", "prompt", 1, None, "row 2, column 'prompt': expected text, it is missing"),
     ("outcomes", "prompt_id", 3, "z", "row 4, column 'prompt_id': expected an id of prompts.*, got 'z'"),
-    ("outcomes", "model", 1, "x", "row 2, column 'model': expected each prompt and model once, 'a' and 'x' stand in row 1"),
+    ("outcomes", "model", 1, "x", "row 2, column 'model': expected each prompt and model once, 'a' and 'x' stand in outcomes.*, row 1 too"),
     ("outcomes", "model", 1, None, "row 2, column 'model': expected text, it is missing"),
     ("outcomes", "quality", 2, 1.5, r"row 3, column 'quality': expected a number in \[0, 1\].*got 1.5"),
     ("outcomes", "quality", 2, -0.1, r"row 3, column 'quality': expected a number in \[0, 1\].*got -0.1"),
@@ -141,7 +141,7 @@ BAD_CELLS = [
 def test_a_bad_cell_is_told_with_file_row_column_and_reason(tmp_path, form, table, column, row, value, message):
     tables = {"prompts": PROMPTS, "outcomes": OUTCOMES}
     tables[table] = changed(tables[table], column, row, value)
-    with pytest.raises(InvalidInputError, match=rf"^{table}\.{form}, {message}"):
+    with pytest.raises(InvalidInputError, match=rf"{table}\.{form}, {message}"):
         load_outcomes(write(tmp_path, form, **tables))
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation import pair
 from ipr_engine.evaluation import routing as r
 from ipr_engine.evaluation.bootstrap import Resamples
 from ipr_engine.evaluation.sweeps import choose, hull_mix, oracle_sweep, random_mix, rule_sweep, worth_sweep
@@ -185,29 +186,29 @@ def test_an_operating_point_is_read_on_the_other_split_and_none_saves_nothing():
 def test_apgr_and_cpt_by_hand():
     once = Resamples(4, draws=0)
     weak, strong = np.array([0.0, 0, 1, 1]), np.array([1.0, 1, 1, 1])
-    sent, quality = r.pair_curve(np.array([4.0, 3, 2, 1]), weak, strong, once)
+    sent, quality = pair.pair_curve(np.array([4.0, 3, 2, 1]), weak, strong, once)
     np.testing.assert_allclose(sent[0], [0, 0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(quality[0], [0.5, 0.75, 1, 1, 1])
-    assert r.apgr(sent, quality)[0] == pytest.approx(0.75)
-    assert r.cpt(sent, quality, 0.5)[0] == pytest.approx(0.25)
-    assert r.cpt(sent, quality, 0.8)[0] == pytest.approx(0.4)
+    assert pair.apgr(sent, quality)[0] == pytest.approx(0.75)
+    assert pair.cpt(sent, quality, 0.5)[0] == pytest.approx(0.25)
+    assert pair.cpt(sent, quality, 0.8)[0] == pytest.approx(0.4)
 
 
 def test_a_constant_score_has_apgr_one_half_and_a_rising_map_changes_nothing(rng):
     resamples = Resamples(60, draws=20)
     weak, strong = rng.integers(0, 2, 60).astype(float), np.ones(60)
-    np.testing.assert_allclose(r.apgr(*r.pair_curve(np.zeros(60), weak, strong, resamples)), 0.5)
+    np.testing.assert_allclose(pair.apgr(*pair.pair_curve(np.zeros(60), weak, strong, resamples)), 0.5)
     score = rng.integers(0, 9, 60).astype(float)
     np.testing.assert_allclose(
-        r.apgr(*r.pair_curve(score, weak, strong, resamples)),
-        r.apgr(*r.pair_curve(np.exp(score), weak, strong, resamples)),
+        pair.apgr(*pair.pair_curve(score, weak, strong, resamples)),
+        pair.apgr(*pair.pair_curve(np.exp(score), weak, strong, resamples)),
     )
 
 
 def test_a_pair_without_a_gap_has_no_apgr():
-    curve = r.pair_curve(np.arange(3.0), np.ones(3), np.ones(3), Resamples(3, draws=0))
-    assert np.isnan(r.apgr(*curve)[0])
-    assert np.isnan(r.cpt(*curve, 0.5)[0])
+    curve = pair.pair_curve(np.arange(3.0), np.ones(3), np.ones(3), Resamples(3, draws=0))
+    assert np.isnan(pair.apgr(*curve)[0])
+    assert np.isnan(pair.cpt(*curve, 0.5)[0])
 
 
 def test_aiq_is_the_mean_height_of_the_non_decreasing_hull():

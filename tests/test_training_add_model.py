@@ -61,7 +61,7 @@ def listed(path, *entries):
 def root(request, source, tmp_path_factory):
     work = tmp_path_factory.mktemp(request.param)
     file = listed(work / "three.json", *(entry(m) for m in range(3)))
-    train(source, file, work / "root", name="t", created=CREATED, estimator=request.param)
+    train(source, file, work / "root", name="t", created=CREATED, estimator=request.param, allow_constant=True)
     return work / "root"
 
 
@@ -117,19 +117,47 @@ def test_without_outcomes_a_marked_prior_stands_in(root, new, tmp_path, capsys, 
     row = engine.route("prove the sum", tau=0.1).qualities
     rows = [engine.bundle.names.index(name) for name in members]
     logit = np.log(row / (1 - row))
-    assert logit[3] == pytest.approx(logit[rows].mean(), abs=1e-5)
+    shift = engine.bundle.provenance["added"]["house/new"]["lowered"]["logit_shift"]
+    assert shift < 0
+    assert logit[3] == pytest.approx(logit[rows].mean() + shift, abs=1e-5)
     explanation = engine.explain("prove the sum", tau=0.1)
-    assert explanation.priors == {"house/new": f"prior from {', '.join(members)}"}
+    said = f"prior from {', '.join(members)}, lowered to mean quality {added.lowered_to:.2f} by its price"
+    assert explanation.priors == {"house/new": said}
     assert "no outcomes of its own" in str(explanation)
     assert "house/new" not in explanation.realised
     assert main(["info", "--bundle", str(added.folder)]) == 0
-    assert f"(prior from {', '.join(members)}: no outcomes of its own)" in capsys.readouterr().out
+    assert f"({said}: no outcomes of its own)" in capsys.readouterr().out
 
 
-def test_a_prior_of_one_candidate_has_its_bits(root, new, tmp_path):
-    engine = Engine.load(add_model(root, new, out=tmp_path / "out", like="house/big", created=CREATED).folder)
-    qualities = engine.route(["prove the sum", "river", "poem loop"], tau=0.1).qualities
-    np.testing.assert_array_equal(qualities[:, 3], qualities[:, 0])
+def test_every_decision_that_a_prior_wins_says_so(root, new, tmp_path, capsys):
+    added = add_model(root, new, out=tmp_path / "out", created=CREATED)
+    engine = Engine.load(added.folder)
+    won, other = engine.route("river", tau=1.0), engine.route("river", tau=0.0)
+    assert won.model == "house/new"  # the cheapest, at tau 1
+    assert won.prior == engine.explain("river", tau=1.0).priors["house/new"]
+    assert won.to_dict()["prior"] == won.prior
+    assert f"prior={won.prior!r}" in repr(won)
+    assert (other.prior, other.to_dict()["prior"]) == (None, None)
+    assert engine.route(["river", "poem"], tau=1.0).priors == [won.prior, won.prior]
+    assert f"its quality is a guess: {won.prior}" in engine.explain("river", tau=1.0).summary
+    assert main(["route", "river", "--tau", "1", "--bundle", str(added.folder)]) == 0
+    assert f"[{won.prior}]" in capsys.readouterr().out
+
+
+def test_a_prior_at_the_price_of_a_dearer_candidate_keeps_the_bits(root, tmp_path):
+    dear = listed(tmp_path / "dear.json", entry(3, input_usd_per_1m=4000.0, output_usd_per_1m=8000.0))
+    added = add_model(root, dear, out=tmp_path / "out", like="house/small", created=CREATED)
+    qualities = Engine.load(added.folder).route(["prove the sum", "river", "poem loop"], tau=0.1).qualities
+    assert added.lowered_to is None  # the worst of all candidates, at a price above them all
+    np.testing.assert_array_equal(qualities[:, 3], qualities[:, 1])
+
+
+def test_a_prior_stands_in_for_nobody(root, new, tmp_path):
+    add_model(root, new, out=tmp_path / "out", created=CREATED)
+    second = listed(tmp_path / "second.json", entry(3, name="house/newer"))
+    with pytest.raises(InvalidInputError, match="like: 'house/new' has no outcomes of its own"):
+        add_model(tmp_path / "out", second, like="house/new", created=CREATED)
+    assert add_model(tmp_path / "out", second, created=CREATED).prior_from == ("house/small",)
 
 
 def test_outcomes_replace_a_prior(root, source, new, tmp_path):
@@ -229,7 +257,9 @@ def test_what_an_added_row_was_fitted_on_is_known_and_a_removed_name_leaves_noth
 
     three = listed(tmp_path / "three.json", *(entry(m) for m in range(3)))
     new = listed(tmp_path / "new.json", entry(3))
-    base = train(source, three, tmp_path / "b", name="t", created=CREATED, estimator="plain").folder
+    base = train(
+        source, three, tmp_path / "b", name="t", created=CREATED, estimator="plain", allow_constant=True
+    ).folder
     seen = load_outcomes(source, split="test")
     assert not overlap(seen, read_prompt_hashes(Bundle.load(base).quality_heads.fitted_on.prompt_hashes)).any()
     added = Bundle.load(add_model(base, new, outcomes=source, split="test", created=CREATED).folder)

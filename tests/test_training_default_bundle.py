@@ -63,7 +63,18 @@ def build(inputs, root):
     sources, table = inputs
     given = [part for source in sources for part in ("--outcomes", str(source))]
     default_bundle.main(
-        [*given, "--table", str(table), "--out", str(root), "--card", str(root / "card"), "--draws", "20"]
+        [
+            *given,
+            "--table",
+            str(table),
+            "--out",
+            str(root),
+            "--card",
+            str(root / "card"),
+            "--draws",
+            "20",
+            "--allow-constant",
+        ]
     )
     return root
 

@@ -81,7 +81,9 @@ def export(tmp_path_factory):
 
 def fit(source, candidates, root, encoder, **more):
     more = {"estimator": "plain", "encoder_options": TORCH, **more}
-    return train(source, candidates, root, name="t", created="2026-11-24", encoder=encoder, **more).folder
+    return train(
+        source, candidates, root, name="t", created="2026-11-24", allow_constant=True, encoder=encoder, **more
+    ).folder
 
 
 def test_tables_side_by_side_need_nothing_but_tables(source, candidates, table, tmp_path):
@@ -168,6 +170,7 @@ def test_from_outcomes_to_two_tiers_by_the_command_line(source, candidates, tabl
         str(candidates),
         "--estimator",
         "plain",
+        "--allow-constant",
         "--cache",
         str(tmp_path / "cache"),
     ]

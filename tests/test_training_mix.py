@@ -86,5 +86,5 @@ def test_one_folder_twice_is_refused(tmp_path):
 
 
 def test_a_source_that_is_no_name_is_refused(tmp_path):
-    with pytest.raises(InvalidInputError, match=r"candidates\[0\]: source of 'a'"):
+    with pytest.raises(InvalidInputError, match=r"candidates\[0\].source: expected its name"):
         asked(tmp_path, a=["model a"])

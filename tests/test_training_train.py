@@ -65,7 +65,7 @@ def candidates(tmp_path):
 
 def test_trained_heads_route(source, candidates, tmp_path, capsys):
     arguments = ["--outcomes", str(source), "--candidates", str(candidates), "--out", str(tmp_path / "root")]
-    assert main(["train", *arguments, "--estimator", "plain", "--json"]) == 0
+    assert main(["train", *arguments, "--estimator", "plain", "--allow-constant", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["prompts"], facts["dropped"], facts["estimator"]) == (160, 0, "plain")
     engine = Engine.load(tmp_path / "root")
@@ -76,7 +76,15 @@ def test_trained_heads_route(source, candidates, tmp_path, capsys):
 
 
 def test_the_engine_decides_as_the_fitted_heads_predict(source, candidates, tmp_path):
-    trained = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator="advantage_each")
+    trained = train(
+        source,
+        candidates,
+        tmp_path / "root",
+        name="t",
+        created="2026-11-24",
+        allow_constant=True,
+        estimator="advantage_each",
+    )
     engine = Engine.load(trained.folder)
     prompts = ["river poem banana", "prove the integral", "python loop sum"]
     quality, tokens = predict(dict(engine.bundle.quality_heads.tensors), engine.encode(prompts).x.astype(np.float64))
@@ -86,7 +94,9 @@ def test_the_engine_decides_as_the_fitted_heads_predict(source, candidates, tmp_
 
 
 def test_the_bundle_keeps_hashes_of_its_fitting_prompts(source, candidates, tmp_path):
-    trained = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator="plain")
+    trained = train(
+        source, candidates, tmp_path / "root", name="t", created="2026-11-24", allow_constant=True, estimator="plain"
+    )
     fitted = Bundle.load(trained.folder).quality_heads.fitted_on
     hashes = read_prompt_hashes(fitted.prompt_hashes)
     assert overlap(load_outcomes(source, split="train"), hashes).sum() == fitted.prompts == 160
@@ -99,7 +109,14 @@ def test_the_op_decides_as_the_trained_model_outside_the_gap(source, candidates,
         pytest.importorskip("torch", reason=TORCH)
     options = {"epochs": 5, "hidden": 9} if estimator in ("paper", "adapters") else {}
     trained = train(
-        source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator=estimator, options=options
+        source,
+        candidates,
+        tmp_path / "root",
+        name="t",
+        created="2026-11-24",
+        estimator=estimator,
+        allow_constant=True,
+        options=options,
     )
     engine = Engine.load(trained.folder)
     prompts = list(load_outcomes(source).of_split("test").prompts)
@@ -127,7 +144,13 @@ def test_a_network_run_that_was_stopped_goes_on_to_the_same_bundle(source, candi
         if "fold 2" in message:
             raise KeyboardInterrupt
 
-    given = {"name": "t", "created": "2026-11-24", "estimator": "paper", "options": {"epochs": 4, "hidden": 5}}
+    given = {
+        "name": "t",
+        "created": "2026-11-24",
+        "allow_constant": True,
+        "estimator": "paper",
+        "options": {"epochs": 4, "hidden": 5},
+    }
     with pytest.raises(KeyboardInterrupt):
         train(source, candidates, tmp_path / "one", run=tmp_path / "run", progress=stop, **given)
     resumed = train(source, candidates, tmp_path / "one", run=tmp_path / "run", **given)
@@ -137,7 +160,13 @@ def test_a_network_run_that_was_stopped_goes_on_to_the_same_bundle(source, candi
 
 def test_a_run_folder_of_another_fit_is_refused(source, candidates, tmp_path):
     pytest.importorskip("torch", reason=TORCH)
-    given = {"name": "t", "created": "2026-11-24", "estimator": "paper", "run": tmp_path / "run"}
+    given = {
+        "name": "t",
+        "created": "2026-11-24",
+        "allow_constant": True,
+        "estimator": "paper",
+        "run": tmp_path / "run",
+    }
     train(source, candidates, tmp_path / "one", options={"epochs": 2, "hidden": 5}, **given)
     with pytest.raises(InvalidInputError, match="run folder"):
         train(source, candidates, tmp_path / "two", options={"epochs": 2, "hidden": 6}, **given)
@@ -150,7 +179,9 @@ def test_token_ratio_is_measured_where_it_is_not_given(source, candidates, tmp_p
     document = json.loads(candidates.read_text())
     document["candidates"][2]["token_ratio"] = 1.5
     candidates.write_text(json.dumps(document))
-    trained = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator="plain")
+    trained = train(
+        source, candidates, tmp_path / "root", name="t", created="2026-11-24", allow_constant=True, estimator="plain"
+    )
     big, small, mid = (candidate.token_ratio for candidate in Engine.load(trained.folder).bundle.candidates)
     assert mid == 1.5
     assert big == pytest.approx(2 * small)
@@ -161,7 +192,7 @@ def test_options_of_a_network_come_from_the_command_line(source, candidates, tmp
     base = ["train", "--outcomes", str(source), "--candidates", str(candidates), "--out", str(tmp_path / "root")]
     more = ["loss.squared=1", "loss.pairwise=0.5", "hidden=4", "epochs=2", "activation=silu"]
     options = [word for item in more for word in ("--option", item)]
-    assert main([*base, "--estimator", "adapters", *options]) == 0
+    assert main([*base, "--estimator", "adapters", "--allow-constant", *options]) == 0
     bundle = Engine.load(tmp_path / "root").bundle
     config = bundle.provenance["settings"]["config"]
     assert config["loss"] == {"squared": 1, "pairwise": 0.5}
@@ -170,7 +201,9 @@ def test_options_of_a_network_come_from_the_command_line(source, candidates, tmp
 
 def test_training_twice_gives_the_same_bundle(source, candidates, tmp_path):
     hashes = {
-        train(source, candidates, tmp_path / root, name="t", created="2026-11-24", estimator="plain").folder.name
+        train(
+            source, candidates, tmp_path / root, name="t", created="2026-11-24", allow_constant=True, estimator="plain"
+        ).folder.name
         for root in ("one", "two")
     }
     assert len(hashes) == 1
@@ -178,7 +211,7 @@ def test_training_twice_gives_the_same_bundle(source, candidates, tmp_path):
 
 def test_auto_chooses_one_of_the_closed_forms(source, candidates, tmp_path, monkeypatch):
     monkeypatch.setattr("ipr_engine.training.train.CLOSED_FORM", ("plain", "advantage_each"))
-    trained = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24")
+    trained = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", allow_constant=True)
     assert trained.estimator in ("plain", "advantage_each")
 
 
@@ -198,6 +231,27 @@ def test_auto_chooses_one_of_the_closed_forms(source, candidates, tmp_path, monk
         (lambda d: d["candidates"][2].update(context_window="8k"), r"candidates\[2\].context_window: expected a whole"),
         (lambda d: d["candidates"][2].update(token_ratio=0), r"candidates\[2\].token_ratio: expected a number > 0"),
         (lambda d: d["candidates"][2].update(name="house/big"), "distinct names"),
+        (
+            lambda d: d.update(date="24/11/2026"),
+            r"candidates: date in .*: expected a date YYYY-MM-DD, got '24/11/2026'",
+        ),
+        (lambda d: d.update(date="2026-02-30"), "expected a date YYYY-MM-DD"),
+        (lambda d: d["candidates"][0].update(features=["tools", "tools"]), r"candidates\[0\].features: .* distinct"),
+        (lambda d: d["candidates"][0].update(features=["\ud83d"]), r"candidates\[0\].features"),
+        (lambda d: d["candidates"][0].update(token_ratio=2e6), r"candidates\[0\].token_ratio: .* <= 1e\+06"),
+        (lambda d: d["candidates"][1].update(family="\ud83d"), r"candidates\[1\].family: .* Unicode, got '.ud83d'"),
+        (lambda d: d["candidates"][1].update(name="\ud83d"), r"candidates\[1\].name: .* Unicode"),
+        (lambda d: d["candidates"][1].update(fixed_usd=10**400), r"candidates\[1\].fixed_usd: expected a number"),
+        (
+            lambda d: d["candidates"][1].update(latency_ms=float("inf")),
+            r"candidates\[1\].latency_ms: expected a number",
+        ),
+        (
+            lambda d: d["candidates"][1].update(context_window=2**63),
+            r"candidates\[1\].context_window: expected a whole",
+        ),
+        (lambda d: d["candidates"][1].update(source={"made": "\udc00"}), r"candidates\[1\].source: expected its name"),
+        (lambda d: d["candidates"][1].update(source=3), r"candidates\[1\].source: expected its name"),
     ],
 )
 def test_a_bad_candidates_file_is_named(candidates, change, message):
@@ -206,6 +260,65 @@ def test_a_bad_candidates_file_is_named(candidates, change, message):
     candidates.write_text(json.dumps(document))
     with pytest.raises(InvalidInputError, match=message):
         read_candidates(candidates)
+
+
+def test_a_key_that_stands_twice_is_refused(candidates):
+    candidates.write_text('{"date": "2026-11-24", "date": "2026-11-25", "candidates": []}')
+    with pytest.raises(InvalidInputError, match="'date' stands twice"):
+        read_candidates(candidates)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"created": "2026-13-45"}, "created: expected a date YYYY-MM-DD, got '2026-13-45'"),
+        ({"created": "20261124"}, "created: expected a date"),
+        ({"name": ""}, "name: expected a text that is not blank"),
+        ({"name": "\ud83d"}, "name: expected a text .* Unicode"),
+        ({"out": "FILE"}, "out: expected a folder to write to, got .*/file: .*/file is no folder"),
+        ({"out": "FILE/below/it"}, "out: expected a folder .*/file is no folder"),
+        ({"cache": "FILE"}, "cache: expected a folder"),
+        ({"run": "FILE"}, "run: expected a folder"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_any_fit(source, candidates, tmp_path, more, message):
+    (tmp_path / "file").touch()
+    said = []
+    given = {"out": tmp_path / "root", "name": "t", "created": "2026-11-24", "progress": said.append}
+    given |= {key: value.replace("FILE", str(tmp_path / "file")) for key, value in more.items()}
+    with pytest.raises(InvalidInputError, match=message):
+        train(source, candidates, **given)
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"max_tokens": 64}, "max_tokens: of a transformer"),
+        ({"pooling": "cls", "dtype": "int8"}, "pooling, dtype: of a transformer"),
+        ({"contained": False}, "contained: of a transformer"),
+    ],
+)
+def test_what_only_a_transformer_has_is_refused_beside_a_table(source, candidates, tmp_path, more, message):
+    with pytest.raises(InvalidInputError, match=message):
+        train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", **more)
+
+
+def test_a_bundle_is_no_root_for_bundles(source, candidates, tmp_path):
+    given = {"name": "t", "created": "2026-11-24", "estimator": "plain", "allow_constant": True}
+    made = train(source, candidates, tmp_path / "root", **given)
+    with pytest.raises(InvalidInputError, match=r"out: expected a folder of bundles, got .*, which is a bundle"):
+        train(source, candidates, made.folder, **given)
+
+
+def test_too_few_output_tokens_are_told_apart_from_too_few_qualities(source, candidates, tmp_path):
+    rows = [row.split(",") for row in (source / "outcomes.csv").read_text().splitlines()]
+    kept = [row[:3] + ([""] if row[1] == "m1" else row[3:]) for row in rows]
+    (source / "outcomes.csv").write_text("\n".join(map(",".join, kept)) + "\n")
+    with pytest.raises(
+        InvalidInputError, match=r"'house/small' has output_tokens on 0 prompts .* record how many tokens"
+    ):
+        train(source, candidates, tmp_path / "root", name="t", created="2026-11-24")
 
 
 def test_a_price_that_is_none_is_refused_and_nothing_is_written(source, candidates, tmp_path):

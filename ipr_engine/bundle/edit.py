@@ -15,6 +15,7 @@ from ipr_engine.errors import BundleFormatError, InvalidInputError
 from .fields import Field, fail, parse_json
 from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, _price, listed_files
+from .origin import CONSTANT
 from .reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
 from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, Price, PriceList
 from .write import _candidate_json, _Draft, _hash_bytes, _limited, _prices_bytes, _tensor_bytes, _with_hashes_key
@@ -31,6 +32,7 @@ def with_candidate(
     rows: Rows,
     *,
     note: Mapping[str, Any],
+    constant: str | None = None,
     called: Mapping[str, str] | str | None = None,
     prompt_hashes: Hashes | None = None,
     refreshed: Rows | None = None,
@@ -46,6 +48,7 @@ def with_candidate(
     Args:
         rows: tensor name -> the new candidate's row, float32, for every tensor of the deciding heads that has rows.
         note: goes to provenance["added"][name] (docs/design.md section 6).
+        constant: why its head counts as constant, None where it does not.
         called: its name in outcomes, one for all or {source: name}; goes to provenance["sources"], where `ipr eval` looks it up.
         prompt_hashes: replace those that the deciding heads keep; only where they keep some.
         refreshed: tensors of the deciding heads that replace the old candidates' (training/refresh.py), which then change.
@@ -72,7 +75,8 @@ def with_candidate(
     def record(provenance: dict[str, Any]) -> dict[str, Any]:
         known = provenance.get("sources", {})
         named = {} if called is None else {"sources": {**known, candidate.name: called}}
-        return {**provenance, **named, "added": {**provenance.get("added", {}), candidate.name: dict(note)}}
+        marked = {} if constant is None else {CONSTANT: {**provenance.get(CONSTANT, {}), candidate.name: constant}}
+        return {**provenance, **named, **marked, "added": {**provenance.get("added", {}), candidate.name: dict(note)}}
 
     return _rewrite(
         bundle,
@@ -122,7 +126,9 @@ def without_candidate(
     def record(provenance: dict[str, Any]) -> dict[str, Any]:
         added = {key: note for key, note in provenance.get("added", {}).items() if key != name}
         removed = [*provenance.get("removed", []), name]
-        rest = {key: value for key, value in provenance.items() if key != "added"}
+        rest = {key: value for key, value in provenance.items() if key not in ("added", CONSTANT)}
+        constant = {key: why for key, why in provenance.get(CONSTANT, {}).items() if key != name}
+        rest |= {CONSTANT: constant} if constant else {}
         if isinstance(rest.get("sources"), dict):
             rest["sources"] = {key: called for key, called in rest["sources"].items() if key != name}
         return {**rest, **({"added": added} if added else {}), "removed": removed}

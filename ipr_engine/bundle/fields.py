@@ -89,6 +89,10 @@ class Field:
     def text(self) -> str:
         if not isinstance(self.value, str) or not self.value.strip():
             self.fail("a text that is not empty")
+        try:
+            self.value.encode()
+        except UnicodeEncodeError:
+            fail(BundleFormatError, self.where, "Unicode text", f"{self.value!a}, which holds a lone surrogate")
         return self.value
 
     def id(self) -> str:

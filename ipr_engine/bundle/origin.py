@@ -1,13 +1,52 @@
-"""Where a candidate's rows come from when they were added to a bundle: provenance["added"] (docs/design.md section 6)."""
+"""What a bundle says of its candidates' rows: stand-ins for outcomes, and heads that are constant (docs/design.md section 6)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .load import Bundle
+from .spec import HeadsSpec
+
+CONSTANT = "constant"  # in the provenance: candidate -> why its head counts as constant
 
 
 def prior_of(bundle: Bundle, name: str) -> str | None:
-    """What stands in for a candidate that has no outcomes of its own ("prior from claude-x"), None for any other."""
+    """What stands in for a candidate that has no outcomes of its own ("prior from claude-x, lowered to mean quality 0.58"),
+    None for any other."""
     added = bundle.provenance.get("added")
     note = added.get(name) if isinstance(added, dict) else None
     like = note.get("prior_from") if isinstance(note, dict) else None
-    return f"prior from {', '.join(map(str, like))}" if isinstance(like, list) and like else None
+    if not isinstance(note, dict) or not isinstance(like, list) or not like:
+        return None
+    lowered = note.get("lowered")
+    level = lowered.get("mean_quality") if isinstance(lowered, dict) else None
+    told = f", lowered to mean quality {level:.2f} by its price" if isinstance(level, float) else ""
+    return f"prior from {', '.join(map(str, like))}{told}"
+
+
+def constant_of(bundle: Bundle) -> dict[str, str]:
+    """Candidate -> why its head is constant: what the fit wrote down, and rows of zeros, which an earlier release did not tell.
+
+    Of a two-tier bundle the first heads.
+    """
+    heads = bundle.quality_heads
+    told = bundle.provenance.get(CONSTANT)
+    written = told if isinstance(told, dict) else {}
+    found = {}
+    for row, name in enumerate(bundle.names):
+        if name in written:
+            found[name] = str(written[name])
+        elif _is_flat(heads, row):
+            found[name] = "its row is zero: one quality for every prompt"
+    return found
+
+
+def constant_notice(constant: Mapping[str, str], candidates: int) -> str:
+    """One line that names the constant heads, and says what follows where there are no others."""
+    told = f"constant heads (they tell prompts apart no better than a mean): {', '.join(constant)}"
+    return told + ("; no head reads the prompt: only prices and lengths route" if len(constant) == candidates else "")
+
+
+def _is_flat(heads: HeadsSpec, row: int) -> bool:
+    """Whether nothing of x reaches this candidate's logit."""
+    return not any(heads.tensors[name][row].any() for name in ("skip", "out") if name in heads.tensors)

@@ -15,8 +15,10 @@ from ipr_engine.errors import InvalidInputError
 
 from .encoder_entry import AnySource, ConcatenatedSource, EncoderSource, EncoderSpec, TransformerSource
 from .load import Bundle
+from .origin import CONSTANT, constant_of
 from .reliability import RELIABILITY, RELIABILITY_SECOND
 from .spec import EscalationSpec, HeadsSpec, Price
+from .values import require_day, require_root, require_text
 from .write import HeadsSource, write_bundle
 
 SECOND = "second"
@@ -45,6 +47,11 @@ def two_tiers(
         InvalidInputError: the bundles differ in candidates, prices or outputs, or one has two tiers already.
         BundleError: what `Bundle.load` would say of the result.
     """
+    require_root("root", root)
+    if name is not None:
+        require_text("name", name)
+    if created is not None:
+        require_day("created", created)
     _check_alike(first, second)
     encoders, read_by_second = _encoders(first, second)
     heads = [_heads(first.quality_heads, first.quality_heads.encoder), _heads(second.quality_heads, read_by_second)]
@@ -64,6 +71,7 @@ def two_tiers(
         escalation=EscalationSpec(heads=heads[1].id, gap=gap),
         provenance={
             **{key: value for key, value in first.provenance.items() if key == "sources"},
+            **_marks(first, second),
             **provenance,
             "first": {"hash": first.hash, "name": first.name, "provenance": dict(first.provenance)},
             "second": {"hash": second.hash, "name": second.name, "provenance": dict(second.provenance)},
@@ -71,6 +79,15 @@ def two_tiers(
         extra_files=extra,
         activate=activate,
     )
+
+
+def _marks(first: Bundle, second: Bundle) -> dict[str, Any]:
+    """What is marked in either bundle: candidates that were added, priors among them, and constant heads."""
+    added = [note for bundle in (second, first) if isinstance(note := bundle.provenance.get("added"), dict)]
+    of_second = {name: f"{reason} (second heads)" for name, reason in constant_of(second).items()}
+    marks = {"added": {name: note for notes in added for name, note in notes.items()}}
+    marks[CONSTANT] = {**of_second, **constant_of(first)}
+    return {key: mark for key, mark in marks.items() if mark}
 
 
 def _check_alike(first: Bundle, second: Bundle) -> None:

@@ -18,6 +18,7 @@ from ipr_engine.bundle.calibration import (
     heads_key,
     prices_key,
 )
+from ipr_engine.bundle.origin import constant_notice, constant_of
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.observed import Observed, observe
 from ipr_engine.calibration.path import POINTS, Path, fit_path
@@ -104,6 +105,7 @@ def calibrate(
     if repeated:
         progress(f"{repeated} prompts ask what another one asks: they are not independent, and the risk may be higher")
     choices, costs = _decide_points(rows, path)
+    _tell_constant(bundle, names, choices, progress)
     routed = rows.quality[np.arange(len(rows)), choices].T  # (rows, points)
     best, cheapest = rows.quality[:, path.best], rows.quality[:, path.cheapest]
     order = np.random.default_rng(seed).permutation(len(rows))
@@ -143,6 +145,19 @@ def calibrate(
         knots=knots_of(levels, last[: len(levels)], certain[: len(levels)], costs),
         shares=knots_of(parts, last[len(levels) :], certain[len(levels) :], costs),
     )
+
+
+def _tell_constant(bundle: Bundle, names: Sequence[str], choices: Indices, progress: Callable[[str], None]) -> None:
+    """Say which heads are constant, and whether the points (points, rows) choose among such heads alone."""
+    constant = {name: why for name, why in constant_of(bundle).items() if name in names}
+    if not constant:
+        return
+    progress(constant_notice(constant, len(names)))
+    if {names[m] for m in np.unique(choices)} <= set(constant):
+        progress(
+            "every operating point rests on constant heads alone: what is certified is a fixed choice by price and length, "
+            "not routing by what prompts say"
+        )
 
 
 def knots_of(levels: Sequence[float], last: Indices, certain: npt.NDArray[np.bool_], costs: Array) -> tuple[Knot, ...]:

@@ -101,11 +101,13 @@ def run_add(arguments: argparse.Namespace) -> int:
         return 0
     print(added.folder)
     if added.quality is None:
-        print(f"{added.candidate}: prior from {', '.join(added.prior_from)}, no outcomes of its own")
+        level = "" if added.lowered_to is None else f", lowered to mean quality {added.lowered_to:.2f} by its price"
+        print(f"{added.candidate}: prior from {', '.join(added.prior_from)}{level}, no outcomes of its own")
     else:
         print(
             f"{added.candidate}: {added.prompts} prompts, out of fold: quality {added.quality:.3f}, "
             f"predicted {added.predicted:.3f}, Brier {added.brier:.3f}"
+            + (f"; constant head: {added.constant}" if added.constant else "")
         )
     if added.refreshed is not None:
         r = added.refreshed

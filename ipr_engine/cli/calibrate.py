@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import CalibrationMap, Knot
+from ipr_engine.bundle.origin import constant_notice, constant_of
+from ipr_engine.bundle.values import require_root
 from ipr_engine.cli.common import add_bundle_options, add_cache_option, load_engine, source_names
+from ipr_engine.outputs import writable_file, writable_folder
 
 
 def add_parser(subparsers: Any) -> None:
@@ -75,6 +78,12 @@ def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.calibration.fit import calibrate
     from ipr_engine.data import load_outcomes, name_in_source
 
+    if arguments.out is not None:
+        require_root("--out", arguments.out)
+    if arguments.cache is not None:
+        writable_folder(arguments.cache, "--cache")
+    if arguments.plot is not None:
+        writable_file(arguments.plot, "--plot")
     engine = load_engine(arguments)
     sample = load_outcomes(arguments.outcomes, split=None if arguments.split == "all" else arguments.split)
     path_data = load_outcomes(
@@ -101,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         cache=arguments.cache,
         progress=_say,
     )
+    constant = {name: why for name, why in constant_of(engine.bundle).items() if name in made.candidates}
     if arguments.plot is not None:
         from ipr_engine.calibration.plot import draw
 
@@ -110,11 +120,14 @@ def run(arguments: argparse.Namespace) -> int:
     if folder is None:
         _say("nothing written; name a bundle root with --out")
     if arguments.json:
-        print(json.dumps({"bundle": None if folder is None else folder.name, "map": made.to_json()}))
+        written = None if folder is None else folder.name
+        print(json.dumps({"bundle": written, "map": made.to_json(), "constant": constant}))
         return 0
     if folder is not None:
         print(folder)
     print(render(made))
+    if constant:
+        print(constant_notice(constant, len(made.candidates)))
     return 0
 
 

@@ -36,7 +36,7 @@ def _add_check(actions: Any) -> None:
         "check",
         help="validate outcome data and sum it up",
         description="Validate outcome data and show, per candidate, its coverage, mean quality and mean cost, and what looks odd. "
-        "The first error is told with file, row and column.",
+        "Bad rows are told all at once, with file, row and column.",
     )
     parser.add_argument("source", nargs="+", help="folder with prompts.* and outcomes.*, or a folder of such folders")
     parser.add_argument("--split", help="only this split")
@@ -56,6 +56,18 @@ def _add_import(actions: Any) -> None:
     parser.add_argument("source", help="file or folder to read")
     parser.add_argument("out", help="folder to write; may not hold outcome data yet")
     parser.add_argument("--model", action="append", metavar="NAME", help="only this candidate; repeatable")
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=THEIRS",
+        help="wide, routerbench: take their column THEIRS for NAME, such as prompt=question or 'gpt|quality=gpt_score'; repeatable",
+    )
+    parser.add_argument(
+        "--skip-bad-rows",
+        action="store_true",
+        help="leave bad rows out and say how many, instead of refusing them all at once",
+    )
     _add_output(parser)
     parser.set_defaults(run=run_import)
 
@@ -102,27 +114,40 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 
 def run_import(arguments: argparse.Namespace) -> int:
-    from ipr_engine.data.importers import IMPORTERS, import_wide
-    from ipr_engine.data.load import write_outcomes
+    from ipr_engine.data.bad_rows import BadRows
+    from ipr_engine.data.importers import IMPORTERS
+    from ipr_engine.data.load import free_for_outcomes, write_outcomes
 
     source = Path(arguments.source)
     if not source.exists():
         raise InvalidInputError(f"source: {source} does not exist")
+    free_for_outcomes(arguments.out)
+    columns = _columns(arguments.column)
+    bad = BadRows(skip=arguments.skip_bad_rows)
+    options: dict[str, Any] = {}
+    if arguments.layout in ("wide", "routerbench"):
+        options["columns"] = columns
+    elif columns:
+        raise InvalidInputError(
+            f"--column: {arguments.layout} has files of its own form; it is for wide and routerbench"
+        )
     if arguments.layout == "wide":
-        outcomes = import_wide(source, models=arguments.model)
-    else:
-        outcomes = IMPORTERS[arguments.layout](source)
-        if arguments.model:
-            outcomes = outcomes.select(arguments.model)
+        options["models"] = arguments.model
+    outcomes = IMPORTERS[arguments.layout](source, bad=bad, **options)
+    if arguments.model and arguments.layout != "wide":
+        outcomes = outcomes.select(arguments.model)
+    if len(bad):
+        print(f"ipr data: left out: {bad.summary}", file=sys.stderr)
     folder = write_outcomes(outcomes, arguments.out, format=arguments.format)
-    _print({**summarise(outcomes), "written": str(folder)}, arguments.json)
+    _print({**summarise(outcomes), "skipped_rows": len(bad), "written": str(folder)}, arguments.json)
     return 0
 
 
 def run_split(arguments: argparse.Namespace) -> int:
-    from ipr_engine.data.load import load_outcomes, write_outcomes
+    from ipr_engine.data.load import free_for_outcomes, load_outcomes, write_outcomes
     from ipr_engine.data.split import split_outcomes
 
+    free_for_outcomes(arguments.out)
     outcomes = load_outcomes(arguments.source)
     before = len(outcomes)
     for other in arguments.without:
@@ -138,9 +163,15 @@ def run_split(arguments: argparse.Namespace) -> int:
         "groups": report.groups,
         "near_duplicates": report.joined,
         "largest_group": report.largest,
+        "largest_group_origin": report.origin,
+        "largest_group_example": report.example,
+        "missed_shares": report.missed,
+        "notice": report.notice,
         "dropped_questions_of_others": before - len(outcomes),
         "written": str(folder),
     }
+    if report.notice is not None:
+        print(f"ipr data: {report.notice}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False))
         return 0
@@ -198,6 +229,8 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
             f"  {model['name']:<44} {model['coverage']:>8.1%} {_shown(model['mean_quality'], 3):>8} "
             f"{_shown(model['mean_output_tokens'], 0):>8} {_shown(cost, 3):>9}"
         )
+    if summary.get("skipped_rows"):
+        print(f"  bad rows left out: {summary['skipped_rows']:,}")
     if "written" in summary:
         print(f"  written to {summary['written']}")
     for notice in summary["notices"]:
@@ -206,6 +239,19 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
 
 def _shown(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _columns(items: list[str]) -> dict[str, str]:
+    """--column as {our name: theirs}."""
+    columns: dict[str, str] = {}
+    for item in items:
+        name, _, theirs = item.partition("=")
+        if not name or not theirs or name in columns:
+            raise InvalidInputError(
+                f"--column: expected NAME=THEIRS such as prompt=question, each name once, got {item!r}"
+            )
+        columns[name] = theirs
+    return columns
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -13,6 +13,7 @@ from ipr_engine.cli.common import add_bundle_options, add_cache_option, load_eng
 from ipr_engine.data import load_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.outputs import writable_folder
 
 
 def add_parser(subparsers: Any) -> None:
@@ -21,6 +22,7 @@ def add_parser(subparsers: Any) -> None:
         help="evaluate a bundle on known outcomes, beside every baseline (extra [eval])",
         description="Evaluate a bundle on a source's test split: prediction, quality over cost, savings, each with intervals and "
         "beside every baseline; docs/metrics.md has the definitions. Baselines and the cost axis come from its train split. "
+        "Costs are the recorded tokens at the bundle's prices. "
         "Decisions are the engine's own. Without --out the Markdown report goes to stdout.",
     )
     parser.add_argument("--outcomes", required=True, type=Path, metavar="DIR", help="prompts.parquet, outcomes.parquet")
@@ -59,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.draws < 1:
         raise InvalidInputError(f"--draws: expected at least 1, got {arguments.draws}")
+    for option, folder in (("--out", arguments.out), ("--cache", arguments.cache)):
+        if folder is not None:
+            writable_folder(folder, option)
     engine = load_engine(arguments)
     names = _names(engine, arguments.map)
     _say(f"reading {arguments.outcomes.name} ...")

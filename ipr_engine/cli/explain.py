@@ -10,6 +10,7 @@ from typing import Any
 
 from ipr_engine.cli.common import add_bundle_options, add_policy_options, load_engine, make_policy
 from ipr_engine.cli.rows import read_stdin
+from ipr_engine.outputs import writable_file
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,6 +31,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.plot is not None:
+        writable_file(arguments.plot, "--plot")
     engine = load_engine(arguments)
     prompt = read_stdin() if arguments.prompt is None else arguments.prompt
     explanation = engine.explain(prompt, make_policy(engine, arguments))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ipr_engine import __version__
-from ipr_engine.bundle.origin import prior_of
+from ipr_engine.bundle.origin import constant_notice, constant_of, prior_of
 from ipr_engine.cli.common import add_bundle_options, load_engine
 from ipr_engine.decide import available_isas
 
@@ -27,6 +27,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
     bundle = engine.bundle
+    constant = constant_of(bundle)
     fitted_on = asdict(bundle.quality_heads.fitted_on)
     del fitted_on["prompt_hashes"]  # a file of this machine
     facts = {
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "output_usd_per_1m": bundle.prices.prices[candidate.name].output_usd_per_1m,
                 "basis": bundle.prices.prices[candidate.name].basis,
                 "prior": prior_of(bundle, candidate.name),
+                "constant": constant.get(candidate.name),
             }
             for candidate in bundle.candidates
         ],
@@ -75,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"calibration map of {len(made.candidates)} candidates, risk {made.risk:g}, on {made.sample.prompts} prompts of "
             f"{made.sample.source}" + (f"; stale: {stale}" if stale else "")
         )
+    if constant:
+        print(constant_notice(constant, len(bundle.names)))
     print(f"prices of {bundle.prices.date}, USD per 1 M tokens")
     width = max(len(candidate.name) for candidate in bundle.candidates)
     print(f"{'candidate':<{width}}  {'family':<10} {'input':>8} {'output':>8} {'context':>9}  features")
@@ -85,5 +89,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(
             f"{candidate.name:<{width}}  {candidate.family:<10} {price.input_usd_per_1m:>8g} {price.output_usd_per_1m:>8g} "
             f"{window:>9}  {', '.join(candidate.features)}{f' ({prior}: no outcomes of its own)' if prior else ''}"
+            + (f" (constant head: {constant[candidate.name]})" if candidate.name in constant else "")
         )
     return 0

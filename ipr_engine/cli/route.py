@@ -117,5 +117,6 @@ def _line(row: PromptRow, decision: Decision) -> str:
     text = shorten(str(row.prompt), 60)
     if decision.model is None:
         return f"{'-':<28} {decision.status}: {shorten(str(decision.reason), 120)}  {text}"
+    prior = "" if decision.prior is None else f" [{decision.prior}]"
     status = f" {decision.calibration:<12}" if decision.policy.rule == "calibrated" else ""
-    return f"{decision.model:<28} quality {decision.quality:.3f}  {decision.cost_usd:.6f} USD  {decision.cause:<17}{status} {text}"
+    return f"{decision.model:<28} quality {decision.quality:.3f}  {decision.cost_usd:.6f} USD  {decision.cause:<17}{status}{prior} {text}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
@@ -66,7 +67,7 @@ def read_rows(path: str) -> Iterator[tuple[int, PromptRow | BadRow]]:
 def _record(line: bytes) -> tuple[dict[str, Any], str | None]:
     """Return the object of a line, or what is wrong with it. Told, not raised: JSON's errors hold the text."""
     try:
-        record = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+        record = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
         return {}, f"expected UTF-8, got byte {line[error.start]:#04x}"
     except (ValueError, RecursionError) as error:
@@ -92,6 +93,13 @@ def _row(record: dict[str, Any], where: str) -> PromptRow:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name}, which is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text}, which no float64 holds")
+    return value
 
 
 def read_stdin() -> str:

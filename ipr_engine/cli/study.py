@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ipr_engine.outputs import writable_folder
+
 # One line each; the study's module says the rest.
 STUDIES = {
     "estimators": "estimator x loss x link, beside kNN, k-means and ridge",
@@ -55,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ipr_engine.studies.study import Study
 
+    writable_folder(arguments.out, "--out")
     study = Study(
         outcomes=arguments.outcomes,
         out=arguments.out,

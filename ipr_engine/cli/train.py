@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from ipr_engine.bundle.origin import constant_notice
 from ipr_engine.cli.common import add_cache_option, add_encoder_options, encoder_options
 from ipr_engine.errors import InvalidInputError
 
@@ -76,6 +77,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--run-folder", metavar="DIR", help="keep a network's finished parts here; the same call resumes"
     )
+    parser.add_argument(
+        "--allow-constant",
+        action="store_true",
+        help="deliver heads that tell prompts apart no better than a constant does, marked as such, instead of refusing",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of folds and centroids (default 0)")
     parser.add_argument(
         "--created", default=time.strftime("%Y-%m-%d"), help="date written into the bundle (default today)"
@@ -106,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         options=_options(arguments.option),
         seed=arguments.seed,
         run=arguments.run_folder,
+        allow_constant=arguments.allow_constant,
         progress=lambda message: print(f"ipr train: {message}", file=sys.stderr, flush=True),
     )
     columns = (
@@ -123,7 +130,8 @@ def run(arguments: argparse.Namespace) -> int:
             "quality": float(q),
             "predicted": float(p),
             "brier": float(b),
-            "ece": float(e),
+            "ece": None if name in trained.constant else float(e),
+            "constant": trained.constant.get(name),
         }
         for name, n, q, p, b, e in zip(*columns, strict=True)
     ]
@@ -137,8 +145,10 @@ def run(arguments: argparse.Namespace) -> int:
     for row in rows:
         print(
             f"{row['candidate']:<{width}}  {row['judged']:6d}  {row['quality']:7.3f}  {row['predicted']:9.3f}  "
-            f"{row['brier']:.3f}  {row['ece']:.3f}"
+            f"{row['brier']:.3f}  " + ("-  constant" if row["constant"] else f"{row['ece']:.3f}")
         )
+    if trained.constant:
+        print(constant_notice(trained.constant, len(rows)))
     return 0
 
 

@@ -1,8 +1,8 @@
 """Near-duplicate prompts: groups that must not be torn apart by a split.
 
 Two prompts are near-duplicates when the Jaccard similarity of their sets of 5-character shingles is at least a threshold (0.8 by
-default). Case, spaces and punctuation do not count; nor does boilerplate, the shingles that 5 % of the prompts (at least 20) have:
-few-shot examples and answer instructions would make one giant group of a whole task.
+default). Case, spaces and punctuation do not count; nor does boilerplate (shingles.py): templates, preambles, few-shot examples and
+answer instructions would make one giant group of a whole task.
 
 Candidates come from MinHash with 25 bands of 5 hashes (Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, ch. 3):
 a pair of similarity s is looked at with probability 1 - (1 - s^5)^25: 0.990 at 0.7, 0.99995 at 0.8. The similarity
@@ -19,17 +19,15 @@ import numpy.typing as npt
 
 from ipr_engine.data.outcomes import MIN_KEY
 from ipr_engine.data.progress import Progress
+from ipr_engine.data.shingles import Shingler
 from ipr_engine.errors import InvalidInputError
 
 THRESHOLD = 0.8
-SHINGLE = 5
 LEAST_THRESHOLD = 0.7  # below it MinHash would overlook too many pairs
 BANDS, ROWS = 25, 5
 REPRESENTATIVES = 16  # kept per bucket: bounds the work where one template fills a bucket
 KEPT = 10_000  # sets of shingles held between bands, to save making them again
 ESTIMATE_MARGIN = 0.2  # 5 standard deviations of a similarity estimated from 125 hashes at 0.8
-BOILERPLATE_SHARE, BOILERPLATE_PROMPTS = 0.05, 20
-COUNT_BITS = 22
 SEED = 20240612  # of the hash functions; part of the method, so that groups are the same everywhere
 
 UInt64 = npt.NDArray[np.uint64]
@@ -80,31 +78,11 @@ def duplicate_groups(
     return np.array([number.setdefault(root, len(number)) for root in roots], dtype=np.int64)
 
 
-class _Shingler:
-    """Text -> its shingles without boilerplate; all of them where nothing else is left."""
-
-    def __init__(self, texts: Sequence[str], progress: Progress) -> None:
-        counts = np.zeros(1 << COUNT_BITS, dtype=np.int32)  # a cell per hash; a shared cell can only hide a shingle
-        for text in texts:
-            counts[_cell(_shingles(text))] += 1
-            progress.advance()
-        self._common = counts >= max(BOILERPLATE_PROMPTS, BOILERPLATE_SHARE * len(texts))
-
-    def __call__(self, text: str) -> UInt64:
-        codes = _shingles(text)
-        rare = codes[~self._common[_cell(codes)]]
-        return rare if len(rare) else codes
-
-
-def _cell(codes: UInt64) -> npt.NDArray[np.intp]:
-    return (codes >> np.uint64(64 - COUNT_BITS)).astype(np.intp)
-
-
 def _join_similar(texts: list[str], rows: list[int], forest: _Forest, threshold: float, verbose: bool) -> None:
     signatures = np.empty((len(texts), BANDS * ROWS), dtype=np.uint32)
     factors, offsets = _hash_functions()
     with Progress("comparing prompts", 2 * len(texts), verbose=verbose) as progress:
-        shingles = _Shingler(texts, progress)
+        shingles = Shingler(texts, progress.advance)
         for i, text in enumerate(texts):
             # multiply-add modulo 2^64; its high half is the well mixed one
             signatures[i] = _minima(shingles(text), factors, offsets) >> np.uint64(32)
@@ -130,7 +108,7 @@ def _joins_one(
     signatures: npt.NDArray[np.uint32],
     forest: _Forest,
     threshold: float,
-    shingles: _Shingler,
+    shingles: Shingler,
     kept: dict[int, UInt64],
 ) -> bool:
     """Whether text i belongs with a representative of its bucket; joins them."""
@@ -148,24 +126,6 @@ def _joins_one(
             forest.join(rows[j], rows[i])
             return True
     return False
-
-
-def _shingles(text: str) -> UInt64:
-    """The distinct 5-character windows as sorted 64-bit codes; a shorter text is one shingle."""
-    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
-    if len(points) < SHINGLE:
-        points = np.concatenate([points, np.zeros(SHINGLE - len(points), dtype=np.uint64)])
-    windows = np.lib.stride_tricks.sliding_window_view(points, SHINGLE)
-    codes = np.zeros(len(windows), dtype=np.uint64)
-    for place in range(SHINGLE):
-        codes = _mix(codes ^ windows[:, place])
-    return np.unique(codes)
-
-
-def _mix(codes: UInt64) -> UInt64:
-    """One round of splitmix64's finaliser."""
-    codes = (codes + np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
-    return codes ^ (codes >> np.uint64(29))
 
 
 def _hash_functions() -> tuple[UInt64, UInt64]:

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.data.outcomes import MEASURES, Outcomes, question_key, source_name
-from ipr_engine.data.tables import FORMATS, Table, read_table, write_table
+from ipr_engine.data.bad_rows import BadRows
+from ipr_engine.data.outcomes import MEASURES, Outcomes, source_name
+from ipr_engine.data.questions import question_keys
+from ipr_engine.data.table_files import FORMATS, read_table, write_table
+from ipr_engine.data.tables import Table
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.text import lone_surrogate
+from ipr_engine.outputs import writable_folder
 
 PROMPTS, OUTCOMES = "prompts", "outcomes"
 
@@ -46,14 +49,22 @@ def load_outcomes(
     """
     prompts_file, outcomes_file = _files(source)
     name = source_name(prompts_file.parent)
-    loaded = assemble(name, read_table(prompts_file), read_table(outcomes_file))
+    bad = BadRows()
+    loaded = assemble(name, read_table(prompts_file, bad), read_table(outcomes_file, bad), bad)
     if split is not None:
         loaded = loaded.of_split(split)
     return loaded if models is None else loaded.select(models)
 
 
-def assemble(name: str, prompts: Table, outcomes: Table) -> Outcomes:
-    """Check two tables and join them; the one place where outcome data is judged."""
+def assemble(name: str, prompts: Table, outcomes: Table, bad: BadRows | None = None, hint: str = "") -> Outcomes:
+    """Check two tables and join them; the one place where outcome data is judged.
+
+    Args:
+        bad: collects every bad row before any is refused; by default one of this call.
+        hint: what to do about them, for the error.
+    """
+    bad = BadRows() if bad is None else bad
+    prompts.bad = outcomes.bad = bad
     prompts.require(("prompt_id", "prompt"))
     outcomes.require(("prompt_id", "model", "quality"))
     ids, texts = _filled(prompts, "prompt_id"), _prompt_texts(prompts)
@@ -63,13 +74,19 @@ def assemble(name: str, prompts: Table, outcomes: Table) -> Outcomes:
     row_of: dict[str, int] = {}
     for place, i in enumerate(order):
         if ids[i] in row_of:
-            prompts.fail(i, "prompt_id", f"expected distinct ids, {ids[i]!r} stands in row {order[place - 1] + 1} too")
+            if ids[i]:
+                twin = prompts.where(order[place - 1])
+                prompts.complain(i, "prompt_id", f"expected distinct ids, {ids[i]!r} stands in {twin} too")
+            continue
         row_of[ids[i]] = place
 
     row, column, models = _pairs(prompts, outcomes, row_of)
     shape = (len(ids), len(models))
     splits, datasets = _optional(prompts, "split"), _optional(prompts, "dataset")
     keys = prompts.text("question_key") if "question_key" in prompts.columns else [None] * len(ids)
+    measures = {measure: _placed(outcomes, measure, shape, row, column) for measure in MEASURES}
+    bad.refuse(hint)
+    made = question_keys(texts) if None in keys else ()
     return Outcomes(
         source=name,
         models=tuple(models),
@@ -77,11 +94,11 @@ def assemble(name: str, prompts: Table, outcomes: Table) -> Outcomes:
         prompts=tuple(texts[i] for i in order),
         splits=tuple(splits[i] for i in order),
         datasets=tuple(datasets[i] for i in order),
-        question_keys=tuple(question_key(texts[i]) if (key := keys[i]) is None else key for i in order),
-        quality=_placed(outcomes, "quality", shape, row, column),
-        input_tokens=_placed(outcomes, "input_tokens", shape, row, column),
-        output_tokens=_placed(outcomes, "output_tokens", shape, row, column),
-        cost_usd=_placed(outcomes, "cost_usd", shape, row, column),
+        question_keys=tuple(made[i] if (key := keys[i]) is None else key for i in order),
+        quality=measures["quality"],
+        input_tokens=measures["input_tokens"],
+        output_tokens=measures["output_tokens"],
+        cost_usd=measures["cost_usd"],
     )
 
 
@@ -92,10 +109,7 @@ def write_outcomes(outcomes: Outcomes, folder: PathLike, *, format: str = "parqu
     """
     if format not in FORMATS:
         raise InvalidInputError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
-    target = Path(folder)
-    taken = [file.name for table in (PROMPTS, OUTCOMES) for file in _candidates(target, table)]
-    if taken:
-        raise InvalidInputError(f"folder: expected a folder without outcome data, {target} holds {taken[0]}")
+    target = free_for_outcomes(folder)
     target.mkdir(parents=True, exist_ok=True)
     write_table(
         target / f"{PROMPTS}.{format}",
@@ -118,6 +132,19 @@ def write_outcomes(outcomes: Outcomes, folder: PathLike, *, format: str = "parqu
     for measure in MEASURES:
         columns[measure] = _cells(getattr(outcomes, measure)[row, column])
     write_table(target / f"{OUTCOMES}.{format}", columns)
+    return target
+
+
+def free_for_outcomes(folder: PathLike) -> Path:
+    """The folder as a path, once it is certain that outcome data can be written there.
+
+    Raises:
+        InvalidInputError: it is a file, cannot be written, or holds outcome data already.
+    """
+    target = writable_folder(folder, "folder")
+    taken = [file.name for table in (PROMPTS, OUTCOMES) for file in _candidates(target, table)]
+    if taken:
+        raise InvalidInputError(f"folder: expected a folder without outcome data, {target} holds {taken[0]}")
     return target
 
 
@@ -155,8 +182,8 @@ def _filled(table: Table, column: str) -> list[str]:
     cells = []
     for row, cell in enumerate(table.text(column)):
         if not cell:
-            table.fail(row, column, "expected text, it is missing")
-        cells.append(cell)
+            table.complain(row, column, "expected text, it is missing")
+        cells.append(cell or "")
     return cells
 
 
@@ -164,10 +191,8 @@ def _prompt_texts(prompts: Table) -> list[str]:
     texts = []
     for row, text in enumerate(prompts.text("prompt")):
         if text is None:
-            prompts.fail(row, "prompt", "expected text, it is missing")
-        if lone_surrogate(text) is not None:
-            prompts.fail(row, "prompt", "expected Unicode text, it holds a lone surrogate")
-        texts.append(text)
+            prompts.complain(row, "prompt", "expected text, it is missing")
+        texts.append(text or "")
     return texts
 
 
@@ -183,23 +208,24 @@ def _pairs(
     model_codes, names = outcomes.coded("model")
     for code, name in enumerate(names):
         if not name:
-            outcomes.fail(int(np.argmax(model_codes == code)), "model", "expected text, it is missing")
+            for i in np.flatnonzero(model_codes == code).tolist():
+                outcomes.complain(i, "model", "expected text, it is missing")
     if not names:
         raise InvalidInputError(f"{outcomes.name}: expected outcomes, the table is empty")
     places = np.array([-1 if name is None else row_of.get(name, -1) for name in ids], dtype=np.int64)
     row = places[id_codes]
-    if (row < 0).any():
-        i = int(np.argmax(row < 0))
-        outcomes.fail(i, "prompt_id", f"expected an id of {prompts.name}, got {ids[id_codes[i]]!r}")
+    for i in np.flatnonzero(row < 0).tolist():
+        outcomes.complain(i, "prompt_id", f"expected an id of {prompts.name}, got {ids[id_codes[i]]!r}")
     models = sorted(str(name) for name in names)
     column = np.array([models.index(str(name)) for name in names], dtype=np.int64)[model_codes]
     pair = row * len(models) + column
     order = np.argsort(pair, kind="stable")
-    twice = np.flatnonzero(np.diff(pair[order]) == 0)
-    if len(twice):
-        first, second = (int(i) for i in order[twice[0] : twice[0] + 2])
+    for at in np.flatnonzero((np.diff(pair[order]) == 0) & (row[order][1:] >= 0)).tolist():
+        first, second = (int(i) for i in order[at : at + 2])
         what = f"{ids[id_codes[second]]!r} and {models[column[second]]!r}"
-        outcomes.fail(second, "model", f"expected each prompt and model once, {what} stand in row {first + 1} too")
+        outcomes.complain(
+            second, "model", f"expected each prompt and model once, {what} stand in {outcomes.where(first)} too"
+        )
     return row, column, models
 
 
@@ -221,11 +247,9 @@ def _checked(outcomes: Table, measure: str) -> npt.NDArray[np.float64]:
     values, missing = outcomes.numbers(measure)
     with np.errstate(invalid="ignore"):
         good = (values >= 0) & (values <= 1 if measure == "quality" else np.isfinite(values))
-    bad = ~(good | missing)
-    if bad.any():
-        i = int(np.argmax(bad))
-        expected = "a number in [0, 1]" if measure == "quality" else "a finite number >= 0"
-        outcomes.fail(i, measure, f"expected {expected}, or nothing where it is missing, got {values[i]:g}")
+    expected = "a number in [0, 1]" if measure == "quality" else "a finite number >= 0"
+    for i in np.flatnonzero(~(good | missing)).tolist():
+        outcomes.complain(i, measure, f"expected {expected}, or nothing where it is missing, got {values[i]:g}")
     return values
 
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.data.duplicates import THRESHOLD, duplicate_groups
-from ipr_engine.data.outcomes import Outcomes
+from ipr_engine.data.duplicates import THRESHOLD, duplicate_groups, normalised
+from ipr_engine.data.outcomes import MIN_KEY, Outcomes
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.ranges import random_seed
 
 SHARES: Mapping[str, float] = {"train": 0.8, "test": 0.2}
+MARGIN = 0.01  # of all prompts: a share that is off by more is told
+_FIX = {
+    "question_key": "If its prompts ask different questions, give them question keys of their own (column question_key)",
+    "equal text": "The same prompt stands there many times: leave the copies out",
+    "near-duplicates": "If its prompts ask different questions, raise the threshold",
+}
 
 
 @dataclass(frozen=True)
@@ -21,14 +29,43 @@ class SplitReport:
     """What a split did.
 
     Attributes:
-        rows: prompts per split. groups: distinct groups. joined: prompts that share their group with another.
-        largest: prompts of the largest group.
+        rows, wanted: prompts per split, and the shares asked for. groups: distinct groups.
+        joined: prompts that share their group with another.
+        largest: prompts of the largest group. origin: what made it one: "question_key" (most of its prompts have one key),
+            "equal text" or "near-duplicates". example: prompt_id of one of its prompts.
     """
 
     rows: dict[str, int]
+    wanted: dict[str, float]
     groups: int
     joined: int
     largest: int
+    origin: str
+    example: str
+
+    @property
+    def missed(self) -> dict[str, float]:
+        """Split -> its share, for those that are off by more than a prompt and more than MARGIN of all prompts."""
+        total = sum(self.rows.values())
+        return {
+            name: rows / total
+            for name, rows in self.rows.items()
+            if abs(rows - self.wanted[name] * total) > max(1.0, MARGIN * total) + 1e-9
+        }
+
+    @property
+    def notice(self) -> str | None:
+        """What was missed, by how much and why, in words; None where every share was met."""
+        if not self.missed:
+            return None
+        shares = ", ".join(
+            f"{name} {share:.3f} instead of {self.wanted[name]:g}" for name, share in self.missed.items()
+        )
+        total = sum(self.rows.values())
+        return (
+            f"shares missed: {shares}. {total} prompts are {self.groups} groups that stay together; the largest has {self.largest} "
+            f"({self.largest / total:.0%}), made by {self.origin}, prompt_id {self.example!r} among them. {_FIX[self.origin]}"
+        )
 
 
 def split_outcomes(
@@ -46,7 +83,7 @@ def split_outcomes(
             nearly as its groups allow.
         seed: of the order in which groups are dealt. The result depends on the prompts, not on their order in a file.
     Returns:
-        The outcomes with new `splits` (`of_split` selects one), and what was done.
+        The outcomes with new `splits` (`of_split` selects one), and what was done; `notice` says where a share was missed.
     Raises:
         InvalidInputError: shares or threshold are out of range, or a split would stay empty.
     """
@@ -54,8 +91,7 @@ def split_outcomes(
     wanted = np.array([shares[name] for name in names], dtype=np.float64)
     if not names or not all(names) or not (wanted > 0).all() or not math.isclose(wanted.sum(), 1.0, abs_tol=1e-6):
         raise InvalidInputError(f"shares: expected named shares > 0 that sum to 1, got {dict(shares)}")
-    if type(seed) is not int or seed < 0:
-        raise InvalidInputError(f"seed: expected an int >= 0, got {seed!r}")
+    random_seed("seed", seed)
     group = duplicate_groups(outcomes.prompts, outcomes.question_keys, threshold=threshold, verbose=verbose)
     split_of_group = _deal(group, outcomes.datasets, wanted, seed)
     splits = tuple(names[split_of_group[g]] for g in group)
@@ -67,8 +103,26 @@ def split_outcomes(
             f"shares: no prompt is left for {empty[0]!r}: {len(outcomes)} prompts are {len(sizes)} groups of "
             f"near-duplicates, the largest of {sizes.max()}; raise threshold or give question keys of their own"
         )
-    report = SplitReport(rows, len(sizes), int(sizes[sizes > 1].sum()), int(sizes.max()))
+    largest = np.flatnonzero(group == sizes.argmax()).tolist()
+    report = SplitReport(
+        rows=rows,
+        wanted=dict(shares),
+        groups=len(sizes),
+        joined=int(sizes[sizes > 1].sum()),
+        largest=len(largest),
+        origin=_origin(outcomes, largest),
+        example=outcomes.prompt_ids[largest[0]],
+    )
     return replace(outcomes, splits=splits), report
+
+
+def _origin(outcomes: Outcomes, rows: list[int]) -> str:
+    """What made these rows one group, by what most of them have in common."""
+    keys = Counter(key for row in rows if len(key := outcomes.question_keys[row]) >= MIN_KEY)
+    texts = Counter(normalised(outcomes.prompts[row]) for row in rows)
+    if max(texts.values()) > len(rows) / 2:
+        return "equal text"
+    return "question_key" if keys and max(keys.values()) > len(rows) / 2 else "near-duplicates"
 
 
 def _deal(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.evaluation.bootstrap import Resamples
 from ipr_engine.evaluation.routing import Axis, Outcomes, bounded_arqgc, single_curve, sweep_curve
-from ipr_engine.evaluation.sweeps import hull_mix, worth_sweep
+from ipr_engine.evaluation.sweeps import hull_mix, worth_grid, worth_sweep
 from ipr_engine.training.ridge import fit_ridge
 
 Array = npt.NDArray[np.float64]
@@ -100,11 +100,11 @@ def ridge(x: Array, train: Outcomes, folds: Indices, test_x: Array) -> Estimate:
 
 def _best(settings: Sequence[int], tables: Sequence[Array], train: Outcomes) -> tuple[int, Array]:
     """The setting whose out-of-fold `worth` sweep has the greatest area; ties and undefined areas to the largest."""
-    once, axis = Resamples(train.rows, draws=0), Axis.of(train)
+    once, axis, worths = Resamples(train.rows, draws=0), Axis.of(train), worth_grid(train.cost)
     singles = single_curve(train, once)
     areas = []
     for table in tables:
-        choices = worth_sweep(table[:, : train.models], table[:, train.models :])
+        choices = worth_sweep(table[:, : train.models], table[:, train.models :], worths)
         areas.append(bounded_arqgc(sweep_curve(choices, train, once), axis, singles)[0])
     order = np.nan_to_num(np.asarray(areas), nan=-np.inf)
     best = len(order) - 1 - int(order[::-1].argmax())

@@ -5,33 +5,35 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.origin import constant_of
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import name_in_source
+from ipr_engine.decision import Decisions
 from ipr_engine.embedded import EmbeddedPrompts, embed_for
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation.about import about
 from ipr_engine.evaluation.baselines import litellm_tiers
 from ipr_engine.evaluation.bootstrap import DRAWS
+from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.routing import Outcomes
-from ipr_engine.evaluation.summary import Split, Summary, summarise
+from ipr_engine.evaluation.split import Split
+from ipr_engine.evaluation.summary import Summary, summarise
 from ipr_engine.evaluation.support import Judged, support_figures
-from ipr_engine.evaluation.sweeps import TAUS, WORTHS
+from ipr_engine.evaluation.sweeps import TAUS, worth_grid
+from ipr_engine.ranges import random_seed
 from ipr_engine.training.folds import grouped_folds
 
 Array = npt.NDArray[np.float64]
 Embed = Callable[[OutcomeData], EmbeddedPrompts]
 
 FOLDS = 5
-PACKAGES = ("ipr_engine", "numpy", "scikit-learn", "matplotlib")
-
-NEEDED = ("quality", "output_tokens", "cost_usd")  # of every candidate on a row that counts
 
 
 def evaluate_engine(
@@ -52,11 +54,13 @@ def evaluate_engine(
 ) -> Summary:
     """Evaluate on the source's split "test"; baselines and the cost axis come from its split "train". Complete rows only.
 
+    Realised costs are the recorded tokens at the bundle's prices (costs.py).
+
     A two-tier bundle is judged by what both tiers together choose at its gap; predictions are those of the heads that decide at
     tau 0, and baselines see the first encoder's embeddings.
 
     Args:
-        outcomes: a source with both splits, tokens and costs.
+        outcomes: a source with both splits, and output tokens or costs of every candidate.
         names: candidate -> its names in the sources, where neither equal nor in the bundle's provenance (`ipr train`).
         allowed, family: only these candidates; of them those count that are in the source.
         also: other sources that have some of the candidates, for error against support alone: their split "test" (all of a
@@ -71,6 +75,7 @@ def evaluate_engine(
         InvalidInputError: no candidate is in a source, or there is no complete row.
         BackendUnavailableError: the extra [eval], or litellm, is missing.
     """
+    random_seed("seed", seed)
     known = source_names(engine, outcomes, names)
     have = {model for source in (outcomes, *also) for model in source.models}
     for asked in (asked for several in names.values() for asked in several):
@@ -91,21 +96,34 @@ def evaluate_engine(
     def embed(rows: OutcomeData) -> EmbeddedPrompts:
         return embed_for(engine, rows.prompts, cache=cache, progress=progress)
 
-    train = _read(embed, outcomes.of_split("train").complete(columns, measures=NEEDED), shared)
-    test = _read(embed, outcomes.of_split("test").complete(columns, measures=NEEDED), shared)
+    basis = CostBasis.of(engine.bundle, outcomes, shared, columns)
+    train = _read(embed, basis, outcomes.of_split("train"))
+    test = _read(embed, basis, outcomes.of_split("test"))
+    worths = worth_grid(train.outcomes.cost)
     judged = _judge(engine, embed, test, train, shared, also, names)
     summary = summarise(
         shared,
-        train.split,
-        test.split,
+        _swept(train, shared, worths),
+        _swept(test, shared, worths),
         grouped_folds(train.rows.question_keys, FOLDS, seed),
+        worths=worths,
+        constant=constant_of(engine.bundle),
         validate_on_train=validate_on_train,
         tiers=litellm_tiers(test.rows.prompts) if litellm else None,
         draws=draws,
         seed=seed,
         progress=progress,
     )
-    summary.figures["about"] = _about(engine, shared, train.rows, test.rows, litellm=litellm, command=command)
+    summary.figures["about"] = about(
+        engine,
+        basis,
+        train.rows,
+        test.rows,
+        stand_ins=train.stand_ins + test.stand_ins,
+        predicts_tokens=_predicts_tokens(engine),
+        litellm=litellm,
+        command=command,
+    )
     summary.figures["support"] = [support_figures(part, draws=draws, seed=seed) for part in judged]
     return summary
 
@@ -124,30 +142,69 @@ def source_names(engine: Engine, outcomes: OutcomeData, names: Mapping[str, Sequ
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """One split as the evaluation sees it, the outcomes it came from, and (rows,) support where the bundle measures it."""
+    """One split as the evaluation sees it.
 
-    split: Split
+    Attributes:
+        rows: the outcomes it came from. outcomes: their qualities and costs; stand_ins: see `costs.Realised`.
+        tokens: (models of the bundle,) output tokens that decisions are given, None where the heads predict them.
+        decisions: at tau 0. columns: the evaluated candidates in the bundle.
+    """
+
+    embedded: EmbeddedPrompts
     rows: OutcomeData
-    support: Array | None
+    outcomes: Outcomes
+    stand_ins: int
+    tokens: Any
+    decisions: Decisions
+    columns: list[int]
+
+    @property
+    def predicted(self) -> Array:
+        return np.asarray(self.decisions.qualities[:, self.columns], np.float64)
+
+    @property
+    def support(self) -> Array | None:
+        """(rows,) where the bundle measures it."""
+        return None if self.decisions.support is None else np.asarray(self.decisions.support, np.float64)
 
 
-def _read(embed: Embed, rows: OutcomeData, names: Sequence[str]) -> _Read:
+def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
+    rows = basis.complete(split)
     embedded = embed(rows)
     engine = embedded.engine
-    columns = [engine.bundle.names.index(name) for name in names]
-    tokens = None if _predicts_tokens(engine) else rows.output_tokens.mean(axis=0)
-    decisions = embedded.decide(tau=0.0, allowed=names, tokens_out=_all_columns(engine, columns, tokens))
-    split = Split(
-        outcomes=Outcomes.complete(rows.quality, rows.cost_usd),
-        x=np.asarray(embedded.first.x, np.float64),
-        groups=rows.question_keys,
-        predicted=np.asarray(decisions.qualities[:, columns], np.float64),
-        predicted_cost=np.asarray(decisions.costs_usd[:, columns], np.float64),
-        sweeps=_sweeps(embedded, names, columns, tokens),
-        tokens=rows.output_tokens,
-        predicted_tokens=np.asarray(decisions.tokens_out[:, columns], np.float64),
+    columns = [engine.bundle.names.index(name) for name in basis.names]
+    tokens = None
+    if not _predicts_tokens(engine):
+        lacking = [name for name, priced in zip(basis.called, basis.priced, strict=True) if not priced]
+        if lacking:
+            raise InvalidInputError(
+                f"outcomes: {', '.join(map(repr, lacking))} has no output_tokens in {rows.source} and the bundle's heads predict none, so "
+                "no cost can be expected; record them, or fit heads that predict tokens"
+            )
+        tokens = _all_columns(engine, columns, rows.output_tokens.mean(axis=0))
+    realised = basis.realised(rows, embedded.first.billed_tokens)
+    return _Read(
+        embedded=embedded,
+        rows=rows,
+        outcomes=Outcomes.complete(rows.quality, realised.cost),
+        stand_ins=realised.stand_ins,
+        tokens=tokens,
+        decisions=embedded.decide(tau=0.0, allowed=basis.names, tokens_out=tokens),
+        columns=columns,
     )
-    return _Read(split, rows, None if decisions.support is None else np.asarray(decisions.support, np.float64))
+
+
+def _swept(read: _Read, names: Sequence[str], worths: Array) -> Split:
+    return Split(
+        outcomes=read.outcomes,
+        x=np.asarray(read.embedded.first.x, np.float64),
+        groups=read.rows.question_keys,
+        predicted=read.predicted,
+        predicted_cost=np.asarray(read.decisions.costs_usd[:, read.columns], np.float64),
+        sweeps=_sweeps(read, names, worths),
+        tokens=read.rows.output_tokens,
+        predicted_tokens=np.asarray(read.decisions.tokens_out[:, read.columns], np.float64),
+    )
 
 
 def _judge(
@@ -164,8 +221,8 @@ def _judge(
         if also:
             raise InvalidInputError("also: the bundle measures no support, so other sources cannot be held against it")
         return []
-    means = train.split.outcomes.quality.mean(axis=0)
-    judged = [Judged(test.rows.source, test.support, test.split.predicted, test.split.outcomes.quality, means)]
+    means = train.outcomes.quality.mean(axis=0)
+    judged = [Judged(test.rows.source, test.support, test.predicted, test.outcomes.quality, means)]
     by_name = dict(zip(shared, means, strict=True))
     return judged + [_elsewhere(engine, embed, other, names, by_name, train.rows) for other in also]
 
@@ -204,68 +261,26 @@ def _predicts_tokens(engine: Engine) -> bool:
     return "len_skip" in engine.bundle.quality_heads.tensors
 
 
-def _all_columns(engine: Engine, columns: list[int], tokens: Any) -> Any:
-    """Tokens (models of the bundle,) from those of the evaluated columns; None stays None."""
-    if tokens is None:
-        return None
+def _all_columns(engine: Engine, columns: list[int], tokens: Array) -> npt.NDArray[np.float32]:
+    """Tokens (models of the bundle,) from those of the evaluated columns."""
     result = np.zeros(len(engine.bundle.names), np.float32)
     result[columns] = tokens
     return result
 
 
-def _sweeps(
-    embedded: EmbeddedPrompts, names: Sequence[str], columns: list[int], tokens: Any
-) -> dict[str, npt.NDArray[np.int64]]:
+def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.NDArray[np.int64]]:
     """Every sweep of the router, decided by the engine; choices are positions in `names`."""
-    engine = embedded.engine
+    engine = read.embedded.engine
     position = np.full(len(engine.bundle.names), -1)
-    position[columns] = np.arange(len(columns))
-    given = _all_columns(engine, columns, tokens)
+    position[read.columns] = np.arange(len(read.columns))
     heads = (engine.bundle.quality_heads, engine.bundle.escalation_heads)
     constant = all(h.rule_constants is not None for h in heads if h is not None)
     rules = ["minmax", "max"] + (["fixed"] if constant else [])
-    plans: dict[str, list[dict[str, Any]]] = {"worth": [{"tau": 1.0, "worth": float(worth)} for worth in WORTHS]}
+    plans: dict[str, list[dict[str, Any]]] = {"worth": [{"tau": 1.0, "worth": float(worth)} for worth in worths]}
     plans |= {rule: [{"tau": float(tau), "rule": rule} for tau in TAUS] for rule in rules}
     return {
-        name: np.stack([position[embedded.decide(allowed=names, tokens_out=given, **terms).index] for terms in plan])
+        name: np.stack(
+            [position[read.embedded.decide(allowed=names, tokens_out=read.tokens, **terms).index] for terms in plan]
+        )
         for name, plan in plans.items()
     }
-
-
-def _about(
-    engine: Engine, names: Sequence[str], train: OutcomeData, test: OutcomeData, *, litellm: bool, command: str
-) -> dict[str, Any]:
-    fitted = engine.bundle.quality_heads.fitted_on
-    if fitted.prompt_ids_sha256 == train.prompt_ids_sha256:
-        overlap = "exactly the train rows read here: its predictions on train are in-sample"
-    else:
-        overlap = "not exactly the train rows read here, but some may be among them: in-sample then"
-    return {
-        "title": f"{engine.bundle.name} bundle, {len(names)} candidate{'s' if len(names) > 1 else ''}, "
-        f"on {test.source}, {len(test)} test prompts",
-        "command": command,
-        "bundle": f"{engine.bundle.name} {engine.bundle.hash}",
-        "source": test.source,
-        "outcomes": f"{test.source}; test prompt ids sha256 {test.prompt_ids_sha256}",
-        "incomplete rows left out": f"{train.dropped} train, {test.dropped} test",
-        "router fitted on": f"{fitted.prompts} prompts of {fitted.source}; {overlap}",
-        "decided by": f"the C++ op, {engine.plan.isa}" + _tiers(engine),
-        "output tokens": "predicted"
-        if _predicts_tokens(engine)
-        else "the source's means, since the heads predict none",
-        "versions": ", ".join(
-            f"{name} {found}" for name in (*PACKAGES, *(["litellm"] if litellm else [])) if (found := _version(name))
-        ),
-    }
-
-
-def _tiers(engine: Engine) -> str:
-    spec = engine.bundle.escalation
-    return "" if spec is None else f"; where the gap is below {spec.gap:g} again by the second heads"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.evaluation.routing import CPT_LEVELS, SHARES
+from ipr_engine.evaluation.pair import CPT_LEVELS
+from ipr_engine.evaluation.routing import SHARES
 from ipr_engine.evaluation.summary import SHOWN_TAUS
 
 PLOTS = {
@@ -68,6 +69,14 @@ def _head(f: Mapping[str, Any]) -> str:
     lines += [
         f"- rows: {f['rows']['train']} train, {f['rows']['test']} test",
         f"- cost axis, chosen on train: cheapest `{f['axis']['cheapest']}`, best single `{f['axis']['best']}`",
+        *([f"- **areas are undefined** (-): {f['axis']['degenerate']}"] if f["axis"]["degenerate"] else []),
+        *(f"- **constant head** of {name}: {why}" for name, why in f["constant"].items()),
+        *(
+            ["- **no head reads the prompt**: the router chooses by prices and lengths alone"]
+            if len(f["constant"]) == len(f["candidates"])
+            else []
+        ),
+        f"- worths swept: 0, then {f['worths']['settings'] - 1} from {f['worths']['least']:g} to {f['worths']['most']:g} USD",
         f"- operating points chosen on: {f['validation']}",
         f"- brackets: 95 % paired bootstrap intervals over prompts, {f['draws']} draws, seed {f['seed']}",
     ]
@@ -94,6 +103,11 @@ def number(estimate: Mapping[str, Any] | None, digits: int = 3, *, signed: bool 
         if estimate["defined"] < 1:
             text += f" (in {estimate['defined']:.0%} of draws)"
     return text
+
+
+def plain(value: float | None, form: str = ".3f") -> str:
+    """A figure without an interval; '-' where undefined."""
+    return "-" if value is None else f"{value:{form}}"
 
 
 def _routing(f: Mapping[str, Any]) -> str:
@@ -198,9 +212,9 @@ def _prediction(f: Mapping[str, Any]) -> str:
     rows = [
         [
             p["name"],
-            *("-" if p[key] is None else f"{p[key]:.3f}" for key in keys),
-            f"{p['cost']['median_relative']:.0%}",
-            f"{p['cost']['bias']:.2f}",
+            *(plain(p[key]) for key in keys),
+            plain(p["cost"]["median_relative"], ".0%"),
+            plain(p["cost"]["bias"], ".2f"),
         ]
         for p in f["prediction"]
     ]
@@ -253,26 +267,16 @@ def _candidates(f: Mapping[str, Any]) -> str:
             f"{c['train_quality']:.3f}",
             f"{c['predicted_quality']:.3f}",
             f"{c['brier']:.3f}",
-            f"{c['ece']:.3f}",
+            plain(c["ece"]) if c["constant"] is None else "- (constant)",
             number(per_1000(c["cost_usd"])),
             f"{1000 * c['predicted_cost_usd']:.3f}",
-            f"{c['tokens']['median_relative']:.0%}" if "tokens" in c else "-",
-            f"{c['arena_score']:.3f}",
+            plain(c["tokens"]["median_relative"], ".0%") if "tokens" in c else "-",
+            plain(c["arena_score"]),
         ]
         for c in f["candidates"]
     ]
-    head = [
-        "candidate",
-        "quality",
-        "on train",
-        "predicted",
-        "Brier",
-        "ECE",
-        "USD per 1,000",
-        "predicted",
-        "tokens: median error",
-        "RouterArena score",
-    ]
+    head = ["candidate", "quality", "on train", "predicted", "Brier", "ECE", "USD per 1,000", "predicted"]
+    head += ["tokens: median error", "RouterArena score"]
     return "## Candidates alone\n\n" + table(head, rows)
 
 

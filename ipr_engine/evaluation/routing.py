@@ -18,7 +18,6 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 SHARES = (1.0, 0.99, 0.98, 0.95)
-CPT_LEVELS = (0.2, 0.5, 0.8)
 ARENA_BETA, ARENA_DEAREST, ARENA_CHEAPEST = 0.1, 200.0, 0.0044  # RouterArena, USD per 1,000 queries
 
 
@@ -162,6 +161,19 @@ class Axis:
         return cls(int(np.lexsort((-quality, cost))[0]), int(np.lexsort((cost, -quality))[0]))
 
 
+def degenerate_axis(axis: Axis, singles: Curve, models: Sequence[str]) -> str | None:
+    """Why areas on this axis are undefined, in words; None where they are defined. singles: of the outcomes measured, row 0."""
+    cheapest, best = models[axis.cheapest], models[axis.best]
+    cost, quality = singles.cost[0], singles.quality[0]
+    if axis.cheapest == axis.best:
+        return f"{best} is the cheapest and the best single candidate: it answers everything, and there is nothing to trade"
+    if not cost[axis.best] > cost[axis.cheapest]:
+        return f"here the best single candidate {best} costs no more than the cheapest, {cheapest}: there is nothing to save"
+    if not quality[axis.best] > quality[axis.cheapest]:
+        return f"here the best single candidate {best} is no better than the cheapest, {cheapest}: there is nothing to gain"
+    return None
+
+
 def bounded_arqgc(curve: Curve, axis: Axis, singles: Curve, *, top: Array | None = None) -> Array:
     """Area under the normalised curve between the cheapest and the best single candidate, (1 + draws,).
 
@@ -233,51 +245,13 @@ def choose_operating_point(curve: Curve, axis: Axis, singles: Curve, share: floa
 
 
 def read_operating_point(point: OperatingPoint, curve: Curve, axis: Axis, singles: Curve) -> tuple[Array, Array]:
-    """(cost saved, quality kept) on another split as shares of the best single candidate's, (1 + draws,) each."""
+    """(cost saved, quality kept) on another split as shares of the best single candidate's, (1 + draws,) each; NaN of none."""
     cost = singles.cost[:, axis.best] if point.index is None else curve.cost[:, point.index]
     quality = singles.quality[:, axis.best] if point.index is None else curve.quality[:, point.index]
+    whole_cost, whole_quality = singles.cost[:, axis.best], singles.quality[:, axis.best]
     with np.errstate(all="ignore"):
-        return 1 - cost / singles.cost[:, axis.best], quality / singles.quality[:, axis.best]
-
-
-def pair_curve(score: Array, weak: Array, strong: Array, resamples: Resamples) -> tuple[Array, Array]:
-    """RouteLLM's curve: share of prompts sent to the strong model against quality, (1 + draws, points) each.
-
-    Prompts go to the strong model in order of falling `score` (rows,); prompts of equal score go in one step.
-    """
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # the last row of every distinct score
-    counts = resamples.counts[:, order].astype(np.float64)
-    start = np.zeros((len(counts), 1))
-    sent = np.cumsum(counts, axis=1)[:, ends] / resamples.rows
-    gained = np.cumsum(counts * (strong - weak)[order], axis=1)[:, ends] / resamples.rows
-    base = resamples.means(weak)[:, None]
-    return np.concatenate([start, sent], axis=1), base + np.concatenate([start, gained], axis=1)
-
-
-def apgr(sent: Array, quality: Array) -> Array:
-    """RouteLLM's average performance gap recovered of a `pair_curve`, (1 + draws,); NaN where there is no gap."""
-    weak, strong = quality[:, :1], quality[:, -1:]
-    with np.errstate(all="ignore"):
-        recovered = (quality - weak) / (strong - weak)
-        area = (np.diff(sent, axis=1) * (recovered[:, 1:] + recovered[:, :-1])).sum(axis=1) / 2
-    return np.where((strong > weak)[:, 0], area, np.nan)
-
-
-def cpt(sent: Array, quality: Array, level: float) -> Array:
-    """RouteLLM's call-performance threshold: the least share of strong calls that recovers `level` of the gap."""
-    result = np.full(len(sent), np.nan)
-    for d, (x, q) in enumerate(zip(sent, quality, strict=True)):
-        if q[-1] <= q[0]:
-            continue
-        recovered = (q - q[0]) / (q[-1] - q[0])
-        i = int(np.argmax(recovered >= level))  # the last point recovers 1
-        if i == 0:
-            result[d] = x[0]
-        else:
-            part = (level - recovered[i - 1]) / (recovered[i] - recovered[i - 1])
-            result[d] = x[i - 1] + part * (x[i] - x[i - 1])
-    return result
+        saved, kept = 1 - cost / whole_cost, quality / whole_quality
+    return np.where(whole_cost > 0, saved, np.nan), np.where(whole_quality > 0, kept, np.nan)
 
 
 def aiq(curve: Curve, singles: Curve) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,25 +15,30 @@ from ipr_engine.evaluation import prediction
 from ipr_engine.evaluation.baselines import ESTIMATORS, Estimate, tier_columns
 from ipr_engine.evaluation.bootstrap import DRAWS, Resamples, difference, estimate
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
+from ipr_engine.evaluation.prediction_lines import (
+    candidate_lines,
+    constant_here,
+    mean_predictions,
+    pair_lines,
+    prediction_line,
+)
 from ipr_engine.evaluation.routing import (
-    CPT_LEVELS,
     SHARES,
     Axis,
     Curve,
     OperatingPoint,
-    Outcomes,
     aiq,
-    apgr,
     arena_score,
     bounded_arqgc,
-    cpt,
+    degenerate_axis,
     oracle_quality,
-    pair_curve,
     read_operating_point,
     single_curve,
 )
+from ipr_engine.evaluation.split import Split
 from ipr_engine.evaluation.sweeps import (
     TAUS,
+    WORTHS,
     hull_mix,
     oracle_sweep,
     random_mix,
@@ -47,28 +53,6 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 SHOWN_TAUS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """One split: outcomes and what the router sees and believes; every array has the split's rows.
-
-    Attributes:
-        x: (rows, dim) embeddings, for the baselines that need some.
-        groups: (rows,) question keys; copies of one question share one.
-        predicted, predicted_cost: (rows, models) of the router under test.
-        sweeps: name -> choices (points, rows) of the router under test, the cheap end first; the same in both splits.
-        tokens, predicted_tokens: (rows, models) output tokens, None where unknown.
-    """
-
-    outcomes: Outcomes
-    x: Array
-    groups: Sequence[str]
-    predicted: Array
-    predicted_cost: Array
-    sweeps: Mapping[str, Indices]
-    tokens: Array | None = None
-    predicted_tokens: Array | None = None
 
 
 @dataclass(eq=False)
@@ -89,6 +73,8 @@ def summarise(
     test: Split,
     folds: Indices,
     *,
+    worths: Array = WORTHS,
+    constant: Mapping[str, str] = MappingProxyType({}),
     validate_on_train: bool = False,
     tiers: Indices | None = None,
     draws: int = DRAWS,
@@ -99,6 +85,9 @@ def summarise(
 
     Args:
         models: (models,) names of the columns. folds: (train rows,) fold numbers for the baselines' tuning.
+        worths: of the baselines' sweeps, see `sweeps.worth_grid`.
+        constant: candidate -> why its head counts as constant by the bundle; heads whose predictions hardly differ on the test
+            split are found here.
         validate_on_train: choose operating points on the training split (out of fold for the baselines; say so if the
             router was fitted on it); else on one half of the test split for the other.
         tiers: (test rows,) LiteLLM's tier 0 to 3 of every prompt, None to leave that baseline out.
@@ -117,7 +106,7 @@ def summarise(
         with one_thread():
             estimates[name] = fit(train.x, train.outcomes, folds, test.x)
     progress("sweeping ...")
-    table = _contenders(models, train, test, axis, estimates, tiers)
+    table = _contenders(models, train, test, axis, estimates, tiers, worths)
     halves = halves_of(test.groups, seed)
     top = oracle_quality(test.outcomes, resamples)
     summary = Summary(tuple(models), axis, singles, {}, test)
@@ -148,20 +137,27 @@ def summarise(
             name: difference(areas[name], areas[line["name"]]).to_json() for name in routers if name != line["name"]
         }
     progress("prediction figures ...")
+    flat = constant_here(models, constant, test.predicted)
     summary.figures = {
         "rows": {"train": train.outcomes.rows, "test": test.outcomes.rows},
         "draws": draws,
         "seed": seed,
         "validation": "train split" if validate_on_train else "other half of the test split",
-        "axis": {"cheapest": models[axis.cheapest], "best": models[axis.best]},
+        "axis": {
+            "cheapest": models[axis.cheapest],
+            "best": models[axis.best],
+            "degenerate": degenerate_axis(axis, singles, models),
+        },
+        "worths": {"least": float(worths[1]), "most": float(worths[-1]), "settings": len(worths)},
+        "constant": flat,
         "oracle_quality": estimate(top).to_json(),
-        "candidates": _candidates(models, train, test, singles),
+        "candidates": candidate_lines(models, train, test, singles, flat),
         "contenders": lines,
-        "pair": _pair(test, axis, estimates, resamples, models),
+        "pair": pair_lines(test, axis, estimates, resamples, models),
         "prediction": [
-            {"name": "router", **_prediction(test, test.predicted, test.predicted_cost)},
-            *({"name": name, **_prediction(test, e.quality, e.cost)} for name, e in estimates.items()),
-            {"name": "training means", **_prediction(test, *_means(train, test.outcomes.rows))},
+            {"name": "router", **prediction_line(test, test.predicted, test.predicted_cost)},
+            *({"name": name, **prediction_line(test, e.quality, e.cost)} for name, e in estimates.items()),
+            {"name": "training means", **prediction_line(test, *mean_predictions(train, test.outcomes.rows))},
         ],
         "tau": _tau_table(test, axis, resamples, singles),
     }
@@ -175,6 +171,7 @@ def _contenders(
     axis: Axis,
     estimates: Mapping[str, Estimate],
     tiers: Indices | None,
+    worths: Array,
 ) -> list[Contender]:
     rows, width = test.outcomes.rows, len(models)
     result = [
@@ -194,9 +191,12 @@ def _contenders(
             )
         )
     for name, e in estimates.items():
-        for sweep, of in (("worth", worth_sweep), ("minmax", lambda q, c: rule_sweep(q, c, "minmax"))):
-            held = Choices(of(e.train_quality, e.train_cost))
-            result.append(Contender(f"{name}, {sweep}", "baseline", Choices(of(e.quality, e.cost)), held, e.setting))
+        for sweep in ("worth", "minmax"):
+            ours, held = (
+                Choices(worth_sweep(q, c, worths) if sweep == "worth" else rule_sweep(q, c, sweep))
+                for q, c in ((e.quality, e.cost), (e.train_quality, e.train_cost))
+            )
+            result.append(Contender(f"{name}, {sweep}", "baseline", ours, held, e.setting))
 
     def everything_to(column: int) -> tuple[Choices, Choices]:
         return Choices(single(column, rows)), Choices(single(column, train.outcomes.rows))
@@ -256,75 +256,6 @@ def _operating_points(
 
 def _against_best(at: Curve, axis: Axis, singles: Curve) -> tuple[Array, Array]:
     return read_operating_point(OperatingPoint(1.0, 0), at, axis, singles)
-
-
-def _means(train: Split, rows: int) -> tuple[Array, Array]:
-    quality, cost = np.nanmean(train.outcomes.quality, axis=0), np.nanmean(train.outcomes.cost, axis=0)
-    return np.tile(quality, (rows, 1)), np.tile(cost, (rows, 1))
-
-
-def _candidates(models: Sequence[str], train: Split, test: Split, singles: Curve) -> list[dict[str, Any]]:
-    result = []
-    for m, name in enumerate(models):
-        line: dict[str, Any] = {
-            "name": name,
-            "train_quality": float(np.nanmean(train.outcomes.quality[:, m])),
-            "train_cost_usd": float(np.nanmean(train.outcomes.cost[:, m])),
-            "quality": estimate(singles.quality[:, m]).to_json(),
-            "cost_usd": estimate(singles.cost[:, m]).to_json(),
-            "predicted_quality": float(test.predicted[:, m].mean()),
-            "predicted_cost_usd": float(test.predicted_cost[:, m].mean()),
-            "arena_score": float(arena_score(singles.quality[:1, m], singles.cost[:1, m])[0]),
-            **_scores(test.predicted[:, [m]], test.outcomes.quality[:, [m]]),
-        }
-        if test.tokens is not None and test.predicted_tokens is not None:
-            line["tokens"] = prediction.amount_error(test.predicted_tokens[:, [m]], test.tokens[:, [m]])._asdict()
-        result.append(line)
-    return result
-
-
-def _scores(predicted: Array, quality: Array) -> dict[str, float]:
-    return {
-        "mae": prediction.mae(predicted, quality),
-        "brier": prediction.brier(predicted, quality),
-        "ece": prediction.expected_calibration_error(predicted, quality),
-    }
-
-
-def _prediction(test: Split, predicted: Array, predicted_cost: Array) -> dict[str, Any]:
-    quality, cost = test.outcomes.quality, test.outcomes.cost
-    top = predicted.argmax(axis=1)
-    differ = prediction.differing(quality)
-    first, three = prediction.hits(predicted, quality), prediction.hits(predicted, quality, min(3, quality.shape[1]))
-    chosen = prediction.of_chosen(predicted, top), prediction.of_chosen(quality, top)
-    return {
-        **_scores(predicted, quality),
-        "ece_of_best_predicted": prediction.expected_calibration_error(*chosen),
-        "top1": float(first.mean()),
-        "top1_where_differing": float(first[differ].mean()) if differ.any() else None,
-        "top3": float(three.mean()),
-        "top3_where_differing": float(three[differ].mean()) if differ.any() else None,
-        "rows_differing": int(differ.sum()),
-        "cost": prediction.amount_error(predicted_cost, cost)._asdict(),
-    }
-
-
-def _pair(
-    test: Split, axis: Axis, estimates: Mapping[str, Estimate], resamples: Resamples, models: Sequence[str]
-) -> dict[str, Any]:
-    """RouteLLM's figures on the two ends of the axis; complete rows."""
-    weak, strong = test.outcomes.quality[:, axis.cheapest], test.outcomes.quality[:, axis.best]
-    tables = {"router": test.predicted, **{name: e.quality for name, e in estimates.items()}}
-    result: dict[str, Any] = {"weak": models[axis.cheapest], "strong": models[axis.best], "routers": []}
-    for name, predicted in tables.items():
-        sent, quality = pair_curve(predicted[:, axis.best] - predicted[:, axis.cheapest], weak, strong, resamples)
-        line = {
-            "name": name,
-            "apgr": estimate(apgr(sent, quality)).to_json(),
-            **{f"cpt_{level:.0%}": estimate(cpt(sent, quality, level)).to_json() for level in CPT_LEVELS},
-        }
-        result["routers"].append(line)
-    return result
 
 
 def _tau_table(test: Split, axis: Axis, resamples: Resamples, singles: Curve) -> list[dict[str, Any]]:

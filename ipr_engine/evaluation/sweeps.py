@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,8 +20,33 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 TAUS: Array = np.linspace(1.0, 0.0, 41)  # cheap to dear
-# From one hundredth of a cent for a whole right answer up to where cost hardly counts.
+# From one hundredth of a cent for a whole right answer up to where cost hardly counts, of prompts that cost about a cent at most.
 WORTHS: Array = np.concatenate([[0.0], np.geomspace(1e-4, 10.0, 60)])
+
+
+def worth_grid(cost: Array) -> Array:
+    """Worths to sweep on outcomes of these costs: WORTHS, continued at the same density to where the costs' scale asks for more.
+
+    The most has to buy the dearest candidate for a thousandth of quality, the least may buy no whole unit of it at the distance
+    between the dearest and the cheapest: beyond either end no sweep changes. WORTHS reaches that for mean costs of 0.0001 to
+    0.01 per prompt; costs in cents or per 1,000 prompts need more.
+
+    Args:
+        cost: (rows, models) realised, NaN where unknown.
+    """
+    mean = np.nanmean(cost, axis=0)
+    most, least = 1000 * float(mean.max()), float(mean.max() - mean.min())
+    step = (WORTHS[-1] / WORTHS[1]) ** (1 / (len(WORTHS) - 2))
+    above = max(0, math.ceil(math.log(most / WORTHS[-1], step))) if most > 0 else 0
+    below = max(0, math.ceil(math.log(WORTHS[1] / least, step))) if least > 0 else 0
+    return np.concatenate(
+        [
+            [0.0],
+            WORTHS[1] * step ** -np.arange(below, 0, -1.0),
+            WORTHS[1:],
+            WORTHS[-1] * step ** np.arange(1.0, above + 1),
+        ]
+    )
 
 
 def choose(

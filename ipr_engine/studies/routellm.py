@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ipr_engine.data import Outcomes, load_outcomes
 from ipr_engine.evaluation.bootstrap import Resamples, estimate
-from ipr_engine.evaluation.routing import CPT_LEVELS, apgr, cpt, pair_curve
+from ipr_engine.evaluation.pair import CPT_LEVELS, apgr, cpt, pair_curve
 from ipr_engine.studies.bars import Series, intervals
 from ipr_engine.studies.pages import Page
 from ipr_engine.studies.study import Study

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -11,17 +11,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine import __version__
 from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.edit import require_one_tier, with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
-from ipr_engine.data import Outcomes, embed_prompts, load_outcomes, name_in_source, prompt_hashes, read_prompt_hashes
+from ipr_engine.bundle.values import require_day, require_root
+from ipr_engine.data import Outcomes, embed_prompts, load_outcomes
 from ipr_engine.encoders.registry import EncoderOptions, make_encoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.candidate_prior import most_similar, prior_row
+from ipr_engine.outputs import writable_folder
+from ipr_engine.ranges import random_seed
+from ipr_engine.training.add_inputs import (
+    asked_entry,
+    hashes_with,
+    judged_rows,
+    members_of,
+    note_of,
+    old_quality,
+)
+from ipr_engine.training.candidate_prior import (
+    lowered,
+    mean_qualities,
+    most_similar,
+    price_bound,
+    prior_row,
+    shift_to,
+)
 from ipr_engine.training.candidate_row import Row, fit_row
-from ipr_engine.training.candidates import read_candidates
+from ipr_engine.training.constant import constancy
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.mix import FEWEST_JUDGED
 from ipr_engine.training.refresh import QUALITY, Refreshed, held_out, refresh
@@ -37,10 +54,13 @@ class Added:
     Attributes:
         folder: the new bundle's. candidate: its name. prompts: that it was fitted on, 0 for a prior.
         prior_from: the candidates whose rows stand in for its quality; empty where it has outcomes.
+        lowered_to: mean quality that a prior was lowered to by its price (candidate_prior.py), None where it is not above that.
         tokens_from: the same for its output tokens.
         quality, predicted, brier: mean outcome, mean prediction out of fold (of the row beside frozen heads) and its Brier score;
             None for a prior.
         refreshed: what a refreshed trunk gained and forgot; None where everything stayed frozen.
+        constant: why its head counts as constant (training/constant.py), None where it does not, and for a prior. Unlike `train` it
+            is delivered, since few prompts rarely tell the head apart; the bundle marks it.
     """
 
     folder: Path
@@ -52,6 +72,8 @@ class Added:
     predicted: float | None
     brier: float | None
     refreshed: Refreshed | None = None
+    constant: str | None = None
+    lowered_to: float | None = None
 
 
 def add_model(
@@ -79,7 +101,7 @@ def add_model(
         outcomes: folder of outcome data in which the candidate is judged. None: a prior stands in, marked in the bundle.
         split: of the outcomes; None takes every prompt.
         like, family: what the prior is, without outcomes: another candidate's rows, or the mean of a family's. Neither: the
-            most similar candidate, of its family if there is one, nearest in price.
+            most similar candidate, of its family if there is one, nearest in price. Either is lowered to what the price makes likely.
         consistency: None keeps everything frozen. A weight refreshes the shared trunk and every quality row instead, by the
             paper's consistency loss (`refresh.refresh`): old qualities move, and how far is told and kept in the bundle.
         out: bundle root, None for the bundle's own; the new bundle becomes its CURRENT.
@@ -95,22 +117,33 @@ def add_model(
         raise InvalidInputError("like, family: expected one of them, got both")
     if consistency is not None and outcomes is None:
         raise InvalidInputError("consistency: a trunk is refreshed from outcomes, and none are given; leave it out")
+    require_day("created", created)
+    random_seed("seed", seed)
     base = Bundle.load(bundle)
+    require_root("out", base.path.parent if out is None else out)
+    if cache is not None:
+        writable_folder(cache, "cache")
     require_one_tier(base)
-    candidate, price, source, measure_ratio = _asked(Path(candidates), base, name)
+    candidate, price, source, measure_ratio = asked_entry(Path(candidates), base, name)
     similar = most_similar(base, candidate, price) if like is None and family is None else None
     if outcomes is None:
-        members = _members(base, like, family) if similar is None else (similar,)
+        members = members_of(base, like, family) if similar is None else (similar,)
         if measure_ratio:
             ratios = [c.token_ratio for c in base.candidates if c.name in members]
             candidate = replace(candidate, token_ratio=float(np.mean(ratios)))
-        progress(f"no outcomes: {candidate.name} starts as {' + '.join(members)}")
-        rows = prior_row(base.quality_heads, members)
-        note = {"prior_from": list(members), "prompts": 0}
+        qualities = mean_qualities(base)
+        bound = price_bound(base, members, price, qualities)
+        shift = shift_to(members, qualities, bound)
+        told = f"no outcomes: {candidate.name} starts as {' + '.join(members)}"
+        progress(told if shift == 0 else f"{told}, its mean quality lowered to {bound.quality:.3f}: {bound.reason}")
+        rows = lowered(prior_row(base.quality_heads, members), shift)
+        made = None if shift == 0 else {"mean_quality": bound.quality, "logit_shift": shift, "reason": bound.reason}
+        note = {"prior_from": list(members), "prompts": 0, "lowered": made}
         folder = with_candidate(
-            base, candidate, price, rows, note=_note(note, created), called=source, root=out, created=created
+            base, candidate, price, rows, note=note_of(note, created), called=source, root=out, created=created
         )
-        return Added(folder, candidate.name, 0, members, members, None, None, None)
+        lowered_to = None if shift == 0 else bound.quality
+        return Added(folder, candidate.name, 0, members, members, None, None, None, lowered_to=lowered_to)
     assert similar is not None
     return _from_outcomes(
         base,
@@ -150,7 +183,7 @@ def _from_outcomes(
 ) -> Added:
     heads = base.quality_heads
     called = source if isinstance(source, str) else source.get(outcomes.source, candidate.name)
-    rows = _judged(outcomes if split is None else outcomes.of_split(split), called, candidate.name)
+    rows = judged_rows(outcomes if split is None else outcomes.of_split(split), called, candidate.name)
     column = rows.models.index(called)
     measures = (rows.quality, rows.output_tokens, rows.input_tokens)
     quality, tokens, input_tokens = (measure[:, column] for measure in measures)
@@ -188,7 +221,7 @@ def _from_outcomes(
                 heads.activation,
                 x,
                 quality,
-                _old_quality(rows, base),
+                old_quality(rows, base),
                 rows.question_keys,
                 consistency=consistency,
                 seed=seed,
@@ -203,6 +236,9 @@ def _from_outcomes(
         tokens_from = (similar,)
         progress(f"{candidate.name} has too few output tokens to fit; it is taken to write as much as {similar}")
         tensors |= {key: row for key, row in prior_row(heads, tokens_from).items() if key.startswith("len_")}
+    constant = constancy(fit.out_of_fold_quality, quality, rows.question_keys).reason
+    if constant is not None:
+        progress(f"constant head of {candidate.name}: {constant}; more prompts may tell it apart")
     note = {
         "source": outcomes.source,
         "called": called,
@@ -227,9 +263,10 @@ def _from_outcomes(
         candidate,
         price,
         tensors,
-        note=_note(note, created),
+        note=note_of(note, created),
+        constant=constant,
         called=source,
-        prompt_hashes=_hashes_with(base, rows),
+        prompt_hashes=hashes_with(base, rows),
         refreshed=changed,
         extra_files=extra,
         root=out,
@@ -246,73 +283,5 @@ def _from_outcomes(
         float(predicted.mean()),
         float(np.square(predicted - quality).mean()),
         refreshed,
+        constant,
     )
-
-
-def _old_quality(rows: Outcomes, base: Bundle) -> Array:
-    """(rows, models) of the bundle's candidates by the names its provenance or they themselves give, NaN where there is none."""
-    sources = base.provenance.get("sources")
-    named = sources if isinstance(sources, dict) else {}
-    table = np.full((len(rows), len(base.names)), np.nan)
-    for m, name in enumerate(base.names):
-        called = name_in_source(named, name, rows.source)
-        if called in rows.models:
-            table[:, m] = rows.quality[:, rows.models.index(called)]
-    return table
-
-
-def _hashes_with(base: Bundle, rows: Outcomes) -> dict[str, npt.NDArray[np.uint64]] | None:
-    """The fitting prompts' hashes with these rows' among them, so that no calibration takes them for unseen; None where none are kept."""
-    kept = base.quality_heads.fitted_on.prompt_hashes
-    if kept is None:
-        return None
-    old, new = read_prompt_hashes(kept), prompt_hashes(rows.prompts, rows.question_keys)
-    return {part: np.union1d(old[part], new[part]) for part in old}
-
-
-def _note(facts: dict[str, Any], created: str) -> dict[str, Any]:
-    return {"recipe": "ipr add-model", "version": __version__, "created": created, **facts}
-
-
-def _asked(path: Path, base: Bundle, name: str | None) -> tuple[Candidate, Price, Any, bool]:
-    """The entry meant: candidate, price, its name in the outcomes, and whether its token_ratio is to be measured."""
-    file = read_candidates(path)
-    listed = [candidate.name for candidate in file.candidates]
-    new = [entry for entry in listed if entry not in base.names]
-    if name is not None and name not in listed:
-        raise InvalidInputError(f"name: {name!r} is not in {path}; listed: {', '.join(listed)}")
-    if name is not None and name in base.names:
-        raise InvalidInputError(f"name: {name!r} is in the bundle already; remove it first, or give the new one a name")
-    if name is None and len(new) != 1:
-        got = f"{len(new)} ({', '.join(new)})" if new else "0"
-        raise InvalidInputError(f"candidates: expected one entry that the bundle does not have, got {got}; name one")
-    chosen = new[0] if name is None else name
-    candidate = file.candidates[listed.index(chosen)]
-    price = file.prices.prices[chosen]
-    dated = replace(price, basis=f"{price.basis}, {file.prices.date}")
-    return candidate, dated, file.named[chosen], chosen in file.without_ratio
-
-
-def _members(base: Bundle, like: str | None, family: str | None) -> tuple[str, ...]:
-    if like is not None:
-        if like not in base.names:
-            raise InvalidInputError(f"like: unknown {like!r}; known: {', '.join(base.names)}")
-        return (like,)
-    members = tuple(candidate.name for candidate in base.candidates if candidate.family == family)
-    if not members:
-        known = sorted({candidate.family for candidate in base.candidates})
-        raise InvalidInputError(f"family: unknown {family!r}; known: {', '.join(known)}")
-    return members
-
-
-def _judged(part: Outcomes, called: str, name: str) -> Outcomes:
-    """The prompts on which the candidate has a quality."""
-    judged: Sequence[int] | npt.NDArray[np.int64] = ()
-    if called in part.models:
-        judged = np.flatnonzero(~np.isnan(part.quality[:, part.models.index(called)]))
-    if len(judged) < FEWEST_JUDGED:
-        raise InvalidInputError(
-            f"outcomes: {name!r} is judged on {len(judged)} prompts of {part.source} (as {called!r}), at least "
-            f'{FEWEST_JUDGED} are needed; name what the outcomes call it with "source", or add it with a prior'
-        )
-    return part.take(np.asarray(judged))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import Candidate, Price, PriceList
+from ipr_engine.bundle.values import MOST_RATIO, MOST_WHOLE, is_amount, is_text, require_day, shown
 from ipr_engine.errors import InvalidInputError
 
 REQUIRED = ("name", "family", "provider", "input_usd_per_1m", "output_usd_per_1m")
@@ -42,17 +42,18 @@ class CandidatesFile:
 
 
 def read_candidates(path: Path) -> CandidatesFile:
-    """Read and check the file's shape; write_bundle judges the values.
+    """Read the file and check its shape and its values.
 
     Raises:
         InvalidInputError: names the entry and what is wrong with it.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_distinct)
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"candidates: expected a JSON file, {path}: {error}") from None
     if not isinstance(document, dict) or set(document) != {"date", "candidates"}:
         raise InvalidInputError(f'candidates: expected {{"date": ..., "candidates": [...]}} in {path}')
+    require_day(f"candidates: date in {path}", document["date"])
     entries = document["candidates"]
     if not isinstance(entries, list) or not entries:
         raise InvalidInputError(f"candidates: expected a list of at least one candidate in {path}")
@@ -88,11 +89,6 @@ def read_candidates(path: Path) -> CandidatesFile:
         for entry in entries
     }
     named = {entry["name"]: entry.get("source", entry["name"]) for entry in entries}
-    for number, (name, source) in enumerate(named.items()):
-        if not isinstance(source, str) and not _is_mapping_of_texts(source):
-            raise InvalidInputError(
-                f"candidates[{number}]: source of {name!r}: expected its name in the outcomes, or {{source: name}}, got {source!r}"
-            )
     without_ratio = frozenset(entry["name"] for entry in entries if "token_ratio" not in entry)
     return CandidatesFile(listed, PriceList(date=document["date"], prices=prices), named, without_ratio)
 
@@ -100,27 +96,44 @@ def read_candidates(path: Path) -> CandidatesFile:
 def _check_values(number: int, entry: Mapping[str, object]) -> None:
     """Here, before any fit; the bundle judges the same values again when it is written."""
     for key, expected, good in (
-        *((key, "a text that is not empty", _is_text) for key in ("name", "family", "provider", "basis")),
-        *((key, "a number >= 0", _is_amount) for key in ("input_usd_per_1m", "output_usd_per_1m", "fixed_usd")),
-        ("token_ratio", "a number > 0", lambda value: _is_amount(value) and value > 0),
-        ("latency_ms", "a number >= 0, or null", lambda value: value is None or _is_amount(value)),
+        *((key, "a text that is not blank and is Unicode", is_text) for key in ("name", "family", "provider", "basis")),
         *(
-            (key, "a whole number of tokens > 0, or null", lambda v: v is None or (type(v) is int and v > 0))
+            (key, "a number >= 0 and finite", is_amount)
+            for key in ("input_usd_per_1m", "output_usd_per_1m", "fixed_usd")
+        ),
+        ("token_ratio", f"a number > 0 and <= {MOST_RATIO:g}", _is_ratio),
+        ("latency_ms", "a number >= 0 and finite, or null", lambda v: v is None or is_amount(v)),
+        *(
+            (key, f"a whole number of tokens from 1 to {MOST_WHOLE}, or null", _is_tokens)
             for key in ("context_window", "max_output_tokens")
         ),
-        ("features", 'a list of texts such as ["tools"]', lambda v: isinstance(v, list) and all(map(_is_text, v))),
+        ("features", 'a list of distinct texts such as ["tools"]', _are_features),
+        ("source", "its name in the outcomes, or {source: name}", _is_source),
     ):
         if key in entry and not good(entry[key]):
-            raise InvalidInputError(f"candidates[{number}].{key}: expected {expected}, got {entry[key]!r}")
+            raise InvalidInputError(f"candidates[{number}].{key}: expected {expected}, got {shown(entry[key])}")
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def _is_ratio(value: Any) -> bool:
+    return is_amount(value) and 0 < value <= MOST_RATIO
 
 
-def _is_amount(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < math.inf
+def _is_tokens(value: object) -> bool:
+    return value is None or (type(value) is int and 1 <= value <= MOST_WHOLE)
 
 
-def _is_mapping_of_texts(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+def _are_features(value: object) -> bool:
+    return isinstance(value, list) and all(map(is_text, value)) and len(set(value)) == len(value)
+
+
+def _is_source(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(is_text(text) for pair in value.items() for text in pair)
+    return is_text(value)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return dict(pairs)

@@ -23,11 +23,13 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.bundle import with_extra_files
+from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import Outcomes, load_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.bootstrap import DRAWS
 from ipr_engine.evaluation.evaluate import evaluate_engine
+from ipr_engine.outputs import writable_file
 from ipr_engine.training.distill import distill
 from ipr_engine.training.model_card import SourceFacts, render
 from ipr_engine.training.train import train
@@ -52,6 +54,7 @@ def build(
     created: str = CREATED,
     card: Path | None = None,
     draws: int = DRAWS,
+    allow_constant: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Build and activate the bundle under `out`; returns its folder.
@@ -60,13 +63,19 @@ def build(
         outcomes: folders of outcome data with splits "train" and "test", tokens and costs; beside each, stats.json may say
             its repository, commit, licence and what its numbers mean. The first is what token ratios and intercepts refer to.
         encoder_model, table: a sentence-transformers folder or hub id to distil, or a folder that `distill` wrote: one of both.
-        created: YYYY-MM-DD. card: also write the model card here. draws: of the bootstrap.
+        created: YYYY-MM-DD. card: also write the model card here. draws: of the bootstrap. allow_constant: see `train`; the
+            card then names the constant heads.
     Raises:
         InvalidInputError: an argument, or what `train` and `evaluate_engine` say of outcomes and candidates.
         BackendUnavailableError: the extra [train] or [eval] is missing.
     """
     if (encoder_model is None) == (table is None):
         raise InvalidInputError("encoder_model, table: expected one of both")
+    require_day("created", created)
+    require_root("out", out)
+    if card is not None:
+        card.parent.mkdir(parents=True, exist_ok=True)
+        writable_file(card, "card")
     with tempfile.TemporaryDirectory() as scratch:
         if table is None:
             progress("distilling the token table ...")
@@ -83,6 +92,7 @@ def build(
             estimator=ESTIMATOR,
             options=OPTIONS,
             seed=SEED,
+            allow_constant=allow_constant,
             progress=progress,
         )
         engine = Engine.load(trained.folder)
@@ -162,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--created", default=CREATED, help="date written into the bundle (default: %(default)s)")
     parser.add_argument("--card", type=Path, metavar="FILE", help="also write the model card here")
     parser.add_argument("--draws", type=int, default=DRAWS, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--allow-constant", action="store_true", help="deliver constant heads, named in the card")
     given = parser.parse_args(arguments)
     folder = build(
         given.outcomes,
@@ -171,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         created=given.created,
         card=given.card,
         draws=given.draws,
+        allow_constant=given.allow_constant,
         progress=lambda message: print(message, file=sys.stderr, flush=True),
     )
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

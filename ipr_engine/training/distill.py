@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.extras import need
+from ipr_engine.outputs import writable_folder
 from ipr_engine.training.extra import one_thread
 
 DTYPES = ("float32", "float16", "int8")
@@ -54,6 +55,7 @@ def distill(
         raise InvalidInputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     if dim < 1 or not 0 < sif < 1:
         raise InvalidInputError(f"dim, sif: expected dim >= 1 and 0 < sif < 1, got {dim} and {sif}")
+    writable_folder(out_folder, "out_folder")
     source = Path(model)
     if not source.exists() and (source.is_absolute() or str(model).startswith(".")):
         raise InvalidInputError(f"model: expected a folder or a hub id, got {model}, which does not exist")

@@ -66,6 +66,13 @@ def training_encoder(
     for folder in listed:
         ids = {source.id for _, source in opened}
         opened.append(_open(folder, ids, options, max_tokens, pooling, dtype, contained))
+    given = [
+        n for n, value in (("max_tokens", max_tokens), ("pooling", pooling), ("dtype", dtype)) if value is not None
+    ]
+    if (given or not contained) and all(isinstance(source, EncoderSource) for _, source in opened):
+        raise InvalidInputError(
+            f"{', '.join(given) or 'contained'}: of a transformer, and every encoder here is a table; leave it out, or name a transformer"
+        )
     if len(opened) == 1:
         encoder, source = opened[0]
         return TrainingEncoder(encoder, source.id, (source,))

@@ -19,8 +19,8 @@ def grouped_folds(keys: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.
     distinct, group_of_row = np.unique(np.asarray(keys, dtype=str), return_inverse=True)
     if folds < 2 or len(distinct) < folds:
         raise InvalidInputError(
-            f"folds: expected 2 to {len(distinct)} (the distinct questions), got {folds}; prompts whose first 120 letters and "
-            "digits are equal count as one question: give question_key where they open with a long common text"
+            f"folds: expected 2 to {len(distinct)} (the distinct questions), got {folds}; prompts of one question_key count as one "
+            "question: give different questions keys of their own"
         )
     fold_of_group = np.empty(len(distinct), dtype=np.int64)
     fold_of_group[np.random.default_rng(seed).permutation(len(distinct))] = np.arange(len(distinct)) % folds

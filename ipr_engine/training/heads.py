@@ -123,14 +123,18 @@ def fit_heads(
 
 
 def _calibrate(score: Array, quality: Array, at_home: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Platt's slope and offset (models,), each on the rows of source 0 where it was judged on enough, else on all its rows."""
-    maps = []
-    for m in range(quality.shape[1]):
-        judged = ~np.isnan(quality[:, m])
-        rows = judged & at_home if (judged & at_home).sum() >= FEWEST_AT_HOME else judged
-        maps.append(fit_platt(score[rows, m], quality[rows, m]))
+    """Platt's slope and offset (models,), each on its `calibration_rows`."""
+    rows = calibration_rows(quality, at_home)
+    maps = [fit_platt(score[rows[:, m], m], quality[rows[:, m], m]) for m in range(quality.shape[1])]
     slopes, offsets = zip(*maps, strict=True)
     return np.array(slopes), np.array(offsets)
+
+
+def calibration_rows(quality: Array, at_home: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(rows, models): a candidate's judged rows of source 0 where these are enough, else all its judged rows."""
+    judged = ~np.isnan(quality)
+    home = judged & at_home[:, None]
+    return np.where(home.sum(axis=0) >= FEWEST_AT_HOME, home, judged)
 
 
 def predict(tensors: Mapping[str, npt.NDArray[Any]], x: Array, activation: str = "relu") -> tuple[Array, Array]:

@@ -83,13 +83,16 @@ def read_training_rows(
         for measure in ("quality", "output_tokens", "input_tokens")
     }
     judged = ~np.isnan(tables["quality"])
-    for measure in ("quality", "output_tokens"):
+    for measure, fix in (
+        ("quality", 'leave it out, or name what the outcomes call it with "source"'),
+        ("output_tokens", "record how many tokens its answers had: costs are predicted from them; or leave it out"),
+    ):
         counts = (~np.isnan(tables[measure])).sum(axis=0)
         for candidate, count in zip(asked.candidates, counts, strict=True):
             if count < FEWEST_JUDGED:
                 raise InvalidInputError(
                     f"candidates: {candidate.name!r} has {measure} on {count} prompts of {', '.join(names)}, at least "
-                    f'{FEWEST_JUDGED} are needed; leave it out, or name what the outcomes call it with "source"'
+                    f"{FEWEST_JUDGED} are needed; {fix}"
                 )
     keep = judged.any(axis=1)
     every = [(i, p) for part in parts for i, p in zip(part.prompt_ids, part.prompts, strict=True)]

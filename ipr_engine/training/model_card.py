@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipr_engine.bundle import Bundle
-from ipr_engine.evaluation.report import number, per_1000, table, verdict
+from ipr_engine.bundle.origin import constant_notice, constant_of
+from ipr_engine.evaluation.report import number, per_1000, plain, table, verdict
 from ipr_engine.training.tokens import CAP_PERCENTILE
 
 TAUS = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -93,7 +94,9 @@ def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Map
     estimator = settings["estimator"]
     partly = _partly_judged(bundle.names, [rows / prompts for rows in made["judged"]])
     ratios = sorted({candidate.token_ratio for candidate in bundle.candidates})
-    biases = ", ".join(f"{f['prediction'][0]['cost']['bias']:.2f} times ({f['about']['source']})" for f in evaluated)
+    biases = ", ".join(
+        f"{plain(f['prediction'][0]['cost']['bias'], '.2f')} times ({f['about']['source']})" for f in evaluated
+    )
     leaked = f", {made['leaked']} of them for a question that another source holds out" if made["leaked"] else ""
     steps = [
         f"""**Encoder**: {encoder["source"]} distilled by model2vec into {encoder["rows"]} tokens x {encoder["dim"]} dimensions,
@@ -148,10 +151,10 @@ def _on_test(name: str, f: Mapping[str, Any]) -> list[str]:
             number(c["quality"]),
             f"{c['predicted_quality']:.3f}",
             f"{c['brier']:.3f}",
-            f"{c['ece']:.3f}",
+            plain(c["ece"]),
             number(per_1000(c["cost_usd"])),
             f"{1000 * c['predicted_cost_usd']:.3f}",
-            f"{c['tokens']['median_relative']:.0%}" if "tokens" in c else "-",
+            plain(c["tokens"]["median_relative"], ".0%") if "tokens" in c else "-",
         ]
         for c in f["candidates"]
     ]
@@ -201,7 +204,9 @@ def _percent(estimate: Mapping[str, Any]) -> str:
 
 
 def _limits(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle) -> list[str]:
+    constant = constant_of(bundle)
     points = [
+        *([f"The {constant_notice(constant, len(bundle.names))}."] if constant else []),
         "One sampled answer per prompt and candidate: part of every gap to the oracle is noise.",
         "The intervals cover the sampling of test prompts of the same kind, not another workload.",
         "No share of quality is guaranteed: compare what was asked for with what was kept above.",

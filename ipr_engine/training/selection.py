@@ -10,8 +10,16 @@ import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.bootstrap import Resamples
-from ipr_engine.evaluation.routing import Axis, Outcomes, bounded_arqgc, complete_rows, single_curve, sweep_curve
-from ipr_engine.evaluation.sweeps import rule_sweep, worth_sweep
+from ipr_engine.evaluation.routing import (
+    Axis,
+    Outcomes,
+    bounded_arqgc,
+    complete_rows,
+    degenerate_axis,
+    single_curve,
+    sweep_curve,
+)
+from ipr_engine.evaluation.sweeps import rule_sweep, worth_grid, worth_sweep
 from ipr_engine.training.estimators import CLOSED_FORM
 from ipr_engine.training.folds import grouped_folds
 from ipr_engine.training.heads import fit_heads, predict
@@ -90,8 +98,20 @@ def compare_estimators(
             figures.append((*_areas(predicted[full], expected[full], outcomes), error))
         worth, minmax, brier = zip(*figures, strict=True)
         scores.append(EstimatorScore(estimator, worth, minmax, brier))
-        progress(f"{estimator}: area {scores[-1].area:.3f}, Brier {np.mean(brier):.4f}")
+        area = "undefined" if np.isnan(scores[-1].area) else f"{scores[-1].area:.3f}"
+        progress(f"{estimator}: area {area}, Brier {np.mean(brier):.4f}")
+    why = _no_area(outcomes)
+    if why is not None:
+        progress(f"the area is undefined, so the Brier score chooses: {why}")
     return scores
+
+
+def _no_area(outcomes: Outcomes | None) -> str | None:
+    """Why no estimator has an area, None where they have."""
+    if outcomes is None:
+        return f"fewer than {FEWEST_ROWS} prompts have a quality and a cost of every candidate"
+    names = [f"candidate {m}" for m in range(outcomes.models)]
+    return degenerate_axis(Axis.of(outcomes), single_curve(outcomes, Resamples(outcomes.rows, draws=0)), names)
 
 
 def _areas(predicted: Array, expected: Array, outcomes: Outcomes | None) -> tuple[float, float]:
@@ -99,7 +119,7 @@ def _areas(predicted: Array, expected: Array, outcomes: Outcomes | None) -> tupl
         return np.nan, np.nan
     once, axis = Resamples(outcomes.rows, draws=0), Axis.of(outcomes)
     singles = single_curve(outcomes, once)
-    sweeps = (worth_sweep(predicted, expected), rule_sweep(predicted, expected, "minmax"))
+    sweeps = (worth_sweep(predicted, expected, worth_grid(outcomes.cost)), rule_sweep(predicted, expected, "minmax"))
     worth, minmax = (float(bounded_arqgc(sweep_curve(s, outcomes, once), axis, singles)[0]) for s in sweeps)
     return worth, minmax
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -23,19 +23,24 @@ from ipr_engine.bundle import (
     SupportSpec,
     write_bundle,
 )
+from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY, reliability_bins, reliability_bytes
+from ipr_engine.bundle.values import require_day, require_root, require_text
 from ipr_engine.data import embed_prompts, prompt_hashes
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.prediction import brier, expected_calibration_error
+from ipr_engine.outputs import writable_folder
+from ipr_engine.ranges import random_seed
 from ipr_engine.training.candidates import CandidatesFile, read_candidates
+from ipr_engine.training.constant import constant_heads, refuse_constant
 from ipr_engine.training.encoders import Folder, training_encoder
 from ipr_engine.training.estimators import CLOSED_FORM, ESTIMATORS
 from ipr_engine.training.extra import one_thread
-from ipr_engine.training.heads import FittedHeads, fit_heads
+from ipr_engine.training.heads import FittedHeads, calibration_rows, fit_heads
 from ipr_engine.training.mix import TrainingRows, read_training_rows
 from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, winner
 from ipr_engine.training.support import fit_support
+from ipr_engine.training.trained import Trained, trained_figures
 
 if TYPE_CHECKING:
     from ipr_engine.training.checkpoint import RunState
@@ -44,22 +49,6 @@ Array = npt.NDArray[np.float64]
 
 CENTROIDS = 64
 PROMPTS_PER_CENTROID = 8  # fewer prompts than this times CENTROIDS get fewer centroids
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What `train` made: the bundle's folder, and per candidate figures on judged rows that its fits had not seen."""
-
-    folder: Path
-    prompts: int
-    dropped: int
-    estimator: str
-    names: tuple[str, ...]
-    judged: npt.NDArray[np.int64]
-    quality: Array
-    predicted: Array
-    brier: Array
-    calibration_error: Array
 
 
 def train(
@@ -82,6 +71,7 @@ def train(
     options: Mapping[str, Any] = MappingProxyType({}),
     seed: int = 0,
     run: Path | str | None = None,
+    allow_constant: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Trained:
     """Fit a quality head and a tokens head per candidate, and write a bundle.
@@ -103,8 +93,10 @@ def train(
         estimator: one of estimators.ESTIMATORS, or "auto": the best closed form by nested cross-validation on these prompts.
         options: of the estimator (the fields of network_config.NetworkConfig).
         run: folder that keeps the finished parts of a network's fit; the same call goes on from there after an interruption.
+        allow_constant: deliver heads that tell prompts apart no better than a constant does (training/constant.py), marked as
+            such in the bundle, instead of refusing.
     Raises:
-        InvalidInputError: an argument, the candidates' file or the outcomes are not as above.
+        InvalidInputError: an argument, the candidates' file or the outcomes are not as above, or a head is constant.
         BackendUnavailableError: the extra [train] is missing.
     Notes:
         A prompt counts for the candidates judged on it, so sparse outcomes are used whole. Same input, same bytes on one machine.
@@ -113,6 +105,13 @@ def train(
         raise InvalidInputError(f"estimator: expected 'auto' or one of {', '.join(ESTIMATORS)}, got {estimator!r}")
     if options and estimator == "auto":
         raise InvalidInputError(f"options: 'auto' has none, got {', '.join(options)}; name the estimator")
+    require_text("name", name)
+    require_day("created", created)
+    require_root("out", out)
+    random_seed("seed", seed)
+    for argument, folder in (("cache", cache), ("run", run)):
+        if folder is not None:
+            writable_folder(folder, argument)
     asked = read_candidates(Path(candidates))
     names = [candidate.name for candidate in asked.candidates]
     frozen = training_encoder(
@@ -149,6 +148,14 @@ def train(
             run=state,
             progress=progress,
         )
+        at_home = np.ones(len(x), np.bool_) if source is None else source == 0
+        constant = constant_heads(
+            names, heads.out_of_fold_quality, rows.quality, rows.keys, calibration_rows(rows.quality, at_home)
+        )
+        if not allow_constant:
+            refuse_constant(constant, len(names))
+        for candidate, reason in constant.items():
+            progress(f"constant head of {candidate}: {reason}")
         progress("fitting support ...")
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
         support = fit_support(x, heads.folds, centroids, seed)
@@ -174,9 +181,10 @@ def train(
             "sources": {candidate: asked.named[candidate] for candidate in names},
             "settings": heads.settings,
             "compared": as_json(compared),
+            **({CONSTANT: constant} if constant else {}),
         },
     )
-    return _trained(folder, rows, estimator, names, heads)
+    return trained_figures(folder, rows, estimator, names, heads, constant)
 
 
 def _reliability(heads: FittedHeads, names: list[str], rows: TrainingRows) -> bytes:
@@ -188,25 +196,6 @@ def _reliability(heads: FittedHeads, names: list[str], rows: TrainingRows) -> by
         at = home if home.any() else judged
         tables[name] = reliability_bins(heads.out_of_fold_quality[at, m], rows.quality[at, m])
     return reliability_bytes(tables)
-
-
-def _trained(folder: Path, rows: TrainingRows, estimator: str, names: list[str], heads: FittedHeads) -> Trained:
-    predicted = heads.out_of_fold_quality
-    columns = range(len(names))
-    return Trained(
-        folder=folder,
-        prompts=len(rows),
-        dropped=rows.dropped,
-        estimator=estimator,
-        names=tuple(names),
-        judged=(~np.isnan(rows.quality)).sum(axis=0),
-        quality=np.nanmean(rows.quality, axis=0),
-        predicted=np.nanmean(np.where(np.isnan(rows.quality), np.nan, predicted), axis=0),
-        brier=np.array([brier(predicted[:, [m]], rows.quality[:, [m]]) for m in columns]),
-        calibration_error=np.array(
-            [expected_calibration_error(predicted[:, [m]], rows.quality[:, [m]]) for m in columns]
-        ),
-    )
 
 
 def _with_ratios(asked: CandidatesFile, rows: TrainingRows, billed: Array) -> list[Candidate]:

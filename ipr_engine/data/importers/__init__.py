@@ -1,11 +1,14 @@
 """Public outcome data in its own layouts, read into `Outcomes`. One file per layout; each names where it is described."""
 
+from collections.abc import Callable
+
 from ipr_engine.data.importers.llmrouterbench import import_llmrouterbench
 from ipr_engine.data.importers.routellm import import_routellm
 from ipr_engine.data.importers.routerbench import import_routerbench
 from ipr_engine.data.importers.wide import import_wide
+from ipr_engine.data.outcomes import Outcomes
 
-IMPORTERS = {
+IMPORTERS: dict[str, Callable[..., Outcomes]] = {
     "routerbench": import_routerbench,
     "routellm": import_routellm,
     "llmrouterbench": import_llmrouterbench,

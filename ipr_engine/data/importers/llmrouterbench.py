@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ipr_engine.data.bad_rows import BadRows
 from ipr_engine.data.importers.build import SourceBuilder
 from ipr_engine.data.outcomes import Outcomes, question_key
 from ipr_engine.errors import InvalidInputError
@@ -21,8 +22,12 @@ _TIMESTAMP = re.compile(r"(\d{8}_\d{6})\.json$")
 _FIELDS = ("model_name", "dataset_name", "split", "records")
 
 
-def import_llmrouterbench(folder: Path) -> Outcomes:
-    """Read all result files below `folder`. The prompt is what the first model (by name) was sent; the key is the question's."""
+def import_llmrouterbench(folder: Path, *, bad: BadRows | None = None) -> Outcomes:
+    """Read all result files below `folder`. The prompt is what the first model (by name) was sent; the key is the question's.
+
+    Args:
+        bad: as for `import_wide`; a row is a record.
+    """
     if not folder.is_dir():
         raise InvalidInputError(f"source: expected LLMRouterBench's folder results/bench, got {folder}")
     latest: dict[tuple[str, str, str], tuple[str, Path]] = {}
@@ -35,7 +40,7 @@ def import_llmrouterbench(folder: Path) -> Outcomes:
         latest[key] = max(latest.get(key, ("", file)), (stamp[1] if stamp else "", file))
     if not latest:
         raise InvalidInputError(f"source: expected result files *.json below {folder}, found none")
-    builder = SourceBuilder("llmrouterbench")
+    builder = SourceBuilder("llmrouterbench", bad)
     seen: dict[str, tuple[str, str]] = {}
     for (dataset, split, model), (_, file) in sorted(latest.items()):
         for row, record in enumerate(_read(file)["records"]):
@@ -55,17 +60,20 @@ def _add(
     seen: dict[str, tuple[str, str]],
 ) -> None:
     if not isinstance(record, dict) or "index" not in record or "prompt" not in record:
-        raise InvalidInputError(f"{where}: expected an object with 'index' and 'prompt'")
+        builder.bad.add(where, ": expected an object with 'index' and 'prompt'")
+        return
     prompt_id, prompt = f"{prefix}:{record['index']}", _text(record["prompt"])
     question = _text(record.get("origin_query")) or prompt
     if prompt_id not in seen:
         seen[prompt_id] = question, where
         builder.add_prompt(prompt_id, prompt, where=where, split=split, dataset=dataset, key=question_key(question))
     elif seen[prompt_id][0] != question:
-        raise InvalidInputError(
-            f"{where}, column 'origin_query': expected the question that {seen[prompt_id][1]} asks under index "
-            f"{record['index']}, got another; the two files are of different versions of the data set"
+        builder.bad.add(
+            where,
+            f", column 'origin_query': expected the question that {seen[prompt_id][1]} asks under index {record['index']}, "
+            "got another; the two files are of different versions of the data set",
         )
+        return
     builder.add_outcome(
         prompt_id,
         model,

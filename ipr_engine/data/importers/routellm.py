@@ -13,28 +13,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ipr_engine.data.bad_rows import BadRows
 from ipr_engine.data.importers.build import SourceBuilder
 from ipr_engine.data.outcomes import Outcomes
-from ipr_engine.data.tables import Table, read_table
+from ipr_engine.data.table_files import read_table
+from ipr_engine.data.tables import Table
 from ipr_engine.errors import InvalidInputError
 
 
-def import_routellm(folder: Path) -> Outcomes:
+def import_routellm(folder: Path, *, bad: BadRows | None = None) -> Outcomes:
     """Read the benchmarks that `folder` (routellm/evals) holds; every prompt is of split "test".
 
     MMLU and GSM8K count 0 or 1. MT-bench: the first turn is the prompt, as RouteLLM routes on it alone, and
     quality = (mean score of the turns - 1) / 9. There are no tokens and no costs.
+
+    Args:
+        bad: as for `import_wide`.
     """
+    bad = BadRows() if bad is None else bad
     if not folder.is_dir():
         raise InvalidInputError(f"source: expected RouteLLM's folder routellm/evals, got {folder}")
-    builder = SourceBuilder("routellm")
+    builder = SourceBuilder("routellm", bad)
     files = sorted((folder / "mmlu" / "responses").glob("mmlu_*.csv"))
     dropped = _contaminated(folder / "mmlu")
     for file in files:
-        _add_answers(builder, read_table(file), file.stem.removeprefix("mmlu_"), "mmlu", dropped)
+        _add_answers(builder, read_table(file, bad), file.stem.removeprefix("mmlu_"), "mmlu", dropped)
     gsm8k = folder / "gsm8k" / "gsm8k_responses.csv"
     if gsm8k.is_file():
-        _add_answers(builder, read_table(gsm8k), "", "gsm8k", _contaminated(folder / "gsm8k"))
+        _add_answers(builder, read_table(gsm8k, bad), "", "gsm8k", _contaminated(folder / "gsm8k"))
     judgements = folder / "mt_bench" / "judgements.jsonl"
     if judgements.is_file():
         _add_judgements(builder, folder / "mt_bench")
@@ -63,7 +69,7 @@ def _add_answers(builder: SourceBuilder, table: Table, part: str, dataset: str, 
     for row, prompt in enumerate(table.text("prompt")):
         if prompt in dropped:
             continue
-        where = f"{table.name}, row {row + 1}"
+        where = table.where(row)
         prompt_id = ":".join(filter(None, ("routellm", dataset, part, str(row))))
         builder.add_prompt(prompt_id, prompt, where=where, split="test", dataset=dataset)
         for model, right in answers:
@@ -75,18 +81,18 @@ def _is_model(column: str) -> bool:
 
 
 def _add_judgements(builder: SourceBuilder, folder: Path) -> None:
-    questions, judged = read_table(folder / "question.jsonl"), read_table(folder / "judgements.jsonl")
+    questions, judged = (read_table(folder / name, builder.bad) for name in ("question.jsonl", "judgements.jsonl"))
     questions.require(("question_id", "turns"))
     judged.require(("question_id", "model", "score"))
     dropped = _contaminated(folder)
     kept: dict[str | None, str] = {}
     for row, (number, turns) in enumerate(zip(questions.text("question_id"), questions.values("turns"), strict=True)):
         if not isinstance(turns, list) or not turns or not all(isinstance(turn, str) for turn in turns):
-            questions.fail(row, "turns", "expected a list of texts")
+            questions.complain(row, "turns", "expected a list of texts")
+            continue
         if dropped.isdisjoint(turns[:2]):
             kept[number] = f"routellm:mt_bench:{number}"
-            where = f"{questions.name}, row {row + 1}"
-            builder.add_prompt(kept[number], turns[0], where=where, split="test", dataset="mt_bench")
+            builder.add_prompt(kept[number], turns[0], where=questions.where(row), split="test", dataset="mt_bench")
     scores: dict[tuple[Any, str], list[float]] = {}
     values, missing = judged.numbers("score")
     models, numbers = judged.text("model"), judged.text("question_id")
@@ -94,7 +100,8 @@ def _add_judgements(builder: SourceBuilder, folder: Path) -> None:
         if missing[row] or values[row] == -1 or number not in kept:
             continue
         if not 1 <= values[row] <= 10:
-            judged.fail(row, "score", f"expected 1 to 10, or -1 where the judge gave none, got {values[row]:g}")
+            judged.complain(row, "score", f"expected 1 to 10, or -1 where the judge gave none, got {values[row]:g}")
+            continue
         scores.setdefault((number, model or ""), []).append(float(values[row]))
     for (number, model), given in scores.items():
         quality = (sum(given) / len(given) - 1) / 9

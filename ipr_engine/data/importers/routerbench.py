@@ -9,24 +9,35 @@ refused: convert it where that does no harm.
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from ipr_engine.data.bad_rows import BadRows
 from ipr_engine.data.importers.build import SourceBuilder
 from ipr_engine.data.outcomes import Outcomes
-from ipr_engine.data.tables import read_table
+from ipr_engine.data.table_files import read_table
 from ipr_engine.errors import InvalidInputError
 
 COST = "|total_cost"
 
 
-def import_routerbench(path: Path) -> Outcomes:
-    """Read the wide table: score as quality, total_cost as cost_usd, eval_name as dataset; it names no split and no tokens."""
+def import_routerbench(
+    path: Path, *, columns: Mapping[str, str] = MappingProxyType({}), bad: BadRows | None = None
+) -> Outcomes:
+    """Read the wide table: score as quality, total_cost as cost_usd, eval_name as dataset; it names no split and no tokens.
+
+    Args:
+        columns, bad: as for `import_wide`.
+    """
+    bad = BadRows() if bad is None else bad
     if path.suffix.lower() in (".pkl", ".pickle"):
         raise InvalidInputError(
             f"{path.name}: a pickle runs code when it is loaded and is refused; convert it to CSV or Parquet in a sandbox "
             "(pandas.read_pickle(...).to_csv(..., index=False))"
         )
-    table = read_table(path)
+    table = read_table(path, bad).renamed(columns)
+    table.bad = bad
     table.require(("sample_id", "prompt", "eval_name"))
     models = [name.removesuffix(COST) for name in table.columns if name.endswith(COST)]
     if not models:
@@ -34,13 +45,13 @@ def import_routerbench(path: Path) -> Outcomes:
             f"{table.name}: expected columns '<model>{COST}', found none; is it RouterBench's table?"
         )
     table.require(models)
-    builder = SourceBuilder(path.stem)
+    builder = SourceBuilder(path.stem, bad, whole_rows=True)
     ids, prompts, datasets = (table.text(name) for name in ("sample_id", "prompt", "eval_name"))
-    columns = [(model, table.values(model), table.values(f"{model}{COST}")) for model in models]
+    measured = [(model, table.values(model), table.values(f"{model}{COST}")) for model in models]
     for row, (sample, prompt, dataset) in enumerate(zip(ids, prompts, datasets, strict=True)):
-        where = f"{table.name}, row {row + 1}"
+        where = table.where(row)
         builder.add_prompt(sample or "", _turns(prompt), where=where, dataset=dataset)
-        for model, scores, costs in columns:
+        for model, scores, costs in measured:
             builder.add_outcome(sample or "", model, scores[row], where=where, cost_usd=costs[row])
     return builder.build()
 

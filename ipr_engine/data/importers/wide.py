@@ -7,36 +7,52 @@ or True or False; an empty cell is a missing outcome.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
+from ipr_engine.data.bad_rows import BadRows
 from ipr_engine.data.importers.build import SourceBuilder
 from ipr_engine.data.outcomes import MEASURES, Outcomes
-from ipr_engine.data.tables import Table, read_table
+from ipr_engine.data.table_files import read_table
+from ipr_engine.data.tables import Table
 from ipr_engine.errors import InvalidInputError
 
 RESERVED = ("prompt_id", "prompt", "split", "dataset", "question_key")
 
 
-def import_wide(path: Path, *, models: Sequence[str] | None = None) -> Outcomes:
-    """Read a wide table. `models` names its candidates; None takes the columns `<model>|quality` or, without any, every column
-    that is none of the above."""
-    table = read_table(path)
+def import_wide(
+    path: Path,
+    *,
+    models: Sequence[str] | None = None,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    bad: BadRows | None = None,
+) -> Outcomes:
+    """Read a wide table.
+
+    Args:
+        models: its candidates; None takes the columns `<model>|quality` or, without any, every column that is none of the above.
+        columns: {name above: the table's own}, for those that differ.
+        bad: says whether bad rows are left out, and collects them; None refuses them, all in one error.
+    """
+    bad = BadRows() if bad is None else bad
+    table = read_table(path, bad).renamed(columns)
+    table.bad = bad
     table.require(("prompt",))
     quality = _quality_columns(table, models)
-    builder = SourceBuilder(path.stem)
+    builder = SourceBuilder(path.stem, bad, whole_rows=True)
     cells = {name: table.values(name) for name in table.columns}
     optional = [table.text(name) if name in cells else [None] * table.rows for name in RESERVED]
-    columns = [
+    measured = [
         (model, cells[column], {m: cells[f"{model}|{m}"] for m in MEASURES[1:] if f"{model}|{m}" in cells})
         for model, column in quality.items()
     ]
     width = len(str(table.rows))
     for row, (given_id, prompt, split, dataset, key) in enumerate(zip(*optional, strict=True)):
-        where = f"{table.name}, row {row + 1}"
+        where = table.where(row)
         prompt_id = f"{path.stem}:{row + 1:0{width}d}" if "prompt_id" not in cells else given_id or ""
         builder.add_prompt(prompt_id, prompt, where=where, split=split, dataset=dataset, key=key)
-        for model, score, measures in columns:
+        for model, score, measures in measured:
             rest = {name: values[row] for name, values in measures.items()}
             builder.add_outcome(prompt_id, model, score[row], where=where, **rest)
     return builder.build()

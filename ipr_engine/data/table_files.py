@@ -1,0 +1,218 @@
+"""Tables in Parquet, CSV or JSONL, read as columns and written whole."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import secrets
+import sys
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.data.bad_rows import BadRows
+from ipr_engine.data.tables import Table, shown_cell
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.extras import need
+from ipr_engine.text import lone_surrogate
+
+FORMATS = ("parquet", "csv", "jsonl")
+
+
+class _ParquetTable(Table):
+    """Keeps Arrow's columns, so that a million rows become arrays without a Python object each."""
+
+    def __init__(self, name: str, table: Any) -> None:
+        super().__init__(name, {})
+        self._table = table
+        self.rows = table.num_rows
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self._table.column_names)
+
+    def _with_names(self, names: Sequence[str]) -> Table:
+        return _ParquetTable(self.name, self._table.rename_columns(list(names)))
+
+    def values(self, column: str) -> Sequence[Any]:
+        try:
+            cells: list[Any] = self._table[column].to_pylist()
+        except UnicodeDecodeError:
+            raise self._not_utf8(column) from None
+        return cells
+
+    def _not_utf8(self, column: str) -> InvalidInputError:
+        return InvalidInputError(f"{self.name}, column {column!r}: expected UTF-8, it holds other bytes")
+
+    def coded(self, column: str) -> tuple[npt.NDArray[np.int64], list[str | None]]:
+        types = need("pyarrow", "reading Parquet").types
+        kind = self._table[column].type
+        if not (types.is_string(kind) or types.is_large_string(kind)) or self._table[column].null_count:
+            return super().coded(column)
+        whole = self._table[column].combine_chunks().dictionary_encode()
+        if hasattr(whole, "chunks"):  # some versions of pyarrow return a chunked array of one
+            whole = whole.unify_dictionaries().combine_chunks()
+        try:
+            return whole.indices.to_numpy().astype(np.int64), whole.dictionary.to_pylist()
+        except UnicodeDecodeError:
+            raise self._not_utf8(column) from None
+
+    def numbers(self, column: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        types = need("pyarrow", "reading Parquet").types
+        cells = self._table[column]
+        if types.is_null(cells.type):
+            return np.full(self.rows, np.nan), np.ones(self.rows, dtype=np.bool_)
+        if not (types.is_floating(cells.type) or types.is_integer(cells.type)):
+            return super().numbers(column)
+        return cells.to_numpy().astype(np.float64), cells.is_null().to_numpy().astype(np.bool_)
+
+
+def read_table(path: Path, bad: BadRows | None = None) -> Table:
+    """Read a table by the ending of its name: .parquet (extra `[train]`), .csv or .jsonl.
+
+    Args:
+        bad: collects rows that cannot be read, which are left out; None raises at the first one.
+    Raises:
+        InvalidInputError: no such file, another ending, a damaged file, a ragged row, a column twice.
+        BackendUnavailableError: Parquet without pyarrow.
+    """
+    reader = {".parquet": _read_parquet, ".csv": _read_csv, ".jsonl": _read_jsonl}.get(path.suffix.lower())
+    if reader is None:
+        raise InvalidInputError(f"{path.name}: expected a name that ends in .parquet, .csv or .jsonl")
+    if not path.is_file():
+        raise InvalidInputError(f"{path}: no such file")
+    table = reader(path, bad)
+    if not table.rows and bad is not None:
+        bad.refuse()
+    for name in table.columns:
+        if lone_surrogate(name) is not None:
+            raise InvalidInputError(f"{path.name}: expected Unicode column names, {name!r} holds a lone surrogate")
+    table.bad = bad
+    return table
+
+
+def _read_parquet(path: Path, bad: BadRows | None) -> Table:
+    parquet = need("pyarrow.parquet", f"reading {path.name}")
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
+        raise InvalidInputError(f"{path.name}: not a readable Parquet file: {error}") from error
+    _require_distinct(path, table.column_names)
+    return _ParquetTable(path.name, table)
+
+
+def _read_csv(path: Path, bad: BadRows | None) -> Table:
+    with _text_file(path) as file, _any_field_size():
+        rows = csv.reader(file, strict=True)
+        try:
+            header = next(rows, None)
+            if header is None:
+                raise InvalidInputError(f"{path.name}: expected a header line, the file is empty")
+            _require_distinct(path, header)
+            columns: list[list[str | None]] = [[] for _ in header]
+            numbers = array("q")
+            count = 0
+            for row in rows:
+                if not row:
+                    continue
+                count += 1
+                if len(row) != len(header):
+                    _bad_row(bad, path, count, f"expected {len(header)} cells as in the header, got {len(row)}")
+                    continue
+                numbers.append(count)
+                for column, cell in zip(columns, row, strict=True):
+                    column.append(cell or None)
+        except csv.Error as error:
+            raise InvalidInputError(f"{path.name}, line {rows.line_num}: not CSV: {error}") from None
+    return Table(path.name, dict(zip(header, columns, strict=True)), numbers=None if len(numbers) == count else numbers)
+
+
+def _bad_row(bad: BadRows | None, path: Path, number: int, reason: str) -> None:
+    if bad is None:
+        raise InvalidInputError(f"{path.name}, row {number}: {reason}")
+    bad.add(f"{path.name}, row {number}", f": {reason}")
+
+
+def _read_jsonl(path: Path, bad: BadRows | None) -> Table:
+    columns: dict[str, list[Any]] = {}
+    numbers = array("q")
+    count = 0
+    with _text_file(path) as file:
+        for line in file:
+            if not line.strip():
+                continue
+            count += 1
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                _bad_row(bad, path, count, f"expected a JSON object, got {error}")
+                continue
+            if not isinstance(record, dict):
+                _bad_row(bad, path, count, f"expected a JSON object, got {shown_cell(record)}")
+                continue
+            numbers.append(count)
+            for name, value in record.items():
+                if name not in columns:
+                    columns[name] = [None] * (len(numbers) - 1)
+                columns[name].append(value)
+            for column in columns.values():
+                if len(column) < len(numbers):
+                    column.append(None)
+    return Table(path.name, columns, numbers=None if len(numbers) == count else numbers)
+
+
+def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns (None = missing) by the ending of `path`'s name: the whole file appears at once, or not at all."""
+    temp = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(6)}")
+    try:
+        if path.suffix == ".parquet":
+            arrow, parquet = need("pyarrow", "writing Parquet"), need("pyarrow.parquet", "writing Parquet")
+            parquet.write_table(arrow.table(dict(columns)), temp)
+        elif path.suffix == ".csv":
+            with open(temp, "w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)  # its line end \r\n also makes it quote cells that hold a bare \r or \n
+                writer.writerow(columns)
+                writer.writerows(zip(*columns.values(), strict=True))
+        elif path.suffix == ".jsonl":
+            with open(temp, "w", encoding="utf-8") as file:
+                for row in zip(*columns.values(), strict=True):
+                    kept = {name: cell for name, cell in zip(columns, row, strict=True) if cell is not None}
+                    file.write(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n")
+        else:
+            raise InvalidInputError(f"{path.name}: expected a name that ends in .parquet, .csv or .jsonl")
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+@contextmanager
+def _text_file(path: Path) -> Iterator[Any]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="" if path.suffix.lower() == ".csv" else "\n") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{path.name}: expected UTF-8: {error}") from None
+    except OSError as error:
+        raise InvalidInputError(f"{path.name}: cannot be read: {error.strerror}") from None
+
+
+@contextmanager
+def _any_field_size() -> Iterator[None]:
+    """csv refuses cells above 128 Ki characters unless told otherwise; prompts may be longer."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _require_distinct(path: Path, header: Sequence[str]) -> None:
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise InvalidInputError(f"{path.name}: expected distinct columns, {twice[0]!r} occurs twice")

@@ -1,0 +1,114 @@
+"""The lines of a summary that hold predictions against outcomes: a candidate each, an estimator each, RouteLLM's pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.evaluation import prediction
+from ipr_engine.evaluation.baselines import Estimate
+from ipr_engine.evaluation.bootstrap import Resamples, estimate
+from ipr_engine.evaluation.pair import CPT_LEVELS, apgr, cpt, pair_curve
+from ipr_engine.evaluation.routing import Axis, Curve, arena_score
+from ipr_engine.evaluation.split import Split
+from ipr_engine.training.constant import LEAST_SPREAD
+
+Array = npt.NDArray[np.float64]
+
+
+def mean_predictions(train: Split, rows: int) -> tuple[Array, Array]:
+    quality, cost = np.nanmean(train.outcomes.quality, axis=0), np.nanmean(train.outcomes.cost, axis=0)
+    return np.tile(quality, (rows, 1)), np.tile(cost, (rows, 1))
+
+
+def constant_here(models: Sequence[str], told: Mapping[str, str], predicted: Array) -> dict[str, str]:
+    """Candidate -> why its head counts as constant: by the bundle, or by its predictions (rows, models) here."""
+    found = {}
+    for m, name in enumerate(models):
+        spread = float(predicted[:, m].std())
+        if name in told:
+            found[name] = told[name]
+        elif len(predicted) > 1 and spread < LEAST_SPREAD:
+            found[name] = f"its predicted qualities have a standard deviation of {spread:.4f} on these prompts"
+    return found
+
+
+def candidate_lines(
+    models: Sequence[str], train: Split, test: Split, singles: Curve, constant: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """A line a candidate; the ECE of a constant head is left out: a constant at the mean is calibrated whatever it is worth."""
+    result = []
+    for m, name in enumerate(models):
+        scores = _scores(test.predicted[:, [m]], test.outcomes.quality[:, [m]])
+        line: dict[str, Any] = {
+            "name": name,
+            "train_quality": float(np.nanmean(train.outcomes.quality[:, m])),
+            "train_cost_usd": float(np.nanmean(train.outcomes.cost[:, m])),
+            "quality": estimate(singles.quality[:, m]).to_json(),
+            "cost_usd": estimate(singles.cost[:, m]).to_json(),
+            "predicted_quality": float(test.predicted[:, m].mean()),
+            "predicted_cost_usd": float(test.predicted_cost[:, m].mean()),
+            "arena_score": _known(float(arena_score(singles.quality[:1, m], singles.cost[:1, m])[0])),
+            **(scores | {"ece": None} if name in constant else scores),
+            "constant": constant.get(name),
+        }
+        if test.tokens is not None and test.predicted_tokens is not None and np.isfinite(test.tokens[:, m]).any():
+            line["tokens"] = _error(test.predicted_tokens[:, [m]], test.tokens[:, [m]])
+        result.append(line)
+    return result
+
+
+def _error(predicted: Array, realised: Array) -> dict[str, float | None]:
+    """`prediction.amount_error`, None where nothing real is above 0."""
+    return {name: _known(part) for name, part in prediction.amount_error(predicted, realised)._asdict().items()}
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _scores(predicted: Array, quality: Array) -> dict[str, float]:
+    return {
+        "mae": prediction.mae(predicted, quality),
+        "brier": prediction.brier(predicted, quality),
+        "ece": prediction.expected_calibration_error(predicted, quality),
+    }
+
+
+def prediction_line(test: Split, predicted: Array, predicted_cost: Array) -> dict[str, Any]:
+    quality, cost = test.outcomes.quality, test.outcomes.cost
+    top = predicted.argmax(axis=1)
+    differ = prediction.differing(quality)
+    first, three = prediction.hits(predicted, quality), prediction.hits(predicted, quality, min(3, quality.shape[1]))
+    chosen = prediction.of_chosen(predicted, top), prediction.of_chosen(quality, top)
+    return {
+        **_scores(predicted, quality),
+        "ece_of_best_predicted": prediction.expected_calibration_error(*chosen),
+        "top1": float(first.mean()),
+        "top1_where_differing": float(first[differ].mean()) if differ.any() else None,
+        "top3": float(three.mean()),
+        "top3_where_differing": float(three[differ].mean()) if differ.any() else None,
+        "rows_differing": int(differ.sum()),
+        "cost": _error(predicted_cost, cost),
+    }
+
+
+def pair_lines(
+    test: Split, axis: Axis, estimates: Mapping[str, Estimate], resamples: Resamples, models: Sequence[str]
+) -> dict[str, Any]:
+    """RouteLLM's figures on the two ends of the axis; complete rows."""
+    weak, strong = test.outcomes.quality[:, axis.cheapest], test.outcomes.quality[:, axis.best]
+    tables = {"router": test.predicted, **{name: e.quality for name, e in estimates.items()}}
+    result: dict[str, Any] = {"weak": models[axis.cheapest], "strong": models[axis.best], "routers": []}
+    for name, predicted in tables.items():
+        sent, quality = pair_curve(predicted[:, axis.best] - predicted[:, axis.cheapest], weak, strong, resamples)
+        line = {
+            "name": name,
+            "apgr": estimate(apgr(sent, quality)).to_json(),
+            **{f"cpt_{level:.0%}": estimate(cpt(sent, quality, level)).to_json() for level in CPT_LEVELS},
+        }
+        result["routers"].append(line)
+    return result
