@@ -1,6 +1,6 @@
 """The torch tier on a GPU: the same model, recorded once per (batch, tokens) bucket and replayed.
 
-The CUDA part has never been executed (docs/gpu.md); tests run the same bookkeeping with the work run eagerly on the CPU.
+The CUDA part has run on one H200 (docs/gpu.md); without a GPU tests run the same bookkeeping with the work run eagerly on the CPU.
 """
 
 from __future__ import annotations
