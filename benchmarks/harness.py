@@ -201,9 +201,9 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str:
-    carried = ROOT / "COMMIT"  # of a tree carried to another machine: benchmarks/gpu/pack.py writes it
-    if carried.is_file():
-        return carried.read_text().strip() if arguments[0] == "rev-parse" else ""
+    if not (ROOT / ".git").exists():  # a tree carried to another machine: benchmarks/gpu/pack.py writes COMMIT
+        carried = ROOT / "COMMIT"
+        return carried.read_text().strip() if arguments[0] == "rev-parse" and carried.is_file() else ""
     if shutil.which("git") is None:
         return ""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIMIT_MIB = 60
 NOT_CARRIED = (".png", ".svg")
 NOT_CARRIED_FOLDERS = ("docs/", "benchmarks/results/")
-COMMIT = "COMMIT"  # what benchmarks/harness.py reads where there is no git
+COMMIT = "COMMIT"  # what benchmarks/harness.py reads where there is no repository
 ENCODER_FILES = ("*.json", "*.txt", "*.model", "1_Pooling/*.json")
 
 
