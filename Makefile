@@ -10,6 +10,8 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 # The packages of some extras, read from pyproject.toml: installing them does not compile the extension again.
 extras = $(shell $(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(repr(package) for extra in '$(1)'.split() for package in extras[extra]))")
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
+# A file's tests share what its fixtures made, so a file goes to one worker.
+WORKERS ?= -n auto --dist loadfile
 PYTEST_ARGS ?=
 .PHONY: demo test test-all bench lint format clean
 
@@ -17,10 +19,10 @@ demo: $(VENV)/.core
 	@$(BIN)/ipr demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-all: $(VENV)/.all
-	$(BIN)/python -m pytest --all-extras $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --all-extras $(WORKERS) $(PYTEST_ARGS)
 
 bench: $(VENV)/.all
 	$(BIN)/python -m benchmarks $(if $(RECORD),--record)
