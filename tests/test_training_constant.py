@@ -16,6 +16,7 @@ from ipr_engine.bundle.origin import constant_of
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.training.add_model import add_model
 from ipr_engine.training.constant import constancy, constant_heads, refuse_constant
 from ipr_engine.training.heads import calibration_rows, fit_heads
 from ipr_engine.training.train import train
@@ -263,3 +264,15 @@ def test_calibration_of_constant_heads_alone_says_so(source, tmp_path, capsys):
     out, error = capsys.readouterr()
     assert "every operating point rests on constant heads alone" in error
     assert "no head reads the prompt: only prices and lengths route" in out
+
+
+def test_a_prior_made_of_a_constant_row_is_marked_as_constant_too(marked, tmp_path):
+    entry = {"name": "new", "family": "new", "provider": "test", "context_window": 4096}
+    entry |= {"input_usd_per_1m": 1.0, "output_usd_per_1m": 1.0}
+    file = tmp_path / "new.json"
+    file.write_text(json.dumps({"date": "2026-11-24", "candidates": [entry]}))
+    for like, constant in (("blind", True), ("reader", False)):
+        added = add_model(marked.folder, file, like=like, out=tmp_path / like, created="2026-11-24")
+        assert ("new" in constant_of(Bundle.load(added.folder))) == constant
+        assert (added.constant is not None) == constant
+        assert not constant or "blind" in added.constant
