@@ -85,6 +85,19 @@ def test_heads_that_learn_pass(request):
     assert not constant_heads(names, heads.out_of_fold_quality, world.quality, world.keys, rows)
 
 
+def test_telling_sources_apart_is_no_merit_of_a_head(request):
+    """The second candidate is judged away from home alone, at random, at a level that differs between the sources."""
+    rng = seeded(request.node.name)
+    x, source = rng.standard_normal((402, 8)), np.arange(402) % 3
+    reader = (rng.random(402) < 1 / (1 + np.exp(-3 * x[:, 0]))).astype(float)
+    blind = np.where(source == 0, np.nan, rng.random(402) < np.where(source == 1, 0.95, 0.2))
+    quality = np.stack([reader, blind], axis=1)
+    heads = fit_heads(x, quality, np.ones_like(quality), keys(402), estimator="plain", source=source)
+    rows = calibration_rows(quality, source == 0)
+    found = constant_heads(["reader", "blind"], heads.out_of_fold_quality, quality, keys(402), rows, source)
+    assert list(found) == ["blind"]
+
+
 def test_refusing_names_the_candidates_and_the_fix():
     with pytest.raises(
         InvalidInputError, match=r"1 of 3 heads .*'blind'.*: why.*--allow-constant \(allow_constant=True\)"
