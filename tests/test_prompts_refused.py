@@ -114,3 +114,11 @@ def test_a_parsed_request_that_somebody_made_is_checked(fields, message):
 def test_a_limit_of_more_digits_than_python_writes_is_refused():
     with pytest.raises(InvalidInputError, match=r"prompt\['max_tokens'\]: .* got one over \d+$"):
         parse_request({"messages": [USER], "max_tokens": 10**5000})
+
+
+@pytest.mark.parametrize(
+    "turn", [{"role": "model"}, {"role": "user", "content": ""}, {"role": "user", "content": None}]
+)
+def test_a_turn_of_another_api_is_not_passed_over(turn):
+    with pytest.raises(InvalidInputError, match=r"prompt\[1\]\['parts'\]: expected what is said in 'content'"):
+        parse_request([USER, turn | {"parts": [{"text": "a long text"}]}])
