@@ -37,7 +37,7 @@ def bare_embeddings(x: object, dim: int, billed_tokens: object) -> Encoded:
 def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
     """(batch,) int64 of one count for all, or one a row; InvalidInputError for anything else."""
     given = _array("billed_tokens", billed_tokens)
-    whole = given.dtype.kind in "iu" and given.shape in ((), (batch,))
+    whole = given.dtype.kind in "iu" and given.shape in ((), (batch,)) and not _holds_bool(billed_tokens)
     if not whole or (given < 0).any() or (given > MOST_TOKENS).any():
         raise InvalidInputError(
             f"billed_tokens: expected ({batch},) whole numbers >= 0, or one for all, got {_described(billed_tokens, given)}"
@@ -48,11 +48,13 @@ def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
 def per_model(name: str, values: npt.ArrayLike, batch: int, models: int) -> npt.NDArray[np.float32]:
     """(models,) or (batch, models) float32 of a scalar or such an array; InvalidInputError for anything else."""
     given = _array(name, values)
-    if given.dtype.kind not in "iuf" or given.shape not in ((), (models,), (batch, models)):
+    known = given.dtype.kind in "iuf" and not _holds_bool(values)
+    if not known or given.shape not in ((), (models,), (batch, models)):
         raise InvalidInputError(
             f"{name}: expected a number, ({models},) or ({batch}, {models}) numbers, got {_described(values, given)}"
         )
-    return np.ascontiguousarray(np.broadcast_to(given, (models,)) if given.ndim == 0 else given, np.float32)
+    with np.errstate(over="ignore"):  # over float32 is infinite, which the row's status tells
+        return np.ascontiguousarray(np.broadcast_to(given, (models,)) if given.ndim == 0 else given, np.float32)
 
 
 def _array(name: str, values: Any) -> npt.NDArray[Any]:
@@ -62,6 +64,13 @@ def _array(name: str, values: Any) -> npt.NDArray[Any]:
     except ValueError:
         pass
     raise InvalidInputError(f"{name}: expected a number, or rows of numbers of one length, got {type(values).__name__}")
+
+
+def _holds_bool(values: Any) -> bool:
+    """Whether lists hold a bool: beside numbers numpy takes it for 0 or 1."""
+    if isinstance(values, (list, tuple)):
+        return any(map(_holds_bool, values))
+    return isinstance(values, (bool, np.bool_))
 
 
 def _described(values: object, array: npt.NDArray[Any]) -> str:

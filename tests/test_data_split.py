@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 
@@ -141,3 +142,10 @@ def test_take_wants_sorted_rows():
     assert len(made.take(np.zeros(len(made), dtype=bool))) == 0
     with pytest.raises(InvalidInputError, match="rising"):
         made.take([3, 1])
+
+
+def test_an_accent_written_as_a_character_of_its_own_makes_no_other_prompt():
+    prompt = "Pourquoi la forêt était-elle brûlée après l'été, et à quoi ça a-t-il mené ?"
+    apart = unicodedata.normalize("NFD", prompt)
+    assert apart != prompt
+    assert len(set(duplicate_groups([prompt, apart]))) == 1

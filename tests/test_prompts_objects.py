@@ -1,5 +1,6 @@
 """Objects of SDKs in the place of mappings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -90,5 +91,32 @@ class Broken:
 def test_an_object_that_cannot_be_read_is_no_message():
     with pytest.raises(InvalidInputError) as caught:
         parse_request([USER, Broken()])
+    assert "secret" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+class BrokenMapping(Mapping):
+    def __getitem__(self, name):
+        raise RuntimeError("my secret prompt")
+
+    def __iter__(self):
+        return iter(["role"])
+
+    def __len__(self):
+        return 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        BrokenMapping(),
+        [USER, BrokenMapping()],
+        [{"role": "user", "content": [BrokenMapping()]}],
+        {"messages": [USER], "tools": [BrokenMapping()]},
+    ],
+)
+def test_a_mapping_that_cannot_be_read_is_refused_without_what_its_error_says(request_):
+    with pytest.raises(InvalidInputError) as caught:
+        parse_request(request_)
     assert "secret" not in str(caught.value)
     assert caught.value.__context__ is None

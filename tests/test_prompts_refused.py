@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.prompts import parse_request
+from ipr_engine.prompts import ParsedRequest, parse_request
 
 USER = {"role": "user", "content": "why"}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
@@ -89,3 +89,36 @@ def test_tools_are_given_once():
         parse_request({"messages": [USER], "tools": [TOOL]}, tools=[TOOL])
     with pytest.raises(InvalidInputError, match="taken apart already"):
         parse_request(parse_request("why"), tools=[TOOL])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"encoded": 5}, r"prompt.encoded: expected a string, got int"),
+        ({"encoded": "a\ud800"}, r"prompt.encoded: .* lone surrogate"),
+        ({"billed_only": "why"}, r"prompt.billed_only: expected a tuple of strings, got str"),
+        ({"billed_only": (5,)}, r"prompt.billed_only\[0\]: expected a string, got int"),
+        ({"uncountable": ["image"]}, r"prompt.uncountable: expected a tuple of strings, got list of str"),
+        ({"features": {"tools"}}, r"prompt.features: expected feature -> part that needs it, strings, got set"),
+        ({"features": {"tools": 1}}, r"prompt.features: expected .* got dict"),
+        ({"max_output_tokens": 5.5}, r"prompt.max_output_tokens: expected a whole number of tokens >= 0, got 5.5"),
+        ({"max_output_tokens": -5}, r"prompt.max_output_tokens: .* got -5"),
+        ({"max_output_tokens": 10**30}, r"prompt.max_output_tokens: .* got one over \d+$"),
+    ],
+)
+def test_a_parsed_request_that_somebody_made_is_checked(fields, message):
+    with pytest.raises(InvalidInputError, match=message):
+        parse_request(ParsedRequest(**{"encoded": "why", **fields}))
+
+
+def test_a_limit_of_more_digits_than_python_writes_is_refused():
+    with pytest.raises(InvalidInputError, match=r"prompt\['max_tokens'\]: .* got one over \d+$"):
+        parse_request({"messages": [USER], "max_tokens": 10**5000})
+
+
+@pytest.mark.parametrize(
+    "turn", [{"role": "model"}, {"role": "user", "content": ""}, {"role": "user", "content": None}]
+)
+def test_a_turn_of_another_api_is_not_passed_over(turn):
+    with pytest.raises(InvalidInputError, match=r"prompt\[1\]\['parts'\]: expected what is said in 'content'"):
+        parse_request([USER, turn | {"parts": [{"text": "a long text"}]}])

@@ -16,6 +16,7 @@ from ipr_engine.bundle.origin import constant_of
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.training.add_model import add_model
 from ipr_engine.training.constant import constancy, constant_heads, refuse_constant
 from ipr_engine.training.heads import calibration_rows, fit_heads
 from ipr_engine.training.train import train
@@ -82,6 +83,19 @@ def test_heads_that_learn_pass(request):
     rows = calibration_rows(world.quality, np.ones(400, np.bool_))
     names = [f"m{m}" for m in range(world.quality.shape[1])]
     assert not constant_heads(names, heads.out_of_fold_quality, world.quality, world.keys, rows)
+
+
+def test_telling_sources_apart_is_no_merit_of_a_head(request):
+    """The second candidate is judged away from home alone, at random, at a level that differs between the sources."""
+    rng = seeded(request.node.name)
+    x, source = rng.standard_normal((402, 8)), np.arange(402) % 3
+    reader = (rng.random(402) < 1 / (1 + np.exp(-3 * x[:, 0]))).astype(float)
+    blind = np.where(source == 0, np.nan, rng.random(402) < np.where(source == 1, 0.95, 0.2))
+    quality = np.stack([reader, blind], axis=1)
+    heads = fit_heads(x, quality, np.ones_like(quality), keys(402), estimator="plain", source=source)
+    rows = calibration_rows(quality, source == 0)
+    found = constant_heads(["reader", "blind"], heads.out_of_fold_quality, quality, keys(402), rows, source)
+    assert list(found) == ["blind"]
 
 
 def test_refusing_names_the_candidates_and_the_fix():
@@ -263,3 +277,15 @@ def test_calibration_of_constant_heads_alone_says_so(source, tmp_path, capsys):
     out, error = capsys.readouterr()
     assert "every operating point rests on constant heads alone" in error
     assert "no head reads the prompt: only prices and lengths route" in out
+
+
+def test_a_prior_made_of_a_constant_row_is_marked_as_constant_too(marked, tmp_path):
+    entry = {"name": "new", "family": "new", "provider": "test", "context_window": 4096}
+    entry |= {"input_usd_per_1m": 1.0, "output_usd_per_1m": 1.0}
+    file = tmp_path / "new.json"
+    file.write_text(json.dumps({"date": "2026-11-24", "candidates": [entry]}))
+    for like, constant in (("blind", True), ("reader", False)):
+        added = add_model(marked.folder, file, like=like, out=tmp_path / like, created="2026-11-24")
+        assert ("new" in constant_of(Bundle.load(added.folder))) == constant
+        assert (added.constant is not None) == constant
+        assert not constant or "blind" in added.constant

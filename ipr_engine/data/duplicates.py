@@ -12,6 +12,7 @@ chains of pairs.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,8 +35,9 @@ UInt64 = npt.NDArray[np.uint64]
 
 
 def normalised(prompt: str) -> str:
-    """Letters and digits, case folded."""
-    return "".join(character for character in prompt.casefold() if character.isalnum())
+    """Letters and digits, case folded; a letter and its accent are one character, however they are written."""
+    text = prompt if prompt.isascii() else unicodedata.normalize("NFC", prompt)
+    return "".join(character for character in text.casefold() if character.isalnum())
 
 
 def duplicate_groups(

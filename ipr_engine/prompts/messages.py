@@ -95,6 +95,10 @@ def _read_message(found: Found, message: Mapping[str, Any], where: str, turn: ob
     if role not in ROLES:
         raise InvalidInputError(f"{where}['role']: expected one of {', '.join(ROLES)}, got {shown_name(role)}")
     content = message.get("content")
+    if not is_there(content) and is_there(message.get("parts")):  # of other APIs: unread it would be billed to nobody
+        raise InvalidInputError(
+            f"{where}['parts']: expected what is said in 'content', got it in 'parts'; give it there"
+        )
     if role in ("tool", "function") or (role == "user" and is_there(content)):
         found.asked = True
     if role in ("tool", "function"):

@@ -18,13 +18,13 @@ def as_fields(value: object) -> Mapping[str, Any] | None:
     An object without fields of its own that can be listed counts where it has a text `role` or `type`, or holds a
     conversation as `messages` or `input`.
     """
-    if type(value) is dict or isinstance(value, Mapping):
+    if isinstance(value, dict):
         return value
     if isinstance(value, _PLAIN):
         return None
     try:
-        return _fields_of(value)
-    except Exception:  # of anyone's property or to_dict: an object that cannot be read is none of ours
+        return dict(value) if isinstance(value, Mapping) else _fields_of(value)
+    except Exception:  # of anyone's property, mapping or to_dict: an object that cannot be read is none of ours
         return None
 
 

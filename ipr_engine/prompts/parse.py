@@ -45,7 +45,7 @@ def parse_request(request: object, *, tools: Sequence[Any] | None = None, where:
     if isinstance(request, ParsedRequest):
         if tools is not None:
             raise InvalidInputError("tools: this request is taken apart already; pass them with the request itself")
-        return request
+        return _checked(request, where)
     found = Found()
     limit: int | None = None
     too_deep = False
@@ -156,12 +156,40 @@ def _schemas(body: Mapping[str, Any]) -> list[object]:
 def _limit(body: Mapping[str, Any], where: str) -> int | None:
     given = {name: body[name] for name in LIMITS if body.get(name) is not None}
     for name, value in given.items():
-        if type(value) is not int or not 0 <= value <= MOST_TOKENS:
-            got = repr(value) if isinstance(value, (int, float)) else kind_of(value)
-            raise InvalidInputError(f"{where}[{name!r}]: expected a whole number of tokens >= 0, got {got}")
+        _check_limit(value, f"{where}[{name!r}]")
     if len(set(given.values())) > 1:
         raise InvalidInputError(f"{where}: expected one limit of output tokens, got {' and '.join(given)} that differ")
     return next(iter(given.values()), None)
+
+
+def _check_limit(value: object, where: str) -> None:
+    if type(value) is int and 0 <= value <= MOST_TOKENS:
+        return
+    got = kind_of(value)
+    if isinstance(value, (int, float)):  # of very many digits Python writes none, and nobody reads them
+        got = repr(value) if abs(value) <= MOST_TOKENS or isinstance(value, float) else f"one over {MOST_TOKENS}"
+    raise InvalidInputError(f"{where}: expected a whole number of tokens >= 0, got {got}")
+
+
+def _checked(request: ParsedRequest, where: str) -> ParsedRequest:
+    """Return the request, which anyone may have made; InvalidInputError where its fields are not what they are said to be."""
+    checked_text(request.encoded, f"{where}.encoded")
+    for name in ("billed_only", "uncountable"):
+        texts = getattr(request, name)
+        if not isinstance(texts, tuple):
+            raise InvalidInputError(f"{where}.{name}: expected a tuple of strings, got {kind_of(texts)}")
+        for number, text in enumerate(texts):
+            checked_text(text, f"{where}.{name}[{number}]")
+    features = request.features
+    if not isinstance(features, Mapping) or not all(
+        isinstance(part, str) for pair in features.items() for part in pair
+    ):
+        raise InvalidInputError(
+            f"{where}.features: expected feature -> part that needs it, strings, got {kind_of(features)}"
+        )
+    if request.max_output_tokens is not None:
+        _check_limit(request.max_output_tokens, f"{where}.max_output_tokens")
+    return request
 
 
 def _finished(found: Found, limit: int | None, where: str) -> ParsedRequest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.edit import require_one_tier, with_candidate
+from ipr_engine.bundle.origin import constant_of
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.bundle.values import require_day, require_root
@@ -59,8 +60,8 @@ class Added:
         quality, predicted, brier: mean outcome, mean prediction out of fold (of the row beside frozen heads) and its Brier score;
             None for a prior.
         refreshed: what a refreshed trunk gained and forgot; None where everything stayed frozen.
-        constant: why its head counts as constant (training/constant.py), None where it does not, and for a prior. Unlike `train` it
-            is delivered, since few prompts rarely tell the head apart; the bundle marks it.
+        constant: why its head counts as constant (training/constant.py), None where it does not; of a prior that its members'
+            heads all do. Unlike `train` it is delivered, since few prompts rarely tell the head apart; the bundle marks it.
     """
 
     folder: Path
@@ -139,11 +140,24 @@ def add_model(
         rows = lowered(prior_row(base.quality_heads, members), shift)
         made = None if shift == 0 else {"mean_quality": bound.quality, "logit_shift": shift, "reason": bound.reason}
         note = {"prior_from": list(members), "prompts": 0, "lowered": made}
+        constant = _inherited_constant(base, members)
+        if constant is not None:
+            progress(f"constant head of {candidate.name}: {constant}")
         folder = with_candidate(
-            base, candidate, price, rows, note=note_of(note, created), called=source, root=out, created=created
+            base,
+            candidate,
+            price,
+            rows,
+            note=note_of(note, created),
+            called=source,
+            constant=constant,
+            root=out,
+            created=created,
         )
         lowered_to = None if shift == 0 else bound.quality
-        return Added(folder, candidate.name, 0, members, members, None, None, None, lowered_to=lowered_to)
+        return Added(
+            folder, candidate.name, 0, members, members, None, None, None, constant=constant, lowered_to=lowered_to
+        )
     assert similar is not None
     return _from_outcomes(
         base,
@@ -162,6 +176,14 @@ def add_model(
         cache,
         progress,
     )
+
+
+def _inherited_constant(base: Bundle, members: Sequence[str]) -> str | None:
+    """Why a prior made of these rows is constant: each of them is; None where one is not."""
+    known = constant_of(base)
+    if not all(member in known for member in members):
+        return None
+    return f"it stands in by constant rows, {', '.join(f'{member} ({known[member]})' for member in members)}"
 
 
 def _from_outcomes(

@@ -5,6 +5,9 @@ its out-of-fold predictions hardly differ. Told apart: the upper end of the one-
 difference of squared errors lies below 0. Rows of one question are one observation, since they are not independent.
 The mean and Platt's map are both fitted on the rows judged: the map has one degree of freedom more, and where scores say
 nothing the statistic stays below half of a standard normal one, so that far fewer than 5 % of such heads pass.
+
+Of rows of several sources with intercepts of their own the mean is each source's: out of fold the prediction has the source's
+level, which the delivered head leaves out, so that telling sources apart is no merit of it.
 """
 
 from __future__ import annotations
@@ -51,11 +54,14 @@ class Constancy:
         return None
 
 
-def constancy(predicted: Array, quality: Array, keys: Sequence[str]) -> Constancy:
+def constancy(
+    predicted: Array, quality: Array, keys: Sequence[str], source: npt.NDArray[np.int64] | None = None
+) -> Constancy:
     """Judge one head by its out-of-fold predictions.
 
     Args:
         predicted: (rows,) out of fold. quality: (rows,) in [0, 1]. keys: (rows,) the question of each row.
+        source: (rows,) where each source has an intercept of its own; None: one mean for all.
     Raises:
         InvalidInputError: there are no rows, or shapes disagree.
     """
@@ -63,8 +69,18 @@ def constancy(predicted: Array, quality: Array, keys: Sequence[str]) -> Constanc
         raise InvalidInputError(
             f"predicted, quality, keys: expected equal rows > 0, got {predicted.shape}, {quality.shape} and {len(keys)}"
         )
-    own, of_mean = np.square(predicted - quality), np.square(quality.mean() - quality)
-    return Constancy(float(own.mean()), float(of_mean.mean()), _upper_end(own - of_mean, keys), float(predicted.std()))
+    own, of_mean = np.square(predicted - quality), np.square(_means(quality, source) - quality)
+    spread = float((predicted - _means(predicted, source)).std())
+    return Constancy(float(own.mean()), float(of_mean.mean()), _upper_end(own - of_mean, keys), spread)
+
+
+def _means(values: Array, source: npt.NDArray[np.int64] | None) -> Array:
+    """(rows,) the mean over the rows of each row's source."""
+    if source is None:
+        return np.full(len(values), values.mean())
+    at = np.unique(source, return_inverse=True)[1]
+    means: Array = np.bincount(at, weights=values) / np.bincount(at)
+    return means[at]
 
 
 def constant_heads(
@@ -73,17 +89,20 @@ def constant_heads(
     quality: Array,
     keys: Sequence[str],
     rows: npt.NDArray[np.bool_],
+    source: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, str]:
     """Candidate -> why its head counts as constant, for those that do.
 
     Args:
         predicted: (rows, models) out of fold. quality: (rows, models), NaN where not judged.
         rows: (rows, models) True where a head is to be judged; at least one a candidate.
+        source: (rows,) as of `constancy`.
     """
     found = {}
     for m, name in enumerate(names):
         at = np.flatnonzero(rows[:, m]).tolist()
-        reason = constancy(predicted[at, m], quality[at, m], [keys[i] for i in at]).reason
+        sources = None if source is None else source[at]
+        reason = constancy(predicted[at, m], quality[at, m], [keys[i] for i in at], sources).reason
         if reason is not None:
             found[name] = reason
     return found

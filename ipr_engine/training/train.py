@@ -150,7 +150,7 @@ def train(
         )
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
         constant = constant_heads(
-            names, heads.out_of_fold_quality, rows.quality, rows.keys, calibration_rows(rows.quality, at_home)
+            names, heads.out_of_fold_quality, rows.quality, rows.keys, calibration_rows(rows.quality, at_home), source
         )
         if not allow_constant:
             refuse_constant(constant, len(names))
