@@ -2,8 +2,8 @@
 
 An interval that lies on the right side of its bound as a whole is *met*, one on the wrong side *missed*; one that holds the
 bound *cannot tell*. Intervals are order-statistic ones (`ipr_engine.loadtest.quantiles`), at 99 %, as several targets are looked
-at: of a quantile, with its design effect; of a median over another implementation's, of the ratios round by round; of any other
-ratio, from the intervals of its two quantiles at half the risk each, so that both hold together.
+at: of a quantile, and of a median over another implementation's of the ratios round by round, each with its design effect; of any
+other ratio, from the intervals of its two quantiles at half the risk each, so that both hold together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.loadtest.quantiles import Quantile, binomial_ranks, quantile, samples_needed
+from ipr_engine.loadtest.quantiles import Quantile, binomial_ranks, design_effect, quantile, samples_needed
 from ipr_engine.loadtest.slo import MET, MISSED, UNTOLD
 
 PATH = Path(__file__).parent / "targets.toml"
@@ -146,14 +146,18 @@ def figure(target: Target, times: Mapping[str, Rounds]) -> Figure:
 def _paired(above: Rounds, below: Rounds, floor: Rounds) -> Figure:
     """The median over rounds of one median over another, each less the round's median of an empty call."""
     medians = [[statistics.median(calls) for calls in rounds] for rounds in (above, below, floor)]
-    least, most = (
-        sorted(_over(a - f, b - f, unknown) for a, b, f in zip(*medians, strict=True))
-        for unknown in (-math.inf, math.inf)
+    in_turn, most = (
+        [_over(a - f, b - f, unknown) for a, b, f in zip(*medians, strict=True)] for unknown in (-math.inf, math.inf)
     )
-    ranks = binomial_ranks(len(most), 0.5, CONFIDENCE)
+    least, most = sorted(in_turn), sorted(most)
+    rounds, value = len(most), statistics.median(most)
+    effect = design_effect(np.asarray(in_turn), value, 0.5)  # rounds in a row depend on each other, as calls do
+    worth = max(1, int(rounds / effect))
+    ranks = binomial_ranks(worth, 0.5, CONFIDENCE)
     if ranks is None:
-        return Figure(statistics.median(most), -math.inf, math.inf, len(most), samples_needed(0.5, CONFIDENCE))
-    return Figure(statistics.median(most), least[ranks[0] - 1], most[ranks[1] - 1], len(most))
+        return Figure(value, -math.inf, math.inf, rounds, math.ceil(samples_needed(0.5, CONFIDENCE) * effect))
+    low, high = max(1, math.floor(ranks[0] / worth * rounds)), min(rounds, math.ceil(ranks[1] / worth * rounds))
+    return Figure(value, least[low - 1], most[high - 1], rounds)
 
 
 def _flat(rounds: Rounds) -> Any:

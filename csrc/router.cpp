@@ -93,8 +93,8 @@ void Router::decide_within(const DecidePolicy& policy, const Rows& row, double b
   for (size_t m = 0; m < models; ++m) {
     const float tokens = results.tokens_out[m];
     const double output = states ? static_cast<double>(max_tokens) : static_cast<double>(tokens);
-    const bool over =
-        billed * limits_.token_ratio[m] + output > limits_.context_window[m];  // NaN is not: its cost fails
+    const double prompt = billed * limits_.token_ratio[m], window = limits_.context_window[m];
+    const bool over = prompt > window || prompt + output > window;  // an output of NaN adds nothing: its cost fails
     allowed[m] = !over && (row.allowed == nullptr || row.allowed[m]);
     tokens_out[m] = states && tokens > static_cast<float>(max_tokens) ? static_cast<float>(max_tokens) : tokens;
     differs |= over || tokens_out[m] < tokens;

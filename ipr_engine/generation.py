@@ -42,6 +42,7 @@ from ipr_engine.terms import frozen_terms, terms_on
 if TYPE_CHECKING:
     from ipr_engine.gpu.side import GpuSide
 
+Given = npt.NDArray[np.float32] | None  # (models,) or (batch, models)
 MAX_KEPT_POLICIES = 256
 DEFAULT_TERMS: Mapping[str, Any] = {
     "tau": None,
@@ -287,8 +288,7 @@ class Generation:
         rows = np.array([row for row, _ in kept], np.int64)
         if not len(rows) or not counts[rows].all():
             return None
-        tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, self.plan.models)
-        extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, self.plan.models)
+        tokens, extra = self._given(batch, tokens_out, extra_usd)
         needs = [intake.requests[row].needs for row in rows.tolist()]
         asked = RouteRows(
             ids=[own for _, own in kept],
@@ -369,9 +369,8 @@ class Generation:
         """
         if encoded.errors:
             return self._decide_good(encoded, policy, tokens_out, extra_usd, on_error, again)
-        batch, models = len(encoded.x), self.plan.models
-        tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
-        extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
+        batch = len(encoded.x)
+        tokens, extra = self._given(batch, tokens_out, extra_usd)
         limits = None
         if tokens is not None or encoded.needs is not None:
             limits = request_limits(self.bundle, encoded.needs, tokens, batch)
@@ -387,6 +386,13 @@ class Generation:
             decisions = self.escalate(decisions, again, tokens, extra)
         return checked_rows(decisions, on_error)
 
+    def _given(self, batch: int, tokens_out: Any, extra_usd: Any) -> tuple[Given, Given]:
+        """What the caller gives of a batch: tokens_out and extra_usd."""
+        models = self.plan.models
+        tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
+        extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
+        return tokens, extra
+
     def _decide_good(
         self,
         encoded: Encoded,
@@ -397,9 +403,8 @@ class Generation:
         again: EmbedRows | None,
     ) -> Decisions:
         """Decide the rows that could be encoded; the others come back as they are, with what is wrong with them."""
-        batch, models = len(encoded), self.plan.models
-        tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
-        extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
+        batch = len(encoded)
+        tokens, extra = self._given(batch, tokens_out, extra_usd)
         good = np.array([row for row in range(batch) if row not in encoded.errors], np.int64)
         again_good = None if again is None else lambda rows: again(good[rows])
         made = self.decide(encoded[good], policy, of_rows(tokens, good), of_rows(extra, good), "status", again_good)

@@ -137,8 +137,9 @@ class ContextWindows:
 
     def fit(self, billed: npt.NDArray[np.int64], output: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Return (rows, models): whose window holds the prompt and its output; output is (rows, models) or (rows, 1)."""
-        over: npt.NDArray[np.bool_] = billed.astype(np.float64)[:, None] * self.ratios + output > self.windows
-        return ~over  # NaN is not over: its cost fails the row
+        prompt = billed.astype(np.float64)[:, None] * self.ratios
+        over: npt.NDArray[np.bool_] = (prompt > self.windows) | (prompt + output > self.windows)
+        return ~over  # an output of NaN adds nothing: its cost fails the row
 
     def within(
         self,

@@ -178,3 +178,15 @@ def test_a_fault_in_the_file_ends_the_command_with_1_and_no_traceback(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert "mine.toml, target 1: case: expected one of" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_rounds_that_drift_together_widen_the_interval_of_a_ratio(targets, rng):
+    covered = 0
+    for _ in range(60):
+        drift = np.zeros(400)
+        for i in range(1, 400):
+            drift[i] = 0.9 * drift[i - 1] + 0.05 * rng.standard_normal()
+        above = [[round(100_000 * math.exp(part))] * 3 for part in drift]
+        found = targets._paired(above, [[1000] * 3] * 400, [[0] * 3] * 400)
+        covered += found.low <= 100 <= found.high
+    assert covered >= 50  # of rounds taken for independent about 30

@@ -14,7 +14,7 @@ from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, PriceList, with_prices
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation import report
+from ipr_engine.evaluation import evaluate, report
 from ipr_engine.evaluation.bootstrap import Resamples
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.evaluate import evaluate_engine
@@ -132,10 +132,15 @@ def test_a_candidate_with_neither_is_refused_by_name(engine, outcomes):
         evaluate_engine(engine, bare, draws=DRAWS)
 
 
-def test_without_tokens_and_without_a_tokens_head_the_error_says_what_to_record(outcomes, work):
+def test_without_tokens_and_without_a_tokens_head_the_error_says_what_to_record(outcomes, work, monkeypatch):
+    def embed_for(*_, **__):
+        pytest.fail("prompts are embedded before it is told")
+
+    monkeypatch.setattr(evaluate, "embed_for", embed_for)
     bundle = make_bundle(work / "no tokens", models=3, dim=16, tokens=False)
+    bare = without(outcomes, "output_tokens", *NAMES)
     with pytest.raises(InvalidInputError, match="no output_tokens in made and the bundle's heads predict none"):
-        evaluate_engine(Engine.load(bundle), without(outcomes, "output_tokens", *NAMES), draws=DRAWS)
+        evaluate_engine(Engine.load(bundle), bare, draws=DRAWS)
 
 
 def test_rows_without_a_count_are_left_out_and_counted(engine, outcomes):

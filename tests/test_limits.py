@@ -150,6 +150,17 @@ def test_windows_in_numpy_are_those_of_the_router(engine):
     np.testing.assert_array_equal(made.index, again.index)
 
 
+def test_a_prompt_over_a_window_is_kept_out_whatever_its_output_is_said_to_be(engine):
+    given = np.full((1, 5), 10, np.float32)
+    given[0, engine.bundle.names.index("alpha/large")] = np.nan
+    decision = engine.route("what is the story", tau=0.6, billed_tokens=1500, tokens_out=given)
+    assert (decision.status, "alpha/large" in decision.excluded) == ("ok", True)
+    windows = ContextWindows(engine.bundle)
+    np.testing.assert_array_equal(windows.fit(np.array([1500]), given)[0], decision.allowed)
+    short = engine.route("what is the story", tau=0.6, billed_tokens=5, tokens_out=given, on_error="status")
+    assert (short.status, short.excluded) == ("nonfinite_cost", {})
+
+
 # -- most output tokens
 
 

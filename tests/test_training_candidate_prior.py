@@ -15,11 +15,14 @@ from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, Price
 from ipr_engine.bundle.edit import with_candidate, without_candidate
 from ipr_engine.data import load_outcomes, name_in_source
+from ipr_engine.decide import Heads
 from ipr_engine.evaluation.bootstrap import Resamples
 from ipr_engine.evaluation.routing import Axis, Outcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.evaluation.sweeps import worth_grid, worth_sweep
+from ipr_engine.reference import predict_logit
 from ipr_engine.training.candidate_prior import (
     CHEAPER_LOGITS,
+    Bound,
     lowered,
     mean_qualities,
     most_similar,
@@ -97,7 +100,7 @@ def left_and_back(bundle, name, folder):
     like = most_similar(left, candidate, price)
     qualities = mean_qualities(left)
     bound = price_bound(left, [like], price, qualities)
-    shift = shift_to([like], qualities, bound)
+    shift = shift_to(left, [like], qualities, bound)
     row = prior_row(left.quality_heads, [like])
     bundles = [left] + [
         Bundle.load(with_candidate(left, candidate, price, part, note={"prior_from": [like]}, root=folder / "back"))
@@ -174,7 +177,21 @@ def test_a_prior_is_never_raised(bundle, tmp_path):
     assert shift <= 0
     own = mean_qualities(bundle)[like]
     assert bound.quality <= own or shift == 0
-    assert shift_to([like], {like: bound.quality / 2}, bound) == 0
+    assert shift_to(bundle, [like], {like: bound.quality / 2}, bound) == 0
+
+
+def test_a_lowered_prior_has_the_mean_quality_that_is_told():
+    """Of the default bundle's heads: some prompts are sure to be right, and a shift of the mean's own logit moves them too little."""
+    bundle = Engine.load().bundle
+    x = bundle.support.centroids
+    heads = bundle.quality_heads
+    logits = predict_logit(Heads(**heads.tensors, activation=heads.activation), x)
+    for members in (["gpt-4o-2024-08-06"], ["claude-3-haiku-20240307", "llama-3.1-70b-instruct"]):
+        own = logits[:, [bundle.names.index(name) for name in members]].mean(axis=1)
+        level = float((1 / (1 + np.exp(-own))).mean())
+        shift = shift_to(bundle, members, dict.fromkeys(members, level), Bound(0.4, "made"))
+        assert (1 / (1 + np.exp(-(own + shift)))).mean() == pytest.approx(0.4, abs=1e-6)
+        assert shift < np.log(0.4 / 0.6) - np.log(level / (1 - level)) - 0.3
 
 
 def test_few_candidates_bound_a_newcomer_by_the_worst_of_them(bundle):

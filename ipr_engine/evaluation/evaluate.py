@@ -97,6 +97,7 @@ def evaluate_engine(
         return embed_for(engine, rows.prompts, cache=cache, progress=progress)
 
     basis = CostBasis.of(engine.bundle, outcomes, shared, columns)
+    _require_expected_tokens(engine, basis, outcomes.source)
     train = _read(embed, basis, outcomes.of_split("train"))
     test = _read(embed, basis, outcomes.of_split("test"))
     worths = worth_grid(train.outcomes.cost)
@@ -175,12 +176,6 @@ def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
     columns = [engine.bundle.names.index(name) for name in basis.names]
     tokens = None
     if not _predicts_tokens(engine):
-        lacking = [name for name, priced in zip(basis.called, basis.priced, strict=True) if not priced]
-        if lacking:
-            raise InvalidInputError(
-                f"outcomes: {', '.join(map(repr, lacking))} has no output_tokens in {rows.source} and the bundle's heads predict none, so "
-                "no cost can be expected; record them, or fit heads that predict tokens"
-            )
         tokens = _all_columns(engine, columns, rows.output_tokens.mean(axis=0))
     realised = basis.realised(rows, embedded.first.billed_tokens)
     return _Read(
@@ -192,6 +187,15 @@ def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
         decisions=embedded.decide(tau=0.0, allowed=basis.names, tokens_out=tokens),
         columns=columns,
     )
+
+
+def _require_expected_tokens(engine: Engine, basis: CostBasis, source: str) -> None:
+    lacking = [name for name, priced in zip(basis.called, basis.priced, strict=True) if not priced]
+    if lacking and not _predicts_tokens(engine):
+        raise InvalidInputError(
+            f"outcomes: {', '.join(map(repr, lacking))} has no output_tokens in {source} and the bundle's heads predict none, so "
+            "no cost can be expected; record them, or fit heads that predict tokens"
+        )
 
 
 def _swept(read: _Read, names: Sequence[str], worths: Array) -> Split:

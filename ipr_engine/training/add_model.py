@@ -134,7 +134,7 @@ def add_model(
             candidate = replace(candidate, token_ratio=float(np.mean(ratios)))
         qualities = mean_qualities(base)
         bound = price_bound(base, members, price, qualities)
-        shift = shift_to(members, qualities, bound)
+        shift = shift_to(base, members, qualities, bound)
         told = f"no outcomes: {candidate.name} starts as {' + '.join(members)}"
         progress(told if shift == 0 else f"{told}, its mean quality lowered to {bound.quality:.3f}: {bound.reason}")
         rows = lowered(prior_row(base.quality_heads, members), shift)

@@ -1,7 +1,7 @@
 """A row for a candidate without outcomes: the rows of similar candidates, lowered to what its price makes likely.
 
 A copy of a dearer candidate's row would have its quality at a lower price, and take its traffic for no reason but that. So
-the copied logit is lowered by a constant until the mean quality is no more than all of these:
+the copied logit is lowered by a constant until the mean quality over prompts is no more than all of these:
 
 - what candidates of its price reach: logit of mean quality regressed on log price over the candidates with outcomes, the lower
   end of the one-sided 90 % prediction interval;
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle, Candidate, HeadsSpec, Price
 from ipr_engine.bundle.origin import prior_of
@@ -29,6 +30,8 @@ from ipr_engine.reference import predict_logit
 from ipr_engine.training.candidate_row import LAYER, Row
 from ipr_engine.training.platt import sigmoid
 
+Array = npt.NDArray[np.float64]
+
 FREE_USD = 1e-3  # per 1 M tokens: below it prices no longer tell candidates apart
 REQUEST = (1000.0, 500.0)  # input and output tokens of the request whose cost is a candidate's price here
 COMPARABLE = 2.0  # a factor of price
@@ -38,6 +41,7 @@ FEWEST_REGRESSED = 4  # candidates with outcomes: with fewer the worst of them i
 T_QUANTILES = (1.886, 1.638, 1.533, 1.476, 1.440, 1.415, 1.397, 1.383, 1.372)
 NORMAL_QUANTILE = 1.282
 ROUNDING = 1e-9  # logits: less is no shift
+FARTHEST_LOGIT = 50.0  # of the search for a shift: far beyond any head's
 
 
 @dataclass(frozen=True)
@@ -98,18 +102,24 @@ def mean_qualities(bundle: Bundle) -> dict[str, float]:
     """
     known = [name for name in bundle.names if prior_of(bundle, name) is None]
     tables = read_reliability(bundle) or {}
-    heads = bundle.quality_heads
-    support = bundle.support
-    x = np.zeros((1, bundle.encoder(heads.encoder).dim))
-    if support is not None and support.encoder == heads.encoder:
-        x = support.centroids.astype(np.float64)
-    predicted = sigmoid(predict_logit(Heads(**heads.tensors, activation=heads.activation), x)).mean(axis=0)  # type: ignore[arg-type]
+    predicted = sigmoid(_typical_logits(bundle)).mean(axis=0)
     return {
         name: sum(tables[name].successes) / sum(tables[name].counts)
         if name in tables
         else float(predicted[bundle.names.index(name)])
         for name in known
     }
+
+
+def _typical_logits(bundle: Bundle) -> Array:
+    """(prompts, models): predicted at the centroids of the support, which stand for prompts; without any for x = 0."""
+    heads = bundle.quality_heads
+    support = bundle.support
+    x = np.zeros((1, bundle.encoder(heads.encoder).dim))
+    if support is not None and support.encoder == heads.encoder:
+        x = support.centroids.astype(np.float64)
+    logits = predict_logit(Heads(**heads.tensors, activation=heads.activation), x)  # type: ignore[arg-type]
+    return logits[:, [heads.candidates.index(name) for name in bundle.names]]
 
 
 def price_bound(bundle: Bundle, members: Sequence[str], price: Price, qualities: Mapping[str, float]) -> Bound:
@@ -141,11 +151,26 @@ def lowered(row: Row, shift: float) -> Row:
     return row if shift == 0 else {**row, "bias": np.array(row["bias"] + shift, np.float32)}
 
 
-def shift_to(members: Sequence[str], qualities: Mapping[str, float], bound: Bound) -> float:
-    """By how much the members' mean logit is to be moved for the bound: <= 0."""
+def shift_to(bundle: Bundle, members: Sequence[str], qualities: Mapping[str, float], bound: Bound) -> float:
+    """By how much the members' mean logit is to be moved, so that its mean quality over prompts falls to the bound: <= 0.
+
+    A mean over prompts moves less than its own logit would: prompts that are sure to be right, or wrong, hardly move.
+    """
     own = [_logit(qualities[name]) for name in members if name in qualities]
-    shift = _logit(bound.quality) - sum(own) / len(own) if own else 0.0
+    if not own:
+        return 0.0
+    logits = _typical_logits(bundle)[:, [bundle.names.index(name) for name in members]].mean(axis=1)
+    shift = _offset(logits, bound.quality) - _offset(logits, _squash(sum(own) / len(own)))
     return shift if shift < -ROUNDING else 0.0
+
+
+def _offset(logits: Array, quality: float) -> float:
+    """What is to be added to the logits (prompts,) for this mean quality, by bisection."""
+    low, high, wanted = -FARTHEST_LOGIT, FARTHEST_LOGIT, _squash(_logit(quality))
+    while high - low > ROUNDING / 4:
+        middle = (low + high) / 2
+        low, high = (middle, high) if sigmoid(logits + middle).mean() < wanted else (low, middle)
+    return high
 
 
 def _regressed(x: Sequence[float], y: Sequence[float], at: float) -> Bound:
