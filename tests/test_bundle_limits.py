@@ -66,7 +66,7 @@ def test_the_candidates_file_may_state_it(tmp_path):
             assert read_candidates(file).candidates[0].max_output_tokens == most
             continue
         with pytest.raises(
-            InvalidInputError, match=r"candidates\[0\].max_output_tokens: expected a whole number of tokens > 0"
+            InvalidInputError, match=r"candidates\[0\].max_output_tokens: expected a whole number of tokens from 1"
         ):
             read_candidates(file)
 
