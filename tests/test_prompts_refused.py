@@ -89,3 +89,19 @@ def test_tools_are_given_once():
         parse_request({"messages": [USER], "tools": [TOOL]}, tools=[TOOL])
     with pytest.raises(InvalidInputError, match="taken apart already"):
         parse_request(parse_request("why"), tools=[TOOL])
+
+
+@pytest.mark.parametrize(
+    ("limit", "got"),
+    [
+        pytest.param(10**5000, "a value of type int", id="more digits than Python writes"),
+        pytest.param(10**400, r"10+\.\.\.", id="400 digits"),
+        (-1, "-1"),
+        (1.5, "1.5"),
+    ],
+)
+def test_a_limit_that_is_no_count_is_shown_in_short(limit, got):
+    with pytest.raises(
+        InvalidInputError, match=rf"prompt\['max_tokens'\]: expected a whole number of tokens >= 0, got {got}$"
+    ):
+        parse_request({"messages": [USER], "max_tokens": limit})

@@ -11,6 +11,7 @@ from ipr_engine.prompts.objects import as_fields, kind_of, to_json
 from ipr_engine.prompts.parsed import ParsedRequest
 from ipr_engine.prompts.parts import Found, checked_text, is_there, read_content
 from ipr_engine.ranges import MOST_TOKENS
+from ipr_engine.text import shown
 
 Prompt: TypeAlias = str | Sequence[Any] | Mapping[str, Any] | ParsedRequest
 
@@ -157,7 +158,7 @@ def _limit(body: Mapping[str, Any], where: str) -> int | None:
     given = {name: body[name] for name in LIMITS if body.get(name) is not None}
     for name, value in given.items():
         if type(value) is not int or not 0 <= value <= MOST_TOKENS:
-            got = repr(value) if isinstance(value, (int, float)) else kind_of(value)
+            got = shown(value) if isinstance(value, (int, float)) else kind_of(value)
             raise InvalidInputError(f"{where}[{name!r}]: expected a whole number of tokens >= 0, got {got}")
     if len(set(given.values())) > 1:
         raise InvalidInputError(f"{where}: expected one limit of output tokens, got {' and '.join(given)} that differ")
