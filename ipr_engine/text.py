@@ -1,4 +1,4 @@
-"""A text without a UTF-8 form is told before it is encoded."""
+"""This module tells a text without a UTF-8 form before it is encoded, and writes a value for an error."""
 
 
 def lone_surrogate(text: str) -> int | None:
@@ -12,3 +12,12 @@ def lone_surrogate(text: str) -> int | None:
     except UnicodeEncodeError as error:
         return error.start
     return None
+
+
+def shown(value: object) -> str:
+    """A value for an error: short, and printable whatever it holds."""
+    try:
+        text = ascii(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."

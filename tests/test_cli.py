@@ -232,6 +232,23 @@ def test_a_row_may_be_a_whole_request_with_its_bill(bundle, capsys, monkeypatch)
     assert "3 of 9 rows are bad" in captured.err
 
 
+@pytest.mark.parametrize(
+    ("line", "got"),
+    [
+        ('{"prompt": "why", "messages": [{"role": "user", "content": "x"}]}', "got 'messages' and 'prompt'"),
+        ('{"text": "why"}', "got none of them"),
+        ("[1, 2]", "got a JSON array"),
+        ('"why"', "got a JSON string"),
+        ("null", "got a JSON null"),
+        ("7", "got a JSON number"),
+    ],
+)
+def test_a_row_that_is_no_prompt_is_told_with_what_came(bundle, capsys, monkeypatch, line, got):
+    give_stdin(monkeypatch, line + "\n")
+    assert main(["route", "--jsonl", "-", "--bundle", bundle]) == 3
+    assert json.loads(capsys.readouterr().out)["error"].endswith(got)
+
+
 def test_a_bad_row_tells_no_text_of_its_prompt(bundle, capsys, monkeypatch):
     secret = "my secret prompt"
     rows = [

@@ -284,3 +284,12 @@ def test_what_cannot_be_is_told_before_the_table_is_read(tmp_path, capsys, more,
     words = [word.replace("FILE", str(file)).replace("OUT", str(tmp_path / "out")) for word in more]
     assert main(["data", "import", *words]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_wide_table_without_prompts_is_told_how_to_name_their_column(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("question,a\nWhy?,1\n", encoding="utf-8")
+    with pytest.raises(
+        InvalidInputError, match=r"expected column 'prompt', got 'question', 'a'; .*--column prompt=THEIRS"
+    ):
+        import_wide(file)

@@ -255,6 +255,12 @@ def test_repr_tells_what_was_chosen(engine):
         ({"tau": 0.1, "on_error": "ignore"}, r"on_error: expected 'raise' or 'status'"),
         ({"tau": 0.1, "billed_tokens": -4}, r"billed_tokens: expected .* whole numbers >= 0"),
         ({"tau": 0.1, "billed_tokens": [1, 2]}, r"billed_tokens: expected"),
+        (
+            {"tau": 0.1, "billed_tokens": 10**5000},
+            r"billed_tokens: expected .*, got a value of type int$",
+        ),  # more digits than Python writes
+        ({"tau": 0.1, "tokens_out": 10**5000}, r"tokens_out: expected .*, got a value of type int$"),
+        ({"tau": 0.1, "extra_usd": 10**400}, r"extra_usd: expected .*, got 1[0]{76}\.\.\.$"),
         ({"tau": 0.1, "tokens_out": [1.0, 2.0]}, r"tokens_out: expected"),
         ({"tau": 0.1, "policy": "cheap"}, r"policy: expected what engine.policy"),
     ],

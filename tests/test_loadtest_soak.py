@@ -10,6 +10,7 @@ import pytest
 from loadtest_data import AsyncKnownTarget, KnownTarget, MadeUpClock
 
 from ipr_engine.cli import bench_soak
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.loadtest import soak as module
 from ipr_engine.loadtest.ladder import best, most, sustained, sustained_rate
 from ipr_engine.loadtest.lengths import Mix
@@ -65,6 +66,32 @@ def test_a_soak_s_windows_hold_every_request_and_its_memory(monkeypatch):
     assert len(found.rows) == len(found.rss) == 20
     assert found.slope is not None
     assert found.to_dict()["rss_slope_mb_per_hour"]["verdict"] in ("flat", "grows", "cannot tell")
+
+
+def test_an_outage_of_whole_windows_is_counted_and_the_others_stand(monkeypatch):
+    monkeypatch.setattr(module, "LEAST_WINDOW_S", 0.02)
+    down = {call: ValueError("down") for call in range(50, 130)}  # of 200 arrivals, ten a window
+    found = soak(
+        KnownTarget(MadeUpClock(), lambda call: 0, fails=down), case(), rate=500, most=1000, seconds=0.4, told=silent
+    )
+    assert found.lost == Lost(failed=80)
+    assert len(found.rows) == 20
+    assert found.behind >= 5
+    assert any(row["throughput_rps"] is None for row in found.rows)
+
+
+def test_a_soak_of_a_target_that_never_answers_is_an_error(monkeypatch):
+    monkeypatch.setattr(module, "LEAST_WINDOW_S", 0.02)
+    dead = {call: ValueError("dead") for call in range(1000)}
+    with pytest.raises(InvalidInputError, match=r"target known: not one of .* requests was answered \(.* x ValueError"):
+        soak(
+            KnownTarget(MadeUpClock(), lambda call: 0, fails=dead),
+            case(),
+            rate=500,
+            most=1000,
+            seconds=0.2,
+            told=silent,
+        )
 
 
 def test_too_few_windows_give_no_slope():

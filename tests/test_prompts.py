@@ -256,3 +256,10 @@ def test_what_is_parsed_shows_no_text_and_can_be_pickled():
 )
 def test_a_conversation_is_told_from_a_list_of_prompts(value, one):
     assert is_one_prompt(value) is one
+
+
+def test_an_answer_that_is_to_be_spoken_needs_a_candidate_that_speaks():
+    assert dict(parse_request({"messages": [USER], "modalities": ["text", "audio"]}).features) == {
+        "audio": "modalities"
+    }
+    assert not parse_request({"messages": [USER], "modalities": ["text"]}).features

@@ -10,7 +10,7 @@ from typing import Any
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.outputs import writable_folder
-from ipr_engine.text import lone_surrogate
+from ipr_engine.text import lone_surrogate, shown
 
 from .load import MANIFEST
 
@@ -65,12 +65,3 @@ def require_root(name: str, path: str | os.PathLike[str]) -> Path:
             f"{name}: expected a folder of bundles, got {root}, which is a bundle; name the folder above it"
         )
     return root
-
-
-def shown(value: object) -> str:
-    """A value for an error: short, and printable whatever it holds."""
-    try:
-        text = ascii(value)
-    except ValueError:  # a whole number of more digits than Python writes
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."

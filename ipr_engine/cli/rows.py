@@ -16,6 +16,8 @@ from ipr_engine.prompts import BODY, TURNS
 GIVEN = ("billed_tokens", "tokens_out", "extra_usd")  # arguments of Engine.route that a row may state
 LEFT_OUT = (*TURNS, "system", "instructions", "tools", "functions", *GIVEN)  # of what is carried through
 
+_KINDS = {str: "string", list: "array", int: "number", float: "number", bool: "boolean", type(None): "null"}
+
 
 class PromptRow(NamedTuple):
     """A `PromptRow` is one prompt to route.
@@ -72,12 +74,15 @@ def _record(line: bytes) -> tuple[dict[str, Any], str | None]:
         return {}, f"expected UTF-8, got byte {line[error.start]:#04x}"
     except (ValueError, RecursionError) as error:
         return {}, f"expected one JSON object a line, got {error}"
-    return (record, None) if isinstance(record, dict) else ({}, "expected one JSON object a line, got something else")
+    if isinstance(record, dict):
+        return record, None
+    return {}, f"expected one JSON object a line, got a JSON {_KINDS[type(record)]}"
 
 
 def _problem_of(record: dict[str, Any]) -> str | None:
-    if sum(name in record for name in TURNS) != 1:
-        return f"expected an object with one of {', '.join(map(repr, TURNS))}"
+    given = [name for name in TURNS if name in record]
+    if len(given) != 1:
+        return f"expected an object with one of {', '.join(map(repr, TURNS))}, got {' and '.join(map(repr, given)) or 'none of them'}"
     if "decision" in record:
         return '"decision" is where the answer goes; rename that field'
     return None

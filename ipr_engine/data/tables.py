@@ -61,11 +61,12 @@ class Table:
             raise InvalidInputError(self.where(row) + reason)
         self.bad.add(self.where(row), reason, row=None if self._origins is None else self._origins[row])
 
-    def require(self, columns: Sequence[str]) -> None:
+    def require(self, columns: Sequence[str], hint: str = "") -> None:
+        """Raise InvalidInputError for the first of the columns that is not there, and what to do about it (`hint`)."""
         absent = [column for column in columns if column not in self.columns]
         if absent:
             raise InvalidInputError(
-                f"{self.name}: expected column {absent[0]!r}, got {', '.join(map(repr, self.columns)) or 'none'}"
+                f"{self.name}: expected column {absent[0]!r}, got {', '.join(map(repr, self.columns)) or 'none'}{hint}"
             )
 
     def renamed(self, columns: Mapping[str, str]) -> Table:

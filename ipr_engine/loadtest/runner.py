@@ -115,7 +115,15 @@ def run(
     run_parts(
         target, prompts, [load], found.append, seconds=load.warm_up + load.seconds, clock=clock, progress=progress
     )
-    return found[0]
+    done = found[0]
+    if not len(done.measured) and done.stopped != INTERRUPTED:
+        told = "; ".join(f"{count} x {text}" for text, count in done.errors.most_common(3))
+        raise InvalidInputError(
+            f"target {target.name}: not one request was answered in {load.seconds:g} s after {load.warm_up:g} s of warm-up "
+            f"({told or f'{done.lost.rejected + done.lost_in_warm_up.rejected} rejected'}); give it more time, or a target "
+            "that works"
+        )
+    return done
 
 
 def run_parts(
@@ -159,12 +167,6 @@ def assemble(target: Target, load: Load, logs: list[Log], start: int, stop: Stop
     early = every.intended < warm_up_ns
     measured = every.where(~early)
     failed, rejected = (_before_and_after(logs, name, start + warm_up_ns) for name in ("failed_at", "rejected_at"))
-    if not len(measured) and stop.why != INTERRUPTED:
-        told = "; ".join(f"{count} x {text}" for text, count in errors.most_common(3))
-        raise InvalidInputError(
-            f"target {target.name}: not one request was answered in {load.seconds:g} s after {load.warm_up:g} s of warm-up "
-            f"({told or f'{sum(rejected)} rejected'}); give it more time, or a target that works"
-        )
     due, unsent = None, (0, 0)
     if load.schedule is not None:
         before = int(np.searchsorted(load.schedule.due_ns, warm_up_ns))

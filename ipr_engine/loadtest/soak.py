@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.loadtest.arrivals import MOST_REQUESTS
 from ipr_engine.loadtest.measure import Case, figures
 from ipr_engine.loadtest.quantiles import level_name
@@ -137,7 +138,9 @@ def soak(
             yield part.load(window_s, case.warm_up if window == 0 else 0.0, window)
 
     def each(done: Run) -> None:
-        if len(done.measured):
+        if (
+            len(done.measured) or done.stopped is None
+        ):  # a window without one answer is counted; one cut by Ctrl-C is not
             found.add(done, clock() - start)
         found.stopped = found.stopped or done.stopped
         del done
@@ -145,6 +148,12 @@ def soak(
         found.rss.append((clock() - start, resident_mb()))
 
     run_parts(target, case.mix.prompts, loads(), each, seconds=seconds + case.warm_up, progress=told("soak"))
+    if found.rows and not found.answered:
+        told_of = "; ".join(f"{count} x {text}" for text, count in found.errors.most_common(3))
+        raise InvalidInputError(
+            f"target {target.name}: not one of {found.lost.count} requests was answered "
+            f"({told_of or f'{found.lost.rejected} rejected'}); give it a target that works"
+        )
     return found
 
 

@@ -11,6 +11,7 @@ from ipr_engine.prompts.objects import as_fields, kind_of, to_json
 from ipr_engine.prompts.parsed import ParsedRequest
 from ipr_engine.prompts.parts import Found, checked_text, is_there, read_content
 from ipr_engine.ranges import MOST_TOKENS
+from ipr_engine.text import shown
 
 Prompt: TypeAlias = str | Sequence[Any] | Mapping[str, Any] | ParsedRequest
 
@@ -122,6 +123,7 @@ def _read_body(found: Found, request: object, where: str, tools: object) -> int 
             found.asked = True
     for name in ("tools", "functions"):
         _read_tools(found, body.get(name), f"{where}[{name!r}]")
+    _read_modalities(found, body.get("modalities"), f"{where}['modalities']")
     for schema in _schemas(body):
         found.definitions.append(checked_text(to_json(schema, where), where))
     return _limit(body, where)
@@ -145,6 +147,17 @@ def _read_tools(found: Found, tools: object, where: str) -> None:
         found.definitions.append(checked_text(to_json(tool, here), here))
 
 
+def _read_modalities(found: Found, modalities: object, where: str) -> None:
+    """Note what the answer is to be, beside text: OpenAI's chat completions."""
+    if modalities is None:
+        return
+    if not isinstance(modalities, (list, tuple)) or any(one not in ("text", "audio") for one in modalities):
+        got = kind_of(modalities) if not isinstance(modalities, (list, tuple)) else "a list with something else"
+        raise InvalidInputError(f"{where}: expected a list of 'text' and 'audio', got {got}")
+    if "audio" in modalities:
+        found.need("audio", "modalities")
+
+
 def _schemas(body: Mapping[str, Any]) -> list[object]:
     """Return the forms of the answer that the model is shown: OpenAI's response_format and text.format, Anthropic's output formats."""
     formats = [body.get("response_format"), body.get("output_format")]
@@ -165,9 +178,7 @@ def _limit(body: Mapping[str, Any], where: str) -> int | None:
 def _check_limit(value: object, where: str) -> None:
     if type(value) is int and 0 <= value <= MOST_TOKENS:
         return
-    got = kind_of(value)
-    if isinstance(value, (int, float)):  # of very many digits Python writes none, and nobody reads them
-        got = repr(value) if abs(value) <= MOST_TOKENS or isinstance(value, float) else f"one over {MOST_TOKENS}"
+    got = shown(value) if isinstance(value, (int, float)) else kind_of(value)
     raise InvalidInputError(f"{where}: expected a whole number of tokens >= 0, got {got}")
 
 

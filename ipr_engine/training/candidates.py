@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import Candidate, Price, PriceList
-from ipr_engine.bundle.values import MOST_RATIO, MOST_WHOLE, is_amount, is_text, require_day, shown
+from ipr_engine.bundle.values import MOST_RATIO, MOST_WHOLE, is_amount, is_text, require_day
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.text import shown
 
 REQUIRED = ("name", "family", "provider", "input_usd_per_1m", "output_usd_per_1m")
 OPTIONAL = (

@@ -38,7 +38,7 @@ def import_wide(
     bad = BadRows() if bad is None else bad
     table = read_table(path, bad).renamed(columns)
     table.bad = bad
-    table.require(("prompt",))
+    table.require(("prompt",), hint="; take one of another name with --column prompt=THEIRS (columns=)")
     quality = _quality_columns(table, models)
     builder = SourceBuilder(path.stem, bad, whole_rows=True)
     cells = {name: table.values(name) for name in table.columns}
