@@ -85,6 +85,11 @@ def test_a_fallback_reads_what_it_answers(bundles):
     ):
         with BatchingEngine(engine, fallback=fallback) as serving, pytest.raises(InvalidInputError, match=why):
             serving.route(request, tau=0.4, budget_us=SOON)
+    expected = [10.0**6 if name == short else 1.0 for name in bundles[0].names]
+    with BatchingEngine(engine, fallback=[short, able]) as serving:  # what the caller expects counts as well
+        assert serving.route("why", tau=0.4, tokens_out=expected, budget_us=SOON).model == able
+    with BatchingEngine(engine, fallback=short) as serving, pytest.raises(InvalidInputError, match="1000000 of output"):
+        serving.route("why", tau=0.4, tokens_out=10**6, budget_us=SOON)
     with BatchingEngine(engine, fallback=Engine(bundles[1])) as serving:
         late = serving.route(tools, tau=0.4, budget_us=SOON)
         assert late.degraded == "static"

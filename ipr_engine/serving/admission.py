@@ -131,7 +131,7 @@ class Admission:
         own = OwnColumns.of(live.bundle.names, tokens_out, extra_usd)
         prepared = None
         if budget_us is not None and self._fallback is not None:
-            prepared = self._fallback.prepare(text, billed_tokens, policy, live)
+            prepared = self._fallback.prepare(text, billed_tokens, own, policy, live)
         return Request(
             text,
             policy,

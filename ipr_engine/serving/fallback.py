@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ipr_engine._C import DecideResult
 from ipr_engine.arguments import bill_floor
-from ipr_engine.bundle import Bundle, Candidate
+from ipr_engine.bundle import Bundle
 from ipr_engine.calibrated import CalibrationStatus
 from ipr_engine.decide import CAUSE, STATUS
 from ipr_engine.decision import Decision
@@ -20,10 +20,11 @@ from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
 from ipr_engine.escalation import MergedResult
 from ipr_engine.frontier import FrontierStep
 from ipr_engine.generation import MAX_KEPT_POLICIES, Generation
-from ipr_engine.limits import RowLimits, request_limits
+from ipr_engine.limits import ContextWindows, RowLimits, request_limits
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving.counters import DEADLINE
+from ipr_engine.serving.own_columns import OwnColumns
 from ipr_engine.serving.request import Request
 from ipr_engine.terms import frozen_terms
 
@@ -83,7 +84,14 @@ class DegradedDecision(Decision):
 class Fallback(Protocol):
     """`prepare` when the request comes, so that what cannot work is refused then; `answer` when its budget is over."""
 
-    def prepare(self, text: ParsedRequest, billed_tokens: int | None, policy: Policy, live: Generation) -> Any: ...
+    def prepare(
+        self,
+        text: ParsedRequest,
+        billed_tokens: int | None,
+        own: OwnColumns | None,
+        policy: Policy,
+        live: Generation,
+    ) -> Any: ...
 
     def answer(self, request: Request, live: Generation) -> Decision: ...
 
@@ -99,10 +107,17 @@ class StaticFallback:
         self._engine = engine
         self._of_one_tier: dict[int, tuple[Policy, Policy]] = {}
 
-    def prepare(self, text: ParsedRequest, billed_tokens: int | None, policy: Policy, live: Generation) -> Policy:
-        own = self._engine._live
+    def prepare(
+        self,
+        text: ParsedRequest,
+        billed_tokens: int | None,
+        own: OwnColumns | None,
+        policy: Policy,
+        live: Generation,
+    ) -> Policy:
+        standby = self._engine._live
         try:
-            return own.settle(policy if own.bundle.escalation else self._less_second_tier(policy), {})
+            return standby.settle(policy if standby.bundle.escalation else self._less_second_tier(policy), {})
         except InvalidInputError as error:
             raise InvalidInputError(f"budget_us: the fallback engine cannot serve this policy: {error}") from error
 
@@ -143,21 +158,22 @@ class CandidateFallback:
         self._names = tuple(names)
 
     def prepare(
-        self, text: ParsedRequest, billed_tokens: int | None, policy: Policy, live: Generation
+        self,
+        text: ParsedRequest,
+        billed_tokens: int | None,
+        own: OwnColumns | None,
+        policy: Policy,
+        live: Generation,
     ) -> tuple[str, int]:
         billed = _least_bill(text) if billed_tokens is None else billed_tokens
-        limits = request_limits(live.bundle, (text.needs,), None, 1)
-        away = {} if limits is None else limits.rows[0].excluded
-        output = text.max_output_tokens or 0
-        known = {candidate.name: candidate for candidate in live.bundle.candidates}
+        _, away = _kept_out(live.bundle, text, billed, own)
         for name in self._names:
-            if name in policy.allowed and name in known and name not in away and _fits(known[name], billed, output):
+            if name in policy.allowed and name in live.bundle.names and name not in away:
                 return name, billed
-        kept_out = "".join(f"; {name} {away[name]}" for name in self._names if name in away)
+        why = "".join(f"; {name} {away[name]}" for name in self._names if name in away)
         raise InvalidInputError(
-            f"budget_us: the policy allows none of the fallback's candidates ({', '.join(self._names)}) that has a context "
-            f"window for {billed} tokens{f' and {output} of output' if output else ''}{kept_out}; allow another, or leave out "
-            "the budget"
+            f"budget_us: the policy allows none of the fallback's candidates ({', '.join(self._names)}) that may answer "
+            f"this request{why}; allow another, or leave out the budget"
         )
 
     def answer(self, request: Request, live: Generation) -> Decision:
@@ -166,16 +182,30 @@ class CandidateFallback:
         if name not in bundle.names or name not in policy.allowed:
             raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
         result = cast(DecideResult, _Unpredicted(bundle.names.index(name), len(bundle.names)))
-        limits = request_limits(bundle, (request.text.needs,), None, 1)
-        asked = None if limits is None else limits.rows[0]
-        if asked is not None and name in asked.excluded:
-            raise InvalidInputError(f"fallback: {name!r} {asked.excluded[name]} in the bundle that serves now")
+        asked, away = _kept_out(bundle, request.text, billed, request.own)
+        if name in away:
+            raise InvalidInputError(f"fallback: {name!r} {away[name]} in the bundle that serves now")
         return DegradedDecision(result, policy, bundle, billed, False, None, "candidate", asked)
 
 
-def _fits(candidate: Candidate, billed: int, output: int) -> bool:
-    window = candidate.context_window
-    return window is None or billed * candidate.token_ratio + output <= window
+def _kept_out(
+    bundle: Bundle, text: ParsedRequest, billed: int, own: OwnColumns | None
+) -> tuple[RowLimits | None, dict[str, str]]:
+    """What a request asks for, and candidate -> why it may not answer it: its limits, and its context window."""
+    models = len(bundle.names)
+    given = None if own is None else own.on(bundle.names)[0]
+    expected = None if given is None else np.broadcast_to(given, (1, models))
+    limits = request_limits(bundle, (text.needs,), expected, 1)
+    asked = None if limits is None else limits.rows[0]
+    away = {} if asked is None else dict(asked.excluded)
+    output = np.full((1, models), text.max_output_tokens or 0, np.float64) if expected is None else expected
+    fits = ContextWindows(bundle).fit(np.array([billed], np.int64), output)[0]
+    for name, tokens, fit in zip(bundle.names, output[0], fits, strict=True):
+        if not fit and name not in away:
+            away[name] = f"lacks a context window for {billed} tokens" + (
+                f" and {tokens:.0f} of output" if tokens else ""
+            )
+    return asked, away
 
 
 def _least_bill(text: ParsedRequest) -> int:
