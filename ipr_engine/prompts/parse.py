@@ -51,12 +51,7 @@ def parse_request(request: object, *, tools: Sequence[Any] | None = None, where:
     limit: int | None = None
     too_deep = False
     try:
-        if isinstance(request, str):
-            found.user.append(checked_text(request, where))
-            found.asked = True
-        elif isinstance(request, (list, tuple)) and request:
-            read_turns(found, request, where)
-        else:
+        if not _read_said(found, request, where):
             limit = _read_body(found, request, where, tools)
         _read_tools(found, tools, "tools")
     except RecursionError:
@@ -109,12 +104,7 @@ def _read_body(found: Found, request: object, where: str, tools: object) -> int 
         read_content(found, body.get(name), f"{where}[{name!r}]", found.other)
     for name in given:
         turns, here = body[name], f"{where}[{name!r}]"
-        if isinstance(turns, str):
-            found.user.append(checked_text(turns, here))
-            found.asked = True
-        elif isinstance(turns, (list, tuple)) and turns:
-            read_turns(found, turns, here)
-        else:
+        if not _read_said(found, turns, here):
             raise InvalidInputError(f"{here}: expected a string or a non-empty list of messages, got {kind_of(turns)}")
     kept = KEPT_BY_SERVER if given in ([], ["input"]) else ()
     for name in ("prompt", *kept):
@@ -127,6 +117,18 @@ def _read_body(found: Found, request: object, where: str, tools: object) -> int 
     for schema in _schemas(body):
         found.definitions.append(checked_text(to_json(schema, where), where))
     return _limit(body, where)
+
+
+def _read_said(found: Found, said: object, where: str) -> bool:
+    """Read what the user says, a string or a non-empty list of messages; False where it is neither."""
+    if isinstance(said, str):
+        found.user.append(checked_text(said, where))
+        found.asked = True
+    elif isinstance(said, (list, tuple)) and said:
+        read_turns(found, said, where)
+    else:
+        return False
+    return True
 
 
 def _is_template(body: Mapping[str, Any], name: str) -> bool:
