@@ -31,6 +31,7 @@ from .spec import (
     EscalationSpec,
     FittedOn,
     HeadsSpec,
+    PathRows,
     Price,
     PriceList,
     RuleConstants,
@@ -68,7 +69,7 @@ _HASHES = "prompt_hashes"
 class Bundle:
     """A verified bundle. hash is the sha256 of its bundle.json, path its folder; extra_files are by relative path.
 
-    prices_sha256: of its price file.
+    prices_sha256: of its price file. path_rows: None in bundles before schema_version 5, and where no outcomes were kept.
     """
 
     hash: str
@@ -85,6 +86,7 @@ class Bundle:
     calibrations: tuple[CalibrationMap, ...]
     extra_files: Mapping[str, Path]
     provenance: Mapping[str, Any]
+    path_rows: PathRows | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:

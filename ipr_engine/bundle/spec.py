@@ -121,6 +121,30 @@ class EscalationSpec:
     gap: float
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PathRows:
+    """Fitting prompts in random order, what tau's path of any candidate set is computed from (ipr_engine/tau_path.py).
+
+    They hold no prompt, no id and no hash. All arrays have a column per candidate, in the bundle's order of candidates.
+
+    Attributes:
+        quality: (rows, models) float16, predicted out of fold.
+        tokens_out: (rows, models) float16, predicted output tokens.
+        outcome: (rows, models) uint8, realised quality in 254ths; 255 where not judged.
+        billed_tokens: (rows,) uint32, by the bundle's tokenizer.
+        again_quality, again_tokens_out: the second heads' predictions on the same rows; None in a bundle of one tier.
+        heads: sha256 of the weights that predict, of both tiers where there are two.
+    """
+
+    quality: NDArray[np.float16] = field(repr=False)
+    tokens_out: NDArray[np.float16] = field(repr=False)
+    outcome: NDArray[np.uint8] = field(repr=False)
+    billed_tokens: NDArray[np.uint32] = field(repr=False)
+    again_quality: NDArray[np.float16] | None = field(default=None, repr=False)
+    again_tokens_out: NDArray[np.float16] | None = field(default=None, repr=False)
+    heads: tuple[str, ...]
+
+
 def canonical_json(document: Any, *, compact: bool = False) -> bytes:
     """UTF-8 bytes that depend on the content alone: sorted keys; 2-space indent and a final newline unless compact."""
     if compact:

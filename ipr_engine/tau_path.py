@@ -1,0 +1,191 @@
+"""Tau's path (rule `path`): which worth gives up a share tau of the way from the best candidate's mean quality to the cheapest's.
+
+    path = TauPath.fit(quality, outcome, cost_usd, tie_rank)    # one candidate set at one price list
+    path.worth_at(0.3)                                          # USD per unit of quality
+
+A choice at worth w takes the least cost - w * quality. As w rises from 0, each fitting prompt moves along its own lower
+envelope, from its cheapest candidate to its best predicted one; a move is a break point. The mean outcome R(w) over the
+prompts is made rising by an isotonic fit, and read backwards: level -> worth (docs/tau.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+KNOTS = 256  # worths at which the path is read before the isotonic fit
+
+
+class BreakPoints(NamedTuple):
+    """Moves of prompts from one candidate to the next, by rising worth. All arrays are (moves,)."""
+
+    worth: Array
+    row: Ints
+    before: Ints
+    after: Ints
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TauPath:
+    """The path of one candidate set at one price list.
+
+    Attributes:
+        best, cheapest: positions of the single candidates that tau speaks of: the greatest mean outcome, the least mean cost.
+        best_quality, cheapest_quality: their mean outcomes.
+        standard_error: of the difference of these two means.
+        worth: (knots,) USD per unit of quality, rising; where the path was read. Empty where no prompt ever moves.
+        cost_usd: (knots,) mean predicted cost of a prompt there. shares: (knots, models) of the prompts.
+        level: (blocks,) mean outcome after the isotonic fit, rising; log_worth: (blocks,) the centre of each block.
+        dearest_choice_usd: mean predicted cost of taking the highest predicted quality on every prompt (tau 0).
+        cheapest_choice_usd: the same of taking the cheapest on every prompt (tau 1).
+        rows: prompts behind all this.
+    """
+
+    best: int
+    cheapest: int
+    best_quality: float
+    cheapest_quality: float
+    standard_error: float
+    worth: Array = field(repr=False)
+    cost_usd: Array = field(repr=False)
+    shares: Array = field(repr=False)
+    level: Array = field(repr=False)
+    log_worth: Array = field(repr=False)
+    dearest_choice_usd: float
+    cheapest_choice_usd: float
+    rows: int
+
+    @classmethod
+    def fit(cls, quality: Array, outcome: Array, cost_usd: Array, tie_rank: Sequence[int] | Ints) -> TauPath:
+        """Fit the path on prompts like those to come.
+
+        Args:
+            quality: (rows, models) predicted out of fold. outcome: (rows, models) realised, NaN where not judged: then the
+                prediction counts. cost_usd: (rows, models) predicted. rows >= 1, models >= 1.
+            tie_rank: (models,) distinct; of equal candidates the lower one is taken.
+        """
+        realised = np.where(np.isnan(outcome), quality, outcome)
+        mean, spent = realised.mean(axis=0), cost_usd.mean(axis=0)
+        best = int(np.lexsort((tie_rank, spent, -mean))[0])
+        cheapest = int(np.lexsort((tie_rank, -mean, spent))[0])
+        difference = realised[:, best] - realised[:, cheapest]
+        moves, first, last = break_points(quality, cost_usd, tie_rank)
+        rows, models = quality.shape
+        every = np.arange(rows)
+        start = np.bincount(first, minlength=models) / rows
+        worth = _grid(moves, cost_usd)
+        upto = np.searchsorted(moves.worth, worth, side="right")
+
+        def after(step: Array, base: float) -> Array:
+            """Mean over the prompts at each worth of the grid, of a number that each move changes by `step`."""
+            value: Array = base + np.concatenate([[0.0], np.cumsum(step)])[upto] / rows
+            return value
+
+        reached = after(
+            realised[moves.row, moves.after] - realised[moves.row, moves.before], realised[every, first].mean()
+        )
+        level, log_worth = _isotonic(reached, np.log(worth))
+        changed = np.zeros((len(worth) + 1, models))
+        at = np.searchsorted(worth, moves.worth, side="left")
+        np.add.at(changed, (at, moves.after), 1.0)
+        np.add.at(changed, (at, moves.before), -1.0)
+        return cls(
+            best=best,
+            cheapest=cheapest,
+            best_quality=float(mean[best]),
+            cheapest_quality=float(mean[cheapest]),
+            standard_error=float(difference.std() / np.sqrt(rows)),
+            worth=worth,
+            cost_usd=after(
+                cost_usd[moves.row, moves.after] - cost_usd[moves.row, moves.before], cost_usd[every, first].mean()
+            ),
+            shares=start + np.cumsum(changed, axis=0)[: len(worth)] / rows,
+            level=level,
+            log_worth=log_worth,
+            dearest_choice_usd=float(cost_usd[every, last].mean()),
+            cheapest_choice_usd=float(cost_usd[every, first].mean()),
+            rows=rows,
+        )
+
+    def promise(self, tau: float) -> float:
+        """Mean quality that tau promises: (1 - tau) * best + tau * cheapest."""
+        return (1 - tau) * self.best_quality + tau * self.cheapest_quality
+
+    def worth_at(self, level: float) -> float:
+        """The worth that keeps this mean quality; the greatest break point where none does, the least where all do. 0 without any."""
+        if not len(self.worth):
+            return 0.0
+        if level > self.level[-1]:
+            return float(self.worth[-1])
+        if level < self.level[0]:
+            return float(self.worth[0])
+        return float(np.exp(np.interp(level, self.level, self.log_worth)))
+
+
+def break_points(quality: Array, cost_usd: Array, tie_rank: Sequence[int] | Ints) -> tuple[BreakPoints, Ints, Ints]:
+    """Every move of every prompt along its lower envelope, by rising worth; where it starts (worth 0) and where it ends.
+
+    Args:
+        quality, cost_usd: (rows, models), finite.
+        tie_rank: (models,): of candidates that are equal in both, the lower one is taken.
+    """
+    rows = len(quality)
+    every = np.arange(rows)
+    by_rank = np.argsort(np.asarray(tie_rank))
+    q, c = quality[:, by_rank], cost_usd[:, by_rank]
+    cheapest = c == c.min(axis=1, keepdims=True)
+    now = np.where(cheapest, q, -np.inf).argmax(axis=1)
+    first = now.copy()
+    found: list[tuple[Array, Ints, Ints, Ints]] = []
+    left, left_q, left_c = every, q, c
+    while len(left):
+        at = np.arange(len(left))
+        step = left_q - left_q[at, now[left]][:, None]
+        better = step > 0
+        ratio = np.where(better, (left_c - left_c[at, now[left]][:, None]) / np.where(better, step, 1.0), np.inf)
+        least = ratio.min(axis=1)
+        moves = np.isfinite(least)
+        # of those met at the same worth the best predicted one: the op breaks ties of the objective so
+        then = np.where(ratio == least[:, None], left_q, -np.inf).argmax(axis=1)
+        left, left_q, left_c, then, least = left[moves], left_q[moves], left_c[moves], then[moves], least[moves]
+        found.append((least, left, now[left], then))
+        now[left] = then
+    worth, row, before, after = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.argsort(worth, kind="stable")
+    moves_ = BreakPoints(worth[order], row[order], by_rank[before[order]], by_rank[after[order]])
+    return moves_, by_rank[first], by_rank[now]
+
+
+def _grid(moves: BreakPoints, cost_usd: Array) -> Array:
+    """At most KNOTS positive worths, from the least to the greatest break point, at equal steps of mean cost."""
+    positive = moves.worth > 0
+    if not positive.any():
+        return np.zeros(0)
+    worth = moves.worth[positive]
+    step = (cost_usd[moves.row, moves.after] - cost_usd[moves.row, moves.before])[positive]
+    spent = np.cumsum(step)
+    wanted = np.linspace(0.0, spent[-1], KNOTS)
+    at = np.minimum(np.searchsorted(spent, wanted), len(worth) - 1)
+    grid: Array = np.unique(np.concatenate([worth[:1], worth[at], worth[-1:]]))
+    return grid
+
+
+def _isotonic(values: Array, position: Array) -> tuple[Array, Array]:
+    """Least-squares rising fit by pooling adjacent violators: the value and the mean position of each block, both rising."""
+    blocks: list[list[float]] = []  # sum of values, sum of positions, count
+    for value, at in zip(values.tolist(), position.tolist(), strict=True):
+        blocks.append([value, at, 1.0])
+        while len(blocks) > 1 and blocks[-2][0] * blocks[-1][2] >= blocks[-1][0] * blocks[-2][2]:
+            total, place, count = blocks.pop()
+            blocks[-1][0] += total
+            blocks[-1][1] += place
+            blocks[-1][2] += count
+    table = np.array(blocks).reshape(-1, 3)
+    return table[:, 0] / table[:, 2], table[:, 1] / table[:, 2]
