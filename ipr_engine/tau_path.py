@@ -10,9 +10,8 @@ prompts is made rising by an isotonic fit, and read backwards: level -> worth (d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +62,7 @@ class TauPath:
     rows: int
 
     @classmethod
-    def fit(cls, quality: Array, outcome: Array, cost_usd: Array, tie_rank: Sequence[int] | Ints) -> TauPath:
+    def fit(cls, quality: Array, outcome: Array, cost_usd: Array, tie_rank: npt.NDArray[np.integer[Any]]) -> TauPath:
         """Fit the path on prompts like those to come.
 
         Args:
@@ -129,7 +128,9 @@ class TauPath:
         return float(np.exp(np.interp(level, self.level, self.log_worth)))
 
 
-def break_points(quality: Array, cost_usd: Array, tie_rank: Sequence[int] | Ints) -> tuple[BreakPoints, Ints, Ints]:
+def break_points(
+    quality: Array, cost_usd: Array, tie_rank: npt.NDArray[np.integer[Any]]
+) -> tuple[BreakPoints, Ints, Ints]:
     """Every move of every prompt along its lower envelope, by rising worth; where it starts (worth 0) and where it ends.
 
     Args:
@@ -138,7 +139,7 @@ def break_points(quality: Array, cost_usd: Array, tie_rank: Sequence[int] | Ints
     """
     rows = len(quality)
     every = np.arange(rows)
-    by_rank = np.argsort(np.asarray(tie_rank))
+    by_rank = np.argsort(tie_rank)
     q, c = quality[:, by_rank], cost_usd[:, by_rank]
     cheapest = c == c.min(axis=1, keepdims=True)
     now = np.where(cheapest, q, -np.inf).argmax(axis=1)
