@@ -38,17 +38,23 @@ struct Heads {
 void check(const Heads& heads);
 
 // What a policy says before it is compiled. Rates are USD per token, finite and not negative; so is worth (USD per unit
-// of quality). alpha_hi, alpha_lo, offset give the threshold (section 4 derives them from rule and tau).
+// of quality). alpha_hi, alpha_lo, offset give the threshold (section 4 derives them from rule and tau). A request of
+// more input tokens than tier_above[t] is charged at the rates of tier t + 1, all of it; thresholds are not negative and
+// do not fall from one tier to the next; infinity: the candidate has no such tier.
 struct PolicySpec {
   float alpha_hi, alpha_lo, offset, worth;
-  const float *in_rate, *out_rate, *fixed_usd;  // (models)
-  const uint8_t* allowed;                       // (models), 0 = never chosen
+  int64_t tiers;
+  const float *in_rate, *out_rate;  // (tiers, models)
+  const float* tier_above;          // (tiers - 1, models), null with one tier
+  const float* fixed_usd;           // (models)
+  const uint8_t* allowed;           // (models), 0 = never chosen
 };
 
 class DecidePolicy {
  public:
   DecidePolicy(int64_t models, const PolicySpec& spec);
   int64_t models() const { return models_; }
+  int64_t tiers() const { return packed_.tiers; }
   const PackedPolicy& packed() const { return packed_; }
 
  private:

@@ -31,11 +31,15 @@ struct PackedHeads {
   const int32_t* by_tie_rank;                  // (models) the candidate of each tie rank
 };
 
-// A compiled policy. Arrays are (models), padded to a multiple of 16; padding is not allowed.
+// A compiled policy. Arrays over models are padded to a multiple of 16; padding is not allowed. With one price tier the
+// rates are (models) and tier_above is null.
 struct PackedPolicy {
   float alpha_hi, alpha_lo, offset, worth;
-  const float *in_rate, *out_rate, *fixed_usd;
-  const uint8_t* allowed;
+  int64_t tiers;
+  const float *in_rate, *out_rate;  // (tiers, models)
+  const float* tier_above;          // (tiers - 1, models): tier t + 1 is charged above tier_above[t] input tokens
+  const float* fixed_usd;           // (models)
+  const uint8_t* allowed;           // (models)
 };
 
 // The inputs of `batch` rows. A stride counts elements from one row to the next; 0 gives every row the same values.
@@ -43,8 +47,9 @@ struct Rows {
   int64_t batch;
   const float* x;  // (batch, dim)
   int64_t x_stride;
-  const float* billed_tokens;  // (batch)
+  const float* billed_tokens;  // (batch) or, with billed_per_model, (batch, models)
   int64_t billed_stride;
+  bool billed_per_model;
   const float* tokens_out;  // (batch, models); null = predicted
   int64_t tokens_stride;
   const float* extra_usd;  // (batch, models); null = none

@@ -73,7 +73,7 @@ void Router::decide(const DecidePolicy& policy, Rows rows, const int64_t* billed
     Rows one = rows;
     one.batch = 1;
     one.x += row * rows.x_stride;
-    one.billed_tokens += row;
+    one.billed_tokens += row * rows.billed_stride;
     if (rows.tokens_out) one.tokens_out += row * rows.tokens_stride;
     if (rows.extra_usd) one.extra_usd += row * rows.extra_stride;
     if (rows.allowed) one.allowed += row * rows.allowed_stride;

@@ -60,7 +60,8 @@ class DecidePlan:
         Args:
             x: (dim,) or (batch, dim) float32, C-contiguous; the encoder's output.
             policy: one made for this plan's number of models.
-            billed_tokens: a number, or (batch,) float32, >= 0; input tokens of the whole request.
+            billed_tokens: a number, (batch,) or (batch, models) float32, >= 0; input tokens of the whole request, the same
+                for every candidate or by the count of each.
             tokens_out: (models,) or (batch, models) float32, >= 0; output tokens, instead of the predicted ones.
             extra_usd: (models,) or (batch, models) float32; added to the cost.
             allowed: (models,) or (batch, models) bool; anded with the policy's.
@@ -84,9 +85,12 @@ class DecidePolicy:
         plan: the plan it is for.
         alpha_hi, alpha_lo, offset: finite.
         worth: USD per unit of quality, >= 0.
-        in_rate, out_rate: (models,) float32, USD per token, >= 0.
+        in_rate, out_rate: (models,) float32, USD per token, >= 0; with tier_above (tiers, models).
         fixed_usd: (models,) float32, USD per request.
         allowed: (models,) bool.
+        tier_above: (tiers - 1, models) float32, >= 0, not falling from tier to tier, or None with one price tier: a request
+            of more input tokens than tier_above[t] is charged at the rates of tier t + 1, input and output, all of it.
+            Infinity: the candidate has no such tier.
     Raises:
         InvalidInputError: a shape, dtype or range differs from the above.
     """
@@ -102,9 +106,12 @@ class DecidePolicy:
         out_rate: _Floats,
         fixed_usd: _Floats,
         allowed: _Bools,
+        tier_above: _Floats | None = None,
     ) -> None: ...
     @property
     def models(self) -> int: ...
+    @property
+    def tiers(self) -> int: ...
 
 @final
 class DecideResult:
