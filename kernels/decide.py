@@ -65,7 +65,7 @@ def _finish_sums(sums):
 def _tier_rates(policy, rates, billed, in_rate, out_rate, live, inside, padded):
     """The rates in the price tier of each bill. Tiers that a row's policy lacks begin above infinity."""
     more = tl.max(tl.load(policy + 4, mask=live, other=0.0), axis=0).to(tl.int32)
-    for tier in range(0, more):
+    for tier in range(more):
         at = rates + (4 + 3 * tier) * padded
         above = billed > tl.load(at, mask=inside, other=NEVER)
         in_rate = tl.where(above, tl.load(at + padded, mask=inside, other=0.0), in_rate)
