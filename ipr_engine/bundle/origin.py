@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from .load import Bundle
 from .spec import HeadsSpec
 
-CONSTANT = "constant"  # in the provenance: candidate -> why its head counts as constant
+CONSTANT = "constant"
+FIRST_ALONE = "path_rows"  # why the path rows of a two-tier bundle are those of the first tier alone  # in the provenance: candidate -> why its head counts as constant
 
 
 def prior_of(bundle: Bundle, name: str) -> str | None:
