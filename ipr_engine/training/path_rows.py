@@ -38,8 +38,8 @@ def draw_path_rows(
     Returns:
         the rows without `heads`, which the caller fills in.
     Notes:
-        The order is that of the seed and of the prompts, whatever order they come in. Who does not have every one of them
-        cannot tell which row is which prompt's: no hash of a single prompt decides its place. Two bundles fitted on the
+        The order is that of the seed and of the prompts, whatever order they come in. To who does not have every one of
+        them a row's place tells nothing: no hash of a single prompt decides it. Two bundles fitted on the
         same prompts with one seed keep the same rows in the same order, so that `ipr escalate` can join them.
     """
     order = drawn_order(prompt_ids, prompts, outcome, seed)
