@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from training_data import seeded
 
+from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, PathRows
 from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.data import load_outcomes
 from ipr_engine.evaluation.prediction import brier
 from ipr_engine.training.add_model import add_model
+from ipr_engine.training.heads import predict
 from ipr_engine.training.path_rows import draw_path_rows
 from ipr_engine.training.train import train
 
@@ -158,6 +160,14 @@ def test_trained_rows_are_those_of_the_heads_and_out_of_fold(base: Bundle, sourc
     assert (rows.outcome == 255).sum() == sum(n % 7 == 0 for n in range(199))
     assert rows.realised()[:, 0].sum() == np.nansum(data.quality[:, 0])
     assert rows.billed_tokens.min() > 6
+
+
+def test_trained_rows_are_predicted_out_of_fold(base: Bundle, source: Path) -> None:
+    rows, data = rows_of(base), load_outcomes(source)
+    x = Engine(base).encode(list(data.prompts)).x.astype(np.float64)
+    seen, _ = predict(base.quality_heads.tensors, x, base.quality_heads.activation)
+    told = brier(rows.quality.astype(np.float64), rows.realised())
+    assert told > brier(seen, data.quality[:, :3])  # a fit looks better on the prompts it has seen
 
 
 def test_the_bundle_tells_no_id_and_no_text_of_a_row(base: Bundle) -> None:
