@@ -313,7 +313,7 @@ def two_tier_choices(
     worth: _Doubles,
     below: float,
 ) -> tuple[_Doubles, _Doubles, _Ints]:
-    """Over the rows, at each worth > 0: the sums of realised quality and predicted cost of the choices, and how often each candidate is chosen.
+    """Sums over the rows at each worth > 0: realised quality and predicted cost of the choices; how often whom, (worths, models).
 
     Args:
         quality to again_realised: (rows, models), of the first tier and of the second. below: the gap that asks the second.
