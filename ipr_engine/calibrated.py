@@ -14,8 +14,15 @@ from ipr_engine.errors import InvalidInputError
 _CHANGED_TIERS = "an encoder, heads or the gap between the tiers changed since"
 
 
+STATUSES = ("uncalibrated", "calibrated", "insufficient_evidence", "stale", "estimated")
+
+
 class CalibrationStatus(NamedTuple):
-    """status: "calibrated", "insufficient_evidence", "stale" or "uncalibrated"; reason: what is certified, or why nothing is."""
+    """status: one of STATUSES; reason: what is certified, or why nothing is.
+
+    "calibrated": this very point was tested and certified; "insufficient_evidence": tested, not certified; "estimated": computed
+    from prompts predicted out of fold, not tested; "stale": something changed since; "uncalibrated": nothing is known of its mean.
+    """
 
     status: str
     reason: str
