@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +38,8 @@ class CandidateView(NamedTuple):
     excluded_because: str | None
 
 
-class Decision:
-    """The answer for one prompt. Cheap to make: everything is read from the result when asked for.
+class DecisionRow:
+    """The answer for one prompt, a `Decision` or a `FailedRow`. Cheap to make: everything is read from the result when asked for.
 
     Attributes:
         model: name of the chosen candidate, None when the row failed.
@@ -351,7 +351,7 @@ class Decision:
 
     def __repr__(self) -> str:
         if self.model is None:
-            return f"Decision(model=None, status={self.status!r}, reason={self.reason!r})"
+            return f"FailedRow(model=None, status={self.status!r}, reason={self.reason!r})"
         prior = "" if self.prior is None else f", prior={self.prior!r}"
         return (
             f"Decision(model={self.model!r}, quality={self.quality:.3f}, cost_usd={self.cost_usd:.3g}, "
@@ -359,8 +359,33 @@ class Decision:
         )
 
 
+class Decision(DecisionRow):
+    """A row that was decided: its `model` is a name. `Engine.route` returns it, or raises."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def model(self) -> str: ...
+
+
+class FailedRow(DecisionRow):
+    """A row that could not be decided: its `model` is None, its `status` and `reason` say why."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def model(self) -> None: ...
+
+
+Row: TypeAlias = Decision | FailedRow
+
+
 class Decisions:
-    """The answers for a batch: a sequence of Decision, and the same as arrays.
+    """The answers for a batch: a sequence of Decision and FailedRow, and the same as arrays.
 
     Attributes:
         index: (batch,) int32, -1 where a row failed.
@@ -410,16 +435,17 @@ class Decisions:
         return len(self._result)
 
     @overload
-    def __getitem__(self, row: int) -> Decision: ...
+    def __getitem__(self, row: int) -> Row: ...
     @overload
-    def __getitem__(self, row: slice) -> list[Decision]: ...
-    def __getitem__(self, row: int | slice) -> Decision | list[Decision]:
+    def __getitem__(self, row: slice) -> list[Row]: ...
+    def __getitem__(self, row: int | slice) -> Row | list[Row]:
         if isinstance(row, slice):
             return [self[r] for r in range(*row.indices(len(self)))]
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)} decisions")
         row %= len(self)
-        decision = Decision(
+        kind = Decision if self._result.index_at(row) >= 0 else FailedRow
+        decision: Row = kind(
             self._result,
             row,
             self.policy,
@@ -435,7 +461,7 @@ class Decisions:
             decision._error = self.errors[row]
         return decision
 
-    def __iter__(self) -> Iterator[Decision]:
+    def __iter__(self) -> Iterator[Row]:
         return (self[row] for row in range(len(self)))
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,14 @@ from ipr_engine._C import DecideResult
 from ipr_engine.bundle import Bundle, PriceList
 from ipr_engine.calibrated import Calibrations, DriftEvidence
 from ipr_engine.decide import DecidePlan
-from ipr_engine.decision import Decision, Decisions
+from ipr_engine.decision import Decision, DecisionRow, Decisions, Row
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.explanation import Explanation
-from ipr_engine.generation import Generation, check_on_error, check_rows
+from ipr_engine.generation import Generation, check_on_error, check_rows, checked_rows
+from ipr_engine.intake import check_many
+from ipr_engine.old_spellings import warn_list, warn_on_error
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
 
@@ -220,15 +222,59 @@ class Engine:
             }
         )
 
-    @overload
-    def route(self, prompts: str, policy: Policy | None = None, **options: Any) -> Decision: ...
-    @overload
-    def route(
-        self, prompts: Prompt | Sequence[Any], policy: Policy | None = None, **options: Any
-    ) -> Decision | Decisions: ...
     def route(
         self,
-        prompts: Any,
+        prompt: Prompt,
+        policy: Policy | None = None,
+        *,
+        billed_tokens: int | None = None,
+        tokens_out: npt.ArrayLike | None = None,
+        extra_usd: npt.ArrayLike | None = None,
+        on_error: str | None = None,
+        **terms: Any,
+    ) -> Decision:
+        """Decide who should answer one prompt.
+
+        With a two-tier bundle a prompt whose first gap is below the policy's `escalate_below` is encoded by the second encoder
+        and decided again by its heads.
+
+        Args:
+            prompt: a string, chat messages, or a whole LLM request with its tools and limits (`ipr_engine.parse_request` says
+                what of it is encoded, billed and needed). Candidates that lack a feature which a request needs, or whose
+                context window does not hold prompt and output, are not chosen for it.
+            policy: from `engine.policy(...)`; or give its arguments (tau=..., worth=...) here instead.
+            billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say); counted where None.
+            tokens_out: expected output tokens, scalar or (models,); else predicted.
+            extra_usd: scalar or (models,), added to the cost, of either sign: prompt cache, switching, batch terms.
+            on_error: of an earlier release, as is a list of prompts: `route_many` takes both.
+        Raises:
+            InvalidInputError: a bad prompt, or a bad argument.
+            RowError: the prompt cannot be decided; its reason is named.
+        """
+        live = self._live
+        plain = billed_tokens is None and tokens_out is None and extra_usd is None and on_error is None
+        if plain and type(prompt) is str and live.routes_text:
+            policy = live.settle(policy, terms)
+            result, billed, truncated, support = live.router.route_one(prompt, policy.compiled)
+            below = policy.escalate_below
+            if below and (result.gap_at(0) < below or below == math.inf):
+                row = self._escalate(live, [prompt], policy, result, billed, truncated, support, "raise")[0]
+                return cast(Decision, row)
+            if not result.all_ok:
+                check_rows(result, "raise")
+            return Decision(result, 0, policy, live.bundle, billed, truncated, support)
+        if on_error is not None:
+            warn_on_error("Engine")
+        elif isinstance(prompt, (list, tuple)) and not is_one_prompt(prompt):
+            warn_list("Engine")
+        made = self._route(
+            prompt, policy, billed_tokens, tokens_out, extra_usd, "raise" if on_error is None else on_error, terms
+        )
+        return cast(Decision, made)  # whatever an old spelling asks for
+
+    def route_many(
+        self,
+        prompts: Sequence[Prompt],
         policy: Policy | None = None,
         *,
         billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
@@ -236,46 +282,47 @@ class Engine:
         extra_usd: npt.ArrayLike | None = None,
         on_error: str = "raise",
         **terms: Any,
-    ) -> Decision | Decisions:
-        """Decide who should answer: one prompt gives a Decision, a list of prompts gives Decisions.
-
-        With a two-tier bundle the rows whose first gap is below the policy's `escalate_below` are encoded by the second encoder,
-        together, and decided again by its heads.
+    ) -> Decisions:
+        """Decide who should answer each of several prompts; a row equals `route` of that prompt alone.
 
         Args:
-            prompts: a string, chat messages, a whole LLM request with its tools and limits, or a list of these
-                (`ipr_engine.parse_request` says what of it is encoded, billed and needed). Candidates that lack a feature which a
-                request needs, or whose context window does not hold prompt and output, are not chosen for it.
-            policy: from `engine.policy(...)`; or give its arguments (tau=..., worth=...) here instead.
-            billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say), one for all or one a
-                prompt; counted where it is None.
-            tokens_out: expected output tokens, scalar, (models,) or (batch, models); else predicted.
-            extra_usd: (batch, models) added to the cost, of either sign: prompt cache, switching, batch terms.
-            on_error: "raise" when a prompt is bad or a row cannot be decided, or "status" to return each row with its status;
-                that of a bad prompt is "invalid_input", and its `reason` says what is wrong.
+            prompts: a list of what `route` takes.
+            policy: as of `route`, for all of them.
+            billed_tokens: one for all or one a prompt; counted where it is None.
+            tokens_out, extra_usd: scalar, (models,) or (batch, models).
+            on_error: "raise" when a prompt is bad or a row cannot be decided, or "status" to return each row with its status: a
+                `FailedRow` has no model, and its `reason` says why. That of a bad prompt is "invalid_input".
         Raises:
             InvalidInputError: a bad prompt, its row named, or a bad argument.
             RowError: rows that cannot be decided (rows, reasons).
         """
+        check_many(prompts)
+        made = self._route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error, terms)
+        return cast(Decisions, made)
+
+    def _route(
+        self,
+        prompts: Any,
+        policy: Policy | None,
+        billed_tokens: Any,
+        tokens_out: Any,
+        extra_usd: Any,
+        on_error: str,
+        terms: dict[str, Any],
+    ) -> Row | Decisions:
+        """Decide one prompt or a list of them, whatever the spelling."""
         live = self._live
         policy = live.settle(policy, terms)
         if billed_tokens is None and tokens_out is None and extra_usd is None and live.routes_text:
+            texts = [prompts] if type(prompts) is str else prompts
             try:
-                if type(prompts) is str:
-                    result, billed, truncated, support = live.router.route_one(prompts, policy.compiled)
-                    below = policy.escalate_below
-                    if below and (result.gap_at(0) < below or below == math.inf):
-                        return self._escalate(live, [prompts], policy, result, billed, truncated, support, on_error)[0]
-                    if not result.all_ok or on_error != "raise":
-                        check_rows(result, on_error)
-                    return Decision(result, 0, policy, live.bundle, billed, truncated, support)
-                if type(prompts) is list and all(type(prompt) is str for prompt in prompts):
-                    many = live.router.route_many(prompts, policy.compiled)
+                if type(texts) is list and all(type(text) is str for text in texts):
+                    many = live.router.route_many(texts, policy.compiled)
                     if policy.escalate_below:
-                        return self._escalate(live, prompts, policy, *many, on_error)
-                    if not many[0].all_ok or on_error != "raise":
-                        check_rows(many[0], on_error)
-                    return Decisions(many[0], policy, live.bundle, *many[1:])
+                        decisions = self._escalate(live, texts, policy, *many, on_error)
+                    else:
+                        decisions = checked_rows(Decisions(many[0], policy, live.bundle, *many[1:]), on_error)
+                    return decisions if texts is prompts else decisions[0]
             except InvalidInputError:
                 if on_error != "status":  # else a prompt is bad, and the others stand
                     raise
@@ -382,9 +429,9 @@ class Engine:
             check_rows(decisions, on_error)
         return decisions
 
-    def explain(self, prompt: Prompt | Decision, policy: Policy | None = None, **terms: Any) -> Explanation:
+    def explain(self, prompt: Prompt | DecisionRow, policy: Policy | None = None, **terms: Any) -> Explanation:
         """Why this candidate: every candidate's quality, cost, and what kept it from being chosen."""
-        if isinstance(prompt, Decision):
+        if isinstance(prompt, DecisionRow):
             if policy is not None or terms:
                 raise InvalidInputError(
                     "policy: a Decision is explained under the policy it was made with; pass the prompt instead"
@@ -394,8 +441,9 @@ class Engine:
             raise InvalidInputError("on_error: explain always shows the status; leave it out")
         if not is_one_prompt(prompt) and isinstance(prompt, (list, tuple)):
             raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
-        decision = self.route(prompt, policy, on_error="status", **terms)
-        assert isinstance(decision, Decision)
+        billed, tokens_out, extra_usd = (terms.pop(name, None) for name in ("billed_tokens", "tokens_out", "extra_usd"))
+        decision = self._route(prompt, policy, billed, tokens_out, extra_usd, "status", terms)
+        assert not isinstance(decision, Decisions)  # one prompt
         if decision.status == "invalid_input":  # nothing was predicted that could be explained
             raise InvalidInputError(decision.reason)
         return Explanation(decision)

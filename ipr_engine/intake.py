@@ -59,7 +59,7 @@ def take_in(prompts: Any, billed_tokens: Any, bundle: Bundle, policy: Policy | N
         )
     rows = [prompts] if single else prompts
     names = ["prompt"] if single else [f"prompts[{row}]" for row in range(len(rows))]
-    made = Intake(names, _given_bills(billed_tokens, len(rows)), on_error == "status")
+    made = Intake(names, given_bills(billed_tokens, len(rows)), on_error == "status")
     for row, (name, prompt) in enumerate(zip(names, rows, strict=True)):
         try:
             parsed = parse_request(prompt, where=name)
@@ -70,7 +70,22 @@ def take_in(prompts: Any, billed_tokens: Any, bundle: Bundle, policy: Policy | N
     return made
 
 
-def _given_bills(billed_tokens: Any, batch: int) -> list[int | None]:
+def check_many(prompts: Any) -> None:
+    """Refuse what is no list of prompts: one prompt, or something else.
+
+    Raises:
+        InvalidInputError: naming the call that takes it.
+    """
+    if isinstance(prompts, (list, tuple)) and (prompts[:1] and type(prompts[0]) is str or not is_one_prompt(prompts)):
+        return
+    if is_one_prompt(prompts):
+        raise InvalidInputError(
+            f"prompts: expected a list of prompts, got one ({kind_of(prompts)}); give it to route, or pass [prompt]"
+        )
+    raise InvalidInputError(f"prompts: expected a list of prompts, got {kind_of(prompts)}")
+
+
+def given_bills(billed_tokens: Any, batch: int) -> list[int | None]:
     """Return the bill that the caller gives of each row; None where it is to be counted."""
     if billed_tokens is None:
         return [None] * batch

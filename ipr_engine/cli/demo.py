@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ipr_engine.cli.common import add_bundle_options, load_engine, shorten
 from ipr_engine.cli.demo_prompts import DEMO_PROMPTS
-from ipr_engine.decision import Decision, Decisions
+from ipr_engine.decision import DecisionRow, Decisions
 from ipr_engine.engine import Engine
 
 TAUS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
@@ -33,8 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
-    routed = engine.route(list(DEMO_PROMPTS), tau=arguments.tau)
-    assert isinstance(routed, Decisions)
+    routed = engine.route_many(DEMO_PROMPTS, tau=arguments.tau)
     console = Console(width=max(NARROWEST, Console().width) if Console().is_terminal else 132)
     bundle = engine.bundle
     console.print(
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _best_cost(decision: Decision) -> float:
+def _best_cost(decision: DecisionRow) -> float:
     """What the candidate of highest predicted quality would have cost."""
     return float(decision.costs_usd[int(np.argmax(decision.qualities))])
 

@@ -11,7 +11,7 @@ from typing import Any
 from ipr_engine._C import DecideResult, LatencyHistogram, Tally
 from ipr_engine.bundle import Bundle
 from ipr_engine.decide import CAUSE
-from ipr_engine.decision import Decision
+from ipr_engine.decision import Row
 from ipr_engine.errors import (
     DeadlineError,
     EncoderFailedError,
@@ -161,7 +161,7 @@ class CounterBoard:
         self._current: tuple[str, Tally] = ("", Tally(1))
         self._lock = Lock()
 
-    def decided(self, decision: Decision) -> None:
+    def decided(self, decision: Row) -> None:
         """Count a decision of the engine's own, or a row that failed."""
         kind = _KIND[decision.policy.certificate.status]
         if kind:  # the rest costs more: drift, and whether this prompt fits every candidate
@@ -176,11 +176,11 @@ class CounterBoard:
         else:  # a row of a batch that two tiers decided
             current[1].add(((result.index_at(row) + 1) * len(CAUSES) + result.cause_at(row)) * len(KINDS) + kind)
 
-    def degraded(self, decision: Decision) -> None:
+    def degraded(self, decision: Row) -> None:
         """Count a decision of the fallback."""
         self._tally(decision.bundle).add(((decision.index + 1) * len(CAUSES) + _DEADLINE) * len(KINDS))
 
-    def answered(self, decision: Decision) -> None:
+    def answered(self, decision: Row) -> None:
         if decision.degraded is None:
             self.decided(decision)
         else:
