@@ -38,11 +38,11 @@ class CandidateView(NamedTuple):
     excluded_because: str | None
 
 
-class DecisionRow:
-    """The answer for one prompt, a `Decision` or a `FailedRow`. Cheap to make: everything is read from the result when asked for.
+class Decision:
+    """The answer for one prompt. Cheap to make: everything is read from the result when asked for.
 
     Attributes:
-        model: name of the chosen candidate, None when the row failed.
+        model: name of the chosen candidate; None in a `FailedRow`, of `Decisions` whose rows may have failed.
         quality, cost_usd, tokens_out: of the chosen candidate; NaN when the row failed.
         threshold: the quality a candidate had to reach.
         cause: "best_quality", "within_tolerance", "only_allowed", "below_fixed_level" or "failed"; "deadline" where
@@ -105,15 +105,14 @@ class DecisionRow:
         return self._result.index_at(self._row)
 
     @property
-    def model(self) -> str | None:
-        index = self._result.index_at(self._row)
-        return None if index < 0 else self._bundle.candidates[index].name
+    def model(self) -> str:
+        return self._bundle.candidates[self._result.index_at(self._row)].name
 
     @property
     def prior(self) -> str | None:
         """What stands in for outcomes of the chosen candidate's own ("prior from ..."): its quality is a guess. None where it has some."""
-        model = self.model
-        return None if model is None else prior_of(self._bundle, model)
+        index = self._result.index_at(self._row)
+        return None if index < 0 else prior_of(self._bundle, self._bundle.candidates[index].name)
 
     @property
     def quality(self) -> float:
@@ -350,7 +349,7 @@ class DecisionRow:
         }
 
     def __repr__(self) -> str:
-        if self.model is None:
+        if self.index < 0:
             return f"FailedRow(model=None, status={self.status!r}, reason={self.reason!r})"
         prior = "" if self.prior is None else f", prior={self.prior!r}"
         return (
@@ -359,26 +358,17 @@ class DecisionRow:
         )
 
 
-class Decision(DecisionRow):
-    """A row that was decided: its `model` is a name. `Engine.route` returns it, or raises."""
+class FailedRow(Decision):
+    """A row of a batch that could not be decided: its `model` is None, its `status` and `reason` say why.
+
+    It is a Decision, as failed rows have always been; `Engine.route` returns none, it raises.
+    """
 
     __slots__ = ()
 
-    if TYPE_CHECKING:
-
-        @property
-        def model(self) -> str: ...
-
-
-class FailedRow(DecisionRow):
-    """A row that could not be decided: its `model` is None, its `status` and `reason` say why."""
-
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        @property
-        def model(self) -> None: ...
+    @property
+    def model(self) -> None:  # type: ignore[override]  # what tells it from a Decision; both are named where rows may fail
+        return None
 
 
 Row: TypeAlias = Decision | FailedRow

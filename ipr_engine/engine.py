@@ -18,7 +18,7 @@ from ipr_engine._C import DecideResult
 from ipr_engine.bundle import Bundle, PriceList
 from ipr_engine.calibrated import Calibrations, DriftEvidence
 from ipr_engine.decide import DecidePlan
-from ipr_engine.decision import Decision, DecisionRow, Decisions, Row
+from ipr_engine.decision import Decision, Decisions, Row
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import DeviceLostError, InvalidInputError
@@ -258,8 +258,7 @@ class Engine:
             result, billed, truncated, support = live.router.route_one(prompt, policy.compiled)
             below = policy.escalate_below
             if below and (result.gap_at(0) < below or below == math.inf):
-                row = self._escalate(live, [prompt], policy, result, billed, truncated, support, "raise")[0]
-                return cast(Decision, row)
+                return self._escalate(live, [prompt], policy, result, billed, truncated, support, "raise")[0]
             if not result.all_ok:
                 check_rows(result, "raise")
             return Decision(result, 0, policy, live.bundle, billed, truncated, support)
@@ -429,9 +428,9 @@ class Engine:
             check_rows(decisions, on_error)
         return decisions
 
-    def explain(self, prompt: Prompt | DecisionRow, policy: Policy | None = None, **terms: Any) -> Explanation:
+    def explain(self, prompt: Prompt | Decision, policy: Policy | None = None, **terms: Any) -> Explanation:
         """Why this candidate: every candidate's quality, cost, and what kept it from being chosen."""
-        if isinstance(prompt, DecisionRow):
+        if isinstance(prompt, Decision):
             if policy is not None or terms:
                 raise InvalidInputError(
                     "policy: a Decision is explained under the policy it was made with; pass the prompt instead"

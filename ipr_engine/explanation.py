@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.bundle.reliability import Realised, read_reliability
-from ipr_engine.decision import CandidateView, DecisionRow
+from ipr_engine.decision import CandidateView, Decision
 
 WHY = {
     "best_quality": "it has the highest predicted quality",
@@ -36,7 +36,7 @@ class Explanation:
         priors: candidate -> what stands in for outcomes of its own, for those without any.
     """
 
-    def __init__(self, decision: DecisionRow) -> None:
+    def __init__(self, decision: Decision) -> None:
         self.decision = decision
         self.candidates: tuple[CandidateView, ...] = tuple(
             sorted(decision.candidates, key=lambda view: (not view.chosen, view.cost_usd))

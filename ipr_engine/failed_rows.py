@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import decide_result
-from ipr_engine.decide import CAUSE, STATUS
 from ipr_engine.bundle import Bundle
+from ipr_engine.decide import CAUSE, STATUS
 from ipr_engine.decision import Decisions, FailedRow
 from ipr_engine.limits import PLAIN, RequestLimits
 from ipr_engine.policy import Policy

@@ -76,7 +76,7 @@ def check_many(prompts: Any) -> None:
     Raises:
         InvalidInputError: naming the call that takes it.
     """
-    if isinstance(prompts, (list, tuple)) and (prompts[:1] and type(prompts[0]) is str or not is_one_prompt(prompts)):
+    if isinstance(prompts, (list, tuple)) and ((prompts[:1] and type(prompts[0]) is str) or not is_one_prompt(prompts)):
         return
     if is_one_prompt(prompts):
         raise InvalidInputError(

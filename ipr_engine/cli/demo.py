@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ipr_engine.cli.common import add_bundle_options, load_engine, shorten
 from ipr_engine.cli.demo_prompts import DEMO_PROMPTS
-from ipr_engine.decision import DecisionRow, Decisions
+from ipr_engine.decision import Decision, Decisions
 from ipr_engine.engine import Engine
 
 TAUS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _best_cost(decision: DecisionRow) -> float:
+def _best_cost(decision: Decision) -> float:
     """What the candidate of highest predicted quality would have cost."""
     return float(decision.costs_usd[int(np.argmax(decision.qualities))])
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import numpy.typing as npt
 
@@ -92,8 +92,7 @@ class AsyncEngine:
             warn_on_error("AsyncEngine")
         on_error = "raise" if on_error is None else on_error
         answer = self._begin(prompt, policy, budget_us, billed_tokens, tokens_out, extra_usd, on_error, terms)
-        row = await self._wait(answer) if isinstance(answer, Request) else answer
-        return cast(Decision, row)  # a failed one is raised, unless on_error says otherwise
+        return await self._wait(answer) if isinstance(answer, Request) else answer
 
     async def route_many(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import numpy.typing as npt
 
@@ -142,8 +142,7 @@ class BatchingEngine:
             warn_on_error("BatchingEngine", stacklevel=4)
         on_error = "raise" if on_error is None else on_error
         answer = self._admission.begin(prompt, policy, budget_us, billed_tokens, tokens_out, extra_usd, on_error, terms)
-        row = self._wait(answer) if isinstance(answer, Request) else answer
-        return cast(Decision, row)  # a failed one is raised, unless on_error says otherwise
+        return self._wait(answer) if isinstance(answer, Request) else answer
 
     def route_many(
         self,

@@ -22,7 +22,14 @@ class Asked:
     """The prompts of one `route_many`, with what belongs to each of them."""
 
     def __init__(
-        self, engine: Engine, prompts: Any, policy: Policy, bills: list[int | None], tokens: Any, extra: Any, on_error: str
+        self,
+        engine: Engine,
+        prompts: Any,
+        policy: Policy,
+        bills: list[int | None],
+        tokens: Any,
+        extra: Any,
+        on_error: str,
     ) -> None:
         self._engine = engine
         self._prompts = prompts
