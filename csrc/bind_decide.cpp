@@ -79,10 +79,14 @@ Heads read_heads(py::handle python) {
 
 std::unique_ptr<DecidePolicy> make_policy(const DecidePlan& plan, double alpha_hi, double alpha_lo, double offset,
                                           double worth, py::handle in_rate, py::handle out_rate, py::handle fixed_usd,
-                                          py::handle allowed) {
+                                          py::handle allowed, double min_support, int64_t unsupported,
+                                          py::handle unsupported_allowed) {
   const py::ssize_t models = plan.models();
   const auto read = [&](py::handle array, const char* name) {
     return array_data<float>(array, name, "(models,)", {models});
+  };
+  const auto mask = [&](py::handle array, const char* name) {
+    return reinterpret_cast<const uint8_t*>(array_data<bool>(array, name, "(models,)", {models}));
   };
   const PolicySpec spec{static_cast<float>(alpha_hi),
                         static_cast<float>(alpha_lo),
@@ -91,7 +95,11 @@ std::unique_ptr<DecidePolicy> make_policy(const DecidePlan& plan, double alpha_h
                         read(in_rate, "in_rate"),
                         read(out_rate, "out_rate"),
                         read(fixed_usd, "fixed_usd"),
-                        reinterpret_cast<const uint8_t*>(array_data<bool>(allowed, "allowed", "(models,)", {models}))};
+                        mask(allowed, "allowed"),
+                        plan.tie_rank(),
+                        min_support,
+                        unsupported,
+                        unsupported_allowed.is_none() ? nullptr : mask(unsupported_allowed, "unsupported_allowed")};
   return std::make_unique<DecidePolicy>(models, spec);
 }
 
@@ -196,6 +204,18 @@ PyMethodDef run_definition{"run", reinterpret_cast<PyCFunction>(reinterpret_cast
                            "Decide each row of x; see ipr_engine/decide.py for the contract."};
 
 }  // namespace
+
+const DecidePolicy* policy_of(PyObject* object) {
+  if (Py_TYPE(object) != policy_type) {
+    PyErr_Format(PyExc_TypeError, "expected a DecidePolicy, got %s", Py_TYPE(object)->tp_name);
+    return nullptr;
+  }
+  const auto* policy =
+      reinterpret_cast<py::detail::instance*>(object)->get_value_and_holder().value_ptr<DecidePolicy>();
+  if (!policy) PyErr_SetString(PyExc_TypeError, "DecidePolicy: __init__ was not called");
+  return policy;
+}
+
 }  // namespace ipr
 
 void bind_decide(pybind11::module_& m) {
@@ -223,7 +243,9 @@ void bind_decide(pybind11::module_& m) {
   py::class_<DecidePolicy> policy(m, "DecidePolicy", py::is_final());
   policy
       .def(py::init(&make_policy), py::arg("plan"), py::arg("alpha_hi"), py::arg("alpha_lo"), py::arg("offset"),
-           py::arg("worth"), py::arg("in_rate"), py::arg("out_rate"), py::arg("fixed_usd"), py::arg("allowed"))
+           py::arg("worth"), py::arg("in_rate"), py::arg("out_rate"), py::arg("fixed_usd"), py::arg("allowed"),
+           py::arg("min_support") = 0.0, py::arg("unsupported") = kCheapest,
+           py::arg("unsupported_allowed") = py::none())
       .def_property_readonly("models", &DecidePolicy::models);
   policy_type = reinterpret_cast<PyTypeObject*>(policy.ptr());
 }

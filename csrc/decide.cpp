@@ -92,7 +92,12 @@ void check(const Heads& heads) {
 }
 
 DecidePolicy::DecidePolicy(int64_t models, const PolicySpec& spec)
-    : models_(models), rates_(3 * round_up_16(models)), allowed_(round_up_16(models)) {
+    : models_(models),
+      rates_(3 * round_up_16(models)),
+      allowed_(round_up_16(models)),
+      tie_rank_(static_cast<size_t>(models)),
+      min_support_(spec.min_support),
+      unsupported_(spec.unsupported) {
   check_finite(&spec.alpha_hi, 1, "alpha_hi");
   check_finite(&spec.alpha_lo, 1, "alpha_lo");
   check_finite(&spec.offset, 1, "offset");
@@ -101,6 +106,14 @@ DecidePolicy::DecidePolicy(int64_t models, const PolicySpec& spec)
   check_not_negative(spec.out_rate, models, "out_rate");
   check_finite(spec.fixed_usd, models, "fixed_usd");
 
+  IPR_CHECK(spec.min_support >= 0 && spec.min_support <= 1, "min_support: expected a number in [0, 1], got ",
+            spec.min_support);
+  IPR_CHECK(spec.unsupported >= kCheapest && spec.unsupported < models, "unsupported: expected a candidate, 0 to ",
+            models - 1, ", or ", kCheapest, " for the cheapest, got ", spec.unsupported);
+
+  for (size_t m = 0; m < tie_rank_.size(); ++m) tie_rank_[m] = spec.tie_rank ? spec.tie_rank[m] : static_cast<float>(m);
+  const uint8_t* const own = spec.unsupported_allowed ? spec.unsupported_allowed : spec.allowed;
+  unsupported_allowed_.assign(own, own + models);
   float* rates = rates_.get();
   const int64_t padded = round_up_16(models);
   std::copy_n(spec.in_rate, models, rates);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -172,6 +171,8 @@ class Engine:
         max_latency_ms: float | None = None,
         prices: PriceList | Mapping[str, object] | None = None,
         escalate_below: float | None = None,
+        min_support: float | None = None,
+        unsupported: str | None = None,
     ) -> Policy:
         """Validate and compile everything of a decision that is not the prompt.
 
@@ -198,6 +199,11 @@ class Engine:
                 the bundle's.
             escalate_below: a two-tier bundle decides again, by its second heads, where the first decision's gap is below it, in
                 quality units: 0 never, math.inf always; by default the bundle's own (docs/two-tiers.md).
+            min_support: in [0, 1]: a prompt whose `support` is below it is not decided by predicted quality (cause
+                "unsupported"); by default 0, none is. It needs a bundle with centroids.
+            unsupported: who answers it: "best", the single candidate of the greatest mean realised quality on the fitting
+                prompts (the default), "cheapest" on this prompt, or a candidate's name. Where that one cannot serve the request,
+                the plain decision stands.
         Raises:
             InvalidInputError: a value out of range, an unknown name, or nobody left to choose.
         """
@@ -219,6 +225,8 @@ class Engine:
                 "max_latency_ms": max_latency_ms,
                 "prices": prices,
                 "escalate_below": escalate_below,
+                "min_support": min_support,
+                "unsupported": unsupported,
             }
         )
 
@@ -256,8 +264,7 @@ class Engine:
         if plain and type(prompt) is str and live.routes_text:
             policy = live.settle(policy, terms)
             result, billed, truncated, support = live.router.route_one(prompt, policy.compiled)
-            below = policy.escalate_below
-            if below and (result.gap_at(0) < below or below == math.inf):
+            if policy.escalate_below and live.escalates(result, policy):
                 return self._escalate(live, [prompt], policy, result, billed, truncated, support, "raise")[0]
             if not result.all_ok:
                 check_rows(result, "raise")

@@ -18,6 +18,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.limits import surely_fits
 from ipr_engine.names import matched
 from ipr_engine.ranges import nonnegative, nonnegative_or_infinite, unit_interval
+from ipr_engine.unsupported import EVERY_ROW_PLAIN, Unsupported, settle_unsupported
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Policy:
         escalate_below: a two-tier bundle decides again where the gap is below it, in quality units: 0 never, infinity always.
         second: the rule for the second heads; None in a bundle of one tier.
         surely_fits: billed tokens below which a prompt surely fits every allowed candidate's context window, output included.
+        unsupported: what is done with prompts of little support (ipr_engine/unsupported.py): nothing by default.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its terms anew, once.
         terms: the arguments it was made of, less those left at None.
     """
@@ -119,6 +121,7 @@ class Policy:
     certificate: CalibrationStatus = field(repr=False)
     drift: DriftFlag = field(repr=False, compare=False)
     surely_fits: float = field(repr=False)
+    unsupported: Unsupported = EVERY_ROW_PLAIN
 
     @property
     def calibration(self) -> CalibrationStatus:
@@ -134,7 +137,7 @@ class Policy:
         prices = tuple(sorted(self.prices.prices.items(), key=lambda item: item[0]))
         return (
             self.bundle_hash, self.rule, self.tau, self.ask, self.slack, self.worth, self.coefficients, self.allowed,
-            self.reserve, prices, self.escalate_below
+            self.reserve, prices, self.escalate_below, self.unsupported
         )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
@@ -151,6 +154,8 @@ class Policy:
             parts.append(f"worth={self.worth:g}")
         if self.second is not None:
             parts.append(f"escalate_below={self.escalate_below:g}")
+        if self.unsupported.min_support:
+            parts.append(f"min_support={self.unsupported.min_support:g} unsupported={self.unsupported.asked!r}")
         if self.rule == CALIBRATED:
             parts.append(self.calibration.status)
         parts.append(f"allowed={len(self.allowed)} of {len(self.allowed) + len(self.exclusions)}")
@@ -175,6 +180,8 @@ def compile_policy(
     max_latency_ms: float | None,
     prices: PriceList | Mapping[str, object] | None,
     escalate_below: float | None,
+    min_support: float | None = None,
+    unsupported: str | None = None,
     **asks: object,
 ) -> Policy:
     """Validate every argument, settle who may be chosen and why the others may not, fold prices, compile.
@@ -190,6 +197,8 @@ def compile_policy(
     if len(exclusions) == len(names):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in exclusions.items())
         raise InvalidInputError(f"policy: no candidate is left ({reasons}); loosen one of the conditions")
+    sent = settle_unsupported(bundle, min_support, unsupported, exclusions, price_list)
+    own = [name for name in names if name not in exclusions]  # reserve included
     settled: Settled | None = None
     if rule == CALIBRATED:
         if slack != 0:
@@ -207,6 +216,7 @@ def compile_policy(
         assert tau is not None  # no ask, hence given
         coefficients = compile_rule(rule, tau, slack=slack, constants=bundle.quality_heads.rule_constants)
         worth = worth or 0.0
+    exclusions = {name: exclusions[name] for name in names if name in exclusions}
     allowed_names = tuple(name for name in names if name not in exclusions)
     second: SecondRule | None = None
     if second_plan is not None and bundle.escalation_heads is not None:
@@ -224,7 +234,9 @@ def compile_policy(
         exclusions=MappingProxyType(exclusions),
         coefficients=coefficients,
         bundle_hash=bundle.hash,
-        compiled=DecidePolicy(plan, **op_terms(bundle, coefficients, worth, price_list, allowed_names)),
+        compiled=DecidePolicy(
+            plan, **op_terms(bundle, coefficients, worth, price_list, allowed_names), **sent.op_terms(names, own)
+        ),
         ask=ask,
         reserve=() if settled is None else tuple(settled.left_out),
         map=None if settled is None else settled.map,
@@ -233,6 +245,7 @@ def compile_policy(
         certificate=_uncertified(rule) if settled is None else settled.certificate,
         drift=calibrations.drift,
         surely_fits=surely_fits(bundle, allowed_names),
+        unsupported=sent,
     )
 
 

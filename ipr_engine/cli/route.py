@@ -120,4 +120,6 @@ def _line(row: PromptRow, decision: Row) -> str:
         return f"{'-':<28} {decision.status}: {shorten(str(decision.reason), 120)}  {text}"
     prior = "" if decision.prior is None else f" [{decision.prior}]"
     status = f" {decision.calibration:<12}" if decision.policy.rule == "calibrated" else ""
+    if decision.support == 0 and decision.cause != "unsupported":
+        prior += " [support 0: unlike the fitting data]"
     return f"{decision.model:<28} quality {decision.quality:.3f}  {decision.cost_usd:.6f} USD  {decision.cause:<17}{status}{prior} {text}"

@@ -83,7 +83,7 @@ class Admission:
                 and extra_usd is None
             ):
                 result, billed, truncated, support = live.router.route_one(prompt, settled.compiled)
-                if not settled.escalate_below or not live.escalates(result.gap_at(0), settled):
+                if not settled.escalate_below or not live.escalates(result, settled):
                     kind = Decision if result.all_ok else FailedRow
                     decision: Row = kind(result, 0, settled, live.bundle, billed, truncated, support)
                     self._board.decided(decision)
@@ -120,7 +120,7 @@ class Admission:
         if live.routes_text and short:
             encoded, _ = live.prepare(text, billed_tokens, policy)
             decision = live.decide(encoded, policy, tokens_out, extra_usd, "status")[0]
-            if not live.escalates(decision.gap, policy):  # else the second encoder is asked, by the worker
+            if not live.escalates(decision._result, policy):  # else the second encoder is asked, by the worker
                 self._board.decided(decision)
                 self._board.inline.since(begun)
                 if key is not None and self._cache is not None and isinstance(decision, Decision):
