@@ -391,7 +391,9 @@ class Engine:
         second: Encoded | None = None,
         **terms: Any,
     ) -> Decisions:
-        """Decide on kept embeddings, without encoding again.
+        """Decide on kept embeddings, without encoding again: what `route` decides of the same prompts, to the bit.
+
+        Of two tiers that holds with `second`; without it the heads that read x decide, and nothing escalates.
 
         Args:
             x: what `encode` gave, or a bare (batch, dim) or (dim,) float32 array (then billed_tokens is needed). Of a two-tier
@@ -406,6 +408,8 @@ class Engine:
         policy = live.settle(policy, terms)
         if type(x) is not Encoded or billed_tokens is not None or x.encoder != live.encoder_identity:
             x = live.embeddings(x, billed_tokens)
+        if x.needs is not None:
+            x = live.readable(x, policy, on_error)
         again = None if second is None else live.kept_rows(x, second)
         return live.decide(x, policy, tokens_out, extra_usd, on_error, again)
 

@@ -32,7 +32,7 @@ from ipr_engine.escalation import (
     plan_heads,
 )
 from ipr_engine.failed_rows import with_failures
-from ipr_engine.intake import Intake, bill_all, encode_all, take_in
+from ipr_engine.intake import Intake, bill_all, check_features, encode_all, take_in
 from ipr_engine.limits import RequestLimits, request_limits
 from ipr_engine.policy import Policy, compile_policy
 from ipr_engine.profiling import span
@@ -346,6 +346,24 @@ class Generation:
         if billed_tokens is not None:
             encoded = replace(encoded, billed_tokens=whole_counts(billed_tokens, len(encoded)))
         return encoded
+
+    def readable(self, encoded: Encoded, policy: Policy, on_error: str) -> Encoded:
+        """The same, held against what the policy's candidates can read, as `route` holds prompts before it encodes them.
+
+        Raises:
+            InvalidInputError: a row needs what every allowed candidate lacks; or, where on_error is "status", it is in `errors`.
+        """
+        check_on_error(on_error)
+        errors = dict(encoded.errors)
+        for row, needs in enumerate(encoded.needs or ()):
+            try:
+                if needs is not None and row not in errors:
+                    check_features(needs, "prompt" if len(encoded) == 1 else f"prompts[{row}]", self.bundle, policy)
+            except InvalidInputError as error:
+                if on_error != "status":
+                    raise
+                errors[row] = str(error)
+        return encoded if len(errors) == len(encoded.errors) else replace(encoded, errors=errors)
 
     def escalates(self, result: DecideResult, policy: Policy, row: int = 0) -> bool:
         """Whether a row that the first heads decided is decided again: its gap is small, and its support is not."""

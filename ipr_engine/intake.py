@@ -13,7 +13,7 @@ from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.limits import lacking
 from ipr_engine.policy import Policy
-from ipr_engine.prompts import ParsedRequest, is_one_prompt, kind_of, parse_request
+from ipr_engine.prompts import Needs, ParsedRequest, is_one_prompt, kind_of, parse_request
 
 
 class Intake:
@@ -112,8 +112,17 @@ def check_readable(
                 f"{name}: has a part of type {kind!r}, whose tokens cannot be counted here; "
                 "pass billed_tokens=... with the whole request's count"
             )
-    needs = request.needs
-    if policy is None or needs is None or not needs.features:
+    if policy is not None and request.needs is not None:
+        check_features(request.needs, name, bundle, policy)
+
+
+def check_features(needs: Needs, name: str, bundle: Bundle, policy: Policy) -> None:
+    """Refuse a request that no allowed candidate can read.
+
+    Raises:
+        InvalidInputError: every allowed candidate lacks a feature that it needs.
+    """
+    if not needs.features:
         return
     missing = {c.name: lacking(c, needs) for c in bundle.candidates if c.name in policy.allowed}
     if all(missing.values()):
@@ -186,7 +195,7 @@ def bill_all(encoder: Encoder, intake: Intake, counts: npt.NDArray[np.int64]) ->
 def require_token(request: ParsedRequest, name: str, count: int) -> None:
     """Refuse a request whose text has no token; one with an image, say, need not have any."""
     if count == 0 and not request.uncountable:
-        raise InvalidInputError(f"{name}: expected text, got {len(request.encoded)} characters without one token")
+        raise InvalidInputError(f"{name}: expected text, got {len(request.encoded.encode())} bytes without one token")
 
 
 def bill(encoder: Encoder, request: ParsedRequest, counted: int) -> int:

@@ -134,7 +134,7 @@ class Recorder:
         """`Engine.decide`, recorded; `id` is one a row. The prompts are not known here: none is kept, nothing escalates."""
         live = self._engine._live
         policy = live.settle(policy, terms)
-        encoded = live.embeddings(x, billed_tokens)
+        encoded = live.readable(live.embeddings(x, billed_tokens), policy, on_error)
         return self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, id, None, None)
 
     def _decide(

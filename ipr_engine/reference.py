@@ -125,10 +125,10 @@ def send_unsupported(row: Row, quality: Array, cost: Array, may: Array, tie_rank
     if row.status != "ok":
         return row
     if to is None:
-        to = min(np.flatnonzero(may), key=lambda m: (cost[m], -quality[m], tie_rank[m]))
+        to = min(np.flatnonzero(may).tolist(), key=lambda m: (cost[m], -quality[m], tie_rank[m]))
     if not may[to]:
         return Row(row.index, row.threshold, row.gap, "ok", "unsupported")
-    return Row(int(to), 0.0, np.inf, "ok", "unsupported")
+    return Row(to, 0.0, np.inf, "ok", "unsupported")
 
 
 def failover(
