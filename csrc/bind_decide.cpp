@@ -79,7 +79,8 @@ Heads read_heads(py::handle python) {
 
 std::unique_ptr<DecidePolicy> make_policy(const DecidePlan& plan, double alpha_hi, double alpha_lo, double offset,
                                           double worth, py::handle in_rate, py::handle out_rate, py::handle fixed_usd,
-                                          py::handle allowed, py::handle tier_above) {
+                                          py::handle allowed, double min_support, int64_t unsupported,
+                                          py::handle unsupported_allowed, py::handle tier_above) {
   const py::ssize_t models = plan.models();
   py::ssize_t tiers = 1;
   const float* above = nullptr;
@@ -95,6 +96,9 @@ std::unique_ptr<DecidePolicy> make_policy(const DecidePlan& plan, double alpha_h
     if (above) return array_data<float>(array, name, "(tiers, models)", {tiers, models});
     return array_data<float>(array, name, "(models,)", {models});
   };
+  const auto mask = [&](py::handle array, const char* name) {
+    return reinterpret_cast<const uint8_t*>(array_data<bool>(array, name, "(models,)", {models}));
+  };
   const PolicySpec spec{static_cast<float>(alpha_hi),
                         static_cast<float>(alpha_lo),
                         static_cast<float>(offset),
@@ -104,7 +108,11 @@ std::unique_ptr<DecidePolicy> make_policy(const DecidePlan& plan, double alpha_h
                         rates(out_rate, "out_rate"),
                         above,
                         array_data<float>(fixed_usd, "fixed_usd", "(models,)", {models}),
-                        reinterpret_cast<const uint8_t*>(array_data<bool>(allowed, "allowed", "(models,)", {models}))};
+                        mask(allowed, "allowed"),
+                        plan.tie_rank(),
+                        min_support,
+                        unsupported,
+                        unsupported_allowed.is_none() ? nullptr : mask(unsupported_allowed, "unsupported_allowed")};
   return std::make_unique<DecidePolicy>(models, spec);
 }
 
@@ -213,6 +221,18 @@ PyMethodDef run_definition{"run", reinterpret_cast<PyCFunction>(reinterpret_cast
                            "Decide each row of x; see ipr_engine/decide.py for the contract."};
 
 }  // namespace
+
+const DecidePolicy* policy_of(PyObject* object) {
+  if (Py_TYPE(object) != policy_type) {
+    PyErr_Format(PyExc_TypeError, "expected a DecidePolicy, got %s", Py_TYPE(object)->tp_name);
+    return nullptr;
+  }
+  const auto* policy =
+      reinterpret_cast<py::detail::instance*>(object)->get_value_and_holder().value_ptr<DecidePolicy>();
+  if (!policy) PyErr_SetString(PyExc_TypeError, "DecidePolicy: __init__ was not called");
+  return policy;
+}
+
 }  // namespace ipr
 
 void bind_decide(pybind11::module_& m) {
@@ -241,7 +261,8 @@ void bind_decide(pybind11::module_& m) {
   policy
       .def(py::init(&make_policy), py::arg("plan"), py::arg("alpha_hi"), py::arg("alpha_lo"), py::arg("offset"),
            py::arg("worth"), py::arg("in_rate"), py::arg("out_rate"), py::arg("fixed_usd"), py::arg("allowed"),
-           py::arg("tier_above") = py::none())
+           py::arg("min_support") = 0.0, py::arg("unsupported") = kCheapest,
+           py::arg("unsupported_allowed") = py::none(), py::arg("tier_above") = py::none())
       .def_property_readonly("models", &DecidePolicy::models)
       .def_property_readonly("tiers", &DecidePolicy::tiers);
   policy_type = reinterpret_cast<PyTypeObject*>(policy.ptr());

@@ -101,7 +101,12 @@ void check(const Heads& heads) {
 }
 
 DecidePolicy::DecidePolicy(int64_t models, const PolicySpec& spec)
-    : models_(models), rates_(3 * spec.tiers * round_up_16(models)), allowed_(round_up_16(models)) {
+    : models_(models),
+      rates_(3 * spec.tiers * round_up_16(models)),
+      allowed_(round_up_16(models)),
+      tie_rank_(static_cast<size_t>(models)),
+      min_support_(spec.min_support),
+      unsupported_(spec.unsupported) {
   check_finite(&spec.alpha_hi, 1, "alpha_hi");
   check_finite(&spec.alpha_lo, 1, "alpha_lo");
   check_finite(&spec.offset, 1, "offset");
@@ -110,6 +115,15 @@ DecidePolicy::DecidePolicy(int64_t models, const PolicySpec& spec)
   check_not_negative(spec.out_rate, spec.tiers * models, "out_rate");
   check_finite(spec.fixed_usd, models, "fixed_usd");
   check_tiers(spec.tier_above, spec.tiers - 1, models);
+
+  IPR_CHECK(spec.min_support >= 0 && spec.min_support <= 1, "min_support: expected a number in [0, 1], got ",
+            spec.min_support);
+  IPR_CHECK(spec.unsupported >= kCheapest && spec.unsupported < models, "unsupported: expected a candidate, 0 to ",
+            models - 1, ", or ", kCheapest, " for the cheapest, got ", spec.unsupported);
+
+  for (size_t m = 0; m < tie_rank_.size(); ++m) tie_rank_[m] = spec.tie_rank ? spec.tie_rank[m] : static_cast<float>(m);
+  const uint8_t* const own = spec.unsupported_allowed ? spec.unsupported_allowed : spec.allowed;
+  unsupported_allowed_.assign(own, own + models);
 
   // in_rate (tiers, models) | out_rate (tiers, models) | tier_above (tiers - 1, models) | fixed_usd (models)
   const int64_t padded = round_up_16(models), tiers = spec.tiers;

@@ -10,7 +10,8 @@ static constexpr int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
 
 enum class Activation : int32_t { relu, silu, gelu };
 enum class Status : uint8_t { ok, nonfinite_quality, nonfinite_cost, none_allowed };
-enum class Cause : uint8_t { failed, only_allowed, below_fixed_level, best_quality, within_tolerance };
+// The last is the router's own: the op never makes it.
+enum class Cause : uint8_t { failed, only_allowed, below_fixed_level, best_quality, within_tolerance, unsupported };
 
 // A matrix (rows, dim) whose rows are 64-byte aligned and zero-padded to stride = round_up_16(dim).
 struct PackedRows {
@@ -66,6 +67,13 @@ struct Results {
   Status* status;                          // (batch)
   Cause* cause;                            // (batch)
 };
+
+// The answers of `row` and those after it.
+static inline Results row_of(const Results& all, int64_t row, int64_t models) {
+  const int64_t flat = row * models;
+  return {all.quality + flat, all.tokens_out + flat, all.cost_usd + flat, all.threshold + row,
+          all.gap + row,      all.index + row,       all.status + row,    all.cause + row};
+}
 
 // One instruction set. The functions check nothing; decide.h and isa.h do.
 struct Kernels {

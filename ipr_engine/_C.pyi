@@ -88,6 +88,8 @@ class DecidePolicy:
         in_rate, out_rate: (models,) float32, USD per token, >= 0; with tier_above (tiers, models).
         fixed_usd: (models,) float32, USD per request.
         allowed: (models,) bool.
+        min_support: in [0, 1]. A Router, not the op, gives a row of less support to `unsupported`: a position, or -1 for
+            the cheapest, of those in unsupported_allowed (models,) bool; None for allowed.
         tier_above: (tiers - 1, models) float32, >= 0, not falling from tier to tier, or None with one price tier: a request
             of more input tokens than tier_above[t] is charged at the rates of tier t + 1, input and output, all of it.
             Infinity: the candidate has no such tier.
@@ -106,6 +108,9 @@ class DecidePolicy:
         out_rate: _Floats,
         fixed_usd: _Floats,
         allowed: _Bools,
+        min_support: float = 0.0,
+        unsupported: int = -1,
+        unsupported_allowed: _Bools | None = None,
         tier_above: _Floats | None = None,
     ) -> None: ...
     @property
@@ -159,6 +164,15 @@ class DecideResult:
     def gap_at(self, row: int, /) -> float: ...
     def status_at(self, row: int, /) -> int: ...
     def cause_at(self, row: int, /) -> int: ...
+    def ranked(
+        self, row: int, policy: DecidePolicy, names: tuple[str, ...], allowed: bytes | None, /
+    ) -> tuple[str, ...]:
+        """Names in the order in which their candidates would be chosen, each with all before it away; () of a failed row.
+
+        Args:
+            policy: the one that the row was decided under, or another for as many models.
+            names: (models,). allowed: (models,) bytes, 0 = never; None for the policy's own.
+        """
 
 def decide_result(
     quality: _Floats,
@@ -290,6 +304,23 @@ class Router:
 
         allowed: (batch, models), who may be chosen for a row, beside the policy's own. max_tokens: (batch,), most output tokens
         that a request states, -1 where it states none: predictions are cut there, and the context window holds as many.
+        """
+
+    def send_unsupported(
+        self,
+        result: DecideResult,
+        policy: DecidePolicy,
+        billed_tokens: npt.NDArray[np.int64],
+        tokens_given: bool,
+        allowed: _Bools | None,
+        max_tokens: npt.NDArray[np.int64] | None,
+        support: _Floats,
+    ) -> None:
+        """Change `result`, decided elsewhere and given to nobody yet, as `decide` ends: rows whose support is below the policy's
+        min_support go to its `unsupported`, if that can serve the request.
+
+        Args:
+            tokens_given: whether tokens_out is the caller's. The others are as of `decide`.
         """
 
     def support(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:

@@ -137,6 +137,37 @@ def expected_cost(
     return cost
 
 
+def send_unsupported(row: Row, quality: Array, cost: Array, may: Array, tie_rank: Array, to: int | None) -> Row:
+    """One prompt of too little support, already decided: `to` answers where it may, None is the cheapest. Arrays (models,).
+
+    may: whom the policy's conditions and the request leave.
+    """
+    if row.status != "ok":
+        return row
+    if to is None:
+        to = min(np.flatnonzero(may).tolist(), key=lambda m: (cost[m], -quality[m], tie_rank[m]))
+    if not may[to]:
+        return Row(row.index, row.threshold, row.gap, "ok", "unsupported")
+    return Row(to, 0.0, np.inf, "ok", "unsupported")
+
+
+def failover(
+    quality: Array, cost: Array, allowed: Array, tie_rank: Array,
+    alpha_hi: float, alpha_lo: float, offset: float, worth: float, dtype: Any = np.float64,
+) -> list[int]:  # fmt: skip
+    """One prompt, arrays (models,): the allowed candidates as each would be chosen, were all before it away."""
+    quality, cost = quality.astype(dtype), cost.astype(dtype)
+    objective = cost - dtype(worth) * quality
+    left = [int(m) for m in np.lexsort((tie_rank, -quality, objective)) if allowed[m]]
+    chosen: list[int] = []
+    while left:
+        hi, lo = quality[left].max(), quality[left].min()
+        threshold = min((dtype(alpha_hi) * hi + dtype(alpha_lo) * lo) + dtype(offset), hi)
+        chosen.append(next(m for m in left if quality[m] >= threshold))
+        left.remove(chosen[-1])
+    return chosen
+
+
 def decide(
     heads: Heads, policy: Mapping[str, Any], x: Array, billed_tokens: Any,
     tokens_out: Any = None, extra_usd: Any = 0.0, allowed: Any = True, dtype: Any = np.float64,
