@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult
-from ipr_engine.arguments import bare_embeddings, per_model, whole_counts
+from ipr_engine.arguments import bare_embeddings, held_tokens, per_model, whole_counts
 from ipr_engine.asks import ASKS
 from ipr_engine.bundle import Bundle
 from ipr_engine.calibrated import Calibrations, DriftFlag
@@ -37,7 +37,7 @@ from ipr_engine.limits import RequestLimits, request_limits
 from ipr_engine.paths import Paths
 from ipr_engine.policy import Policy, compile_policy
 from ipr_engine.profiling import span
-from ipr_engine.prompts import BODY
+from ipr_engine.prompts import BODY, Needs
 from ipr_engine.terms import frozen_terms, terms_on
 from ipr_engine.unsupported import UNSUPPORTED
 
@@ -59,6 +59,8 @@ DEFAULT_TERMS: Mapping[str, Any] = {
     "max_latency_ms": None,
     "prices": None,
     "escalate_below": None,
+    "batch": None,
+    "cache_write": None,
     "min_support": None,
     "unsupported": None,
 }
@@ -269,20 +271,30 @@ class Generation:
         return kept
 
     def route(
-        self, prompts: Any, policy: Policy, billed_tokens: Any, tokens_out: Any, extra_usd: Any, on_error: str
+        self,
+        prompts: Any,
+        policy: Policy,
+        billed_tokens: Any,
+        tokens_out: Any,
+        extra_usd: Any,
+        on_error: str,
+        cached_tokens: Any = None,
     ) -> Decisions:
         """Encode and decide one prompt or a list of them: in one step on a GPU, else one after the other."""
         check_on_error(on_error)
         intake = take_in(prompts, billed_tokens, self.bundle, policy, on_error)
         if self.gpu is not None:
-            decisions = self._route_on_gpu(intake, policy, tokens_out, extra_usd)
+            decisions = self._route_on_gpu(intake, policy, tokens_out, extra_usd, cached_tokens)
             if decisions is not None:
                 return checked_rows(decisions, on_error)
         encoded = self._encoded(intake)
+        extra_usd = self.with_cached(encoded.billed_tokens, policy, extra_usd, cached_tokens)
         texts = [request.encoded for request in intake.requests]
         return self.decide(encoded, policy, tokens_out, extra_usd, on_error, self.embed_texts(texts))
 
-    def _route_on_gpu(self, intake: Intake, policy: Policy, tokens_out: Any, extra_usd: Any) -> Decisions | None:
+    def _route_on_gpu(
+        self, intake: Intake, policy: Policy, tokens_out: Any, extra_usd: Any, cached_tokens: Any
+    ) -> Decisions | None:
         """The decisions, made in one recording; None where a prompt has no token, which leaves the recording nothing to read."""
         from ipr_engine.gpu.router import RouteRows
 
@@ -296,13 +308,13 @@ class Generation:
         rows = np.array([row for row, _ in kept], np.int64)
         if not len(rows) or not counts[rows].all():
             return None
-        tokens, extra = self._given(batch, tokens_out, extra_usd)
+        tokens, extra = self._given(batch, tokens_out, self.with_cached(bills, policy, extra_usd, cached_tokens))
         needs = [intake.requests[row].needs for row in rows.tolist()]
         asked = RouteRows(
             ids=[own for _, own in kept],
             billed=bills[rows],
             tokens_out=of_rows(tokens, rows),
-            extra_usd=of_rows(extra, rows),
+            extra_usd=_with_images(of_rows(extra, rows), needs, policy),
             limits=request_limits(self.bundle, needs, of_rows(tokens, rows), len(rows)),
         )
         result, x = self.gpu.route(policy, asked)
@@ -407,6 +419,7 @@ class Generation:
             router, compiled, escalated = self.second.router, policy.second.compiled, np.ones(batch, np.bool_)
         else:
             router, compiled, escalated = self.router, policy.compiled, None
+        extra = _with_images(extra, encoded.needs, policy)
         result, support = router.decide(encoded.x, compiled, encoded.billed_tokens, tokens, extra, *_limits_of(limits))
         decisions = Decisions(
             result, policy, self.bundle, encoded.billed_tokens, encoded.truncated, support, escalated, limits
@@ -414,6 +427,19 @@ class Generation:
         if again is not None and policy.escalate_below:
             decisions = self.escalate(decisions, again, tokens, extra)
         return checked_rows(decisions, on_error)
+
+    def with_cached(
+        self, billed_tokens: npt.NDArray[np.int64], policy: Policy, extra_usd: Any, cached_tokens: Any
+    ) -> Any:
+        """extra_usd, as `Engine.route` takes it, with what reading `cached_tokens` from the candidates' caches saves."""
+        if cached_tokens is None:
+            return extra_usd
+        batch, models = len(billed_tokens), self.plan.models
+        held = held_tokens(cached_tokens, batch, models)
+        usd = policy.rates.cached_usd(billed_tokens.astype(np.float64)[:, None], held)
+        if extra_usd is not None:
+            usd = usd + per_model("extra_usd", extra_usd, batch, models)
+        return usd.astype(np.float32)
 
     def _given(self, batch: int, tokens_out: Any, extra_usd: Any) -> tuple[Given, Given]:
         """What the caller gives of a batch: tokens_out and extra_usd."""
@@ -510,9 +536,21 @@ def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: Gene
     return gpu_side(bundle, encoder, options.device, None if before is None else before.gpu)
 
 
-def _limits_of(limits: RequestLimits | None) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None]:
-    """What `Router.decide` takes last: allowed and max_tokens."""
-    return (None, None) if limits is None else (limits.allowed, limits.max_tokens)
+def _limits_of(
+    limits: RequestLimits | None,
+) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
+    """What `Router.decide` takes last: allowed, max_tokens and answers."""
+    return (None, None, None) if limits is None else (limits.allowed, limits.max_tokens, limits.answers)
+
+
+def _with_images(extra: Given, needs: Sequence[Needs | None] | None, policy: Policy) -> Given:
+    """extra_usd with what the requests' images cost; as it is where nobody charges for them, or no request has one."""
+    per_image = policy.rates.per_image_usd
+    if needs is None or not per_image.any() or not any(need is not None and need.images for need in needs):
+        return extra
+    images = np.array([0 if need is None else need.images for need in needs], np.float64)
+    before = 0.0 if extra is None else extra.astype(np.float64)
+    return (before + images[:, None] * per_image).astype(np.float32)
 
 
 def checked_rows(decisions: Decisions, on_error: str) -> Decisions:

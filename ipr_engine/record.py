@@ -43,6 +43,7 @@ _KEYS = frozenset(
         "decision",
     )
 )
+_BARE = {"answers": 1, "images": 0}  # of needs, written where they are more
 _NEEDS = "needs"  # of schema_version 2
 _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut from a log
 
@@ -223,16 +224,23 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
 
 
 def _needs_json(needs: Needs) -> dict[str, Any]:
-    return {"features": dict(needs.features), "max_output_tokens": needs.max_output_tokens}
+    more = {
+        name: value for name, value in (("answers", needs.answers), ("images", needs.images)) if value != _BARE[name]
+    }
+    return {"features": dict(needs.features), "max_output_tokens": needs.max_output_tokens, **more}
 
 
 def _needs(document: Any) -> Needs:
-    _require(isinstance(document, dict) and document.keys() == {"features", "max_output_tokens"}, _NEEDS, document)
+    known = isinstance(document, dict) and {"features", "max_output_tokens"} <= document.keys()
+    _require(known and document.keys() <= {"features", "max_output_tokens", *_BARE}, _NEEDS, document)
     features, most = document["features"], document["max_output_tokens"]
     told = isinstance(features, dict) and all(isinstance(part, str) for part in features.values())
     _require(told, "features", features)
     _require(most is None or (type(most) is int and 0 <= most <= MOST_TOKENS), "max_output_tokens", most)
-    return Needs(features, most)
+    more = {name: document.get(name, bare) for name, bare in _BARE.items()}
+    for name, value in more.items():
+        _require(type(value) is int and _BARE[name] <= value <= MOST_TOKENS, name, value)
+    return Needs(features, most, **more)
 
 
 def _require(holds: bool, name: str, got: object) -> None:

@@ -12,6 +12,7 @@ from ipr_engine.bundle.reliability import read_reliability
 from ipr_engine.decide import CAUSE
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.names import matched
+from ipr_engine.paths import row_costs
 from ipr_engine.ranges import unit_interval
 
 UNSUPPORTED = CAUSE.index("unsupported")
@@ -121,10 +122,5 @@ def _means(rows: PathRows) -> list[float]:
 
 
 def _mean_costs(bundle: Bundle, rows: PathRows, prices: PriceList) -> list[float]:
-    each = [prices.prices[name] for name in bundle.names]
-    ratio = np.array([candidate.token_ratio for candidate in bundle.candidates])
-    billed, tokens = float(rows.billed_tokens.mean()), rows.tokens_out.astype(np.float64).mean(axis=0)
-    return [
-        price.fixed_usd + (price.input_usd_per_1m * billed * r + price.output_usd_per_1m * t) / 1e6
-        for price, r, t in zip(each, ratio.tolist(), tokens.tolist(), strict=True)
-    ]
+    costs: list[float] = row_costs(rows.tokens_out, rows.billed_tokens, bundle.candidates, prices).mean(axis=0).tolist()
+    return costs

@@ -23,6 +23,7 @@ from ipr_engine.cli import (
     info,
     replay,
     route,
+    set_prices,
     study,
     train,
 )
@@ -37,6 +38,7 @@ SUBCOMMANDS = (
     data,
     train,
     add_model,
+    set_prices,
     escalate,
     calibrate,
     eval,
