@@ -144,7 +144,9 @@ def test_a_rounded_edge_changes_no_comparison(ratio):
 
 
 def test_a_free_candidate_costs_nothing():
-    free = price(input_usd_per_1m=0, output_usd_per_1m=0, tiers=[{**TIER, "input_usd_per_1m": 0, "output_usd_per_1m": 0}])
+    free = price(
+        input_usd_per_1m=0, output_usd_per_1m=0, tiers=[{**TIER, "input_usd_per_1m": 0, "output_usd_per_1m": 0}]
+    )
     assert free.is_free
     assert usd(free, 1e6, 1e6) == 0
     assert not price(input_usd_per_1m=0, output_usd_per_1m=0, per_image_usd=1).is_free

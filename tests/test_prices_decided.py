@@ -95,7 +95,9 @@ def test_route_decide_and_explain_bill_the_cache_alike(engine, terms):
     policy = engine.policy(**terms)
     given = {"billed_tokens": 40, "cached_tokens": [0, 5, 20, 30, 40], "extra_usd": 0.01}
     one = engine.route(TEXT, policy, **given)
-    kept = engine.decide(engine.encode([TEXT], billed_tokens=40), policy, cached_tokens=[0, 5, 20, 30, 40], extra_usd=0.01)
+    kept = engine.decide(
+        engine.encode([TEXT], billed_tokens=40), policy, cached_tokens=[0, 5, 20, 30, 40], extra_usd=0.01
+    )
     assert kept.costs_usd.tobytes() == engine.route_many([TEXT], policy, **given).costs_usd.tobytes()
     assert one.cost_usd == kept[0].cost_usd == engine.explain(TEXT, policy, **given).decision.cost_usd
 
@@ -134,7 +136,8 @@ def test_a_number_of_answers_that_cannot_be_is_named(engine, n):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("batch", 1), ("batch", "yes"), ("cache_write", 0.5), ("cached_tokens", -1), ("cached_tokens", [1, 2])]
+    ("name", "value"),
+    [("batch", 1), ("batch", "yes"), ("cache_write", 0.5), ("cached_tokens", -1), ("cached_tokens", [1, 2])],
 )
 def test_what_cannot_be_asked_is_named(engine, name, value):
     with pytest.raises(InvalidInputError, match=f"{name}: expected"):
@@ -176,7 +179,9 @@ def test_records_replay_to_the_bit_whatever_was_billed(engine, terms, tmp_path):
     with engine.recorder(log) as recorder:
         for body in (*bodies, TEXT):
             for more in ({}, {"batch": True}, {"cache_write": True}):
-                recorder.route(body, billed_tokens=80, cached_tokens=[0, 5, 20, 60, 90], extra_usd=1e-3, **terms, **more)
+                recorder.route(
+                    body, billed_tokens=80, cached_tokens=[0, 5, 20, 60, 90], extra_usd=1e-3, **terms, **more
+                )
     summary = Summary()
     for replayed in replay(log.read_bytes().splitlines(keepends=True), engine):
         summary.add(replayed)
