@@ -471,8 +471,9 @@ class Engine:
             raise InvalidInputError("on_error: explain always shows the status; leave it out")
         if not is_one_prompt(prompt) and isinstance(prompt, (list, tuple)):
             raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
-        given = [terms.pop(name, None) for name in ("billed_tokens", "tokens_out", "extra_usd", "cached_tokens")]
-        decision = self._route(prompt, policy, *given, "status", terms)
+        names = ("billed_tokens", "tokens_out", "extra_usd", "cached_tokens")
+        billed, tokens_out, extra_usd, cached = (terms.pop(name, None) for name in names)
+        decision = self._route(prompt, policy, billed, tokens_out, extra_usd, cached, "status", terms)
         assert not isinstance(decision, Decisions)  # one prompt
         if decision.status == "invalid_input":  # nothing was predicted that could be explained
             raise InvalidInputError(decision.reason)

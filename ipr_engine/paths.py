@@ -23,7 +23,7 @@ NO_PATH = "bundle has no path"
 
 
 def row_costs(
-    tokens_out: Array | npt.NDArray[np.float16],
+    tokens_out: npt.NDArray[np.floating[Any]],
     billed_tokens: npt.NDArray[np.uint32],
     candidates: Sequence[Candidate],
     prices: PriceList,
@@ -129,7 +129,7 @@ class Paths:
         outcome[counts == NOT_JUDGED] = np.nan
         billed, tie_rank = rows.billed_tokens[usable], self._bundle.tie_rank[columns]
 
-        def tier(quality: npt.NDArray[np.float16], tokens_out: npt.NDArray[np.float16]) -> tuple[Array, Array]:
+        def tier(quality: npt.NDArray[np.float16], tokens_out: npt.NDArray[np.floating[Any]]) -> tuple[Array, Array]:
             return chosen(quality).astype(np.float64), row_costs(chosen(tokens_out), billed, candidates, prices)
 
         quality, cost = tier(rows.quality, rows.tokens_out)

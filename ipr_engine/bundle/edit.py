@@ -18,8 +18,9 @@ from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, listed_files, parse_price
 from .origin import CONSTANT
 from .path_rows import path_of_edited, path_rows_json
+from .price import Price
 from .reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
-from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, Price, PriceList
+from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, PriceList
 from .write import _candidate_json, _hash_bytes, _limited, _prices_bytes, _raised, _tensor_bytes, _with_hashes_key
 
 Rows = Mapping[str, Float32]

@@ -94,7 +94,12 @@ class Price:
             cached_write_usd_per_1m=self.cached_write_usd_per_1m,
         )
         return tuple(
-            replace(tier, **{name: _cached(name, tier, base) for name in _CACHE}) for tier in (base, *self.tiers)
+            replace(
+                tier,
+                cached_read_usd_per_1m=_cached("cached_read_usd_per_1m", tier, base),
+                cached_write_usd_per_1m=_cached("cached_write_usd_per_1m", tier, base),
+            )
+            for tier in (base, *self.tiers)
         )
 
     def in_batch(self) -> Price:
@@ -114,15 +119,21 @@ class Price:
                 level,
                 input_usd_per_1m=level.input_usd_per_1m * by_input,
                 output_usd_per_1m=level.output_usd_per_1m * by_output,
-                **{name: getattr(level, name) * by_input for name in _CACHE},
+                cached_read_usd_per_1m=(level.cached_read_usd_per_1m or 0.0) * by_input,
+                cached_write_usd_per_1m=(level.cached_write_usd_per_1m or 0.0) * by_input,
             )
             for level in self.levels
         ]
         if batch_input is not None and batch_output is not None:  # to the bit, not through its share
             made[0] = replace(made[0], input_usd_per_1m=batch_input, output_usd_per_1m=batch_output)
         reasoning = None if self.reasoning_usd_per_1m is None else self.reasoning_usd_per_1m * by_output
-        once = {"batch_factor": None, "batch_input_usd_per_1m": None, "batch_output_usd_per_1m": None}
-        return replace(self._with_levels(made), reasoning_usd_per_1m=reasoning, **once)
+        return replace(
+            self._with_levels(made),
+            reasoning_usd_per_1m=reasoning,
+            batch_factor=None,
+            batch_input_usd_per_1m=None,
+            batch_output_usd_per_1m=None,
+        )
 
     def writing_cache(self) -> Price:
         """The price where a request's input is written to the cache: from `cache_min_tokens` on, input costs what writing does."""
@@ -139,8 +150,14 @@ class Price:
 
     def _with_levels(self, levels: Sequence[PriceTier]) -> Price:
         base, *tiers = levels
-        same = {name: getattr(base, name) for name in ("input_usd_per_1m", "output_usd_per_1m", *_CACHE)}
-        return replace(self, tiers=tuple(tiers), **same)
+        return replace(
+            self,
+            input_usd_per_1m=base.input_usd_per_1m,
+            output_usd_per_1m=base.output_usd_per_1m,
+            cached_read_usd_per_1m=base.cached_read_usd_per_1m,
+            cached_write_usd_per_1m=base.cached_write_usd_per_1m,
+            tiers=tuple(tiers),
+        )
 
 
 def _cached(name: str, tier: PriceTier, base: PriceTier) -> float:
@@ -272,13 +289,13 @@ def price_of(row: Mapping[str, Any], basis: str) -> Price:
     """The price of a JSON form in which `price_problem` finds nothing wrong; basis: where the form states none."""
     plain = {"basis": basis, **row}
     plain |= {key: float(plain[key]) for key in (*BASE[:3], *_AMOUNTS, "cache_ttl_s") if plain.get(key) is not None}
-    plain["tiers"] = tuple(
-        PriceTier(
-            **{key: value if key == "above_tokens" or value is None else float(value) for key, value in tier.items()}
-        )
-        for tier in row.get("tiers", ())
-    )
+    plain["tiers"] = tuple(_tier_of(tier) for tier in row.get("tiers", ()))
     return Price(**plain)
+
+
+def _tier_of(row: Mapping[str, Any]) -> PriceTier:
+    usd = {key: None if value is None else float(value) for key, value in row.items() if key != "above_tokens"}
+    return PriceTier(above_tokens=row["above_tokens"], **usd)  # type: ignore[arg-type]
 
 
 def price_json(price: Price) -> dict[str, Any]:

@@ -92,18 +92,10 @@ def write_bundle(
     limited = path_rows is not None or detailed or _limited(candidates)
     newer = limited or escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
     hashed = newer or any(head.prompt_hashes is not None for head in heads)
+    needs = ((detailed, 6), (path_rows is not None, 5), (limited, 4), (newer, 3), (hashed, 2), (True, 1))
+    version = next(number for needed, number in needs if needed)
     manifest = {
-        "schema_version": 6
-        if detailed
-        else 5
-        if path_rows is not None
-        else 4
-        if limited
-        else 3
-        if newer
-        else 2
-        if hashed
-        else 1,
+        "schema_version": version,
         "name": name,
         "created": created,
         "candidates": [_candidate_json(candidate, limited) for candidate in candidates],
@@ -119,7 +111,7 @@ def write_bundle(
         manifest["escalation"] = (
             None if escalation is None else {"heads": escalation.heads, "gap": float(escalation.gap)}
         )
-    if manifest["schema_version"] >= 5:
+    if version >= 5:
         manifest["path_rows"] = None if path_rows is None else path_rows_json(draft.add, path_rows)
     return draft.publish(manifest, activate)
 

@@ -120,8 +120,8 @@ class GpuRouter:
         again = np.flatnonzero(differs if answers is None else differs | (answers > 1))
         if len(again):  # their output is known only now
             mask = fits[again] if allowed is None else fits[again] & allowed[again]
-            answers, _ = self._decide(heads, policy, rows.at(again), _given_tokens(tokens[again], heads), mask)
-            for name, array in answers.items():
+            made, _ = self._decide(heads, policy, rows.at(again), _given_tokens(tokens[again], heads), mask)
+            for name, array in made.items():
                 found[name][again] = array
             found["tokens_out"][again] = tokens[again]
         return decide_result(**found), x
