@@ -12,6 +12,7 @@ from bundles import make_bundle
 from ipr_engine import Engine, InvalidInputError, Price
 from ipr_engine.bundle import PriceTier
 from ipr_engine.replay import Summary, replay
+from ipr_engine.serving import BatchingEngine
 
 TIER = PriceTier(above_tokens=50, input_usd_per_1m=4.0, output_usd_per_1m=16.0)
 PRICE = Price(
@@ -100,6 +101,20 @@ def test_route_decide_and_explain_bill_the_cache_alike(engine, terms):
     )
     assert kept.costs_usd.tobytes() == engine.route_many([TEXT], policy, **given).costs_usd.tobytes()
     assert one.cost_usd == kept[0].cost_usd == engine.explain(TEXT, policy, **given).decision.cost_usd
+
+
+def test_a_serving_engine_bills_the_cache_and_every_answer_as_the_engine_does(engine, terms):
+    policy = engine.policy(**terms)
+    given = {"billed_tokens": 40, "cached_tokens": [0, 5, 20, 30, 40]}
+    with BatchingEngine(engine, cache_entries=16) as serving:
+        assert serving.route(TEXT, policy, **given).cost_usd == engine.route(TEXT, policy, **given).cost_usd
+        one, other = (serving.route_many([TEXT], policy, **given)[0], engine.route_many([TEXT], policy, **given)[0])
+        assert one.cost_usd == other.cost_usd
+        for n in (1, 3, 1):  # a decision that is kept is of one number of answers
+            body = {"messages": [{"role": "user", "content": TEXT}], "n": n}
+            assert serving.route(body, policy).cost_usd == engine.route(body, policy).cost_usd
+        with pytest.raises(InvalidInputError, match="cached_tokens: expected"):
+            serving.route(TEXT, policy, cached_tokens=[1, 2])
 
 
 def test_images_are_billed_where_they_have_a_price(engine, terms):
