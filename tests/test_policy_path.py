@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from calibration_data import make_engine, make_outcomes
 from path_data import with_path, with_rows
+from test_calibrated import make_map
 
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.bundle import PriceList
+from ipr_engine.cli import main
 from ipr_engine.paths import MAX_KEPT_PATHS, Paths, row_costs
 from ipr_engine.policy import Coefficients
 from ipr_engine.promise import TAUS, point_at
@@ -168,6 +170,14 @@ def test_a_share_of_the_strongest_runs_the_greatest_worth_up_to_which_it_holds(e
 def test_the_calibration_rule_keeps_the_map(engine):
     with pytest.raises(InvalidInputError, match="'calibrated' needs a map, and this bundle has none"):
         engine.policy(preset="cost", rule="calibrated")
+    both = Engine(replace(engine.bundle, calibrations=(make_map(engine.bundle),), hash="2" * 64))
+    for terms in ({"tau": 0.17}, {"preset": "cost"}, {"max_usd_per_1k": 5.0}):
+        policy = both.policy(**terms, rule="calibrated")
+        assert (policy.rule, policy.calibration.status) == ("calibrated", "calibrated")
+        assert policy.promise is None
+        assert policy.worth in [point.worth for point in policy.map.points]
+        assert both.policy(**terms) == both.policy(**terms, rule="path")
+        assert both.policy(**terms).worth == engine.policy(**terms).worth
 
 
 # -- what is promised
@@ -360,3 +370,41 @@ def test_drift_makes_an_estimate_stale(engine):
     policy = fresh.policy(tau=0.3)
     fresh.mark_stale(DriftEvidence(kind="stated", message="the product changed"))
     assert policy.calibration == ("stale", "the product changed")
+
+
+# -- the command line
+
+
+@pytest.fixture
+def served(engine, monkeypatch):
+    from ipr_engine.cli import explain, info, route
+
+    for module in (explain, info, route):
+        monkeypatch.setattr(module, "load_engine", lambda arguments: engine)
+
+
+def test_info_shows_what_tau_buys(served, engine, capsys):
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert "a bare tau runs rule path (estimated: " in text
+    for tau in TAUS:
+        policy = engine.policy(tau=tau)
+        line = next(line for line in text.splitlines() if line.split()[:1] == [f"{tau:g}"])
+        assert float(line.split()[1]) == pytest.approx(policy.promise.quality, abs=5e-4)
+    assert main(["info", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["path"]
+    assert [line["worth"] for line in shown["taus"]] == [engine.policy(tau=tau).worth for tau in TAUS]
+
+
+def test_route_and_explain_show_rule_worth_and_promise(served, engine, capsys):
+    assert main(["route", PROMPT, "--json", "--tau", "0.3"]) == 0
+    decision = json.loads(capsys.readouterr().out)["decision"]
+    policy = engine.policy(tau=0.3)
+    assert (decision["rule"], decision["worth"]) == ("path", policy.worth)
+    assert decision["promise"]["quality"] == policy.promise.quality
+    assert main(["explain", PROMPT, "--tau", "0.3"]) == 0
+    assert "policy: promised mean quality" in capsys.readouterr().out
+    assert main(["route", PROMPT, "--rule", "path", "--preset", "cost"]) == 0
+    capsys.readouterr()
+    assert main(["route", PROMPT, "--tau", "0.3", "--worth", "0.1"]) == 1
+    assert "worth: rule 'path' reads it from tau" in capsys.readouterr().err
