@@ -370,6 +370,11 @@ def test_drift_makes_an_estimate_stale(engine):
     policy = fresh.policy(tau=0.3)
     fresh.mark_stale(DriftEvidence(kind="stated", message="the product changed"))
     assert policy.calibration == ("stale", "the product changed")
+    rows = fresh.bundle.path_rows
+    fresh.swap(replace(fresh.bundle, hash="3" * 64))  # the same rows: they are as stale as before
+    assert fresh.route(PROMPT, policy).calibration == "stale"
+    fresh.swap(with_rows(fresh.bundle, replace(rows, outcome=254 - rows.outcome)))
+    assert fresh.route(PROMPT, policy).calibration == "estimated"
 
 
 # -- the command line
