@@ -153,7 +153,7 @@ class ContextWindows:
         billed: npt.NDArray[np.int64],
         tokens_out: npt.NDArray[np.float32],
         max_tokens: npt.NDArray[np.int64] | None,
-        answers: npt.NDArray[np.int64] | None,
+        answers: npt.NDArray[np.int64] | None = None,
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         """Return who fits, and the output tokens to decide with, both (rows, models).
 

@@ -472,7 +472,8 @@ def _price(name: str, value: object) -> Price:
     for key in BASE[:3]:
         if key in row:
             row[key] = nonnegative(f"prices[{name!r}].{key}", row[key])
+    basis = str(row.pop("basis", GIVEN))  # a caller may leave it blank
     problem = price_problem(row)
     if problem is not None:
         raise InvalidInputError(f"prices[{name!r}].{problem.key}: expected {problem.expected}, got {problem.got}")
-    return price_of(row, GIVEN)
+    return price_of(row, basis)
