@@ -54,7 +54,7 @@ class Decision:
         support: in [0, 1], how close the prompt is to the fitting data: 0 is farther than every prompt held out, or no
             token of it was known. None when the bundle has no centroids.
         billed_tokens: tokens of the whole request by the bundle's tokenizer.
-        calibration: "calibrated", "insufficient_evidence", "stale" or "uncalibrated" (docs/calibration.md);
+        calibration: "calibrated", "insufficient_evidence", "estimated", "stale" or "uncalibrated" (docs/calibration.md);
             calibration_reason says what is certified, or why nothing is.
         truncated: the prompt was longer than the encoder reads; head and tail were encoded.
         escalated: the second heads of a two-tier bundle decided (docs/two-tiers.md): quality, cost, threshold, gap and all else
@@ -244,7 +244,7 @@ class Decision:
     def frontier(self) -> tuple[FrontierStep, ...]:
         """Every tau at which this prompt's choice changes under its rule, with who is chosen from there on.
 
-        Computed when asked for, by bisection on the float32 grid: about a millisecond. In a two-tier bundle it is that of the
+        Computed when asked for, by bisection on the float32 grid: some milliseconds. In a two-tier bundle it is that of the
         heads that decided: at another tau the gap is another, and the other heads may decide.
         """
         if self._result.status_at(self._row) != OK:
@@ -344,6 +344,8 @@ class Decision:
             "excluded": self.excluded,
             "tau": self.policy.tau,
             "rule": self.policy.rule,
+            "worth": self.policy.worth,
+            "promise": None if self.policy.promise is None else self.policy.promise.to_dict(),
             "calibration": self.calibration,
             "calibration_reason": self.calibration_reason,
             "bundle": self.bundle_hash,

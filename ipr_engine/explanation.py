@@ -6,9 +6,11 @@ import math
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from ipr_engine.asks import PATH
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.bundle.reliability import Realised, read_reliability
 from ipr_engine.decision import CandidateView, Decision
+from ipr_engine.frontier import FrontierStep
 
 WHY = {
     "best_quality": "it has the highest predicted quality",
@@ -55,8 +57,8 @@ class Explanation:
     def gaps(self) -> dict[str, float]:
         """Candidate -> how far its own quality must move, all others held, for the choice to change; infinite if nothing does.
 
-        The chosen one's way out is the threshold without it (docs/design.md section 3); another's way in is to reach the
-        threshold and a better objective.
+        The chosen one's way out is the threshold without it, or an objective that another beats (docs/design.md section 3);
+        another's way in is to reach the threshold and a better objective.
         """
         d = self.decision
         if d.model is None:
@@ -73,14 +75,20 @@ class Explanation:
             return {chosen.name: math.inf}
         c, hi, lo = d.coefficients, max(others), min(others)
         level = min(c.alpha_hi * hi + c.alpha_lo * lo + c.offset, hi) if chosen.quality >= hi else d.threshold
-        return {chosen.name: max(chosen.quality - level, 0.0), **gaps}
+        out = max(chosen.quality - level, 0.0)
+        beaten = [gaps[view.name] for view in self.candidates if view.feasible and not view.chosen and worth > 0]
+        return {chosen.name: min([out, *beaten]), **gaps}
+
+    @cached_property
+    def _steps(self) -> tuple[FrontierStep, ...]:
+        return self.decision.frontier  # computed anew at each look, in milliseconds
 
     @property
     def holds_for(self) -> HoldsFor | None:
         """Between which tau this choice stays; None when the row failed, or no tau near the policy's leads to it (what a share of
         quality asked for runs need not be what its equivalent tau runs)."""
-        before = [step for step in self.decision.frontier if step.tau <= self.decision.policy.tau]
-        after = [step.tau for step in self.decision.frontier if step.tau > self.decision.policy.tau]
+        before = [step for step in self._steps if step.tau <= self.decision.policy.tau]
+        after = [step.tau for step in self._steps if step.tau > self.decision.policy.tau]
         if not before or before[-1].model != self.decision.model:
             return None
         return HoldsFor(before[-1].tau, after[0] if after else None)
@@ -89,7 +97,7 @@ class Explanation:
     def flips_at(self) -> dict[str, float]:
         """Candidate -> the smallest tau at which it is chosen, for those that ever are."""
         result: dict[str, float] = {}
-        for step in self.decision.frontier:
+        for step in self._steps:
             result.setdefault(step.model, step.tau)
         return result
 
@@ -101,7 +109,10 @@ class Explanation:
         worth = f", worth {d.policy.worth:g} USD" if d.policy.worth else ""
         figures = f"quality {d.quality:.3f}, threshold {d.threshold:.3f}"
         prior = f"; its quality is a guess: {d.prior}, no outcomes of its own" if d.prior is not None else ""
-        return f"{d.model}: {WHY[d.cause]} ({figures} under rule {d.policy.rule}, tau {d.policy.tau:g}{worth}){prior}"
+        why = WHY[d.cause]
+        if d.policy.rule == PATH and d.cause == "within_tolerance":
+            why = "it has the least cost - worth * quality" if d.policy.worth else "it is the cheapest"
+        return f"{d.model}: {why} ({figures} under rule {d.policy.rule}, tau {d.policy.tau:g}{worth}){prior}"
 
     def state(self, view: CandidateView) -> str:
         """One word or the reason: chosen, feasible, below threshold, or why it was excluded."""
@@ -128,7 +139,7 @@ class Explanation:
                 for view in self.candidates
             ],
             "holds_for_tau": None if holds is None else holds._asdict(),
-            "frontier": [step._asdict() for step in self.decision.frontier],
+            "frontier": [step._asdict() for step in self._steps],
         }
 
     def __str__(self) -> str:
@@ -160,6 +171,8 @@ class Explanation:
         if holds is not None:
             until = "1" if holds.until is None else f"{holds.until:.3f}"
             lines.append(f"the choice stays for tau from {holds.since:.3f} to {until}")
+        if d.policy.promise is not None:
+            lines.append(f"policy: {d.policy.promise}")
         support = "unknown" if d.support is None else f"{d.support:.2f}"
         lines.append(
             f"{d.calibration}: {d.calibration_reason}\n"

@@ -34,6 +34,7 @@ from ipr_engine.escalation import (
 from ipr_engine.failed_rows import with_failures
 from ipr_engine.intake import Intake, bill_all, encode_all, take_in
 from ipr_engine.limits import RequestLimits, request_limits
+from ipr_engine.paths import Paths
 from ipr_engine.policy import Policy, compile_policy
 from ipr_engine.profiling import span
 from ipr_engine.prompts import BODY
@@ -72,6 +73,7 @@ class Generation:
         encoder, encoder_identity: the prompt encoder of its heads, and its name.
         plan: the packed heads.
         calibrations: its maps, with what is known of their validity.
+        paths: tau's path of each candidate set a policy asked for.
         router: text or embeddings to decisions, in C++.
         routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
         gpu: encoder and decision in one recording, where both run on a GPU; None elsewhere.
@@ -89,6 +91,7 @@ class Generation:
         "encoder_identity",
         "gpu",
         "hash",
+        "paths",
         "plan",
         "router",
         "routes_text",
@@ -137,6 +140,7 @@ class Generation:
             self.standby = Generation(bundle, options=on_cpu, before=None if before is None else before.standby)
         self.calibrations = Calibrations(bundle)
         self._share_drift(self.calibrations.drift)
+        self.paths = Paths(bundle)
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
         self._followed: dict[int, tuple[Policy, Policy]] = {}
 
@@ -180,9 +184,8 @@ class Generation:
                 "pass allow_fewer_outputs=True if every call gives tokens_out"
             )
         next_one = Generation(bundle, options=options, before=self)
-        if (
-            bundle.calibrations == self.bundle.calibrations
-        ):  # what made these maps stale still does; new ones start anew
+        same = bundle.calibrations == self.bundle.calibrations and _same_path(bundle, self.bundle)
+        if same:  # what made these maps and paths stale still does; new ones start anew
             next_one._share_drift(self.calibrations.drift)
         return next_one
 
@@ -204,6 +207,7 @@ class Generation:
             self.plan,
             None if self.second is None else self.second.plan,
             self.calibrations,
+            self.paths,
             **{**DEFAULT_TERMS, **terms},
         )
         return replace(policy, terms=frozen_terms(terms))
@@ -469,6 +473,15 @@ class Generation:
                     f"{name}: expected embeddings of encoder {wanted[:12]}, got those of {given[:12]}; encode the prompts again"
                 )
         return lambda rows: again[rows]
+
+
+def _same_path(bundle: Bundle, before: Bundle) -> bool:
+    """Whether tau's paths are read from the same rows."""
+    ours, theirs = bundle.path_rows, before.path_rows
+    if ours is None or theirs is None:
+        return ours is theirs
+    same = np.array_equal(ours.quality, theirs.quality, equal_nan=True)
+    return same and np.array_equal(ours.outcome, theirs.outcome)
 
 
 def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: Generation | None) -> GpuSide | None:
