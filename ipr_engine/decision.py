@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.calibrated import CalibrationStatus
 from ipr_engine.decide import CAUSE, STATUS
+from ipr_engine.errors import RowError
 from ipr_engine.frontier import FrontierStep, frontier, order
 from ipr_engine.unsupported import UNSUPPORTED
 
@@ -107,7 +108,10 @@ class Decision:
 
     @property
     def model(self) -> str:
-        return self._bundle.candidates[self._result.index_at(self._row)].name
+        index = self._result.index_at(self._row)
+        if index < 0:  # a FailedRow stands for such a row
+            raise RowError([self._row], [self.status])
+        return self._bundle.candidates[index].name
 
     @property
     def prior(self) -> str | None:

@@ -264,8 +264,14 @@ class Engine:
             RowError: the prompt cannot be decided; its reason is named.
         """
         live = self._live
-        plain = billed_tokens is None and tokens_out is None and extra_usd is None and on_error is None
-        if plain and type(prompt) is str and live.routes_text:
+        if (
+            type(prompt) is str
+            and billed_tokens is None
+            and tokens_out is None
+            and extra_usd is None
+            and on_error is None
+            and live.routes_text
+        ):
             policy = live.settle(policy, terms)
             result, billed, truncated, support = live.router.route_one(prompt, policy.compiled)
             if policy.escalate_below and live.escalates(result, policy):

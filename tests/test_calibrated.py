@@ -307,6 +307,26 @@ def test_a_request_that_keeps_out_a_candidate_is_uncalibrated(engine, request_of
     assert engine.route([{"role": "user", "content": PROMPT}], tau=0.1, rule="calibrated").calibration != "uncalibrated"
 
 
+@pytest.mark.parametrize("tau", [0.0, 0.1, 1.0])
+def test_a_prompt_of_little_support_may_go_to_whom_the_point_leaves_out_and_counts_as_uncalibrated(engine, tau):
+    names = engine.bundle.names
+    for to in ("cheapest", *names):
+        policy = engine.policy(tau=tau, rule="calibrated", min_support=1.0, unsupported=to)
+        assert policy.calibration.status == "calibrated"
+        decision = engine.route(PROMPT, policy)
+        assert (decision.cause, decision.calibration) == ("unsupported", "uncalibrated")
+        assert "its support is below min_support" in decision.calibration_reason
+        assert decision.model == (names[int(decision.costs_usd.argmin())] if to == "cheapest" else to)
+        assert decision.model not in decision.excluded
+        assert sum(view.chosen and view.allowed for view in decision.candidates) == 1
+        assert sorted(decision.ranked) == sorted(names)
+        assert decision.ranked[0] == decision.model
+        if to == "cheapest":
+            costs = dict(zip(names, decision.costs_usd.tolist(), strict=True))
+            assert [costs[name] for name in decision.ranked] == sorted(costs.values())
+        assert decision.to_dict()["excluded"] == decision.excluded
+
+
 def test_those_left_out_by_a_point_stand_in_last(engine):
     decision = engine.route(PROMPT, tau=0.0, rule="calibrated")
     assert decision.ranked[0] == "alpha/large"

@@ -260,12 +260,16 @@ def test_records_replay_to_the_bit(engine, middle):
     )
 
 
-def test_a_policy_follows_a_swap_with_its_terms(bundle, middle):
+def test_a_policy_follows_a_swap_with_its_terms(bundle, middle, tmp_path):
     engine = Engine(bundle)
     policy = engine.policy(tau=0.3, min_support=middle, unsupported="cheapest")
     engine.swap(dataclasses.replace(bundle, hash="0" * 64))
     assert engine.route("why", policy).policy.unsupported == policy.unsupported
     assert policy != engine.policy(tau=0.3, min_support=middle, unsupported="best")
+    named = Engine(bundle).policy(tau=0.3, min_support=middle, unsupported="delta/tiny")
+    fewer = Engine.load(make_bundle(tmp_path, models=3, dim=16))
+    with pytest.raises(InvalidInputError, match=r"its terms do not fit bundle .*unsupported: unknown 'delta/tiny'"):
+        fewer.route("why", named)
     assert "min_support" in repr(policy)
 
 
