@@ -211,8 +211,10 @@ class Decision:
     @property
     def allowed(self) -> npt.NDArray[np.bool_]:
         """(models,) who could be chosen: the policy's mask, less who cannot serve this request."""
-        mask = np.frombuffer(self._could(self._open), np.bool_)
-        return mask if not self._sent else mask | (np.arange(len(mask)) == self.index)
+        mask = np.frombuffer(bytearray(self._could(self._open)), np.bool_)
+        if self._sent:  # one that an operating point leaves out may be named for prompts of little support
+            mask[self.index] = True
+        return mask
 
     @property
     def ranked(self) -> tuple[str, ...]:
@@ -344,7 +346,7 @@ class Decision:
         return f"prompt of about {prompt:.0f} and output of {output:.0f} tokens over its context window of {window}"
 
     def _reason(self, m: int) -> str | None:
-        if m == self.index:  # else one that an operating point leaves out may be named for prompts of little support
+        if m == self.index:  # also one that an operating point leaves out, as of `allowed`
             return None
         return self.policy.exclusions.get(self._bundle.candidates[m].name) or self._away(m)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from bundles import bundle_parts, make_bundle
 from serving_encoders import queued_engine
-from two_tier_bundles import join, make_prompts, make_tiers, same_row
+from two_tier_bundles import join, make_prompts, make_tiers, measured, same_row
 
 from ipr_engine import Bundle, Engine, InvalidInputError, reference
-from ipr_engine.bundle import PathRows, SupportSpec, write_bundle
+from ipr_engine.bundle import PathRows, write_bundle
 from ipr_engine.bundle.reliability import ReliabilityBins, reliability_bytes
 from ipr_engine.replay import replay
 from ipr_engine.serving import BatchingEngine, prometheus_text
@@ -28,13 +28,6 @@ PROMPTS = [
     {"messages": [USER], "max_tokens": 10},
 ]
 WINDOWS = [1000, None, 800, 600, None]
-
-
-def measured(bundle):
-    """The bundle with centroids near the embeddings of some prompts, so that supports lie between 0 and 1."""
-    x = Engine(bundle).encode(make_prompts(5, "centroids")).x
-    distances = np.linspace(0, 1.5, 101).astype(np.float32)
-    return dataclasses.replace(bundle, support=SupportSpec(encoder="static", centroids=x, distances=distances))
 
 
 def tables(means):
