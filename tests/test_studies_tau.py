@@ -9,8 +9,9 @@ from skips import EVAL, TORCH
 from training_data import seeded
 
 from ipr_engine.evaluation.bootstrap import Resamples
+from ipr_engine.evaluation.kept import EVERY_TAU, Kept
 from ipr_engine.studies import tau as study_of_tau
-from ipr_engine.studies.tau_walk import EVERY_TAU, Measured, candidate_sets
+from ipr_engine.studies.tau_walk import candidate_sets
 from ipr_engine.tau_path import TauPath
 
 for package, reason in (("pyarrow", EVAL), ("sklearn", EVAL), ("torch", TORCH)):
@@ -41,7 +42,7 @@ def walked(*, models: int = 2, rows: int = 1500, right: bool = True) -> Walk:
     return Walk(tuple(range(models)), path, quality, cost, outcome, cost, 10.0, RuleConstants(hi=0.8, lo=0.4))
 
 
-def measured(walk: Walk, draws: int = 200) -> Measured:
+def measured(walk: Walk, draws: int = 200) -> Kept:
     return walk.measure(Resamples(len(walk.quality), draws=draws))
 
 

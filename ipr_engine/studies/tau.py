@@ -10,16 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.bootstrap import Resamples, estimate
+from ipr_engine.evaluation.kept import EVERY_TAU, TAUS, Kept
 from ipr_engine.studies.cases import WITH_COSTS, Case
 from ipr_engine.studies.headline import SHIPPED, VIEW
 from ipr_engine.studies.study import Study
 from ipr_engine.studies.tau_walk import (
-    EVERY_TAU,
     LEAST_GAP,
     LEAST_RATIO,
-    TAUS,
     TRIPLES,
-    Measured,
     Walk,
     as_stored,
     candidate_sets,
@@ -135,7 +133,7 @@ def _source(study: Study, case: Case) -> Figures:
     return result
 
 
-def set_figures(walks: Sequence[Walk], measured: Sequence[Measured]) -> Figures:
+def set_figures(walks: Sequence[Walk], measured: Sequence[Kept]) -> Figures:
     """Of the sets of one kind: medians, means and quantiles over the sets at each tau."""
     lost = np.array([m.lost[0, INNER] for m in measured])
     excess = np.array([m.excess[0, INNER] for m in measured])
@@ -174,7 +172,7 @@ def _shares(walk: Walk, rule: str) -> list[float]:
     return [walk.share_of_cheapest(chosen) for chosen in choices]
 
 
-def pair_figures(walks: Sequence[Walk], measured: Sequence[Measured]) -> Figures:
+def pair_figures(walks: Sequence[Walk], measured: Sequence[Kept]) -> Figures:
     """Of pairs whose heads read the prompt: how many settings tau has, and whether it stays on the line of random mixes."""
     if not walks:
         return {"pairs": 0}

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import RuleConstants
+from ipr_engine.bundle.spec import OUTCOME_STEPS
 from ipr_engine.evaluation.bootstrap import Resamples
+from ipr_engine.evaluation.kept import EVERY_TAU, Kept
 from ipr_engine.evaluation.sweeps import choose, rule_constants
 from ipr_engine.studies.cases import Case
 from ipr_engine.studies.trials import Prediction
@@ -21,11 +23,8 @@ from ipr_engine.training.folds import grouped_folds
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-TAUS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-EVERY_TAU = (0.0, *TAUS, 1.0)
 LEAST_GAP, LEAST_RATIO = 0.03, 2.0  # what a set must have to trade, on the fitting rows
 TRIPLES = 150
-STEPS = 254  # of a stored outcome
 
 
 def candidate_sets(models: int, *, triples: int = TRIPLES, seed: int = 0) -> dict[str, list[tuple[int, ...]]]:
@@ -98,61 +97,18 @@ class Walk:
         """(taus, rows) at EVERY_TAU."""
         return np.stack([self.choices(tau) for tau in EVERY_TAU])
 
-    def measure(self, resamples: Resamples) -> Measured:
+    def measure(self, resamples: Resamples) -> Kept:
         """Means over the test rows and their resamples, at EVERY_TAU."""
-        every, path = np.arange(len(self.quality)), self.path
-        routed = np.stack([self.quality[every, chosen] for chosen in self.every_choice], axis=1)
-        paid = np.stack([self.cost[every, chosen] for chosen in self.every_choice], axis=1)
-        ends = [path.best, path.cheapest]
-        means = resamples.means(np.concatenate([routed, paid, self.quality[:, ends], self.cost[:, ends]], axis=1))
-        taus = len(EVERY_TAU)
-        best, cheapest, dear, cheap = means[:, 2 * taus :].T
-        return Measured(means[:, :taus], means[:, taus : 2 * taus], best, cheapest, dear, cheap)
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """Figures (1 + draws, taus) at EVERY_TAU, row 0 the test split itself.
-
-    Attributes:
-        quality, cost: mean realised of what is routed. best, cheapest, dear, cheap: (1 + draws,) mean quality and cost of the
-            path's best and cheapest single candidates.
-    """
-
-    quality: Array
-    cost: Array
-    best: Array
-    cheapest: Array
-    dear: Array
-    cheap: Array
-
-    @property
-    def excess(self) -> Array:
-        """Kept minus promised quality; the promise is between the two single candidates' means on the same prompts."""
-        tau = np.array(EVERY_TAU)
-        return self.quality - ((1 - tau) * self.best[:, None] + tau * self.cheapest[:, None])
-
-    @property
-    def lost(self) -> Array:
-        """Share of the way from best to cheapest that was lost."""
-        gap = (self.best - self.cheapest)[:, None]
-        return np.divide(self.best[:, None] - self.quality, gap, out=np.full_like(self.quality, np.nan), where=gap != 0)
-
-    @property
-    def of_best_cost(self) -> Array:
-        return self.cost / self.dear[:, None]
-
-    @property
-    def over_line(self) -> Array:
-        """Quality above the straight line between the two single candidates, at equal cost; beyond its ends, above the end."""
-        along = np.clip((self.cost - self.cheap[:, None]) / (self.dear - self.cheap)[:, None], 0, 1)
-        return self.quality - (self.cheapest[:, None] + along * (self.best - self.cheapest)[:, None])
+        best, cheapest = self.path.best, self.path.cheapest
+        return Kept.of(
+            EVERY_TAU, self.every_choice, self.quality, self.cost, best=best, cheapest=cheapest, resamples=resamples
+        )
 
 
 def as_stored(prediction: Prediction, case: Case, *, rows: int, seed: int = 0) -> tuple[Prediction, Case]:
     """Fitting rows as a bundle keeps them: at most `rows` of them by chance, quality in float16, outcomes in 254ths."""
     kept = np.sort(np.random.default_rng(seed).permutation(len(prediction.train_quality))[:rows])
-    train = replace(case.train.take(kept), quality=np.round(case.train.quality[kept] * STEPS) / STEPS)
+    train = replace(case.train.take(kept), quality=np.round(case.train.quality[kept] * OUTCOME_STEPS) / OUTCOME_STEPS)
     stored = replace(
         prediction,
         train_quality=prediction.train_quality[kept].astype(np.float16).astype(np.float64),
