@@ -287,3 +287,34 @@ class Router:
 
     def support(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
         """(batch,) the support of embeddings (batch, dim); None without centroids."""
+
+# ---- bind_tau_path.cpp
+
+_Doubles = npt.NDArray[np.float64]
+_Ints = npt.NDArray[np.int64]
+
+def break_points(
+    quality: _Doubles, cost_usd: _Doubles, by_rank: _Ints
+) -> tuple[_Doubles, _Ints, _Ints, _Ints, _Ints, _Ints]:
+    """Moves by rising worth (worth, row, before, after), then (rows,) where each prompt starts and ends.
+
+    Args:
+        quality, cost_usd: (rows, models), finite, C-contiguous. by_rank: (models,) candidates by rising tie rank.
+    """
+
+def two_tier_choices(
+    quality: _Doubles,
+    cost_usd: _Doubles,
+    realised: _Doubles,
+    again_quality: _Doubles,
+    again_cost_usd: _Doubles,
+    again_realised: _Doubles,
+    by_rank: _Ints,
+    worth: _Doubles,
+    below: float,
+) -> tuple[_Doubles, _Doubles, _Ints]:
+    """Sums over the rows at each worth > 0: realised quality and predicted cost of the choices; how often whom, (worths, models).
+
+    Args:
+        quality to again_realised: (rows, models), of the first tier and of the second. below: the gap that asks the second.
+    """

@@ -185,6 +185,27 @@ def settle(
     )
 
 
+def path_certificate(
+    calibrations: Calibrations,
+    allowed: Sequence[str],
+    *,
+    tau: float | None,
+    ask: tuple[str, float] | None,
+    worth: float,
+    prices: PriceList | None,
+    escalate_below: float,
+) -> CalibrationStatus:
+    """What may be said of a point of tau's path.
+
+    Args:
+        allowed: the candidates of the path. tau: as given, None with `ask`. worth: what runs.
+        prices: what overrides the bundle's own, None for nothing. escalate_below: the policy's.
+    """
+    return CalibrationStatus(
+        "estimated", "read from the bundle's path rows, prompts predicted out of fold; no prompt tested it"
+    )
+
+
 def _certificate(
     made: CalibrationMap, knot: Knot, promise: str, overrides: list[str], changed: str | None
 ) -> CalibrationStatus:

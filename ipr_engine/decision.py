@@ -244,7 +244,7 @@ class Decision:
     def frontier(self) -> tuple[FrontierStep, ...]:
         """Every tau at which this prompt's choice changes under its rule, with who is chosen from there on.
 
-        Computed when asked for, by bisection on the float32 grid: about a millisecond. In a two-tier bundle it is that of the
+        Computed when asked for, by bisection on the float32 grid: some milliseconds. In a two-tier bundle it is that of the
         heads that decided: at another tau the gap is another, and the other heads may decide.
         """
         if self._result.status_at(self._row) != OK:
@@ -344,6 +344,8 @@ class Decision:
             "excluded": self.excluded,
             "tau": self.policy.tau,
             "rule": self.policy.rule,
+            "worth": self.policy.worth,
+            "promise": None if self.policy.promise is None else self.policy.promise.to_dict(),
             "calibration": self.calibration,
             "calibration_reason": self.calibration_reason,
             "bundle": self.bundle_hash,

@@ -176,16 +176,20 @@ class Engine:
         A policy outlives a swap: the first call after it compiles the policy's terms for the bundle that serves then.
 
         Args:
-            tau: tolerance in [0, 1]; what it bounds depends on the rule (docs/design.md section 4). Or, instead of it,
-                one of the next five, which the bundle's calibration map answers (docs/calibration.md):
-            quality_share: at least this share of the best single candidate's mean quality.
-            max_usd_per_1k: the safest point that is expected to cost at most this, USD per 1,000 prompts.
-            max_share_strongest: the safest point expected to send at most this share to the best single candidate.
+            tau: tolerance in [0, 1]. Under rule "path" the share of the way from the best single candidate's mean quality to the
+                cheapest's that you agree to lose on average, over prompts like the fitting ones; a single prompt is promised
+                nothing. Under another rule see docs/design.md section 4. Or, instead of tau, one of the next five, which
+                the same path answers, and the calibration map under rule "calibrated" (docs/calibration.md):
+            quality_share: this share of the best single candidate's mean quality.
+            max_usd_per_1k: the best point that is expected to cost at most this, USD per 1,000 prompts.
+            max_share_strongest: the best point expected to send at most this share to the best single candidate.
             response_quality_difference: percent of the best one's mean quality that may be lost, 0 to 100.
             preset: "quality", "balanced" or "cost": 100, 98 or 95 % of the best one's mean quality.
-            rule: "minmax" (what tau means by default), "max", "fixed" or "calibrated" (what the others mean).
+            rule: "path", "minmax", "max", "fixed" or "calibrated". By default "path" where the bundle has path rows of the allowed
+                candidates, and where it has none "minmax" for tau, "calibrated" for what is asked instead.
             slack: margin of the "max" rule, in [0, 1].
-            worth: USD one more unit of quality is worth, >= 0; by default 0, and the map's under "calibrated".
+            worth: USD one more unit of quality is worth, >= 0; by default 0, the map's under "calibrated". Rule "path" reads its
+                own and refuses it: name the rule.
             allowed: only these candidates (names, families and features are found whatever their case; one that means several
                 that differ by case alone is an error).
             exclude: none of these candidates: the ones that are down, say.

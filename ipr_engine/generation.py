@@ -34,6 +34,7 @@ from ipr_engine.escalation import (
 from ipr_engine.failed_rows import with_failures
 from ipr_engine.intake import Intake, bill_all, encode_all, take_in
 from ipr_engine.limits import RequestLimits, request_limits
+from ipr_engine.paths import Paths
 from ipr_engine.policy import Policy, compile_policy
 from ipr_engine.profiling import span
 from ipr_engine.prompts import BODY
@@ -72,6 +73,7 @@ class Generation:
         encoder, encoder_identity: the prompt encoder of its heads, and its name.
         plan: the packed heads.
         calibrations: its maps, with what is known of their validity.
+        paths: tau's path of each candidate set a policy asked for.
         router: text or embeddings to decisions, in C++.
         routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
         gpu: encoder and decision in one recording, where both run on a GPU; None elsewhere.
@@ -89,6 +91,7 @@ class Generation:
         "encoder_identity",
         "gpu",
         "hash",
+        "paths",
         "plan",
         "router",
         "routes_text",
@@ -137,6 +140,7 @@ class Generation:
             self.standby = Generation(bundle, options=on_cpu, before=None if before is None else before.standby)
         self.calibrations = Calibrations(bundle)
         self._share_drift(self.calibrations.drift)
+        self.paths = Paths(bundle)
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
         self._followed: dict[int, tuple[Policy, Policy]] = {}
 
@@ -204,6 +208,7 @@ class Generation:
             self.plan,
             None if self.second is None else self.second.plan,
             self.calibrations,
+            self.paths,
             **{**DEFAULT_TERMS, **terms},
         )
         return replace(policy, terms=frozen_terms(terms))

@@ -134,3 +134,53 @@ def decide(
         numbers = [policy[name] for name in ("alpha_hi", "alpha_lo", "offset", "worth")]
         rows = [choose(*row, ranks, *numbers) for row in zip(logit, cost, masks, strict=True)]
         return Decisions(logit, 1 / (1 + np.exp(-logit)), np.broadcast_to(tokens, logit.shape), cost, rows)
+
+
+def break_points(quality: Array, cost_usd: Array, tie_rank: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """Moves (worth, row, before, after), each (moves,), then first and last, each (rows,): `ipr_engine.tau_path.break_points`."""
+    every = np.arange(len(quality))
+    by_rank = np.argsort(tie_rank)
+    q, c = quality[:, by_rank], cost_usd[:, by_rank]
+    cheapest = c == c.min(axis=1, keepdims=True)
+    now = np.where(cheapest, q, -np.inf).argmax(axis=1)
+    first = now.copy()
+    found: list[tuple[Array, Array, Array, Array]] = []
+    left, left_q, left_c = every, q, c
+    while len(left):
+        at = np.arange(len(left))
+        step = left_q - left_q[at, now[left]][:, None]
+        better = step > 0
+        ratio = np.where(better, (left_c - left_c[at, now[left]][:, None]) / np.where(better, step, 1.0), np.inf)
+        least = ratio.min(axis=1)
+        moves = np.isfinite(least)
+        # of those met at the same worth the best predicted one: the op breaks ties of the objective so
+        then = np.where(ratio == least[:, None], left_q, -np.inf).argmax(axis=1)
+        left, left_q, left_c, then, least = left[moves], left_q[moves], left_c[moves], then[moves], least[moves]
+        found.append((least, left, now[left], then))
+        now[left] = then
+    worth, row, before, after = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.argsort(worth, kind="stable")
+    return worth[order], row[order], by_rank[before[order]], by_rank[after[order]], by_rank[first], by_rank[now]
+
+
+def two_tier_choices(
+    first: tuple[Array, Array], again: tuple[Array, Array], tie_rank: Array, worth: float, below: float
+) -> tuple[Array, Array]:
+    """Whom two tiers choose at a worth > 0, and whether the second was asked, each (rows,).
+
+    first, again: quality and cost_usd (rows, models) of the tiers. The gap is that of `choose` at threshold 0.
+    """
+
+    def choices(quality: Array, cost: Array) -> tuple[Array, Array]:
+        objective = cost - worth * quality
+        order = np.lexsort((np.broadcast_to(tie_rank, quality.shape), -quality, objective))
+        at = np.arange(len(quality))
+        chosen = order[:, 0]
+        if quality.shape[1] == 1:
+            return chosen, np.full(len(quality), np.inf)
+        second = (objective[at, order[:, 1]] - objective[at, chosen]) / worth
+        return chosen, np.minimum(second, quality[at, chosen])
+
+    chosen, gap = choices(*first)
+    asked = gap < below
+    return np.where(asked, choices(*again)[0], chosen), asked

@@ -117,7 +117,7 @@ def evaluate_engine(
         progress=progress,
     )
     summary.figures["path"] = promised_figures(
-        engine.bundle, shared, lambda plan: _choices(test, shared, plan), test.outcomes, draws=draws, seed=seed
+        engine, shared, lambda plan: _choices(test, shared, plan), test.outcomes, draws=draws, seed=seed
     )
     summary.figures["about"] = about(
         engine,

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle import Bundle
-from ipr_engine.bundle_path import path_of, running_worth, why_no_path
+from ipr_engine.engine import Engine
 from ipr_engine.evaluation.bootstrap import Resamples, estimate
 from ipr_engine.evaluation.kept import EVERY_TAU, Kept
 from ipr_engine.evaluation.markdown import number, per_1000, table
 from ipr_engine.evaluation.routing import Outcomes
+from ipr_engine.paths import Paths
 
 Indices = npt.NDArray[np.int64]
 
@@ -22,7 +22,7 @@ Plan = Sequence[Mapping[str, Any]]
 
 
 def promised_figures(
-    bundle: Bundle,
+    engine: Engine,
     names: Sequence[str],
     decide: Callable[[Plan], Indices],
     outcomes: Outcomes,
@@ -36,27 +36,28 @@ def promised_figures(
         decide: terms of `Engine.decide`, a setting each -> (settings, rows) positions in `names` of what the engine chooses.
         outcomes: of the test split, columns as `names`.
     """
-    reason = why_no_path(bundle, names)
+    reason = Paths(engine.bundle).lacking(names)
     if reason is not None:
         return {"reason": reason, "taus": []}
-    path = path_of(bundle, names)
-    worths = [0.0, *(running_worth(path, tau) for tau in EVERY_TAU[1:-1]), 0.0]
-    choices = decide(
-        [{"rule": "minmax", "tau": min(i, 1), "worth": worth} for i, worth in enumerate(worths)]
-    )  # tau 0: the highest predicted quality; at tau 1 this rule leaves nobody out
+    policies = [engine.policy(tau=tau, rule="path", allowed=names) for tau in EVERY_TAU]
+    promise, path = policies[1].promise, policies[1].path
+    assert promise is not None
+    assert path is not None
+    choices = decide([{"rule": "path", "tau": tau} for tau in EVERY_TAU])
+    best, cheapest = names.index(promise.best), names.index(promise.cheapest)
     kept = Kept.of(
         EVERY_TAU,
         choices,
         outcomes.quality,
         outcomes.cost,
-        best=path.best,
-        cheapest=path.cheapest,
+        best=best,
+        cheapest=cheapest,
         resamples=Resamples(outcomes.rows, draws=draws, seed=seed),
     )
     return {
         "reason": None,
-        "best": names[path.best],
-        "cheapest": names[path.cheapest],
+        "best": promise.best,
+        "cheapest": promise.cheapest,
         "rows": path.rows,
         "fitted": {
             "best_quality": path.best_quality,
@@ -66,7 +67,8 @@ def promised_figures(
         "taus": [
             {
                 "tau": tau,
-                "worth": worths[i],
+                "worth": policies[i].worth,
+                "note": None if (p := policies[i].promise) is None else p.note,
                 "promise": 0 < tau < 1,
                 **{
                     key: estimate(figures[:, i]).to_json()
@@ -79,7 +81,7 @@ def promised_figures(
                         ("of_best_cost", kept.of_best_cost),
                     )
                 },
-                "share_of_cheapest": float((choices[i] == path.cheapest).mean()),
+                "share_of_cheapest": float((choices[i] == cheapest).mean()),
                 "candidates_used": len(np.unique(choices[i])),
             }
             for i, tau in enumerate(EVERY_TAU)
@@ -108,11 +110,13 @@ def render_promised(section: Mapping[str, Any]) -> str:
         "tau", "promised quality", "kept", "kept - promised", "share of the way lost", "cost, of the best single's",
         "USD per 1,000", "to the cheapest",
     ]  # fmt: skip
+    noted = [f"- tau {t['tau']:g}: {t['note']}" for t in section["taus"] if t["note"] is not None]
+    notes = "\n\nWhat the policy says:\n\n" + "\n".join(noted) if noted else ""
     return (
         f"{title}Rule `path`: tau promises that mean quality is (1 - tau) of the way from the cheapest single candidate "
         f"(`{section['cheapest']}`) to the best one (`{section['best']}`), on average over prompts like these. The path is that "
         f"of {section['rows']} fitting prompts; both ends are read on these test prompts. At 0 the highest predicted quality "
-        f"runs, at 1 the cheapest on each prompt; neither is promised a level.\n\n{table(head, rows)}\n\n{verdict(section)}"
+        f"runs, at 1 the cheapest on each prompt; neither is promised a level.\n\n{table(head, rows)}\n\n{verdict(section)}{notes}"
     )
 
 
