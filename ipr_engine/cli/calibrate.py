@@ -12,6 +12,7 @@ from typing import Any
 
 from ipr_engine.bundle import CalibrationMap, Knot
 from ipr_engine.bundle.origin import constant_notice, constant_of
+from ipr_engine.bundle.tested import CERTIFIED
 from ipr_engine.bundle.values import require_root
 from ipr_engine.cli.common import add_bundle_options, add_cache_option, load_engine, source_names
 from ipr_engine.outputs import writable_file, writable_folder
@@ -143,8 +144,25 @@ def render(made: CalibrationMap) -> str:
         *_lines(made, made.knots, "tau"),
         *_lines(made, made.shares, "share"),
         "lower: bound of this point's mean quality alone; quality, USD, shares: means over the sample",
+        *_tested(made),
     ]
     return "\n".join(lines)
+
+
+def _tested(made: CalibrationMap) -> list[str]:
+    """What rule `path` runs, a line a tau."""
+    if not made.tested:
+        return ["rule path: not tested, the bundle has no path of these candidates"]
+    certified = sum(one.status == CERTIFIED for one in made.tested)
+    return [
+        f"rule path: {certified} of {len(made.tested)} taus certified (risk {made.risk:g} for "
+        f"{'all of them together' if made.simultaneous else 'each'})",
+        *(
+            f"{f'path tau {one.tau:g}':<18} {one.status:<22} {f'worth {one.worth:.4g} USD':<26} {one.quality:8.4f} "
+            f"{one.quality_lower:8.4f} {1000 * one.cost_usd:9.4f} promised {one.promised:.4f}"
+            for one in made.tested
+        ),
+    ]
 
 
 def _lines(made: CalibrationMap, knots: Sequence[Knot], name: str) -> list[str]:
