@@ -16,6 +16,7 @@ from bundles import bundle_parts, make_bundle, make_candidates, make_prices
 from path_rows_data import assert_equal_rows, make_path_bundle, make_path_rows, with_path_rows
 from safetensors.numpy import load_file, save
 
+import ipr_engine
 from ipr_engine import Engine
 from ipr_engine.bundle import (
     Bundle,
@@ -105,6 +106,15 @@ def test_long_answers_are_held_and_are_no_infinity(tmp_path: Path) -> None:
     long = replace(rows, tokens_out=np.full_like(rows.tokens_out, 131_072.0))
     bundle = Bundle.load(write_bundle(tmp_path / "bundles", **with_path_rows(parts, long)))
     assert (bundle.path_rows.tokens_out == 131_072.0).all()
+
+
+def test_the_default_bundle_has_rows_of_every_candidate() -> None:
+    bundle = Bundle.load(Path(ipr_engine.__file__).parent / "default_bundle")
+    rows = bundle.path_rows
+    assert rows.candidates == bundle.names
+    assert len(rows.quality) == bundle.quality_heads.fitted_on.prompts
+    realised, predicted = rows.realised(), rows.quality.astype(np.float64)
+    np.testing.assert_allclose(np.nanmean(realised, axis=0), predicted.mean(axis=0), atol=0.01)  # calibrated
 
 
 # -- what is wrong

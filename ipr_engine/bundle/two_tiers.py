@@ -15,14 +15,13 @@ from ipr_engine.errors import InvalidInputError
 
 from .encoder_entry import AnySource, ConcatenatedSource, EncoderSource, EncoderSpec, TransformerSource
 from .load import Bundle
-from .origin import CONSTANT, constant_of
+from .origin import CONSTANT, FIRST_ALONE, constant_of
 from .reliability import RELIABILITY, RELIABILITY_SECOND
 from .spec import EscalationSpec, HeadsSpec, PathRows, Price
 from .values import require_day, require_root, require_text
 from .write import HeadsSource, heads_sha256, write_bundle
 
 SECOND = "second"
-FIRST_ALONE = "path_rows"  # of provenance: why the path rows of a two-tier bundle are those of the first tier alone
 
 
 def two_tiers(

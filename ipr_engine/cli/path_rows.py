@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ipr_engine.bundle import Bundle
-from ipr_engine.bundle.two_tiers import FIRST_ALONE
+from ipr_engine.bundle.origin import FIRST_ALONE
 
 
 def path_rows_facts(bundle: Bundle) -> dict[str, Any] | None:

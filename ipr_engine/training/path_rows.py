@@ -38,23 +38,27 @@ def draw_path_rows(
     Returns:
         the rows without `heads`, which the caller fills in.
     Notes:
-        The order is that of the seed and of the prompts, whatever order they come in. Who does not have every one of them
-        cannot tell which row is which prompt's: no hash of a single prompt decides its place. Two bundles fitted on the
+        The order is that of the seed and of the prompts, whatever order they come in. To who does not have every one of
+        them a row's place tells nothing: no hash of a single prompt decides it. Two bundles fitted on the
         same prompts with one seed keep the same rows in the same order, so that `ipr escalate` can join them.
     """
     order = drawn_order(prompt_ids, prompts, outcome, seed)
     if not len(order):
         return None
-    realised = outcome[order]
-    steps = np.rint(np.where(np.isnan(realised), 0.0, realised) * OUTCOME_STEPS)
     return PathRows(
         candidates=tuple(candidates),
         quality=predicted[order].astype(np.float16),
         tokens_out=np.minimum(tokens_out[order], MOST_TOKENS).astype(np.float32),
-        outcome=np.where(np.isnan(realised), NOT_JUDGED, steps).astype(np.uint8),
+        outcome=in_steps(outcome[order]),
         billed_tokens=np.asarray(billed_tokens)[order].astype(np.uint32),
         heads=(),
     )
+
+
+def in_steps(outcome: Array) -> npt.NDArray[np.uint8]:
+    """Outcomes in [0, 1] as `PathRows.outcome` holds them; NaN where not judged."""
+    steps = np.rint(np.where(np.isnan(outcome), 0.0, outcome) * OUTCOME_STEPS)
+    return np.where(np.isnan(outcome), NOT_JUDGED, steps).astype(np.uint8)
 
 
 def drawn_order(prompt_ids: Sequence[str], prompts: Sequence[str], outcome: Array, seed: int) -> npt.NDArray[np.int64]:

@@ -164,6 +164,7 @@ def train(
         support = fit_support(x, heads.folds, centroids, seed)
     made = _heads_source(heads, frozen.id, names, rows)
     path = _path_rows(heads, names, rows, at_home, encoded.billed_tokens, seed)
+    progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")
     folder = write_bundle(
         out,
         name=name,
