@@ -19,8 +19,15 @@ _READ = "read from the bundle's path rows, prompts predicted out of fold"
 _CHANGED_TIERS = "an encoder, heads or the gap between the tiers changed since"
 
 
+STATUSES = ("uncalibrated", "calibrated", "insufficient_evidence", "stale", "estimated")
+
+
 class CalibrationStatus(NamedTuple):
-    """status: "calibrated", "estimated" (rule `path`), "insufficient_evidence", "stale", "uncalibrated"; reason: in words, why."""
+    """status: one of STATUSES; reason: what is certified, or why nothing is.
+
+    "calibrated": this very point was tested and certified; "insufficient_evidence": tested, not certified; "estimated": computed
+    from prompts predicted out of fold, not tested; "stale": something changed since; "uncalibrated": nothing is known of its mean.
+    """
 
     status: str
     reason: str

@@ -54,7 +54,7 @@ class Decision:
         support: in [0, 1], how close the prompt is to the fitting data: 0 is farther than every prompt held out, or no
             token of it was known. None when the bundle has no centroids.
         billed_tokens: tokens of the whole request by the bundle's tokenizer.
-        calibration: "calibrated", "insufficient_evidence", "stale" or "uncalibrated" (docs/calibration.md);
+        calibration: "calibrated", "insufficient_evidence", "estimated", "stale" or "uncalibrated" (docs/calibration.md);
             calibration_reason says what is certified, or why nothing is.
         truncated: the prompt was longer than the encoder reads; head and tail were encoded.
         escalated: the second heads of a two-tier bundle decided (docs/two-tiers.md): quality, cost, threshold, gap and all else

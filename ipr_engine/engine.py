@@ -405,7 +405,7 @@ class Engine:
         return Explanation(decision)
 
     def mark_stale(self, evidence: DriftEvidence | None) -> None:
-        """Say that the calibration maps no longer hold: from now on every calibrated policy's status is "stale".
+        """Say that the calibration maps and tau's paths no longer hold: from now on policies that read one have the status "stale".
 
         Args:
             evidence: what calibration/drift.py found, or your own; None takes it back.

@@ -184,9 +184,8 @@ class Generation:
                 "pass allow_fewer_outputs=True if every call gives tokens_out"
             )
         next_one = Generation(bundle, options=options, before=self)
-        if (
-            bundle.calibrations == self.bundle.calibrations
-        ):  # what made these maps stale still does; new ones start anew
+        same = bundle.calibrations == self.bundle.calibrations and _same_path(bundle, self.bundle)
+        if same:  # what made these maps and paths stale still does; new ones start anew
             next_one._share_drift(self.calibrations.drift)
         return next_one
 
@@ -474,6 +473,15 @@ class Generation:
                     f"{name}: expected embeddings of encoder {wanted[:12]}, got those of {given[:12]}; encode the prompts again"
                 )
         return lambda rows: again[rows]
+
+
+def _same_path(bundle: Bundle, before: Bundle) -> bool:
+    """Whether tau's paths are read from the same rows."""
+    ours, theirs = bundle.path_rows, before.path_rows
+    if ours is None or theirs is None:
+        return ours is theirs
+    same = np.array_equal(ours.quality, theirs.quality, equal_nan=True)
+    return same and np.array_equal(ours.outcome, theirs.outcome)
 
 
 def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: Generation | None) -> GpuSide | None:

@@ -110,11 +110,12 @@ class Paths:
         assert rows is not None
         if finite is None:
             tables = (rows.tokens_out, rows.again_quality, rows.again_tokens_out)
-            finite = np.isfinite(rows.quality)
+            finite = np.array(np.isfinite(rows.quality))
             for table in tables:
-                finite = finite if table is None else finite & np.isfinite(table)
+                if table is not None:
+                    np.logical_and(finite, np.isfinite(table), out=finite)
             self._finite = finite
-        usable: npt.NDArray[np.bool_] = finite[:, self._columns(names)].all(axis=1)
+        usable: npt.NDArray[np.bool_] = np.logical_and.reduce(finite[:, self._columns(names)], axis=1)
         return usable
 
     def _fit(self, names: Sequence[str], prices: PriceList, escalate_below: float) -> TauPath:

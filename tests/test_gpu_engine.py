@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from bundles import bundle_parts
 from gpu_data import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, make_export, random_prompts
+from path_data import make_rows, with_rows
 
 from ipr_engine import Engine, profiling
 from ipr_engine.bundle import Bundle, Price, with_prices, write_bundle
@@ -94,6 +95,18 @@ def near_tie(want):
 def test_decisions_equal_the_cpus_where_the_gap_exceeds_the_error(engine, cpu, rng, terms):
     prompts = [*PROMPTS, *random_prompts(rng, 4)]
     assert_same(engine.route(prompts, **terms), cpu.route(prompts, **terms))
+
+
+def test_rule_path_is_a_row_of_the_policies_like_any_other(folder, cpu, rng):
+    here, bundle = gpu_engine(folder, batches=(1,)), with_rows(cpu.bundle, make_rows(cpu, 60))
+    here.swap(bundle)
+    there = cpu_engine(folder)
+    there.swap(bundle)
+    policy = there.policy(tau=0.3)
+    assert policy.rule == "path"
+    assert here.policy(tau=0.3) == policy
+    prompts = random_prompts(rng, 3)
+    assert_same(here.route(prompts, policy), there.route(prompts, policy))
 
 
 def test_one_prompt_gives_one_decision_and_chat_is_billed_whole(engine, cpu):

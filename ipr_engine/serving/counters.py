@@ -10,6 +10,7 @@ from typing import Any
 
 from ipr_engine._C import DecideResult, LatencyHistogram, Tally
 from ipr_engine.bundle import Bundle
+from ipr_engine.calibrated import STATUSES
 from ipr_engine.decide import CAUSE
 from ipr_engine.decision import Decision
 from ipr_engine.errors import (
@@ -28,7 +29,7 @@ CAUSES = (*CAUSE, DEADLINE)
 LEARNED = ("best_quality", "within_tolerance", "below_fixed_level")
 """Causes of a decision between candidates by predicted quality."""
 
-KINDS = ("uncalibrated", "calibrated", "insufficient_evidence", "stale")
+KINDS = STATUSES
 STAGES = ("inline", "cache", "queue", "encode", "decide", "queued")
 """Ways and parts of them: a request goes inline, by the cache, or is queued, and then has the three parts in between."""
 
