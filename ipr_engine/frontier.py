@@ -40,28 +40,6 @@ def threshold(c: Coefficients, qualities: Float32s) -> np.float32:
     return min(np.float32(level), hi)
 
 
-def failover(
-    policy: Policy,
-    bundle: Bundle,
-    qualities: Float32s,
-    costs: Float32s,
-    allowed: npt.NDArray[np.bool_],
-    *,
-    coefficients: Coefficients,
-) -> list[int]:
-    """Allowed candidates in the order in which they would be chosen, each with all before it away.
-
-    coefficients: the policy's, for the heads that predicted these qualities.
-    """
-    left = [m for m in order(qualities, costs, policy.worth, bundle.tie_rank) if allowed[m]]
-    chosen: list[int] = []
-    while left:
-        least = threshold(coefficients, qualities[left])
-        chosen.append(next(m for m in left if qualities[m] >= least))
-        left.remove(chosen[-1])
-    return chosen
-
-
 def frontier(
     policy: Policy,
     bundle: Bundle,

@@ -21,6 +21,7 @@ from ipr_engine.paths import Paths
 from ipr_engine.promise import PathPoint, Promise, make_promise, point_at, point_for
 from ipr_engine.ranges import nonnegative, nonnegative_or_infinite, unit_interval
 from ipr_engine.tau_path import TauPath
+from ipr_engine.unsupported import EVERY_ROW_PLAIN, Unsupported, settle_unsupported
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Policy:
         escalate_below: a two-tier bundle decides again where the gap is below it, in quality units: 0 never, infinity always.
         second: the rule for the second heads; None in a bundle of one tier.
         surely_fits: billed tokens below which a prompt surely fits every allowed candidate's context window, output included.
+        unsupported: what is done with prompts of little support (ipr_engine/unsupported.py): nothing by default.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its terms anew, once.
         terms: the arguments it was made of, less those left at None.
     """
@@ -134,6 +136,7 @@ class Policy:
     certificate: CalibrationStatus = field(repr=False)
     drift: DriftFlag = field(repr=False, compare=False)
     surely_fits: float = field(repr=False)
+    unsupported: Unsupported = EVERY_ROW_PLAIN
 
     @property
     def calibration(self) -> CalibrationStatus:
@@ -149,7 +152,7 @@ class Policy:
         prices = tuple(sorted(self.prices.prices.items(), key=lambda item: item[0]))
         return (
             self.bundle_hash, self.rule, self.tau, self.ask, self.slack, self.worth, self.coefficients, self.allowed,
-            self.reserve, prices, self.escalate_below
+            self.reserve, prices, self.escalate_below, self.unsupported
         )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
@@ -166,6 +169,8 @@ class Policy:
             parts.append(f"worth={self.worth:g}")
         if self.second is not None:
             parts.append(f"escalate_below={self.escalate_below:g}")
+        if self.unsupported.min_support:
+            parts.append(f"min_support={self.unsupported.min_support:g} unsupported={self.unsupported.asked!r}")
         if self.rule in (CALIBRATED, PATH):
             parts.append(self.calibration.status)
         if self.promise is not None:
@@ -193,6 +198,8 @@ def compile_policy(
     max_latency_ms: float | None,
     prices: PriceList | Mapping[str, object] | None,
     escalate_below: float | None,
+    min_support: float | None = None,
+    unsupported: str | None = None,
     **asks: object,
 ) -> Policy:
     """Validate every argument, settle who may be chosen and why the others may not, fold prices, compile.
@@ -208,6 +215,7 @@ def compile_policy(
     if len(exclusions) == len(names):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in exclusions.items())
         raise InvalidInputError(f"policy: no candidate is left ({reasons}); loosen one of the conditions")
+    sent = settle_unsupported(bundle, min_support, unsupported, exclusions, price_list)
     kept = [name for name in names if name not in exclusions]
     lacking = paths.lacking(kept)
     meant = rule_meant(rule, asks, has_path=lacking is None)
@@ -249,6 +257,7 @@ def compile_policy(
             raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, EVERY_RULE))}, got {meant!r}")
         coefficients = compile_rule(meant, tau, slack=slack, constants=bundle.quality_heads.rule_constants)
         worth = worth or 0.0
+    exclusions = {name: exclusions[name] for name in names if name in exclusions}
     allowed_names = tuple(name for name in names if name not in exclusions)
     second: SecondRule | None = None
     if second_plan is not None and bundle.escalation_heads is not None:
@@ -266,7 +275,9 @@ def compile_policy(
         exclusions=MappingProxyType(exclusions),
         coefficients=coefficients,
         bundle_hash=bundle.hash,
-        compiled=DecidePolicy(plan, **op_terms(bundle, coefficients, worth, price_list, allowed_names)),
+        compiled=DecidePolicy(
+            plan, **op_terms(bundle, coefficients, worth, price_list, allowed_names), **sent.op_terms(names, kept)
+        ),
         ask=ask,
         reserve=() if settled is None else tuple(settled.left_out),
         map=None if settled is None else settled.map,
@@ -277,6 +288,7 @@ def compile_policy(
         certificate=certificate,
         drift=calibrations.drift,
         surely_fits=surely_fits(bundle, allowed_names),
+        unsupported=sent,
     )
 
 

@@ -187,8 +187,8 @@ def test_from_outcomes_to_two_tiers_by_the_command_line(source, candidates, tabl
     engine = Engine.load(tmp_path / "joined", tier="torch")
     assert "static 16-d" in repr(engine)
     assert "torch 32-d" in repr(engine)
-    always = engine.route(PROMPTS, tau=0.1, escalate_below=np.inf)
-    alone = Engine.load(tmp_path / "second", tier="torch").route(PROMPTS, tau=0.1)
+    always = engine.route_many(PROMPTS, tau=0.1, escalate_below=np.inf)
+    alone = Engine.load(tmp_path / "second", tier="torch").route_many(PROMPTS, tau=0.1)
     np.testing.assert_allclose(always.qualities, alone.qualities, atol=1e-5)
     assert (
         main(["eval", "--outcomes", str(source), "--draws", "5", "--json", "--cache", str(tmp_path / "cache"), *bundle])

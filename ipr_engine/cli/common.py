@@ -89,6 +89,17 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         metavar="Q",
         help="of a two-tier bundle: decide again where the gap is below it, 0 never, inf always (default the bundle's)",
     )
+    group.add_argument(
+        "--min-support",
+        type=float,
+        metavar="S",
+        help="in [0, 1]: a prompt of less support is not decided by predicted quality (default 0: every prompt is)",
+    )
+    group.add_argument(
+        "--unsupported",
+        metavar="NAME",
+        help="who answers it: best (the best single candidate, the default), cheapest, or a candidate's name",
+    )
 
 
 def load_engine(arguments: argparse.Namespace) -> Engine:
@@ -118,6 +129,8 @@ def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
         max_latency_ms=arguments.max_latency_ms,
         prices=_prices(arguments.price) if arguments.price else None,
         escalate_below=arguments.escalate_below,
+        min_support=arguments.min_support,
+        unsupported=arguments.unsupported,
     )
 
 
