@@ -24,7 +24,8 @@ def add_parser(subparsers: Any) -> None:
         help="certify what tau means on scored prompts, and write it into the bundle",
         description="Learn the map from tau to operating points (docs/calibration.md): which point runs for a tau, and whether its mean "
         "quality is certified to be at least (1 - tau) * best + tau * cheapest. The prompts must be like the traffic to come, and none "
-        "of them among those that the heads were fitted on. One map per candidate set: run it again with --family for a family's own.",
+        "of them among those that the heads were fitted on. One map per candidate set: run it again with --family for a family's own. "
+        "Where the bundle has path rows, what a bare tau runs (rule path) is tested at each tau of the map as well.",
     )
     parser.add_argument("--outcomes", required=True, type=Path, metavar="DIR", help="prompts.* and outcomes.*")
     parser.add_argument("--split", required=True, metavar="NAME", help="the calibration sample, 'all' for every prompt")
@@ -41,7 +42,10 @@ def add_parser(subparsers: Any) -> None:
         help="folder of that split, where it is another; 'all' then takes it whole",
     )
     parser.add_argument(
-        "--risk", type=float, default=0.1, help="chance that a certified knot breaks its promise (default 0.1)"
+        "--risk",
+        type=float,
+        default=0.1,
+        help="chance that a certified knot (or tested tau) breaks its promise (default 0.1)",
     )
     parser.add_argument("--simultaneous", action="store_true", help="let the risk hold for all knots together")
     parser.add_argument("--family", metavar="NAME", help="only the candidates of this family")
