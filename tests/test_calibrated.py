@@ -17,7 +17,8 @@ from ipr_engine.bundle import (
     with_prices,
     write_bundle,
 )
-from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT, heads_key, prices_key
+from ipr_engine.bundle.calibration import CERTAIN, heads_key, prices_key
+from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
 from ipr_engine.calibrated import DriftEvidence
 from ipr_engine.calibration.fit import calibrate
 from ipr_engine.errors import InvalidInputError

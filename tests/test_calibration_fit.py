@@ -8,8 +8,9 @@ from calibration_data import make_engine, make_outcomes
 
 from ipr_engine import Engine, Price
 from ipr_engine.bundle import Bundle, with_calibrations, with_prices
-from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT, parse_map
+from ipr_engine.bundle.calibration import CERTAIN, parse_map
 from ipr_engine.bundle.fields import Field
+from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
 from ipr_engine.calibration.fit import calibrate
 from ipr_engine.errors import BundleError, InvalidInputError
 

@@ -30,6 +30,7 @@ from .spec import (
     RuleConstants,
     SupportSpec,
 )
+from .tested import TestedTau
 
 if TYPE_CHECKING:
     from .write import (
@@ -61,6 +62,7 @@ __all__ = [
     "PriceList",
     "RuleConstants",
     "SupportSpec",
+    "TestedTau",
     "TransformerSource",
     "activate",
     "concatenated_identity",

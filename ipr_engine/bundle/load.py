@@ -40,7 +40,7 @@ from .spec import (
 )
 from .tensors import heads_tensors, support_tensors
 
-# 2: calibrations, prompt hashes; 3: encoders that are no table, escalation; 4: max_output_tokens; 5: path rows. The least is written.
+# 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus. The least is written.
 SCHEMA_VERSIONS = (1, 2, 3, 4, 5)
 MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
@@ -231,7 +231,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         prices_sha256=prices.sha256,
         support=_support(keys["support"], folder, dims),
         escalation=escalation,
-        calibrations=_calibrations(keys["calibrations"]),
+        calibrations=_calibrations(keys["calibrations"], number),
         extra_files=MappingProxyType({entry.relative: entry.verify() for entry in extra}),
         provenance=MappingProxyType(keys["provenance"].value),
         path_rows=parse_path_rows(keys["path_rows"], folder, names, _deciding(heads, names, escalation))
@@ -266,8 +266,8 @@ def _escalation(field: Field, heads: Sequence[HeadsSpec], names: Sequence[str]) 
     return EscalationSpec(heads=second.id, gap=keys["gap"].number(at_least=0))
 
 
-def _calibrations(field: Field) -> tuple[CalibrationMap, ...]:
-    maps = tuple(parse_map(item) for item in field.list())
+def _calibrations(field: Field, version: int) -> tuple[CalibrationMap, ...]:
+    maps = tuple(parse_map(item, tested=version >= 5) for item in field.list())
     require_distinct([", ".join(sorted(made.candidates)) for made in maps], field.list())
     return maps
 

@@ -11,14 +11,13 @@ import numpy.typing as npt
 from ipr_engine.bundle import Bundle, CalibrationMap, CalibrationSample, Knot, OperatingPoint
 from ipr_engine.bundle.calibration import (
     CERTAIN,
-    CERTIFIED,
-    INSUFFICIENT,
     SUPPORT_QUANTILES,
     TESTS,
     heads_key,
     prices_key,
 )
 from ipr_engine.bundle.origin import constant_notice, constant_of
+from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.observed import Observed, observe
 from ipr_engine.calibration.path import POINTS, Path, fit_path
@@ -31,6 +30,7 @@ from ipr_engine.calibration.promises import (
     certified_points,
     monotone,
 )
+from ipr_engine.calibration.tested import certify_path
 from ipr_engine.data import Outcomes, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.data.outcomes import MIN_KEY
 from ipr_engine.engine import Engine
@@ -40,7 +40,6 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 RISK = 0.1
-BISECTIONS = 12  # of a lower bound in [0, 1]: to 0.00025
 
 
 def calibrate(
@@ -65,13 +64,16 @@ def calibrate(
 ) -> CalibrationMap:
     """Certify what tau runs, for one candidate set; of a two-tier bundle what both tiers together choose at the bundle's gap.
 
+    Where the bundle has a path, what rule `path` runs at each tau of the map is tested as well (`tested`).
+
     Args:
         engine: with the bundle to calibrate; points are decided by it.
         sample: scored prompts like the traffic to come, none of them among the heads' fitting prompts.
         path_data: other scored prompts, where the path is laid out; the heads' training split may serve.
         candidates, family: the set, by name or as a family; by default every candidate. Rows that lack one are left out.
         sources: name in the bundle -> name in the outcomes, where they differ; one for all, or {source: name}.
-        risk: in (0, 0.5], the chance that a certified knot breaks its promise: of each knot, or, if `simultaneous`, of any.
+        risk: in (0, 0.5], the chance that a certified knot breaks its promise: of each knot, or, if `simultaneous`, of any; the same
+            of tested taus, among themselves.
         test: one of bounds.TESTS.
         taus, shares: the promises (promises.py); 0 and 1 are always among the taus, 1 among the shares.
         seed: of the order in which prompts are tested. Fix it before you look: a seed tried until it certifies is no evidence.
@@ -118,7 +120,7 @@ def calibrate(
     certain = promises.certain(len(path))
     level_risk = risk / tested if simultaneous else risk
     last = certified_points(draws, bounds.TESTS[test], second_moment=moment, risk=level_risk)[0]
-    lower = lower_bounds(routed[order], bounds.TESTS[test], risk=risk)
+    lower = bounds.lower_bounds(routed[order], bounds.TESTS[test], risk=risk)
     return CalibrationMap(
         family=_whole_family(bundle, names) if family is not None else None,
         whole=len(names) == len(bundle.names),
@@ -144,6 +146,7 @@ def calibrate(
         points=_points(path, names, routed, lower, costs, (choices == path.best).mean(axis=1)),
         knots=knots_of(levels, last[: len(levels)], certain[: len(levels)], costs),
         shares=knots_of(parts, last[len(levels) :], certain[len(levels) :], costs),
+        tested=certify_path(rows, path_rows, levels, order, risk=risk, simultaneous=simultaneous, test=test),
     )
 
 
@@ -182,17 +185,6 @@ def knots_of(levels: Sequence[float], last: Indices, certain: npt.NDArray[np.boo
             runs = int(costs[: point + 1].argmin())
             result.append(Knot(level=level, point=runs, status=CERTAIN if sure[runs] else CERTIFIED))
     return tuple(result)
-
-
-def lower_bounds(routed: Array, test: bounds.Test, *, risk: float) -> Array:
-    """(points,) lower confidence bounds of mean quality, each at 1 - risk for its point alone, by inverting the test."""
-    low, high = np.zeros(routed.shape[1]), np.ones(routed.shape[1])
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        moved = routed - middle
-        above = test(moved, floor=middle, top=1 - middle, second_moment=np.square(moved).mean(axis=0), risk=risk)
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return low
 
 
 def _decide_points(rows: Observed, path: Path) -> tuple[Indices, Array]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from ipr_engine.bundle import Bundle, PathRows
 from ipr_engine.bundle.origin import constant_notice, constant_of
-from ipr_engine.evaluation.report import number, per_1000, plain, table, verdict
+from ipr_engine.evaluation.markdown import number, per_1000, plain, table
+from ipr_engine.evaluation.report import verdict
 from ipr_engine.training.tokens import CAP_PERCENTILE
 
 TAUS = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
