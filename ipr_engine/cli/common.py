@@ -12,6 +12,11 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy import RULES, Policy
 
 
+POLICY_OPTIONS = (
+    *ASKS, "rule", "slack", "allow", "exclude", "family", "requires", "max_latency_ms", "price", "escalate_below"
+)  # fmt: skip
+
+
 def add_bundle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", metavar="PATH", help="bundle root or folder (default: the embedded one)")
     parser.add_argument("--isa", default="auto", choices=("auto", "scalar", "avx2", "avx512"), help="instruction set")
@@ -38,6 +43,10 @@ def add_cache_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", metavar="DIR", help="keep a transformer's embeddings here; they are read the next time"
     )
+
+
+def add_key_option(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--key", metavar="FILE", help=f"the owner's key, which {what} (`ipr key` makes one)")
 
 
 def encoder_options(arguments: argparse.Namespace) -> EncoderOptions:
@@ -114,6 +123,16 @@ def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
         prices=_prices(arguments.price) if arguments.price else None,
         escalate_below=arguments.escalate_below,
     )
+
+
+def asked_policy(engine: Engine, arguments: argparse.Namespace) -> Policy | None:
+    """The policy of these options; None where none of them is given."""
+    given = {name for name in POLICY_OPTIONS if getattr(arguments, name) not in (None, 0.0)}
+    if not given and arguments.tau is None and arguments.worth is None:
+        return None
+    if arguments.tau is None and not given & set(ASKS):
+        raise InvalidInputError("--tau: expected it beside the other options of a policy; give it, or none of them")
+    return make_policy(engine, arguments)
 
 
 def _names(text: str) -> list[str]:
