@@ -248,7 +248,7 @@ def test_what_is_sealed_and_what_it_was_sealed_with_cannot_be_changed(engine):
         dataclasses.replace(record, billed_tokens=record.billed_tokens + 1),
     ):
         read = Record.from_line(changed.to_line())
-        with pytest.raises(RecordError, match="sealed: .* it was changed"):
+        with pytest.raises(RecordError, match=r"sealed: .* it was changed"):
             read.opened(key)
         [replayed] = replay([changed.to_line()], engine, key=key)
         assert "it was changed" in replayed.refused

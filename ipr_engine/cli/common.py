@@ -11,7 +11,6 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy import RULES, Policy
 
-
 POLICY_OPTIONS = (
     *ASKS, "rule", "slack", "allow", "exclude", "family", "requires", "max_latency_ms", "price", "escalate_below"
 )  # fmt: skip
