@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .write import (
         HeadsSource,
         activate,
+        heads_sha256,
         with_calibrations,
         with_extra_files,
         with_prices,
@@ -64,6 +65,7 @@ __all__ = [
     "activate",
     "concatenated_identity",
     "encoder_identity",
+    "heads_sha256",
     "read_prices",
     "with_calibrations",
     "with_extra_files",

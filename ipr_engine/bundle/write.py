@@ -22,7 +22,18 @@ from .encoder_entry import AnySource, EncoderSource, encoder_json
 from .fields import fail, is_hex64, parse_json
 from .files import as_path, is_plain_relative, read_regular, sha256_of
 from .load import CURRENT, MANIFEST, Bundle, find_folder, listed_files
-from .spec import Candidate, EscalationSpec, FittedOn, Float32, PriceList, RuleConstants, SupportSpec, canonical_json
+from .path_rows import path_rows_json
+from .spec import (
+    Candidate,
+    EscalationSpec,
+    FittedOn,
+    Float32,
+    PathRows,
+    PriceList,
+    RuleConstants,
+    SupportSpec,
+    canonical_json,
+)
 
 _PRICES = "prices.json"
 
@@ -56,6 +67,7 @@ def write_bundle(
     prices: PriceList,
     support: SupportSpec | None = None,
     escalation: EscalationSpec | None = None,
+    path_rows: PathRows | None = None,
     provenance: Mapping[str, Any],
     extra_files: Mapping[str, Path | bytes] | None = None,
     activate: bool = True,
@@ -66,6 +78,7 @@ def write_bundle(
         root: folder of bundles, made if missing.
         created: YYYY-MM-DD. It is part of the content, so the same input gives the same hash on any day.
         escalation: two tiers: which heads are asked again, and below which gap.
+        path_rows: what tau's path is computed from; their `heads` are `heads_sha256` of the heads that decide.
         extra_files: relative path -> bytes or a file to copy, such as a model card; listed and hashed like the rest.
         activate: whether CURRENT shall name the new bundle.
     Returns:
@@ -77,11 +90,11 @@ def write_bundle(
         A file that another bundle of this root already has is hard-linked where the file system can.
     """
     draft = _Draft(as_path(root, "root"))
-    limited = _limited(candidates)
+    limited = path_rows is not None or _limited(candidates)
     newer = limited or escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
     hashed = newer or any(head.prompt_hashes is not None for head in heads)
     manifest = {
-        "schema_version": 4 if limited else 3 if newer else 2 if hashed else 1,
+        "schema_version": 5 if path_rows is not None else 4 if limited else 3 if newer else 2 if hashed else 1,
         "name": name,
         "created": created,
         "candidates": [_candidate_json(candidate, limited) for candidate in candidates],
@@ -97,7 +110,14 @@ def write_bundle(
         manifest["escalation"] = (
             None if escalation is None else {"heads": escalation.heads, "gap": float(escalation.gap)}
         )
+    if path_rows is not None:
+        manifest["path_rows"] = path_rows_json(draft.add, path_rows)
     return draft.publish(manifest, activate)
+
+
+def heads_sha256(head: HeadsSource) -> str:
+    """sha256 of the weights file that `write_bundle` makes of these heads, for `PathRows.heads`."""
+    return hashlib.sha256(_tensor_bytes(head.tensors, f"heads {head.id!r}")).hexdigest()
 
 
 def _limited(candidates: Sequence[Candidate]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from ipr_engine import __version__
 from ipr_engine.bundle.origin import constant_notice, constant_of, prior_of
 from ipr_engine.cli.common import add_bundle_options, load_engine
+from ipr_engine.cli.path_rows import path_rows_facts, path_rows_line
 from ipr_engine.decide import available_isas
 
 
@@ -37,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         "isas": list(available_isas()),
         "fitted_on": fitted_on,
         "escalation": None if bundle.escalation is None else asdict(bundle.escalation),
+        "path_rows": path_rows_facts(bundle),
         "prices_date": bundle.prices.date,
         "calibrations": [
             {
@@ -71,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"ipr_engine {facts['version']} · instruction sets here: {', '.join(available_isas())}")
     print(facts["engine"])
     print(f"fitted on: {', '.join(f'{key} {value}' for key, value in fitted_on.items())}")
+    print(path_rows_line(bundle))
     for made in bundle.calibrations:
         stale = engine.calibrations.changed(made)
         print(

@@ -42,6 +42,7 @@ from ipr_engine.training.candidate_row import Row, fit_row
 from ipr_engine.training.constant import constancy
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.mix import FEWEST_JUDGED
+from ipr_engine.training.path_column import Newcomer, grown_path_rows
 from ipr_engine.training.refresh import QUALITY, Refreshed, held_out, refresh
 
 Array = npt.NDArray[np.float64]
@@ -60,6 +61,7 @@ class Added:
         quality, predicted, brier: mean outcome, mean prediction out of fold (of the row beside frozen heads) and its Brier score;
             None for a prior.
         refreshed: what a refreshed trunk gained and forgot; None where everything stayed frozen.
+        path: what became of the bundle's path rows, in words; None where it has none.
         constant: why its head counts as constant (training/constant.py), None where it does not; of a prior that its members'
             heads all do. Unlike `train` it is delivered, since few prompts rarely tell the head apart; the bundle marks it.
     """
@@ -75,6 +77,7 @@ class Added:
     refreshed: Refreshed | None = None
     constant: str | None = None
     lowered_to: float | None = None
+    path: str | None = None
 
 
 def add_model(
@@ -143,6 +146,7 @@ def add_model(
         constant = _inherited_constant(base, members)
         if constant is not None:
             progress(f"constant head of {candidate.name}: {constant}")
+        path = None if base.path_rows is None else f"stale: {candidate.name} has no outcomes and no path rows"
         folder = with_candidate(
             base,
             candidate,
@@ -156,7 +160,17 @@ def add_model(
         )
         lowered_to = None if shift == 0 else bound.quality
         return Added(
-            folder, candidate.name, 0, members, members, None, None, None, constant=constant, lowered_to=lowered_to
+            folder,
+            candidate.name,
+            0,
+            members,
+            members,
+            None,
+            None,
+            None,
+            constant=constant,
+            lowered_to=lowered_to,
+            path=path,
         )
     assert similar is not None
     return _from_outcomes(
@@ -205,7 +219,8 @@ def _from_outcomes(
 ) -> Added:
     heads = base.quality_heads
     called = source if isinstance(source, str) else source.get(outcomes.source, candidate.name)
-    rows = judged_rows(outcomes if split is None else outcomes.of_split(split), called, candidate.name)
+    part = outcomes if split is None else outcomes.of_split(split)
+    rows = judged_rows(part, called, candidate.name)
     column = rows.models.index(called)
     measures = (rows.quality, rows.output_tokens, rows.input_tokens)
     quality, tokens, input_tokens = (measure[:, column] for measure in measures)
@@ -228,6 +243,22 @@ def _from_outcomes(
             rows.question_keys,
             seed=seed,
         )
+        newcomer = Newcomer(
+            name=candidate.name,
+            part=part,
+            called=called,
+            rows=rows,
+            x=x,
+            billed=billed,
+            tokens=tokens if enough else None,
+            like=base.names.index(similar),
+        )
+
+        def embed(prompts: Sequence[str]) -> tuple[Array, Array]:
+            more = embed_prompts(encoder, prompts, cache=cache, progress=progress)
+            return np.asarray(more.x, np.float64), more.billed_tokens.astype(np.float64)
+
+        path_rows, path = grown_path_rows(base, newcomer, embed, seed)
         refreshed = None
         if consistency is not None:
             progress("refreshing the trunk ...")
@@ -253,6 +284,13 @@ def _from_outcomes(
     if refreshed is not None and refreshed.epochs:
         tensors |= {name: part[-1] for name, part in refreshed.tensors.items() if name != SHARED_TENSOR}
         changed = {name: part if name == SHARED_TENSOR else part[:-1] for name, part in refreshed.tensors.items()}
+        if path is not None:
+            path_rows, path = (
+                None,
+                "none are left: the refreshed heads are not those that predicted them; fit anew with `ipr train`",
+            )
+    if path is not None:
+        progress(f"path rows: {path}")
     tokens_from: tuple[str, ...] = ()
     if "tokens" in heads.outputs and not enough:
         tokens_from = (similar,)
@@ -290,6 +328,7 @@ def _from_outcomes(
         called=source,
         prompt_hashes=hashes_with(base, rows),
         refreshed=changed,
+        path_rows=path_rows,
         extra_files=extra,
         root=out,
         created=created,
@@ -306,4 +345,5 @@ def _from_outcomes(
         float(np.square(predicted - quality).mean()),
         refreshed,
         constant,
+        path=path,
     )
