@@ -135,6 +135,26 @@ class OwnerKey:
         raise TypeError("an OwnerKey is not pickled: load it where it is used")
 
 
+Key = OwnerKey | str | os.PathLike[str] | bytes
+
+
+def keys_beside(root: Path, given: Key | Sequence[Key] | None) -> tuple[OwnerKey, ...]:
+    """The keys given, one or several; else that of ROOT/owner.key, where it is."""
+    if given is None:
+        return (OwnerKey.load(root / KEY_FILE),) if (root / KEY_FILE).exists() else ()
+    if isinstance(given, (str, bytes, os.PathLike, OwnerKey)):
+        return (OwnerKey.load(given),)
+    return tuple(OwnerKey.load(one) for one in given)
+
+
+def key_of_root(root: Path) -> OwnerKey:
+    """The key of ROOT/owner.key, made where it is not there yet."""
+    if (root / KEY_FILE).exists():
+        return OwnerKey.load(root / KEY_FILE)
+    root.mkdir(parents=True, exist_ok=True)
+    return OwnerKey.create(root / KEY_FILE)
+
+
 def key_of(id: str, keys: Sequence[OwnerKey], what: str) -> OwnerKey:
     """The key of this id among those at hand.
 
@@ -145,8 +165,8 @@ def key_of(id: str, keys: Sequence[OwnerKey], what: str) -> OwnerKey:
     if found is None:
         got = ", ".join(key.id for key in keys)
         raise KeyMismatchError(
-            f"key: {what} need the key of id {id}, got {f'that of id {got}' if got else 'none'}; "
-            f"give its file (`ipr train` leaves it at ROOT/{KEY_FILE})"
+            f"key: {what} need the key of id {id}, got {f'that of id {got}' if got else 'none'}; give its file, "
+            f"or put it beside the bundle as ROOT/{KEY_FILE}, where `ipr train` leaves it"
         )
     return found
 

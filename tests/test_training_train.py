@@ -16,6 +16,7 @@ from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes, overlap, read_prompt_hashes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.sweeps import choose
+from ipr_engine.owner_key import OwnerKey
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.heads import predict
 from ipr_engine.training.train import train
@@ -99,8 +100,12 @@ def test_the_bundle_keeps_hashes_of_its_fitting_prompts(source, candidates, tmp_
     )
     fitted = Bundle.load(trained.folder).quality_heads.fitted_on
     hashes = read_prompt_hashes(fitted.prompt_hashes)
-    assert overlap(load_outcomes(source, split="train"), hashes).sum() == fitted.prompts == 160
-    assert not overlap(load_outcomes(source, split="test"), hashes).any()
+    key = OwnerKey.load(tmp_path / "root" / "owner.key")
+    assert fitted.hash_key == key.id
+    assert overlap(load_outcomes(source, split="train"), hashes, key).sum() == fitted.prompts == 160
+    assert not overlap(load_outcomes(source, split="test"), hashes, key).any()
+    assert (tmp_path / "root" / "owner.key").stat().st_mode & 0o777 == 0o600
+    assert not list(trained.folder.rglob("*.key"))
 
 
 @pytest.mark.parametrize("estimator", ["plain", "caps", "paper", "adapters"])

@@ -45,7 +45,7 @@ def add_cache_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_key_option(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--key", metavar="FILE", help=f"the owner's key, which {what} (`ipr key` makes one)")
+    parser.add_argument("--key", metavar="FILE", help=f"the owner's key: {what} (`ipr key` makes one)")
 
 
 def encoder_options(arguments: argparse.Namespace) -> EncoderOptions:

@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
         "--json", action="store_true", help="one JSON object a line that differs, then one with the summary"
     )
     parser.add_argument("--summary", action="store_true", help="the summary alone")
-    add_key_option(parser, "opens what is sealed in the records")
+    add_key_option(parser, "it opens what is sealed in the records")
     add_policy_options(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)

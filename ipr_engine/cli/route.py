@@ -54,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
         help="a prompt of fewer different words has no figure in its record, which then cannot be replayed; with --key they are "
         "sealed (default 8, 0 keeps all)",
     )
-    add_key_option(parser, "seals what the records keep of prompts")
+    add_key_option(parser, "it seals what the records keep of prompts")
     add_policy_options(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)
