@@ -41,7 +41,7 @@ from ipr_engine.training.heads import FittedHeads, calibration_rows, fit_heads
 from ipr_engine.training.mix import TrainingRows, read_training_rows
 from ipr_engine.training.path_rows import draw_path_rows
 from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, winner
-from ipr_engine.training.support import fit_support
+from ipr_engine.training.support import PROMPTS_PER_CENTROID, fit_support
 from ipr_engine.training.trained import Trained, trained_figures
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-CENTROIDS = 64
-PROMPTS_PER_CENTROID = 8  # fewer prompts than this times CENTROIDS get fewer centroids
+CENTROIDS = 64  # fewer where there are not PROMPTS_PER_CENTROID of each
 
 
 def train(
