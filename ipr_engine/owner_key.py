@@ -20,6 +20,7 @@ from ipr_engine.extras import need
 
 KEY_BYTES = 32
 KEY_FILE = "owner.key"  # beside the bundles of a root, never inside one
+PUBLISHED = Path(__file__).parent / "default_bundle" / KEY_FILE  # of the embedded bundle, whose prompts are public
 NONCE_BYTES = 12  # of AES-GCM; random ones last for 2^32 records of one key (NIST SP 800-38D, section 8.3)
 _MAKE = "make one with `ipr key FILE`"
 
@@ -156,12 +157,14 @@ def key_of_root(root: Path) -> OwnerKey:
 
 
 def key_of(id: str, keys: Sequence[OwnerKey], what: str) -> OwnerKey:
-    """The key of this id among those at hand.
+    """The key of this id among those at hand, and the published one of the default bundle.
 
     Raises:
         KeyMismatchError: it is none of them. what: what needs it, for the message.
     """
     found = next((key for key in keys if key.id == id), None)
+    if found is None and PUBLISHED.exists() and (published := OwnerKey.load(PUBLISHED)).id == id:
+        found = published
     if found is None:
         got = ", ".join(key.id for key in keys)
         raise KeyMismatchError(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.bundle import with_prices, write_bundle
 from ipr_engine.errors import KeyMismatchError, RecordError
-from ipr_engine.owner_key import OwnerKey, key_of
+from ipr_engine.owner_key import PUBLISHED, OwnerKey, key_of
 from ipr_engine.record import Record
 from ipr_engine.recorder import distinct_words
 from ipr_engine.replay import replay
@@ -292,6 +292,11 @@ def test_the_key_of_an_id_is_found_among_those_at_hand():
         key_of(other.id, [one], "hashes")
     with pytest.raises(KeyMismatchError, match="got none"):
         key_of(other.id, [], "hashes")
+
+
+def test_the_published_key_of_the_default_bundle_is_at_hand_anywhere():
+    hashed = Engine.load().bundle.quality_heads.fitted_on.hash_key
+    assert key_of(hashed, [], "hashes") == OwnerKey.load(PUBLISHED)
 
 
 @pytest.mark.parametrize("arguments", [{"keep_x": 1}, {"min_words": -1}, {"min_words": True}, {"min_words": 2.0}])

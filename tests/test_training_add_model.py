@@ -163,7 +163,7 @@ def test_a_prior_stands_in_for_nobody(root, new, tmp_path):
 def test_outcomes_replace_a_prior(root, source, new, tmp_path):
     prior = add_model(root, new, out=tmp_path / "out", created=CREATED).folder
     assert main(["remove-model", "house/new", "--bundle", str(prior), "--json"]) == 0
-    added = add_model(tmp_path / "out", new, outcomes=source, created=CREATED)
+    added = add_model(tmp_path / "out", new, outcomes=source, created=CREATED, key=root / "owner.key")
     assert Engine.load(added.folder).explain("x", tau=0.1).priors == {}
 
 

@@ -155,6 +155,7 @@ def test_a_network_run_that_was_stopped_goes_on_to_the_same_bundle(source, candi
         "allow_constant": True,
         "estimator": "paper",
         "options": {"epochs": 4, "hidden": 5},
+        "key": bytes(32),
     }
     with pytest.raises(KeyboardInterrupt):
         train(source, candidates, tmp_path / "one", run=tmp_path / "run", progress=stop, **given)
@@ -204,14 +205,16 @@ def test_options_of_a_network_come_from_the_command_line(source, candidates, tmp
     assert (config["hidden"], bundle.quality_heads.activation) == (4, "silu")
 
 
-def test_training_twice_gives_the_same_bundle(source, candidates, tmp_path):
-    hashes = {
-        train(
-            source, candidates, tmp_path / root, name="t", created="2026-11-24", allow_constant=True, estimator="plain"
-        ).folder.name
-        for root in ("one", "two")
-    }
-    assert len(hashes) == 1
+def test_training_twice_under_one_key_gives_the_same_bundle(source, candidates, tmp_path):
+    given = {"name": "t", "created": "2026-11-24", "allow_constant": True, "estimator": "plain"}
+    one = train(source, candidates, tmp_path / "one", **given).folder
+    two = train(source, candidates, tmp_path / "two", key=tmp_path / "one" / "owner.key", **given).folder
+    assert one.name == two.name
+    assert not (tmp_path / "two" / "owner.key").exists()
+    other = train(source, candidates, tmp_path / "three", **given).folder
+    differ = [name for name in ("heads/trained.safetensors", "heads/trained.prompts.safetensors", "path.safetensors")
+              if (one / name).read_bytes() != (other / name).read_bytes()]  # fmt: skip
+    assert differ == ["heads/trained.prompts.safetensors"]
 
 
 def test_auto_chooses_one_of_the_closed_forms(source, candidates, tmp_path, monkeypatch):

@@ -27,12 +27,12 @@ from ipr_engine.bundle import Bundle, with_extra_files
 from ipr_engine.bundle.load import CURRENT, MANIFEST
 from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import Outcomes, load_outcomes
-from ipr_engine.engine import DEFAULT_BUNDLE, Engine
+from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.bootstrap import DRAWS
 from ipr_engine.evaluation.evaluate import evaluate_engine
 from ipr_engine.outputs import writable_file
-from ipr_engine.owner_key import KEY_FILE
+from ipr_engine.owner_key import KEY_FILE, PUBLISHED
 from ipr_engine.training.distill import distill
 from ipr_engine.training.model_card import SourceFacts, render
 from ipr_engine.training.train import train
@@ -44,7 +44,6 @@ CANDIDATES = Path(__file__).parent / "default_candidates.json"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
 ENCODER_LICENCE = "Apache-2.0"
-KEY = DEFAULT_BUNDLE / KEY_FILE  # published with the bundle, so that anyone can check its prompts against theirs
 SEED = 0
 CREATED = "2026-11-24"  # fixed, so that the same input gives the same hash; --created overrides
 
@@ -95,7 +94,7 @@ def build(
             name="default",
             created=created,
             encoder=table,
-            key=KEY,
+            key=PUBLISHED,
             intercepts=INTERCEPTS,
             estimator=ESTIMATOR,
             options=OPTIONS,
@@ -123,7 +122,7 @@ def build(
         provenance = {**engine.bundle.provenance, "default_bundle": made}
         folder = with_extra_files(engine.bundle, {"MODEL_CARD.md": text.encode()}, provenance=provenance, root=out)
         if not (out / KEY_FILE).exists():
-            shutil.copyfile(KEY, out / KEY_FILE)
+            shutil.copyfile(PUBLISHED, out / KEY_FILE)
         return folder
 
 
