@@ -96,10 +96,9 @@ def test_tables_side_by_side_need_nothing_but_tables(source, candidates, table, 
     np.testing.assert_array_equal(x, np.concatenate(parts, axis=1))
 
 
-def test_one_table_is_written_as_before(source, candidates, table, tmp_path):
+def test_one_table_is_written_as_one_static_encoder(source, candidates, table, tmp_path):
     bundle = Bundle.load(fit(source, candidates, tmp_path / "root", table))
-    assert json.loads((bundle.path / "bundle.json").read_text())["schema_version"] == 2
-    assert [spec.id for spec in bundle.encoders] == ["static"]
+    assert [(spec.id, spec.kind) for spec in bundle.encoders] == [("static", "static")]
 
 
 def test_default_is_the_embedded_table(tmp_path):

@@ -1,8 +1,8 @@
 """A bundle: encoders, heads, prices and calibrations in one immutable, hashed folder (docs/design.md, section 6).
 
 Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects, load.py makes them after every
-check (fields.py for JSON, tensors.py for arrays, files.py for bytes), write.py goes back to disk;
-encoder_entry.py does both for encoders.
+check (fields.py for JSON, tensors.py for arrays, files.py for bytes), write.py goes back to disk through draft.py;
+encoder_entry.py does both for encoders, path_rows.py for path rows.
 """
 
 from __future__ import annotations

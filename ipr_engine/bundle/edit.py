@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ipr_engine.errors import BundleFormatError, InvalidInputError
 
+from .draft import Draft
 from .fields import Field, fail, parse_json
 from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, _price, listed_files
@@ -19,7 +20,7 @@ from .origin import CONSTANT
 from .path_rows import path_of_edited, path_rows_json
 from .reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
 from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, Price, PriceList
-from .write import _candidate_json, _Draft, _hash_bytes, _limited, _prices_bytes, _tensor_bytes, _with_hashes_key
+from .write import _candidate_json, _hash_bytes, _limited, _prices_bytes, _tensor_bytes, _with_hashes_key
 
 Rows = Mapping[str, Float32]
 Hashes = Mapping[str, npt.NDArray[np.uint64]]
@@ -220,7 +221,7 @@ def _rewrite(
 ) -> Path:
     """The bundle's own manifest with these parts replaced; heads left without candidates go, and their columns of the path."""
     folder = bundle.path
-    draft = _Draft(folder.parent if root is None else as_path(root, "root"))
+    draft = Draft(folder.parent if root is None else as_path(root, "root"))
     document = parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
     manifest = dict(document.value)
     old_heads = [head for head in manifest["heads"] if head["id"] not in changed or changed[head["id"]][0]]

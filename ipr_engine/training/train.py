@@ -166,6 +166,7 @@ def train(
         support = fit_support(x, heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(Path(out)))
     path = _path_rows(heads, names, rows, at_home, encoded.billed_tokens, seed)
+    progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")
     folder = write_bundle(
         out,
         name=name,
