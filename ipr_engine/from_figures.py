@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.decide import CAUSE
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.frontier import order, threshold
 from ipr_engine.limits import ContextWindows, most_output, request_limits
 from ipr_engine.outcome import Outcome
 from ipr_engine.policy import Coefficients, op_terms
+from ipr_engine.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
     from ipr_engine.bundle import Bundle, HeadsSpec
@@ -62,9 +64,8 @@ def decide_figures(record: Record, policy: Policy, bundle: Bundle, heads: HeadsS
     tokens = _within_most(record, predicted, bundle, heads) if given is None else given
     bill = np.array([record.billed_tokens], np.int64)
     fits, wanted = ContextWindows(bundle).within(bill, tokens[None], stated)
-    allowed = fits[0] & np.array([name in policy.allowed for name in names], np.bool_)
-    if limits is not None and limits.allowed is not None:
-        allowed &= limits.allowed[0]
+    can = fits[0] if limits is None or limits.allowed is None else fits[0] & limits.allowed[0]
+    allowed = can & np.array([name in policy.allowed for name in names], np.bool_)
     second = policy.second if heads is bundle.escalation_heads else None
     made = policy.coefficients if second is None else second.coefficients
     cost = _cost(policy, bundle, bill, wanted[0], extra)
@@ -73,6 +74,13 @@ def decide_figures(record: Record, policy: Policy, bundle: Bundle, heads: HeadsS
         index, status, cause, level, gap = choose(
             made, policy.worth, quality, cost, allowed, np.isnan(quality) | nonfinite, bundle.tie_rank
         )
+    support = record.outcome.support
+    if status == "ok" and second is None and support is not None and float(support) < policy.unsupported.min_support:
+        may = can & np.array([name in policy.allowed or name in policy.reserve for name in names], np.bool_)
+        to = _sent_to(policy, quality, cost, may & ~nonfinite, bundle)
+        cause = CAUSE[UNSUPPORTED]
+        if to is not None:
+            index, level, gap = to, np.float32(0), INF
     return Outcome(
         model=None if index < 0 else names[index],
         index=index,
@@ -85,6 +93,18 @@ def decide_figures(record: Record, policy: Policy, bundle: Bundle, heads: HeadsS
         gap=gap,
         support=record.outcome.support,
     )
+
+
+def _sent_to(
+    policy: Policy, quality: Float32s, cost: Float32s, may: npt.NDArray[np.bool_], bundle: Bundle
+) -> int | None:
+    """Who answers a row of little support, as csrc/order.cpp; None where the one meant cannot: the plain decision stands."""
+    able = may & np.isfinite(quality) & np.isfinite(cost)
+    named = policy.unsupported.candidate
+    if named is None:
+        return next((m for m in order(quality, cost, 0.0, bundle.tie_rank) if able[m]), None)
+    at = bundle.names.index(named)
+    return at if able[at] else None
 
 
 def choose(

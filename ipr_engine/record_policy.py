@@ -56,13 +56,18 @@ def _rule(record: Record) -> Any:
 def _as_then(live: Generation, policy: Policy, then: Resolved, by_second: bool) -> Policy:
     """The policy with the coefficients, worth and mask that a record of this very bundle holds."""
     plan = live.second.plan if by_second and live.second is not None else live.plan
-    made = then.coefficients
+    made, names = then.coefficients, live.bundle.names
+    kept = (*policy.allowed, *policy.reserve)
+    reserve = tuple(name for name in kept if name not in then.allowed)
+    sent = {} if by_second else policy.unsupported.op_terms(names, kept)
 
     def compiled(plan: DecidePlan) -> DecidePolicy:
-        return DecidePolicy(plan, **op_terms(live.bundle, made, then.worth, policy.prices, then.allowed))
+        return DecidePolicy(plan, **op_terms(live.bundle, made, then.worth, policy.prices, then.allowed), **sent)
 
     second = policy.second
     if by_second and second is not None:
         second = replace(second, coefficients=made, compiled=compiled(plan))
-        return replace(policy, worth=then.worth, allowed=then.allowed, second=second)
-    return replace(policy, worth=then.worth, allowed=then.allowed, coefficients=made, compiled=compiled(plan))
+        return replace(policy, worth=then.worth, allowed=then.allowed, reserve=reserve, second=second)
+    return replace(
+        policy, worth=then.worth, allowed=then.allowed, reserve=reserve, coefficients=made, compiled=compiled(plan)
+    )
