@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ from ipr_engine.limits import RequestLimits, request_limits
 from ipr_engine.paths import Paths
 from ipr_engine.policy import Policy, compile_policy
 from ipr_engine.profiling import span
-from ipr_engine.prompts import BODY, Needs
+from ipr_engine.prompts import BODY
 from ipr_engine.terms import frozen_terms, terms_on
 from ipr_engine.unsupported import UNSUPPORTED
 
@@ -313,7 +313,7 @@ class Generation:
             ids=[own for _, own in kept],
             billed=bills[rows],
             tokens_out=of_rows(tokens, rows),
-            extra_usd=_with_images(of_rows(extra, rows), needs, policy),
+            extra_usd=policy.rates.with_images(of_rows(extra, rows), needs),
             limits=request_limits(self.bundle, needs, of_rows(tokens, rows), len(rows)),
         )
         result, x = self.gpu.route(policy, asked)
@@ -418,7 +418,7 @@ class Generation:
             router, compiled, escalated = self.second.router, policy.second.compiled, np.ones(batch, np.bool_)
         else:
             router, compiled, escalated = self.router, policy.compiled, None
-        extra = _with_images(extra, encoded.needs, policy)
+        extra = policy.rates.with_images(extra, encoded.needs)
         result, support = router.decide(encoded.x, compiled, encoded.billed_tokens, tokens, extra, *_limits_of(limits))
         decisions = Decisions(
             result, policy, self.bundle, encoded.billed_tokens, encoded.truncated, support, escalated, limits
@@ -549,16 +549,6 @@ def _limits_of(
 ) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
     """What `Router.decide` takes last: allowed, max_tokens and answers."""
     return (None, None, None) if limits is None else (limits.allowed, limits.max_tokens, limits.answers)
-
-
-def _with_images(extra: Given, needs: Sequence[Needs | None] | None, policy: Policy) -> Given:
-    """extra_usd with what the requests' images cost; as it is where nobody charges for them, or no request has one."""
-    per_image = policy.rates.per_image_usd
-    if needs is None or not per_image.any() or not any(need is not None and need.images for need in needs):
-        return extra
-    images = np.array([0 if need is None else need.images for need in needs], np.float64)
-    before = 0.0 if extra is None else extra.astype(np.float64)
-    return (before + images[:, None] * per_image).astype(np.float32)
 
 
 def checked_rows(decisions: Decisions, on_error: str) -> Decisions:

@@ -6,13 +6,16 @@ expected_cost([price], input_tokens=[[300_000]], output_tokens=[[800]])      # (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine import reference
 from ipr_engine.bundle.price import Price
+
+if TYPE_CHECKING:
+    from ipr_engine.prompts import Needs
 
 Array = npt.NDArray[np.float64]
 
@@ -133,6 +136,19 @@ class PriceTable:
         )
         usd: Array = held * (read - into)
         return usd
+
+    def with_images(
+        self, extra_usd: npt.NDArray[np.float32] | None, needs: Sequence[Needs | None] | None
+    ) -> npt.NDArray[np.float32] | None:
+        """extra_usd, (models,) or (rows, models), with what the requests' images cost; as it is where that is nothing.
+
+        needs: one a request, None for nothing.
+        """
+        if needs is None or not self.per_image_usd.any() or not any(one is not None and one.images for one in needs):
+            return extra_usd
+        images = np.array([0 if one is None else one.images for one in needs], np.float64)
+        before = 0.0 if extra_usd is None else extra_usd.astype(np.float64)
+        return (before + images[:, None] * self.per_image_usd).astype(np.float32)
 
     def reasoning_usd(self, billed_tokens: Array, reasoning_tokens: Array) -> Array:
         """(rows, models) USD that output tokens of reasoning cost more than other output, or less."""

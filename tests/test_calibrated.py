@@ -17,10 +17,12 @@ from ipr_engine.bundle import (
     with_prices,
     write_bundle,
 )
-from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT, heads_key, prices_key
+from ipr_engine.bundle.calibration import CERTAIN, heads_key, prices_key
+from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
 from ipr_engine.calibrated import DriftEvidence
 from ipr_engine.calibration.fit import calibrate
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.replay import replay
 from ipr_engine.serving import BatchingEngine
 
 PROMPT = "prove why the sum of ten loops"
@@ -418,3 +420,22 @@ def test_policies_that_differ_in_who_stands_in_are_not_equal(engine):
     assert some.allowed == every.allowed
     assert some.reserve != every.reserve
     assert some != every
+
+
+@pytest.mark.parametrize(
+    "terms", [{"tau": t, "rule": "calibrated"} for t in (0.0, 0.1, 0.25, 1.0)] + [{"preset": "balanced"}]
+)
+def test_records_of_the_rule_replay_to_the_bit_and_resolve_anew_where_there_is_no_map(engine, plain, terms):
+    lines = []
+    prompts = list(make_outcomes(engine, "calibration", 12).prompts)
+    made = engine.recorder(lines.append, min_words=0).route(prompts, **terms)
+    replays = list(replay(lines[0].splitlines(), engine))
+    assert [(one.differences, one.refused, one.by_heads) for one in replays] == [((), None, False)] * 12
+    assert replays[0].record.policy.rule == "calibrated"
+    assert replays[0].record.policy.worth == made.policy.worth
+    [other, *_] = replay(lines[0].splitlines(), plain)
+    assert "terms: rule: 'calibrated' needs a map" in other.refused
+    x = engine.encode(prompts)
+    engine.recorder(lines.append, min_words=0).route(prompts, tau=0.6)
+    for one, index in zip(replay(lines[1].splitlines(), engine, **terms), engine.decide(x, **terms).index, strict=True):
+        assert one.outcome.index == index

@@ -157,8 +157,9 @@ def test_best_is_told_by_outcomes_and_never_guessed(engine, bundle, tmp_path):
     outcome[:, 1] = outcome[:, 3] = 254
     outcome[:, 0] = 255  # never judged: the prediction counts
     rows = PathRows(
+        candidates=names,
         quality=np.full((40, 5), 0.7, np.float16),
-        tokens_out=np.full((40, 5), 10, np.float16),
+        tokens_out=np.full((40, 5), 10, np.float32),
         outcome=outcome,
         billed_tokens=np.full(40, 20, np.uint32),
         heads=(bundle.quality_heads.sha256,),

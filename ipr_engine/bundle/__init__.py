@@ -30,6 +30,7 @@ from .spec import (
     RuleConstants,
     SupportSpec,
 )
+from .tested import TestedTau
 
 if TYPE_CHECKING:
     from .write import (
@@ -62,6 +63,7 @@ __all__ = [
     "PriceTier",
     "RuleConstants",
     "SupportSpec",
+    "TestedTau",
     "TransformerSource",
     "activate",
     "concatenated_identity",

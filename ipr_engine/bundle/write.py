@@ -41,6 +41,7 @@ class HeadsSource:
     """Heads to put into a bundle; tensors float32, named and shaped as docs/design.md section 6 says.
 
     prompt_hashes: "texts" and "questions" of the fitting prompts, uint64 (data/overlap.py); a calibration sample is held against them.
+        fitted_on.hash_key names the key they are hashed under.
     """
 
     id: str
@@ -89,10 +90,11 @@ def write_bundle(
     """
     draft = Draft(as_path(root, "root"))
     detailed = _detailed(prices)
-    limited = path_rows is not None or detailed or _limited(candidates)
+    latest = detailed or path_rows is not None or any(head.fitted_on.hash_key is not None for head in heads)
+    limited = latest or _limited(candidates)
     newer = limited or escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
     hashed = newer or any(head.prompt_hashes is not None for head in heads)
-    needs = ((detailed, 6), (path_rows is not None, 5), (limited, 4), (newer, 3), (hashed, 2), (True, 1))
+    needs = ((detailed, 6), (latest, 5), (limited, 4), (newer, 3), (hashed, 2), (True, 1))
     version = next(number for needed, number in needs if needed)
     manifest = {
         "schema_version": version,
@@ -256,11 +258,12 @@ def _head_json(draft: Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
 def _fitted_on_json(draft: Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
     document = asdict(head.fitted_on)
     del document["prompt_hashes"]  # where a loaded bundle keeps them; here they come as arrays
+    key = document.pop("hash_key")
     if not hashed:
         return document
     data = None if head.prompt_hashes is None else _hash_bytes(head.prompt_hashes, f"heads {head.id!r}: prompt_hashes")
     entry = None if data is None else draft.add(f"heads/{head.id}.prompts.safetensors", data)
-    return {**document, "prompt_hashes": entry}
+    return {**document, "prompt_hashes": entry, **({} if key is None else {"hash_key": key})}
 
 
 def _hash_bytes(hashes: Mapping[str, NDArray[np.uint64]], where: str) -> bytes:
