@@ -11,7 +11,7 @@ from bundles import make_bundle
 
 from ipr_engine import Engine, InvalidInputError, Price
 from ipr_engine.bundle import PriceTier
-from ipr_engine.replay import Summary, replay
+from ipr_engine.replay import replay
 from ipr_engine.serving import BatchingEngine
 
 TIER = PriceTier(above_tokens=50, input_usd_per_1m=4.0, output_usd_per_1m=16.0)
@@ -188,19 +188,18 @@ def test_policies_of_other_kinds_of_request_differ(engine, terms):
     assert engine.policy(**terms, batch=False) == made[0]
 
 
-def test_records_replay_to_the_bit_whatever_was_billed(engine, terms, tmp_path):
-    log = tmp_path / "log.jsonl"
-    bodies = [{"messages": [{"role": "user", "content": TEXT}], "n": n} for n in (1, 4)]
+@pytest.mark.parametrize("kind", [{}, {"batch": True}, {"cache_write": True}], ids=str)
+def test_records_replay_to_the_bit_whatever_was_billed(engine, terms, tmp_path, kind):
+    """Figures of short prompts are withheld from records: these are long enough."""
+    log, text = tmp_path / "log.jsonl", " ".join(f"the {n} of two and {n + 1} is a sum that" for n in range(60))
+    bodies = [*({"messages": [{"role": "user", "content": text}], "n": n, **limit}
+              for n in (1, 3, 7) for limit in ({}, {"max_tokens": 9})), text]  # fmt: skip
     with engine.recorder(log) as recorder:
-        for body in (*bodies, TEXT):
-            for more in ({}, {"batch": True}, {"cache_write": True}):
-                recorder.route(
-                    body, billed_tokens=80, cached_tokens=[0, 5, 20, 60, 90], extra_usd=1e-3, **terms, **more
-                )
-    summary = Summary()
-    for replayed in replay(log.read_bytes().splitlines(keepends=True), engine):
-        summary.add(replayed)
-    assert (summary.records, summary.equal) == (9, 9)
+        for body in bodies:
+            recorder.route(body, billed_tokens=80, cached_tokens=[0, 5, 20, 60, 90], extra_usd=1e-3, **terms, **kind)
+            recorder.route(body, **terms, **kind)
+    found = list(replay(log.read_bytes().splitlines(keepends=True), engine))
+    assert [(one.refused, one.differences) for one in found] == [(None, ())] * 2 * len(bodies)
 
 
 def test_a_record_without_anything_new_says_nothing_new(engine, tmp_path):
