@@ -34,7 +34,7 @@ def variants(rows: int) -> dict[str, Callable[[None], object]]:
     engine, prices, names = Engine(one), bundle.prices, bundle.names
     quality = kept.quality.astype(np.float64)
     cost = row_costs(kept.tokens_out, kept.billed_tokens, bundle.candidates, prices)
-    outcome, ranks = kept.outcome / 254.0, bundle.tie_rank
+    outcome, ranks = kept.realised(), bundle.tie_rank
     check(quality, cost, ranks)
     tau = cycle(np.linspace(0.1, 0.9, 7).tolist())
 
@@ -68,8 +68,9 @@ def path_rows(bundle: Bundle, rows: int) -> PathRows:
 
     difficulty = rng.normal(0, 1.3, (rows, 1))
     quality = predicted()
-    tokens = np.exp(rng.normal(6, 0.5, (rows, models))).astype(np.float16)
+    tokens = np.exp(rng.normal(6, 0.5, (rows, models))).astype(np.float32)
     return PathRows(
+        candidates=bundle.names,
         quality=quality.astype(np.float16),
         tokens_out=tokens,
         outcome=(254 * (rng.random((rows, models)) < quality)).astype(np.uint8),

@@ -131,10 +131,9 @@ void send_unsupported(const PyRouter& self, py::handle result, const DecidePolic
   const Results results = results_of(result, batch, models);
   RequestLimits limits{nullptr, nullptr};
   if (!allowed.is_none())
-    limits.allowed = reinterpret_cast<const uint8_t*>(
-        array_data<bool>(allowed, "allowed", "(batch, models)", {batch, models}));
-  if (!max_tokens.is_none())
-    limits.max_tokens = array_data<int64_t>(max_tokens, "max_tokens", "(batch,)", {batch});
+    limits.allowed =
+        reinterpret_cast<const uint8_t*>(array_data<bool>(allowed, "allowed", "(batch, models)", {batch, models}));
+  if (!max_tokens.is_none()) limits.max_tokens = array_data<int64_t>(max_tokens, "max_tokens", "(batch,)", {batch});
   self.router.send_unsupported(policy, batch, array_data<int64_t>(billed_tokens, "billed_tokens", "(batch,)", {batch}),
                                tokens_given, limits, array_data<float>(support, "support", "(batch,)", {batch}),
                                results);

@@ -29,6 +29,7 @@ from ipr_engine.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
 
 if TYPE_CHECKING:
+    from ipr_engine.owner_key import OwnerKey
     from ipr_engine.recorder import Recorder
     from ipr_engine.watch import Watch
 
@@ -264,8 +265,14 @@ class Engine:
             RowError: the prompt cannot be decided; its reason is named.
         """
         live = self._live
-        plain = billed_tokens is None and tokens_out is None and extra_usd is None and on_error is None
-        if plain and type(prompt) is str and live.routes_text:
+        if (
+            type(prompt) is str
+            and billed_tokens is None
+            and tokens_out is None
+            and extra_usd is None
+            and on_error is None
+            and live.routes_text
+        ):
             policy = live.settle(policy, terms)
             result, billed, truncated, support = live.router.route_one(prompt, policy.compiled)
             if policy.escalate_below and live.escalates(result, policy):
@@ -550,17 +557,30 @@ class Engine:
         )
 
     def recorder(
-        self, to: str | os.PathLike[str] | Callable[[bytes], object], *, keep_prompts: bool = False
+        self,
+        to: str | os.PathLike[str] | Callable[[bytes], object],
+        *,
+        keep_prompts: bool = False,
+        keep_x: bool = False,
+        key: OwnerKey | str | os.PathLike[str] | bytes | None = None,
+        min_words: int | None = None,
     ) -> Recorder:
         """Route and decide as the engine does, writing a record of each decision for `ipr replay` (ipr_engine/recorder.py).
 
         Args:
             to: a file to append to, or what takes each line.
-            keep_prompts: whether the prompt itself is part of the record; by default only its embedding is.
+            keep_prompts: whether the prompt itself is part of the record: sealed where there is a key, else in clear.
+            keep_x: whether its embedding is, from which most of its words can be read; needs a key.
+            key: the owner's, a file that `ipr key` made or 32 bytes; it seals prompts and embeddings, and the figures of brief prompts.
+            min_words: a prompt of fewer different words (None: 8) is brief: without a key its record holds the choice and no figure,
+                and cannot be replayed. Of embeddings, whose text is not known, the billed tokens count. 0 keeps all figures in clear.
+        Raises:
+            InvalidInputError: an argument is not as above. BackendUnavailableError: a key, and the extra [records] is missing.
         """
-        from ipr_engine.recorder import Recorder
+        from ipr_engine.recorder import MIN_WORDS, Recorder
 
-        return Recorder(self, to, keep_prompts=keep_prompts)
+        least = MIN_WORDS if min_words is None else min_words
+        return Recorder(self, to, keep_prompts=keep_prompts, keep_x=keep_x, key=key, min_words=least)
 
     def __repr__(self) -> str:
         live, why = self._live, "widest here" if self._options.isa == "auto" else "as asked"

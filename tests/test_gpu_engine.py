@@ -178,6 +178,30 @@ def test_given_output_that_is_not_finite_or_fits_nobody_ends_as_on_the_cpu(engin
     assert [row.excluded.keys() for row in got] == [row.excluded.keys() for row in want]
 
 
+@pytest.mark.parametrize("to", ["cheapest", "alpha/large", "gamma/small"])
+def test_prompts_of_little_support_go_where_the_policy_says_as_on_the_cpu(root, export, tmp_path, to):
+    folder = make_bundle(tmp_path, export, support=True)
+    user = {"role": "user", "content": "what is the story"}
+    requests = [
+        "why",
+        "how to code",
+        {"messages": [user], "max_tokens": 9000},
+        {"messages": [user], "tools": [{"name": "f"}]},
+    ]
+    terms = {"tau": 0.3, "min_support": 1.0, "unsupported": to}
+    bills = [5, 12000, 7, 9]
+    got, want = (
+        one.route_many(requests, billed_tokens=bills, **terms)
+        for one in (gpu_engine(folder, batches=(4,)), cpu_engine(folder))
+    )
+    assert {row.cause for row in want} == {"unsupported"}
+    assert any(np.isinf(row.gap) for row in want)
+    for ours, theirs in zip(got, want, strict=True):
+        assert (ours.cause, ours.excluded.keys()) == (theirs.cause, theirs.excluded.keys())
+        if np.isinf(theirs.gap) or theirs.gap > 4 * QUALITY:
+            assert (ours.model, np.isinf(ours.gap)) == (theirs.model, np.isinf(theirs.gap))
+
+
 def test_support_is_the_one_the_cpu_computes_of_the_same_embedding(root, export, tmp_path):
     folder = make_bundle(tmp_path, export, support=True)
     engine, cpu = gpu_engine(folder, batches=(4,)), cpu_engine(folder)

@@ -97,7 +97,7 @@ def test_the_bundle_has_every_candidate_price_and_support_and_is_the_only_one(bu
     assert bundle.path_rows.candidates == bundle.names
     assert len(bundle.path_rows.quality) == 120 + 80  # parts of one traffic
     assert bundle.quality_heads.fitted_on.prompts == 120 + 80
-    assert sorted(path.name for path in built.iterdir()) == sorted([bundle.hash, "CURRENT", "card"])
+    assert sorted(path.name for path in built.iterdir()) == sorted([bundle.hash, "CURRENT", "card", "owner.key"])
 
 
 def test_it_routes(built):

@@ -40,7 +40,8 @@ from .spec import (
 )
 from .tensors import heads_tensors, support_tensors
 
-# 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus. The least is written.
+# 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus, keyed
+# hashes. The least is written.
 SCHEMA_VERSIONS = (1, 2, 3, 4, 5)
 MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
@@ -63,7 +64,7 @@ _CANDIDATE = ("name", "family", "provider", "context_window", "token_ratio", "fe
 _HEADS = ("id", "encoder", "outputs", "activation", "weights", "candidates", "rule_constants", "fitted_on")
 _SUPPORT = ("encoder", "weights")
 _FITTED_ON = ("source", "prompts", "prompt_ids_sha256")
-_HASHES = "prompt_hashes"
+_HASHES, _HASH_KEY = "prompt_hashes", "hash_key"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -209,7 +210,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     encoders = parse_encoders(keys["encoders"], folder, number)
     dims = {encoder.id: encoder.dim for encoder in encoders}
     old = number == 1
-    heads = tuple(_heads(field, folder, names, dims, old) for field in keys["heads"].list(at_least=1))
+    heads = tuple(_heads(field, folder, names, dims, number) for field in keys["heads"].list(at_least=1))
     require_distinct([head.id for head in heads], keys["heads"].list())
     prices = file_entry(keys["prices"], folder)
     if old and keys["calibrations"].list():
@@ -300,7 +301,7 @@ def _known_encoder(field: Field, dims: Mapping[str, int]) -> str:
     return field.text()
 
 
-def _heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, int], old: bool) -> HeadsSpec:
+def _heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, int], version: int) -> HeadsSpec:
     keys = field.object(_HEADS)
     encoder = _known_encoder(keys["encoder"], dims)
     outputs = keys["outputs"].names(at_least=1, known=OUTPUTS)
@@ -315,7 +316,7 @@ def _heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, 
         activation=keys["activation"].one_of(ACTIVATIONS),
         candidates=candidates,
         rule_constants=_rule_constants(keys["rule_constants"]),
-        fitted_on=_fitted_on(keys["fitted_on"], folder, old),
+        fitted_on=_fitted_on(keys["fitted_on"], folder, version),
         sha256=weights.sha256,
         tensors=heads_tensors(
             weights.read(), weights.where, models=len(candidates), dim=dims[encoder], outputs=outputs
@@ -331,14 +332,18 @@ def _rule_constants(field: Field) -> RuleConstants | None:
     return RuleConstants(hi=hi, lo=keys["lo"].number(at_least=0, at_most=hi))
 
 
-def _fitted_on(field: Field, folder: Path, old: bool) -> FittedOn:
-    keys = field.object(_FITTED_ON if old else (*_FITTED_ON, _HASHES))
-    hashes = None if old or keys[_HASHES].value is None else file_entry(keys[_HASHES], folder)
+def _fitted_on(field: Field, folder: Path, version: int) -> FittedOn:
+    keyed = version >= 5 and _HASH_KEY in field.mapping()  # written only where there is a key
+    keys = field.object((*_FITTED_ON, *((_HASHES,) if version > 1 else ()), *((_HASH_KEY,) if keyed else ())))
+    hashes = None if version == 1 or keys[_HASHES].value is None else file_entry(keys[_HASHES], folder)
+    if keyed and hashes is None:
+        keys[_HASH_KEY].fail(f"no key where {_HASHES} is null")
     return FittedOn(
         source=keys["source"].text(),
         prompts=keys["prompts"].integer(at_least=0),
         prompt_ids_sha256=keys["prompt_ids_sha256"].sha256(),
         prompt_hashes=None if hashes is None else hashes.verify(),
+        hash_key=keys[_HASH_KEY].text() if keyed else None,
     )
 
 

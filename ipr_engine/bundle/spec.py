@@ -66,12 +66,17 @@ class RuleConstants:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedOn:
-    """The prompts a head was fitted on."""
+    """The prompts a head was fitted on.
+
+    prompt_hashes: file of the hashes of each prompt and question (data/overlap.py), from schema_version 2 on.
+    hash_key: id of the owner's key that they are hashed under, None for plain hashes, as before schema_version 5.
+    """
 
     source: str
     prompts: int
     prompt_ids_sha256: str
-    prompt_hashes: Path | None = None  # of each prompt and question (data/overlap.py), in bundles of schema_version 2
+    prompt_hashes: Path | None = None
+    hash_key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

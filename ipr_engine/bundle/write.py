@@ -40,6 +40,7 @@ class HeadsSource:
     """Heads to put into a bundle; tensors float32, named and shaped as docs/design.md section 6 says.
 
     prompt_hashes: "texts" and "questions" of the fitting prompts, uint64 (data/overlap.py); a calibration sample is held against them.
+        fitted_on.hash_key names the key they are hashed under.
     """
 
     id: str
@@ -87,11 +88,12 @@ def write_bundle(
         A file that another bundle of this root already has is hard-linked where the file system can.
     """
     draft = Draft(as_path(root, "root"))
-    limited = path_rows is not None or _limited(candidates)
+    latest = path_rows is not None or any(head.fitted_on.hash_key is not None for head in heads)
+    limited = latest or _limited(candidates)
     newer = limited or escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
     hashed = newer or any(head.prompt_hashes is not None for head in heads)
     manifest = {
-        "schema_version": 5 if path_rows is not None else 4 if limited else 3 if newer else 2 if hashed else 1,
+        "schema_version": 5 if latest else 4 if limited else 3 if newer else 2 if hashed else 1,
         "name": name,
         "created": created,
         "candidates": [_candidate_json(candidate, limited) for candidate in candidates],
@@ -107,8 +109,8 @@ def write_bundle(
         manifest["escalation"] = (
             None if escalation is None else {"heads": escalation.heads, "gap": float(escalation.gap)}
         )
-    if path_rows is not None:
-        manifest["path_rows"] = path_rows_json(draft.add, path_rows)
+    if latest:
+        manifest["path_rows"] = None if path_rows is None else path_rows_json(draft.add, path_rows)
     return draft.publish(manifest, activate)
 
 
@@ -238,11 +240,12 @@ def _head_json(draft: Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
 def _fitted_on_json(draft: Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
     document = asdict(head.fitted_on)
     del document["prompt_hashes"]  # where a loaded bundle keeps them; here they come as arrays
+    key = document.pop("hash_key")
     if not hashed:
         return document
     data = None if head.prompt_hashes is None else _hash_bytes(head.prompt_hashes, f"heads {head.id!r}: prompt_hashes")
     entry = None if data is None else draft.add(f"heads/{head.id}.prompts.safetensors", data)
-    return {**document, "prompt_hashes": entry}
+    return {**document, "prompt_hashes": entry, **({} if key is None else {"hash_key": key})}
 
 
 def _hash_bytes(hashes: Mapping[str, NDArray[np.uint64]], where: str) -> bytes:

@@ -31,10 +31,11 @@ from ipr_engine.calibration.promises import (
     monotone,
 )
 from ipr_engine.calibration.tested import certify_path
-from ipr_engine.data import Outcomes, overlap, prompt_hashes, read_prompt_hashes
+from ipr_engine.data import Outcomes, key_of_hashes, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.data.outcomes import MIN_KEY
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.owner_key import Key, OwnerKey, keys_beside
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -59,6 +60,7 @@ def calibrate(
     seed: int = 0,
     drop_overlap: bool = False,
     stated_disjoint: bool = False,
+    key: Key | Sequence[Key] | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> CalibrationMap:
@@ -79,8 +81,11 @@ def calibrate(
         seed: of the order in which prompts are tested. Fix it before you look: a seed tried until it certifies is no evidence.
         drop_overlap: leave out of the sample what is among the fitting or the path's prompts, instead of refusing.
         stated_disjoint: accept a bundle without prompt hashes; the map then says that disjointness was stated, not checked.
+        key: the owner's, under which the bundle hashed its fitting prompts, a file or 32 bytes; several where two tiers have one
+            each. None reads ROOT/owner.key beside the bundle.
         cache: folder that keeps a transformer's embeddings.
     Raises:
+        KeyMismatchError: the hashes are of another key than what is at hand.
         InvalidInputError: an argument is out of range; prompts overlap; a candidate lacks outcomes or a price; or nothing
             can be saved.
     """
@@ -88,7 +93,8 @@ def calibrate(
     bundle = engine.bundle
     names = engine.policy(tau=0.0, allowed=candidates, family=family).allowed
     _check_prices(bundle, names)
-    sample, disjoint = _disjoint(bundle, sample, path_data, drop_overlap, stated_disjoint)
+    keys = keys_beside(bundle.path.parent, key)
+    sample, disjoint = _disjoint(bundle, sample, path_data, drop_overlap, stated_disjoint, keys)
     named = sources or {}
     progress("laying out the path ...")
 
@@ -258,20 +264,26 @@ def _check_prices(bundle: Bundle, names: Sequence[str]) -> None:
         )
 
 
-def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, drop: bool, stated: bool) -> tuple[Outcomes, str]:
+def _disjoint(
+    bundle: Bundle, sample: Outcomes, path_data: Outcomes, drop: bool, stated: bool, keys: Sequence[OwnerKey]
+) -> tuple[Outcomes, str]:
     """The sample without what the path or the heads were fitted on (if `drop`, else such rows are refused), and how that is known."""
     heads = [h for h in (bundle.quality_heads, bundle.escalation_heads) if h is not None]
-    kept = [h.fitted_on.prompt_hashes for h in heads]
-    known = [hashes for hashes in kept if hashes is not None]
-    if len(known) < len(kept) and not stated:
+    unreadable = stated and not keys  # what is stated needs no key
+    known = [
+        (read_prompt_hashes(h.fitted_on.prompt_hashes), key_of_hashes(h.fitted_on, keys))
+        for h in heads
+        if h.fitted_on.prompt_hashes is not None and not (unreadable and h.fitted_on.hash_key is not None)
+    ]
+    if len(known) < len(heads) and not stated:
         raise InvalidInputError(
             "bundle: it keeps no hashes of its fitting prompts, so overlap with the sample cannot be checked; "
             "train it anew with `ipr train`, or state that they are disjoint (--disjoint)"
         )
     on_path = overlap(sample, prompt_hashes(path_data.prompts, path_data.question_keys))
     fitted = np.zeros_like(on_path)
-    for hashes in known:
-        fitted |= overlap(sample, read_prompt_hashes(hashes))
+    for hashes, key in known:
+        fitted |= overlap(sample, hashes, key)
     for what, shared, why in (
         ("the heads were fitted on", fitted, "predictions on them flatter, and nothing would be certified"),
         ("the path is fitted on", on_path, "the path must not depend on the sample"),
@@ -281,4 +293,4 @@ def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, drop: bool,
                 f"outcomes: {shared.sum()} of {len(sample)} calibration prompts (or their questions) are among those {what}; "
                 f"{why}: use other prompts, or leave these out (--drop-overlap)"
             )
-    return sample.take(~(on_path | fitted)), "checked" if len(known) == len(kept) else "stated"
+    return sample.take(~(on_path | fitted)), "checked" if len(known) == len(heads) else "stated"

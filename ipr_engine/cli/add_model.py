@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from ipr_engine.cli.common import add_cache_option, add_encoder_options, encoder_options
+from ipr_engine.cli.common import add_cache_option, add_encoder_options, add_key_option, encoder_options
 
 
 def add_parser(subparsers: Any) -> None:
@@ -36,6 +36,7 @@ def add_parser(subparsers: Any) -> None:
     add.add_argument(
         "--created", default=time.strftime("%Y-%m-%d"), help="date written into the bundle (default today)"
     )
+    add_key_option(add, "the one that the bundle's prompt hashes are under, by default owner.key beside it")
     add_cache_option(add)
     add_encoder_options(add)
     _add_places(add)
@@ -90,6 +91,7 @@ def run_add(arguments: argparse.Namespace) -> int:
         created=arguments.created,
         seed=arguments.seed,
         encoder_options=encoder_options(arguments),
+        key=arguments.key,
         cache=arguments.cache,
         progress=lambda message: print(f"ipr add-model: {message}", file=sys.stderr, flush=True),
     )

@@ -73,6 +73,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--out", metavar="ROOT", help="bundle root to write to; the new bundle becomes current")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG of certified quality over cost (extra [eval])")
     parser.add_argument("--json", action="store_true", help="the map as one JSON object on stdout")
+    parser.add_argument(
+        "--key",
+        action="append",
+        metavar="FILE",
+        help="the owner's key that the bundle's prompt hashes are under (default: owner.key in its root); repeat it for two tiers "
+        "of different keys",
+    )
     add_cache_option(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)
@@ -112,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         drop_overlap=arguments.drop_overlap,
         stated_disjoint=arguments.disjoint,
+        key=arguments.key,
         cache=arguments.cache,
         progress=_say,
     )

@@ -11,6 +11,10 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy import EVERY_RULE, Policy
 
+POLICY_OPTIONS = (
+    *ASKS, "rule", "slack", "allow", "exclude", "family", "requires", "max_latency_ms", "price", "escalate_below"
+)  # fmt: skip
+
 
 def add_bundle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", metavar="PATH", help="bundle root or folder (default: the embedded one)")
@@ -38,6 +42,10 @@ def add_cache_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", metavar="DIR", help="keep a transformer's embeddings here; they are read the next time"
     )
+
+
+def add_key_option(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--key", metavar="FILE", help=f"the owner's key: {what} (`ipr key` makes one)")
 
 
 def encoder_options(arguments: argparse.Namespace) -> EncoderOptions:
@@ -132,6 +140,16 @@ def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
         min_support=arguments.min_support,
         unsupported=arguments.unsupported,
     )
+
+
+def asked_policy(engine: Engine, arguments: argparse.Namespace) -> Policy | None:
+    """The policy of these options; None where none of them is given."""
+    given = {name for name in POLICY_OPTIONS if getattr(arguments, name) not in (None, 0.0)}
+    if not given and arguments.tau is None and arguments.worth is None:
+        return None
+    if arguments.tau is None and not given & set(ASKS):
+        raise InvalidInputError("--tau: expected it beside the other options of a policy; give it, or none of them")
+    return make_policy(engine, arguments)
 
 
 def _names(text: str) -> list[str]:

@@ -123,7 +123,7 @@ class Admission:
             if not live.escalates(decision._result, policy):  # else the second encoder is asked, by the worker
                 self._board.decided(decision)
                 self._board.inline.since(begun)
-                if key is not None and self._cache is not None and isinstance(decision, Decision):
+                if key is not None and self._cache is not None and decision.status == "ok":
                     self._cache.put(key, decision)
                 return _checked(decision, on_error)
         check_readable(text, "prompt", billed_tokens, live.bundle, policy)

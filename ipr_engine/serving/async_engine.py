@@ -149,7 +149,7 @@ class AsyncEngine:
             self.blocking._scheduler.delivery.resolve(request, late)
 
     def route_blocking(self, prompt: Prompt, policy: Policy | None = None, **options: Any) -> Decision:
-        """`BatchingEngine.route`, from a thread; in an event loop's own it would hold up the loop."""
+        """`BatchingEngine.route`, from a thread; in an event loop's own it would hold up the loop. Of a list: `blocking.route_many`."""
         return self.blocking.route(prompt, policy, **options)
 
     def policy(self, **terms: Any) -> Policy:
