@@ -428,7 +428,7 @@ def test_policies_that_differ_in_who_stands_in_are_not_equal(engine):
 def test_records_of_the_rule_replay_to_the_bit_and_resolve_anew_where_there_is_no_map(engine, plain, terms):
     lines = []
     prompts = list(make_outcomes(engine, "calibration", 12).prompts)
-    made = engine.recorder(lines.append, min_words=0).route(prompts, **terms)
+    made = engine.recorder(lines.append, min_words=0).route_many(prompts, **terms)
     replays = list(replay(lines[0].splitlines(), engine))
     assert [(one.differences, one.refused, one.by_heads) for one in replays] == [((), None, False)] * 12
     assert replays[0].record.policy.rule == "calibrated"
@@ -436,6 +436,6 @@ def test_records_of_the_rule_replay_to_the_bit_and_resolve_anew_where_there_is_n
     [other, *_] = replay(lines[0].splitlines(), plain)
     assert "terms: rule: 'calibrated' needs a map" in other.refused
     x = engine.encode(prompts)
-    engine.recorder(lines.append, min_words=0).route(prompts, tau=0.6)
+    engine.recorder(lines.append, min_words=0).route_many(prompts, tau=0.6)
     for one, index in zip(replay(lines[1].splitlines(), engine, **terms), engine.decide(x, **terms).index, strict=True):
         assert one.outcome.index == index

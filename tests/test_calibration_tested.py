@@ -26,7 +26,7 @@ def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tested")
     plain = make_engine(folder / "plain")
     path_data = make_outcomes(plain, "train", 600)
-    decisions = plain.route(list(path_data.prompts), tau=0.0)
+    decisions = plain.route_many(list(path_data.prompts), tau=0.0)
     rows = PathRows(
         candidates=plain.bundle.names,
         quality=decisions.qualities.astype(np.float16),
@@ -59,7 +59,7 @@ def routed_well(scene, tau):
     """The sample, with whatever tau runs being right on two thirds of its failures."""
     engine, _, _, sample, _ = scene
     quality = sample.quality.copy()
-    chosen = engine.route(list(sample.prompts), tau=tau).index
+    chosen = engine.route_many(list(sample.prompts), tau=tau).index
     lucky = seeded("lucky").random(len(sample)) < 2 / 3
     at = np.flatnonzero(lucky)
     quality[at, chosen[at]] = 1.0

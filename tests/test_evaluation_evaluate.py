@@ -119,7 +119,7 @@ def walked(engine):
     """The engine with path rows whose predictions are its own and whose outcomes are drawn from them."""
     rng = seeded("walked")
     prompts = [f"{' '.join(rng.choice(PROMPTS).split())} {i}" for i in range(300)]
-    decisions = engine.route(prompts, tau=0.0)
+    decisions = engine.route_many(prompts, tau=0.0)
     quality = decisions.qualities
     rows = PathRows(
         candidates=engine.bundle.names,
@@ -143,7 +143,7 @@ def test_promised_against_kept_is_first_and_decided_by_the_engine(walked, home):
     rows = home.of_split("test").complete(["a1", "b", "gamma/small"])
     for line in section["taus"][1:-1]:
         assert line["worth"] == walked.policy(tau=line["tau"]).worth
-        decisions = walked.route(list(rows.prompts), tau=1.0, rule="minmax", worth=line["worth"])
+        decisions = walked.route_many(list(rows.prompts), tau=1.0, rule="minmax", worth=line["worth"])
         kept = rows.quality[np.arange(len(rows)), decisions.index].mean()
         assert line["kept"]["value"] == pytest.approx(kept)
         best, cheapest = rows.quality[:, path.best].mean(), rows.quality[:, path.cheapest].mean()
