@@ -139,6 +139,12 @@ def test_shares_presets_and_differences_read_the_same_path(engine):
         assert policy.coefficients == ANY_QUALITY
     worths = [engine.policy(preset=preset).worth for preset in ("quality", "balanced", "cost")]
     assert worths == [engine.policy(quality_share=share).worth for share in (1.0, 0.98, 0.95)]
+
+
+def test_a_share_below_the_cheapest_promises_what_the_cheapest_has(engine):
+    promise = engine.policy(quality_share=0.1).promise
+    assert promise.quality == promise.cheapest_quality
+    assert engine.policy(quality_share=0.1).tau == 1.0
     assert engine.policy(response_quality_difference=5).worth == worths[2]
     assert engine.route(PROMPT, preset="cost").policy == engine.policy(preset="cost")
 
