@@ -12,7 +12,8 @@ import numpy as np
 
 from ipr_engine.asks import CALIBRATED, PATH, rule_meant, tau_or_ask
 from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, Price, PriceList, PriceTier, RuleConstants
-from ipr_engine.bundle.price import BASE, REQUIRED, price_json, price_of, price_problem
+from ipr_engine.bundle.price import BASE, REQUIRED, price_json, price_of
+from ipr_engine.bundle.price_check import price_problem
 from ipr_engine.calibrated import Calibrations, CalibrationStatus, DriftFlag, Settled, path_certificate, settle
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError

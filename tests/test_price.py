@@ -11,7 +11,8 @@ import pytest
 from bundles import make_bundle
 
 from ipr_engine.bundle import Bundle, Price, PriceList, PriceTier, with_prices
-from ipr_engine.bundle.price import MOST_TIERS, price_json, price_of, price_problem
+from ipr_engine.bundle.price import price_json, price_of
+from ipr_engine.bundle.price_check import MOST_TIERS, price_problem
 from ipr_engine.errors import BundleFormatError, BundleValueError
 from ipr_engine.price_table import PriceTable, expected_cost
 

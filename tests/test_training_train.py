@@ -27,6 +27,9 @@ NAMES = ("house/big", "house/small", "other/mid")
 WORDS = ("prove", "sum", "story", "python", "river", "integral", "poem", "loop", "triangle", "banana")
 
 
+TIER = {"above_tokens": 3, "input_usd_per_1m": 4.0, "output_usd_per_1m": 9.0}
+
+
 @pytest.fixture
 def source(tmp_path):
     """200 prompts; the small candidate fails on hard words, output tokens grow with the prompt."""
@@ -260,6 +263,15 @@ def test_auto_chooses_one_of_the_closed_forms(source, candidates, tmp_path, monk
         ),
         (lambda d: d["candidates"][1].update(source={"made": "\udc00"}), r"candidates\[1\].source: expected its name"),
         (lambda d: d["candidates"][1].update(source=3), r"candidates\[1\].source: expected its name"),
+        (
+            lambda d: d["candidates"][0].update(tiers=[TIER, TIER]),
+            r"candidates\[0\].tiers\[1\].above_tokens: .* overlap",
+        ),
+        (lambda d: d["candidates"][0].update(cache_min_tokens=9), r"candidates\[0\].cached_read_usd_per_1m: expected"),
+        (
+            lambda d: d["candidates"][0].update(input_usd_above_200k=9),
+            r"candidates\[0\]: has unknown input_usd_above_200k",
+        ),
     ],
 )
 def test_a_bad_candidates_file_is_named(candidates, change, message):
@@ -327,6 +339,15 @@ def test_too_few_output_tokens_are_told_apart_from_too_few_qualities(source, can
         InvalidInputError, match=r"'house/small' has output_tokens on 0 prompts .* record how many tokens"
     ):
         train(source, candidates, tmp_path / "root", name="t", created="2026-11-24")
+
+
+def test_prices_of_the_candidates_file_may_say_more_and_are_trained_with(source, candidates, tmp_path):
+    document = json.loads(candidates.read_text())
+    document["candidates"][0].update(tiers=[TIER], cached_read_usd_per_1m=0.1, cache_min_tokens=4)
+    candidates.write_text(json.dumps(document))
+    made = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator="plain")
+    price = Bundle.load(made.folder).prices.prices[document["candidates"][0]["name"]]
+    assert (price.tiers[0].above_tokens, price.tiers[0].output_usd_per_1m, price.cache_min_tokens) == (3, 9.0, 4)
 
 
 def test_a_price_that_is_none_is_refused_and_nothing_is_written(source, candidates, tmp_path):

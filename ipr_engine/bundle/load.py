@@ -28,7 +28,8 @@ from .encoder_entry import EncoderSpec, encoder_file_fields, parse_encoders
 from .fields import Field, fail, is_hex64, parse_json, require_distinct
 from .files import FileEntry, as_path, file_entry, read_regular, reading
 from .path_rows import parse_path_rows, path_rows_file
-from .price import BASE, Price, price_of, price_problem
+from .price import BASE, Price, price_of
+from .price_check import price_problem
 from .spec import (
     Candidate,
     EscalationSpec,

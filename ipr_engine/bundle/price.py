@@ -1,16 +1,12 @@
-"""What one candidate costs: the price model, its one validation, and its form in JSON (docs/design.md, section 6)."""
+"""What one candidate costs: the price model and its form in JSON (docs/design.md, section 6). price_check.py judges it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from ipr_engine.text import shown
-
-MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what kernels/plan.py has room for
-_AMOUNTS = (
+AMOUNTS = (
     "cached_read_usd_per_1m",
     "cached_write_usd_per_1m",
     "per_image_usd",
@@ -21,7 +17,7 @@ _AMOUNTS = (
 )
 BASE = ("input_usd_per_1m", "output_usd_per_1m", "fixed_usd", "basis")  # every price file states these
 REQUIRED = BASE[:2]
-_CACHE = ("cached_read_usd_per_1m", "cached_write_usd_per_1m")
+CACHED = ("cached_read_usd_per_1m", "cached_write_usd_per_1m")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,124 +167,10 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else 1.0
 
 
-class Problem(NamedTuple):
-    """What is wrong with a price: `key` of its JSON form, what was expected there, what came; `is_value`: a number outside its range."""
-
-    key: str
-    expected: str
-    got: str
-    is_value: bool = False
-
-
-def price_problem(row: Mapping[str, Any]) -> Problem | None:
-    """The first thing wrong with a price in its JSON form; None where nothing is.
-
-    Keys that may be left out may be: `REQUIRED` are the others. This is the one place that judges a price.
-    """
-    known = [field.name for field in fields(Price)]
-    for key in row:
-        if key not in known:
-            return Problem(str(key), f"no key but {', '.join(known)}", f"unknown key {key!r}")
-    for key in REQUIRED:
-        if key not in row:
-            return Problem(key, "this key", "nothing (it is missing)")
-    for key in (*BASE[:3], *_AMOUNTS):
-        optional = key not in (*BASE[:3], "per_image_usd")
-        if key in row and not (row[key] is None and optional):
-            found = _amount(key, row[key])
-            if found is not None:
-                return found
-    basis = row.get("basis", "-")
-    if not isinstance(basis, str) or not basis.strip():
-        return Problem("basis", "a text that is not empty", shown(basis))
-    return _tiers_problem(row) or _cache_problem(row) or _batch_problem(row)
-
-
-def _amount(key: str, value: object, *, above: float | None = None) -> Problem | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return Problem(key, "a number", shown(value))
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        return Problem(key, "a finite number", shown(value), True)
-    if above is not None and not number > above:
-        return Problem(key, f"a number > {above:g}", shown(value), True)
-    return None if number >= 0 else Problem(key, "a number >= 0", shown(value), True)
-
-
-def _count(key: str, value: object, least: int) -> Problem | None:
-    if type(value) is not int:
-        return Problem(key, "an integer", shown(value))
-    return (
-        None if least <= value < 2**53 else Problem(key, f"an integer from {least} to {2**53 - 1}", shown(value), True)
-    )
-
-
-def _tiers_problem(row: Mapping[str, Any]) -> Problem | None:
-    tiers = row.get("tiers", ())
-    if not isinstance(tiers, (list, tuple)):
-        return Problem("tiers", "a list of tiers by rising above_tokens", shown(tiers))
-    if len(tiers) > MOST_TIERS:
-        return Problem("tiers", f"at most {MOST_TIERS} tiers", str(len(tiers)))
-    known, before = [field.name for field in fields(PriceTier)], 0
-    for number, tier in enumerate(tiers):
-        here = f"tiers[{number}]"
-        if not isinstance(tier, Mapping) or not set(known[:3]) <= set(tier) <= set(known):
-            got = ", ".join(sorted(map(str, tier))) if isinstance(tier, Mapping) else tier
-            return Problem(here, f"{', '.join(known[:3])} and at most {' and '.join(known[3:])}", shown(got))
-        found = _count(f"{here}.above_tokens", tier["above_tokens"], 1)
-        for key in known[1:]:
-            value = tier.get(key)
-            if found is None and not (value is None and key in _CACHE):
-                found = _amount(f"{here}.{key}", value)
-        if found is not None:
-            return found
-        if tier["above_tokens"] <= before:
-            told = "the tier before ends there too, so they overlap" if tier["above_tokens"] == before else "sort them"
-            expected = f"more than {before}, the tier before it ({told})"
-            return Problem(f"{here}.above_tokens", expected, str(tier["above_tokens"]), True)
-        for key in _CACHE:
-            if tier.get(key) is not None and row.get(key) is None:
-                return Problem(f"{here}.{key}", f"none, since the price has no {key} below the tier", shown(tier[key]))
-        before = tier["above_tokens"]
-    return None
-
-
-def _cache_problem(row: Mapping[str, Any]) -> Problem | None:
-    least, ttl = row.get("cache_min_tokens", 0), row.get("cache_ttl_s")
-    found = _count("cache_min_tokens", least, 0)
-    if found is None and ttl is not None:
-        found = _amount("cache_ttl_s", ttl, above=0)
-    if found is not None:
-        return found
-    for key, stated in (("cached_write_usd_per_1m", row.get("cached_write_usd_per_1m") is not None),
-                        ("cache_min_tokens", least > 0), ("cache_ttl_s", ttl is not None)):  # fmt: skip
-        if stated and row.get("cached_read_usd_per_1m") is None:
-            return Problem("cached_read_usd_per_1m", f"a price of reading beside {key}", "none")
-    return None
-
-
-def _batch_problem(row: Mapping[str, Any]) -> Problem | None:
-    names = ("batch_input_usd_per_1m", "batch_output_usd_per_1m")
-    given = [name for name in names if row.get(name) is not None]
-    if given and row.get("batch_factor") is not None:
-        return Problem("batch_factor", f"either a factor or {' and '.join(names)}", "both")
-    if len(given) == 1:
-        missing = next(name for name in names if name not in given)
-        return Problem(missing, f"a price beside {given[0]}", "none")
-    for name in given:
-        plain = name.removeprefix("batch_")
-        if row[name] > 0 and row[plain] == 0:
-            return Problem(name, f"0, since {plain} is 0", shown(row[name]), True)
-    return None
-
-
 def price_of(row: Mapping[str, Any], basis: str) -> Price:
     """The price of a JSON form in which `price_problem` finds nothing wrong; basis: where the form states none."""
     plain = {"basis": basis, **row}
-    plain |= {key: float(plain[key]) for key in (*BASE[:3], *_AMOUNTS, "cache_ttl_s") if plain.get(key) is not None}
+    plain |= {key: float(plain[key]) for key in (*BASE[:3], *AMOUNTS, "cache_ttl_s") if plain.get(key) is not None}
     plain["tiers"] = tuple(_tier_of(tier) for tier in row.get("tiers", ()))
     return Price(**plain)
 

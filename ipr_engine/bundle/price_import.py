@@ -19,7 +19,8 @@ from ipr_engine.text import shown
 
 from .fields import parse_json
 from .files import read_regular
-from .price import Price, price_of, price_problem
+from .price import Price, price_of
+from .price_check import price_problem
 
 COLUMNS = ("model", "usd_in_per_m", "usd_out_per_m")
 _OTHER_COLUMNS = ("max_input_tokens", "entry")  # no prices

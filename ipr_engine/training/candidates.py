@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import Candidate, Price, PriceList
-from ipr_engine.bundle.price import price_of, price_problem
+from ipr_engine.bundle.price import price_of
+from ipr_engine.bundle.price_check import price_problem
 from ipr_engine.bundle.values import MOST_RATIO, MOST_WHOLE, is_amount, is_text, require_day
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.text import shown
