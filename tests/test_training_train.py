@@ -345,7 +345,9 @@ def test_prices_of_the_candidates_file_may_say_more_and_are_trained_with(source,
     document = json.loads(candidates.read_text())
     document["candidates"][0].update(tiers=[TIER], cached_read_usd_per_1m=0.1, cache_min_tokens=4)
     candidates.write_text(json.dumps(document))
-    made = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator="plain")
+    made = train(
+        source, candidates, tmp_path / "root", name="t", created="2026-11-24", estimator="plain", allow_constant=True
+    )
     price = Bundle.load(made.folder).prices.prices[document["candidates"][0]["name"]]
     assert (price.tiers[0].above_tokens, price.tiers[0].output_usd_per_1m, price.cache_min_tokens) == (3, 9.0, 4)
 
