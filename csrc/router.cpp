@@ -64,7 +64,8 @@ void Router::decide(const DecidePolicy& policy, Rows rows, const int64_t* billed
   for (int64_t row = 0; row < rows.batch; ++row) {
     const auto tokens = static_cast<double>(billed_tokens[row]);
     const int64_t max_tokens = limits.max_tokens ? limits.max_tokens[row] : -1;
-    if (tokens <= fits_all_ && max_tokens < 0 && !rows.tokens_out) continue;
+    const int64_t answers = limits.answers ? limits.answers[row] : 1;
+    if (tokens <= fits_all_ && max_tokens < 0 && answers == 1 && !rows.tokens_out) continue;
     Rows one = rows;
     one.batch = 1;
     one.x += row * rows.x_stride;
@@ -72,7 +73,7 @@ void Router::decide(const DecidePolicy& policy, Rows rows, const int64_t* billed
     if (rows.tokens_out) one.tokens_out += row * rows.tokens_stride;
     if (rows.extra_usd) one.extra_usd += row * rows.extra_stride;
     if (rows.allowed) one.allowed += row * rows.allowed_stride;
-    decide_within(policy, one, tokens, max_tokens, row_of(results, row, models));
+    decide_within(policy, one, tokens, max_tokens, answers, row_of(results, row, models));
   }
   if (!support) return;
   for (int64_t row = 0; row < rows.batch; ++row) support[row] = support_->of(rows.x + row * rows.x_stride);
@@ -89,10 +90,11 @@ void Router::send_unsupported(const DecidePolicy& policy, int64_t batch, const i
     if (results.status[row] != Status::ok || !(support[row] < policy.min_support())) continue;
     const Results one = row_of(results, row, models);
     const int64_t stated = limits.max_tokens && !tokens_given ? limits.max_tokens[row] : -1;
+    const auto answers = static_cast<double>(limits.answers ? limits.answers[row] : 1);
     for (int64_t m = 0; m < models; ++m)
       allowed[m] = policy.unsupported_allowed()[m] && (!limits.allowed || limits.allowed[row * models + m]) &&
                    fits(m, static_cast<double>(billed_tokens[row]),
-                        stated >= 0 ? static_cast<double>(stated) : static_cast<double>(one.tokens_out[m]));
+                        stated >= 0 ? static_cast<double>(stated) : static_cast<double>(one.tokens_out[m]) / answers);
     ipr::send_unsupported(policy, one, allowed);
   }
 }
@@ -104,12 +106,12 @@ bool Router::fits(int64_t m, double billed, double output) const {
 }
 
 void Router::decide_within(const DecidePolicy& policy, const Rows& row, double billed, int64_t max_tokens,
-                           const Results& results) const {
+                           int64_t answers, const Results& results) const {
   const auto models = static_cast<size_t>(plan_.models());
   uint8_t* const allowed = thread_scratch<uint8_t>(kAllowed, plan_.models());
   float* const tokens_out = thread_scratch<float>(kTokens, plan_.models());
   const bool given = row.tokens_out != nullptr, states = !given && max_tokens >= 0;
-  bool differs = false;
+  bool differs = answers > 1;
   for (size_t m = 0; m < models; ++m) {
     const float tokens = results.tokens_out[m];
     const double output = states ? static_cast<double>(max_tokens) : static_cast<double>(tokens);
@@ -117,12 +119,13 @@ void Router::decide_within(const DecidePolicy& policy, const Rows& row, double b
     allowed[m] = !over && (row.allowed == nullptr || row.allowed[m]);
     tokens_out[m] = states && tokens > static_cast<float>(max_tokens) ? static_cast<float>(max_tokens) : tokens;
     differs |= over || tokens_out[m] < tokens;
+    tokens_out[m] *= static_cast<float>(answers);
   }
   if (!differs) return;
   Rows again = row;
   again.allowed = allowed;
   again.allowed_stride = plan_.models();
-  if (!given) {
+  if (!given || answers > 1) {
     again.tokens_out = tokens_out;
     again.tokens_stride = plan_.models();
   }
@@ -148,7 +151,7 @@ void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Res
       facts.billed_tokens[at] = static_cast<int64_t>(tokens);
       facts.truncated[at] = info.truncated;
     }
-    decide(policy, rows, facts.billed_tokens + first, {nullptr, nullptr}, row_of(results, first, models),
+    decide(policy, rows, facts.billed_tokens + first, {nullptr, nullptr, nullptr}, row_of(results, first, models),
            facts.support ? facts.support + first : nullptr);
   }
 }

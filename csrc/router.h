@@ -22,6 +22,7 @@ struct ContextLimits {
 struct RequestLimits {
   const uint8_t* allowed;     // (batch, models), 0 = may not be chosen for this row
   const int64_t* max_tokens;  // (batch), most output tokens that the request states, -1 where it states none
+  const int64_t* answers;     // (batch), how many are asked for: tokens_out are of one, and all are billed
 };
 
 // UTF-8 prompts.
@@ -67,8 +68,9 @@ class Router {
   const std::optional<Support>& support() const { return support_; }
 
  private:
-  // Decides one row again where its output, known now, does not fit a context window or is over max_tokens (-1: none).
-  void decide_within(const DecidePolicy& policy, const Rows& row, double billed, int64_t max_tokens,
+  // Decides one row again where its output, known now, does not fit a context window or is over max_tokens (-1: none), or
+  // is that of several answers.
+  void decide_within(const DecidePolicy& policy, const Rows& row, double billed, int64_t max_tokens, int64_t answers,
                      const Results& results) const;
 
   // Whether prompt and output fit the candidate's context window.

@@ -299,11 +299,13 @@ class Router:
         extra_usd: npt.NDArray[np.float32] | None = None,
         allowed: npt.NDArray[np.bool_] | None = None,
         max_tokens: npt.NDArray[np.int64] | None = None,
+        answers: npt.NDArray[np.int64] | None = None,
     ) -> tuple[DecideResult, npt.NDArray[np.float32] | None]:
         """The same for embeddings (batch, dim): the decisions and their support.
 
         allowed: (batch, models), who may be chosen for a row, beside the policy's own. max_tokens: (batch,), most output tokens
-        that a request states, -1 where it states none: predictions are cut there, and the context window holds as many.
+        that a request states, -1 where it states none: predictions are cut there, and the context window holds as many. answers:
+        (batch,), how many a request asks for: tokens_out are of one, the result's and the cost are of all.
         """
 
     def send_unsupported(
@@ -314,6 +316,7 @@ class Router:
         tokens_given: bool,
         allowed: _Bools | None,
         max_tokens: npt.NDArray[np.int64] | None,
+        answers: npt.NDArray[np.int64] | None,
         support: _Floats,
     ) -> None:
         """Change `result`, decided elsewhere and given to nobody yet, as `decide` ends: rows whose support is below the policy's

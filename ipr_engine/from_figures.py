@@ -16,7 +16,8 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.frontier import order, threshold
 from ipr_engine.limits import ContextWindows, most_output, request_limits
 from ipr_engine.outcome import Outcome
-from ipr_engine.policy import Coefficients, op_terms
+from ipr_engine.policy import Coefficients
+from ipr_engine.reference import expected_cost
 from ipr_engine.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
@@ -61,14 +62,19 @@ def decide_figures(record: Record, policy: Policy, bundle: Bundle, heads: HeadsS
     asked = None if record.needs is None else (record.needs,)
     limits = request_limits(bundle, asked, given, 1)
     stated = None if limits is None else limits.max_tokens
-    tokens = _within_most(record, predicted, bundle, heads) if given is None else given
+    answers = np.float32(1 if record.needs is None else record.needs.answers)
+    each = predicted / answers  # what a record tells is of all answers
+    tokens = _within_most(record, each, bundle, heads) if given is None else given
     bill = np.array([record.billed_tokens], np.int64)
-    fits, wanted = ContextWindows(bundle).within(bill, tokens[None], stated)
+    fits, one = ContextWindows(bundle).within(bill, tokens[None], stated)
+    cut = (one[0] < each) if given is None else np.ones(len(names), np.bool_)
+    wanted = np.where(cut, one[0] * answers, predicted)
     can = fits[0] if limits is None or limits.allowed is None else fits[0] & limits.allowed[0]
     allowed = can & np.array([name in policy.allowed for name in names], np.bool_)
     second = policy.second if heads is bundle.escalation_heads else None
     made = policy.coefficients if second is None else second.coefficients
-    cost = _cost(policy, bundle, bill, wanted[0], extra)
+    extra = policy.rates.with_images(extra, asked)
+    cost = _cost(policy, bill, wanted, extra)
     nonfinite = np.array([record.candidates.index(name) in record.nonfinite for name in names])
     with np.errstate(all="ignore"):
         index, status, cause, level, gap = choose(
@@ -88,7 +94,7 @@ def decide_figures(record: Record, policy: Policy, bundle: Bundle, heads: HeadsS
         cause=cause,
         quality=quality,
         cost_usd=cost,
-        tokens_out=_plain_nan(wanted[0]),
+        tokens_out=_plain_nan(wanted),
         threshold=level,
         gap=gap,
         support=record.outcome.support,
@@ -148,15 +154,13 @@ def choose(
     return chosen, "ok", cause, np.float32(least), np.float32(gap)
 
 
-def _cost(
-    policy: Policy, bundle: Bundle, bill: npt.NDArray[np.int64], tokens: Float32s, extra: Float32s | None
-) -> Float32s:
-    """(models,) fixed + (in_rate * billed + out_rate * tokens), then extra."""
-    rates = op_terms(bundle, policy.coefficients, policy.worth, policy.prices, policy.allowed)
-    billed = bill.astype(np.float32)
+def _cost(policy: Policy, bill: npt.NDArray[np.int64], tokens: Float32s, extra: Float32s | None) -> Float32s:
+    """(models,) fixed + (in_rate * billed + out_rate * tokens) in the tier of the bill, then extra."""
     with np.errstate(all="ignore"):  # what is not finite gets a status
-        cost = rates["fixed_usd"] + (rates["in_rate"] * billed + rates["out_rate"] * tokens)
-        return _plain_nan(cost if extra is None else cost + extra)
+        cost = expected_cost(
+            **policy.rates.op_terms(), billed_tokens=bill.astype(np.float32)[:, None], tokens_out=tokens
+        )
+        return _plain_nan((cost if extra is None else cost + extra)[0])
 
 
 def _plain_nan(values: Float32s) -> Float32s:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult
-from ipr_engine.arguments import bare_embeddings, per_model, whole_counts
+from ipr_engine.arguments import bare_embeddings, held_tokens, per_model, whole_counts
 from ipr_engine.asks import ASKS
 from ipr_engine.bundle import Bundle
 from ipr_engine.calibrated import Calibrations, DriftFlag
@@ -59,6 +59,8 @@ DEFAULT_TERMS: Mapping[str, Any] = {
     "max_latency_ms": None,
     "prices": None,
     "escalate_below": None,
+    "batch": None,
+    "cache_write": None,
     "min_support": None,
     "unsupported": None,
 }
@@ -268,20 +270,30 @@ class Generation:
         return kept
 
     def route(
-        self, prompts: Any, policy: Policy, billed_tokens: Any, tokens_out: Any, extra_usd: Any, on_error: str
+        self,
+        prompts: Any,
+        policy: Policy,
+        billed_tokens: Any,
+        tokens_out: Any,
+        extra_usd: Any,
+        on_error: str,
+        cached_tokens: Any = None,
     ) -> Decisions:
         """Encode and decide one prompt or a list of them: in one step on a GPU, else one after the other."""
         check_on_error(on_error)
         intake = take_in(prompts, billed_tokens, self.bundle, policy, on_error)
         if self.gpu is not None:
-            decisions = self._route_on_gpu(intake, policy, tokens_out, extra_usd)
+            decisions = self._route_on_gpu(intake, policy, tokens_out, extra_usd, cached_tokens)
             if decisions is not None:
                 return checked_rows(decisions, on_error)
         encoded = self._encoded(intake)
+        extra_usd = self.with_cached(encoded.billed_tokens, policy, extra_usd, cached_tokens)
         texts = [request.encoded for request in intake.requests]
         return self.decide(encoded, policy, tokens_out, extra_usd, on_error, self.embed_texts(texts))
 
-    def _route_on_gpu(self, intake: Intake, policy: Policy, tokens_out: Any, extra_usd: Any) -> Decisions | None:
+    def _route_on_gpu(
+        self, intake: Intake, policy: Policy, tokens_out: Any, extra_usd: Any, cached_tokens: Any
+    ) -> Decisions | None:
         """The decisions, made in one recording; None where a prompt has no token, which leaves the recording nothing to read."""
         from ipr_engine.gpu.router import RouteRows
 
@@ -295,13 +307,13 @@ class Generation:
         rows = np.array([row for row, _ in kept], np.int64)
         if not len(rows) or not counts[rows].all():
             return None
-        tokens, extra = self._given(batch, tokens_out, extra_usd)
+        tokens, extra = self._given(batch, tokens_out, self.with_cached(bills, policy, extra_usd, cached_tokens))
         needs = [intake.requests[row].needs for row in rows.tolist()]
         asked = RouteRows(
             ids=[own for _, own in kept],
             billed=bills[rows],
             tokens_out=of_rows(tokens, rows),
-            extra_usd=of_rows(extra, rows),
+            extra_usd=policy.rates.with_images(of_rows(extra, rows), needs),
             limits=request_limits(self.bundle, needs, of_rows(tokens, rows), len(rows)),
         )
         result, x = self.gpu.route(policy, asked)
@@ -406,6 +418,7 @@ class Generation:
             router, compiled, escalated = self.second.router, policy.second.compiled, np.ones(batch, np.bool_)
         else:
             router, compiled, escalated = self.router, policy.compiled, None
+        extra = policy.rates.with_images(extra, encoded.needs)
         result, support = router.decide(encoded.x, compiled, encoded.billed_tokens, tokens, extra, *_limits_of(limits))
         decisions = Decisions(
             result, policy, self.bundle, encoded.billed_tokens, encoded.truncated, support, escalated, limits
@@ -413,6 +426,19 @@ class Generation:
         if again is not None and policy.escalate_below:
             decisions = self.escalate(decisions, again, tokens, extra)
         return checked_rows(decisions, on_error)
+
+    def with_cached(
+        self, billed_tokens: npt.NDArray[np.int64], policy: Policy, extra_usd: Any, cached_tokens: Any
+    ) -> Any:
+        """extra_usd, as `Engine.route` takes it, with what reading `cached_tokens` from the candidates' caches saves."""
+        if cached_tokens is None:
+            return extra_usd
+        batch, models = len(billed_tokens), self.plan.models
+        held = held_tokens(cached_tokens, batch, models)
+        usd = policy.rates.cached_usd(billed_tokens.astype(np.float64)[:, None], held)
+        if extra_usd is not None:
+            usd = usd + per_model("extra_usd", extra_usd, batch, models)
+        return usd.astype(np.float32)
 
     def _given(self, batch: int, tokens_out: Any, extra_usd: Any) -> tuple[Given, Given]:
         """What the caller gives of a batch: tokens_out and extra_usd."""
@@ -518,9 +544,11 @@ def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: Gene
     return gpu_side(bundle, encoder, options.device, None if before is None else before.gpu)
 
 
-def _limits_of(limits: RequestLimits | None) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None]:
-    """What `Router.decide` takes last: allowed and max_tokens."""
-    return (None, None) if limits is None else (limits.allowed, limits.max_tokens)
+def _limits_of(
+    limits: RequestLimits | None,
+) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
+    """What `Router.decide` takes last: allowed, max_tokens and answers."""
+    return (None, None, None) if limits is None else (limits.allowed, limits.max_tokens, limits.answers)
 
 
 def checked_rows(decisions: Decisions, on_error: str) -> Decisions:

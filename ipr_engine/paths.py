@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle import Bundle, Candidate, Price, PriceList
+from ipr_engine.bundle import Bundle, Candidate, PriceList
 from ipr_engine.bundle.spec import NOT_JUDGED
+from ipr_engine.price_table import PriceTable
 from ipr_engine.tau_path import Array, TauPath
 from ipr_engine.two_tier_path import fit_two_tiers
 
@@ -31,15 +33,8 @@ def row_costs(
     Args:
         tokens_out: (rows, models), a column per candidate. billed_tokens: (rows,), by the bundle's tokenizer.
     """
-    rows = [prices.prices[candidate.name] for candidate in candidates]
-    fixed = np.array([price.fixed_usd for price in rows])
-    into = np.array([p.input_usd_per_1m * c.token_ratio for p, c in zip(rows, candidates, strict=True)]) / 1e6
-    out = np.array([price.output_usd_per_1m for price in rows]) / 1e6
-    billed = billed_tokens.astype(np.float64)[:, None]
-    cost: Array = into * billed
-    cost += fixed
-    cost += out * tokens_out.astype(np.float64)
-    return cost
+    rates = PriceTable([prices.prices[c.name] for c in candidates], [c.token_ratio for c in candidates])
+    return rates.cost(billed_tokens.astype(np.float64)[:, None], tokens_out.astype(np.float64))
 
 
 class Paths:
@@ -86,7 +81,7 @@ class Paths:
         Args:
             escalate_below: the gap below which a two-tier bundle decides again.
         """
-        key = (*names, *(_priced(prices.prices[name]) for name in names), escalate_below)
+        key = (*names, *(replace(prices.prices[name], basis="") for name in names), escalate_below)
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
@@ -117,7 +112,3 @@ class Paths:
         if math.isinf(escalate_below):  # the second tier decides every prompt
             return TauPath.fit(again[0], outcome, again[1], tie_rank)
         return fit_two_tiers((quality, cost), again, outcome, tie_rank, escalate_below)
-
-
-def _priced(price: Price) -> tuple[float, float, float]:
-    return price.input_usd_per_1m, price.output_usd_per_1m, price.fixed_usd

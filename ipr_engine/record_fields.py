@@ -98,18 +98,26 @@ def parse_sealed(document: Any) -> Sealed | None:
     return Sealed(key=document["key"], nonce=nonce, data=data)
 
 
+_BARE = {"answers": 1, "images": 0}  # of needs, written where they are more
+
+
 def needs_json(needs: Needs) -> dict[str, Any]:
-    return {"features": dict(needs.features), "max_output_tokens": needs.max_output_tokens}
+    more = {name: getattr(needs, name) for name, bare in _BARE.items() if getattr(needs, name) != bare}
+    return {"features": dict(needs.features), "max_output_tokens": needs.max_output_tokens, **more}
 
 
 def parse_needs(document: Any) -> Needs:
-    told = isinstance(document, dict) and document.keys() == {"features", "max_output_tokens"}
+    stated = {"features", "max_output_tokens"}
+    told = isinstance(document, dict) and stated <= document.keys() <= {*stated, *_BARE}
     require(told, "needs", document)
     features, most = document["features"], document["max_output_tokens"]
     named = isinstance(features, dict) and all(isinstance(part, str) for part in features.values())
     require(named, "features", features)
     require(most is None or whole(most), "max_output_tokens", most)
-    return Needs(features, most)
+    more = {name: document.get(name, bare) for name, bare in _BARE.items()}
+    for name, value in more.items():
+        require(whole(value) and value >= _BARE[name], name, value)
+    return Needs(features, most, **more)
 
 
 def whole(value: Any) -> bool:

@@ -88,6 +88,7 @@ class Recorder:
         billed_tokens: int | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
+        cached_tokens: npt.ArrayLike | None = None,
         on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
@@ -104,9 +105,8 @@ class Recorder:
             warn_on_error("Recorder")
         elif isinstance(prompt, (list, tuple)) and not is_one_prompt(prompt):
             warn_list("Recorder")
-        made = self._route(
-            prompt, policy, id, billed_tokens, tokens_out, extra_usd, "raise" if on_error is None else on_error, terms
-        )
+        told = "raise" if on_error is None else on_error
+        made = self._route(prompt, policy, id, billed_tokens, tokens_out, extra_usd, cached_tokens, told, terms)
         return cast(Decision, made)  # whatever an old spelling asks for
 
     def route_many(
@@ -118,12 +118,13 @@ class Recorder:
         billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
+        cached_tokens: npt.ArrayLike | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> Decisions:
         """`Engine.route_many`, recorded; `id` is one a prompt. RowError comes once the records of all rows are written."""
         check_many(prompts)
-        made = self._route(prompts, policy, id, billed_tokens, tokens_out, extra_usd, on_error, terms)
+        made = self._route(prompts, policy, id, billed_tokens, tokens_out, extra_usd, cached_tokens, on_error, terms)
         return cast(Decisions, made)
 
     def _route(
@@ -134,6 +135,7 @@ class Recorder:
         billed_tokens: Any,
         tokens_out: Any,
         extra_usd: Any,
+        cached_tokens: Any,
         on_error: str,
         terms: dict[str, Any],
     ) -> Row | Decisions:
@@ -145,6 +147,7 @@ class Recorder:
         encoded, texts = live.prepare(prompts, billed_tokens, policy, on_error)
         kept = ([prompts] if single else list(prompts)) if self._keep_prompts else None
         ids = [id] if single else id
+        extra_usd = live.with_cached(encoded.billed_tokens, policy, extra_usd, cached_tokens)
         decisions = self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, ids, kept, texts)
         return decisions[0] if single else decisions
 
@@ -157,6 +160,7 @@ class Recorder:
         billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
+        cached_tokens: npt.ArrayLike | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> Decisions:
@@ -164,6 +168,7 @@ class Recorder:
         live = self._engine._live
         policy = live.settle(policy, terms)
         encoded = live.readable(live.embeddings(x, billed_tokens), policy, on_error)
+        extra_usd = live.with_cached(encoded.billed_tokens, policy, extra_usd, cached_tokens)
         return self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, id, None, None)
 
     def _decide(

@@ -19,7 +19,7 @@ from gpu_data import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, make_
 from path_data import make_rows, with_rows
 
 from ipr_engine import Engine, profiling
-from ipr_engine.bundle import Bundle, Price, with_prices, write_bundle
+from ipr_engine.bundle import Bundle, Price, PriceTier, with_prices, write_bundle
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.decide import STATUS
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
@@ -130,6 +130,17 @@ def test_given_tokens_bills_and_extra_costs_reach_the_device(engine, cpu, rng):
     assert_same(
         engine.route_many(prompts, tau=0.3), cpu.route_many(prompts, tau=0.3)
     )  # nothing of the last request is left
+
+
+def test_tiers_caches_and_several_answers_are_billed_as_on_the_cpu(engine, cpu, rng):
+    tier = PriceTier(above_tokens=30, input_usd_per_1m=40.0, output_usd_per_1m=80.0)
+    price = Price(input_usd_per_1m=2.0, output_usd_per_1m=8.0, basis="t", tiers=(tier,), cached_read_usd_per_1m=0.5)
+    terms = {"tau": 0.3, "rule": "minmax", "prices": {cpu.bundle.names[m]: price for m in (0, 2, 3)}}
+    prompts = [{"prompt": text, "n": n} for text, n in zip(random_prompts(rng, 5), (1, 3, 1, 2, 1), strict=True)]
+    given = {"billed_tokens": [10, 400, 30, 31, 9], "cached_tokens": [5, 0, 300, 20, 1]}
+    want = cpu.route_many(prompts, **terms, **given)
+    assert_same(engine.route_many(prompts, **terms, **given), want)
+    assert want.costs_usd[1, 0] > 10 * want.costs_usd[2, 0]
 
 
 def test_a_prompt_over_a_context_window_excludes_that_candidate(engine, cpu):

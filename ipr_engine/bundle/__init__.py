@@ -19,13 +19,13 @@ from .encoder_entry import (
     encoder_identity,
 )
 from .load import Bundle, read_prices
+from .price import Price, PriceTier
 from .spec import (
     Candidate,
     EscalationSpec,
     FittedOn,
     HeadsSpec,
     PathRows,
-    Price,
     PriceList,
     RuleConstants,
     SupportSpec,
@@ -60,6 +60,7 @@ __all__ = [
     "PathRows",
     "Price",
     "PriceList",
+    "PriceTier",
     "RuleConstants",
     "SupportSpec",
     "TestedTau",

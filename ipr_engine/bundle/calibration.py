@@ -6,13 +6,14 @@ They hold and check their own shape. `ipr_engine/calibration/` makes them, `ipr_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .fields import Field
+from .price import price_numbers, says_more
 from .spec import SHARED_TENSOR, Candidate, HeadsSpec, PriceList, canonical_json
 from .tested import CERTIFIED, INSUFFICIENT, TestedTau, parse_tested
 
@@ -259,14 +260,10 @@ def _heads_bytes(bundle: Bundle, heads: HeadsSpec, names: Sequence[str]) -> Iter
 
 def prices_key(prices: PriceList, candidates: Sequence[Candidate], names: Sequence[str]) -> str:
     """sha256 of the numbers that cost these candidates' tokens: prices and token ratios, not their dates or bases."""
-    rows: Mapping[str, list[float]] = {
-        candidate.name: [
-            float(prices.prices[candidate.name].input_usd_per_1m),
-            float(prices.prices[candidate.name].output_usd_per_1m),
-            float(prices.prices[candidate.name].fixed_usd),
-            float(candidate.token_ratio),
-        ]
-        for candidate in candidates
-        if candidate.name in names
-    }
+    rows: dict[str, list[Any]] = {}
+    for candidate in candidates:
+        if candidate.name in names:
+            price = prices.prices[candidate.name]
+            numbers = (price.input_usd_per_1m, price.output_usd_per_1m, price.fixed_usd, candidate.token_ratio)
+            rows[candidate.name] = [*map(float, numbers), *([price_numbers(price)] if says_more(price) else [])]
     return hashlib.sha256(canonical_json(rows, compact=True)).hexdigest()

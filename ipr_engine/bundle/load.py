@@ -18,6 +18,7 @@ from ipr_engine.errors import (
     BundleFormatError,
     BundleHashError,
     BundleNotFoundError,
+    BundleValueError,
     BundleVersionError,
     EncoderMismatchError,
 )
@@ -27,13 +28,13 @@ from .encoder_entry import EncoderSpec, encoder_file_fields, parse_encoders
 from .fields import Field, fail, is_hex64, parse_json, require_distinct
 from .files import FileEntry, as_path, file_entry, read_regular, reading
 from .path_rows import parse_path_rows, path_rows_file
+from .price import BASE, Price, price_of, price_problem
 from .spec import (
     Candidate,
     EscalationSpec,
     FittedOn,
     HeadsSpec,
     PathRows,
-    Price,
     PriceList,
     RuleConstants,
     SupportSpec,
@@ -41,8 +42,8 @@ from .spec import (
 from .tensors import heads_tensors, support_tensors
 
 # 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus, keyed
-# hashes. The least is written.
-SCHEMA_VERSIONS = (1, 2, 3, 4, 5)
+# hashes; 6: prices that say more than those of tokens and requests. The least is written.
+SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6)
 MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
 OUTPUTS = ("quality", "tokens")
@@ -176,7 +177,7 @@ def find_folder(path: Path) -> Path:
 def read_prices(path: str | os.PathLike[str], candidates: Sequence[str]) -> PriceList:
     """Read a price file of the bundle's form and check that it prices exactly these candidates."""
     file = as_path(path, "path")
-    return _prices(parse_json(read_regular(file, str(file)), str(file)), candidates)
+    return _prices(parse_json(read_regular(file, str(file)), str(file)), candidates, detailed=True)
 
 
 def listed_files(document: Field, folder: Path) -> list[FileEntry]:
@@ -228,7 +229,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         candidates=candidates,
         encoders=encoders,
         heads=heads,
-        prices=_prices(parse_json(prices.read(), prices.where), names),
+        prices=_prices(parse_json(prices.read(), prices.where), names, detailed=number >= 6),
         prices_sha256=prices.sha256,
         support=_support(keys["support"], folder, dims),
         escalation=escalation,
@@ -244,7 +245,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
 def _keys_of(document: Field) -> tuple[str, ...]:
     version = document.mapping().get("schema_version")
     number = 1 if version is None else version.value
-    newer = (("escalation",) if number in (3, 4, 5) else ()) + (("path_rows",) if number == 5 else ())
+    newer = (("escalation",) if number in (3, 4, 5, 6) else ()) + (("path_rows",) if number in (5, 6) else ())
     return (*_KEYS, *newer)
 
 
@@ -347,24 +348,33 @@ def _fitted_on(field: Field, folder: Path, version: int) -> FittedOn:
     )
 
 
-def _prices(document: Field, names: Sequence[str]) -> PriceList:
+def _prices(document: Field, names: Sequence[str], *, detailed: bool) -> PriceList:
     keys = document.object(("currency", "date", "prices"))
     rows = keys["prices"].object(names)
     return PriceList(
         currency=keys["currency"].one_of(("USD",)),
         date=keys["date"].day(),
-        prices=MappingProxyType({name: _price(row) for name, row in rows.items()}),
+        prices=MappingProxyType({name: parse_price(row, detailed=detailed) for name, row in rows.items()}),
     )
 
 
-def _price(field: Field) -> Price:
-    keys = field.object(("input_usd_per_1m", "output_usd_per_1m", "fixed_usd", "basis"))
-    return Price(
-        input_usd_per_1m=keys["input_usd_per_1m"].number(at_least=0),
-        output_usd_per_1m=keys["output_usd_per_1m"].number(at_least=0),
-        fixed_usd=keys["fixed_usd"].number(at_least=0),
-        basis=keys["basis"].text(),
-    )
+def parse_price(field: Field, *, detailed: bool, basis: str | None = None) -> Price:
+    """One candidate's price.
+
+    Args:
+        detailed: whether it may say more than bundles before schema_version 6 hold.
+        basis: where the price states none; None: it must, and fixed_usd too.
+    """
+    keys = field.mapping()
+    if not detailed or basis is None:
+        field.object(BASE if not detailed else (*BASE, *(key for key in keys if key not in BASE)))
+    problem = price_problem(field.value)
+    if problem is not None:
+        where = f"{field.where}.{problem.key}"
+        fail(BundleValueError if problem.is_value else BundleFormatError, where, problem.expected, problem.got)
+    if "basis" in keys:
+        keys["basis"].text()  # Unicode, too
+    return price_of(field.value, basis or "")
 
 
 def _support(field: Field, folder: Path, dims: Mapping[str, int]) -> SupportSpec | None:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .price import Price
+
 Float32 = NDArray[np.float32]
 SHARED_TENSOR = "trunk"  # every other tensor of a head has a row per candidate
 OUTCOME_STEPS, NOT_JUDGED = 254, 255  # of `PathRows.outcome`
@@ -35,16 +37,6 @@ class Candidate:
     token_ratio: float = 1.0
     features: tuple[str, ...] = ()
     latency_ms: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Price:
-    """What one candidate costs; every number >= 0. basis says where the numbers come from."""
-
-    input_usd_per_1m: float
-    output_usd_per_1m: float
-    fixed_usd: float = 0.0
-    basis: str
 
 
 @dataclass(frozen=True, kw_only=True)

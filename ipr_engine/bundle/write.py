@@ -21,6 +21,7 @@ from .fields import fail, is_hex64, parse_json
 from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, find_folder, listed_files
 from .path_rows import path_rows_json
+from .price import price_json, says_more
 from .spec import (
     Candidate,
     EscalationSpec,
@@ -88,12 +89,15 @@ def write_bundle(
         A file that another bundle of this root already has is hard-linked where the file system can.
     """
     draft = Draft(as_path(root, "root"))
-    latest = path_rows is not None or any(head.fitted_on.hash_key is not None for head in heads)
+    detailed = _detailed(prices)
+    latest = detailed or path_rows is not None or any(head.fitted_on.hash_key is not None for head in heads)
     limited = latest or _limited(candidates)
     newer = limited or escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
     hashed = newer or any(head.prompt_hashes is not None for head in heads)
+    needs = ((detailed, 6), (latest, 5), (limited, 4), (newer, 3), (hashed, 2), (True, 1))
+    version = next(number for needed, number in needs if needed)
     manifest = {
-        "schema_version": 5 if latest else 4 if limited else 3 if newer else 2 if hashed else 1,
+        "schema_version": version,
         "name": name,
         "created": created,
         "candidates": [_candidate_json(candidate, limited) for candidate in candidates],
@@ -109,7 +113,7 @@ def write_bundle(
         manifest["escalation"] = (
             None if escalation is None else {"heads": escalation.heads, "gap": float(escalation.gap)}
         )
-    if latest:
+    if version >= 5:
         manifest["path_rows"] = None if path_rows is None else path_rows_json(draft.add, path_rows)
     return draft.publish(manifest, activate)
 
@@ -122,6 +126,11 @@ def heads_sha256(head: HeadsSource) -> str:
 def _limited(candidates: Sequence[Candidate]) -> bool:
     """Whether one states its most output tokens, which only schema_version 4 holds."""
     return any(candidate.max_output_tokens is not None for candidate in candidates)
+
+
+def _detailed(prices: PriceList) -> bool:
+    """Whether one says more than a price of tokens and requests, which only schema_version 6 holds."""
+    return any(says_more(price) for price in prices.prices.values())
 
 
 def _candidate_json(candidate: Candidate, limited: bool) -> dict[str, Any]:
@@ -148,8 +157,17 @@ def with_prices(
     for entry in listed_files(document, folder):
         if entry.relative != replaced and entry.relative not in draft.files:
             draft.add(entry.relative, entry.verify())
-    manifest = {**document.value, "prices": draft.add(replaced, _prices_bytes(prices))}
+    manifest = {**_raised(document.value, prices), "prices": draft.add(replaced, _prices_bytes(prices))}
     return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
+
+
+def _raised(manifest: Mapping[str, Any], prices: PriceList) -> dict[str, Any]:
+    """The manifest in schema_version 6 where these prices need it."""
+    if manifest["schema_version"] >= 6 or not _detailed(prices):
+        return dict(manifest)
+    candidates = [{"max_output_tokens": None, **candidate} for candidate in manifest["candidates"]]
+    newer = {"escalation": None, "path_rows": None, **_with_hashes_key(manifest)}
+    return {**newer, "schema_version": 6, "candidates": candidates}
 
 
 def with_calibrations(
@@ -283,10 +301,7 @@ def _tensor_bytes(tensors: Mapping[str, Float32], where: str) -> bytes:
 
 
 def _prices_bytes(prices: PriceList) -> bytes:
-    rows = {
-        name: _with_floats(asdict(price), "input_usd_per_1m", "output_usd_per_1m", "fixed_usd")
-        for name, price in prices.prices.items()
-    }
+    rows = {name: price_json(price) for name, price in prices.prices.items()}
     return json_bytes({"currency": prices.currency, "date": prices.date, "prices": rows}, _PRICES)
 
 

@@ -256,7 +256,7 @@ def _check_arguments(risk: float, test: str, points: int, seed: int, levels: Seq
 
 def _check_prices(bundle: Bundle, names: Sequence[str]) -> None:
     prices = bundle.prices.prices
-    free = [n for n in names if prices[n].input_usd_per_1m == prices[n].output_usd_per_1m == prices[n].fixed_usd == 0]
+    free = [n for n in names if prices[n].is_free]
     if free:
         raise InvalidInputError(
             f"prices: expected a price above 0 of every candidate, {', '.join(map(repr, free))} cost nothing; "

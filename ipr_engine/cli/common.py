@@ -12,7 +12,8 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy import EVERY_RULE, Policy
 
 POLICY_OPTIONS = (
-    *ASKS, "rule", "slack", "allow", "exclude", "family", "requires", "max_latency_ms", "price", "escalate_below"
+    *ASKS, "rule", "slack", "allow", "exclude", "family", "requires", "max_latency_ms", "price", "batch", "cache_write",
+    "escalate_below",
 )  # fmt: skip
 
 
@@ -91,6 +92,13 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--price", action="append", metavar="NAME=IN,OUT", help="USD per 1 M input and output tokens; repeatable"
     )
+    group.add_argument("--batch", action="store_true", default=None, help="at the candidates' batch prices")
+    group.add_argument(
+        "--cache-write",
+        action="store_true",
+        default=None,
+        help="at the price of writing input to the provider's cache, where it is long enough",
+    )
     group.add_argument(
         "--escalate-below",
         type=float,
@@ -137,6 +145,8 @@ def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
         max_latency_ms=arguments.max_latency_ms,
         prices=_prices(arguments.price) if arguments.price else None,
         escalate_below=arguments.escalate_below,
+        batch=arguments.batch,
+        cache_write=arguments.cache_write,
         min_support=arguments.min_support,
         unsupported=arguments.unsupported,
     )

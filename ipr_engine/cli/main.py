@@ -24,6 +24,7 @@ from ipr_engine.cli import (
     key,
     replay,
     route,
+    set_prices,
     study,
     train,
 )
@@ -39,6 +40,7 @@ SUBCOMMANDS = (
     data,
     train,
     add_model,
+    set_prices,
     escalate,
     calibrate,
     eval,

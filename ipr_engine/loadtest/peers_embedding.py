@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.errors import BackendUnavailableError
+from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 from ipr_engine.loadtest.peers import PeerTarget, Setup
 
 Floats = npt.NDArray[np.float32]
@@ -42,11 +42,11 @@ class Rates:
 
     def __init__(self, setup: Setup) -> None:
         names = setup.engine.bundle.names
-        prices = [setup.policy.prices.prices[name] for name in names]
-        ratio = np.array([candidate.token_ratio for candidate in setup.engine.bundle.candidates])
-        self.in_rate = (np.array([price.input_usd_per_1m for price in prices]) * ratio / 1e6).astype(np.float32)
-        self.out_rate = np.array([price.output_usd_per_1m / 1e6 for price in prices], np.float32)
-        self.fixed = np.array([price.fixed_usd for price in prices], np.float32)
+        rates = setup.policy.rates
+        if rates.tier_above is not None:
+            raise InvalidInputError("prices: the peers know one price tier, got a bundle with more")
+        self.in_rate, self.out_rate = rates.in_rate.astype(np.float32), rates.out_rate.astype(np.float32)
+        self.fixed = rates.fixed_usd.astype(np.float32)
         self.allowed = np.array([name in setup.policy.allowed for name in names])
         rule = setup.policy.coefficients
         self.alpha_hi, self.alpha_lo, self.offset = rule.alpha_hi, rule.alpha_lo, rule.offset

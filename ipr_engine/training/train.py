@@ -30,6 +30,7 @@ from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.outputs import writable_folder
 from ipr_engine.owner_key import Key, key_of_root, keys_beside
+from ipr_engine.price_table import PriceTable
 from ipr_engine.ranges import random_seed
 from ipr_engine.training.candidates import CandidatesFile, read_candidates
 from ipr_engine.training.constant import constant_heads, refuse_constant
@@ -242,11 +243,9 @@ def _compare(
     """By nested cross-validation, costs from the price list."""
     price_rows = [prices.prices[candidate.name] for candidate in listed]
     ratio = np.array([candidate.token_ratio for candidate in listed])
-    input_rate = np.array([price.input_usd_per_1m for price in price_rows]) * ratio / 1e6
-    output_rate = np.array([price.output_usd_per_1m for price in price_rows]) / 1e6
-    fixed = np.array([price.fixed_usd for price in price_rows])
-    input_cost = fixed + billed[:, None] * input_rate
-    cost = input_cost + rows.output_tokens * output_rate
+    rates, bills = PriceTable(price_rows, ratio), billed[:, None]
+    input_cost, output_rate = rates.cost(bills, np.zeros((1, len(listed)))), rates.out_rates(bills)
+    cost = rates.cost(bills, rows.output_tokens)
     return compare_estimators(
         x,
         rows.quality,
