@@ -11,7 +11,7 @@ import pytest
 from two_tier_bundles import join, make_prompts, make_tiers, middle_gap, same_row
 
 from ipr_engine import Engine
-from ipr_engine.bundle import with_prices
+from ipr_engine.bundle import Price, PriceTier, with_prices
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
 from ipr_engine.replay import replay
@@ -255,3 +255,15 @@ def test_new_prices_hold_in_both_tiers(engine, tmp_path):
     assert changed.bundle.escalation == bundle.escalation
     costs = changed.route_many(PROMPTS, tau=0.2).costs_usd - engine.route_many(PROMPTS, tau=0.2).costs_usd
     np.testing.assert_allclose(costs, 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("below", [0.0, math.inf])
+def test_both_tiers_charge_in_the_price_tier_of_the_bill(engine, below):
+    tier = PriceTier(above_tokens=30, input_usd_per_1m=40.0, output_usd_per_1m=80.0)
+    price = Price(input_usd_per_1m=2.0, output_usd_per_1m=8.0, basis="a test", tiers=(tier,))
+    terms = {"tau": 0.3, "rule": "minmax", "prices": dict.fromkeys(engine.bundle.names, price), "escalate_below": below}
+    made = engine.route_many(["one", "two"], billed_tokens=[5, 400], tokens_out=10, **terms)
+    ratio = np.array([candidate.token_ratio for candidate in engine.bundle.candidates])
+    assert made.escalated.all() == bool(below)
+    for row, (tokens, into, out) in enumerate(((5, 2, 8), (400, 40, 80))):
+        np.testing.assert_allclose(made.costs_usd[row], (tokens * ratio * into + 10 * out) / 1e6, rtol=1e-6)
