@@ -59,7 +59,7 @@ def test_the_op_gets_the_worth_alone_inside_and_the_ends_are_best_and_cheapest(e
         assert policy.coefficients == coefficients
         assert (policy.worth > 0) == (tau == 0.5)
     prompts = list(make_outcomes(engine, "ends", 60).prompts)
-    best, cheapest = engine.route_many(prompts, tau=0.0), engine.route(prompts, tau=1.0)
+    best, cheapest = engine.route_many(prompts, tau=0.0), engine.route_many(prompts, tau=1.0)
     assert (best.quality == best.qualities.max(axis=1)).all()
     assert (cheapest.cost_usd == cheapest.costs_usd.min(axis=1)).all()
 

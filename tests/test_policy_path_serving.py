@@ -69,7 +69,7 @@ def test_a_fallback_engine_means_by_tau_what_its_own_bundle_does(plain, engine):
 
 def test_a_record_replays_to_the_bit_on_its_bundle(engine):
     lines: list[bytes] = []
-    recorder = engine.recorder(lines.append)
+    recorder = engine.recorder(lines.append, min_words=0)
     for terms in ({"tau": 0.3}, {"tau": 0.0}, {"preset": "cost"}, {"max_usd_per_1k": 4.0}, {"tau": 0.3, "rule": "max"}):
         recorder.route_many(list(PROMPTS), **terms)
     replayed = list(replay(b"".join(lines).splitlines(keepends=True), Engine(engine.bundle, isa="scalar")))

@@ -119,23 +119,17 @@ def test_one_candidate_is_its_own_promise(engine):
 
 
 def test_a_candidate_without_rows_makes_its_sets_run_minmax_and_says_so(engine):
-    quality = engine.bundle.path_rows.quality.copy()
-    quality[:, 1] = np.nan
-    some = changed(engine, quality=quality)
+    bundle = engine.bundle
+    covered = [name for name in bundle.names if name != "beta/mid"]
+    some = Engine(with_rows(bundle, bundle.path_rows.of(covered)))
     policy = some.policy(tau=0.3)
     assert policy.rule == "minmax"
     assert policy.calibration.reason.startswith("beta/mid has no path rows; rule 'minmax'")
-    assert some.policy(tau=0.3, exclude="beta/mid").rule == "path"
+    alone = some.policy(tau=0.3, exclude="beta/mid")
+    assert alone.rule == "path"
+    assert alone.worth == engine.policy(tau=0.3, exclude="beta/mid").worth
     with pytest.raises(InvalidInputError, match=r"needs path rows .* and beta/mid has no path rows"):
         some.policy(tau=0.3, rule="path")
-
-
-def test_only_rows_with_every_candidate_of_the_set_count(engine):
-    quality = engine.bundle.path_rows.quality.copy()
-    quality[:100, 0], quality[100:, 1] = np.nan, np.nan
-    some = changed(engine, quality=quality)
-    assert some.policy(tau=0.3, allowed=["beta/mid", "delta/tiny"]).path.rows == 100
-    assert "no path row has all of" in some.policy(tau=0.3).calibration.reason
 
 
 def test_a_candidate_without_outcomes_counts_as_predicted_and_is_named(engine):

@@ -32,7 +32,7 @@ def attacker(engine):
 
 def records_of(engine, prompts, **options):
     lines = []
-    engine.recorder(lines.append, **options).route(list(prompts), tau=0.2)
+    engine.recorder(lines.append, **options).route_many(list(prompts), tau=0.2)
     return [Record.from_line(line) for line in lines[0].splitlines()]
 
 

@@ -38,9 +38,10 @@ def engine(path):
     return Engine.load(path)
 
 
-def recorded(engine, prompt=PROMPT, *, tau=0.3, recorder=None, **options):
+def recorded(engine, prompt=PROMPT, *, tau=0.3, recorder=None, id=None, **options):
     lines = []
-    engine.recorder(lines.append, **(recorder or {})).route(prompt, tau=tau, on_error="status", **options)
+    made = engine.recorder(lines.append, **(recorder or {}))
+    made.route_many([prompt], tau=tau, id=[id], on_error="status", **options)
     return lines[0]
 
 
