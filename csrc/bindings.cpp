@@ -9,6 +9,7 @@ void bind_counters(py::module_& m);
 void bind_decide(py::module_& m);
 void bind_encoder(py::module_& m);
 void bind_router(py::module_& m);
+void bind_text_counts(py::module_& m);
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Per-request CPU work of ipr_engine: decide, tokenise, encode, route.";
@@ -21,4 +22,5 @@ PYBIND11_MODULE(_C, m) {
   bind_decide(m);
   bind_encoder(m);
   bind_router(m);
+  bind_text_counts(m);
 }
