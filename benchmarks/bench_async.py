@@ -120,7 +120,7 @@ async def transformer_tier(engine: Engine, turns: int, each: int) -> list[Line]:
             for size in OFFLINE:
                 start = time.perf_counter()
                 for begin in range(0, len(prompts), size):
-                    engine.route(prompts[begin : begin + size], policy)
+                    engine.route_many(prompts[begin : begin + size], policy)
                 took = time.perf_counter() - start
                 seconds.setdefault(f"offline, batches of {size}", []).append(took / len(prompts))
                 if size == CONCURRENT:

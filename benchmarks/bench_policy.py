@@ -49,7 +49,7 @@ def variants() -> dict[str, Callable[[str], object]]:
 
 def check(engine: Engine, policy: Policy, family: tuple[str, ...]) -> None:
     """The policy does what it is timed for: it chooses inside the family, and is calibrated."""
-    decisions = engine.route(list(ASCII), policy)
+    decisions = engine.route_many(list(ASCII), policy)
     assert isinstance(decisions, Decisions)
     assert set(decisions.models) <= set(family), decisions
     assert set(decisions.calibration) == {"calibrated"}, decisions[0].calibration_reason

@@ -79,19 +79,40 @@ Heads read_heads(py::handle python) {
 
 std::unique_ptr<DecidePolicy> make_policy(const DecidePlan& plan, double alpha_hi, double alpha_lo, double offset,
                                           double worth, py::handle in_rate, py::handle out_rate, py::handle fixed_usd,
-                                          py::handle allowed) {
+                                          py::handle allowed, double min_support, int64_t unsupported,
+                                          py::handle unsupported_allowed, py::handle tier_above) {
   const py::ssize_t models = plan.models();
-  const auto read = [&](py::handle array, const char* name) {
+  py::ssize_t tiers = 1;
+  const float* above = nullptr;
+  if (!tier_above.is_none()) {
+    const ArrayView<float> view(tier_above);
+    IPR_CHECK(view.ndim == 2 && view.shape[0] >= 1 && view.shape[1] == models,
+              "tier_above: expected (tiers - 1, models) = (1 or more, ", models, ") float32, C-contiguous, or None, got ",
+              describe(tier_above));
+    tiers = view.shape[0] + 1;
+    above = view.data;
+  }
+  const auto rates = [&](py::handle array, const char* name) {
+    if (above) return array_data<float>(array, name, "(tiers, models)", {tiers, models});
     return array_data<float>(array, name, "(models,)", {models});
+  };
+  const auto mask = [&](py::handle array, const char* name) {
+    return reinterpret_cast<const uint8_t*>(array_data<bool>(array, name, "(models,)", {models}));
   };
   const PolicySpec spec{static_cast<float>(alpha_hi),
                         static_cast<float>(alpha_lo),
                         static_cast<float>(offset),
                         static_cast<float>(worth),
-                        read(in_rate, "in_rate"),
-                        read(out_rate, "out_rate"),
-                        read(fixed_usd, "fixed_usd"),
-                        reinterpret_cast<const uint8_t*>(array_data<bool>(allowed, "allowed", "(models,)", {models}))};
+                        tiers,
+                        rates(in_rate, "in_rate"),
+                        rates(out_rate, "out_rate"),
+                        above,
+                        array_data<float>(fixed_usd, "fixed_usd", "(models,)", {models}),
+                        mask(allowed, "allowed"),
+                        plan.tie_rank(),
+                        min_support,
+                        unsupported,
+                        unsupported_allowed.is_none() ? nullptr : mask(unsupported_allowed, "unsupported_allowed")};
   return std::make_unique<DecidePolicy>(models, spec);
 }
 
@@ -124,12 +145,16 @@ PyObject* run(const DecidePlan& plan, const RunArguments& given) {
   if (const ArrayView<float> array(given.billed_tokens); array.ndim == 1 && array.shape[0] == rows.batch) {
     rows.billed_tokens = array.data;
     rows.billed_stride = 1;
+  } else if (array.ndim == 2 && array.shape[0] == rows.batch && array.shape[1] == models) {
+    rows.billed_tokens = array.data;
+    rows.billed_stride = models;
+    rows.billed_per_model = true;
   } else {
     const double value = PyFloat_AsDouble(given.billed_tokens);
     if (value == -1.0 && PyErr_Occurred()) {
       PyErr_Clear();
-      fail("billed_tokens: expected a number or (batch,) = (", rows.batch, ",) float32, C-contiguous, got ",
-           describe(given.billed_tokens));
+      fail("billed_tokens: expected a number, (batch,) = (", rows.batch, ",) or (batch, models) = (", rows.batch, ", ",
+           models, ") float32, C-contiguous, got ", describe(given.billed_tokens));
     }
     billed = static_cast<float>(value);
     rows.billed_tokens = &billed;
@@ -196,6 +221,18 @@ PyMethodDef run_definition{"run", reinterpret_cast<PyCFunction>(reinterpret_cast
                            "Decide each row of x; see ipr_engine/decide.py for the contract."};
 
 }  // namespace
+
+const DecidePolicy* policy_of(PyObject* object) {
+  if (Py_TYPE(object) != policy_type) {
+    PyErr_Format(PyExc_TypeError, "expected a DecidePolicy, got %s", Py_TYPE(object)->tp_name);
+    return nullptr;
+  }
+  const auto* policy =
+      reinterpret_cast<py::detail::instance*>(object)->get_value_and_holder().value_ptr<DecidePolicy>();
+  if (!policy) PyErr_SetString(PyExc_TypeError, "DecidePolicy: __init__ was not called");
+  return policy;
+}
+
 }  // namespace ipr
 
 void bind_decide(pybind11::module_& m) {
@@ -223,7 +260,10 @@ void bind_decide(pybind11::module_& m) {
   py::class_<DecidePolicy> policy(m, "DecidePolicy", py::is_final());
   policy
       .def(py::init(&make_policy), py::arg("plan"), py::arg("alpha_hi"), py::arg("alpha_lo"), py::arg("offset"),
-           py::arg("worth"), py::arg("in_rate"), py::arg("out_rate"), py::arg("fixed_usd"), py::arg("allowed"))
-      .def_property_readonly("models", &DecidePolicy::models);
+           py::arg("worth"), py::arg("in_rate"), py::arg("out_rate"), py::arg("fixed_usd"), py::arg("allowed"),
+           py::arg("min_support") = 0.0, py::arg("unsupported") = kCheapest,
+           py::arg("unsupported_allowed") = py::none(), py::arg("tier_above") = py::none())
+      .def_property_readonly("models", &DecidePolicy::models)
+      .def_property_readonly("tiers", &DecidePolicy::tiers);
   policy_type = reinterpret_cast<PyTypeObject*>(policy.ptr());
 }

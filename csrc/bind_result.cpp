@@ -7,6 +7,7 @@
 
 #include "bind_arrays.h"
 #include "bind_errors.h"
+#include "order.h"
 
 namespace ipr {
 namespace {
@@ -100,6 +101,37 @@ PyMethodDef method(const char* name, const char* doc) {
   return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(at<Part, Axes>)), METH_FASTCALL, doc};
 }
 
+// ranked(row, policy, names, allowed): names is a tuple (models,), allowed bytes (models,), or None for the policy's.
+PyObject* ranked(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  const DecideResult* result = as_result(self);
+  if (count != 4) return PyErr_Format(PyExc_TypeError, "expected ranked(row, policy, names, allowed)");
+  const Py_ssize_t row = PyNumber_AsSsize_t(args[0], PyExc_IndexError);
+  if (row == -1 && PyErr_Occurred()) return nullptr;
+  if (row < 0 || row >= result->batch)
+    return PyErr_Format(PyExc_IndexError, "row %zd is out of range: there are %lld", row,
+                        static_cast<long long>(result->batch));
+  const DecidePolicy* policy = policy_of(args[1]);
+  if (!policy) return nullptr;
+  const auto models = static_cast<Py_ssize_t>(result->models);
+  const bool given = args[3] != Py_None;
+  if (policy->models() != result->models || !PyTuple_Check(args[2]) || PyTuple_GET_SIZE(args[2]) != models ||
+      (given && (!PyBytes_Check(args[3]) || PyBytes_GET_SIZE(args[3]) != models)))
+    return PyErr_Format(PyExc_TypeError, "expected a policy, a tuple of names and bytes or None, for %zd models", models);
+  const auto* allowed =
+      given ? reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(args[3])) : policy->packed().allowed;
+  const Results parts = row_of(parts_of(as_result(self)), row, result->models);
+  thread_local std::vector<int32_t> order;
+  order.resize(static_cast<size_t>(models) + 1);
+  const int64_t found = *parts.status == Status::ok ? failover(*policy, parts, allowed, order.data()) : 0;
+  PyObject* const made = PyTuple_New(static_cast<Py_ssize_t>(found));
+  for (Py_ssize_t i = 0; made && i < found; ++i) {
+    PyObject* const name = PyTuple_GET_ITEM(args[2], order[static_cast<size_t>(i)]);
+    Py_INCREF(name);
+    PyTuple_SET_ITEM(made, i, name);
+  }
+  return made;
+}
+
 void dealloc(PyObject* self) {
   PyTypeObject* type = Py_TYPE(self);
   PyObject_Free(self);
@@ -158,6 +190,14 @@ py::object new_decide_result(int64_t batch, int64_t models, Results& results) {
   return py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(result));
 }
 
+Results results_of(py::handle result, int64_t batch, int64_t models) {
+  IPR_CHECK(Py_TYPE(result.ptr()) == result_type, "result: expected a DecideResult, got ", describe(result));
+  DecideResult* const own = as_result(result.ptr());
+  IPR_CHECK(own->batch == batch && own->models == models, "result: expected ", batch, " rows of ", models,
+            " models, got ", own->batch, " of ", own->models);
+  return parts_of(own);
+}
+
 bool decided_row(PyObject* result, int64_t row, int64_t& index, int64_t& cause) {
   if (Py_TYPE(result) != result_type) {
     PyErr_Format(PyExc_TypeError, "expected a DecideResult, got %s", Py_TYPE(result)->tp_name);
@@ -196,6 +236,8 @@ void bind_result(py::module_& m) {
                                   method<&Results::gap, 1>("gap_at", "gap_at(row) -> float"),
                                   method<&Results::status, 1>("status_at", "status_at(row) -> int"),
                                   method<&Results::cause, 1>("cause_at", "cause_at(row) -> int"),
+                                  {"ranked", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(ranked)),
+                                   METH_FASTCALL, "ranked(row, policy, names, allowed) -> tuple of names"},
                                   {nullptr, nullptr, 0, nullptr}};
   static const char doc[] =
       "The answers of one decide call, in one block of memory. len() is the batch; the properties are read-only numpy\n"

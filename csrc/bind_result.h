@@ -3,7 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
-#include "kernels.h"
+#include "decide.h"
 
 namespace ipr {
 
@@ -12,6 +12,12 @@ pybind11::object new_decide_result(int64_t batch, int64_t models, Results& resul
 
 // What row `row` of a DecideResult chose and why; false with a Python error set when it is none, or has no such row.
 bool decided_row(PyObject* result, int64_t row, int64_t& index, int64_t& cause);
+
+// The answers of a DecideResult, to be written while nobody else has it; throws InvalidInput for anything else.
+Results results_of(pybind11::handle result, int64_t batch, int64_t models);
+
+// The compiled policy of a Python object; null with a Python error set when it is none. Of bind_decide.cpp.
+const DecidePolicy* policy_of(PyObject* object);
 
 void bind_result(pybind11::module_& m);
 

@@ -123,6 +123,23 @@ py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy,
   return py::make_tuple(std::move(result), support);
 }
 
+// Changes `result` in place: what a caller decided and has not given away yet.
+void send_unsupported(const PyRouter& self, py::handle result, const DecidePolicy& policy, py::handle billed_tokens,
+                      bool tokens_given, py::handle allowed, py::handle max_tokens, py::handle support) {
+  const auto models = static_cast<py::ssize_t>(self.router.plan().models());
+  const py::ssize_t batch = static_cast<py::ssize_t>(py::len(result));
+  const Results results = results_of(result, batch, models);
+  RequestLimits limits{nullptr, nullptr};
+  if (!allowed.is_none())
+    limits.allowed = reinterpret_cast<const uint8_t*>(
+        array_data<bool>(allowed, "allowed", "(batch, models)", {batch, models}));
+  if (!max_tokens.is_none())
+    limits.max_tokens = array_data<int64_t>(max_tokens, "max_tokens", "(batch,)", {batch});
+  self.router.send_unsupported(policy, batch, array_data<int64_t>(billed_tokens, "billed_tokens", "(batch,)", {batch}),
+                               tokens_given, limits, array_data<float>(support, "support", "(batch,)", {batch}),
+                               results);
+}
+
 // (batch,) float32, or None without centroids
 py::object support_of(const PyRouter& self, const FloatArray& x) {
   if (!self.router.support()) return py::none();
@@ -148,6 +165,8 @@ void bind_router(pybind11::module_& m) {
       .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"))
       .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"))
       .def("support", &support_of, py::arg("x"))
+      .def("send_unsupported", &send_unsupported, py::arg("result"), py::arg("policy"), py::arg("billed_tokens"),
+           py::arg("tokens_given"), py::arg("allowed"), py::arg("max_tokens"), py::arg("support"))
       .def("decide", &decide, py::arg("x"), py::arg("policy"), py::arg("billed_tokens"),
            py::arg("tokens_out") = py::none(), py::arg("extra_usd") = py::none(), py::arg("allowed") = py::none(),
            py::arg("max_tokens") = py::none());

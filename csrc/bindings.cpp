@@ -9,10 +9,11 @@ void bind_counters(py::module_& m);
 void bind_decide(py::module_& m);
 void bind_encoder(py::module_& m);
 void bind_router(py::module_& m);
+void bind_tau_path(py::module_& m);
 void bind_text_counts(py::module_& m);
 
 PYBIND11_MODULE(_C, m) {
-  m.doc() = "Per-request CPU work of ipr_engine: decide, tokenise, encode, route.";
+  m.doc() = "Per-request CPU work of ipr_engine: decide, tokenise, encode, route; tau's path.";
 
   py::register_exception_translator([](std::exception_ptr pending) {
     if (pending) ipr::raise_as_python(pending);
@@ -22,5 +23,6 @@ PYBIND11_MODULE(_C, m) {
   bind_decide(m);
   bind_encoder(m);
   bind_router(m);
+  bind_tau_path(m);
   bind_text_counts(m);
 }

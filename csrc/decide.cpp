@@ -33,6 +33,15 @@ void check_no_negative_rows(const float* data, int64_t rows, int64_t stride, int
                 row);
 }
 
+void check_tiers(const float* tier_above, int64_t rows, int64_t models) {
+  for (int64_t i = 0; i < rows * models; ++i) {
+    IPR_CHECK(tier_above[i] >= 0, "tier_above: expected values >= 0, got ", tier_above[i], " at flat position ", i);
+    IPR_CHECK(i < models || tier_above[i] >= tier_above[i - models],
+              "tier_above: expected thresholds that do not fall from one tier to the next, got ", tier_above[i],
+              " after ", tier_above[i - models], " for candidate ", i % models);
+  }
+}
+
 // Candidates in order of their tie rank.
 std::vector<int32_t> order_of(const Heads& heads) {
   std::vector<int32_t> order(static_cast<size_t>(heads.models));
@@ -92,23 +101,43 @@ void check(const Heads& heads) {
 }
 
 DecidePolicy::DecidePolicy(int64_t models, const PolicySpec& spec)
-    : models_(models), rates_(3 * round_up_16(models)), allowed_(round_up_16(models)) {
+    : models_(models),
+      rates_(3 * spec.tiers * round_up_16(models)),
+      allowed_(round_up_16(models)),
+      tie_rank_(static_cast<size_t>(models)),
+      min_support_(spec.min_support),
+      unsupported_(spec.unsupported) {
   check_finite(&spec.alpha_hi, 1, "alpha_hi");
   check_finite(&spec.alpha_lo, 1, "alpha_lo");
   check_finite(&spec.offset, 1, "offset");
   check_not_negative(&spec.worth, 1, "worth");
-  check_not_negative(spec.in_rate, models, "in_rate");
-  check_not_negative(spec.out_rate, models, "out_rate");
+  check_not_negative(spec.in_rate, spec.tiers * models, "in_rate");
+  check_not_negative(spec.out_rate, spec.tiers * models, "out_rate");
   check_finite(spec.fixed_usd, models, "fixed_usd");
+  check_tiers(spec.tier_above, spec.tiers - 1, models);
 
-  float* rates = rates_.get();
-  const int64_t padded = round_up_16(models);
-  std::copy_n(spec.in_rate, models, rates);
-  std::copy_n(spec.out_rate, models, rates + padded);
-  std::copy_n(spec.fixed_usd, models, rates + 2 * padded);
+  IPR_CHECK(spec.min_support >= 0 && spec.min_support <= 1, "min_support: expected a number in [0, 1], got ",
+            spec.min_support);
+  IPR_CHECK(spec.unsupported >= kCheapest && spec.unsupported < models, "unsupported: expected a candidate, 0 to ",
+            models - 1, ", or ", kCheapest, " for the cheapest, got ", spec.unsupported);
+
+  for (size_t m = 0; m < tie_rank_.size(); ++m) tie_rank_[m] = spec.tie_rank ? spec.tie_rank[m] : static_cast<float>(m);
+  const uint8_t* const own = spec.unsupported_allowed ? spec.unsupported_allowed : spec.allowed;
+  unsupported_allowed_.assign(own, own + models);
+
+  // in_rate (tiers, models) | out_rate (tiers, models) | tier_above (tiers - 1, models) | fixed_usd (models)
+  const int64_t padded = round_up_16(models), tiers = spec.tiers;
+  float* const in_rate = rates_.get();
+  float* const out_rate = in_rate + tiers * padded;
+  float* const tier_above = out_rate + tiers * padded;
+  float* const fixed_usd = tier_above + (tiers - 1) * padded;
+  copy_rows(spec.in_rate, tiers, models, in_rate);
+  copy_rows(spec.out_rate, tiers, models, out_rate);
+  copy_rows(spec.tier_above, tiers - 1, models, tier_above);
+  copy_rows(spec.fixed_usd, 1, models, fixed_usd);
   std::copy_n(spec.allowed, models, allowed_.get());
-  packed_ = {spec.alpha_hi, spec.alpha_lo,  spec.offset,        spec.worth,
-             rates,         rates + padded, rates + 2 * padded, allowed_.get()};
+  packed_ = {spec.alpha_hi, spec.alpha_lo, spec.offset,                      spec.worth, tiers,
+             in_rate,       out_rate,      tiers > 1 ? tier_above : nullptr, fixed_usd,  allowed_.get()};
 }
 
 const float* DecidePlan::keep(const float* data, int64_t rows, int64_t dim) {
@@ -167,7 +196,8 @@ void DecidePlan::run(const DecidePolicy& policy, const Rows& rows, const Results
             policy.models());
   IPR_CHECK(rows.tokens_out || has_tokens(),
             "tokens_out: expected (models,) or (batch, models) float32, since these heads predict no tokens, got None");
-  check_no_negative_rows(rows.billed_tokens, rows.batch, rows.billed_stride, 1, "billed_tokens");
+  check_no_negative_rows(rows.billed_tokens, rows.batch, rows.billed_stride, rows.billed_per_model ? models() : 1,
+                         "billed_tokens");
   if (rows.tokens_out) check_no_negative_rows(rows.tokens_out, rows.batch, rows.tokens_stride, models(), "tokens_out");
 
   kernels_->decide(packed_, policy.packed(), rows, results, thread_scratch(kernels_->decide_scratch(packed_)));

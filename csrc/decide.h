@@ -37,24 +37,47 @@ struct Heads {
 // Throws InvalidInput, naming the array, when a combination or a value is not as above.
 void check(const Heads& heads);
 
+constexpr int64_t kCheapest = -1;
+
 // What a policy says before it is compiled. Rates are USD per token, finite and not negative; so is worth (USD per unit
-// of quality). alpha_hi, alpha_lo, offset give the threshold (section 4 derives them from rule and tau).
+// of quality). alpha_hi, alpha_lo, offset give the threshold (section 4 derives them from rule and tau). A request of
+// more input tokens than tier_above[t] is charged at the rates of tier t + 1, all of it; thresholds are not negative and
+// do not fall from one tier to the next; infinity: the candidate has no such tier.
 struct PolicySpec {
   float alpha_hi, alpha_lo, offset, worth;
-  const float *in_rate, *out_rate, *fixed_usd;  // (models)
-  const uint8_t* allowed;                       // (models), 0 = never chosen
+  int64_t tiers;
+  const float *in_rate, *out_rate;  // (tiers, models)
+  const float* tier_above;          // (tiers - 1, models), null with one tier
+  const float* fixed_usd;           // (models)
+  const uint8_t* allowed;           // (models), 0 = never chosen
+  // What the op does not read. tie_rank: as of the plan; null = position.
+  const float* tie_rank = nullptr;  // (models)
+  // A row whose support is below min_support, in [0, 1], goes to `unsupported`, a candidate or kCheapest, of those in
+  // unsupported_allowed (models); null = allowed.
+  double min_support = 0;
+  int64_t unsupported = kCheapest;
+  const uint8_t* unsupported_allowed = nullptr;
 };
 
 class DecidePolicy {
  public:
   DecidePolicy(int64_t models, const PolicySpec& spec);
   int64_t models() const { return models_; }
+  int64_t tiers() const { return packed_.tiers; }
   const PackedPolicy& packed() const { return packed_; }
+  const float* tie_rank() const { return tie_rank_.data(); }
+  double min_support() const { return min_support_; }
+  int64_t unsupported() const { return unsupported_; }
+  const uint8_t* unsupported_allowed() const { return unsupported_allowed_.data(); }
 
  private:
   int64_t models_;
   AlignedArray<float> rates_;
   AlignedArray<uint8_t> allowed_;
+  std::vector<float> tie_rank_;
+  double min_support_;
+  int64_t unsupported_;
+  std::vector<uint8_t> unsupported_allowed_;
   PackedPolicy packed_;
 };
 
@@ -68,6 +91,7 @@ class DecidePlan {
   int64_t hidden() const { return packed_.hidden; }
   int64_t rank() const { return packed_.rank; }
   bool has_tokens() const { return packed_.len_at >= 0; }
+  const float* tie_rank() const { return packed_.tie_rank; }  // (models)
   const char* isa() const { return kernels_->isa; }
 
   // Multiply-adds of `batch` rows in the products with x: what a caller weighs against the cost of a thread switch.

@@ -102,12 +102,29 @@ inline Mask allowed_mask(const PackedPolicy& policy, const uint8_t* allowed, int
   return mask & nonzero(tail);
 }
 
-// Quality, tokens, cost and objective of every candidate of row r.
-template <bool kOneGroup>
+struct Rates {
+  Lanes in, out;
+};
+
+// The rates of candidates m .. m + 15 in the price tier of their input tokens.
+inline Rates tier_rates(const PackedPolicy& policy, int64_t models, int64_t m, Lanes billed) {
+  const int64_t padded = round_up_16(models);
+  Rates rates{load(policy.in_rate + m), load(policy.out_rate + m)};
+  for (int64_t tier = 1; tier < policy.tiers; ++tier) {
+    const Mask above = billed > load(policy.tier_above + (tier - 1) * padded + m);
+    rates.in = select(above, load(policy.in_rate + tier * padded + m), rates.in);
+    rates.out = select(above, load(policy.out_rate + tier * padded + m), rates.out);
+  }
+  return rates;
+}
+
+// Quality, tokens, cost and objective of every candidate of row r. kFlat: one price tier, one bill for all candidates.
+template <bool kOneGroup, bool kFlat>
 inline Seen predict(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
                     int64_t r, const float* dots, const Scratch& scratch) {
   const int64_t models = heads.models;
-  const Lanes billed = broadcast(rows.billed_tokens[r * rows.billed_stride]);
+  const float* const row_billed = rows.billed_tokens + r * rows.billed_stride;
+  Lanes billed = broadcast(kFlat || !rows.billed_per_model ? *row_billed : 0.0f);
   const uint8_t* row_allowed = rows.allowed ? rows.allowed + r * rows.allowed_stride : nullptr;
   Seen seen;
   Lanes hi = broadcast(-kInf), lo = broadcast(kInf);
@@ -126,7 +143,17 @@ inline Seen predict(const PackedHeads& heads, const PackedPolicy& policy, const 
       tokens = exp(load(dots + heads.len_at + m) + load(heads.len_bias + m));
       if (heads.len_cap) tokens = min(load(heads.len_cap + m), tokens);
     }
-    Lanes cost = load(policy.fixed_usd + m) + (load(policy.in_rate + m) * billed + load(policy.out_rate + m) * tokens);
+    Lanes in_rate, out_rate;
+    if constexpr (kFlat) {
+      in_rate = load(policy.in_rate + m);
+      out_rate = load(policy.out_rate + m);
+    } else {
+      if (rows.billed_per_model) billed = load_first(row_billed + m, left);
+      const Rates rates = tier_rates(policy, models, m, billed);
+      in_rate = rates.in;
+      out_rate = rates.out;
+    }
+    Lanes cost = load(policy.fixed_usd + m) + (in_rate * billed + out_rate * tokens);
     if (rows.extra_usd) cost = cost + load_first(rows.extra_usd + r * rows.extra_stride + m, left);
 
     store_first(results.quality + r * models + m, left, without_nan_payload(quality));
@@ -219,11 +246,11 @@ inline float gap(const PackedHeads& heads, const PackedPolicy& policy, const Scr
   return max(min(leaving, lowest(entering)), 0.0f);
 }
 
-template <bool kOneGroup>
+template <bool kOneGroup, bool kFlat>
 inline void decide_row(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
                        int64_t r, const float* dots, const Scratch& scratch) {
   if (heads.out) hidden_heads(heads, dots, scratch.head);
-  const Seen seen = predict<kOneGroup>(heads, policy, rows, results, r, dots, scratch);
+  const Seen seen = predict<kOneGroup, kFlat>(heads, policy, rows, results, r, dots, scratch);
 
   const Status status = seen.allowed == 0        ? Status::none_allowed
                         : seen.nonfinite_quality ? Status::nonfinite_quality
@@ -248,7 +275,7 @@ inline void decide_row(const PackedHeads& heads, const PackedPolicy& policy, con
                                                  : Cause::within_tolerance;
 }
 
-template <bool kOneGroup>
+template <bool kOneGroup, bool kFlat>
 void decide_rows(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
                  Scratch scratch) {
   alignas(64) float local[32];
@@ -261,13 +288,16 @@ void decide_rows(const PackedHeads& heads, const PackedPolicy& policy, const Row
     const int64_t count = rows.batch - begin < block ? rows.batch - begin : block;
     dot16(heads.by_x, rows.x + begin * rows.x_stride, count, rows.x_stride, scratch.dots, scratch.dots_stride);
     for (int64_t i = 0; i < count; ++i)
-      decide_row<kOneGroup>(heads, policy, rows, results, begin + i, scratch.dots + i * scratch.dots_stride, scratch);
+      decide_row<kOneGroup, kFlat>(heads, policy, rows, results, begin + i, scratch.dots + i * scratch.dots_stride,
+                                   scratch);
   }
 }
 
 void decide(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
             float* memory) {
-  const auto run = heads.models <= 16 ? decide_rows<true> : decide_rows<false>;
+  const bool flat = policy.tiers == 1 && !rows.billed_per_model;
+  const auto run = heads.models <= 16 ? (flat ? decide_rows<true, true> : decide_rows<true, false>)
+                                      : (flat ? decide_rows<false, true> : decide_rows<false, false>);
   run(heads, policy, rows, results, split(heads, memory));
 }
 

@@ -10,7 +10,8 @@ static constexpr int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
 
 enum class Activation : int32_t { relu, silu, gelu };
 enum class Status : uint8_t { ok, nonfinite_quality, nonfinite_cost, none_allowed };
-enum class Cause : uint8_t { failed, only_allowed, below_fixed_level, best_quality, within_tolerance };
+// The last is the router's own: the op never makes it.
+enum class Cause : uint8_t { failed, only_allowed, below_fixed_level, best_quality, within_tolerance, unsupported };
 
 // A matrix (rows, dim) whose rows are 64-byte aligned and zero-padded to stride = round_up_16(dim).
 struct PackedRows {
@@ -31,11 +32,15 @@ struct PackedHeads {
   const int32_t* by_tie_rank;                  // (models) the candidate of each tie rank
 };
 
-// A compiled policy. Arrays are (models), padded to a multiple of 16; padding is not allowed.
+// A compiled policy. Arrays over models are padded to a multiple of 16; padding is not allowed. With one price tier the
+// rates are (models) and tier_above is null.
 struct PackedPolicy {
   float alpha_hi, alpha_lo, offset, worth;
-  const float *in_rate, *out_rate, *fixed_usd;
-  const uint8_t* allowed;
+  int64_t tiers;
+  const float *in_rate, *out_rate;  // (tiers, models)
+  const float* tier_above;          // (tiers - 1, models): tier t + 1 is charged above tier_above[t] input tokens
+  const float* fixed_usd;           // (models)
+  const uint8_t* allowed;           // (models)
 };
 
 // The inputs of `batch` rows. A stride counts elements from one row to the next; 0 gives every row the same values.
@@ -43,8 +48,9 @@ struct Rows {
   int64_t batch;
   const float* x;  // (batch, dim)
   int64_t x_stride;
-  const float* billed_tokens;  // (batch)
+  const float* billed_tokens;  // (batch) or, with billed_per_model, (batch, models)
   int64_t billed_stride;
+  bool billed_per_model;
   const float* tokens_out;  // (batch, models); null = predicted
   int64_t tokens_stride;
   const float* extra_usd;  // (batch, models); null = none
@@ -61,6 +67,13 @@ struct Results {
   Status* status;                          // (batch)
   Cause* cause;                            // (batch)
 };
+
+// The answers of `row` and those after it.
+static inline Results row_of(const Results& all, int64_t row, int64_t models) {
+  const int64_t flat = row * models;
+  return {all.quality + flat, all.tokens_out + flat, all.cost_usd + flat, all.threshold + row,
+          all.gap + row,      all.index + row,       all.status + row,    all.cause + row};
+}
 
 // One instruction set. The functions check nothing; decide.h and isa.h do.
 struct Kernels {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "errors.h"
+#include "order.h"
 
 namespace ipr {
 namespace {
@@ -20,12 +21,6 @@ T* thread_scratch(Use use, int64_t count) {
   thread_local std::vector<T> memory[kUses];
   if (memory[use].size() < static_cast<size_t>(count)) memory[use].resize(static_cast<size_t>(count));
   return memory[use].data();
-}
-
-Results from_row(const Results& all, int64_t row, int64_t models) {
-  const int64_t flat = row * models;
-  return {all.quality + flat, all.tokens_out + flat, all.cost_usd + flat, all.threshold + row,
-          all.gap + row,      all.index + row,       all.status + row,    all.cause + row};
 }
 
 }  // namespace
@@ -73,14 +68,39 @@ void Router::decide(const DecidePolicy& policy, Rows rows, const int64_t* billed
     Rows one = rows;
     one.batch = 1;
     one.x += row * rows.x_stride;
-    one.billed_tokens += row;
+    one.billed_tokens += row * rows.billed_stride;
     if (rows.tokens_out) one.tokens_out += row * rows.tokens_stride;
     if (rows.extra_usd) one.extra_usd += row * rows.extra_stride;
     if (rows.allowed) one.allowed += row * rows.allowed_stride;
-    decide_within(policy, one, tokens, max_tokens, from_row(results, row, models));
+    decide_within(policy, one, tokens, max_tokens, row_of(results, row, models));
   }
-  if (support)
-    for (int64_t row = 0; row < rows.batch; ++row) support[row] = support_->of(rows.x + row * rows.x_stride);
+  if (!support) return;
+  for (int64_t row = 0; row < rows.batch; ++row) support[row] = support_->of(rows.x + row * rows.x_stride);
+  send_unsupported(policy, rows.batch, billed_tokens, rows.tokens_out != nullptr, limits, support, results);
+}
+
+void Router::send_unsupported(const DecidePolicy& policy, int64_t batch, const int64_t* billed_tokens,
+                              bool tokens_given, const RequestLimits& limits, const float* support,
+                              const Results& results) const {
+  if (policy.min_support() <= 0) return;
+  const int64_t models = plan_.models();
+  uint8_t* const allowed = thread_scratch<uint8_t>(kAllowed, models);
+  for (int64_t row = 0; row < batch; ++row) {
+    if (results.status[row] != Status::ok || !(support[row] < policy.min_support())) continue;
+    const Results one = row_of(results, row, models);
+    const int64_t stated = limits.max_tokens && !tokens_given ? limits.max_tokens[row] : -1;
+    for (int64_t m = 0; m < models; ++m)
+      allowed[m] = policy.unsupported_allowed()[m] && (!limits.allowed || limits.allowed[row * models + m]) &&
+                   fits(m, static_cast<double>(billed_tokens[row]),
+                        stated >= 0 ? static_cast<double>(stated) : static_cast<double>(one.tokens_out[m]));
+    ipr::send_unsupported(policy, one, allowed);
+  }
+}
+
+bool Router::fits(int64_t m, double billed, double output) const {
+  const auto at = static_cast<size_t>(m);
+  const double prompt = billed * limits_.token_ratio[at], window = limits_.context_window[at];
+  return !(prompt > window || prompt + output > window);  // an output of NaN adds nothing: its cost fails
 }
 
 void Router::decide_within(const DecidePolicy& policy, const Rows& row, double billed, int64_t max_tokens,
@@ -93,8 +113,7 @@ void Router::decide_within(const DecidePolicy& policy, const Rows& row, double b
   for (size_t m = 0; m < models; ++m) {
     const float tokens = results.tokens_out[m];
     const double output = states ? static_cast<double>(max_tokens) : static_cast<double>(tokens);
-    const double prompt = billed * limits_.token_ratio[m], window = limits_.context_window[m];
-    const bool over = prompt > window || prompt + output > window;  // an output of NaN adds nothing: its cost fails
+    const bool over = !fits(static_cast<int64_t>(m), billed, output);
     allowed[m] = !over && (row.allowed == nullptr || row.allowed[m]);
     tokens_out[m] = states && tokens > static_cast<float>(max_tokens) ? static_cast<float>(max_tokens) : tokens;
     differs |= over || tokens_out[m] < tokens;
@@ -129,7 +148,7 @@ void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Res
       facts.billed_tokens[at] = static_cast<int64_t>(tokens);
       facts.truncated[at] = info.truncated;
     }
-    decide(policy, rows, facts.billed_tokens + first, {nullptr, nullptr}, from_row(results, first, models),
+    decide(policy, rows, facts.billed_tokens + first, {nullptr, nullptr}, row_of(results, first, models),
            facts.support ? facts.support + first : nullptr);
   }
 }

@@ -58,6 +58,11 @@ class Router {
   void decide(const DecidePolicy& policy, Rows rows, const int64_t* billed_tokens, const RequestLimits& limits,
               const Results& results, float* support) const;
 
+  // What `decide` ends with, for rows decided elsewhere: those whose support is below the policy's min_support go to
+  // the candidate that it names for them, if that can serve the request. tokens_given: by the caller, not predicted.
+  void send_unsupported(const DecidePolicy& policy, int64_t batch, const int64_t* billed_tokens, bool tokens_given,
+                        const RequestLimits& limits, const float* support, const Results& results) const;
+
   const DecidePlan& plan() const { return plan_; }
   const std::optional<Support>& support() const { return support_; }
 
@@ -65,6 +70,9 @@ class Router {
   // Decides one row again where its output, known now, does not fit a context window or is over max_tokens (-1: none).
   void decide_within(const DecidePolicy& policy, const Rows& row, double billed, int64_t max_tokens,
                      const Results& results) const;
+
+  // Whether prompt and output fit the candidate's context window.
+  bool fits(int64_t m, double billed, double output) const;
 
   const DecidePlan& plan_;
   const StaticEncoder* encoder_;

@@ -60,7 +60,8 @@ class DecidePlan:
         Args:
             x: (dim,) or (batch, dim) float32, C-contiguous; the encoder's output.
             policy: one made for this plan's number of models.
-            billed_tokens: a number, or (batch,) float32, >= 0; input tokens of the whole request.
+            billed_tokens: a number, (batch,) or (batch, models) float32, >= 0; input tokens of the whole request, the same
+                for every candidate or by the count of each.
             tokens_out: (models,) or (batch, models) float32, >= 0; output tokens, instead of the predicted ones.
             extra_usd: (models,) or (batch, models) float32; added to the cost.
             allowed: (models,) or (batch, models) bool; anded with the policy's.
@@ -84,9 +85,14 @@ class DecidePolicy:
         plan: the plan it is for.
         alpha_hi, alpha_lo, offset: finite.
         worth: USD per unit of quality, >= 0.
-        in_rate, out_rate: (models,) float32, USD per token, >= 0.
+        in_rate, out_rate: (models,) float32, USD per token, >= 0; with tier_above (tiers, models).
         fixed_usd: (models,) float32, USD per request.
         allowed: (models,) bool.
+        min_support: in [0, 1]. A Router, not the op, gives a row of less support to `unsupported`: a position, or -1 for
+            the cheapest, of those in unsupported_allowed (models,) bool; None for allowed.
+        tier_above: (tiers - 1, models) float32, >= 0, not falling from tier to tier, or None with one price tier: a request
+            of more input tokens than tier_above[t] is charged at the rates of tier t + 1, input and output, all of it.
+            Infinity: the candidate has no such tier.
     Raises:
         InvalidInputError: a shape, dtype or range differs from the above.
     """
@@ -102,9 +108,15 @@ class DecidePolicy:
         out_rate: _Floats,
         fixed_usd: _Floats,
         allowed: _Bools,
+        min_support: float = 0.0,
+        unsupported: int = -1,
+        unsupported_allowed: _Bools | None = None,
+        tier_above: _Floats | None = None,
     ) -> None: ...
     @property
     def models(self) -> int: ...
+    @property
+    def tiers(self) -> int: ...
 
 @final
 class DecideResult:
@@ -152,6 +164,15 @@ class DecideResult:
     def gap_at(self, row: int, /) -> float: ...
     def status_at(self, row: int, /) -> int: ...
     def cause_at(self, row: int, /) -> int: ...
+    def ranked(
+        self, row: int, policy: DecidePolicy, names: tuple[str, ...], allowed: bytes | None, /
+    ) -> tuple[str, ...]:
+        """Names in the order in which their candidates would be chosen, each with all before it away; () of a failed row.
+
+        Args:
+            policy: the one that the row was decided under, or another for as many models.
+            names: (models,). allowed: (models,) bytes, 0 = never; None for the policy's own.
+        """
 
 def decide_result(
     quality: _Floats,
@@ -285,5 +306,53 @@ class Router:
         that a request states, -1 where it states none: predictions are cut there, and the context window holds as many.
         """
 
+    def send_unsupported(
+        self,
+        result: DecideResult,
+        policy: DecidePolicy,
+        billed_tokens: npt.NDArray[np.int64],
+        tokens_given: bool,
+        allowed: _Bools | None,
+        max_tokens: npt.NDArray[np.int64] | None,
+        support: _Floats,
+    ) -> None:
+        """Change `result`, decided elsewhere and given to nobody yet, as `decide` ends: rows whose support is below the policy's
+        min_support go to its `unsupported`, if that can serve the request.
+
+        Args:
+            tokens_given: whether tokens_out is the caller's. The others are as of `decide`.
+        """
+
     def support(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
         """(batch,) the support of embeddings (batch, dim); None without centroids."""
+
+# ---- bind_tau_path.cpp
+
+_Doubles = npt.NDArray[np.float64]
+_Ints = npt.NDArray[np.int64]
+
+def break_points(
+    quality: _Doubles, cost_usd: _Doubles, by_rank: _Ints
+) -> tuple[_Doubles, _Ints, _Ints, _Ints, _Ints, _Ints]:
+    """Moves by rising worth (worth, row, before, after), then (rows,) where each prompt starts and ends.
+
+    Args:
+        quality, cost_usd: (rows, models), finite, C-contiguous. by_rank: (models,) candidates by rising tie rank.
+    """
+
+def two_tier_choices(
+    quality: _Doubles,
+    cost_usd: _Doubles,
+    realised: _Doubles,
+    again_quality: _Doubles,
+    again_cost_usd: _Doubles,
+    again_realised: _Doubles,
+    by_rank: _Ints,
+    worth: _Doubles,
+    below: float,
+) -> tuple[_Doubles, _Doubles, _Ints]:
+    """Sums over the rows at each worth > 0: realised quality and predicted cost of the choices; how often whom, (worths, models).
+
+    Args:
+        quality to again_realised: (rows, models), of the first tier and of the second. below: the gap that asks the second.
+    """

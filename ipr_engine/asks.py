@@ -1,4 +1,4 @@
-"""What may be asked of a policy instead of tau; the bundle's calibration map answers (docs/calibration.md)."""
+"""What may be asked of a policy instead of tau; tau's path answers, or the bundle's calibration map (docs/calibration.md)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.ranges import nonnegative, unit_interval
 
 CALIBRATED = "calibrated"
+PATH = "path"
 PRESETS: Mapping[str, float] = MappingProxyType({"quality": 1.0, "balanced": 0.98, "cost": 0.95})  # share of best kept
 ASKS = ("quality_share", "max_usd_per_1k", "max_share_strongest", "response_quality_difference", "preset")
 
 
-def tau_or_ask(
-    tau: float | None, asks: Mapping[str, object], rule: str | None
-) -> tuple[float | None, tuple[str, float] | None, str]:
-    """tau, or the one thing asked instead of it, in the map's terms; and the rule that answers."""
+def tau_or_ask(tau: float | None, asks: Mapping[str, object]) -> tuple[float | None, tuple[str, float] | None]:
+    """tau, or the one thing asked instead of it: a share of quality, a cost or a share of prompts."""
     given = {name: value for name, value in asks.items() if value is not None}
     unknown = sorted(given.keys() - set(ASKS))
     if unknown:
@@ -25,14 +24,22 @@ def tau_or_ask(
         got = ", ".join([*(["tau"] if tau is not None else []), *given]) or "nothing"
         raise InvalidInputError(f"tau: expected tau=... in [0, 1] or one of {', '.join(ASKS)} instead, got {got}")
     if tau is not None:
-        return unit_interval("tau", tau), None, "minmax" if rule is None else rule
-    name, value = next(iter(given.items()))
-    if rule not in (None, CALIBRATED):
-        raise InvalidInputError(f"{name}: only rule {CALIBRATED!r} answers it, got rule {rule!r}; leave the rule out")
-    return None, _in_map_terms(name, value), CALIBRATED
+        return unit_interval("tau", tau), None
+    return None, _plain_ask(*next(iter(given.items())))
 
 
-def _in_map_terms(name: str, value: object) -> tuple[str, float]:
+def rule_meant(rule: str | None, asks: Mapping[str, object], *, has_path: bool) -> str:
+    """The rule that answers: the one named, else the path where the allowed candidates have one."""
+    asked = next((name for name, value in asks.items() if value is not None), None)
+    if rule is None:
+        return PATH if has_path else "minmax" if asked is None else CALIBRATED
+    if asked is not None and rule not in (PATH, CALIBRATED):
+        who = f"only rules {PATH!r} and {CALIBRATED!r} answer" if has_path else f"only rule {CALIBRATED!r} answers"
+        raise InvalidInputError(f"{asked}: {who} it, got rule {rule!r}; leave the rule out")
+    return rule
+
+
+def _plain_ask(name: str, value: object) -> tuple[str, float]:
     if name == "preset":
         if not isinstance(value, str) or value not in PRESETS:
             raise InvalidInputError(f"preset: expected one of {', '.join(map(repr, PRESETS))}, got {value!r}")

@@ -14,8 +14,15 @@ from ipr_engine.errors import InvalidInputError
 _CHANGED_TIERS = "an encoder, heads or the gap between the tiers changed since"
 
 
+STATUSES = ("uncalibrated", "calibrated", "insufficient_evidence", "stale", "estimated")
+
+
 class CalibrationStatus(NamedTuple):
-    """status: "calibrated", "insufficient_evidence", "stale" or "uncalibrated"; reason: what is certified, or why nothing is."""
+    """status: one of STATUSES; reason: what is certified, or why nothing is.
+
+    "calibrated": this very point was tested and certified; "insufficient_evidence": tested, not certified; "estimated": computed
+    from prompts predicted out of fold, not tested; "stale": something changed since; "uncalibrated": nothing is known of its mean.
+    """
 
     status: str
     reason: str
@@ -182,6 +189,27 @@ def settle(
             if name not in chosen_from
         },
         certificate=_certificate(made, knot, promise, overrides, calibrations.changed(made, prices)),
+    )
+
+
+def path_certificate(
+    calibrations: Calibrations,
+    allowed: Sequence[str],
+    *,
+    tau: float | None,
+    ask: tuple[str, float] | None,
+    worth: float,
+    prices: PriceList | None,
+    escalate_below: float,
+) -> CalibrationStatus:
+    """What may be said of a point of tau's path.
+
+    Args:
+        allowed: the candidates of the path. tau: as given, None with `ask`. worth: what runs.
+        prices: what overrides the bundle's own, None for nothing. escalate_below: the policy's.
+    """
+    return CalibrationStatus(
+        "estimated", "read from the bundle's path rows, prompts predicted out of fold; no prompt tested it"
     )
 
 

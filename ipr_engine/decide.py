@@ -23,7 +23,14 @@ from ipr_engine._C import DecidePlan, DecidePolicy, DecideResult, available_isas
 __all__ = ["CAUSE", "STATUS", "DecidePlan", "DecidePolicy", "DecideResult", "Heads", "available_isas"]
 
 STATUS = ("ok", "nonfinite_quality", "nonfinite_cost", "none_allowed", "invalid_input")  # the op never makes the last
-CAUSE = ("failed", "only_allowed", "below_fixed_level", "best_quality", "within_tolerance")
+CAUSE = (
+    "failed",
+    "only_allowed",
+    "below_fixed_level",
+    "best_quality",
+    "within_tolerance",
+    "unsupported",
+)  # the op never makes the last
 
 Floats = npt.NDArray[np.float32]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,12 @@ import numpy.typing as npt
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.calibrated import CalibrationStatus
 from ipr_engine.decide import CAUSE, STATUS
-from ipr_engine.frontier import FrontierStep, failover, frontier, order
+from ipr_engine.frontier import FrontierStep, frontier, order
+from ipr_engine.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
     from ipr_engine._C import DecideResult
     from ipr_engine.bundle import Bundle, HeadsSpec
-    from ipr_engine.escalation import MergedResult
     from ipr_engine.limits import RequestLimits, RowLimits
     from ipr_engine.policy import Coefficients, Policy
 
@@ -42,11 +43,11 @@ class Decision:
     """The answer for one prompt. Cheap to make: everything is read from the result when asked for.
 
     Attributes:
-        model: name of the chosen candidate, None when the row failed.
+        model: name of the chosen candidate; None in a `FailedRow`, of `Decisions` whose rows may have failed.
         quality, cost_usd, tokens_out: of the chosen candidate; NaN when the row failed.
         threshold: the quality a candidate had to reach.
-        cause: "best_quality", "within_tolerance", "only_allowed", "below_fixed_level" or "failed"; "deadline" where
-            ipr_engine.serving answered by its fallback.
+        cause: "best_quality", "within_tolerance", "only_allowed", "below_fixed_level" or "failed"; "unsupported" where the
+            prompt's support is below the policy's min_support; "deadline" where ipr_engine.serving answered by its fallback.
         degraded: None; which fallback answered instead, "static" or "candidate" (docs/operations.md).
         status: "ok", or why the row failed: "nonfinite_quality", "nonfinite_cost", "none_allowed"; "invalid_input" where the
             prompt itself is bad, as `reason` tells.
@@ -54,7 +55,7 @@ class Decision:
         support: in [0, 1], how close the prompt is to the fitting data: 0 is farther than every prompt held out, or no
             token of it was known. None when the bundle has no centroids.
         billed_tokens: tokens of the whole request by the bundle's tokenizer.
-        calibration: "calibrated", "insufficient_evidence", "stale" or "uncalibrated" (docs/calibration.md);
+        calibration: "calibrated", "insufficient_evidence", "estimated", "stale" or "uncalibrated" (docs/calibration.md);
             calibration_reason says what is certified, or why nothing is.
         truncated: the prompt was longer than the encoder reads; head and tail were encoded.
         escalated: the second heads of a two-tier bundle decided (docs/two-tiers.md): quality, cost, threshold, gap and all else
@@ -81,7 +82,7 @@ class Decision:
 
     def __init__(
         self,
-        result: DecideResult | MergedResult,
+        result: DecideResult,
         row: int,
         policy: Policy,
         bundle: Bundle,
@@ -105,15 +106,14 @@ class Decision:
         return self._result.index_at(self._row)
 
     @property
-    def model(self) -> str | None:
-        index = self._result.index_at(self._row)
-        return None if index < 0 else self._bundle.candidates[index].name
+    def model(self) -> str:
+        return self._bundle.candidates[self._result.index_at(self._row)].name
 
     @property
     def prior(self) -> str | None:
         """What stands in for outcomes of the chosen candidate's own ("prior from ..."): its quality is a guess. None where it has some."""
-        model = self.model
-        return None if model is None else prior_of(self._bundle, model)
+        index = self._result.index_at(self._row)
+        return None if index < 0 else prior_of(self._bundle, self._bundle.candidates[index].name)
 
     @property
     def quality(self) -> float:
@@ -158,9 +158,10 @@ class Decision:
     def _calibration(self) -> CalibrationStatus:
         """The policy's, unless this request keeps out a candidate that the policy may choose."""
         status = self.policy.calibration
-        near = self.billed_tokens >= self.policy.surely_fits or self._asked is not None
-        if not near or status.status == "uncalibrated":
+        if status.status == "uncalibrated" or not (self._may_keep_out or self._sent):
             return status
+        if self._sent:
+            return CalibrationStatus("uncalibrated", "its support is below min_support: no operating point decided it")
         names = [(m, c.name) for m, c in enumerate(self._bundle.candidates) if c.name in self.policy.allowed]
         away = "; ".join(f"{name}: {reason}" for m, name in names if (reason := self._away(m)) is not None)
         return CalibrationStatus("uncalibrated", f"this request keeps out {away}") if away else status
@@ -206,24 +207,25 @@ class Decision:
     @property
     def allowed(self) -> npt.NDArray[np.bool_]:
         """(models,) who could be chosen: the policy's mask, less who cannot serve this request."""
-        policy = set(self.policy.allowed)
-        return np.array([c.name in policy and self._away(m) is None for m, c in enumerate(self._bundle.candidates)])
+        mask = np.frombuffer(self._could(self._open), np.bool_)
+        return mask if not self._sent else mask | (np.arange(len(mask)) == self.index)
 
     @property
     def ranked(self) -> tuple[str, ...]:
         """Every allowed candidate: the choice, then who would be chosen were all before it away (for failover).
 
-        The rule is applied anew without those before, so the threshold moves with who is left. Some 10 us a candidate.
+        The rule is applied anew without those before, so the threshold moves with who is left (`reference.failover`).
         The policy's reserve comes last, the better predicted first.
         """
-        if self._result.status_at(self._row) != OK:
-            return ()
-        names = self._bundle.names
-        order = failover(
-            self.policy, self._bundle, self.qualities, self.costs_usd, self.allowed, coefficients=self.coefficients
-        )
-        reserve = np.flatnonzero(self._reserve).tolist()
-        return tuple(names[m] for m in [*order, *sorted(reserve, key=lambda m: -self.qualities[m])])
+        policy, names = self.policy, self._bundle.names
+        second = policy.second
+        compiled = second.compiled if self.escalated and second is not None else policy.compiled
+        allowed = self._could(self._open) if self._may_keep_out or self._open is not policy.allowed else None
+        found = self._result.ranked(self._row, compiled, names, allowed)
+        if not found or not policy.reserve:
+            return found
+        reserve = [m for m in np.flatnonzero(self._reserve).tolist() if names[m] not in found]
+        return (*found, *(names[m] for m in sorted(reserve, key=lambda m: -self.qualities[m])))
 
     @property
     def feasible(self) -> tuple[str, ...]:
@@ -238,17 +240,22 @@ class Decision:
     def excluded(self) -> dict[str, str]:
         """Candidate -> why it could not be chosen: the policy's mask, a feature that the request needs, too long an answer asked
         for, or a context window that does not hold prompt and output."""
-        return {view.name: view.excluded_because for view in self.candidates if view.excluded_because is not None}
+        if not self._may_keep_out and not self.policy.reserve:
+            return dict(self.policy.exclusions)
+        found = {candidate.name: self._reason(m) for m, candidate in enumerate(self._bundle.candidates)}
+        return {name: reason for name, reason in found.items() if reason is not None}
 
     @property
     def frontier(self) -> tuple[FrontierStep, ...]:
         """Every tau at which this prompt's choice changes under its rule, with who is chosen from there on.
 
-        Computed when asked for, by bisection on the float32 grid: about a millisecond. In a two-tier bundle it is that of the
+        Computed when asked for, by bisection on the float32 grid: some milliseconds. In a two-tier bundle it is that of the
         heads that decided: at another tau the gap is another, and the other heads may decide.
         """
         if self._result.status_at(self._row) != OK:
             return ()
+        if self._sent:
+            return (FrontierStep(0.0, self.model, self.quality, self.cost_usd),)
         constants = self.heads.rule_constants
         allowed = self.allowed | self._reserve
         return frontier(self.policy, self._bundle, self.qualities, self.costs_usd, allowed, constants=constants)
@@ -286,8 +293,34 @@ class Decision:
     @property
     def _reserve(self) -> npt.NDArray[np.bool_]:
         """(models,) the policy's reserve, less who cannot serve this request."""
-        reserve = self.policy.reserve
-        return np.array([c.name in reserve and self._away(m) is None for m, c in enumerate(self._bundle.candidates)])
+        return np.frombuffer(self._could(self.policy.reserve), np.bool_)
+
+    @property
+    def _may_keep_out(self) -> bool:
+        """Whether this request may keep out a candidate that the policy allows."""
+        return self.billed_tokens >= self.policy.surely_fits or self._asked is not None
+
+    @property
+    def _sent(self) -> bool:
+        """Whether the policy's candidate for prompts of little support answers, and not the plain decision."""
+        result, row = self._result, self._row
+        if result.cause_at(row) != UNSUPPORTED:
+            return False
+        to = self.policy.unsupported.candidate
+        return to is None or to == self._bundle.candidates[result.index_at(row)].name
+
+    @property
+    def _open(self) -> Sequence[str]:
+        """Who may be chosen, whatever this request asks for: under `unsupported="cheapest"` an operating point leaves out nobody."""
+        policy = self.policy
+        by_cost = policy.reserve and policy.unsupported.candidate is None and self._sent
+        return (*policy.allowed, *policy.reserve) if by_cost else policy.allowed
+
+    def _could(self, names: Sequence[str]) -> bytes:
+        """(models,) as bytes: who of these can serve this request."""
+        if names is self.policy.allowed and not self._may_keep_out:
+            return bytes(candidate.name in names for candidate in self._bundle.candidates)
+        return bytes(c.name in names and self._away(m) is None for m, c in enumerate(self._bundle.candidates))
 
     def _away(self, m: int) -> str | None:
         """Why a candidate cannot serve this request, whatever the policy says."""
@@ -307,6 +340,8 @@ class Decision:
         return f"prompt of about {prompt:.0f} and output of {output:.0f} tokens over its context window of {window}"
 
     def _reason(self, m: int) -> str | None:
+        if m == self.index:  # else one that an operating point leaves out may be named for prompts of little support
+            return None
         return self.policy.exclusions.get(self._bundle.candidates[m].name) or self._away(m)
 
     @property
@@ -324,19 +359,20 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: what `ipr route --json` prints."""
-        ok = self._result.status_at(self._row) == OK
+        result, row, index = self._result, self._row, self.index
+        ok, gap, support, calibration = index >= 0, result.gap_at(row), self.support, self._calibration
         return {
             "model": self.model,
             "status": self.status,
             "reason": self.reason,
             "cause": self.cause,
             "prior": self.prior,
-            "quality": self.quality if ok else None,
-            "cost_usd": self.cost_usd if ok else None,
-            "tokens_out": self.tokens_out if ok else None,
-            "threshold": self.threshold if ok else None,
-            "gap": self.gap if ok and np.isfinite(self.gap) else None,
-            "support": self.support if self.support is None or np.isfinite(self.support) else None,
+            "quality": result.quality_at(row, index) if ok else None,
+            "cost_usd": result.cost_at(row, index) if ok else None,
+            "tokens_out": result.tokens_at(row, index) if ok else None,
+            "threshold": result.threshold_at(row) if ok else None,
+            "gap": gap if ok and math.isfinite(gap) else None,
+            "support": support if support is None or math.isfinite(support) else None,
             "billed_tokens": self.billed_tokens,
             "truncated": self.truncated,
             "escalated": self.escalated,
@@ -344,14 +380,16 @@ class Decision:
             "excluded": self.excluded,
             "tau": self.policy.tau,
             "rule": self.policy.rule,
-            "calibration": self.calibration,
-            "calibration_reason": self.calibration_reason,
+            "worth": self.policy.worth,
+            "promise": None if self.policy.promise is None else self.policy.promise.to_dict(),
+            "calibration": calibration.status,
+            "calibration_reason": calibration.reason,
             "bundle": self.bundle_hash,
         }
 
     def __repr__(self) -> str:
-        if self.model is None:
-            return f"Decision(model=None, status={self.status!r}, reason={self.reason!r})"
+        if self.index < 0:
+            return f"FailedRow(model=None, status={self.status!r}, reason={self.reason!r})"
         prior = "" if self.prior is None else f", prior={self.prior!r}"
         return (
             f"Decision(model={self.model!r}, quality={self.quality:.3f}, cost_usd={self.cost_usd:.3g}, "
@@ -359,8 +397,24 @@ class Decision:
         )
 
 
+class FailedRow(Decision):
+    """A row of a batch that could not be decided: its `model` is None, its `status` and `reason` say why.
+
+    It is a Decision, as failed rows have always been; `Engine.route` returns none, it raises.
+    """
+
+    __slots__ = ()
+
+    @property
+    def model(self) -> None:  # type: ignore[override]  # what tells it from a Decision; both are named where rows may fail
+        return None
+
+
+Row: TypeAlias = Decision | FailedRow
+
+
 class Decisions:
-    """The answers for a batch: a sequence of Decision, and the same as arrays.
+    """The answers for a batch: a sequence of Decision and FailedRow, and the same as arrays.
 
     Attributes:
         index: (batch,) int32, -1 where a row failed.
@@ -386,7 +440,7 @@ class Decisions:
 
     def __init__(
         self,
-        result: DecideResult | MergedResult,
+        result: DecideResult,
         policy: Policy,
         bundle: Bundle,
         billed_tokens: npt.NDArray[np.int64],
@@ -410,16 +464,17 @@ class Decisions:
         return len(self._result)
 
     @overload
-    def __getitem__(self, row: int) -> Decision: ...
+    def __getitem__(self, row: int) -> Row: ...
     @overload
-    def __getitem__(self, row: slice) -> list[Decision]: ...
-    def __getitem__(self, row: int | slice) -> Decision | list[Decision]:
+    def __getitem__(self, row: slice) -> list[Row]: ...
+    def __getitem__(self, row: int | slice) -> Row | list[Row]:
         if isinstance(row, slice):
             return [self[r] for r in range(*row.indices(len(self)))]
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)} decisions")
         row %= len(self)
-        decision = Decision(
+        kind = Decision if self._result.index_at(row) >= 0 else FailedRow
+        decision: Row = kind(
             self._result,
             row,
             self.policy,
@@ -435,7 +490,7 @@ class Decisions:
             decision._error = self.errors[row]
         return decision
 
-    def __iter__(self) -> Iterator[Decision]:
+    def __iter__(self) -> Iterator[Row]:
         return (self[row] for row in range(len(self)))
 
     @property

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +17,14 @@ from ipr_engine._C import DecideResult
 from ipr_engine.bundle import Bundle, PriceList
 from ipr_engine.calibrated import Calibrations, DriftEvidence
 from ipr_engine.decide import DecidePlan
-from ipr_engine.decision import Decision, Decisions
+from ipr_engine.decision import Decision, Decisions, Row
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.explanation import Explanation
-from ipr_engine.generation import Generation, check_on_error, check_rows
+from ipr_engine.generation import Generation, check_on_error, check_rows, checked_rows
+from ipr_engine.intake import check_many
+from ipr_engine.old_spellings import warn_list, warn_on_error
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
 
@@ -170,22 +171,28 @@ class Engine:
         max_latency_ms: float | None = None,
         prices: PriceList | Mapping[str, object] | None = None,
         escalate_below: float | None = None,
+        min_support: float | None = None,
+        unsupported: str | None = None,
     ) -> Policy:
         """Validate and compile everything of a decision that is not the prompt.
 
         A policy outlives a swap: the first call after it compiles the policy's terms for the bundle that serves then.
 
         Args:
-            tau: tolerance in [0, 1]; what it bounds depends on the rule (docs/design.md section 4). Or, instead of it,
-                one of the next five, which the bundle's calibration map answers (docs/calibration.md):
-            quality_share: at least this share of the best single candidate's mean quality.
-            max_usd_per_1k: the safest point that is expected to cost at most this, USD per 1,000 prompts.
-            max_share_strongest: the safest point expected to send at most this share to the best single candidate.
+            tau: tolerance in [0, 1]. Under rule "path" the share of the way from the best single candidate's mean quality to the
+                cheapest's that you agree to lose on average, over prompts like the fitting ones; a single prompt is promised
+                nothing. Under another rule see docs/design.md section 4. Or, instead of tau, one of the next five, which
+                the same path answers, and the calibration map under rule "calibrated" (docs/calibration.md):
+            quality_share: this share of the best single candidate's mean quality.
+            max_usd_per_1k: the best point that is expected to cost at most this, USD per 1,000 prompts.
+            max_share_strongest: the best point expected to send at most this share to the best single candidate.
             response_quality_difference: percent of the best one's mean quality that may be lost, 0 to 100.
             preset: "quality", "balanced" or "cost": 100, 98 or 95 % of the best one's mean quality.
-            rule: "minmax" (what tau means by default), "max", "fixed" or "calibrated" (what the others mean).
+            rule: "path", "minmax", "max", "fixed" or "calibrated". By default "path" where the bundle has path rows of the allowed
+                candidates, and where it has none "minmax" for tau, "calibrated" for what is asked instead.
             slack: margin of the "max" rule, in [0, 1].
-            worth: USD one more unit of quality is worth, >= 0; by default 0, and the map's under "calibrated".
+            worth: USD one more unit of quality is worth, >= 0; by default 0, the map's under "calibrated". Rule "path" reads its
+                own and refuses it: name the rule.
             allowed: only these candidates (names, families and features are found whatever their case; one that means several
                 that differ by case alone is an error).
             exclude: none of these candidates: the ones that are down, say.
@@ -196,6 +203,11 @@ class Engine:
                 the bundle's.
             escalate_below: a two-tier bundle decides again, by its second heads, where the first decision's gap is below it, in
                 quality units: 0 never, math.inf always; by default the bundle's own (docs/two-tiers.md).
+            min_support: in [0, 1]: a prompt whose `support` is below it is not decided by predicted quality (cause
+                "unsupported"); by default 0, none is. It needs a bundle with centroids.
+            unsupported: who answers it: "best", the single candidate of the greatest mean realised quality on the fitting
+                prompts (the default), "cheapest" on this prompt, or a candidate's name. Where that one cannot serve the request,
+                the plain decision stands.
         Raises:
             InvalidInputError: a value out of range, an unknown name, or nobody left to choose.
         """
@@ -217,18 +229,62 @@ class Engine:
                 "max_latency_ms": max_latency_ms,
                 "prices": prices,
                 "escalate_below": escalate_below,
+                "min_support": min_support,
+                "unsupported": unsupported,
             }
         )
 
-    @overload
-    def route(self, prompts: str, policy: Policy | None = None, **options: Any) -> Decision: ...
-    @overload
-    def route(
-        self, prompts: Prompt | Sequence[Any], policy: Policy | None = None, **options: Any
-    ) -> Decision | Decisions: ...
     def route(
         self,
-        prompts: Any,
+        prompt: Prompt,
+        policy: Policy | None = None,
+        *,
+        billed_tokens: int | None = None,
+        tokens_out: npt.ArrayLike | None = None,
+        extra_usd: npt.ArrayLike | None = None,
+        on_error: str | None = None,
+        **terms: Any,
+    ) -> Decision:
+        """Decide who should answer one prompt.
+
+        With a two-tier bundle a prompt whose first gap is below the policy's `escalate_below` is encoded by the second encoder
+        and decided again by its heads.
+
+        Args:
+            prompt: a string, chat messages, or a whole LLM request with its tools and limits (`ipr_engine.parse_request` says
+                what of it is encoded, billed and needed). Candidates that lack a feature which a request needs, or whose
+                context window does not hold prompt and output, are not chosen for it.
+            policy: from `engine.policy(...)`; or give its arguments (tau=..., worth=...) here instead.
+            billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say); counted where None.
+            tokens_out: expected output tokens, scalar or (models,); else predicted.
+            extra_usd: scalar or (models,), added to the cost, of either sign: prompt cache, switching, batch terms.
+            on_error: of an earlier release, as is a list of prompts: `route_many` takes both.
+        Raises:
+            InvalidInputError: a bad prompt, or a bad argument.
+            RowError: the prompt cannot be decided; its reason is named.
+        """
+        live = self._live
+        plain = billed_tokens is None and tokens_out is None and extra_usd is None and on_error is None
+        if plain and type(prompt) is str and live.routes_text:
+            policy = live.settle(policy, terms)
+            result, billed, truncated, support = live.router.route_one(prompt, policy.compiled)
+            if policy.escalate_below and live.escalates(result, policy):
+                return self._escalate(live, [prompt], policy, result, billed, truncated, support, "raise")[0]
+            if not result.all_ok:
+                check_rows(result, "raise")
+            return Decision(result, 0, policy, live.bundle, billed, truncated, support)
+        if on_error is not None:
+            warn_on_error("Engine")
+        elif isinstance(prompt, (list, tuple)) and not is_one_prompt(prompt):
+            warn_list("Engine")
+        made = self._route(
+            prompt, policy, billed_tokens, tokens_out, extra_usd, "raise" if on_error is None else on_error, terms
+        )
+        return cast(Decision, made)  # whatever an old spelling asks for
+
+    def route_many(
+        self,
+        prompts: Sequence[Prompt],
         policy: Policy | None = None,
         *,
         billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
@@ -236,46 +292,47 @@ class Engine:
         extra_usd: npt.ArrayLike | None = None,
         on_error: str = "raise",
         **terms: Any,
-    ) -> Decision | Decisions:
-        """Decide who should answer: one prompt gives a Decision, a list of prompts gives Decisions.
-
-        With a two-tier bundle the rows whose first gap is below the policy's `escalate_below` are encoded by the second encoder,
-        together, and decided again by its heads.
+    ) -> Decisions:
+        """Decide who should answer each of several prompts; a row equals `route` of that prompt alone.
 
         Args:
-            prompts: a string, chat messages, a whole LLM request with its tools and limits, or a list of these
-                (`ipr_engine.parse_request` says what of it is encoded, billed and needed). Candidates that lack a feature which a
-                request needs, or whose context window does not hold prompt and output, are not chosen for it.
-            policy: from `engine.policy(...)`; or give its arguments (tau=..., worth=...) here instead.
-            billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say), one for all or one a
-                prompt; counted where it is None.
-            tokens_out: expected output tokens, scalar, (models,) or (batch, models); else predicted.
-            extra_usd: (batch, models) added to the cost, of either sign: prompt cache, switching, batch terms.
-            on_error: "raise" when a prompt is bad or a row cannot be decided, or "status" to return each row with its status;
-                that of a bad prompt is "invalid_input", and its `reason` says what is wrong.
+            prompts: a list of what `route` takes.
+            policy: as of `route`, for all of them.
+            billed_tokens: one for all or one a prompt; counted where it is None.
+            tokens_out, extra_usd: scalar, (models,) or (batch, models).
+            on_error: "raise" when a prompt is bad or a row cannot be decided, or "status" to return each row with its status: a
+                `FailedRow` has no model, and its `reason` says why. That of a bad prompt is "invalid_input".
         Raises:
             InvalidInputError: a bad prompt, its row named, or a bad argument.
             RowError: rows that cannot be decided (rows, reasons).
         """
+        check_many(prompts)
+        made = self._route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error, terms)
+        return cast(Decisions, made)
+
+    def _route(
+        self,
+        prompts: Any,
+        policy: Policy | None,
+        billed_tokens: Any,
+        tokens_out: Any,
+        extra_usd: Any,
+        on_error: str,
+        terms: dict[str, Any],
+    ) -> Row | Decisions:
+        """Decide one prompt or a list of them, whatever the spelling."""
         live = self._live
         policy = live.settle(policy, terms)
         if billed_tokens is None and tokens_out is None and extra_usd is None and live.routes_text:
+            texts = [prompts] if type(prompts) is str else prompts
             try:
-                if type(prompts) is str:
-                    result, billed, truncated, support = live.router.route_one(prompts, policy.compiled)
-                    below = policy.escalate_below
-                    if below and (result.gap_at(0) < below or below == math.inf):
-                        return self._escalate(live, [prompts], policy, result, billed, truncated, support, on_error)[0]
-                    if not result.all_ok or on_error != "raise":
-                        check_rows(result, on_error)
-                    return Decision(result, 0, policy, live.bundle, billed, truncated, support)
-                if type(prompts) is list and all(type(prompt) is str for prompt in prompts):
-                    many = live.router.route_many(prompts, policy.compiled)
+                if type(texts) is list and all(type(text) is str for text in texts):
+                    many = live.router.route_many(texts, policy.compiled)
                     if policy.escalate_below:
-                        return self._escalate(live, prompts, policy, *many, on_error)
-                    if not many[0].all_ok or on_error != "raise":
-                        check_rows(many[0], on_error)
-                    return Decisions(many[0], policy, live.bundle, *many[1:])
+                        decisions = self._escalate(live, texts, policy, *many, on_error)
+                    else:
+                        decisions = checked_rows(Decisions(many[0], policy, live.bundle, *many[1:]), on_error)
+                    return decisions if texts is prompts else decisions[0]
             except InvalidInputError:
                 if on_error != "status":  # else a prompt is bad, and the others stand
                     raise
@@ -338,7 +395,9 @@ class Engine:
         second: Encoded | None = None,
         **terms: Any,
     ) -> Decisions:
-        """Decide on kept embeddings, without encoding again.
+        """Decide on kept embeddings, without encoding again: what `route` decides of the same prompts, to the bit.
+
+        Of two tiers that holds with `second`; without it the heads that read x decide, and nothing escalates.
 
         Args:
             x: what `encode` gave, or a bare (batch, dim) or (dim,) float32 array (then billed_tokens is needed). Of a two-tier
@@ -353,6 +412,8 @@ class Engine:
         policy = live.settle(policy, terms)
         if type(x) is not Encoded or billed_tokens is not None or x.encoder != live.encoder_identity:
             x = live.embeddings(x, billed_tokens)
+        if x.needs is not None:
+            x = live.readable(x, policy, on_error)
         again = None if second is None else live.kept_rows(x, second)
         return live.decide(x, policy, tokens_out, extra_usd, on_error, again)
 
@@ -394,8 +455,9 @@ class Engine:
             raise InvalidInputError("on_error: explain always shows the status; leave it out")
         if not is_one_prompt(prompt) and isinstance(prompt, (list, tuple)):
             raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
-        decision = self.route(prompt, policy, on_error="status", **terms)
-        assert isinstance(decision, Decision)
+        billed, tokens_out, extra_usd = (terms.pop(name, None) for name in ("billed_tokens", "tokens_out", "extra_usd"))
+        decision = self._route(prompt, policy, billed, tokens_out, extra_usd, "status", terms)
+        assert not isinstance(decision, Decisions)  # one prompt
         if decision.status == "invalid_input":  # nothing was predicted that could be explained
             raise InvalidInputError(decision.reason)
         return Explanation(decision)

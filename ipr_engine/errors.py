@@ -76,6 +76,10 @@ class BundleValueError(BundleError):
     """A weight, price or constant is NaN, infinite or out of range."""
 
 
+class PathMismatchError(BundleError):
+    """Path rows are not predictions of the heads that decide."""
+
+
 class EncoderMismatchError(BundleError):
     """A head, or the support, belongs to another encoder than the one at hand, or its files changed."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecideResult, Router
+from ipr_engine._C import DecideResult, Router, decide_result
 from ipr_engine.bundle import Bundle, HeadsSpec
 from ipr_engine.decide import DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder
@@ -19,6 +19,7 @@ from ipr_engine.limits import ContextWindows, capped_heads, most_output
 
 Rows = npt.NDArray[np.int64]
 EmbedRows = Callable[[Rows], Encoded]  # the given rows of a batch, by the second encoder
+PARTS = ("quality", "tokens_out", "cost_usd", "threshold", "gap", "index", "status", "cause")  # of a DecideResult
 
 
 class SecondTier:
@@ -67,52 +68,11 @@ def of_rows(values: npt.NDArray[Any] | None, rows: Rows) -> npt.NDArray[Any] | N
     return values if values is None or values.ndim == 1 else np.ascontiguousarray(values[rows])
 
 
-class MergedResult:
-    """What a DecideResult offers, of a batch that two tiers decided: its rows are the first's but for `rows`, the second's."""
-
-    __slots__ = ("all_ok", "cause", "cost_usd", "gap", "index", "quality", "status", "threshold", "tokens_out")
-
-    def __init__(self, first: DecideResult | MergedResult, rows: Rows, second: DecideResult) -> None:
-        for name in self.__slots__[1:]:
-            values = getattr(first, name).copy()
-            values[rows] = getattr(second, name)
-            values.flags.writeable = False
-            setattr(self, name, values)
-        self.all_ok = not self.status.any()
-
-    index: npt.NDArray[np.int32]
-    quality: npt.NDArray[np.float32]
-    tokens_out: npt.NDArray[np.float32]
-    cost_usd: npt.NDArray[np.float32]
-    threshold: npt.NDArray[np.float32]
-    gap: npt.NDArray[np.float32]
-    status: npt.NDArray[np.uint8]
-    cause: npt.NDArray[np.uint8]
-    all_ok: bool
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def index_at(self, row: int) -> int:
-        return int(self.index[row])
-
-    def quality_at(self, row: int, model: int) -> float:
-        return float(self.quality[row, model])
-
-    def tokens_at(self, row: int, model: int) -> float:
-        return float(self.tokens_out[row, model])
-
-    def cost_at(self, row: int, model: int) -> float:
-        return float(self.cost_usd[row, model])
-
-    def threshold_at(self, row: int) -> float:
-        return float(self.threshold[row])
-
-    def gap_at(self, row: int) -> float:
-        return float(self.gap[row])
-
-    def status_at(self, row: int) -> int:
-        return int(self.status[row])
-
-    def cause_at(self, row: int) -> int:
-        return int(self.cause[row])
+def merged(first: DecideResult, rows: Rows, second: DecideResult) -> DecideResult:
+    """The answers of a batch that two tiers decided: the first's, but for `rows`, the second's."""
+    arrays = {}
+    for name in PARTS:
+        values = getattr(first, name).copy()
+        values[rows] = getattr(second, name)
+        arrays[name] = values
+    return decide_result(**arrays)

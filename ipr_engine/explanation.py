@@ -6,15 +6,18 @@ import math
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from ipr_engine.asks import PATH
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.bundle.reliability import Realised, read_reliability
 from ipr_engine.decision import CandidateView, Decision
+from ipr_engine.unsupported import BEST
 
 WHY = {
     "best_quality": "it has the highest predicted quality",
     "within_tolerance": "it has the least cost - worth * quality among those whose predicted quality reaches the threshold",
     "only_allowed": "it is the only candidate allowed",
     "below_fixed_level": "nobody reaches the fixed level, so the best predicted candidate answers",
+    "unsupported": "the prompt is unlike the fitting data",
     "failed": "the row could not be decided",
 }
 
@@ -55,13 +58,15 @@ class Explanation:
     def gaps(self) -> dict[str, float]:
         """Candidate -> how far its own quality must move, all others held, for the choice to change; infinite if nothing does.
 
-        The chosen one's way out is the threshold without it (docs/design.md section 3); another's way in is to reach the
-        threshold and a better objective.
+        The chosen one's way out is the threshold without it, or an objective that another beats (docs/design.md section 3);
+        another's way in is to reach the threshold and a better objective.
         """
         d = self.decision
         if d.model is None:
             return {}
         chosen = next(view for view in self.candidates if view.chosen)
+        if d._sent:  # no quality decides
+            return {view.name: math.inf for view in self.candidates if view.allowed}
         worth, gaps = d.policy.worth, dict[str, float]()
         for view in self.candidates:
             if view.allowed and not view.chosen:
@@ -73,7 +78,9 @@ class Explanation:
             return {chosen.name: math.inf}
         c, hi, lo = d.coefficients, max(others), min(others)
         level = min(c.alpha_hi * hi + c.alpha_lo * lo + c.offset, hi) if chosen.quality >= hi else d.threshold
-        return {chosen.name: max(chosen.quality - level, 0.0), **gaps}
+        out = max(chosen.quality - level, 0.0)
+        beaten = [gaps[view.name] for view in self.candidates if view.feasible and not view.chosen and worth > 0]
+        return {chosen.name: min([out, *beaten]), **gaps}
 
     @property
     def holds_for(self) -> HoldsFor | None:
@@ -101,7 +108,24 @@ class Explanation:
         worth = f", worth {d.policy.worth:g} USD" if d.policy.worth else ""
         figures = f"quality {d.quality:.3f}, threshold {d.threshold:.3f}"
         prior = f"; its quality is a guess: {d.prior}, no outcomes of its own" if d.prior is not None else ""
-        return f"{d.model}: {WHY[d.cause]} ({figures} under rule {d.policy.rule}, tau {d.policy.tau:g}{worth}){prior}"
+        if d.cause == "unsupported":
+            return f"{d.model}: {WHY[d.cause]} (support {d.support:.2f} below {d.policy.unsupported.min_support:g}){self._sent_to}"
+        why = WHY[d.cause]
+        if d.policy.rule == PATH and d.cause == "within_tolerance":
+            why = "it has the least cost - worth * quality" if d.policy.worth else "it is the cheapest"
+        return f"{d.model}: {why} ({figures} under rule {d.policy.rule}, tau {d.policy.tau:g}{worth}){prior}"
+
+    @property
+    def _sent_to(self) -> str:
+        """Why this candidate answers a prompt of little support."""
+        d, to = self.decision, self.decision.policy.unsupported
+        if to.candidate is None:
+            return ", so the cheapest candidate answers"
+        best = "the best single candidate" if to.asked == BEST else "the one named for that"
+        if d._sent:
+            return f", so {best} answers"
+        why = next((view.excluded_because for view in self.candidates if view.name == to.candidate), None)
+        return f"; {to.candidate}, {best}, cannot ({why}), so the plain decision stands"
 
     def state(self, view: CandidateView) -> str:
         """One word or the reason: chosen, feasible, below threshold, or why it was excluded."""
@@ -160,6 +184,13 @@ class Explanation:
         if holds is not None:
             until = "1" if holds.until is None else f"{holds.until:.3f}"
             lines.append(f"the choice stays for tau from {holds.since:.3f} to {until}")
+        if d.policy.promise is not None:
+            lines.append(f"policy: {d.policy.promise}")
+        if d.support == 0 and d.cause != "unsupported":
+            lines.append(
+                "support 0: the prompt is unlike the fitting data, so its predicted qualities say little; "
+                "min_support decides such prompts otherwise"
+            )
         support = "unknown" if d.support is None else f"{d.support:.2f}"
         lines.append(
             f"{d.calibration}: {d.calibration_reason}\n"

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import decide_result
+from ipr_engine.bundle import Bundle
 from ipr_engine.decide import CAUSE, STATUS
-from ipr_engine.decision import Decisions
+from ipr_engine.decision import Decisions, FailedRow
 from ipr_engine.limits import PLAIN, RequestLimits
+from ipr_engine.policy import Policy
 
 INVALID_INPUT = STATUS.index("invalid_input")
 FAILED = CAUSE.index("failed")
@@ -51,6 +53,15 @@ def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[
         limits,
         errors,
     )
+
+
+def invalid_row(policy: Policy, bundle: Bundle, error: str) -> FailedRow:
+    """Return the row of one bad prompt: status "invalid_input", with what is wrong with it."""
+    shapes = {name: (1, len(bundle.names)) if name in ("quality", "tokens_out", "cost_usd") else 1 for name in _FILL}
+    arrays: dict[str, Any] = {name: np.full(shapes[name], fill, dtype) for name, (dtype, fill) in _FILL.items()}
+    row = FailedRow(decide_result(**arrays), 0, policy, bundle, 0, False, None if bundle.support is None else np.nan)
+    row._error = error
+    return row
 
 
 def _scattered(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], batch: int, fill: Any, dtype: type) -> Any:

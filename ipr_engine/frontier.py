@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.asks import CALIBRATED
-from ipr_engine.policy import Coefficients, compile_rule
+from ipr_engine.asks import CALIBRATED, PATH
+from ipr_engine.policy import Coefficients, compile_rule, path_coefficients
+from ipr_engine.promise import point_at
 
 if TYPE_CHECKING:
     from ipr_engine.bundle import Bundle, RuleConstants
@@ -39,28 +40,6 @@ def threshold(c: Coefficients, qualities: Float32s) -> np.float32:
     return min(np.float32(level), hi)
 
 
-def failover(
-    policy: Policy,
-    bundle: Bundle,
-    qualities: Float32s,
-    costs: Float32s,
-    allowed: npt.NDArray[np.bool_],
-    *,
-    coefficients: Coefficients,
-) -> list[int]:
-    """Allowed candidates in the order in which they would be chosen, each with all before it away.
-
-    coefficients: the policy's, for the heads that predicted these qualities.
-    """
-    left = [m for m in order(qualities, costs, policy.worth, bundle.tie_rank) if allowed[m]]
-    chosen: list[int] = []
-    while left:
-        least = threshold(coefficients, qualities[left])
-        chosen.append(next(m for m in left if qualities[m] >= least))
-        left.remove(chosen[-1])
-    return chosen
-
-
 def frontier(
     policy: Policy,
     bundle: Bundle,
@@ -72,11 +51,14 @@ def frontier(
 ) -> tuple[FrontierStep, ...]:
     """Steps in rising tau, the first at 0; on the float32 grid of tau, up to the rounding of the threshold (1 ulp).
 
-    allowed: (models,) who may be chosen at some tau. Under rule `calibrated` the steps lie at the map's knots.
+    allowed: (models,) who may be chosen at some tau. Under rule `calibrated` the steps lie at the map's knots, under rule `path` where
+    the worth passes the prompt's own break points.
     constants: of the heads that predicted these qualities, for rule `fixed`.
     """
     if policy.rule == CALIBRATED:
         return _knot_frontier(policy, bundle, qualities, costs, allowed)
+    if policy.rule == PATH:
+        return _path_frontier(policy, bundle, qualities, costs, allowed)
     preferred = [m for m in order(qualities, costs, policy.worth, bundle.tie_rank) if allowed[m]]
 
     def threshold_at(tau: np.float32) -> np.float32:
@@ -123,3 +105,35 @@ def _knot_frontier(
         if not steps or steps[-1].model != bundle.names[m]:
             steps.append(FrontierStep(knot.level, bundle.names[m], float(qualities[m]), float(costs[m])))
     return tuple(steps)
+
+
+def _path_frontier(
+    policy: Policy, bundle: Bundle, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
+) -> tuple[FrontierStep, ...]:
+    """The choice moves along the prompt's lower envelope as tau rises, so that where both ends agree nothing lies between."""
+    path = policy.path
+    assert path is not None  # what rule `path` reads
+
+    def chosen_at(bits: int) -> int:
+        point = point_at(path, float(np.int32(bits).view(np.float32)))
+        least = threshold(path_coefficients(point), qualities[allowed])
+        preferred = order(qualities, costs, point.worth, bundle.tie_rank)
+        return next(m for m in preferred if allowed[m] and qualities[m] >= least)
+
+    first, last = 0, int(np.float32(1.0).view(np.int32))
+    found: list[tuple[int, int]] = [(first, chosen_at(first))]
+    open_: list[tuple[int, int, int, int]] = [(first, found[0][1], last, chosen_at(last))]
+    while open_:
+        low, at_low, high, at_high = open_.pop()
+        if at_low == at_high:
+            continue
+        if high == low + 1:
+            found.append((high, at_high))
+            continue
+        middle = (low + high) // 2
+        between = chosen_at(middle)
+        open_ += [(middle, between, high, at_high), (low, at_low, middle, between)]  # the lower half first
+    return tuple(
+        FrontierStep(float(np.int32(bits).view(np.float32)), bundle.names[m], float(qualities[m]), float(costs[m]))
+        for bits, m in found
+    )

@@ -23,21 +23,23 @@ from ipr_engine.encoders.registry import EncoderOptions, make_encoder, on_gpu
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
 from ipr_engine.escalation import (
     EmbedRows,
-    MergedResult,
     Rows,
     SecondTier,
     escalating,
     make_router,
+    merged,
     of_rows,
     plan_heads,
 )
 from ipr_engine.failed_rows import with_failures
-from ipr_engine.intake import Intake, bill_all, encode_all, take_in
+from ipr_engine.intake import Intake, bill_all, check_features, encode_all, take_in
 from ipr_engine.limits import RequestLimits, request_limits
+from ipr_engine.paths import Paths
 from ipr_engine.policy import Policy, compile_policy
 from ipr_engine.profiling import span
 from ipr_engine.prompts import BODY
 from ipr_engine.terms import frozen_terms, terms_on
+from ipr_engine.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
     from ipr_engine.gpu.side import GpuSide
@@ -57,6 +59,8 @@ DEFAULT_TERMS: Mapping[str, Any] = {
     "max_latency_ms": None,
     "prices": None,
     "escalate_below": None,
+    "min_support": None,
+    "unsupported": None,
 }
 POLICY_TERMS = frozenset(DEFAULT_TERMS)
 
@@ -72,6 +76,7 @@ class Generation:
         encoder, encoder_identity: the prompt encoder of its heads, and its name.
         plan: the packed heads.
         calibrations: its maps, with what is known of their validity.
+        paths: tau's path of each candidate set a policy asked for.
         router: text or embeddings to decisions, in C++.
         routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
         gpu: encoder and decision in one recording, where both run on a GPU; None elsewhere.
@@ -89,6 +94,7 @@ class Generation:
         "encoder_identity",
         "gpu",
         "hash",
+        "paths",
         "plan",
         "router",
         "routes_text",
@@ -137,6 +143,7 @@ class Generation:
             self.standby = Generation(bundle, options=on_cpu, before=None if before is None else before.standby)
         self.calibrations = Calibrations(bundle)
         self._share_drift(self.calibrations.drift)
+        self.paths = Paths(bundle)
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
         self._followed: dict[int, tuple[Policy, Policy]] = {}
 
@@ -204,6 +211,7 @@ class Generation:
             self.plan,
             None if self.second is None else self.second.plan,
             self.calibrations,
+            self.paths,
             **{**DEFAULT_TERMS, **terms},
         )
         return replace(policy, terms=frozen_terms(terms))
@@ -299,6 +307,9 @@ class Generation:
         )
         result, x = self.gpu.route(policy, asked)
         support = self.router.support(x)
+        if support is not None and policy.unsupported.min_support:
+            given, masks = tokens is not None, _limits_of(asked.limits)
+            self.router.send_unsupported(result, policy.compiled, asked.billed, given, *masks, support)
         made = Decisions(result, policy, self.bundle, asked.billed, truncated[rows], support, limits=asked.limits)
         return with_failures(made, rows, intake.errors, batch) if intake.errors else made
 
@@ -341,10 +352,28 @@ class Generation:
             encoded = replace(encoded, billed_tokens=whole_counts(billed_tokens, len(encoded)))
         return encoded
 
-    def escalates(self, gap: float, policy: Policy) -> bool:
-        """Whether a row of this first gap is decided again."""
+    def readable(self, encoded: Encoded, policy: Policy, on_error: str) -> Encoded:
+        """The same, held against what the policy's candidates can read, as `route` holds prompts before it encodes them.
+
+        Raises:
+            InvalidInputError: a row needs what every allowed candidate lacks; or, where on_error is "status", it is in `errors`.
+        """
+        check_on_error(on_error)
+        errors = dict(encoded.errors)
+        for row, needs in enumerate(encoded.needs or ()):
+            try:
+                if needs is not None and row not in errors:
+                    check_features(needs, "prompt" if len(encoded) == 1 else f"prompts[{row}]", self.bundle, policy)
+            except InvalidInputError as error:
+                if on_error != "status":
+                    raise
+                errors[row] = str(error)
+        return encoded if len(errors) == len(encoded.errors) else replace(encoded, errors=errors)
+
+    def escalates(self, result: DecideResult, policy: Policy, row: int = 0) -> bool:
+        """Whether a row that the first heads decided is decided again: its gap is small, and its support is not."""
         below = policy.escalate_below
-        return bool(below) and (gap < below or below == math.inf)
+        return bool(below) and (result.gap_at(row) < below or below == math.inf) and result.cause_at(row) != UNSUPPORTED
 
     def is_second(self, identity: str | None) -> bool:
         """Whether embeddings of this encoder are for the second heads; those of an encoder that both read are for the first."""
@@ -423,6 +452,8 @@ class Generation:
         """
         policy, second = first.policy, self.second
         rows = escalating(first.gap, policy.escalate_below)
+        if policy.unsupported.min_support:
+            rows = rows[first.cause[rows] != UNSUPPORTED]
         if second is None or policy.second is None or not len(rows):
             return first
         encoded = again(rows)
@@ -435,11 +466,11 @@ class Generation:
             of_rows(extra_usd, rows),
             *_limits_of(limits),
         )
-        merged = result if len(rows) == len(first) else MergedResult(first._result, rows, result)
+        both = result if len(rows) == len(first) else merged(first._result, rows, result)
         truncated, escalated = first.truncated.copy(), np.zeros(len(first), np.bool_)
         truncated[rows], escalated[rows] = encoded.truncated, True
         return Decisions(
-            merged, policy, self.bundle, first.billed_tokens, truncated, first.support, escalated, first.limits
+            both, policy, self.bundle, first.billed_tokens, truncated, first.support, escalated, first.limits
         )
 
     def embed_texts(self, texts: list[str]) -> EmbedRows | None:

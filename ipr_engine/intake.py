@@ -13,7 +13,7 @@ from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.limits import lacking
 from ipr_engine.policy import Policy
-from ipr_engine.prompts import ParsedRequest, is_one_prompt, kind_of, parse_request
+from ipr_engine.prompts import Needs, ParsedRequest, is_one_prompt, kind_of, parse_request
 
 
 class Intake:
@@ -59,7 +59,7 @@ def take_in(prompts: Any, billed_tokens: Any, bundle: Bundle, policy: Policy | N
         )
     rows = [prompts] if single else prompts
     names = ["prompt"] if single else [f"prompts[{row}]" for row in range(len(rows))]
-    made = Intake(names, _given_bills(billed_tokens, len(rows)), on_error == "status")
+    made = Intake(names, given_bills(billed_tokens, len(rows)), on_error == "status")
     for row, (name, prompt) in enumerate(zip(names, rows, strict=True)):
         try:
             parsed = parse_request(prompt, where=name)
@@ -70,7 +70,22 @@ def take_in(prompts: Any, billed_tokens: Any, bundle: Bundle, policy: Policy | N
     return made
 
 
-def _given_bills(billed_tokens: Any, batch: int) -> list[int | None]:
+def check_many(prompts: Any) -> None:
+    """Refuse what is no list of prompts: one prompt, or something else.
+
+    Raises:
+        InvalidInputError: naming the call that takes it.
+    """
+    if isinstance(prompts, (list, tuple)) and ((prompts[:1] and type(prompts[0]) is str) or not is_one_prompt(prompts)):
+        return
+    if is_one_prompt(prompts):
+        raise InvalidInputError(
+            f"prompts: expected a list of prompts, got one ({kind_of(prompts)}); give it to route, or pass [prompt]"
+        )
+    raise InvalidInputError(f"prompts: expected a list of prompts, got {kind_of(prompts)}")
+
+
+def given_bills(billed_tokens: Any, batch: int) -> list[int | None]:
     """Return the bill that the caller gives of each row; None where it is to be counted."""
     if billed_tokens is None:
         return [None] * batch
@@ -97,8 +112,17 @@ def check_readable(
                 f"{name}: has a part of type {kind!r}, whose tokens cannot be counted here; "
                 "pass billed_tokens=... with the whole request's count"
             )
-    needs = request.needs
-    if policy is None or needs is None or not needs.features:
+    if policy is not None and request.needs is not None:
+        check_features(request.needs, name, bundle, policy)
+
+
+def check_features(needs: Needs, name: str, bundle: Bundle, policy: Policy) -> None:
+    """Refuse a request that no allowed candidate can read.
+
+    Raises:
+        InvalidInputError: every allowed candidate lacks a feature that it needs.
+    """
+    if not needs.features:
         return
     missing = {c.name: lacking(c, needs) for c in bundle.candidates if c.name in policy.allowed}
     if all(missing.values()):
@@ -171,7 +195,7 @@ def bill_all(encoder: Encoder, intake: Intake, counts: npt.NDArray[np.int64]) ->
 def require_token(request: ParsedRequest, name: str, count: int) -> None:
     """Refuse a request whose text has no token; one with an image, say, need not have any."""
     if count == 0 and not request.uncountable:
-        raise InvalidInputError(f"{name}: expected text, got {len(request.encoded)} characters without one token")
+        raise InvalidInputError(f"{name}: expected text, got {len(request.encoded.encode())} bytes without one token")
 
 
 def bill(encoder: Encoder, request: ParsedRequest, counted: int) -> int:

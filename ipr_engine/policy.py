@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from ipr_engine.asks import CALIBRATED, tau_or_ask
+from ipr_engine.asks import CALIBRATED, PATH, rule_meant, tau_or_ask
 from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, Price, PriceList, RuleConstants
-from ipr_engine.calibrated import Calibrations, CalibrationStatus, DriftFlag, Settled, settle
+from ipr_engine.calibrated import Calibrations, CalibrationStatus, DriftFlag, Settled, path_certificate, settle
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.limits import surely_fits
 from ipr_engine.names import matched
+from ipr_engine.paths import Paths
+from ipr_engine.promise import PathPoint, Promise, make_promise, point_at, point_for
 from ipr_engine.ranges import nonnegative, nonnegative_or_infinite, unit_interval
+from ipr_engine.tau_path import TauPath
+from ipr_engine.unsupported import EVERY_ROW_PLAIN, Unsupported, settle_unsupported
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,14 @@ def _fixed(tau: float, slack: float, constants: RuleConstants | None) -> Coeffic
 RULES: Mapping[str, Callable[[float, float, RuleConstants | None], Coefficients]] = MappingProxyType(
     {"minmax": _minmax, "max": _max, "fixed": _fixed}
 )
+
+
+def path_coefficients(point: PathPoint) -> Coefficients:
+    """Rule `path`: at tau 0 the threshold is the highest predicted quality; elsewhere nobody is left out, and the worth decides."""
+    return Coefficients(1.0 if point.takes_best else 0.0, 0.0, 0.0)
+
+
+EVERY_RULE = (PATH, *RULES, CALIBRATED)  # what a policy may be given
 
 
 def compile_rule(rule: str, tau: float, *, slack: float = 0.0, constants: RuleConstants | None = None) -> Coefficients:
@@ -85,17 +97,20 @@ class Policy:
     Policies of equal terms on one bundle are equal and hash alike, so a policy can be part of a cache's key.
 
     Attributes:
-        tau, rule, slack, worth: see `compile_rule`; worth in USD per unit of quality.
+        tau, rule, slack: see `compile_rule`. worth: in USD per unit of quality, as it runs: under rule "path" the path's.
         prices: the price list costs are computed with.
         allowed: names of the candidates that may be chosen, in bundle order.
         exclusions: name -> why it may not be chosen, for every other candidate.
         coefficients: the compiled rule.
         ask: what was asked instead of tau, as (name, value); tau is then its estimated equivalent.
+        promise: what rule "path" promises on average, and why tau cannot trade, if so; None under another rule.
+        path: tau's path of the allowed candidates at these prices; None under another rule.
         reserve: candidates that only the operating point of rule "calibrated" leaves out: they stand in when others fail.
         map: the calibration map read, None under another rule.
         escalate_below: a two-tier bundle decides again where the gap is below it, in quality units: 0 never, infinity always.
         second: the rule for the second heads; None in a bundle of one tier.
         surely_fits: billed tokens below which a prompt surely fits every allowed candidate's context window, output included.
+        unsupported: what is done with prompts of little support (ipr_engine/unsupported.py): nothing by default.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its terms anew, once.
         terms: the arguments it was made of, less those left at None.
     """
@@ -114,11 +129,14 @@ class Policy:
     ask: tuple[str, float] | None = None
     reserve: tuple[str, ...] = ()
     map: CalibrationMap | None = field(default=None, repr=False)
+    promise: Promise | None = field(default=None, repr=False, compare=False)
+    path: TauPath | None = field(default=None, repr=False, compare=False)
     escalate_below: float = 0.0
     second: SecondRule | None = field(default=None, repr=False)
     certificate: CalibrationStatus = field(repr=False)
     drift: DriftFlag = field(repr=False, compare=False)
     surely_fits: float = field(repr=False)
+    unsupported: Unsupported = EVERY_ROW_PLAIN
 
     @property
     def calibration(self) -> CalibrationStatus:
@@ -134,7 +152,7 @@ class Policy:
         prices = tuple(sorted(self.prices.prices.items(), key=lambda item: item[0]))
         return (
             self.bundle_hash, self.rule, self.tau, self.ask, self.slack, self.worth, self.coefficients, self.allowed,
-            self.reserve, prices, self.escalate_below
+            self.reserve, prices, self.escalate_below, self.unsupported
         )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
@@ -151,8 +169,12 @@ class Policy:
             parts.append(f"worth={self.worth:g}")
         if self.second is not None:
             parts.append(f"escalate_below={self.escalate_below:g}")
-        if self.rule == CALIBRATED:
+        if self.unsupported.min_support:
+            parts.append(f"min_support={self.unsupported.min_support:g} unsupported={self.unsupported.asked!r}")
+        if self.rule in (CALIBRATED, PATH):
             parts.append(self.calibration.status)
+        if self.promise is not None:
+            parts.append(self.promise.summary)
         parts.append(f"allowed={len(self.allowed)} of {len(self.allowed) + len(self.exclusions)}")
         parts.append(f"prices of {self.prices.date}")
         return f"Policy({', '.join(parts)})"
@@ -163,6 +185,7 @@ def compile_policy(
     plan: DecidePlan,
     second_plan: DecidePlan | None,
     calibrations: Calibrations,
+    paths: Paths,
     *,
     tau: float | None,
     rule: str | None,
@@ -175,13 +198,15 @@ def compile_policy(
     max_latency_ms: float | None,
     prices: PriceList | Mapping[str, object] | None,
     escalate_below: float | None,
+    min_support: float | None = None,
+    unsupported: str | None = None,
     **asks: object,
 ) -> Policy:
     """Validate every argument, settle who may be chosen and why the others may not, fold prices, compile.
 
     second_plan: of the second heads of a two-tier bundle. asks: at most one of asks.ASKS, instead of tau.
     """
-    tau, ask, rule = tau_or_ask(tau, asks, rule)
+    tau, ask = tau_or_ask(tau, asks)
     worth = None if worth is None else nonnegative("worth", worth)
     below = _escalate_below(bundle, escalate_below)
     price_list = bundle.prices if prices is None else merge_prices(bundle, prices)
@@ -190,33 +215,59 @@ def compile_policy(
     if len(exclusions) == len(names):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in exclusions.items())
         raise InvalidInputError(f"policy: no candidate is left ({reasons}); loosen one of the conditions")
+    sent = settle_unsupported(bundle, min_support, unsupported, exclusions, price_list)
+    kept = [name for name in names if name not in exclusions]
+    lacking = paths.lacking(kept)
+    meant = rule_meant(rule, asks, has_path=lacking is None)
     settled: Settled | None = None
-    if rule == CALIBRATED:
+    path: TauPath | None = None
+    promise: Promise | None = None
+    certificate = _uncertified(meant, None if rule is not None else lacking)
+    if meant == PATH:
+        _check_path_terms(lacking, kept, slack, worth)
+        path = paths.of(kept, price_list, below)
+        point = point_for(path, ask) if ask is not None else point_at(path, 0.0 if tau is None else tau)
+        tau, worth = point.tau, point.worth
+        coefficients = path_coefficients(point)
+        promise = make_promise(path, kept, point, paths.remarks(kept, below))
+        certificate = path_certificate(
+            calibrations,
+            kept,
+            tau=tau if ask is None else None,
+            ask=ask,
+            worth=worth,
+            prices=None if prices is None else price_list,
+            escalate_below=below,
+        )
+    elif meant == CALIBRATED:
         if slack != 0:
             raise InvalidInputError(
-                f"slack: only rule 'max' has one, got slack={slack} with rule {rule!r}; leave it out"
+                f"slack: only rule 'max' has one, got slack={slack} with rule {meant!r}; leave it out"
             )
         asked_prices = None if prices is None else price_list
-        kept = [name for name in names if name not in exclusions]
         settled = settle(calibrations, kept, tau=tau, ask=ask, worth=worth, prices=asked_prices, escalate_below=below)
-        tau, point = settled.tau, settled.point
-        coefficients = Coefficients(point.alpha_hi, point.alpha_lo, point.offset)
-        worth = point.worth if worth is None else worth
+        tau, knot = settled.tau, settled.point
+        coefficients = Coefficients(knot.alpha_hi, knot.alpha_lo, knot.offset)
+        worth = knot.worth if worth is None else worth
+        certificate = settled.certificate
         exclusions |= settled.left_out
     else:
         assert tau is not None  # no ask, hence given
-        coefficients = compile_rule(rule, tau, slack=slack, constants=bundle.quality_heads.rule_constants)
+        if meant not in RULES:
+            raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, EVERY_RULE))}, got {meant!r}")
+        coefficients = compile_rule(meant, tau, slack=slack, constants=bundle.quality_heads.rule_constants)
         worth = worth or 0.0
+    exclusions = {name: exclusions[name] for name in names if name in exclusions}
     allowed_names = tuple(name for name in names if name not in exclusions)
     second: SecondRule | None = None
     if second_plan is not None and bundle.escalation_heads is not None:
         constants = bundle.escalation_heads.rule_constants
-        again = coefficients if settled is not None else compile_rule(rule, tau, slack=slack, constants=constants)
+        again = compile_rule(meant, tau, slack=slack, constants=constants) if meant in RULES else coefficients
         terms = op_terms(bundle, again, worth, price_list, allowed_names)
         second = SecondRule(again, DecidePolicy(second_plan, **terms))
     return Policy(
         tau=float(tau),
-        rule=rule,
+        rule=meant,
         slack=float(slack),
         worth=worth,
         prices=price_list,
@@ -224,15 +275,20 @@ def compile_policy(
         exclusions=MappingProxyType(exclusions),
         coefficients=coefficients,
         bundle_hash=bundle.hash,
-        compiled=DecidePolicy(plan, **op_terms(bundle, coefficients, worth, price_list, allowed_names)),
+        compiled=DecidePolicy(
+            plan, **op_terms(bundle, coefficients, worth, price_list, allowed_names), **sent.op_terms(names, kept)
+        ),
         ask=ask,
         reserve=() if settled is None else tuple(settled.left_out),
         map=None if settled is None else settled.map,
         escalate_below=below,
         second=second,
-        certificate=_uncertified(rule) if settled is None else settled.certificate,
+        promise=promise,
+        path=path,
+        certificate=certificate,
         drift=calibrations.drift,
         surely_fits=surely_fits(bundle, allowed_names),
+        unsupported=sent,
     )
 
 
@@ -270,10 +326,30 @@ def _escalate_below(bundle: Bundle, asked: float | None) -> float:
     return below
 
 
-def _uncertified(rule: str) -> CalibrationStatus:
+def _uncertified(rule: str, lacking: str | None) -> CalibrationStatus:
+    """The status of the paper's rules. lacking: why a bare tau runs one of them, and not the path."""
+    why = "" if lacking is None else f"{lacking}; "
     return CalibrationStatus(
-        "uncalibrated", f"rule {rule!r} bounds a prompt's predicted loss; only rule 'calibrated' is certified"
+        "uncalibrated", f"{why}rule {rule!r} bounds a prompt's predicted loss; only rule 'calibrated' is certified"
     )
+
+
+def _check_path_terms(lacking: str | None, names: Sequence[str], slack: float, worth: float | None) -> None:
+    """Refuse what rule `path` cannot run, and what it reads from the path itself."""
+    if lacking is not None:
+        raise InvalidInputError(
+            f"rule: 'path' needs path rows of the allowed candidates ({', '.join(names)}), and {lacking}; make them with "
+            "`ipr train`, or use 'minmax'"
+        )
+    if worth is not None:
+        raise InvalidInputError(
+            f"worth: rule 'path' reads it from tau, got worth={worth:g} beside it; leave it out, or name rule='minmax' "
+            "(with tau=1: the least cost - worth * quality among all)"
+        )
+    if slack != 0:
+        raise InvalidInputError(
+            f"slack: only rule 'max' has one, got slack={slack} with rule 'path'; leave it out, or name rule='max'"
+        )
 
 
 def _float32(values: object) -> np.ndarray:

@@ -8,18 +8,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.arguments import per_model
 from ipr_engine.bundle.files import as_path
-from ipr_engine.decision import Decision, Decisions
+from ipr_engine.decision import Decision, Decisions, Row
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, RecordError
 from ipr_engine.escalation import Rows
 from ipr_engine.generation import Generation, check_on_error, check_rows
+from ipr_engine.intake import check_many
+from ipr_engine.old_spellings import warn_list, warn_on_error
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
 from ipr_engine.record import Outcome, Record, RecordId
@@ -48,32 +50,65 @@ class Recorder:
         self._log = None if callable(to) else _Log(as_path(to, "to"))
         self._write: Callable[[bytes], object] = to if callable(to) else self._log.write  # type: ignore[union-attr]
 
-    @overload
-    def route(self, prompts: str, policy: Policy | None = None, *, id: RecordId = None, **options: Any) -> Decision: ...
-    @overload
-    def route(
-        self, prompts: Prompt | Sequence[Any], policy: Policy | None = None, **options: Any
-    ) -> Decision | Decisions: ...
     def route(
         self,
-        prompts: Any,
+        prompt: Prompt,
         policy: Policy | None = None,
         *,
-        id: RecordId | Sequence[RecordId] = None,
+        id: RecordId = None,
+        billed_tokens: int | None = None,
+        tokens_out: npt.ArrayLike | None = None,
+        extra_usd: npt.ArrayLike | None = None,
+        on_error: str | None = None,
+        **terms: Any,
+    ) -> Decision:
+        """`Engine.route`, recorded.
+
+        Args:
+            id: what the record is called, a string or a whole number.
+            on_error: of an earlier release, as is a list of prompts: `route_many` takes both.
+        Raises:
+            RecordError: the record could not be written.
+            RowError: as `Engine.route`, once the record is written. A bad prompt has no record: nothing was decided.
+        """
+        if on_error is not None:
+            warn_on_error("Recorder")
+        elif isinstance(prompt, (list, tuple)) and not is_one_prompt(prompt):
+            warn_list("Recorder")
+        made = self._route(
+            prompt, policy, id, billed_tokens, tokens_out, extra_usd, "raise" if on_error is None else on_error, terms
+        )
+        return cast(Decision, made)  # whatever an old spelling asks for
+
+    def route_many(
+        self,
+        prompts: Sequence[Prompt],
+        policy: Policy | None = None,
+        *,
+        id: Sequence[RecordId] | None = None,
         billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         on_error: str = "raise",
         **terms: Any,
-    ) -> Decision | Decisions:
-        """`Engine.route`, recorded.
+    ) -> Decisions:
+        """`Engine.route_many`, recorded; `id` is one a prompt. RowError comes once the records of all rows are written."""
+        check_many(prompts)
+        made = self._route(prompts, policy, id, billed_tokens, tokens_out, extra_usd, on_error, terms)
+        return cast(Decisions, made)
 
-        Args:
-            id: what the record is called, a string or a whole number; one a prompt for a list of prompts.
-        Raises:
-            RecordError: the record could not be written.
-            RowError: as `Engine.route`, once the records of all rows are written. A bad prompt has no record: nothing was decided.
-        """
+    def _route(
+        self,
+        prompts: Any,
+        policy: Policy | None,
+        id: Any,
+        billed_tokens: Any,
+        tokens_out: Any,
+        extra_usd: Any,
+        on_error: str,
+        terms: dict[str, Any],
+    ) -> Row | Decisions:
+        """Decide one prompt or a list of them, whatever the spelling, and write the records."""
         live = self._engine._live
         policy = live.settle(policy, terms)
         check_on_error(on_error)
@@ -99,7 +134,7 @@ class Recorder:
         """`Engine.decide`, recorded; `id` is one a row. The prompts are not known here: none is kept, nothing escalates."""
         live = self._engine._live
         policy = live.settle(policy, terms)
-        encoded = live.embeddings(x, billed_tokens)
+        encoded = live.readable(live.embeddings(x, billed_tokens), policy, on_error)
         return self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, id, None, None)
 
     def _decide(

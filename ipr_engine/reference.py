@@ -117,6 +117,57 @@ def choose(
     return Row(int(c), threshold, max(float(gap), 0.0), "ok", cause)
 
 
+def expected_cost(
+    in_rate: Array, out_rate: Array, fixed_usd: Array, billed_tokens: Array, tokens_out: Array,
+    tier_above: Array | None = None,
+) -> Array:  # fmt: skip
+    """(batch, models) USD, before extra_usd.
+
+    Args:
+        in_rate, out_rate: (models,) USD per token, or (tiers, models) with tier_above (tiers - 1, models): more input
+            tokens than tier_above[t] are charged at the rates of tier t + 1, and so is the output.
+        fixed_usd: (models,) USD per request.
+        billed_tokens: (batch, 1) or (batch, models). tokens_out: broadcasts to (batch, models).
+    """
+    if tier_above is not None:
+        billed = np.broadcast_to(billed_tokens, (len(billed_tokens), in_rate.shape[1]))
+        tier = (billed > tier_above[:, None, :]).sum(axis=0)  # (batch, models)
+        in_rate, out_rate = (np.take_along_axis(rate, tier, axis=0) for rate in (in_rate, out_rate))
+    cost: Array = fixed_usd + (in_rate * billed_tokens + out_rate * tokens_out)
+    return cost
+
+
+def send_unsupported(row: Row, quality: Array, cost: Array, may: Array, tie_rank: Array, to: int | None) -> Row:
+    """One prompt of too little support, already decided: `to` answers where it may, None is the cheapest. Arrays (models,).
+
+    may: whom the policy's conditions and the request leave.
+    """
+    if row.status != "ok":
+        return row
+    if to is None:
+        to = min(np.flatnonzero(may).tolist(), key=lambda m: (cost[m], -quality[m], tie_rank[m]))
+    if not may[to]:
+        return Row(row.index, row.threshold, row.gap, "ok", "unsupported")
+    return Row(to, 0.0, np.inf, "ok", "unsupported")
+
+
+def failover(
+    quality: Array, cost: Array, allowed: Array, tie_rank: Array,
+    alpha_hi: float, alpha_lo: float, offset: float, worth: float, dtype: Any = np.float64,
+) -> list[int]:  # fmt: skip
+    """One prompt, arrays (models,): the allowed candidates as each would be chosen, were all before it away."""
+    quality, cost = quality.astype(dtype), cost.astype(dtype)
+    objective = cost - dtype(worth) * quality
+    left = [int(m) for m in np.lexsort((tie_rank, -quality, objective)) if allowed[m]]
+    chosen: list[int] = []
+    while left:
+        hi, lo = quality[left].max(), quality[left].min()
+        threshold = min((dtype(alpha_hi) * hi + dtype(alpha_lo) * lo) + dtype(offset), hi)
+        chosen.append(next(m for m in left if quality[m] >= threshold))
+        left.remove(chosen[-1])
+    return chosen
+
+
 def decide(
     heads: Heads, policy: Mapping[str, Any], x: Array, billed_tokens: Any,
     tokens_out: Any = None, extra_usd: Any = 0.0, allowed: Any = True, dtype: Any = np.float64,
@@ -126,11 +177,63 @@ def decide(
     with np.errstate(all="ignore"):  # a row that overflows gets a status
         logit = predict_logit(heads, x, dtype)
         tokens = predict_tokens(heads, x, dtype) if tokens_out is None else np.asarray(tokens_out, dtype)
-        billed = np.reshape(np.asarray(billed_tokens, dtype), (-1, 1))
-        cost = (fixed_usd + (in_rate * billed + out_rate * tokens)) + np.asarray(extra_usd, dtype)
+        billed = np.asarray(billed_tokens, dtype)
+        billed = billed if billed.ndim == 2 else np.broadcast_to(billed, len(x))[:, None]
+        cost = expected_cost(in_rate, out_rate, fixed_usd, billed, tokens, policy.get("tier_above"))
+        cost = cost + np.asarray(extra_usd, dtype)
         cost = np.broadcast_to(cost, logit.shape)
         ranks = np.arange(logit.shape[1]) if heads.tie_rank is None else heads.tie_rank
         masks = np.broadcast_to(policy["allowed"] & np.asarray(allowed), logit.shape)
         numbers = [policy[name] for name in ("alpha_hi", "alpha_lo", "offset", "worth")]
         rows = [choose(*row, ranks, *numbers) for row in zip(logit, cost, masks, strict=True)]
         return Decisions(logit, 1 / (1 + np.exp(-logit)), np.broadcast_to(tokens, logit.shape), cost, rows)
+
+
+def break_points(quality: Array, cost_usd: Array, tie_rank: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """Moves (worth, row, before, after), each (moves,), then first and last, each (rows,): `ipr_engine.tau_path.break_points`."""
+    every = np.arange(len(quality))
+    by_rank = np.argsort(tie_rank)
+    q, c = quality[:, by_rank], cost_usd[:, by_rank]
+    cheapest = c == c.min(axis=1, keepdims=True)
+    now = np.where(cheapest, q, -np.inf).argmax(axis=1)
+    first = now.copy()
+    found: list[tuple[Array, Array, Array, Array]] = []
+    left, left_q, left_c = every, q, c
+    while len(left):
+        at = np.arange(len(left))
+        step = left_q - left_q[at, now[left]][:, None]
+        better = step > 0
+        ratio = np.where(better, (left_c - left_c[at, now[left]][:, None]) / np.where(better, step, 1.0), np.inf)
+        least = ratio.min(axis=1)
+        moves = np.isfinite(least)
+        # of those met at the same worth the best predicted one: the op breaks ties of the objective so
+        then = np.where(ratio == least[:, None], left_q, -np.inf).argmax(axis=1)
+        left, left_q, left_c, then, least = left[moves], left_q[moves], left_c[moves], then[moves], least[moves]
+        found.append((least, left, now[left], then))
+        now[left] = then
+    worth, row, before, after = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.argsort(worth, kind="stable")
+    return worth[order], row[order], by_rank[before[order]], by_rank[after[order]], by_rank[first], by_rank[now]
+
+
+def two_tier_choices(
+    first: tuple[Array, Array], again: tuple[Array, Array], tie_rank: Array, worth: float, below: float
+) -> tuple[Array, Array]:
+    """Whom two tiers choose at a worth > 0, and whether the second was asked, each (rows,).
+
+    first, again: quality and cost_usd (rows, models) of the tiers. The gap is that of `choose` at threshold 0.
+    """
+
+    def choices(quality: Array, cost: Array) -> tuple[Array, Array]:
+        objective = cost - worth * quality
+        order = np.lexsort((np.broadcast_to(tie_rank, quality.shape), -quality, objective))
+        at = np.arange(len(quality))
+        chosen = order[:, 0]
+        if quality.shape[1] == 1:
+            return chosen, np.full(len(quality), np.inf)
+        second = (objective[at, order[:, 1]] - objective[at, chosen]) / worth
+        return chosen, np.minimum(second, quality[at, chosen])
+
+    chosen, gap = choices(*first)
+    asked = gap < below
+    return np.where(asked, choices(*again)[0], chosen), asked

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine import _C
+
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -43,7 +45,8 @@ class TauPath:
         cost_usd: (knots,) mean predicted cost of a prompt there. shares: (knots, models) of the prompts.
         level: (blocks,) mean outcome after the isotonic fit, rising; log_worth: (blocks,) the centre of each block.
         dearest_choice_usd: mean predicted cost of taking the highest predicted quality on every prompt (tau 0).
-        cheapest_choice_usd: the same of taking the cheapest on every prompt (tau 1).
+        cheapest_choice_usd: the same of taking the cheapest on every prompt (tau 1); cheapest_shares: (models,) whom that takes.
+        single_usd: (models,) mean predicted cost of each candidate alone, in USD a prompt.
         rows: prompts behind all this.
     """
 
@@ -59,6 +62,8 @@ class TauPath:
     log_worth: Array = field(repr=False)
     dearest_choice_usd: float
     cheapest_choice_usd: float
+    cheapest_shares: Array = field(repr=False)
+    single_usd: Array = field(repr=False)
     rows: int
 
     @classmethod
@@ -110,6 +115,8 @@ class TauPath:
             log_worth=log_worth,
             dearest_choice_usd=float(cost_usd[every, last].mean()),
             cheapest_choice_usd=float(cost_usd[every, first].mean()),
+            cheapest_shares=start,
+            single_usd=spent,
             rows=rows,
         )
 
@@ -133,35 +140,17 @@ def break_points(
 ) -> tuple[BreakPoints, Ints, Ints]:
     """Every move of every prompt along its lower envelope, by rising worth; where it starts (worth 0) and where it ends.
 
+    The definition, to the bit, is `ipr_engine.reference.break_points`; csrc/tau_path.cpp computes it.
+
     Args:
         quality, cost_usd: (rows, models), finite.
         tie_rank: (models,): of candidates that are equal in both, the lower one is taken.
     """
-    rows = len(quality)
-    every = np.arange(rows)
-    by_rank = np.argsort(tie_rank)
-    q, c = quality[:, by_rank], cost_usd[:, by_rank]
-    cheapest = c == c.min(axis=1, keepdims=True)
-    now = np.where(cheapest, q, -np.inf).argmax(axis=1)
-    first = now.copy()
-    found: list[tuple[Array, Ints, Ints, Ints]] = []
-    left, left_q, left_c = every, q, c
-    while len(left):
-        at = np.arange(len(left))
-        step = left_q - left_q[at, now[left]][:, None]
-        better = step > 0
-        ratio = np.where(better, (left_c - left_c[at, now[left]][:, None]) / np.where(better, step, 1.0), np.inf)
-        least = ratio.min(axis=1)
-        moves = np.isfinite(least)
-        # of those met at the same worth the best predicted one: the op breaks ties of the objective so
-        then = np.where(ratio == least[:, None], left_q, -np.inf).argmax(axis=1)
-        left, left_q, left_c, then, least = left[moves], left_q[moves], left_c[moves], then[moves], least[moves]
-        found.append((least, left, now[left], then))
-        now[left] = then
-    worth, row, before, after = (np.concatenate(part) for part in zip(*found, strict=True))
-    order = np.argsort(worth, kind="stable")
-    moves_ = BreakPoints(worth[order], row[order], by_rank[before[order]], by_rank[after[order]])
-    return moves_, by_rank[first], by_rank[now]
+    by_rank = np.argsort(tie_rank).astype(np.int64, copy=False)
+    found = _C.break_points(
+        np.ascontiguousarray(quality, np.float64), np.ascontiguousarray(cost_usd, np.float64), by_rank
+    )
+    return BreakPoints(*found[:4]), *found[4:]
 
 
 def _grid(moves: BreakPoints, cost_usd: Array) -> Array:

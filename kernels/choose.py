@@ -9,6 +9,7 @@ import triton.language as tl
 
 NEVER = tl.constexpr(float("inf"))
 POLICY_NUMBERS = tl.constexpr(16)  # floats of a policy before its rates
+MORE_TIERS = tl.constexpr(7)  # price tiers above the first that a policy has room for
 
 
 @triton.jit

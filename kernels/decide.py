@@ -10,7 +10,8 @@ Memory (ipr_engine/kernels/plan.py fills it; all row-major, `|` = concatenated, 
     weights     skip (models, DP) | len_skip (models, DP) | trunk (HP, DP) | down (models, RANK, DP)
                 | up (models, RANK, HP) | identity (models, HP) | out (models, HP); absent ones take no room, padding is 0
     vectors     bias | len_bias | len_cap (inf: none) | tie_rank, each (PADDED,)
-    policies    a row each: alpha_hi, alpha_lo, offset, worth, 12 unused | in_rate | out_rate | fixed_usd | allowed (1 or 0)
+    policies    a row each: alpha_hi, alpha_lo, offset, worth, price tiers above the first, 11 unused
+                | in_rate | out_rate | fixed_usd | allowed (1 or 0) | MORE_TIERS times: tier_above | in_rate | out_rate
 """
 
 import triton
@@ -18,6 +19,7 @@ import triton.language as tl
 
 from ipr_engine.kernels.activate import activate, exp, sigmoid
 from ipr_engine.kernels.choose import (
+    MORE_TIERS,
     NEVER,
     POLICY_NUMBERS,
     best_of,
@@ -59,15 +61,30 @@ def _finish_sums(sums):
     return tl.sum(sums, axis=2)
 
 
+@triton.jit
+def _tier_rates(policy, rates, billed, in_rate, out_rate, live, inside, padded):
+    """The rates in the price tier of each bill. Tiers that a row's policy lacks begin above infinity."""
+    more = tl.max(tl.load(policy + 4, mask=live, other=0.0), axis=0).to(tl.int32)
+    for tier in range(more):
+        at = rates + (4 + 3 * tier) * padded
+        above = billed > tl.load(at, mask=inside, other=NEVER)
+        in_rate = tl.where(above, tl.load(at + padded, mask=inside, other=0.0), in_rate)
+        out_rate = tl.where(above, tl.load(at + 2 * padded, mask=inside, other=0.0), out_rate)
+    return in_rate, out_rate
+
+
 @triton.jit(
-    do_not_specialize=["batch", "models", "policy_count", "given_stride", "extra_stride", "allowed_stride", "tokens"]
-)
+    do_not_specialize=[
+        "batch", "models", "policy_count", "billed_stride", "billed_step", "given_stride", "extra_stride",
+        "allowed_stride", "tokens",
+    ]
+)  # fmt: skip
 def decide_kernel(
     x, weights, vectors, policies, policy_of_row, billed_tokens, given_tokens, extra_usd, row_allowed,
     states, token_mask,
     quality, tokens_out, cost_usd, threshold_to, gap_to, index_to, status_to, cause_to,
     adapters, flags, arrivals,
-    batch, models, policy_count, given_stride, extra_stride, allowed_stride, tokens,
+    batch, models, policy_count, billed_stride, billed_step, given_stride, extra_stride, allowed_stride, tokens,
     DIM: tl.constexpr, HIDDEN: tl.constexpr, RANK: tl.constexpr, ACTIVATION: tl.constexpr,
     HAS_SKIP: tl.constexpr, HAS_TRUNK: tl.constexpr, HAS_IDENTITY: tl.constexpr, HAS_LEN: tl.constexpr,
     HAS_GIVEN: tl.constexpr, HAS_EXTRA: tl.constexpr, HAS_ROW_MASK: tl.constexpr,
@@ -112,14 +129,16 @@ def decide_kernel(
     of_row = tl.load(policy_of_row + rows, mask=live, other=0)
     known = (of_row >= 0) & (of_row < policy_count)
     of_row = tl.where(known, of_row, 0)
-    policy = policies + of_row * (POLICY_NUMBERS + 4 * padded)  # (BLOCK_ROWS,) pointers
+    policy = policies + of_row * (POLICY_NUMBERS + (4 + 3 * MORE_TIERS) * padded)  # (BLOCK_ROWS,) pointers
     alpha_hi, alpha_lo = tl.load(policy), tl.load(policy + 1)
     offset, worth = tl.load(policy + 2), tl.load(policy + 3)
     rates = policy[:, None] + POLICY_NUMBERS + candidates[None, :]
     in_rate = tl.load(rates, mask=inside, other=0.0)
     out_rate = tl.load(rates + padded, mask=inside, other=0.0)
     fixed_usd = tl.load(rates + 2 * padded, mask=inside, other=0.0)
-    billed = tl.load(billed_tokens + rows, mask=live, other=0.0)
+    at = billed_tokens + rows[:, None] * billed_stride + candidates[None, :] * billed_step
+    billed = tl.load(at, mask=inside, other=0.0)
+    in_rate, out_rate = _tier_rates(policy, rates, billed, in_rate, out_rate, live, inside, padded)
     allowed = load_allowed(
         policy, known, row_allowed, rows, live, candidates, models, padded, allowed_stride, HAS_ROW_MASK
     )
@@ -198,7 +217,7 @@ def decide_kernel(
         predicted = tl.where(given == given, given, predicted)  # NaN: not given
 
     # cost
-    cost = fixed_usd + (in_rate * billed[:, None] + out_rate * predicted)
+    cost = fixed_usd + (in_rate * billed + out_rate * predicted)
     if HAS_EXTRA:
         cost += tl.load(extra_usd + rows[:, None] * extra_stride + candidates[None, :], mask=inside, other=0.0)
 

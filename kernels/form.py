@@ -19,7 +19,10 @@ POINTERS = (
     "quality", "tokens_out", "cost_usd", "threshold_to", "gap_to", "index_to", "status_to", "cause_to",
     "adapters", "flags", "arrivals",
 )  # fmt: skip
-INTEGERS = ("batch", "models", "policy_count", "given_stride", "extra_stride", "allowed_stride", "tokens")
+INTEGERS = (
+    "batch", "models", "policy_count", "billed_stride", "billed_step", "given_stride", "extra_stride", "allowed_stride",
+    "tokens",
+)  # fmt: skip
 _INT32 = {"policy_of_row", "index_to", "flags", "arrivals"}
 _UINT8 = {"row_allowed", "status_to", "cause_to"}
 

@@ -25,7 +25,7 @@ from ipr_engine.kernels.form import TYPES, KernelForm, Pooling, WeightType, grid
 from ipr_engine.kernels.launch import LaunchParams, check_fits, launch_params
 
 PURPOSE = "decide on a GPU"
-POLICY_NUMBERS = 16  # floats of a policy before its rates, as in choose.py
+POLICY_NUMBERS, MORE_TIERS = 16, 7  # of a policy: floats before its rates, price tiers above the first; as in choose.py
 DIM_PADDING, HIDDEN_PADDING = 128, 64
 
 Floats = npt.NDArray[np.float32]
@@ -76,14 +76,24 @@ def pack_policy(checker: DecidePlan, **terms: Any) -> Floats:
     Raises:
         InvalidInputError: as DecidePolicy.
     """
-    DecidePolicy(checker, **terms)
-    models, padded = checker.models, round_up(checker.models, 16)
-    row = np.zeros(POLICY_NUMBERS + 4 * padded, np.float32)
-    row[:4] = terms["alpha_hi"], terms["alpha_lo"], terms["offset"], terms["worth"]
-    for at, name in enumerate(("in_rate", "out_rate", "fixed_usd", "allowed")):
-        begin = POLICY_NUMBERS + at * padded
-        row[begin : begin + models] = terms[name]
+    more = DecidePolicy(checker, **terms).tiers - 1
+    if more > MORE_TIERS:
+        raise InvalidInputError(f"tier_above: expected at most {MORE_TIERS} thresholds on a GPU, got {more}")
+    models = checker.models
+    row = np.zeros(policy_width(models), np.float32)
+    row[:5] = terms["alpha_hi"], terms["alpha_lo"], terms["offset"], terms["worth"], more
+    columns = row[POLICY_NUMBERS:].reshape(4 + 3 * MORE_TIERS, -1)[:, :models]
+    in_rate, out_rate = np.atleast_2d(terms["in_rate"], terms["out_rate"])
+    columns[:4] = in_rate[0], out_rate[0], terms["fixed_usd"], terms["allowed"]
+    columns[4::3] = np.inf  # a batch may hold rows of policies with more tiers
+    for tier in range(more):
+        columns[4 + 3 * tier : 7 + 3 * tier] = terms["tier_above"][tier], in_rate[tier + 1], out_rate[tier + 1]
     return row
+
+
+def policy_width(models: int) -> int:
+    """Floats of a policy's row."""
+    return POLICY_NUMBERS + (4 + 3 * MORE_TIERS) * round_up(models, 16)
 
 
 def _dim(heads: Heads) -> int:
@@ -142,8 +152,8 @@ class GpuPlan:
             raise InvalidInputError(f"dtype: these heads have weights outside the range of {dtype}; use float32")
         self.weights = packed.to(self.device)
         self.vectors = torch.from_numpy(pack_vectors(heads)).to(self.device)
-        width = POLICY_NUMBERS + 4 * round_up(self.models, 16)
-        self.policies = torch.zeros((policies, width), dtype=torch.float32, device=self.device)
+        shape = (policies, policy_width(self.models))
+        self.policies = torch.zeros(shape, dtype=torch.float32, device=self.device)
         self.nothing = torch.zeros(1, dtype=torch.int64, device=self.device)
         self._checker = DecidePlan(heads)
         self._form: dict[str, Any] = {
@@ -194,7 +204,7 @@ class GpuRequest:
 
     Attributes:
         x: (batch, dim) float32; written by the launch where `states` are given.
-        billed_tokens: (batch,) float32, >= 0.
+        billed_tokens: (batch,) or (batch, models) float32, >= 0.
         policy_of_row: (batch,) int32, rows of plan.policies; a row outside of them fails with status none_allowed.
         tokens_out: (batch, models) or (models,) float32, >= 0; NaN = the predicted ones. None: all predicted.
         extra_usd: (batch, models) or (models,) float32. None: 0.

@@ -41,7 +41,7 @@ def kernel_arguments(plan: GpuPlan, request: GpuRequest, result: GpuResult) -> t
     if result.models != models:
         raise InvalidInputError(f"result: expected one made for {models} models, got one for {result.models}")
     _check(plan, "x", request.x, [(batch, plan.dim)], [torch.float32])
-    _check(plan, "billed_tokens", request.billed_tokens, [(batch,)], [torch.float32])
+    _check(plan, "billed_tokens", request.billed_tokens, [(batch,), (batch, models)], [torch.float32])
     _check(plan, "policy_of_row", request.policy_of_row, [(batch,)], [torch.int32])
     both = [(batch, models), (models,)]
     for name, dtypes in (
@@ -72,6 +72,8 @@ def kernel_arguments(plan: GpuPlan, request: GpuRequest, result: GpuResult) -> t
         "status_to": result.status, "cause_to": result.cause,
         "adapters": result.adapters, "flags": result.flags, "arrivals": result.arrivals,
         "batch": batch, "models": models, "policy_count": len(plan.policies),
+        "billed_stride": int(request.billed_tokens.stride(0)) if batch else 0,
+        "billed_step": request.billed_tokens.dim() - 1,
         "given_stride": _row_stride(request.tokens_out), "extra_stride": _row_stride(request.extra_usd),
         "allowed_stride": _row_stride(request.allowed), "tokens": tokens,
     }  # fmt: skip

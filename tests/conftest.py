@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import skips
 
+from ipr_engine import old_spellings
 from ipr_engine.decide import available_isas
 
 
@@ -47,6 +48,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """Seeded by the test's own id, so that a failure is reproduced by running that test."""
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def fresh_spellings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old spellings warn as in a new process."""
+    monkeypatch.setattr(old_spellings, "_warned", set())
 
 
 @pytest.fixture(params=available_isas())

@@ -65,7 +65,8 @@ def tensor(array: Any) -> torch.Tensor:
 
 
 def gpu_request(request: Request, batch: int) -> GpuRequest:
-    billed = np.broadcast_to(np.asarray(request.billed_tokens, np.float32), batch)
+    billed = np.asarray(request.billed_tokens, np.float32)
+    billed = billed if billed.ndim == 2 else np.broadcast_to(billed, batch)
     optional = {"tokens_out": request.tokens_out, "extra_usd": request.extra_usd, "allowed": request.allowed}
     return GpuRequest(
         x=tensor(np.atleast_2d(request.x)),

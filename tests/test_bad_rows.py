@@ -42,7 +42,7 @@ def by_library(tmp_path_factory):
 def test_the_other_rows_stand(engine, bad):
     policy = engine.policy(tau=0.4)
     prompts = ["what is the story", bad, [{"role": "user", "content": "why"}], bad, "how to code"]
-    decisions = engine.route(prompts, policy, on_error="status")
+    decisions = engine.route_many(prompts, policy, on_error="status")
     assert [row.status for row in decisions] == ["ok", "invalid_input", "ok", "invalid_input", "ok"]
     for row in (0, 2, 4):
         assert bits(decisions[row]) == bits(engine.route(prompts[row], policy))
@@ -57,46 +57,46 @@ def test_the_other_rows_stand(engine, bad):
     assert decisions.errors.keys() == {1, 3}
     assert json.dumps(decisions.to_dicts(), allow_nan=False)
     with pytest.raises(InvalidInputError, match=r"prompts\[1\]"):
-        engine.route(prompts, policy)
+        engine.route_many(prompts, policy)
 
 
 def test_all_rows_may_be_bad_and_one_prompt_alone_too(engine):
-    decisions = engine.route(["", ""], tau=0.4, on_error="status")
+    decisions = engine.route_many(["", ""], tau=0.4, on_error="status")
     assert decisions.models == [None, None]
-    alone = engine.route("", tau=0.4, on_error="status")
+    alone = engine.route_many([""], tau=0.4, on_error="status")[0]
     assert isinstance(alone, Decision)
     assert alone.status == "invalid_input"
     assert "without one token" in repr(alone)
     with pytest.raises(InvalidInputError, match="without one token"):
         engine.explain("", tau=0.4)
-    with pytest.raises(InvalidInputError, match="expected a string, chat messages"):
-        engine.route(7, tau=0.4, on_error="status")  # no prompt, and no list of them
+    with pytest.raises(InvalidInputError, match="expected a list of prompts, got int"):
+        engine.route_many(7, tau=0.4, on_error="status")  # no prompt, and no list of them
 
 
 def test_what_is_given_by_row_stays_with_its_row(engine):
     prompts = ["why", "", "how to code"]
     given = {"billed_tokens": [5, 6, 7], "tokens_out": [[10] * 4, [20] * 4, [30] * 4], "extra_usd": [[0.1] * 4] * 3}
-    decisions = engine.route(prompts, tau=0.4, on_error="status", **given)
+    decisions = engine.route_many(prompts, tau=0.4, on_error="status", **given)
     for row in (0, 2):
         own = {name: values[row] if name == "billed_tokens" else [values[row]] for name, values in given.items()}
         assert bits(decisions[row]) == bits(engine.route(prompts[row], tau=0.4, **own))
     for name in given:
         with pytest.raises(InvalidInputError, match=name):  # an argument is no row's fault
-            engine.route(prompts, tau=0.4, on_error="status", **{name: "x"})
+            engine.route_many(prompts, tau=0.4, on_error="status", **{name: "x"})
 
 
 def test_a_bill_may_be_left_to_be_counted_in_a_row(engine):
-    made = engine.route(["why", IMAGE, ""], tau=0.4, billed_tokens=[None, 700, None], on_error="status")
+    made = engine.route_many(["why", IMAGE, ""], tau=0.4, billed_tokens=[None, 700, None], on_error="status")
     assert [row.status for row in made] == ["ok", "ok", "invalid_input"]
     assert made.billed_tokens.tolist() == [1, 700, 0]
     assert engine.encode(["why", "how"], billed_tokens=(9, None)).billed_tokens.tolist() == [9, 1]
     for bills in ([None], [None, -1, 1], [None, "x", 1], [None, 1.5, 1]):
         with pytest.raises(InvalidInputError, match="billed_tokens"):
-            engine.route(["why", IMAGE, ""], tau=0.4, billed_tokens=bills, on_error="status")
+            engine.route_many(["why", IMAGE, ""], tau=0.4, billed_tokens=bills, on_error="status")
 
 
 def test_an_image_without_a_bill_is_a_bad_row(engine):
-    decisions = engine.route(["why", IMAGE], tau=0.4, on_error="status")
+    decisions = engine.route_many(["why", IMAGE], tau=0.4, on_error="status")
     assert [row.status for row in decisions] == ["ok", "invalid_input"]
     assert "pass billed_tokens=" in decisions[1].reason
     assert SECRET not in decisions[1].reason
@@ -149,7 +149,7 @@ def test_a_row_that_the_encoder_blames_fails_alone(engine):
 def test_both_tiers_go_on(tmp_path):
     engine = Engine(join(tmp_path, make_tiers(tmp_path), gap=10.0))
     prompts = ["what is the story", "", "how to code"]
-    decisions = engine.route(prompts, tau=0.3, on_error="status")
+    decisions = engine.route_many(prompts, tau=0.3, on_error="status")
     assert [row.status for row in decisions] == ["ok", "invalid_input", "ok"]
     assert decisions.escalated.tolist() == [True, False, True]
     assert bits(decisions[2]) == bits(engine.route("how to code", tau=0.3))
@@ -162,7 +162,7 @@ def test_both_tiers_go_on(tmp_path):
 def test_a_bad_prompt_has_no_record(engine):
     lines = []
     recorder = engine.recorder(lines.append, keep_prompts=True)
-    decisions = recorder.route(["why", "", "how"], tau=0.4, id=["a", "b", "c"], on_error="status")
+    decisions = recorder.route_many(["why", "", "how"], tau=0.4, id=["a", "b", "c"], on_error="status")
     assert [row.status for row in decisions] == ["ok", "invalid_input", "ok"]
     records = [Record.from_line(line) for line in b"".join(lines).splitlines()]
     assert [(record.id, record.prompt) for record in records] == [("a", "why"), ("c", "how")]
@@ -199,8 +199,14 @@ def test_a_lone_surrogate_leaves_no_text_behind_the_error(engine, by_library, tm
     cache = EmbeddingCache(tmp_path)
     attempts = [lambda: cache.embed(engine.encoder, [bad])]
     for one in (engine, by_library):
-        for prompt in (bad, ["why", bad], chat, [chat], {"messages": chat}):
-            attempts.append(lambda one=one, prompt=prompt: one.route(prompt, tau=0.2))
+        for call, prompt in (
+            (one.route, bad),
+            (one.route_many, ["why", bad]),
+            (one.route, chat),
+            (one.route_many, [chat]),
+            (one.route, {"messages": chat}),
+        ):
+            attempts.append(lambda call=call, prompt=prompt: call(prompt, tau=0.2))
         attempts.append(lambda one=one: one.encode([bad]))
         attempts.append(lambda one=one: one.encoder.encode([bad]))
         attempts.append(lambda one=one: one.encoder.count_tokens(bad))

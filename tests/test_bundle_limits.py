@@ -27,9 +27,10 @@ def limited(tmp_path_factory):
     return Engine.load(write_bundle(folder / "bundles", **parts))
 
 
-def test_the_fields_of_a_candidate_survive_writing_and_the_least_version_is_written(limited):
+def test_the_fields_of_a_candidate_survive_writing_and_the_least_version_is_written(limited, tmp_path):
     assert [c.max_output_tokens for c in limited.bundle.candidates] == [None, 100, 50]
-    for bundle, version in ((limited.bundle, 4), (Engine.load().bundle, 2)):
+    plain = Bundle.load(write_bundle(tmp_path / "bundles", **bundle_parts(tmp_path / "sources")))
+    for bundle, version in ((limited.bundle, 4), (plain, 1)):
         text = (bundle.path / "bundle.json").read_text()
         assert f'"schema_version": {version}' in text
         assert ("max_output_tokens" in text) == (version == 4)

@@ -126,8 +126,8 @@ def test_a_candidate_is_removed_from_both_tiers_and_added_to_neither(joined, tmp
     kept = [n for n in joined.names if n != name]
     whole = Engine(joined)
     for below in (0, np.inf):
-        left = smaller.route(PROMPTS, tau=0.2, escalate_below=below)
-        among = whole.route(PROMPTS, tau=0.2, escalate_below=below, allowed=kept)
+        left = smaller.route_many(PROMPTS, tau=0.2, escalate_below=below)
+        among = whole.route_many(PROMPTS, tau=0.2, escalate_below=below, allowed=kept)
         assert left.models == among.models
     rows = {n: t[0] for n, t in joined.quality_heads.tensors.items()}
     new = replace(joined.candidates[0], name="new/one")
@@ -188,7 +188,7 @@ def test_a_map_is_of_what_both_tiers_choose_and_dies_with_the_gap(scene, tmp_pat
     assert any(point.allowed is None for point in made.points)
     for point in made.points:
         allowed = None if point.allowed is None else list(point.allowed)
-        routed = engine.route(list(sample.prompts), tau=1.0, worth=point.worth, allowed=allowed)
+        routed = engine.route_many(list(sample.prompts), tau=1.0, worth=point.worth, allowed=allowed)
         assert routed.index.tolist() == kept.decide(tau=1.0, worth=point.worth, allowed=allowed).index.tolist()
         assert point.quality == pytest.approx(sample.quality[row, routed.index].mean())
         assert point.cost_usd == pytest.approx(routed.cost_usd.astype(np.float64).mean())

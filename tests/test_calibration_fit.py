@@ -57,7 +57,7 @@ def test_the_same_sample_gives_the_same_map(scene, made):
 def test_points_are_decided_by_the_engine(scene, made):
     engine, _, sample = scene
     point = made.points[3]
-    decisions = engine.route(list(sample.prompts), tau=1.0, worth=point.worth)
+    decisions = engine.route_many(list(sample.prompts), tau=1.0, worth=point.worth)
     assert float(decisions.cost_usd.astype(np.float64).mean()) == pytest.approx(point.cost_usd)
     assert sample.quality[np.arange(len(sample)), decisions.index].mean() == pytest.approx(point.quality)
 

@@ -41,7 +41,7 @@ def same_bytes(a, b):
 
 def test_one_prompt_gives_a_decision_and_a_list_gives_decisions(engine):
     assert isinstance(engine.route(PROMPTS[0], tau=0.1), Decision)
-    routed = engine.route(PROMPTS, tau=0.1)
+    routed = engine.route_many(PROMPTS, tau=0.1)
     assert isinstance(routed, Decisions)
     assert len(routed) == len(PROMPTS)
     assert routed.models == [d.model for d in routed]
@@ -49,12 +49,12 @@ def test_one_prompt_gives_a_decision_and_a_list_gives_decisions(engine):
 
 
 def test_an_empty_batch_gives_no_decisions(engine):
-    assert len(engine.route([], tau=0.1)) == 0
+    assert len(engine.route_many([], tau=0.1)) == 0
 
 
 @pytest.mark.parametrize("row", range(len(PROMPTS)))
 def test_a_row_of_a_batch_equals_that_prompt_alone(engine, row):
-    alone, batch = engine.route(PROMPTS[row], tau=0.2), engine.route(PROMPTS, tau=0.2)[row]
+    alone, batch = engine.route(PROMPTS[row], tau=0.2), engine.route_many(PROMPTS, tau=0.2)[row]
     assert alone.qualities.tobytes() == batch.qualities.tobytes()
     assert alone.costs_usd.tobytes() == batch.costs_usd.tobytes()
     assert (alone.model, alone.cause, alone.support, alone.billed_tokens, alone.truncated) == (
@@ -68,12 +68,12 @@ def test_a_row_of_a_batch_equals_that_prompt_alone(engine, row):
 
 def test_routing_equals_encoding_then_deciding(engine):
     policy = engine.policy(tau=0.3)
-    assert same_bytes(engine.route(PROMPTS, policy), engine.decide(engine.encode(PROMPTS), policy))
+    assert same_bytes(engine.route_many(PROMPTS, policy), engine.decide(engine.encode(PROMPTS), policy))
 
 
 def test_the_decision_equals_the_reference(engine):
     policy = engine.policy(tau=0.3, worth=0.001)
-    encoded, routed = engine.encode(PROMPTS), engine.route(PROMPTS, policy)
+    encoded, routed = engine.encode(PROMPTS), engine.route_many(PROMPTS, policy)
     spec = engine.bundle.quality_heads
     heads = Heads(**spec.tensors, activation=spec.activation, tie_rank=engine.bundle.tie_rank)
     prices = [policy.prices.prices[name] for name in engine.bundle.names]
@@ -101,12 +101,12 @@ def test_every_instruction_set_gives_the_same_bytes(root, engine, isa):
         forced = Engine.load(root, isa=isa)
     except BackendUnavailableError:
         pytest.skip(f"machine lacks {isa}")
-    assert same_bytes(forced.route(PROMPTS, tau=0.2), engine.route(PROMPTS, tau=0.2))
+    assert same_bytes(forced.route_many(PROMPTS, tau=0.2), engine.route_many(PROMPTS, tau=0.2))
     assert isa in repr(forced)
 
 
 def test_tau_zero_takes_the_best_and_tau_one_the_cheapest(engine):
-    best, cheapest = engine.route(PROMPTS, tau=0.0), engine.route(PROMPTS, tau=1.0)
+    best, cheapest = engine.route_many(PROMPTS, tau=0.0), engine.route_many(PROMPTS, tau=1.0)
     assert (best.quality == best.qualities.max(axis=1)).all()
     assert (cheapest.cost_usd == cheapest.costs_usd.min(axis=1)).all()
 
@@ -161,8 +161,8 @@ def test_a_prompt_longer_than_a_context_window_excludes_the_candidate(tmp_path):
     assert "context window of 8" in long.candidates[0].excluded_because
     prompts = ["a b c", "a b c d e f g h i j"]
     with pytest.raises(RowError, match="row 1: none_allowed"):
-        engine.route(prompts, tau=0.0, allowed=[engine.bundle.names[0]], tokens_out=2)
-    kept = engine.route(prompts, tau=0.0, allowed=[engine.bundle.names[0]], tokens_out=2, on_error="status")
+        engine.route_many(prompts, tau=0.0, allowed=[engine.bundle.names[0]], tokens_out=2)
+    kept = engine.route_many(prompts, tau=0.0, allowed=[engine.bundle.names[0]], tokens_out=2, on_error="status")
     assert kept.models == [engine.bundle.names[0], None]
     assert kept[1].status == "none_allowed"
     assert kept[1].ranked == ()
@@ -186,13 +186,13 @@ def test_chat_messages_bill_every_text_and_encode_the_users(engine):
 
 
 def test_tokens_out_and_extra_costs_enter_the_cost(engine):
-    base = engine.route(PROMPTS[:2], tau=0.1, tokens_out=100)
-    twice = engine.route(PROMPTS[:2], tau=0.1, tokens_out=200)
+    base = engine.route_many(PROMPTS[:2], tau=0.1, tokens_out=100)
+    twice = engine.route_many(PROMPTS[:2], tau=0.1, tokens_out=200)
     assert (twice.costs_usd >= base.costs_usd).all()
     assert (twice.tokens_out == 200).all()
     extra = np.zeros((2, len(engine.bundle.names)), np.float32)
     extra[:, 0] = 5.0
-    assert (engine.route(PROMPTS[:2], tau=0.1, tokens_out=100, extra_usd=extra).costs_usd[:, 0] >= 5.0).all()
+    assert (engine.route_many(PROMPTS[:2], tau=0.1, tokens_out=100, extra_usd=extra).costs_usd[:, 0] >= 5.0).all()
 
 
 def test_explain_shows_everyone(engine):
@@ -212,12 +212,12 @@ def test_support_is_a_share_and_falls_away_from_the_fitting_data(engine):
 
 
 def test_concurrent_calls_give_the_same_bytes(engine):
-    expected = engine.route(PROMPTS, tau=0.2)
+    expected = engine.route_many(PROMPTS, tau=0.2)
     wrong = []
 
     def work():
         for _ in range(200):
-            if not same_bytes(engine.route(PROMPTS, tau=0.2), expected):
+            if not same_bytes(engine.route_many(PROMPTS, tau=0.2), expected):
                 wrong.append(1)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
@@ -267,7 +267,7 @@ def test_repr_tells_what_was_chosen(engine):
 )
 def test_bad_arguments_are_named(engine, arguments, message):
     with pytest.raises(InvalidInputError, match=message):
-        engine.route("hello", **arguments)
+        engine.route_many(["hello"], **arguments)
 
 
 @pytest.mark.parametrize("price", [(-1, 2), (float("nan"), 2), (1,), "1,2", ("1", 2)])
@@ -283,7 +283,7 @@ def test_bad_prices_are_named(engine, price):
 )
 def test_bad_prompts_raise_an_error_of_ours(engine, prompt):
     with pytest.raises(InvalidInputError, match="prompt"):
-        engine.route(prompt, tau=0.1)
+        (engine.route_many if isinstance(prompt, list) else engine.route)(prompt, tau=0.1)
 
 
 def test_images_need_a_given_bill_and_candidates_that_see(engine):
@@ -310,7 +310,7 @@ def test_a_prompt_without_one_token_is_refused(engine, prompt):
         engine.route(prompt, tau=0.1)
     if isinstance(prompt, str):
         with pytest.raises(InvalidInputError, match=r"prompts\[1\]: expected text"):
-            engine.route(["fine", prompt], tau=0.1)
+            engine.route_many(["fine", prompt], tau=0.1)
 
 
 def test_a_prompt_of_unknown_tokens_has_no_support(engine):
@@ -322,7 +322,7 @@ def test_a_word_too_long_for_the_vocabulary_is_billed_by_its_bytes(engine):
     blob = "a" * 4000
     for decision in (
         engine.route(blob, tau=0.1),
-        engine.route([blob, blob], tau=0.1)[1],
+        engine.route_many([blob, blob], tau=0.1)[1],
         engine.decide(engine.encode([blob]), tau=0.1)[0],
     ):
         assert decision.billed_tokens == 500
@@ -356,7 +356,7 @@ def test_a_price_may_be_given_as_in_the_price_file(engine):
 def test_encoded_rows_can_be_taken_apart(engine):
     encoded = engine.encode(PROMPTS)
     assert len(encoded) == len(PROMPTS)
-    assert engine.decide(encoded[2:4], tau=0.1).models == engine.route(PROMPTS[2:4], tau=0.1).models
+    assert engine.decide(encoded[2:4], tau=0.1).models == engine.route_many(PROMPTS[2:4], tau=0.1).models
 
 
 def test_explaining_a_decision_takes_no_other_terms(engine):

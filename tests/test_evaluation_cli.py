@@ -50,7 +50,7 @@ def test_json_goes_to_stdout_and_its_decisions_are_the_engines(paths, capsys):
 
     engine = Engine.load(paths[0])
     rows = load_outcomes(paths[1], models=["alpha/large", "b", "gamma/small"], split="test").complete(measures=MEASURES)
-    decisions = engine.route(list(rows.prompts), tau=0.2, allowed=list(NAMES[:3]))
+    decisions = engine.route_many(list(rows.prompts), tau=0.2, allowed=list(NAMES[:3]))
     got = rows.quality[np.arange(len(rows.prompts)), decisions.index]
     shown = next(t for t in figures["tau"] if abs(t["tau"] - 0.2) < 1e-9)
     assert shown["quality"]["value"] == pytest.approx(got.mean())

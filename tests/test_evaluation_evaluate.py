@@ -55,7 +55,7 @@ def test_another_source_is_held_against_support_on_the_candidates_it_shares(engi
     assert (here["name"], here["models"], here["overall"]["prompts"]) == ("home", 3, 80)
     assert (there["name"], there["models"], there["overall"]["prompts"]) == ("away", 2, 50)
     rows = away.of_split("test").select(["a2", "c"])
-    decisions = engine.route(list(rows.prompts), tau=0.0)
+    decisions = engine.route_many(list(rows.prompts), tau=0.0)
     error = np.square(decisions.qualities[:, [0, 2]] - rows.quality)
     assert there["overall"]["brier"]["value"] == pytest.approx(error.mean(), abs=1e-6)
     assert there["overall"]["support"][1] == pytest.approx(float(decisions.support.mean()), abs=1e-6)

@@ -93,7 +93,7 @@ def near_tie(want):
 @pytest.mark.parametrize("terms", POLICIES, ids=str)
 def test_decisions_equal_the_cpus_where_the_gap_exceeds_the_error(engine, cpu, rng, terms):
     prompts = [*PROMPTS, *random_prompts(rng, 4)]
-    assert_same(engine.route(prompts, **terms), cpu.route(prompts, **terms))
+    assert_same(engine.route_many(prompts, **terms), cpu.route_many(prompts, **terms))
 
 
 def test_one_prompt_gives_one_decision_and_chat_is_billed_whole(engine, cpu):
@@ -112,21 +112,23 @@ def test_given_tokens_bills_and_extra_costs_reach_the_device(engine, cpu, rng):
         "tokens_out": rng.integers(1, 900, (5, 5)),
         "extra_usd": rng.normal(0, 1e-3, (5, 5)),
     }
-    assert_same(engine.route(prompts, tau=0.3, **given), cpu.route(prompts, tau=0.3, **given))
-    assert_same(engine.route(prompts, tau=0.3, tokens_out=250), cpu.route(prompts, tau=0.3, tokens_out=250))
-    assert_same(engine.route(prompts, tau=0.3), cpu.route(prompts, tau=0.3))  # nothing of the last request is left
+    assert_same(engine.route_many(prompts, tau=0.3, **given), cpu.route_many(prompts, tau=0.3, **given))
+    assert_same(engine.route_many(prompts, tau=0.3, tokens_out=250), cpu.route_many(prompts, tau=0.3, tokens_out=250))
+    assert_same(
+        engine.route_many(prompts, tau=0.3), cpu.route_many(prompts, tau=0.3)
+    )  # nothing of the last request is left
 
 
 def test_a_prompt_over_a_context_window_excludes_that_candidate(engine, cpu):
     bills = [5, 9000, 10**6]
     policy = engine.policy(tau=0.2)
-    got, want = (one.route(["why"] * 3, tau=0.2, billed_tokens=bills, on_error="status") for one in (engine, cpu))
+    got, want = (one.route_many(["why"] * 3, tau=0.2, billed_tokens=bills, on_error="status") for one in (engine, cpu))
     assert_same(got, want)
     limited = [c.name for c in engine.bundle.candidates if c.context_window is not None]
     only = engine.policy(tau=0.2, allowed=limited[:1])
     with pytest.raises(RowError, match="row 1: none_allowed"):
-        engine.route(["why"] * 2, only, billed_tokens=[5, 10**7])
-    statuses = engine.route(["why"] * 2, only, billed_tokens=[5, 10**7], on_error="status").status
+        engine.route_many(["why"] * 2, only, billed_tokens=[5, 10**7])
+    statuses = engine.route_many(["why"] * 2, only, billed_tokens=[5, 10**7], on_error="status").status
     assert [STATUS[s] for s in statuses] == ["ok", "none_allowed"]
     assert policy.allowed == tuple(c.name for c in engine.bundle.candidates)
 
@@ -140,12 +142,12 @@ def test_what_a_request_asks_for_keeps_out_the_same_candidates(engine, cpu):
         [user, {"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": {}}]}, user],
         ["a list is no prompt"],
     ]
-    got, want = (one.route(requests[:4], tau=0.4) for one in (engine, cpu))
+    got, want = (one.route_many(requests[:4], tau=0.4) for one in (engine, cpu))
     assert_same(got, want)
     assert [row.excluded.keys() for row in got] == [row.excluded.keys() for row in want]
     assert got[2].excluded
     assert got.tokens_out[2].max() <= 3
-    kept = engine.route([*requests, ""], tau=0.4, on_error="status")
+    kept = engine.route_many([*requests, ""], tau=0.4, on_error="status")
     assert [row.status for row in kept] == ["ok"] * 4 + ["invalid_input"] * 2
     for row, alone in zip(kept[:4], got, strict=True):
         assert row.qualities.tobytes() == alone.qualities.tobytes()
@@ -158,7 +160,7 @@ def test_what_a_request_asks_for_keeps_out_the_same_candidates(engine, cpu):
 def test_given_output_that_is_not_finite_or_fits_nobody_ends_as_on_the_cpu(engine, cpu, given):
     own = np.full((2, 5), 10.0, np.float32)
     own[1] = given
-    got, want = (one.route(["why", "how"], tau=0.4, tokens_out=own, on_error="status") for one in (engine, cpu))
+    got, want = (one.route_many(["why", "how"], tau=0.4, tokens_out=own, on_error="status") for one in (engine, cpu))
     assert [row.status for row in got] == [row.status for row in want]
     assert [row.excluded.keys() for row in got] == [row.excluded.keys() for row in want]
 
@@ -166,7 +168,7 @@ def test_given_output_that_is_not_finite_or_fits_nobody_ends_as_on_the_cpu(engin
 def test_support_is_the_one_the_cpu_computes_of_the_same_embedding(root, export, tmp_path):
     folder = make_bundle(tmp_path, export, support=True)
     engine, cpu = gpu_engine(folder, batches=(4,)), cpu_engine(folder)
-    got, want = engine.route(PROMPTS, tau=0.3), cpu.route(PROMPTS, tau=0.3)
+    got, want = engine.route_many(PROMPTS, tau=0.3), cpu.route_many(PROMPTS, tau=0.3)
     assert want.support is not None
     np.testing.assert_allclose(got.support, want.support, atol=1e-4 if DEVICE == "emulated" else 2e-2)
 
@@ -185,7 +187,7 @@ def test_pooling_in_the_kernel_and_before_it_agree(engine, cpu, pooling):
     policy = engine.policy(tau=0.3)
     ids, billed, _ = side.stream.read(PROMPTS)
     result, x = router.route(side.heads, policy, RouteRows(ids=ids, billed=billed))
-    want = cpu.route(PROMPTS, tau=0.3)
+    want = cpu.route_many(PROMPTS, tau=0.3)
     np.testing.assert_allclose(x, cpu.encode(PROMPTS).x, atol=QUALITY)
     np.testing.assert_allclose(result.quality, want.qualities, atol=QUALITY)
 
@@ -203,7 +205,7 @@ def test_more_policies_than_rows_are_served_each_with_its_own(root, export, cpu,
 def test_new_prices_and_exclusions_are_a_policy_and_need_no_recording(engine, cpu):
     terms = {"tau": 0.6, "prices": {engine.bundle.names[0]: (0.01, 0.01)}, "exclude": [engine.bundle.names[1]]}
     recorded = engine._live.gpu.router
-    assert_same(engine.route(PROMPTS, **terms), cpu.route(PROMPTS, **terms))
+    assert_same(engine.route_many(PROMPTS, **terms), cpu.route_many(PROMPTS, **terms))
     assert engine._live.gpu.router is recorded
 
 
@@ -229,7 +231,7 @@ def test_a_swap_to_another_form_records_anew(root, export, folder):
     wider = make_bundle(root, export, name="wide", models=5, hidden=24)
     engine.swap(wider)
     assert engine._live.gpu.router is not router
-    assert_same(engine.route(PROMPTS, tau=0.3), cpu_engine(wider).route(PROMPTS, tau=0.3))
+    assert_same(engine.route_many(PROMPTS, tau=0.3), cpu_engine(wider).route_many(PROMPTS, tau=0.3))
 
 
 def test_new_prices_in_a_bundle_take_effect(tmp_path, folder):
@@ -295,9 +297,9 @@ def test_a_cpu_engine_takes_over_where_that_was_asked_for(folder, cpu, monkeypat
     policy = engine.policy(tau=0.3)
     break_device(engine, monkeypatch)
     with caplog.at_level(logging.ERROR, logger="ipr_engine.engine"):
-        got = engine.route(PROMPTS, policy)
+        got = engine.route_many(PROMPTS, policy)
     assert "served by the CPU from now on" in caplog.text
-    np.testing.assert_allclose(got.qualities, cpu.route(PROMPTS, tau=0.3).qualities, atol=1e-5)
+    np.testing.assert_allclose(got.qualities, cpu.route_many(PROMPTS, tau=0.3).qualities, atol=1e-5)
     assert "on cpu" in repr(engine)
     assert engine.route("why", policy).model == cpu.route("why", tau=0.3).model
     assert len(engine.encode(PROMPTS)) == len(PROMPTS)
@@ -320,13 +322,13 @@ def test_a_bundle_of_two_tiers_runs_its_transformer_on_the_device_and_decides_on
     engine, cpu = gpu_engine(folder, batches=(4,)), cpu_engine(folder)
     assert engine._live.gpu is None
     assert "torch" in repr(engine)
-    got, want = (one.route(PROMPTS, tau=0.3, escalate_below=np.inf) for one in (engine, cpu))
+    got, want = (one.route_many(PROMPTS, tau=0.3, escalate_below=np.inf) for one in (engine, cpu))
     assert_same(got, want)
 
 
 def test_bad_input_is_refused_before_the_device_is_asked(engine, tmp_path, export):
     with pytest.raises(InvalidInputError, match=r"prompts\[1\]: expected text"):
-        engine.route(["why", ""], tau=0.3)
+        engine.route_many(["why", ""], tau=0.3)
     with pytest.raises(InvalidInputError, match="tokens_out: expected values >= 0"):
         engine.route("why", tau=0.3, tokens_out=-1)
     silent = gpu_engine(make_bundle(tmp_path, export, tokens=False), batches=(1,))

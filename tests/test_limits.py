@@ -59,9 +59,9 @@ def test_prompt_and_output_together_must_fit(engine, given, form):
     prompts = ["what is the story " * int(rng.integers(1, 4)) for _ in bills]
     terms = {"tau": 0.6, "on_error": "status", "tokens_out": given}
     if form == "one":
-        decisions = [engine.route(p, billed_tokens=b, **terms) for p, b in zip(prompts, bills, strict=True)]
+        decisions = [engine.route_many([p], billed_tokens=b, **terms)[0] for p, b in zip(prompts, bills, strict=True)]
     elif form == "many":
-        decisions = list(engine.route(prompts, billed_tokens=bills, **terms))
+        decisions = list(engine.route_many(prompts, billed_tokens=bills, **terms))
     else:
         decisions = list(engine.decide(engine.encode(prompts, billed_tokens=bills), **terms))
     seen = set()
@@ -88,8 +88,8 @@ def test_the_reason_tells_prompt_and_output(engine):
     )
     with pytest.raises(RowError, match="none_allowed"):
         engine.route("what is the story", tau=0.2, billed_tokens=900, tokens_out=250, allowed=["alpha/large"])
-    row = engine.route(
-        "what is the story", tau=0.2, billed_tokens=900, tokens_out=250, allowed=["alpha/large"], on_error="status"
+    (row,) = engine.route_many(
+        ["what is the story"], tau=0.2, billed_tokens=900, tokens_out=250, allowed=["alpha/large"], on_error="status"
     )
     assert (row.status, row.model) == ("none_allowed", None)
     assert "alpha/large: prompt of about 900" in row.reason
@@ -157,7 +157,7 @@ def test_a_prompt_over_a_window_is_kept_out_whatever_its_output_is_said_to_be(en
     assert (decision.status, "alpha/large" in decision.excluded) == ("ok", True)
     windows = ContextWindows(engine.bundle)
     np.testing.assert_array_equal(windows.fit(np.array([1500]), given)[0], decision.allowed)
-    short = engine.route("what is the story", tau=0.6, billed_tokens=5, tokens_out=given, on_error="status")
+    (short,) = engine.route_many(["what is the story"], tau=0.6, billed_tokens=5, tokens_out=given, on_error="status")
     assert (short.status, short.excluded) == ("nonfinite_cost", {})
 
 
@@ -205,12 +205,12 @@ def test_tools_beside_the_policy_are_refused_with_what_to_do(engine):
 def test_a_row_of_a_batch_equals_that_request_alone(engine):
     requests = ["why", asking(3000), {"messages": [USER], "tools": [TOOL]}, [USER], asking(3, tools=[TOOL])]
     policy = engine.policy(tau=0.5)
-    for row, request in zip(engine.route(requests, policy), requests, strict=True):
+    for row, request in zip(engine.route_many(requests, policy), requests, strict=True):
         alone = engine.route(request, policy)
         assert bits(row) == bits(alone)
         assert row.excluded == alone.excluded
     encoded = engine.encode(requests)
-    for row, kept in zip(engine.route(requests, policy), engine.decide(encoded, policy), strict=True):
+    for row, kept in zip(engine.route_many(requests, policy), engine.decide(encoded, policy), strict=True):
         assert bits(row) == bits(kept)
         assert row.excluded == kept.excluded
     part = engine.decide(encoded[[2, 4]], policy)
@@ -222,7 +222,7 @@ def test_a_request_that_nobody_allowed_can_read_is_refused_by_name(engine):
         InvalidInputError, match=r"needs 'vision' for its image_url.*alpha/large lacks vision.*tools, vision"
     ):
         engine.route(IMAGE, tau=0.5, billed_tokens=90, allowed=["alpha/large"])
-    row = engine.route(IMAGE, tau=0.5, billed_tokens=90, allowed=["alpha/large"], on_error="status")
+    (row,) = engine.route_many([IMAGE], tau=0.5, billed_tokens=90, allowed=["alpha/large"], on_error="status")
     assert row.status == "invalid_input"
 
 

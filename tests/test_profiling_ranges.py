@@ -82,7 +82,7 @@ ONE_PASS = ["copy", "/copy", "encode", "/encode", "decide", "/decide"]
 
 @pytest.mark.parametrize(("prompts", "passes"), [(1, 1), (4, 1), (5, 2)])
 def test_every_pass_pushes_and_pops_its_ranges_once_and_in_order(prompts, passes, engine, nvtx):
-    engine.route(["why"] * prompts, tau=0.3)  # of one length, at most 4 a pass
+    engine.route_many(["why"] * prompts, tau=0.3)  # of one length, at most 4 a pass
     assert nvtx.open == []
     assert nvtx.told[:2] == ["tokenize", "/tokenize"]
     assert nvtx.told[2:] == ONE_PASS * passes

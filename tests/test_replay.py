@@ -57,12 +57,14 @@ def log(engine, tmp_path_factory):
     x[4] *= np.float32(1e30)
     with engine.recorder(file) as recorder:
         for terms in TERMS:
-            recorder.route(PROMPTS, on_error="status", **terms)
+            recorder.route_many(PROMPTS, on_error="status", **terms)
         policy = engine.policy(tau=0.3)
         recorder.route(CHAT, policy, id="chat")
         recorder.route(PROMPTS[0], policy, id=7, billed_tokens=12345)
-        recorder.route(PROMPTS[:2], policy, id=["a", 8], tokens_out=[1, 2, 3, 4, 5], extra_usd=-np.eye(5)[:2] / 1000)
-        recorder.route(PROMPTS[0], policy, tokens_out=np.inf, on_error="status")
+        recorder.route_many(
+            PROMPTS[:2], policy, id=["a", 8], tokens_out=[1, 2, 3, 4, 5], extra_usd=-np.eye(5)[:2] / 1000
+        )
+        recorder.route_many(PROMPTS[:1], policy, tokens_out=np.inf, on_error="status")
         recorder.decide(x, policy, billed_tokens=[0, 1, 2, 3, 4, 2**53], on_error="status")
         recorder.decide(engine.encode(PROMPTS), policy)
     return file.read_bytes().splitlines(keepends=True)
@@ -89,7 +91,7 @@ def test_recording_gives_the_decisions_of_routing(engine):
     one, plain = recorder.route(PROMPTS[0], policy), engine.route(PROMPTS[0], policy)
     assert one.to_dict() == plain.to_dict()
     assert recorder.route(CHAT, tau=0.2).to_dict() == engine.route(CHAT, tau=0.2).to_dict()
-    assert same_bytes(recorder.route(PROMPTS, policy), engine.route(PROMPTS, policy))
+    assert same_bytes(recorder.route_many(PROMPTS, policy), engine.route_many(PROMPTS, policy))
     assert same_bytes(recorder.decide(engine.encode(PROMPTS), policy), engine.decide(engine.encode(PROMPTS), policy))
 
 
@@ -138,8 +140,8 @@ def test_numbers_that_are_not_finite_are_kept_as_bits_and_every_line_is_strict_j
 
 def test_no_prompt_is_kept_unless_asked_for(engine):
     lines, kept = [], []
-    engine.recorder(lines.append).route([PROMPTS[0], CHAT], tau=0.1)
-    engine.recorder(kept.append, keep_prompts=True).route([PROMPTS[0], CHAT], tau=0.1)
+    engine.recorder(lines.append).route_many([PROMPTS[0], CHAT], tau=0.1)
+    engine.recorder(kept.append, keep_prompts=True).route_many([PROMPTS[0], CHAT], tau=0.1)
     assert b"sum of two" not in lines[0]
     assert b"brief" not in lines[0]
     assert [Record.from_line(line).prompt for line in kept[0].splitlines()] == [PROMPTS[0], CHAT]
@@ -156,14 +158,14 @@ def test_id_and_prompt_may_be_cut_from_a_log(engine):
 def test_rows_that_fail_are_recorded_before_the_error_is_raised(engine):
     lines = []
     with pytest.raises(RowError):
-        engine.recorder(lines.append).route([PROMPTS[0], PROMPTS[2]], tau=0.1, allowed=["alpha/large"])
+        engine.recorder(lines.append).route_many([PROMPTS[0], PROMPTS[2]], tau=0.1, allowed=["alpha/large"])
     records = [Record.from_line(line) for line in lines[0].splitlines()]
     assert [record.outcome.status for record in records] == ["ok", "none_allowed"]
 
 
 def test_an_empty_batch_writes_nothing(engine):
     lines = []
-    assert len(engine.recorder(lines.append).route([], tau=0.1)) == 0
+    assert len(engine.recorder(lines.append).route_many([], tau=0.1)) == 0
     assert not lines
 
 
@@ -182,13 +184,13 @@ def test_the_same_bundle_gives_no_difference_on_any_instruction_set(path, log, n
 def test_other_prices_show_which_choices_change_and_nothing_else(engine, tmp_path):
     file = tmp_path / "log.jsonl"
     with engine.recorder(file) as recorder:
-        before = recorder.route(PROMPTS, tau=0.7)
+        before = recorder.route_many(PROMPTS, tau=0.7)
     rows = {
         name: Price(input_usd_per_1m=1 + n, output_usd_per_1m=1, basis="x")
         for n, name in enumerate(engine.bundle.names)
     }
     other = Engine.load(with_prices(engine.bundle, PriceList(date="2026-11-24", prices=rows), root=tmp_path / "other"))
-    after = other.route(PROMPTS, tau=0.7)
+    after = other.route_many(PROMPTS, tau=0.7)
     expected = [(a, b) for a, b in zip(before.models, after.models, strict=True) if a != b]
     assert expected
     replays = list(replay(file.read_bytes().splitlines(), other))
@@ -301,7 +303,7 @@ def test_records_written_while_bundles_swap_replay_each_on_its_own_bundle(tmp_pa
         def work(thread):
             for turn in range(12):
                 recorder.route(PROMPTS[turn % 5], policy, id=f"{thread}-{turn}")
-                recorder.route(PROMPTS[:2], tau=0.2)
+                recorder.route_many(PROMPTS[:2], tau=0.2)
 
         threads = [threading.Thread(target=work, args=(thread,)) for thread in range(8)]
         for thread in threads:
@@ -448,8 +450,9 @@ def test_what_cannot_be_written_is_an_error_of_ours(engine, tmp_path):
 )
 def test_bad_ids_are_named_and_nothing_is_written(engine, prompts, id, message):
     lines = []
+    recorder = engine.recorder(lines.append)
     with pytest.raises(InvalidInputError, match=message):
-        engine.recorder(lines.append).route(prompts, tau=0.1, id=id)
+        (recorder.route_many if isinstance(prompts, list) else recorder.route)(prompts, tau=0.1, id=id)
     assert not lines
 
 
@@ -463,7 +466,7 @@ def test_other_bad_input_of_a_recorder_is_named(engine, tmp_path):
         recorder.route("a")
     lines = []
     with pytest.raises(InvalidInputError, match="on_error"):
-        engine.recorder(lines.append).route("a", tau=0.1, on_error="ignore")
+        engine.recorder(lines.append).route_many(["a"], tau=0.1, on_error="ignore")
     assert not lines
     odd = [{"role": "user", "content": "a", "sent": {1, 2}}]
     with pytest.raises(InvalidInputError, match="prompt: expected what JSON can hold"):

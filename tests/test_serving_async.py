@@ -173,7 +173,7 @@ async def test_bad_arguments_are_refused_before_the_queue(bundles):
     engine, encoder = queued_engine(bundles[0])
     async with AsyncEngine(engine) as serving:
         encoder.batches.clear()
-        for options in ({}, {"tau": 2}, {"tau": 0.1, "nonsense": 1}, {"tau": 0.1, "on_error": "x"}, {"policy": 3}):
+        for options in ({}, {"tau": 2}, {"tau": 0.1, "nonsense": 1}, {"policy": 3}):
             with pytest.raises(InvalidInputError):
                 await serving.route("why", **options)
         for budget in (0, -1.5, float("nan"), float("inf"), True, "5"):
@@ -186,13 +186,13 @@ async def test_bad_arguments_are_refused_before_the_queue(bundles):
         with pytest.raises(InvalidInputError, match="billed_tokens"):
             await serving.route(image, tau=0.1)
         assert encoder.batches == []
-        assert serving.counters().events["invalid"] == serving.counters().requests == 16
+        assert serving.counters().events["invalid"] == serving.counters().requests == 15
 
 
 @in_loop
-async def test_a_wrong_on_error_is_counted_once_on_the_static_tier_too(bundles):
+async def test_a_wrong_on_error_is_counted_once_on_the_static_tier_too(bundles, fresh_spellings):
     async with AsyncEngine(Engine(bundles[0])) as serving:
-        with pytest.raises(InvalidInputError, match="on_error"):
+        with pytest.raises(InvalidInputError, match="on_error"), pytest.warns(DeprecationWarning, match="route_many"):
             await serving.route("why", tau=0.1, on_error="x")
         assert (serving.counters().decided, serving.counters().events["invalid"]) == (0, 1)
 
@@ -208,7 +208,7 @@ async def test_a_row_that_cannot_be_decided_raises_row_error_or_tells_its_status
             assert (fits.status, fits.model) == ("ok", "alpha/large")
             assert isinstance(too_long, RowError)
             assert (too_long.rows, too_long.reasons) == ((0,), ("none_allowed",))
-            told = await serving.route("why", billed_tokens=10**9, on_error="status", **terms)
+            (told,) = await serving.route_many(["why"], billed_tokens=10**9, on_error="status", **terms)
             assert (told.status, told.model) == ("none_allowed", None)
             assert serving.counters().by_cause == {"only_allowed": 1, "failed": 2}
 

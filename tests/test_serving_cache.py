@@ -68,7 +68,7 @@ def test_failures_are_not_kept(bundles):
     with BatchingEngine(Engine(bundles[0]), cache_entries=10, limits={"inline_chars": 10**6}) as serving:
         long = "why " * 20_000
         terms = {"tau": 0.1, "allowed": ["alpha/large"], "on_error": "status"}
-        assert [serving.route(long, **terms).status for _ in range(2)] == ["none_allowed"] * 2
+        assert [serving.route_many([long], **terms)[0].status for _ in range(2)] == ["none_allowed"] * 2
         for bad in ("", "a lone \ud800 surrogate"):
             with pytest.raises(InvalidInputError):
                 serving.route(bad, tau=0.1)

@@ -89,7 +89,7 @@ def test_a_tally_counts_and_refuses_what_it_has_no_place_for():
 
 
 def test_a_tally_reads_the_row_of_a_result(bundles):
-    decisions = Engine(bundles[0]).route(PROMPTS, tau=0.4)
+    decisions = Engine(bundles[0]).route_many(PROMPTS, tau=0.4)
     tally = Tally(6 * 5)
     for row in range(len(PROMPTS)):
         tally.add_decision(decisions._result, row, 5, 1, 0)

@@ -58,7 +58,7 @@ def test_an_image_alone_is_served_with_its_bill(bundles, queued):
         assert bits(answer) == bits(Engine(bundles[0]).route(alone, tau=0.4, billed_tokens=90))
         assert "vision" in answer.bundle.candidates[answer.index].features
         with pytest.raises(InvalidInputError, match="unknown part type 'hologram'"):
-            serving.route([{"role": "user", "content": [{"type": "hologram"}]}], tau=0.4, on_error="status")
+            serving.route([{"role": "user", "content": [{"type": "hologram"}]}], tau=0.4)
 
 
 def test_a_key_of_the_cache_tells_what_a_request_needs(bundles):

@@ -22,7 +22,7 @@ PROMPTS = make_prompts(40, "serving")
 def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiers")
     tiers = make_tiers(folder)
-    return join(folder, tiers, gap=middle_gap(Engine(tiers[0]).route(PROMPTS, tau=0.2).gap))
+    return join(folder, tiers, gap=middle_gap(Engine(tiers[0]).route_many(PROMPTS, tau=0.2).gap))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def engine(bundle):
 
 @pytest.fixture(scope="module")
 def expected(bundle):
-    return Engine(bundle).route(PROMPTS, tau=0.2)
+    return Engine(bundle).route_many(PROMPTS, tau=0.2)
 
 
 def test_the_batching_engine_gives_the_engines_answers(engine, expected):
@@ -67,7 +67,7 @@ def test_only_close_prompts_go_to_the_worker_and_they_share_a_run(engine, expect
 
 @pytest.mark.parametrize("below", [0, math.inf])
 def test_never_and_always(engine, bundle, below):
-    own = Engine(bundle).route(PROMPTS[:6], tau=0.2, escalate_below=below)
+    own = Engine(bundle).route_many(PROMPTS[:6], tau=0.2, escalate_below=below)
     chat = [{"role": "user", "content": PROMPTS[0]}]
     with BatchingEngine(engine) as serving:
         made = [serving.route(prompt, tau=0.2, escalate_below=below) for prompt in PROMPTS[:6]]

@@ -133,7 +133,7 @@ def test_a_policy_held_across_a_swap_means_its_terms_on_the_bundle_that_serves(s
         assert engine.route(PROMPTS[0], policy).policy == Engine(bundle).policy(**terms)
         assert bits(engine.route(PROMPTS[0], policy)) == bits(engine.route(PROMPTS[0], engine.policy(**terms)))
         decided = engine.decide(engine.encode(PROMPTS), policy)
-        assert bits(decided[1]) == bits(engine.route(PROMPTS, policy)[1])
+        assert bits(decided[1]) == bits(engine.route_many(PROMPTS, policy)[1])
 
 
 def test_a_policy_is_compiled_once_a_bundle(siblings):
@@ -273,7 +273,7 @@ def test_eight_threads_route_while_bundles_swap_a_thousand_times(tmp_path):
     calls = [
         lambda on: [on.route(prompt, policy) for prompt in PROMPTS],
         lambda on: [on.route(prompt, **terms) for prompt in PROMPTS],
-        lambda on: list(on.route(PROMPTS, policy)),
+        lambda on: list(on.route_many(PROMPTS, policy)),
         lambda on: [on.route(CHAT, policy)],
         lambda on: list(on.decide(kept, policy)),
     ]

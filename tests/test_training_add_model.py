@@ -79,7 +79,7 @@ def test_a_candidate_from_outcomes_routes_beside_the_others(root, source, new, t
     after = Engine.load(tmp_path / "out")
     assert after.bundle.hash == facts["bundle"]
     prompts = ["river poem banana story", "prove integral triangle prove"]
-    old, now = before.route(prompts, tau=0.2), after.route(prompts, tau=0.2)
+    old, now = before.route_many(prompts, tau=0.2), after.route_many(prompts, tau=0.2)
     np.testing.assert_array_equal(now.qualities[:, :3], old.qualities)
     assert now.qualities[0, 3] > now.qualities[1, 3]
     assert now.tokens_out[0, 3] == pytest.approx(80, abs=40)
@@ -138,7 +138,7 @@ def test_every_decision_that_a_prior_wins_says_so(root, new, tmp_path, capsys):
     assert won.to_dict()["prior"] == won.prior
     assert f"prior={won.prior!r}" in repr(won)
     assert (other.prior, other.to_dict()["prior"]) == (None, None)
-    assert engine.route(["river", "poem"], tau=1.0).priors == [won.prior, won.prior]
+    assert engine.route_many(["river", "poem"], tau=1.0).priors == [won.prior, won.prior]
     assert f"its quality is a guess: {won.prior}" in engine.explain("river", tau=1.0).summary
     assert main(["route", "river", "--tau", "1", "--bundle", str(added.folder)]) == 0
     assert f"[{won.prior}]" in capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_every_decision_that_a_prior_wins_says_so(root, new, tmp_path, capsys):
 def test_a_prior_at_the_price_of_a_dearer_candidate_keeps_the_bits(root, tmp_path):
     dear = listed(tmp_path / "dear.json", entry(3, input_usd_per_1m=4000.0, output_usd_per_1m=8000.0))
     added = add_model(root, dear, out=tmp_path / "out", like="house/small", created=CREATED)
-    qualities = Engine.load(added.folder).route(["prove the sum", "river", "poem loop"], tau=0.1).qualities
+    qualities = Engine.load(added.folder).route_many(["prove the sum", "river", "poem loop"], tau=0.1).qualities
     assert added.lowered_to is None  # the worst of all candidates, at a price above them all
     np.testing.assert_array_equal(qualities[:, 3], qualities[:, 1])
 
@@ -179,7 +179,7 @@ def test_few_output_tokens_are_taken_from_the_most_similar_candidate(root, sourc
     added = add_model(root, new, outcomes=thin, out=tmp_path / "out", created=CREATED, progress=told.append)
     assert added.tokens_from == ("house/small",)
     assert any("taken to write as much as house/small" in line for line in told)
-    tokens = Engine.load(added.folder).route(["prove it", "river"], tau=0.1).tokens_out
+    tokens = Engine.load(added.folder).route_many(["prove it", "river"], tau=0.1).tokens_out
     np.testing.assert_array_equal(tokens[:, 3], tokens[:, 1])
 
 

@@ -116,7 +116,7 @@ def areas(bundle, bundles, outcomes, cost):
     axis, singles = Axis.of(realised), single_curve(realised, once)
     found = []
     for part in bundles:
-        decisions = Engine.load(part.path).route(list(outcomes.prompts), tau=0.0)
+        decisions = Engine.load(part.path).route_many(list(outcomes.prompts), tau=0.0)
         quality = np.full(outcomes.quality.shape, -1.0)
         expected = np.full(outcomes.quality.shape, 1e6)
         for column, name in enumerate(part.names):
@@ -152,7 +152,7 @@ def test_a_cheap_copy_takes_no_traffic_and_a_lowered_one_does_no_harm(bundle, so
 def test_a_cheaper_newcomer_is_below_the_peer_it_copies_on_every_prompt(bundle, tmp_path):
     (_, _, made), like, _, shift = left_and_back(bundle, "a/cheap", tmp_path)
     engine = Engine.load(made.path)
-    qualities = engine.route(["prove the integral", "river", "poem loop banana"], tau=0.0).qualities
+    qualities = engine.route_many(["prove the integral", "river", "poem loop banana"], tau=0.0).qualities
     assert shift <= -CHEAPER_LOGITS
     assert (qualities[:, made.names.index("a/cheap")] < qualities[:, made.names.index(like)]).all()
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import skips
-from bundles import make_encoder
+from bundles import make_bundle, make_encoder
 from training_data import write_source
 
 from ipr_engine import Engine
@@ -94,6 +94,8 @@ def test_the_bundle_has_every_candidate_price_and_support_and_is_the_only_one(bu
     assert bundle.names == tuple(NAMES)
     assert bundle.prices == ASKED.prices
     assert bundle.support is not None
+    assert bundle.path_rows.candidates == bundle.names
+    assert len(bundle.path_rows.quality) == 120 + 80  # parts of one traffic
     assert bundle.quality_heads.fitted_on.prompts == 120 + 80
     assert sorted(path.name for path in built.iterdir()) == sorted([bundle.hash, "CURRENT", "card"])
 
@@ -154,6 +156,22 @@ def test_no_prompt_is_contained(built):
         if file.is_file():
             assert b"prove the sum is even" not in file.read_bytes()
             assert b"made:0000" not in file.read_bytes()
+
+
+def test_the_table_of_a_bundle_of_this_recipe_is_taken_as_it_is(inputs, built, tmp_path):
+    folder = default_bundle.build(inputs[0], tmp_path, table=built, draws=20, allow_constant=True)
+    before, after = Bundle.load(built), Bundle.load(folder)
+    assert after.hash == before.hash
+
+
+def test_the_card_tells_of_the_path_rows(built, card):
+    assert f"of {len(Bundle.load(built).path_rows.quality)} training prompts, in random order" in card
+    assert "outcomes are, without them and in random order" in card
+
+
+def test_a_bundle_of_another_recipe_is_no_table(inputs, tmp_path):
+    with pytest.raises(InvalidInputError, match="expected a bundle that this recipe wrote"):
+        default_bundle.build(inputs[0], tmp_path / "out", table=make_bundle(tmp_path))
 
 
 def test_a_table_without_its_record_is_refused(inputs, tmp_path):

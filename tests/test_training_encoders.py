@@ -96,10 +96,9 @@ def test_tables_side_by_side_need_nothing_but_tables(source, candidates, table, 
     np.testing.assert_array_equal(x, np.concatenate(parts, axis=1))
 
 
-def test_one_table_is_written_as_before(source, candidates, table, tmp_path):
+def test_one_table_is_written_as_one_static_encoder(source, candidates, table, tmp_path):
     bundle = Bundle.load(fit(source, candidates, tmp_path / "root", table))
-    assert json.loads((bundle.path / "bundle.json").read_text())["schema_version"] == 2
-    assert [spec.id for spec in bundle.encoders] == ["static"]
+    assert [(spec.id, spec.kind) for spec in bundle.encoders] == [("static", "static")]
 
 
 def test_default_is_the_embedded_table(tmp_path):
@@ -188,8 +187,8 @@ def test_from_outcomes_to_two_tiers_by_the_command_line(source, candidates, tabl
     engine = Engine.load(tmp_path / "joined", tier="torch")
     assert "static 16-d" in repr(engine)
     assert "torch 32-d" in repr(engine)
-    always = engine.route(PROMPTS, tau=0.1, escalate_below=np.inf)
-    alone = Engine.load(tmp_path / "second", tier="torch").route(PROMPTS, tau=0.1)
+    always = engine.route_many(PROMPTS, tau=0.1, escalate_below=np.inf)
+    alone = Engine.load(tmp_path / "second", tier="torch").route_many(PROMPTS, tau=0.1)
     np.testing.assert_allclose(always.qualities, alone.qualities, atol=1e-5)
     assert (
         main(["eval", "--outcomes", str(source), "--draws", "5", "--json", "--cache", str(tmp_path / "cache"), *bundle])

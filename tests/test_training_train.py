@@ -70,7 +70,7 @@ def test_trained_heads_route(source, candidates, tmp_path, capsys):
     assert (facts["prompts"], facts["dropped"], facts["estimator"]) == (160, 0, "plain")
     engine = Engine.load(tmp_path / "root")
     assert engine.bundle.hash == facts["bundle"]
-    easy, hard = engine.route(["river poem banana story", "prove integral triangle prove"], tau=0.2)
+    easy, hard = engine.route_many(["river poem banana story", "prove integral triangle prove"], tau=0.2)
     small = engine.bundle.names.index("house/small")
     assert easy.qualities[small] > hard.qualities[small]
 
@@ -88,7 +88,7 @@ def test_the_engine_decides_as_the_fitted_heads_predict(source, candidates, tmp_
     engine = Engine.load(trained.folder)
     prompts = ["river poem banana", "prove the integral", "python loop sum"]
     quality, tokens = predict(dict(engine.bundle.quality_heads.tensors), engine.encode(prompts).x.astype(np.float64))
-    decisions = engine.route(prompts, tau=0.1)
+    decisions = engine.route_many(prompts, tau=0.1)
     np.testing.assert_allclose(decisions.qualities, quality, atol=1e-6)
     np.testing.assert_allclose(decisions.tokens_out, tokens, rtol=1e-5)
 

@@ -31,7 +31,7 @@ def alone(tiers):
 
 @pytest.fixture(scope="module")
 def gap(alone):
-    return middle_gap(alone[0].route(PROMPTS, tau=0.2).gap)
+    return middle_gap(alone[0].route_many(PROMPTS, tau=0.2).gap)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_row_of_a_small_gap_is_decided_by_the_second_heads_and_every_other_by_
 def test_a_batch_decides_each_row_as_that_row_alone_and_encodes_the_escalated_rows_together(engine, monkeypatch):
     counting = Counting(engine.second_encoder)
     monkeypatch.setattr(engine._live.second, "encoder", counting)
-    decisions = engine.route(PROMPTS, tau=0.2)
+    decisions = engine.route_many(PROMPTS, tau=0.2)
     assert counting.asked == [[p for p, again in zip(PROMPTS, decisions.escalated, strict=True) if again]]
     for prompt, decision in zip(PROMPTS, decisions, strict=True):
         single = engine.route(prompt, tau=0.2)
@@ -79,17 +79,17 @@ def test_a_batch_decides_each_row_as_that_row_alone_and_encodes_the_escalated_ro
 def test_a_batch_of_no_small_gap_asks_the_second_encoder_nothing(engine, monkeypatch):
     counting = Counting(engine.second_encoder)
     monkeypatch.setattr(engine._live.second, "encoder", counting)
-    sure = [p for p, again in zip(PROMPTS, engine.route(PROMPTS, tau=0.2).escalated, strict=True) if not again]
+    sure = [p for p, again in zip(PROMPTS, engine.route_many(PROMPTS, tau=0.2).escalated, strict=True) if not again]
     counting.asked.clear()
-    assert not engine.route(sure, tau=0.2).escalated.any()
-    assert not engine.route(PROMPTS, tau=0.2, escalate_below=0).escalated.any()
-    assert len(engine.route([], tau=0.2)) == 0
+    assert not engine.route_many(sure, tau=0.2).escalated.any()
+    assert not engine.route_many(PROMPTS, tau=0.2, escalate_below=0).escalated.any()
+    assert len(engine.route_many([], tau=0.2)) == 0
     assert counting.asked == []
 
 
 @pytest.mark.parametrize(("below", "which"), [(0, 0), (0.0, 0), (math.inf, 1)])
 def test_never_and_always_are_the_tiers_alone(engine, alone, below, which):
-    together, own = engine.route(PROMPTS, tau=0.2, escalate_below=below), alone[which].route(PROMPTS, tau=0.2)
+    together, own = engine.route_many(PROMPTS, tau=0.2, escalate_below=below), alone[which].route_many(PROMPTS, tau=0.2)
     assert together.escalated.all() == together.escalated.any() == bool(which)
     assert all(same_row(a, b) for a, b in zip(together, own, strict=True))
     assert same_row(engine.route(PROMPTS[0], tau=0.2, escalate_below=below), own[0])
@@ -100,8 +100,8 @@ def test_chat_and_values_given_per_row_reach_the_second_heads(engine, alone):
     tokens, extra = rng.uniform(10, 500, (60, 4)), rng.uniform(0, 1e-3, (60, 4))
     chats = [[{"role": "system", "content": "be short"}, {"role": "user", "content": p}] for p in PROMPTS]
     given = {"tau": 0.3, "tokens_out": tokens, "extra_usd": extra}
-    decisions = engine.route(chats, **given)
-    first, second = (one.route(chats, **given) for one in alone)
+    decisions = engine.route_many(chats, **given)
+    first, second = (one.route_many(chats, **given) for one in alone)
     assert decisions.escalated.any()
     assert not decisions.escalated.all()
     for row, decision in enumerate(decisions):
@@ -109,8 +109,8 @@ def test_chat_and_values_given_per_row_reach_the_second_heads(engine, alone):
 
 
 def test_rule_fixed_has_the_constants_of_the_heads_that_decide(engine, alone):
-    decisions = engine.route(PROMPTS, tau=0.4, rule="fixed")
-    own = [one.route(PROMPTS, tau=0.4, rule="fixed") for one in alone]
+    decisions = engine.route_many(PROMPTS, tau=0.4, rule="fixed")
+    own = [one.route_many(PROMPTS, tau=0.4, rule="fixed") for one in alone]
     assert decisions.escalated.any()
     for row, decision in enumerate(decisions):
         twin = own[decision.escalated][row]
@@ -159,7 +159,7 @@ def test_kept_embeddings_are_decided_by_the_heads_that_read_them(engine, alone):
     for kept, one in ((first, alone[0]), (second, alone[1])):
         decisions = engine.decide(kept, tau=0.2)
         assert decisions.escalated.all() == decisions.escalated.any() == (one is alone[1])
-        assert all(same_row(a, b) for a, b in zip(decisions, one.route(PROMPTS, tau=0.2), strict=True))
+        assert all(same_row(a, b) for a, b in zip(decisions, one.route_many(PROMPTS, tau=0.2), strict=True))
     bare = engine.decide(first.x, tau=0.2, billed_tokens=first.billed_tokens)
     assert not bare.escalated.any()
     with pytest.raises(InvalidInputError, match=r"x: expected .* \(batch, 16\) float32"):
@@ -170,7 +170,7 @@ def test_kept_embeddings_are_decided_by_the_heads_that_read_them(engine, alone):
 def test_both_embeddings_kept_decide_as_the_text_does(engine):
     first, second = engine.encode(PROMPTS), engine.encode(PROMPTS, second=True)
     for below in (None, 0, 0.01, math.inf):
-        routed = engine.route(PROMPTS, tau=0.2, escalate_below=below)
+        routed = engine.route_many(PROMPTS, tau=0.2, escalate_below=below)
         decided = engine.decide(first, tau=0.2, escalate_below=below, second=second)
         assert routed.escalated.tolist() == decided.escalated.tolist()
         assert all(same_row(a, b) for a, b in zip(routed, decided, strict=True))
@@ -195,12 +195,12 @@ def test_a_failed_row_stays_with_the_first_tier_and_is_told(tmp_path):
     bundle = join(tmp_path, make_tiers(tmp_path, models=2, context_windows=[9000, 9000]), gap=10.0)
     engine = Engine(bundle)
     prompts = ["what is the story", "why " * 9000, "how to code"]
-    decisions = engine.route(prompts, tau=0.3, on_error="status")
+    decisions = engine.route_many(prompts, tau=0.3, on_error="status")
     assert [d.status for d in decisions] == ["ok", "none_allowed", "ok"]
     assert decisions.escalated.tolist() == [True, False, True]
     for ask in (
-        lambda: engine.route(prompts, tau=0.3),
-        lambda: engine.route(prompts, tau=0.3, escalate_below=math.inf),
+        lambda: engine.route_many(prompts, tau=0.3),
+        lambda: engine.route_many(prompts, tau=0.3, escalate_below=math.inf),
     ):
         with pytest.raises(RowError) as caught:
             ask()
@@ -210,10 +210,10 @@ def test_a_failed_row_stays_with_the_first_tier_and_is_told(tmp_path):
 def test_a_record_holds_what_decided_and_replays_to_the_bit(engine, alone, tmp_path):
     lines: list[bytes] = []
     recorder = engine.recorder(lines.append)
-    recorded = recorder.route(PROMPTS, tau=0.2)
+    recorded = recorder.route_many(PROMPTS, tau=0.2)
     recorder.route(PROMPTS[0], tau=0.2, escalate_below=math.inf)
     recorder.decide(engine.encode(PROMPTS[:3], second=True), tau=0.2)
-    assert all(same_row(a, b) for a, b in zip(recorded, engine.route(PROMPTS, tau=0.2), strict=True))
+    assert all(same_row(a, b) for a, b in zip(recorded, engine.route_many(PROMPTS, tau=0.2), strict=True))
     log = b"".join(lines).splitlines()
     heads = [one.bundle.quality_heads.sha256 for one in alone]
     for decision, line in zip(recorded, log, strict=False):
@@ -234,18 +234,18 @@ def test_a_swap_keeps_both_encoders_and_policies_follow(engine, tiers, tmp_path,
     serving = Engine(engine.bundle)
     encoders = serving.encoder, serving.second_encoder
     policy = serving.policy(tau=0.2, escalate_below=2 * gap)
-    before = serving.route(PROMPTS, policy)
+    before = serving.route_many(PROMPTS, policy)
     serving.swap(join(tmp_path, tiers, gap=gap / 2))
     assert (serving.encoder, serving.second_encoder) == encoders
-    assert serving.route(PROMPTS, policy).escalated.tolist() == before.escalated.tolist()
-    assert serving.route(PROMPTS, tau=0.2).escalated.sum() < before.escalated.sum()
+    assert serving.route_many(PROMPTS, policy).escalated.tolist() == before.escalated.tolist()
+    assert serving.route_many(PROMPTS, tau=0.2).escalated.sum() < before.escalated.sum()
     with pytest.raises(EncoderMismatchError, match=r"second heads .* none: it has none"):
         serving.swap(tiers[0])
     serving.swap(tiers[0], allow_other_encoder=True)
     with pytest.raises(InvalidInputError, match="its terms do not fit"):
         serving.route(PROMPTS[0], policy)
     serving.swap(engine.bundle)
-    assert serving.route(PROMPTS, policy).escalated.tolist() == before.escalated.tolist()
+    assert serving.route_many(PROMPTS, policy).escalated.tolist() == before.escalated.tolist()
 
 
 def test_new_prices_hold_in_both_tiers(engine, tmp_path):
@@ -253,5 +253,5 @@ def test_new_prices_hold_in_both_tiers(engine, tmp_path):
     dear = {name: replace(price, fixed_usd=1.0) for name, price in bundle.prices.prices.items()}
     changed = Engine.load(with_prices(bundle, replace(bundle.prices, prices=dear), root=tmp_path))
     assert changed.bundle.escalation == bundle.escalation
-    costs = changed.route(PROMPTS, tau=0.2).costs_usd - engine.route(PROMPTS, tau=0.2).costs_usd
+    costs = changed.route_many(PROMPTS, tau=0.2).costs_usd - engine.route_many(PROMPTS, tau=0.2).costs_usd
     np.testing.assert_allclose(costs, 1.0, rtol=1e-5)

@@ -80,7 +80,7 @@ def _check(engine: Engine, export: Path) -> None:
     cpu = TorchEncoder.from_export(export, max_tokens=encoder.max_tokens)
     prompts = [prompts_of(cpu, tokens, 1)[0] for tokens in (9, 16, 40, 64)]
     policy = engine.policy(tau=0.3)
-    want, got = engine.decide(cpu.encode(prompts), policy), engine.route(prompts, policy)
+    want, got = engine.decide(cpu.encode(prompts), policy), engine.route_many(prompts, policy)
     assert isinstance(want, Decisions)
     assert isinstance(got, Decisions)
     floor = FLOOR[encoder.dtype]
@@ -148,7 +148,7 @@ def _whole(
     prompts = prompts_of(eager, tokens, batch)
     policy = engine.policy(tau=0.3)
     variants: dict[str, Callable[[], object]] = {
-        "encoder and decide in one graph": lambda: engine.route(prompts, policy),
+        "encoder and decide in one graph": lambda: engine.route_many(prompts, policy),
     }
     if mode is None:
         variants["encoder in a graph, decide on the CPU"] = lambda: engine.decide(engine.encode(prompts), policy)
@@ -203,7 +203,7 @@ def _throughput(run: Run, engine: Engine, batch: int, tokens: int = 64) -> Itera
     ids, billed, _ = live.gpu.stream.read(prompts)
     rows = RouteRows(ids=ids, billed=billed)
     side = live.gpu
-    variants = {"text": lambda: engine.route(prompts, policy), "ids": lambda: side.route(policy, rows)}
+    variants = {"text": lambda: engine.route_many(prompts, policy), "ids": lambda: side.route(policy, rows)}
     for name, found in calls_us(run, variants, rounds=5, calls=10):
         rate = round(batch / found["p50_us"] * 1e6)
         yield {"op": "throughput", "batch": batch, "tokens": tokens, "impl": name, "prompts_per_s": rate, **found}

@@ -55,8 +55,8 @@ def main() -> None:
         prompts = models.prompts_of(engine.encoder, arguments.tokens, arguments.batch)
         policy = engine.policy(tau=0.3)
         for _ in range(5):
-            engine.route(prompts, policy)
-        _profiled(arguments, lambda: engine.route(prompts, policy))
+            engine.route_many(prompts, policy)
+        _profiled(arguments, lambda: engine.route_many(prompts, policy))
 
 
 def _profiled(arguments: argparse.Namespace, call: Callable[[], object]) -> None:

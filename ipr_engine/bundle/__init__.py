@@ -1,8 +1,8 @@
 """A bundle: encoders, heads, prices and calibrations in one immutable, hashed folder (docs/design.md, section 6).
 
 Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects, load.py makes them after every
-check (fields.py for JSON, tensors.py for arrays, files.py for bytes), write.py goes back to disk;
-encoder_entry.py does both for encoders.
+check (fields.py for JSON, tensors.py for arrays, files.py for bytes), write.py goes back to disk through draft.py;
+encoder_entry.py does both for encoders, path_rows.py for path rows.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .write import (
         HeadsSource,
         activate,
+        heads_sha256,
         with_calibrations,
         with_extra_files,
         with_prices,
@@ -64,6 +65,7 @@ __all__ = [
     "activate",
     "concatenated_identity",
     "encoder_identity",
+    "heads_sha256",
     "read_prices",
     "with_calibrations",
     "with_extra_files",

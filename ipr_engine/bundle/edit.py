@@ -12,13 +12,15 @@ import numpy.typing as npt
 
 from ipr_engine.errors import BundleFormatError, InvalidInputError
 
+from .draft import Draft
 from .fields import Field, fail, parse_json
 from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, _price, listed_files
 from .origin import CONSTANT
+from .path_rows import path_of_edited, path_rows_json
 from .reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
-from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, Price, PriceList
-from .write import _candidate_json, _Draft, _hash_bytes, _limited, _prices_bytes, _tensor_bytes, _with_hashes_key
+from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, Price, PriceList
+from .write import _candidate_json, _hash_bytes, _limited, _prices_bytes, _tensor_bytes, _with_hashes_key
 
 Rows = Mapping[str, Float32]
 Hashes = Mapping[str, npt.NDArray[np.uint64]]
@@ -36,6 +38,7 @@ def with_candidate(
     called: Mapping[str, str] | str | None = None,
     prompt_hashes: Hashes | None = None,
     refreshed: Rows | None = None,
+    path_rows: PathRows | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     root: str | os.PathLike[str] | None = None,
     created: str | None = None,
@@ -52,6 +55,8 @@ def with_candidate(
         called: its name in outcomes, one for all or {source: name}; goes to provenance["sources"], where `ipr eval` looks it up.
         prompt_hashes: replace those that the deciding heads keep; only where they keep some.
         refreshed: tensors of the deciding heads that replace the old candidates' (training/refresh.py), which then change.
+        path_rows: replace the bundle's, whose columns are the old candidates' alone; their `heads` are filled in. None keeps
+            those of the old candidates, but where `refreshed` makes them predictions of heads that are no more: then none are kept.
         extra_files: replace those of the same name.
         root: by default the folder that holds the bundle's own. created: stays by default.
     Raises:
@@ -72,6 +77,9 @@ def with_candidate(
         for name, tensor in old.items()
     }
 
+    if path_rows is None and refreshed is None:
+        path_rows = bundle.path_rows
+
     def record(provenance: dict[str, Any]) -> dict[str, Any]:
         known = provenance.get("sources", {})
         named = {} if called is None else {"sources": {**known, candidate.name: called}}
@@ -84,6 +92,7 @@ def with_candidate(
         {heads.id: ((*bundle.names, candidate.name), tensors)},
         {**bundle.prices.prices, candidate.name: price},
         record,
+        path_rows=path_rows,
         prompt_hashes=prompt_hashes,
         extra_files=extra_files or {},
         root=root,
@@ -145,6 +154,7 @@ def without_candidate(
         changed,
         {key: price for key, price in bundle.prices.prices.items() if key != name},
         record,
+        path_rows=bundle.path_rows,
         extra_files=extra_files or {},
         root=root,
         created=created,
@@ -202,21 +212,24 @@ def _rewrite(
     prices: Mapping[str, Price],
     provenance: Provenance,
     *,
+    path_rows: PathRows | None,
     extra_files: Mapping[str, bytes],
     prompt_hashes: Hashes | None = None,
     root: str | os.PathLike[str] | None,
     created: str | None,
     activate: bool,
 ) -> Path:
-    """The bundle's own manifest with these parts replaced; heads left without candidates go."""
+    """The bundle's own manifest with these parts replaced; heads left without candidates go, and their columns of the path."""
     folder = bundle.path
-    draft = _Draft(folder.parent if root is None else as_path(root, "root"))
+    draft = Draft(folder.parent if root is None else as_path(root, "root"))
     document = parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
     manifest = dict(document.value)
     old_heads = [head for head in manifest["heads"] if head["id"] not in changed or changed[head["id"]][0]]
     gone = [head for head in manifest["heads"] if head not in old_heads]
     replaced = {manifest["prices"]["path"], *extra_files}
     replaced |= {head["weights"]["path"] for head in manifest["heads"] if head["id"] in changed}
+    if manifest.get("path_rows") is not None:
+        replaced.add(manifest["path_rows"]["arrays"]["path"])
     grown = None if prompt_hashes is None else _hash_bytes(prompt_hashes, "prompt_hashes")
     if grown is not None:
         replaced |= {
@@ -240,6 +253,11 @@ def _rewrite(
     deciding = bundle.quality_heads.id  # first, so that no other heads come to cover every candidate before them
     manifest["heads"] = sorted(new_heads, key=lambda head: head["id"] != deciding)
     manifest = _with_candidates(manifest, candidates)
+    if manifest["schema_version"] >= 5:
+        weights = {head["id"]: head["weights"]["sha256"] for head in manifest["heads"]}
+        tiers = [deciding] if bundle.escalation is None else [deciding, bundle.escalation.heads]
+        kept = path_of_edited(path_rows, [c.name for c in candidates], [weights[id] for id in tiers])
+        manifest["path_rows"] = None if kept is None else path_rows_json(draft.add, kept)
     listed = PriceList(currency=bundle.prices.currency, date=bundle.prices.date, prices=prices)
     manifest["prices"] = draft.add(manifest["prices"]["path"], _prices_bytes(listed))
     others = [entry for entry in manifest["extra_files"] if entry["path"] not in extra_files]

@@ -26,6 +26,7 @@ from .calibration import CalibrationMap, parse_map
 from .encoder_entry import EncoderSpec, encoder_file_fields, parse_encoders
 from .fields import Field, fail, is_hex64, parse_json, require_distinct
 from .files import FileEntry, as_path, file_entry, read_regular, reading
+from .path_rows import parse_path_rows, path_rows_file
 from .spec import (
     Candidate,
     EscalationSpec,
@@ -39,8 +40,8 @@ from .spec import (
 )
 from .tensors import heads_tensors, support_tensors
 
-# 2: calibrations, prompt hashes; 3: encoders that are no table, escalation; 4: max_output_tokens. The least is written.
-SCHEMA_VERSIONS = (1, 2, 3, 4)
+# 2: calibrations, prompt hashes; 3: encoders that are no table, escalation; 4: max_output_tokens; 5: path rows. The least is written.
+SCHEMA_VERSIONS = (1, 2, 3, 4, 5)
 MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
 OUTPUTS = ("quality", "tokens")
@@ -189,6 +190,8 @@ def listed_files(document: Field, folder: Path) -> list[FileEntry]:
         fields += [f for key, f in parts["fitted_on"].mapping().items() if key == _HASHES and f.value is not None]
     if keys["support"].value is not None:
         fields.append(keys["support"].object(_SUPPORT)["weights"])
+    if "path_rows" in keys and (rows := path_rows_file(keys["path_rows"])) is not None:
+        fields.append(rows)
     return [file_entry(field, folder) for field in fields]
 
 
@@ -215,6 +218,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     require_distinct([entry.relative for entry in extra], keys["extra_files"].list())
     keys["provenance"].mapping()
     keys["provenance"].require_finite_tree()
+    escalation = _escalation(keys["escalation"], heads, names) if number >= 3 else None
     return Bundle(
         hash=digest,
         path=folder,
@@ -226,16 +230,27 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         prices=_prices(parse_json(prices.read(), prices.where), names),
         prices_sha256=prices.sha256,
         support=_support(keys["support"], folder, dims),
-        escalation=_escalation(keys["escalation"], heads, names) if number >= 3 else None,
+        escalation=escalation,
         calibrations=_calibrations(keys["calibrations"]),
         extra_files=MappingProxyType({entry.relative: entry.verify() for entry in extra}),
         provenance=MappingProxyType(keys["provenance"].value),
+        path_rows=parse_path_rows(keys["path_rows"], folder, names, _deciding(heads, names, escalation))
+        if number >= 5
+        else None,
     )
 
 
 def _keys_of(document: Field) -> tuple[str, ...]:
     version = document.mapping().get("schema_version")
-    return (*_KEYS, "escalation") if version is not None and version.value in (3, 4) else _KEYS
+    number = 1 if version is None else version.value
+    newer = (("escalation",) if number in (3, 4, 5) else ()) + (("path_rows",) if number == 5 else ())
+    return (*_KEYS, *newer)
+
+
+def _deciding(heads: Sequence[HeadsSpec], names: Sequence[str], escalation: EscalationSpec | None) -> list[str]:
+    """sha256 of the weights that decide: the first heads that cover every candidate, and the second tier's."""
+    first = [entry.sha256 for entry in heads if set(entry.candidates) == set(names)][:1]
+    return first + [entry.sha256 for entry in heads if escalation is not None and entry.id == escalation.heads]
 
 
 def _escalation(field: Field, heads: Sequence[HeadsSpec], names: Sequence[str]) -> EscalationSpec | None:

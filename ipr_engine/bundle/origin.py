@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from .load import Bundle
 from .spec import HeadsSpec
 
-CONSTANT = "constant"  # in the provenance: candidate -> why its head counts as constant
+# Keys of the provenance. CONSTANT: candidate -> why its head counts as constant; FIRST_ALONE: why the path rows of a two-tier
+# bundle are those of the first tier alone.
+CONSTANT = "constant"
+FIRST_ALONE = "path_rows"
 
 
 def prior_of(bundle: Bundle, name: str) -> str | None:

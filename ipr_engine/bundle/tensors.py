@@ -30,6 +30,7 @@ _HEADS = {
     "len_cap": ("models",),
 }
 _SUPPORT = {"centroids": ("k", "dim"), "distances": ("percentiles",)}
+_NUMPY = {"F32": "<f4", "F16": "<f2", "U8": "u1", "U32": "<u4"}
 PERCENTILES = 101  # the 0th to the 100th
 
 
@@ -53,7 +54,7 @@ def heads_tensors(data: bytes, where: str, *, models: int, dim: int, outputs: Se
             fail(BundleFormatError, f"{where}: {name}", f"this tensor ({why})", "nothing (it is missing)")
     if not {"skip", "trunk", "down"} & set(tensors):
         fail(BundleFormatError, f"{where}: skip", "one of skip, trunk or down: quality depends on x", "none of them")
-    _require_shapes(tensors, where, _HEADS, {"models": models, "dim": dim})
+    require_shapes(tensors, where, _HEADS, {"models": models, "dim": dim})
     if "len_cap" in tensors and not (tensors["len_cap"] > 0).all():
         fail(BundleValueError, f"{where}: len_cap", "values > 0", f"{tensors['len_cap'].min()}")
     return MappingProxyType(tensors)
@@ -65,14 +66,15 @@ def support_tensors(data: bytes, where: str, *, dim: int) -> tuple[Float32, Floa
     for name in _SUPPORT:
         if name not in tensors:
             fail(BundleFormatError, f"{where}: {name}", "this tensor", "nothing (it is missing)")
-    _require_shapes(tensors, where, _SUPPORT, {"dim": dim, "percentiles": PERCENTILES})
+    require_shapes(tensors, where, _SUPPORT, {"dim": dim, "percentiles": PERCENTILES})
     distances = tensors["distances"]
     if distances[0] < 0 or (np.diff(distances) < 0).any():
         fail(BundleValueError, f"{where}: distances", "values >= 0 that never decrease", "others")
     return tensors["centroids"], distances
 
 
-def _float32_tensors(data: bytes, where: str, known: Mapping[str, Any]) -> dict[str, Float32]:
+def read_tensors(data: bytes, where: str, dtypes: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """The tensors of safetensors bytes, read-only; of no other names than `dtypes`, of these dtypes, floats finite."""
     from safetensors import SafetensorError, deserialize
 
     try:
@@ -81,19 +83,26 @@ def _float32_tensors(data: bytes, where: str, known: Mapping[str, Any]) -> dict[
         fail(BundleFormatError, where, "a safetensors file", f"{len(data)} bytes that are not ({error})")
     tensors = {}
     for name, entry in sorted(entries):
-        if name not in known:
-            fail(BundleFormatError, f"{where}: {name}", f"no tensor but {', '.join(known)}", f"unknown tensor {name!r}")
-        if entry["dtype"] != "F32":
-            fail(BundleShapeError, f"{where}: {name}", "dtype F32", entry["dtype"])
-        tensor = np.frombuffer(entry["data"], dtype="<f4").reshape(entry["shape"])
-        require_finite(tensor, f"{where}: {name}")
+        if name not in dtypes:
+            fail(
+                BundleFormatError, f"{where}: {name}", f"no tensor but {', '.join(dtypes)}", f"unknown tensor {name!r}"
+            )
+        if entry["dtype"] != dtypes[name]:
+            fail(BundleShapeError, f"{where}: {name}", f"dtype {dtypes[name]}", entry["dtype"])
+        tensor = np.frombuffer(entry["data"], dtype=_NUMPY[dtypes[name]]).reshape(entry["shape"])
+        if tensor.dtype.kind == "f":
+            require_finite(tensor, f"{where}: {name}")
         tensor.flags.writeable = False
         tensors[name] = tensor
     return tensors
 
 
-def _require_shapes(
-    tensors: Mapping[str, Float32], where: str, layout: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]
+def _float32_tensors(data: bytes, where: str, known: Mapping[str, Any]) -> dict[str, Float32]:
+    return read_tensors(data, where, dict.fromkeys(known, "F32"))
+
+
+def require_shapes(
+    tensors: Mapping[str, NDArray[Any]], where: str, layout: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]
 ) -> None:
     """Each tensor as `layout` says; a dimension that `sizes` leaves open is set by the first tensor that has it."""
     known, owner = dict(sizes), dict.fromkeys(sizes, "the bundle")

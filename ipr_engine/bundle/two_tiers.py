@@ -15,11 +15,11 @@ from ipr_engine.errors import InvalidInputError
 
 from .encoder_entry import AnySource, ConcatenatedSource, EncoderSource, EncoderSpec, TransformerSource
 from .load import Bundle
-from .origin import CONSTANT, constant_of
+from .origin import CONSTANT, FIRST_ALONE, constant_of
 from .reliability import RELIABILITY, RELIABILITY_SECOND
-from .spec import EscalationSpec, HeadsSpec, Price
+from .spec import EscalationSpec, HeadsSpec, PathRows, Price
 from .values import require_day, require_root, require_text
-from .write import HeadsSource, write_bundle
+from .write import HeadsSource, heads_sha256, write_bundle
 
 SECOND = "second"
 
@@ -38,6 +38,8 @@ def two_tiers(
     """Write a two-tier bundle (docs/two-tiers.md); returns its folder.
 
     Candidates, prices, token ratios and support are those of `first`; calibration maps are not kept, as they are of one tier.
+    Path rows hold both tiers' predictions where the two were fitted on the same prompts with one seed; else they are those of
+    `first`, hold for the first tier alone, and provenance["path_rows"] says why.
 
     Args:
         first: decides every prompt: a static encoder, say. second: decides again: a transformer's, alone or beside a table.
@@ -56,6 +58,7 @@ def two_tiers(
     encoders, read_by_second = _encoders(first, second)
     heads = [_heads(first.quality_heads, first.quality_heads.encoder), _heads(second.quality_heads, read_by_second)]
     heads[1] = replace(heads[1], id=SECOND if heads[0].id != SECOND else f"{SECOND}_tier")
+    path, alone = _path_rows(first, second, [heads_sha256(head) for head in heads])
     extra: dict[str, Path | bytes] = dict(first.extra_files)
     if RELIABILITY in second.extra_files:
         extra[RELIABILITY_SECOND] = second.extra_files[RELIABILITY]
@@ -69,16 +72,46 @@ def two_tiers(
         prices=first.prices,
         support=first.support,
         escalation=EscalationSpec(heads=heads[1].id, gap=gap),
+        path_rows=path,
         provenance={
             **{key: value for key, value in first.provenance.items() if key == "sources"},
             **_marks(first, second),
             **provenance,
+            **({} if alone is None else {FIRST_ALONE: alone}),
             "first": {"hash": first.hash, "name": first.name, "provenance": dict(first.provenance)},
             "second": {"hash": second.hash, "name": second.name, "provenance": dict(second.provenance)},
         },
         extra_files=extra,
         activate=activate,
     )
+
+
+def _path_rows(first: Bundle, second: Bundle, heads: list[str]) -> tuple[PathRows | None, str | None]:
+    """Rows of both tiers, or of the first alone and why; None without any. Rows have no id: equal draws are told by what they hold."""
+    rows, again = first.path_rows, second.path_rows
+    if rows is None:
+        return None, None
+    if again is None:
+        why: str | None = "the second bundle has no path rows"
+    elif first.quality_heads.fitted_on.prompt_ids_sha256 != second.quality_heads.fitted_on.prompt_ids_sha256:
+        why = "the bundles were not fitted on the same prompts"
+    elif _seed(first) != _seed(second):
+        why = f"the bundles were fitted with seeds {_seed(first)} and {_seed(second)}"
+    elif missing := again.without_rows(rows.candidates):
+        why = f"the second bundle has no path rows of {', '.join(missing)}"
+    elif not np.array_equal(rows.outcome, again.of(rows.candidates).outcome):
+        why = "the bundles' path rows do not hold the same outcomes in the same order"
+    else:
+        why = None
+    if again is None or why is not None:
+        return replace(rows, again_quality=None, again_tokens_out=None, heads=(heads[0],)), why
+    same = again.of(rows.candidates)
+    return replace(rows, again_quality=same.quality, again_tokens_out=same.tokens_out, heads=tuple(heads)), None
+
+
+def _seed(bundle: Bundle) -> object:
+    settings = bundle.provenance.get("settings")
+    return settings.get("seed") if isinstance(settings, Mapping) else None
 
 
 def _marks(first: Bundle, second: Bundle) -> dict[str, Any]:

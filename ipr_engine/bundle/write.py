@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import secrets
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +12,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.errors import BundleError, BundleShapeError, InvalidInputError
+from ipr_engine.errors import BundleShapeError, InvalidInputError
 
 from .calibration import CalibrationMap
+from .draft import Draft, json_bytes, set_current
 from .encoder_entry import AnySource, EncoderSource, encoder_json
 from .fields import fail, is_hex64, parse_json
-from .files import as_path, is_plain_relative, read_regular, sha256_of
-from .load import CURRENT, MANIFEST, Bundle, find_folder, listed_files
-from .spec import Candidate, EscalationSpec, FittedOn, Float32, PriceList, RuleConstants, SupportSpec, canonical_json
+from .files import as_path, read_regular
+from .load import MANIFEST, Bundle, find_folder, listed_files
+from .path_rows import path_rows_json
+from .spec import (
+    Candidate,
+    EscalationSpec,
+    FittedOn,
+    Float32,
+    PathRows,
+    PriceList,
+    RuleConstants,
+    SupportSpec,
+)
 
 _PRICES = "prices.json"
 
@@ -56,6 +64,7 @@ def write_bundle(
     prices: PriceList,
     support: SupportSpec | None = None,
     escalation: EscalationSpec | None = None,
+    path_rows: PathRows | None = None,
     provenance: Mapping[str, Any],
     extra_files: Mapping[str, Path | bytes] | None = None,
     activate: bool = True,
@@ -66,6 +75,7 @@ def write_bundle(
         root: folder of bundles, made if missing.
         created: YYYY-MM-DD. It is part of the content, so the same input gives the same hash on any day.
         escalation: two tiers: which heads are asked again, and below which gap.
+        path_rows: what tau's path is computed from; their `heads` are `heads_sha256` of the heads that decide.
         extra_files: relative path -> bytes or a file to copy, such as a model card; listed and hashed like the rest.
         activate: whether CURRENT shall name the new bundle.
     Returns:
@@ -76,12 +86,12 @@ def write_bundle(
     Notes:
         A file that another bundle of this root already has is hard-linked where the file system can.
     """
-    draft = _Draft(as_path(root, "root"))
-    limited = _limited(candidates)
+    draft = Draft(as_path(root, "root"))
+    limited = path_rows is not None or _limited(candidates)
     newer = limited or escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
     hashed = newer or any(head.prompt_hashes is not None for head in heads)
     manifest = {
-        "schema_version": 4 if limited else 3 if newer else 2 if hashed else 1,
+        "schema_version": 5 if path_rows is not None else 4 if limited else 3 if newer else 2 if hashed else 1,
         "name": name,
         "created": created,
         "candidates": [_candidate_json(candidate, limited) for candidate in candidates],
@@ -97,7 +107,14 @@ def write_bundle(
         manifest["escalation"] = (
             None if escalation is None else {"heads": escalation.heads, "gap": float(escalation.gap)}
         )
+    if path_rows is not None:
+        manifest["path_rows"] = path_rows_json(draft.add, path_rows)
     return draft.publish(manifest, activate)
+
+
+def heads_sha256(head: HeadsSource) -> str:
+    """sha256 of the weights file that `write_bundle` makes of these heads, for `PathRows.heads`."""
+    return hashlib.sha256(_tensor_bytes(head.tensors, f"heads {head.id!r}")).hexdigest()
 
 
 def _limited(candidates: Sequence[Candidate]) -> bool:
@@ -123,7 +140,7 @@ def with_prices(
     root is by default the folder that holds the bundle's own, created stays as it is. Errors as for `write_bundle`.
     """
     folder = bundle.path if isinstance(bundle, Bundle) else find_folder(as_path(bundle, "bundle"))
-    draft = _Draft(folder.parent if root is None else as_path(root, "root"))
+    draft = Draft(folder.parent if root is None else as_path(root, "root"))
     document = parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
     replaced = document.mapping()["prices"].mapping()["path"].value
     for entry in listed_files(document, folder):
@@ -145,7 +162,7 @@ def with_calibrations(
     Each map replaces the one of the same candidate set; the others stay. Errors as for `write_bundle`.
     """
     folder = bundle.path if isinstance(bundle, Bundle) else find_folder(as_path(bundle, "bundle"))
-    draft = _Draft(folder.parent if root is None else as_path(root, "root"))
+    draft = Draft(folder.parent if root is None else as_path(root, "root"))
     document = parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
     for entry in listed_files(document, folder):
         if entry.relative not in draft.files:
@@ -182,7 +199,7 @@ def with_extra_files(
         as `write_bundle`.
     """
     folder = bundle.path if isinstance(bundle, Bundle) else find_folder(as_path(bundle, "bundle"))
-    draft = _Draft(folder.parent if root is None else as_path(root, "root"))
+    draft = Draft(folder.parent if root is None else as_path(root, "root"))
     document = parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
     kept = [entry for entry in document.value["extra_files"] if entry["path"] not in extra_files]
     replaced = {entry["path"] for entry in document.value["extra_files"]} & set(extra_files)
@@ -200,125 +217,10 @@ def activate(root: str | os.PathLike[str], hash: str) -> None:
     if not isinstance(hash, str) or not is_hex64(hash):
         raise InvalidInputError(f"hash: expected 64 lower-case hex digits, got {hash!r}; pass Bundle.hash")
     Bundle.load(base / hash)
-    _set_current(base, hash)
+    set_current(base, hash)
 
 
-class _Draft:
-    """The files of a bundle to be, by relative path, until `publish` gives them a folder."""
-
-    def __init__(self, root: Path) -> None:
-        if (root / MANIFEST).exists() or (root.exists() and not root.is_dir()):
-            raise InvalidInputError(f"root: expected a folder of bundles, got {root}, a file or a bundle; pass another")
-        self.root = root
-        self.files: dict[str, Path | bytes] = {}
-        self._hashes: dict[str, str] = {}
-
-    def add(self, relative: str, source: Path | bytes) -> dict[str, Any]:
-        """Take a file in, and return what bundle.json says of it."""
-        if not is_plain_relative(relative) or relative in self.files or relative in (MANIFEST, CURRENT):
-            todo = "use a new plain relative path; ids become file names"
-            raise InvalidInputError(f"{relative!r}: expected a path inside the bundle, not yet taken; {todo}")
-        if isinstance(source, bytes):
-            digest, size = hashlib.sha256(source).hexdigest(), len(source)
-        else:
-            digest, size = sha256_of(as_path(source, relative), f"{source} (for {relative})")
-        self.files[relative], self._hashes[relative] = source, digest
-        return {"path": relative, "sha256": digest, "bytes": size}
-
-    def publish(self, manifest: Mapping[str, Any], activate: bool) -> Path:
-        data = _json_bytes(manifest, MANIFEST)
-        digest = hashlib.sha256(data).hexdigest()
-        self.root.mkdir(parents=True, exist_ok=True)
-        temp = self.root / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
-        try:
-            temp.mkdir()
-            self._fill(temp)
-            _write_new(temp / MANIFEST, data)
-            _sync_folders([temp, *(path for path in temp.rglob("*") if path.is_dir())])
-            Bundle.load(temp)
-            _move_to(temp, self.root / digest)
-            _sync_folders([self.root])
-        finally:
-            shutil.rmtree(temp, ignore_errors=True)  # already moved when all went well
-        if activate:
-            _set_current(self.root, digest)
-        return self.root / digest
-
-    def _fill(self, folder: Path) -> None:
-        shared = _shared_files(self.root, self._hashes.values())
-        for relative, source in self.files.items():
-            target = folder / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            twin = shared.get(self._hashes[relative])
-            if twin is None or not _link(twin, target):
-                _write_new(target, source if isinstance(source, bytes) else source.read_bytes())
-                shared[self._hashes[relative]] = target
-
-
-def _shared_files(root: Path, wanted: Iterable[str]) -> dict[str, Path]:
-    """sha256 -> file for the wanted files that another bundle of `root` has, undamaged."""
-    missing, found = set(wanted), dict[str, Path]()
-    for manifest in sorted(root.glob(f"*/{MANIFEST}")):
-        if not is_hex64(manifest.parent.name):
-            continue
-        try:
-            document = parse_json(read_regular(manifest, str(manifest)), str(manifest))
-            for entry in listed_files(document, manifest.parent):
-                if entry.sha256 in missing and not entry.path.is_symlink():
-                    found[entry.sha256] = entry.verify()
-                    missing.discard(entry.sha256)
-        except BundleError:
-            continue  # a damaged neighbour has nothing to share; loading it would say why
-    return found
-
-
-def _link(source: Path, target: Path) -> bool:
-    try:
-        os.link(source, target)
-    except OSError:  # another device, or a file system without hard links: the caller copies
-        return False
-    return True
-
-
-def _move_to(temp: Path, final: Path) -> None:
-    try:
-        os.rename(temp, final)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        try:
-            Bundle.load(final)  # written before: the same hash is the same bundle
-        except BundleError as damage:
-            raise type(damage)(f"{damage}; or delete {final} and write again") from damage
-
-
-def _set_current(root: Path, digest: str) -> None:
-    temp = root / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
-    try:
-        _write_new(temp, f"{digest}\n".encode())
-        os.replace(temp, root / CURRENT)
-    finally:
-        temp.unlink(missing_ok=True)
-    _sync_folders([root])
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folders(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _head_json(draft: _Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
+def _head_json(draft: Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
     return {
         "id": head.id,
         "encoder": head.encoder,
@@ -333,7 +235,7 @@ def _head_json(draft: _Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]
     }
 
 
-def _fitted_on_json(draft: _Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
+def _fitted_on_json(draft: Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
     document = asdict(head.fitted_on)
     del document["prompt_hashes"]  # where a loaded bundle keeps them; here they come as arrays
     if not hashed:
@@ -358,7 +260,7 @@ def _hash_bytes(hashes: Mapping[str, NDArray[np.uint64]], where: str) -> bytes:
     return save({name: np.asarray(values, order="C") for name, values in sorted(hashes.items())})
 
 
-def _support_json(draft: _Draft, support: SupportSpec | None) -> dict[str, Any] | None:
+def _support_json(draft: Draft, support: SupportSpec | None) -> dict[str, Any] | None:
     if support is None:
         return None
     tensors = {"centroids": support.centroids, "distances": support.distances}
@@ -382,16 +284,9 @@ def _prices_bytes(prices: PriceList) -> bytes:
         name: _with_floats(asdict(price), "input_usd_per_1m", "output_usd_per_1m", "fixed_usd")
         for name, price in prices.prices.items()
     }
-    return _json_bytes({"currency": prices.currency, "date": prices.date, "prices": rows}, _PRICES)
+    return json_bytes({"currency": prices.currency, "date": prices.date, "prices": rows}, _PRICES)
 
 
 def _with_floats(row: dict[str, Any], *keys: str) -> dict[str, Any]:
     """1 and 1.0 are the same number and shall be the same bytes."""
     return row | {key: float(row[key]) for key in keys if type(row[key]) is int}
-
-
-def _json_bytes(document: Any, where: str) -> bytes:
-    try:
-        return canonical_json(document)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{where}: expected values that JSON can hold, got others ({error})") from error

@@ -48,7 +48,7 @@ class Observed:
 
     def choices(self, worth: float, allowed: Sequence[str] | None = None) -> tuple[Indices, Array]:
         """Positions in `names` and expected USD, (rows,) each, of what the engine chooses at this point."""
-        decisions = self.embedded.decide(tau=1.0, worth=worth, allowed=list(allowed or self.names))
+        decisions = self.embedded.decide(tau=1.0, rule="minmax", worth=worth, allowed=list(allowed or self.names))
         position = np.full(len(self.engine.bundle.names), -1, dtype=np.int64)
         position[self.columns] = np.arange(len(self.names))
         return position[decisions.index], decisions.cost_usd.astype(np.float64)

@@ -109,6 +109,8 @@ def run_add(arguments: argparse.Namespace) -> int:
             f"predicted {added.predicted:.3f}, Brier {added.brier:.3f}"
             + (f"; constant head: {added.constant}" if added.constant else "")
         )
+    if added.path is not None:
+        print(f"path rows: {added.path}")
     if added.refreshed is not None:
         r = added.refreshed
         known = r.forgotten[np.isfinite(r.forgotten)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from ipr_engine.asks import ASKS, CALIBRATED, PRESETS
+from ipr_engine.asks import ASKS, PRESETS
 from ipr_engine.encoders.registry import TIERS, EncoderOptions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy import RULES, Policy
+from ipr_engine.policy import EVERY_RULE, Policy
 
 
 def add_bundle_options(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +54,8 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tau", type=float, help="tolerance in [0, 1]: 0 best quality, 1 cheapest (default 0.1)")
     group.add_argument(
         "--rule",
-        choices=sorted([*RULES, CALIBRATED]),
-        help="what tau bounds (default minmax; calibrated for what follows)",
+        choices=sorted(EVERY_RULE),
+        help="what tau bounds (default path where the bundle has one, else minmax, and calibrated for what follows)",
     )
     for option, kind, metavar, help_text in (
         ("--quality-share", float, "S", "instead of tau: share of the best single candidate's mean quality to keep"),
@@ -66,7 +66,12 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
     ):
         group.add_argument(option, type=kind, metavar=metavar, help=help_text)
     group.add_argument("--slack", type=float, default=0.0, help="margin of rule max (default 0)")
-    group.add_argument("--worth", type=float, metavar="USD", help="USD per unit of quality (default 0, or the map's)")
+    group.add_argument(
+        "--worth",
+        type=float,
+        metavar="USD",
+        help="USD per unit of quality (default 0, or the map's; not under rule path)",
+    )
     for option, metavar, help_text in (
         ("--allow", "NAME", "only these candidates"),
         ("--exclude", "NAME", "none of these candidates"),
@@ -83,6 +88,17 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="Q",
         help="of a two-tier bundle: decide again where the gap is below it, 0 never, inf always (default the bundle's)",
+    )
+    group.add_argument(
+        "--min-support",
+        type=float,
+        metavar="S",
+        help="in [0, 1]: a prompt of less support is not decided by predicted quality (default 0: every prompt is)",
+    )
+    group.add_argument(
+        "--unsupported",
+        metavar="NAME",
+        help="who answers it: best (the best single candidate, the default), cheapest, or a candidate's name",
     )
 
 
@@ -113,6 +129,8 @@ def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
         max_latency_ms=arguments.max_latency_ms,
         prices=_prices(arguments.price) if arguments.price else None,
         escalate_below=arguments.escalate_below,
+        min_support=arguments.min_support,
+        unsupported=arguments.unsupported,
     )
 
 

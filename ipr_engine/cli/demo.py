@@ -33,8 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
-    routed = engine.route(list(DEMO_PROMPTS), tau=arguments.tau)
-    assert isinstance(routed, Decisions)
+    routed = engine.route_many(DEMO_PROMPTS, tau=arguments.tau)
     console = Console(width=max(NARROWEST, Console().width) if Console().is_terminal else 132)
     bundle = engine.bundle
     console.print(

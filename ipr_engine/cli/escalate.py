@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ipr_engine import __version__
     from ipr_engine.bundle import Bundle
     from ipr_engine.bundle.two_tiers import two_tiers
+    from ipr_engine.cli.path_rows import path_rows_facts, path_rows_line
     from ipr_engine.ranges import nonnegative
 
     first, second = Bundle.load(arguments.first), Bundle.load(arguments.second)
@@ -43,10 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
         created=arguments.created,
         provenance={"recipe": "ipr escalate", "version": __version__},
     )
+    joined = Bundle.load(folder)
     if arguments.json:
-        print(json.dumps({"bundle": folder.name, "gap": arguments.gap, "first": first.hash, "second": second.hash}))
+        told = {"bundle": folder.name, "gap": arguments.gap, "first": first.hash, "second": second.hash}
+        print(json.dumps({**told, "path_rows": path_rows_facts(joined)}))
         return 0
     print(folder)
+    print(path_rows_line(joined))
     if first.calibrations or second.calibrations:
         print("calibration maps are of one tier and were left out; make one with `ipr calibrate`")
     return 0

@@ -10,7 +10,10 @@ from typing import Any
 from ipr_engine import __version__
 from ipr_engine.bundle.origin import constant_notice, constant_of, prior_of
 from ipr_engine.cli.common import add_bundle_options, load_engine
+from ipr_engine.cli.path_rows import path_rows_facts, path_rows_line
 from ipr_engine.decide import available_isas
+from ipr_engine.engine import Engine
+from ipr_engine.promise import TAUS
 
 
 def add_parser(subparsers: Any) -> None:
@@ -24,19 +27,45 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _path(engine: Engine) -> dict[str, Any]:
+    """What a bare tau means for every candidate of the bundle: the rule, and under rule `path` what it promises."""
+    policies = [engine.policy(tau=tau) for tau in TAUS]
+    rule, status = policies[0].rule, policies[0].calibration
+    taus = [{"tau": p.tau, "worth": p.worth, "promise": p.promise.to_dict()} for p in policies if p.promise is not None]
+    return {"rule": rule, "status": status.status, "reason": status.reason, "taus": taus}
+
+
+def _print_path(path: dict[str, Any]) -> None:
+    print(f"a bare tau runs rule {path['rule']} ({path['status']}: {path['reason']})")
+    if not path["taus"]:
+        return
+    one = path["taus"][0]["promise"]
+    print(
+        f"best single {one['best']} {one['best_quality']:.3f}, cheapest {one['cheapest']} {one['cheapest_quality']:.3f}"
+    )
+    print(f"{'tau':>5}  {'promised':>8}  {'USD/1k':>8}  {'worth':>9}  note")
+    for line in path["taus"]:
+        promise = line["promise"]
+        print(
+            f"{line['tau']:>5g}  {promise['quality']:>8.3f}  {1000 * promise['cost_usd']:>8.4g}  {line['worth']:>9.3g}  "
+            f"{promise['note'] or ''}".rstrip()
+        )
+
+
 def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
     bundle = engine.bundle
     constant = constant_of(bundle)
     fitted_on = asdict(bundle.quality_heads.fitted_on)
     del fitted_on["prompt_hashes"]  # a file of this machine
-    facts = {
+    facts: dict[str, Any] = {
         "version": __version__,
         "bundle": {"name": bundle.name, "hash": bundle.hash, "created": bundle.created},
         "engine": repr(engine),
         "isas": list(available_isas()),
         "fitted_on": fitted_on,
         "escalation": None if bundle.escalation is None else asdict(bundle.escalation),
+        "path_rows": path_rows_facts(bundle),
         "prices_date": bundle.prices.date,
         "calibrations": [
             {
@@ -48,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
             }
             for made in bundle.calibrations
         ],
+        "path": _path(engine),
         "candidates": [
             {
                 "name": candidate.name,
@@ -71,12 +101,14 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"ipr_engine {facts['version']} · instruction sets here: {', '.join(available_isas())}")
     print(facts["engine"])
     print(f"fitted on: {', '.join(f'{key} {value}' for key, value in fitted_on.items())}")
+    print(path_rows_line(bundle))
     for made in bundle.calibrations:
         stale = engine.calibrations.changed(made)
         print(
             f"calibration map of {len(made.candidates)} candidates, risk {made.risk:g}, on {made.sample.prompts} prompts of "
             f"{made.sample.source}" + (f"; stale: {stale}" if stale else "")
         )
+    _print_path(facts["path"])
     if constant:
         print(constant_notice(constant, len(bundle.names)))
     print(f"prices of {bundle.prices.date}, USD per 1 M tokens")

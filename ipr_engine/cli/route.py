@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from ipr_engine.cli.common import add_bundle_options, add_policy_options, load_engine, make_policy, shorten
-from ipr_engine.cli.rows import BadRow, PromptRow, read_rows, read_stdin
-from ipr_engine.decision import Decision
+from ipr_engine.cli.rows import GIVEN, BadRow, PromptRow, read_rows, read_stdin
+from ipr_engine.decision import Decisions, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy import Policy
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         for number, row in _rows(arguments):
             asked += 1
             answer = _decide(row, number, engine, recorder, policy)
-            if isinstance(answer, Decision):
+            if not isinstance(answer, BadRow):
                 assert isinstance(row, PromptRow)
                 failed += answer.model is None
                 print(_json(row, answer) if as_json else _line(row, answer), flush=as_json)
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _decide(
     row: PromptRow | BadRow, number: int, engine: Engine, recorder: Recorder | None, policy: Policy
-) -> Decision | BadRow:
+) -> Row | BadRow:
     """Return the decision of a row, or what is wrong with it."""
     if isinstance(row, BadRow):
         return row
@@ -87,14 +87,15 @@ def _decide(
     try:
         if not is_one_prompt(row.prompt):
             raise InvalidInputError(f"prompt: expected one prompt, got {kind_of(row.prompt)}")
+        given = {name: row.given.get(name) for name in GIVEN}
         if recorder is None:
-            decision = engine.route(row.prompt, policy, on_error="status", **row.given)
+            decision = engine._route(row.prompt, policy, **given, on_error="status", terms={})
         else:
             id = name if type(name) in (str, int) else None
-            decision = recorder.route(row.prompt, policy, id=id, on_error="status", **row.given)
+            decision = recorder._route(row.prompt, policy, id, **given, on_error="status", terms={})
     except InvalidInputError as error:
         return BadRow(number, row.carried.get("id"), str(error))
-    assert isinstance(decision, Decision)
+    assert not isinstance(decision, Decisions)  # one prompt
     if decision.status == "invalid_input":
         return BadRow(number, row.carried.get("id"), str(decision.reason))
     return decision
@@ -109,14 +110,16 @@ def _rows(arguments: argparse.Namespace) -> Iterable[tuple[int, PromptRow | BadR
     return [(1, PromptRow(read_stdin(), "stdin", {}, {}))]
 
 
-def _json(row: PromptRow, decision: Decision) -> str:
+def _json(row: PromptRow, decision: Row) -> str:
     return json.dumps({**row.carried, "decision": decision.to_dict()}, allow_nan=False)
 
 
-def _line(row: PromptRow, decision: Decision) -> str:
+def _line(row: PromptRow, decision: Row) -> str:
     text = shorten(str(row.prompt), 60)
     if decision.model is None:
         return f"{'-':<28} {decision.status}: {shorten(str(decision.reason), 120)}  {text}"
     prior = "" if decision.prior is None else f" [{decision.prior}]"
     status = f" {decision.calibration:<12}" if decision.policy.rule == "calibrated" else ""
+    if decision.support == 0 and decision.cause != "unsupported":
+        prior += " [support 0: unlike the fitting data]"
     return f"{decision.model:<28} quality {decision.quality:.3f}  {decision.cost_usd:.6f} USD  {decision.cause:<17}{status}{prior} {text}"

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Encoded:
     """What `Encoder.encode` returns; row i belongs to prompt i. `encoded[2:5]` is the same for those rows.
 
+    It holds all that a decision reads of the prompts. tokens_out and extra_usd are no part of it: they are values for the
+    candidates of one bundle, and embeddings outlive a swap.
+
     Attributes:
         x: (batch, dim) float32, the embeddings; all 0 where a prompt has no token that can be embedded.
         billed_tokens: (batch,) int64, tokens of the whole prompt, unknown ones included, before any cut, without special tokens.

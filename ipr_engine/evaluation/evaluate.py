@@ -280,7 +280,9 @@ def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.N
     heads = (engine.bundle.quality_heads, engine.bundle.escalation_heads)
     constant = all(h.rule_constants is not None for h in heads if h is not None)
     rules = ["minmax", "max"] + (["fixed"] if constant else [])
-    plans: dict[str, list[dict[str, Any]]] = {"worth": [{"tau": 1.0, "worth": float(worth)} for worth in worths]}
+    plans: dict[str, list[dict[str, Any]]] = {
+        "worth": [{"tau": 1.0, "rule": "minmax", "worth": float(worth)} for worth in worths]
+    }
     plans |= {rule: [{"tau": float(tau), "rule": rule} for tau in TAUS] for rule in rules}
     return {
         name: np.stack(

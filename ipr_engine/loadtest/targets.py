@@ -194,8 +194,7 @@ class NullAsyncTarget:
         return "nothing"
 
 
-def chosen(decision: Any) -> str:
-    assert isinstance(decision, Decision)
+def chosen(decision: Decision) -> str:
     return decision.model or decision.status
 
 

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from ipr_engine._C import clock_ns
 from ipr_engine.arguments import whole_counts
-from ipr_engine.decision import Decision
+from ipr_engine.decision import Decision, FailedRow, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, NotServingError
 from ipr_engine.generation import Generation, check_on_error
@@ -57,7 +57,7 @@ class Admission:
         extra_usd: Any,
         on_error: str,
         terms: dict[str, Any],
-    ) -> Decision | Request:
+    ) -> Row | Request:
         """The decision, where it can be made here and now, or a request to be queued.
 
         Raises:
@@ -83,8 +83,9 @@ class Admission:
                 and extra_usd is None
             ):
                 result, billed, truncated, support = live.router.route_one(prompt, settled.compiled)
-                if not settled.escalate_below or not live.escalates(result.gap_at(0), settled):
-                    decision = Decision(result, 0, settled, live.bundle, billed, truncated, support)
+                if not settled.escalate_below or not live.escalates(result, settled):
+                    kind = Decision if result.all_ok else FailedRow
+                    decision: Row = kind(result, 0, settled, live.bundle, billed, truncated, support)
                     self._board.decided(decision)
                     self._board.inline.since(begun)
                     return decision if result.all_ok and on_error == "raise" else _checked(decision, on_error)
@@ -104,7 +105,7 @@ class Admission:
         extra_usd: Any,
         on_error: str,
         begun: int,
-    ) -> Decision | Request:
+    ) -> Row | Request:
         text = parse_request(prompt)
         short = len(text.encoded) + sum(map(len, text.billed_only)) <= self._inline_chars
         plain = billed_tokens is None and tokens_out is None and extra_usd is None and not text.uncountable
@@ -119,10 +120,10 @@ class Admission:
         if live.routes_text and short:
             encoded, _ = live.prepare(text, billed_tokens, policy)
             decision = live.decide(encoded, policy, tokens_out, extra_usd, "status")[0]
-            if not live.escalates(decision.gap, policy):  # else the second encoder is asked, by the worker
+            if not live.escalates(decision._result, policy):  # else the second encoder is asked, by the worker
                 self._board.decided(decision)
                 self._board.inline.since(begun)
-                if key is not None and self._cache is not None and decision.status == "ok":
+                if key is not None and self._cache is not None and isinstance(decision, Decision):
                     self._cache.put(key, decision)
                 return _checked(decision, on_error)
         check_readable(text, "prompt", billed_tokens, live.bundle, policy)
@@ -149,7 +150,7 @@ class Admission:
         raise NotServingError("not started, or closed: enter it (`with ... as serving`), or call start() first")
 
 
-def _checked(decision: Decision, on_error: str) -> Decision:
+def _checked(decision: Row, on_error: str) -> Row:
     result = raised(decision, on_error)
     if isinstance(result, Exception):
         raise result

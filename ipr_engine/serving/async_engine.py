@@ -12,13 +12,16 @@ import numpy.typing as npt
 
 from ipr_engine._C import clock_ns
 from ipr_engine.bundle import Bundle
-from ipr_engine.decision import Decision
+from ipr_engine.decision import Decision, Row
 from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.old_spellings import warn_on_error
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import Prompt
 from ipr_engine.serving.batching_engine import BatchingEngine
 from ipr_engine.serving.counters import Counters
 from ipr_engine.serving.limits import Limits
+from ipr_engine.serving.many import Asked
 from ipr_engine.serving.request import Request
 
 
@@ -81,14 +84,50 @@ class AsyncEngine:
         billed_tokens: int | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
-        on_error: str = "raise",
+        on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
         """Decide who should answer one prompt; arguments and errors as of `BatchingEngine.route`."""
+        if on_error is not None:
+            warn_on_error("AsyncEngine")
+        on_error = "raise" if on_error is None else on_error
         answer = self._begin(prompt, policy, budget_us, billed_tokens, tokens_out, extra_usd, on_error, terms)
-        return answer if isinstance(answer, Decision) else await self._wait(answer)
+        return await self._wait(answer) if isinstance(answer, Request) else answer
 
-    async def _wait(self, request: Request) -> Decision:
+    async def route_many(
+        self,
+        prompts: Sequence[Prompt],
+        policy: Policy | None = None,
+        *,
+        budget_us: float | None = None,
+        billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
+        tokens_out: npt.ArrayLike | None = None,
+        extra_usd: npt.ArrayLike | None = None,
+        on_error: str = "raise",
+        **terms: Any,
+    ) -> list[Row]:
+        """Decide who should answer each of several prompts; arguments, rows and errors as of `BatchingEngine.route_many`."""
+        asked = Asked.of(self.engine, prompts, policy, billed_tokens, tokens_out, extra_usd, on_error, terms)
+        begun = [asked.begin(self.blocking._admission, row, budget_us) for row in range(len(asked))]
+        waits = [asyncio.ensure_future(self._await_row(asked, row, one)) for row, one in enumerate(begun)]
+        try:
+            rows = await asyncio.gather(*waits)
+        except BaseException:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            raise
+        return asked.checked(rows)
+
+    async def _await_row(self, asked: Asked, row: int, answer: Row | Request) -> Row:
+        if not isinstance(answer, Request):
+            return answer
+        try:
+            return await self._wait(answer)
+        except InvalidInputError as error:
+            return asked.bad(row, error)
+
+    async def _wait(self, request: Request) -> Row:
         loop = asyncio.get_running_loop()
         future = request.awaited_in(loop)
         self.blocking.submit(request)

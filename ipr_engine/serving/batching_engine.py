@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,9 +13,10 @@ import numpy.typing as npt
 
 from ipr_engine._C import clock_ns
 from ipr_engine.bundle import Bundle
-from ipr_engine.decision import Decision
+from ipr_engine.decision import Decision, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, IprError
+from ipr_engine.old_spellings import warn_on_error
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import Prompt
 from ipr_engine.serving.admission import Admission
@@ -22,6 +24,7 @@ from ipr_engine.serving.cache import CacheCounts, DecisionCache
 from ipr_engine.serving.counters import CounterBoard, Counters
 from ipr_engine.serving.fallback import make_fallback
 from ipr_engine.serving.limits import Limits
+from ipr_engine.serving.many import Asked
 from ipr_engine.serving.request import Outcome, Request
 from ipr_engine.serving.scheduler import Scheduler
 
@@ -116,16 +119,15 @@ class BatchingEngine:
         billed_tokens: int | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
-        on_error: str = "raise",
+        on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
         """Decide who should answer one prompt; blocks the calling thread until it is decided.
 
         Args:
-            prompt: a string, chat messages or a whole request; for several, ask from several threads, or `engine.route` with a list.
+            prompt: a string, chat messages or a whole request.
             policy, billed_tokens, tokens_out, extra_usd, terms: as of `Engine.route`.
-            on_error: "raise" a RowError when the prompt cannot be decided, or "status" to return it with its status; a bad prompt
-                raises InvalidInputError all the same.
+            on_error: of an earlier release: `route_many` takes it.
             budget_us: microseconds from now after which the fallback answers (cause "deadline"), > 0; None for no limit.
                 What is decided in the caller's thread is not cut short.
         Raises:
@@ -136,8 +138,53 @@ class BatchingEngine:
             RowError: the prompt cannot be decided.
             NotServingError: not started, closed, or forked after load.
         """
+        if on_error is not None:
+            warn_on_error("BatchingEngine", stacklevel=4)
+        on_error = "raise" if on_error is None else on_error
         answer = self._admission.begin(prompt, policy, budget_us, billed_tokens, tokens_out, extra_usd, on_error, terms)
-        return answer if isinstance(answer, Decision) else self._wait(answer)
+        return self._wait(answer) if isinstance(answer, Request) else answer
+
+    def route_many(
+        self,
+        prompts: Sequence[Prompt],
+        policy: Policy | None = None,
+        *,
+        budget_us: float | None = None,
+        billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
+        tokens_out: npt.ArrayLike | None = None,
+        extra_usd: npt.ArrayLike | None = None,
+        on_error: str = "raise",
+        **terms: Any,
+    ) -> list[Row]:
+        """Decide who should answer each of several prompts, which may share forwards; blocks until all are decided.
+
+        Every prompt is a request of its own, to the queue, to its budget and to the counters.
+
+        Args:
+            prompts, billed_tokens, tokens_out, extra_usd, on_error: as of `Engine.route_many`.
+            budget_us: as of `route`, for each.
+        Returns:
+            A row a prompt: a list, since a swap meanwhile gives some of them another bundle.
+        Raises:
+            As `route`, the first that fails; the others are then withdrawn. RowError tells all rows that cannot be decided.
+        """
+        asked = Asked.of(self.engine, prompts, policy, billed_tokens, tokens_out, extra_usd, on_error, terms)
+        waiting: list[Request] = []
+        rows: list[Row | Request] = []
+        try:
+            for row in range(len(asked)):
+                answer = asked.begin(self._admission, row, budget_us)
+                rows.append(answer)
+                if isinstance(answer, Request):
+                    answer.awaited_by_thread()
+                    self.submit(answer)
+                    waiting.append(answer)
+            made = list(map(partial(self._await_row, asked), range(len(rows)), rows))
+        except BaseException:
+            for request in waiting:
+                self.cancel(request)
+            raise
+        return asked.checked(made)
 
     def submit(self, request: Request) -> None:
         """Queue what `Admission.begin` gave; who waits for it must be set before."""
@@ -147,7 +194,7 @@ class BatchingEngine:
             self._board.error(error)
             raise
 
-    def settled(self, request: Request, outcome: Outcome) -> Decision:
+    def settled(self, request: Request, outcome: Outcome) -> Row:
         """Count an outcome as it reaches its caller, and return or raise it."""
         result = self._scheduler.delivery.settled(request, outcome)
         if isinstance(result, Exception):
@@ -168,9 +215,23 @@ class BatchingEngine:
         except Exception as error:  # whatever it is, the caller waits for it
             return error
 
-    def _wait(self, request: Request) -> Decision:
-        ready = request.awaited_by_thread()
+    def _wait(self, request: Request) -> Row:
+        request.awaited_by_thread()
         self.submit(request)
+        return self._await(request)
+
+    def _await_row(self, asked: Asked, row: int, answer: Row | Request) -> Row:
+        if not isinstance(answer, Request):
+            return answer
+        try:
+            return self._await(answer)
+        except InvalidInputError as error:
+            return asked.bad(row, error)
+
+    def _await(self, request: Request) -> Row:
+        """Block until a queued request is answered."""
+        ready = request.ready
+        assert ready is not None
         try:
             if request.deadline_ns is None:
                 ready.acquire()

@@ -8,10 +8,11 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
-from ipr_engine._C import DecideResult, LatencyHistogram, Tally
+from ipr_engine._C import LatencyHistogram, Tally
 from ipr_engine.bundle import Bundle
+from ipr_engine.calibrated import STATUSES
 from ipr_engine.decide import CAUSE
-from ipr_engine.decision import Decision
+from ipr_engine.decision import Row
 from ipr_engine.errors import (
     DeadlineError,
     EncoderFailedError,
@@ -28,7 +29,7 @@ CAUSES = (*CAUSE, DEADLINE)
 LEARNED = ("best_quality", "within_tolerance", "below_fixed_level")
 """Causes of a decision between candidates by predicted quality."""
 
-KINDS = ("uncalibrated", "calibrated", "insufficient_evidence", "stale")
+KINDS = STATUSES
 STAGES = ("inline", "cache", "queue", "encode", "decide", "queued")
 """Ways and parts of them: a request goes inline, by the cache, or is queued, and then has the three parts in between."""
 
@@ -104,9 +105,14 @@ class Counters:
     def routing_coverage(self) -> float:
         """Share of decisions that chose between candidates by predicted quality; NaN before the first.
 
-        Not of them: one candidate was allowed, the row failed, the fallback answered past a deadline.
+        Not of them: one candidate was allowed, the row failed, its support was too low, the fallback answered past a deadline.
         """
         return sum(self.by_cause.get(cause, 0) for cause in LEARNED) / self.decided if self.decided else float("nan")
+
+    @property
+    def unsupported(self) -> int:
+        """Decisions of prompts whose support was below the policy's min_support."""
+        return self.by_cause.get("unsupported", 0)
 
     @property
     def deadline_misses(self) -> int:
@@ -129,6 +135,7 @@ class Counters:
             "routing_coverage": self.routing_coverage if self.decided else None,
             "events": dict(self.events),
             "deadline_misses": self.deadline_misses,
+            "unsupported": self.unsupported,
             "stages": {
                 name: {"count": stage.count, "mean_us": stage.mean_us}
                 | {f"p{100 * q:g}_us": stage.quantile_us(q) for q in (0.5, 0.99, 0.999)}
@@ -161,7 +168,7 @@ class CounterBoard:
         self._current: tuple[str, Tally] = ("", Tally(1))
         self._lock = Lock()
 
-    def decided(self, decision: Decision) -> None:
+    def decided(self, decision: Row) -> None:
         """Count a decision of the engine's own, or a row that failed."""
         kind = _KIND[decision.policy.certificate.status]
         if kind:  # the rest costs more: drift, and whether this prompt fits every candidate
@@ -170,17 +177,13 @@ class CounterBoard:
         current = self._current
         if current[0] != bundle.hash:
             current = self._current = (bundle.hash, self._tally(bundle))
-        result, row = decision._result, decision._row
-        if type(result) is DecideResult:
-            current[1].add_decision(result, row, len(CAUSES), len(KINDS), kind)
-        else:  # a row of a batch that two tiers decided
-            current[1].add(((result.index_at(row) + 1) * len(CAUSES) + result.cause_at(row)) * len(KINDS) + kind)
+        current[1].add_decision(decision._result, decision._row, len(CAUSES), len(KINDS), kind)
 
-    def degraded(self, decision: Decision) -> None:
+    def degraded(self, decision: Row) -> None:
         """Count a decision of the fallback."""
         self._tally(decision.bundle).add(((decision.index + 1) * len(CAUSES) + _DEADLINE) * len(KINDS))
 
-    def answered(self, decision: Decision) -> None:
+    def answered(self, decision: Row) -> None:
         if decision.degraded is None:
             self.decided(decision)
         else:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from ipr_engine._C import DecideResult
+from ipr_engine._C import DecideResult, decide_result
 from ipr_engine.arguments import bill_floor
 from ipr_engine.bundle import Bundle
 from ipr_engine.calibrated import CalibrationStatus
-from ipr_engine.decide import CAUSE, STATUS
-from ipr_engine.decision import Decision
+from ipr_engine.decide import CAUSE
+from ipr_engine.decision import OK, Decision
 from ipr_engine.engine import Engine
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
-from ipr_engine.escalation import MergedResult
 from ipr_engine.frontier import FrontierStep
 from ipr_engine.generation import MAX_KEPT_POLICIES, Generation
 from ipr_engine.limits import ContextWindows, RowLimits, request_limits
@@ -27,8 +25,6 @@ from ipr_engine.serving.counters import DEADLINE
 from ipr_engine.serving.own_columns import OwnColumns
 from ipr_engine.serving.request import Request
 from ipr_engine.terms import frozen_terms
-
-NAN = float("nan")
 
 
 class DegradedDecision(Decision):
@@ -43,7 +39,7 @@ class DegradedDecision(Decision):
 
     def __init__(
         self,
-        result: DecideResult | MergedResult,
+        result: DecideResult,
         policy: Policy,
         bundle: Bundle,
         billed_tokens: int,
@@ -181,7 +177,7 @@ class CandidateFallback:
         bundle, policy = live.bundle, live.settle(request.policy, {})
         if name not in bundle.names or name not in policy.allowed:
             raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
-        result = cast(DecideResult, _Unpredicted(bundle.names.index(name), len(bundle.names)))
+        result = _unpredicted(bundle.names.index(name), len(bundle.names))
         asked, away = _kept_out(bundle, request.text, billed, request.own)
         if name in away:
             raise InvalidInputError(f"fallback: {name!r} {away[name]} in the bundle that serves now")
@@ -212,38 +208,19 @@ def _least_bill(text: ParsedRequest) -> int:
     return sum(bill_floor(part, 0) for part in (text.encoded, *text.billed_only))
 
 
-class _Unpredicted:
-    """What Decision reads of a DecideResult, of a row for which nothing was predicted."""
-
-    __slots__ = ("_index", "_models")
-
-    def __init__(self, index: int, models: int) -> None:
-        self._index, self._models = index, models
-
-    def index_at(self, row: int) -> int:
-        return self._index
-
-    def status_at(self, row: int) -> int:
-        return STATUS.index("ok")
-
-    def cause_at(self, row: int) -> int:
-        return CAUSE.index("only_allowed")
-
-    def threshold_at(self, row: int) -> float:
-        return NAN
-
-    gap_at = threshold_at
-
-    def quality_at(self, row: int, model: int) -> float:
-        return NAN
-
-    tokens_at = cost_at = quality_at
-
-    @property
-    def quality(self) -> npt.NDArray[np.float32]:
-        return np.full((1, self._models), NAN, np.float32)
-
-    tokens_out = cost_usd = quality
+def _unpredicted(index: int, models: int) -> DecideResult:
+    """The answer of a row for which nothing was predicted."""
+    every, one = np.full((1, models), np.nan, np.float32), np.full(1, np.nan, np.float32)
+    return decide_result(
+        quality=every,
+        tokens_out=every,
+        cost_usd=every,
+        threshold=one,
+        gap=one,
+        index=np.array([index], np.int32),
+        status=np.array([OK], np.uint8),
+        cause=np.array([CAUSE.index("only_allowed")], np.uint8),
+    )
 
 
 def make_fallback(fallback: Engine | str | Sequence[str] | None, bundle: Bundle) -> Fallback | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ipr_engine._C import clock_ns
-from ipr_engine.decision import OK, Decision
+from ipr_engine.decision import OK, Row
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import DeviceLostError, EncoderFailedError, InvalidInputError, IprError, RowError
 from ipr_engine.escalation import EmbedRows, Rows
@@ -150,7 +150,7 @@ def _again(live: Generation, texts: list[str]) -> EmbedRows | None:
     return again
 
 
-def raised(decision: Decision, on_error: str) -> Outcome:
+def raised(decision: Row, on_error: str) -> Outcome:
     """The decision, or the RowError that `on_error` asks for in place of one that failed."""
     if decision.degraded is not None or decision._result.status_at(decision._row) == OK or on_error == "status":
         return decision

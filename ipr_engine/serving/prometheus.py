@@ -31,6 +31,7 @@ def _lines(counters: Counters, prefix: str) -> Iterator[str]:
     cache = counters.cache
     for name, total in {
         "deadline_misses": counters.deadline_misses,
+        "unsupported": counters.unsupported,
         "swaps": counters.swaps,
         "cache_hits": cache.hits,
         "cache_misses": cache.misses,

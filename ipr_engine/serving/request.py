@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ipr_engine.decision import Decision
+from ipr_engine.decision import Row
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving.own_columns import OwnColumns
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NEW, QUEUED, RUNNING, DONE = range(4)
 
-Outcome: TypeAlias = Decision | Exception
+Outcome: TypeAlias = Row | Exception
 
 
 class Request:
@@ -78,11 +78,11 @@ class Request:
         self.tokens = 0
         self.encoder: str | None = None
         self.loop: AbstractEventLoop | None = None
-        self.future: Future[Decision] | None = None
+        self.future: Future[Row] | None = None
         self.ready: Lock | None = None
         self.outcome: Outcome | None = None
 
-    def awaited_in(self, loop: AbstractEventLoop) -> Future[Decision]:
+    def awaited_in(self, loop: AbstractEventLoop) -> Future[Row]:
         self.loop, self.future = loop, loop.create_future()
         return self.future
 

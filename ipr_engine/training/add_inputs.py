@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ipr_engine import __version__
 from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.origin import prior_of
-from ipr_engine.data import Outcomes, name_in_source, prompt_hashes, read_prompt_hashes
+from ipr_engine.data import Outcomes, name_in_source, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.mix import FEWEST_JUDGED
@@ -40,6 +40,14 @@ def hashes_with(base: Bundle, rows: Outcomes) -> dict[str, npt.NDArray[np.uint64
         return None
     old, new = read_prompt_hashes(kept), prompt_hashes(rows.prompts, rows.question_keys)
     return {part: np.union1d(old[part], new[part]) for part in old}
+
+
+def unseen(base: Bundle, rows: Outcomes) -> npt.NDArray[np.bool_]:
+    """(rows,): whether it is known that the deciding heads were not fitted on the prompt; nowhere for a bundle without hashes."""
+    kept = base.quality_heads.fitted_on.prompt_hashes
+    if kept is None:
+        return np.zeros(len(rows), np.bool_)
+    return ~overlap(rows, read_prompt_hashes(kept))
 
 
 def note_of(facts: dict[str, Any], created: str) -> dict[str, Any]:

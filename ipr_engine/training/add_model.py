@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.edit import require_one_tier, with_candidate
-from ipr_engine.bundle.origin import constant_of
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.bundle.values import require_day, require_root
@@ -30,51 +29,21 @@ from ipr_engine.training.add_inputs import (
     note_of,
     old_quality,
 )
+from ipr_engine.training.add_prior import add_prior
+from ipr_engine.training.added import Added
 from ipr_engine.training.candidate_prior import (
-    lowered,
-    mean_qualities,
     most_similar,
-    price_bound,
     prior_row,
-    shift_to,
 )
 from ipr_engine.training.candidate_row import Row, fit_row
 from ipr_engine.training.constant import constancy
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.mix import FEWEST_JUDGED
-from ipr_engine.training.refresh import QUALITY, Refreshed, held_out, refresh
+from ipr_engine.training.path_column import Newcomer, grown_path_rows
+from ipr_engine.training.refresh import QUALITY, held_out, refresh
 
 Array = npt.NDArray[np.float64]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Added:
-    """What `add_model` made.
-
-    Attributes:
-        folder: the new bundle's. candidate: its name. prompts: that it was fitted on, 0 for a prior.
-        prior_from: the candidates whose rows stand in for its quality; empty where it has outcomes.
-        lowered_to: mean quality that a prior was lowered to by its price (candidate_prior.py), None where it is not above that.
-        tokens_from: the same for its output tokens.
-        quality, predicted, brier: mean outcome, mean prediction out of fold (of the row beside frozen heads) and its Brier score;
-            None for a prior.
-        refreshed: what a refreshed trunk gained and forgot; None where everything stayed frozen.
-        constant: why its head counts as constant (training/constant.py), None where it does not; of a prior that its members'
-            heads all do. Unlike `train` it is delivered, since few prompts rarely tell the head apart; the bundle marks it.
-    """
-
-    folder: Path
-    candidate: str
-    prompts: int
-    prior_from: tuple[str, ...]
-    tokens_from: tuple[str, ...]
-    quality: float | None
-    predicted: float | None
-    brier: float | None
-    refreshed: Refreshed | None = None
-    constant: str | None = None
-    lowered_to: float | None = None
 
 
 def add_model(
@@ -129,35 +98,7 @@ def add_model(
     similar = most_similar(base, candidate, price) if like is None and family is None else None
     if outcomes is None:
         members = members_of(base, like, family) if similar is None else (similar,)
-        if measure_ratio:
-            ratios = [c.token_ratio for c in base.candidates if c.name in members]
-            candidate = replace(candidate, token_ratio=float(np.mean(ratios)))
-        qualities = mean_qualities(base)
-        bound = price_bound(base, members, price, qualities)
-        shift = shift_to(base, members, qualities, bound)
-        told = f"no outcomes: {candidate.name} starts as {' + '.join(members)}"
-        progress(told if shift == 0 else f"{told}, its mean quality lowered to {bound.quality:.3f}: {bound.reason}")
-        rows = lowered(prior_row(base.quality_heads, members), shift)
-        made = None if shift == 0 else {"mean_quality": bound.quality, "logit_shift": shift, "reason": bound.reason}
-        note = {"prior_from": list(members), "prompts": 0, "lowered": made}
-        constant = _inherited_constant(base, members)
-        if constant is not None:
-            progress(f"constant head of {candidate.name}: {constant}")
-        folder = with_candidate(
-            base,
-            candidate,
-            price,
-            rows,
-            note=note_of(note, created),
-            called=source,
-            constant=constant,
-            root=out,
-            created=created,
-        )
-        lowered_to = None if shift == 0 else bound.quality
-        return Added(
-            folder, candidate.name, 0, members, members, None, None, None, constant=constant, lowered_to=lowered_to
-        )
+        return add_prior(base, candidate, price, source, measure_ratio, members, out, created, progress)
     assert similar is not None
     return _from_outcomes(
         base,
@@ -176,14 +117,6 @@ def add_model(
         cache,
         progress,
     )
-
-
-def _inherited_constant(base: Bundle, members: Sequence[str]) -> str | None:
-    """Why a prior made of these rows is constant: each of them is; None where one is not."""
-    known = constant_of(base)
-    if not all(member in known for member in members):
-        return None
-    return f"it stands in by constant rows, {', '.join(f'{member} ({known[member]})' for member in members)}"
 
 
 def _from_outcomes(
@@ -205,7 +138,8 @@ def _from_outcomes(
 ) -> Added:
     heads = base.quality_heads
     called = source if isinstance(source, str) else source.get(outcomes.source, candidate.name)
-    rows = judged_rows(outcomes if split is None else outcomes.of_split(split), called, candidate.name)
+    part = outcomes if split is None else outcomes.of_split(split)
+    rows = judged_rows(part, called, candidate.name)
     column = rows.models.index(called)
     measures = (rows.quality, rows.output_tokens, rows.input_tokens)
     quality, tokens, input_tokens = (measure[:, column] for measure in measures)
@@ -228,6 +162,22 @@ def _from_outcomes(
             rows.question_keys,
             seed=seed,
         )
+        newcomer = Newcomer(
+            name=candidate.name,
+            part=part,
+            called=called,
+            rows=rows,
+            x=x,
+            billed=billed,
+            tokens=tokens if enough else None,
+            like=base.names.index(similar),
+        )
+
+        def embed(prompts: Sequence[str]) -> tuple[Array, Array]:
+            more = embed_prompts(encoder, prompts, cache=cache, progress=progress)
+            return np.asarray(more.x, np.float64), more.billed_tokens.astype(np.float64)
+
+        path_rows, path = grown_path_rows(base, newcomer, embed, seed)
         refreshed = None
         if consistency is not None:
             progress("refreshing the trunk ...")
@@ -253,6 +203,13 @@ def _from_outcomes(
     if refreshed is not None and refreshed.epochs:
         tensors |= {name: part[-1] for name, part in refreshed.tensors.items() if name != SHARED_TENSOR}
         changed = {name: part if name == SHARED_TENSOR else part[:-1] for name, part in refreshed.tensors.items()}
+        if path is not None:
+            path_rows, path = (
+                None,
+                "none are left: the refreshed heads are not those that predicted them; fit anew with `ipr train`",
+            )
+    if path is not None:
+        progress(f"path rows: {path}")
     tokens_from: tuple[str, ...] = ()
     if "tokens" in heads.outputs and not enough:
         tokens_from = (similar,)
@@ -290,6 +247,7 @@ def _from_outcomes(
         called=source,
         prompt_hashes=hashes_with(base, rows),
         refreshed=changed,
+        path_rows=path_rows,
         extra_files=extra,
         root=out,
         created=created,
@@ -306,4 +264,5 @@ def _from_outcomes(
         float(np.square(predicted - quality).mean()),
         refreshed,
         constant,
+        path=path,
     )

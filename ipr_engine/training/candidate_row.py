@@ -93,9 +93,9 @@ def fit_row(
     if not (np.isfinite(x).all() and ((quality >= 0) & (quality <= 1)).all()):
         raise InvalidInputError("x, quality: expected finite x and quality in [0, 1]; leave out rows without a quality")
     fold_of_row = grouped_folds(keys, folds, seed)
-    host = None if "out" not in tensors else _best_host(tensors, activation, x, quality)
-    group = list(range(len(tensors["bias"]))) if host is None else _sharing(tensors, host)
-    features = _features(tensors, activation, x, host)
+    host = None if "out" not in tensors else best_host(tensors, activation, x, quality)
+    group = list(range(len(tensors["bias"]))) if host is None else sharing(tensors, host)
+    features = features_of(tensors, activation, x, host)
     row = {name: tensors[name][host] for name in LAYER if name in tensors and host is not None}
     weights = np.concatenate([tensors[name][group] for name in ("skip", "out") if name in tensors], axis=1)
     weights, bias = weights.astype(np.float64), tensors["bias"][group].astype(np.float64)
@@ -117,15 +117,28 @@ def fit_row(
     )
 
 
-def combine(features: Array, others: Array, y: Array, folds: npt.NDArray[np.int64], *, logistic: bool) -> Combined:
+def combine(
+    features: Array,
+    others: Array,
+    y: Array,
+    folds: npt.NDArray[np.int64],
+    *,
+    logistic: bool,
+    unseen: Array | None = None,
+) -> Combined:
     """Fit y (rows,) on others (rows, K) and features (rows, D) as the module says.
 
     Args:
         logistic: y is a quality in [0, 1] and others are logits; else y is like the others, and the loss is squared.
+        unseen: the others' values by fits that have not seen the row, which out_of_fold is predicted from; None: `others`.
     """
     models = others.shape[1]
     mean = others.mean(axis=1, keepdims=True)
     columns = np.concatenate([mean, others - mean, features], axis=1)
+    fresh = columns
+    if unseen is not None:
+        level = unseen.mean(axis=1, keepdims=True)
+        fresh = np.concatenate([level, unseen - level, features], axis=1)
     prior = np.zeros(columns.shape[1])
     prior[0] = 1.0
     spread = max(float(np.square(features - features.mean(axis=0)).sum(axis=1).mean()), 1e-12)
@@ -141,8 +154,8 @@ def combine(features: Array, others: Array, y: Array, folds: npt.NDArray[np.int6
     held_out = np.empty(len(y))
     for fold in np.unique(folds):
         out = folds == fold
-        part, level = _most_probable(columns[~out], y[~out], prior, precision, noise, weights, bias)
-        held_out[out] = columns[out] @ part + level
+        part, offset = _most_probable(columns[~out], y[~out], prior, precision, noise, weights, bias)
+        held_out[out] = fresh[out] @ part + offset
     around = weights[1 : 1 + models]
     shares = weights[0] / models + around - around.mean()
     return Combined(shares, weights[1 + models :], bias, held_out)
@@ -180,7 +193,7 @@ def _most_probable(
     return w, bias
 
 
-def _features(tensors: Tensors, activation: str, x: Array, host: int | None) -> Array:
+def features_of(tensors: Tensors, activation: str, x: Array, host: int | None) -> Array:
     """What the row's skip and out multiply, (rows, dim + hidden) or the one of them that exists."""
     parts = [x] if "skip" in tensors else []
     if host is not None:
@@ -196,20 +209,20 @@ def _features(tensors: Tensors, activation: str, x: Array, host: int | None) -> 
     return np.concatenate(parts, axis=1)
 
 
-def _sharing(tensors: Tensors, host: int) -> list[int]:
+def sharing(tensors: Tensors, host: int) -> list[int]:
     """The candidates whose hidden layer is the host's own, the host among them."""
     layer = [tensors[name] for name in LAYER if name in tensors]
     return [m for m in range(len(tensors["bias"])) if all((part[m] == part[host]).all() for part in layer)]
 
 
-def _best_host(tensors: Tensors, activation: str, x: Array, quality: Array) -> int:
+def best_host(tensors: Tensors, activation: str, x: Array, quality: Array) -> int:
     """The candidate whose scores, through a Platt map, tell most of `quality`; the first where one layer is shared by all."""
-    if len(_sharing(tensors, 0)) == len(tensors["bias"]):
+    if len(sharing(tensors, 0)) == len(tensors["bias"]):
         return 0
     losses = []
     for m in range(len(tensors["bias"])):
         weights = np.concatenate([tensors[name][m] for name in ("skip", "out") if name in tensors])
-        score = _features(tensors, activation, x, m) @ weights + tensors["bias"][m]
+        score = features_of(tensors, activation, x, m) @ weights + tensors["bias"][m]
         slope, offset = fit_platt(score, quality)
         logit = slope * score + offset
         losses.append(float((np.logaddexp(0.0, logit) - quality * logit).mean()))

@@ -2,10 +2,10 @@
 
     python -m ipr_engine.training.default_bundle --outcomes DIR --encoder-model FOLDER --out ROOT
 
-Distil the token table (or take one with --table), fit heads on the training split of every source given (`train`),
-evaluate them on the test splits (`evaluate_engine`), and write the bundle again with a model card of these figures.
-What it is made of stands in the constants and in default_candidates.json; the test splits decide nothing. Same input,
-same bytes on one machine.
+Distil the token table (or take one with --table: that of an earlier default bundle, say, to keep its bits), fit heads
+on the training split of every source given (`train`), evaluate them on the test splits (`evaluate_engine`), and write
+the bundle again with a model card of these figures. What it is made of stands in the constants and in
+default_candidates.json; the test splits decide nothing. Same input, same bytes on one machine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from ipr_engine.bundle import with_extra_files
+from ipr_engine.bundle import Bundle, with_extra_files
+from ipr_engine.bundle.load import CURRENT, MANIFEST
 from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import Outcomes, load_outcomes
 from ipr_engine.engine import Engine
@@ -62,7 +64,8 @@ def build(
     Args:
         outcomes: folders of outcome data with splits "train" and "test", tokens and costs; beside each, stats.json may say
             its repository, commit, licence and what its numbers mean. The first is what token ratios and intercepts refer to.
-        encoder_model, table: a sentence-transformers folder or hub id to distil, or a folder that `distill` wrote: one of both.
+        encoder_model, table: a sentence-transformers folder or hub id to distil; or a folder that `distill` wrote, or a bundle
+            that this recipe wrote, whose table is taken as it is: one of both.
         created: YYYY-MM-DD. card: also write the model card here. draws: of the bootstrap. allow_constant: see `train`; the
             card then names the constant heads.
     Raises:
@@ -80,6 +83,8 @@ def build(
         if table is None:
             progress("distilling the token table ...")
             table = distill(str(encoder_model), Path(scratch) / "table", seed=SEED)
+        elif (table / CURRENT).is_file() or (table / MANIFEST).is_file():
+            table = _table_of(Bundle.load(table), Path(scratch) / "table")
         encoder = _encoder_record(table)
         trained = train(
             list(outcomes),
@@ -102,7 +107,7 @@ def build(
             progress(f"evaluating on {source.source} ...")
             evaluated.append(evaluate_engine(engine, source, draws=draws, seed=SEED, progress=progress).figures)
         facts = [_facts(folder, source) for folder, source in zip(outcomes, loaded, strict=True)]
-        command = _command(outcomes)
+        command = _command(outcomes, "--table" if encoder_model is None else "--encoder-model")
         text = render(evaluated, facts, engine.bundle, encoder, command)
         if card is not None:
             card.write_text(text, encoding="utf-8")
@@ -116,9 +121,22 @@ def build(
         return with_extra_files(engine.bundle, {"MODEL_CARD.md": text.encode()}, provenance=provenance, root=out)
 
 
-def _command(outcomes: Sequence[Path]) -> str:
+def _table_of(bundle: Bundle, folder: Path) -> Path:
+    """The token table of a bundle that this recipe wrote, as `distill` left it."""
+    made = bundle.provenance.get("default_bundle")
+    spec = bundle.encoder(bundle.quality_heads.encoder)
+    if spec.kind != "static" or not isinstance(made, dict):
+        raise InvalidInputError(f"table: expected a bundle that this recipe wrote, {bundle.hash[:12]} is another")
+    folder.mkdir()
+    for name in ("table", "tokenizer", "config"):
+        shutil.copy(spec.files[name], folder)
+    (folder / "distill.json").write_text(json.dumps(made["encoder"]), encoding="utf-8")
+    return folder
+
+
+def _command(outcomes: Sequence[Path], encoder: str) -> str:
     given = " ".join(f"--outcomes {folder.name}" for folder in outcomes)
-    return f"python -m ipr_engine.training.default_bundle {given} --encoder-model FOLDER --out ROOT"
+    return f"python -m ipr_engine.training.default_bundle {given} {encoder} FOLDER --out ROOT"
 
 
 def _encoder_record(table: Path) -> dict[str, Any]:
@@ -167,7 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     encoder = parser.add_mutually_exclusive_group(required=True)
     encoder.add_argument("--encoder-model", metavar="FOLDER", help=f"folder or hub id of {ENCODER}")
-    encoder.add_argument("--table", type=Path, metavar="FOLDER", help="a folder that distill() wrote")
+    encoder.add_argument(
+        "--table", type=Path, metavar="FOLDER", help="a folder that distill() wrote, or a bundle of this recipe"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="ROOT", help="receives <hash>/ and CURRENT")
     parser.add_argument("--created", default=CREATED, help="date written into the bundle (default: %(default)s)")
     parser.add_argument("--card", type=Path, metavar="FILE", help="also write the model card here")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import Bundle, PathRows
 from ipr_engine.bundle.origin import constant_notice, constant_of
 from ipr_engine.evaluation.report import number, per_1000, plain, table, verdict
 from ipr_engine.training.tokens import CAP_PERCENTILE
@@ -59,7 +59,7 @@ def render(
         *_recipe(evaluated, bundle, encoder),
         *(block for source, f in zip(sources, evaluated, strict=True) for block in _on_test(source.name, f)),
         *_limits(evaluated, bundle),
-        *_licences(sources, encoder),
+        *_licences(sources, encoder, bundle.path_rows),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -116,7 +116,15 @@ def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Map
         prices.json; check them before quoting a cost. Context windows and features are the providers' public
         statements.""",
     ]
+    if bundle.path_rows is not None:
+        steps.append(_path(bundle.path_rows))
     return ["## How it was made", "\n".join(_fill(step, f"{i}. ") for i, step in enumerate(steps, 1))]
+
+
+def _path(rows: PathRows) -> str:
+    return f"""**Path rows**: of {len(rows.quality)} training prompts, in random order, the quality and output tokens predicted out of
+        fold, the outcome and the billed tokens. They hold no text, no id and no hash. Tau's path of any candidate set is
+        computed from them."""
 
 
 def _compared(scores: Sequence[Mapping[str, Any]]) -> str:
@@ -235,13 +243,18 @@ def _support(evaluated: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _licences(sources: Sequence[SourceFacts], encoder: Mapping[str, Any]) -> list[str]:
+def _licences(sources: Sequence[SourceFacts], encoder: Mapping[str, Any], path: PathRows | None) -> list[str]:
+    contained = (
+        "No prompt and no outcome is contained in the bundle."
+        if path is None
+        else "No prompt and no id is contained in the bundle; outcomes are, without them and in random order, as its path rows."
+    )
     digest = encoder["source_weights_sha256"]
     weights = f", weights sha256 `{digest}`" if digest else ""
     points = [
         *(
             f"""Outcomes: {source.repository}, commit {source.commit}, {source.licence}. Tokens: {source.tokens}. Cost: {source.cost}.
-            No prompt and no outcome is contained in the bundle."""
+            {contained}"""
             for source in sources
         ),
         f"""Encoder: {encoder["source"]}, {encoder["licence"]}{weights}; distilled with

@@ -18,9 +18,11 @@ from ipr_engine.bundle import (
     Candidate,
     FittedOn,
     HeadsSource,
+    PathRows,
     PriceList,
     RuleConstants,
     SupportSpec,
+    heads_sha256,
     write_bundle,
 )
 from ipr_engine.bundle.origin import CONSTANT
@@ -38,6 +40,7 @@ from ipr_engine.training.estimators import CLOSED_FORM, ESTIMATORS
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.heads import FittedHeads, calibration_rows, fit_heads
 from ipr_engine.training.mix import TrainingRows, read_training_rows
+from ipr_engine.training.path_rows import draw_path_rows
 from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, winner
 from ipr_engine.training.support import fit_support
 from ipr_engine.training.trained import Trained, trained_figures
@@ -74,7 +77,7 @@ def train(
     allow_constant: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Trained:
-    """Fit a quality head and a tokens head per candidate, and write a bundle.
+    """Fit a quality head and a tokens head per candidate, and write a bundle with the rows of tau's path.
 
     Args:
         outcomes: folder of outcome data (docs/outcome-data.md) with output tokens; or several: then the heads speak of the
@@ -159,15 +162,19 @@ def train(
         progress("fitting support ...")
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
         support = fit_support(x, heads.folds, centroids, seed)
+    made = _heads_source(heads, frozen.id, names, rows)
+    path = _path_rows(heads, names, rows, at_home, encoded.billed_tokens, seed)
+    progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")
     folder = write_bundle(
         out,
         name=name,
         created=created,
         candidates=listed,
         encoders=frozen.sources,
-        heads=[_heads_source(heads, frozen.id, names, rows)],
+        heads=[made],
         prices=asked.prices,
         support=SupportSpec(encoder=frozen.id, **support),
+        path_rows=None if path is None else replace(path, heads=(heads_sha256(made),)),
         extra_files={RELIABILITY: _reliability(heads, names, rows)},
         provenance={
             "recipe": "ipr train",
@@ -196,6 +203,28 @@ def _reliability(heads: FittedHeads, names: list[str], rows: TrainingRows) -> by
         at = home if home.any() else judged
         tables[name] = reliability_bins(heads.out_of_fold_quality[at, m], rows.quality[at, m])
     return reliability_bytes(tables)
+
+
+def _path_rows(
+    heads: FittedHeads,
+    names: list[str],
+    rows: TrainingRows,
+    at_home: npt.NDArray[np.bool_],
+    billed_tokens: npt.NDArray[np.integer],
+    seed: int,
+) -> PathRows | None:
+    """Of the prompts that the heads speak of: those at home, or of every part of one traffic."""
+    home = np.flatnonzero(at_home)
+    return draw_path_rows(
+        [rows.prompt_ids[row] for row in home],
+        [rows.prompts[row] for row in home],
+        names,
+        predicted=heads.out_of_fold_quality[home],
+        tokens_out=heads.out_of_fold_tokens[home],
+        outcome=rows.quality[home],
+        billed_tokens=billed_tokens[home],
+        seed=seed,
+    )
 
 
 def _with_ratios(asked: CandidatesFile, rows: TrainingRows, billed: Array) -> list[Candidate]:

@@ -1,0 +1,141 @@
+"""The files of a bundle to be: gathered, then written under a temporary name, verified, renamed to their hash and made live."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ipr_engine.errors import BundleError, InvalidInputError
+
+from .fields import is_hex64, parse_json
+from .files import as_path, is_plain_relative, read_regular, sha256_of
+from .load import CURRENT, MANIFEST, Bundle, listed_files
+from .spec import canonical_json
+
+
+class Draft:
+    """The files of a bundle to be, by relative path, until `publish` gives them a folder."""
+
+    def __init__(self, root: Path) -> None:
+        if (root / MANIFEST).exists() or (root.exists() and not root.is_dir()):
+            raise InvalidInputError(f"root: expected a folder of bundles, got {root}, a file or a bundle; pass another")
+        self.root = root
+        self.files: dict[str, Path | bytes] = {}
+        self._hashes: dict[str, str] = {}
+
+    def add(self, relative: str, source: Path | bytes) -> dict[str, Any]:
+        """Take a file in, and return what bundle.json says of it."""
+        if not is_plain_relative(relative) or relative in self.files or relative in (MANIFEST, CURRENT):
+            todo = "use a new plain relative path; ids become file names"
+            raise InvalidInputError(f"{relative!r}: expected a path inside the bundle, not yet taken; {todo}")
+        if isinstance(source, bytes):
+            digest, size = hashlib.sha256(source).hexdigest(), len(source)
+        else:
+            digest, size = sha256_of(as_path(source, relative), f"{source} (for {relative})")
+        self.files[relative], self._hashes[relative] = source, digest
+        return {"path": relative, "sha256": digest, "bytes": size}
+
+    def publish(self, manifest: Mapping[str, Any], activate: bool) -> Path:
+        data = json_bytes(manifest, MANIFEST)
+        digest = hashlib.sha256(data).hexdigest()
+        self.root.mkdir(parents=True, exist_ok=True)
+        temp = self.root / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            temp.mkdir()
+            self._fill(temp)
+            _write_new(temp / MANIFEST, data)
+            _sync_folders([temp, *(path for path in temp.rglob("*") if path.is_dir())])
+            Bundle.load(temp)
+            _move_to(temp, self.root / digest)
+            _sync_folders([self.root])
+        finally:
+            shutil.rmtree(temp, ignore_errors=True)  # already moved when all went well
+        if activate:
+            set_current(self.root, digest)
+        return self.root / digest
+
+    def _fill(self, folder: Path) -> None:
+        shared = _shared_files(self.root, self._hashes.values())
+        for relative, source in self.files.items():
+            target = folder / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            twin = shared.get(self._hashes[relative])
+            if twin is None or not _link(twin, target):
+                _write_new(target, source if isinstance(source, bytes) else source.read_bytes())
+                shared[self._hashes[relative]] = target
+
+
+def _shared_files(root: Path, wanted: Iterable[str]) -> dict[str, Path]:
+    """sha256 -> file for the wanted files that another bundle of `root` has, undamaged."""
+    missing, found = set(wanted), dict[str, Path]()
+    for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+        if not is_hex64(manifest.parent.name):
+            continue
+        try:
+            document = parse_json(read_regular(manifest, str(manifest)), str(manifest))
+            for entry in listed_files(document, manifest.parent):
+                if entry.sha256 in missing and not entry.path.is_symlink():
+                    found[entry.sha256] = entry.verify()
+                    missing.discard(entry.sha256)
+        except BundleError:
+            continue  # a damaged neighbour has nothing to share; loading it would say why
+    return found
+
+
+def _link(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except OSError:  # another device, or a file system without hard links: the caller copies
+        return False
+    return True
+
+
+def _move_to(temp: Path, final: Path) -> None:
+    try:
+        os.rename(temp, final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        try:
+            Bundle.load(final)  # written before: the same hash is the same bundle
+        except BundleError as damage:
+            raise type(damage)(f"{damage}; or delete {final} and write again") from damage
+
+
+def set_current(root: Path, digest: str) -> None:
+    temp = root / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        _write_new(temp, f"{digest}\n".encode())
+        os.replace(temp, root / CURRENT)
+    finally:
+        temp.unlink(missing_ok=True)
+    _sync_folders([root])
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folders(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def json_bytes(document: Any, where: str) -> bytes:
+    try:
+        return canonical_json(document)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{where}: expected values that JSON can hold, got others ({error})") from error

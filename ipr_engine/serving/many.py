@@ -1,0 +1,111 @@
+"""Several prompts asked of a serving engine in one call: every one is a request of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ipr_engine.arguments import per_model
+from ipr_engine.decision import OK, Row
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError, RowError
+from ipr_engine.failed_rows import invalid_row
+from ipr_engine.generation import check_on_error
+from ipr_engine.intake import check_many, given_bills
+from ipr_engine.policy import Policy
+from ipr_engine.serving.admission import Admission
+from ipr_engine.serving.request import Request
+
+
+class Asked:
+    """The prompts of one `route_many`, with what belongs to each of them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: Any,
+        policy: Policy,
+        bills: list[int | None],
+        tokens: Any,
+        extra: Any,
+        on_error: str,
+    ) -> None:
+        self._engine = engine
+        self._prompts = prompts
+        self._policy = policy
+        self._bills = bills
+        self._tokens = tokens
+        self._extra = extra
+        self._on_error = on_error
+
+    @classmethod
+    def of(
+        cls,
+        engine: Engine,
+        prompts: Any,
+        policy: Policy | None,
+        billed_tokens: Any,
+        tokens_out: Any,
+        extra_usd: Any,
+        on_error: str,
+        terms: dict[str, Any],
+    ) -> Asked:
+        """Check the arguments of all prompts; each prompt is checked as its turn comes.
+
+        Raises:
+            InvalidInputError: an argument is not as `Engine.route_many` has it.
+        """
+        check_many(prompts)
+        check_on_error(on_error)
+        live, batch = engine._live, len(prompts)
+        models = len(live.bundle.names)
+        return cls(
+            engine,
+            prompts,
+            live.settle(policy, terms),
+            given_bills(billed_tokens, batch),
+            None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models),
+            None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models),
+            on_error,
+        )
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def begin(self, admission: Admission, row: int, budget_us: float | None) -> Row | Request:
+        """What `Admission.begin` gives of this prompt; a failed row where it is bad and rows are told by status.
+
+        Raises:
+            InvalidInputError: the prompt is bad, its row named.
+        """
+        tokens, extra = (None if given is None else given if given.ndim == 1 else given[row] for given in self._given)
+        try:
+            return admission.begin(
+                self._prompts[row], self._policy, budget_us, self._bills[row], tokens, extra, "status", {}
+            )
+        except InvalidInputError as error:
+            return self.bad(row, error)
+
+    def bad(self, row: int, error: InvalidInputError) -> Row:
+        """The failed row of a bad prompt; the error, its row named, where rows are not told by status or it is no prompt's."""
+        told = str(error)
+        name = next((name for name in ("prompts[0]", "prompt") if told.startswith(f"{name}:")), None)
+        if name is None:
+            raise error
+        told = f"prompts[{row}]{told.removeprefix(name)}"
+        if self._on_error == "raise":
+            raise InvalidInputError(told) from None
+        live = self._engine._live
+        return invalid_row(live.settle(self._policy, {}), live.bundle, told)
+
+    @property
+    def _given(self) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
+        return self._tokens, self._extra
+
+    def checked(self, rows: list[Row]) -> list[Row]:
+        """The rows; RowError for the failed ones unless they are told by status."""
+        failed = [at for at, row in enumerate(rows) if row.degraded is None and row._result.status_at(row._row) != OK]
+        if failed and self._on_error == "raise":
+            raise RowError(failed, [rows[at].status for at in failed])
+        return rows
