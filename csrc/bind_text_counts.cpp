@@ -8,6 +8,7 @@
 
 #include "py_text.h"
 #include "text_counts.h"
+#include "token_estimator.h"
 
 namespace py = pybind11;
 
@@ -35,6 +36,23 @@ py::array_t<double> count_texts(const py::object& texts) {
   return out;
 }
 
+using DoubleArray = py::array_t<double, py::array::c_style>;
+
+// (rows, profiles) float64
+DoubleArray estimate_tokens(const DoubleArray& terms, const DoubleArray& coefficients, const DoubleArray& per_request) {
+  const auto count = static_cast<py::ssize_t>(ipr::kTerms);
+  IPR_CHECK(terms.ndim() == 2 && terms.shape(1) == count, "terms: expected shape (rows, ", count, ")");
+  IPR_CHECK(coefficients.ndim() == 2 && coefficients.shape(1) == count, "coefficients: expected shape (profiles, ",
+            count, ")");
+  const py::ssize_t profiles = coefficients.shape(0);
+  IPR_CHECK(per_request.ndim() == 1 && per_request.size() == profiles, "per_request: expected shape (", profiles, ",)");
+  const ipr::TokenEstimator estimator(coefficients.data(), per_request.data(), static_cast<size_t>(profiles));
+  DoubleArray out({terms.shape(0), profiles});
+  for (py::ssize_t row = 0; row < terms.shape(0); ++row)
+    estimator.estimate(terms.data() + row * count, out.mutable_data() + row * profiles);
+  return out;
+}
+
 }  // namespace
 
 void bind_text_counts(py::module_& m) {
@@ -42,4 +60,5 @@ void bind_text_counts(py::module_& m) {
   for (size_t term = 0; term < ipr::kTerms; ++term) terms[term] = py::str(ipr::kTermNames[term]);
   m.attr("TEXT_TERMS") = terms;
   m.def("count_texts", &count_texts, py::arg("texts"));
+  m.def("estimate_tokens", &estimate_tokens, py::arg("terms"), py::arg("coefficients"), py::arg("per_request"));
 }

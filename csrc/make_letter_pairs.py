@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ipr_engine.tokens import TERMS, count_texts
+from ipr_engine.tokens import count_texts
 from ipr_engine.tokens.counters import open_counter
-from ipr_engine.tokens.pairs import SYMBOLS, fit_pairs, pair_counts
+from ipr_engine.tokens.errors import letter_pairs
+from ipr_engine.tokens.pairs import SYMBOLS, pair_counts
 from ipr_engine.tokens.samples import read_samples
 
 INC = Path(__file__).with_name("text_counts_pairs.inc")
-LEFT_OUT = ("letter_pairs", "beyond_4", "after_punctuation")  # what pairs tell better
 
 
 def written(table: np.ndarray) -> str:
@@ -35,10 +35,8 @@ def main() -> None:
     parser.add_argument("tokenizers", nargs="+")
     arguments = parser.parse_args()
     texts = [sample.text for sample in read_samples(arguments.texts)]
-    counted = [open_counter(name).count(texts) for name in arguments.tokenizers]
-    mean = np.mean([counts / counts.mean() for counts in counted], axis=0)
-    kept = [at for at, term in enumerate(TERMS) if term not in LEFT_OUT]
-    INC.write_text(written(fit_pairs(pair_counts(texts), count_texts(texts)[:, kept], mean)), encoding="utf-8")
+    counted = {name: open_counter(name).count(texts) for name in arguments.tokenizers}
+    INC.write_text(written(letter_pairs(pair_counts(texts), count_texts(texts), counted)), encoding="utf-8")
 
 
 if __name__ == "__main__":

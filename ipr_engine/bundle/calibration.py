@@ -248,13 +248,18 @@ def _heads_bytes(bundle: Bundle, heads: HeadsSpec, names: Sequence[str]) -> Iter
 
 
 def prices_key(prices: PriceList, candidates: Sequence[Candidate], names: Sequence[str]) -> str:
-    """sha256 of the numbers that cost these candidates' tokens: prices and token ratios, not their dates or bases."""
+    """sha256 of the numbers that cost these candidates' tokens: prices, token ratios and tokenizers, not their dates or names."""
     rows: Mapping[str, list[float]] = {
         candidate.name: [
             float(prices.prices[candidate.name].input_usd_per_1m),
             float(prices.prices[candidate.name].output_usd_per_1m),
             float(prices.prices[candidate.name].fixed_usd),
             float(candidate.token_ratio),
+            *(
+                ()
+                if candidate.tokenizer is None
+                else (*candidate.tokenizer.coefficients, candidate.tokenizer.per_request)
+            ),
         ]
         for candidate in candidates
         if candidate.name in names

@@ -20,11 +20,13 @@ from ipr_engine.errors import (
     BundleNotFoundError,
     BundleVersionError,
     EncoderMismatchError,
+    InvalidInputError,
 )
+from ipr_engine.tokens.profiles import TokenProfile, profile_of
 
 from .calibration import CalibrationMap, parse_map
 from .encoder_entry import EncoderSpec, encoder_file_fields, parse_encoders
-from .fields import Field, fail, is_hex64, parse_json, require_distinct
+from .fields import REWRITE, Field, fail, is_hex64, parse_json, require_distinct
 from .files import FileEntry, as_path, file_entry, read_regular, reading
 from .path_rows import parse_path_rows, path_rows_file
 from .spec import (
@@ -40,8 +42,9 @@ from .spec import (
 )
 from .tensors import heads_tensors, support_tensors
 
-# 2: calibrations, prompt hashes; 3: encoders that are no table, escalation; 4: max_output_tokens; 5: path rows. The least is written.
-SCHEMA_VERSIONS = (1, 2, 3, 4, 5)
+# 2: calibrations, prompt hashes; 3: encoders that are no table, escalation; 4: max_output_tokens; 5: path rows; 6: candidates'
+# tokenizers. The least is written.
+SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6)
 MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
 OUTPUTS = ("quality", "tokens")
@@ -243,7 +246,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
 def _keys_of(document: Field) -> tuple[str, ...]:
     version = document.mapping().get("schema_version")
     number = 1 if version is None else version.value
-    newer = (("escalation",) if number in (3, 4, 5) else ()) + (("path_rows",) if number == 5 else ())
+    newer = (("escalation",) if number in (3, 4, 5, 6) else ()) + (("path_rows",) if number in (5, 6) else ())
     return (*_KEYS, *newer)
 
 
@@ -280,7 +283,8 @@ def _candidates(field: Field, version: int) -> tuple[Candidate, ...]:
 
 def _candidate(field: Field, version: int) -> Candidate:
     known = _CANDIDATE if version < 4 else (*_CANDIDATE, "max_output_tokens")
-    keys = field.object(known)
+    tokenizer = field.mapping().get("tokenizer") if version >= 6 else None
+    keys = field.object(known if tokenizer is None else (*known, "tokenizer"))
     window, latency, most = keys["context_window"], keys["latency_ms"], keys.get("max_output_tokens")
     return Candidate(
         name=keys["name"].text(),
@@ -291,7 +295,15 @@ def _candidate(field: Field, version: int) -> Candidate:
         token_ratio=keys["token_ratio"].number(above=0, at_most=1e6),
         features=keys["features"].names(),
         latency_ms=None if latency.value is None else latency.number(at_least=0),
+        tokenizer=None if tokenizer is None else _tokenizer(tokenizer),
     )
+
+
+def _tokenizer(field: Field) -> TokenProfile:
+    try:
+        return profile_of(field.value, field.where)
+    except InvalidInputError as error:
+        raise BundleFormatError(f"{error}; {REWRITE}") from None
 
 
 def _known_encoder(field: Field, dims: Mapping[str, int]) -> str:

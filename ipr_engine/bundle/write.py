@@ -87,11 +87,22 @@ def write_bundle(
         A file that another bundle of this root already has is hard-linked where the file system can.
     """
     draft = Draft(as_path(root, "root"))
-    limited = path_rows is not None or _limited(candidates)
+    tokenized = _tokenized(candidates)
+    limited = path_rows is not None or tokenized or _limited(candidates)
     newer = limited or escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
     hashed = newer or any(head.prompt_hashes is not None for head in heads)
     manifest = {
-        "schema_version": 5 if path_rows is not None else 4 if limited else 3 if newer else 2 if hashed else 1,
+        "schema_version": 6
+        if tokenized
+        else 5
+        if path_rows is not None
+        else 4
+        if limited
+        else 3
+        if newer
+        else 2
+        if hashed
+        else 1,
         "name": name,
         "created": created,
         "candidates": [_candidate_json(candidate, limited) for candidate in candidates],
@@ -107,8 +118,8 @@ def write_bundle(
         manifest["escalation"] = (
             None if escalation is None else {"heads": escalation.heads, "gap": float(escalation.gap)}
         )
-    if path_rows is not None:
-        manifest["path_rows"] = path_rows_json(draft.add, path_rows)
+    if path_rows is not None or tokenized:
+        manifest["path_rows"] = None if path_rows is None else path_rows_json(draft.add, path_rows)
     return draft.publish(manifest, activate)
 
 
@@ -122,8 +133,16 @@ def _limited(candidates: Sequence[Candidate]) -> bool:
     return any(candidate.max_output_tokens is not None for candidate in candidates)
 
 
+def _tokenized(candidates: Sequence[Candidate]) -> bool:
+    """Whether one names its tokenizer, which only schema_version 6 holds."""
+    return any(candidate.tokenizer is not None for candidate in candidates)
+
+
 def _candidate_json(candidate: Candidate, limited: bool) -> dict[str, Any]:
     entry = _with_floats(asdict(candidate), "token_ratio", "latency_ms")
+    del entry["tokenizer"]
+    if candidate.tokenizer is not None:
+        entry["tokenizer"] = candidate.tokenizer.to_json()
     return entry if limited else {key: value for key, value in entry.items() if key != "max_output_tokens"}
 
 

@@ -24,6 +24,7 @@ from ipr_engine.cli import (
     replay,
     route,
     study,
+    tokens,
     train,
 )
 from ipr_engine.errors import IprError
@@ -42,6 +43,7 @@ SUBCOMMANDS = (
     eval,
     study,
     distill,
+    tokens,
     export_encoder,
     bench,
 )
