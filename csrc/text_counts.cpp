@@ -35,6 +35,7 @@ const char* const kTermNames[kTerms] = {
     "greek_words",
     "cyrillic",
     "cyrillic_words",
+    "cyrillic_other",
     "armenian",
     "hebrew",
     "hebrew_words",
@@ -47,7 +48,9 @@ const char* const kTermNames[kTerms] = {
     "hangul",
     "hangul_words",
     "kana",
+    "kana_words",
     "han",
+    "han_words",
     "wide_punctuation",
     "general_punctuation",
     "other_2",
@@ -73,7 +76,8 @@ constexpr Range kRanges[] = {
     {0x0800, 0x10000, Term::kOther3},
     {0x00C0, 0x0250, Term::kAccented},
     {0x0370, 0x0400, Term::kGreek},
-    {0x0400, 0x0530, Term::kCyrillic},
+    {0x0400, 0x0450, Term::kCyrillic},
+    {0x0450, 0x0530, Term::kCyrillicOther},
     {0x0530, 0x0590, Term::kArmenian},
     {0x0590, 0x0600, Term::kHebrew},
     {0x0600, 0x0700, Term::kArabic},
@@ -175,7 +179,7 @@ inline uint64_t count(uint64_t bits) { return static_cast<uint64_t>(__builtin_po
 
 constexpr bool has_words(Term term) {
   return term == Term::kGreek || term == Term::kCyrillic || term == Term::kHebrew || term == Term::kArabic ||
-         term == Term::kHangul;
+         term == Term::kHangul || term == Term::kKana || term == Term::kHan;
 }
 
 class Counter {

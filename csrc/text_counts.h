@@ -8,7 +8,8 @@
 namespace ipr {
 
 // Each term is counted over the text's bytes or code points in one pass. A "word" is a run of Latin letters, accented
-// ones included; its length is in bytes of UTF-8. Coefficients in bundles name these terms, so a term never changes its
+// ones included; its length is in bytes of UTF-8. A word of
+// another script is a run of its letters. Coefficients in bundles name these terms, so a term never changes its
 // meaning: another definition is another name.
 enum class Term : uint8_t {
   kWords,
@@ -35,8 +36,9 @@ enum class Term : uint8_t {
   kLatinAdditional,   // U+1E00 to U+1EFF, Vietnamese most of all
   kGreek,
   kGreekWords,
-  kCyrillic,
+  kCyrillic,  // U+0400 to U+044F, what Russian uses
   kCyrillicWords,
+  kCyrillicOther,  // U+0450 to U+052F: Ukrainian, Serbian, Kazakh
   kArmenian,
   kHebrew,
   kHebrewWords,
@@ -49,7 +51,9 @@ enum class Term : uint8_t {
   kHangul,
   kHangulWords,
   kKana,
+  kKanaWords,
   kHan,
+  kHanWords,
   kWidePunctuation,     // CJK punctuation and full-width forms
   kGeneralPunctuation,  // U+2000 to U+206F: dashes, curly quotes
   kOther2,              // other code points of two bytes

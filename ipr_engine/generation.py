@@ -394,10 +394,12 @@ class Generation:
         extra_usd: Any,
         on_error: str,
         again: EmbedRows | None = None,
+        own_tokens: npt.NDArray[np.float32] | None = None,
     ) -> Decisions:
         """Decide on embeddings under a policy of this bundle; see `Engine.decide`.
 
         again: embeds rows by the second encoder; with it, rows of a small gap are decided again.
+        own_tokens: (batch, models) input tokens by each candidate's own count, where they are known; None: estimated.
         """
         if encoded.errors:
             return self._decide_good(encoded, policy, tokens_out, extra_usd, on_error, again)
@@ -410,7 +412,7 @@ class Generation:
             router, compiled, escalated = self.second.router, policy.second.compiled, np.ones(batch, np.bool_)
         else:
             router, compiled, escalated = self.router, policy.compiled, None
-        own = self._own_tokens(encoded)
+        own = self._own_tokens(encoded) if own_tokens is None else own_tokens
         result, support = router.decide(
             encoded.x, compiled, encoded.billed_tokens, tokens, extra, *_limits_of(limits), own_tokens=own
         )

@@ -22,7 +22,7 @@ from ipr_engine.prompts import Needs, as_json
 from ipr_engine.ranges import MOST_TOKENS
 from ipr_engine.terms import Terms, terms_from_json, terms_to_json
 
-SCHEMA_VERSIONS = (1, 2)  # 2: what the request needs; the least is written
+SCHEMA_VERSIONS = (1, 2)  # 2: what the request needs, own_tokens; the least is written
 Float32s = npt.NDArray[np.float32]
 RecordId = str | int | None
 
@@ -44,6 +44,7 @@ _KEYS = frozenset(
     )
 )
 _NEEDS = "needs"  # of schema_version 2
+_OWN = "own_tokens"  # of schema_version 2, only where a candidate names its tokenizer
 _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut from a log
 
 
@@ -96,6 +97,7 @@ class Record:
         isa: the instruction set that decided.
         outcome: what was decided.
         needs: what the request asks of a candidate, None for nothing.
+        own_tokens: (models,) float32, input tokens by each candidate's own count; None where no candidate names its tokenizer.
         id, prompt: only where given and asked for.
     """
 
@@ -113,6 +115,7 @@ class Record:
     isa: str
     outcome: Outcome
     needs: Needs | None = None
+    own_tokens: Float32s | None = None
     id: RecordId = None
     prompt: Any = None
 
@@ -120,8 +123,9 @@ class Record:
         """The record as one line of JSON, newline included."""
         outcome = self.outcome
         body = {
-            "schema_version": 1 if self.needs is None else 2,
-            **({} if self.needs is None else {_NEEDS: _needs_json(self.needs)}),
+            "schema_version": 1 if self.needs is None and self.own_tokens is None else 2,
+            **({} if self.needs is None and self.own_tokens is None else {_NEEDS: _needs_json(self.needs)}),
+            **({} if self.own_tokens is None else {_OWN: _bits(self.own_tokens)}),
             **{name: getattr(self, name) for name in _HASHES},
             "isa": self.isa,
             "candidates": list(self.candidates),
@@ -176,7 +180,7 @@ class Record:
 
 
 def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
-    known = _KEYS if document["schema_version"] == 1 else _KEYS | {_NEEDS}
+    known = _KEYS if document["schema_version"] == 1 else _KEYS | {_NEEDS} | (document.keys() & {_OWN})
     _require(document.keys() == known, "keys", document.keys() ^ known)
     made = document["decision"]
     _require(isinstance(made, dict) and made.keys() == set(_DECISION), "decision", made)
@@ -216,14 +220,15 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
             gap=_floats(made["gap"], "gap", 1)[0],
             support=None if support is None else _floats(support, "support", 1)[0],
         ),
-        needs=_needs(document[_NEEDS]) if _NEEDS in document else None,
+        needs=_needs(document[_NEEDS]) if document.get(_NEEDS) is not None else None,
+        own_tokens=_floats(document[_OWN], _OWN, models) if _OWN in document else None,
         id=id,
         prompt=prompt,
     )
 
 
-def _needs_json(needs: Needs) -> dict[str, Any]:
-    return {"features": dict(needs.features), "max_output_tokens": needs.max_output_tokens}
+def _needs_json(needs: Needs | None) -> dict[str, Any] | None:
+    return None if needs is None else {"features": dict(needs.features), "max_output_tokens": needs.max_output_tokens}
 
 
 def _needs(document: Any) -> Needs:

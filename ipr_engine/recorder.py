@@ -186,6 +186,7 @@ class Recorder:
                 isa=live.plan.isa,
                 outcome=Outcome.of(decisions, row),
                 needs=None if encoded.needs is None else encoded.needs[row],
+                own_tokens=None if decisions.own_tokens is None else decisions.own_tokens[row],
                 id=names[row],
                 prompt=None if prompts is None else prompts[row],
             )

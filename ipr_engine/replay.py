@@ -123,7 +123,10 @@ def _decide(live: Generation, record: Record, policies: dict[str, Policy | str])
     )
     tokens = _in_order("tokens_out", record.tokens_out, record.candidates, names)
     extra = _in_order("extra_usd", record.extra_usd, record.candidates, names)
-    return Outcome.of(live.decide(encoded, policy, tokens, extra, "status"), 0)
+    own = _in_order("own_tokens", record.own_tokens, record.candidates, names)
+    return Outcome.of(
+        live.decide(encoded, policy, tokens, extra, "status", own_tokens=None if own is None else own[None, :]), 0
+    )
 
 
 def _policy(live: Generation, record: Record, policies: dict[str, Policy | str]) -> Policy:

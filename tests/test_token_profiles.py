@@ -38,9 +38,9 @@ def test_a_profile_survives_its_json():
         ({"name": " "}, "name"),
         ({"coefficients": {}}, "coefficients"),
         ({"coefficients": {"wrods": 1.0}}, "wrods"),
-        ({"coefficients": {"words": -1.0}}, "coefficients.words"),
-        ({"coefficients": {"words": float("nan")}}, "coefficients.words"),
-        ({"coefficients": {"words": True}}, "coefficients.words"),
+        ({"coefficients": {"words": -1.0}}, r"coefficients\.words"),
+        ({"coefficients": {"words": float("nan")}}, r"coefficients\.words"),
+        ({"coefficients": {"words": True}}, r"coefficients\.words"),
         ({"coefficients": {"words": 0.0}}, "zeros alone"),
         ({"per_request": float("inf")}, "per_request"),
         ({"extra": 1}, "name, source, coefficients, per_request"),
@@ -129,7 +129,7 @@ def test_an_unknown_tokenizer_says_what_can_be_opened():
 def test_a_bad_line_of_texts_is_told_by_number_and_not_by_its_text(tmp_path, line):
     path = tmp_path / "texts.jsonl"
     path.write_text('{"text": "good"}\n' + line)
-    with pytest.raises(InvalidInputError, match="texts.jsonl:2"):
+    with pytest.raises(InvalidInputError, match=r"texts\.jsonl:2"):
         read_samples(path)
 
 
