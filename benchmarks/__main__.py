@@ -21,6 +21,7 @@ NAMES = (
     "encoder",
     "route",
     "policy",
+    "tau_path",
     "swap",
     "async",
     "footprint",

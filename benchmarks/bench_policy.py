@@ -1,6 +1,7 @@
 """What a policy costs: text to decision under a bare policy, and under one with a mask, a family and a calibration map.
 
-Also with what a server would log of each decision read: the model, and the calibration status.
+Also with what a server would log of each decision read: the model, and the calibration status. Then what reading the rest
+of a decision costs: who is next in failover, and the whole of it as a dict.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.harness import FULL, Line, Size, interleave
 from benchmarks.prompts import ASCII
 from ipr_engine import Bundle, Decisions, Engine, Policy
 from ipr_engine.bundle import CalibrationMap, CalibrationSample, Knot, OperatingPoint, with_calibrations
 from ipr_engine.bundle.calibration import heads_key, prices_key
+from ipr_engine.reference import failover
 
 TAU = 0.2
 FAMILY = "Claude"
@@ -21,6 +25,7 @@ FAMILY = "Claude"
 
 def run(size: Size = FULL) -> Iterator[Line]:
     yield from interleave(variants(), list(ASCII), {"op": "policy", "prompts": "ascii"}, base="bare", size=size)
+    yield from interleave(readings(), list(ASCII), {"op": "decision", "prompts": "ascii"}, base="model", size=size)
 
 
 def variants() -> dict[str, Callable[[str], object]]:
@@ -44,6 +49,22 @@ def variants() -> dict[str, Callable[[str], object]]:
         "mask, family, calibration": lambda prompt: engine.route(prompt, full),
         "bare, model and status read": logged(bare),
         "mask, family, calibration, model and status read": logged(full),
+    }
+
+
+def readings() -> dict[str, Callable[[str], object]]:
+    engine = Engine.load()
+    policy, rank = engine.policy(tau=TAU), engine.bundle.tie_rank
+    made = {prompt: engine.route(prompt, policy) for prompt in ASCII}
+    for decision in made.values():
+        c, rows = decision.coefficients, (decision.qualities, decision.costs_usd, decision.allowed)
+        order = failover(*rows, rank, c.alpha_hi, c.alpha_lo, c.offset, policy.worth, np.float32)
+        assert decision.ranked == tuple(engine.bundle.names[m] for m in order), decision
+        assert decision.to_dict()["ranked"] == list(decision.ranked)
+    return {
+        "model": lambda prompt: made[prompt].model,
+        "ranked": lambda prompt: made[prompt].ranked,
+        "to_dict": lambda prompt: made[prompt].to_dict(),
     }
 
 

@@ -1,7 +1,7 @@
 """Text to decision, one prompt a call: ours end to end and stage by stage, beside model2vec's encode plus numpy.
 
 The peer does the same work on the same table (`ipr_engine.loadtest.peers_embedding.Model2VecNumpy`): model2vec tokenizes and
-embeds (its float table is ours, unpacked), numpy float32 computes qualities, tokens, costs, the `minmax` threshold and the
+embeds (its float table is ours, unpacked), numpy float32 computes qualities, tokens, costs, the rule's threshold and the
 choice. Choices are compared before anything is timed.
 """
 

@@ -120,7 +120,7 @@ py::tuple route_many(const PyRouter& self, const py::list& prompts, const Decide
 // (DecideResult, support (batch,) float32 or None) of embeddings x (batch, dim), billed_tokens (batch,) int64.
 py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy, py::handle billed_tokens,
                  py::handle tokens_out, py::handle extra_usd, py::handle allowed, py::handle max_tokens,
-                 py::handle own_tokens) {
+                 py::handle answers, py::handle own_tokens) {
   const int64_t models = self.router.plan().models(), dim = self.router.plan().dim();
   Rows rows{};
   const ArrayView<float> view(x);
@@ -137,12 +137,13 @@ py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy,
     rows.tokens_out = per_model<float>(tokens_out, "tokens_out", rows.batch, models, rows.tokens_stride);
   if (!extra_usd.is_none())
     rows.extra_usd = per_model<float>(extra_usd, "extra_usd", rows.batch, models, rows.extra_stride);
-  RequestLimits limits{nullptr, nullptr};
+  RequestLimits limits{nullptr, nullptr, nullptr};
   if (!allowed.is_none())
     limits.allowed = reinterpret_cast<const uint8_t*>(
         array_data<bool>(allowed, "allowed", "(batch, models)", {view.shape[0], static_cast<py::ssize_t>(models)}));
   if (!max_tokens.is_none())
     limits.max_tokens = array_data<int64_t>(max_tokens, "max_tokens", "(batch,)", {view.shape[0]});
+  if (!answers.is_none()) limits.answers = array_data<int64_t>(answers, "answers", "(batch,)", {view.shape[0]});
   std::optional<FloatArray> support;
   if (self.router.support()) support.emplace(view.shape[0]);
   float* const support_data = support ? support->mutable_data() : nullptr;
@@ -155,16 +156,17 @@ py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy,
 
 // Changes `result` in place: what a caller decided and has not given away yet.
 void send_unsupported(const PyRouter& self, py::handle result, const DecidePolicy& policy, py::handle billed_tokens,
-                      bool tokens_given, py::handle allowed, py::handle max_tokens, py::handle support,
-                      py::handle own_tokens) {
+                      bool tokens_given, py::handle allowed, py::handle max_tokens, py::handle answers,
+                      py::handle support, py::handle own_tokens) {
   const auto models = static_cast<py::ssize_t>(self.router.plan().models());
   const py::ssize_t batch = static_cast<py::ssize_t>(py::len(result));
   const Results results = results_of(result, batch, models);
-  RequestLimits limits{nullptr, nullptr};
+  RequestLimits limits{nullptr, nullptr, nullptr};
   if (!allowed.is_none())
     limits.allowed =
         reinterpret_cast<const uint8_t*>(array_data<bool>(allowed, "allowed", "(batch, models)", {batch, models}));
   if (!max_tokens.is_none()) limits.max_tokens = array_data<int64_t>(max_tokens, "max_tokens", "(batch,)", {batch});
+  if (!answers.is_none()) limits.answers = array_data<int64_t>(answers, "answers", "(batch,)", {batch});
   InputTokens input{array_data<int64_t>(billed_tokens, "billed_tokens", "(batch,)", {batch}), nullptr};
   if (!own_tokens.is_none())
     input.own = array_data<float>(own_tokens, "own_tokens", "(batch, models)", {batch, models});
@@ -214,12 +216,12 @@ void bind_router(pybind11::module_& m) {
       .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"))
       .def("support", &support_of, py::arg("x"))
       .def("send_unsupported", &send_unsupported, py::arg("result"), py::arg("policy"), py::arg("billed_tokens"),
-           py::arg("tokens_given"), py::arg("allowed"), py::arg("max_tokens"), py::arg("support"),
+           py::arg("tokens_given"), py::arg("allowed"), py::arg("max_tokens"), py::arg("answers"), py::arg("support"),
            py::arg("own_tokens") = py::none())
       .def_property_readonly("has_tokenizers",
                              [](const PyRouter& self) { return self.router.tokenizers().has_value(); })
       .def("own_tokens", &own_tokens_of, py::arg("terms"), py::arg("billed_tokens"))
       .def("decide", &decide, py::arg("x"), py::arg("policy"), py::arg("billed_tokens"),
            py::arg("tokens_out") = py::none(), py::arg("extra_usd") = py::none(), py::arg("allowed") = py::none(),
-           py::arg("max_tokens") = py::none(), py::arg("own_tokens") = py::none());
+           py::arg("max_tokens") = py::none(), py::arg("answers") = py::none(), py::arg("own_tokens") = py::none());
 }

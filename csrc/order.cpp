@@ -22,7 +22,9 @@ struct ByObjective {
   }
 };
 
-bool has_finite(const Results& row, int64_t m) { return std::isfinite(row.quality[m]) && std::isfinite(row.cost_usd[m]); }
+bool has_finite(const Results& row, int64_t m) {
+  return std::isfinite(row.quality[m]) && std::isfinite(row.cost_usd[m]);
+}
 
 }  // namespace
 
@@ -58,8 +60,7 @@ void send_unsupported(const DecidePolicy& policy, const Results& row, const uint
   if (to == kCheapest) {
     const ByObjective cheaper{row, policy.tie_rank(), 0.0f};
     for (int64_t m = 0; m < policy.models(); ++m)
-      if (allowed[m] && has_finite(row, m) &&
-          (to < 0 || cheaper(static_cast<int32_t>(m), static_cast<int32_t>(to))))
+      if (allowed[m] && has_finite(row, m) && (to < 0 || cheaper(static_cast<int32_t>(m), static_cast<int32_t>(to))))
         to = m;
   }
   if (to < 0 || !allowed[to] || !has_finite(row, to)) return;

@@ -78,7 +78,9 @@ void Router::decide(const DecidePolicy& policy, Rows rows, const InputTokens& in
   plan_.run(policy, rows, results);
   for (int64_t row = 0; row < rows.batch; ++row) {
     const int64_t max_tokens = limits.max_tokens ? limits.max_tokens[row] : -1;
-    if (!input.own && static_cast<double>(input.billed[row]) <= fits_all_ && max_tokens < 0 && !rows.tokens_out)
+    const int64_t answers = limits.answers ? limits.answers[row] : 1;
+    if (!input.own && static_cast<double>(input.billed[row]) <= fits_all_ && max_tokens < 0 && answers == 1 &&
+        !rows.tokens_out)
       continue;
     Rows one = rows;
     one.batch = 1;
@@ -88,7 +90,7 @@ void Router::decide(const DecidePolicy& policy, Rows rows, const InputTokens& in
     if (rows.extra_usd) one.extra_usd += row * rows.extra_stride;
     if (rows.allowed) one.allowed += row * rows.allowed_stride;
     const InputTokens own{input.billed + row, input.own ? input.own + row * models : nullptr};
-    decide_within(policy, one, own, max_tokens, row_of(results, row, models));
+    decide_within(policy, one, own, max_tokens, answers, row_of(results, row, models));
   }
   if (!support) return;
   for (int64_t row = 0; row < rows.batch; ++row) support[row] = support_->of(rows.x + row * rows.x_stride);
@@ -104,10 +106,11 @@ void Router::send_unsupported(const DecidePolicy& policy, int64_t batch, const I
     if (results.status[row] != Status::ok || !(support[row] < policy.min_support())) continue;
     const Results one = row_of(results, row, models);
     const int64_t stated = limits.max_tokens && !tokens_given ? limits.max_tokens[row] : -1;
+    const auto answers = static_cast<double>(limits.answers ? limits.answers[row] : 1);
     for (int64_t m = 0; m < models; ++m)
-      allowed[m] =
-          policy.unsupported_allowed()[m] && (!limits.allowed || limits.allowed[row * models + m]) &&
-          fits(m, input, row, stated >= 0 ? static_cast<double>(stated) : static_cast<double>(one.tokens_out[m]));
+      allowed[m] = policy.unsupported_allowed()[m] && (!limits.allowed || limits.allowed[row * models + m]) &&
+                   fits(m, input, row,
+                        stated >= 0 ? static_cast<double>(stated) : static_cast<double>(one.tokens_out[m]) / answers);
     ipr::send_unsupported(policy, one, allowed);
   }
 }
@@ -121,12 +124,12 @@ bool Router::fits(int64_t m, const InputTokens& input, int64_t row, double outpu
 }
 
 void Router::decide_within(const DecidePolicy& policy, const Rows& row, const InputTokens& input, int64_t max_tokens,
-                           const Results& results) const {
+                           int64_t answers, const Results& results) const {
   const auto models = static_cast<size_t>(plan_.models());
   uint8_t* const allowed = thread_scratch<uint8_t>(kAllowed, plan_.models());
   float* const tokens_out = thread_scratch<float>(kTokens, plan_.models());
   const bool given = row.tokens_out != nullptr, states = !given && max_tokens >= 0;
-  bool differs = false;
+  bool differs = answers > 1;
   for (size_t m = 0; m < models; ++m) {
     const float tokens = results.tokens_out[m];
     const double output = states ? static_cast<double>(max_tokens) : static_cast<double>(tokens);
@@ -134,12 +137,13 @@ void Router::decide_within(const DecidePolicy& policy, const Rows& row, const In
     allowed[m] = !over && (row.allowed == nullptr || row.allowed[m]);
     tokens_out[m] = states && tokens > static_cast<float>(max_tokens) ? static_cast<float>(max_tokens) : tokens;
     differs |= over || tokens_out[m] < tokens;
+    tokens_out[m] *= static_cast<float>(answers);
   }
   if (!differs) return;
   Rows again = row;
   again.allowed = allowed;
   again.allowed_stride = plan_.models();
-  if (!given) {
+  if (!given || answers > 1) {
     again.tokens_out = tokens_out;
     again.tokens_stride = plan_.models();
   }
@@ -183,7 +187,7 @@ void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Res
     }
     const InputTokens input{facts.billed_tokens + first,
                             facts.own_tokens ? facts.own_tokens + first * models : nullptr};
-    decide(policy, rows, input, {nullptr, nullptr}, row_of(results, first, models),
+    decide(policy, rows, input, {nullptr, nullptr, nullptr}, row_of(results, first, models),
            facts.support ? facts.support + first : nullptr);
   }
 }

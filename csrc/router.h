@@ -36,6 +36,7 @@ struct InputTokens {
 struct RequestLimits {
   const uint8_t* allowed;     // (batch, models), 0 = may not be chosen for this row
   const int64_t* max_tokens;  // (batch), most output tokens that the request states, -1 where it states none
+  const int64_t* answers;     // (batch), how many are asked for: tokens_out are of one, and all are billed
 };
 
 // UTF-8 prompts.
@@ -88,9 +89,10 @@ class Router {
   const std::optional<Support>& support() const { return support_; }
 
  private:
-  // Decides one row again where its output, known now, does not fit a context window or is over max_tokens (-1: none).
+  // Decides one row again where its output, known now, does not fit a context window or is over max_tokens (-1: none),
+  // or is that of several answers.
   void decide_within(const DecidePolicy& policy, const Rows& row, const InputTokens& input, int64_t max_tokens,
-                     const Results& results) const;
+                     int64_t answers, const Results& results) const;
 
   // Whether a row's prompt and its output fit the candidate's context window.
   bool fits(int64_t m, const InputTokens& input, int64_t row, double output) const;

@@ -320,6 +320,7 @@ class Router:
         extra_usd: npt.NDArray[np.float32] | None = None,
         allowed: npt.NDArray[np.bool_] | None = None,
         max_tokens: npt.NDArray[np.int64] | None = None,
+        answers: npt.NDArray[np.int64] | None = None,
         own_tokens: _Floats | None = None,
     ) -> tuple[DecideResult, npt.NDArray[np.float32] | None]:
         """The same for embeddings (batch, dim): the decisions and their support.
@@ -327,7 +328,8 @@ class Router:
         own_tokens: (batch, models), of the method of that name, or given; None: billed_tokens * token_ratio.
 
         allowed: (batch, models), who may be chosen for a row, beside the policy's own. max_tokens: (batch,), most output tokens
-        that a request states, -1 where it states none: predictions are cut there, and the context window holds as many.
+        that a request states, -1 where it states none: predictions are cut there, and the context window holds as many. answers:
+        (batch,), how many a request asks for: tokens_out are of one, the result's and the cost are of all.
         """
 
     def send_unsupported(
@@ -338,6 +340,7 @@ class Router:
         tokens_given: bool,
         allowed: _Bools | None,
         max_tokens: npt.NDArray[np.int64] | None,
+        answers: npt.NDArray[np.int64] | None,
         support: _Floats,
         own_tokens: _Floats | None = None,
     ) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ipr_engine.asks import CALIBRATED
 from ipr_engine.bundle import Bundle, CalibrationMap, Knot, OperatingPoint, PriceList
-from ipr_engine.bundle.calibration import INSUFFICIENT, heads_key, prices_key
+from ipr_engine.bundle.calibration import heads_key, prices_key
+from ipr_engine.bundle.tested import INSUFFICIENT
 from ipr_engine.errors import InvalidInputError
 
+ESTIMATED = "estimated"
+SAME_TAU, SAME_WORTH = 1e-9, 1e-6  # absolute; relative: another machine's last bits
+_READ = "read from the bundle's path rows, prompts predicted out of fold"
 _CHANGED_TIERS = "an encoder, heads or the gap between the tiers changed since"
 
 
@@ -128,7 +133,7 @@ class Settled:
     """What a policy under rule `calibrated` runs.
 
     Attributes:
-        tau: as given, or the estimated equivalent of what was asked instead.
+        tau: as given, or the estimated equivalent of what was asked.
         chosen_from: the candidates the point chooses from. left_out: name -> why, for the allowed others.
         certificate: the status as of compiling.
     """
@@ -171,11 +176,7 @@ def settle(
         overrides.append(f"its point is {', '.join(point.allowed or ())} alone, not allowed here")
     if worth is not None and worth != point.worth:
         overrides.append(f"worth={worth:g} instead of the map's {point.worth:g}")
-    if prices is not None and prices_key(prices, bundle.candidates, made.candidates) != made.prices:
-        overrides.append("prices= differ from those it was calibrated at")
-    gap = 0.0 if bundle.escalation is None else bundle.escalation.gap
-    if escalate_below != gap:
-        overrides.append(f"escalate_below={escalate_below:g} instead of the bundle's {gap:g}")
+    overrides += _overrides(bundle, made, prices, escalate_below)
     return Settled(
         tau=_equivalent(made, tau, ask, knot),
         map=made,
@@ -202,14 +203,63 @@ def path_certificate(
     prices: PriceList | None,
     escalate_below: float,
 ) -> CalibrationStatus:
-    """What may be said of a point of tau's path.
+    """What may be said of a point of tau's path: certified only where this very tau was tested, and nothing changed since.
 
     Args:
         allowed: the candidates of the path. tau: as given, None with `ask`. worth: what runs.
         prices: what overrides the bundle's own, None for nothing. escalate_below: the policy's.
     """
+    wanted, bundle = set(allowed), calibrations.bundle
+    maps = sorted((m for m in bundle.calibrations if m.tested), key=lambda m: set(m.candidates) != wanted)
+    made = next((m for m in maps if wanted in (set(m.candidates), set(calibrations._meant(m)))), None)
+    if made is None:
+        return CalibrationStatus(ESTIMATED, f"{_READ}; no prompt tested it")
+    overrides = _overrides(bundle, made, prices, escalate_below)
+    if ask is not None:
+        overrides.append(f"{ask[0]}={ask[1]:g} was not tested, taus were")
+    if overrides:
+        return CalibrationStatus(ESTIMATED, f"{_READ}; {'; '.join(overrides)}")
+    changed = calibrations.changed(made, prices)
+    if changed is not None:
+        return CalibrationStatus("stale", f"{changed}; calibrate anew")
+    assert tau is not None  # no ask, hence given
+    found = next((one for one in made.tested if abs(one.tau - tau) < SAME_TAU), None)
+    if found is None:
+        return CalibrationStatus(ESTIMATED, f"{_READ}; tau {tau:g} was not tested, {_around(made, tau)}")
+    if not math.isclose(found.worth, worth, rel_tol=SAME_WORTH):
+        told = f"at tau {tau:g} worth {worth:g} runs and {found.worth:g} was tested; calibrate anew"
+        return CalibrationStatus("stale", told)
+    if found.status == INSUFFICIENT:
+        return CalibrationStatus(
+            INSUFFICIENT,
+            f"tau {tau:g} kept {found.quality:.4f} on {made.sample.prompts} prompts of {made.sample.source}, promised was "
+            f"{found.promised:.4f}: not certified; rule 'calibrated' runs the nearest safer certified point",
+        )
+    return _certified(made, f"tau {tau:g}", "tau")
+
+
+def _around(made: CalibrationMap, tau: float) -> str:
+    """The tested taus on both sides, in words."""
+    below = [one for one in made.tested if one.tau < tau][-1:]
+    above = [one for one in made.tested if one.tau > tau][:1]
+    return "around it were " + ", ".join(f"{one.tau:g} ({one.status.replace('_', ' ')})" for one in (*below, *above))
+
+
+def _overrides(bundle: Bundle, made: CalibrationMap, prices: PriceList | None, escalate_below: float) -> list[str]:
+    """What a policy asks for that the map was not made with, each in words."""
+    differ = prices is not None and prices_key(prices, bundle.candidates, made.candidates) != made.prices
+    found = ["prices= differ from those it was calibrated at"] if differ else []
+    gap = 0.0 if bundle.escalation is None else bundle.escalation.gap
+    if escalate_below != gap:
+        found.append(f"escalate_below={escalate_below:g} instead of the bundle's {gap:g}")
+    return found
+
+
+def _certified(made: CalibrationMap, promise: str, tested: str) -> CalibrationStatus:
+    scope = f"any certified {tested}" if made.simultaneous else f"this {tested}"
+    checked = "" if made.sample.disjoint == "checked" else "; that the sample was disjoint is stated, not checked"
     return CalibrationStatus(
-        "estimated", "read from the bundle's path rows, prompts predicted out of fold; no prompt tested it"
+        CALIBRATED, f"{promise}: holds on traffic like {made.sample.source}; risk {made.risk:g} for {scope}{checked}"
     )
 
 
@@ -226,11 +276,7 @@ def _certificate(
             INSUFFICIENT,
             f"{promise} could not be certified on {prompts} prompts; the nearest safer certified point runs",
         )
-    scope = "any certified knot" if made.simultaneous else "this knot"
-    checked = "" if made.sample.disjoint == "checked" else "; that the sample was disjoint is stated, not checked"
-    return CalibrationStatus(
-        CALIBRATED, f"{promise}: holds on traffic like {made.sample.source}; risk {made.risk:g} for {scope}{checked}"
-    )
+    return _certified(made, promise, "knot")
 
 
 def _knot(made: CalibrationMap, tau: float | None, ask: tuple[str, float] | None) -> tuple[Knot, str]:

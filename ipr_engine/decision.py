@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.calibrated import CalibrationStatus
 from ipr_engine.decide import CAUSE, STATUS
+from ipr_engine.errors import RowError
 from ipr_engine.frontier import FrontierStep, frontier, order
 from ipr_engine.unsupported import UNSUPPORTED
 
@@ -112,7 +113,10 @@ class Decision:
 
     @property
     def model(self) -> str:
-        return self._bundle.candidates[self._result.index_at(self._row)].name
+        index = self._result.index_at(self._row)
+        if index < 0:  # a FailedRow stands for such a row
+            raise RowError([self._row], [self.status])
+        return self._bundle.candidates[index].name
 
     @property
     def prior(self) -> str | None:
@@ -226,8 +230,10 @@ class Decision:
     @property
     def allowed(self) -> npt.NDArray[np.bool_]:
         """(models,) who could be chosen: the policy's mask, less who cannot serve this request."""
-        mask = np.frombuffer(self._could(self._open), np.bool_)
-        return mask if not self._sent else mask | (np.arange(len(mask)) == self.index)
+        mask = np.frombuffer(bytearray(self._could(self._open)), np.bool_)
+        if self._sent:  # one that an operating point leaves out may be named for prompts of little support
+            mask[self.index] = True
+        return mask
 
     @property
     def ranked(self) -> tuple[str, ...]:
@@ -362,7 +368,7 @@ class Decision:
         return f"prompt of about {prompt:.0f} and output of {output:.0f} tokens over its context window of {window}"
 
     def _reason(self, m: int) -> str | None:
-        if m == self.index:  # else one that an operating point leaves out may be named for prompts of little support
+        if m == self.index:  # also one that an operating point leaves out, as of `allowed`
             return None
         return self.policy.exclusions.get(self._bundle.candidates[m].name) or self._away(m)
 

@@ -29,6 +29,7 @@ from ipr_engine.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
 
 if TYPE_CHECKING:
+    from ipr_engine.owner_key import OwnerKey
     from ipr_engine.recorder import Recorder
     from ipr_engine.watch import Watch
 
@@ -171,6 +172,8 @@ class Engine:
         max_latency_ms: float | None = None,
         prices: PriceList | Mapping[str, object] | None = None,
         escalate_below: float | None = None,
+        batch: bool | None = None,
+        cache_write: bool | None = None,
         min_support: float | None = None,
         unsupported: str | None = None,
     ) -> Policy:
@@ -199,8 +202,11 @@ class Engine:
             family: only candidates of this family, or of these.
             requires: only candidates with all these features.
             max_latency_ms: only candidates known to answer within it.
-            prices: USD per 1 M tokens, name -> (input, output), a Price, or the like of prices.json; the others keep
-                the bundle's.
+            prices: USD per 1 M tokens, name -> (input, output), a Price, or the like of prices.json (tiers, cached input and the
+                rest: docs/usage.md); the others keep the bundle's.
+            batch: requests go into a batch: batch prices, of the candidates that have some.
+            cache_write: requests ask the provider to keep their input in its cache: it costs what writing does, of candidates that
+                charge for that, where it is at least `cache_min_tokens` long.
             escalate_below: a two-tier bundle decides again, by its second heads, where the first decision's gap is below it, in
                 quality units: 0 never, math.inf always; by default the bundle's own (docs/two-tiers.md).
             min_support: in [0, 1]: a prompt whose `support` is below it is not decided by predicted quality (cause
@@ -229,6 +235,8 @@ class Engine:
                 "max_latency_ms": max_latency_ms,
                 "prices": prices,
                 "escalate_below": escalate_below,
+                "batch": batch,
+                "cache_write": cache_write,
                 "min_support": min_support,
                 "unsupported": unsupported,
             }
@@ -242,6 +250,7 @@ class Engine:
         billed_tokens: int | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
+        cached_tokens: npt.ArrayLike | None = None,
         on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
@@ -256,16 +265,26 @@ class Engine:
                 context window does not hold prompt and output, are not chosen for it.
             policy: from `engine.policy(...)`; or give its arguments (tau=..., worth=...) here instead.
             billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say); counted where None.
-            tokens_out: expected output tokens, scalar or (models,); else predicted.
-            extra_usd: scalar or (models,), added to the cost, of either sign: prompt cache, switching, batch terms.
+            tokens_out: expected output tokens of one answer, scalar or (models,); else predicted. A request's "n" answers are billed.
+            extra_usd: scalar or (models,), added to the cost, of either sign: switching, say.
+            cached_tokens: scalar or (models,), how much of the prompt each candidate's provider has in its cache, by its own
+                count: billed at the price of cached input. Fewer than its `cache_min_tokens` count as none, and no more than the
+                prompt has.
             on_error: of an earlier release, as is a list of prompts: `route_many` takes both.
         Raises:
             InvalidInputError: a bad prompt, or a bad argument.
             RowError: the prompt cannot be decided; its reason is named.
         """
         live = self._live
-        plain = billed_tokens is None and tokens_out is None and extra_usd is None and on_error is None
-        if plain and type(prompt) is str and live.routes_text:
+        if (
+            type(prompt) is str
+            and billed_tokens is None
+            and tokens_out is None
+            and extra_usd is None
+            and cached_tokens is None
+            and on_error is None
+            and live.routes_text
+        ):
             policy = live.settle(policy, terms)
             result, billed, truncated, support, own = live.router.route_one(prompt, policy.compiled)
             if policy.escalate_below and live.escalates(result, policy):
@@ -280,9 +299,8 @@ class Engine:
             warn_on_error("Engine")
         elif isinstance(prompt, (list, tuple)) and not is_one_prompt(prompt):
             warn_list("Engine")
-        made = self._route(
-            prompt, policy, billed_tokens, tokens_out, extra_usd, "raise" if on_error is None else on_error, terms
-        )
+        told = "raise" if on_error is None else on_error
+        made = self._route(prompt, policy, billed_tokens, tokens_out, extra_usd, cached_tokens, told, terms)
         return cast(Decision, made)  # whatever an old spelling asks for
 
     def route_many(
@@ -293,6 +311,7 @@ class Engine:
         billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
+        cached_tokens: npt.ArrayLike | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> Decisions:
@@ -302,7 +321,7 @@ class Engine:
             prompts: a list of what `route` takes.
             policy: as of `route`, for all of them.
             billed_tokens: one for all or one a prompt; counted where it is None.
-            tokens_out, extra_usd: scalar, (models,) or (batch, models).
+            tokens_out, extra_usd, cached_tokens: scalar, (models,) or (batch, models).
             on_error: "raise" when a prompt is bad or a row cannot be decided, or "status" to return each row with its status: a
                 `FailedRow` has no model, and its `reason` says why. That of a bad prompt is "invalid_input".
         Raises:
@@ -310,7 +329,7 @@ class Engine:
             RowError: rows that cannot be decided (rows, reasons).
         """
         check_many(prompts)
-        made = self._route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error, terms)
+        made = self._route(prompts, policy, billed_tokens, tokens_out, extra_usd, cached_tokens, on_error, terms)
         return cast(Decisions, made)
 
     def _route(
@@ -320,13 +339,15 @@ class Engine:
         billed_tokens: Any,
         tokens_out: Any,
         extra_usd: Any,
+        cached_tokens: Any,
         on_error: str,
         terms: dict[str, Any],
     ) -> Row | Decisions:
         """Decide one prompt or a list of them, whatever the spelling."""
         live = self._live
         policy = live.settle(policy, terms)
-        if billed_tokens is None and tokens_out is None and extra_usd is None and live.routes_text:
+        given = (billed_tokens, tokens_out, extra_usd, cached_tokens)
+        if all(one is None for one in given) and live.routes_text:
             texts = [prompts] if type(prompts) is str else prompts
             try:
                 if type(texts) is list and all(type(text) is str for text in texts):
@@ -341,10 +362,10 @@ class Engine:
                     raise
         single = is_one_prompt(prompts)
         try:
-            decisions = live.route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error)
+            decisions = live.route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error, cached_tokens)
         except DeviceLostError as error:
             standby = self._take_over(live, error)
-            decisions = standby.route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error)
+            decisions = standby.route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error, cached_tokens)
         return decisions[0] if single else decisions
 
     def encode(
@@ -394,6 +415,7 @@ class Engine:
         billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
+        cached_tokens: npt.ArrayLike | None = None,
         on_error: str = "raise",
         second: Encoded | None = None,
         **terms: Any,
@@ -418,6 +440,7 @@ class Engine:
         if x.needs is not None:
             x = live.readable(x, policy, on_error)
         again = None if second is None else live.kept_rows(x, second)
+        extra_usd = live.with_cached(x.billed_tokens, policy, extra_usd, cached_tokens)
         return live.decide(x, policy, tokens_out, extra_usd, on_error, again)
 
     def _escalate(
@@ -460,15 +483,16 @@ class Engine:
             raise InvalidInputError("on_error: explain always shows the status; leave it out")
         if not is_one_prompt(prompt) and isinstance(prompt, (list, tuple)):
             raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
-        billed, tokens_out, extra_usd = (terms.pop(name, None) for name in ("billed_tokens", "tokens_out", "extra_usd"))
-        decision = self._route(prompt, policy, billed, tokens_out, extra_usd, "status", terms)
+        names = ("billed_tokens", "tokens_out", "extra_usd", "cached_tokens")
+        billed, tokens_out, extra_usd, cached = (terms.pop(name, None) for name in names)
+        decision = self._route(prompt, policy, billed, tokens_out, extra_usd, cached, "status", terms)
         assert not isinstance(decision, Decisions)  # one prompt
         if decision.status == "invalid_input":  # nothing was predicted that could be explained
             raise InvalidInputError(decision.reason)
         return Explanation(decision)
 
     def mark_stale(self, evidence: DriftEvidence | None) -> None:
-        """Say that the calibration maps no longer hold: from now on every calibrated policy's status is "stale".
+        """Say that the calibration maps and tau's paths no longer hold: from now on policies that read one have the status "stale".
 
         Args:
             evidence: what calibration/drift.py found, or your own; None takes it back.
@@ -555,17 +579,30 @@ class Engine:
         )
 
     def recorder(
-        self, to: str | os.PathLike[str] | Callable[[bytes], object], *, keep_prompts: bool = False
+        self,
+        to: str | os.PathLike[str] | Callable[[bytes], object],
+        *,
+        keep_prompts: bool = False,
+        keep_x: bool = False,
+        key: OwnerKey | str | os.PathLike[str] | bytes | None = None,
+        min_words: int | None = None,
     ) -> Recorder:
         """Route and decide as the engine does, writing a record of each decision for `ipr replay` (ipr_engine/recorder.py).
 
         Args:
             to: a file to append to, or what takes each line.
-            keep_prompts: whether the prompt itself is part of the record; by default only its embedding is.
+            keep_prompts: whether the prompt itself is part of the record: sealed where there is a key, else in clear.
+            keep_x: whether its embedding is, from which most of its words can be read; needs a key.
+            key: the owner's, a file that `ipr key` made or 32 bytes; it seals prompts and embeddings, and the figures of brief prompts.
+            min_words: a prompt of fewer different words (None: 8) is brief: without a key its record holds the choice and no figure,
+                and cannot be replayed. Of embeddings, whose text is not known, the billed tokens count. 0 keeps all figures in clear.
+        Raises:
+            InvalidInputError: an argument is not as above. BackendUnavailableError: a key, and the extra [records] is missing.
         """
-        from ipr_engine.recorder import Recorder
+        from ipr_engine.recorder import MIN_WORDS, Recorder
 
-        return Recorder(self, to, keep_prompts=keep_prompts)
+        least = MIN_WORDS if min_words is None else min_words
+        return Recorder(self, to, keep_prompts=keep_prompts, keep_x=keep_x, key=key, min_words=least)
 
     def __repr__(self) -> str:
         live, why = self._live, "widest here" if self._options.isa == "auto" else "as asked"

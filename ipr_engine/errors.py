@@ -144,5 +144,9 @@ class RecordError(IprError):
     """A decision record is damaged, of an unknown version, or cannot be written."""
 
 
+class KeyMismatchError(IprError):
+    """What is at hand was sealed or hashed under another owner's key than the one given, or under one that was not given."""
+
+
 class CubinError(IprError):
     """A compiled GPU kernel, or its metadata, is missing, damaged or of an unknown version."""

@@ -10,6 +10,7 @@ from ipr_engine.asks import PATH
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.bundle.reliability import Realised, read_reliability
 from ipr_engine.decision import CandidateView, Decision
+from ipr_engine.frontier import FrontierStep
 from ipr_engine.unsupported import BEST
 
 WHY = {
@@ -82,12 +83,16 @@ class Explanation:
         beaten = [gaps[view.name] for view in self.candidates if view.feasible and not view.chosen and worth > 0]
         return {chosen.name: min([out, *beaten]), **gaps}
 
+    @cached_property
+    def _steps(self) -> tuple[FrontierStep, ...]:
+        return self.decision.frontier  # computed anew at each look, in milliseconds
+
     @property
     def holds_for(self) -> HoldsFor | None:
         """Between which tau this choice stays; None when the row failed, or no tau near the policy's leads to it (what a share of
         quality asked for runs need not be what its equivalent tau runs)."""
-        before = [step for step in self.decision.frontier if step.tau <= self.decision.policy.tau]
-        after = [step.tau for step in self.decision.frontier if step.tau > self.decision.policy.tau]
+        before = [step for step in self._steps if step.tau <= self.decision.policy.tau]
+        after = [step.tau for step in self._steps if step.tau > self.decision.policy.tau]
         if not before or before[-1].model != self.decision.model:
             return None
         return HoldsFor(before[-1].tau, after[0] if after else None)
@@ -96,7 +101,7 @@ class Explanation:
     def flips_at(self) -> dict[str, float]:
         """Candidate -> the smallest tau at which it is chosen, for those that ever are."""
         result: dict[str, float] = {}
-        for step in self.decision.frontier:
+        for step in self._steps:
             result.setdefault(step.model, step.tau)
         return result
 
@@ -152,7 +157,7 @@ class Explanation:
                 for view in self.candidates
             ],
             "holds_for_tau": None if holds is None else holds._asdict(),
-            "frontier": [step._asdict() for step in self.decision.frontier],
+            "frontier": [step._asdict() for step in self._steps],
         }
 
     def __str__(self) -> str:

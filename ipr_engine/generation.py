@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS, DecideResult
-from ipr_engine.arguments import bare_embeddings, per_model, whole_counts
+from ipr_engine.arguments import bare_embeddings, held_tokens, per_model, whole_counts
 from ipr_engine.asks import ASKS
 from ipr_engine.bundle import Bundle
 from ipr_engine.calibrated import Calibrations, DriftFlag
@@ -59,6 +59,8 @@ DEFAULT_TERMS: Mapping[str, Any] = {
     "max_latency_ms": None,
     "prices": None,
     "escalate_below": None,
+    "batch": None,
+    "cache_write": None,
     "min_support": None,
     "unsupported": None,
 }
@@ -187,9 +189,8 @@ class Generation:
                 "pass allow_fewer_outputs=True if every call gives tokens_out"
             )
         next_one = Generation(bundle, options=options, before=self)
-        if (
-            bundle.calibrations == self.bundle.calibrations
-        ):  # what made these maps stale still does; new ones start anew
+        same = bundle.calibrations == self.bundle.calibrations and _same_path(bundle, self.bundle)
+        if same:  # what made these maps and paths stale still does; new ones start anew
             next_one._share_drift(self.calibrations.drift)
         return next_one
 
@@ -269,20 +270,30 @@ class Generation:
         return kept
 
     def route(
-        self, prompts: Any, policy: Policy, billed_tokens: Any, tokens_out: Any, extra_usd: Any, on_error: str
+        self,
+        prompts: Any,
+        policy: Policy,
+        billed_tokens: Any,
+        tokens_out: Any,
+        extra_usd: Any,
+        on_error: str,
+        cached_tokens: Any = None,
     ) -> Decisions:
         """Encode and decide one prompt or a list of them: in one step on a GPU, else one after the other."""
         check_on_error(on_error)
         intake = take_in(prompts, billed_tokens, self.bundle, policy, on_error)
         if self.gpu is not None:
-            decisions = self._route_on_gpu(intake, policy, tokens_out, extra_usd)
+            decisions = self._route_on_gpu(intake, policy, tokens_out, extra_usd, cached_tokens)
             if decisions is not None:
                 return checked_rows(decisions, on_error)
         encoded = self._encoded(intake)
+        extra_usd = self.with_cached(encoded.billed_tokens, policy, extra_usd, cached_tokens)
         texts = [request.encoded for request in intake.requests]
         return self.decide(encoded, policy, tokens_out, extra_usd, on_error, self.embed_texts(texts))
 
-    def _route_on_gpu(self, intake: Intake, policy: Policy, tokens_out: Any, extra_usd: Any) -> Decisions | None:
+    def _route_on_gpu(
+        self, intake: Intake, policy: Policy, tokens_out: Any, extra_usd: Any, cached_tokens: Any
+    ) -> Decisions | None:
         """The decisions, made in one recording; None where a prompt has no token, which leaves the recording nothing to read."""
         from ipr_engine.gpu.router import RouteRows
 
@@ -296,7 +307,7 @@ class Generation:
         rows = np.array([row for row, _ in kept], np.int64)
         if not len(rows) or not counts[rows].all():
             return None
-        tokens, extra = self._given(batch, tokens_out, extra_usd)
+        tokens, extra = self._given(batch, tokens_out, self.with_cached(bills, policy, extra_usd, cached_tokens))
         requests, given = [intake.requests[row] for row in rows.tolist()], [intake.given[row] for row in rows.tolist()]
         own = self.router.own_tokens(text_terms(requests, [bill is not None for bill in given]), bills[rows])
         needs = [intake.requests[row].needs for row in rows.tolist()]
@@ -305,7 +316,7 @@ class Generation:
             billed=bills[rows],
             own_tokens=own,
             tokens_out=of_rows(tokens, rows),
-            extra_usd=of_rows(extra, rows),
+            extra_usd=policy.rates.with_images(of_rows(extra, rows), needs),
             limits=request_limits(self.bundle, needs, of_rows(tokens, rows), len(rows)),
         )
         result, x = self.gpu.route(policy, asked)
@@ -412,6 +423,7 @@ class Generation:
             router, compiled, escalated = self.second.router, policy.second.compiled, np.ones(batch, np.bool_)
         else:
             router, compiled, escalated = self.router, policy.compiled, None
+        extra = policy.rates.with_images(extra, encoded.needs)
         own = self._own_tokens(encoded) if own_tokens is None else own_tokens
         result, support = router.decide(
             encoded.x, compiled, encoded.billed_tokens, tokens, extra, *_limits_of(limits), own_tokens=own
@@ -428,6 +440,19 @@ class Generation:
         if self.router.has_tokenizers and terms is None:
             terms = np.full((len(encoded), len(TEXT_TERMS)), np.nan)
         return None if terms is None else self.router.own_tokens(terms, encoded.billed_tokens)
+
+    def with_cached(
+        self, billed_tokens: npt.NDArray[np.int64], policy: Policy, extra_usd: Any, cached_tokens: Any
+    ) -> Any:
+        """extra_usd, as `Engine.route` takes it, with what reading `cached_tokens` from the candidates' caches saves."""
+        if cached_tokens is None:
+            return extra_usd
+        batch, models = len(billed_tokens), self.plan.models
+        held = held_tokens(cached_tokens, batch, models)
+        usd = policy.rates.cached_usd(billed_tokens.astype(np.float64)[:, None], held)
+        if extra_usd is not None:
+            usd = usd + per_model("extra_usd", extra_usd, batch, models)
+        return usd.astype(np.float32)
 
     def _given(self, batch: int, tokens_out: Any, extra_usd: Any) -> tuple[Given, Given]:
         """What the caller gives of a batch: tokens_out and extra_usd."""
@@ -516,6 +541,15 @@ class Generation:
         return lambda rows: again[rows]
 
 
+def _same_path(bundle: Bundle, before: Bundle) -> bool:
+    """Whether tau's paths are read from the same rows."""
+    ours, theirs = bundle.path_rows, before.path_rows
+    if ours is None or theirs is None:
+        return ours is theirs
+    same = np.array_equal(ours.quality, theirs.quality, equal_nan=True)
+    return same and np.array_equal(ours.outcome, theirs.outcome)
+
+
 def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: Generation | None) -> GpuSide | None:
     if not on_gpu(options.device):
         return None
@@ -524,9 +558,11 @@ def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: Gene
     return gpu_side(bundle, encoder, options.device, None if before is None else before.gpu)
 
 
-def _limits_of(limits: RequestLimits | None) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None]:
-    """What `Router.decide` takes last: allowed and max_tokens."""
-    return (None, None) if limits is None else (limits.allowed, limits.max_tokens)
+def _limits_of(
+    limits: RequestLimits | None,
+) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
+    """What `Router.decide` takes last: allowed, max_tokens and answers."""
+    return (None, None, None) if limits is None else (limits.allowed, limits.max_tokens, limits.answers)
 
 
 def checked_rows(decisions: Decisions, on_error: str) -> Decisions:

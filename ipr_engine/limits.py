@@ -23,11 +23,13 @@ class RowLimits(NamedTuple):
 
     Attributes:
         excluded: candidate -> why it may not be chosen for this request, its context window apart.
-        max_tokens: most output tokens that the request states, where the caller gives no tokens_out; else None.
+        max_tokens: most output tokens of one answer that the request states, where the caller gives no tokens_out; else None.
+        answers: how many answers are billed.
     """
 
     excluded: Mapping[str, str] = NONE
     max_tokens: int | None = None
+    answers: int = 1
 
 
 PLAIN = RowLimits()
@@ -41,11 +43,13 @@ class RequestLimits:
         rows: what each asks for, and why it keeps out whom.
         allowed: (batch, models), who may be chosen for a row; None: everyone.
         max_tokens: (batch,) int64, -1 where nothing is stated; None: nowhere.
+        answers: (batch,) int64, how many are billed; None: one of every row.
     """
 
     rows: tuple[RowLimits, ...]
     allowed: npt.NDArray[np.bool_] | None = None
     max_tokens: npt.NDArray[np.int64] | None = None
+    answers: npt.NDArray[np.int64] | None = None
 
     def at(self, rows: npt.NDArray[Any]) -> RequestLimits:
         """Return the same for these rows."""
@@ -53,6 +57,7 @@ class RequestLimits:
             tuple(self.rows[row] for row in rows.tolist()),
             None if self.allowed is None else np.ascontiguousarray(self.allowed[rows]),
             None if self.max_tokens is None else np.ascontiguousarray(self.max_tokens[rows]),
+            None if self.answers is None else np.ascontiguousarray(self.answers[rows]),
         )
 
 
@@ -84,13 +89,15 @@ def request_limits(
             for candidate, output in zip(bundle.candidates, outputs, strict=True)
             if (reason := _why_not(candidate, need, output)) is not None
         }
-        rows.append(RowLimits(found or NONE, stated))
-    allowed = max_tokens = None
+        rows.append(RowLimits(found or NONE, stated, 1 if need is None else need.answers))
+    allowed = max_tokens = answers = None
     if any(row.excluded for row in rows):
         allowed = np.array([[name not in row.excluded for name in bundle.names] for row in rows], np.bool_)
     if any(row.max_tokens is not None for row in rows):
         max_tokens = np.array([-1 if row.max_tokens is None else row.max_tokens for row in rows], np.int64)
-    return RequestLimits(tuple(rows), allowed, max_tokens)
+    if any(row.answers > 1 for row in rows):
+        answers = np.array([row.answers for row in rows], np.int64)
+    return RequestLimits(tuple(rows), allowed, max_tokens, answers)
 
 
 def lacking(candidate: Candidate, needs: Needs) -> list[str]:
@@ -183,22 +190,25 @@ class ContextWindows:
         billed: npt.NDArray[np.int64],
         tokens_out: npt.NDArray[np.float32],
         max_tokens: npt.NDArray[np.int64] | None,
+        answers: npt.NDArray[np.int64] | None = None,
         own: npt.NDArray[np.float32] | None = None,
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         """Return who fits, and the output tokens to decide with, both (rows, models).
 
         Args:
-            tokens_out: (rows, models), given or predicted. max_tokens: (rows,) where predicted, -1 for not stated; None: nowhere.
+            tokens_out: (rows, models) of one answer, given or predicted.
+            max_tokens: (rows,) where predicted, -1 for not stated; None: nowhere. answers: (rows,); None: one of every row.
             own: as of `fit`.
         """
-        if max_tokens is None:
-            return self.fit(billed, tokens_out, own), tokens_out
-        stated = max_tokens[:, None]
-        cut = (stated >= 0) & (tokens_out > stated)
-        return (
-            self.fit(billed, np.where(stated >= 0, stated, tokens_out), own),
-            np.where(cut, stated, tokens_out).astype(np.float32),
-        )
+        fits, tokens = self.fit(billed, tokens_out, own), tokens_out
+        if max_tokens is not None:
+            stated = max_tokens[:, None]
+            cut = (stated >= 0) & (tokens_out > stated)
+            fits = self.fit(billed, np.where(stated >= 0, stated, tokens_out), own)
+            tokens = np.where(cut, stated, tokens_out).astype(np.float32)
+        if answers is not None:
+            tokens = tokens * answers[:, None].astype(np.float32)
+        return fits, tokens
 
 
 def surely_fits(bundle: Bundle, allowed: Sequence[str]) -> float:

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.asks import CALIBRATED, PATH, rule_meant, tau_or_ask
-from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, Price, PriceList, RuleConstants
+from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, Price, PriceList, PriceTier, RuleConstants
+from ipr_engine.bundle.price import BASE, REQUIRED, price_json, price_of, price_problem
 from ipr_engine.calibrated import Calibrations, CalibrationStatus, DriftFlag, Settled, path_certificate, settle
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.limits import surely_fits
 from ipr_engine.names import matched
 from ipr_engine.paths import Paths
+from ipr_engine.price_table import PriceTable
 from ipr_engine.promise import PathPoint, Promise, make_promise, point_at, point_for
 from ipr_engine.ranges import nonnegative, nonnegative_or_infinite, unit_interval
 from ipr_engine.tau_path import TauPath
@@ -109,6 +111,7 @@ class Policy:
         map: the calibration map read, None under another rule.
         escalate_below: a two-tier bundle decides again where the gap is below it, in quality units: 0 never, infinity always.
         second: the rule for the second heads; None in a bundle of one tier.
+        rates: the prices as arrays, for what the host adds to a cost.
         surely_fits: billed tokens below which a prompt surely fits every allowed candidate's context window, output included.
         unsupported: what is done with prompts of little support (ipr_engine/unsupported.py): nothing by default.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its terms anew, once.
@@ -136,6 +139,7 @@ class Policy:
     certificate: CalibrationStatus = field(repr=False)
     drift: DriftFlag = field(repr=False, compare=False)
     surely_fits: float = field(repr=False)
+    rates: PriceTable = field(repr=False, compare=False)
     unsupported: Unsupported = EVERY_ROW_PLAIN
 
     @property
@@ -198,6 +202,8 @@ def compile_policy(
     max_latency_ms: float | None,
     prices: PriceList | Mapping[str, object] | None,
     escalate_below: float | None,
+    batch: bool | None = None,
+    cache_write: bool | None = None,
     min_support: float | None = None,
     unsupported: str | None = None,
     **asks: object,
@@ -210,6 +216,8 @@ def compile_policy(
     worth = None if worth is None else nonnegative("worth", worth)
     below = _escalate_below(bundle, escalate_below)
     price_list = bundle.prices if prices is None else merge_prices(bundle, prices)
+    price_list = effective_prices(price_list, _flag("batch", batch), _flag("cache_write", cache_write))
+    rates = price_table(bundle.candidates, price_list)
     exclusions = _exclusions(bundle.candidates, allowed, exclude, family, requires, max_latency_ms)
     names = [candidate.name for candidate in bundle.candidates]
     if len(exclusions) == len(names):
@@ -236,7 +244,7 @@ def compile_policy(
             tau=tau if ask is None else None,
             ask=ask,
             worth=worth,
-            prices=None if prices is None else price_list,
+            prices=None if price_list is bundle.prices else price_list,
             escalate_below=below,
         )
     elif meant == CALIBRATED:
@@ -244,7 +252,7 @@ def compile_policy(
             raise InvalidInputError(
                 f"slack: only rule 'max' has one, got slack={slack} with rule {meant!r}; leave it out"
             )
-        asked_prices = None if prices is None else price_list
+        asked_prices = None if price_list is bundle.prices else price_list
         settled = settle(calibrations, kept, tau=tau, ask=ask, worth=worth, prices=asked_prices, escalate_below=below)
         tau, knot = settled.tau, settled.point
         coefficients = Coefficients(knot.alpha_hi, knot.alpha_lo, knot.offset)
@@ -263,7 +271,7 @@ def compile_policy(
     if second_plan is not None and bundle.escalation_heads is not None:
         constants = bundle.escalation_heads.rule_constants
         again = compile_rule(meant, tau, slack=slack, constants=constants) if meant in RULES else coefficients
-        terms = op_terms(bundle, again, worth, price_list, allowed_names)
+        terms = op_terms(bundle, again, worth, rates, allowed_names)
         second = SecondRule(again, DecidePolicy(second_plan, **terms))
     return Policy(
         tau=float(tau),
@@ -276,13 +284,14 @@ def compile_policy(
         coefficients=coefficients,
         bundle_hash=bundle.hash,
         compiled=DecidePolicy(
-            plan, **op_terms(bundle, coefficients, worth, price_list, allowed_names), **sent.op_terms(names, kept)
+            plan, **op_terms(bundle, coefficients, worth, rates, allowed_names), **sent.op_terms(names, kept)
         ),
         ask=ask,
         reserve=() if settled is None else tuple(settled.left_out),
         map=None if settled is None else settled.map,
         escalate_below=below,
         second=second,
+        rates=rates,
         promise=promise,
         path=path,
         certificate=certificate,
@@ -292,22 +301,22 @@ def compile_policy(
     )
 
 
+def price_table(candidates: Sequence[Candidate], prices: PriceList) -> PriceTable:
+    """The prices of candidates by tokens of the prompt encoder."""
+    ratio = [candidate.token_ratio for candidate in candidates]
+    return PriceTable([prices.prices[candidate.name] for candidate in candidates], ratio)
+
+
 def op_terms(
-    bundle: Bundle, coefficients: Coefficients, worth: float, prices: PriceList, allowed: Sequence[str]
+    bundle: Bundle, coefficients: Coefficients, worth: float, rates: PriceTable, allowed: Sequence[str]
 ) -> dict[str, Any]:
     """DecidePolicy's arguments: rates folded in float64 and rounded once."""
-    rows = [prices.prices[candidate.name] for candidate in bundle.candidates]
     return {
         "alpha_hi": coefficients.alpha_hi,
         "alpha_lo": coefficients.alpha_lo,
         "offset": coefficients.offset,
         "worth": worth,
-        "in_rate": _float32(
-            price.input_usd_per_1m * candidate.token_ratio / 1e6
-            for price, candidate in zip(rows, bundle.candidates, strict=True)
-        ),
-        "out_rate": _float32(price.output_usd_per_1m / 1e6 for price in rows),
-        "fixed_usd": _float32(price.fixed_usd for price in rows),
+        **rates.op_terms(),
         "allowed": np.array([candidate.name in allowed for candidate in bundle.candidates], dtype=np.bool_),
     }
 
@@ -350,10 +359,6 @@ def _check_path_terms(lacking: str | None, names: Sequence[str], slack: float, w
         raise InvalidInputError(
             f"slack: only rule 'max' has one, got slack={slack} with rule 'path'; leave it out, or name rule='max'"
         )
-
-
-def _float32(values: object) -> np.ndarray:
-    return np.array(list(values), dtype=np.float32)  # type: ignore[call-overload]
 
 
 def _names(argument: str, values: Sequence[str] | str) -> list[str]:
@@ -433,23 +438,42 @@ def merge_prices(bundle: Bundle, prices: PriceList | Mapping[str, object]) -> Pr
     return PriceList(currency="USD", date=date, prices=MappingProxyType(merged))
 
 
+def effective_prices(prices: PriceList, batch: bool, cache_write: bool) -> PriceList:
+    """What requests of this kind cost: those of a batch, and those whose input is written to the provider's cache."""
+    kinds = [(batch, Price.in_batch, "batch"), (cache_write, Price.writing_cache, "written to the cache")]
+    for asked, priced, told in kinds:
+        if asked:
+            rows = {name: priced(price) for name, price in prices.prices.items()}
+            prices = PriceList(currency="USD", date=f"{prices.date}, {told}", prices=MappingProxyType(rows))
+    return prices
+
+
+def _flag(name: str, value: object) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise InvalidInputError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
 GIVEN = "given by the caller"
-PRICE_KEYS = {"input_usd_per_1m", "output_usd_per_1m", "fixed_usd", "basis"}
 
 
 def _price(name: str, value: object) -> Price:
-    if isinstance(value, Price):
-        fields = (value.input_usd_per_1m, value.output_usd_per_1m, value.fixed_usd)
-        basis = value.basis
+    """A price of `prices=`, checked; whoever gives two numbers means input and output."""
+    if isinstance(value, Price) and all(isinstance(tier, PriceTier) for tier in value.tiers):
+        row: dict[str, Any] = price_json(value)
     elif isinstance(value, (tuple, list)) and len(value) == 2:
-        fields, basis = (value[0], value[1], 0.0), GIVEN
-    elif isinstance(value, Mapping) and {"input_usd_per_1m", "output_usd_per_1m"} <= set(value) <= PRICE_KEYS:
-        fields = (value["input_usd_per_1m"], value["output_usd_per_1m"], value.get("fixed_usd", 0.0))
-        basis = str(value.get("basis", GIVEN))
+        row = dict(zip(REQUIRED, value, strict=True))
+    elif isinstance(value, Mapping) and set(REQUIRED) <= set(value):
+        row = dict(value)
     else:
         raise InvalidInputError(
             f"prices[{name!r}]: expected (input, output) in USD per 1 M tokens, the same as in prices.json, or a Price, got {value!r}"
         )
-    parts = ("input_usd_per_1m", "output_usd_per_1m", "fixed_usd")
-    checked = [nonnegative(f"prices[{name!r}].{part}", field) for part, field in zip(parts, fields, strict=True)]
-    return Price(input_usd_per_1m=checked[0], output_usd_per_1m=checked[1], fixed_usd=checked[2], basis=basis)
+    for key in BASE[:3]:
+        if key in row:
+            row[key] = nonnegative(f"prices[{name!r}].{key}", row[key])
+    basis = str(row.pop("basis", GIVEN))  # a caller may leave it blank
+    problem = price_problem(row)
+    if problem is not None:
+        raise InvalidInputError(f"prices[{name!r}].{problem.key}: expected {problem.expected}, got {problem.got}")
+    return price_of(row, basis)

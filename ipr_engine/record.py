@@ -1,107 +1,74 @@
-"""Decision records: one JSON object a line that holds all a decision was made of, bit for bit (docs/design.md section 9).
+"""Decision records: one JSON object a line that holds what a decision was made of, bit for bit (docs/design.md section 9).
 
-recorder.py routes and writes them; replay.py decides them again.
+A record is private by default: no embedding, no prompt, and no figures of a prompt of few words, unless an owner's key
+seals them. recorder.py routes and writes records; replay.py decides them again.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ipr_engine.decide import CAUSE, STATUS
-from ipr_engine.decision import Decisions
-from ipr_engine.errors import InvalidInputError, RecordError
+from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
+from ipr_engine.outcome import FIGURES, Outcome, parse_figures, parse_outcome
+from ipr_engine.owner_key import OwnerKey
 from ipr_engine.prompts import Needs, as_json
-from ipr_engine.ranges import MOST_TOKENS
+from ipr_engine.record_fields import (
+    Float32s,
+    Resolved,
+    Sealed,
+    bits,
+    canonical,
+    crc32,
+    floats,
+    needs_json,
+    parse_needs,
+    parse_resolved,
+    parse_sealed,
+    require,
+    whole,
+)
 from ipr_engine.terms import Terms, terms_from_json, terms_to_json
 
-SCHEMA_VERSIONS = (1, 2)  # 2: what the request needs, own_tokens; the least is written
-Float32s = npt.NDArray[np.float32]
+SCHEMA_VERSIONS = (1, 2, 3)  # 1: x in clear; 2: what the request needs too; 3: private, with the resolved policy
 RecordId = str | int | None
 
 _HASHES = ("bundle", "encoder", "heads", "prices")
-_DECISION = ("model", "index", "status", "cause", "quality", "cost_usd", "tokens_out", "threshold", "gap", "support")
+_MADE_OF = ("isa", "candidates", "billed_tokens", "truncated", "tokens_out", "extra_usd", "terms", "decision")
+_OLD = frozenset(("schema_version", *_HASHES, *_MADE_OF, "x"))
 _KEYS = frozenset(
-    (
-        "schema_version",
-        *_HASHES,
-        "isa",
-        "candidates",
-        "x",
-        "billed_tokens",
-        "truncated",
-        "tokens_out",
-        "extra_usd",
-        "terms",
-        "decision",
-    )
+    ("schema_version", *_HASHES, *_MADE_OF, "needs", "policy", "max_output_tokens", "nonfinite", "sealed")
 )
-_NEEDS = "needs"  # of schema_version 2
-_OWN = "own_tokens"  # of schema_version 2, only where a candidate names its tokenizer
+_OWN = "own_tokens"  # of schema 3, only where a candidate names its tokenizer
 _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut from a log
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
-    """What was decided: the choice, and every number with its bits; quality, cost_usd, tokens_out are (models,) float32.
-
-    support: None also where second heads decided: it is not of the embedding that they read.
-    """
-
-    model: str | None
-    index: int
-    status: str
-    cause: str
-    quality: Float32s
-    cost_usd: Float32s
-    tokens_out: Float32s
-    threshold: np.float32
-    gap: np.float32
-    support: np.float32 | None
-
-    @classmethod
-    def of(cls, decisions: Decisions, row: int) -> Outcome:
-        decision = decisions[row]
-        return cls(
-            model=decision.model,
-            index=decision.index,
-            status=decision.status,
-            cause=decision.cause,
-            quality=decisions.qualities[row],
-            cost_usd=decisions.costs_usd[row],
-            tokens_out=decisions.tokens_out[row],
-            threshold=decisions.threshold[row],
-            gap=decisions.gap[row],
-            support=None if decisions.support is None or decision.escalated else decisions.support[row],
-        )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
-    """One decision with all it was made of.
+    """One decision with what it was made of.
 
     Attributes:
-        x: (dim,) float32, the embedding; encoder: identity of the encoder that made it.
         billed_tokens, truncated: as of Decision.
         tokens_out, extra_usd: (models,) float32 where the caller gave them, else None.
-        terms: the policy's, as `Engine.policy` takes them.
+        terms: the policy's, as `Engine.policy` takes them. policy: what they came to; None before schema 3.
         candidates: names in the bundle's order, the order of every (models,) array.
-        bundle, heads, prices: hashes of bundle.json, of the heads' weights, and of the price file.
+        max_output_tokens: of each candidate, as the bundle states them; None where it states none.
+        nonfinite: candidates, by position, whose logit is not finite: none of them is ever chosen.
+        bundle, encoder, heads, prices: hashes of bundle.json, the identity of the encoder, hashes of the heads' weights and of the
+            price file.
         isa: the instruction set that decided.
-        outcome: what was decided.
-        needs: what the request asks of a candidate, None for nothing.
         own_tokens: (models,) float32, input tokens by each candidate's own count; None where no candidate names its tokenizer.
+        outcome: what was decided; its numbers are NaN where they are withheld.
+        needs: what the request asks of a candidate, None for nothing.
+        x: (dim,) float32, the embedding, where it was asked for; of a line of schema 3 only once it is opened.
+        brief: the prompt has so few words that the figures would tell them: they are sealed, or withheld where there is no key.
+        withheld: these figures are not here: there was no key to seal them, or the record is not opened.
+        sealed: x, prompt and figures under the owner's key.
         id, prompt: only where given and asked for.
     """
 
-    x: Float32s
     billed_tokens: int
     truncated: bool
     tokens_out: Float32s | None
@@ -114,46 +81,109 @@ class Record:
     prices: str
     isa: str
     outcome: Outcome
+    policy: Resolved | None = None
+    max_output_tokens: tuple[int | None, ...] | None = None
+    nonfinite: tuple[int, ...] = ()
     needs: Needs | None = None
     own_tokens: Float32s | None = None
+    x: Float32s | None = None
+    brief: bool = False
+    withheld: bool = False
+    sealed: Sealed | None = None
     id: RecordId = None
     prompt: Any = None
+    schema_version: int = 3
 
-    def to_line(self) -> bytes:
-        """The record as one line of JSON, newline included."""
-        outcome = self.outcome
-        body = {
-            "schema_version": 1 if self.needs is None and self.own_tokens is None else 2,
-            **({} if self.needs is None and self.own_tokens is None else {_NEEDS: _needs_json(self.needs)}),
-            **({} if self.own_tokens is None else {_OWN: _bits(self.own_tokens)}),
-            **{name: getattr(self, name) for name in _HASHES},
-            "isa": self.isa,
-            "candidates": list(self.candidates),
-            "x": _bits(self.x),
-            "billed_tokens": self.billed_tokens,
-            "truncated": self.truncated,
-            "tokens_out": None if self.tokens_out is None else _bits(self.tokens_out),
-            "extra_usd": None if self.extra_usd is None else _bits(self.extra_usd),
-            "terms": terms_to_json(self.terms),
-            "decision": {
-                **{name: getattr(outcome, name) for name in ("model", "index", "status", "cause")},
-                **{name: _bits(getattr(outcome, name)) for name in ("quality", "cost_usd", "tokens_out")},
-                **{name: _bits(getattr(outcome, name)) for name in ("threshold", "gap")},
-                "support": None if outcome.support is None else _bits(outcome.support),
-            },
-        }
-        extra = {name: value for name in ("id", "prompt") if (value := getattr(self, name)) is not None}
+    def to_line(self, key: OwnerKey | None = None) -> bytes:
+        """The record as one line of JSON, newline included. key: seals x, the prompt and a brief record's figures.
+
+        Raises:
+            InvalidInputError: x without a key, or a prompt or policy that JSON cannot hold.
+        """
+        if self.x is not None and key is None and self.sealed is None and self.schema_version >= 3:
+            raise InvalidInputError("keep_x: an embedding is kept under an owner's key alone; pass key=...")
         try:
-            text = _canonical(body)
-            tail = json.dumps({"crc32": _crc32(text), **extra}, default=as_json)
+            body = self._body()
+            sealed = self.sealed if key is None or self.sealed is not None else self._seal(key, canonical(body))
+            if self.schema_version >= 3:
+                body["sealed"] = None if sealed is None else sealed.to_json()
+            clear = ("id", "prompt") if sealed is None else ("id",)
+            extra = {name: value for name in clear if (value := getattr(self, name)) is not None}
+            text = canonical(body)
+            tail = json.dumps({"crc32": crc32(text), **extra}, default=as_json)
         except (TypeError, ValueError, RecursionError) as error:
             name = "prompt" if self.prompt is not None else "policy"
             raise InvalidInputError(f"{name}: expected what JSON can hold, to keep it in a record ({error})") from None
         return f"{text[:-1]},{tail[1:]}\n".encode()
 
+    def opened(self, key: OwnerKey) -> Record:
+        """The record with what is sealed in it; itself where nothing is.
+
+        Raises:
+            KeyMismatchError: it was sealed under another key.
+            RecordError: what is sealed, or what it was sealed with, was changed.
+        """
+        sealed = self.sealed
+        if sealed is None:
+            return self
+        if sealed.key != key.id:
+            raise KeyMismatchError(
+                f"key: the record was sealed under the key of id {sealed.key}, got that of id {key.id}; give that key"
+            )
+        plain = key.open(sealed.nonce, sealed.data, canonical(self._body()).encode())
+        if plain is None:
+            raise RecordError("sealed: expected what this key sealed with this record, got another: it was changed")
+        kept, models = json.loads(plain), len(self.candidates)
+        figures = kept.get("figures")
+        return replace(
+            self,
+            x=None if kept.get("x") is None else floats(kept["x"], "x"),
+            prompt=kept.get("prompt"),
+            outcome=self.outcome if figures is None else replace(self.outcome, **parse_figures(figures, models)),
+            withheld=self.withheld and figures is None,
+        )
+
+    def _seal(self, key: OwnerKey, beside: str) -> Sealed | None:
+        kept = {
+            **({} if self.x is None else {"x": bits(self.x)}),
+            **({} if self.prompt is None else {"prompt": self.prompt}),
+            **({"figures": self.outcome.figures_json()} if self.brief else {}),
+        }
+        if not kept:
+            return None
+        nonce, data = key.seal(json.dumps(kept, default=as_json).encode(), beside.encode())
+        return Sealed(key=key.id, nonce=nonce, data=data)
+
+    def _body(self) -> dict[str, Any]:
+        """The line but for what is sealed, its checksum, and what may be cut from it."""
+        figures = dict.fromkeys(FIGURES) if self.brief else self.outcome.figures_json()
+        body = {
+            "schema_version": self.schema_version,
+            **{name: getattr(self, name) for name in _HASHES},
+            "isa": self.isa,
+            "candidates": list(self.candidates),
+            "billed_tokens": self.billed_tokens,
+            "truncated": self.truncated,
+            "tokens_out": None if self.tokens_out is None else bits(self.tokens_out),
+            "extra_usd": None if self.extra_usd is None else bits(self.extra_usd),
+            "terms": terms_to_json(self.terms),
+            "decision": {**self.outcome.choice_json(), **figures},
+        }
+        if self.schema_version < 3:
+            needs = {} if self.needs is None else {"needs": needs_json(self.needs)}
+            return {**body, **needs, "x": None if self.x is None else bits(self.x)}
+        return {
+            **body,
+            **({} if self.own_tokens is None else {_OWN: bits(self.own_tokens)}),
+            "needs": None if self.needs is None else needs_json(self.needs),
+            "policy": None if self.policy is None else self.policy.to_json(),
+            "max_output_tokens": None if self.max_output_tokens is None else list(self.max_output_tokens),
+            "nonfinite": list(self.nonfinite),
+        }
+
     @classmethod
     def from_line(cls, line: bytes | str) -> Record:
-        """The record of one line.
+        """The record of one line, as `to_line` wrote it in this schema or an earlier one; `opened` tells what is sealed.
 
         Raises:
             RecordError: the line is cut, changed, of another version, or no record at all.
@@ -171,7 +201,7 @@ class Record:
             version, known = document["schema_version"], " or ".join(map(str, SCHEMA_VERSIONS))
             raise RecordError(f"expected schema_version {known}, got {version!r}; use the release that wrote it")
         given, told = document.pop("crc32", None), {key: document.pop(key, None) for key in _OPTIONAL}
-        if given != _crc32(_canonical(document)):
+        if given != crc32(canonical(document)):
             raise RecordError(f"expected content of crc32 {given}, got another: the line was damaged or edited")
         try:
             return _parse(document, **told)
@@ -180,90 +210,50 @@ class Record:
 
 
 def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
-    known = _KEYS if document["schema_version"] == 1 else _KEYS | {_NEEDS} | (document.keys() & {_OWN})
-    _require(document.keys() == known, "keys", document.keys() ^ known)
-    made = document["decision"]
-    _require(isinstance(made, dict) and made.keys() == set(_DECISION), "decision", made)
+    version = document["schema_version"]
+    known = {1: _OLD, 2: _OLD | {"needs"}, 3: _KEYS | (document.keys() & {_OWN})}[version]
+    require(document.keys() == known, "keys", document.keys() ^ known)
     names = document["candidates"]
-    _require(isinstance(names, list) and all(isinstance(name, str) for name in names), "candidates", names)
-    _require(type(made["index"]) is int and -1 <= made["index"] < len(names), "index", made["index"])
-    chosen = None if made["index"] < 0 else names[made["index"]]
-    _require(made["model"] == chosen, "model", made["model"])
-    _require(made["status"] in STATUS and made["cause"] in CAUSE, "status, cause", (made["status"], made["cause"]))
+    require(isinstance(names, list) and all(isinstance(name, str) for name in names), "candidates", names)
     for name in (*_HASHES, "isa"):
-        _require(isinstance(document[name], str), name, document[name])
-    billed, truncated = document["billed_tokens"], document["truncated"]
-    _require(type(billed) is int and 0 <= billed <= MOST_TOKENS, "billed_tokens", billed)
-    _require(type(truncated) is bool, "truncated", truncated)
-    _require(isinstance(document["terms"], dict), "terms", document["terms"])
-    models = len(names)
-    support = made["support"]
+        require(isinstance(document[name], str), name, document[name])
+    require(whole(document["billed_tokens"]), "billed_tokens", document["billed_tokens"])
+    require(type(document["truncated"]) is bool, "truncated", document["truncated"])
+    require(isinstance(document["terms"], dict), "terms", document["terms"])
+    models, needs = len(names), document.get("needs")
+    outcome, brief = parse_outcome(document["decision"], names, may_lack_figures=version >= 3)
+    private: dict[str, Any] = {"x": floats(document["x"], "x")} if version < 3 else _private(document, names)
     return Record(
-        x=_floats(document["x"], "x"),
-        billed_tokens=billed,
-        truncated=truncated,
-        tokens_out=None if (tokens := document["tokens_out"]) is None else _floats(tokens, "tokens_out", models),
-        extra_usd=None if (extra := document["extra_usd"]) is None else _floats(extra, "extra_usd", models),
+        schema_version=version,
+        billed_tokens=document["billed_tokens"],
+        truncated=document["truncated"],
+        tokens_out=None if (tokens := document["tokens_out"]) is None else floats(tokens, "tokens_out", models),
+        extra_usd=None if (extra := document["extra_usd"]) is None else floats(extra, "extra_usd", models),
         terms=terms_from_json(document["terms"]),
         candidates=tuple(names),
         isa=document["isa"],
         **{name: document[name] for name in _HASHES},
-        outcome=Outcome(
-            model=made["model"],
-            index=made["index"],
-            status=made["status"],
-            cause=made["cause"],
-            quality=_floats(made["quality"], "quality", models),
-            cost_usd=_floats(made["cost_usd"], "cost_usd", models),
-            tokens_out=_floats(made["tokens_out"], "tokens_out", models),
-            threshold=_floats(made["threshold"], "threshold", 1)[0],
-            gap=_floats(made["gap"], "gap", 1)[0],
-            support=None if support is None else _floats(support, "support", 1)[0],
-        ),
-        needs=_needs(document[_NEEDS]) if document.get(_NEEDS) is not None else None,
-        own_tokens=_floats(document[_OWN], _OWN, models) if _OWN in document else None,
+        outcome=outcome,
+        needs=None if needs is None and version != 2 else parse_needs(needs),
+        brief=brief,
+        withheld=brief,
+        **private,
         id=id,
         prompt=prompt,
     )
 
 
-def _needs_json(needs: Needs | None) -> dict[str, Any] | None:
-    return None if needs is None else {"features": dict(needs.features), "max_output_tokens": needs.max_output_tokens}
-
-
-def _needs(document: Any) -> Needs:
-    _require(isinstance(document, dict) and document.keys() == {"features", "max_output_tokens"}, _NEEDS, document)
-    features, most = document["features"], document["max_output_tokens"]
-    told = isinstance(features, dict) and all(isinstance(part, str) for part in features.values())
-    _require(told, "features", features)
-    _require(most is None or (type(most) is int and 0 <= most <= MOST_TOKENS), "max_output_tokens", most)
-    return Needs(features, most)
-
-
-def _require(holds: bool, name: str, got: object) -> None:
-    if not holds:
-        _fail(name, got)
-
-
-def _fail(name: str, got: object) -> NoReturn:
-    raise ValueError(f"{name}: got {str(got)[:100]}")
-
-
-def _canonical(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"))
-
-
-def _crc32(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x}"
-
-
-def _bits(values: npt.ArrayLike) -> str:
-    """base64 of little-endian float32: every bit, NaN and infinity included."""
-    return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
-
-
-def _floats(text: object, name: str, count: int | None = None) -> Float32s:
-    data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
-    if len(data) % 4 or not data or (count is not None and len(data) != 4 * count):
-        _fail(name, f"{len(data)} bytes of float32" + ("" if count is None else f" for {count} numbers"))
-    return np.frombuffer(data, "<f4").astype(np.float32)
+def _private(document: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    """The fields of schema 3 alone."""
+    most, nonfinite = document["max_output_tokens"], document["nonfinite"]
+    stated = isinstance(most, list) and len(most) == len(names) and all(v is None or whole(v) for v in most)
+    require(most is None or stated, "max_output_tokens", most)
+    listed = isinstance(nonfinite, list) and all(type(m) is int and 0 <= m < len(names) for m in nonfinite)
+    require(listed, "nonfinite", nonfinite)
+    return {
+        "policy": parse_resolved(document["policy"], names),
+        "own_tokens": floats(document[_OWN], _OWN, len(names)) if _OWN in document else None,
+        "max_output_tokens": None if most is None else tuple(most),
+        "nonfinite": tuple(nonfinite),
+        "sealed": parse_sealed(document["sealed"]),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.arguments import per_model
+from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.files import as_path
+from ipr_engine.decide import STATUS, DecidePlan, DecidePolicy
 from ipr_engine.decision import Decision, Decisions, Row
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, RecordError
@@ -22,29 +25,55 @@ from ipr_engine.escalation import Rows
 from ipr_engine.generation import Generation, check_on_error, check_rows
 from ipr_engine.intake import check_many
 from ipr_engine.old_spellings import warn_list, warn_on_error
+from ipr_engine.outcome import Outcome
+from ipr_engine.owner_key import OwnerKey
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
-from ipr_engine.record import Outcome, Record, RecordId
+from ipr_engine.record import Record, RecordId
+from ipr_engine.record_fields import Resolved
 
 if TYPE_CHECKING:
     from ipr_engine.engine import Engine
+
+MIN_WORDS = 8  # below it figures of float32 tell the words: docs/privacy.md, tests/test_record_privacy.py
+_WORD = re.compile(r"[\u2e80-\U0003ffff]|\w+")  # a sign of a script without blanks is a word
 
 
 class Recorder:
     """Routes and decides as its engine does, and writes a record of each decision; made by `Engine.recorder`.
 
     Safe to share between threads, and between processes that append to one file: the lines of a call are one write.
-    The engine's own `route` keeps no embedding and pays nothing for this; a recorded route takes some 50 us more
+    The engine's own `route` keeps nothing and pays nothing for this; a recorded route takes some 50 us more
     (measured: benchmarks/results/swap.jsonl, 2026-11-24). What cannot be written raises RecordError, with the decision lost
-    to the caller: no decision goes unrecorded. Of a two-tier bundle a record holds the embedding, encoder and heads that
+    to the caller: no decision goes unrecorded. Of a two-tier bundle a record holds the figures, encoder and heads that
     decided, and no support where these were the second ones.
     """
 
     def __init__(
-        self, engine: Engine, to: str | os.PathLike[str] | Callable[[bytes], object], *, keep_prompts: bool = False
+        self,
+        engine: Engine,
+        to: str | os.PathLike[str] | Callable[[bytes], object],
+        *,
+        keep_prompts: bool = False,
+        keep_x: bool = False,
+        key: OwnerKey | str | os.PathLike[str] | bytes | None = None,
+        min_words: int = MIN_WORDS,
     ) -> None:
-        if not isinstance(keep_prompts, bool):
-            raise InvalidInputError(f"keep_prompts: expected True or False, got {keep_prompts!r}")
+        for name, asked in (("keep_prompts", keep_prompts), ("keep_x", keep_x)):
+            if not isinstance(asked, bool):
+                raise InvalidInputError(f"{name}: expected True or False, got {asked!r}")
+        if type(min_words) is not int or min_words < 0:
+            raise InvalidInputError(f"min_words: expected a whole number >= 0, got {min_words!r}")
+        if keep_x and key is None:
+            raise InvalidInputError(
+                "keep_x: an embedding tells the words of its prompt, and is kept under an owner's key alone; pass key=..., or make "
+                "one with `ipr key FILE`"
+            )
+        self._key = None if key is None else OwnerKey.load(key)
+        if self._key is not None:
+            self._key.require_cipher()
+        self._keep_x = keep_x
+        self._min_words = min_words
         self._engine = engine
         self._keep_prompts = keep_prompts
         self._log = None if callable(to) else _Log(as_path(to, "to"))
@@ -59,6 +88,7 @@ class Recorder:
         billed_tokens: int | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
+        cached_tokens: npt.ArrayLike | None = None,
         on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
@@ -75,9 +105,8 @@ class Recorder:
             warn_on_error("Recorder")
         elif isinstance(prompt, (list, tuple)) and not is_one_prompt(prompt):
             warn_list("Recorder")
-        made = self._route(
-            prompt, policy, id, billed_tokens, tokens_out, extra_usd, "raise" if on_error is None else on_error, terms
-        )
+        told = "raise" if on_error is None else on_error
+        made = self._route(prompt, policy, id, billed_tokens, tokens_out, extra_usd, cached_tokens, told, terms)
         return cast(Decision, made)  # whatever an old spelling asks for
 
     def route_many(
@@ -89,12 +118,13 @@ class Recorder:
         billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
+        cached_tokens: npt.ArrayLike | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> Decisions:
         """`Engine.route_many`, recorded; `id` is one a prompt. RowError comes once the records of all rows are written."""
         check_many(prompts)
-        made = self._route(prompts, policy, id, billed_tokens, tokens_out, extra_usd, on_error, terms)
+        made = self._route(prompts, policy, id, billed_tokens, tokens_out, extra_usd, cached_tokens, on_error, terms)
         return cast(Decisions, made)
 
     def _route(
@@ -105,6 +135,7 @@ class Recorder:
         billed_tokens: Any,
         tokens_out: Any,
         extra_usd: Any,
+        cached_tokens: Any,
         on_error: str,
         terms: dict[str, Any],
     ) -> Row | Decisions:
@@ -116,6 +147,7 @@ class Recorder:
         encoded, texts = live.prepare(prompts, billed_tokens, policy, on_error)
         kept = ([prompts] if single else list(prompts)) if self._keep_prompts else None
         ids = [id] if single else id
+        extra_usd = live.with_cached(encoded.billed_tokens, policy, extra_usd, cached_tokens)
         decisions = self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, ids, kept, texts)
         return decisions[0] if single else decisions
 
@@ -128,6 +160,7 @@ class Recorder:
         billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
+        cached_tokens: npt.ArrayLike | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> Decisions:
@@ -135,6 +168,7 @@ class Recorder:
         live = self._engine._live
         policy = live.settle(policy, terms)
         encoded = live.readable(live.embeddings(x, billed_tokens), policy, on_error)
+        extra_usd = live.with_cached(encoded.billed_tokens, policy, extra_usd, cached_tokens)
         return self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, id, None, None)
 
     def _decide(
@@ -152,6 +186,7 @@ class Recorder:
         check_on_error(on_error)
         batch, models = len(encoded), live.plan.models
         names = _ids(ids, batch)
+        words = encoded.billed_tokens.tolist() if texts is None else [distinct_words(text) for text in texts]
         tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
         extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
         x, second = list(encoded.x), live.second
@@ -170,30 +205,39 @@ class Recorder:
         tokens_rows = None if tokens is None else np.broadcast_to(tokens, (batch, models))
         extra_rows = None if extra is None else np.broadcast_to(extra, (batch, models))
         bundle = live.bundle
-        records = (
-            Record(
-                x=x[row],
+        most = _most_tokens(bundle)
+        resolved = [Resolved.of(policy, by_second=by_second) for by_second in (False, True)]
+
+        def record_of(row: int) -> Record:
+            by_second = escalated[row] and second is not None
+            outcome = Outcome.of(decisions, row)
+            plan = second.plan if by_second and second is not None else live.plan
+            return Record(
                 billed_tokens=int(encoded.billed_tokens[row]),
                 truncated=bool(decisions.truncated[row]),
                 tokens_out=None if tokens_rows is None else tokens_rows[row],
                 extra_usd=None if extra_rows is None else extra_rows[row],
                 terms=policy.terms,
+                policy=resolved[by_second],
                 candidates=bundle.names,
+                max_output_tokens=most,
+                nonfinite=nonfinite_logits(plan, x[row], outcome.quality),
                 bundle=bundle.hash,
-                encoder=second.identity if escalated[row] and second is not None else live.encoder_identity,
+                encoder=second.identity if by_second and second is not None else live.encoder_identity,
                 heads=decisions[row].heads.sha256,
                 prices=bundle.prices_sha256,
                 isa=live.plan.isa,
-                outcome=Outcome.of(decisions, row),
+                outcome=outcome,
                 needs=None if encoded.needs is None else encoded.needs[row],
                 own_tokens=None if decisions.own_tokens is None else decisions.own_tokens[row],
+                x=x[row] if self._keep_x else None,
+                brief=words[row] < self._min_words,
                 id=names[row],
                 prompt=None if prompts is None else prompts[row],
             )
-            for row in range(batch)
-            if row not in encoded.errors  # nothing was decided of a bad prompt
-        )
-        lines = b"".join(record.to_line() for record in records)
+
+        kept_rows = (row for row in range(batch) if row not in encoded.errors)  # nothing was decided of a bad prompt
+        lines = b"".join(record_of(row).to_line(self._key) for row in kept_rows)
         if lines:
             self._write(lines)
         check_rows(decisions, on_error)
@@ -211,6 +255,42 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def distinct_words(text: str) -> int:
+    """How many different words a text has, whatever their case."""
+    return len(set(_WORD.findall(text.casefold())))
+
+
+def nonfinite_logits(plan: DecidePlan, x: npt.NDArray[np.float32], quality: npt.NDArray[np.float32]) -> tuple[int, ...]:
+    """Candidates, by position, whose logit on x is not finite; a quality of 0 or 1 does not tell, so the op is asked."""
+    unclear = np.flatnonzero(~((quality > 0) & (quality < 1)))
+    if not len(unclear):
+        return ()
+    nothing = np.zeros(plan.models, np.float32)
+    found = []
+    for m in unclear.tolist():
+        alone = np.arange(plan.models) == m
+        policy = DecidePolicy(
+            plan,
+            alpha_hi=1,
+            alpha_lo=0,
+            offset=0,
+            worth=0,
+            in_rate=nothing,
+            out_rate=nothing,
+            fixed_usd=nothing,
+            allowed=alone,
+        )
+        made = plan.run(x[None], policy, 0, tokens_out=nothing)
+        if STATUS[made.status_at(0)] == "nonfinite_quality":
+            found.append(m)
+    return tuple(found)
+
+
+def _most_tokens(bundle: Bundle) -> tuple[int | None, ...] | None:
+    stated = tuple(candidate.max_output_tokens for candidate in bundle.candidates)
+    return stated if any(most is not None for most in stated) else None
 
 
 def _ids(ids: Any, batch: int) -> Sequence[RecordId]:

@@ -117,6 +117,13 @@ def choose(
     return Row(int(c), threshold, max(float(gap), 0.0), "ok", cause)
 
 
+def of_tier(rates: Array, tier_above: Array, billed: Array) -> Array:
+    """(batch, models): of rates (tiers, models) each candidate's in the price tier of its bill, (batch, models)."""
+    tier = (billed > tier_above[:, None, :]).sum(axis=0)
+    found: Array = np.take_along_axis(rates, tier, axis=0)
+    return found
+
+
 def expected_cost(
     in_rate: Array, out_rate: Array, fixed_usd: Array, billed_tokens: Array, tokens_out: Array,
     tier_above: Array | None = None,
@@ -131,8 +138,7 @@ def expected_cost(
     """
     if tier_above is not None:
         billed = np.broadcast_to(billed_tokens, (len(billed_tokens), in_rate.shape[1]))
-        tier = (billed > tier_above[:, None, :]).sum(axis=0)  # (batch, models)
-        in_rate, out_rate = (np.take_along_axis(rate, tier, axis=0) for rate in (in_rate, out_rate))
+        in_rate, out_rate = (of_tier(rate, tier_above, billed) for rate in (in_rate, out_rate))
     cost: Array = fixed_usd + (in_rate * billed_tokens + out_rate * tokens_out)
     return cost
 

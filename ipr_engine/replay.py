@@ -2,14 +2,17 @@
 
 summary = Summary()
 with open("log.jsonl", "rb") as log:
-    for replayed in replay(log, engine):
+    for replayed in replay(log, engine):  # key=... where embeddings are sealed; tau=... for another policy than the recorded
         summary.add(replayed)
         print(replayed.line, replayed.differences, replayed.refused)
+
+A record without an embedding is decided again from its qualities and output tokens, for which its heads must be the bundle's;
+one with an embedding by the heads themselves.
 """
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,16 +21,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ipr_engine.encoders.base import Encoded
-from ipr_engine.errors import InvalidInputError, RecordError
-from ipr_engine.generation import MAX_KEPT_POLICIES, Generation
+from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
+from ipr_engine.from_figures import decide_figures, in_order
+from ipr_engine.generation import Generation
+from ipr_engine.outcome import PER_MODEL, Outcome
+from ipr_engine.owner_key import OwnerKey
 from ipr_engine.policy import Policy
-from ipr_engine.record import Float32s, Outcome, Record
-from ipr_engine.terms import terms_to_json
+from ipr_engine.record import Record
+from ipr_engine.record_policy import policy_of
 
 if TYPE_CHECKING:
     from ipr_engine.engine import Engine
-
-PER_MODEL = ("quality", "cost_usd", "tokens_out")
 
 
 class Difference(NamedTuple):
@@ -65,7 +69,9 @@ class Replayed(NamedTuple):
         record: what it held; None when it is damaged.
         outcome: what was decided now; None when it was not.
         differences: every field of the two that differs.
-        refused: why it was not decided again: a damaged line, another encoder, terms that do not fit the bundle.
+        refused: why it was not decided again: a damaged line, figures withheld, other heads or another encoder, another key, terms
+            that do not fit the bundle.
+        by_heads: whether the heads decided, on the record's embedding; else its own qualities and tokens were taken.
     """
 
     line: int
@@ -73,36 +79,56 @@ class Replayed(NamedTuple):
     outcome: Outcome | None = None
     differences: tuple[Difference, ...] = ()
     refused: str | None = None
+    by_heads: bool = False
 
 
-def replay(lines: Iterable[bytes], engine: Engine) -> Iterator[Replayed]:
+def replay(
+    lines: Iterable[bytes],
+    engine: Engine,
+    policy: Policy | None = None,
+    *,
+    key: OwnerKey | str | os.PathLike[str] | bytes | None = None,
+    **terms: Any,
+) -> Iterator[Replayed]:
     """Decide each record again with the bundle that `engine` serves when this begins.
 
     Args:
-        lines: records as a Recorder wrote them, one a line; empty lines are passed over.
-        engine: of any bundle whose heads read the encoder of the records, on any instruction set. Of a two-tier bundle the
-            heads that read a record's encoder decide it again; whether it would escalate now is not asked, as there is no text.
+        lines: records as a Recorder wrote them, of any schema, one a line; empty lines are passed over.
+        engine: of any bundle with the heads of the records, or, for records with an embedding, whose heads read its encoder; on any
+            instruction set. Of a two-tier bundle the heads that decided a record, or that read its encoder, decide it again; whether
+            it would escalate now is not asked, as there is no text.
+        policy, terms: decide under this policy instead of each record's own; as `Engine.route` takes them.
+        key: opens what is sealed in the records.
+    Raises:
+        InvalidInputError: the key, the policy or its terms. A record that cannot be replayed is told in `Replayed.refused`.
     """
     live = engine._live
+    opener = None if key is None else OwnerKey.load(key)
+    other = None if policy is None and not terms else live.settle(policy, terms)
+    return _replay(lines, live, opener, other)
+
+
+def _replay(lines: Iterable[bytes], live: Generation, key: OwnerKey | None, other: Policy | None) -> Iterator[Replayed]:
     policies: dict[str, Policy | str] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        record = None
         try:
             record = Record.from_line(line)
-        except RecordError as error:
-            yield Replayed(number, refused=str(error))
-            continue
-        try:
-            outcome = _decide(live, record, policies)
-        except InvalidInputError as error:
+            if key is not None:
+                record = record.opened(key)
+            outcome = _decide(live, record, other or policy_of(live, record, policies))
+        except (RecordError, KeyMismatchError, InvalidInputError) as error:
             yield Replayed(number, record, refused=str(error))
             continue
         differences = tuple(_compare(record.candidates, record.outcome, live.bundle.names, outcome))
-        yield Replayed(number, record, outcome, differences)
+        yield Replayed(number, record, outcome, differences, by_heads=record.x is not None)
 
 
-def _decide(live: Generation, record: Record, policies: dict[str, Policy | str]) -> Outcome:
+def _decide(live: Generation, record: Record, policy: Policy) -> Outcome:
+    if record.x is None:
+        return _from_figures(live, record, policy)
     by_second = live.is_second(record.encoder)
     if record.encoder != live.encoder_identity and not by_second:
         raise InvalidInputError(
@@ -112,7 +138,6 @@ def _decide(live: Generation, record: Record, policies: dict[str, Policy | str])
     dim = live.second.plan.dim if by_second and live.second is not None else live.plan.dim
     if len(record.x) != dim:
         raise InvalidInputError(f"x: expected {dim} numbers, got {len(record.x)}")
-    policy = _policy(live, record, policies)
     names = live.bundle.names
     encoded = Encoded(
         record.x[None, :],
@@ -121,39 +146,28 @@ def _decide(live: Generation, record: Record, policies: dict[str, Policy | str])
         record.encoder,
         None if record.needs is None else (record.needs,),
     )
-    tokens = _in_order("tokens_out", record.tokens_out, record.candidates, names)
-    extra = _in_order("extra_usd", record.extra_usd, record.candidates, names)
-    own = _in_order("own_tokens", record.own_tokens, record.candidates, names)
-    return Outcome.of(
-        live.decide(encoded, policy, tokens, extra, "status", own_tokens=None if own is None else own[None, :]), 0
-    )
+    tokens = in_order("tokens_out", record.tokens_out, record.candidates, names)
+    extra = in_order("extra_usd", record.extra_usd, record.candidates, names)
+    own = in_order("own_tokens", record.own_tokens, record.candidates, names)
+    counted = None if own is None else own[None, :]
+    return Outcome.of(live.decide(encoded, policy, tokens, extra, "status", own_tokens=counted), 0)
 
 
-def _policy(live: Generation, record: Record, policies: dict[str, Policy | str]) -> Policy:
-    """The record's terms compiled for this bundle, once for all records of equal terms; else why they do not fit."""
-    key = json.dumps(terms_to_json(record.terms), sort_keys=True)
-    found = policies.get(key)
-    if found is None:
-        if len(policies) >= MAX_KEPT_POLICIES:
-            policies.clear()
-        try:
-            found = live.settle(None, dict(record.terms))
-        except InvalidInputError as error:
-            found = f"terms: {error}"
-        policies[key] = found
-    if isinstance(found, str):
-        raise InvalidInputError(found)
-    return found
-
-
-def _in_order(name: str, values: Float32s | None, had: Sequence[str], has: Sequence[str]) -> Float32s | None:
-    """Values given per recorded candidate, in this bundle's order."""
-    if values is None or tuple(had) == tuple(has):
-        return values
-    new = [candidate for candidate in has if candidate not in had]
-    if new:
-        raise InvalidInputError(f"{name}: the record gives none for {', '.join(new)}, which the bundle has")
-    return values[[had.index(candidate) for candidate in has]]
+def _from_figures(live: Generation, record: Record, policy: Policy) -> Outcome:
+    """From the record's own qualities and tokens, which are those of its heads."""
+    if record.withheld:
+        sealing = record.sealed
+        todo = "record with a key, which seals them" if sealing is None else f"give the key of id {sealing.key}"
+        raise InvalidInputError(f"decision: the figures of a prompt of so few words are not kept in clear; {todo}")
+    sealed = "" if record.sealed is None else f", or give the key of id {record.sealed.key} if it seals one"
+    heads = [h for h in (live.bundle.quality_heads, live.bundle.escalation_heads) if h is not None]
+    own = next((one for one in heads if one.sha256 == record.heads), None)
+    if own is None:
+        raise InvalidInputError(
+            f"x: decided by heads {record.heads[:12]}, bundle {live.hash[:12]} has {', '.join(h.sha256[:12] for h in heads)}, and "
+            f"what other heads make of a prompt only its embedding tells: record with keep_x=True and a key{sealed}"
+        )
+    return decide_figures(record, policy, live.bundle, own)
 
 
 def _compare(had: Sequence[str], then: Outcome, has: Sequence[str], now: Outcome) -> Iterator[Difference]:
@@ -184,6 +198,7 @@ class Summary:
 
     Attributes:
         records: lines that hold one, damaged ones included; equal, different, refused: how they came out.
+        by_heads: of those decided again, how many by the heads; the others from the record's own qualities.
         fields: in how many records a field differs; per-candidate fields count once a record.
         moves: (recorded model, model now) -> records, where the choice changed.
         cost_usd, cost_usd_now: expected cost of the chosen candidates, over records decided then and now.
@@ -194,6 +209,7 @@ class Summary:
     equal: int = 0
     different: int = 0
     refused: int = 0
+    by_heads: int = 0
     cost_usd: float = 0.0
     cost_usd_now: float = 0.0
     fields: Counter[str] = field(default_factory=Counter)
@@ -210,6 +226,7 @@ class Summary:
             self.refused += 1
             return
         then, now = replayed.record.outcome, replayed.outcome
+        self.by_heads += replayed.by_heads
         self.equal += not replayed.differences
         self.different += bool(replayed.differences)
         self.fields.update({difference.field.partition("[")[0] for difference in replayed.differences})
@@ -225,6 +242,7 @@ class Summary:
             "equal": self.equal,
             "different": self.different,
             "refused": self.refused,
+            "by_heads": self.by_heads,
             "choices_changed": sum(self.moves.values()),
             "moves": [{"recorded": a, "now": b, "records": n} for (a, b), n in self.moves.most_common()],
             "fields": dict(self.fields.most_common()),
@@ -239,6 +257,9 @@ class Summary:
             f"{self.records} records: {self.equal} equal, {self.different} different, {self.refused} not replayed; "
             f"recorded on {', '.join(self.isas) or 'nothing known'}, bundle {', '.join(h[:12] for h in self.bundles) or 'unknown'}"
         ]
+        figures = self.equal + self.different - self.by_heads
+        if figures:
+            lines.append(f"{figures} decided again from recorded qualities and tokens, without the heads")
         if self.fields:
             lines.append("differing: " + ", ".join(f"{name} in {n}" for name, n in self.fields.most_common()))
         if self.moves:

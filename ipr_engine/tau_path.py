@@ -154,16 +154,19 @@ def break_points(
 
 
 def _grid(moves: BreakPoints, cost_usd: Array) -> Array:
-    """At most KNOTS positive worths, from the least to the greatest break point, at equal steps of mean cost."""
+    """At most KNOTS positive worths: half at equal steps of mean cost, half at equal counts of moves, both with the extremes.
+
+    Steps of cost alone leave the cheap end bare where many moves cost next to nothing; counts alone leave the dear end bare.
+    """
     positive = moves.worth > 0
     if not positive.any():
         return np.zeros(0)
     worth = moves.worth[positive]
-    step = (cost_usd[moves.row, moves.after] - cost_usd[moves.row, moves.before])[positive]
-    spent = np.cumsum(step)
-    wanted = np.linspace(0.0, spent[-1], KNOTS)
-    at = np.minimum(np.searchsorted(spent, wanted), len(worth) - 1)
-    grid: Array = np.unique(np.concatenate([worth[:1], worth[at], worth[-1:]]))
+    spent = np.cumsum((cost_usd[moves.row, moves.after] - cost_usd[moves.row, moves.before])[positive])
+    last, half = len(worth) - 1, KNOTS // 2
+    by_cost = np.searchsorted(spent, np.linspace(0.0, spent[-1], half)).clip(max=last)
+    by_count = np.linspace(0, last, half).round().astype(np.int64)
+    grid: Array = np.unique(worth[np.concatenate([by_cost, by_count])])
     return grid
 
 

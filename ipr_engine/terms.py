@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ipr_engine.bundle import Bundle, Price, PriceList
+from ipr_engine.bundle.price import price_json
 
 Terms = Mapping[str, Any]
 
@@ -26,7 +27,8 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, PriceList):
         return replace(value, prices=_frozen(value.prices))
     if isinstance(value, Price):
-        return Price(**{name: _frozen(item) for name, item in asdict(value).items()})
+        numbers = {field.name: _frozen(getattr(value, field.name)) for field in fields(value) if field.name != "tiers"}
+        return Price(**numbers, tiers=tuple(value.tiers))
     if isinstance(value, Mapping):
         return MappingProxyType({name: _frozen(item) for name, item in value.items()})
     if isinstance(value, (set, frozenset)):
@@ -68,8 +70,11 @@ def terms_to_json(terms: Terms) -> dict[str, Any]:
 
 def _price_to_json(price: Any) -> Any:
     if isinstance(price, Price):
-        return asdict(price)
-    return dict(price) if isinstance(price, Mapping) else list(price)
+        return price_json(price)
+    if not isinstance(price, Mapping):
+        return list(price)
+    tiers = {"tiers": [dict(tier) for tier in price["tiers"]]} if "tiers" in price else {}
+    return {**price, **tiers}
 
 
 def terms_from_json(document: Mapping[str, Any]) -> dict[str, Any]:

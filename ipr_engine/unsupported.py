@@ -12,11 +12,11 @@ from ipr_engine.bundle.reliability import read_reliability
 from ipr_engine.decide import CAUSE
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.names import matched
+from ipr_engine.paths import row_costs
 from ipr_engine.ranges import unit_interval
 
 UNSUPPORTED = CAUSE.index("unsupported")
 BEST, CHEAPEST = "best", "cheapest"
-NOT_JUDGED = 255  # an outcome of PathRows
 
 
 class Unsupported(NamedTuple):
@@ -95,15 +95,19 @@ def best_single(bundle: Bundle, names: Sequence[str], prices: PriceList) -> str:
     """Return the one of these candidates with the greatest mean realised quality on the bundle's fitting prompts.
 
     A bundle of `path_rows` tells it as tau's path does, the prediction standing for an outcome that is not judged, equal means
-    to the cheaper. Without them the reliability table tells: candidates without outcomes of their own are not in it.
+    to the cheaper. Candidates without path rows do not count. Where nobody has any the reliability table tells: candidates without
+    outcomes of their own are not in it.
 
     Raises:
         InvalidInputError: the bundle holds neither, or nobody of them is in it.
     """
     rows, rank = bundle.path_rows, bundle.tie_rank
-    if rows is not None:
-        means, costs = _means(rows), _mean_costs(bundle, rows, prices)
-        return min(names, key=lambda name: (-means[m := bundle.names.index(name)], costs[m], rank[m]))
+    covered = [] if rows is None else [name for name in names if name not in rows.without_rows(names)]
+    if rows is not None and covered:
+        own = rows.of(covered)
+        means, costs = _means(own), _mean_costs(bundle, own, prices)
+        order = [(-means[m], costs[m], rank[bundle.names.index(name)], name) for m, name in enumerate(covered)]
+        return min(order)[-1]
     tables = read_reliability(bundle) or {}
     known = {name: sum(tables[name].successes) / sum(tables[name].counts) for name in names if name in tables}
     if not known:
@@ -115,16 +119,12 @@ def best_single(bundle: Bundle, names: Sequence[str], prices: PriceList) -> str:
 
 
 def _means(rows: PathRows) -> list[float]:
-    realised = np.where(rows.outcome == NOT_JUDGED, rows.quality.astype(np.float64), rows.outcome / 254)
-    means: list[float] = realised.mean(axis=0).tolist()
+    outcome = rows.realised()
+    means: list[float] = np.where(np.isnan(outcome), rows.quality, outcome).mean(axis=0).tolist()
     return means
 
 
 def _mean_costs(bundle: Bundle, rows: PathRows, prices: PriceList) -> list[float]:
-    each = [prices.prices[name] for name in bundle.names]
-    ratio = np.array([candidate.token_ratio for candidate in bundle.candidates])
-    billed, tokens = float(rows.billed_tokens.mean()), rows.tokens_out.astype(np.float64).mean(axis=0)
-    return [
-        price.fixed_usd + (price.input_usd_per_1m * billed * r + price.output_usd_per_1m * t) / 1e6
-        for price, r, t in zip(each, ratio.tolist(), tokens.tolist(), strict=True)
-    ]
+    candidates = [bundle.candidates[bundle.names.index(name)] for name in rows.candidates]
+    means: list[float] = row_costs(rows.tokens_out, rows.billed_tokens, candidates, prices).mean(axis=0).tolist()
+    return means

@@ -13,6 +13,7 @@ from bundles import bundle_parts
 from ipr_engine import Engine
 from ipr_engine.bundle import write_bundle
 from ipr_engine.data import Outcomes, prompt_hashes, question_key, write_outcomes
+from ipr_engine.owner_key import OwnerKey
 
 WORDS = (
     "prove",
@@ -41,15 +42,18 @@ def make_prompts(split: str, rows: int) -> tuple[str, ...]:
     return tuple(f"{' '.join(rng.choice(WORDS, 9))} {rng.integers(10**9)}" for _ in range(rows))
 
 
-def make_engine(folder: Path, *, models: int = 4, fitted: Outcomes | None = None, **changes: Any) -> Engine:
-    """Heads by price: the dearest candidate is right more often, each on prompts of its own."""
+def make_engine(
+    folder: Path, *, models: int = 4, fitted: Outcomes | None = None, key: OwnerKey | None = None, **changes: Any
+) -> Engine:
+    """Heads by price: the dearest candidate is right more often, each on prompts of its own. key: of their hashes, None for plain ones."""
     parts = bundle_parts(folder / "sources", models=models) | changes
     head = parts["heads"][0]
     tensors = dict(head.tensors)
     tensors["skip"] = 3 * tensors["skip"]
     tensors["bias"] = np.linspace(1.5, -0.5, models).astype(np.float32)
-    hashes = prompt_hashes(fitted.prompts, fitted.question_keys) if fitted is not None else None
-    parts["heads"] = [replace(head, tensors=tensors, prompt_hashes=hashes)]
+    hashes = prompt_hashes(fitted.prompts, fitted.question_keys, key) if fitted is not None else None
+    fitted_on = head.fitted_on if key is None else replace(head.fitted_on, hash_key=key.id)
+    parts["heads"] = [replace(head, tensors=tensors, prompt_hashes=hashes, fitted_on=fitted_on)]
     return Engine.load(write_bundle(folder / "bundles", **parts))
 
 

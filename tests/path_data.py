@@ -19,8 +19,9 @@ def make_rows(engine: Engine, rows: int = 500, split: str = "path", **changes: A
     made = engine.decide(encoded, tau=0.0, rule="minmax")
     right = seeded("path rows", split).random(made.qualities.shape) < made.qualities
     parts = {
+        "candidates": engine.bundle.names,
         "quality": made.qualities.astype(np.float16),
-        "tokens_out": made.tokens_out.astype(np.float16),
+        "tokens_out": made.tokens_out.astype(np.float32),
         "outcome": (254 * right).astype(np.uint8),
         "billed_tokens": encoded.billed_tokens.astype(np.uint32),
         "heads": (engine.bundle.quality_heads.sha256,),

@@ -525,3 +525,19 @@ def test_a_damaged_folder_in_the_way_is_named(tmp_path: Path) -> None:
     (folder / "prices.json").write_text("{}")
     with pytest.raises(BundleError, match=f"delete {folder}"):
         make_bundle(tmp_path)
+
+
+def test_hashes_under_a_key_are_of_schema_version_5_and_name_it(tmp_path):
+    parts = bundle_parts(tmp_path / "sources", models=3)
+    hashes = {name: np.arange(3, dtype=np.uint64) for name in ("texts", "questions")}
+    [head] = parts["heads"]
+    for key, version in ((None, 2), ("0123456789abcdef", 5)):
+        keyed = replace(head, prompt_hashes=hashes, fitted_on=replace(head.fitted_on, hash_key=key))
+        folder = write_bundle(tmp_path / "root", **{**parts, "heads": [keyed]})
+        manifest = json.loads((folder / "bundle.json").read_text())
+        assert manifest["schema_version"] == version
+        assert ("hash_key" in manifest["heads"][0]["fitted_on"]) == (key is not None)
+        assert Bundle.load(folder).quality_heads.fitted_on.hash_key == key
+    lying = replace(head, fitted_on=replace(head.fitted_on, hash_key="0123456789abcdef"))
+    with pytest.raises(BundleFormatError, match="hash_key: expected no key where prompt_hashes is null"):
+        write_bundle(tmp_path / "root", **{**parts, "heads": [lying]})

@@ -8,10 +8,12 @@ from calibration_data import make_engine, make_outcomes
 
 from ipr_engine import Engine, Price
 from ipr_engine.bundle import Bundle, with_calibrations, with_prices
-from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT, parse_map
+from ipr_engine.bundle.calibration import CERTAIN, parse_map
 from ipr_engine.bundle.fields import Field
+from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
 from ipr_engine.calibration.fit import calibrate
-from ipr_engine.errors import BundleError, InvalidInputError
+from ipr_engine.errors import BundleError, InvalidInputError, KeyMismatchError
+from ipr_engine.owner_key import OwnerKey
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,22 @@ def test_overlap_is_left_out_on_request(scene):
     with pytest.raises(InvalidInputError, match=r"1 of 700 calibration prompts"):
         calibrate(engine, mixed, path_data)
     assert calibrate(engine, mixed, path_data, points=4, drop_overlap=True).sample.prompts == 699
+
+
+def test_hashes_under_a_key_are_checked_with_it_and_another_key_is_an_error_not_an_empty_overlap(tmp_path, scene, made):
+    _, path_data, sample = scene
+    key, other = OwnerKey(bytes(32)), OwnerKey(bytes(range(32)))
+    engine = make_engine(tmp_path, fitted=path_data, key=key)
+    renamed = replace(path_data, prompt_ids=tuple(f"other:{i}" for i in range(len(path_data))))
+    with pytest.raises(InvalidInputError, match=r"500 of 500 calibration prompts"):
+        calibrate(engine, renamed, sample, key=[other, key])
+    with pytest.raises(KeyMismatchError, match=f"need the key of id {key.id}, got that of id {other.id}"):
+        calibrate(engine, sample, path_data, key=other)
+    with pytest.raises(KeyMismatchError, match="got none"):
+        calibrate(engine, sample, path_data)
+    assert calibrate(engine, sample, path_data, points=4, stated_disjoint=True).sample.disjoint == "stated"
+    (engine.bundle.path.parent / "owner.key").write_text(f"{bytes(32).hex()}\n")
+    assert calibrate(engine, sample, path_data, points=12) == made
 
 
 def test_a_bundle_without_prompt_hashes_needs_the_callers_word(tmp_path, scene):

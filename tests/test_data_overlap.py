@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from outcome_data import make_outcomes
 
-from ipr_engine.data import overlap, prompt_hashes, read_prompt_hashes
-from ipr_engine.errors import BundleFormatError
+from ipr_engine.bundle import FittedOn
+from ipr_engine.data import key_of_hashes, overlap, prompt_hashes, read_prompt_hashes
+from ipr_engine.errors import BundleFormatError, KeyMismatchError
+from ipr_engine.owner_key import OwnerKey, key_of_root, keys_beside
 
 
 def hashes_of(outcomes):
@@ -44,3 +46,38 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     path.write_bytes(b"no tensors")
     with pytest.raises(BundleFormatError, match="expected prompt hashes"):
         read_prompt_hashes(path)
+
+
+def test_hashes_under_a_key_are_found_with_it_and_by_no_other():
+    rows = make_outcomes(rows=10)
+    key, other = OwnerKey(bytes(32)), OwnerKey(bytes(range(32)))
+    keyed = prompt_hashes(rows.prompts, rows.question_keys, key)
+    assert overlap(rows, keyed, key).all()
+    assert not overlap(rows, keyed, other).any()
+    assert not overlap(rows, keyed).any()
+    assert not overlap(rows, hashes_of(rows), key).any()
+
+
+def test_the_key_of_a_bundle_s_hashes_must_be_at_hand():
+    key, other = OwnerKey(bytes(32)), OwnerKey(bytes(range(32)))
+    fitted = FittedOn(source="s", prompts=1, prompt_ids_sha256="0" * 64, hash_key=key.id)
+    assert key_of_hashes(fitted, [other, key]) is key
+    assert key_of_hashes(replace(fitted, hash_key=None), []) is None
+    with pytest.raises(
+        KeyMismatchError, match=f"fitting prompts need the key of id {key.id}, got that of id {other.id}"
+    ):
+        key_of_hashes(fitted, [other])
+    with pytest.raises(
+        KeyMismatchError, match=r"got none; give its file, or put it beside the bundle as ROOT/owner\.key"
+    ):
+        key_of_hashes(fitted, [])
+
+
+def test_keys_beside_a_bundle(tmp_path):
+    assert keys_beside(tmp_path, None) == ()
+    made = key_of_root(tmp_path / "new")
+    assert key_of_root(tmp_path / "new") == made
+    assert keys_beside(tmp_path / "new", None) == (made,)
+    other = OwnerKey.create(tmp_path / "other.key")
+    assert keys_beside(tmp_path / "new", [tmp_path / "other.key", made]) == (other, made)
+    assert keys_beside(tmp_path / "new", bytes(32)) == (OwnerKey(bytes(32)),)

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 from bundles import make_bundle
-from test_unsupported import measured
-from two_tier_bundles import join, make_tiers
+from two_tier_bundles import join, make_tiers, measured
 
 from ipr_engine import Bundle, Engine, IprError
 

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import skips
 from bundles import NAMES, make_bundle
-from training_data import write_source
+from training_data import seeded, write_source
 
 from ipr_engine import Engine
+from ipr_engine.bundle import PathRows
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.evaluate import evaluate_engine, source_names
-from ipr_engine.evaluation.report import to_json
+from ipr_engine.evaluation.promised import verdict
+from ipr_engine.evaluation.report import render, to_json
 
 for module in ("pyarrow", "sklearn", "threadpoolctl"):
     pytest.importorskip(module, reason=skips.EVAL)
@@ -110,3 +112,74 @@ def test_a_source_that_shares_no_candidate_is_refused(engine, home, work):
         evaluate_engine(engine, stranger, draws=5)
     with pytest.raises(InvalidInputError, match="also: no evaluated candidate is in stranger"):
         evaluate_engine(engine, home, also=[stranger], draws=5)
+
+
+@pytest.fixture(scope="module")
+def walked(engine):
+    """The engine with path rows whose predictions are its own and whose outcomes are drawn from them."""
+    rng = seeded("walked")
+    prompts = [f"{' '.join(rng.choice(PROMPTS).split())} {i}" for i in range(300)]
+    decisions = engine.route_many(prompts, tau=0.0)
+    quality = decisions.qualities
+    rows = PathRows(
+        candidates=engine.bundle.names,
+        quality=quality.astype(np.float16),
+        tokens_out=decisions.tokens_out.astype(np.float32),
+        outcome=(254 * (rng.random(quality.shape) < quality)).astype(np.uint8),
+        billed_tokens=np.full(len(prompts), 9, np.uint32),
+        heads=(engine.bundle.quality_heads.sha256,),
+    )
+    return Engine(replace(engine.bundle, path_rows=rows))
+
+
+def test_promised_against_kept_is_first_and_decided_by_the_engine(walked, home):
+    summary = evaluate_engine(walked, home, draws=20)
+    section = summary.figures["path"]
+    assert section["reason"] is None
+    assert section["rows"] == 300
+    assert [line["tau"] for line in section["taus"]] == [0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0]
+    assert [line["promise"] for line in section["taus"]] == [False, *[True] * 6, False]
+    path = walked.policy(tau=0.5).path
+    rows = home.of_split("test").complete(["a1", "b", "gamma/small"])
+    for line in section["taus"][1:-1]:
+        assert line["worth"] == walked.policy(tau=line["tau"]).worth
+        decisions = walked.route_many(list(rows.prompts), tau=1.0, rule="minmax", worth=line["worth"])
+        kept = rows.quality[np.arange(len(rows)), decisions.index].mean()
+        assert line["kept"]["value"] == pytest.approx(kept)
+        best, cheapest = rows.quality[:, path.best].mean(), rows.quality[:, path.cheapest].mean()
+        assert line["promised"]["value"] == pytest.approx((1 - line["tau"]) * best + line["tau"] * cheapest)
+    text = render(summary.figures)
+    assert text.index("## tau: promised against kept") < text.index("## Quality over cost")
+    assert "| 0.3 |" in text
+
+
+def test_a_bundle_without_a_path_says_so_in_the_report(engine, home):
+    summary = evaluate_engine(engine, home, draws=5)
+    assert summary.figures["path"]["taus"] == []
+    assert "bundle has no path" in render(summary.figures)
+
+
+def test_promised_against_kept_is_drawn_with_the_interval_of_the_difference(walked, home, tmp_path):
+    pytest.importorskip("matplotlib", reason=skips.EVAL).use("Agg")
+    from matplotlib import pyplot
+
+    from ipr_engine.evaluation.plot_promised import promised
+
+    summary = evaluate_engine(walked, home, draws=20)
+    figure = promised(pyplot, summary, "made")
+    shown = figure.axes[0].containers[0]  # the inner taus
+    lines = [line for line in summary.figures["path"]["taus"] if line["promise"]]
+    np.testing.assert_allclose(np.asarray(shown[0].get_ydata(), float), [100 * line["kept"]["value"] for line in lines])
+    for segment, line in zip(shown[2][0].get_segments(), lines, strict=True):
+        crosses = segment[0, 1] <= 100 * line["promised"]["value"] <= segment[1, 1]
+        assert crosses == (line["kept_minus_promised"]["low"] <= 0 <= line["kept_minus_promised"]["high"])
+    pyplot.close(figure)
+
+
+def test_verdict_names_the_taus_that_are_told_apart():
+    def line(tau, low, high):
+        return {"tau": tau, "promise": True, "kept_minus_promised": {"low": low, "high": high}}
+
+    lines = [line(0.1, -0.02, -0.01), line(0.2, -0.01, 0.01), line(0.3, 0.01, 0.02), line(0.5, None, None)]
+    assert verdict({"taus": lines}) == "Told apart: below the promise at tau 0.1; above the promise at tau 0.3."
+    assert verdict({"taus": lines[1:2]}) == "At no tau is what was kept told apart from the promise."

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from bundles import bundle_parts
 from gpu_data import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, make_export, random_prompts
+from path_data import make_rows, with_rows
 
 from ipr_engine import Engine, profiling
-from ipr_engine.bundle import Bundle, Price, with_prices, write_bundle
+from ipr_engine.bundle import Bundle, Price, PriceTier, with_prices, write_bundle
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.decide import STATUS
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
@@ -96,6 +97,18 @@ def test_decisions_equal_the_cpus_where_the_gap_exceeds_the_error(engine, cpu, r
     assert_same(engine.route_many(prompts, **terms), cpu.route_many(prompts, **terms))
 
 
+def test_rule_path_is_a_row_of_the_policies_like_any_other(folder, cpu, rng):
+    here, bundle = gpu_engine(folder, batches=(1,)), with_rows(cpu.bundle, make_rows(cpu, 60))
+    here.swap(bundle)
+    there = cpu_engine(folder)
+    there.swap(bundle)
+    policy = there.policy(tau=0.3)
+    assert policy.rule == "path"
+    assert here.policy(tau=0.3) == policy
+    prompts = random_prompts(rng, 3)
+    assert_same(here.route(prompts, policy), there.route(prompts, policy))
+
+
 def test_one_prompt_gives_one_decision_and_chat_is_billed_whole(engine, cpu):
     got, want = (one.route("what is the story", tau=0.3) for one in (engine, cpu))
     assert (got.model, got.cause, got.billed_tokens) == (want.model, want.cause, want.billed_tokens)
@@ -117,6 +130,17 @@ def test_given_tokens_bills_and_extra_costs_reach_the_device(engine, cpu, rng):
     assert_same(
         engine.route_many(prompts, tau=0.3), cpu.route_many(prompts, tau=0.3)
     )  # nothing of the last request is left
+
+
+def test_tiers_caches_and_several_answers_are_billed_as_on_the_cpu(engine, cpu, rng):
+    tier = PriceTier(above_tokens=30, input_usd_per_1m=40.0, output_usd_per_1m=80.0)
+    price = Price(input_usd_per_1m=2.0, output_usd_per_1m=8.0, basis="t", tiers=(tier,), cached_read_usd_per_1m=0.5)
+    terms = {"tau": 0.3, "rule": "minmax", "prices": {cpu.bundle.names[m]: price for m in (0, 2, 3)}}
+    prompts = [{"prompt": text, "n": n} for text, n in zip(random_prompts(rng, 5), (1, 3, 1, 2, 1), strict=True)]
+    given = {"billed_tokens": [10, 400, 30, 31, 9], "cached_tokens": [5, 0, 300, 20, 1]}
+    want = cpu.route_many(prompts, **terms, **given)
+    assert_same(engine.route_many(prompts, **terms, **given), want)
+    assert want.costs_usd[1, 0] > 10 * want.costs_usd[2, 0]
 
 
 def test_a_prompt_over_a_context_window_excludes_that_candidate(engine, cpu):
@@ -163,6 +187,30 @@ def test_given_output_that_is_not_finite_or_fits_nobody_ends_as_on_the_cpu(engin
     got, want = (one.route_many(["why", "how"], tau=0.4, tokens_out=own, on_error="status") for one in (engine, cpu))
     assert [row.status for row in got] == [row.status for row in want]
     assert [row.excluded.keys() for row in got] == [row.excluded.keys() for row in want]
+
+
+@pytest.mark.parametrize("to", ["cheapest", "alpha/large", "gamma/small"])
+def test_prompts_of_little_support_go_where_the_policy_says_as_on_the_cpu(root, export, tmp_path, to):
+    folder = make_bundle(tmp_path, export, support=True)
+    user = {"role": "user", "content": "what is the story"}
+    requests = [
+        "why",
+        "how to code",
+        {"messages": [user], "max_tokens": 9000},
+        {"messages": [user], "tools": [{"name": "f"}]},
+    ]
+    terms = {"tau": 0.3, "min_support": 1.0, "unsupported": to}
+    bills = [5, 12000, 7, 9]
+    got, want = (
+        one.route_many(requests, billed_tokens=bills, **terms)
+        for one in (gpu_engine(folder, batches=(4,)), cpu_engine(folder))
+    )
+    assert {row.cause for row in want} == {"unsupported"}
+    assert any(np.isinf(row.gap) for row in want)
+    for ours, theirs in zip(got, want, strict=True):
+        assert (ours.cause, ours.excluded.keys()) == (theirs.cause, theirs.excluded.keys())
+        if np.isinf(theirs.gap) or theirs.gap > 4 * QUALITY:
+            assert (ours.model, np.isinf(ours.gap)) == (theirs.model, np.isinf(theirs.gap))
 
 
 def test_support_is_the_one_the_cpu_computes_of_the_same_embedding(root, export, tmp_path):

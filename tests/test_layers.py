@@ -8,7 +8,7 @@ import pytest
 import ipr_engine
 
 PACKAGE = Path(ipr_engine.__file__).parent
-MEASURES = {f"ipr_engine.evaluation.{name}" for name in ("bootstrap", "prediction", "routing", "sweeps")}
+MEASURES = {f"ipr_engine.evaluation.{name}" for name in ("bootstrap", "kept", "prediction", "routing", "sweeps")}
 RECIPE = {"ipr_engine.training.default_bundle", "ipr_engine.training.model_card"}
 
 

@@ -1,7 +1,10 @@
 """Peers: found or reported missing, and the same answer where the same heads are used."""
 
+import dataclasses
+
 import pytest
 import skips
+from path_data import with_path
 
 from ipr_engine import Engine
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
@@ -49,8 +52,13 @@ def test_an_encoder_folder_that_is_none_is_refused(setup, tmp_path):
         _ = peers.Setup(setup.engine, setup.policy, setup.prompts, tmp_path).minilm
 
 
-def test_model2vec_with_numpy_chooses_what_the_engine_chooses(setup):
+@pytest.mark.parametrize(
+    "terms", [{}, {"rule": "minmax"}, {"rule": "max", "slack": 0.05, "worth": 1e-3}, {"rule": "path"}], ids=str
+)
+def test_model2vec_with_numpy_chooses_what_the_engine_chooses(setup, terms):
     pytest.importorskip("model2vec", reason=skips.MODEL2VEC)
+    engine = with_path(setup.engine, rows=100) if terms == {"rule": "path"} else setup.engine
+    setup = dataclasses.replace(setup, engine=engine, policy=engine.policy(tau=0.2, **terms))
     [peer], _ = peers.open_peers(["model2vec"], setup)
     for prompt in setup.prompts[:60]:
         decision = setup.engine.route(prompt, setup.policy)

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from calibration_data import make_engine, make_outcomes
 from path_data import with_path, with_rows
+from test_calibrated import make_map
 
 from ipr_engine import Engine, InvalidInputError
-from ipr_engine.bundle import PriceList
-from ipr_engine.paths import MAX_KEPT_PATHS, Paths, row_costs
+from ipr_engine.cli import main
+from ipr_engine.paths import row_costs
 from ipr_engine.policy import Coefficients
 from ipr_engine.promise import TAUS, point_at
 from ipr_engine.tau_path import TauPath
 
 PROMPT = "prove why the sum of ten loops"
-NEVER, HIGHEST = Coefficients(0.0, 0.0, 0.0), Coefficients(1.0, 0.0, 0.0)
+ANY_QUALITY, HIGHEST = Coefficients(0.0, 0.0, 0.0), Coefficients(1.0, 0.0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_a_named_rule_of_the_paper_runs_as_without_a_path(plain, engine):
 
 
 def test_the_op_gets_the_worth_alone_inside_and_the_ends_are_best_and_cheapest(engine):
-    for tau, coefficients in ((0.0, HIGHEST), (0.5, NEVER), (1.0, NEVER)):
+    for tau, coefficients in ((0.0, HIGHEST), (0.5, ANY_QUALITY), (1.0, ANY_QUALITY)):
         policy = engine.policy(tau=tau)
         assert policy.coefficients == coefficients
         assert (policy.worth > 0) == (tau == 0.5)
@@ -135,7 +136,7 @@ def test_shares_presets_and_differences_read_the_same_path(engine):
         assert policy.promise.quality == pytest.approx(share * path.best_quality)
         tau = (1 - share) * path.best_quality / (path.best_quality - path.cheapest_quality)
         assert policy.tau == pytest.approx(min(tau, 1.0))
-        assert policy.coefficients == NEVER
+        assert policy.coefficients == ANY_QUALITY
     worths = [engine.policy(preset=preset).worth for preset in ("quality", "balanced", "cost")]
     assert worths == [engine.policy(quality_share=share).worth for share in (1.0, 0.98, 0.95)]
     assert engine.policy(response_quality_difference=5).worth == worths[2]
@@ -168,139 +169,14 @@ def test_a_share_of_the_strongest_runs_the_greatest_worth_up_to_which_it_holds(e
 def test_the_calibration_rule_keeps_the_map(engine):
     with pytest.raises(InvalidInputError, match="'calibrated' needs a map, and this bundle has none"):
         engine.policy(preset="cost", rule="calibrated")
-
-
-# -- what is promised
-
-
-def test_the_promised_quality_is_kept_on_fresh_prompts(plain):
-    engine, fresh = with_path(plain, rows=3000), make_outcomes(plain, "fresh", 3000)
-    encoded = engine.encode(list(fresh.prompts))
-    for tau in (0.1, 0.3, 0.5, 0.7, 0.9):
-        decisions = engine.decide(encoded, tau=tau)
-        kept = fresh.quality[np.arange(3000), decisions.index].mean()
-        promise = decisions.policy.promise
-        assert promise.note is None
-        assert (
-            -0.03 < kept - promise.quality < 0.05
-        )  # 3 standard errors of the difference of two samples of 3,000, and more
-        assert decisions.cost_usd.mean() == pytest.approx(promise.cost_usd, rel=0.1)
-
-
-def test_a_pair_trades_at_six_of_eight_taus_at_least(engine):
-    pair = ["alpha/large", "delta/tiny"]
-    prompts = list(make_outcomes(engine, "pair", 800).prompts)
-    encoded = engine.encode(prompts)
-    shares = [float((engine.decide(encoded, tau=tau, allowed=pair).index == 3).mean()) for tau in TAUS]
-    assert len(set(shares)) >= 6
-    assert shares == sorted(shares)
-    assert engine.policy(tau=0.3, allowed=pair).promise.note is None
-    before = {float((engine.decide(encoded, tau=t, allowed=pair, rule="minmax").index == 3).mean()) for t in TAUS}
-    assert len(before) == 2  # tau says nothing there until it is 1
-
-
-def test_tau_0_says_what_the_highest_predicted_quality_costs(engine):
-    promise = engine.policy(tau=0.0).promise
-    times = promise.cost_usd / promise.best_usd
-    assert f"is expected to cost {times:.2f} times {promise.best} alone" in promise.note
-
-
-def changed(engine, **changes):
-    return Engine(with_rows(engine.bundle, replace(engine.bundle.path_rows, **changes)))
-
-
-def test_where_the_cheapest_is_also_the_best_every_tau_takes_the_cheapest_and_says_so(engine):
-    outcome = np.zeros_like(engine.bundle.path_rows.outcome)
-    outcome[:, 3] = 254
-    for rows in (outcome, np.full_like(outcome, 254)):
-        same = changed(engine, outcome=rows)
-        policy = same.policy(tau=0.2)
-        assert (policy.coefficients, policy.worth) == (NEVER, 0.0)
-        assert policy.promise.note.startswith("the cheapest is also the best")
-        assert same.policy(quality_share=0.9).worth == 0.0
-        assert same.policy(max_usd_per_1k=1e6).worth == 0.0
-
-
-def test_a_difference_within_its_standard_error_is_no_difference(engine):
-    outcome = np.zeros_like(engine.bundle.path_rows.outcome)
-    outcome[::2] = 254
-    outcome[1:11:2, 0], outcome[0:8:2, 0] = (
-        254,
-        0,
-    )  # the dearest is right where the others fail five times, and fails four
-    note = changed(engine, outcome=outcome).policy(tau=0.2).promise.note
-    assert note.startswith("the cheapest is also the best: delta/tiny is not told apart from alpha/large")
-
-
-def test_heads_that_order_candidates_alike_are_named(engine):
-    rows = engine.bundle.path_rows
-    alike = changed(
-        engine,
-        quality=np.broadcast_to(rows.quality[:1], rows.quality.shape).copy(),
-        tokens_out=np.broadcast_to(rows.tokens_out[:1], rows.tokens_out.shape).copy(),
-        billed_tokens=np.full_like(rows.billed_tokens, 100),
-    )
-    note = alike.policy(tau=0.2, allowed=["alpha/large", "delta/tiny"]).promise.note
-    assert "distinct mixes" in note
-    assert "nearly the same on every prompt" in note
-
-
-def test_a_quality_that_weak_heads_never_reach_is_named_and_the_greatest_worth_runs(engine, rng):
-    weak = changed(engine, quality=rng.permuted(engine.bundle.path_rows.quality, axis=0))
-    policy = weak.policy(tau=0.02)
-    assert policy.worth == policy.path.worth[-1]
-    assert "this quality is never reached, the heads are weak" in policy.promise.note
-
-
-def test_one_candidate_is_its_own_promise(engine):
-    policy = engine.policy(tau=0.4, allowed=["beta/mid"])
-    assert (policy.promise.best, policy.promise.cheapest) == ("beta/mid", "beta/mid")
-    assert policy.promise.note == "it is the only candidate"
-    assert engine.route(PROMPT, policy).cause == "only_allowed"
-
-
-# -- which sets have a path
-
-
-def test_a_candidate_without_rows_makes_its_sets_run_minmax_and_says_so(engine):
-    quality = engine.bundle.path_rows.quality.copy()
-    quality[:, 1] = np.nan
-    some = changed(engine, quality=quality)
-    policy = some.policy(tau=0.3)
-    assert policy.rule == "minmax"
-    assert policy.calibration.reason.startswith("beta/mid has no path rows; rule 'minmax'")
-    assert some.policy(tau=0.3, exclude="beta/mid").rule == "path"
-    with pytest.raises(InvalidInputError, match=r"needs path rows .* and beta/mid has no path rows"):
-        some.policy(tau=0.3, rule="path")
-
-
-def test_only_rows_with_every_candidate_of_the_set_count(engine):
-    quality = engine.bundle.path_rows.quality.copy()
-    quality[:100, 0], quality[100:, 1] = np.nan, np.nan
-    some = changed(engine, quality=quality)
-    assert some.policy(tau=0.3, allowed=["beta/mid", "delta/tiny"]).path.rows == 100
-    assert "no path row has all of" in some.policy(tau=0.3).calibration.reason
-
-
-def test_a_candidate_without_outcomes_counts_as_predicted_and_is_named(engine):
-    outcome = engine.bundle.path_rows.outcome.copy()
-    outcome[:, 1] = 255
-    promise = changed(engine, outcome=outcome).policy(tau=0.3).promise
-    assert "beta/mid has no outcomes in the path rows" in promise.note
-
-
-def test_paths_are_kept_by_set_and_prices_and_the_oldest_leave(engine):
-    paths = Paths(engine.bundle)
-    names, prices = list(engine.bundle.names), engine.bundle.prices
-    first = paths.of(names, prices, 0.0)
-    assert paths.of(names, prices, 0.0) is first
-    assert paths.of(names[:2], prices, 0.0) is not first
-    again = PriceList(date="another day", prices=dict(prices.prices))
-    assert paths.of(names, again, 0.0) is first
-    for n in range(MAX_KEPT_PATHS):
-        price = replace(prices.prices["beta/mid"], fixed_usd=float(n + 1))
-        paths.of(names, PriceList(date="x", prices={**prices.prices, "beta/mid": price}), 0.0)
-    assert paths.of(names, prices, 0.0) is not first
+    both = Engine(replace(engine.bundle, calibrations=(make_map(engine.bundle),), hash="2" * 64))
+    for terms in ({"tau": 0.17}, {"preset": "cost"}, {"max_usd_per_1k": 5.0}):
+        policy = both.policy(**terms, rule="calibrated")
+        assert (policy.rule, policy.calibration.status) == ("calibrated", "calibrated")
+        assert policy.promise is None
+        assert policy.worth in [point.worth for point in policy.map.points]
+        assert both.policy(**terms) == both.policy(**terms, rule="path")
+        assert both.policy(**terms).worth == engine.policy(**terms).worth
 
 
 # -- policies, records of them, decisions
@@ -360,3 +236,46 @@ def test_drift_makes_an_estimate_stale(engine):
     policy = fresh.policy(tau=0.3)
     fresh.mark_stale(DriftEvidence(kind="stated", message="the product changed"))
     assert policy.calibration == ("stale", "the product changed")
+    rows = fresh.bundle.path_rows
+    fresh.swap(replace(fresh.bundle, hash="3" * 64))  # the same rows: they are as stale as before
+    assert fresh.route(PROMPT, policy).calibration == "stale"
+    fresh.swap(with_rows(fresh.bundle, replace(rows, outcome=254 - rows.outcome)))
+    assert fresh.route(PROMPT, policy).calibration == "estimated"
+
+
+# -- the command line
+
+
+@pytest.fixture
+def served(engine, monkeypatch):
+    from ipr_engine.cli import explain, info, route
+
+    for module in (explain, info, route):
+        monkeypatch.setattr(module, "load_engine", lambda arguments: engine)
+
+
+def test_info_shows_what_tau_buys(served, engine, capsys):
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert "a bare tau runs rule path (estimated: " in text
+    for tau in TAUS:
+        policy = engine.policy(tau=tau)
+        line = next(line for line in text.splitlines() if line.split()[:1] == [f"{tau:g}"])
+        assert float(line.split()[1]) == pytest.approx(policy.promise.quality, abs=5e-4)
+    assert main(["info", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["path"]
+    assert [line["worth"] for line in shown["taus"]] == [engine.policy(tau=tau).worth for tau in TAUS]
+
+
+def test_route_and_explain_show_rule_worth_and_promise(served, engine, capsys):
+    assert main(["route", PROMPT, "--json", "--tau", "0.3"]) == 0
+    decision = json.loads(capsys.readouterr().out)["decision"]
+    policy = engine.policy(tau=0.3)
+    assert (decision["rule"], decision["worth"]) == ("path", policy.worth)
+    assert decision["promise"]["quality"] == policy.promise.quality
+    assert main(["explain", PROMPT, "--tau", "0.3"]) == 0
+    assert "policy: promised mean quality" in capsys.readouterr().out
+    assert main(["route", PROMPT, "--rule", "path", "--preset", "cost"]) == 0
+    capsys.readouterr()
+    assert main(["route", PROMPT, "--tau", "0.3", "--worth", "0.1"]) == 1
+    assert "worth: rule 'path' reads it from tau" in capsys.readouterr().err

@@ -31,9 +31,9 @@ def engine(tmp_path_factory):
     rows = replace(
         first,
         quality=one.qualities.astype(np.float16),
-        tokens_out=one.tokens_out.astype(np.float16),
+        tokens_out=one.tokens_out,
         again_quality=two.qualities.astype(np.float16),
-        again_tokens_out=two.tokens_out.astype(np.float16),
+        again_tokens_out=two.tokens_out,
         outcome=(254 * right).astype(np.uint8),
         billed_tokens=encoded.billed_tokens.astype(np.uint32),
     )

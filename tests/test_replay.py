@@ -8,14 +8,19 @@ import zlib
 
 import numpy as np
 import pytest
+import skips
 from bundles import make_bundle, make_candidates, make_prices, make_siblings
 
 from ipr_engine import Bundle, Engine, InvalidInputError, Price, RowError
 from ipr_engine.bundle import PriceList, with_prices
 from ipr_engine.decide import available_isas
 from ipr_engine.errors import EncoderMismatchError, RecordError
+from ipr_engine.owner_key import OwnerKey
+from ipr_engine.prompts import Needs
 from ipr_engine.record import Record
 from ipr_engine.replay import Difference, Summary, replay
+
+pytest.importorskip("cryptography", reason=skips.RECORDS)
 
 PROMPTS = ["what is the sum of two and two", "Explain quicksort, please!", "write a story " * 400, "你好", "a"]
 CHAT = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "why"}]
@@ -35,6 +40,8 @@ TERMS = [
     },
     {"tau": 0.5, "prices": make_prices(make_candidates(5), scale=np.float32(3.7))},
 ]
+KEY = bytes(range(32))
+WHOLE = {"keep_x": True, "key": KEY}  # a recorder whose records the heads decide again
 WINDOWS = [1000, None, 100_000, None, 1000]
 
 
@@ -55,7 +62,7 @@ def log(engine, tmp_path_factory):
     x = np.random.default_rng(5).standard_normal((6, 16)).astype(np.float32)
     x[1, 3], x[2, 0], x[3] = np.nan, np.inf, 0.0
     x[4] *= np.float32(1e30)
-    with engine.recorder(file) as recorder:
+    with engine.recorder(file, **WHOLE) as recorder:
         for terms in TERMS:
             recorder.route_many(PROMPTS, on_error="status", **terms)
         policy = engine.policy(tau=0.3)
@@ -72,9 +79,20 @@ def log(engine, tmp_path_factory):
 
 def summarise(lines, engine):
     summary = Summary()
-    for replayed in replay(lines, engine):
+    for replayed in replay(lines, engine, key=KEY):
         summary.add(replayed)
     return summary
+
+
+def opened(line):
+    return Record.from_line(line).opened(OwnerKey(KEY))
+
+
+def bare(record):
+    """The record as a line of schema 2, which holds the embedding in clear."""
+    return dataclasses.replace(
+        record, schema_version=2, sealed=None, brief=False, needs=record.needs or Needs({}, None)
+    )
 
 
 def same_bytes(a, b):
@@ -98,8 +116,10 @@ def test_recording_gives_the_decisions_of_routing(engine):
 def test_a_record_holds_all_that_the_decision_was_made_of(engine):
     lines = []
     extra = np.linspace(-1, 1, 5)
-    d = engine.recorder(lines.append).route(PROMPTS[0], tau=0.3, id="r1", tokens_out=9, extra_usd=extra, rule="max")
-    record, bundle = Record.from_line(b"".join(lines)), engine.bundle
+    d = engine.recorder(lines.append, **WHOLE).route(
+        PROMPTS[0], tau=0.3, id="r1", tokens_out=9, extra_usd=extra, rule="max"
+    )
+    record, bundle = opened(b"".join(lines)), engine.bundle
     assert record.x.tobytes() == engine.encode(PROMPTS[0]).x.tobytes()
     assert (record.billed_tokens, record.truncated, record.id) == (d.billed_tokens, d.truncated, "r1")
     assert record.tokens_out.tolist() == [9] * 5
@@ -121,6 +141,7 @@ def test_a_line_read_and_written_again_is_the_same_line(log):
     assert len(log) > 60
     for line in log:
         assert Record.from_line(line).to_line() == line
+        assert opened(line).to_line() == line
 
 
 def test_numbers_that_are_not_finite_are_kept_as_bits_and_every_line_is_strict_json(log):
@@ -129,7 +150,7 @@ def test_numbers_that_are_not_finite_are_kept_as_bits_and_every_line_is_strict_j
 
     for line in log:
         json.loads(line, parse_constant=refuse)
-    records = [Record.from_line(line) for line in log]
+    records = [opened(line) for line in log]
     assert any(np.isnan(record.x).any() for record in records)
     assert any(np.isinf(record.x).any() for record in records)
     assert any(record.tokens_out is not None and np.isinf(record.tokens_out).all() for record in records)
@@ -149,7 +170,7 @@ def test_no_prompt_is_kept_unless_asked_for(engine):
 
 def test_id_and_prompt_may_be_cut_from_a_log(engine):
     lines = []
-    engine.recorder(lines.append, keep_prompts=True).route(PROMPTS[0], tau=0.1, id="secret")
+    engine.recorder(lines.append, keep_prompts=True, min_words=0).route(PROMPTS[0], tau=0.1, id="secret")
     document = json.loads(lines[0])
     del document["id"], document["prompt"]
     assert summarise([json.dumps(document).encode()], engine).equal == 1
@@ -183,7 +204,7 @@ def test_the_same_bundle_gives_no_difference_on_any_instruction_set(path, log, n
 
 def test_other_prices_show_which_choices_change_and_nothing_else(engine, tmp_path):
     file = tmp_path / "log.jsonl"
-    with engine.recorder(file) as recorder:
+    with engine.recorder(file, min_words=0) as recorder:
         before = recorder.route_many(PROMPTS, tau=0.7)
     rows = {
         name: Price(input_usd_per_1m=1 + n, output_usd_per_1m=1, basis="x")
@@ -207,7 +228,7 @@ def test_other_prices_show_which_choices_change_and_nothing_else(engine, tmp_pat
 
 
 def test_one_bit_of_one_number_is_a_difference(engine, log):
-    record = Record.from_line(log[0])
+    record = bare(opened(log[0]))
     quality = record.outcome.quality.copy()
     quality.view(np.uint32)[3] ^= 1
     changed = dataclasses.replace(record, outcome=dataclasses.replace(record.outcome, quality=quality))
@@ -218,7 +239,7 @@ def test_one_bit_of_one_number_is_a_difference(engine, log):
 
 
 def test_every_field_of_an_outcome_is_compared(engine, log):
-    record = Record.from_line(log[0])
+    record = bare(opened(log[0]))
     up = {
         name: np.nextafter(getattr(record.outcome, name), np.float32(9))
         for name in ("quality", "cost_usd", "tokens_out", "threshold", "gap", "support")
@@ -238,7 +259,7 @@ def test_every_field_of_an_outcome_is_compared(engine, log):
 def test_nan_equals_itself_and_zero_is_not_minus_zero(engine):
     lines = []
     x = np.full((1, 16), np.nan, np.float32)
-    engine.recorder(lines.append).decide(x, tau=0.1, billed_tokens=1, on_error="status")
+    engine.recorder(lines.append, min_words=0).decide(x, tau=0.1, billed_tokens=1, on_error="status")
     [replayed] = replay(lines, engine)
     assert replayed.differences == ()
     assert str(Difference("gap", np.float32(0.0), np.float32(-0.0))) == "gap: 0.0 -> -0.0"
@@ -259,8 +280,8 @@ def test_candidates_are_compared_by_name_where_their_order_is_another(tmp_path):
     paths, lines = make_siblings(tmp_path, 2), []
     one, other = (Engine.load(path) for path in paths)
     extra = np.arange(5) / 100
-    one.recorder(lines.append).route(PROMPTS[0], tau=0.5, extra_usd=extra, tokens_out=extra + 7)
-    [replayed] = replay(lines, other)
+    one.recorder(lines.append, **WHOLE).route(PROMPTS[0], tau=0.5, extra_usd=extra, tokens_out=extra + 7)
+    [replayed] = replay(lines, other, key=KEY)
     assert replayed.differences[0] == Difference("candidates", one.bundle.names, other.bundle.names)
     order = [one.bundle.names.index(name) for name in other.bundle.names]
     now = other.route(PROMPTS[0], tau=0.5, extra_usd=extra[order], tokens_out=(extra + 7)[order])
@@ -270,23 +291,23 @@ def test_candidates_are_compared_by_name_where_their_order_is_another(tmp_path):
 
 def test_a_bundle_with_another_set_of_candidates_is_compared_where_they_meet(engine, tmp_path):
     lines = []
-    recorder = engine.recorder(lines.append)
+    recorder = engine.recorder(lines.append, **WHOLE)
     recorder.route(PROMPTS[0], tau=0.5, tokens_out=5)
     recorder.route(PROMPTS[0], tau=0.5, allowed=["epsilon/nano"])
     fewer = Engine.load(make_bundle(tmp_path / "fewer", models=4, dim=16))
-    first, second = replay(lines, fewer)
+    first, second = replay(lines, fewer, key=KEY)
     assert first.differences[0].field == "candidates"
     assert not any("epsilon" in d.field for d in first.differences)
     assert "terms: allowed: unknown 'epsilon/nano'" in second.refused
     more = Engine.load(make_bundle(tmp_path / "more", models=6, dim=16))
-    first, second = replay(lines, more)
+    first, second = replay(lines, more, key=KEY)
     assert "tokens_out: the record gives none for model/005" in first.refused
     assert second.outcome.model == "epsilon/nano"
 
 
 def test_a_record_of_another_encoder_is_refused(log, tmp_path):
     other = Engine.load(make_bundle(tmp_path, models=5, dim=16, seed=3))
-    for replayed in replay(log[:3], other):
+    for replayed in replay(log[:3], other, key=KEY):
         assert "x: embedded by encoder" in replayed.refused
         assert replayed.record is not None
         assert replayed.outcome is None
@@ -298,7 +319,7 @@ def test_records_written_while_bundles_swap_replay_each_on_its_own_bundle(tmp_pa
     bundles = [one.bundle for one in engines.values()]
     live, file = Engine(bundles[0]), tmp_path / "log.jsonl"
     policy = live.policy(tau=0.4, exclude=["alpha/large"])
-    with live.recorder(file) as recorder:
+    with live.recorder(file, min_words=0) as recorder:
 
         def work(thread):
             for turn in range(12):
@@ -329,7 +350,7 @@ def test_records_written_while_bundles_swap_replay_each_on_its_own_bundle(tmp_pa
 
 def test_any_byte_that_changes_is_found(engine):
     lines = []
-    engine.recorder(lines.append).route("a", tau=0.25)
+    engine.recorder(lines.append, min_words=0).route("a", tau=0.25)
     line, whole = bytearray(lines[0].rstrip(b"\n")), Record.from_line(lines[0]).to_line()
     for position in range(len(line)):
         for flip in (1, 0x80):
@@ -357,27 +378,31 @@ def test_a_damaged_line_is_told_with_its_number_and_the_others_are_replayed(engi
         b'{"prompt": "another kind of log"}\n',
         b"[]",
         log[2].replace(b'"truncated":true', b'"truncated":false'),
-        log[3].replace(b'"schema_version":1', b'"schema_version":3'),
+        log[3].replace(b'"schema_version":3', b'"schema_version":4'),
         b"[" * 100_000,
         log[4],
     ]
-    replays = list(replay(lines, engine))
+    replays = list(replay(lines, engine, key=KEY))
     assert [one.line for one in replays if one.refused is None] == [1, 11]
     assert [one.line for one in replays if one.refused is not None] == [2, 4, 5, 6, 7, 8, 9, 10]
     reasons = {one.line: one.refused for one in replays}
     assert "one JSON object" in reasons[2]
     assert "decision record" in reasons[6]
     assert "damaged or edited" in reasons[8]
-    assert "expected schema_version 1 or 2, got 3" in reasons[9]
+    assert "expected schema_version 1 or 2 or 3, got 4" in reasons[9]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"x": ""},
-        {"x": "AAA="},
-        {"x": "not base64!"},
-        {"x": 3},
+        {"x": "AAAAAA=="},
+        {"needs": {}},
+        {"policy": None},
+        {"policy": {}},
+        {"max_output_tokens": [1]},
+        {"nonfinite": [9]},
+        {"sealed": "AAAA"},
+        {"sealed": {"key": "a", "nonce": "not base64!", "data": ""}},
         {"tokens_out": "AAAAAA=="},
         {"billed_tokens": -1},
         {"billed_tokens": 1.5},
@@ -395,29 +420,29 @@ def test_a_damaged_line_is_told_with_its_number_and_the_others_are_replayed(engi
     ids=str,
 )
 def test_fields_that_no_recorder_writes_are_refused(log, changes):
-    with pytest.raises(RecordError, match="expected the fields of schema_version 1"):
+    with pytest.raises(RecordError, match="expected the fields of schema_version 3"):
         Record.from_line(edited(log[0], **changes))
 
 
 @pytest.mark.parametrize("terms", [{}, {"tau": 5}, {"tau": 0.1, "later": 1}, {"tau": 0.1, "allowed": 3}])
 def test_terms_that_do_not_compile_are_refused_and_not_raised(engine, log, terms):
-    [replayed] = replay([edited(log[0], terms=terms)], engine)
+    [replayed] = replay([edited(log[0], terms=terms, bundle="0" * 64)], engine)
     assert replayed.refused.startswith("terms: ")
 
 
 def test_an_embedding_of_another_width_is_refused(engine, log):
-    record = Record.from_line(log[0])
+    record = bare(opened(log[0]))
     [replayed] = replay([dataclasses.replace(record, x=record.x[:7]).to_line()], engine)
     assert replayed.refused == "x: expected 16 numbers, got 7"
 
 
 def test_a_line_that_a_crash_cut_costs_no_other_record(engine, tmp_path):
     file = tmp_path / "log.jsonl"
-    with engine.recorder(file) as recorder:
+    with engine.recorder(file, min_words=0) as recorder:
         recorder.route("a", tau=0.1)
     with open(file, "ab") as cut:
         cut.write(file.read_bytes()[:100])
-    with engine.recorder(file) as recorder:
+    with engine.recorder(file, min_words=0) as recorder:
         recorder.route("b", tau=0.1)
     summary = summarise(file.read_bytes().splitlines(), engine)
     assert (summary.records, summary.equal, summary.refused) == (3, 2, 1)

@@ -6,11 +6,14 @@ import subprocess
 import sys
 
 import pytest
+import skips
 from bundles import make_bundle, make_siblings
 
 from ipr_engine import Bundle, Price
 from ipr_engine.bundle import PriceList, with_prices
 from ipr_engine.cli import main
+
+pytest.importorskip("cryptography", reason=skips.RECORDS)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def log(bundle, tmp_path, capsys):
     requests.write_text(
         '{"id": "one", "prompt": "hello there"}\n{"id": 2, "messages": [{"role": "user", "content": "hi"}]}\n'
     )
-    options = ["--bundle", str(bundle), "--record", str(path), "--tau", "0.8"]
+    options = ["--bundle", str(bundle), "--record", str(path), "--record-min-words", "0", "--tau", "0.8"]
     assert main(["route", "--jsonl", str(requests), *options]) == 0
     assert main(["route", "first prompt", "second prompt", "--price", "beta/mid=0.1,0.2", *options]) == 0
     capsys.readouterr()
@@ -115,11 +118,11 @@ def test_damaged_lines_give_exit_code_3_and_their_numbers(bundle, dear, log, cap
         assert "2 not replayed" in out
 
 
-def test_records_of_another_encoder_give_exit_code_3(log, tmp_path, capsys):
+def test_records_of_other_heads_give_exit_code_3(log, tmp_path, capsys):
     other = make_bundle(tmp_path, models=4, dim=16, seed=9)
     code, out, _ = replay(capsys, log, "--bundle", other, "--json")
     assert code == 3
-    assert "embedded by encoder" in json.loads(out.splitlines()[0])["refused"]
+    assert "x: decided by heads" in json.loads(out.splitlines()[0])["refused"]
     assert json.loads(out.splitlines()[-1])["summary"]["refused"] == 4
 
 
@@ -160,7 +163,19 @@ def test_a_prompt_that_is_refused_is_named_by_its_line_when_recording_too(bundle
 def test_processes_may_append_to_one_log(bundle, tmp_path, capsys):
     log = tmp_path / "log.jsonl"
     prompts = [f"prompt {n}" for n in range(40)]
-    command = [sys.executable, "-m", "ipr_engine", "route", *prompts, "--bundle", str(bundle), "--record", str(log)]
+    command = [
+        sys.executable,
+        "-m",
+        "ipr_engine",
+        "route",
+        *prompts,
+        "--bundle",
+        str(bundle),
+        "--record",
+        str(log),
+        "--record-min-words",
+        "0",
+    ]
     running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(3)]
     assert [one.wait() for one in running] == [0, 0, 0]
     code, out, _ = replay(capsys, log, "--bundle", bundle)
@@ -168,10 +183,46 @@ def test_processes_may_append_to_one_log(bundle, tmp_path, capsys):
     assert "120 records: 120 equal" in out
 
 
+def test_options_of_a_policy_replace_the_recorded_one(bundle, log, capsys):
+    code, out, _ = replay(capsys, log, "--bundle", bundle, "--tau", "0")
+    assert code == 4
+    assert "threshold: " in out
+    assert replay(capsys, log, "--bundle", bundle, "--tau", "0.8")[0] == 4  # two records were made at another price
+    code, _, err = replay(capsys, log, "--bundle", bundle, "--allow", "alpha/large")
+    assert code == 1
+    assert "--tau: expected it beside the other options of a policy" in err
+
+
+def test_options_for_records_need_a_log(bundle, capsys, tmp_path):
+    for option in (["--record-x"], ["--record-min-words", "3"], ["--key", str(tmp_path / "owner.key")]):
+        assert main(["route", "a", "--bundle", str(bundle), *option]) == 1
+        assert f"{option[0]}: there are no records" in capsys.readouterr().err
+    assert main(["route", "a", "--bundle", str(bundle), "--record", str(tmp_path / "log"), "--record-x"]) == 1
+    assert "keep_x: an embedding tells the words of its prompt" in capsys.readouterr().err
+
+
+def test_a_key_is_made_once_and_never_shown(capsys, tmp_path):
+    path = tmp_path / "owner.key"
+    assert main(["key", str(path)]) == 0
+    out = capsys.readouterr().out
+    secret = path.read_text().strip()
+    assert len(secret) == 64
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert secret not in out
+    assert main(["key", str(path)]) == 1
+    captured = capsys.readouterr()
+    assert "is there already" in captured.err
+    assert secret not in captured.out + captured.err
+    assert path.read_text().strip() == secret
+
+
 def test_a_record_replays_on_a_sibling_whose_candidates_stand_in_another_order(tmp_path, capsys):
     one, other = make_siblings(tmp_path, 2, models=4)
-    log = tmp_path / "log.jsonl"
-    assert main(["route", "hello", "--bundle", str(one), "--record", str(log)]) == 0
-    code, out, _ = replay(capsys, log, "--bundle", other)
+    log, key = tmp_path / "log.jsonl", str(tmp_path / "owner.key")
+    assert main(["key", key]) == 0
+    kept = ["--record", str(log), "--record-x", "--key", key]
+    assert main(["route", "hello", "--bundle", str(one), *kept]) == 0
+    assert replay(capsys, log, "--bundle", other)[0] == 3
+    code, out, _ = replay(capsys, log, "--bundle", other, "--key", key)
     assert code == 4
     assert "candidates: ('alpha/large', " in out

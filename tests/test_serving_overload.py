@@ -1,5 +1,6 @@
 """Admission by the wait foreseen (max_wait_us): who would wait longer is refused at once, and nobody else."""
 
+import asyncio
 import pickle
 
 import pytest
@@ -7,7 +8,7 @@ from serving_encoders import Gate, queued_engine, sibling_bundles
 from test_serving_batching import join_all, start_all, until
 
 from ipr_engine.errors import OverloadError
-from ipr_engine.serving import BatchingEngine
+from ipr_engine.serving import AsyncEngine, BatchingEngine
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +58,27 @@ def test_without_it_only_the_queue_bounds_the_wait(bundles):
         until(lambda: serving.counters().queue_depth == 9)
         gate.open()
         join_all(threads)
+
+
+@pytest.mark.parametrize("front", ["threads", "tasks"])
+def test_a_list_that_the_queue_does_not_hold_leaves_nothing_in_it(bundles, front):
+    engine, encoder = queued_engine(bundles[0])
+    serving = AsyncEngine(engine, limits={"max_queue": 3, "max_batch": 1})
+    blocking = serving.blocking.start()
+    gate = encoder.on_encode = Gate()
+    threads = start_all(lambda: blocking.route("why", tau=0.2), 1)
+    until(gate.entered.is_set)
+
+    def ask():
+        if front == "threads":
+            return blocking.route_many(["how"] * 9, tau=0.2)
+        return asyncio.run(serving.route_many(["how"] * 9, tau=0.2))
+
+    with pytest.raises(OverloadError):
+        ask()
+    counters = blocking.counters()
+    assert (counters.queue_depth, counters.events["rejected"] >= 1) == (0, True)
+    gate.open()
+    join_all(threads)
+    assert [row.model for row in blocking.route_many(["how"] * 3, tau=0.2)] == [engine.route("how", tau=0.2).model] * 3
+    assert blocking.close()

@@ -13,7 +13,7 @@ from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.reliability import read_reliability
 from ipr_engine.cli import main
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import InvalidInputError, KeyMismatchError
 from ipr_engine.training.add_model import add_model
 from ipr_engine.training.train import train
 
@@ -163,7 +163,7 @@ def test_a_prior_stands_in_for_nobody(root, new, tmp_path):
 def test_outcomes_replace_a_prior(root, source, new, tmp_path):
     prior = add_model(root, new, out=tmp_path / "out", created=CREATED).folder
     assert main(["remove-model", "house/new", "--bundle", str(prior), "--json"]) == 0
-    added = add_model(tmp_path / "out", new, outcomes=source, created=CREATED)
+    added = add_model(tmp_path / "out", new, outcomes=source, created=CREATED, key=root / "owner.key")
     assert Engine.load(added.folder).explain("x", tau=0.1).priors == {}
 
 
@@ -254,18 +254,25 @@ def test_removing_and_pricing_from_the_shell(root, tmp_path, capsys):
 def test_what_an_added_row_was_fitted_on_is_known_and_a_removed_name_leaves_nothing_behind(source, tmp_path):
     from ipr_engine.bundle.edit import without_candidate
     from ipr_engine.data import load_outcomes, overlap, read_prompt_hashes
+    from ipr_engine.owner_key import OwnerKey
 
     three = listed(tmp_path / "three.json", *(entry(m) for m in range(3)))
     new = listed(tmp_path / "new.json", entry(3))
     base = train(
         source, three, tmp_path / "b", name="t", created=CREATED, estimator="plain", allow_constant=True
     ).folder
-    seen = load_outcomes(source, split="test")
-    assert not overlap(seen, read_prompt_hashes(Bundle.load(base).quality_heads.fitted_on.prompt_hashes)).any()
+    seen, key = load_outcomes(source, split="test"), OwnerKey.load(tmp_path / "b" / "owner.key")
+    assert not overlap(seen, read_prompt_hashes(Bundle.load(base).quality_heads.fitted_on.prompt_hashes), key).any()
     added = Bundle.load(add_model(base, new, outcomes=source, split="test", created=CREATED).folder)
     judged = seen.complete(["m3"])
-    assert overlap(judged, read_prompt_hashes(added.quality_heads.fitted_on.prompt_hashes)).all()
+    assert overlap(judged, read_prompt_hashes(added.quality_heads.fitted_on.prompt_hashes), key).all()
+    assert added.quality_heads.fitted_on.hash_key == key.id
     assert added.provenance["sources"][NAMES[3]] == "m3"
+    key_file = tmp_path / "b" / "owner.key"
+    kept = key_file.rename(tmp_path / "kept.key")
+    with pytest.raises(KeyMismatchError, match=f"need the key of id {key.id}, got none"):
+        add_model(base, new, outcomes=source, split="test", created=CREATED)
+    assert add_model(base, new, outcomes=source, split="test", created=CREATED, key=kept).folder == added.path
     left = Bundle.load(without_candidate(added, NAMES[3]))
     assert NAMES[3] not in left.provenance["sources"]
     again = Bundle.load(add_model(left.path, new, created=CREATED).folder)

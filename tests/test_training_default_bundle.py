@@ -97,7 +97,7 @@ def test_the_bundle_has_every_candidate_price_and_support_and_is_the_only_one(bu
     assert bundle.path_rows.candidates == bundle.names
     assert len(bundle.path_rows.quality) == 120 + 80  # parts of one traffic
     assert bundle.quality_heads.fitted_on.prompts == 120 + 80
-    assert sorted(path.name for path in built.iterdir()) == sorted([bundle.hash, "CURRENT", "card"])
+    assert sorted(path.name for path in built.iterdir()) == sorted([bundle.hash, "CURRENT", "card", "owner.key"])
 
 
 def test_it_routes(built):
@@ -123,7 +123,7 @@ def test_provenance_keeps_what_train_wrote_and_adds_whence_it_all_came(built):
 def test_the_card_says_of_each_source_what_ipr_eval_says(built, inputs, card):
     from ipr_engine.data import load_outcomes
     from ipr_engine.evaluation.evaluate import evaluate_engine
-    from ipr_engine.evaluation.report import number
+    from ipr_engine.evaluation.markdown import number
 
     for folder in inputs[0]:
         figures = evaluate_engine(Engine.load(built), load_outcomes(folder), draws=20).figures

@@ -190,7 +190,8 @@ def test_the_rows_of_the_first_source_alone_are_kept(source: Path, tmp_path: Pat
 def test_training_twice_gives_one_bundle_and_another_seed_other_rows(
     source: Path, base: Bundle, tmp_path: Path
 ) -> None:
-    assert fitted(source, tmp_path / "again", 0, 1, 2).hash == base.hash
+    key = base.path.parent / "owner.key"
+    assert fitted(source, tmp_path / "again", 0, 1, 2, key=key).hash == base.hash
     other = fitted(source, tmp_path / "seeded", 0, 1, 2, seed=1)
     assert (rows_of(other).outcome != rows_of(base).outcome).any()
 

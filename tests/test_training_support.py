@@ -6,7 +6,7 @@ from training_data import make_world, seeded
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.folds import grouped_folds
-from ipr_engine.training.support import fit_support, kmeans, nearest_distance
+from ipr_engine.training.support import FEWEST, fit_support, kmeans, nearest_distance, without_few
 
 
 def support_of(x, support):
@@ -52,10 +52,24 @@ def test_percentiles_are_those_of_held_out_rows(request):
     assert support["centroids"].shape == (6, 13)
     assert support["centroids"].dtype == support["distances"].dtype == np.float32
     held_out = np.concatenate(
-        [nearest_distance(world.x[folds == f], kmeans(world.x[folds != f], 6, seed=2)) for f in range(5)]
+        [
+            nearest_distance(x, without_few(rest, kmeans(rest, 6, seed=2)))
+            for x, rest in ((world.x[folds == f], world.x[folds != f]) for f in range(5))
+        ]
     )
     np.testing.assert_allclose(support["distances"], np.percentile(held_out, range(101)), rtol=1e-6)
     assert (np.diff(support["distances"]) >= 0).all()
+
+
+def test_no_centroid_is_of_few_prompts(request):
+    rng = seeded(request.node.name)
+    many, few = rng.standard_normal((60, 5)), 50 + rng.standard_normal((FEWEST - 1, 5))
+    x = np.concatenate([many, few, np.repeat(90 + np.ones((1, 5)), 40, axis=0)])  # the last: one prompt many times
+    centroids = without_few(x, kmeans(x, 3, seed=0))
+    assert len(centroids) == 1
+    assert np.abs(centroids).max() < 10
+    alone = without_few(few, kmeans(few, 3, seed=0))
+    np.testing.assert_allclose(alone, few.mean(axis=0, keepdims=True))
 
 
 def test_support_is_half_on_fresh_prompts_and_zero_far_away(request):

@@ -16,6 +16,7 @@ from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes, overlap, read_prompt_hashes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.sweeps import choose
+from ipr_engine.owner_key import OwnerKey
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.heads import predict
 from ipr_engine.training.train import train
@@ -99,8 +100,12 @@ def test_the_bundle_keeps_hashes_of_its_fitting_prompts(source, candidates, tmp_
     )
     fitted = Bundle.load(trained.folder).quality_heads.fitted_on
     hashes = read_prompt_hashes(fitted.prompt_hashes)
-    assert overlap(load_outcomes(source, split="train"), hashes).sum() == fitted.prompts == 160
-    assert not overlap(load_outcomes(source, split="test"), hashes).any()
+    key = OwnerKey.load(tmp_path / "root" / "owner.key")
+    assert fitted.hash_key == key.id
+    assert overlap(load_outcomes(source, split="train"), hashes, key).sum() == fitted.prompts == 160
+    assert not overlap(load_outcomes(source, split="test"), hashes, key).any()
+    assert (tmp_path / "root" / "owner.key").stat().st_mode & 0o777 == 0o600
+    assert not list(trained.folder.rglob("*.key"))
 
 
 @pytest.mark.parametrize("estimator", ["plain", "caps", "paper", "adapters"])
@@ -150,6 +155,7 @@ def test_a_network_run_that_was_stopped_goes_on_to_the_same_bundle(source, candi
         "allow_constant": True,
         "estimator": "paper",
         "options": {"epochs": 4, "hidden": 5},
+        "key": bytes(32),
     }
     with pytest.raises(KeyboardInterrupt):
         train(source, candidates, tmp_path / "one", run=tmp_path / "run", progress=stop, **given)
@@ -199,14 +205,16 @@ def test_options_of_a_network_come_from_the_command_line(source, candidates, tmp
     assert (config["hidden"], bundle.quality_heads.activation) == (4, "silu")
 
 
-def test_training_twice_gives_the_same_bundle(source, candidates, tmp_path):
-    hashes = {
-        train(
-            source, candidates, tmp_path / root, name="t", created="2026-11-24", allow_constant=True, estimator="plain"
-        ).folder.name
-        for root in ("one", "two")
-    }
-    assert len(hashes) == 1
+def test_training_twice_under_one_key_gives_the_same_bundle(source, candidates, tmp_path):
+    given = {"name": "t", "created": "2026-11-24", "allow_constant": True, "estimator": "plain"}
+    one = train(source, candidates, tmp_path / "one", **given).folder
+    two = train(source, candidates, tmp_path / "two", key=tmp_path / "one" / "owner.key", **given).folder
+    assert one.name == two.name
+    assert not (tmp_path / "two" / "owner.key").exists()
+    other = train(source, candidates, tmp_path / "three", **given).folder
+    differ = [name for name in ("heads/trained.safetensors", "heads/trained.prompts.safetensors", "path.safetensors")
+              if (one / name).read_bytes() != (other / name).read_bytes()]  # fmt: skip
+    assert differ == ["heads/trained.prompts.safetensors"]
 
 
 def test_auto_chooses_one_of_the_closed_forms(source, candidates, tmp_path, monkeypatch):

@@ -209,7 +209,7 @@ def test_a_failed_row_stays_with_the_first_tier_and_is_told(tmp_path):
 
 def test_a_record_holds_what_decided_and_replays_to_the_bit(engine, alone, tmp_path):
     lines: list[bytes] = []
-    recorder = engine.recorder(lines.append)
+    recorder = engine.recorder(lines.append, min_words=0)
     recorded = recorder.route_many(PROMPTS, tau=0.2)
     recorder.route(PROMPTS[0], tau=0.2, escalate_below=math.inf)
     recorder.decide(engine.encode(PROMPTS[:3], second=True), tau=0.2)

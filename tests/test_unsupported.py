@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from bundles import bundle_parts, make_bundle
 from serving_encoders import queued_engine
-from two_tier_bundles import join, make_prompts, make_tiers, same_row
+from two_tier_bundles import join, make_prompts, make_tiers, measured, same_row
 
 from ipr_engine import Bundle, Engine, InvalidInputError, reference
-from ipr_engine.bundle import PathRows, SupportSpec, write_bundle
+from ipr_engine.bundle import PathRows, write_bundle
 from ipr_engine.bundle.reliability import ReliabilityBins, reliability_bytes
 from ipr_engine.replay import replay
 from ipr_engine.serving import BatchingEngine, prometheus_text
@@ -28,13 +28,6 @@ PROMPTS = [
     {"messages": [USER], "max_tokens": 10},
 ]
 WINDOWS = [1000, None, 800, 600, None]
-
-
-def measured(bundle):
-    """The bundle with centroids near the embeddings of some prompts, so that supports lie between 0 and 1."""
-    x = Engine(bundle).encode(make_prompts(5, "centroids")).x
-    distances = np.linspace(0, 1.5, 101).astype(np.float32)
-    return dataclasses.replace(bundle, support=SupportSpec(encoder="static", centroids=x, distances=distances))
 
 
 def tables(means):
@@ -164,8 +157,9 @@ def test_best_is_told_by_outcomes_and_never_guessed(engine, bundle, tmp_path):
     outcome[:, 1] = outcome[:, 3] = 254
     outcome[:, 0] = 255  # never judged: the prediction counts
     rows = PathRows(
+        candidates=names,
         quality=np.full((40, 5), 0.7, np.float16),
-        tokens_out=np.full((40, 5), 10, np.float16),
+        tokens_out=np.full((40, 5), 10, np.float32),
         outcome=outcome,
         billed_tokens=np.full(40, 20, np.uint32),
         heads=(bundle.quality_heads.sha256,),
@@ -260,12 +254,16 @@ def test_records_replay_to_the_bit(engine, middle):
     )
 
 
-def test_a_policy_follows_a_swap_with_its_terms(bundle, middle):
+def test_a_policy_follows_a_swap_with_its_terms(bundle, middle, tmp_path):
     engine = Engine(bundle)
     policy = engine.policy(tau=0.3, min_support=middle, unsupported="cheapest")
     engine.swap(dataclasses.replace(bundle, hash="0" * 64))
     assert engine.route("why", policy).policy.unsupported == policy.unsupported
     assert policy != engine.policy(tau=0.3, min_support=middle, unsupported="best")
+    named = Engine(bundle).policy(tau=0.3, min_support=middle, unsupported="delta/tiny")
+    fewer = Engine.load(make_bundle(tmp_path, models=3, dim=16))
+    with pytest.raises(InvalidInputError, match=r"its terms do not fit bundle .*unsupported: unknown 'delta/tiny'"):
+        fewer.route("why", named)
     assert "min_support" in repr(policy)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from bundles import WORDS, bundle_parts, make_encoder, make_tensors, seeded
 
-from ipr_engine.bundle import Bundle, EncoderSource, write_bundle
+from ipr_engine import Engine
+from ipr_engine.bundle import Bundle, EncoderSource, SupportSpec, write_bundle
 from ipr_engine.bundle.two_tiers import two_tiers
 
 PROVENANCE = {"recipe": "tests/two_tier_bundles.py"}
@@ -44,6 +45,13 @@ def make_tiers(folder: Path, *, models: int = 4, hidden: int = 0, seed: int = 1,
 
 def join(folder: Path, tiers: tuple[Bundle, Bundle], *, gap: float = 0.02, **changes: Any) -> Bundle:
     return Bundle.load(two_tiers(*tiers, gap=gap, root=folder / "joined", provenance=PROVENANCE, **changes))
+
+
+def measured(bundle: Bundle) -> Bundle:
+    """The bundle with centroids near the embeddings of some prompts, so that supports lie between 0 and 1."""
+    x = Engine(bundle).encode(make_prompts(5, "centroids")).x
+    distances = np.linspace(0, 1.5, 101).astype(np.float32)
+    return replace(bundle, support=SupportSpec(encoder="static", centroids=x, distances=distances))
 
 
 def same_row(a: Any, b: Any) -> bool:

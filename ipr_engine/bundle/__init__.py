@@ -19,17 +19,18 @@ from .encoder_entry import (
     encoder_identity,
 )
 from .load import Bundle, read_prices
+from .price import Price, PriceTier
 from .spec import (
     Candidate,
     EscalationSpec,
     FittedOn,
     HeadsSpec,
     PathRows,
-    Price,
     PriceList,
     RuleConstants,
     SupportSpec,
 )
+from .tested import TestedTau
 
 if TYPE_CHECKING:
     from .write import (
@@ -59,8 +60,10 @@ __all__ = [
     "PathRows",
     "Price",
     "PriceList",
+    "PriceTier",
     "RuleConstants",
     "SupportSpec",
+    "TestedTau",
     "TransformerSource",
     "activate",
     "concatenated_identity",

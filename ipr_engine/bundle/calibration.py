@@ -6,19 +6,21 @@ They hold and check their own shape. `ipr_engine/calibration/` makes them, `ipr_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .fields import Field
+from .price import price_numbers, says_more
 from .spec import SHARED_TENSOR, Candidate, HeadsSpec, PriceList, canonical_json
+from .tested import CERTIFIED, INSUFFICIENT, TestedTau, parse_tested
 
 if TYPE_CHECKING:
     from .load import Bundle
 
-CERTAIN, CERTIFIED, INSUFFICIENT = "certain", "certified", "insufficient_evidence"
+CERTAIN = "certain"
 KNOT_STATUS = (CERTAIN, CERTIFIED, INSUFFICIENT)
 TESTS = ("target", "plugin", "agrapa", "hoeffding_bentkus", "empirical_bernstein")
 SUPPORT_QUANTILES = 21
@@ -93,6 +95,7 @@ class CalibrationMap:
         test: which of calibration/bounds.py certified.
         best_quality, cheapest_quality: their mean realised quality on the calibration sample.
         points: the path, safest first. knots: by rising tau, the first 0. shares: by falling share of best, the first 1.
+        tested: what rule `path` runs, by rising tau, in bundles of schema_version 5; empty where the bundle had no path.
     """
 
     family: str | None
@@ -111,12 +114,15 @@ class CalibrationMap:
     points: tuple[OperatingPoint, ...]
     knots: tuple[Knot, ...]
     shares: tuple[Knot, ...]
+    tested: tuple[TestedTau, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; `parse_map` reads them back."""
+        """Plain JSON types; `parse_map` reads them back. `tested` is there only where something was."""
         document: dict[str, Any] = asdict(self)
         document["candidates"] = list(self.candidates)
-        for name in ("points", "knots", "shares"):
+        if not self.tested:
+            del document["tested"]
+        for name in ("points", "knots", "shares", *(["tested"] if self.tested else [])):
             document[name] = [dict(item) for item in document[name]]
         for point in document["points"]:
             point["allowed"] = None if point["allowed"] is None else list(point["allowed"])
@@ -125,15 +131,19 @@ class CalibrationMap:
         return document
 
 
-_MAP = tuple(CalibrationMap.__dataclass_fields__)
+_MAP = tuple(name for name in CalibrationMap.__dataclass_fields__ if name != "tested")
 _SAMPLE = tuple(CalibrationSample.__dataclass_fields__)
 _POINT = tuple(OperatingPoint.__dataclass_fields__)
 _KNOT = tuple(Knot.__dataclass_fields__)
 
 
-def parse_map(field: Field) -> CalibrationMap:
-    """The map of this JSON object; BundleError where it is none or is not monotone. Names need not be the bundle's: it may be stale."""
-    keys = field.object(_MAP)
+def parse_map(field: Field, *, tested: bool = True) -> CalibrationMap:
+    """The map of this JSON object; BundleError where it is none or is not monotone. Names need not be the bundle's: it may be stale.
+
+    tested: whether it may hold tested taus.
+    """
+    has_tested = tested and "tested" in field.mapping()
+    keys = field.object((*_MAP, "tested") if has_tested else _MAP)
     candidates = keys["candidates"].names(at_least=2)
     points = tuple(_point(item, candidates) for item in keys["points"].list(at_least=2))
     _require_falling([p.worth for p in points], keys["points"], "worth that never rises")
@@ -160,6 +170,7 @@ def parse_map(field: Field) -> CalibrationMap:
         points=points,
         knots=knots,
         shares=shares,
+        tested=parse_tested(keys["tested"]) if has_tested else (),
     )
 
 
@@ -249,19 +260,11 @@ def _heads_bytes(bundle: Bundle, heads: HeadsSpec, names: Sequence[str]) -> Iter
 
 def prices_key(prices: PriceList, candidates: Sequence[Candidate], names: Sequence[str]) -> str:
     """sha256 of the numbers that cost these candidates' tokens: prices, token ratios and tokenizers, not their dates or names."""
-    rows: Mapping[str, list[float]] = {
-        candidate.name: [
-            float(prices.prices[candidate.name].input_usd_per_1m),
-            float(prices.prices[candidate.name].output_usd_per_1m),
-            float(prices.prices[candidate.name].fixed_usd),
-            float(candidate.token_ratio),
-            *(
-                ()
-                if candidate.tokenizer is None
-                else (*candidate.tokenizer.coefficients, candidate.tokenizer.per_request)
-            ),
-        ]
-        for candidate in candidates
-        if candidate.name in names
-    }
+    rows: dict[str, list[Any]] = {}
+    for candidate in candidates:
+        if candidate.name in names:
+            price, tokenizer = prices.prices[candidate.name], candidate.tokenizer
+            numbers = (price.input_usd_per_1m, price.output_usd_per_1m, price.fixed_usd, candidate.token_ratio)
+            own = () if tokenizer is None else (*tokenizer.coefficients, tokenizer.per_request)
+            rows[candidate.name] = [*map(float, numbers), *([price_numbers(price)] if says_more(price) else []), *own]
     return hashlib.sha256(canonical_json(rows, compact=True)).hexdigest()

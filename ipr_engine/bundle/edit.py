@@ -13,14 +13,24 @@ import numpy.typing as npt
 from ipr_engine.errors import BundleFormatError, InvalidInputError
 
 from .draft import Draft
-from .fields import Field, fail, parse_json
+from .fields import fail, parse_json
 from .files import as_path, read_regular
-from .load import MANIFEST, Bundle, _price, listed_files
+from .load import MANIFEST, Bundle, listed_files, parse_price
 from .origin import CONSTANT
 from .path_rows import path_of_edited, path_rows_json
+from .price import Price
 from .reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
-from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, Price, PriceList
-from .write import _candidate_json, _hash_bytes, _limited, _prices_bytes, _tensor_bytes, _tokenized, _with_hashes_key
+from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, PriceList
+from .write import (
+    _candidate_json,
+    _hash_bytes,
+    _limited,
+    _prices_bytes,
+    _raised,
+    _tensor_bytes,
+    _tokenized,
+    _with_hashes_key,
+)
 
 Rows = Mapping[str, Float32]
 Hashes = Mapping[str, npt.NDArray[np.uint64]]
@@ -187,16 +197,9 @@ def read_new_prices(path: str | os.PathLike[str], bundle: Bundle) -> PriceList:
         date=keys["date"].day(),
         prices={
             **bundle.prices.prices,
-            **{name: _price(_completed(field, file.name)) for name, field in given.items()},
+            **{name: parse_price(field, detailed=True, basis=f"given in {file.name}") for name, field in given.items()},
         },
     )
-
-
-def _completed(field: Field, file: str) -> Field:
-    """A price whose fixed_usd and basis may be left out."""
-    if isinstance(field.value, dict):
-        field.value = {"fixed_usd": 0.0, "basis": f"given in {file}", **field.value}
-    return field
 
 
 def _without(heads: HeadsSpec, name: str) -> tuple[tuple[str, ...], dict[str, Float32]]:
@@ -259,6 +262,7 @@ def _rewrite(
         kept = path_of_edited(path_rows, [c.name for c in candidates], [weights[id] for id in tiers])
         manifest["path_rows"] = None if kept is None else path_rows_json(draft.add, kept)
     listed = PriceList(currency=bundle.prices.currency, date=bundle.prices.date, prices=prices)
+    manifest = _raised(manifest, listed)
     manifest["prices"] = draft.add(manifest["prices"]["path"], _prices_bytes(listed))
     others = [entry for entry in manifest["extra_files"] if entry["path"] not in extra_files]
     added = [draft.add(relative, data) for relative, data in extra_files.items()]

@@ -18,6 +18,7 @@ from ipr_engine.errors import (
     BundleFormatError,
     BundleHashError,
     BundleNotFoundError,
+    BundleValueError,
     BundleVersionError,
     EncoderMismatchError,
     InvalidInputError,
@@ -29,21 +30,21 @@ from .encoder_entry import EncoderSpec, encoder_file_fields, parse_encoders
 from .fields import REWRITE, Field, fail, is_hex64, parse_json, require_distinct
 from .files import FileEntry, as_path, file_entry, read_regular, reading
 from .path_rows import parse_path_rows, path_rows_file
+from .price import BASE, Price, price_of, price_problem
 from .spec import (
     Candidate,
     EscalationSpec,
     FittedOn,
     HeadsSpec,
     PathRows,
-    Price,
     PriceList,
     RuleConstants,
     SupportSpec,
 )
 from .tensors import heads_tensors, support_tensors
 
-# 2: calibrations, prompt hashes; 3: encoders that are no table, escalation; 4: max_output_tokens; 5: path rows; 6: candidates'
-# tokenizers. The least is written.
+# 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus, keyed
+# hashes; 6: prices that say more than those of tokens and requests, candidates' tokenizers. The least is written.
 SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6)
 MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
@@ -66,7 +67,7 @@ _CANDIDATE = ("name", "family", "provider", "context_window", "token_ratio", "fe
 _HEADS = ("id", "encoder", "outputs", "activation", "weights", "candidates", "rule_constants", "fitted_on")
 _SUPPORT = ("encoder", "weights")
 _FITTED_ON = ("source", "prompts", "prompt_ids_sha256")
-_HASHES = "prompt_hashes"
+_HASHES, _HASH_KEY = "prompt_hashes", "hash_key"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -178,7 +179,7 @@ def find_folder(path: Path) -> Path:
 def read_prices(path: str | os.PathLike[str], candidates: Sequence[str]) -> PriceList:
     """Read a price file of the bundle's form and check that it prices exactly these candidates."""
     file = as_path(path, "path")
-    return _prices(parse_json(read_regular(file, str(file)), str(file)), candidates)
+    return _prices(parse_json(read_regular(file, str(file)), str(file)), candidates, detailed=True)
 
 
 def listed_files(document: Field, folder: Path) -> list[FileEntry]:
@@ -212,7 +213,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     encoders = parse_encoders(keys["encoders"], folder, number)
     dims = {encoder.id: encoder.dim for encoder in encoders}
     old = number == 1
-    heads = tuple(_heads(field, folder, names, dims, old) for field in keys["heads"].list(at_least=1))
+    heads = tuple(_heads(field, folder, names, dims, number) for field in keys["heads"].list(at_least=1))
     require_distinct([head.id for head in heads], keys["heads"].list())
     prices = file_entry(keys["prices"], folder)
     if old and keys["calibrations"].list():
@@ -230,11 +231,11 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         candidates=candidates,
         encoders=encoders,
         heads=heads,
-        prices=_prices(parse_json(prices.read(), prices.where), names),
+        prices=_prices(parse_json(prices.read(), prices.where), names, detailed=number >= 6),
         prices_sha256=prices.sha256,
         support=_support(keys["support"], folder, dims),
         escalation=escalation,
-        calibrations=_calibrations(keys["calibrations"]),
+        calibrations=_calibrations(keys["calibrations"], number),
         extra_files=MappingProxyType({entry.relative: entry.verify() for entry in extra}),
         provenance=MappingProxyType(keys["provenance"].value),
         path_rows=parse_path_rows(keys["path_rows"], folder, names, _deciding(heads, names, escalation))
@@ -269,8 +270,8 @@ def _escalation(field: Field, heads: Sequence[HeadsSpec], names: Sequence[str]) 
     return EscalationSpec(heads=second.id, gap=keys["gap"].number(at_least=0))
 
 
-def _calibrations(field: Field) -> tuple[CalibrationMap, ...]:
-    maps = tuple(parse_map(item) for item in field.list())
+def _calibrations(field: Field, version: int) -> tuple[CalibrationMap, ...]:
+    maps = tuple(parse_map(item, tested=version >= 5) for item in field.list())
     require_distinct([", ".join(sorted(made.candidates)) for made in maps], field.list())
     return maps
 
@@ -312,7 +313,7 @@ def _known_encoder(field: Field, dims: Mapping[str, int]) -> str:
     return field.text()
 
 
-def _heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, int], old: bool) -> HeadsSpec:
+def _heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, int], version: int) -> HeadsSpec:
     keys = field.object(_HEADS)
     encoder = _known_encoder(keys["encoder"], dims)
     outputs = keys["outputs"].names(at_least=1, known=OUTPUTS)
@@ -327,7 +328,7 @@ def _heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, 
         activation=keys["activation"].one_of(ACTIVATIONS),
         candidates=candidates,
         rule_constants=_rule_constants(keys["rule_constants"]),
-        fitted_on=_fitted_on(keys["fitted_on"], folder, old),
+        fitted_on=_fitted_on(keys["fitted_on"], folder, version),
         sha256=weights.sha256,
         tensors=heads_tensors(
             weights.read(), weights.where, models=len(candidates), dim=dims[encoder], outputs=outputs
@@ -343,35 +344,48 @@ def _rule_constants(field: Field) -> RuleConstants | None:
     return RuleConstants(hi=hi, lo=keys["lo"].number(at_least=0, at_most=hi))
 
 
-def _fitted_on(field: Field, folder: Path, old: bool) -> FittedOn:
-    keys = field.object(_FITTED_ON if old else (*_FITTED_ON, _HASHES))
-    hashes = None if old or keys[_HASHES].value is None else file_entry(keys[_HASHES], folder)
+def _fitted_on(field: Field, folder: Path, version: int) -> FittedOn:
+    keyed = version >= 5 and _HASH_KEY in field.mapping()  # written only where there is a key
+    keys = field.object((*_FITTED_ON, *((_HASHES,) if version > 1 else ()), *((_HASH_KEY,) if keyed else ())))
+    hashes = None if version == 1 or keys[_HASHES].value is None else file_entry(keys[_HASHES], folder)
+    if keyed and hashes is None:
+        keys[_HASH_KEY].fail(f"no key where {_HASHES} is null")
     return FittedOn(
         source=keys["source"].text(),
         prompts=keys["prompts"].integer(at_least=0),
         prompt_ids_sha256=keys["prompt_ids_sha256"].sha256(),
         prompt_hashes=None if hashes is None else hashes.verify(),
+        hash_key=keys[_HASH_KEY].text() if keyed else None,
     )
 
 
-def _prices(document: Field, names: Sequence[str]) -> PriceList:
+def _prices(document: Field, names: Sequence[str], *, detailed: bool) -> PriceList:
     keys = document.object(("currency", "date", "prices"))
     rows = keys["prices"].object(names)
     return PriceList(
         currency=keys["currency"].one_of(("USD",)),
         date=keys["date"].day(),
-        prices=MappingProxyType({name: _price(row) for name, row in rows.items()}),
+        prices=MappingProxyType({name: parse_price(row, detailed=detailed) for name, row in rows.items()}),
     )
 
 
-def _price(field: Field) -> Price:
-    keys = field.object(("input_usd_per_1m", "output_usd_per_1m", "fixed_usd", "basis"))
-    return Price(
-        input_usd_per_1m=keys["input_usd_per_1m"].number(at_least=0),
-        output_usd_per_1m=keys["output_usd_per_1m"].number(at_least=0),
-        fixed_usd=keys["fixed_usd"].number(at_least=0),
-        basis=keys["basis"].text(),
-    )
+def parse_price(field: Field, *, detailed: bool, basis: str | None = None) -> Price:
+    """One candidate's price.
+
+    Args:
+        detailed: whether it may say more than bundles before schema_version 6 hold.
+        basis: where the price states none; None: it must, and fixed_usd too.
+    """
+    keys = field.mapping()
+    if not detailed or basis is None:
+        field.object(BASE if not detailed else (*BASE, *(key for key in keys if key not in BASE)))
+    problem = price_problem(field.value)
+    if problem is not None:
+        where = f"{field.where}.{problem.key}"
+        fail(BundleValueError if problem.is_value else BundleFormatError, where, problem.expected, problem.got)
+    if "basis" in keys:
+        keys["basis"].text()  # Unicode, too
+    return price_of(field.value, basis or "")
 
 
 def _support(field: Field, folder: Path, dims: Mapping[str, int]) -> SupportSpec | None:

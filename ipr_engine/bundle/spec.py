@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from ipr_engine.tokens.profiles import TokenProfile
 
+from .price import Price
+
 Float32 = NDArray[np.float32]
 SHARED_TENSOR = "trunk"  # every other tensor of a head has a row per candidate
 OUTCOME_STEPS, NOT_JUDGED = 254, 255  # of `PathRows.outcome`
@@ -42,16 +44,6 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Price:
-    """What one candidate costs; every number >= 0. basis says where the numbers come from."""
-
-    input_usd_per_1m: float
-    output_usd_per_1m: float
-    fixed_usd: float = 0.0
-    basis: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class PriceList:
     """Prices of every candidate by name, as of `date` (YYYY-MM-DD)."""
 
@@ -70,12 +62,17 @@ class RuleConstants:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedOn:
-    """The prompts a head was fitted on."""
+    """The prompts a head was fitted on.
+
+    prompt_hashes: file of the hashes of each prompt and question (data/overlap.py), from schema_version 2 on.
+    hash_key: id of the owner's key that they are hashed under, None for plain hashes, as before schema_version 5.
+    """
 
     source: str
     prompts: int
     prompt_ids_sha256: str
-    prompt_hashes: Path | None = None  # of each prompt and question (data/overlap.py), in bundles of schema_version 2
+    prompt_hashes: Path | None = None
+    hash_key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

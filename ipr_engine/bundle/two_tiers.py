@@ -16,8 +16,9 @@ from ipr_engine.errors import InvalidInputError
 from .encoder_entry import AnySource, ConcatenatedSource, EncoderSource, EncoderSpec, TransformerSource
 from .load import Bundle
 from .origin import CONSTANT, FIRST_ALONE, constant_of
+from .price import price_numbers
 from .reliability import RELIABILITY, RELIABILITY_SECOND
-from .spec import EscalationSpec, HeadsSpec, PathRows, Price
+from .spec import EscalationSpec, HeadsSpec, PathRows
 from .values import require_day, require_root, require_text
 from .write import HeadsSource, heads_sha256, write_bundle
 
@@ -130,7 +131,7 @@ def _check_alike(first: Bundle, second: Bundle) -> None:
     if set(first.names) != set(second.names):
         alone = sorted(set(first.names) ^ set(second.names))
         raise InvalidInputError(f"second: expected the candidates of the first bundle; only one has {', '.join(alone)}")
-    differ = [n for n in first.names if _numbers(first.prices.prices[n]) != _numbers(second.prices.prices[n])]
+    differ = [n for n in first.names if price_numbers(first.prices.prices[n]) != price_numbers(second.prices.prices[n])]
     if differ:
         raise InvalidInputError(
             f"second: expected the prices of the first bundle, {', '.join(differ)} cost otherwise; set them with `ipr set-prices`"
@@ -140,10 +141,6 @@ def _check_alike(first: Bundle, second: Bundle) -> None:
         raise InvalidInputError(
             f"second: expected heads that predict {', '.join(outputs[0])} as the first ones do, got {', '.join(outputs[1])}"
         )
-
-
-def _numbers(price: Price) -> tuple[float, float, float]:
-    return price.input_usd_per_1m, price.output_usd_per_1m, price.fixed_usd
 
 
 def _encoders(first: Bundle, second: Bundle) -> tuple[list[AnySource], str]:

@@ -21,6 +21,7 @@ from .fields import fail, is_hex64, parse_json
 from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, find_folder, listed_files
 from .path_rows import path_rows_json
+from .price import price_json, says_more
 from .spec import (
     Candidate,
     EscalationSpec,
@@ -40,6 +41,7 @@ class HeadsSource:
     """Heads to put into a bundle; tensors float32, named and shaped as docs/design.md section 6 says.
 
     prompt_hashes: "texts" and "questions" of the fitting prompts, uint64 (data/overlap.py); a calibration sample is held against them.
+        fitted_on.hash_key names the key they are hashed under.
     """
 
     id: str
@@ -87,22 +89,15 @@ def write_bundle(
         A file that another bundle of this root already has is hard-linked where the file system can.
     """
     draft = Draft(as_path(root, "root"))
-    tokenized = _tokenized(candidates)
-    limited = path_rows is not None or tokenized or _limited(candidates)
+    detailed = _detailed(prices) or _tokenized(candidates)
+    latest = detailed or path_rows is not None or any(head.fitted_on.hash_key is not None for head in heads)
+    limited = latest or _limited(candidates)
     newer = limited or escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
     hashed = newer or any(head.prompt_hashes is not None for head in heads)
+    needs = ((detailed, 6), (latest, 5), (limited, 4), (newer, 3), (hashed, 2), (True, 1))
+    version = next(number for needed, number in needs if needed)
     manifest = {
-        "schema_version": 6
-        if tokenized
-        else 5
-        if path_rows is not None
-        else 4
-        if limited
-        else 3
-        if newer
-        else 2
-        if hashed
-        else 1,
+        "schema_version": version,
         "name": name,
         "created": created,
         "candidates": [_candidate_json(candidate, limited) for candidate in candidates],
@@ -118,7 +113,7 @@ def write_bundle(
         manifest["escalation"] = (
             None if escalation is None else {"heads": escalation.heads, "gap": float(escalation.gap)}
         )
-    if path_rows is not None or tokenized:
+    if version >= 5:
         manifest["path_rows"] = None if path_rows is None else path_rows_json(draft.add, path_rows)
     return draft.publish(manifest, activate)
 
@@ -136,6 +131,11 @@ def _limited(candidates: Sequence[Candidate]) -> bool:
 def _tokenized(candidates: Sequence[Candidate]) -> bool:
     """Whether one names its tokenizer, which only schema_version 6 holds."""
     return any(candidate.tokenizer is not None for candidate in candidates)
+
+
+def _detailed(prices: PriceList) -> bool:
+    """Whether one says more than a price of tokens and requests, which only schema_version 6 holds."""
+    return any(says_more(price) for price in prices.prices.values())
 
 
 def _candidate_json(candidate: Candidate, limited: bool) -> dict[str, Any]:
@@ -165,8 +165,17 @@ def with_prices(
     for entry in listed_files(document, folder):
         if entry.relative != replaced and entry.relative not in draft.files:
             draft.add(entry.relative, entry.verify())
-    manifest = {**document.value, "prices": draft.add(replaced, _prices_bytes(prices))}
+    manifest = {**_raised(document.value, prices), "prices": draft.add(replaced, _prices_bytes(prices))}
     return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
+
+
+def _raised(manifest: Mapping[str, Any], prices: PriceList) -> dict[str, Any]:
+    """The manifest in schema_version 6 where these prices need it."""
+    if manifest["schema_version"] >= 6 or not _detailed(prices):
+        return dict(manifest)
+    candidates = [{"max_output_tokens": None, **candidate} for candidate in manifest["candidates"]]
+    newer = {"escalation": None, "path_rows": None, **_with_hashes_key(manifest)}
+    return {**newer, "schema_version": 6, "candidates": candidates}
 
 
 def with_calibrations(
@@ -257,11 +266,12 @@ def _head_json(draft: Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
 def _fitted_on_json(draft: Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
     document = asdict(head.fitted_on)
     del document["prompt_hashes"]  # where a loaded bundle keeps them; here they come as arrays
+    key = document.pop("hash_key")
     if not hashed:
         return document
     data = None if head.prompt_hashes is None else _hash_bytes(head.prompt_hashes, f"heads {head.id!r}: prompt_hashes")
     entry = None if data is None else draft.add(f"heads/{head.id}.prompts.safetensors", data)
-    return {**document, "prompt_hashes": entry}
+    return {**document, "prompt_hashes": entry, **({} if key is None else {"hash_key": key})}
 
 
 def _hash_bytes(hashes: Mapping[str, NDArray[np.uint64]], where: str) -> bytes:
@@ -299,10 +309,7 @@ def _tensor_bytes(tensors: Mapping[str, Float32], where: str) -> bytes:
 
 
 def _prices_bytes(prices: PriceList) -> bytes:
-    rows = {
-        name: _with_floats(asdict(price), "input_usd_per_1m", "output_usd_per_1m", "fixed_usd")
-        for name, price in prices.prices.items()
-    }
+    rows = {name: price_json(price) for name, price in prices.prices.items()}
     return json_bytes({"currency": prices.currency, "date": prices.date, "prices": rows}, _PRICES)
 
 

@@ -11,14 +11,13 @@ import numpy.typing as npt
 from ipr_engine.bundle import Bundle, CalibrationMap, CalibrationSample, Knot, OperatingPoint
 from ipr_engine.bundle.calibration import (
     CERTAIN,
-    CERTIFIED,
-    INSUFFICIENT,
     SUPPORT_QUANTILES,
     TESTS,
     heads_key,
     prices_key,
 )
 from ipr_engine.bundle.origin import constant_notice, constant_of
+from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.observed import Observed, observe
 from ipr_engine.calibration.path import POINTS, Path, fit_path
@@ -31,16 +30,17 @@ from ipr_engine.calibration.promises import (
     certified_points,
     monotone,
 )
-from ipr_engine.data import Outcomes, overlap, prompt_hashes, read_prompt_hashes
+from ipr_engine.calibration.tested import certify_path
+from ipr_engine.data import Outcomes, key_of_hashes, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.data.outcomes import MIN_KEY
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.owner_key import Key, OwnerKey, keys_beside
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 RISK = 0.1
-BISECTIONS = 12  # of a lower bound in [0, 1]: to 0.00025
 
 
 def calibrate(
@@ -60,10 +60,13 @@ def calibrate(
     seed: int = 0,
     drop_overlap: bool = False,
     stated_disjoint: bool = False,
+    key: Key | Sequence[Key] | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> CalibrationMap:
     """Certify what tau runs, for one candidate set; of a two-tier bundle what both tiers together choose at the bundle's gap.
+
+    Where the bundle has a path, what rule `path` runs at each tau of the map is tested as well (`tested`).
 
     Args:
         engine: with the bundle to calibrate; points are decided by it.
@@ -71,14 +74,18 @@ def calibrate(
         path_data: other scored prompts, where the path is laid out; the heads' training split may serve.
         candidates, family: the set, by name or as a family; by default every candidate. Rows that lack one are left out.
         sources: name in the bundle -> name in the outcomes, where they differ; one for all, or {source: name}.
-        risk: in (0, 0.5], the chance that a certified knot breaks its promise: of each knot, or, if `simultaneous`, of any.
+        risk: in (0, 0.5], the chance that a certified knot breaks its promise: of each knot, or, if `simultaneous`, of any; the same
+            of tested taus, among themselves.
         test: one of bounds.TESTS.
         taus, shares: the promises (promises.py); 0 and 1 are always among the taus, 1 among the shares.
         seed: of the order in which prompts are tested. Fix it before you look: a seed tried until it certifies is no evidence.
         drop_overlap: leave out of the sample what is among the fitting or the path's prompts, instead of refusing.
         stated_disjoint: accept a bundle without prompt hashes; the map then says that disjointness was stated, not checked.
+        key: the owner's, under which the bundle hashed its fitting prompts, a file or 32 bytes; several where two tiers have one
+            each. None reads ROOT/owner.key beside the bundle.
         cache: folder that keeps a transformer's embeddings.
     Raises:
+        KeyMismatchError: the hashes are of another key than what is at hand.
         InvalidInputError: an argument is out of range; prompts overlap; a candidate lacks outcomes or a price; or nothing
             can be saved.
     """
@@ -86,7 +93,8 @@ def calibrate(
     bundle = engine.bundle
     names = engine.policy(tau=0.0, allowed=candidates, family=family).allowed
     _check_prices(bundle, names)
-    sample, disjoint = _disjoint(bundle, sample, path_data, drop_overlap, stated_disjoint)
+    keys = keys_beside(bundle.path.parent, key)
+    sample, disjoint = _disjoint(bundle, sample, path_data, drop_overlap, stated_disjoint, keys)
     named = sources or {}
     progress("laying out the path ...")
 
@@ -118,7 +126,7 @@ def calibrate(
     certain = promises.certain(len(path))
     level_risk = risk / tested if simultaneous else risk
     last = certified_points(draws, bounds.TESTS[test], second_moment=moment, risk=level_risk)[0]
-    lower = lower_bounds(routed[order], bounds.TESTS[test], risk=risk)
+    lower = bounds.lower_bounds(routed[order], bounds.TESTS[test], risk=risk)
     return CalibrationMap(
         family=_whole_family(bundle, names) if family is not None else None,
         whole=len(names) == len(bundle.names),
@@ -144,6 +152,7 @@ def calibrate(
         points=_points(path, names, routed, lower, costs, (choices == path.best).mean(axis=1)),
         knots=knots_of(levels, last[: len(levels)], certain[: len(levels)], costs),
         shares=knots_of(parts, last[len(levels) :], certain[len(levels) :], costs),
+        tested=certify_path(rows, path_rows, levels, order, risk=risk, simultaneous=simultaneous, test=test),
     )
 
 
@@ -182,17 +191,6 @@ def knots_of(levels: Sequence[float], last: Indices, certain: npt.NDArray[np.boo
             runs = int(costs[: point + 1].argmin())
             result.append(Knot(level=level, point=runs, status=CERTAIN if sure[runs] else CERTIFIED))
     return tuple(result)
-
-
-def lower_bounds(routed: Array, test: bounds.Test, *, risk: float) -> Array:
-    """(points,) lower confidence bounds of mean quality, each at 1 - risk for its point alone, by inverting the test."""
-    low, high = np.zeros(routed.shape[1]), np.ones(routed.shape[1])
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        moved = routed - middle
-        above = test(moved, floor=middle, top=1 - middle, second_moment=np.square(moved).mean(axis=0), risk=risk)
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return low
 
 
 def _decide_points(rows: Observed, path: Path) -> tuple[Indices, Array]:
@@ -258,7 +256,7 @@ def _check_arguments(risk: float, test: str, points: int, seed: int, levels: Seq
 
 def _check_prices(bundle: Bundle, names: Sequence[str]) -> None:
     prices = bundle.prices.prices
-    free = [n for n in names if prices[n].input_usd_per_1m == prices[n].output_usd_per_1m == prices[n].fixed_usd == 0]
+    free = [n for n in names if prices[n].is_free]
     if free:
         raise InvalidInputError(
             f"prices: expected a price above 0 of every candidate, {', '.join(map(repr, free))} cost nothing; "
@@ -266,20 +264,26 @@ def _check_prices(bundle: Bundle, names: Sequence[str]) -> None:
         )
 
 
-def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, drop: bool, stated: bool) -> tuple[Outcomes, str]:
+def _disjoint(
+    bundle: Bundle, sample: Outcomes, path_data: Outcomes, drop: bool, stated: bool, keys: Sequence[OwnerKey]
+) -> tuple[Outcomes, str]:
     """The sample without what the path or the heads were fitted on (if `drop`, else such rows are refused), and how that is known."""
     heads = [h for h in (bundle.quality_heads, bundle.escalation_heads) if h is not None]
-    kept = [h.fitted_on.prompt_hashes for h in heads]
-    known = [hashes for hashes in kept if hashes is not None]
-    if len(known) < len(kept) and not stated:
+    unreadable = stated and not keys  # what is stated needs no key
+    known = [
+        (read_prompt_hashes(h.fitted_on.prompt_hashes), key_of_hashes(h.fitted_on, keys))
+        for h in heads
+        if h.fitted_on.prompt_hashes is not None and not (unreadable and h.fitted_on.hash_key is not None)
+    ]
+    if len(known) < len(heads) and not stated:
         raise InvalidInputError(
             "bundle: it keeps no hashes of its fitting prompts, so overlap with the sample cannot be checked; "
             "train it anew with `ipr train`, or state that they are disjoint (--disjoint)"
         )
     on_path = overlap(sample, prompt_hashes(path_data.prompts, path_data.question_keys))
     fitted = np.zeros_like(on_path)
-    for hashes in known:
-        fitted |= overlap(sample, read_prompt_hashes(hashes))
+    for hashes, key in known:
+        fitted |= overlap(sample, hashes, key)
     for what, shared, why in (
         ("the heads were fitted on", fitted, "predictions on them flatter, and nothing would be certified"),
         ("the path is fitted on", on_path, "the path must not depend on the sample"),
@@ -289,4 +293,4 @@ def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, drop: bool,
                 f"outcomes: {shared.sum()} of {len(sample)} calibration prompts (or their questions) are among those {what}; "
                 f"{why}: use other prompts, or leave these out (--drop-overlap)"
             )
-    return sample.take(~(on_path | fitted)), "checked" if len(known) == len(kept) else "stated"
+    return sample.take(~(on_path | fitted)), "checked" if len(known) == len(heads) else "stated"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,11 @@ class Observed:
 
     def choices(self, worth: float, allowed: Sequence[str] | None = None) -> tuple[Indices, Array]:
         """Positions in `names` and expected USD, (rows,) each, of what the engine chooses at this point."""
-        decisions = self.embedded.decide(tau=1.0, rule="minmax", worth=worth, allowed=list(allowed or self.names))
+        return self.decided(tau=1.0, rule="minmax", worth=worth, allowed=list(allowed or self.names))
+
+    def decided(self, **terms: Any) -> tuple[Indices, Array]:
+        """The same of what the engine chooses under these terms of `Engine.decide`, which allow none but `names`."""
+        decisions = self.embedded.decide(**terms)
         position = np.full(len(self.engine.bundle.names), -1, dtype=np.int64)
         position[self.columns] = np.arange(len(self.names))
         return position[decisions.index], decisions.cost_usd.astype(np.float64)

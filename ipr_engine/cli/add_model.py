@@ -1,4 +1,4 @@
-"""ipr add-model, remove-model, set-prices: a new bundle from an old one, everything else in it bit for bit the same."""
+"""ipr add-model, remove-model: a new bundle from an old one, everything else in it bit for bit the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from ipr_engine.cli.common import add_cache_option, add_encoder_options, encoder_options
+from ipr_engine.cli.common import add_cache_option, add_encoder_options, add_key_option, encoder_options
 
 
 def add_parser(subparsers: Any) -> None:
@@ -36,6 +36,7 @@ def add_parser(subparsers: Any) -> None:
     add.add_argument(
         "--created", default=time.strftime("%Y-%m-%d"), help="date written into the bundle (default today)"
     )
+    add_key_option(add, "the one that the bundle's prompt hashes are under, by default owner.key beside it")
     add_cache_option(add)
     add_encoder_options(add)
     _add_places(add)
@@ -49,18 +50,6 @@ def add_parser(subparsers: Any) -> None:
     remove.add_argument("name", help="the candidate")
     _add_places(remove)
     remove.set_defaults(run=run_remove)
-
-    prices = subparsers.add_parser(
-        "set-prices",
-        help="replace prices in a bundle",
-        description="Write a bundle with the prices of FILE, in the form of a bundle's prices.json; candidates that FILE leaves out "
-        "keep theirs. The date becomes the file's.",
-    )
-    prices.add_argument(
-        "file", metavar="FILE", help='JSON: {"currency": "USD", "date", "prices": {name: {"input_usd_per_1m", ...}}}'
-    )
-    _add_places(prices)
-    prices.set_defaults(run=run_prices)
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +79,7 @@ def run_add(arguments: argparse.Namespace) -> int:
         created=arguments.created,
         seed=arguments.seed,
         encoder_options=encoder_options(arguments),
+        key=arguments.key,
         cache=arguments.cache,
         progress=lambda message: print(f"ipr add-model: {message}", file=sys.stderr, flush=True),
     )
@@ -134,28 +124,4 @@ def run_remove(arguments: argparse.Namespace) -> int:
         print(json.dumps({"bundle": folder.name, "removed": arguments.name, "candidates": list(left)}))
     else:
         print(f"{folder}\nleft: {', '.join(left)}")
-    return 0
-
-
-def run_prices(arguments: argparse.Namespace) -> int:
-    from ipr_engine.bundle import Bundle, with_prices
-    from ipr_engine.bundle.edit import read_new_prices
-
-    bundle = Bundle.load(arguments.bundle)
-    given = read_new_prices(arguments.file, bundle)
-    changed = {name: price for name, price in given.prices.items() if price != bundle.prices.prices[name]}
-    folder = with_prices(bundle, given, root=arguments.out)
-    for name, price in changed.items():
-        if price.input_usd_per_1m == price.output_usd_per_1m == price.fixed_usd == 0:
-            print(f"ipr set-prices: {name} now costs nothing: it is chosen whenever it is good enough", file=sys.stderr)
-    if arguments.json:
-        print(json.dumps({"bundle": folder.name, "date": given.date, "changed": sorted(changed)}))
-        return 0
-    print(folder)
-    for name, price in changed.items():
-        old = bundle.prices.prices[name]
-        print(
-            f"{name}: {old.input_usd_per_1m:g} -> {price.input_usd_per_1m:g} in, "
-            f"{old.output_usd_per_1m:g} -> {price.output_usd_per_1m:g} out, USD per 1 M tokens"
-        )
     return 0

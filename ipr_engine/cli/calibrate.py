@@ -12,6 +12,7 @@ from typing import Any
 
 from ipr_engine.bundle import CalibrationMap, Knot
 from ipr_engine.bundle.origin import constant_notice, constant_of
+from ipr_engine.bundle.tested import CERTIFIED
 from ipr_engine.bundle.values import require_root
 from ipr_engine.cli.common import add_bundle_options, add_cache_option, load_engine, source_names
 from ipr_engine.outputs import writable_file, writable_folder
@@ -23,7 +24,8 @@ def add_parser(subparsers: Any) -> None:
         help="certify what tau means on scored prompts, and write it into the bundle",
         description="Learn the map from tau to operating points (docs/calibration.md): which point runs for a tau, and whether its mean "
         "quality is certified to be at least (1 - tau) * best + tau * cheapest. The prompts must be like the traffic to come, and none "
-        "of them among those that the heads were fitted on. One map per candidate set: run it again with --family for a family's own.",
+        "of them among those that the heads were fitted on. One map per candidate set: run it again with --family for a family's own. "
+        "Where the bundle has path rows, what a bare tau runs (rule path) is tested at each tau of the map as well.",
     )
     parser.add_argument("--outcomes", required=True, type=Path, metavar="DIR", help="prompts.* and outcomes.*")
     parser.add_argument("--split", required=True, metavar="NAME", help="the calibration sample, 'all' for every prompt")
@@ -40,7 +42,10 @@ def add_parser(subparsers: Any) -> None:
         help="folder of that split, where it is another; 'all' then takes it whole",
     )
     parser.add_argument(
-        "--risk", type=float, default=0.1, help="chance that a certified knot breaks its promise (default 0.1)"
+        "--risk",
+        type=float,
+        default=0.1,
+        help="chance that a certified knot (or tested tau) breaks its promise (default 0.1)",
     )
     parser.add_argument("--simultaneous", action="store_true", help="let the risk hold for all knots together")
     parser.add_argument("--family", metavar="NAME", help="only the candidates of this family")
@@ -68,6 +73,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--out", metavar="ROOT", help="bundle root to write to; the new bundle becomes current")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG of certified quality over cost (extra [eval])")
     parser.add_argument("--json", action="store_true", help="the map as one JSON object on stdout")
+    parser.add_argument(
+        "--key",
+        action="append",
+        metavar="FILE",
+        help="the owner's key that the bundle's prompt hashes are under (default: owner.key in its root); repeat it for two tiers "
+        "of different keys",
+    )
     add_cache_option(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)
@@ -107,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         drop_overlap=arguments.drop_overlap,
         stated_disjoint=arguments.disjoint,
+        key=arguments.key,
         cache=arguments.cache,
         progress=_say,
     )
@@ -143,8 +156,25 @@ def render(made: CalibrationMap) -> str:
         *_lines(made, made.knots, "tau"),
         *_lines(made, made.shares, "share"),
         "lower: bound of this point's mean quality alone; quality, USD, shares: means over the sample",
+        *_tested(made),
     ]
     return "\n".join(lines)
+
+
+def _tested(made: CalibrationMap) -> list[str]:
+    """What rule `path` runs, a line a tau."""
+    if not made.tested:
+        return ["rule path: not tested, the bundle has no path of these candidates"]
+    certified = sum(one.status == CERTIFIED for one in made.tested)
+    return [
+        f"rule path: {certified} of {len(made.tested)} taus certified (risk {made.risk:g} for "
+        f"{'all of them together' if made.simultaneous else 'each'})",
+        *(
+            f"{f'path tau {one.tau:g}':<18} {one.status:<22} {f'worth {one.worth:.4g} USD':<26} {one.quality:8.4f} "
+            f"{one.quality_lower:8.4f} {1000 * one.cost_usd:9.4f} promised {one.promised:.4f}"
+            for one in made.tested
+        ),
+    ]
 
 
 def _lines(made: CalibrationMap, knots: Sequence[Knot], name: str) -> list[str]:

@@ -11,6 +11,11 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy import EVERY_RULE, Policy
 
+POLICY_OPTIONS = (
+    *ASKS, "rule", "slack", "allow", "exclude", "family", "requires", "max_latency_ms", "price", "batch", "cache_write",
+    "escalate_below",
+)  # fmt: skip
+
 
 def add_bundle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", metavar="PATH", help="bundle root or folder (default: the embedded one)")
@@ -38,6 +43,10 @@ def add_cache_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", metavar="DIR", help="keep a transformer's embeddings here; they are read the next time"
     )
+
+
+def add_key_option(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--key", metavar="FILE", help=f"the owner's key: {what} (`ipr key` makes one)")
 
 
 def encoder_options(arguments: argparse.Namespace) -> EncoderOptions:
@@ -82,6 +91,13 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-latency-ms", type=float, metavar="MS", help="only candidates known to answer within it")
     group.add_argument(
         "--price", action="append", metavar="NAME=IN,OUT", help="USD per 1 M input and output tokens; repeatable"
+    )
+    group.add_argument("--batch", action="store_true", default=None, help="at the candidates' batch prices")
+    group.add_argument(
+        "--cache-write",
+        action="store_true",
+        default=None,
+        help="at the price of writing input to the provider's cache, where it is long enough",
     )
     group.add_argument(
         "--escalate-below",
@@ -129,9 +145,21 @@ def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
         max_latency_ms=arguments.max_latency_ms,
         prices=_prices(arguments.price) if arguments.price else None,
         escalate_below=arguments.escalate_below,
+        batch=arguments.batch,
+        cache_write=arguments.cache_write,
         min_support=arguments.min_support,
         unsupported=arguments.unsupported,
     )
+
+
+def asked_policy(engine: Engine, arguments: argparse.Namespace) -> Policy | None:
+    """The policy of these options; None where none of them is given."""
+    given = {name for name in POLICY_OPTIONS if getattr(arguments, name) not in (None, 0.0)}
+    if not given and arguments.tau is None and arguments.worth is None:
+        return None
+    if arguments.tau is None and not given & set(ASKS):
+        raise InvalidInputError("--tau: expected it beside the other options of a policy; give it, or none of them")
+    return make_policy(engine, arguments)
 
 
 def _names(text: str) -> list[str]:

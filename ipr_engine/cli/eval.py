@@ -20,9 +20,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "eval",
         help="evaluate a bundle on known outcomes, beside every baseline (extra [eval])",
-        description="Evaluate a bundle on a source's test split: prediction, quality over cost, savings, each with intervals and "
-        "beside every baseline; docs/metrics.md has the definitions. Baselines and the cost axis come from its train split. "
-        "Costs are the recorded tokens at the bundle's prices. "
+        description="Evaluate a bundle on a source's test split: what tau promises and keeps, quality over cost, savings, "
+        "prediction, each with intervals and beside every baseline; docs/metrics.md has the definitions. Baselines and the cost "
+        "axis come from its train split. Costs are the recorded tokens at the bundle's prices. "
         "Decisions are the engine's own. Without --out the Markdown report goes to stdout.",
     )
     parser.add_argument("--outcomes", required=True, type=Path, metavar="DIR", help="prompts.parquet, outcomes.parquet")

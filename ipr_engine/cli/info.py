@@ -9,6 +9,7 @@ from typing import Any
 
 from ipr_engine import __version__
 from ipr_engine.bundle.origin import constant_notice, constant_of, prior_of
+from ipr_engine.bundle.price import price_numbers
 from ipr_engine.cli.common import add_bundle_options, load_engine
 from ipr_engine.cli.path_rows import path_rows_facts, path_rows_line
 from ipr_engine.decide import available_isas
@@ -89,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "input_usd_per_1m": bundle.prices.prices[candidate.name].input_usd_per_1m,
                 "output_usd_per_1m": bundle.prices.prices[candidate.name].output_usd_per_1m,
                 "basis": bundle.prices.prices[candidate.name].basis,
+                "price": price_numbers(bundle.prices.prices[candidate.name]),
                 "prior": prior_of(bundle, candidate.name),
                 "constant": constant.get(candidate.name),
             }

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ipr_engine.cli.common import add_bundle_options, load_engine
+from ipr_engine.cli.common import add_bundle_options, add_key_option, add_policy_options, asked_policy, load_engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.replay import Replayed, Summary, replay
 
@@ -20,15 +20,20 @@ def add_parser(subparsers: Any) -> None:
         "replay",
         help="decide a log of records again and tell every difference",
         description="Decide every record that `ipr route --record` or Engine.recorder wrote again, with this bundle on this instruction "
-        "set, and tell every field that differs by a bit.",
-        epilog="Exit codes: 0 every record came out equal; 4 some differ; 3 some lines were not replayed (damaged, of another encoder, or "
-        "with terms that do not fit the bundle), whatever the others came to; 1 an error.",
+        "set, and tell every field that differs by a bit. Records without an embedding are decided from their qualities and output "
+        "tokens, those with one (--key opens it) by the bundle's heads. With options of a policy every record is decided under that one "
+        "instead of its own.",
+        epilog="Exit codes: 0 every record came out equal; 4 some differ; 3 some lines were not replayed (damaged, withheld, of other "
+        "heads or another encoder, sealed under another key, or with terms that do not fit the bundle), whatever the others came to; 1 "
+        "an error.",
     )
     parser.add_argument("log", metavar="LOG", help="a file of records, one a line ('-': stdin)")
     parser.add_argument(
         "--json", action="store_true", help="one JSON object a line that differs, then one with the summary"
     )
     parser.add_argument("--summary", action="store_true", help="the summary alone")
+    add_key_option(parser, "it opens what is sealed in the records")
+    add_policy_options(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)
 
@@ -36,7 +41,8 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
     summary = Summary()
-    for replayed in replay(_lines(arguments.log), engine):
+    policy = asked_policy(engine, arguments)
+    for replayed in replay(_lines(arguments.log), engine, policy, key=arguments.key):
         summary.add(replayed)
         if not arguments.summary and (replayed.differences or replayed.refused is not None):
             print(_json(replayed) if arguments.json else _text(replayed))

@@ -9,7 +9,14 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from ipr_engine.cli.common import add_bundle_options, add_policy_options, load_engine, make_policy, shorten
+from ipr_engine.cli.common import (
+    add_bundle_options,
+    add_key_option,
+    add_policy_options,
+    load_engine,
+    make_policy,
+    shorten,
+)
 from ipr_engine.cli.rows import GIVEN, BadRow, PromptRow, read_rows, read_stdin
 from ipr_engine.decision import Decisions, Row
 from ipr_engine.engine import Engine
@@ -27,16 +34,27 @@ def add_parser(subparsers: Any) -> None:
         help="choose a candidate for each prompt",
         description="Choose a candidate for each prompt: from the arguments, from stdin (the whole of it is one prompt), or from "
         'JSONL, one object a line with "prompt" (a string), "messages" or "input" (a request, with its system text, tools and limit '
-        'of output tokens), and "billed_tokens", "tokens_out", "extra_usd" where it states them; every other field is carried '
-        "through. A bad row gives a line with its error, the rows after it are answered, and the exit code is 3.",
+        'of output tokens), and "billed_tokens", "tokens_out", "extra_usd", "cached_tokens" where it states them; every other field '
+        "is carried through. A bad row gives a line with its error, the rows after it are answered, and the exit code is 3.",
     )
     parser.add_argument("prompt", nargs="*", help="prompts; none reads one prompt from stdin")
     parser.add_argument("--jsonl", metavar="FILE", help="read prompts from FILE ('-': stdin); implies --json")
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
     parser.add_argument("--record", metavar="LOG", help="append a record of each decision to LOG, for `ipr replay`")
     parser.add_argument(
-        "--record-prompts", action="store_true", help="keep the prompts in the records; else only their embeddings"
+        "--record-prompts",
+        action="store_true",
+        help="keep the prompts in the records: sealed with --key, else in clear",
     )
+    parser.add_argument("--record-x", action="store_true", help="keep the embeddings in the records; needs --key")
+    parser.add_argument(
+        "--record-min-words",
+        type=int,
+        metavar="N",
+        help="a prompt of fewer different words has no figure in its record, which then cannot be replayed; with --key they are "
+        "sealed (default 8, 0 keeps all)",
+    )
+    add_key_option(parser, "it seals what the records keep of prompts")
     add_policy_options(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)
@@ -45,8 +63,14 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.jsonl is not None and arguments.prompt:
         raise InvalidInputError("prompt: give prompts either as arguments or with --jsonl, not both")
-    if arguments.record_prompts and arguments.record is None:
-        raise InvalidInputError("--record-prompts: there are no records to keep them in; add --record LOG")
+    for option, given in (
+        ("--record-prompts", arguments.record_prompts),
+        ("--record-x", arguments.record_x),
+        ("--record-min-words", arguments.record_min_words is not None),
+        ("--key", arguments.key is not None),
+    ):
+        if given and arguments.record is None:
+            raise InvalidInputError(f"{option}: there are no records that it could concern; add --record LOG")
     engine = load_engine(arguments)
     policy = make_policy(engine, arguments)
     as_json = arguments.json or arguments.jsonl is not None
@@ -55,7 +79,15 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         recorder = None
         if arguments.record is not None:
-            recorder = stack.enter_context(engine.recorder(arguments.record, keep_prompts=arguments.record_prompts))
+            recorder = stack.enter_context(
+                engine.recorder(
+                    arguments.record,
+                    keep_prompts=arguments.record_prompts,
+                    keep_x=arguments.record_x,
+                    key=arguments.key,
+                    min_words=arguments.record_min_words,
+                )
+            )
         for number, row in _rows(arguments):
             asked += 1
             answer = _decide(row, number, engine, recorder, policy)

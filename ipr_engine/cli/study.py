@@ -16,6 +16,7 @@ STUDIES = {
     "encoders": "static table, transformer, both; text features added",
     "escalation": "two tiers: quality and cost over mean latency, 0 to 100 % escalated",
     "rules": "decision rules, with mean and with predicted cost",
+    "tau": "does tau keep its promise: pairs, triples and full sets on test splits",
     "families": "unified against family-specific heads",
     "learning": "area over training prompts",
     "transfer": "heads of one source on another; sources mixed",

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from ipr_engine.bundle.origin import constant_notice
-from ipr_engine.cli.common import add_cache_option, add_encoder_options, encoder_options
+from ipr_engine.cli.common import add_cache_option, add_encoder_options, add_key_option, encoder_options
 from ipr_engine.errors import InvalidInputError
 
 
@@ -50,6 +50,10 @@ def add_parser(subparsers: Any) -> None:
         "--reference",
         action="store_true",
         help="let the bundle reference a transformer instead of containing it; name its folder with --encoder-folder at load",
+    )
+    add_key_option(
+        parser,
+        "it keys the hashes that the bundle keeps of its prompts; by default ROOT/owner.key, made where there is none",
     )
     add_cache_option(parser)
     add_encoder_options(parser, folders=False)
@@ -105,6 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         pooling=arguments.pooling,
         dtype=arguments.dtype,
         contained=not arguments.reference,
+        key=arguments.key,
         cache=arguments.cache,
         split=None if arguments.split == "all" else arguments.split,
         intercepts=not arguments.no_intercepts,

@@ -9,7 +9,7 @@ from ipr_engine.data.embeddings import EmbeddingCache, EmbeddingCacheWarning, em
 from ipr_engine.data.load import load_outcomes, write_outcomes
 from ipr_engine.data.names import name_in_source
 from ipr_engine.data.outcomes import MEASURES, Outcomes, question_key
-from ipr_engine.data.overlap import overlap, prompt_hashes, read_prompt_hashes
+from ipr_engine.data.overlap import key_of_hashes, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.data.split import SplitReport, split_outcomes
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "SplitReport",
     "duplicate_groups",
     "embed_prompts",
+    "key_of_hashes",
     "load_outcomes",
     "name_in_source",
     "overlap",

@@ -1,8 +1,9 @@
 """Which prompts were fitted on: hashes that a bundle keeps instead of text, and what of other outcomes is among them.
 
-A hash is the first 64 bits of a sha256 of the prompt's letters and digits (case folded), and another of its question key. Whoever has a
-prompt can find out whether it was fitted on; nothing else can be read from them. Two of a million prompts share a
-hash by chance with probability 3e-8.
+A hash is the first 64 bits of an HMAC-SHA256, under the owner's key, of the prompt's letters and digits (case folded), and
+another of its question key. Whoever has the key and a prompt can find out whether it was fitted on; without the key nothing can
+be read from them. Bundles of schema_version 4 and earlier hold plain sha256, which tells it to anyone who guesses the prompt. Two
+of a million prompts share a hash by chance with probability 3e-8.
 """
 
 from __future__ import annotations
@@ -14,41 +15,61 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle import FittedOn
 from ipr_engine.data.duplicates import normalised
 from ipr_engine.data.outcomes import MIN_KEY, Outcomes
 from ipr_engine.errors import BundleFormatError
+from ipr_engine.owner_key import OwnerKey, key_of
 
 Hashes = npt.NDArray[np.uint64]
 PARTS = ("texts", "questions")
 
 
-def _hash(kind: str, text: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{kind}\n{text}".encode("utf-8", "surrogatepass")).digest()[:8], "little")
+def _hash(kind: str, text: str, key: OwnerKey | None) -> int:
+    message = f"{kind}\n{text}".encode("utf-8", "surrogatepass")
+    digest = hashlib.sha256(message).digest() if key is None else key.digest(message)
+    return int.from_bytes(digest[:8], "little")
 
 
-def _texts(prompts: Sequence[str]) -> list[int]:
-    return [_hash("text", normalised(prompt) or prompt) for prompt in prompts]
+def _texts(prompts: Sequence[str], key: OwnerKey | None) -> list[int]:
+    return [_hash("text", normalised(prompt) or prompt, key) for prompt in prompts]
 
 
-def _questions(keys: Sequence[str]) -> list[int | None]:
-    """None where the key is too short to say that two questions are the same."""
-    return [_hash("question", key) if len(key) >= MIN_KEY else None for key in keys]
+def _questions(keys: Sequence[str], key: OwnerKey | None) -> list[int | None]:
+    """None where the question key is too short to say that two questions are the same."""
+    return [_hash("question", question, key) if len(question) >= MIN_KEY else None for question in keys]
 
 
 def _sorted(values: Iterable[int | None]) -> Hashes:
     return np.array(sorted({value for value in values if value is not None}), dtype=np.uint64)
 
 
-def prompt_hashes(prompts: Sequence[str], question_keys: Sequence[str]) -> dict[str, Hashes]:
-    """{"texts", "questions"}: the sorted distinct hashes of these prompts and of their question keys, for a bundle's heads."""
-    return {"texts": _sorted(_texts(prompts)), "questions": _sorted(_questions(question_keys))}
+def prompt_hashes(
+    prompts: Sequence[str], question_keys: Sequence[str], key: OwnerKey | None = None
+) -> dict[str, Hashes]:
+    """{"texts", "questions"}: the sorted distinct hashes of these prompts and of their question keys, for a bundle's heads.
+
+    key: the owner's. None gives plain hashes, for what is compared at once and never kept.
+    """
+    return {"texts": _sorted(_texts(prompts, key)), "questions": _sorted(_questions(question_keys, key))}
 
 
-def overlap(outcomes: Outcomes, hashes: Mapping[str, Hashes]) -> npt.NDArray[np.bool_]:
-    """(rows,): whether the prompt, or its question, is among those hashed."""
+def overlap(outcomes: Outcomes, hashes: Mapping[str, Hashes], key: OwnerKey | None = None) -> npt.NDArray[np.bool_]:
+    """(rows,): whether the prompt, or its question, is among those hashed under this key."""
     seen = [set(hashes[part].tolist()) for part in PARTS]
-    rows = zip(_texts(outcomes.prompts), _questions(outcomes.question_keys), strict=True)
+    rows = zip(_texts(outcomes.prompts, key), _questions(outcomes.question_keys, key), strict=True)
     return np.array([text in seen[0] or question in seen[1] for text, question in rows], dtype=np.bool_)
+
+
+def key_of_hashes(fitted_on: FittedOn, keys: Sequence[OwnerKey]) -> OwnerKey | None:
+    """The key of these heads' hashes; None where they are plain.
+
+    Raises:
+        KeyMismatchError: none of the keys is theirs, and nothing could be found among them.
+    """
+    if fitted_on.hash_key is None:
+        return None
+    return key_of(fitted_on.hash_key, keys, "the hashes of the bundle's fitting prompts")
 
 
 def read_prompt_hashes(path: Path) -> dict[str, Hashes]:

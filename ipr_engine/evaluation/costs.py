@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ipr_engine.bundle import Bundle
 from ipr_engine.data import Outcomes
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.price_table import expected_cost
 
 Array = npt.NDArray[np.float64]
 
@@ -91,11 +92,7 @@ class CostBasis:
         ratio = np.array([self.bundle.candidates[self.bundle.names.index(name)].token_ratio for name in self.names])
         unknown = np.isnan(rows.input_tokens)
         read = np.where(unknown, billed_tokens[:, None] * ratio, rows.input_tokens)
-        fixed, input_usd, output_usd = (
-            np.array([getattr(price, part) for price in prices])
-            for part in ("fixed_usd", "input_usd_per_1m", "output_usd_per_1m")
-        )
-        cost = fixed + (input_usd * read + output_usd * rows.output_tokens) / 1e6
+        cost = expected_cost(prices, read, rows.output_tokens)
         return Realised(np.where(self.priced, cost, rows.cost_usd), int((unknown & self.priced).sum()))
 
     def told(self, stand_ins: int, outcomes: int) -> str:

@@ -22,6 +22,7 @@ from ipr_engine.evaluation.about import about
 from ipr_engine.evaluation.baselines import litellm_tiers
 from ipr_engine.evaluation.bootstrap import DRAWS
 from ipr_engine.evaluation.costs import CostBasis
+from ipr_engine.evaluation.promised import promised_figures
 from ipr_engine.evaluation.routing import Outcomes
 from ipr_engine.evaluation.split import Split
 from ipr_engine.evaluation.summary import Summary, summarise
@@ -69,8 +70,8 @@ def evaluate_engine(
         command: shown as what wrote the report.
         cache: folder that keeps a transformer's embeddings.
     Returns:
-        Summary; its figures also hold "support" (`support.support_figures`, a source each; empty where the bundle has no
-        centroids) and "about": what a reader needs to repeat it. No folder of the machine is named.
+        Summary; its figures also hold "path" (`promised.promised_figures`), "support" (`support.support_figures`, a source each;
+        empty where the bundle has no centroids) and "about": what a reader needs to repeat it. No folder of the machine is named.
     Raises:
         InvalidInputError: no candidate is in a source, or there is no complete row.
         BackendUnavailableError: the extra [eval], or litellm, is missing.
@@ -114,6 +115,9 @@ def evaluate_engine(
         draws=draws,
         seed=seed,
         progress=progress,
+    )
+    summary.figures["path"] = promised_figures(
+        engine, shared, lambda plan: _choices(test, shared, plan), test.outcomes, draws=draws, seed=seed
     )
     summary.figures["about"] = about(
         engine,
@@ -274,19 +278,22 @@ def _all_columns(engine: Engine, columns: list[int], tokens: Array) -> npt.NDArr
 
 def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.NDArray[np.int64]]:
     """Every sweep of the router, decided by the engine; choices are positions in `names`."""
-    engine = read.embedded.engine
-    position = np.full(len(engine.bundle.names), -1)
-    position[read.columns] = np.arange(len(read.columns))
-    heads = (engine.bundle.quality_heads, engine.bundle.escalation_heads)
-    constant = all(h.rule_constants is not None for h in heads if h is not None)
+    bundle = read.embedded.engine.bundle
+    constant = all(
+        h.rule_constants is not None for h in (bundle.quality_heads, bundle.escalation_heads) if h is not None
+    )
     rules = ["minmax", "max"] + (["fixed"] if constant else [])
     plans: dict[str, list[dict[str, Any]]] = {
-        "worth": [{"tau": 1.0, "rule": "minmax", "worth": float(worth)} for worth in worths]
+        "worth": [{"rule": "minmax", "tau": 1.0, "worth": float(worth)} for worth in worths]
     }
     plans |= {rule: [{"tau": float(tau), "rule": rule} for tau in TAUS] for rule in rules}
-    return {
-        name: np.stack(
-            [position[read.embedded.decide(allowed=names, tokens_out=read.tokens, **terms).index] for terms in plan]
-        )
-        for name, plan in plans.items()
-    }
+    return {name: _choices(read, names, plan) for name, plan in plans.items()}
+
+
+def _choices(read: _Read, names: Sequence[str], plan: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.int64]:
+    """(settings, rows) positions in `names` of what the engine chooses under each of these terms."""
+    position = np.full(len(read.embedded.engine.bundle.names), -1)
+    position[read.columns] = np.arange(len(read.columns))
+    return np.stack(
+        [position[read.embedded.decide(allowed=names, tokens_out=read.tokens, **terms).index] for terms in plan]
+    )

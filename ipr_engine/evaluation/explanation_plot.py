@@ -47,7 +47,7 @@ def draw_explanation(explanation: Explanation, path: Path) -> Path:
             axes.plot([view.quality], [line], ls="", color=colour, marker=marker, ms=size, mec="white", zorder=5)
             if kind == "away":
                 axes.plot([view.quality], [line], ls="", color=colour, marker=marker, ms=8, mew=2, zorder=5)
-        if decision.model is not None:
+        if decision.model is not None and decision.threshold > 0:  # under rule `path` there is none but at tau 0
             label = f"threshold {decision.threshold:.3f}"
             axes.axvline(decision.threshold, color=BLACK, lw=1.2, ls="--", label=label, zorder=1)
         for colour, marker, label in STATES.values():

@@ -1,4 +1,4 @@
-"""Plots for a talk, as PNG: quality against cost, areas, reliability, what tau does, what support says. Extra `[eval]`.
+"""Plots for a talk, as PNG: what tau promises, quality against cost, areas, reliability, what support says. Extra `[eval]`.
 
 Lines are told apart by colour, style and marker; every axis says its unit.
 """
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.evaluation import prediction
+from ipr_engine.evaluation.plot_promised import promised
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, STYLE
 from ipr_engine.evaluation.plot_support import support
 from ipr_engine.evaluation.routing import Curve
@@ -52,6 +53,7 @@ def draw_all(summary: Summary, out: Path, title: str) -> list[Path]:
     paths = []
     with pyplot.rc_context(STYLE):
         for name, draw in (
+            ("path", promised),
             ("quality_cost", quality_cost),
             ("areas", areas),
             ("reliability", reliability),
@@ -59,6 +61,8 @@ def draw_all(summary: Summary, out: Path, title: str) -> list[Path]:
             ("support", support),
         ):
             if name in ("tau", "support") and not summary.figures.get(name):
+                continue
+            if name == "path" and not summary.figures.get("path", {}).get("taus"):
                 continue
             figure = draw(pyplot, summary, title)
             paths.append(out / f"{name}.png")

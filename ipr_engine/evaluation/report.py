@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ipr_engine.evaluation.markdown import number, per_1000, plain, table
 from ipr_engine.evaluation.pair import CPT_LEVELS
+from ipr_engine.evaluation.promised import render_promised
 from ipr_engine.evaluation.routing import SHARES
 from ipr_engine.evaluation.summary import SHOWN_TAUS
 
 PLOTS = {
+    "path": "Rule `path`: what tau promises beside what was kept, and what it cost; intervals are of the difference to the promise",
     "quality_cost": "Quality over cost. Dots: single candidates; band: 95 % bootstrap interval of the router's curve",
     "areas": "Bounded-ARQGC with 95 % intervals",
     "reliability": "Predicted against realised quality; error bars: 1.96 standard errors of the bin",
@@ -46,6 +49,7 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
     """The report as Markdown; `plots` are linked by file name."""
     parts = [
         _head(figures),
+        *([render_promised(figures["path"])] if "path" in figures else []),
         _routing(figures),
         _differences(figures),
         _savings(figures),
@@ -81,33 +85,6 @@ def _head(f: Mapping[str, Any]) -> str:
         f"- brackets: 95 % paired bootstrap intervals over prompts, {f['draws']} draws, seed {f['seed']}",
     ]
     return "\n".join(lines)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def number(estimate: Mapping[str, Any] | None, digits: int = 3, *, signed: bool = False, percent: bool = False) -> str:
-    """value [low, high]; '-' where undefined; '(in x % of draws)' where some draws were."""
-    if estimate is None or estimate["value"] is None:
-        return "-"
-    sign, scale, unit = ("+" if signed else ""), (100 if percent else 1), ("%" if percent else "")
-
-    def show(value: float) -> str:
-        return f"{round(scale * value, digits) + 0.0:{sign}.{digits}f}{unit}"  # + 0.0: no "-0.0"
-
-    text = show(estimate["value"])
-    if estimate["low"] is not None:
-        text += f" [{show(estimate['low'])}, {show(estimate['high'])}]"
-        if estimate["defined"] < 1:
-            text += f" (in {estimate['defined']:.0%} of draws)"
-    return text
-
-
-def plain(value: float | None, form: str = ".3f") -> str:
-    """A figure without an interval; '-' where undefined."""
-    return "-" if value is None else f"{value:{form}}"
 
 
 def _routing(f: Mapping[str, Any]) -> str:
@@ -201,10 +178,6 @@ def _tau(f: Mapping[str, Any]) -> str:
         "candidates used",
     ]
     return "## tau under `minmax`\n\n" + table(head, rows)
-
-
-def per_1000(estimate: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v if k == "defined" or v is None else 1000 * v for k, v in estimate.items()}
 
 
 def _prediction(f: Mapping[str, Any]) -> str:

@@ -114,16 +114,17 @@ class GpuRouter:
         tokens_out = _given_tokens(rows.tokens_out, heads)
         allowed = None if rows.limits is None else rows.limits.allowed
         found, x = self._decide(heads, policy, rows, tokens_out, allowed)
-        max_tokens = None if rows.limits is None else rows.limits.max_tokens
+        max_tokens, answers = (None, None) if rows.limits is None else (rows.limits.max_tokens, rows.limits.answers)
         if rows.tokens_out is not None:  # as given: NaN came back as the infinity that stood for it
             found["tokens_out"][:] = rows.tokens_out
         told = found["tokens_out"].copy()
-        fits, tokens = heads.windows.within(rows.billed, told, max_tokens, rows.own_tokens)
-        again = np.flatnonzero((~fits).any(axis=1) | (tokens < told).any(axis=1))
+        fits, tokens = heads.windows.within(rows.billed, told, max_tokens, answers, rows.own_tokens)
+        differs = (~fits).any(axis=1) | (tokens < told).any(axis=1)
+        again = np.flatnonzero(differs if answers is None else differs | (answers > 1))
         if len(again):  # their output is known only now
             mask = fits[again] if allowed is None else fits[again] & allowed[again]
-            answers, _ = self._decide(heads, policy, rows.at(again), _given_tokens(tokens[again], heads), mask)
-            for name, array in answers.items():
+            made, _ = self._decide(heads, policy, rows.at(again), _given_tokens(tokens[again], heads), mask)
+            for name, array in made.items():
                 found[name][again] = array
             found["tokens_out"][again] = tokens[again]
         return decide_result(**found), x

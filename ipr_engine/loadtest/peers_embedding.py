@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.errors import BackendUnavailableError
+from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 from ipr_engine.loadtest.peers import PeerTarget, Setup
 
 Floats = npt.NDArray[np.float32]
@@ -38,19 +38,25 @@ ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"relu": _relu, "silu": _si
 
 
 class Rates:
-    """Prices of a policy as numpy float32: cost = fixed + in_rate * billed + out_rate * tokens."""
+    """A policy as numpy takes it: cost = fixed + in_rate * billed + out_rate * tokens; the rule's coefficients and the worth."""
 
     def __init__(self, setup: Setup) -> None:
         names = setup.engine.bundle.names
-        prices = [setup.policy.prices.prices[name] for name in names]
-        ratio = np.array([candidate.token_ratio for candidate in setup.engine.bundle.candidates])
-        self.in_rate = (np.array([price.input_usd_per_1m for price in prices]) * ratio / 1e6).astype(np.float32)
-        self.out_rate = np.array([price.output_usd_per_1m / 1e6 for price in prices], np.float32)
-        self.fixed = np.array([price.fixed_usd for price in prices], np.float32)
+        rates = setup.policy.rates
+        if rates.tier_above is not None:
+            raise InvalidInputError("prices: the peers know one price tier, got a bundle with more")
+        self.in_rate, self.out_rate = rates.in_rate.astype(np.float32), rates.out_rate.astype(np.float32)
+        self.fixed = rates.fixed_usd.astype(np.float32)
         self.allowed = np.array([name in setup.policy.allowed for name in names])
-        self.tau = 0.2 if setup.policy.tau is None else float(setup.policy.tau)
+        rule = setup.policy.coefficients
+        self.alpha_hi, self.alpha_lo, self.offset = rule.alpha_hi, rule.alpha_lo, rule.offset
+        self.worth = setup.policy.worth
         # A gift to the peers, whose tokenizers do not return it.
         self.billed = {prompt: setup.engine.encoder.count_tokens(prompt) for prompt in setup.prompts}
+
+    def threshold(self, hi: Any, lo: Any) -> Any:
+        """What a quality must reach, of the highest and the lowest of the allowed ones; numpy's and torch's numbers alike."""
+        return min(self.alpha_hi * hi + self.alpha_lo * lo + self.offset, hi)
 
     def bill(self, prompt: str) -> int:
         return self.billed.get(prompt) or max(1, len(prompt) // 4)
@@ -98,8 +104,9 @@ class Model2VecNumpy(PeerTarget):
         rates = self.rates
         cost = rates.fixed + (rates.in_rate * rates.bill(prompt) + rates.out_rate * tokens)
         seen = quality[rates.allowed]
-        threshold = (1 - rates.tau) * seen.max() + rates.tau * seen.min()
-        return self.names[int(np.where(rates.allowed & (quality >= threshold), cost, np.inf).argmin())]
+        threshold = rates.threshold(seen.max(), seen.min())
+        objective = cost - rates.worth * quality
+        return self.names[int(np.where(rates.allowed & (quality >= threshold), objective, np.inf).argmin())]
 
 
 class TorchHeads:
@@ -123,9 +130,8 @@ class TorchHeads:
         quality, tokens = torch.sigmoid(both[: self.models]), torch.exp(both[self.models :])
         cost = self.fixed + (self.in_rate * rates.bill(prompt) + self.out_rate * tokens)
         seen = quality[self.allowed]
-        threshold = (1 - rates.tau) * seen.max() + rates.tau * seen.min()
-        feasible = self.allowed & (quality >= threshold)
-        return self.names[int(torch.where(feasible, cost, torch.inf).argmin())]
+        feasible = self.allowed & (quality >= rates.threshold(seen.max(), seen.min()))
+        return self.names[int(torch.where(feasible, cost - rates.worth * quality, torch.inf).argmin())]
 
 
 class SentenceTransformersTorch(PeerTarget):

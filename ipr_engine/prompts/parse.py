@@ -19,8 +19,11 @@ TURNS = ("messages", "input", "prompt")
 LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 SYSTEM = ("system", "instructions")
 KEPT_BY_SERVER = ("previous_response_id", "conversation")  # OpenAI Responses: the conversation before
+ANSWERS = ("n", "best_of")  # how many answers are made: the second, of OpenAI completions, more than are returned
+MOST_ANSWERS = 1024
 FORMATS = ("response_format", "output_format", "text", "output_config")
-BODY = (*TURNS, *SYSTEM, "tools", "functions", *FORMATS, *LIMITS, *KEPT_BY_SERVER)  # fields of a request that are read
+# fields of a request that are read
+BODY = (*TURNS, *SYSTEM, "tools", "functions", *FORMATS, *LIMITS, *ANSWERS, *KEPT_BY_SERVER)
 EXPECTED = "a string, a non-empty list of chat messages, or a whole request with 'messages' or 'input'"
 
 
@@ -34,8 +37,8 @@ def parse_request(request: object, *, tools: Sequence[Any] | None = None, where:
     Args:
         request: a string; messages of OpenAI chat completions or Anthropic Messages, or input items of OpenAI Responses; or the
             whole body of such a request, a mapping with "messages", "input" or "prompt", whose "system", "instructions",
-            "tools", "functions", schemas and limit of output tokens are read too. SDK objects (pydantic models, dataclasses,
-            whatever has to_dict, or attributes) may stand for mappings.
+            "tools", "functions", schemas, limit of output tokens and number of answers ("n") are read too. SDK objects (pydantic
+            models, dataclasses, whatever has to_dict, or attributes) may stand for mappings.
         tools: tool definitions beside messages, as `tools=` of an SDK; billed as the JSON text they are.
         where: what errors call the request.
     Raises:
@@ -49,16 +52,17 @@ def parse_request(request: object, *, tools: Sequence[Any] | None = None, where:
         return _checked(request, where)
     found = Found()
     limit: int | None = None
+    answers = 1
     too_deep = False
     try:
         if not _read_said(found, request, where):
-            limit = _read_body(found, request, where, tools)
+            limit, answers = _read_body(found, request, where, tools)
         _read_tools(found, tools, "tools")
     except RecursionError:
         too_deep = True
     if too_deep:
         raise InvalidInputError(f"{where}: expected parts nested less deeply than Python can follow")
-    return _finished(found, limit, where)
+    return _finished(found, limit, answers, where)
 
 
 def is_one_prompt(value: object) -> bool:
@@ -87,7 +91,8 @@ def is_body(value: object) -> bool:
     return fields is not None and not is_message(fields) and any(fields.get(name) is not None for name in TURNS)
 
 
-def _read_body(found: Found, request: object, where: str, tools: object) -> int | None:
+def _read_body(found: Found, request: object, where: str, tools: object) -> tuple[int | None, int]:
+    """Read a whole request; return its limit of output tokens and its number of answers."""
     body = as_fields(request)
     if body is None or not is_body(body):
         what = kind_of(request)
@@ -116,7 +121,7 @@ def _read_body(found: Found, request: object, where: str, tools: object) -> int 
     _read_modalities(found, body.get("modalities"), f"{where}['modalities']")
     for schema in _schemas(body):
         found.definitions.append(checked_text(to_json(schema, where), where))
-    return _limit(body, where)
+    return _limit(body, where), _answers(body, where)
 
 
 def _read_said(found: Found, said: object, where: str) -> bool:
@@ -177,6 +182,20 @@ def _limit(body: Mapping[str, Any], where: str) -> int | None:
     return next(iter(given.values()), None)
 
 
+def _answers(body: Mapping[str, Any], where: str) -> int:
+    """Return how many answers are made and billed."""
+    given = {name: body[name] for name in ANSWERS if body.get(name) is not None}
+    for name, value in given.items():
+        _check_answers(value, f"{where}[{name!r}]")
+    return max(given.values(), default=1)
+
+
+def _check_answers(value: object, where: str) -> None:
+    if type(value) is not int or not 1 <= value <= MOST_ANSWERS:
+        got = shown(value) if isinstance(value, (int, float)) else kind_of(value)
+        raise InvalidInputError(f"{where}: expected a whole number of answers from 1 to {MOST_ANSWERS}, got {got}")
+
+
 def _check_limit(value: object, where: str) -> None:
     if type(value) is int and 0 <= value <= MOST_TOKENS:
         return
@@ -202,10 +221,13 @@ def _checked(request: ParsedRequest, where: str) -> ParsedRequest:
         )
     if request.max_output_tokens is not None:
         _check_limit(request.max_output_tokens, f"{where}.max_output_tokens")
+    _check_answers(request.answers, f"{where}.answers")
+    if type(request.images) is not int or request.images < 0:
+        raise InvalidInputError(f"{where}.images: expected a whole number of images >= 0, got {shown(request.images)}")
     return request
 
 
-def _finished(found: Found, limit: int | None, where: str) -> ParsedRequest:
+def _finished(found: Found, limit: int | None, answers: int, where: str) -> ParsedRequest:
     if not found.asked:
         raise InvalidInputError(f"{where}: expected at least one user message with text, got none")
     if not found.user and not found.other and not found.uncountable:
@@ -217,4 +239,6 @@ def _finished(found: Found, limit: int | None, where: str) -> ParsedRequest:
         tuple(found.uncountable),
         found.features,
         limit,
+        answers,
+        found.images,
     )

@@ -16,10 +16,14 @@ class Needs(NamedTuple):
     Attributes:
         features: feature -> the first part of the request that needs it.
         max_output_tokens: most output tokens that the request allows; None where it does not say.
+        answers: how many answers it asks for; each is billed.
+        images: how many it holds.
     """
 
     features: Mapping[str, str] = NOTHING
     max_output_tokens: int | None = None
+    answers: int = 1
+    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class ParsedRequest:
         features: feature that a candidate must have -> the first part that needs it. Features: "tools", "vision", "audio",
             "files", "video".
         max_output_tokens: most output tokens that the request allows, None where it does not say.
+        answers: how many answers it asks for, OpenAI's `n`; each of them is billed.
+        images: how many it holds, for prices per image.
     """
 
     encoded: str
@@ -41,17 +47,19 @@ class ParsedRequest:
     uncountable: tuple[str, ...] = ()
     features: Mapping[str, str] = field(default_factory=dict, hash=False)
     max_output_tokens: int | None = None
+    answers: int = 1
+    images: int = 0
 
     def __repr__(self) -> str:
         """Show sizes alone: what is printed into a log shall hold no text of a prompt."""
         return (
             f"ParsedRequest(encoded={len(self.encoded)} characters, billed_only={sum(map(len, self.billed_only))} characters, "
-            f"uncountable={self.uncountable!r}, features={dict(self.features)!r}, max_output_tokens={self.max_output_tokens!r})"
+            f"uncountable={self.uncountable!r}, features={dict(self.features)!r}, max_output_tokens={self.max_output_tokens!r}, "
+            f"answers={self.answers!r}, images={self.images!r})"
         )
 
     @property
     def needs(self) -> Needs | None:
         """Return what the request asks of a candidate; None where any candidate may answer."""
-        if not self.features and self.max_output_tokens is None:
-            return None
-        return Needs(self.features, self.max_output_tokens)
+        needs = Needs(self.features, self.max_output_tokens, self.answers, self.images)
+        return None if not self.features and needs[1:] == (None, 1, 0) else needs

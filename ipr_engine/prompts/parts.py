@@ -110,10 +110,11 @@ class Found:
         user, other: texts of the user, and every other one of the conversation.
         definitions: texts that are no part of the conversation: tools, schemas.
         uncountable, features: as of ParsedRequest.
+        images: how many the conversation holds.
         asked: whether there is something to answer: a user's turn, or a tool's result.
     """
 
-    __slots__ = ("asked", "definitions", "features", "other", "uncountable", "user")
+    __slots__ = ("asked", "definitions", "features", "images", "other", "uncountable", "user")
 
     def __init__(self) -> None:
         self.user: list[str] = []
@@ -121,6 +122,7 @@ class Found:
         self.definitions: list[str] = []
         self.uncountable: list[str] = []
         self.features: dict[str, str] = {}
+        self.images = 0
         self.asked = False
 
     def need(self, feature: str, kind: str) -> None:
@@ -129,6 +131,7 @@ class Found:
     def media(self, kind: str) -> None:
         self.need(MEDIA[kind], kind)
         self.uncountable.append(kind)
+        self.images += MEDIA[kind] == "vision"
 
 
 def checked_text(value: object, where: str) -> str:

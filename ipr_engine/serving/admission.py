@@ -55,6 +55,7 @@ class Admission:
         billed_tokens: Any,
         tokens_out: Any,
         extra_usd: Any,
+        cached_tokens: Any,
         on_error: str,
         terms: dict[str, Any],
     ) -> Row | Request:
@@ -81,6 +82,7 @@ class Admission:
                 and billed_tokens is None
                 and tokens_out is None
                 and extra_usd is None
+                and cached_tokens is None
             ):
                 result, billed, truncated, support, own = live.router.route_one(prompt, settled.compiled)
                 if not settled.escalate_below or not live.escalates(result, settled):
@@ -91,7 +93,8 @@ class Admission:
                     self._board.decided(decision)
                     self._board.inline.since(begun)
                     return decision if result.all_ok and on_error == "raise" else _checked(decision, on_error)
-            return self._begin(live, prompt, settled, budget_us, billed_tokens, tokens_out, extra_usd, on_error, begun)
+            given = (billed_tokens, tokens_out, extra_usd, cached_tokens)
+            return self._begin(live, prompt, settled, budget_us, *given, on_error, begun)
         except InvalidInputError:
             self._board.event("invalid")
             raise
@@ -105,12 +108,14 @@ class Admission:
         billed_tokens: Any,
         tokens_out: Any,
         extra_usd: Any,
+        cached_tokens: Any,
         on_error: str,
         begun: int,
     ) -> Row | Request:
         text = parse_request(prompt)
         short = len(text.encoded) + sum(map(len, text.billed_only)) <= self._inline_chars
-        plain = billed_tokens is None and tokens_out is None and extra_usd is None and not text.uncountable
+        given = (billed_tokens, tokens_out, extra_usd, cached_tokens)
+        plain = all(one is None for one in given) and not text.uncountable
         key = None
         if self._cache is not None and plain and short:
             key = self._cache.key(text, policy)
@@ -121,17 +126,18 @@ class Admission:
                 return found
         if live.routes_text and short:
             encoded, _ = live.prepare(text, billed_tokens, policy)
-            decision = live.decide(encoded, policy, tokens_out, extra_usd, "status")[0]
+            extra = live.with_cached(encoded.billed_tokens, policy, extra_usd, cached_tokens)
+            decision = live.decide(encoded, policy, tokens_out, extra, "status")[0]
             if not live.escalates(decision._result, policy):  # else the second encoder is asked, by the worker
                 self._board.decided(decision)
                 self._board.inline.since(begun)
-                if key is not None and self._cache is not None and isinstance(decision, Decision):
+                if key is not None and self._cache is not None and decision.status == "ok":
                     self._cache.put(key, decision)
                 return _checked(decision, on_error)
         check_readable(text, "prompt", billed_tokens, live.bundle, policy)
         if billed_tokens is not None:
             billed_tokens = int(whole_counts(billed_tokens, 1).item())
-        own = OwnColumns.of(live.bundle.names, tokens_out, extra_usd)
+        own = OwnColumns.of(live.bundle.names, tokens_out, extra_usd, cached_tokens)
         prepared = None
         if budget_us is not None and self._fallback is not None:
             prepared = self._fallback.prepare(text, billed_tokens, own, policy, live)

@@ -84,6 +84,7 @@ class AsyncEngine:
         billed_tokens: int | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
+        cached_tokens: npt.ArrayLike | None = None,
         on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
@@ -91,7 +92,9 @@ class AsyncEngine:
         if on_error is not None:
             warn_on_error("AsyncEngine")
         on_error = "raise" if on_error is None else on_error
-        answer = self._begin(prompt, policy, budget_us, billed_tokens, tokens_out, extra_usd, on_error, terms)
+        answer = self._begin(
+            prompt, policy, budget_us, billed_tokens, tokens_out, extra_usd, cached_tokens, on_error, terms
+        )
         return await self._wait(answer) if isinstance(answer, Request) else answer
 
     async def route_many(
@@ -103,11 +106,14 @@ class AsyncEngine:
         billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
+        cached_tokens: npt.ArrayLike | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> list[Row]:
         """Decide who should answer each of several prompts; arguments, rows and errors as of `BatchingEngine.route_many`."""
-        asked = Asked.of(self.engine, prompts, policy, billed_tokens, tokens_out, extra_usd, on_error, terms)
+        asked = Asked.of(
+            self.engine, prompts, policy, billed_tokens, tokens_out, extra_usd, cached_tokens, on_error, terms
+        )
         begun = [asked.begin(self.blocking._admission, row, budget_us) for row in range(len(asked))]
         waits = [asyncio.ensure_future(self._await_row(asked, row, one)) for row, one in enumerate(begun)]
         try:
@@ -149,7 +155,7 @@ class AsyncEngine:
             self.blocking._scheduler.delivery.resolve(request, late)
 
     def route_blocking(self, prompt: Prompt, policy: Policy | None = None, **options: Any) -> Decision:
-        """`BatchingEngine.route`, from a thread; in an event loop's own it would hold up the loop."""
+        """`BatchingEngine.route`, from a thread; in an event loop's own it would hold up the loop. Of a list: `blocking.route_many`."""
         return self.blocking.route(prompt, policy, **options)
 
     def policy(self, **terms: Any) -> Policy:

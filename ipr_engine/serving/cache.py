@@ -64,7 +64,9 @@ class DecisionCache:
             digest.update(len(data).to_bytes(8, "little"))
             digest.update(data)
         if text.needs is not None:
-            digest.update(f"{sorted(text.features.items())} {text.max_output_tokens}".encode())
+            digest.update(
+                f"{sorted(text.features.items())} {text.max_output_tokens} {text.answers} {text.images}".encode()
+            )
         return digest.digest()
 
     def _serial(self, policy: Policy) -> bytes:

@@ -122,7 +122,8 @@ def _decide(
         first, policy = ready[rows[0]]
         again = _again(live, [ready[row][0].text.encoded for row in rows])
         try:
-            tokens_out, extra_usd = (None, None) if first.own is None else first.own.on(live.bundle.names)
+            tokens_out, extra_usd, cached = (None,) * 3 if first.own is None else first.own.on(live.bundle.names)
+            extra_usd = live.with_cached(encoded.billed_tokens[rows], policy, extra_usd, cached)
             made = live.decide(encoded[rows], policy, tokens_out, extra_usd, "status", again)
         except DeviceLostError:
             raise

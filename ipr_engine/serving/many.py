@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from ipr_engine.arguments import per_model
+from ipr_engine.arguments import held_tokens, per_model
 from ipr_engine.decision import OK, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, RowError
@@ -29,6 +27,7 @@ class Asked:
         bills: list[int | None],
         tokens: Any,
         extra: Any,
+        cached: Any,
         on_error: str,
     ) -> None:
         self._engine = engine
@@ -37,6 +36,7 @@ class Asked:
         self._bills = bills
         self._tokens = tokens
         self._extra = extra
+        self._cached = cached
         self._on_error = on_error
 
     @classmethod
@@ -48,6 +48,7 @@ class Asked:
         billed_tokens: Any,
         tokens_out: Any,
         extra_usd: Any,
+        cached_tokens: Any,
         on_error: str,
         terms: dict[str, Any],
     ) -> Asked:
@@ -67,6 +68,7 @@ class Asked:
             given_bills(billed_tokens, batch),
             None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models),
             None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models),
+            None if cached_tokens is None else held_tokens(cached_tokens, batch, models),
             on_error,
         )
 
@@ -79,10 +81,11 @@ class Asked:
         Raises:
             InvalidInputError: the prompt is bad, its row named.
         """
-        tokens, extra = (None if given is None else given if given.ndim == 1 else given[row] for given in self._given)
+        given = (self._tokens, self._extra, self._cached)
+        tokens, extra, cached = (None if one is None else one if one.ndim == 1 else one[row] for one in given)
         try:
             return admission.begin(
-                self._prompts[row], self._policy, budget_us, self._bills[row], tokens, extra, "status", {}
+                self._prompts[row], self._policy, budget_us, self._bills[row], tokens, extra, cached, "status", {}
             )
         except InvalidInputError as error:
             return self.bad(row, error)
@@ -98,10 +101,6 @@ class Asked:
             raise InvalidInputError(told) from None
         live = self._engine._live
         return invalid_row(live.settle(self._policy, {}), live.bundle, told)
-
-    @property
-    def _given(self) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
-        return self._tokens, self._extra
 
     def checked(self, rows: list[Row]) -> list[Row]:
         """The rows; RowError for the failed ones unless they are told by status."""

@@ -1,4 +1,4 @@
-"""tokens_out and extra_usd of one request: a value a candidate, which still means that candidate after a swap."""
+"""tokens_out, extra_usd and cached_tokens of one request: a value a candidate, which still means that candidate after a swap."""
 
 from __future__ import annotations
 
@@ -8,39 +8,49 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.arguments import per_model
+from ipr_engine.arguments import held_tokens, per_model
 from ipr_engine.errors import InvalidInputError
 
 Column = npt.NDArray[np.float32] | None
 
 
 class OwnColumns(NamedTuple):
-    """tokens_out, extra_usd: () for all, or (models,) or (1, models) in the order of `names`, float32; None where not given."""
+    """What one request brings of its own, in the order of `names`.
+
+    tokens_out, extra_usd, cached_tokens: () for all, or (models,) or (1, models) float32; None where not given.
+    """
 
     names: tuple[str, ...]
     tokens_out: Column
     extra_usd: Column
+    cached_tokens: Column
 
     @classmethod
-    def of(cls, names: tuple[str, ...], tokens_out: Any, extra_usd: Any) -> OwnColumns | None:
-        """As a caller gave them for candidates in this order; None for neither. The arrays are copies.
+    def of(cls, names: tuple[str, ...], tokens_out: Any, extra_usd: Any, cached_tokens: Any) -> OwnColumns | None:
+        """As a caller gave them for candidates in this order; None for none. The arrays are copies.
 
         Raises:
             InvalidInputError: one of them is no such array.
         """
-        if tokens_out is None and extra_usd is None:
+        given = {"tokens_out": tokens_out, "extra_usd": extra_usd, "cached_tokens": cached_tokens}
+        if all(values is None for values in given.values()):
             return None
-        return cls(names, _checked("tokens_out", tokens_out, len(names)), _checked("extra_usd", extra_usd, len(names)))
+        if cached_tokens is not None:
+            held_tokens(cached_tokens, 1, len(names))
+        return cls(names, **{name: _checked(name, values, len(names)) for name, values in given.items()})
 
-    def on(self, names: Sequence[str]) -> tuple[Column, Column]:
-        """Both for another bundle's candidates.
+    def on(self, names: Sequence[str]) -> tuple[Column, Column, Column]:
+        """All three for another bundle's candidates.
 
         Raises:
             InvalidInputError: it has a candidate for which nothing was given.
         """
         if tuple(names) == self.names:
-            return self.tokens_out, self.extra_usd
-        return self._moved("tokens_out", self.tokens_out, names), self._moved("extra_usd", self.extra_usd, names)
+            return self.tokens_out, self.extra_usd, self.cached_tokens
+        tokens_out, extra_usd, cached_tokens = (
+            self._moved(name, getattr(self, name), names) for name in ("tokens_out", "extra_usd", "cached_tokens")
+        )
+        return tokens_out, extra_usd, cached_tokens
 
     def _moved(self, name: str, values: Column, names: Sequence[str]) -> Column:
         if values is None or values.ndim == 0:

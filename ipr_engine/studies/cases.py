@@ -64,6 +64,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "bfcl": Recipe("bfcl", "price x recorded tokens; candidates in prompt mode", keep=_prompt_mode),
         "mmlu_pro": Recipe("mmlu_pro", "list price x estimated tokens"),
         "openllm19": Recipe("openllm19", "input side only"),
+        "czech_simpleqa": Recipe("czech_simpleqa", "list price x estimated tokens"),
         "routerdc7": Recipe("routerdc7", "none in the source: rank by training quality stands in", ranked=True),
     }
 )

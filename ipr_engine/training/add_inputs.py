@@ -13,8 +13,9 @@ import numpy.typing as npt
 from ipr_engine import __version__
 from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.origin import prior_of
-from ipr_engine.data import Outcomes, name_in_source, overlap, prompt_hashes, read_prompt_hashes
+from ipr_engine.data import Outcomes, key_of_hashes, name_in_source, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.owner_key import OwnerKey
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.mix import FEWEST_JUDGED
 
@@ -33,21 +34,21 @@ def old_quality(rows: Outcomes, base: Bundle) -> Array:
     return table
 
 
-def hashes_with(base: Bundle, rows: Outcomes) -> dict[str, npt.NDArray[np.uint64]] | None:
+def hashes_with(base: Bundle, rows: Outcomes, keys: Sequence[OwnerKey]) -> dict[str, npt.NDArray[np.uint64]] | None:
     """The fitting prompts' hashes with these rows' among them, so that no calibration takes them for unseen; None where none are kept."""
-    kept = base.quality_heads.fitted_on.prompt_hashes
-    if kept is None:
+    fitted_on = base.quality_heads.fitted_on
+    if fitted_on.prompt_hashes is None:
         return None
-    old, new = read_prompt_hashes(kept), prompt_hashes(rows.prompts, rows.question_keys)
-    return {part: np.union1d(old[part], new[part]) for part in old}
+    new = prompt_hashes(rows.prompts, rows.question_keys, key_of_hashes(fitted_on, keys))
+    return {part: np.union1d(old, new[part]) for part, old in read_prompt_hashes(fitted_on.prompt_hashes).items()}
 
 
-def unseen(base: Bundle, rows: Outcomes) -> npt.NDArray[np.bool_]:
+def unseen(base: Bundle, rows: Outcomes, keys: Sequence[OwnerKey]) -> npt.NDArray[np.bool_]:
     """(rows,): whether it is known that the deciding heads were not fitted on the prompt; nowhere for a bundle without hashes."""
-    kept = base.quality_heads.fitted_on.prompt_hashes
-    if kept is None:
+    fitted_on = base.quality_heads.fitted_on
+    if fitted_on.prompt_hashes is None:
         return np.zeros(len(rows), np.bool_)
-    return ~overlap(rows, read_prompt_hashes(kept))
+    return ~overlap(rows, read_prompt_hashes(fitted_on.prompt_hashes), key_of_hashes(fitted_on, keys))
 
 
 def note_of(facts: dict[str, Any], created: str) -> dict[str, Any]:

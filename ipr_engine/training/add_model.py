@@ -15,10 +15,11 @@ from ipr_engine.bundle.edit import require_one_tier, with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.bundle.values import require_day, require_root
-from ipr_engine.data import Outcomes, embed_prompts, load_outcomes
+from ipr_engine.data import Outcomes, embed_prompts, key_of_hashes, load_outcomes
 from ipr_engine.encoders.registry import EncoderOptions, make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.outputs import writable_folder
+from ipr_engine.owner_key import Key, OwnerKey, keys_beside
 from ipr_engine.ranges import random_seed
 from ipr_engine.tokens import count_texts
 from ipr_engine.training.add_inputs import (
@@ -61,6 +62,7 @@ def add_model(
     created: str,
     seed: int = 0,
     encoder_options: EncoderOptions | None = None,
+    key: Key | None = None,
     cache: Path | str | None = None,
     progress: Progress = lambda message: None,
 ) -> Added:
@@ -77,7 +79,9 @@ def add_model(
             paper's consistency loss (`refresh.refresh`): old qualities move, and how far is told and kept in the bundle.
         out: bundle root, None for the bundle's own; the new bundle becomes its CURRENT.
         encoder_options: who runs a transformer that the heads read. cache: folder that keeps its embeddings.
+        key: the owner's, under which the bundle hashed its fitting prompts; None reads owner.key beside the bundle.
     Raises:
+        KeyMismatchError: outcomes are given, and the hashes are of another key than what is at hand.
         InvalidInputError: an argument, the candidates' file or the outcomes are not as above.
         BundleError: the bundle is damaged, or the new one would be.
         BackendUnavailableError: the extra [train] is missing.
@@ -101,6 +105,8 @@ def add_model(
         members = members_of(base, like, family) if similar is None else (similar,)
         return add_prior(base, candidate, price, source, measure_ratio, members, out, created, progress)
     assert similar is not None
+    keys = keys_beside(base.path.parent, key)
+    key_of_hashes(base.quality_heads.fitted_on, keys)  # refused before the work
     return _from_outcomes(
         base,
         candidate,
@@ -115,6 +121,7 @@ def add_model(
         created,
         seed,
         encoder_options,
+        keys,
         cache,
         progress,
     )
@@ -134,6 +141,7 @@ def _from_outcomes(
     created: str,
     seed: int,
     encoder_options: EncoderOptions | None,
+    keys: Sequence[OwnerKey],
     cache: Path | str | None,
     progress: Progress,
 ) -> Added:
@@ -171,6 +179,7 @@ def _from_outcomes(
             billed=billed,
             tokens=tokens if enough else None,
             like=base.names.index(similar),
+            keys=keys,
         )
 
         def embed(prompts: Sequence[str]) -> tuple[Array, Array]:
@@ -182,8 +191,8 @@ def _from_outcomes(
         if consistency is not None:
             progress("refreshing the trunk ...")
             seen = ~held_out(rows.question_keys, seed)
-            keys = [key for key, kept in zip(rows.question_keys, seen, strict=True) if kept]
-            start = fit_row(heads.tensors, heads.activation, x[seen], quality[seen], None, keys, seed=seed).tensors
+            asked = [question for question, kept in zip(rows.question_keys, seen, strict=True) if kept]
+            start = fit_row(heads.tensors, heads.activation, x[seen], quality[seen], None, asked, seed=seed).tensors
             refreshed = refresh(
                 {
                     name: np.concatenate([tensor, start[name][None]]) if name != SHARED_TENSOR else tensor
@@ -245,7 +254,7 @@ def _from_outcomes(
         note=note_of(note, created),
         constant=constant,
         called=source,
-        prompt_hashes=hashes_with(base, rows),
+        prompt_hashes=hashes_with(base, rows, keys),
         refreshed=changed,
         path_rows=path_rows,
         extra_files=extra,

@@ -26,6 +26,7 @@ from ipr_engine.bundle.reliability import read_reliability
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.decide import Heads
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.price_table import expected_cost
 from ipr_engine.reference import predict_logit
 from ipr_engine.training.candidate_row import LAYER, Row
 from ipr_engine.training.platt import sigmoid
@@ -190,7 +191,7 @@ def _regressed(x: Sequence[float], y: Sequence[float], at: float) -> Bound:
 
 
 def _request_usd(price: Price) -> float:
-    usd = price.fixed_usd + (REQUEST[0] * price.input_usd_per_1m + REQUEST[1] * price.output_usd_per_1m) / 1e6
+    usd = float(expected_cost([price], [[REQUEST[0]]], [[REQUEST[1]]])[0, 0])
     return max(usd, FREE_USD * sum(REQUEST) / 1e6)
 
 

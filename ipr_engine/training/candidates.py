@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import Candidate, Price, PriceList
+from ipr_engine.bundle.price import price_of, price_problem
 from ipr_engine.bundle.values import MOST_RATIO, MOST_WHOLE, is_amount, is_text, require_day
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.text import shown
@@ -24,9 +25,8 @@ OPTIONAL = (
     "token_ratio",
     "latency_ms",
     "tokenizer",
-    "fixed_usd",
-    "basis",
 )
+PRICE = tuple(field.name for field in fields(Price))
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,12 @@ def read_candidates(path: Path) -> CandidatesFile:
         raise InvalidInputError(f"candidates: expected a list of at least one candidate in {path}")
     for number, entry in enumerate(entries):
         missing = [key for key in REQUIRED if not isinstance(entry, dict) or key not in entry]
-        unknown = sorted(set(entry) - set(REQUIRED) - set(OPTIONAL)) if not missing else []
+        unknown = sorted(set(entry) - set(REQUIRED) - set(OPTIONAL) - set(PRICE)) if not missing else []
         if missing or unknown:
             trouble = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
-            raise InvalidInputError(f"candidates[{number}]: {trouble}; known: {', '.join((*REQUIRED, *OPTIONAL))}")
+            raise InvalidInputError(
+                f"candidates[{number}]: {trouble}; known: {', '.join((*REQUIRED, *OPTIONAL, *PRICE[2:]))}"
+            )
         _check_values(number, entry)
     if len({entry["name"] for entry in entries}) < len(entries):
         raise InvalidInputError(f"candidates: expected distinct names in {path}")
@@ -85,12 +87,7 @@ def read_candidates(path: Path) -> CandidatesFile:
         for number, entry in enumerate(entries)
     ]
     prices = {
-        entry["name"]: Price(
-            input_usd_per_1m=entry["input_usd_per_1m"],
-            output_usd_per_1m=entry["output_usd_per_1m"],
-            fixed_usd=entry.get("fixed_usd", 0.0),
-            basis=entry.get("basis", f"given in {path.name}"),
-        )
+        entry["name"]: price_of({key: entry[key] for key in PRICE if key in entry}, f"given in {path.name}")
         for entry in entries
     }
     named = {entry["name"]: entry.get("source", entry["name"]) for entry in entries}
@@ -130,6 +127,9 @@ def _check_values(number: int, entry: Mapping[str, object]) -> None:
     ):
         if key in entry and not good(entry[key]):
             raise InvalidInputError(f"candidates[{number}].{key}: expected {expected}, got {shown(entry[key])}")
+    problem = price_problem({key: entry[key] for key in PRICE if key in entry})
+    if problem is not None:
+        raise InvalidInputError(f"candidates[{number}].{problem.key}: expected {problem.expected}, got {problem.got}")
 
 
 def _is_ratio(value: Any) -> bool:

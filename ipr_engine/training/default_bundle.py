@@ -32,6 +32,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.bootstrap import DRAWS
 from ipr_engine.evaluation.evaluate import evaluate_engine
 from ipr_engine.outputs import writable_file
+from ipr_engine.owner_key import KEY_FILE, PUBLISHED
 from ipr_engine.training.distill import distill
 from ipr_engine.training.model_card import SourceFacts, render
 from ipr_engine.training.train import train
@@ -93,6 +94,7 @@ def build(
             name="default",
             created=created,
             encoder=table,
+            key=PUBLISHED,
             intercepts=INTERCEPTS,
             estimator=ESTIMATOR,
             options=OPTIONS,
@@ -118,7 +120,10 @@ def build(
             "versions": {"numpy": np.__version__},
         }
         provenance = {**engine.bundle.provenance, "default_bundle": made}
-        return with_extra_files(engine.bundle, {"MODEL_CARD.md": text.encode()}, provenance=provenance, root=out)
+        folder = with_extra_files(engine.bundle, {"MODEL_CARD.md": text.encode()}, provenance=provenance, root=out)
+        if not (out / KEY_FILE).exists():
+            shutil.copyfile(PUBLISHED, out / KEY_FILE)
+        return folder
 
 
 def _table_of(bundle: Bundle, folder: Path) -> Path:

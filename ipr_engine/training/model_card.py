@@ -9,7 +9,8 @@ from typing import Any
 
 from ipr_engine.bundle import Bundle, PathRows
 from ipr_engine.bundle.origin import constant_notice, constant_of
-from ipr_engine.evaluation.report import number, per_1000, plain, table, verdict
+from ipr_engine.evaluation.markdown import number, per_1000, plain, table
+from ipr_engine.evaluation.report import verdict
 from ipr_engine.training.tokens import CAP_PERCENTILE
 
 TAUS = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -87,10 +88,15 @@ def _meaning(sources: Sequence[SourceFacts], bundle: Bundle, command: str) -> li
     ]
 
 
+_HASHED = """ The bundle keeps hashes of them (HMAC-SHA256) under a key that is published,
+        ipr_engine/default_bundle/owner.key: the prompts are public, and anyone can check theirs for leaks."""
+
+
 def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Mapping[str, Any]) -> list[str]:
     made, cosine = bundle.provenance, encoder["cosine_to_float32"]
     prompts = bundle.quality_heads.fitted_on.prompts
     settings = made["settings"]
+    hashed = "" if bundle.quality_heads.fitted_on.hash_key is None else _HASHED
     estimator = settings["estimator"]
     partly = _partly_judged(bundle.names, [rows / prompts for rows in made["judged"]])
     ratios = sorted({candidate.token_ratio for candidate in bundle.candidates})
@@ -103,7 +109,7 @@ def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Map
         {encoder["dtype"]} (cosine to float32 over {cosine["probes"]} random sentences: mean {cosine["mean"]:.6f}, least
         {cosine["least"]:.6f}).""",
         f"""**Rows**: {prompts} training prompts of {", ".join(made["outcomes"])}; {made["dropped"]} left out{leaked}. A
-        prompt counts for the candidates judged on it: all of them on every prompt{f", but {partly}" if partly else ""}.""",
+        prompt counts for the candidates judged on it: all of them on every prompt{f", but {partly}" if partly else ""}.{hashed}""",
         f"""**Quality**: `{estimator}`{f" ({_ESTIMATORS[estimator]})" if estimator in _ESTIMATORS else ""}; penalties and
         Platt's map per candidate out of fold, {settings["folds"]} folds grouped by question.{_compared(made["compared"])}""",
         f"""**Output tokens**: ridge on log tokens with Duan's smearing factor, capped at the {CAP_PERCENTILE}th percentile of

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ipr_engine.bundle import Bundle, PathRows
 from ipr_engine.bundle.path_rows import MOST_TOKENS
 from ipr_engine.data import Outcomes
+from ipr_engine.owner_key import OwnerKey
 from ipr_engine.training.add_inputs import old_quality, unseen
 from ipr_engine.training.candidate_row import Tensors, best_host, combine, features_of, sharing
 from ipr_engine.training.folds import grouped_folds
@@ -40,6 +41,7 @@ class Newcomer:
         part: every prompt of the split; called: its name there. rows: those on which it is judged, with x (rows, dim),
         billed (rows,) and tokens (rows,), NaN where unknown; None where they are too few to fit.
         like: column of the bundle whose output tokens are taken then.
+        keys: at hand, among them that of the bundle's prompt hashes.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Newcomer:
     billed: Array
     tokens: Array | None
     like: int
+    keys: Sequence[OwnerKey] = ()
 
 
 def grown_path_rows(base: Bundle, new: Newcomer, embed: Embed, seed: int) -> tuple[PathRows | None, str | None]:
@@ -112,7 +115,7 @@ def _embedded(new: Newcomer, order: npt.NDArray[np.int64], embed: Embed) -> tupl
 def _of_unseen(base: Bundle, new: Newcomer, seed: int) -> tuple[PathRows, str] | None:
     """Rows of the prompts that no head has seen and on which every candidate is judged."""
     outcome = np.column_stack([old_quality(new.rows, base), new.rows.quality[:, new.rows.models.index(new.called)]])
-    kept = np.flatnonzero(unseen(base, new.rows) & ~np.isnan(outcome).any(axis=1))
+    kept = np.flatnonzero(unseen(base, new.rows, new.keys) & ~np.isnan(outcome).any(axis=1))
     if len(kept) < FEWEST_UNSEEN or "tokens" not in base.quality_heads.outputs:
         return None
     x, heads = new.x[kept], base.quality_heads

@@ -68,7 +68,7 @@ def compare_estimators(
 
     Args:
         x: (rows, dim). quality, tokens, cost: (rows, models), realised, NaN where unknown. input_cost: (rows, models) USD of
-            the prompt as the router would bill it. output_rate: (models,) USD per output token.
+            the prompt as the router would bill it. output_rate: (models,) or (rows, models) USD per output token.
         source: see `fit_heads`; figures are taken on the rows of source 0.
     """
     at_home = np.ones(len(x), np.bool_) if source is None else source == 0

@@ -13,6 +13,9 @@ from ipr_engine.errors import InvalidInputError
 
 Array = npt.NDArray[np.float64]
 
+PROMPTS_PER_CENTROID = 32  # on average: of few prompts a centroid tells the words (docs/privacy.md)
+FEWEST = 10  # different prompts that a centroid is the mean of
+
 
 def nearest_distance(x: Array, centroids: Array) -> Array:
     """Euclidean distance of each row of (rows, dim) to the nearest of (k, dim), shape (rows,)."""
@@ -52,13 +55,24 @@ def kmeans(x: Array, k: int, seed: int, *, iterations: int = 100) -> Array:
     return centroids
 
 
+def without_few(x: Array, centroids: Array) -> Array:
+    """The centroids (k, dim) nearest to at least `FEWEST` different rows of x; the mean of x where there is none.
+
+    A centroid of one prompt is that prompt's embedding, from which most of its words can be read (docs/privacy.md).
+    """
+    owner = squared_distances(x, centroids).argmin(axis=1)
+    different = np.array([len(np.unique(x[owner == j], axis=0)) for j in range(len(centroids))])
+    kept = different >= FEWEST
+    return centroids[kept] if kept.any() else x.mean(axis=0, keepdims=True)
+
+
 def fit_support(x: Array, folds: npt.NDArray[np.int64], k: int, seed: int) -> dict[str, npt.NDArray[np.float32]]:
-    """The bundle's support tensors: `centroids` (k, dim) of all rows, `distances` (101,) of the held-out ones."""
+    """The bundle's support tensors: `centroids` (at most k, dim) of all rows, `distances` (101,) of the held-out ones."""
     held_out = np.empty(len(x))
     for fold in np.unique(folds):
         rows = folds == fold
-        held_out[rows] = nearest_distance(x[rows], kmeans(x[~rows], k, seed))
+        held_out[rows] = nearest_distance(x[rows], without_few(x[~rows], kmeans(x[~rows], k, seed)))
     return {
-        "centroids": kmeans(x, k, seed).astype(np.float32),
+        "centroids": without_few(x, kmeans(x, k, seed)).astype(np.float32),
         "distances": np.percentile(held_out, np.arange(101)).astype(np.float32),
     }

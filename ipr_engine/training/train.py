@@ -16,22 +16,21 @@ import numpy.typing as npt
 from ipr_engine import __version__
 from ipr_engine.bundle import (
     Candidate,
-    FittedOn,
-    HeadsSource,
     PathRows,
     PriceList,
-    RuleConstants,
     SupportSpec,
     heads_sha256,
     write_bundle,
 )
 from ipr_engine.bundle.origin import CONSTANT
-from ipr_engine.bundle.reliability import RELIABILITY, reliability_bins, reliability_bytes
+from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.bundle.values import require_day, require_root, require_text
-from ipr_engine.data import embed_prompts, prompt_hashes
+from ipr_engine.data import embed_prompts
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.outputs import writable_folder
+from ipr_engine.owner_key import Key, key_of_root, keys_beside
+from ipr_engine.price_table import PriceTable
 from ipr_engine.ranges import random_seed
 from ipr_engine.tokens import count_texts
 from ipr_engine.training.candidates import read_candidates
@@ -39,12 +38,13 @@ from ipr_engine.training.constant import constant_heads, refuse_constant
 from ipr_engine.training.encoders import Folder, training_encoder
 from ipr_engine.training.estimators import CLOSED_FORM, ESTIMATORS
 from ipr_engine.training.extra import one_thread
+from ipr_engine.training.fitted_parts import heads_source, reliability
 from ipr_engine.training.heads import FittedHeads, calibration_rows, fit_heads
 from ipr_engine.training.mix import TrainingRows, read_training_rows
 from ipr_engine.training.own_tokens import with_tokenizers
 from ipr_engine.training.path_rows import draw_path_rows
 from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, winner
-from ipr_engine.training.support import fit_support
+from ipr_engine.training.support import PROMPTS_PER_CENTROID, fit_support
 from ipr_engine.training.trained import Trained, trained_figures
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-CENTROIDS = 64
-PROMPTS_PER_CENTROID = 8  # fewer prompts than this times CENTROIDS get fewer centroids
+CENTROIDS = 64  # fewer where there are not PROMPTS_PER_CENTROID of each
 
 
 def train(
@@ -69,6 +68,7 @@ def train(
     pooling: str | None = None,
     dtype: str | None = None,
     contained: bool = True,
+    key: Key | None = None,
     cache: Folder | None = None,
     split: str | None = "train",
     intercepts: bool = True,
@@ -90,6 +90,8 @@ def train(
         out: bundle root; the new bundle becomes its CURRENT.
         encoder: a model2vec folder, an export or a transformers folder, or several side by side; None takes the embedded
             default bundle's table. max_tokens, pooling, dtype, contained and encoder_options are as for `encoders.training_encoder`.
+        key: the owner's, under which the bundle keeps hashes of its prompts; None takes ROOT/owner.key, and makes it where it is not
+            there. It belongs to no bundle: keep it out of what you hand on.
         cache: folder that keeps a transformer's embeddings, so that the next fit on these prompts does not embed them again.
         split: the split to fit on; None takes every prompt.
         intercepts: with several sources, whether each but the first gets an intercept that the heads leave out: yes where the
@@ -104,7 +106,7 @@ def train(
         InvalidInputError: an argument, the candidates' file or the outcomes are not as above, or a head is constant.
         BackendUnavailableError: the extra [train] is missing.
     Notes:
-        A prompt counts for the candidates judged on it, so sparse outcomes are used whole. Same input, same bytes on one machine.
+        A prompt counts for the candidates judged on it, so sparse outcomes are used whole. Same input and key, same bytes on one machine.
     """
     if estimator != "auto" and estimator not in ESTIMATORS:
         raise InvalidInputError(f"estimator: expected 'auto' or one of {', '.join(ESTIMATORS)}, got {estimator!r}")
@@ -117,6 +119,7 @@ def train(
     for argument, folder in (("cache", cache), ("run", run)):
         if folder is not None:
             writable_folder(folder, argument)
+    given = keys_beside(Path(out), key)  # read before the work; made after it
     asked = read_candidates(Path(candidates))
     names = [candidate.name for candidate in asked.candidates]
     frozen = training_encoder(
@@ -166,7 +169,7 @@ def train(
         progress("fitting support ...")
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
         support = fit_support(x, heads.folds, centroids, seed)
-    made = _heads_source(heads, frozen.id, names, rows)
+    made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(Path(out)))
     path = _path_rows(heads, names, rows, at_home, encoded.billed_tokens, seed)
     progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")
     folder = write_bundle(
@@ -179,7 +182,7 @@ def train(
         prices=asked.prices,
         support=SupportSpec(encoder=frozen.id, **support),
         path_rows=None if path is None else replace(path, heads=(heads_sha256(made),)),
-        extra_files={RELIABILITY: _reliability(heads, names, rows)},
+        extra_files={RELIABILITY: reliability(heads, names, rows)},
         provenance={
             "recipe": "ipr train",
             "version": __version__,
@@ -196,17 +199,6 @@ def train(
         },
     )
     return trained_figures(folder, rows, estimator, names, heads, constant)
-
-
-def _reliability(heads: FittedHeads, names: list[str], rows: TrainingRows) -> bytes:
-    """Realised against predicted quality out of fold, at home where a candidate is judged there: what the heads speak of."""
-    tables = {}
-    for m, name in enumerate(names):
-        judged = ~np.isnan(rows.quality[:, m])
-        home = judged & (rows.source == 0)
-        at = home if home.any() else judged
-        tables[name] = reliability_bins(heads.out_of_fold_quality[at, m], rows.quality[at, m])
-    return reliability_bytes(tables)
 
 
 def _path_rows(
@@ -243,11 +235,9 @@ def _compare(
     """By nested cross-validation, costs from the price list."""
     price_rows = [prices.prices[candidate.name] for candidate in listed]
     ratio = np.array([candidate.token_ratio for candidate in listed])
-    input_rate = np.array([price.input_usd_per_1m for price in price_rows]) * ratio / 1e6
-    output_rate = np.array([price.output_usd_per_1m for price in price_rows]) / 1e6
-    fixed = np.array([price.fixed_usd for price in price_rows])
-    input_cost = fixed + billed[:, None] * input_rate
-    cost = input_cost + rows.output_tokens * output_rate
+    rates, bills = PriceTable(price_rows, ratio), billed[:, None]
+    input_cost, output_rate = rates.cost(bills, np.zeros((1, len(listed)))), rates.out_rates(bills)
+    cost = rates.cost(bills, rows.output_tokens)
     return compare_estimators(
         x,
         rows.quality,
@@ -272,21 +262,3 @@ def _run_state(
     for array in (x, rows.quality, rows.source):
         digest.update(np.ascontiguousarray(array).tobytes())
     return RunState(folder, digest.hexdigest())
-
-
-def _heads_source(heads: FittedHeads, encoder: str, names: list[str], rows: TrainingRows) -> HeadsSource:
-    return HeadsSource(
-        id="trained",
-        encoder=encoder,
-        outputs=("quality", "tokens"),
-        activation=heads.activation,
-        candidates=names,
-        rule_constants=RuleConstants(**heads.rule_constants),
-        fitted_on=FittedOn(
-            source=" + ".join(rows.names),
-            prompts=len(rows),
-            prompt_ids_sha256=sha256("\n".join(rows.prompt_ids).encode()).hexdigest(),
-        ),
-        tensors=heads.tensors,
-        prompt_hashes=prompt_hashes(rows.prompts, rows.keys),
-    )

@@ -1,0 +1,332 @@
+"""What one candidate costs: the price model, its one validation, and its form in JSON (docs/design.md, section 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
+
+from ipr_engine.text import shown
+
+MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what kernels/plan.py has room for
+_AMOUNTS = (
+    "cached_read_usd_per_1m",
+    "cached_write_usd_per_1m",
+    "per_image_usd",
+    "batch_factor",
+    "batch_input_usd_per_1m",
+    "batch_output_usd_per_1m",
+    "reasoning_usd_per_1m",
+)
+BASE = ("input_usd_per_1m", "output_usd_per_1m", "fixed_usd", "basis")  # every price file states these
+REQUIRED = BASE[:2]
+_CACHE = ("cached_read_usd_per_1m", "cached_write_usd_per_1m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceTier:
+    """What a request of more than `above_tokens` input tokens is charged, all of it, input and output.
+
+    cached_read_usd_per_1m, cached_write_usd_per_1m: None keeps the share that the base price of cached input has of the base input.
+    """
+
+    above_tokens: int
+    input_usd_per_1m: float
+    output_usd_per_1m: float
+    cached_read_usd_per_1m: float | None = None
+    cached_write_usd_per_1m: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What one candidate costs. Every number is >= 0, all may be 0, and tokens are counted as the candidate counts them.
+
+    Attributes:
+        input_usd_per_1m, output_usd_per_1m: USD per 1 M tokens, up to the first tier's `above_tokens`.
+        fixed_usd: USD per request.
+        basis: says where the numbers come from.
+        tiers: prices of longer requests, by rising `above_tokens`.
+        cached_read_usd_per_1m: of input tokens that the provider has in its cache; None: as other input.
+        cached_write_usd_per_1m: of input tokens that it writes there; None: as other input.
+        cache_ttl_s: how long they stay, in seconds; None where not known. For whoever tells `cached_tokens`; no bill reads it.
+        cache_min_tokens: fewer tokens are neither written nor read.
+        per_image_usd: USD per image of a request.
+        batch_factor: what every token price is multiplied with in a batch; or
+        batch_input_usd_per_1m, batch_output_usd_per_1m: the token prices there; tiers and cached input keep their share of them.
+        reasoning_usd_per_1m: of output tokens that are reasoning; None: as other output.
+    """
+
+    input_usd_per_1m: float
+    output_usd_per_1m: float
+    fixed_usd: float = 0.0
+    basis: str
+    tiers: tuple[PriceTier, ...] = ()
+    cached_read_usd_per_1m: float | None = None
+    cached_write_usd_per_1m: float | None = None
+    cache_ttl_s: float | None = None
+    cache_min_tokens: int = 0
+    per_image_usd: float = 0.0
+    batch_factor: float | None = None
+    batch_input_usd_per_1m: float | None = None
+    batch_output_usd_per_1m: float | None = None
+    reasoning_usd_per_1m: float | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no request costs anything."""
+        numbers = [self.input_usd_per_1m, self.output_usd_per_1m, self.fixed_usd, self.per_image_usd]
+        numbers += [self.cached_write_usd_per_1m or 0, self.reasoning_usd_per_1m or 0]
+        numbers += [price for tier in self.tiers for price in (tier.input_usd_per_1m, tier.output_usd_per_1m)]
+        return not any(numbers)
+
+    @property
+    def levels(self) -> tuple[PriceTier, ...]:
+        """The base price and the tiers, each with its prices of cached input stated; the first is above 0 tokens.
+
+        Where reading or writing is not priced, it costs as other input.
+        """
+        base = PriceTier(
+            above_tokens=0,
+            input_usd_per_1m=self.input_usd_per_1m,
+            output_usd_per_1m=self.output_usd_per_1m,
+            cached_read_usd_per_1m=self.cached_read_usd_per_1m,
+            cached_write_usd_per_1m=self.cached_write_usd_per_1m,
+        )
+        return tuple(
+            replace(
+                tier,
+                cached_read_usd_per_1m=_cached("cached_read_usd_per_1m", tier, base),
+                cached_write_usd_per_1m=_cached("cached_write_usd_per_1m", tier, base),
+            )
+            for tier in (base, *self.tiers)
+        )
+
+    def in_batch(self) -> Price:
+        """The price of a request in a batch; the same where none is stated."""
+        batch_input, batch_output = self.batch_input_usd_per_1m, self.batch_output_usd_per_1m
+        if self.batch_factor is not None:
+            by_input = by_output = self.batch_factor
+        elif batch_input is not None and batch_output is not None:
+            by_input, by_output = (
+                _share(batch_input, self.input_usd_per_1m),
+                _share(batch_output, self.output_usd_per_1m),
+            )
+        else:
+            return self
+        made = [
+            replace(
+                level,
+                input_usd_per_1m=level.input_usd_per_1m * by_input,
+                output_usd_per_1m=level.output_usd_per_1m * by_output,
+                cached_read_usd_per_1m=(level.cached_read_usd_per_1m or 0.0) * by_input,
+                cached_write_usd_per_1m=(level.cached_write_usd_per_1m or 0.0) * by_input,
+            )
+            for level in self.levels
+        ]
+        if batch_input is not None and batch_output is not None:  # to the bit, not through its share
+            made[0] = replace(made[0], input_usd_per_1m=batch_input, output_usd_per_1m=batch_output)
+        reasoning = None if self.reasoning_usd_per_1m is None else self.reasoning_usd_per_1m * by_output
+        return replace(
+            self._with_levels(made),
+            reasoning_usd_per_1m=reasoning,
+            batch_factor=None,
+            batch_input_usd_per_1m=None,
+            batch_output_usd_per_1m=None,
+        )
+
+    def writing_cache(self) -> Price:
+        """The price where a request's input is written to the cache: from `cache_min_tokens` on, input costs what writing does."""
+        if self.cached_write_usd_per_1m is None:
+            return self
+        levels, first = self.levels, max(self.cache_min_tokens - 1, 0)  # more than `first` tokens are written
+        made = []
+        for edge in sorted({first, *(level.above_tokens for level in levels)}):
+            level = max((one for one in levels if one.above_tokens <= edge), key=lambda one: one.above_tokens)
+            usd = level.cached_write_usd_per_1m if edge >= first else level.input_usd_per_1m
+            assert usd is not None  # levels state it
+            made.append(replace(level, above_tokens=edge, input_usd_per_1m=usd))
+        return self._with_levels(made)
+
+    def _with_levels(self, levels: Sequence[PriceTier]) -> Price:
+        base, *tiers = levels
+        return replace(
+            self,
+            input_usd_per_1m=base.input_usd_per_1m,
+            output_usd_per_1m=base.output_usd_per_1m,
+            cached_read_usd_per_1m=base.cached_read_usd_per_1m,
+            cached_write_usd_per_1m=base.cached_write_usd_per_1m,
+            tiers=tuple(tiers),
+        )
+
+
+def _cached(name: str, tier: PriceTier, base: PriceTier) -> float:
+    own, of_base = getattr(tier, name), getattr(base, name)
+    if own is not None:
+        return float(own)
+    return tier.input_usd_per_1m * (1.0 if of_base is None else _share(of_base, base.input_usd_per_1m))
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 1.0
+
+
+class Problem(NamedTuple):
+    """What is wrong with a price: `key` of its JSON form, what was expected there, what came; `is_value`: a number outside its range."""
+
+    key: str
+    expected: str
+    got: str
+    is_value: bool = False
+
+
+def price_problem(row: Mapping[str, Any]) -> Problem | None:
+    """The first thing wrong with a price in its JSON form; None where nothing is.
+
+    Keys that may be left out may be: `REQUIRED` are the others. This is the one place that judges a price.
+    """
+    known = [field.name for field in fields(Price)]
+    for key in row:
+        if key not in known:
+            return Problem(str(key), f"no key but {', '.join(known)}", f"unknown key {key!r}")
+    for key in REQUIRED:
+        if key not in row:
+            return Problem(key, "this key", "nothing (it is missing)")
+    for key in (*BASE[:3], *_AMOUNTS):
+        optional = key not in (*BASE[:3], "per_image_usd")
+        if key in row and not (row[key] is None and optional):
+            found = _amount(key, row[key])
+            if found is not None:
+                return found
+    basis = row.get("basis", "-")
+    if not isinstance(basis, str) or not basis.strip():
+        return Problem("basis", "a text that is not empty", shown(basis))
+    return _tiers_problem(row) or _cache_problem(row) or _batch_problem(row)
+
+
+def _amount(key: str, value: object, *, above: float | None = None) -> Problem | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return Problem(key, "a number", shown(value))
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        return Problem(key, "a finite number", shown(value), True)
+    if above is not None and not number > above:
+        return Problem(key, f"a number > {above:g}", shown(value), True)
+    return None if number >= 0 else Problem(key, "a number >= 0", shown(value), True)
+
+
+def _count(key: str, value: object, least: int) -> Problem | None:
+    if type(value) is not int:
+        return Problem(key, "an integer", shown(value))
+    return (
+        None if least <= value < 2**53 else Problem(key, f"an integer from {least} to {2**53 - 1}", shown(value), True)
+    )
+
+
+def _tiers_problem(row: Mapping[str, Any]) -> Problem | None:
+    tiers = row.get("tiers", ())
+    if not isinstance(tiers, (list, tuple)):
+        return Problem("tiers", "a list of tiers by rising above_tokens", shown(tiers))
+    if len(tiers) > MOST_TIERS:
+        return Problem("tiers", f"at most {MOST_TIERS} tiers", str(len(tiers)))
+    known, before = [field.name for field in fields(PriceTier)], 0
+    for number, tier in enumerate(tiers):
+        here = f"tiers[{number}]"
+        if not isinstance(tier, Mapping) or not set(known[:3]) <= set(tier) <= set(known):
+            got = ", ".join(sorted(map(str, tier))) if isinstance(tier, Mapping) else tier
+            return Problem(here, f"{', '.join(known[:3])} and at most {' and '.join(known[3:])}", shown(got))
+        found = _count(f"{here}.above_tokens", tier["above_tokens"], 1)
+        for key in known[1:]:
+            value = tier.get(key)
+            if found is None and not (value is None and key in _CACHE):
+                found = _amount(f"{here}.{key}", value)
+        if found is not None:
+            return found
+        if tier["above_tokens"] <= before:
+            told = "the tier before ends there too, so they overlap" if tier["above_tokens"] == before else "sort them"
+            expected = f"more than {before}, the tier before it ({told})"
+            return Problem(f"{here}.above_tokens", expected, str(tier["above_tokens"]), True)
+        for key in _CACHE:
+            if tier.get(key) is not None and row.get(key) is None:
+                return Problem(f"{here}.{key}", f"none, since the price has no {key} below the tier", shown(tier[key]))
+        before = tier["above_tokens"]
+    return None
+
+
+def _cache_problem(row: Mapping[str, Any]) -> Problem | None:
+    least, ttl = row.get("cache_min_tokens", 0), row.get("cache_ttl_s")
+    found = _count("cache_min_tokens", least, 0)
+    if found is None and ttl is not None:
+        found = _amount("cache_ttl_s", ttl, above=0)
+    if found is not None:
+        return found
+    for key, stated in (("cached_write_usd_per_1m", row.get("cached_write_usd_per_1m") is not None),
+                        ("cache_min_tokens", least > 0), ("cache_ttl_s", ttl is not None)):  # fmt: skip
+        if stated and row.get("cached_read_usd_per_1m") is None:
+            return Problem("cached_read_usd_per_1m", f"a price of reading beside {key}", "none")
+    return None
+
+
+def _batch_problem(row: Mapping[str, Any]) -> Problem | None:
+    names = ("batch_input_usd_per_1m", "batch_output_usd_per_1m")
+    given = [name for name in names if row.get(name) is not None]
+    if given and row.get("batch_factor") is not None:
+        return Problem("batch_factor", f"either a factor or {' and '.join(names)}", "both")
+    if len(given) == 1:
+        missing = next(name for name in names if name not in given)
+        return Problem(missing, f"a price beside {given[0]}", "none")
+    for name in given:
+        plain = name.removeprefix("batch_")
+        if row[name] > 0 and row[plain] == 0:
+            return Problem(name, f"0, since {plain} is 0", shown(row[name]), True)
+    return None
+
+
+def price_of(row: Mapping[str, Any], basis: str) -> Price:
+    """The price of a JSON form in which `price_problem` finds nothing wrong; basis: where the form states none."""
+    plain = {"basis": basis, **row}
+    plain |= {key: float(plain[key]) for key in (*BASE[:3], *_AMOUNTS, "cache_ttl_s") if plain.get(key) is not None}
+    plain["tiers"] = tuple(_tier_of(tier) for tier in row.get("tiers", ()))
+    return Price(**plain)
+
+
+def _tier_of(row: Mapping[str, Any]) -> PriceTier:
+    usd = {key: None if value is None else float(value) for key, value in row.items() if key != "above_tokens"}
+    return PriceTier(above_tokens=row["above_tokens"], **usd)  # type: ignore[arg-type]
+
+
+def price_json(price: Price) -> dict[str, Any]:
+    """The JSON form, which states what differs from the defaults: of a price that says nothing new the one of old price files."""
+    row = {name: _plain(getattr(price, name)) for name in BASE}
+    for field in fields(Price):
+        value = getattr(price, field.name)
+        if field.name not in BASE and field.name != "tiers" and value != field.default:
+            row[field.name] = value if field.name == "cache_min_tokens" else _plain(value)
+    if price.tiers:
+        row["tiers"] = [
+            {
+                field.name: value if field.name == "above_tokens" else _plain(value)
+                for field in fields(PriceTier)
+                if (value := getattr(tier, field.name)) is not None
+            }
+            for tier in price.tiers
+        ]
+    return row
+
+
+def price_numbers(price: Price) -> dict[str, Any]:
+    """The JSON form without `basis`: what two prices are compared by."""
+    return {key: value for key, value in price_json(price).items() if key != "basis"}
+
+
+def says_more(price: Price) -> bool:
+    """Whether a price states what bundles before schema_version 6 cannot hold."""
+    return price_json(price).keys() != set(BASE)
+
+
+def _plain(value: Any) -> Any:
+    """1 and 1.0 are the same number and shall be the same bytes."""
+    return float(value) if type(value) is int else value

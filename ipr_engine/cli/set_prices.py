@@ -1,0 +1,116 @@
+"""ipr set-prices: other prices in a bundle, from a file of its own form, a CSV or LiteLLM's table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ipr_engine.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from ipr_engine.bundle import Bundle, PriceList
+
+
+def add_parser(subparsers: Any) -> None:
+    prices = subparsers.add_parser(
+        "set-prices",
+        help="replace prices in a bundle",
+        description="Write a bundle with the prices of FILE; candidates that FILE leaves out keep theirs. FILE is in the form of a "
+        "bundle's prices.json, whose date becomes the bundle's; or a CSV with the columns model, usd_in_per_m and usd_out_per_m; or "
+        "LiteLLM's model_prices_and_context_window.json. What a table says beside that may change a bill is told on stderr.",
+    )
+    prices.add_argument(
+        "file",
+        metavar="FILE",
+        help='JSON: {"currency": "USD", "date", "prices": {name: {"input_usd_per_1m", ...}}}; or a table',
+    )
+    prices.add_argument(
+        "--as",
+        dest="called",
+        action="append",
+        default=[],
+        metavar="NAME=KEY",
+        help="of a table: candidate NAME is called KEY there (repeatable)",
+    )
+    prices.add_argument("--date", help="of a table: when its prices held, YYYY-MM-DD (default today)")
+    prices.add_argument("--bundle", required=True, metavar="PATH", help="bundle root or folder")
+    prices.add_argument(
+        "--out", metavar="ROOT", help="bundle root to write to, made current (default: the bundle's own)"
+    )
+    prices.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    prices.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ipr_engine.bundle import Bundle, with_prices
+    from ipr_engine.bundle.price import price_numbers
+
+    bundle = Bundle.load(arguments.bundle)
+    given, told = _given(arguments, bundle)
+    old = bundle.prices.prices
+    changed = {name: price for name, price in given.prices.items() if price != old[name]}
+    folder = with_prices(bundle, given, root=arguments.out)
+    for line in told:
+        print(f"ipr set-prices: {line}", file=sys.stderr)
+    for name, price in changed.items():
+        if price.is_free:
+            print(f"ipr set-prices: {name} now costs nothing: it is chosen whenever it is good enough", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps({"bundle": folder.name, "date": given.date, "changed": sorted(changed), "told": told}))
+        return 0
+    print(folder)
+    for name, price in changed.items():
+        print(
+            f"{name}: {old[name].input_usd_per_1m:g} -> {price.input_usd_per_1m:g} in, "
+            f"{old[name].output_usd_per_1m:g} -> {price.output_usd_per_1m:g} out, USD per 1 M tokens"
+        )
+        before, after = price_numbers(old[name]), price_numbers(price)
+        for key in sorted({*before, *after} - {"input_usd_per_1m", "output_usd_per_1m"}):
+            if before.get(key) != after.get(key):
+                print(f"    {key}: {json.dumps(before.get(key))} -> {json.dumps(after.get(key))}")
+    return 0
+
+
+def _given(arguments: argparse.Namespace, bundle: Bundle) -> tuple[PriceList, list[str]]:
+    """The price list to write, and what there is to tell of the file."""
+    from ipr_engine.bundle import PriceList
+    from ipr_engine.bundle.edit import read_new_prices
+    from ipr_engine.bundle.files import as_path, read_regular
+    from ipr_engine.bundle.price_import import is_foreign, read_foreign_prices
+    from ipr_engine.bundle.values import require_day
+
+    file: Path = as_path(arguments.file, "file")
+    if not is_foreign(file, read_regular(file, str(file))):
+        for name, value in (("--as", arguments.called), ("--date", arguments.date)):
+            if value:
+                raise InvalidInputError(
+                    f"{name}: only a table needs it; {file.name} is a price file of a bundle's form"
+                )
+        return read_new_prices(file, bundle), []
+    date = time.strftime("%Y-%m-%d") if arguments.date is None else arguments.date
+    require_day("--date", date)
+    made = read_foreign_prices(file, bundle.names, _called(arguments.called))
+    told = [
+        f"{name}: {file.name} says {', '.join(keys)} too, which its price here does not hold"
+        for name, keys in made.untold.items()
+    ]
+    for name, alike in made.missing.items():
+        hint = f"; if one of {', '.join(alike)} is meant, add --as {name}=KEY" if alike else ""
+        told.append(f"{name} is not in {file.name} and keeps its price{hint}")
+    return PriceList(currency="USD", date=date, prices={**bundle.prices.prices, **made.prices}), told
+
+
+def _called(pairs: list[str]) -> dict[str, str]:
+    called: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, key = pair.partition("=")
+        if not (name and equals and key):
+            raise InvalidInputError(f"--as: expected NAME=KEY, got {pair!r}")
+        if name in called:
+            raise InvalidInputError(f"--as: {name} is given twice; give it once")
+        called[name] = key
+    return called

@@ -1,0 +1,37 @@
+"""Figures as Markdown: tables, numbers with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def number(estimate: Mapping[str, Any] | None, digits: int = 3, *, signed: bool = False, percent: bool = False) -> str:
+    """value [low, high]; '-' where undefined; '(in x % of draws)' where some draws were."""
+    if estimate is None or estimate["value"] is None:
+        return "-"
+    sign, scale, unit = ("+" if signed else ""), (100 if percent else 1), ("%" if percent else "")
+
+    def show(value: float) -> str:
+        return f"{round(scale * value, digits) + 0.0:{sign}.{digits}f}{unit}"  # + 0.0: no "-0.0"
+
+    text = show(estimate["value"])
+    if estimate["low"] is not None:
+        text += f" [{show(estimate['low'])}, {show(estimate['high'])}]"
+        if estimate["defined"] < 1:
+            text += f" (in {estimate['defined']:.0%} of draws)"
+    return text
+
+
+def plain(value: float | None, form: str = ".3f") -> str:
+    """A figure without an interval; '-' where undefined."""
+    return "-" if value is None else f"{value:{form}}"
+
+
+def per_1000(estimate: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v if k == "defined" or v is None else 1000 * v for k, v in estimate.items()}

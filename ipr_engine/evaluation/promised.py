@@ -1,0 +1,131 @@
+"""What `ipr eval` shows first: rule `path`, promised against kept (docs/tau.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.engine import Engine
+from ipr_engine.evaluation.bootstrap import Resamples, estimate
+from ipr_engine.evaluation.kept import EVERY_TAU, Kept
+from ipr_engine.evaluation.markdown import number, per_1000, table
+from ipr_engine.evaluation.routing import Outcomes
+from ipr_engine.paths import Paths
+
+Indices = npt.NDArray[np.int64]
+
+
+Plan = Sequence[Mapping[str, Any]]
+
+
+def promised_figures(
+    engine: Engine,
+    names: Sequence[str],
+    decide: Callable[[Plan], Indices],
+    outcomes: Outcomes,
+    *,
+    draws: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The section as plain JSON; `reason` says why there is none.
+
+    Args:
+        decide: terms of `Engine.decide`, a setting each -> (settings, rows) positions in `names` of what the engine chooses.
+        outcomes: of the test split, columns as `names`.
+    """
+    reason = Paths(engine.bundle).lacking(names)
+    if reason is not None:
+        return {"reason": reason, "taus": []}
+    policies = [engine.policy(tau=tau, rule="path", allowed=names) for tau in EVERY_TAU]
+    promise, path = policies[1].promise, policies[1].path
+    assert promise is not None
+    assert path is not None
+    choices = decide([{"rule": "path", "tau": tau} for tau in EVERY_TAU])
+    best, cheapest = names.index(promise.best), names.index(promise.cheapest)
+    kept = Kept.of(
+        EVERY_TAU,
+        choices,
+        outcomes.quality,
+        outcomes.cost,
+        best=best,
+        cheapest=cheapest,
+        resamples=Resamples(outcomes.rows, draws=draws, seed=seed),
+    )
+    return {
+        "reason": None,
+        "best": promise.best,
+        "cheapest": promise.cheapest,
+        "rows": path.rows,
+        "fitted": {
+            "best_quality": path.best_quality,
+            "cheapest_quality": path.cheapest_quality,
+            "standard_error": path.standard_error,
+        },
+        "taus": [
+            {
+                "tau": tau,
+                "worth": policies[i].worth,
+                "note": None if (p := policies[i].promise) is None else p.note,
+                "promise": 0 < tau < 1,
+                **{
+                    key: estimate(figures[:, i]).to_json()
+                    for key, figures in (
+                        ("promised", kept.promised),
+                        ("kept", kept.quality),
+                        ("kept_minus_promised", kept.excess),
+                        ("lost", kept.lost),
+                        ("cost_usd", kept.cost),
+                        ("of_best_cost", kept.of_best_cost),
+                    )
+                },
+                "share_of_cheapest": float((choices[i] == cheapest).mean()),
+                "candidates_used": len(np.unique(choices[i])),
+            }
+            for i, tau in enumerate(EVERY_TAU)
+        ],
+    }
+
+
+def render_promised(section: Mapping[str, Any]) -> str:
+    """The section of the report."""
+    title = "## tau: promised against kept\n\n"
+    if section["reason"] is not None:
+        return f"{title}No rule `path` here: {section['reason']}. A bare tau runs `minmax`, see below."
+    keys = ("kept_minus_promised", "lost", "of_best_cost")
+    rows = [
+        [
+            f"{t['tau']:g}",
+            number(t["promised"]) if t["promise"] else "-",
+            number(t["kept"]),
+            *(number(t[key], signed=key == keys[0]) if t["promise"] or key != keys[0] else "-" for key in keys),
+            number(per_1000(t["cost_usd"])),
+            f"{t['share_of_cheapest']:.0%}",
+        ]
+        for t in section["taus"]
+    ]
+    head = [
+        "tau", "promised quality", "kept", "kept - promised", "share of the way lost", "cost, of the best single's",
+        "USD per 1,000", "to the cheapest",
+    ]  # fmt: skip
+    noted = [f"- tau {t['tau']:g}: {t['note']}" for t in section["taus"] if t["note"] is not None]
+    notes = "\n\nWhat the policy says:\n\n" + "\n".join(noted) if noted else ""
+    return (
+        f"{title}Rule `path`: tau promises that mean quality is (1 - tau) of the way from the cheapest single candidate "
+        f"(`{section['cheapest']}`) to the best one (`{section['best']}`), on average over prompts like these. The path is that "
+        f"of {section['rows']} fitting prompts; both ends are read on these test prompts. At 0 the highest predicted quality "
+        f"runs, at 1 the cheapest on each prompt; neither is promised a level.\n\n{table(head, rows)}\n\n{verdict(section)}{notes}"
+    )
+
+
+def verdict(figures: Mapping[str, Any]) -> str:
+    """One sentence: at which tau the promise is told apart from what was kept."""
+    inner = [line for line in figures["taus"] if line["promise"]]
+    below = [f"{t['tau']:g}" for t in inner if (high := t["kept_minus_promised"]["high"]) is not None and high < 0]
+    above = [f"{t['tau']:g}" for t in inner if (low := t["kept_minus_promised"]["low"]) is not None and low > 0]
+    said = [
+        f"{word} the promise at tau {', '.join(taus)}" for word, taus in (("below", below), ("above", above)) if taus
+    ]
+    return f"Told apart: {'; '.join(said)}." if said else "At no tau is what was kept told apart from the promise."

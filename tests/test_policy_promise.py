@@ -1,0 +1,159 @@
+"""Rule `path`: what a policy promises, why tau cannot trade where it cannot, and which sets of candidates have a path."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from calibration_data import make_engine, make_outcomes
+from path_data import with_path, with_rows
+
+from ipr_engine import Engine, InvalidInputError
+from ipr_engine.bundle import PriceList
+from ipr_engine.paths import MAX_KEPT_PATHS, Paths
+from ipr_engine.policy import Coefficients
+from ipr_engine.promise import TAUS
+
+PROMPT = "prove why the sum of ten loops"
+ANY_QUALITY = Coefficients(0.0, 0.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return make_engine(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def engine(plain):
+    return with_path(plain)
+
+
+def test_the_promised_quality_is_kept_on_fresh_prompts(plain):
+    engine, fresh = with_path(plain, rows=3000), make_outcomes(plain, "fresh", 3000)
+    encoded = engine.encode(list(fresh.prompts))
+    for tau in (0.1, 0.3, 0.5, 0.7, 0.9):
+        decisions = engine.decide(encoded, tau=tau)
+        kept = fresh.quality[np.arange(3000), decisions.index].mean()
+        promise = decisions.policy.promise
+        assert promise.note is None
+        assert (
+            -0.03 < kept - promise.quality < 0.05
+        )  # 3 standard errors of the difference of two samples of 3,000, and more
+        assert decisions.cost_usd.mean() == pytest.approx(promise.cost_usd, rel=0.1)
+
+
+def test_a_pair_trades_at_six_of_eight_taus_at_least(engine):
+    pair = ["alpha/large", "delta/tiny"]
+    prompts = list(make_outcomes(engine, "pair", 800).prompts)
+    encoded = engine.encode(prompts)
+    shares = [float((engine.decide(encoded, tau=tau, allowed=pair).index == 3).mean()) for tau in TAUS]
+    assert len(set(shares)) >= 6
+    assert shares == sorted(shares)
+    assert engine.policy(tau=0.3, allowed=pair).promise.note is None
+    before = {float((engine.decide(encoded, tau=t, allowed=pair, rule="minmax").index == 3).mean()) for t in TAUS}
+    assert len(before) == 2  # tau says nothing there until it is 1
+
+
+def test_tau_0_says_what_the_highest_predicted_quality_costs(engine):
+    promise = engine.policy(tau=0.0).promise
+    times = promise.cost_usd / promise.best_usd
+    assert f"is expected to cost {times:.2f} times {promise.best} alone" in promise.note
+
+
+def changed(engine, **changes):
+    return Engine(with_rows(engine.bundle, replace(engine.bundle.path_rows, **changes)))
+
+
+def test_where_the_cheapest_is_also_the_best_every_tau_takes_the_cheapest_and_says_so(engine):
+    outcome = np.zeros_like(engine.bundle.path_rows.outcome)
+    outcome[:, 3] = 254
+    for rows in (outcome, np.full_like(outcome, 254)):
+        same = changed(engine, outcome=rows)
+        policy = same.policy(tau=0.2)
+        assert (policy.coefficients, policy.worth) == (ANY_QUALITY, 0.0)
+        assert policy.promise.note.startswith("the cheapest is also the best")
+        assert same.policy(quality_share=0.9).worth == 0.0
+        assert same.policy(max_usd_per_1k=1e6).worth == 0.0
+
+
+def test_a_difference_within_its_standard_error_is_no_difference(engine):
+    outcome = np.zeros_like(engine.bundle.path_rows.outcome)
+    outcome[::2] = 254
+    outcome[1:11:2, 0], outcome[0:8:2, 0] = (
+        254,
+        0,
+    )  # the dearest is right where the others fail five times, and fails four
+    note = changed(engine, outcome=outcome).policy(tau=0.2).promise.note
+    assert note.startswith("the cheapest is also the best: delta/tiny is not told apart from alpha/large")
+
+
+def test_heads_that_order_candidates_alike_are_named(engine):
+    rows = engine.bundle.path_rows
+    alike = changed(
+        engine,
+        quality=np.broadcast_to(rows.quality[:1], rows.quality.shape).copy(),
+        tokens_out=np.broadcast_to(rows.tokens_out[:1], rows.tokens_out.shape).copy(),
+        billed_tokens=np.full_like(rows.billed_tokens, 100),
+    )
+    note = alike.policy(tau=0.2, allowed=["alpha/large", "delta/tiny"]).promise.note
+    assert "distinct mixes" in note
+    assert "nearly the same on every prompt" in note
+
+
+def test_a_quality_that_weak_heads_never_reach_is_named_and_the_greatest_worth_runs(engine, rng):
+    weak = changed(engine, quality=rng.permuted(engine.bundle.path_rows.quality, axis=0))
+    policy = weak.policy(tau=0.02)
+    assert policy.worth == policy.path.worth[-1]
+    assert "this quality is never reached, the heads are weak" in policy.promise.note
+
+
+def test_one_candidate_is_its_own_promise(engine):
+    policy = engine.policy(tau=0.4, allowed=["beta/mid"])
+    assert (policy.promise.best, policy.promise.cheapest) == ("beta/mid", "beta/mid")
+    assert policy.promise.note == "it is the only candidate"
+    assert engine.route(PROMPT, policy).cause == "only_allowed"
+
+
+# -- which sets have a path
+
+
+def test_a_candidate_without_rows_makes_its_sets_run_minmax_and_says_so(engine):
+    quality = engine.bundle.path_rows.quality.copy()
+    quality[:, 1] = np.nan
+    some = changed(engine, quality=quality)
+    policy = some.policy(tau=0.3)
+    assert policy.rule == "minmax"
+    assert policy.calibration.reason.startswith("beta/mid has no path rows; rule 'minmax'")
+    assert some.policy(tau=0.3, exclude="beta/mid").rule == "path"
+    with pytest.raises(InvalidInputError, match=r"needs path rows .* and beta/mid has no path rows"):
+        some.policy(tau=0.3, rule="path")
+
+
+def test_only_rows_with_every_candidate_of_the_set_count(engine):
+    quality = engine.bundle.path_rows.quality.copy()
+    quality[:100, 0], quality[100:, 1] = np.nan, np.nan
+    some = changed(engine, quality=quality)
+    assert some.policy(tau=0.3, allowed=["beta/mid", "delta/tiny"]).path.rows == 100
+    assert "no path row has all of" in some.policy(tau=0.3).calibration.reason
+
+
+def test_a_candidate_without_outcomes_counts_as_predicted_and_is_named(engine):
+    outcome = engine.bundle.path_rows.outcome.copy()
+    outcome[:, 1] = 255
+    promise = changed(engine, outcome=outcome).policy(tau=0.3).promise
+    assert "beta/mid has no outcomes in the path rows" in promise.note
+
+
+def test_paths_are_kept_by_set_and_prices_and_the_oldest_leave(engine):
+    paths = Paths(engine.bundle)
+    names, prices = list(engine.bundle.names), engine.bundle.prices
+    first = paths.of(names, prices, 0.0)
+    assert paths.of(names, prices, 0.0) is first
+    assert paths.of(names[:2], prices, 0.0) is not first
+    again = PriceList(date="another day", prices=dict(prices.prices))
+    assert paths.of(names, again, 0.0) is first
+    for n in range(MAX_KEPT_PATHS):
+        price = replace(prices.prices["beta/mid"], fixed_usd=float(n + 1))
+        paths.of(names, PriceList(date="x", prices={**prices.prices, "beta/mid": price}), 0.0)
+    assert paths.of(names, prices, 0.0) is not first
