@@ -89,7 +89,7 @@ def point_for(path: TauPath, ask: tuple[str, float]) -> PathPoint:
     """
     name, value = ask
     if name == "quality_share":
-        level = value * path.best_quality
+        level = max(value * path.best_quality, path.cheapest_quality)  # nobody need do worse than the cheapest alone
         return PathPoint(_tau_of(path, level), level, _worth_at(path, level))
     if name == "max_usd_per_1k":
         least, limit, reached = path.cheapest_choice_usd, value / 1000, path.cost_usd

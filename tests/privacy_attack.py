@@ -231,7 +231,7 @@ def measure() -> dict[str, float]:
 
     engine = Engine.load()
     attacker = Attacker(engine.bundle)
-    x, made = engine.encode(list(PROMPTS)).x, engine.route(list(PROMPTS), tau=0.2)
+    x, made = engine.encode(list(PROMPTS)).x, engine.route_many(list(PROMPTS), tau=0.2)
     long = [row for row, prompt in enumerate(PROMPTS) if distinct_words(prompt) >= MIN_WORDS]
     told: dict[str, float] = {"prompts": len(PROMPTS), "of_enough_words": len(long)}
     told["from_x"] = mean_recall(attacker, PROMPTS, lambda row, count: attacker.from_x(x[row], count))

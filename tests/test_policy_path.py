@@ -59,7 +59,7 @@ def test_the_op_gets_the_worth_alone_inside_and_the_ends_are_best_and_cheapest(e
         assert policy.coefficients == coefficients
         assert (policy.worth > 0) == (tau == 0.5)
     prompts = list(make_outcomes(engine, "ends", 60).prompts)
-    best, cheapest = engine.route(prompts, tau=0.0), engine.route(prompts, tau=1.0)
+    best, cheapest = engine.route_many(prompts, tau=0.0), engine.route(prompts, tau=1.0)
     assert (best.quality == best.qualities.max(axis=1)).all()
     assert (cheapest.cost_usd == cheapest.costs_usd.min(axis=1)).all()
 
@@ -143,6 +143,12 @@ def test_shares_presets_and_differences_read_the_same_path(engine):
     assert engine.route(PROMPT, preset="cost").policy == engine.policy(preset="cost")
 
 
+def test_a_share_below_the_cheapest_promises_what_the_cheapest_has(engine):
+    promise = engine.policy(quality_share=0.1).promise
+    assert promise.quality == promise.cheapest_quality
+    assert engine.policy(quality_share=0.1).tau == 1.0
+
+
 def test_a_cost_asked_for_runs_the_greatest_worth_that_keeps_it(engine):
     path = engine.policy(tau=0.5).path
     for limit in np.linspace(path.cheapest_choice_usd, 1.2 * path.dearest_choice_usd, 7):
@@ -162,7 +168,7 @@ def test_a_share_of_the_strongest_runs_the_greatest_worth_up_to_which_it_holds(e
         at = over[0] if len(over) else len(path.worth)
         assert policy.worth == (path.worth[at - 1] if at else 0.0)
         prompts = list(make_outcomes(engine, "share", 500).prompts)
-        taken = np.mean(np.array(engine.route(prompts, policy).models) == policy.promise.best)
+        taken = np.mean(np.array(engine.route_many(prompts, policy).models) == policy.promise.best)
         assert taken <= limit + 0.07  # 3 standard errors on 500 prompts
 
 

@@ -117,7 +117,7 @@ def test_of_the_real_bundle_too(default, family):
 def test_the_frontier_is_every_tau_at_which_the_choice_changes(engine):
     prompts = list(make_outcomes(engine, "frontier", 25).prompts)
     changes = 0
-    for decision in engine.route(prompts, tau=0.4):
+    for decision in engine.route_many(prompts, tau=0.4):
         steps = decision.frontier
         assert steps[0].tau == 0.0
         assert [step.cost_usd for step in steps] == sorted((step.cost_usd for step in steps), reverse=True)
@@ -137,7 +137,7 @@ def test_who_is_ranked_first_is_chosen_and_the_next_one_when_it_is_away(engine):
     prompts = list(make_outcomes(engine, "ranked", 40).prompts)
     for tau in (0.0, 0.2, 0.6, 1.0):
         policy = engine.policy(tau=tau)
-        for decision in engine.route(prompts, policy):
+        for decision in engine.route_many(prompts, policy):
             ranked = decision.ranked
             assert ranked[0] == decision.model
             assert set(ranked) == set(engine.bundle.names)
@@ -150,7 +150,7 @@ def test_who_is_ranked_first_is_chosen_and_the_next_one_when_it_is_away(engine):
 def test_the_gap_is_how_far_one_quality_must_move(engine):
     prompts = list(make_outcomes(engine, "gap", 60).prompts)
     policy, moved = engine.policy(tau=0.3), 0
-    for decision in engine.route(prompts, policy):
+    for decision in engine.route_many(prompts, policy):
         q, c = decision.qualities.astype(np.float64), decision.costs_usd.astype(np.float64)
         chosen, gap = decision.index, decision.gap
         assert min(engine.explain(decision).gaps.values()) == pytest.approx(gap, abs=1e-6)

@@ -71,15 +71,15 @@ def test_a_record_replays_to_the_bit_on_its_bundle(engine):
     lines: list[bytes] = []
     recorder = engine.recorder(lines.append)
     for terms in ({"tau": 0.3}, {"tau": 0.0}, {"preset": "cost"}, {"max_usd_per_1k": 4.0}, {"tau": 0.3, "rule": "max"}):
-        recorder.route(list(PROMPTS), **terms)
+        recorder.route_many(list(PROMPTS), **terms)
     replayed = list(replay(b"".join(lines).splitlines(keepends=True), Engine(engine.bundle, isa="scalar")))
     assert len(replayed) == 5 * len(PROMPTS)
     assert not [one for one in replayed if one.differences or one.refused]
 
 
 def test_another_instruction_set_and_batch_decide_alike(engine):
-    batch = engine.route(list(PROMPTS), tau=0.4)
-    scalar = Engine(engine.bundle, isa="scalar").route(list(PROMPTS), tau=0.4)
+    batch = engine.route_many(list(PROMPTS), tau=0.4)
+    scalar = Engine(engine.bundle, isa="scalar").route_many(list(PROMPTS), tau=0.4)
     assert batch.index.tolist() == scalar.index.tolist()
     assert batch.gap.tobytes() == scalar.gap.tobytes()
     assert batch.models == [engine.route(prompt, tau=0.4).model for prompt in PROMPTS]

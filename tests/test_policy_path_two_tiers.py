@@ -47,7 +47,7 @@ def test_the_worth_goes_to_both_tiers(engine):
     assert policy.escalate_below == 0.1
     assert policy.promise.note is None or "first tier" not in policy.promise.note
     prompts = make_prompts(60, "other")
-    decisions = engine.route(prompts, policy)
+    decisions = engine.route_many(prompts, policy)
     assert 0 < decisions.escalated.sum() < 60
     for decision in decisions:
         assert decision.ranked[0] == decision.model
