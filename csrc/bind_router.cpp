@@ -18,6 +18,7 @@ namespace {
 namespace py = pybind11;
 
 using FloatArray = py::array_t<float, py::array::c_style>;
+using DoubleArray = py::array_t<double, py::array::c_style>;
 using Int64Array = py::array_t<int64_t, py::array::c_style>;
 
 // A decided row takes about as long as tokenizing this much text: what run_released weighs.
@@ -31,7 +32,10 @@ struct PyRouter {
 std::unique_ptr<PyRouter> make_router(const py::object& plan, const py::object& encoder,
                                       std::vector<double> context_window, std::vector<double> token_ratio,
                                       std::vector<double> most_output, const std::optional<FloatArray>& centroids,
-                                      const std::optional<FloatArray>& distances) {
+                                      const std::optional<FloatArray>& distances,
+                                      const std::optional<DoubleArray>& coefficients,
+                                      const std::optional<DoubleArray>& per_request,
+                                      std::vector<int32_t> tokenizer_of) {
   const auto& native_plan = plan.cast<const DecidePlan&>();
   const StaticEncoder* native_encoder = encoder.is_none() ? nullptr : &encoder.cast<const PyStaticEncoder&>().encoder;
   IPR_CHECK(native_encoder == nullptr || native_encoder->has_tokenizer(),
@@ -45,11 +49,28 @@ std::unique_ptr<PyRouter> make_router(const py::object& plan, const py::object& 
                     native_plan.isa());
   }
   ContextLimits limits{std::move(context_window), std::move(token_ratio), std::move(most_output)};
+  std::optional<OwnTokenizers> tokenizers;
+  if (coefficients) {
+    IPR_CHECK(coefficients->ndim() == 2 && coefficients->shape(1) == static_cast<py::ssize_t>(kTerms),
+              "coefficients: expected shape (profiles, ", kTerms, ")");
+    IPR_CHECK(per_request && per_request->ndim() == 1 && per_request->size() == coefficients->shape(0),
+              "per_request: expected shape (profiles,) beside coefficients");
+    tokenizers.emplace(OwnTokenizers{
+        TokenEstimator(coefficients->data(), per_request->data(), static_cast<size_t>(coefficients->shape(0))),
+        std::move(tokenizer_of)});
+  }
   return std::unique_ptr<PyRouter>(
-      new PyRouter{plan, encoder, Router(native_plan, native_encoder, std::move(limits), std::move(support))});
+      new PyRouter{plan, encoder,
+                   Router(native_plan, native_encoder, std::move(limits), std::move(support), std::move(tokenizers))});
 }
 
-// (DecideResult, billed_tokens, truncated, support or None)
+// Room for own_tokens (batch, models), where a candidate has a profile.
+std::optional<FloatArray> own_array(const PyRouter& self, py::ssize_t batch) {
+  if (!self.router.tokenizers()) return std::nullopt;
+  return FloatArray({batch, static_cast<py::ssize_t>(self.router.plan().models())});
+}
+
+// (DecideResult, billed_tokens, truncated, support or None, own_tokens (1, models) float32 or None)
 py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy& policy) {
   const Utf8 text = utf8_of(prompt, "prompt");
   int64_t billed = 0;
@@ -58,15 +79,18 @@ py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy&
   const bool has_support = self.router.support().has_value();
   Results results;
   py::object result = new_decide_result(1, self.router.plan().models(), results);
+  std::optional<FloatArray> own = own_array(self, 1);
+  float* const own_data = own ? own->mutable_data() : nullptr;
   run_released(text.bytes, [&] {
     self.router.route(policy, {&text.data, &text.bytes, 1}, results,
-                      {&billed, &truncated, has_support ? &support : nullptr});
+                      {&billed, &truncated, has_support ? &support : nullptr, own_data});
   });
   return py::make_tuple(std::move(result), billed, truncated,
-                        has_support ? py::object(py::float_(support)) : py::none());
+                        has_support ? py::object(py::float_(support)) : py::none(), std::move(own));
 }
 
-// (DecideResult, billed_tokens (batch,) int64, truncated (batch,) bool, support (batch,) float32 or None)
+// (DecideResult, billed_tokens (batch,) int64, truncated (batch,) bool, support (batch,) float32 or None,
+// own_tokens (batch, models) float32 or None)
 py::tuple route_many(const PyRouter& self, const py::list& prompts, const DecidePolicy& policy) {
   const py::tuple held(prompts);  // a list could change once the GIL is given up
   const size_t batch = held.size();
@@ -85,16 +109,18 @@ py::tuple route_many(const PyRouter& self, const py::list& prompts, const Decide
   if (self.router.support()) support.emplace(static_cast<py::ssize_t>(batch));
   Results results;
   py::object result = new_decide_result(static_cast<int64_t>(batch), self.router.plan().models(), results);
+  std::optional<FloatArray> own = own_array(self, static_cast<py::ssize_t>(batch));
   const Prompts texts{utf8.data(), bytes.data(), static_cast<int64_t>(batch)};
-  const Facts facts{billed.mutable_data(), truncated.mutable_data(), support ? support->mutable_data() : nullptr};
+  const Facts facts{billed.mutable_data(), truncated.mutable_data(), support ? support->mutable_data() : nullptr,
+                    own ? own->mutable_data() : nullptr};
   run_released(total, [&] { self.router.route(policy, texts, results, facts); });
-  return py::make_tuple(std::move(result), billed, truncated, support);
+  return py::make_tuple(std::move(result), billed, truncated, support, own);
 }
 
 // (DecideResult, support (batch,) float32 or None) of embeddings x (batch, dim), billed_tokens (batch,) int64.
 py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy, py::handle billed_tokens,
                  py::handle tokens_out, py::handle extra_usd, py::handle allowed, py::handle max_tokens,
-                 py::handle answers) {
+                 py::handle answers, py::handle own_tokens) {
   const int64_t models = self.router.plan().models(), dim = self.router.plan().dim();
   Rows rows{};
   const ArrayView<float> view(x);
@@ -103,7 +129,10 @@ py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy,
   rows.batch = view.shape[0];
   rows.x = view.data;
   rows.x_stride = dim;
-  const int64_t* billed = array_data<int64_t>(billed_tokens, "billed_tokens", "(batch,)", {view.shape[0]});
+  InputTokens input{array_data<int64_t>(billed_tokens, "billed_tokens", "(batch,)", {view.shape[0]}), nullptr};
+  if (!own_tokens.is_none())
+    input.own = array_data<float>(own_tokens, "own_tokens", "(batch, models)",
+                                  {view.shape[0], static_cast<py::ssize_t>(models)});
   if (!tokens_out.is_none())
     rows.tokens_out = per_model<float>(tokens_out, "tokens_out", rows.batch, models, rows.tokens_stride);
   if (!extra_usd.is_none())
@@ -120,15 +149,15 @@ py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy,
   float* const support_data = support ? support->mutable_data() : nullptr;
   Results results;
   py::object result = new_decide_result(rows.batch, models, results);
-  const auto work = [&] { self.router.decide(policy, rows, billed, limits, results, support_data); };
+  const auto work = [&] { self.router.decide(policy, rows, input, limits, results, support_data); };
   run_released(static_cast<size_t>(rows.batch) * kBytesPerRow, work);
   return py::make_tuple(std::move(result), support);
 }
 
 // Changes `result` in place: what a caller decided and has not given away yet.
 void send_unsupported(const PyRouter& self, py::handle result, const DecidePolicy& policy, py::handle billed_tokens,
-                      bool tokens_given, py::handle allowed, py::handle max_tokens,
-                      py::handle answers, py::handle support) {
+                      bool tokens_given, py::handle allowed, py::handle max_tokens, py::handle answers,
+                      py::handle support, py::handle own_tokens) {
   const auto models = static_cast<py::ssize_t>(self.router.plan().models());
   const py::ssize_t batch = static_cast<py::ssize_t>(py::len(result));
   const Results results = results_of(result, batch, models);
@@ -138,9 +167,26 @@ void send_unsupported(const PyRouter& self, py::handle result, const DecidePolic
         reinterpret_cast<const uint8_t*>(array_data<bool>(allowed, "allowed", "(batch, models)", {batch, models}));
   if (!max_tokens.is_none()) limits.max_tokens = array_data<int64_t>(max_tokens, "max_tokens", "(batch,)", {batch});
   if (!answers.is_none()) limits.answers = array_data<int64_t>(answers, "answers", "(batch,)", {batch});
-  self.router.send_unsupported(policy, batch, array_data<int64_t>(billed_tokens, "billed_tokens", "(batch,)", {batch}),
-                               tokens_given, limits, array_data<float>(support, "support", "(batch,)", {batch}),
-                               results);
+  InputTokens input{array_data<int64_t>(billed_tokens, "billed_tokens", "(batch,)", {batch}), nullptr};
+  if (!own_tokens.is_none())
+    input.own = array_data<float>(own_tokens, "own_tokens", "(batch, models)", {batch, models});
+  self.router.send_unsupported(policy, batch, input, tokens_given, limits,
+                               array_data<float>(support, "support", "(batch,)", {batch}), results);
+}
+
+// (batch, models) float32, or None where no candidate has a profile. terms (batch, kTerms), NaN where not known.
+py::object own_tokens_of(const PyRouter& self, const DoubleArray& terms, py::handle billed_tokens) {
+  if (!self.router.tokenizers()) return py::none();
+  const py::ssize_t batch = terms.ndim() > 0 ? terms.shape(0) : 0;
+  IPR_CHECK(terms.ndim() == 2 && terms.shape(1) == static_cast<py::ssize_t>(kTerms), "terms: expected shape (batch, ",
+            kTerms, ")");
+  const int64_t* billed = array_data<int64_t>(billed_tokens, "billed_tokens", "(batch,)", {batch});
+  std::optional<FloatArray> own = own_array(self, batch);
+  const py::ssize_t models = own->shape(1);
+  float* const to = own->mutable_data();
+  for (py::ssize_t row = 0; row < batch; ++row)
+    self.router.own_tokens(terms.data() + row * static_cast<py::ssize_t>(kTerms), billed[row], to + row * models);
+  return *own;
 }
 
 // (batch,) float32, or None without centroids
@@ -164,14 +210,18 @@ void bind_router(pybind11::module_& m) {
   py::class_<PyRouter>(m, "Router", py::is_final())
       .def(py::init(&make_router), py::arg("plan"), py::arg("encoder"), py::arg("context_window"),
            py::arg("token_ratio"), py::arg("most_output"), py::arg("centroids") = py::none(),
-           py::arg("distances") = py::none())
+           py::arg("distances") = py::none(), py::arg("coefficients") = py::none(), py::arg("per_request") = py::none(),
+           py::arg("tokenizer_of") = std::vector<int32_t>())
       .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"))
       .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"))
       .def("support", &support_of, py::arg("x"))
       .def("send_unsupported", &send_unsupported, py::arg("result"), py::arg("policy"), py::arg("billed_tokens"),
-           py::arg("tokens_given"), py::arg("allowed"), py::arg("max_tokens"), py::arg("answers"),
-           py::arg("support"))
+           py::arg("tokens_given"), py::arg("allowed"), py::arg("max_tokens"), py::arg("answers"), py::arg("support"),
+           py::arg("own_tokens") = py::none())
+      .def_property_readonly("has_tokenizers",
+                             [](const PyRouter& self) { return self.router.tokenizers().has_value(); })
+      .def("own_tokens", &own_tokens_of, py::arg("terms"), py::arg("billed_tokens"))
       .def("decide", &decide, py::arg("x"), py::arg("policy"), py::arg("billed_tokens"),
            py::arg("tokens_out") = py::none(), py::arg("extra_usd") = py::none(), py::arg("allowed") = py::none(),
-           py::arg("max_tokens") = py::none(), py::arg("answers") = py::none());
+           py::arg("max_tokens") = py::none(), py::arg("answers") = py::none(), py::arg("own_tokens") = py::none());
 }

@@ -10,6 +10,7 @@ void bind_decide(py::module_& m);
 void bind_encoder(py::module_& m);
 void bind_router(py::module_& m);
 void bind_tau_path(py::module_& m);
+void bind_text_counts(py::module_& m);
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Per-request CPU work of ipr_engine: decide, tokenise, encode, route; tau's path.";
@@ -23,4 +24,5 @@ PYBIND11_MODULE(_C, m) {
   bind_encoder(m);
   bind_router(m);
   bind_tau_path(m);
+  bind_text_counts(m);
 }

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from ipr_engine.decide import Heads
 
 _Floats = npt.NDArray[np.float32]
+_Doubles = npt.NDArray[np.float64]
 _Bools = npt.NDArray[np.bool_]
 
 def available_isas() -> tuple[str, ...]:
@@ -281,14 +282,34 @@ class Router:
         most_output: list[float],
         centroids: npt.NDArray[np.float32] | None = None,
         distances: npt.NDArray[np.float32] | None = None,
-    ) -> None: ...
-    def route_one(self, prompt: str, policy: DecidePolicy) -> tuple[DecideResult, int, bool, float | None]:
-        """The decision, billed_tokens, truncated, support (None without centroids)."""
+        coefficients: _Doubles | None = None,
+        per_request: _Doubles | None = None,
+        tokenizer_of: list[int] = ...,
+    ) -> None:
+        """Args:
+        coefficients: (profiles, terms), and per_request: (profiles,), of the candidates' own tokenizers.
+        tokenizer_of: (models,) a profile, -1 for a candidate whose tokens are billed_tokens * token_ratio.
+        """
+
+    def route_one(
+        self, prompt: str, policy: DecidePolicy
+    ) -> tuple[DecideResult, int, bool, float | None, _Floats | None]:
+        """The decision, billed_tokens, truncated, support (None without centroids), own_tokens (1, models)."""
 
     def route_many(
         self, prompts: list[str], policy: DecidePolicy
-    ) -> tuple[DecideResult, npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32] | None]:
-        """The same for a batch, each (batch,)."""
+    ) -> tuple[DecideResult, npt.NDArray[np.int64], npt.NDArray[np.bool_], _Floats | None, _Floats | None]:
+        """The same for a batch, each (batch,), own_tokens (batch, models)."""
+
+    @property
+    def has_tokenizers(self) -> bool:
+        """Whether a candidate has a profile of its own tokenizer."""
+
+    def own_tokens(self, terms: _Doubles, billed_tokens: npt.NDArray[np.int64]) -> _Floats | None:
+        """(batch, models) input tokens by each candidate's own count; None where none has a profile.
+
+        terms: (batch, terms), the sum of count_texts over a request's texts; NaN where not known: billed_tokens * token_ratio.
+        """
 
     def decide(
         self,
@@ -300,8 +321,11 @@ class Router:
         allowed: npt.NDArray[np.bool_] | None = None,
         max_tokens: npt.NDArray[np.int64] | None = None,
         answers: npt.NDArray[np.int64] | None = None,
+        own_tokens: _Floats | None = None,
     ) -> tuple[DecideResult, npt.NDArray[np.float32] | None]:
         """The same for embeddings (batch, dim): the decisions and their support.
+
+        own_tokens: (batch, models), of the method of that name, or given; None: billed_tokens * token_ratio.
 
         allowed: (batch, models), who may be chosen for a row, beside the policy's own. max_tokens: (batch,), most output tokens
         that a request states, -1 where it states none: predictions are cut there, and the context window holds as many. answers:
@@ -318,6 +342,7 @@ class Router:
         max_tokens: npt.NDArray[np.int64] | None,
         answers: npt.NDArray[np.int64] | None,
         support: _Floats,
+        own_tokens: _Floats | None = None,
     ) -> None:
         """Change `result`, decided elsewhere and given to nobody yet, as `decide` ends: rows whose support is below the policy's
         min_support go to its `unsupported`, if that can serve the request.
@@ -329,9 +354,19 @@ class Router:
     def support(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
         """(batch,) the support of embeddings (batch, dim); None without centroids."""
 
+# ---- bind_text_counts.cpp
+
+TEXT_TERMS: tuple[str, ...]
+"""Names of what is counted of a text, in order (csrc/text_counts.h)."""
+
+def count_texts(texts: list[str] | tuple[str, ...]) -> _Doubles:
+    """(texts, terms) float64, what each text is made of. InvalidInputError: something is no str, or no Unicode text."""
+
+def estimate_tokens(terms: _Doubles, coefficients: _Doubles, per_request: _Doubles) -> _Doubles:
+    """(rows, profiles) tokens, whole numbers: coefficients @ terms + per_request, rounded, at least 1 where there is text."""
+
 # ---- bind_tau_path.cpp
 
-_Doubles = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
 
 def break_points(

@@ -27,12 +27,13 @@ NO_ERRORS: Mapping[int, str] = {}
 
 
 class CandidateView(NamedTuple):
-    """One candidate of one decision. Money in USD for this prompt; tokens are output tokens."""
+    """One candidate of one decision. Money in USD for this prompt; tokens_in are by its own tokenizer."""
 
     name: str
     family: str
     quality: float
     cost_usd: float
+    tokens_in: float
     tokens_out: float
     allowed: bool
     feasible: bool
@@ -46,6 +47,8 @@ class Decision:
     Attributes:
         model: name of the chosen candidate; None in a `FailedRow`, of `Decisions` whose rows may have failed.
         quality, cost_usd, tokens_out: of the chosen candidate; NaN when the row failed.
+        tokens_in: input tokens of the whole request by the chosen candidate's own tokenizer: estimated where the candidate names
+            it (docs/tokens.md), else billed_tokens times its token_ratio; NaN when the row failed.
         threshold: the quality a candidate had to reach.
         cause: "best_quality", "within_tolerance", "only_allowed", "below_fixed_level" or "failed"; "unsupported" where the
             prompt's support is below the policy's min_support; "deadline" where ipr_engine.serving answered by its fallback.
@@ -67,6 +70,7 @@ class Decision:
         "_bundle",
         "_error",
         "_limits",
+        "_own",
         "_result",
         "_row",
         "billed_tokens",
@@ -77,8 +81,9 @@ class Decision:
     )
 
     degraded: str | None = None
-    # Set by Decisions alone, and only where there are any: the path of a plain text pays for neither.
+    # Set only where there are any: the path of a plain text pays for none.
     _limits: RowLimits
+    _own: npt.NDArray[np.float32]
     _error: str
 
     def __init__(
@@ -133,6 +138,20 @@ class Decision:
     def tokens_out(self) -> float:
         index = self._result.index_at(self._row)
         return float("nan") if index < 0 else self._result.tokens_at(self._row, index)
+
+    @property
+    def tokens_in(self) -> float:
+        index = self._result.index_at(self._row)
+        return float("nan") if index < 0 else self._tokens_in(index)
+
+    def _tokens_in(self, m: int) -> float:
+        own = self._counted
+        return self.billed_tokens * self._bundle.candidates[m].token_ratio if own is None else float(own[m])
+
+    @property
+    def _counted(self) -> npt.NDArray[np.float32] | None:
+        """(models,) input tokens by each candidate's own count; None where no candidate names its tokenizer."""
+        return getattr(self, "_own", None)
 
     @property
     def threshold(self) -> float:
@@ -282,6 +301,7 @@ class Decision:
                 family=candidate.family,
                 quality=float(qualities[m]),
                 cost_usd=float(costs[m]),
+                tokens_in=self._tokens_in(m),
                 tokens_out=float(tokens[m]),
                 allowed=bool(allowed[m]),
                 feasible=bool(allowed[m] and qualities[m] >= threshold),
@@ -304,7 +324,9 @@ class Decision:
     @property
     def _may_keep_out(self) -> bool:
         """Whether this request may keep out a candidate that the policy allows."""
-        return self.billed_tokens >= self.policy.surely_fits or self._asked is not None
+        if self._counted is not None or self._asked is not None:
+            return True
+        return self.billed_tokens >= self.policy.surely_fits
 
     @property
     def _sent(self) -> bool:
@@ -336,7 +358,7 @@ class Decision:
         window = candidate.context_window
         if window is None:
             return None
-        prompt = self.billed_tokens * candidate.token_ratio
+        prompt = self._tokens_in(m)
         stated = None if asked is None else asked.max_tokens
         output = self._result.tokens_at(self._row, m) if stated is None else float(stated)
         if not (prompt + output > window or prompt > window):  # an output that is not known, NaN, is not over
@@ -375,6 +397,7 @@ class Decision:
             "prior": self.prior,
             "quality": result.quality_at(row, index) if ok else None,
             "cost_usd": result.cost_at(row, index) if ok else None,
+            "tokens_in": self._tokens_in(index) if ok else None,
             "tokens_out": result.tokens_at(row, index) if ok else None,
             "threshold": result.threshold_at(row) if ok else None,
             "gap": gap if ok and math.isfinite(gap) else None,
@@ -427,6 +450,7 @@ class Decisions:
         qualities, costs_usd, tokens_out: (batch, models) float32, every candidate, in bundle order.
         threshold, gap: (batch,) float32.
         billed_tokens (batch,) int64, truncated and escalated (batch,) bool, support (batch,) float32 or None: as of Decision.
+        own_tokens: (batch, models) float32, input tokens by each candidate's own count; None where none names its tokenizer.
         status, cause: (batch,) uint8 into `ipr_engine.decide.STATUS` and `CAUSE`.
         errors: row -> what is wrong with its prompt, where the status is "invalid_input".
         limits: what the requests ask for; None where they are text alone and output tokens are predicted.
@@ -439,6 +463,7 @@ class Decisions:
         "billed_tokens",
         "errors",
         "limits",
+        "own_tokens",
         "policy",
         "support",
         "truncated",
@@ -452,12 +477,14 @@ class Decisions:
         billed_tokens: npt.NDArray[np.int64],
         truncated: npt.NDArray[np.bool_],
         support: npt.NDArray[np.float32] | None,
+        own_tokens: npt.NDArray[np.float32] | None = None,
         escalated: npt.NDArray[np.bool_] | None = None,
         limits: RequestLimits | None = None,
         errors: Mapping[int, str] = NO_ERRORS,
     ) -> None:
         self._result = result
         self._escalated = escalated
+        self.own_tokens = own_tokens
         self.limits = limits
         self.errors = errors
         self._bundle = bundle
@@ -490,6 +517,8 @@ class Decisions:
             None if self.support is None else float(self.support[row]),
             False if self._escalated is None else bool(self._escalated[row]),
         )
+        if self.own_tokens is not None:
+            decision._own = self.own_tokens[row]
         if self.limits is not None:
             decision._limits = self.limits.rows[row]
         if row in self.errors:

@@ -286,12 +286,15 @@ class Engine:
             and live.routes_text
         ):
             policy = live.settle(policy, terms)
-            result, billed, truncated, support = live.router.route_one(prompt, policy.compiled)
+            result, billed, truncated, support, own = live.router.route_one(prompt, policy.compiled)
             if policy.escalate_below and live.escalates(result, policy):
-                return self._escalate(live, [prompt], policy, result, billed, truncated, support, "raise")[0]
+                return self._escalate(live, [prompt], policy, result, billed, truncated, support, own, "raise")[0]
             if not result.all_ok:
                 check_rows(result, "raise")
-            return Decision(result, 0, policy, live.bundle, billed, truncated, support)
+            decision = Decision(result, 0, policy, live.bundle, billed, truncated, support)
+            if own is not None:
+                decision._own = own[0]
+            return decision
         if on_error is not None:
             warn_on_error("Engine")
         elif isinstance(prompt, (list, tuple)) and not is_one_prompt(prompt):
@@ -449,6 +452,7 @@ class Engine:
         billed: Any,
         truncated: Any,
         support: Any,
+        own_tokens: Any,
         on_error: str,
     ) -> Decisions:
         """What the C++ call of the first tier gave, of one prompt or many, with its rows of a small gap decided again."""
@@ -459,6 +463,7 @@ class Engine:
             np.atleast_1d(np.asarray(billed, np.int64)),
             np.atleast_1d(np.asarray(truncated, np.bool_)),
             None if support is None else np.atleast_1d(np.asarray(support, np.float32)),
+            own_tokens,
         )
         again = live.embed_texts(texts)
         decisions = first if again is None else live.escalate(first, again)

@@ -47,6 +47,7 @@ def make_router(bundle: Bundle, heads: HeadsSpec, plan: DecidePlan, encoder: Enc
     """Text or embeddings to decisions. encoder: of the first heads, whose router encodes and measures support; None: neither."""
     support = None if encoder is None else bundle.support
     windows = ContextWindows(bundle)
+    own = {} if windows.tokenizers is None else windows.tokenizers.to_router()
     return Router(
         plan,
         None if encoder is None else encoder.native,
@@ -55,6 +56,7 @@ def make_router(bundle: Bundle, heads: HeadsSpec, plan: DecidePlan, encoder: Enc
         most_output(bundle, heads).tolist(),
         None if support is None else support.centroids,
         None if support is None else support.distances,
+        **own,
     )
 
 

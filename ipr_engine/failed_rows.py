@@ -49,6 +49,7 @@ def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[
         _scattered(made.billed_tokens, good, batch, 0, np.int64),
         _scattered(made.truncated, good, batch, False, np.bool_),
         None if made.support is None else _scattered(made.support, good, batch, np.nan, np.float32),
+        None if made.own_tokens is None else _scattered(made.own_tokens, good, batch, np.nan, np.float32),
         _scattered(made.escalated, good, batch, False, np.bool_),
         limits,
         errors,

@@ -6,7 +6,7 @@ The steps are the op's, in float32 and in its written order, so that every toler
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,8 @@ def decide_figures(record: Record, policy: Policy, bundle: Bundle, heads: HeadsS
     each = predicted / answers  # what a record tells is of all answers
     tokens = _within_most(record, each, bundle, heads) if given is None else given
     bill = np.array([record.billed_tokens], np.int64)
-    fits, one = ContextWindows(bundle).within(bill, tokens[None], stated)
+    windows, own = ContextWindows(bundle), in_order("own_tokens", record.own_tokens, record.candidates, names)
+    fits, one = windows.within(bill, tokens[None], stated, own=None if own is None else own[None])
     cut = (one[0] < each) if given is None else np.ones(len(names), np.bool_)
     wanted = np.where(cut, one[0] * answers, predicted)
     can = fits[0] if limits is None or limits.allowed is None else fits[0] & limits.allowed[0]
@@ -74,7 +75,9 @@ def decide_figures(record: Record, policy: Policy, bundle: Bundle, heads: HeadsS
     second = policy.second if heads is bundle.escalation_heads else None
     made = policy.coefficients if second is None else second.coefficients
     extra = policy.rates.with_images(extra, asked)
-    cost = _cost(policy, bill, wanted, extra)
+    # the policy's rates are of the bundle's tokens: token_ratio is in them
+    counted = bill[:, None] if own is None else own[None].astype(np.float64) / windows.ratios
+    cost = _cost(policy, counted, wanted, extra)
     nonfinite = np.array([record.candidates.index(name) in record.nonfinite for name in names])
     with np.errstate(all="ignore"):
         index, status, cause, level, gap = choose(
@@ -154,12 +157,10 @@ def choose(
     return chosen, "ok", cause, np.float32(least), np.float32(gap)
 
 
-def _cost(policy: Policy, bill: npt.NDArray[np.int64], tokens: Float32s, extra: Float32s | None) -> Float32s:
+def _cost(policy: Policy, bill: npt.NDArray[Any], tokens: Float32s, extra: Float32s | None) -> Float32s:
     """(models,) fixed + (in_rate * billed + out_rate * tokens) in the tier of the bill, then extra."""
     with np.errstate(all="ignore"):  # what is not finite gets a status
-        cost = expected_cost(
-            **policy.rates.op_terms(), billed_tokens=bill.astype(np.float32)[:, None], tokens_out=tokens
-        )
+        cost = expected_cost(**policy.rates.op_terms(), billed_tokens=bill.astype(np.float32), tokens_out=tokens)
         return _plain_nan((cost if extra is None else cost + extra)[0])
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecideResult
+from ipr_engine._C import TEXT_TERMS, DecideResult
 from ipr_engine.arguments import bare_embeddings, held_tokens, per_model, whole_counts
 from ipr_engine.asks import ASKS
 from ipr_engine.bundle import Bundle
@@ -32,7 +32,7 @@ from ipr_engine.escalation import (
     plan_heads,
 )
 from ipr_engine.failed_rows import with_failures
-from ipr_engine.intake import Intake, bill_all, check_features, encode_all, take_in
+from ipr_engine.intake import Intake, bill_all, check_features, encode_all, take_in, text_terms
 from ipr_engine.limits import RequestLimits, request_limits
 from ipr_engine.paths import Paths
 from ipr_engine.policy import Policy, compile_policy
@@ -308,10 +308,13 @@ class Generation:
         if not len(rows) or not counts[rows].all():
             return None
         tokens, extra = self._given(batch, tokens_out, self.with_cached(bills, policy, extra_usd, cached_tokens))
+        requests, given = [intake.requests[row] for row in rows.tolist()], [intake.given[row] for row in rows.tolist()]
+        own = self.router.own_tokens(text_terms(requests, [bill is not None for bill in given]), bills[rows])
         needs = [intake.requests[row].needs for row in rows.tolist()]
         asked = RouteRows(
             ids=[own for _, own in kept],
             billed=bills[rows],
+            own_tokens=own,
             tokens_out=of_rows(tokens, rows),
             extra_usd=policy.rates.with_images(of_rows(extra, rows), needs),
             limits=request_limits(self.bundle, needs, of_rows(tokens, rows), len(rows)),
@@ -319,9 +322,9 @@ class Generation:
         result, x = self.gpu.route(policy, asked)
         support = self.router.support(x)
         if support is not None and policy.unsupported.min_support:
-            given, masks = tokens is not None, _limits_of(asked.limits)
-            self.router.send_unsupported(result, policy.compiled, asked.billed, given, *masks, support)
-        made = Decisions(result, policy, self.bundle, asked.billed, truncated[rows], support, limits=asked.limits)
+            masks = (tokens is not None, *_limits_of(asked.limits))
+            self.router.send_unsupported(result, policy.compiled, asked.billed, *masks, support, own_tokens=own)
+        made = Decisions(result, policy, self.bundle, asked.billed, truncated[rows], support, own, limits=asked.limits)
         return with_failures(made, rows, intake.errors, batch) if intake.errors else made
 
     def encode(self, prompts: Any, billed_tokens: Any, on_error: str = "raise") -> Encoded:
@@ -336,7 +339,7 @@ class Generation:
         good = [row for row in range(len(first)) if row not in first.errors]
         made = self.second.encode([texts[row] for row in good])
         if len(good) == len(first):
-            return replace(made, billed_tokens=first.billed_tokens, needs=first.needs)
+            return replace(made, billed_tokens=first.billed_tokens, needs=first.needs, terms=first.terms)
         x, truncated = np.full((len(first), made.x.shape[1]), np.nan, np.float32), np.zeros(len(first), np.bool_)
         x[good], truncated[good] = made.x, made.truncated
         return replace(first, x=x, truncated=truncated, encoder=made.encoder)
@@ -360,7 +363,7 @@ class Generation:
                 f"{self.read_by_heads()}; encode the prompts again"
             )
         if billed_tokens is not None:
-            encoded = replace(encoded, billed_tokens=whole_counts(billed_tokens, len(encoded)))
+            encoded = replace(encoded, billed_tokens=whole_counts(billed_tokens, len(encoded)), terms=None)
         return encoded
 
     def readable(self, encoded: Encoded, policy: Policy, on_error: str) -> Encoded:
@@ -402,10 +405,12 @@ class Generation:
         extra_usd: Any,
         on_error: str,
         again: EmbedRows | None = None,
+        own_tokens: npt.NDArray[np.float32] | None = None,
     ) -> Decisions:
         """Decide on embeddings under a policy of this bundle; see `Engine.decide`.
 
         again: embeds rows by the second encoder; with it, rows of a small gap are decided again.
+        own_tokens: (batch, models) input tokens by each candidate's own count, where they are known; None: estimated.
         """
         if encoded.errors:
             return self._decide_good(encoded, policy, tokens_out, extra_usd, on_error, again)
@@ -419,13 +424,22 @@ class Generation:
         else:
             router, compiled, escalated = self.router, policy.compiled, None
         extra = policy.rates.with_images(extra, encoded.needs)
-        result, support = router.decide(encoded.x, compiled, encoded.billed_tokens, tokens, extra, *_limits_of(limits))
-        decisions = Decisions(
-            result, policy, self.bundle, encoded.billed_tokens, encoded.truncated, support, escalated, limits
+        own = self._own_tokens(encoded) if own_tokens is None else own_tokens
+        result, support = router.decide(
+            encoded.x, compiled, encoded.billed_tokens, tokens, extra, *_limits_of(limits), own_tokens=own
         )
+        billed, truncated = encoded.billed_tokens, encoded.truncated
+        decisions = Decisions(result, policy, self.bundle, billed, truncated, support, own, escalated, limits)
         if again is not None and policy.escalate_below:
             decisions = self.escalate(decisions, again, tokens, extra)
         return checked_rows(decisions, on_error)
+
+    def _own_tokens(self, encoded: Encoded) -> npt.NDArray[np.float32] | None:
+        """(batch, models) input tokens by each candidate's own count; None where no candidate names its tokenizer."""
+        terms = encoded.terms
+        if self.router.has_tokenizers and terms is None:
+            terms = np.full((len(encoded), len(TEXT_TERMS)), np.nan)
+        return None if terms is None else self.router.own_tokens(terms, encoded.billed_tokens)
 
     def with_cached(
         self, billed_tokens: npt.NDArray[np.int64], policy: Policy, extra_usd: Any, cached_tokens: Any
@@ -490,13 +504,13 @@ class Generation:
             of_rows(tokens_out, rows),
             of_rows(extra_usd, rows),
             *_limits_of(limits),
+            own_tokens=None if first.own_tokens is None else of_rows(first.own_tokens, rows),
         )
         both = result if len(rows) == len(first) else merged(first._result, rows, result)
         truncated, escalated = first.truncated.copy(), np.zeros(len(first), np.bool_)
         truncated[rows], escalated[rows] = encoded.truncated, True
-        return Decisions(
-            both, policy, self.bundle, first.billed_tokens, truncated, first.support, escalated, first.limits
-        )
+        billed, own = first.billed_tokens, first.own_tokens
+        return Decisions(both, policy, self.bundle, billed, truncated, first.support, own, escalated, first.limits)
 
     def embed_texts(self, texts: list[str]) -> EmbedRows | None:
         """What `decide` takes as `again` for these prompts; None in a bundle of one tier."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._C import TEXT_TERMS, count_texts
 from ipr_engine.arguments import bill_floor, whole_counts
 from ipr_engine.bundle import Bundle
 from ipr_engine.encoders.base import Encoded, Encoder
@@ -154,12 +156,13 @@ def encode_all(encoder: Encoder, identity: str, intake: Intake) -> Encoded:
         counts = np.zeros(batch, np.int64)
         counts[good] = made.billed_tokens
     bills = bill_all(encoder, intake, counts)
+    terms = text_terms(intake.requests, [given is not None for given in intake.given])
     needs = tuple(request.needs for request in intake.requests)
     if intake.errors:
         bad = list(intake.errors)
         x, truncated = np.array(x), np.array(truncated)
         x[bad], truncated[bad] = np.nan, False
-    return Encoded(x, bills, truncated, identity, needs if any(needs) else None, dict(intake.errors))
+    return Encoded(x, bills, truncated, identity, needs if any(needs) else None, dict(intake.errors), terms)
 
 
 def _one_by_one(encoder: Encoder, intake: Intake) -> tuple[list[int], Encoded]:
@@ -196,6 +199,14 @@ def require_token(request: ParsedRequest, name: str, count: int) -> None:
     """Refuse a request whose text has no token; one with an image, say, need not have any."""
     if count == 0 and not request.uncountable:
         raise InvalidInputError(f"{name}: expected text, got {len(request.encoded.encode())} bytes without one token")
+
+
+def text_terms(requests: Sequence[ParsedRequest], given: Sequence[bool]) -> npt.NDArray[np.float64]:
+    """Return (rows, terms) what all texts of each request are made of; NaN where its bill is given: its texts are not all of it."""
+    terms = np.empty((len(requests), len(TEXT_TERMS)))
+    for row, request in enumerate(requests):
+        terms[row] = np.nan if given[row] else count_texts([request.encoded, *request.billed_only]).sum(axis=0)
+    return terms
 
 
 def bill(encoder: Encoder, request: ParsedRequest, counted: int) -> int:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ipr_engine.bundle import Bundle, Candidate, HeadsSpec
 from ipr_engine.decide import Heads
 from ipr_engine.prompts import Needs
+from ipr_engine.tokens.profiles import TokenProfile
 
 Floats = npt.NDArray[np.float64]
 NONE: Mapping[str, str] = {}
@@ -130,21 +131,57 @@ def capped_heads(bundle: Bundle, heads: HeadsSpec) -> Heads:
     return Heads(**tensors, activation=heads.activation, tie_rank=bundle.tie_rank)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True, eq=False)
+class OwnTokenizers:
+    """An `OwnTokenizers` holds the profiles that candidates of a bundle name.
+
+    Attributes:
+        profiles: the distinct ones. of_model: (models,), a position in them, -1 for a candidate that names none.
+    """
+
+    profiles: tuple[TokenProfile, ...]
+    of_model: tuple[int, ...]
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> OwnTokenizers | None:
+        """Return those of a bundle; None where no candidate names one."""
+        named = [candidate.tokenizer for candidate in bundle.candidates]
+        distinct = tuple(dict.fromkeys(profile for profile in named if profile is not None))
+        if not distinct:
+            return None
+        return cls(distinct, tuple(-1 if profile is None else distinct.index(profile) for profile in named))
+
+    def to_router(self) -> dict[str, Any]:
+        """Return what `_C.Router` takes of them."""
+        return {
+            "coefficients": np.array([profile.coefficients for profile in self.profiles], np.float64),
+            "per_request": np.array([profile.per_request for profile in self.profiles], np.float64),
+            "tokenizer_of": list(self.of_model),
+        }
+
+
 class ContextWindows:
     """A `ContextWindows` holds the windows of a bundle's candidates, as csrc/router.cpp holds requests against them.
 
     Attributes:
         windows, ratios: (models,) float64; no limit is infinite.
+        tokenizers: of the candidates that name one; None where nobody does.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         windows = [candidate.context_window for candidate in bundle.candidates]
         self.windows: Floats = np.array([np.inf if window is None else window for window in windows], np.float64)
         self.ratios: Floats = np.array([candidate.token_ratio for candidate in bundle.candidates], np.float64)
+        self.tokenizers = OwnTokenizers.of(bundle)
 
-    def fit(self, billed: npt.NDArray[np.int64], output: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """Return (rows, models): whose window holds the prompt and its output; output is (rows, models) or (rows, 1)."""
-        prompt = billed.astype(np.float64)[:, None] * self.ratios
+    def fit(
+        self, billed: npt.NDArray[np.int64], output: npt.NDArray[Any], own: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Return (rows, models): whose window holds the prompt and its output; output is (rows, models) or (rows, 1).
+
+        own: (rows, models), the prompt's tokens by each candidate's own count; None: billed * token_ratio.
+        """
+        prompt = billed.astype(np.float64)[:, None] * self.ratios if own is None else own.astype(np.float64)
         over: npt.NDArray[np.bool_] = (prompt > self.windows) | (prompt + output > self.windows)
         return ~over  # an output of NaN adds nothing: its cost fails the row
 
@@ -154,18 +191,20 @@ class ContextWindows:
         tokens_out: npt.NDArray[np.float32],
         max_tokens: npt.NDArray[np.int64] | None,
         answers: npt.NDArray[np.int64] | None = None,
+        own: npt.NDArray[np.float32] | None = None,
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         """Return who fits, and the output tokens to decide with, both (rows, models).
 
         Args:
             tokens_out: (rows, models) of one answer, given or predicted.
             max_tokens: (rows,) where predicted, -1 for not stated; None: nowhere. answers: (rows,); None: one of every row.
+            own: as of `fit`.
         """
-        fits, tokens = self.fit(billed, tokens_out), tokens_out
+        fits, tokens = self.fit(billed, tokens_out, own), tokens_out
         if max_tokens is not None:
             stated = max_tokens[:, None]
             cut = (stated >= 0) & (tokens_out > stated)
-            fits = self.fit(billed, np.where(stated >= 0, stated, tokens_out))
+            fits = self.fit(billed, np.where(stated >= 0, stated, tokens_out), own)
             tokens = np.where(cut, stated, tokens_out).astype(np.float32)
         if answers is not None:
             tokens = tokens * answers[:, None].astype(np.float32)

@@ -41,6 +41,7 @@ _OLD = frozenset(("schema_version", *_HASHES, *_MADE_OF, "x"))
 _KEYS = frozenset(
     ("schema_version", *_HASHES, *_MADE_OF, "needs", "policy", "max_output_tokens", "nonfinite", "sealed")
 )
+_OWN = "own_tokens"  # of schema 3, only where a candidate names its tokenizer
 _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut from a log
 
 
@@ -58,6 +59,7 @@ class Record:
         bundle, encoder, heads, prices: hashes of bundle.json, the identity of the encoder, hashes of the heads' weights and of the
             price file.
         isa: the instruction set that decided.
+        own_tokens: (models,) float32, input tokens by each candidate's own count; None where no candidate names its tokenizer.
         outcome: what was decided; its numbers are NaN where they are withheld.
         needs: what the request asks of a candidate, None for nothing.
         x: (dim,) float32, the embedding, where it was asked for; of a line of schema 3 only once it is opened.
@@ -83,6 +85,7 @@ class Record:
     max_output_tokens: tuple[int | None, ...] | None = None
     nonfinite: tuple[int, ...] = ()
     needs: Needs | None = None
+    own_tokens: Float32s | None = None
     x: Float32s | None = None
     brief: bool = False
     withheld: bool = False
@@ -171,6 +174,7 @@ class Record:
             return {**body, **needs, "x": None if self.x is None else bits(self.x)}
         return {
             **body,
+            **({} if self.own_tokens is None else {_OWN: bits(self.own_tokens)}),
             "needs": None if self.needs is None else needs_json(self.needs),
             "policy": None if self.policy is None else self.policy.to_json(),
             "max_output_tokens": None if self.max_output_tokens is None else list(self.max_output_tokens),
@@ -207,7 +211,7 @@ class Record:
 
 def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
     version = document["schema_version"]
-    known = {1: _OLD, 2: _OLD | {"needs"}, 3: _KEYS}[version]
+    known = {1: _OLD, 2: _OLD | {"needs"}, 3: _KEYS | (document.keys() & {_OWN})}[version]
     require(document.keys() == known, "keys", document.keys() ^ known)
     names = document["candidates"]
     require(isinstance(names, list) and all(isinstance(name, str) for name in names), "candidates", names)
@@ -248,6 +252,7 @@ def _private(document: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     require(listed, "nonfinite", nonfinite)
     return {
         "policy": parse_resolved(document["policy"], names),
+        "own_tokens": floats(document[_OWN], _OWN, len(names)) if _OWN in document else None,
         "max_output_tokens": None if most is None else tuple(most),
         "nonfinite": tuple(nonfinite),
         "sealed": parse_sealed(document["sealed"]),

@@ -229,6 +229,7 @@ class Recorder:
                 isa=live.plan.isa,
                 outcome=outcome,
                 needs=None if encoded.needs is None else encoded.needs[row],
+                own_tokens=None if decisions.own_tokens is None else decisions.own_tokens[row],
                 x=x[row] if self._keep_x else None,
                 brief=words[row] < self._min_words,
                 id=names[row],

@@ -148,7 +148,9 @@ def _decide(live: Generation, record: Record, policy: Policy) -> Outcome:
     )
     tokens = in_order("tokens_out", record.tokens_out, record.candidates, names)
     extra = in_order("extra_usd", record.extra_usd, record.candidates, names)
-    return Outcome.of(live.decide(encoded, policy, tokens, extra, "status"), 0)
+    own = in_order("own_tokens", record.own_tokens, record.candidates, names)
+    counted = None if own is None else own[None, :]
+    return Outcome.of(live.decide(encoded, policy, tokens, extra, "status", own_tokens=counted), 0)
 
 
 def _from_figures(live: Generation, record: Record, policy: Policy) -> Outcome:

@@ -106,7 +106,7 @@ def test_rule_path_is_a_row_of_the_policies_like_any_other(folder, cpu, rng):
     assert policy.rule == "path"
     assert here.policy(tau=0.3) == policy
     prompts = random_prompts(rng, 3)
-    assert_same(here.route_many(prompts, policy), there.route(prompts, policy))
+    assert_same(here.route_many(prompts, policy), there.route_many(prompts, policy))
 
 
 def test_one_prompt_gives_one_decision_and_chat_is_billed_whole(engine, cpu):

@@ -139,7 +139,7 @@ def test_the_op_decides_as_the_trained_model_outside_the_gap(source, candidates,
         + tokens * np.array([p.output_usd_per_1m for p in price])
     ) / 1e6
     for tau in (0.0, 0.1, 0.3, 1.0):
-        decisions = engine.decide(x, tau=tau)
+        decisions = engine.decide(x, tau=tau, rule="minmax")
         clear = decisions.gap > 1e-5
         assert clear.mean() > 0.75
         np.testing.assert_array_equal(decisions.index[clear], choose(quality, cost, tau=tau)[clear])

@@ -259,11 +259,12 @@ def _heads_bytes(bundle: Bundle, heads: HeadsSpec, names: Sequence[str]) -> Iter
 
 
 def prices_key(prices: PriceList, candidates: Sequence[Candidate], names: Sequence[str]) -> str:
-    """sha256 of the numbers that cost these candidates' tokens: prices and token ratios, not their dates or bases."""
+    """sha256 of the numbers that cost these candidates' tokens: prices, token ratios and tokenizers, not their dates or names."""
     rows: dict[str, list[Any]] = {}
     for candidate in candidates:
         if candidate.name in names:
-            price = prices.prices[candidate.name]
+            price, tokenizer = prices.prices[candidate.name], candidate.tokenizer
             numbers = (price.input_usd_per_1m, price.output_usd_per_1m, price.fixed_usd, candidate.token_ratio)
-            rows[candidate.name] = [*map(float, numbers), *([price_numbers(price)] if says_more(price) else [])]
+            own = () if tokenizer is None else (*tokenizer.coefficients, tokenizer.per_request)
+            rows[candidate.name] = [*map(float, numbers), *([price_numbers(price)] if says_more(price) else []), *own]
     return hashlib.sha256(canonical_json(rows, compact=True)).hexdigest()

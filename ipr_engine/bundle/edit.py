@@ -21,7 +21,16 @@ from .path_rows import path_of_edited, path_rows_json
 from .price import Price
 from .reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
 from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, PriceList
-from .write import _candidate_json, _hash_bytes, _limited, _prices_bytes, _raised, _tensor_bytes, _with_hashes_key
+from .write import (
+    _candidate_json,
+    _hash_bytes,
+    _limited,
+    _prices_bytes,
+    _raised,
+    _tensor_bytes,
+    _tokenized,
+    _with_hashes_key,
+)
 
 Rows = Mapping[str, Float32]
 Hashes = Mapping[str, npt.NDArray[np.uint64]]
@@ -263,9 +272,10 @@ def _rewrite(
 
 
 def _with_candidates(manifest: Mapping[str, Any], candidates: list[Candidate]) -> dict[str, Any]:
-    """The manifest with these candidates, in schema_version 4 where one of them needs it."""
-    limited = _limited(candidates)
-    if limited and manifest["schema_version"] < 4:
+    """The manifest with these candidates, in schema_version 4 or 6 where one of them needs it."""
+    if _limited(candidates) and manifest["schema_version"] < 4:
         manifest = {"escalation": None, **_with_hashes_key(manifest), "schema_version": 4}
+    if _tokenized(candidates) and manifest["schema_version"] < 6:
+        manifest = {"escalation": None, "path_rows": None, **_with_hashes_key(manifest), "schema_version": 6}
     whole = manifest["schema_version"] >= 4
     return {**manifest, "candidates": [_candidate_json(candidate, whole) for candidate in candidates]}

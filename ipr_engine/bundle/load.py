@@ -21,11 +21,13 @@ from ipr_engine.errors import (
     BundleValueError,
     BundleVersionError,
     EncoderMismatchError,
+    InvalidInputError,
 )
+from ipr_engine.tokens.profiles import TokenProfile, profile_of
 
 from .calibration import CalibrationMap, parse_map
 from .encoder_entry import EncoderSpec, encoder_file_fields, parse_encoders
-from .fields import Field, fail, is_hex64, parse_json, require_distinct
+from .fields import REWRITE, Field, fail, is_hex64, parse_json, require_distinct
 from .files import FileEntry, as_path, file_entry, read_regular, reading
 from .path_rows import parse_path_rows, path_rows_file
 from .price import BASE, Price, price_of
@@ -43,7 +45,7 @@ from .spec import (
 from .tensors import heads_tensors, support_tensors
 
 # 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus, keyed
-# hashes; 6: prices that say more than those of tokens and requests. The least is written.
+# hashes; 6: prices that say more than those of tokens and requests, candidates' tokenizers. The least is written.
 SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6)
 MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
@@ -283,7 +285,8 @@ def _candidates(field: Field, version: int) -> tuple[Candidate, ...]:
 
 def _candidate(field: Field, version: int) -> Candidate:
     known = _CANDIDATE if version < 4 else (*_CANDIDATE, "max_output_tokens")
-    keys = field.object(known)
+    tokenizer = field.mapping().get("tokenizer") if version >= 6 else None
+    keys = field.object(known if tokenizer is None else (*known, "tokenizer"))
     window, latency, most = keys["context_window"], keys["latency_ms"], keys.get("max_output_tokens")
     return Candidate(
         name=keys["name"].text(),
@@ -294,7 +297,15 @@ def _candidate(field: Field, version: int) -> Candidate:
         token_ratio=keys["token_ratio"].number(above=0, at_most=1e6),
         features=keys["features"].names(),
         latency_ms=None if latency.value is None else latency.number(at_least=0),
+        tokenizer=None if tokenizer is None else _tokenizer(tokenizer),
     )
+
+
+def _tokenizer(field: Field) -> TokenProfile:
+    try:
+        return profile_of(field.value, field.where)
+    except InvalidInputError as error:
+        raise BundleFormatError(f"{error}; {REWRITE}") from None
 
 
 def _known_encoder(field: Field, dims: Mapping[str, int]) -> str:

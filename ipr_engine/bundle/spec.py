@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine.tokens.profiles import TokenProfile
+
 from .price import Price
 
 Float32 = NDArray[np.float32]
@@ -26,7 +28,8 @@ class Candidate:
     Attributes:
         context_window: tokens of prompt and output together, in its own count; None where not known.
         max_output_tokens: most output tokens of one answer; None where not known.
-        token_ratio: its own tokens per token of the prompt encoder, > 0.
+        tokenizer: the profile by which its own input tokens are estimated from a text (docs/tokens.md).
+        token_ratio: its own tokens per token of the prompt encoder, > 0: its bill where no tokenizer is named, or a bill is given.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Candidate:
     token_ratio: float = 1.0
     features: tuple[str, ...] = ()
     latency_ms: float | None = None
+    tokenizer: TokenProfile | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

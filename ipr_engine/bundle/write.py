@@ -89,7 +89,7 @@ def write_bundle(
         A file that another bundle of this root already has is hard-linked where the file system can.
     """
     draft = Draft(as_path(root, "root"))
-    detailed = _detailed(prices)
+    detailed = _detailed(prices) or _tokenized(candidates)
     latest = detailed or path_rows is not None or any(head.fitted_on.hash_key is not None for head in heads)
     limited = latest or _limited(candidates)
     newer = limited or escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
@@ -128,6 +128,11 @@ def _limited(candidates: Sequence[Candidate]) -> bool:
     return any(candidate.max_output_tokens is not None for candidate in candidates)
 
 
+def _tokenized(candidates: Sequence[Candidate]) -> bool:
+    """Whether one names its tokenizer, which only schema_version 6 holds."""
+    return any(candidate.tokenizer is not None for candidate in candidates)
+
+
 def _detailed(prices: PriceList) -> bool:
     """Whether one says more than a price of tokens and requests, which only schema_version 6 holds."""
     return any(says_more(price) for price in prices.prices.values())
@@ -135,6 +140,9 @@ def _detailed(prices: PriceList) -> bool:
 
 def _candidate_json(candidate: Candidate, limited: bool) -> dict[str, Any]:
     entry = _with_floats(asdict(candidate), "token_ratio", "latency_ms")
+    del entry["tokenizer"]
+    if candidate.tokenizer is not None:
+        entry["tokenizer"] = candidate.tokenizer.to_json()
     return entry if limited else {key: value for key, value in entry.items() if key != "max_output_tokens"}
 
 

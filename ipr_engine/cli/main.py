@@ -26,6 +26,7 @@ from ipr_engine.cli import (
     route,
     set_prices,
     study,
+    tokens,
     train,
 )
 from ipr_engine.errors import IprError
@@ -46,6 +47,7 @@ SUBCOMMANDS = (
     eval,
     study,
     distill,
+    tokens,
     export_encoder,
     bench,
 )

@@ -30,6 +30,8 @@ class Encoded:
         encoder: identity of the encoder that made x, where known: heads on another one refuse it.
         needs: what each request asks of a candidate besides reading its text, None for nothing; None where not known of any.
         errors: row -> why it could not be encoded; its x is NaN, its bill 0.
+        terms: (batch, terms) float64, what each request's texts are made of (docs/tokens.md), NaN where its bill was given; None
+            where not known.
     """
 
     x: NDArray[np.float32]
@@ -38,18 +40,20 @@ class Encoded:
     encoder: str | None = None
     needs: tuple[Needs | None, ...] | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
+    terms: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, rows: slice | list[int] | NDArray[np.integer]) -> Encoded:
         x, billed, truncated = np.ascontiguousarray(self.x[rows]), self.billed_tokens[rows], self.truncated[rows]
+        terms = None if self.terms is None else np.ascontiguousarray(self.terms[rows])
         if self.needs is None and not self.errors:
-            return Encoded(x, billed, truncated, self.encoder)
+            return Encoded(x, billed, truncated, self.encoder, terms=terms)
         taken = np.arange(len(self))[rows].tolist()
         needs = None if self.needs is None else tuple(self.needs[row] for row in taken)
         errors = {at: self.errors[row] for at, row in enumerate(taken) if row in self.errors}
-        return Encoded(x, billed, truncated, self.encoder, needs, errors)
+        return Encoded(x, billed, truncated, self.encoder, needs, errors, terms)
 
 
 class Encoder(Protocol):

@@ -36,6 +36,7 @@ class RouteRows:
     Attributes:
         ids: (tokens,) int64 each, 1 to max_tokens. billed: (rows,) int64.
         tokens_out, extra_usd: (models,) or (rows, models) float32, or None.
+        own_tokens: (rows, models) float32, input tokens by each candidate's own count; None: billed * token_ratio.
         limits: what the requests ask for; None for nothing.
     """
 
@@ -43,6 +44,7 @@ class RouteRows:
     billed: NDArray[np.int64]
     tokens_out: NDArray[np.float32] | None = None
     extra_usd: NDArray[np.float32] | None = None
+    own_tokens: NDArray[np.float32] | None = None
     limits: RequestLimits | None = None
 
     def at(self, rows: NDArray[Any]) -> RouteRows:
@@ -52,6 +54,7 @@ class RouteRows:
             billed=self.billed[rows],
             tokens_out=of_rows(self.tokens_out, rows),
             extra_usd=of_rows(self.extra_usd, rows),
+            own_tokens=None if self.own_tokens is None else self.own_tokens[rows],
             limits=None if self.limits is None else self.limits.at(rows),
         )
 
@@ -115,7 +118,7 @@ class GpuRouter:
         if rows.tokens_out is not None:  # as given: NaN came back as the infinity that stood for it
             found["tokens_out"][:] = rows.tokens_out
         told = found["tokens_out"].copy()
-        fits, tokens = heads.windows.within(rows.billed, told, max_tokens, answers)
+        fits, tokens = heads.windows.within(rows.billed, told, max_tokens, answers, rows.own_tokens)
         differs = (~fits).any(axis=1) | (tokens < told).any(axis=1)
         again = np.flatnonzero(differs if answers is None else differs | (answers > 1))
         if len(again):  # their output is known only now
@@ -152,7 +155,9 @@ class GpuRouter:
                 mine = order[step.begin : step.end]
                 live, host = slice(0, len(mine)), slot.inputs.host
                 fill_rows(host["ids"], host["mask"], [rows.ids[row] for row in mine], slot.pad_id)
-                host["billed_tokens"][live] = rows.billed[mine]
+                # the policy's rates are of the bundle's tokens: token_ratio is in them
+                own = None if rows.own_tokens is None else rows.own_tokens[mine] / heads.windows.ratios
+                host["billed_tokens"][live] = rows.billed[mine, None] if own is None else own
                 host["policy_of_row"].fill(policy_row)
                 host["allowed"][live] = 1 if allowed is None else allowed[mine]
                 host["tokens_out"][live] = _rows_of(tokens_out, mine, np.nan)  # NaN: the predicted ones
@@ -197,7 +202,7 @@ class RouteSlot:
             {
                 "ids": (bucket.shape, encoder.integer),
                 "mask": (bucket.shape, encoder.integer),
-                "billed_tokens": ((batch,), "float32"),
+                "billed_tokens": (per_model, "float32"),
                 "policy_of_row": ((batch,), "int32"),
                 "tokens_out": (per_model, "float32"),
                 "extra_usd": (per_model, "float32"),

@@ -84,10 +84,12 @@ class Admission:
                 and extra_usd is None
                 and cached_tokens is None
             ):
-                result, billed, truncated, support = live.router.route_one(prompt, settled.compiled)
+                result, billed, truncated, support, own = live.router.route_one(prompt, settled.compiled)
                 if not settled.escalate_below or not live.escalates(result, settled):
                     kind = Decision if result.all_ok else FailedRow
                     decision: Row = kind(result, 0, settled, live.bundle, billed, truncated, support)
+                    if own is not None:
+                        decision._own = own[0]
                     self._board.decided(decision)
                     self._board.inline.since(begun)
                     return decision if result.all_ok and on_error == "raise" else _checked(decision, on_error)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, decide_result
 from ipr_engine.arguments import bill_floor
@@ -18,6 +19,7 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
 from ipr_engine.frontier import FrontierStep
 from ipr_engine.generation import MAX_KEPT_POLICIES, Generation
+from ipr_engine.intake import text_terms
 from ipr_engine.limits import ContextWindows, RowLimits, request_limits
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import ParsedRequest
@@ -138,9 +140,12 @@ class StaticFallback:
         made = own.decide(encoded, policy, tokens_out, extra_usd, "raise")[0]  # never escalates: no text
         if made.model not in live.bundle.names:
             raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")
-        return DegradedDecision(
+        told = DegradedDecision(
             made._result, policy, own.bundle, made.billed_tokens, made.truncated, made.support, "static", made._asked
         )
+        if made._counted is not None:
+            told._own = made._counted
+        return told
 
 
 class CandidateFallback:
@@ -163,7 +168,7 @@ class CandidateFallback:
         live: Generation,
     ) -> tuple[str, int]:
         billed = _least_bill(text) if billed_tokens is None else billed_tokens
-        _, away = _kept_out(live.bundle, text, billed, own)
+        _, away, _ = _kept_out(live, text, billed, billed_tokens is not None, own)
         for name in self._names:
             if name in policy.allowed and name in live.bundle.names and name not in away:
                 return name, billed
@@ -179,30 +184,41 @@ class CandidateFallback:
         if name not in bundle.names or name not in policy.allowed:
             raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
         result = _unpredicted(bundle.names.index(name), len(bundle.names))
-        asked, away = _kept_out(bundle, request.text, billed, request.own)
+        given = request.billed_tokens is not None
+        asked, away, counted = _kept_out(live, request.text, billed, given, request.own)
         if name in away:
             raise InvalidInputError(f"fallback: {name!r} {away[name]} in the bundle that serves now")
-        return DegradedDecision(result, policy, bundle, billed, False, None, "candidate", asked)
+        made = DegradedDecision(result, policy, bundle, billed, False, None, "candidate", asked)
+        if counted is not None:
+            made._own = counted[0]
+        return made
 
 
 def _kept_out(
-    bundle: Bundle, text: ParsedRequest, billed: int, own: OwnColumns | None
-) -> tuple[RowLimits | None, dict[str, str]]:
-    """What a request asks for, and candidate -> why it may not answer it: its limits, and its context window."""
+    live: Generation, text: ParsedRequest, billed: int, given: bool, own: OwnColumns | None
+) -> tuple[RowLimits | None, dict[str, str], npt.NDArray[np.float32] | None]:
+    """What a request asks for, candidate -> why it may not answer it (its limits, its context window), and (1, models) tokens by
+    each candidate's own count, where one names its tokenizer.
+
+    given: whether the caller gives the bill.
+    """
+    bundle = live.bundle
     models = len(bundle.names)
-    given = None if own is None else own.on(bundle.names)[0]
-    expected = None if given is None else np.broadcast_to(given, (1, models))
+    outputs = None if own is None else own.on(bundle.names)[0]
+    expected = None if outputs is None else np.broadcast_to(outputs, (1, models))
     limits = request_limits(bundle, (text.needs,), expected, 1)
     asked = None if limits is None else limits.rows[0]
     away = {} if asked is None else dict(asked.excluded)
     output = np.full((1, models), text.max_output_tokens or 0, np.float64) if expected is None else expected
-    fits = ContextWindows(bundle).fit(np.array([billed], np.int64), output)[0]
+    bills = np.array([billed], np.int64)
+    counted = live.router.own_tokens(text_terms([text], [given]), bills)
+    fits = ContextWindows(bundle).fit(bills, output, counted)[0]
     for name, tokens, fit in zip(bundle.names, output[0], fits, strict=True):
         if not fit and name not in away:
             away[name] = f"lacks a context window for {billed} tokens" + (
                 f" and {tokens:.0f} of output" if tokens else ""
             )
-    return asked, away
+    return asked, away, counted
 
 
 def _least_bill(text: ParsedRequest) -> int:

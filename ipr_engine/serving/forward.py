@@ -11,7 +11,7 @@ from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import DeviceLostError, EncoderFailedError, InvalidInputError, IprError, RowError
 from ipr_engine.escalation import EmbedRows, Rows
 from ipr_engine.generation import Generation
-from ipr_engine.intake import bill, check_readable, require_token
+from ipr_engine.intake import bill, check_readable, require_token, text_terms
 from ipr_engine.policy import Policy
 from ipr_engine.serving.batching import padded_tokens
 from ipr_engine.serving.counters import CounterBoard
@@ -90,7 +90,10 @@ def _encode(live: Generation, requests: Sequence[Request]) -> Encoded:
             f"it gave embeddings of shape {encoded.x.shape} for {len(requests)} prompts of {live.plan.dim} dimensions"
         )
     needs = tuple(request.text.needs for request in requests)
-    return replace(encoded, encoder=live.encoder_identity, needs=needs if any(needs) else None)
+    terms = text_terms(
+        [request.text for request in requests], [request.billed_tokens is not None for request in requests]
+    )
+    return replace(encoded, encoder=live.encoder_identity, needs=needs if any(needs) else None, terms=terms)
 
 
 def _decide(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.outputs import writable_folder
 from ipr_engine.owner_key import Key, OwnerKey, keys_beside
 from ipr_engine.ranges import random_seed
+from ipr_engine.tokens import count_texts
 from ipr_engine.training.add_inputs import (
     asked_entry,
     hashes_with,
@@ -40,6 +40,7 @@ from ipr_engine.training.candidate_row import Row, fit_row
 from ipr_engine.training.constant import constancy
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.mix import FEWEST_JUDGED
+from ipr_engine.training.own_tokens import with_tokenizers
 from ipr_engine.training.path_column import Newcomer, grown_path_rows
 from ipr_engine.training.refresh import QUALITY, held_out, refresh
 
@@ -156,9 +157,8 @@ def _from_outcomes(
         encoder = make_encoder(base, heads.encoder, encoder_options)
         encoded = embed_prompts(encoder, rows.prompts, cache=cache, progress=progress)
         x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
-        counted = ~np.isnan(input_tokens)
-        if measure_ratio and input_tokens[counted].sum() > 0:
-            candidate = replace(candidate, token_ratio=float(input_tokens[counted].sum() / billed[counted].sum()))
+        measured, texts = frozenset({candidate.name} if measure_ratio else ()), count_texts(list(rows.prompts))
+        (candidate,) = with_tokenizers([candidate], measured, texts, billed, input_tokens[:, None], progress)
         enough = (~np.isnan(tokens)).sum() >= FEWEST_JUDGED
         progress("fitting its row, the others stay as they are ...")
         fit = fit_row(

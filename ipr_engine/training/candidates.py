@@ -14,6 +14,8 @@ from ipr_engine.bundle.price_check import price_problem
 from ipr_engine.bundle.values import MOST_RATIO, MOST_WHOLE, is_amount, is_text, require_day
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.text import shown
+from ipr_engine.tokens import TokenProfile, shipped_profile
+from ipr_engine.tokens.profiles import profile_of
 
 REQUIRED = ("name", "family", "provider", "input_usd_per_1m", "output_usd_per_1m")
 OPTIONAL = (
@@ -23,6 +25,7 @@ OPTIONAL = (
     "features",
     "token_ratio",
     "latency_ms",
+    "tokenizer",
 )
 PRICE = tuple(field.name for field in fields(Price))
 
@@ -80,8 +83,9 @@ def read_candidates(path: Path) -> CandidatesFile:
             token_ratio=entry.get("token_ratio", 1.0),
             features=tuple(entry.get("features", ())),
             latency_ms=entry.get("latency_ms"),
+            tokenizer=_tokenizer(number, entry.get("tokenizer")),
         )
-        for entry in entries
+        for number, entry in enumerate(entries)
     ]
     prices = {
         entry["name"]: price_of({key: entry[key] for key in PRICE if key in entry}, f"given in {path.name}")
@@ -90,6 +94,19 @@ def read_candidates(path: Path) -> CandidatesFile:
     named = {entry["name"]: entry.get("source", entry["name"]) for entry in entries}
     without_ratio = frozenset(entry["name"] for entry in entries if "token_ratio" not in entry)
     return CandidatesFile(listed, PriceList(date=document["date"], prices=prices), named, without_ratio)
+
+
+def _tokenizer(number: int, given: object) -> TokenProfile | None:
+    """A shipped profile by name, a profile as `ipr tokens fit` writes it, or None."""
+    if given is None:
+        return None
+    where = f"candidates[{number}].tokenizer"
+    if isinstance(given, dict):
+        return profile_of(given, where)
+    try:
+        return shipped_profile(given)
+    except InvalidInputError as error:
+        raise InvalidInputError(str(error).replace("tokenizer:", f"{where}:", 1)) from None
 
 
 def _check_values(number: int, entry: Mapping[str, object]) -> None:

@@ -32,7 +32,8 @@ from ipr_engine.outputs import writable_folder
 from ipr_engine.owner_key import Key, key_of_root, keys_beside
 from ipr_engine.price_table import PriceTable
 from ipr_engine.ranges import random_seed
-from ipr_engine.training.candidates import CandidatesFile, read_candidates
+from ipr_engine.tokens import count_texts
+from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.constant import constant_heads, refuse_constant
 from ipr_engine.training.encoders import Folder, training_encoder
 from ipr_engine.training.estimators import CLOSED_FORM, ESTIMATORS
@@ -40,6 +41,7 @@ from ipr_engine.training.extra import one_thread
 from ipr_engine.training.fitted_parts import heads_source, reliability
 from ipr_engine.training.heads import FittedHeads, calibration_rows, fit_heads
 from ipr_engine.training.mix import TrainingRows, read_training_rows
+from ipr_engine.training.own_tokens import with_tokenizers
 from ipr_engine.training.path_rows import draw_path_rows
 from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, winner
 from ipr_engine.training.support import PROMPTS_PER_CENTROID, fit_support
@@ -131,7 +133,9 @@ def train(
             progress(f"embedding {len(rows)} prompts ({frozen.encoder.summary}) ...")
         encoded = embed_prompts(frozen.encoder, rows.prompts, cache=cache, progress=progress)
         x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
-        listed = _with_ratios(asked, rows, billed)
+        own = np.where((rows.source == 0)[:, None], rows.input_tokens, np.nan)
+        texts = count_texts(list(rows.prompts))
+        listed = with_tokenizers(asked.candidates, asked.without_ratio, texts, billed, own, progress)
         compared: list[EstimatorScore] = []
         if estimator == "auto" and len(names) == 1:
             progress("one candidate only: nothing to choose between, so nothing to compare estimators by")
@@ -217,18 +221,6 @@ def _path_rows(
         billed_tokens=billed_tokens[home],
         seed=seed,
     )
-
-
-def _with_ratios(asked: CandidatesFile, rows: TrainingRows, billed: Array) -> list[Candidate]:
-    """Where the file gives no token_ratio it is measured: the candidate's input tokens over the encoder's, at home."""
-    listed = []
-    for m, candidate in enumerate(asked.candidates):
-        counted = ~np.isnan(rows.input_tokens[:, m]) & (rows.source == 0)
-        if candidate.name in asked.without_ratio and billed[counted].sum() > 0:
-            ratio = float(rows.input_tokens[counted, m].sum() / billed[counted].sum())
-            candidate = replace(candidate, token_ratio=ratio) if ratio > 0 else candidate
-        listed.append(candidate)
-    return listed
 
 
 def _compare(

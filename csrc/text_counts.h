@@ -1,0 +1,75 @@
+// What a text is made of, counted: the terms of which an LLM's own tokens are estimated (docs/tokens.md).
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace ipr {
+
+// Each term is counted over the text's bytes or code points in one pass. A "word" is a run of Latin letters, accented
+// ones included; its length is in bytes of UTF-8. A word of
+// another script is a run of its letters. Coefficients in bundles name these terms, so a term never changes its
+// meaning: another definition is another name.
+enum class Term : uint8_t {
+  kWords,
+  kLetterPairs,   // sum over adjacent ASCII letters, case ignored, of how hard the pair is to tokenize, 0 to 1 each;
+                  // a word's edge is one of a pair (text_counts_pairs.inc)
+  kBeyond4,       // bytes of words beyond the fourth
+  kBeyond8,       // bytes of words beyond the eighth
+  kCapitals,      // A to Z
+  kCapitalPairs,  // A to Z after another
+  kCamel,         // A to Z after a to z
+  kDigits,
+  kDigitRuns,
+  kBeyond3Digits,  // digits of a run beyond the third
+  kSpacedNumbers,  // digits after a space
+  kPunctuation,    // printable ASCII that is no letter, digit or space
+  kPunctuationRuns,
+  kRepeated,          // punctuation after the very same character
+  kAfterPunctuation,  // ASCII letters after punctuation
+  kLineBreaks,        // runs of line feeds
+  kControls,          // tabs, carriage returns, form feeds
+  kSpaces,            // spaces after another space
+  kSpaceRuns,         // runs of two spaces or more
+  kAccented,          // U+00C0 to U+024F
+  kLatinAdditional,   // U+1E00 to U+1EFF, Vietnamese most of all
+  kGreek,
+  kGreekWords,
+  kCyrillic,  // U+0400 to U+044F, what Russian uses
+  kCyrillicWords,
+  kCyrillicOther,  // U+0450 to U+052F: Ukrainian, Serbian, Kazakh
+  kArmenian,
+  kHebrew,
+  kHebrewWords,
+  kArabic,
+  kArabicWords,
+  kDevanagari,
+  kIndic,  // the other scripts from U+0980 to U+0DFF
+  kThai,   // Thai and Lao
+  kGeorgian,
+  kHangul,
+  kHangulWords,
+  kKana,
+  kKanaWords,
+  kHan,
+  kHanWords,
+  kWidePunctuation,     // CJK punctuation and full-width forms
+  kGeneralPunctuation,  // U+2000 to U+206F: dashes, curly quotes
+  kOther2,              // other code points of two bytes
+  kOther3,              // of three
+  kOther4,              // of four: emoji
+};
+constexpr size_t kTerms = static_cast<size_t>(Term::kOther4) + 1;
+extern const char* const kTermNames[kTerms];
+
+struct TextCounts {
+  std::array<double, kTerms> of{};  // whole numbers, but for the sum over letter pairs in 255ths
+  double& operator[](Term term) { return of[static_cast<size_t>(term)]; }
+};
+
+// utf8 is well-formed UTF-8, NUL bytes included; of ill-formed bytes only memory safety is promised. The same counts on
+// every machine. Allocates nothing. The counts of texts that are separate in a request are added up.
+TextCounts count_text(const char* utf8, size_t bytes);
+
+}  // namespace ipr

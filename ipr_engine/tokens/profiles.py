@@ -1,0 +1,145 @@
+"""Profiles of tokenizers: coefficients that turn what a text is made of into an estimate of its tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._C import TEXT_TERMS, count_texts, estimate_tokens
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.text import shown
+
+Floats = npt.NDArray[np.float64]
+KEYS = ("name", "source", "coefficients", "per_request")
+MOST = 1e6  # tokens of one unit of a term
+DIGITS = 4  # of a coefficient that is kept
+SHIPPED = Path(__file__).with_name("profiles.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenProfile:
+    """How one tokenizer cuts texts: tokens = coefficients @ terms + per_request, rounded, at least 1 for a text.
+
+        >>> profile = shipped_profile("o200k_base")
+        >>> int(profile.tokens(["What is 17 * 23?"])[0])
+        9
+
+    Attributes:
+        name: of the tokenizer. source: what the coefficients were fitted to.
+        coefficients: (terms,) >= 0, in the order of `TERMS`.
+        per_request: tokens that every request has besides its texts: the chat template's, >= 0.
+    """
+
+    name: str
+    source: str
+    coefficients: tuple[float, ...] = field(repr=False)
+    per_request: float = 0.0
+
+    @classmethod
+    def rounded(cls, name: str, source: str, coefficients: Floats, per_request: float = 0.0) -> TokenProfile:
+        """Make a profile of fitted coefficients, to the digits that a file keeps."""
+        kept = tuple(round(float(value), DIGITS) for value in coefficients)
+        return cls(name=name, source=source, coefficients=kept, per_request=round(float(per_request), DIGITS))
+
+    def estimate(self, terms: Floats) -> Floats:
+        """Return (rows,) estimated tokens of requests.
+
+        terms: (rows, terms), the sum of `count_texts` over the texts of each.
+        """
+        return estimate_tokens(terms, np.array([self.coefficients]), np.array([self.per_request]))[:, 0]
+
+    def tokens(self, texts: list[str]) -> Floats:
+        """Return (texts,) estimated tokens of each text, as a request of its own."""
+        return self.estimate(count_texts(texts))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `profile_of` reads: the coefficients by name, those of 0 left out."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "coefficients": {term: c for term, c in zip(TEXT_TERMS, self.coefficients, strict=True) if c},
+            "per_request": self.per_request,
+        }
+
+
+def profile_of(document: object, where: str) -> TokenProfile:
+    """Return the profile that a JSON object holds.
+
+    Raises:
+        InvalidInputError: naming the field.
+    """
+    if not isinstance(document, dict) or set(document) != set(KEYS):
+        raise InvalidInputError(f"{where}: expected an object of {', '.join(KEYS)}, got {shown(document)}")
+    for key in ("name", "source"):
+        if not isinstance(document[key], str) or not document[key].strip():
+            raise InvalidInputError(f"{where}: {key}: expected a text that is not blank, got {shown(document[key])}")
+    given = document["coefficients"]
+    if not isinstance(given, dict) or not given:
+        raise InvalidInputError(f"{where}: coefficients: expected {{term: number}}, got {shown(given)}")
+    for term, value in given.items():
+        if term not in TEXT_TERMS:
+            raise InvalidInputError(
+                f"{where}: coefficients: unknown term {shown(term)}; known: {', '.join(TEXT_TERMS)}; a newer release may know it"
+            )
+        _require_amount(f"{where}: coefficients.{term}", value)
+    _require_amount(f"{where}: per_request", document["per_request"])
+    coefficients = tuple(float(given.get(term, 0.0)) for term in TEXT_TERMS)
+    if not any(coefficients):
+        raise InvalidInputError(f"{where}: coefficients: expected one above 0, got zeros alone")
+    return TokenProfile(
+        name=document["name"],
+        source=document["source"],
+        coefficients=coefficients,
+        per_request=float(document["per_request"]),
+    )
+
+
+def read_profiles(path: str | Path) -> dict[str, TokenProfile]:
+    """Read the profiles that `ipr tokens fit` wrote, a JSON list, by name.
+
+    Raises:
+        InvalidInputError: the file cannot be read, or holds something else.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"profiles: expected a JSON file, {path}: {error}") from None
+    if not isinstance(document, list) or not document:
+        raise InvalidInputError(f"profiles: expected a list of profiles in {path}, got {shown(document)}")
+    made = [profile_of(entry, f"{path}[{at}]") for at, entry in enumerate(document)]
+    found = {profile.name: profile for profile in made}
+    if len(found) < len(made):
+        raise InvalidInputError(f"profiles: expected distinct names in {path}")
+    return found
+
+
+@cache
+def shipped_profiles() -> Mapping[str, TokenProfile]:
+    """Return the profiles that come with the package, by name; docs/tokens.md says how far off each is."""
+    return MappingProxyType(read_profiles(SHIPPED))
+
+
+def shipped_profile(name: object) -> TokenProfile:
+    """Return the shipped profile of that name.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
+    known = shipped_profiles()
+    if not isinstance(name, str) or name not in known:
+        raise InvalidInputError(f"tokenizer: expected one of {', '.join(known)}, or a profile, got {shown(name)}")
+    return known[name]
+
+
+def _require_amount(where: str, value: object) -> None:
+    good = type(value) in (int, float) and 0 <= value <= MOST  # type: ignore[operator]
+    if not good:
+        raise InvalidInputError(f"{where}: expected a number from 0 to {MOST:g}, got {shown(value)}")

@@ -1,0 +1,144 @@
+"""What a text is made of: every term against its definition in plain Python, whatever the length and the bytes."""
+
+import re
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wordpieces import SCRIPTS
+
+from ipr_engine import _C, InvalidInputError
+from ipr_engine.tokens import TERMS, count_texts
+
+CSRC = Path(__file__).parent.parent / "csrc"
+PUNCTUATION = r"[!-/:-@\[-`{-~]"
+LATIN = "A-Za-z\u00c0-\u024f\u1e00-\u1eff"
+RANGES = {  # first code point, end; the first that holds a code point wins
+    "accented": [(0xC0, 0x250)],
+    "latin_additional": [(0x1E00, 0x1F00)],
+    "greek": [(0x370, 0x400), (0x1F00, 0x2000)],
+    "cyrillic": [(0x400, 0x450)],
+    "cyrillic_other": [(0x450, 0x530)],
+    "armenian": [(0x530, 0x590)],
+    "hebrew": [(0x590, 0x600)],
+    "arabic": [(0x600, 0x700), (0x750, 0x780), (0xFB50, 0xFE00), (0xFE70, 0xFF00)],
+    "devanagari": [(0x900, 0x980)],
+    "indic": [(0x980, 0xE00)],
+    "thai": [(0xE00, 0xF00)],
+    "georgian": [(0x10A0, 0x1100)],
+    "hangul": [(0x1100, 0x1200), (0xAC00, 0xD7B0)],
+    "kana": [(0x3040, 0x3100)],
+    "han": [(0x3400, 0xA000), (0xF900, 0xFB00)],
+    "wide_punctuation": [(0x3000, 0x3040), (0xFF00, 0xFFF0)],
+    "general_punctuation": [(0x2000, 0x2070)],
+    "other_2": [(0x80, 0x800)],
+    "other_3": [(0x800, 0x10000)],
+    "other_4": [(0x10000, 0x110000)],
+}
+
+
+def letter_pair_table():
+    source = (CSRC / "text_counts_pairs.inc").read_text()
+    return [list(map(int, row.split(","))) for row in re.findall(r"\{([\d, ]+)\}", source)]
+
+
+PAIRS = letter_pair_table()
+
+
+def script(char):
+    code = ord(char)
+    found = (name for name, ranges in RANGES.items() if any(first <= code < end for first, end in ranges))
+    return None if code < 0x80 else next(found)
+
+
+def count_ref(text):
+    """Every term by its definition in csrc/text_counts.h."""
+    terms = dict.fromkeys(TERMS, 0.0)
+
+    def count(name, pattern):
+        terms[name] = float(len(re.findall(pattern, text)))
+
+    words = [len(word.encode()) for word in re.findall(f"[{LATIN}]+", text)]
+    terms["words"] = len(words)
+    terms["beyond_4"], terms["beyond_8"] = (sum(max(0, size - most) for size in words) for most in (4, 8))
+    codes = [0, *(byte & 31 if chr(byte).isascii() and chr(byte).isalpha() else 0 for byte in text.encode()), 0]
+    terms["letter_pairs"] = sum(PAIRS[a][b] for a, b in zip(codes, codes[1:], strict=False)) / 255
+    count("capitals", "[A-Z]")
+    count("capital_pairs", "(?<=[A-Z])[A-Z]")
+    count("camel", "(?<=[a-z])[A-Z]")
+    count("digits", "[0-9]")
+    count("digit_runs", "[0-9]+")
+    count("beyond_3_digits", "(?<=[0-9]{3})[0-9]")
+    count("spaced_numbers", "(?<= )[0-9]")
+    count("punctuation", PUNCTUATION)
+    count("punctuation_runs", f"{PUNCTUATION}+")
+    terms["repeated"] = sum(
+        a == b and re.match(PUNCTUATION, a) is not None for a, b in zip(text, text[1:], strict=False)
+    )
+    count("after_punctuation", f"(?<={PUNCTUATION})[A-Za-z]")
+    count("line_breaks", "\n+")
+    count("controls", "[\t\x0b\x0c\r]")
+    count("spaces", "(?<= ) ")
+    count("space_runs", "  +")
+    before = None
+    for char in text:
+        name = script(char)
+        if name is not None:
+            terms[name] += 1
+            if f"{name}_words" in terms and name != before:
+                terms[f"{name}_words"] += 1
+        before = name
+    return np.array([terms[name] for name in TERMS])
+
+
+def assert_counted(texts):
+    for text, counted in zip(texts, count_texts(texts), strict=True):
+        np.testing.assert_allclose(counted, count_ref(text), rtol=1e-12, err_msg=repr(text))
+
+
+ALPHABET = "".join(SCRIPTS.values()) + "aZ09 .,  \n\n--_ThequickBROWN🙂ըანไทยবাংলাÄßệ"
+texts = st.text(st.sampled_from(ALPHABET), max_size=200) | st.text(max_size=120)
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts)
+def test_every_term_is_as_defined(text):
+    assert_counted([text])
+
+
+@pytest.mark.parametrize(
+    "unit", ["a", "ab ", "Ab1", "é", "ệ", "я", "я ", "漢字", "🙂", "  ", "--", "\n", "9", "aé", "한국 "]
+)
+def test_runs_that_cross_a_window_of_64_bytes_are_one(unit):
+    assert_counted([(unit * 140)[:size] for size in range(1, 140)])
+
+
+def test_a_nul_byte_counts_as_nothing():
+    counted = dict(zip(TERMS, count_texts(["a\0b"])[0], strict=True))
+    assert counted["words"] == 2
+    assert sum(value for name, value in counted.items() if name not in ("words", "letter_pairs")) == 0
+
+
+def test_the_texts_of_a_request_add_up():
+    parts = ["You are terse.", "", "Съешь ещё\n", '{"type": "object"}', "naïve 東京 12345"]
+    apart = count_texts(parts)
+    np.testing.assert_array_equal(apart.sum(axis=0), sum(count_texts([part])[0] for part in parts))
+    assert not apart[1].any()
+
+
+def test_terms_are_told_by_name_and_letters_of_every_script_have_one():
+    assert len(set(TERMS)) == len(TERMS) == count_texts([""]).shape[1]
+    assert all(script(chr(code)) for code in range(0x80, 0x3000) if unicodedata.category(chr(code)).startswith("L"))
+
+
+@pytest.mark.parametrize("bad", ["one text", [1], [None], ["fine", "\ud800"]])
+def test_what_is_no_text_is_refused_by_place(bad):
+    with pytest.raises(InvalidInputError, match="texts"):
+        _C.count_texts(bad)
+
+
+def test_a_long_text_is_counted_whole():
+    assert count_texts(["word " * 300_000])[0][TERMS.index("words")] == 300_000

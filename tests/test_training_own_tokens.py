@@ -1,0 +1,72 @@
+"""A candidate's tokenizer from recorded input tokens: fitted where there are enough, kept where it is better."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bundles import make_candidates, seeded
+
+from ipr_engine.tokens import count_texts, shipped_profile
+from ipr_engine.training.own_tokens import FEWEST, with_tokenizers
+
+WORDS = ["the", "Story", "explain", "небо", "Почему", "空は", "12345", "{}", "naïve", "🙂"]
+
+
+def prompts(count, seed):
+    rng = seeded("own tokens", seed)
+    return [" ".join(rng.choice(WORDS, int(rng.integers(3, 80)))) for _ in range(count)]
+
+
+def fitted(tokens, terms, *, named=None, measured=True):
+    (candidate,) = make_candidates(1)
+    candidate = replace(candidate, tokenizer=None if named is None else shipped_profile(named), token_ratio=1.0)
+    billed = terms[:, 0] + 1.0
+    told = []
+    names = frozenset({candidate.name} if measured else ())
+    (made,) = with_tokenizers([candidate], names, terms, billed, tokens[:, None], told.append)
+    return made, told
+
+
+def recorded(profile, terms, scale=1.0, overhead=0.0):
+    return np.rint(scale * profile.estimate(terms) + overhead)
+
+
+def test_200_rows_are_enough_for_a_tokenizer_and_its_template():
+    terms = count_texts(prompts(FEWEST, 1))
+    tokens = recorded(shipped_profile("claude_2"), terms, scale=1.2, overhead=11)
+    made, told = fitted(tokens, terms)
+    fresh = count_texts(prompts(300, 2))
+    error = np.abs(made.tokenizer.estimate(fresh) / recorded(shipped_profile("claude_2"), fresh, 1.2, 11) - 1)
+    assert np.median(error) < 0.05
+    assert "claude_2" in made.tokenizer.source
+    assert "off in the median" in told[0]
+
+
+def test_fewer_rows_measure_the_ratio_alone():
+    terms = count_texts(prompts(FEWEST - 1, 3))
+    tokens = recorded(shipped_profile("o200k_base"), terms)
+    made, told = fitted(tokens, terms)
+    assert made.tokenizer is None
+    assert made.token_ratio == pytest.approx(tokens.sum() / (terms[:, 0] + 1).sum())
+    assert told == []
+
+
+def test_a_fit_that_is_no_better_is_left_out():
+    terms = count_texts(prompts(FEWEST, 4))
+    made, told = fitted(terms[:, 0] + 1.0, terms)
+    assert made.tokenizer is None
+    assert "left out" in told[0]
+
+
+def test_without_recorded_tokens_the_tokenizer_named_gives_the_ratio():
+    terms = count_texts(prompts(50, 5))
+    made, _ = fitted(np.full(len(terms), np.nan), terms, named="o200k_base")
+    assert made.tokenizer == shipped_profile("o200k_base")
+    assert made.token_ratio == pytest.approx(made.tokenizer.estimate(terms).sum() / (terms[:, 0] + 1).sum())
+
+
+def test_a_ratio_that_the_file_gives_is_kept():
+    terms = count_texts(prompts(FEWEST, 6))
+    made, _ = fitted(recorded(shipped_profile("claude_2"), terms), terms, named="o200k_base", measured=False)
+    assert made.token_ratio == 1.0
+    assert made.tokenizer == shipped_profile("o200k_base")
