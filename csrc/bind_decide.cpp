@@ -87,8 +87,8 @@ std::unique_ptr<DecidePolicy> make_policy(const DecidePlan& plan, double alpha_h
   if (!tier_above.is_none()) {
     const ArrayView<float> view(tier_above);
     IPR_CHECK(view.ndim == 2 && view.shape[0] >= 1 && view.shape[1] == models,
-              "tier_above: expected (tiers - 1, models) = (1 or more, ", models, ") float32, C-contiguous, or None, got ",
-              describe(tier_above));
+              "tier_above: expected (tiers - 1, models) = (1 or more, ", models,
+              ") float32, C-contiguous, or None, got ", describe(tier_above));
     tiers = view.shape[0] + 1;
     above = view.data;
   }

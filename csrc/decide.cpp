@@ -136,8 +136,9 @@ DecidePolicy::DecidePolicy(int64_t models, const PolicySpec& spec)
   copy_rows(spec.tier_above, tiers - 1, models, tier_above);
   copy_rows(spec.fixed_usd, 1, models, fixed_usd);
   std::copy_n(spec.allowed, models, allowed_.get());
-  packed_ = {spec.alpha_hi, spec.alpha_lo, spec.offset,                      spec.worth, tiers,
-             in_rate,       out_rate,      tiers > 1 ? tier_above : nullptr, fixed_usd,  allowed_.get()};
+  packed_ = {spec.alpha_hi, spec.alpha_lo, spec.offset, spec.worth,
+             tiers,         in_rate,       out_rate,    tiers > 1 ? tier_above : nullptr,
+             fixed_usd,     allowed_.get()};
 }
 
 const float* DecidePlan::keep(const float* data, int64_t rows, int64_t dim) {

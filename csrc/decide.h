@@ -41,8 +41,8 @@ constexpr int64_t kCheapest = -1;
 
 // What a policy says before it is compiled. Rates are USD per token, finite and not negative; so is worth (USD per unit
 // of quality). alpha_hi, alpha_lo, offset give the threshold (section 4 derives them from rule and tau). A request of
-// more input tokens than tier_above[t] is charged at the rates of tier t + 1, all of it; thresholds are not negative and
-// do not fall from one tier to the next; infinity: the candidate has no such tier.
+// more input tokens than tier_above[t] is charged at the rates of tier t + 1, all of it; thresholds are not negative
+// and do not fall from one tier to the next; infinity: the candidate has no such tier.
 struct PolicySpec {
   float alpha_hi, alpha_lo, offset, worth;
   int64_t tiers;
