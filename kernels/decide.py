@@ -138,7 +138,6 @@ def decide_kernel(
     fixed_usd = tl.load(rates + 2 * padded, mask=inside, other=0.0)
     at = billed_tokens + rows[:, None] * billed_stride + candidates[None, :] * billed_step
     billed = tl.load(at, mask=inside, other=0.0)
-    in_rate, out_rate = _tier_rates(policy, rates, billed, in_rate, out_rate, live, inside, padded)
     allowed = load_allowed(
         policy, known, row_allowed, rows, live, candidates, models, padded, allowed_stride, HAS_ROW_MASK
     )
@@ -217,6 +216,7 @@ def decide_kernel(
         predicted = tl.where(given == given, given, predicted)  # NaN: not given
 
     # cost
+    in_rate, out_rate = _tier_rates(policy, rates, billed, in_rate, out_rate, live, inside, padded)
     cost = fixed_usd + (in_rate * billed + out_rate * predicted)
     if HAS_EXTRA:
         cost += tl.load(extra_usd + rows[:, None] * extra_stride + candidates[None, :], mask=inside, other=0.0)

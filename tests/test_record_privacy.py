@@ -98,7 +98,7 @@ def test_path_rows_tell_at_most_a_tenth_of_the_words(engine, attacker, attack):
     """The worst case: predicted by the very heads that the bundle holds, and the attacker knows which row is whose."""
     long = [prompt for prompt in PROMPTS if distinct_words(prompt) >= MIN_WORDS]
     long = long if attack == "by_projection" else long[::2]
-    made = engine.route(long, tau=0.2)
+    made = engine.route_many(long, tau=0.2)
     quality, tokens = made.qualities.astype(np.float16), (made.tokens_out / 64).astype(np.float16)
     guess = getattr(attacker, attack)
 

@@ -242,7 +242,7 @@ def test_of_two_tiers_an_unsupported_row_does_not_escalate(tmp_path, below):
 
 def test_records_replay_to_the_bit(engine, middle):
     lines = []
-    recorder = engine.recorder(lines.append)
+    recorder = engine.recorder(lines.append, min_words=0)
     for to in ("best", "cheapest", "alpha/large"):
         recorder.route_many(PROMPTS, tau=0.3, min_support=middle, unsupported=to)
     log = b"".join(lines).splitlines()
