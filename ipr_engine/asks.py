@@ -30,6 +30,8 @@ def tau_or_ask(tau: float | None, asks: Mapping[str, object]) -> tuple[float | N
 
 def rule_meant(rule: str | None, asks: Mapping[str, object], *, has_path: bool) -> str:
     """The rule that answers: the one named, else the path where the allowed candidates have one."""
+    if rule is not None and not isinstance(rule, str):
+        raise InvalidInputError(f"rule: expected a name, got {type(rule).__name__}")
     asked = next((name for name, value in asks.items() if value is not None), None)
     if rule is None:
         return PATH if has_path else "minmax" if asked is None else CALIBRATED

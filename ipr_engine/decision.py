@@ -360,7 +360,8 @@ class Decision:
             return None
         prompt = self._tokens_in(m)
         stated = None if asked is None else asked.max_tokens
-        output = self._result.tokens_at(self._row, m) if stated is None else float(stated)
+        answers = 1 if asked is None else asked.answers  # each answer has the window to itself
+        output = self._result.tokens_at(self._row, m) / answers if stated is None else float(stated)
         if not (prompt + output > window or prompt > window):  # an output that is not known, NaN, is not over
             return None
         if prompt > window:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._C import count_texts
 from ipr_engine.arguments import bill_floor
 from ipr_engine.data.embeddings import EmbeddingCache, embed_prompts
 from ipr_engine.decision import Decisions
@@ -66,9 +67,10 @@ def embed_for(
     bills = np.array(
         [bill_floor(text, n) for text, n in zip(prompts, made.billed_tokens.tolist(), strict=True)], np.int64
     )
-    first = replace(made, billed_tokens=bills, encoder=encoder.identity)
+    terms = count_texts(list(prompts))
+    first = replace(made, billed_tokens=bills, encoder=encoder.identity, terms=terms)
     second = None
     if again is not None:
         second = embed_prompts(again, prompts, cache=cache, progress=progress)
-        second = replace(second, billed_tokens=bills, encoder=again.identity)
+        second = replace(second, billed_tokens=bills, encoder=again.identity, terms=terms)
     return EmbeddedPrompts(engine, first, second)

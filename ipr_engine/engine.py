@@ -440,7 +440,7 @@ class Engine:
         if x.needs is not None:
             x = live.readable(x, policy, on_error)
         again = None if second is None else live.kept_rows(x, second)
-        extra_usd = live.with_cached(x.billed_tokens, policy, extra_usd, cached_tokens)
+        extra_usd = live.with_cached(x, policy, extra_usd, cached_tokens)
         return live.decide(x, policy, tokens_out, extra_usd, on_error, again)
 
     def _escalate(

@@ -287,7 +287,7 @@ class Generation:
             if decisions is not None:
                 return checked_rows(decisions, on_error)
         encoded = self._encoded(intake)
-        extra_usd = self.with_cached(encoded.billed_tokens, policy, extra_usd, cached_tokens)
+        extra_usd = self.with_cached(encoded, policy, extra_usd, cached_tokens)
         texts = [request.encoded for request in intake.requests]
         return self.decide(encoded, policy, tokens_out, extra_usd, on_error, self.embed_texts(texts))
 
@@ -307,9 +307,13 @@ class Generation:
         rows = np.array([row for row, _ in kept], np.int64)
         if not len(rows) or not counts[rows].all():
             return None
-        tokens, extra = self._given(batch, tokens_out, self.with_cached(bills, policy, extra_usd, cached_tokens))
         requests, given = [intake.requests[row] for row in rows.tolist()], [intake.given[row] for row in rows.tolist()]
         own = self.router.own_tokens(text_terms(requests, [bill is not None for bill in given]), bills[rows])
+        every = None if own is None else np.ones((batch, self.plan.models), np.float32)
+        if every is not None:
+            every[rows] = own
+        cached = self._cached(bills, every, policy, extra_usd, cached_tokens)
+        tokens, extra = self._given(batch, tokens_out, cached)
         needs = [intake.requests[row].needs for row in rows.tolist()]
         asked = RouteRows(
             ids=[own for _, own in kept],
@@ -441,15 +445,28 @@ class Generation:
             terms = np.full((len(encoded), len(TEXT_TERMS)), np.nan)
         return None if terms is None else self.router.own_tokens(terms, encoded.billed_tokens)
 
-    def with_cached(
-        self, billed_tokens: npt.NDArray[np.int64], policy: Policy, extra_usd: Any, cached_tokens: Any
-    ) -> Any:
+    def with_cached(self, encoded: Encoded, policy: Policy, extra_usd: Any, cached_tokens: Any) -> Any:
         """extra_usd, as `Engine.route` takes it, with what reading `cached_tokens` from the candidates' caches saves."""
+        if cached_tokens is None:
+            return extra_usd
+        return self._cached(encoded.billed_tokens, self._own_tokens(encoded), policy, extra_usd, cached_tokens)
+
+    def _cached(
+        self,
+        billed_tokens: npt.NDArray[np.int64],
+        own_tokens: npt.NDArray[np.float32] | None,
+        policy: Policy,
+        extra_usd: Any,
+        cached_tokens: Any,
+    ) -> Any:
         if cached_tokens is None:
             return extra_usd
         batch, models = len(billed_tokens), self.plan.models
         held = held_tokens(cached_tokens, batch, models)
-        usd = policy.rates.cached_usd(billed_tokens.astype(np.float64)[:, None], held)
+        counted = billed_tokens.astype(np.float64)[:, None]
+        if own_tokens is not None:  # as the op's bill: the policy's rates are of the bundle's tokens
+            counted = (own_tokens.astype(np.float64) / policy.rates.token_ratio).astype(np.float32).astype(np.float64)
+        usd = policy.rates.cached_usd(counted, held)
         if extra_usd is not None:
             usd = usd + per_model("extra_usd", extra_usd, batch, models)
         return usd.astype(np.float32)

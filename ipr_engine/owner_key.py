@@ -17,6 +17,7 @@ from typing import Any
 
 from ipr_engine.errors import InvalidInputError, KeyMismatchError
 from ipr_engine.extras import need
+from ipr_engine.text import lone_surrogate
 
 KEY_BYTES = 32
 KEY_FILE = "owner.key"  # beside the bundles of a root, never inside one
@@ -184,4 +185,9 @@ def _path(path: object) -> Path:
     text = os.fspath(path)
     if not isinstance(text, str) or not text or "\0" in text:
         raise InvalidInputError("key: expected the path of a key file, got none")
+    if lone_surrogate(text) is not None:
+        raise InvalidInputError("key: expected the path of a key file, got text with a lone surrogate")
+    named = text.strip().rpartition("/")[2].lower()
+    if len(named) == 2 * KEY_BYTES and set(named) <= set("0123456789abcdef"):
+        raise InvalidInputError("key: got what looks like a key itself; give the path of the file that holds it")
     return Path(text)

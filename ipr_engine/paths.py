@@ -34,7 +34,8 @@ def row_costs(
         tokens_out: (rows, models), a column per candidate. billed_tokens: (rows,), by the bundle's tokenizer.
     """
     rates = PriceTable([prices.prices[c.name] for c in candidates], [c.token_ratio for c in candidates])
-    return rates.cost(billed_tokens.astype(np.float64)[:, None], tokens_out.astype(np.float64))
+    most = np.array([np.inf if c.max_output_tokens is None else c.max_output_tokens for c in candidates], np.float64)
+    return rates.cost(billed_tokens.astype(np.float64)[:, None], np.minimum(tokens_out, most))
 
 
 class Paths:

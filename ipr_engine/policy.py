@@ -238,7 +238,8 @@ def compile_policy(
         point = point_for(path, ask) if ask is not None else point_at(path, 0.0 if tau is None else tau)
         tau, worth = point.tau, point.worth
         coefficients = path_coefficients(point)
-        promise = make_promise(path, kept, point, paths.remarks(kept, below))
+        remarks = [*paths.remarks(kept, below), *sent.remarks()]
+        promise = make_promise(path, kept, point, remarks)
         certificate = path_certificate(
             calibrations,
             kept,
@@ -248,6 +249,8 @@ def compile_policy(
             prices=None if price_list is bundle.prices else price_list,
             escalate_below=below,
         )
+        if sent.min_support and certificate.status == "calibrated":
+            certificate = CalibrationStatus("estimated", "; ".join(sent.remarks()))
     elif meant == CALIBRATED:
         if slack != 0:
             raise InvalidInputError(
@@ -460,7 +463,11 @@ GIVEN = "given by the caller"
 
 def _price(name: str, value: object) -> Price:
     """A price of `prices=`, checked; whoever gives two numbers means input and output."""
-    if isinstance(value, Price) and all(isinstance(tier, PriceTier) for tier in value.tiers):
+    if (
+        isinstance(value, Price)
+        and isinstance(value.tiers, tuple)
+        and all(isinstance(tier, PriceTier) for tier in value.tiers)
+    ):
         row: dict[str, Any] = price_json(value)
     elif isinstance(value, (tuple, list)) and len(value) == 2:
         row = dict(zip(REQUIRED, value, strict=True))

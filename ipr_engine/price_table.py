@@ -89,7 +89,10 @@ class PriceTable:
         self.in_rate: Array = rates[0] * ratio / 1e6
         self.out_rate: Array = rates[1] / 1e6
         self.read_rate: Array = rates[2] / 1e6  # of the candidate's own tokens
-        self.tier_above: Array | None = None if tiers == 1 else above[1:] / ratio
+        # rounded as a bill is, own tokens / token_ratio: so a request of exactly above_tokens is not above
+        self.tier_above: Array | None = (
+            None if tiers == 1 else (above[1:] / ratio).astype(np.float32).astype(np.float64)
+        )
         self.fixed_usd: Array = np.array([price.fixed_usd for price in prices], np.float64)
         self.per_image_usd: Array = np.array([price.per_image_usd for price in prices], np.float64)
         self.cache_min_tokens: Array = np.array([price.cache_min_tokens for price in prices], np.float64)
@@ -98,15 +101,14 @@ class PriceTable:
         self._by_reasoning: Array = np.array(reasoning, np.float64) / 1e6
 
     def op_terms(self) -> dict[str, Any]:
-        """DecidePolicy's arguments, rounded once; thresholds downwards, which changes no comparison with a float32."""
+        """DecidePolicy's arguments, rounded once."""
         terms: dict[str, Any] = {
             "in_rate": self.in_rate.astype(np.float32),
             "out_rate": self.out_rate.astype(np.float32),
             "fixed_usd": self.fixed_usd.astype(np.float32),
         }
         if self.tier_above is not None:
-            above = self.tier_above.astype(np.float32)
-            terms["tier_above"] = np.where(above > self.tier_above, np.nextafter(above, np.float32(0)), above)
+            terms["tier_above"] = self.tier_above.astype(np.float32)
         return terms
 
     def cost(self, billed_tokens: Array, tokens_out: Array) -> Array:

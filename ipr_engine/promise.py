@@ -90,7 +90,8 @@ def point_for(path: TauPath, ask: tuple[str, float]) -> PathPoint:
     name, value = ask
     if name == "quality_share":
         level = max(value * path.best_quality, path.cheapest_quality)  # nobody need do worse than the cheapest alone
-        return PathPoint(_tau_of(path, level), level, _worth_at(path, level))
+        worth = _worth_at(path, level) if level > path.cheapest_quality else 0.0  # as at tau 1
+        return PathPoint(_tau_of(path, level), level, worth)
     if name == "max_usd_per_1k":
         least, limit, reached = path.cheapest_choice_usd, value / 1000, path.cost_usd
     else:

@@ -59,7 +59,8 @@ class Record:
         bundle, encoder, heads, prices: hashes of bundle.json, the identity of the encoder, hashes of the heads' weights and of the
             price file.
         isa: the instruction set that decided.
-        own_tokens: (models,) float32, input tokens by each candidate's own count; None where no candidate names its tokenizer.
+        own_tokens: (models,) float32, input tokens by each candidate's own count; None where no candidate names its tokenizer, and
+            with a brief record's figures.
         outcome: what was decided; its numbers are NaN where they are withheld.
         needs: what the request asks of a candidate, None for nothing.
         x: (dim,) float32, the embedding, where it was asked for; of a line of schema 3 only once it is opened.
@@ -139,6 +140,7 @@ class Record:
             self,
             x=None if kept.get("x") is None else floats(kept["x"], "x"),
             prompt=kept.get("prompt"),
+            own_tokens=self.own_tokens if _OWN not in kept else floats(kept[_OWN], _OWN, models),
             outcome=self.outcome if figures is None else replace(self.outcome, **parse_figures(figures, models)),
             withheld=self.withheld and figures is None,
         )
@@ -148,6 +150,7 @@ class Record:
             **({} if self.x is None else {"x": bits(self.x)}),
             **({} if self.prompt is None else {"prompt": self.prompt}),
             **({"figures": self.outcome.figures_json()} if self.brief else {}),
+            **({_OWN: bits(self.own_tokens)} if self.brief and self.own_tokens is not None else {}),
         }
         if not kept:
             return None
@@ -174,7 +177,7 @@ class Record:
             return {**body, **needs, "x": None if self.x is None else bits(self.x)}
         return {
             **body,
-            **({} if self.own_tokens is None else {_OWN: bits(self.own_tokens)}),
+            **({} if self.own_tokens is None or self.brief else {_OWN: bits(self.own_tokens)}),
             "needs": None if self.needs is None else needs_json(self.needs),
             "policy": None if self.policy is None else self.policy.to_json(),
             "max_output_tokens": None if self.max_output_tokens is None else list(self.max_output_tokens),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ def parse_resolved(document: Any, names: Sequence[str]) -> Resolved:
     require(isinstance(document, dict) and document.keys() == set(_RESOLVED), "policy", document)
     *numbers, allowed = (document[name] for name in _RESOLVED[1:])
     require(isinstance(document["rule"], str), "policy.rule", document["rule"])
-    require(all(type(value) in (int, float) for value in numbers), "policy", numbers)
+    plain = all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in numbers)
+    require(plain, "policy", "numbers out of range or of another type")
     require(isinstance(allowed, list) and set(allowed) <= set(names), "policy.allowed", allowed)
     tau, slack, worth, *made = (float(value) for value in numbers)
     return Resolved(

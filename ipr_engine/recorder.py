@@ -147,7 +147,7 @@ class Recorder:
         encoded, texts = live.prepare(prompts, billed_tokens, policy, on_error)
         kept = ([prompts] if single else list(prompts)) if self._keep_prompts else None
         ids = [id] if single else id
-        extra_usd = live.with_cached(encoded.billed_tokens, policy, extra_usd, cached_tokens)
+        extra_usd = live.with_cached(encoded, policy, extra_usd, cached_tokens)
         decisions = self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, ids, kept, texts)
         return decisions[0] if single else decisions
 
@@ -168,7 +168,7 @@ class Recorder:
         live = self._engine._live
         policy = live.settle(policy, terms)
         encoded = live.readable(live.embeddings(x, billed_tokens), policy, on_error)
-        extra_usd = live.with_cached(encoded.billed_tokens, policy, extra_usd, cached_tokens)
+        extra_usd = live.with_cached(encoded, policy, extra_usd, cached_tokens)
         return self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, id, None, None)
 
     def _decide(

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
@@ -148,9 +149,17 @@ def _decide(live: Generation, record: Record, policy: Policy) -> Outcome:
     )
     tokens = in_order("tokens_out", record.tokens_out, record.candidates, names)
     extra = in_order("extra_usd", record.extra_usd, record.candidates, names)
-    own = in_order("own_tokens", record.own_tokens, record.candidates, names)
-    counted = None if own is None else own[None, :]
+    counted = _own_tokens(live, record)
     return Outcome.of(live.decide(encoded, policy, tokens, extra, "status", own_tokens=counted), 0)
+
+
+def _own_tokens(live: Generation, record: Record) -> npt.NDArray[np.float32] | None:
+    """(1, models) the record's own tokens; of a candidate that it lacks by the bundle's tokenizer, as its text is not here."""
+    if record.own_tokens is None:
+        return None
+    own = dict(zip(record.candidates, record.own_tokens.tolist(), strict=True))
+    counted = [own.get(c.name, record.billed_tokens * c.token_ratio) for c in live.bundle.candidates]
+    return np.array([counted], np.float32)
 
 
 def _from_figures(live: Generation, record: Record, policy: Policy) -> Outcome:

@@ -77,6 +77,14 @@ def _price_to_json(price: Any) -> Any:
     return {**price, **tiers}
 
 
+def _is_price(row: object) -> bool:
+    """Whether a row of prices has the form that `terms_to_json` writes; its numbers are for `compile_policy` to check."""
+    if isinstance(row, dict):
+        tiers = row.get("tiers", [])
+        return isinstance(tiers, list) and all(isinstance(tier, dict) for tier in tiers)
+    return isinstance(row, list)
+
+
 def terms_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
     """The terms of `terms_to_json`'s document.
 
@@ -89,7 +97,11 @@ def terms_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
     if "prices" in terms:
         prices = terms["prices"]
         whole = isinstance(prices, dict) and prices.keys() == {"date", "prices"} and isinstance(prices["prices"], dict)
-        if not whole or not isinstance(prices["date"], str | None):
+        if (
+            not whole
+            or not isinstance(prices["date"], str | None)
+            or not all(map(_is_price, prices["prices"].values()))
+        ):
             raise ValueError(f'prices: expected an object of "date" and "prices", got {prices!r}')
         terms["prices"] = prices["prices"]
         if prices["date"] is not None:

@@ -38,14 +38,55 @@ def fit_two_tiers(
         quality, cost, realised, again_quality, again_cost, again_realised, by_rank, worth, below
     )
     level, log_worth = _isotonic(reached / one.rows, np.log(worth))
+    dearest, _ = _end(first, again, below, tie_rank, by_quality=True)
+    cheapest, shares = _end(first, again, below, tie_rank, by_quality=False)
     return replace(
-        one,  # its means of single candidates, and its ends: at tau 0 and 1 there is no worth, and no grid
+        one,  # its means of single candidates
+        dearest_choice_usd=dearest,
+        cheapest_choice_usd=cheapest,
+        cheapest_shares=shares,
         worth=worth,
         cost_usd=np.maximum.accumulate(spent / one.rows),  # who escalates changes with worth, and may cost less
         shares=count / one.rows,
         level=level,
         log_worth=log_worth,
     )
+
+
+def _end(
+    first: tuple[Array, Array],
+    again: tuple[Array, Array],
+    below: float,
+    tie_rank: npt.NDArray[np.integer[Any]],
+    *,
+    by_quality: bool,
+) -> tuple[float, Array]:
+    """Mean cost and shares (models,) of the choices at tau 0 (the highest quality) or at tau 1 (the least cost), of both tiers.
+
+    The first tier's gap is the op's there: to the next quality at tau 0; at tau 1 the choice's own quality, or 0 beside a tie.
+    """
+
+    def chosen(quality: Array, cost: Array) -> npt.NDArray[np.int64]:
+        ranks = np.broadcast_to(tie_rank, quality.shape)
+        keys = (ranks, cost, -quality) if by_quality else (ranks, -quality, cost)
+        order: npt.NDArray[np.int64] = np.lexsort(keys, axis=1)[:, 0]
+        return order
+
+    quality, cost = first
+    rows, every = np.arange(len(quality)), quality.shape[1]
+    at = chosen(quality, cost)
+    if every == 1:
+        gap = np.full(len(rows), np.inf)
+    elif by_quality:
+        ordered = np.sort(quality, axis=1)
+        gap = ordered[:, -1] - ordered[:, -2]
+    else:
+        tied = (cost == cost[rows, at][:, None]).sum(axis=1) > 1
+        gap = np.where(tied, 0.0, quality[rows, at])
+    second = gap < below
+    took = np.where(second, chosen(*again), at)
+    spent = np.where(second, again[1][rows, took], cost[rows, took])
+    return float(spent.mean()), np.bincount(took, minlength=every) / len(rows)
 
 
 def _tier(quality: Array, cost: Array, outcome: Array) -> tuple[Array, Array, Array]:

@@ -42,6 +42,13 @@ class Unsupported(NamedTuple):
             "unsupported_allowed": np.array([name in kept for name in names], np.bool_),
         }
 
+    def remarks(self) -> list[str]:
+        """What a promise does not count, in words."""
+        if not self.min_support:
+            return []
+        to = "the cheapest on each" if self.candidate is None else self.candidate
+        return [f"prompts of support below {self.min_support:g} go to {to}, which this does not count"]
+
 
 EVERY_ROW_PLAIN = Unsupported()
 

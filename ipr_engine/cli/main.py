@@ -56,7 +56,7 @@ SUBCOMMANDS = (
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ipr",
-        description="Which LLM should answer this prompt, if at most tau of quality may be lost?",
+        description="Which LLM should answer this prompt, if mean quality may go a share tau of the way from the best to the cheapest?",
         epilog="Exit codes: 0 done; 1 an error, told on stderr; 2 a command line that cannot be parsed; 3 some rows are bad or could not "
         "be decided, or replayed; 4 some records replay otherwise; 5 and 6 of `ipr bench`: missed or slower, cannot be told.",
     )

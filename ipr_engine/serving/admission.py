@@ -126,7 +126,7 @@ class Admission:
                 return found
         if live.routes_text and short:
             encoded, _ = live.prepare(text, billed_tokens, policy)
-            extra = live.with_cached(encoded.billed_tokens, policy, extra_usd, cached_tokens)
+            extra = live.with_cached(encoded, policy, extra_usd, cached_tokens)
             decision = live.decide(encoded, policy, tokens_out, extra, "status")[0]
             if not live.escalates(decision._result, policy):  # else the second encoder is asked, by the worker
                 self._board.decided(decision)
