@@ -8,10 +8,14 @@ import pytest
 from bundles import bundle_parts, make_bundle
 
 from ipr_engine import Engine
-from ipr_engine.bundle import Bundle, write_bundle
+from ipr_engine.bundle import Bundle, PriceTier, write_bundle
 from ipr_engine.bundle.edit import without_candidate
+from ipr_engine.embedded import embed_for
 from ipr_engine.errors import BundleFormatError
+from ipr_engine.owner_key import OwnerKey
+from ipr_engine.price_table import expected_cost
 from ipr_engine.replay import replay
+from ipr_engine.serving import BatchingEngine
 from ipr_engine.tokens import shipped_profile
 
 PROFILES = ("o200k_base", None, "claude_2", "o200k_base", "bpe")
@@ -166,3 +170,64 @@ def test_a_record_holds_what_was_billed_and_replays_to_the_bit(engine, tmp_path)
     assert len(again) == len(TEXTS) + 1
     assert [(one.refused, one.differences) for one in again] == [(None, ())] * len(again)
     assert all(one.record.own_tokens is not None for one in again)
+
+
+def test_embedded_prompts_are_decided_as_the_engine_routes_them(engine):
+    kept, routed = embed_for(engine, TEXTS).decide(tau=0.5), engine.route_many(TEXTS, tau=0.5)
+    assert kept.costs_usd.tobytes() == routed.costs_usd.tobytes()
+    assert kept.models == routed.models
+
+
+def test_cached_tokens_are_of_the_candidates_own_count(engine):
+    held = {
+        name: replace(
+            price, cached_read_usd_per_1m=price.input_usd_per_1m / 10,
+            tiers=(PriceTier(above_tokens=30, input_usd_per_1m=40.0, output_usd_per_1m=50.0, cached_read_usd_per_1m=2.0),),
+        )
+        for name, price in engine.bundle.prices.prices.items()
+    }  # fmt: skip
+    for text in TEXTS:
+        for cached in (7, 10**6):
+            row = engine.route_many([text], tau=0.5, prices=held, cached_tokens=cached, tokens_out=100)
+            own = row.own_tokens.astype(np.float64)
+            wanted = expected_cost(
+                list(held.values()), own, np.full((1, 5), 100.0), cached_tokens=np.minimum(cached, own)
+            )
+            np.testing.assert_allclose(row.costs_usd, wanted, rtol=1e-5)
+            assert (row.costs_usd > 0).all()
+            with BatchingEngine(engine) as serving:
+                served = serving.route(text, tau=0.5, prices=held, cached_tokens=cached, tokens_out=100)
+            assert served.costs_usd.tobytes() == row.costs_usd.tobytes()
+
+
+def test_a_request_of_exactly_the_tiers_edge_is_not_above_it(engine):
+    for text in TEXTS:
+        own = dict(zip(engine.bundle.names, tokens_in(engine.route(text, tau=0.5)), strict=True))
+        prices = {
+            name: replace(
+                price, tiers=(PriceTier(above_tokens=round(own[name]), input_usd_per_1m=900.0, output_usd_per_1m=900.0),)
+            )
+            for name, price in engine.bundle.prices.prices.items()
+            if own[name] == round(own[name])
+        }  # fmt: skip
+        flat, tiered = engine.route(text, tau=0.5), engine.route(text, tau=0.5, prices=prices)
+        assert tiered.costs_usd.tobytes() == flat.costs_usd.tobytes()
+
+
+def test_a_record_replays_beside_a_new_candidate_by_its_embedding(engine, tmp_path):
+    lines, key = [], OwnerKey(bytes(range(32)))
+    engine.recorder(lines.append, keep_x=True, key=key, min_words=0).route(RUSSIAN, tau=0.5)
+    less = Engine(Bundle.load(without_candidate(engine.bundle, engine.bundle.names[1], root=tmp_path)))
+    fewer = []
+    less.recorder(fewer.append, keep_x=True, key=key, min_words=0).route(RUSSIAN, tau=0.5)
+    for made, on in ((lines, less), (fewer, engine)):
+        (replayed,) = replay(made, on, key=key)
+        assert replayed.refused is None
+
+
+def test_own_tokens_of_a_brief_record_are_sealed(engine):
+    key, lines = OwnerKey(bytes(range(32))), []
+    engine.recorder(lines.append, key=key).route("why", tau=0.5)
+    assert "own_tokens" not in json.loads(lines[0])
+    (replayed,) = replay(lines, engine, key=key)
+    assert (replayed.refused, replayed.differences) == (None, ())

@@ -99,3 +99,16 @@ def test_rows_of_the_first_tier_alone_say_so(engine):
     assert one.policy(tau=0.3).worth == engine.policy(tau=0.3, escalate_below=0).worth
     alone = one.policy(tau=0.3, escalate_below=0.0).promise.note
     assert alone is None or "first tier" not in alone
+
+
+def test_both_tiers_are_counted_where_there_is_no_worth(engine):
+    prompts = make_prompts(400)
+    for tau in (0.0, 1.0):
+        every = engine.policy(tau=tau, escalate_below=np.inf).promise
+        most = engine.policy(tau=tau, escalate_below=2.0).promise
+        assert most.cost_usd == pytest.approx(every.cost_usd, rel=1e-9)
+        some = engine.policy(tau=tau, escalate_below=0.1)
+        routed = engine.route_many(
+            prompts, some
+        ).cost_usd.mean()  # the prompts of the rows, at the op's own predictions
+        assert some.promise.cost_usd == pytest.approx(routed, rel=2e-3)

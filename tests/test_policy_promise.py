@@ -11,7 +11,7 @@ from path_data import with_path, with_rows
 
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.bundle import PriceList
-from ipr_engine.paths import MAX_KEPT_PATHS, Paths
+from ipr_engine.paths import MAX_KEPT_PATHS, Paths, row_costs
 from ipr_engine.policy import Coefficients
 from ipr_engine.promise import TAUS
 
@@ -151,3 +151,22 @@ def test_paths_are_kept_by_set_and_prices_and_the_oldest_leave(engine):
         price = replace(prices.prices["beta/mid"], fixed_usd=float(n + 1))
         paths.of(names, PriceList(date="x", prices={**prices.prices, "beta/mid": price}), 0.0)
     assert paths.of(names, prices, 0.0) is not first
+
+
+def test_what_min_support_sends_away_is_told(engine):
+    policy = engine.policy(tau=0.3, min_support=0.5, unsupported="cheapest")
+    assert "prompts of support below 0.5 go to the cheapest on each" in policy.promise.note
+
+
+def test_the_most_output_of_a_candidate_bounds_its_cost_on_the_path(engine):
+    bundle = engine.bundle
+    least = replace(bundle.candidates[0], max_output_tokens=1)
+    short = Engine(replace(bundle, candidates=(least, *bundle.candidates[1:]), hash="0" * 64))
+    only = bundle.names[0]
+    assert (
+        short.policy(tau=0.5, allowed=[only]).promise.cost_usd < engine.policy(tau=0.5, allowed=[only]).promise.cost_usd
+    )
+    rows = bundle.path_rows.of([only])
+    prices = bundle.prices
+    wanted = row_costs(np.minimum(rows.tokens_out, 1), rows.billed_tokens, [bundle.candidates[0]], prices).mean()
+    assert short.policy(tau=0.5, allowed=[only]).promise.cost_usd == pytest.approx(wanted)

@@ -11,6 +11,7 @@ from bundles import make_bundle
 
 from ipr_engine import Engine, InvalidInputError, Price
 from ipr_engine.bundle import PriceTier
+from ipr_engine.price_table import PriceTable
 from ipr_engine.replay import replay
 from ipr_engine.serving import BatchingEngine
 
@@ -209,3 +210,25 @@ def test_a_record_without_anything_new_says_nothing_new(engine, tmp_path):
     record = json.loads(log.read_text())
     assert record["needs"] == {"features": {}, "max_output_tokens": 9}
     assert set(record["terms"]) == {"tau", "rule"}
+
+
+def test_several_answers_have_the_window_to_themselves_each(tmp_path):
+    engine = Engine.load(make_bundle(tmp_path, models=5, dim=16, context_windows=[60] * 5))
+    one = {"messages": [{"role": "user", "content": TEXT}]}
+    few = {"tau": 0.3, "tokens_out": 40}
+    alone, three = engine.route(one, **few), engine.route({**one, "n": 3}, **few)
+    assert three.excluded == alone.excluded == {}
+    assert three.ranked[0] == three.model
+    assert set(three.ranked) == set(alone.ranked)
+
+
+@pytest.mark.parametrize("ratio", [0.54, 1.1, 1.3])
+def test_the_edge_of_a_tier_is_the_same_under_every_token_ratio(ratio):
+    for billed in range(1, 4000, 7):
+        own = round(billed * ratio)
+        tier = PriceTier(above_tokens=own, input_usd_per_1m=40.0, output_usd_per_1m=160.0)
+        table = PriceTable([replace(PRICE, tiers=(tier,))], ratio)
+        bill = np.array([[own / ratio]], np.float32).astype(np.float64)  # as the op sees own tokens
+        assert table.cost(bill, np.ones((1, 1)))[0, 0] < 40 * own / 1e6
+        if own == billed * ratio:
+            assert table.cost(np.array([[float(billed)]]), np.ones((1, 1)))[0, 0] < 40 * own / 1e6

@@ -17,6 +17,7 @@ from ipr_engine.bundle import with_prices, write_bundle
 from ipr_engine.errors import KeyMismatchError, RecordError
 from ipr_engine.owner_key import PUBLISHED, OwnerKey, key_of
 from ipr_engine.record import Record
+from ipr_engine.record_fields import canonical, crc32
 from ipr_engine.recorder import distinct_words
 from ipr_engine.replay import replay
 
@@ -304,3 +305,35 @@ def test_the_published_key_of_the_default_bundle_is_at_hand_anywhere():
 def test_other_bad_arguments_of_a_recorder_are_named(engine, arguments):
     with pytest.raises(InvalidInputError, match=next(iter(arguments))):
         engine.recorder([].append, **arguments)
+
+
+def test_a_key_in_place_of_its_file_is_not_repeated():
+    digits = "ab" * 32
+    for text in (digits, f"/tmp/{digits.upper()}", f" {digits}\n"):
+        with pytest.raises(InvalidInputError, match="looks like a key itself") as caught:
+            OwnerKey.load(text)
+        assert digits not in str(caught.value).lower()
+    with pytest.raises(InvalidInputError, match="lone surrogate"):
+        OwnerKey.load("\ud800")
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("policy", "tau"), 10**400),
+        (("terms", "prices"), {"date": None, "prices": {"alpha/large": 5}}),
+        (("terms", "prices"), {"date": None, "prices": {"alpha/large": {"tiers": 5}}}),
+    ],
+    ids=["a number beyond floats", "a price of a number", "tiers of a number"],
+)
+def test_a_record_of_what_no_recorder_writes_is_refused_and_the_others_are_replayed(engine, where, value):
+    line = recorded(engine)
+    document = json.loads(line)
+    document.pop("crc32")
+    document.pop("id", None)
+    document[where[0]][where[1]] = value
+    text = canonical(document)
+    changed = f'{text[:-1]},"crc32":"{crc32(text)}"}}\n'.encode()
+    first, second = replay([changed, line], engine)
+    assert first.refused
+    assert (second.refused, second.differences) == (None, ())
