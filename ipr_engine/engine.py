@@ -518,7 +518,8 @@ class Engine:
             bundle: a Bundle, a bundle root (with CURRENT) or one bundle folder.
             allow_other_encoder: embeddings kept from the encoder of before will be refused by `decide`.
             allow_fewer_candidates: policies that name a missing candidate will be refused by `route`.
-            allow_fewer_outputs: heads that predict no tokens will refuse calls without tokens_out.
+            allow_fewer_outputs: heads that predict no tokens will refuse calls without tokens_out; without path rows a bare tau
+                means rule `minmax`; without centroids there is no `min_support`.
         Returns:
             The bundle that serves; the one that already did when the hash is the same.
         Raises:

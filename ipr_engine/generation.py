@@ -188,6 +188,11 @@ class Generation:
                 f"bundle: the heads of {bundle.hash[:12]} predict no tokens, those that serve do; "
                 "pass allow_fewer_outputs=True if every call gives tokens_out"
             )
+        lost = _lost(self.bundle, bundle)
+        if lost is not None and not allow_fewer_outputs:
+            raise InvalidInputError(
+                f"bundle: {bundle.hash[:12]} {lost}; pass allow_fewer_outputs=True if that is meant"
+            )
         next_one = Generation(bundle, options=options, before=self)
         same = bundle.calibrations == self.bundle.calibrations and _same_path(bundle, self.bundle)
         if same:  # what made these maps and paths stale still does; new ones start anew
@@ -556,6 +561,18 @@ class Generation:
                     f"{name}: expected embeddings of encoder {wanted[:12]}, got those of {given[:12]}; encode the prompts again"
                 )
         return lambda rows: again[rows]
+
+
+def _lost(before: Bundle, after: Bundle) -> str | None:
+    """What policies of the one bundle could not have of the other, or would mean otherwise there; None for nothing."""
+    if before.support is not None and after.support is None:
+        return "has no centroids, the bundle that serves has: policies of min_support=... would fail"
+    if Paths(before).lacking(before.names) is None:
+        lacking = Paths(after).lacking(after.names)
+        if lacking is not None:
+            lacking = lacking.removeprefix("bundle ")
+            return f"({lacking}): a bare tau means rule 'path' now, and would mean 'minmax' there"
+    return None
 
 
 def _same_path(bundle: Bundle, before: Bundle) -> bool:

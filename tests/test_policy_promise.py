@@ -170,3 +170,20 @@ def test_the_most_output_of_a_candidate_bounds_its_cost_on_the_path(engine):
     prices = bundle.prices
     wanted = row_costs(np.minimum(rows.tokens_out, 1), rows.billed_tokens, [bundle.candidates[0]], prices).mean()
     assert short.policy(tau=0.5, allowed=[only]).promise.cost_usd == pytest.approx(wanted)
+
+
+def test_a_bundle_under_which_policies_would_mean_otherwise_is_not_swapped_in(engine):
+    bundle = engine.bundle
+    some = with_rows(bundle, bundle.path_rows.of(bundle.names[1:]))
+    bare = replace(bundle, support=None, hash="1" * 64)
+    for other, told in (
+        (with_rows(bundle, None), r"\(has no path\): a bare tau means rule 'path' now"),
+        (some, rf"\({bundle.names[0]} has no path rows\): a bare tau"),
+        (bare, "has no centroids, the bundle that serves has"),
+    ):
+        served = Engine(bundle)
+        with pytest.raises(InvalidInputError, match=told):
+            served.swap(other)
+        assert served.bundle is bundle
+        served.swap(other, allow_fewer_outputs=True)
+        assert served.bundle is other

@@ -153,8 +153,10 @@ def test_the_worker_takes_what_is_queued_and_does_not_wait_for_more(bundles):
         serving._scheduler._cost.fixed_us = 1e5  # together is cheaper, whatever this machine's times say
         serving._scheduler._cost.observe = lambda padded, us: None
         gate = encoder.on_encode = Gate()
-        threads = start_all(lambda: serving.route("how", tau=0.2), 6)
-        until(lambda: gate.entered.is_set() and serving.counters().queue_depth == 5)
+        threads = start_all(lambda: serving.route("how", tau=0.2), 1)
+        until(gate.entered.is_set)  # it alone is taken: five that come meanwhile are queued
+        threads += start_all(lambda: serving.route("how", tau=0.2), 5)
+        until(lambda: serving.counters().queue_depth == 5)
         gate.open()
         join_all(threads)
         assert list(map(len, encoder.batches[5:])) == [1, 5]
