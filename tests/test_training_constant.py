@@ -216,7 +216,7 @@ def test_a_row_of_zeros_is_told_even_where_no_mark_is(marked, tmp_path):
                 encoder=heads.encoder,
                 outputs=heads.outputs,
                 candidates=heads.candidates,
-                fitted_on=dataclasses.replace(heads.fitted_on, prompt_hashes=None),
+                fitted_on=dataclasses.replace(heads.fitted_on, prompt_hashes=None, hash_key=None),
                 tensors=tensors,
             )
         ],

@@ -271,8 +271,7 @@ def _fitted_on_json(draft: Draft, head: HeadsSource, hashed: bool) -> dict[str, 
         return document
     data = None if head.prompt_hashes is None else _hash_bytes(head.prompt_hashes, f"heads {head.id!r}: prompt_hashes")
     entry = None if data is None else draft.add(f"heads/{head.id}.prompts.safetensors", data)
-    keyed = entry is not None and key is not None  # a key of no hashes says nothing
-    return {**document, "prompt_hashes": entry, **({"hash_key": key} if keyed else {})}
+    return {**document, "prompt_hashes": entry, **({} if key is None else {"hash_key": key})}
 
 
 def _hash_bytes(hashes: Mapping[str, NDArray[np.uint64]], where: str) -> bytes:
