@@ -14,7 +14,7 @@ from typing import Any
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
 from ipr_engine.outcome import FIGURES, Outcome, parse_figures, parse_outcome
 from ipr_engine.owner_key import OwnerKey
-from ipr_engine.prompts import Needs, as_json
+from ipr_engine.prompts import Needs, as_json, kind_of
 from ipr_engine.record_fields import (
     Float32s,
     Resolved,
@@ -31,6 +31,7 @@ from ipr_engine.record_fields import (
     whole,
 )
 from ipr_engine.terms import Terms, terms_from_json, terms_to_json
+from ipr_engine.text import shown
 
 SCHEMA_VERSIONS = (1, 2, 3)  # 1: x in clear; 2: what the request needs too; 3: private, with the resolved policy
 RecordId = str | int | None
@@ -202,7 +203,8 @@ class Record:
             raise RecordError('expected a decision record, an object with "schema_version", got something else')
         if document["schema_version"] not in SCHEMA_VERSIONS:
             version, known = document["schema_version"], " or ".join(map(str, SCHEMA_VERSIONS))
-            raise RecordError(f"expected schema_version {known}, got {version!r}; use the release that wrote it")
+            got = shown(version) if type(version) is int else kind_of(version)
+            raise RecordError(f"expected schema_version {known}, got {got}; use the release that wrote it")
         given, told = document.pop("crc32", None), {key: document.pop(key, None) for key in _OPTIONAL}
         if given != crc32(canonical(document)):
             raise RecordError(f"expected content of crc32 {given}, got another: the line was damaged or edited")

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.policy import Coefficients, Policy
-from ipr_engine.prompts import Needs
+from ipr_engine.prompts import Needs, kind_of
 from ipr_engine.ranges import MOST_TOKENS
+from ipr_engine.text import shown
 
 Float32s = npt.NDArray[np.float32]
 
@@ -78,7 +79,7 @@ def parse_resolved(document: Any, names: Sequence[str]) -> Resolved:
     *numbers, allowed = (document[name] for name in _RESOLVED[1:])
     require(isinstance(document["rule"], str), "policy.rule", document["rule"])
     plain = all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in numbers)
-    require(plain, "policy", "numbers out of range or of another type")
+    require(plain, "policy", numbers)
     require(isinstance(allowed, list) and set(allowed) <= set(names), "policy.allowed", allowed)
     tau, slack, worth, *made = (float(value) for value in numbers)
     return Resolved(
@@ -95,7 +96,7 @@ def parse_sealed(document: Any) -> Sealed | None:
     if document is None:
         return None
     told = isinstance(document, dict) and document.keys() == set(_SEALED)
-    require(told and all(isinstance(value, str) for value in document.values()), "sealed", type(document).__name__)
+    require(told and all(isinstance(value, str) for value in document.values()), "sealed", document)
     nonce, data = (base64.b64decode(document[name], validate=True) for name in _SEALED[1:])
     return Sealed(key=document["key"], nonce=nonce, data=data)
 
@@ -128,12 +129,13 @@ def whole(value: Any) -> bool:
 
 
 def require(holds: bool, name: str, got: object) -> None:
+    """ValueError that names the field and what came: a number, else its kind alone, since a damaged line may hold anything."""
     if not holds:
-        refuse(name, got)
+        refuse(name, shown(got) if type(got) in (bool, int, float) else kind_of(got))
 
 
-def refuse(name: str, got: object) -> NoReturn:
-    raise ValueError(f"{name}: got {str(got)[:100]}")
+def refuse(name: str, told: str) -> NoReturn:
+    raise ValueError(f"{name}: got {told}")
 
 
 def canonical(document: Mapping[str, Any]) -> str:

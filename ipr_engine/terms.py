@@ -12,6 +12,7 @@ import numpy as np
 
 from ipr_engine.bundle import Bundle, Price, PriceList
 from ipr_engine.bundle.price import price_json
+from ipr_engine.prompts import kind_of
 
 Terms = Mapping[str, Any]
 
@@ -102,7 +103,7 @@ def terms_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
             or not isinstance(prices["date"], str | None)
             or not all(map(_is_price, prices["prices"].values()))
         ):
-            raise ValueError(f'prices: expected an object of "date" and "prices", got {prices!r}')
+            raise ValueError(f'prices: expected an object of "date" and "prices", got {kind_of(prices)}')
         terms["prices"] = prices["prices"]
         if prices["date"] is not None:
             terms["prices"] = PriceList(date=prices["date"], prices=prices["prices"])

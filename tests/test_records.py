@@ -337,3 +337,14 @@ def test_a_record_of_what_no_recorder_writes_is_refused_and_the_others_are_repla
     first, second = replay([changed, line], engine)
     assert first.refused
     assert (second.refused, second.differences) == (None, ())
+
+
+@pytest.mark.parametrize("where", ["needs", "candidates", "billed_tokens", "policy", "decision", "schema_version"])
+def test_the_error_of_a_damaged_record_does_not_repeat_what_it_holds(engine, where):
+    document = json.loads(recorded(engine))
+    document.pop("crc32")
+    for value in ("a secret", ["a secret", 1], {"a secret": 1}):
+        text = canonical({**document, where: value})
+        (replayed,) = replay([f'{text[:-1]},"crc32":"{crc32(text)}"}}\n'.encode()], engine)
+        assert replayed.refused, where
+        assert "secret" not in replayed.refused
