@@ -19,6 +19,7 @@ from .encoder_entry import (
     encoder_identity,
 )
 from .load import Bundle, read_prices
+from .performance import Performance
 from .price import Price, PriceTier
 from .spec import (
     Candidate,
@@ -58,6 +59,7 @@ __all__ = [
     "Knot",
     "OperatingPoint",
     "PathRows",
+    "Performance",
     "Price",
     "PriceList",
     "PriceTier",

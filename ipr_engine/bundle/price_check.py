@@ -38,7 +38,7 @@ def price_problem(row: Mapping[str, Any]) -> Problem | None:
     for key in (*BASE[:3], *AMOUNTS):
         optional = key not in (*BASE[:3], "per_image_usd")
         if key in row and not (row[key] is None and optional):
-            found = _amount(key, row[key])
+            found = amount_problem(key, row[key])
             if found is not None:
                 return found
     basis = row.get("basis", "-")
@@ -47,7 +47,8 @@ def price_problem(row: Mapping[str, Any]) -> Problem | None:
     return _tiers_problem(row) or _cache_problem(row) or _batch_problem(row)
 
 
-def _amount(key: str, value: object, *, above: float | None = None) -> Problem | None:
+def amount_problem(key: str, value: object, *, above: float | None = None) -> Problem | None:
+    """What is wrong with a number that must be finite, and >= 0 or above a limit; None for nothing."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return Problem(key, "a number", shown(value))
     try:
@@ -85,7 +86,7 @@ def _tiers_problem(row: Mapping[str, Any]) -> Problem | None:
         for key in known[1:]:
             value = tier.get(key)
             if found is None and not (value is None and key in CACHED):
-                found = _amount(f"{here}.{key}", value)
+                found = amount_problem(f"{here}.{key}", value)
         if found is not None:
             return found
         if tier["above_tokens"] <= before:
@@ -103,7 +104,7 @@ def _cache_problem(row: Mapping[str, Any]) -> Problem | None:
     least, ttl = row.get("cache_min_tokens", 0), row.get("cache_ttl_s")
     found = _count("cache_min_tokens", least, 0)
     if found is None and ttl is not None:
-        found = _amount("cache_ttl_s", ttl, above=0)
+        found = amount_problem("cache_ttl_s", ttl, above=0)
     if found is not None:
         return found
     for key, stated in (("cached_write_usd_per_1m", row.get("cached_write_usd_per_1m") is not None),

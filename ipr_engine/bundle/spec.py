@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ipr_engine.tokens.profiles import TokenProfile
 
+from .performance import Performance
 from .price import Price
 
 Float32 = NDArray[np.float32]
@@ -30,6 +31,7 @@ class Candidate:
         max_output_tokens: most output tokens of one answer; None where not known.
         tokenizer: the profile by which its own input tokens are estimated from a text (docs/tokens.md).
         token_ratio: its own tokens per token of the prompt encoder, > 0: its bill where no tokenizer is named, or a bill is given.
+        performance: how fast it answered when it was measured, and at what energy; None where not known.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Candidate:
     features: tuple[str, ...] = ()
     latency_ms: float | None = None
     tokenizer: TokenProfile | None = None
+    performance: Performance | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,7 +140,7 @@ def _detailed(prices: PriceList) -> bool:
 
 def _candidate_json(candidate: Candidate, limited: bool) -> dict[str, Any]:
     entry = _with_floats(asdict(candidate), "token_ratio", "latency_ms")
-    del entry["tokenizer"]
+    del entry["tokenizer"], entry["performance"]
     if candidate.tokenizer is not None:
         entry["tokenizer"] = candidate.tokenizer.to_json()
     return entry if limited else {key: value for key, value in entry.items() if key != "max_output_tokens"}
