@@ -33,7 +33,7 @@ def variants(rows: int) -> dict[str, Callable[[None], object]]:
     two = replace(bundle, path_rows=kept)
     engine, prices, names = Engine(one), bundle.prices, bundle.names
     quality = kept.quality.astype(np.float64)
-    cost = row_costs(kept.tokens_out, kept.billed_tokens, bundle.candidates, prices)
+    cost = row_costs(kept.tokens_out, kept.billed_tokens, bundle.candidates, prices, kept.tokens_in)
     outcome, ranks = kept.realised(), bundle.tie_rank
     check(quality, cost, ranks)
     tau = cycle(np.linspace(0.1, 0.9, 7).tolist())

@@ -469,8 +469,8 @@ class Generation:
         batch, models = len(billed_tokens), self.plan.models
         held = held_tokens(cached_tokens, batch, models)
         counted = billed_tokens.astype(np.float64)[:, None]
-        if own_tokens is not None:  # as the op's bill: the policy's rates are of the bundle's tokens
-            counted = (own_tokens.astype(np.float64) / policy.rates.token_ratio).astype(np.float32).astype(np.float64)
+        if own_tokens is not None:
+            counted = policy.rates.counted(own_tokens)
         usd = policy.rates.cached_usd(counted, held)
         if extra_usd is not None:
             usd = usd + per_model("extra_usd", extra_usd, batch, models)

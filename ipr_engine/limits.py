@@ -160,6 +160,23 @@ class OwnTokenizers:
         }
 
 
+def own_tokens(
+    candidates: Sequence[Candidate], terms: Floats, billed: npt.NDArray[Any]
+) -> npt.NDArray[np.float32] | None:
+    """Return (rows, models) input tokens by each candidate's own count, as the router's `own_tokens`; None where nobody names a tokenizer.
+
+    Args:
+        terms: (rows, terms) of the texts of each request, finite. billed: (rows,) by the bundle's tokenizer.
+    """
+    if all(candidate.tokenizer is None for candidate in candidates):
+        return None
+    counted = [
+        billed * candidate.token_ratio if candidate.tokenizer is None else candidate.tokenizer.estimate(terms)
+        for candidate in candidates
+    ]
+    return np.column_stack(counted).astype(np.float32)
+
+
 class ContextWindows:
     """A `ContextWindows` holds the windows of a bundle's candidates, as csrc/router.cpp holds requests against them.
 

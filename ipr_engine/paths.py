@@ -27,15 +27,18 @@ def row_costs(
     billed_tokens: npt.NDArray[np.uint32],
     candidates: Sequence[Candidate],
     prices: PriceList,
+    tokens_in: npt.NDArray[np.float32] | None = None,
 ) -> Array:
     """(rows, models) predicted cost in USD of prompts at a price list: what `op_terms` folds for the op, in float64.
 
     Args:
         tokens_out: (rows, models), a column per candidate. billed_tokens: (rows,), by the bundle's tokenizer.
+        tokens_in: (rows, models) by each candidate's own count; None: billed_tokens times its token_ratio.
     """
     rates = PriceTable([prices.prices[c.name] for c in candidates], [c.token_ratio for c in candidates])
     most = np.array([np.inf if c.max_output_tokens is None else c.max_output_tokens for c in candidates], np.float64)
-    return rates.cost(billed_tokens.astype(np.float64)[:, None], np.minimum(tokens_out, most))
+    counted = billed_tokens.astype(np.float64)[:, None] if tokens_in is None else rates.counted(tokens_in)
+    return rates.cost(counted, np.minimum(tokens_out, most))
 
 
 class Paths:
@@ -104,7 +107,8 @@ class Paths:
         outcome, tie_rank = rows.realised(), bundle.tie_rank[at]
 
         def tier(quality: npt.NDArray[np.float16], tokens_out: npt.NDArray[np.floating[Any]]) -> tuple[Array, Array]:
-            return quality.astype(np.float64), row_costs(tokens_out, rows.billed_tokens, candidates, prices)
+            cost = row_costs(tokens_out, rows.billed_tokens, candidates, prices, rows.tokens_in)
+            return quality.astype(np.float64), cost
 
         quality, cost = tier(rows.quality, rows.tokens_out)
         if not escalate_below or rows.again_quality is None or rows.again_tokens_out is None:

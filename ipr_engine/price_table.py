@@ -111,6 +111,10 @@ class PriceTable:
             terms["tier_above"] = self.tier_above.astype(np.float32)
         return terms
 
+    def counted(self, own_tokens: npt.NDArray[np.floating[Any]]) -> Array:
+        """(rows, models) of each candidate's own tokens, as `cost` takes them: over its token_ratio, rounded as the op's bill is."""
+        return (own_tokens.astype(np.float64) / self.token_ratio).astype(np.float32).astype(np.float64)
+
     def cost(self, billed_tokens: Array, tokens_out: Array) -> Array:
         """(rows, models) USD; billed_tokens (rows, 1) or (rows, models), tokens_out (rows, models)."""
         return reference.expected_cost(

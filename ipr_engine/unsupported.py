@@ -133,5 +133,6 @@ def _means(rows: PathRows) -> list[float]:
 
 def _mean_costs(bundle: Bundle, rows: PathRows, prices: PriceList) -> list[float]:
     candidates = [bundle.candidates[bundle.names.index(name)] for name in rows.candidates]
-    means: list[float] = row_costs(rows.tokens_out, rows.billed_tokens, candidates, prices).mean(axis=0).tolist()
+    costs = row_costs(rows.tokens_out, rows.billed_tokens, candidates, prices, rows.tokens_in)
+    means: list[float] = costs.mean(axis=0).tolist()
     return means

@@ -14,7 +14,13 @@ from ipr_engine.bundle import Bundle, PathRows, heads_sha256, write_bundle
 
 
 def make_path_rows(
-    candidates: Sequence[str], *, rows: int = 40, heads: tuple[str, ...] = (), seed: int = 0, again: bool = False
+    candidates: Sequence[str],
+    *,
+    rows: int = 40,
+    heads: tuple[str, ...] = (),
+    seed: int = 0,
+    again: bool = False,
+    own: bool = False,
 ) -> PathRows:
     """Random predictions and outcomes; the first row is judged on no candidate but the first."""
     shape = (rows, len(candidates))
@@ -34,6 +40,7 @@ def make_path_rows(
         tokens_out=tokens(),
         outcome=outcome,
         billed_tokens=rng.integers(0, 1 << 20, rows).astype(np.uint32),
+        tokens_in=rng.integers(1, 1 << 20, shape).astype(np.float32) if own else None,
         again_quality=quality() if again else None,
         again_tokens_out=tokens() if again else None,
         heads=heads,
@@ -57,7 +64,7 @@ def assert_equal_rows(a: PathRows | None, b: PathRows | None) -> None:
     assert a is not None
     assert b is not None
     assert a.candidates == b.candidates
-    for name in ("quality", "tokens_out", "outcome", "billed_tokens", "again_quality", "again_tokens_out"):
+    for name in ("quality", "tokens_out", "outcome", "billed_tokens", "tokens_in", "again_quality", "again_tokens_out"):
         one, two = getattr(a, name), getattr(b, name)
         assert (one is None) == (two is None), name
         if one is not None:

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import skips
-from bundles import make_bundle
+from bundles import bundle_parts, make_bundle
 from evaluation_data import make_split
 from training_data import write_source
 
 from ipr_engine import Engine
-from ipr_engine.bundle import Bundle, PriceList, with_prices
+from ipr_engine.bundle import Bundle, PriceList, with_prices, write_bundle
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation import evaluate, report
@@ -21,6 +21,7 @@ from ipr_engine.evaluation.evaluate import evaluate_engine
 from ipr_engine.evaluation.routing import Axis, degenerate_axis, single_curve
 from ipr_engine.evaluation.summary import summarise
 from ipr_engine.evaluation.sweeps import WORTHS, worth_grid, worth_sweep
+from ipr_engine.tokens import shipped_profile
 from ipr_engine.training.folds import grouped_folds
 
 for module in ("pyarrow", "sklearn", "threadpoolctl"):
@@ -112,6 +113,18 @@ def test_missing_input_tokens_are_stood_in_for_and_counted(engine, outcomes):
     billed = engine.encode(list(rows.prompts)).billed_tokens * ratio
     paid = price.input_usd_per_1m * billed + price.output_usd_per_1m * rows.output_tokens[:, 1]
     assert mean_cost(figures)["beta/mid"] == pytest.approx(price.fixed_usd + paid.mean() / 1e6)
+
+
+def test_what_stands_in_for_input_tokens_is_the_candidates_own_count(outcomes, work):
+    parts = bundle_parts(work / "own_sources", models=3, dim=16)
+    parts["candidates"][1] = replace(parts["candidates"][1], tokenizer=shipped_profile("claude_2"))
+    engine = Engine.load(write_bundle(work / "own", **parts))
+    figures = evaluate_engine(engine, without(outcomes, "input_tokens", "beta/mid"), draws=DRAWS).figures
+    rows, price = outcomes.of_split("test"), engine.bundle.prices.prices["beta/mid"]
+    billed = shipped_profile("claude_2").tokens(list(rows.prompts))
+    paid = price.input_usd_per_1m * billed + price.output_usd_per_1m * rows.output_tokens[:, 1]
+    assert mean_cost(figures)["beta/mid"] == pytest.approx(price.fixed_usd + paid.mean() / 1e6)
+    assert "what the engine bills the candidate for the prompt stands in" in figures["about"]["realised cost"]
 
 
 def test_a_candidate_without_output_tokens_keeps_its_recorded_cost_and_that_is_said(engine, outcomes):

@@ -7,6 +7,7 @@ import pytest
 from bundles import make_candidates, seeded
 
 from ipr_engine.tokens import count_texts, shipped_profile
+from ipr_engine.training.candidates import RatiosAsked
 from ipr_engine.training.own_tokens import FEWEST, with_tokenizers
 
 WORDS = ["the", "Story", "explain", "небо", "Почему", "空は", "12345", "{}", "naïve", "🙂"]
@@ -17,13 +18,16 @@ def prompts(count, seed):
     return [" ".join(rng.choice(WORDS, int(rng.integers(3, 80)))) for _ in range(count)]
 
 
-def fitted(tokens, terms, *, named=None, measured=True):
+def fitted(tokens, terms, *, named=None, measured="records", at_home=None):
     (candidate,) = make_candidates(1)
     candidate = replace(candidate, tokenizer=None if named is None else shipped_profile(named), token_ratio=1.0)
     billed = terms[:, 0] + 1.0
     told = []
-    names = frozenset({candidate.name} if measured else ())
-    (made,) = with_tokenizers([candidate], names, terms, billed, tokens[:, None], told.append)
+    names = frozenset({candidate.name})
+    ratios = {"records": RatiosAsked(of_records=names), "tokenizer": RatiosAsked(of_tokenizer=names)}
+    home = np.ones(len(terms), np.bool_) if at_home is None else at_home
+    asked = ratios.get(measured, RatiosAsked())
+    (made,) = with_tokenizers([candidate], asked, terms, billed, tokens[:, None], home, told.append)
     return made, told
 
 
@@ -67,6 +71,27 @@ def test_without_recorded_tokens_the_tokenizer_named_gives_the_ratio():
 
 def test_a_ratio_that_the_file_gives_is_kept():
     terms = count_texts(prompts(FEWEST, 6))
-    made, _ = fitted(recorded(shipped_profile("claude_2"), terms), terms, named="o200k_base", measured=False)
+    made, _ = fitted(recorded(shipped_profile("claude_2"), terms), terms, named="o200k_base", measured="stated")
     assert made.token_ratio == 1.0
     assert made.tokenizer == shipped_profile("o200k_base")
+
+
+@pytest.mark.parametrize("measured", ["records", "tokenizer"])
+def test_the_ratio_is_the_mean_of_the_tokenizer_at_home_whatever_few_records_say(measured):
+    """It stands in for the tokenizer where texts are not known, and elsewhere the tokenizer bills."""
+    terms = count_texts(prompts(120, 7))
+    home = np.arange(len(terms)) < 50
+    few = np.where(np.arange(len(terms)) < 20, 7.0 * terms[:, 0] + 100, np.nan)
+    made, told = fitted(few, terms, named="o200k_base", measured=measured, at_home=home)
+    estimate = shipped_profile("o200k_base").estimate(terms)
+    assert made.tokenizer == shipped_profile("o200k_base")
+    assert made.token_ratio == pytest.approx(estimate[home].sum() / (terms[home, 0] + 1).sum())
+    assert told == []
+
+
+def test_a_ratio_of_the_tokenizer_leaves_the_records_unread():
+    terms = count_texts(prompts(FEWEST, 8))
+    tokens = recorded(shipped_profile("claude_2"), terms, scale=1.5, overhead=40)
+    made, told = fitted(tokens, terms, named="o200k_base", measured="tokenizer")
+    assert made.tokenizer == shipped_profile("o200k_base")
+    assert told == []

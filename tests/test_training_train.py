@@ -249,6 +249,14 @@ def test_auto_chooses_one_of_the_closed_forms(source, candidates, tmp_path, monk
         (lambda d: d.update(date="2026-02-30"), "expected a date YYYY-MM-DD"),
         (lambda d: d["candidates"][0].update(features=["tools", "tools"]), r"candidates\[0\].features: .* distinct"),
         (lambda d: d["candidates"][0].update(features=["\ud83d"]), r"candidates\[0\].features"),
+        (
+            lambda d: d["candidates"][0].update(token_ratio="tokenizer"),
+            r"candidates\[0\].token_ratio: .* beside a tokenizer",
+        ),
+        (
+            lambda d: d["candidates"][0].update(token_ratio="claude_2"),
+            r"candidates\[0\].token_ratio: .* got 'claude_2'",
+        ),
         (lambda d: d["candidates"][0].update(token_ratio=2e6), r"candidates\[0\].token_ratio: .* <= 1e\+06"),
         (lambda d: d["candidates"][1].update(family="\ud83d"), r"candidates\[1\].family: .* Unicode, got '.ud83d'"),
         (lambda d: d["candidates"][1].update(name="\ud83d"), r"candidates\[1\].name: .* Unicode"),

@@ -239,7 +239,9 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         calibrations=_calibrations(keys["calibrations"], number),
         extra_files=MappingProxyType({entry.relative: entry.verify() for entry in extra}),
         provenance=MappingProxyType(keys["provenance"].value),
-        path_rows=parse_path_rows(keys["path_rows"], folder, names, _deciding(heads, names, escalation))
+        path_rows=parse_path_rows(
+            keys["path_rows"], folder, names, _deciding(heads, names, escalation), own=number >= 6
+        )
         if number >= 5
         else None,
     )

@@ -29,6 +29,7 @@ _SHAPES = {
     "tokens_out": ("rows", "models"),
     "outcome": ("rows", "models"),
     "billed_tokens": ("rows",),
+    "tokens_in": ("rows", "models"),
     "again_quality": ("rows", "models"),
     "again_tokens_out": ("rows", "models"),
 }
@@ -37,11 +38,13 @@ _DTYPES = {
     "tokens_out": "F16",
     "outcome": "U8",
     "billed_tokens": "U32",
+    "tokens_in": "F32",
     "again_quality": "F16",
     "again_tokens_out": "F16",
 }
 _AGAIN = ("again_quality", "again_tokens_out")
-_HELD = {"F16": np.float16, "U8": np.uint8, "U32": np.uint32}
+_OWN = "tokens_in"  # of schema_version 6, where a candidate names its tokenizer
+_HELD = {"F16": np.float16, "F32": np.float32, "U8": np.uint8, "U32": np.uint32}
 
 
 def path_rows_file(field: Field) -> Field | None:
@@ -49,12 +52,15 @@ def path_rows_file(field: Field) -> Field | None:
     return None if field.value is None else field.object(_KEYS)["arrays"]
 
 
-def parse_path_rows(field: Field, folder: Path, names: Sequence[str], deciding: Sequence[str]) -> PathRows | None:
+def parse_path_rows(
+    field: Field, folder: Path, names: Sequence[str], deciding: Sequence[str], *, own: bool
+) -> PathRows | None:
     """The rows that an entry `path_rows` lists, checked; None where it is null.
 
     Args:
         names: of the bundle's candidates, in order.
         deciding: sha256 of the weights that decide, the first heads' and, in a bundle of two tiers, the second's.
+        own: whether they may hold candidates' own input tokens, as from schema_version 6 on.
     """
     if field.value is None:
         return None
@@ -68,15 +74,17 @@ def parse_path_rows(field: Field, folder: Path, names: Sequence[str], deciding: 
         got = ", ".join(digest[:12] for digest in heads)
         fail(PathMismatchError, keys["heads"].where, f"the sha256 of the heads that decide ({known})", got, _REFIT)
     file = file_entry(keys["arrays"], folder)
-    arrays = _arrays(file.read(), file.where, len(candidates), again=len(heads) > 1)
+    arrays = _arrays(file.read(), file.where, len(candidates), again=len(heads) > 1, own=own)
     return PathRows(candidates=candidates, heads=heads, **arrays)
 
 
-def _arrays(data: bytes, where: str, models: int, *, again: bool) -> dict[str, Any]:
+def _arrays(data: bytes, where: str, models: int, *, again: bool, own: bool) -> dict[str, Any]:
     """The arrays in memory, read-only, output tokens in ones."""
     arrays = read_tensors(data, where, _DTYPES)
-    expected = [name for name in _DTYPES if again or name not in _AGAIN]
-    for name in _DTYPES:
+    if _OWN in arrays and not own:
+        fail(BundleShapeError, f"{where}: {_OWN}", "no such tensor before schema_version 6", "one", REWRITE)
+    expected = [name for name in _DTYPES if (again or name not in _AGAIN) and name != _OWN]
+    for name in [name for name in _DTYPES if name != _OWN]:
         if (name in arrays) != (name in expected):
             tiers = "the sha256 of two heads are listed" if again else "the sha256 of one of the heads is listed"
             wanted = f"this tensor ({tiers})" if name in expected else f"no such tensor ({tiers})"
@@ -85,7 +93,7 @@ def _arrays(data: bytes, where: str, models: int, *, again: bool) -> dict[str, A
     if not 1 <= rows <= MOST_ROWS:
         fail(BundleShapeError, f"{where}: quality", f"1 to {MOST_ROWS} rows", f"{rows} rows")
     require_shapes(arrays, where, _SHAPES, {"rows": rows, "models": models})
-    for name in ("quality", "again_quality", "tokens_out", "again_tokens_out"):
+    for name in ("quality", "again_quality", "tokens_out", "again_tokens_out", _OWN):
         if name in arrays:
             _require_range(arrays[name], f"{where}: {name}", 1 if name.endswith("quality") else None)
     for name in ("tokens_out", "again_tokens_out"):
@@ -95,7 +103,7 @@ def _arrays(data: bytes, where: str, models: int, *, again: bool) -> dict[str, A
     return arrays
 
 
-def _require_range(values: NDArray[np.float16], where: str, most: int | None) -> None:
+def _require_range(values: NDArray[Any], where: str, most: int | None) -> None:
     low, high = values.min(), values.max()
     if low < 0 or (most is not None and high > most):
         top = "" if most is None else f" and <= {most}"

@@ -138,6 +138,8 @@ class PathRows:
         tokens_out: (rows, models) float32 >= 0, predicted output tokens.
         outcome: (rows, models) uint8, realised quality in `OUTCOME_STEPS`ths; `NOT_JUDGED` where not judged.
         billed_tokens: (rows,) uint32, by the bundle's tokenizer.
+        tokens_in: (rows, models) float32, input tokens by each candidate's own count, as `Decision.tokens_in`; None where no candidate
+            named its tokenizer when they were drawn: then own tokens are billed_tokens times token_ratio.
         again_quality, again_tokens_out: the second heads' predictions on the same rows; None in a bundle of one tier, and in
             one of two tiers whose bundles were not fitted on the same prompts: then the rows speak of the first heads alone.
         heads: sha256 of the weights that predict, of both tiers where `again_quality` is there.
@@ -148,6 +150,7 @@ class PathRows:
     tokens_out: Float32 = field(repr=False)
     outcome: NDArray[np.uint8] = field(repr=False)
     billed_tokens: NDArray[np.uint32] = field(repr=False)
+    tokens_in: Float32 | None = field(default=None, repr=False)
     again_quality: NDArray[np.float16] | None = field(default=None, repr=False)
     again_tokens_out: Float32 | None = field(default=None, repr=False)
     heads: tuple[str, ...]
@@ -174,6 +177,7 @@ class PathRows:
             quality=taken(self.quality),
             tokens_out=taken(self.tokens_out),
             outcome=taken(self.outcome),
+            tokens_in=None if self.tokens_in is None else taken(self.tokens_in),
             again_quality=None if self.again_quality is None else taken(self.again_quality),
             again_tokens_out=None if self.again_tokens_out is None else taken(self.again_tokens_out),
         )

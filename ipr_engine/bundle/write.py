@@ -89,7 +89,8 @@ def write_bundle(
         A file that another bundle of this root already has is hard-linked where the file system can.
     """
     draft = Draft(as_path(root, "root"))
-    detailed = _detailed(prices) or _tokenized(candidates)
+    counted = path_rows is not None and path_rows.tokens_in is not None
+    detailed = _detailed(prices) or _tokenized(candidates) or counted
     latest = detailed or path_rows is not None or any(head.fitted_on.hash_key is not None for head in heads)
     limited = latest or _limited(candidates)
     newer = limited or escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)

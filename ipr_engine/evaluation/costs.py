@@ -23,8 +23,7 @@ Array = npt.NDArray[np.float64]
 
 
 class Realised(NamedTuple):
-    """Costs (rows, models) in USD, and how many of the input token counts in them are stand-ins: the prompt's billed tokens
-    times the candidate's token_ratio."""
+    """Costs (rows, models) in USD, and how many of the input token counts in them are stand-ins: what the engine bills the prompt."""
 
     cost: Array
     stand_ins: int
@@ -82,16 +81,21 @@ class CostBasis:
             )
         return replace(rows.take(keep), dropped=rows.dropped + int((~keep).sum()))
 
-    def realised(self, rows: Outcomes, billed_tokens: npt.NDArray[np.int64]) -> Realised:
+    def realised(
+        self, rows: Outcomes, billed_tokens: npt.NDArray[np.int64], own_tokens: npt.NDArray[np.float32] | None = None
+    ) -> Realised:
         """What the rows of `complete` cost.
 
         Args:
-            billed_tokens: (rows,) of the prompts, as the engine bills them.
+            billed_tokens, own_tokens: of the prompts, as the engine bills them (`Decisions`): (rows,), and (rows, models of the
+                bundle) by each candidate's own count or None.
         """
+        columns = [self.bundle.names.index(name) for name in self.names]
         prices = [self.bundle.prices.prices[name] for name in self.names]
-        ratio = np.array([self.bundle.candidates[self.bundle.names.index(name)].token_ratio for name in self.names])
+        ratio = np.array([self.bundle.candidates[m].token_ratio for m in columns])
+        billed = billed_tokens[:, None] * ratio if own_tokens is None else own_tokens[:, columns].astype(np.float64)
         unknown = np.isnan(rows.input_tokens)
-        read = np.where(unknown, billed_tokens[:, None] * ratio, rows.input_tokens)
+        read = np.where(unknown, billed, rows.input_tokens)
         cost = expected_cost(prices, read, rows.output_tokens)
         return Realised(np.where(self.priced, cost, rows.cost_usd), int((unknown & self.priced).sum()))
 
@@ -103,8 +107,8 @@ class CostBasis:
             parts.append(
                 "recorded input tokens likewise"
                 if not stand_ins
-                else f"input tokens are missing on {stand_ins} of {outcomes} outcomes, where the prompt's billed tokens times the "
-                "candidate's token_ratio stand in"
+                else f"input tokens are missing on {stand_ins} of {outcomes} outcomes, where what the engine bills the candidate "
+                "for the prompt stands in"
             )
         kept = [name for name, priced in zip(self.names, self.priced, strict=True) if not priced]
         if kept:

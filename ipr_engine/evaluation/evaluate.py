@@ -181,14 +181,15 @@ def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
     tokens = None
     if not _predicts_tokens(engine):
         tokens = _all_columns(engine, columns, rows.output_tokens.mean(axis=0))
-    realised = basis.realised(rows, embedded.first.billed_tokens)
+    decisions = embedded.decide(tau=0.0, allowed=basis.names, tokens_out=tokens)
+    realised = basis.realised(rows, decisions.billed_tokens, decisions.own_tokens)
     return _Read(
         embedded=embedded,
         rows=rows,
         outcomes=Outcomes.complete(rows.quality, realised.cost),
         stand_ins=realised.stand_ins,
         tokens=tokens,
-        decisions=embedded.decide(tau=0.0, allowed=basis.names, tokens_out=tokens),
+        decisions=decisions,
         columns=columns,
     )
 

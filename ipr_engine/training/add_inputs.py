@@ -16,7 +16,7 @@ from ipr_engine.bundle.origin import prior_of
 from ipr_engine.data import Outcomes, key_of_hashes, name_in_source, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.owner_key import OwnerKey
-from ipr_engine.training.candidates import read_candidates
+from ipr_engine.training.candidates import RatiosAsked, read_candidates
 from ipr_engine.training.mix import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]
@@ -55,8 +55,8 @@ def note_of(facts: dict[str, Any], created: str) -> dict[str, Any]:
     return {"recipe": "ipr add-model", "version": __version__, "created": created, **facts}
 
 
-def asked_entry(path: Path, base: Bundle, name: str | None) -> tuple[Candidate, Price, Any, bool]:
-    """The entry meant: candidate, price, its name in the outcomes, and whether its token_ratio is to be measured."""
+def asked_entry(path: Path, base: Bundle, name: str | None) -> tuple[Candidate, Price, Any, RatiosAsked]:
+    """The entry meant: candidate, price, its name in the outcomes, and whose token_ratio is to be measured."""
     file = read_candidates(path)
     listed = [candidate.name for candidate in file.candidates]
     new = [entry for entry in listed if entry not in base.names]
@@ -71,7 +71,7 @@ def asked_entry(path: Path, base: Bundle, name: str | None) -> tuple[Candidate, 
     candidate = file.candidates[listed.index(chosen)]
     price = file.prices.prices[chosen]
     dated = replace(price, basis=f"{price.basis}, {file.prices.date}")
-    return candidate, dated, file.named[chosen], chosen in file.without_ratio
+    return candidate, dated, file.named[chosen], file.ratios
 
 
 def members_of(base: Bundle, like: str | None, family: str | None) -> tuple[str, ...]:

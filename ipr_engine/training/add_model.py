@@ -37,6 +37,7 @@ from ipr_engine.training.candidate_prior import (
     prior_row,
 )
 from ipr_engine.training.candidate_row import Row, fit_row
+from ipr_engine.training.candidates import RatiosAsked
 from ipr_engine.training.constant import constancy
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.mix import FEWEST_JUDGED
@@ -99,11 +100,11 @@ def add_model(
     if cache is not None:
         writable_folder(cache, "cache")
     require_one_tier(base)
-    candidate, price, source, measure_ratio = asked_entry(Path(candidates), base, name)
+    candidate, price, source, ratios = asked_entry(Path(candidates), base, name)
     similar = most_similar(base, candidate, price) if like is None and family is None else None
     if outcomes is None:
         members = members_of(base, like, family) if similar is None else (similar,)
-        return add_prior(base, candidate, price, source, measure_ratio, members, out, created, progress)
+        return add_prior(base, candidate, price, source, ratios, members, out, created, progress)
     assert similar is not None
     keys = keys_beside(base.path.parent, key)
     key_of_hashes(base.quality_heads.fitted_on, keys)  # refused before the work
@@ -112,7 +113,7 @@ def add_model(
         candidate,
         price,
         source,
-        measure_ratio,
+        ratios,
         similar,
         load_outcomes(outcomes),
         split,
@@ -132,7 +133,7 @@ def _from_outcomes(
     candidate: Candidate,
     price: Price,
     source: Any,
-    measure_ratio: bool,
+    ratios: RatiosAsked,
     similar: str,
     outcomes: Outcomes,
     split: str | None,
@@ -157,8 +158,8 @@ def _from_outcomes(
         encoder = make_encoder(base, heads.encoder, encoder_options)
         encoded = embed_prompts(encoder, rows.prompts, cache=cache, progress=progress)
         x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
-        measured, texts = frozenset({candidate.name} if measure_ratio else ()), count_texts(list(rows.prompts))
-        (candidate,) = with_tokenizers([candidate], measured, texts, billed, input_tokens[:, None], progress)
+        texts, at_home = count_texts(list(rows.prompts)), np.ones(len(x), np.bool_)
+        (candidate,) = with_tokenizers([candidate], ratios, texts, billed, input_tokens[:, None], at_home, progress)
         enough = (~np.isnan(tokens)).sum() >= FEWEST_JUDGED
         progress("fitting its row, the others stay as they are ...")
         fit = fit_row(
@@ -171,7 +172,7 @@ def _from_outcomes(
             seed=seed,
         )
         newcomer = Newcomer(
-            name=candidate.name,
+            candidate=candidate,
             part=part,
             called=called,
             rows=rows,

@@ -15,6 +15,7 @@ from ipr_engine.bundle.origin import constant_of
 from ipr_engine.training.add_inputs import note_of
 from ipr_engine.training.added import Added
 from ipr_engine.training.candidate_prior import lowered, mean_qualities, price_bound, prior_row, shift_to
+from ipr_engine.training.candidates import RatiosAsked
 
 
 def add_prior(
@@ -22,16 +23,21 @@ def add_prior(
     candidate: Candidate,
     price: Price,
     source: Any,
-    measure_ratio: bool,
+    ratios: RatiosAsked,
     members: tuple[str, ...],
     out: Path | str | None,
     created: str,
     progress: Callable[[str], None],
 ) -> Added:
-    """Add the candidate as the mean of the `members`' rows; the other arguments are as in `add_model`."""
-    if measure_ratio:
-        ratios = [c.token_ratio for c in base.candidates if c.name in members]
-        candidate = replace(candidate, token_ratio=float(np.mean(ratios)))
+    """Add the candidate as the mean of the `members`' rows; the other arguments are as in `add_model`.
+
+    Without prompts its token_ratio cannot be measured: that of candidates with its tokenizer stands in, else that of the members.
+    """
+    if candidate.name in ratios.of_records | ratios.of_tokenizer:
+        of = candidate.tokenizer
+        alike = [c.token_ratio for c in base.candidates if of is not None and c.tokenizer == of]
+        stand_in = alike or [c.token_ratio for c in base.candidates if c.name in members]
+        candidate = replace(candidate, token_ratio=float(np.mean(stand_in)))
     qualities = mean_qualities(base)
     bound = price_bound(base, members, price, qualities)
     shift = shift_to(base, members, qualities, bound)

@@ -28,6 +28,20 @@ OPTIONAL = (
     "tokenizer",
 )
 PRICE = tuple(field.name for field in fields(Price))
+OF_TOKENIZER = "tokenizer"  # a token_ratio: that of the tokenizer beside it
+
+
+@dataclass(frozen=True)
+class RatiosAsked:
+    """Whose token_ratio the file leaves to be measured.
+
+    Attributes:
+        of_records: from recorded input tokens, by which a tokenizer is fitted too; it states none.
+        of_tokenizer: as the tokenizer that it names counts, whatever was recorded; it states "tokenizer".
+    """
+
+    of_records: frozenset[str] = frozenset()
+    of_tokenizer: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -35,15 +49,15 @@ class CandidatesFile:
     """What the file says.
 
     Attributes:
-        candidates, prices: as the bundle holds them; token_ratio 1 where the file gives none.
+        candidates, prices: as the bundle holds them; token_ratio 1 where the file gives no number.
         named: candidate -> its name in the outcomes, one for all sources or {source: name}.
-        without_ratio: the candidates whose token_ratio the file leaves to be measured.
+        ratios: whose token_ratio is to be measured.
     """
 
     candidates: list[Candidate]
     prices: PriceList
     named: dict[str, Mapping[str, str] | str]
-    without_ratio: frozenset[str]
+    ratios: RatiosAsked
 
 
 def read_candidates(path: Path) -> CandidatesFile:
@@ -80,7 +94,7 @@ def read_candidates(path: Path) -> CandidatesFile:
             provider=entry["provider"],
             context_window=entry.get("context_window"),
             max_output_tokens=entry.get("max_output_tokens"),
-            token_ratio=entry.get("token_ratio", 1.0),
+            token_ratio=1.0 if entry.get("token_ratio") == OF_TOKENIZER else entry.get("token_ratio", 1.0),
             features=tuple(entry.get("features", ())),
             latency_ms=entry.get("latency_ms"),
             tokenizer=_tokenizer(number, entry.get("tokenizer")),
@@ -92,8 +106,11 @@ def read_candidates(path: Path) -> CandidatesFile:
         for entry in entries
     }
     named = {entry["name"]: entry.get("source", entry["name"]) for entry in entries}
-    without_ratio = frozenset(entry["name"] for entry in entries if "token_ratio" not in entry)
-    return CandidatesFile(listed, PriceList(date=document["date"], prices=prices), named, without_ratio)
+    ratios = RatiosAsked(
+        of_records=frozenset(entry["name"] for entry in entries if "token_ratio" not in entry),
+        of_tokenizer=frozenset(entry["name"] for entry in entries if entry.get("token_ratio") == OF_TOKENIZER),
+    )
+    return CandidatesFile(listed, PriceList(date=document["date"], prices=prices), named, ratios)
 
 
 def _tokenizer(number: int, given: object) -> TokenProfile | None:
@@ -117,7 +134,11 @@ def _check_values(number: int, entry: Mapping[str, object]) -> None:
             (key, "a number >= 0 and finite", is_amount)
             for key in ("input_usd_per_1m", "output_usd_per_1m", "fixed_usd")
         ),
-        ("token_ratio", f"a number > 0 and <= {MOST_RATIO:g}", _is_ratio),
+        (
+            "token_ratio",
+            f'a number > 0 and <= {MOST_RATIO:g}, or "{OF_TOKENIZER}" beside a tokenizer',
+            lambda v: _is_ratio(v) or (v == OF_TOKENIZER and entry.get("tokenizer") is not None),
+        ),
         ("latency_ms", "a number >= 0 and finite, or null", lambda v: v is None or is_amount(v)),
         *(
             (key, f"a whole number of tokens from 1 to {MOST_WHOLE}, or null", _is_tokens)

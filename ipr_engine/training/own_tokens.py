@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ipr_engine.bundle import Candidate
 from ipr_engine.tokens import TokenProfile, shipped_profiles
 from ipr_engine.tokens.fit import fit_coefficients
+from ipr_engine.training.candidates import RatiosAsked
 
 Array = npt.NDArray[np.float64]
 
@@ -19,10 +20,11 @@ FEWEST = 200  # prompts with recorded input tokens, at home
 
 def with_tokenizers(
     candidates: list[Candidate],
-    measured: frozenset[str],
+    ratios: RatiosAsked,
     terms: Array,
     billed: Array,
     input_tokens: Array,
+    at_home: npt.NDArray[np.bool_],
     progress: Callable[[str], None],
 ) -> list[Candidate]:
     """Return the candidates with the tokenizers and ratios that the rows show.
@@ -31,33 +33,36 @@ def with_tokenizers(
     that is closest. It is kept where it predicts the half of the rows that it did not see better than what it replaces: the
     profile that the file names, else the ratio.
 
+    token_ratio stands in for a candidate's own count where texts are not known. So it is the mean of its tokenizer, where it has one, over
+    the rows at home; else that of the recorded input tokens.
+
     Args:
-        measured: names of those whose token_ratio is to be measured; the others keep theirs, and what they name.
+        ratios: whose token_ratio is to be measured, and how; the others keep theirs, and what they name.
         terms: (rows, terms). billed: (rows,) by the encoder's tokenizer.
         input_tokens: (rows, candidates) recorded, NaN where not known or not at home.
+        at_home: (rows,), the traffic that the heads speak of.
     """
     made = []
     for m, candidate in enumerate(candidates):
         own = input_tokens[:, m]
         counted = ~np.isnan(own)
-        if candidate.name in measured:
-            good = counted & (own > 0) & (billed > 0)
-            if good.sum() >= FEWEST:
-                candidate = _fitted(candidate, terms[good], billed[good], own[good], progress)
-            candidate = _with_ratio(candidate, terms, billed, own, counted)
+        good = counted & (own > 0) & (billed > 0)
+        if candidate.name in ratios.of_records and good.sum() >= FEWEST:
+            candidate = _fitted(candidate, terms[good], billed[good], own[good], progress)
+        if candidate.name in ratios.of_records | ratios.of_tokenizer:
+            if candidate.tokenizer is None:
+                candidate = _with_ratio(candidate, own[counted].sum(), billed[counted].sum())
+            else:
+                candidate = _with_ratio(
+                    candidate, candidate.tokenizer.estimate(terms[at_home]).sum(), billed[at_home].sum()
+                )
         made.append(candidate)
     return made
 
 
-def _with_ratio(
-    candidate: Candidate, terms: Array, billed: Array, own: Array, counted: npt.NDArray[np.bool_]
-) -> Candidate:
-    """The ratio of recorded tokens to the encoder's; without any, that of the tokenizer named."""
-    total = billed[counted].sum()
-    ratio = float(own[counted].sum() / total) if total > 0 else 0.0
-    if ratio == 0 and candidate.tokenizer is not None and billed.sum() > 0:
-        ratio = float(candidate.tokenizer.estimate(terms).sum() / billed.sum())
-    return replace(candidate, token_ratio=ratio) if ratio > 0 else candidate
+def _with_ratio(candidate: Candidate, own: float, billed: float) -> Candidate:
+    """The ratio of these sums; as it was where one of them is 0."""
+    return replace(candidate, token_ratio=float(own / billed)) if own > 0 and billed > 0 else candidate
 
 
 def _fitted(

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle import Bundle, PathRows
+from ipr_engine.bundle import Bundle, Candidate, PathRows
 from ipr_engine.bundle.path_rows import MOST_TOKENS
 from ipr_engine.data import Outcomes
+from ipr_engine.limits import own_tokens
 from ipr_engine.owner_key import OwnerKey
+from ipr_engine.tokens import count_texts
 from ipr_engine.training.add_inputs import old_quality, unseen
 from ipr_engine.training.candidate_row import Tensors, best_host, combine, features_of, sharing
 from ipr_engine.training.folds import grouped_folds
@@ -44,7 +46,7 @@ class Newcomer:
         keys: at hand, among them that of the bundle's prompt hashes.
     """
 
-    name: str
+    candidate: Candidate
     part: Outcomes
     called: str
     rows: Outcomes
@@ -53,6 +55,10 @@ class Newcomer:
     tokens: Array | None
     like: int
     keys: Sequence[OwnerKey] = ()
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
 
 
 def grown_path_rows(base: Bundle, new: Newcomer, embed: Embed, seed: int) -> tuple[PathRows | None, str | None]:
@@ -76,6 +82,7 @@ def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed
     settings = base.provenance.get("settings")
     fitted = settings.get("seed", seed) if isinstance(settings, dict) else seed
     columns = [base.names.index(name) for name in kept.candidates]
+    listed = [base.candidates[m] for m in columns]
     outcome = old_quality(new.part, base)[:, columns]
     order = drawn_order(new.part.prompt_ids, new.part.prompts, outcome, fitted)
     if not np.array_equal(in_steps(outcome[order]), kept.outcome):
@@ -97,6 +104,7 @@ def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed
         quality=np.column_stack([kept.quality, column[0].astype(np.float16)]),
         tokens_out=np.column_stack([kept.tokens_out, np.minimum(column[1], MOST_TOKENS).astype(np.float32)]),
         outcome=np.column_stack([kept.outcome, in_steps(realised)]),
+        tokens_in=own_tokens([*listed, new.candidate], count_texts([new.part.prompts[row] for row in order]), billed),
     )
     return rows, f"the bundle's {len(order)} path rows gained a column for {new.name}"
 
@@ -133,6 +141,11 @@ def _of_unseen(base: Bundle, new: Newcomer, seed: int) -> tuple[PathRows, str] |
         tokens_out=np.column_stack([tokens, column[1]]),
         outcome=outcome[kept],
         billed_tokens=new.billed[kept].astype(np.uint32),
+        tokens_in=own_tokens(
+            [*base.candidates, new.candidate],
+            count_texts([new.rows.prompts[row] for row in kept]),
+            new.billed[kept],
+        ),
         seed=seed,
     )
     assert rows is not None  # every prompt is judged

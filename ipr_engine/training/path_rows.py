@@ -25,6 +25,7 @@ def draw_path_rows(
     tokens_out: Array,
     outcome: Array,
     billed_tokens: npt.NDArray[np.integer],
+    tokens_in: npt.NDArray[np.float32] | None = None,
     seed: int,
 ) -> PathRows | None:
     """At most 4,096 of the prompts on which a candidate is judged, in random order; None where there is none.
@@ -34,7 +35,7 @@ def draw_path_rows(
         candidates: the columns, in the bundle's order.
         predicted, tokens_out: (rows, models), out of fold; tokens above 4,192,256 count as that many.
         outcome: (rows, models) in [0, 1], NaN where not judged.
-        billed_tokens: (rows,) by the bundle's tokenizer.
+        billed_tokens: (rows,) by the bundle's tokenizer. tokens_in: (rows, models) by each candidate's own; None where none is named.
     Returns:
         the rows without `heads`, which the caller fills in.
     Notes:
@@ -51,6 +52,7 @@ def draw_path_rows(
         tokens_out=np.minimum(tokens_out[order], MOST_TOKENS).astype(np.float32),
         outcome=in_steps(outcome[order]),
         billed_tokens=np.asarray(billed_tokens)[order].astype(np.uint32),
+        tokens_in=None if tokens_in is None else tokens_in[order],
         heads=(),
     )
 

@@ -28,6 +28,7 @@ from ipr_engine.bundle.values import require_day, require_root, require_text
 from ipr_engine.data import embed_prompts
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.limits import own_tokens
 from ipr_engine.outputs import writable_folder
 from ipr_engine.owner_key import Key, key_of_root, keys_beside
 from ipr_engine.price_table import PriceTable
@@ -86,7 +87,7 @@ def train(
             first, and every other source's level is taken out by an intercept.
         candidates: JSON: {"date", "candidates": [{name, family, provider, input_usd_per_1m, output_usd_per_1m, and
             optionally source (the name in the outcomes, or {source: name}), context_window, features, token_ratio (else
-            measured where the outcomes have input tokens), latency_ms, ...}]}.
+            measured, see own_tokens.with_tokenizers), tokenizer, latency_ms, ...}]}.
         out: bundle root; the new bundle becomes its CURRENT.
         encoder: a model2vec folder, an export or a transformers folder, or several side by side; None takes the embedded
             default bundle's table. max_tokens, pooling, dtype, contained and encoder_options are as for `encoders.training_encoder`.
@@ -133,16 +134,18 @@ def train(
             progress(f"embedding {len(rows)} prompts ({frozen.encoder.summary}) ...")
         encoded = embed_prompts(frozen.encoder, rows.prompts, cache=cache, progress=progress)
         x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
-        own = np.where((rows.source == 0)[:, None], rows.input_tokens, np.nan)
+        at_home = np.ones(len(x), np.bool_) if source is None else source == 0
+        recorded = np.where((rows.source == 0)[:, None], rows.input_tokens, np.nan)
         texts = count_texts(list(rows.prompts))
-        listed = with_tokenizers(asked.candidates, asked.without_ratio, texts, billed, own, progress)
+        listed = with_tokenizers(asked.candidates, asked.ratios, texts, billed, recorded, at_home, progress)
+        own = own_tokens(listed, texts, billed)
         compared: list[EstimatorScore] = []
         if estimator == "auto" and len(names) == 1:
             progress("one candidate only: nothing to choose between, so nothing to compare estimators by")
             estimator = "plain"
         if estimator == "auto":
             progress(f"comparing {len(CLOSED_FORM)} estimators by nested cross-validation ...")
-            compared = _compare(rows, x, billed, listed, asked.prices, source, progress)
+            compared = _compare(rows, x, billed, own, listed, asked.prices, source, progress)
             estimator = winner(compared)
         progress(f"fitting heads, estimator {estimator} ...")
         state = None if run is None else _run_state(run, rows, x, estimator, options, seed)
@@ -158,7 +161,6 @@ def train(
             run=state,
             progress=progress,
         )
-        at_home = np.ones(len(x), np.bool_) if source is None else source == 0
         constant = constant_heads(
             names, heads.out_of_fold_quality, rows.quality, rows.keys, calibration_rows(rows.quality, at_home), source
         )
@@ -170,7 +172,7 @@ def train(
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
         support = fit_support(x, heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(Path(out)))
-    path = _path_rows(heads, names, rows, at_home, encoded.billed_tokens, seed)
+    path = _path_rows(heads, names, rows, at_home, encoded.billed_tokens, own, seed)
     progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")
     folder = write_bundle(
         out,
@@ -207,6 +209,7 @@ def _path_rows(
     rows: TrainingRows,
     at_home: npt.NDArray[np.bool_],
     billed_tokens: npt.NDArray[np.integer],
+    own: npt.NDArray[np.float32] | None,
     seed: int,
 ) -> PathRows | None:
     """Of the prompts that the heads speak of: those at home, or of every part of one traffic."""
@@ -219,6 +222,7 @@ def _path_rows(
         tokens_out=heads.out_of_fold_tokens[home],
         outcome=rows.quality[home],
         billed_tokens=billed_tokens[home],
+        tokens_in=None if own is None else own[home],
         seed=seed,
     )
 
@@ -227,6 +231,7 @@ def _compare(
     rows: TrainingRows,
     x: Array,
     billed: Array,
+    own: npt.NDArray[np.float32] | None,
     listed: list[Candidate],
     prices: PriceList,
     source: npt.NDArray[np.int64] | None,
@@ -234,8 +239,8 @@ def _compare(
 ) -> list[EstimatorScore]:
     """By nested cross-validation, costs from the price list."""
     price_rows = [prices.prices[candidate.name] for candidate in listed]
-    ratio = np.array([candidate.token_ratio for candidate in listed])
-    rates, bills = PriceTable(price_rows, ratio), billed[:, None]
+    rates = PriceTable(price_rows, [candidate.token_ratio for candidate in listed])
+    bills = billed[:, None] if own is None else rates.counted(own)
     input_cost, output_rate = rates.cost(bills, np.zeros((1, len(listed)))), rates.out_rates(bills)
     cost = rates.cost(bills, rows.output_tokens)
     return compare_estimators(
