@@ -133,6 +133,6 @@ def _means(rows: PathRows) -> list[float]:
 
 def _mean_costs(bundle: Bundle, rows: PathRows, prices: PriceList) -> list[float]:
     candidates = [bundle.candidates[bundle.names.index(name)] for name in rows.candidates]
-    costs = row_costs(rows.tokens_out, rows.billed_tokens, candidates, prices, rows.tokens_in)
+    costs = row_costs(rows.tokens_out, rows.billed_tokens, candidates, prices, tokens_in=rows.tokens_in)
     means: list[float] = costs.mean(axis=0).tolist()
     return means

@@ -103,7 +103,7 @@ def test_own_tokens_are_refused_before_schema_version_6(tmp_path: Path) -> None:
 def test_costs_of_rows_are_those_of_the_op_for_the_same_texts(counted: Bundle) -> None:
     rows, engine = counted.path_rows, Engine(counted)
     assert rows is not None
-    ours = row_costs(rows.tokens_out, rows.billed_tokens, counted.candidates, counted.prices, rows.tokens_in)
+    ours = row_costs(rows.tokens_out, rows.billed_tokens, counted.candidates, counted.prices, tokens_in=rows.tokens_in)
     theirs = engine.decide(engine.encode(TEXTS), tau=0.5, tokens_out=rows.tokens_out)
     np.testing.assert_allclose(ours, theirs.costs_usd, rtol=1e-6)
     by_ratio = row_costs(rows.tokens_out, rows.billed_tokens, counted.candidates, counted.prices)
@@ -113,7 +113,7 @@ def test_costs_of_rows_are_those_of_the_op_for_the_same_texts(counted: Bundle) -
 def test_the_path_and_the_best_single_are_computed_from_own_tokens(counted: Bundle, tmp_path: Path) -> None:
     rows, engine = counted.path_rows, Engine(counted)
     assert rows is not None
-    cost = row_costs(rows.tokens_out, rows.billed_tokens, counted.candidates, counted.prices, rows.tokens_in)
+    cost = row_costs(rows.tokens_out, rows.billed_tokens, counted.candidates, counted.prices, tokens_in=rows.tokens_in)
     wanted = TauPath.fit(rows.quality.astype(np.float64), rows.realised(), cost, counted.tie_rank)
     path = engine.policy(tau=0.5).path
     assert path is not None

@@ -240,7 +240,7 @@ def _compare(
     """By nested cross-validation, costs from the price list."""
     price_rows = [prices.prices[candidate.name] for candidate in listed]
     rates = PriceTable(price_rows, [candidate.token_ratio for candidate in listed])
-    bills = billed[:, None] if own is None else rates.counted(own)
+    bills = rates.counted(billed.astype(np.int64), own)
     input_cost, output_rate = rates.cost(bills, np.zeros((1, len(listed)))), rates.out_rates(bills)
     cost = rates.cost(bills, rows.output_tokens)
     return compare_estimators(
