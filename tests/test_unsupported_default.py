@@ -80,7 +80,7 @@ def test_few_prompts_like_the_fitting_data_are_sent_away(engine, request):
     outcomes = load_outcomes(path)
     prompts = [prompt for prompt, split in zip(outcomes.prompts, outcomes.splits, strict=True) if split == "test"]
     support = engine.route_many(prompts, tau=0.2).support
-    assert (len(prompts), [int((support < least).sum()) for least in (LEAST, 0.05, 0.1)]) == (568, [10, 22, 49])
+    assert (len(prompts), [int((support < least).sum()) for least in (LEAST, 0.05, 0.1)]) == (568, [4, 19, 46])
     assert np.isfinite(support).all()
 
 
