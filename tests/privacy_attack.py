@@ -109,6 +109,8 @@ class Attacker:
         self.words = sorted(words, key=words.__getitem__)
         self.heads = heads
         self.tensors = {name: np.asarray(tensor, np.float64) for name, tensor in heads.tensors.items()}
+        named = [candidate.tokenizer for candidate in bundle.candidates]
+        self.profiles = {profile: named.index(profile) for profile in named if profile is not None}  # to a column
         self._fit_inverse()
 
     def ids(self, prompt: str) -> list[int]:
@@ -153,35 +155,52 @@ class Attacker:
         logit = x @ t["skip"].T + np.einsum("bmh,mh->bm", act, t["out"]) + t["bias"]
         return np.concatenate([logit, x @ t["len_skip"].T + t["len_bias"]], axis=1)
 
-    @staticmethod
-    def observed(quality: Array, tokens: Array) -> Array:
+    def observed(self, quality: Array, tokens: Array, own: Array | None = None) -> Array:
+        """Logits, log tokens and, where they are known, log input tokens by each tokenizer: own is (models,)."""
         q = np.clip(quality.astype(np.float64), 1e-6, 1 - 1e-6)
-        return np.concatenate([np.log(q / (1 - q)), np.log(np.maximum(tokens.astype(np.float64), 1e-3))])
+        parts = [np.log(q / (1 - q)), np.log(np.maximum(tokens.astype(np.float64), 1e-3))]
+        if own is not None:
+            parts.append(np.log(own[list(self.profiles.values())].astype(np.float64)))
+        return np.concatenate(parts)
 
     def _fit_inverse(self) -> None:
         """Least squares from figures to embeddings, on bags of words made up by the attacker."""
         rng = np.random.default_rng(0)
         usable = np.flatnonzero(np.linalg.norm(self.table, axis=1) > 1)
-        bags = [self.table[rng.choice(usable, rng.integers(5, 40))].sum(0) for _ in range(3000)]
-        x = np.array(bags, np.float64)
+        bags = [rng.choice(usable, rng.integers(5, 40)) for _ in range(3000)]
+        x = np.array([self.table[bag].sum(0) for bag in bags], np.float64)
         x /= np.linalg.norm(x, axis=1, keepdims=True)
-        figures = self.figures(x)
+        texts = [" ".join(self.words[token] for token in bag).replace(" ##", "") for bag in bags]
+        counts = np.log([profile.tokens(texts) for profile in self.profiles]).reshape(-1, len(bags)).T
+        figures = np.concatenate([self.figures(x), counts], axis=1)
         self.mean, self.spread, self.x_mean = figures.mean(0), figures.std(0), x.mean(0)
         scaled = (figures - self.mean) / self.spread
-        ridge = scaled.T @ scaled + 1e-3 * len(x) * np.eye(scaled.shape[1])
-        self.inverse = np.linalg.solve(ridge, scaled.T @ (x - self.x_mean))
+        self.inverse = {}  # number of figures -> (figures, dim)
+        for known in {scaled.shape[1], scaled.shape[1] - counts.shape[1]}:
+            part = scaled[:, :known]
+            ridge = part.T @ part + 1e-3 * len(x) * np.eye(known)
+            self.inverse[known] = np.linalg.solve(ridge, part.T @ (x - self.x_mean))
+
+    def _likely(self, observed: Array) -> Array:
+        """The embedding that least squares gives for these figures."""
+        known = len(observed)
+        likely: Array = self.x_mean + (observed - self.mean[:known]) / self.spread[:known] @ self.inverse[known]
+        return likely
 
     def by_regression(self, observed: Array, count: int) -> list[int]:
         """The embedding that the figures make likely, then sparse coding of it."""
-        x = self.x_mean + (observed - self.mean) / self.spread @ self.inverse
-        return self.greedy(x.astype(np.float32), self.table, count)
+        return self.greedy(self._likely(observed).astype(np.float32), self.table, count)
 
     def by_projection(self, observed: Array, count: int) -> list[int]:
-        """Newton steps to an embedding that has these figures, then sparse coding in the plane that the figures see."""
-        x = self.x_mean + (observed - self.mean) / self.spread @ self.inverse
+        """Newton steps to an embedding that has these figures, then sparse coding in the plane that the figures see.
+
+        Input tokens, which no embedding tells, say where the steps start.
+        """
+        x = self._likely(observed)
         for _ in range(8):
-            jacobian = self._jacobian(x)
-            x = x + np.linalg.lstsq(jacobian, (observed - self.figures(x[None])[0]) / self.spread, rcond=1e-6)[0]
+            jacobian, figures = self._jacobian(x), self.figures(x[None])[0]
+            away = (observed[: len(figures)] - figures) / self.spread[: len(figures)]
+            x = x + np.linalg.lstsq(jacobian, away, rcond=1e-6)[0]
         jacobian = self._jacobian(x).astype(np.float32)
         return self.greedy(jacobian @ x.astype(np.float32), self.table @ jacobian.T, count)
 
@@ -189,14 +208,14 @@ class Attacker:
         t = self.tensors
         on = (t["trunk"] @ x + t["identity"]) > 0
         logit = t["skip"] + (on * t["out"]) @ t["trunk"]
-        return np.concatenate([logit, t["len_skip"]]) / self.spread[:, None]
+        return np.concatenate([logit, t["len_skip"]]) / self.spread[: 2 * len(logit), None]
 
     def one_word(self, observed: Array) -> tuple[int, float]:
         """Brute force over the vocabulary: the token whose figures are nearest, and how near."""
         length = np.linalg.norm(self.table, axis=1, keepdims=True)
         alone = self.table / np.maximum(length, 1e-9)
         blocks = [self.figures(alone[at : at + 2048].astype(np.float64)) for at in range(0, len(alone), 2048)]
-        away = np.abs((np.concatenate(blocks) - observed) / self.spread).max(axis=1)
+        away = np.abs((np.concatenate(blocks) - observed) / self.spread[: len(observed)]).max(axis=1)
         return int(away.argmin()), float(away.min())
 
     def frequent(self, prompts: Sequence[str], count: int) -> list[int]:
@@ -232,6 +251,8 @@ def measure() -> dict[str, float]:
     engine = Engine.load()
     attacker = Attacker(engine.bundle)
     x, made = engine.encode(list(PROMPTS)).x, engine.route_many(list(PROMPTS), tau=0.2)
+    own = made.own_tokens
+    assert own is not None  # the default bundle's candidates name tokenizers
     long = [row for row, prompt in enumerate(PROMPTS) if distinct_words(prompt) >= MIN_WORDS]
     told: dict[str, float] = {"prompts": len(PROMPTS), "of_enough_words": len(long)}
     told["from_x"] = mean_recall(attacker, PROMPTS, lambda row, count: attacker.from_x(x[row], count))
@@ -239,13 +260,13 @@ def measure() -> dict[str, float]:
         guess = getattr(attacker, name)
 
         def exact(row: int, count: int, guess: Any = guess) -> list[int]:
-            found: list[int] = guess(attacker.observed(made.qualities[row], made.tokens_out[row]), count)
+            found: list[int] = guess(attacker.observed(made.qualities[row], made.tokens_out[row], own[row]), count)
             return found
 
         def halved(row: int, count: int, guess: Any = guess) -> list[int]:
             quality = made.qualities[row].astype(np.float16)
             tokens = 64 * (made.tokens_out[row] / 64).astype(np.float16).astype(np.float32)
-            found: list[int] = guess(attacker.observed(quality, tokens), count)
+            found: list[int] = guess(attacker.observed(quality, tokens, own[row]), count)
             return found
 
         some = [PROMPTS[row] for row in long]

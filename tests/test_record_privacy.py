@@ -40,7 +40,7 @@ def from_figures(attacker, attack, record, count):
     """Guesses of an attack, none where the record has no figures."""
     if record.withheld:
         return []
-    observed = attacker.observed(record.outcome.quality, record.outcome.tokens_out)
+    observed = attacker.observed(record.outcome.quality, record.outcome.tokens_out, record.own_tokens)
     return getattr(attacker, attack)(observed, count)
 
 
@@ -103,7 +103,7 @@ def test_path_rows_tell_at_most_a_tenth_of_the_words(engine, attacker, attack):
     guess = getattr(attacker, attack)
 
     def guesses(row, count):
-        return guess(attacker.observed(quality[row], 64 * tokens[row].astype(np.float32)), count)
+        return guess(attacker.observed(quality[row], 64 * tokens[row].astype(np.float32), made.own_tokens[row]), count)
 
     assert mean_recall(attacker, long, guesses) <= MOST
 

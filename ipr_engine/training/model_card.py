@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipr_engine.bundle import Bundle, PathRows
+from ipr_engine.bundle import Bundle, Candidate, PathRows
 from ipr_engine.bundle.origin import constant_notice, constant_of
 from ipr_engine.evaluation.markdown import number, per_1000, plain, table
 from ipr_engine.evaluation.report import verdict
@@ -99,7 +99,6 @@ def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Map
     hashed = "" if bundle.quality_heads.fitted_on.hash_key is None else _HASHED
     estimator = settings["estimator"]
     partly = _partly_judged(bundle.names, [rows / prompts for rows in made["judged"]])
-    ratios = sorted({candidate.token_ratio for candidate in bundle.candidates})
     biases = ", ".join(
         f"{plain(f['prediction'][0]['cost']['bias'], '.2f')} times ({f['about']['source']})" for f in evaluated
     )
@@ -114,10 +113,9 @@ def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Map
         Platt's map per candidate out of fold, {settings["folds"]} folds grouped by question.{_compared(made["compared"])}""",
         f"""**Output tokens**: ridge on log tokens with Duan's smearing factor, capped at the {CAP_PERCENTILE}th percentile of
         the candidate's training tokens.""",
-        f"""**token_ratio** is {" to ".join(f"{ratio:.2f}" for ratio in (ratios if len(ratios) < 3 else ratios[:: len(ratios) - 1]))}.
-        The sources' input counts are estimates that include the frame they put around each question, so they tell no
-        candidate's tokenizer apart; 1 bills our own count of the prompt. In sum, predicted costs are {biases} the real
-        ones. Measure yours and set it.""",
+        f"""**Input tokens**: {_counted(bundle.candidates)} The sources' input counts are estimates that include the frame they
+        put around each question, so they tell no candidate's tokenizer apart. In sum, predicted costs are {biases} the
+        real ones.""",
         f"""**Prices** are list prices of {bundle.prices.date[:4]} as recorded beside the outcomes, each with its basis in
         prices.json; check them before quoting a cost. Context windows and features are the providers' public
         statements.""",
@@ -127,9 +125,24 @@ def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Map
     return ["## How it was made", "\n".join(_fill(step, f"{i}. ") for i, step in enumerate(steps, 1))]
 
 
+def _counted(candidates: Sequence[Candidate]) -> str:
+    """By which tokenizer each is billed, and its token_ratio."""
+    groups: dict[tuple[str, float], list[str]] = {}
+    for candidate in candidates:
+        named = "" if candidate.tokenizer is None else candidate.tokenizer.name
+        groups.setdefault((named, candidate.token_ratio), []).append(candidate.name)
+    told = [
+        f"{', '.join(names)} by {f'the profile `{named}`' if named else 'the encoder alone'}, {ratio:.2f} tokens per token of the encoder"
+        for (named, ratio), names in groups.items()
+    ]
+    return f"""estimated from what a text is made of (docs/tokens.md): {"; ".join(told)}. `claude_2` is the last tokenizer that Anthropic
+        published, and `bpe` the mean of five known ones, for tokenizers that are not at hand: approximations both."""
+
+
 def _path(rows: PathRows) -> str:
+    own = "" if rows.tokens_in is None else " and each candidate's own input tokens"
     return f"""**Path rows**: of {len(rows.quality)} training prompts, in random order, the quality and output tokens predicted out of
-        fold, the outcome and the billed tokens. They hold no text, no id and no hash. Tau's path of any candidate set is
+        fold, the outcome, the billed tokens{own}. They hold no text, no id and no hash. Tau's path of any candidate set is
         computed from them."""
 
 
