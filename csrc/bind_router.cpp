@@ -70,7 +70,8 @@ std::optional<FloatArray> own_array(const PyRouter& self, py::ssize_t batch) {
   return FloatArray({batch, static_cast<py::ssize_t>(self.router.plan().models())});
 }
 
-// (DecideResult, billed_tokens, truncated, support or None, own_tokens (1, models) float32 or None)
+// (DecideResult, billed_tokens, truncated, support or None, own_tokens (models,) float32 as bytes or None): making an
+// array would take a tenth of the call.
 py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy& policy) {
   const Utf8 text = utf8_of(prompt, "prompt");
   int64_t billed = 0;
@@ -79,8 +80,14 @@ py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy&
   const bool has_support = self.router.support().has_value();
   Results results;
   py::object result = new_decide_result(1, self.router.plan().models(), results);
-  std::optional<FloatArray> own = own_array(self, 1);
-  float* const own_data = own ? own->mutable_data() : nullptr;
+  py::object own = py::none();
+  float* own_data = nullptr;
+  if (self.router.tokenizers()) {
+    own = py::reinterpret_steal<py::object>(
+        PyBytes_FromStringAndSize(nullptr, self.router.plan().models() * static_cast<py::ssize_t>(sizeof(float))));
+    if (!own) throw py::error_already_set();
+    own_data = reinterpret_cast<float*>(PyBytes_AS_STRING(own.ptr()));
+  }
   run_released(text.bytes, [&] {
     self.router.route(policy, {&text.data, &text.bytes, 1}, results,
                       {&billed, &truncated, has_support ? &support : nullptr, own_data});

@@ -15,7 +15,8 @@ namespace py = pybind11;
 namespace {
 
 // (texts, terms) float64
-py::array_t<double> count_texts(const py::object& texts) {
+py::array_t<double> count_texts(const py::object& texts, const std::string& isa) {
+  const ipr::CountTerms count = ipr::term_counter(isa);
   IPR_CHECK(PyList_Check(texts.ptr()) || PyTuple_Check(texts.ptr()), "texts: expected a list or tuple of str, got ",
             Py_TYPE(texts.ptr())->tp_name);
   const py::tuple held(texts);  // a list could change once the GIL is given up
@@ -29,7 +30,7 @@ py::array_t<double> count_texts(const py::object& texts) {
   double* to = out.mutable_data();
   ipr::run_released(bytes, [&] {
     for (const ipr::Utf8& text : utf8) {
-      const ipr::TextCounts counts = ipr::count_text(text.data, text.bytes);
+      const ipr::TextCounts counts = ipr::count_text(text.data, text.bytes, count);
       to = std::copy(counts.of.begin(), counts.of.end(), to);
     }
   });
@@ -59,6 +60,6 @@ void bind_text_counts(py::module_& m) {
   py::tuple terms(ipr::kTerms);
   for (size_t term = 0; term < ipr::kTerms; ++term) terms[term] = py::str(ipr::kTermNames[term]);
   m.attr("TEXT_TERMS") = terms;
-  m.def("count_texts", &count_texts, py::arg("texts"));
+  m.def("count_texts", &count_texts, py::arg("texts"), py::arg("isa") = "auto");
   m.def("estimate_tokens", &estimate_tokens, py::arg("terms"), py::arg("coefficients"), py::arg("per_request"));
 }

@@ -31,6 +31,7 @@ Router::Router(const DecidePlan& plan, const StaticEncoder* encoder, ContextLimi
       encoder_(encoder),
       limits_(std::move(limits)),
       fits_all_(std::numeric_limits<double>::infinity()),
+      fits_all_own_(std::numeric_limits<double>::infinity()),
       support_(std::move(support)),
       tokenizers_(std::move(tokenizers)) {
   const auto models = static_cast<size_t>(plan.models());
@@ -51,10 +52,14 @@ Router::Router(const DecidePlan& plan, const StaticEncoder* encoder, ContextLimi
     IPR_CHECK(limits_.token_ratio[m] > 0, "token_ratio: expected values > 0, got ", limits_.token_ratio[m]);
     IPR_CHECK(limits_.context_window[m] > 0, "context_window: expected values > 0, got ", limits_.context_window[m]);
     IPR_CHECK(limits_.most_output[m] >= 0, "most_output: expected values >= 0, got ", limits_.most_output[m]);
-    if (std::isfinite(limits_.context_window[m]))
-      fits_all_ = std::min(fits_all_, (limits_.context_window[m] - limits_.most_output[m]) / limits_.token_ratio[m]);
+    if (std::isfinite(limits_.context_window[m])) {
+      const double most = limits_.context_window[m] - limits_.most_output[m];
+      fits_all_ = std::min(fits_all_, most / limits_.token_ratio[m]);
+      fits_all_own_ = std::min(fits_all_own_, most);
+    }
   }
   fits_all_ = std::floor(fits_all_ * (1 - 1e-12));  // rounding may only send a row to the exact test
+  fits_all_own_ = std::floor(fits_all_own_ * (1 - 1e-12));
 }
 
 void Router::decide(const DecidePolicy& policy, Rows rows, const InputTokens& input, const RequestLimits& limits,
@@ -62,9 +67,10 @@ void Router::decide(const DecidePolicy& policy, Rows rows, const InputTokens& in
   const int64_t models = plan_.models();
   float* const billed = thread_scratch<float>(kBilled, input.own ? rows.batch * models : rows.batch);
   if (input.own) {  // the policy's rates are of the bundle's tokens: token_ratio is in them
-    for (int64_t at = 0; at < rows.batch * models; ++at)
-      billed[at] = static_cast<float>(static_cast<double>(input.own[at]) /
-                                      limits_.token_ratio[static_cast<size_t>(at % models)]);
+    for (int64_t row = 0; row < rows.batch; ++row)
+      for (int64_t m = 0; m < models; ++m)
+        billed[row * models + m] = static_cast<float>(static_cast<double>(input.own[row * models + m]) /
+                                                      limits_.token_ratio[static_cast<size_t>(m)]);
   } else {
     std::copy(input.billed, input.billed + rows.batch, billed);
   }
@@ -79,9 +85,7 @@ void Router::decide(const DecidePolicy& policy, Rows rows, const InputTokens& in
   for (int64_t row = 0; row < rows.batch; ++row) {
     const int64_t max_tokens = limits.max_tokens ? limits.max_tokens[row] : -1;
     const int64_t answers = limits.answers ? limits.answers[row] : 1;
-    if (!input.own && static_cast<double>(input.billed[row]) <= fits_all_ && max_tokens < 0 && answers == 1 &&
-        !rows.tokens_out)
-      continue;
+    if (max_tokens < 0 && answers == 1 && !rows.tokens_out && surely_fits(input, row)) continue;
     Rows one = rows;
     one.batch = 1;
     one.x += row * rows.x_stride;
@@ -113,6 +117,15 @@ void Router::send_unsupported(const DecidePolicy& policy, int64_t batch, const I
                         stated >= 0 ? static_cast<double>(stated) : static_cast<double>(one.tokens_out[m]) / answers);
     ipr::send_unsupported(policy, one, allowed);
   }
+}
+
+bool Router::surely_fits(const InputTokens& input, int64_t row) const {
+  if (!input.own) return static_cast<double>(input.billed[row]) <= fits_all_;
+  const int64_t models = plan_.models();
+  const float* const own = input.own + row * models;
+  bool within = true;
+  for (int64_t m = 0; m < models; ++m) within &= static_cast<double>(own[m]) <= fits_all_own_;
+  return within;
 }
 
 bool Router::fits(int64_t m, const InputTokens& input, int64_t row, double output) const {

@@ -94,13 +94,18 @@ class Router {
   void decide_within(const DecidePolicy& policy, const Rows& row, const InputTokens& input, int64_t max_tokens,
                      int64_t answers, const Results& results) const;
 
+  // Whether a row fits every candidate, whatever output is predicted; false where it is not known.
+  bool surely_fits(const InputTokens& input, int64_t row) const;
+
   // Whether a row's prompt and its output fit the candidate's context window.
   bool fits(int64_t m, const InputTokens& input, int64_t row, double output) const;
 
   const DecidePlan& plan_;
   const StaticEncoder* encoder_;
   ContextLimits limits_;
-  double fits_all_;  // a prompt of at most this many billed tokens fits every candidate with any output predicted
+  // A prompt of at most this many billed tokens, or own ones by every count, fits every candidate with any output
+  // predicted.
+  double fits_all_, fits_all_own_;
   std::optional<Support> support_;
   std::optional<OwnTokenizers> tokenizers_;
 };

@@ -1,11 +1,6 @@
 #include "text_counts.h"
 
-#include <algorithm>
-#include <cstring>
-
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
+#include "isa.h"
 
 namespace ipr {
 
@@ -58,261 +53,27 @@ const char* const kTermNames[kTerms] = {
     "other_4",
 };
 
-namespace {
-
-// kPairs[before][after], 0 to 255: 0 is no letter, 1 to 26 are a to z.
-#include "text_counts_pairs.inc"
-
-constexpr size_t kWindow = 64;
-constexpr size_t kBlock = 16;  // code points that share a term; every script's range is a multiple of it
-
-struct Range {
-  uint32_t first, end;
-  Term term;
-};
-// Later ranges win.
-constexpr Range kRanges[] = {
-    {0x0080, 0x0800, Term::kOther2},
-    {0x0800, 0x10000, Term::kOther3},
-    {0x00C0, 0x0250, Term::kAccented},
-    {0x0370, 0x0400, Term::kGreek},
-    {0x0400, 0x0450, Term::kCyrillic},
-    {0x0450, 0x0530, Term::kCyrillicOther},
-    {0x0530, 0x0590, Term::kArmenian},
-    {0x0590, 0x0600, Term::kHebrew},
-    {0x0600, 0x0700, Term::kArabic},
-    {0x0750, 0x0780, Term::kArabic},
-    {0x0900, 0x0980, Term::kDevanagari},
-    {0x0980, 0x0E00, Term::kIndic},
-    {0x0E00, 0x0F00, Term::kThai},
-    {0x10A0, 0x1100, Term::kGeorgian},
-    {0x1100, 0x1200, Term::kHangul},
-    {0x1E00, 0x1F00, Term::kLatinAdditional},
-    {0x1F00, 0x2000, Term::kGreek},
-    {0x2000, 0x2070, Term::kGeneralPunctuation},
-    {0x3000, 0x3040, Term::kWidePunctuation},
-    {0x3040, 0x3100, Term::kKana},
-    {0x3400, 0xA000, Term::kHan},
-    {0xAC00, 0xD7B0, Term::kHangul},
-    {0xF900, 0xFB00, Term::kHan},
-    {0xFB50, 0xFE00, Term::kArabic},
-    {0xFE70, 0xFF00, Term::kArabic},
-    {0xFF00, 0xFFF0, Term::kWidePunctuation},
-};
-
-constexpr std::array<Term, 0x10000 / kBlock> blocks() {
-  std::array<Term, 0x10000 / kBlock> made{};
-  for (const Range& range : kRanges)
-    for (size_t block = range.first / kBlock; block < range.end / kBlock; ++block) made[block] = range.term;
-  return made;
-}
-constexpr auto kBlocks = blocks();
-
-// The bytes of a window by kind, a bit each.
-struct Kinds {
-  uint64_t letters = 0, capitals = 0, digits = 0, punctuation = 0, repeated = 0, breaks = 0, controls = 0, spaces = 0;
-  uint64_t leads = 0;  // first bytes of code points beyond ASCII
-};
-
-// from[-1] to from[kWindow - 1] are readable. letter receives 1 to 26 for a letter, 0 for anything else.
-inline Kinds kinds_of(const uint8_t* from, uint8_t* letter) {
-  Kinds kinds;
-#if defined(__SSE2__)
-  for (int part = 0; part < 4; ++part) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from) + part);
-    const __m128i before = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from - 1) + part);
-    const auto within = [](__m128i value, char first, char count) {
-      const __m128i distance = _mm_sub_epi8(value, _mm_set1_epi8(first));
-      return _mm_cmpeq_epi8(_mm_min_epu8(distance, _mm_set1_epi8(static_cast<char>(count - 1))), distance);
-    };
-    const auto is = [&](char byte) { return _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte)); };
-    const auto put = [&](uint64_t& bits, __m128i mask) {
-      bits |= static_cast<uint64_t>(static_cast<uint32_t>(_mm_movemask_epi8(mask))) << (16 * part);
-    };
-    const __m128i low = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
-    const __m128i letters = within(low, 'a', 26), digits = within(bytes, '0', 10), feeds = is('\n');
-    const __m128i marks = _mm_andnot_si128(_mm_or_si128(letters, digits), within(bytes, '!', 94));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(letter) + part,
-                     _mm_and_si128(letters, _mm_sub_epi8(low, _mm_set1_epi8(0x60))));
-    put(kinds.letters, letters);
-    put(kinds.capitals, within(bytes, 'A', 26));
-    put(kinds.digits, digits);
-    put(kinds.punctuation, marks);
-    put(kinds.repeated, _mm_and_si128(marks, _mm_cmpeq_epi8(bytes, before)));
-    put(kinds.breaks, feeds);
-    put(kinds.controls, _mm_andnot_si128(feeds, within(bytes, '\t', 5)));
-    put(kinds.spaces, is(' '));
-    put(kinds.leads, within(bytes, static_cast<char>(0xC0), 64));
-  }
+CountTerms term_counter(const std::string& isa) {
+#if IPR_X86
+  if (std::string(kernels_for(isa).isa) != "scalar") return count_terms_avx2;
 #else
-  for (size_t at = 0; at < kWindow; ++at) {
-    const uint8_t byte = from[at], low = byte | 0x20;
-    const uint64_t bit = uint64_t{1} << at;
-    const bool is_letter = low >= 'a' && low <= 'z' && byte < 0x80, is_digit = byte >= '0' && byte <= '9';
-    letter[at] = is_letter ? static_cast<uint8_t>(low - 0x60) : 0;
-    if (is_letter) kinds.letters |= bit;
-    if (byte >= 'A' && byte <= 'Z') kinds.capitals |= bit;
-    if (is_digit) kinds.digits |= bit;
-    if (!is_letter && !is_digit && byte > ' ' && byte < 0x7F) {
-      kinds.punctuation |= bit;
-      if (byte == from[static_cast<ptrdiff_t>(at) - 1]) kinds.repeated |= bit;
-    }
-    if (byte == '\n') kinds.breaks |= bit;
-    if (byte == '\t' || (byte > '\n' && byte <= '\r')) kinds.controls |= bit;
-    if (byte == ' ') kinds.spaces |= bit;
-    if (byte >= 0xC0) kinds.leads |= bit;
-  }
+  kernels_for(isa);  // throws where it is unknown
 #endif
-  return kinds;
+  return count_terms_scalar;
 }
 
-// A window's bits behind those of the window before it.
-struct Bits {
-  uint64_t before, now;
-  // Bit i of the result is bit i - steps of the text.
-  uint64_t shifted(int steps) const { return now << steps | before >> (64 - steps); }
-  // Runs that start here.
-  uint64_t starts() const { return now & ~shifted(1); }
-};
-
-inline uint64_t count(uint64_t bits) { return static_cast<uint64_t>(__builtin_popcountll(bits)); }
-
-constexpr bool has_words(Term term) {
-  return term == Term::kGreek || term == Term::kCyrillic || term == Term::kHebrew || term == Term::kArabic ||
-         term == Term::kHangul || term == Term::kKana || term == Term::kHan;
+TextCounts count_text(const char* utf8, size_t bytes, CountTerms count) {
+  uint64_t sums[kTerms]{};
+  count(utf8, bytes, sums);
+  TextCounts counts;
+  for (size_t term = 0; term < kTerms; ++term) counts.of[term] = static_cast<double>(static_cast<int64_t>(sums[term]));
+  counts[Term::kLetterPairs] /= 255;
+  return counts;
 }
-
-class Counter {
- public:
-  // from[-1] to from[size + 2] are readable, and from[size] to from[kWindow - 1] are 0 where size is less.
-  void window(const uint8_t* from, size_t size) {
-    alignas(16) uint8_t letter[kWindow];
-    const Kinds now = kinds_of(from, letter);
-    uint64_t accented = pending_;
-    pending_ = 0;
-    if (now.leads != 0) accented |= beyond_ascii(from, now.leads);
-    at_ += size;
-    words(now.letters | accented);
-    if (now.letters != 0 || last_letter_ != 0) pairs(letter);
-    const Bits capitals{before_.capitals, now.capitals}, digits{before_.digits, now.digits};
-    const Bits small{before_.letters & ~before_.capitals, now.letters & ~now.capitals};
-    const Bits punctuation{before_.punctuation, now.punctuation}, spaces{before_.spaces, now.spaces};
-    add(Term::kCapitals, now.capitals);
-    add(Term::kCapitalPairs, now.capitals & capitals.shifted(1));
-    add(Term::kCamel, now.capitals & small.shifted(1));
-    add(Term::kDigits, now.digits);
-    add(Term::kDigitRuns, digits.starts());
-    add(Term::kBeyond3Digits, now.digits & digits.shifted(1) & digits.shifted(2) & digits.shifted(3));
-    add(Term::kSpacedNumbers, now.digits & spaces.shifted(1));
-    add(Term::kPunctuation, now.punctuation);
-    add(Term::kPunctuationRuns, punctuation.starts());
-    add(Term::kRepeated, now.repeated);
-    add(Term::kAfterPunctuation, now.letters & punctuation.shifted(1));
-    add(Term::kLineBreaks, Bits{before_.breaks, now.breaks}.starts());
-    add(Term::kControls, now.controls);
-    const uint64_t again = now.spaces & spaces.shifted(1);
-    add(Term::kSpaces, again);
-    add(Term::kSpaceRuns, Bits{again_, again}.starts());
-    again_ = again;
-    before_ = now;
-  }
-
-  TextCounts done() const {
-    TextCounts counts;
-    for (size_t term = 0; term < kTerms; ++term) counts.of[term] = static_cast<double>(sums_[term]);
-    counts[Term::kLetterPairs] /= 255;
-    return counts;
-  }
-
- private:
-  void add(Term term, uint64_t bits) { sums_[static_cast<size_t>(term)] += count(bits); }
-
-  void words(uint64_t now) {
-    const Bits word{words_, now};
-    add(Term::kWords, word.starts());
-    const uint64_t of2 = now & word.shifted(1);
-    const uint64_t of4 = of2 & Bits{of2_, of2}.shifted(2);
-    const uint64_t of8 = of4 & Bits{of4_, of4}.shifted(4);
-    add(Term::kBeyond4, of4 & word.shifted(4));
-    add(Term::kBeyond8, of8 & word.shifted(8));
-    words_ = now;
-    of2_ = of2;
-    of4_ = of4;
-  }
-
-  void pairs(const uint8_t* letter) {
-    uint64_t sum = kPairs[last_letter_][letter[0]], other = 0;
-    for (size_t at = 1; at + 1 < kWindow; at += 2) {
-      sum += kPairs[letter[at - 1]][letter[at]];
-      other += kPairs[letter[at]][letter[at + 1]];
-    }
-    sum += kPairs[letter[kWindow - 2]][letter[kWindow - 1]];
-    sums_[static_cast<size_t>(Term::kLetterPairs)] += sum + other;
-    last_letter_ = letter[kWindow - 1];
-  }
-
-  // Counts the code points that start in the window, and returns which of its bytes are of accented Latin letters.
-  uint64_t beyond_ascii(const uint8_t* from, uint64_t leads) {
-    uint64_t accented = 0;
-    while (leads != 0) {
-      const size_t at = static_cast<size_t>(__builtin_ctzll(leads));
-      leads &= leads - 1;
-      const uint8_t* const here = from + at;
-      const uint32_t lead = here[0];
-      Term term = Term::kOther4;
-      size_t length = 4;
-      if (lead < 0xE0) {
-        length = 2;
-        term = kBlocks[(lead & 0x1F) << 2 | (here[1] >> 4 & 3)];
-      } else if (lead < 0xF0) {
-        length = 3;
-        term = kBlocks[(lead & 0x0F) << 8 | (here[1] & 0x3F) << 2 | (here[2] >> 4 & 3)];
-      }
-      ++sums_[static_cast<size_t>(term)];
-      if (has_words(term) && (term != last_ || at_ + at != end_)) ++sums_[static_cast<size_t>(term) + 1];
-      if (term == Term::kAccented || term == Term::kLatinAdditional) {
-        const uint64_t bytes = (uint64_t{1} << length) - 1;
-        accented |= bytes << at;
-        if (at + length > kWindow) pending_ |= bytes >> (kWindow - at);
-      }
-      last_ = term;
-      end_ = at_ + at + length;
-    }
-    return accented;
-  }
-
-  std::array<uint64_t, kTerms> sums_{};
-  Kinds before_;  // of the window before
-  uint64_t words_ = 0, of2_ = 0, of4_ = 0, again_ = 0;
-  uint64_t pending_ = 0;  // bytes of an accented letter that the window before began
-  uint8_t last_letter_ = 0;
-  size_t at_ = 0, end_ = 0;  // bytes before the window; end of the last code point beyond ASCII
-  Term last_ = Term::kOther4;
-};
-
-}  // namespace
 
 TextCounts count_text(const char* utf8, size_t bytes) {
-  constexpr size_t kAhead = 2;  // a code point that starts in a window may end behind it
-  const auto* const text = reinterpret_cast<const uint8_t*>(utf8);
-  uint8_t padded[1 + kWindow + kAhead];
-  Counter counter;
-  for (size_t at = 0; at < bytes; at += kWindow) {
-    const size_t left = bytes - at, size = std::min(left, kWindow);
-    if (at > 0 && left >= kWindow + kAhead) {
-      counter.window(text + at, size);
-      continue;
-    }
-    std::memset(padded, 0, sizeof padded);
-    if (at > 0) padded[0] = text[at - 1];
-    std::memcpy(padded + 1, text + at, std::min(left, kWindow + kAhead));
-    counter.window(padded + 1, size);
-  }
-  if (bytes > 0 && bytes % kWindow == 0) {  // the edge behind a letter that ends the text
-    std::memset(padded, 0, sizeof padded);
-    counter.window(padded + 1, 0);
-  }
-  return counter.done();
+  static const CountTerms count = term_counter("auto");
+  return count_text(utf8, bytes, count);
 }
 
 }  // namespace ipr

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace ipr {
 
@@ -68,8 +69,18 @@ struct TextCounts {
   double& operator[](Term term) { return of[static_cast<size_t>(term)]; }
 };
 
+// Adds a text's terms to sums (kTerms), letter pairs in 255ths; one per instruction set.
+using CountTerms = void (*)(const char* utf8, size_t bytes, uint64_t* sums);
+void count_terms_scalar(const char* utf8, size_t bytes, uint64_t* sums);
+#if IPR_X86
+void count_terms_avx2(const char* utf8, size_t bytes, uint64_t* sums);
+#endif
+// The one that `isa` runs; throws as `kernels_for`.
+CountTerms term_counter(const std::string& isa);
+
 // utf8 is well-formed UTF-8, NUL bytes included; of ill-formed bytes only memory safety is promised. The same counts on
 // every machine. Allocates nothing. The counts of texts that are separate in a request are added up.
 TextCounts count_text(const char* utf8, size_t bytes);
+TextCounts count_text(const char* utf8, size_t bytes, CountTerms count);
 
 }  // namespace ipr

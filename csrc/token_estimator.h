@@ -19,7 +19,10 @@ class TokenEstimator {
   void estimate(const double* terms, double* tokens) const;
 
  private:
-  std::vector<double> coefficients_;  // (kTerms, profiles)
+  static constexpr size_t kLanes = 4;  // profiles whose sums stay in registers
+
+  size_t stride_;                     // profiles, rounded up to whole lanes
+  std::vector<double> coefficients_;  // (kTerms, stride_)
   std::vector<double> per_request_;
 };
 

@@ -293,8 +293,8 @@ class Router:
 
     def route_one(
         self, prompt: str, policy: DecidePolicy
-    ) -> tuple[DecideResult, int, bool, float | None, _Floats | None]:
-        """The decision, billed_tokens, truncated, support (None without centroids), own_tokens (1, models)."""
+    ) -> tuple[DecideResult, int, bool, float | None, bytes | None]:
+        """The decision, billed_tokens, truncated, support (None without centroids), own_tokens (models,) float32 as bytes."""
 
     def route_many(
         self, prompts: list[str], policy: DecidePolicy
@@ -359,8 +359,10 @@ class Router:
 TEXT_TERMS: tuple[str, ...]
 """Names of what is counted of a text, in order (csrc/text_counts.h)."""
 
-def count_texts(texts: list[str] | tuple[str, ...]) -> _Doubles:
-    """(texts, terms) float64, what each text is made of. InvalidInputError: something is no str, or no Unicode text."""
+def count_texts(texts: list[str] | tuple[str, ...], isa: str = "auto") -> _Doubles:
+    """(texts, terms) float64, what each text is made of, the same on every instruction set. InvalidInputError: something is no
+    str, or no Unicode text.
+    """
 
 def estimate_tokens(terms: _Doubles, coefficients: _Doubles, per_request: _Doubles) -> _Doubles:
     """(rows, profiles) tokens, whole numbers: coefficients @ terms + per_request, rounded, at least 1 where there is text."""

@@ -91,7 +91,7 @@ class Decision:
     degraded: str | None = None
     # Set only where there are any: the path of a plain text pays for none.
     _limits: RowLimits
-    _own: npt.NDArray[np.float32]
+    _own: npt.NDArray[np.float32] | bytes
     _extra: npt.NDArray[np.float32]
     _error: str
 
@@ -176,7 +176,8 @@ class Decision:
     @property
     def _counted(self) -> npt.NDArray[np.float32] | None:
         """(models,) input tokens by each candidate's own count; None where no candidate names its tokenizer."""
-        return getattr(self, "_own", None)
+        own: npt.NDArray[np.float32] | bytes | None = getattr(self, "_own", None)
+        return np.frombuffer(own, np.float32) if isinstance(own, bytes) else own
 
     @property
     def threshold(self) -> float:

@@ -302,7 +302,7 @@ class Engine:
                 check_rows(result, "raise")
             decision = Decision(result, 0, policy, live.bundle, billed, truncated, support)
             if own is not None:
-                decision._own = own[0]
+                decision._own = own
             return decision
         if on_error is not None:
             warn_on_error("Engine")
@@ -472,7 +472,7 @@ class Engine:
             np.atleast_1d(np.asarray(billed, np.int64)),
             np.atleast_1d(np.asarray(truncated, np.bool_)),
             None if support is None else np.atleast_1d(np.asarray(support, np.float32)),
-            own_tokens,
+            np.frombuffer(own_tokens, np.float32)[None] if type(own_tokens) is bytes else own_tokens,
         )
         again = live.embed_texts(texts)
         decisions = first if again is None else live.escalate(first, again)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from wordpieces import SCRIPTS
 
 from ipr_engine import _C, InvalidInputError
+from ipr_engine.decide import available_isas
 from ipr_engine.tokens import TERMS, count_texts
 
 CSRC = Path(__file__).parent.parent / "csrc"
@@ -95,8 +96,11 @@ def count_ref(text):
 
 
 def assert_counted(texts):
-    for text, counted in zip(texts, count_texts(texts), strict=True):
+    first, *others = [count_texts(texts, isa) for isa in available_isas()]
+    for text, counted in zip(texts, first, strict=True):
         np.testing.assert_allclose(counted, count_ref(text), rtol=1e-12, err_msg=repr(text))
+    for other in others:
+        assert other.tobytes() == first.tobytes()
 
 
 ALPHABET = "".join(SCRIPTS.values()) + "aZ09 .,  \n\n--_ThequickBROWN🙂ըანไทยবাংলাÄßệ"
@@ -132,6 +136,11 @@ def test_the_texts_of_a_request_add_up():
 def test_terms_are_told_by_name_and_letters_of_every_script_have_one():
     assert len(set(TERMS)) == len(TERMS) == count_texts([""]).shape[1]
     assert all(script(chr(code)) for code in range(0x80, 0x3000) if unicodedata.category(chr(code)).startswith("L"))
+
+
+def test_an_unknown_instruction_set_is_refused_by_name():
+    with pytest.raises(InvalidInputError, match="isa: expected auto, scalar, avx2 or avx512, got sse9"):
+        count_texts(["a"], "sse9")
 
 
 @pytest.mark.parametrize("bad", ["one text", [1], [None], ["fine", "\ud800"]])

@@ -89,7 +89,7 @@ class Admission:
                     kind = Decision if result.all_ok else FailedRow
                     decision: Row = kind(result, 0, settled, live.bundle, billed, truncated, support)
                     if own is not None:
-                        decision._own = own[0]
+                        decision._own = own
                     self._board.decided(decision)
                     self._board.inline.since(begun)
                     return decision if result.all_ok and on_error == "raise" else _checked(decision, on_error)
