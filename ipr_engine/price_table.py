@@ -158,6 +158,22 @@ class PriceTable:
         usd: Array = held * (read - into)
         return usd
 
+    def with_cached(
+        self,
+        extra_usd: npt.NDArray[np.float32] | None,
+        billed_tokens: npt.NDArray[np.int64],
+        own_tokens: npt.NDArray[np.float32] | None,
+        cached_tokens: Array | None,
+    ) -> npt.NDArray[np.float32] | None:
+        """extra_usd, (models,) or (rows, models), with what reading these tokens from a cache saves; as it is where that is nothing.
+
+        billed_tokens, own_tokens: as of `counted`. cached_tokens: as of `cached_usd`.
+        """
+        if cached_tokens is None:
+            return extra_usd
+        saved = self.cached_usd(self.counted(billed_tokens, own_tokens), cached_tokens)
+        return (saved if extra_usd is None else saved + extra_usd).astype(np.float32)
+
     def with_images(
         self, extra_usd: npt.NDArray[np.float32] | None, needs: Sequence[Needs | None] | None
     ) -> npt.NDArray[np.float32] | None:

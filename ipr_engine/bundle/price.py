@@ -45,7 +45,7 @@ class Price:
         tiers: prices of longer requests, by rising `above_tokens`.
         cached_read_usd_per_1m: of input tokens that the provider has in its cache; None: as other input.
         cached_write_usd_per_1m: of input tokens that it writes there; None: as other input.
-        cache_ttl_s: how long they stay, in seconds; None where not known. For whoever tells `cached_tokens`; no bill reads it.
+        cache_ttl_s: how long they stay, in seconds; None where not known: then `cached_tokens` by name never expire.
         cache_min_tokens: fewer tokens are neither written nor read.
         per_image_usd: USD per image of a request.
         batch_factor: what every token price is multiplied with in a batch; or
