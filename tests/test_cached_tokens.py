@@ -1,5 +1,6 @@
 """Cached tokens by name: the same as the array, none of what a cache no longer holds, and after a swap still who was meant."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipr_engine import Engine, InvalidInputError
+from ipr_engine.bundle import with_prices
 from ipr_engine.cached_tokens import held_tokens
+from ipr_engine.cli.main import main
 from ipr_engine.record import Record
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.own_columns import OwnColumns
@@ -82,6 +85,23 @@ def test_serving_and_recording_take_names_too(engine, policy, inline):
     assert Record.from_line(lines[0]).cached_tokens.tolist() == [40, 7, 0]
     with pytest.raises(InvalidInputError, match="cached_tokens"):
         recorder.route(PROMPT, policy, cached_tokens={"nobody": 1})
+
+
+def test_a_row_of_a_file_takes_names_too(engine, policy, tmp_path, capsys):
+    name = engine.bundle.names[0]
+    prices = replace(policy.prices, date="2026-11-28")
+    folder = with_prices(engine.bundle, prices, root=tmp_path / "priced")
+    rows = tmp_path / "rows.jsonl"
+    held = [{name: 40}, {name.upper(): [40, 1.0]}, {name: [40, 9e9]}, {"nobody": 1}]
+    rows.write_text("".join(json.dumps({"prompt": PROMPT, "cached_tokens": one}) + "\n" for one in held))
+    assert (
+        main(["route", "--jsonl", str(rows), "--bundle", str(folder), "--tau", "0", "--exclude", ",".join(NAMES[1:])])
+        == 3
+    )
+    *told, bad = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    costs = [one["decision"]["cost_usd"] for one in told]
+    assert costs[0] == costs[1] < costs[2]
+    assert "cached_tokens: unknown 'nobody'" in bad["error"]
 
 
 def test_names_outlive_a_swap_that_orders_candidates_otherwise_or_brings_new_ones(tmp_path):
