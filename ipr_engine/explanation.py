@@ -38,6 +38,7 @@ class Explanation:
             by heads that had not seen it, with the Clopper-Pearson interval; empty where the bundle has no such table, and
             without the candidates that it leaves out.
         priors: candidate -> what stands in for outcomes of its own, for those without any.
+        tokenizers: candidate -> the profile that counted its input tokens, for those that name one.
     """
 
     def __init__(self, decision: Decision) -> None:
@@ -54,6 +55,8 @@ class Explanation:
         }
         found = {view.name: prior_of(bundle, view.name) for view in self.candidates}
         self.priors: dict[str, str] = {name: prior for name, prior in found.items() if prior is not None}
+        named = {} if decision._counted is None else {c.name: c.tokenizer for c in bundle.candidates}
+        self.tokenizers: dict[str, str] = {name: own.name for name, own in named.items() if own is not None}
 
     @cached_property
     def gaps(self) -> dict[str, float]:
@@ -154,6 +157,7 @@ class Explanation:
                     "chosen_from_tau": flips.get(view.name),
                     "realised": self.realised[view.name]._asdict() if view.name in self.realised else None,
                     "prior": self.priors.get(view.name),
+                    "tokenizer": self.tokenizers.get(view.name),
                 }
                 for view in self.candidates
             ],
@@ -169,7 +173,7 @@ class Explanation:
         sums = "  weighed cost" if weighed else ""
         lines = [
             self.summary,
-            f"{'candidate':<{width}}  quality  {head}  cost USD{sums}  tokens     gap  from tau  state",
+            f"{'candidate':<{width}}  quality  {head}  cost USD{sums}      in     out     gap  from tau  state",
         ]
         for view in self.candidates:
             found = self.realised.get(view.name)
@@ -182,6 +186,7 @@ class Explanation:
                 *([f"{text:>24}"] if self.realised else []),
                 f"{view.cost_usd:10.6f}",
                 *([f"{view.cost:12.6f}" if math.isfinite(view.cost) else f"{'-':>12}"] if weighed else []),
+                f"{view.tokens_in:6.0f}",
                 f"{view.tokens_out:6.0f}",
                 f"{gap:6.3f}" if math.isfinite(gap) else "     -",
                 f"{flips[view.name]:8.3f}" if view.name in flips else "       -",
@@ -193,6 +198,10 @@ class Explanation:
             below = d.policy.escalate_below
             why = f": the first gap was below {below:g}" if below and math.isfinite(below) else ""
             lines.append(f"decided by the second heads ({d.heads.id} on encoder {d.heads.encoder}){why}")
+        if self.tokenizers:
+            lines.append(
+                f"in: input tokens by {', '.join(dict.fromkeys(self.tokenizers.values()))}; `ipr info` says whose each is"
+            )
         if holds is not None:
             until = "1" if holds.until is None else f"{holds.until:.3f}"
             lines.append(f"the choice stays for tau from {holds.since:.3f} to {until}")

@@ -10,6 +10,7 @@ from bundles import bundle_parts, make_bundle
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, PriceTier, write_bundle
 from ipr_engine.bundle.edit import without_candidate
+from ipr_engine.cli.main import main
 from ipr_engine.embedded import embed_for
 from ipr_engine.errors import BundleFormatError
 from ipr_engine.owner_key import OwnerKey
@@ -67,6 +68,39 @@ def test_every_candidate_is_billed_its_own_tokens(engine, text):
         price = engine.bundle.prices.prices[name]
         cost = price.fixed_usd + (price.input_usd_per_1m * own[m] + price.output_usd_per_1m * view.tokens_out) / 1e6
         assert view.cost_usd == pytest.approx(cost, rel=1e-5)
+
+
+def test_explain_shows_each_candidates_input_tokens_and_who_counted_them(engine):
+    explanation = engine.explain(RUSSIAN, tau=0.5)
+    lines, views = str(explanation).splitlines(), {view.name: view for view in explanation.candidates}
+    at = lines[1].index("      in ") + 2  # six wide
+    for line in lines[2:7]:
+        assert float(line[at : at + 6]) == round(views[line.split()[0]].tokens_in)
+    (told,) = (line for line in lines if line.startswith("in: input tokens by "))
+    assert all(name in told for name in PROFILES if name is not None)
+    told = {view["name"]: view for view in explanation.to_dict()["candidates"]}
+    for candidate, name in zip(engine.bundle.candidates, PROFILES, strict=True):
+        assert told[candidate.name]["tokenizer"] == name
+        assert told[candidate.name]["tokens_in"] == views[candidate.name].tokens_in
+
+
+def test_explain_names_no_tokenizer_where_none_counted(tmp_path):
+    told = Engine.load(make_bundle(tmp_path)).explain("what is it", tau=0.5)
+    assert {view["tokenizer"] for view in told.to_dict()["candidates"]} == {None}
+    assert "input tokens by" not in str(told)
+
+
+def test_info_shows_what_counts_each_candidates_tokens(engine, capsys):
+    assert main(["info", "--bundle", str(engine.bundle.path)]) == 0
+    text = capsys.readouterr().out
+    assert main(["info", "--bundle", str(engine.bundle.path), "--json"]) == 0
+    told = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["candidates"]}
+    for candidate, name in zip(engine.bundle.candidates, PROFILES, strict=True):
+        (line,) = (line for line in text.splitlines() if line.startswith(f"{candidate.name} "))
+        assert (name or f"encoder x {candidate.token_ratio:.3g}") in line
+        entry = told[candidate.name]
+        assert entry["token_ratio"] == candidate.token_ratio
+        assert entry["tokenizer"] == (None if name is None else {"name": name, "source": shipped_profile(name).source})
 
 
 def test_every_way_to_a_decision_gives_the_same_bits(engine):

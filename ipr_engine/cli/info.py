@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ipr_engine import __version__
+from ipr_engine.bundle import Candidate
 from ipr_engine.bundle.origin import constant_notice, constant_of, prior_of
 from ipr_engine.bundle.price import price_numbers
 from ipr_engine.cli.common import add_bundle_options, load_engine
@@ -34,6 +35,11 @@ def _path(engine: Engine) -> dict[str, Any]:
     rule, status = policies[0].rule, policies[0].calibration
     taus = [{"tau": p.tau, "worth": p.worth, "promise": p.promise.to_dict()} for p in policies if p.promise is not None]
     return {"rule": rule, "status": status.status, "reason": status.reason, "taus": taus}
+
+
+def _counted_by(candidate: Candidate) -> str:
+    """What its input tokens are counted by: its tokenizer's profile, else the encoder's count times its token_ratio."""
+    return f"encoder x {candidate.token_ratio:.3g}" if candidate.tokenizer is None else candidate.tokenizer.name
 
 
 def _print_path(path: dict[str, Any]) -> None:
@@ -86,6 +92,10 @@ def run(arguments: argparse.Namespace) -> int:
                 "provider": candidate.provider,
                 "context_window": candidate.context_window,
                 "max_output_tokens": candidate.max_output_tokens,
+                "tokenizer": None
+                if candidate.tokenizer is None
+                else {"name": candidate.tokenizer.name, "source": candidate.tokenizer.source},
+                "token_ratio": candidate.token_ratio,
                 "features": list(candidate.features),
                 "input_usd_per_1m": bundle.prices.prices[candidate.name].input_usd_per_1m,
                 "output_usd_per_1m": bundle.prices.prices[candidate.name].output_usd_per_1m,
@@ -115,14 +125,19 @@ def run(arguments: argparse.Namespace) -> int:
         print(constant_notice(constant, len(bundle.names)))
     print(f"prices of {bundle.prices.date}, USD per 1 M tokens")
     width = max(len(candidate.name) for candidate in bundle.candidates)
-    print(f"{'candidate':<{width}}  {'family':<10} {'input':>8} {'output':>8} {'context':>9}  features")
+    counted = {candidate.name: _counted_by(candidate) for candidate in bundle.candidates}
+    by = max(len("tokens by"), *map(len, counted.values()))
+    print(
+        f"{'candidate':<{width}}  {'family':<10} {'input':>8} {'output':>8} {'context':>9}  {'tokens by':<{by}}  features"
+    )
     for candidate in bundle.candidates:
         prior = prior_of(bundle, candidate.name)
         price = bundle.prices.prices[candidate.name]
         window = "unknown" if candidate.context_window is None else str(candidate.context_window)
         print(
             f"{candidate.name:<{width}}  {candidate.family:<10} {price.input_usd_per_1m:>8g} {price.output_usd_per_1m:>8g} "
-            f"{window:>9}  {', '.join(candidate.features)}{f' ({prior}: no outcomes of its own)' if prior else ''}"
+            f"{window:>9}  {counted[candidate.name]:<{by}}  {', '.join(candidate.features)}"
+            + (f" ({prior}: no outcomes of its own)" if prior else "")
             + (f" (constant head: {constant[candidate.name]})" if candidate.name in constant else "")
         )
     return 0
