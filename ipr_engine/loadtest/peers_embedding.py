@@ -52,14 +52,19 @@ class Rates:
         self.alpha_hi, self.alpha_lo, self.offset = rule.alpha_hi, rule.alpha_lo, rule.offset
         self.worth = setup.policy.worth
         # A gift to the peers, whose tokenizers do not return it.
-        self.billed = {prompt: setup.engine.encoder.count_tokens(prompt) for prompt in setup.prompts}
+        prompts = list(setup.prompts)
+        made = setup.engine.route_many(prompts, setup.policy, on_error="status")
+        bills = rates.counted(made.billed_tokens, made.own_tokens).astype(np.float32)
+        self.billed = dict(zip(prompts, bills, strict=True))
 
     def threshold(self, hi: Any, lo: Any) -> Any:
         """What a quality must reach, of the highest and the lowest of the allowed ones; numpy's and torch's numbers alike."""
         return min(self.alpha_hi * hi + self.alpha_lo * lo + self.offset, hi)
 
-    def bill(self, prompt: str) -> int:
-        return self.billed.get(prompt) or max(1, len(prompt) // 4)
+    def bill(self, prompt: str) -> Floats:
+        """(1,) or (models,), as the engine bills the prompt; guessed for one that it has not been told."""
+        known = self.billed.get(prompt)
+        return np.array([max(1, len(prompt) // 4)], np.float32) if known is None else known
 
 
 class Model2VecNumpy(PeerTarget):
@@ -128,7 +133,7 @@ class TorchHeads:
         torch, rates = self.torch, self.rates
         both = x @ self.by_x + self.bias
         quality, tokens = torch.sigmoid(both[: self.models]), torch.exp(both[self.models :])
-        cost = self.fixed + (self.in_rate * rates.bill(prompt) + self.out_rate * tokens)
+        cost = self.fixed + (self.in_rate * torch.from_numpy(rates.bill(prompt)) + self.out_rate * tokens)
         seen = quality[self.allowed]
         feasible = self.allowed & (quality >= rates.threshold(seen.max(), seen.min()))
         return self.names[int(torch.where(feasible, cost - rates.worth * quality, torch.inf).argmin())]
