@@ -155,6 +155,7 @@ def settle(
     worth: float | None,
     prices: PriceList | None,
     escalate_below: float = 0.0,
+    other_cost: str | None = None,
 ) -> Settled:
     """The point of the map that keeps the promise, and its certificate.
 
@@ -162,6 +163,7 @@ def settle(
         tau: in [0, 1], or None with `ask`: one of ASKS and its value.
         worth, prices: what overrides the map's own, None for nothing.
         escalate_below: the policy's; the map holds for the bundle's gap alone.
+        other_cost: what is weighed in place of USD, in words; None for nothing: maps hold for USD alone.
     """
     bundle = calibrations.bundle
     made, mismatch = calibrations.map_for(allowed)
@@ -176,7 +178,7 @@ def settle(
         overrides.append(f"its point is {', '.join(point.allowed or ())} alone, not allowed here")
     if worth is not None and worth != point.worth:
         overrides.append(f"worth={worth:g} instead of the map's {point.worth:g}")
-    overrides += _overrides(bundle, made, prices, escalate_below)
+    overrides += _overrides(bundle, made, prices, escalate_below, other_cost)
     return Settled(
         tau=_equivalent(made, tau, ask, knot),
         map=made,
@@ -202,19 +204,21 @@ def path_certificate(
     worth: float,
     prices: PriceList | None,
     escalate_below: float,
+    other_cost: str | None = None,
 ) -> CalibrationStatus:
     """What may be said of a point of tau's path: certified only where this very tau was tested, and nothing changed since.
 
     Args:
         allowed: the candidates of the path. tau: as given, None with `ask`. worth: what runs.
         prices: what overrides the bundle's own, None for nothing. escalate_below: the policy's.
+        other_cost: as of `settle`.
     """
     wanted, bundle = set(allowed), calibrations.bundle
     maps = sorted((m for m in bundle.calibrations if m.tested), key=lambda m: set(m.candidates) != wanted)
     made = next((m for m in maps if wanted in (set(m.candidates), set(calibrations._meant(m)))), None)
     if made is None:
         return CalibrationStatus(ESTIMATED, f"{_READ}; no prompt tested it")
-    overrides = _overrides(bundle, made, prices, escalate_below)
+    overrides = _overrides(bundle, made, prices, escalate_below, other_cost)
     if ask is not None:
         overrides.append(f"{ask[0]}={ask[1]:g} was not tested, taus were")
     if overrides:
@@ -245,11 +249,15 @@ def _around(made: CalibrationMap, tau: float) -> str:
     return "around it were " + ", ".join(f"{one.tau:g} ({one.status.replace('_', ' ')})" for one in (*below, *above))
 
 
-def _overrides(bundle: Bundle, made: CalibrationMap, prices: PriceList | None, escalate_below: float) -> list[str]:
+def _overrides(
+    bundle: Bundle, made: CalibrationMap, prices: PriceList | None, escalate_below: float, other_cost: str | None
+) -> list[str]:
     """What a policy asks for that the map was not made with, each in words."""
     differ = prices is not None and prices_key(prices, bundle.candidates, made.candidates) != made.prices
     found = ["prices= differ from those it was calibrated at"] if differ else []
     gap = 0.0 if bundle.escalation is None else bundle.escalation.gap
+    if other_cost is not None:
+        found.append(other_cost)
     if escalate_below != gap:
         found.append(f"escalate_below={escalate_below:g} instead of the bundle's {gap:g}")
     return found

@@ -19,6 +19,7 @@ from ipr_engine.unsupported import UNSUPPORTED
 if TYPE_CHECKING:
     from ipr_engine._C import DecideResult
     from ipr_engine.bundle import Bundle, HeadsSpec
+    from ipr_engine.cost_terms import CostTerms
     from ipr_engine.limits import RequestLimits, RowLimits
     from ipr_engine.policy import Coefficients, Policy
 
@@ -27,12 +28,16 @@ NO_ERRORS: Mapping[int, str] = {}
 
 
 class CandidateView(NamedTuple):
-    """One candidate of one decision. Money in USD for this prompt; tokens_in are by its own tokenizer."""
+    """One candidate of one decision. Money in USD for this prompt; tokens_in are by its own tokenizer.
+
+    cost: what the policy trades against quality: cost_usd, or the weighted sum of its `cost_weights`; NaN where that is not known.
+    """
 
     name: str
     family: str
     quality: float
     cost_usd: float
+    cost: float
     tokens_in: float
     tokens_out: float
     allowed: bool
@@ -47,6 +52,8 @@ class Decision:
     Attributes:
         model: name of the chosen candidate; None in a `FailedRow`, of `Decisions` whose rows may have failed.
         quality, cost_usd, tokens_out: of the chosen candidate; NaN when the row failed.
+        cost: what the policy trades against quality: cost_usd, or the weighted sum of its `cost_weights` (USD per unit).
+        cost_terms: USD, seconds and Wh of the chosen candidate, where the policy weighs more than USD; else None.
         tokens_in: input tokens of the whole request by the chosen candidate's own tokenizer: estimated where the candidate names
             it (docs/tokens.md), else billed_tokens times its token_ratio; NaN when the row failed.
         threshold: the quality a candidate had to reach.
@@ -69,6 +76,7 @@ class Decision:
     __slots__ = (
         "_bundle",
         "_error",
+        "_extra",
         "_limits",
         "_own",
         "_result",
@@ -84,6 +92,7 @@ class Decision:
     # Set only where there are any: the path of a plain text pays for none.
     _limits: RowLimits
     _own: npt.NDArray[np.float32]
+    _extra: npt.NDArray[np.float32]
     _error: str
 
     def __init__(
@@ -132,7 +141,23 @@ class Decision:
     @property
     def cost_usd(self) -> float:
         index = self._result.index_at(self._row)
+        return float("nan") if index < 0 else self._usd_at(index)
+
+    def _usd_at(self, m: int) -> float:
+        plain = self.policy.weighing is None
+        return self._result.cost_at(self._row, m) if plain else float(self.costs_usd[m])
+
+    @property
+    def cost(self) -> float:
+        index = self._result.index_at(self._row)
         return float("nan") if index < 0 else self._result.cost_at(self._row, index)
+
+    @property
+    def cost_terms(self) -> CostTerms | None:
+        index, weighing = self._result.index_at(self._row), self.policy.weighing
+        if index < 0 or weighing is None:
+            return None
+        return weighing.terms(index, self._usd_at(index), self._tokens_in(index), self.tokens_out)
 
     @property
     def tokens_out(self) -> float:
@@ -224,6 +249,18 @@ class Decision:
     @property
     def costs_usd(self) -> npt.NDArray[np.float32]:
         """(models,) expected cost of this prompt in USD, in bundle order."""
+        row: npt.NDArray[np.float32]
+        if self.policy.weighing is None:
+            row = self._result.cost_usd[self._row]
+        else:
+            billed, own, extra = np.array([self.billed_tokens]), self._counted, getattr(self, "_extra", None)
+            tokens = self._result.tokens_out[self._row][None]
+            row = self.policy.usd(billed, None if own is None else own[None], tokens, extra)[0]
+        return row
+
+    @property
+    def costs(self) -> npt.NDArray[np.float32]:
+        """(models,) what the policy trades against quality: `costs_usd`, or the weighted sums, in bundle order."""
         row: npt.NDArray[np.float32] = self._result.cost_usd[self._row]
         return row
 
@@ -258,7 +295,7 @@ class Decision:
         if self._result.status_at(self._row) != OK:
             return ()
         reaches = self.allowed & (self.qualities >= np.float32(self.threshold))
-        preferred = order(self.qualities, self.costs_usd, self.policy.worth, self._bundle.tie_rank)
+        preferred = order(self.qualities, self.costs, self.policy.worth, self._bundle.tie_rank)
         return tuple(self._bundle.names[m] for m in preferred if reaches[m])
 
     @property
@@ -283,24 +320,25 @@ class Decision:
             return (FrontierStep(0.0, self.model, self.quality, self.cost_usd),)
         constants = self.heads.rule_constants
         allowed = self.allowed | self._reserve
-        return frontier(self.policy, self._bundle, self.qualities, self.costs_usd, allowed, constants=constants)
+        steps = frontier(self.policy, self._bundle, self.qualities, self.costs, allowed, constants=constants)
+        if self.policy.weighing is None:
+            return steps
+        usd = dict(zip(self._bundle.names, self.costs_usd.tolist(), strict=True))
+        return tuple(step._replace(cost_usd=usd[step.model]) for step in steps)
 
     @property
     def candidates(self) -> tuple[CandidateView, ...]:
         """Every candidate, in bundle order, with what was predicted and why it could not be chosen."""
         chosen, threshold = self.index, np.float32(self.threshold)
-        allowed, qualities, costs, tokens = (
-            self.allowed,
-            self.qualities,
-            self.costs_usd,
-            self._result.tokens_out[self._row],
-        )
+        allowed, qualities, usd, costs = self.allowed, self.qualities, self.costs_usd, self.costs
+        tokens, weighing = self._result.tokens_out[self._row], self.policy.weighing
         return tuple(
             CandidateView(
                 name=candidate.name,
                 family=candidate.family,
                 quality=float(qualities[m]),
-                cost_usd=float(costs[m]),
+                cost_usd=float(usd[m]),
+                cost=float(costs[m]) if weighing is None or not weighing.lacks(m) else math.nan,
                 tokens_in=self._tokens_in(m),
                 tokens_out=float(tokens[m]),
                 allowed=bool(allowed[m]),
@@ -397,7 +435,9 @@ class Decision:
             "cause": self.cause,
             "prior": self.prior,
             "quality": result.quality_at(row, index) if ok else None,
-            "cost_usd": result.cost_at(row, index) if ok else None,
+            "cost_usd": self._usd_at(index) if ok else None,
+            "cost": result.cost_at(row, index) if ok else None,
+            "cost_terms": None if (terms := self.cost_terms) is None else terms._asdict(),
             "tokens_in": self._tokens_in(index) if ok else None,
             "tokens_out": result.tokens_at(row, index) if ok else None,
             "threshold": result.threshold_at(row) if ok else None,
@@ -448,7 +488,10 @@ class Decisions:
 
     Attributes:
         index: (batch,) int32, -1 where a row failed.
-        qualities, costs_usd, tokens_out: (batch, models) float32, every candidate, in bundle order.
+        qualities, costs_usd, costs, tokens_out: (batch, models) float32, every candidate, in bundle order; costs are what the policy
+            trades against quality: costs_usd, or the weighted sums of its `cost_weights`.
+        cost_usd, cost: (batch,) float32, of the chosen candidates.
+        extra_usd: (models,) or (batch, models) float32, what was added to the costs; None for nothing.
         threshold, gap: (batch,) float32.
         billed_tokens (batch,) int64, truncated and escalated (batch,) bool, support (batch,) float32 or None: as of Decision.
         own_tokens: (batch, models) float32, input tokens by each candidate's own count; None where none names its tokenizer.
@@ -463,6 +506,7 @@ class Decisions:
         "_result",
         "billed_tokens",
         "errors",
+        "extra_usd",
         "limits",
         "own_tokens",
         "policy",
@@ -482,7 +526,10 @@ class Decisions:
         escalated: npt.NDArray[np.bool_] | None = None,
         limits: RequestLimits | None = None,
         errors: Mapping[int, str] = NO_ERRORS,
+        *,
+        extra_usd: npt.NDArray[np.float32] | None = None,
     ) -> None:
+        self.extra_usd = extra_usd
         self._result = result
         self._escalated = escalated
         self.own_tokens = own_tokens
@@ -520,6 +567,8 @@ class Decisions:
         )
         if self.own_tokens is not None:
             decision._own = self.own_tokens[row]
+        if self.extra_usd is not None:
+            decision._extra = self.extra_usd if self.extra_usd.ndim == 1 else self.extra_usd[row]
         if self.limits is not None:
             decision._limits = self.limits.rows[row]
         if row in self.errors:
@@ -563,6 +612,10 @@ class Decisions:
     @property
     def cost_usd(self) -> npt.NDArray[np.float32]:
         """(batch,) expected cost of the chosen candidate, NaN where a row failed."""
+        return self._chosen(self.costs_usd)
+
+    @property
+    def cost(self) -> npt.NDArray[np.float32]:
         return self._chosen(self._result.cost_usd)
 
     @property
@@ -571,6 +624,12 @@ class Decisions:
 
     @property
     def costs_usd(self) -> npt.NDArray[np.float32]:
+        if self.policy.weighing is None:
+            return self._result.cost_usd
+        return self.policy.usd(self.billed_tokens, self.own_tokens, self._result.tokens_out, self.extra_usd)
+
+    @property
+    def costs(self) -> npt.NDArray[np.float32]:
         return self._result.cost_usd
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult
-from ipr_engine.bundle import Bundle, PriceList
+from ipr_engine.bundle import Bundle, Performance, PriceList
 from ipr_engine.calibrated import Calibrations, DriftEvidence
 from ipr_engine.decide import DecidePlan
 from ipr_engine.decision import Decision, Decisions, Row
@@ -176,6 +176,8 @@ class Engine:
         cache_write: bool | None = None,
         min_support: float | None = None,
         unsupported: str | None = None,
+        cost_weights: Mapping[str, float] | None = None,
+        performance: Mapping[str, Performance | Mapping[str, float]] | None = None,
     ) -> Policy:
         """Validate and compile everything of a decision that is not the prompt.
 
@@ -214,6 +216,11 @@ class Engine:
             unsupported: who answers it: "best", the single candidate of the greatest mean realised quality on the fitting
                 prompts (the default), "cheapest" on this prompt, or a candidate's name. Where that one cannot serve the request,
                 the plain decision stands.
+            cost_weights: what a unit of each term of cost is worth, in USD: "usd" (1 where it is left out), "ttft_s" (seconds to the
+                first token), "generation_s" (seconds per output token, times output tokens) and "wh". Their weighted sum is traded
+                against quality in place of USD, and tau's path runs on it; `cost_usd` stays USD (docs/usage.md).
+            performance: name -> Performance, or the same as a mapping: figures of candidates in place of the engine's, number by
+                number, whatever `update_performance` says later.
         Raises:
             InvalidInputError: a value out of range, an unknown name, or nobody left to choose.
         """
@@ -239,6 +246,8 @@ class Engine:
                 "cache_write": cache_write,
                 "min_support": min_support,
                 "unsupported": unsupported,
+                "cost_weights": cost_weights,
+                "performance": performance,
             }
         )
 
@@ -490,6 +499,26 @@ class Engine:
         if decision.status == "invalid_input":  # nothing was predicted that could be explained
             raise InvalidInputError(decision.reason)
         return Explanation(decision)
+
+    @property
+    def performance(self) -> Mapping[str, Performance]:
+        """What candidates are measured at, by name: the bundle's figures, with those of `update_performance` in their place."""
+        return self._live.measured
+
+    def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float]]) -> None:
+        """Take newly measured latencies or energy, while serving: policies with `cost_weights` weigh them from the next call on.
+
+        They hold across swaps, before what a bundle says. Policies in use are compiled anew in this thread; one that nobody has
+        routed with since the first update is compiled by the first call that does, in some milliseconds.
+
+        Args:
+            figures: name -> Performance, or the same as a mapping ({"ttft_s": 0.41, "tpot_s": 0.012}); a number that is left out
+                keeps its value, as does a candidate.
+        Raises:
+            InvalidInputError: an unknown name or figure, or a number that is not finite and >= 0; nothing is taken then.
+        """
+        with self._swapping:
+            self._live.measure(figures)
 
     def mark_stale(self, evidence: DriftEvidence | None) -> None:
         """Say that the calibration maps and tau's paths no longer hold: from now on policies that read one have the status "stale".

@@ -71,7 +71,7 @@ class Explanation:
         worth, gaps = d.policy.worth, dict[str, float]()
         for view in self.candidates:
             if view.allowed and not view.chosen:
-                extra = (view.cost_usd - worth * view.quality) - (chosen.cost_usd - worth * chosen.quality)
+                extra = (view.cost - worth * view.quality) - (chosen.cost - worth * chosen.quality)
                 away = max(d.threshold - view.quality, 0.0)
                 gaps[view.name] = away if extra <= 0 else max(away, extra / worth) if worth > 0 else math.inf
         others = [view.quality for view in self.candidates if view.allowed and not view.chosen]
@@ -148,6 +148,7 @@ class Explanation:
             "candidates": [
                 {
                     **view._asdict(),
+                    "cost": view.cost if math.isfinite(view.cost) else None,
                     "state": self.state(view),
                     "gap": gap if math.isfinite(gap := self.gaps.get(view.name, math.inf)) else None,
                     "chosen_from_tau": flips.get(view.name),
@@ -164,7 +165,12 @@ class Explanation:
         flips, holds = self.flips_at, self.holds_for
         width = max(len(view.name) for view in self.candidates)
         head = f"{'realised [95 %], n':>24}  " if self.realised else ""
-        lines = [self.summary, f"{'candidate':<{width}}  quality  {head}  cost USD  tokens     gap  from tau  state"]
+        weighed = self.decision.policy.weighing is not None
+        sums = "  weighed cost" if weighed else ""
+        lines = [
+            self.summary,
+            f"{'candidate':<{width}}  quality  {head}  cost USD{sums}  tokens     gap  from tau  state",
+        ]
         for view in self.candidates:
             found = self.realised.get(view.name)
             text = "-" if found is None else f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] {found.prompts:>4}"
@@ -175,6 +181,7 @@ class Explanation:
                 f"{view.quality:7.3f}",
                 *([f"{text:>24}"] if self.realised else []),
                 f"{view.cost_usd:10.6f}",
+                *([f"{view.cost:12.6f}" if math.isfinite(view.cost) else f"{'-':>12}"] if weighed else []),
                 f"{view.tokens_out:6.0f}",
                 f"{gap:6.3f}" if math.isfinite(gap) else "     -",
                 f"{flips[view.name]:8.3f}" if view.name in flips else "       -",
@@ -189,6 +196,12 @@ class Explanation:
         if holds is not None:
             until = "1" if holds.until is None else f"{holds.until:.3f}"
             lines.append(f"the choice stays for tau from {holds.since:.3f} to {until}")
+        if d.cost_terms is not None:
+            known = {name: value for name, value in d.cost_terms._asdict().items() if value is not None}
+            terms = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
+            lines.append(
+                f"cost is weighed ({d.policy.weighing.weights if d.policy.weighing else ''}): {d.model} has {terms}"
+            )
         if d.policy.promise is not None:
             lines.append(f"policy: {d.policy.promise}")
         if d.support == 0 and d.cause != "unsupported":

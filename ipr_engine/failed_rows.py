@@ -53,6 +53,7 @@ def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[
         _scattered(made.escalated, good, batch, False, np.bool_),
         limits,
         errors,
+        extra_usd=_scattered_usd(made.extra_usd, good, batch),
     )
 
 
@@ -63,6 +64,16 @@ def invalid_row(policy: Policy, bundle: Bundle, error: str) -> FailedRow:
     row = FailedRow(decide_result(**arrays), 0, policy, bundle, 0, False, None if bundle.support is None else np.nan)
     row._error = error
     return row
+
+
+def _scattered_usd(
+    extra_usd: npt.NDArray[np.float32] | None, good: npt.NDArray[np.int64], batch: int
+) -> npt.NDArray[np.float32] | None:
+    """What was added to the costs, of every row of the batch: (models,) is of each."""
+    if extra_usd is None or extra_usd.ndim == 1:
+        return extra_usd
+    made: npt.NDArray[np.float32] = _scattered(extra_usd, good, batch, np.nan, np.float32)
+    return made
 
 
 def _scattered(values: npt.NDArray[Any], rows: npt.NDArray[np.int64], batch: int, fill: Any, dtype: type) -> Any:

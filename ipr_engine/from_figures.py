@@ -77,7 +77,12 @@ def decide_figures(record: Record, policy: Policy, bundle: Bundle, heads: HeadsS
     extra = policy.rates.with_images(extra, asked)
     # the policy's rates are of the bundle's tokens: token_ratio is in them
     counted = bill[:, None] if own is None else own[None].astype(np.float64) / windows.ratios
-    cost = _cost(policy, counted, wanted, extra)
+    cost = _cost(policy, counted, wanted, policy.weighed(extra))
+    usd = (
+        cost
+        if policy.weighing is None
+        else policy.usd(bill, None if own is None else own[None], wanted[None], extra)[0]
+    )
     nonfinite = np.array([record.candidates.index(name) in record.nonfinite for name in names])
     with np.errstate(all="ignore"):
         index, status, cause, level, gap = choose(
@@ -96,7 +101,7 @@ def decide_figures(record: Record, policy: Policy, bundle: Bundle, heads: HeadsS
         status=status,
         cause=cause,
         quality=quality,
-        cost_usd=cost,
+        cost_usd=usd,
         tokens_out=_plain_nan(wanted),
         threshold=level,
         gap=gap,
@@ -158,9 +163,9 @@ def choose(
 
 
 def _cost(policy: Policy, bill: npt.NDArray[Any], tokens: Float32s, extra: Float32s | None) -> Float32s:
-    """(models,) fixed + (in_rate * billed + out_rate * tokens) in the tier of the bill, then extra."""
+    """(models,) as weighed: fixed + (in_rate * billed + out_rate * tokens) in the tier of the bill, then extra."""
     with np.errstate(all="ignore"):  # what is not finite gets a status
-        cost = expected_cost(**policy.rates.op_terms(), billed_tokens=bill.astype(np.float32), tokens_out=tokens)
+        cost = expected_cost(**policy.folded.op_terms(), billed_tokens=bill.astype(np.float32), tokens_out=tokens)
         return _plain_nan((cost if extra is None else cost + extra)[0])
 
 

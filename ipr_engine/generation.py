@@ -14,8 +14,9 @@ import numpy.typing as npt
 from ipr_engine._C import TEXT_TERMS, DecideResult
 from ipr_engine.arguments import bare_embeddings, held_tokens, per_model, whole_counts
 from ipr_engine.asks import ASKS
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.calibrated import Calibrations, DriftFlag
+from ipr_engine.cost_terms import Figures, merged_figures
 from ipr_engine.decide import STATUS
 from ipr_engine.decision import OK, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
@@ -63,6 +64,8 @@ DEFAULT_TERMS: Mapping[str, Any] = {
     "cache_write": None,
     "min_support": None,
     "unsupported": None,
+    "cost_weights": None,
+    "performance": None,
 }
 POLICY_TERMS = frozenset(DEFAULT_TERMS)
 
@@ -79,6 +82,8 @@ class Generation:
         plan: the packed heads.
         calibrations: its maps, with what is known of their validity.
         paths: tau's path of each candidate set a policy asked for.
+        measured: each candidate's figures, for policies that weigh more than USD: the bundle's, then what `measure` was told.
+        refreshed: what `measure` was told alone.
         router: text or embeddings to decisions, in C++.
         routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
         gpu: encoder and decision in one recording, where both run on a GPU; None elsewhere.
@@ -96,8 +101,10 @@ class Generation:
         "encoder_identity",
         "gpu",
         "hash",
+        "measured",
         "paths",
         "plan",
+        "refreshed",
         "router",
         "routes_text",
         "second",
@@ -146,6 +153,10 @@ class Generation:
         self.calibrations = Calibrations(bundle)
         self._share_drift(self.calibrations.drift)
         self.paths = Paths(bundle)
+        known: Figures = MappingProxyType({})
+        told = {} if before is None else {n: own for n, own in before.refreshed.items() if n in bundle.names}
+        self.refreshed: Figures = merged_figures("performance", known, told, bundle.names)
+        self.measured = self._with_bundle(self.refreshed)
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
         self._followed: dict[int, tuple[Policy, Policy]] = {}
 
@@ -199,6 +210,24 @@ class Generation:
             next_one._share_drift(self.calibrations.drift)
         return next_one
 
+    def measure(self, figures: Mapping[str, Performance | Mapping[str, float]]) -> None:
+        """Take new figures of candidates; see `Engine.update_performance`. Policies that were followed before are compiled here."""
+        refreshed = merged_figures("figures", self.refreshed, figures, self.bundle.names)
+        measured = self._with_bundle(refreshed)
+        followed = {
+            at: (policy, mine if mine.measured is None else self.compile(mine.terms, measured))
+            for at, (policy, mine) in list(self._followed.items())
+        }
+        self.refreshed, self.measured = refreshed, measured
+        self._followed = followed  # a call between the two compiles its policy itself
+        if self.standby is not None:
+            self.standby.measure(figures)
+
+    def _with_bundle(self, refreshed: Figures) -> Figures:
+        """The figures of the bundle's candidates, with these in their place."""
+        stated = {c.name: c.performance for c in self.bundle.candidates if c.performance is not None}
+        return merged_figures("figures", stated, refreshed, self.bundle.names)
+
     def _share_drift(self, drift: DriftFlag) -> None:
         """What is known of drift holds wherever the bundle runs."""
         self.calibrations.drift = drift
@@ -210,14 +239,18 @@ class Generation:
         second = {} if self.second is None else {self.second.identity: self.second.encoder}
         return {self.encoder_identity: self.encoder, **second}
 
-    def compile(self, terms: Mapping[str, Any]) -> Policy:
-        """The policy of these terms (tau, and what differs from DEFAULT_TERMS) for this bundle."""
+    def compile(self, terms: Mapping[str, Any], measured: Figures | None = None) -> Policy:
+        """The policy of these terms (tau, and what differs from DEFAULT_TERMS) for this bundle.
+
+        measured: figures in place of the generation's own.
+        """
         policy = compile_policy(
             self.bundle,
             self.plan,
             None if self.second is None else self.second.plan,
             self.calibrations,
             self.paths,
+            self.measured if measured is None else measured,
             **{**DEFAULT_TERMS, **terms},
         )
         return replace(policy, terms=frozen_terms(terms))
@@ -231,12 +264,14 @@ class Generation:
         if terms:
             raise InvalidInputError(f"{', '.join(terms)}: give either a policy or its arguments, not both")
         mine = policy.bundle_hash == self.hash and policy.drift is self.calibrations.drift
-        return policy if mine else self._follow(policy)  # a bundle that serves again has a drift flag of its own
+        if mine and (policy.measured is None or policy.measured is self.measured):
+            return policy
+        return self._follow(policy)  # a bundle that serves again has a drift flag of its own
 
     def _follow(self, policy: Policy) -> Policy:
-        """A policy made for another bundle, its terms compiled for this one: once, then kept."""
+        """A policy made for another bundle or with other figures, its terms compiled for these: once, then kept."""
         found = self._followed.get(id(policy))  # hashing a policy costs more; the kept one cannot lose its id
-        if found is not None:
+        if found is not None and (found[1].measured is None or found[1].measured is self.measured):
             return found[1]
         try:
             mine = self.compile(terms_on(policy.terms, self.bundle))
@@ -267,7 +302,7 @@ class Generation:
             return self.compile(terms)
         key = tuple(terms.items())
         kept = self._policies.get(key)
-        if kept is None:
+        if kept is None or (kept.measured is not None and kept.measured is not self.measured):
             kept = self.compile(terms)
             if len(self._policies) >= MAX_KEPT_POLICIES:
                 self._policies.clear()
@@ -320,12 +355,13 @@ class Generation:
         cached = self._cached(bills, every, policy, extra_usd, cached_tokens)
         tokens, extra = self._given(batch, tokens_out, cached)
         needs = [intake.requests[row].needs for row in rows.tolist()]
+        usd = policy.rates.with_images(of_rows(extra, rows), needs)
         asked = RouteRows(
             ids=[own for _, own in kept],
             billed=bills[rows],
             own_tokens=own,
             tokens_out=of_rows(tokens, rows),
-            extra_usd=policy.rates.with_images(of_rows(extra, rows), needs),
+            extra_usd=policy.weighed(usd),
             limits=request_limits(self.bundle, needs, of_rows(tokens, rows), len(rows)),
         )
         result, x = self.gpu.route(policy, asked)
@@ -333,7 +369,17 @@ class Generation:
         if support is not None and policy.unsupported.min_support:
             masks = (tokens is not None, *_limits_of(asked.limits))
             self.router.send_unsupported(result, policy.compiled, asked.billed, *masks, support, own_tokens=own)
-        made = Decisions(result, policy, self.bundle, asked.billed, truncated[rows], support, own, limits=asked.limits)
+        made = Decisions(
+            result,
+            policy,
+            self.bundle,
+            asked.billed,
+            truncated[rows],
+            support,
+            own,
+            limits=asked.limits,
+            extra_usd=usd,
+        )
         return with_failures(made, rows, intake.errors, batch) if intake.errors else made
 
     def encode(self, prompts: Any, billed_tokens: Any, on_error: str = "raise") -> Encoded:
@@ -435,10 +481,18 @@ class Generation:
         extra = policy.rates.with_images(extra, encoded.needs)
         own = self._own_tokens(encoded) if own_tokens is None else own_tokens
         result, support = router.decide(
-            encoded.x, compiled, encoded.billed_tokens, tokens, extra, *_limits_of(limits), own_tokens=own
+            encoded.x,
+            compiled,
+            encoded.billed_tokens,
+            tokens,
+            policy.weighed(extra),
+            *_limits_of(limits),
+            own_tokens=own,
         )
         billed, truncated = encoded.billed_tokens, encoded.truncated
-        decisions = Decisions(result, policy, self.bundle, billed, truncated, support, own, escalated, limits)
+        decisions = Decisions(
+            result, policy, self.bundle, billed, truncated, support, own, escalated, limits, extra_usd=extra
+        )
         if again is not None and policy.escalate_below:
             decisions = self.escalate(decisions, again, tokens, extra)
         return checked_rows(decisions, on_error)
@@ -468,10 +522,7 @@ class Generation:
             return extra_usd
         batch, models = len(billed_tokens), self.plan.models
         held = held_tokens(cached_tokens, batch, models)
-        counted = billed_tokens.astype(np.float64)[:, None]
-        if own_tokens is not None:  # as the op's bill: the policy's rates are of the bundle's tokens
-            counted = (own_tokens.astype(np.float64) / policy.rates.token_ratio).astype(np.float32).astype(np.float64)
-        usd = policy.rates.cached_usd(counted, held)
+        usd = policy.rates.cached_usd(policy.rates.counted(billed_tokens, own_tokens), held)
         if extra_usd is not None:
             usd = usd + per_model("extra_usd", extra_usd, batch, models)
         return usd.astype(np.float32)
@@ -524,7 +575,7 @@ class Generation:
             policy.second.compiled,
             np.ascontiguousarray(first.billed_tokens[rows]),
             of_rows(tokens_out, rows),
-            of_rows(extra_usd, rows),
+            policy.weighed(of_rows(extra_usd, rows)),
             *_limits_of(limits),
             own_tokens=None if first.own_tokens is None else of_rows(first.own_tokens, rows),
         )
@@ -532,7 +583,18 @@ class Generation:
         truncated, escalated = first.truncated.copy(), np.zeros(len(first), np.bool_)
         truncated[rows], escalated[rows] = encoded.truncated, True
         billed, own = first.billed_tokens, first.own_tokens
-        return Decisions(both, policy, self.bundle, billed, truncated, first.support, own, escalated, first.limits)
+        return Decisions(
+            both,
+            policy,
+            self.bundle,
+            billed,
+            truncated,
+            first.support,
+            own,
+            escalated,
+            first.limits,
+            extra_usd=extra_usd,
+        )
 
     def embed_texts(self, texts: list[str]) -> EmbedRows | None:
         """What `decide` takes as `again` for these prompts; None in a bundle of one tier."""

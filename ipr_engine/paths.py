@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle, Candidate, PriceList
 from ipr_engine.bundle.spec import NOT_JUDGED
+from ipr_engine.cost_terms import Weighing
 from ipr_engine.price_table import PriceTable
 from ipr_engine.tau_path import Array, TauPath
-from ipr_engine.two_tier_path import fit_two_tiers
+from ipr_engine.two_tier_path import TierRows, fit_two_tiers
 
 MAX_KEPT_PATHS = 64  # at 11 candidates and 256 worths some 30 kB each
 NO_PATH = "bundle has no path"
@@ -27,13 +28,17 @@ def row_costs(
     billed_tokens: npt.NDArray[np.uint32],
     candidates: Sequence[Candidate],
     prices: PriceList,
+    weighing: Weighing | None = None,
 ) -> Array:
-    """(rows, models) predicted cost in USD of prompts at a price list: what `op_terms` folds for the op, in float64.
+    """(rows, models) predicted cost of prompts at a price list: what `op_terms` folds for the op, in float64.
 
     Args:
         tokens_out: (rows, models), a column per candidate. billed_tokens: (rows,), by the bundle's tokenizer.
+        weighing: of these candidates; None: the cost is in USD.
     """
     rates = PriceTable([prices.prices[c.name] for c in candidates], [c.token_ratio for c in candidates])
+    if weighing is not None:
+        rates = weighing.folded(rates)
     most = np.array([np.inf if c.max_output_tokens is None else c.max_output_tokens for c in candidates], np.float64)
     return rates.cost(billed_tokens.astype(np.float64)[:, None], np.minimum(tokens_out, most))
 
@@ -76,26 +81,33 @@ class Paths:
             )
         return found
 
-    def of(self, names: Sequence[str], prices: PriceList, escalate_below: float) -> TauPath:
+    def of(
+        self, names: Sequence[str], prices: PriceList, escalate_below: float, weighing: Weighing | None = None
+    ) -> TauPath:
         """The path of these candidates, in bundle order, at these prices.
 
         Args:
             escalate_below: the gap below which a two-tier bundle decides again.
+            weighing: of every candidate of the bundle; None: cost is USD.
         """
-        key = (*names, *(replace(prices.prices[name], basis="") for name in names), escalate_below)
+        if weighing is not None:
+            weighing = weighing.at([self._bundle.names.index(name) for name in names])
+        key = (*names, *(replace(prices.prices[name], basis="") for name in names), escalate_below, weighing)
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
                 return found
-        made = self._fit(names, prices, escalate_below)
+        made = self._fit(names, prices, escalate_below, weighing)
         with self._lock:
             self._kept[key] = made
             while len(self._kept) > MAX_KEPT_PATHS:
                 self._kept.popitem(last=False)
         return made
 
-    def _fit(self, names: Sequence[str], prices: PriceList, escalate_below: float) -> TauPath:
+    def _fit(
+        self, names: Sequence[str], prices: PriceList, escalate_below: float, weighing: Weighing | None
+    ) -> TauPath:
         bundle = self._bundle
         assert bundle.path_rows is not None
         rows = bundle.path_rows.of(names)
@@ -103,13 +115,15 @@ class Paths:
         candidates = [bundle.candidates[m] for m in at]
         outcome, tie_rank = rows.realised(), bundle.tie_rank[at]
 
-        def tier(quality: npt.NDArray[np.float16], tokens_out: npt.NDArray[np.floating[Any]]) -> tuple[Array, Array]:
-            return quality.astype(np.float64), row_costs(tokens_out, rows.billed_tokens, candidates, prices)
+        def tier(quality: npt.NDArray[np.float16], tokens_out: npt.NDArray[np.floating[Any]]) -> TierRows:
+            usd = row_costs(tokens_out, rows.billed_tokens, candidates, prices)
+            cost = usd if weighing is None else row_costs(tokens_out, rows.billed_tokens, candidates, prices, weighing)
+            return TierRows(quality.astype(np.float64), cost, usd)
 
-        quality, cost = tier(rows.quality, rows.tokens_out)
+        first = tier(rows.quality, rows.tokens_out)
         if not escalate_below or rows.again_quality is None or rows.again_tokens_out is None:
-            return TauPath.fit(quality, outcome, cost, tie_rank)
+            return TauPath.fit(first.quality, outcome, first.cost, tie_rank, usd=first.usd)
         again = tier(rows.again_quality, rows.again_tokens_out)
         if math.isinf(escalate_below):  # the second tier decides every prompt
-            return TauPath.fit(again[0], outcome, again[1], tie_rank)
-        return fit_two_tiers((quality, cost), again, outcome, tie_rank, escalate_below)
+            return TauPath.fit(again.quality, outcome, again.cost, tie_rank, usd=again.usd)
+        return fit_two_tiers(first, again, outcome, tie_rank, escalate_below)

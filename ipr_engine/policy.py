@@ -9,12 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ipr_engine.asks import CALIBRATED, PATH, rule_meant, tau_or_ask
 from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, Price, PriceList, PriceTier, RuleConstants
 from ipr_engine.bundle.price import BASE, REQUIRED, price_json, price_of
 from ipr_engine.bundle.price_check import price_problem
 from ipr_engine.calibrated import Calibrations, CalibrationStatus, DriftFlag, Settled, path_certificate, settle
+from ipr_engine.cost_terms import Figures, Weighing, merged_figures, settle_weights
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.limits import surely_fits
@@ -112,7 +114,10 @@ class Policy:
         map: the calibration map read, None under another rule.
         escalate_below: a two-tier bundle decides again where the gap is below it, in quality units: 0 never, infinity always.
         second: the rule for the second heads; None in a bundle of one tier.
-        rates: the prices as arrays, for what the host adds to a cost.
+        rates: the prices as arrays, in USD, for what the host adds to a cost.
+        weighing: the weighted sum that is traded against quality in place of USD (cost_terms.py); None: USD alone.
+        folded: the rates that the op is given: `rates`, or those of the weighted sum.
+        measured: the engine's figures it was compiled with; None where it reads none of them, and no refresh concerns it.
         surely_fits: billed tokens below which a prompt surely fits every allowed candidate's context window, output included.
         unsupported: what is done with prompts of little support (ipr_engine/unsupported.py): nothing by default.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its terms anew, once.
@@ -141,6 +146,9 @@ class Policy:
     drift: DriftFlag = field(repr=False, compare=False)
     surely_fits: float = field(repr=False)
     rates: PriceTable = field(repr=False, compare=False)
+    weighing: Weighing | None = field(default=None, repr=False)
+    folded: PriceTable = field(repr=False, compare=False)
+    measured: Figures | None = field(default=None, repr=False, compare=False)
     unsupported: Unsupported = EVERY_ROW_PLAIN
 
     @property
@@ -151,13 +159,36 @@ class Policy:
             return self.certificate
         return CalibrationStatus("stale", drift.message)
 
+    def weighed(self, extra_usd: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32] | None:
+        """What a caller adds in USD, as the op is given it: by the weight of USD."""
+        if extra_usd is None or self.weighing is None or self.weighing.weights.usd == 1:
+            return extra_usd
+        return (self.weighing.weights.usd * extra_usd.astype(np.float64)).astype(np.float32)
+
+    def usd(
+        self,
+        billed_tokens: npt.NDArray[np.int64],
+        own_tokens: npt.NDArray[np.float32] | None,
+        tokens_out: npt.NDArray[np.float32],
+        extra_usd: npt.NDArray[np.float32] | None,
+    ) -> npt.NDArray[np.float32]:
+        """(rows, models) cost in USD alone, whatever the policy weighs.
+
+        Args:
+            billed_tokens: (rows,). own_tokens: (rows, models), None where no candidate names its tokenizer.
+            tokens_out: (rows, models). extra_usd: (models,) or (rows, models).
+        """
+        with np.errstate(all="ignore"):  # what is not finite stays so
+            usd = self.rates.cost(self.rates.counted(billed_tokens, own_tokens), tokens_out.astype(np.float64))
+            return (usd if extra_usd is None else usd + extra_usd).astype(np.float32)
+
     @cached_property
     def key(self) -> tuple[object, ...]:
         """Everything that can change a decision, as one hashable value."""
         prices = tuple(sorted(self.prices.prices.items(), key=lambda item: item[0]))
         return (
             self.bundle_hash, self.rule, self.tau, self.ask, self.slack, self.worth, self.coefficients, self.allowed,
-            self.reserve, prices, self.escalate_below, self.unsupported
+            self.reserve, prices, self.escalate_below, self.unsupported, self.weighing
         )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
@@ -172,6 +203,8 @@ class Policy:
             parts.append(f"slack={self.slack:g}")
         if self.worth:
             parts.append(f"worth={self.worth:g}")
+        if self.weighing is not None:
+            parts.append(f"cost_weights=({self.weighing.weights})")
         if self.second is not None:
             parts.append(f"escalate_below={self.escalate_below:g}")
         if self.unsupported.min_support:
@@ -191,6 +224,7 @@ def compile_policy(
     second_plan: DecidePlan | None,
     calibrations: Calibrations,
     paths: Paths,
+    measured: Figures,
     *,
     tau: float | None,
     rule: str | None,
@@ -207,11 +241,14 @@ def compile_policy(
     cache_write: bool | None = None,
     min_support: float | None = None,
     unsupported: str | None = None,
+    cost_weights: Mapping[str, float] | None = None,
+    performance: Mapping[str, object] | None = None,
     **asks: object,
 ) -> Policy:
     """Validate every argument, settle who may be chosen and why the others may not, fold prices, compile.
 
-    second_plan: of the second heads of a two-tier bundle. asks: at most one of asks.ASKS, instead of tau.
+    second_plan: of the second heads of a two-tier bundle. measured: the engine's figures of candidates.
+    asks: at most one of asks.ASKS, instead of tau.
     """
     tau, ask = tau_or_ask(tau, asks)
     worth = None if worth is None else nonnegative("worth", worth)
@@ -224,8 +261,16 @@ def compile_policy(
     if len(exclusions) == len(names):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in exclusions.items())
         raise InvalidInputError(f"policy: no candidate is left ({reasons}); loosen one of the conditions")
-    sent = settle_unsupported(bundle, min_support, unsupported, exclusions, price_list)
     kept = [name for name in names if name not in exclusions]
+    figures = measured if performance is None else merged_figures("performance", measured, performance, names)
+    weighing = settle_weights(cost_weights, figures, names, kept)
+    if performance is not None and weighing is None:
+        raise InvalidInputError(
+            "performance: nothing but USD is weighed, so no figure is read; give cost_weights=..., or leave it out"
+        )
+    folded = rates if weighing is None else weighing.folded(rates)
+    other_cost = None if weighing is None else f"cost_weights weigh {weighing.weights} in place of USD alone"
+    sent = settle_unsupported(bundle, min_support, unsupported, exclusions, price_list)
     lacking = paths.lacking(kept)
     meant = rule_meant(rule, asks, has_path=lacking is None)
     settled: Settled | None = None
@@ -234,11 +279,11 @@ def compile_policy(
     certificate = _uncertified(meant, None if rule is not None else lacking)
     if meant == PATH:
         _check_path_terms(lacking, kept, slack, worth)
-        path = paths.of(kept, price_list, below)
+        path = paths.of(kept, price_list, below, weighing)
         point = point_for(path, ask) if ask is not None else point_at(path, 0.0 if tau is None else tau)
         tau, worth = point.tau, point.worth
         coefficients = path_coefficients(point)
-        remarks = [*paths.remarks(kept, below), *sent.remarks()]
+        remarks = [*paths.remarks(kept, below), *sent.remarks(), *_weighed_remarks(weighing)]
         promise = make_promise(path, kept, point, remarks)
         certificate = path_certificate(
             calibrations,
@@ -248,6 +293,7 @@ def compile_policy(
             worth=worth,
             prices=None if price_list is bundle.prices else price_list,
             escalate_below=below,
+            other_cost=other_cost,
         )
         if sent.min_support and certificate.status == "calibrated":
             certificate = CalibrationStatus("estimated", "; ".join(sent.remarks()))
@@ -257,7 +303,16 @@ def compile_policy(
                 f"slack: only rule 'max' has one, got slack={slack} with rule {meant!r}; leave it out"
             )
         asked_prices = None if price_list is bundle.prices else price_list
-        settled = settle(calibrations, kept, tau=tau, ask=ask, worth=worth, prices=asked_prices, escalate_below=below)
+        settled = settle(
+            calibrations,
+            kept,
+            tau=tau,
+            ask=ask,
+            worth=worth,
+            prices=asked_prices,
+            escalate_below=below,
+            other_cost=other_cost,
+        )
         tau, knot = settled.tau, settled.point
         coefficients = Coefficients(knot.alpha_hi, knot.alpha_lo, knot.offset)
         worth = knot.worth if worth is None else worth
@@ -275,7 +330,7 @@ def compile_policy(
     if second_plan is not None and bundle.escalation_heads is not None:
         constants = bundle.escalation_heads.rule_constants
         again = compile_rule(meant, tau, slack=slack, constants=constants) if meant in RULES else coefficients
-        terms = op_terms(bundle, again, worth, rates, allowed_names)
+        terms = op_terms(bundle, again, worth, folded, allowed_names)
         second = SecondRule(again, DecidePolicy(second_plan, **terms))
     return Policy(
         tau=float(tau),
@@ -288,7 +343,7 @@ def compile_policy(
         coefficients=coefficients,
         bundle_hash=bundle.hash,
         compiled=DecidePolicy(
-            plan, **op_terms(bundle, coefficients, worth, rates, allowed_names), **sent.op_terms(names, kept)
+            plan, **op_terms(bundle, coefficients, worth, folded, allowed_names), **sent.op_terms(names, kept)
         ),
         ask=ask,
         reserve=() if settled is None else tuple(settled.left_out),
@@ -296,6 +351,9 @@ def compile_policy(
         escalate_below=below,
         second=second,
         rates=rates,
+        weighing=weighing,
+        folded=folded,
+        measured=None if weighing is None else measured,
         promise=promise,
         path=path,
         certificate=certificate,
@@ -303,6 +361,15 @@ def compile_policy(
         surely_fits=surely_fits(bundle, allowed_names),
         unsupported=sent,
     )
+
+
+def _weighed_remarks(weighing: Weighing | None) -> list[str]:
+    """What a promise says of a cost that is not plain USD."""
+    if weighing is None:
+        return []
+    return [
+        f"cost is weighed ({weighing.weights}, USD per unit): the cheapest has the least of that, money is told in USD"
+    ]
 
 
 def price_table(candidates: Sequence[Candidate], prices: PriceList) -> PriceTable:
@@ -314,7 +381,7 @@ def price_table(candidates: Sequence[Candidate], prices: PriceList) -> PriceTabl
 def op_terms(
     bundle: Bundle, coefficients: Coefficients, worth: float, rates: PriceTable, allowed: Sequence[str]
 ) -> dict[str, Any]:
-    """DecidePolicy's arguments: rates folded in float64 and rounded once."""
+    """DecidePolicy's arguments: rates (`Policy.folded`) in float64, rounded once."""
     return {
         "alpha_hi": coefficients.alpha_hi,
         "alpha_lo": coefficients.alpha_lo,

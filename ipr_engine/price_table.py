@@ -111,11 +111,30 @@ class PriceTable:
             terms["tier_above"] = self.tier_above.astype(np.float32)
         return terms
 
+    def weighed(self, usd: float, *, fixed: Array, per_input_token: Array, per_output_token: Array) -> PriceTable:
+        """Rates of `usd` times these and something more, each (models,): a request, an own input token, an output token."""
+        made = PriceTable.__new__(PriceTable)
+        for name in self.__slots__:
+            setattr(made, name, getattr(self, name))
+        made.fixed_usd = usd * self.fixed_usd + fixed
+        made.in_rate = usd * self.in_rate + per_input_token * self.token_ratio
+        made.out_rate = usd * self.out_rate + per_output_token
+        return made
+
     def cost(self, billed_tokens: Array, tokens_out: Array) -> Array:
         """(rows, models) USD; billed_tokens (rows, 1) or (rows, models), tokens_out (rows, models)."""
         return reference.expected_cost(
             self.in_rate, self.out_rate, self.fixed_usd, billed_tokens, tokens_out, self.tier_above
         )
+
+    def counted(self, billed_tokens: npt.NDArray[np.int64], own_tokens: npt.NDArray[np.float32] | None) -> Array:
+        """(rows, 1) or (rows, models): bills as `cost` takes them, rounded as the op's are.
+
+        billed_tokens: (rows,), by the bundle's tokenizer. own_tokens: (rows, models), by the candidates' own; then they count.
+        """
+        if own_tokens is None:
+            return billed_tokens.astype(np.float64)[:, None]
+        return (own_tokens.astype(np.float64) / self.token_ratio).astype(np.float32).astype(np.float64)
 
     def out_rates(self, billed_tokens: Array) -> Array:
         """(rows, models) USD per output token in the tiers of these bills, as of `cost`."""

@@ -94,15 +94,19 @@ def point_for(path: TauPath, ask: tuple[str, float]) -> PathPoint:
         return PathPoint(_tau_of(path, level), level, worth)
     if name == "max_usd_per_1k":
         least, limit, reached = path.cheapest_choice_usd, value / 1000, path.cost_usd
+        held = np.flatnonzero(reached <= limit)  # of a weighted cost USD may fall as the worth rises
+        within = int(held[-1]) + 1 if len(held) else 0
+        if len(held) and trades(path):
+            least = min(least, float(reached[held].min()))
     else:
         least, limit, reached = float(path.cheapest_shares[path.best]), value, path.shares[:, path.best]
+        over = np.flatnonzero(reached > limit)
+        within = int(over[0]) if len(over) else len(reached)  # at it and at every smaller worth the limit holds
     if least > limit:
         shown = 1000 * least if name == "max_usd_per_1k" else least
         raise InvalidInputError(
             f"{name}: the least possible with these candidates is {shown:.6g}, got {value:g}; ask for more"
         )
-    over = np.flatnonzero(reached > limit)
-    within = int(over[0]) if len(over) else len(reached)  # at it and at every smaller worth the limit holds
     worth = float(path.worth[within - 1]) if within and trades(path) else 0.0
     level = float(np.interp(np.log(worth), path.log_worth, path.level)) if worth else path.cheapest_quality
     return PathPoint(_tau_of(path, level), level, worth)

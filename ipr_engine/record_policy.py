@@ -62,7 +62,7 @@ def _as_then(live: Generation, policy: Policy, then: Resolved, by_second: bool) 
     sent = {} if by_second else policy.unsupported.op_terms(names, kept)
 
     def compiled(plan: DecidePlan) -> DecidePolicy:
-        return DecidePolicy(plan, **op_terms(live.bundle, made, then.worth, policy.rates, then.allowed), **sent)
+        return DecidePolicy(plan, **op_terms(live.bundle, made, then.worth, policy.folded, then.allowed), **sent)
 
     second = policy.second
     if by_second and second is not None:

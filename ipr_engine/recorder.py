@@ -31,6 +31,7 @@ from ipr_engine.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
 from ipr_engine.record import Record, RecordId
 from ipr_engine.record_fields import Resolved
+from ipr_engine.terms import Terms
 
 if TYPE_CHECKING:
     from ipr_engine.engine import Engine
@@ -205,6 +206,7 @@ class Recorder:
         tokens_rows = None if tokens is None else np.broadcast_to(tokens, (batch, models))
         extra_rows = None if extra is None else np.broadcast_to(extra, (batch, models))
         bundle = live.bundle
+        terms = recorded_terms(policy, bundle)
         most = _most_tokens(bundle)
         resolved = [Resolved.of(policy, by_second=by_second) for by_second in (False, True)]
 
@@ -217,7 +219,7 @@ class Recorder:
                 truncated=bool(decisions.truncated[row]),
                 tokens_out=None if tokens_rows is None else tokens_rows[row],
                 extra_usd=None if extra_rows is None else extra_rows[row],
-                terms=policy.terms,
+                terms=terms,
                 policy=resolved[by_second],
                 candidates=bundle.names,
                 max_output_tokens=most,
@@ -286,6 +288,13 @@ def nonfinite_logits(plan: DecidePlan, x: npt.NDArray[np.float32], quality: npt.
         if STATUS[made.status_at(0)] == "nonfinite_quality":
             found.append(m)
     return tuple(found)
+
+
+def recorded_terms(policy: Policy, bundle: Bundle) -> Terms:
+    """The policy's terms, with the figures that it weighed: the engine's may be others by the time of a replay."""
+    if policy.weighing is None:
+        return policy.terms
+    return {**policy.terms, "performance": policy.weighing.by_name(bundle.names)}
 
 
 def _most_tokens(bundle: Bundle) -> tuple[int | None, ...] | None:

@@ -37,6 +37,8 @@ class BreakPoints(NamedTuple):
 class TauPath:
     """The path of one candidate set at one price list.
 
+    Cost is what a policy weighs: USD, or a weighted sum of which USD is one term (cost_terms.py); the means told are in USD.
+
     Attributes:
         best, cheapest: positions of the single candidates that tau speaks of: the greatest mean outcome, the least mean cost.
         best_quality, cheapest_quality: their mean outcomes.
@@ -67,24 +69,34 @@ class TauPath:
     rows: int
 
     @classmethod
-    def fit(cls, quality: Array, outcome: Array, cost_usd: Array, tie_rank: npt.NDArray[np.integer[Any]]) -> TauPath:
+    def fit(
+        cls,
+        quality: Array,
+        outcome: Array,
+        cost: Array,
+        tie_rank: npt.NDArray[np.integer[Any]],
+        *,
+        usd: Array | None = None,
+    ) -> TauPath:
         """Fit the path on prompts like those to come.
 
         Args:
             quality: (rows, models) predicted out of fold. outcome: (rows, models) realised, NaN where not judged: then the
-                prediction counts. cost_usd: (rows, models) predicted. rows >= 1, models >= 1.
+                prediction counts. cost: (rows, models) predicted, as weighed. rows >= 1, models >= 1.
             tie_rank: (models,) distinct; of equal candidates the lower one is taken.
+            usd: (rows, models) the same costs in USD; None where `cost` is that.
         """
         realised = np.where(np.isnan(outcome), quality, outcome)
-        mean, spent = realised.mean(axis=0), cost_usd.mean(axis=0)
+        paid = cost if usd is None else usd
+        mean, spent = realised.mean(axis=0), cost.mean(axis=0)
         best = int(np.lexsort((tie_rank, spent, -mean))[0])
         cheapest = int(np.lexsort((tie_rank, -mean, spent))[0])
         difference = realised[:, best] - realised[:, cheapest]
-        moves, first, last = break_points(quality, cost_usd, tie_rank)
+        moves, first, last = break_points(quality, cost, tie_rank)
         rows, models = quality.shape
         every = np.arange(rows)
         start = np.bincount(first, minlength=models) / rows
-        worth = _grid(moves, cost_usd)
+        worth = _grid(moves, cost)
         upto = np.searchsorted(moves.worth, worth, side="right")
 
         def after(step: Array, base: float) -> Array:
@@ -107,16 +119,14 @@ class TauPath:
             cheapest_quality=float(mean[cheapest]),
             standard_error=float(difference.std() / np.sqrt(rows)),
             worth=worth,
-            cost_usd=after(
-                cost_usd[moves.row, moves.after] - cost_usd[moves.row, moves.before], cost_usd[every, first].mean()
-            ),
+            cost_usd=after(paid[moves.row, moves.after] - paid[moves.row, moves.before], paid[every, first].mean()),
             shares=start + np.cumsum(changed, axis=0)[: len(worth)] / rows,
             level=level,
             log_worth=log_worth,
-            dearest_choice_usd=float(cost_usd[every, last].mean()),
-            cheapest_choice_usd=float(cost_usd[every, first].mean()),
+            dearest_choice_usd=float(paid[every, last].mean()),
+            cheapest_choice_usd=float(paid[every, first].mean()),
             cheapest_shares=start,
-            single_usd=spent,
+            single_usd=paid.mean(axis=0),
             rows=rows,
         )
 
@@ -135,25 +145,21 @@ class TauPath:
         return float(np.exp(np.interp(level, self.level, self.log_worth)))
 
 
-def break_points(
-    quality: Array, cost_usd: Array, tie_rank: npt.NDArray[np.integer[Any]]
-) -> tuple[BreakPoints, Ints, Ints]:
+def break_points(quality: Array, cost: Array, tie_rank: npt.NDArray[np.integer[Any]]) -> tuple[BreakPoints, Ints, Ints]:
     """Every move of every prompt along its lower envelope, by rising worth; where it starts (worth 0) and where it ends.
 
     The definition, to the bit, is `ipr_engine.reference.break_points`; csrc/tau_path.cpp computes it.
 
     Args:
-        quality, cost_usd: (rows, models), finite.
+        quality, cost: (rows, models), finite.
         tie_rank: (models,): of candidates that are equal in both, the lower one is taken.
     """
     by_rank = np.argsort(tie_rank).astype(np.int64, copy=False)
-    found = _C.break_points(
-        np.ascontiguousarray(quality, np.float64), np.ascontiguousarray(cost_usd, np.float64), by_rank
-    )
+    found = _C.break_points(np.ascontiguousarray(quality, np.float64), np.ascontiguousarray(cost, np.float64), by_rank)
     return BreakPoints(*found[:4]), *found[4:]
 
 
-def _grid(moves: BreakPoints, cost_usd: Array) -> Array:
+def _grid(moves: BreakPoints, cost: Array) -> Array:
     """At most KNOTS positive worths: half at equal steps of mean cost, half at equal counts of moves, both with the extremes.
 
     Steps of cost alone leave the cheap end bare where many moves cost next to nothing; counts alone leave the dear end bare.
@@ -162,7 +168,7 @@ def _grid(moves: BreakPoints, cost_usd: Array) -> Array:
     if not positive.any():
         return np.zeros(0)
     worth = moves.worth[positive]
-    spent = np.cumsum((cost_usd[moves.row, moves.after] - cost_usd[moves.row, moves.before])[positive])
+    spent = np.cumsum((cost[moves.row, moves.after] - cost[moves.row, moves.before])[positive])
     last, half = len(worth) - 1, KNOTS // 2
     by_cost = np.searchsorted(spent, np.linspace(0.0, spent[-1], half)).clip(max=last)
     by_count = np.linspace(0, last, half).round().astype(np.int64)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ipr_engine.bundle import Bundle, Price, PriceList
+from ipr_engine.bundle import Bundle, Performance, Price, PriceList
+from ipr_engine.bundle.performance import performance_json
 from ipr_engine.bundle.price import price_json
 from ipr_engine.prompts import kind_of
 
@@ -38,7 +39,7 @@ def _frozen(value: Any) -> Any:
 
 
 def terms_on(terms: Terms, bundle: Bundle) -> dict[str, Any]:
-    """The terms as they stand on another bundle: an exclusion or a price of a candidate it lacks says nothing there.
+    """The terms as they stand on another bundle: an exclusion, a price or figures of a candidate it lacks say nothing there.
 
     Every other term stays as it is; whether it makes sense on that bundle is for `compile_policy` to say.
     """
@@ -52,6 +53,8 @@ def terms_on(terms: Terms, bundle: Bundle) -> dict[str, Any]:
         rows = prices.prices if isinstance(prices, PriceList) else prices
         left = {name: price for name, price in rows.items() if name.casefold() in known}
         kept["prices"] = replace(prices, prices=left) if isinstance(prices, PriceList) else left
+    if "performance" in kept:
+        kept["performance"] = {name: own for name, own in kept["performance"].items() if name.casefold() in known}
     return kept
 
 
@@ -62,11 +65,20 @@ def terms_to_json(terms: Terms) -> dict[str, Any]:
     }
     if document.get("escalate_below") == math.inf:
         document["escalate_below"] = "infinity"  # which JSON has no number for
+    for name in ("cost_weights", "performance"):
+        if name in document:
+            document[name] = {key: _plain_json(value) for key, value in document[name].items()}
     if "prices" in document:
         prices = document["prices"]
         date, rows = (prices.date, prices.prices) if isinstance(prices, PriceList) else (None, prices)
         document["prices"] = {"date": date, "prices": {name: _price_to_json(price) for name, price in rows.items()}}
     return document
+
+
+def _plain_json(value: Any) -> Any:
+    if isinstance(value, Performance):
+        return performance_json(value)
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _price_to_json(price: Any) -> Any:

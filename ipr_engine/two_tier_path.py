@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,17 @@ from ipr_engine.tau_path import Array, TauPath, _isotonic
 KNOTS = 128  # worths of the grid: half of the tiers' own, since every prompt is decided at each
 
 
+class TierRows(NamedTuple):
+    """What one tier predicts of prompts, each (rows, models): quality, cost as weighed, and cost in USD."""
+
+    quality: Array
+    cost: Array
+    usd: Array
+
+
 def fit_two_tiers(
-    first: tuple[Array, Array],
-    again: tuple[Array, Array],
+    first: TierRows,
+    again: TierRows,
     outcome: Array,
     tie_rank: npt.NDArray[np.integer[Any]],
     below: float,
@@ -24,29 +32,34 @@ def fit_two_tiers(
     """Fit the path of a bundle that decides again, by its second tier, where the first one's gap is below `below` > 0.
 
     Args:
-        first, again: quality and cost_usd (rows, models) by each tier. outcome: (rows, models), NaN where not judged: then the
-            prediction of the tier that decides counts.
+        outcome: (rows, models), NaN where not judged: then the prediction of the tier that decides counts.
     """
-    one, two = (TauPath.fit(quality, outcome, cost, tie_rank) for quality, cost in (first, again))
+    one, two = (TauPath.fit(tier.quality, outcome, tier.cost, tie_rank, usd=tier.usd) for tier in (first, again))
     worth = _thinned(np.union1d(one.worth, two.worth))
     if not len(worth):
         return one
-    quality, cost, realised = _tier(*first, outcome)
-    again_quality, again_cost, again_realised = _tier(*again, outcome)
     by_rank = np.argsort(tie_rank).astype(np.int64, copy=False)
-    reached, spent, count = _C.two_tier_choices(
-        quality, cost, realised, again_quality, again_cost, again_realised, by_rank, worth, below
-    )
+    plain = all(tier.cost is tier.usd for tier in (first, again))
+
+    def summed(values: Array, again_values: Array) -> tuple[Array, Array, npt.NDArray[np.int64]]:
+        """Of the choices at each worth: sums over the prompts of these values and of the cost, and how often whom."""
+        tables = (_contiguous(first, values), _contiguous(again, again_values))
+        return _C.two_tier_choices(*tables[0], *tables[1], by_rank, worth, below)
+
+    reached, spent, count = summed(_realised(first, outcome), _realised(again, outcome))
+    if not plain:
+        spent, _, _ = summed(first.usd, again.usd)
     level, log_worth = _isotonic(reached / one.rows, np.log(worth))
     dearest, _ = _end(first, again, below, tie_rank, by_quality=True)
     cheapest, shares = _end(first, again, below, tie_rank, by_quality=False)
+    mean = spent / one.rows
     return replace(
         one,  # its means of single candidates
         dearest_choice_usd=dearest,
         cheapest_choice_usd=cheapest,
         cheapest_shares=shares,
         worth=worth,
-        cost_usd=np.maximum.accumulate(spent / one.rows),  # who escalates changes with worth, and may cost less
+        cost_usd=np.maximum.accumulate(mean) if plain else mean,  # who escalates changes with worth, and may cost less
         shares=count / one.rows,
         level=level,
         log_worth=log_worth,
@@ -54,8 +67,8 @@ def fit_two_tiers(
 
 
 def _end(
-    first: tuple[Array, Array],
-    again: tuple[Array, Array],
+    first: TierRows,
+    again: TierRows,
     below: float,
     tie_rank: npt.NDArray[np.integer[Any]],
     *,
@@ -72,7 +85,7 @@ def _end(
         order: npt.NDArray[np.int64] = np.lexsort(keys, axis=1)[:, 0]
         return order
 
-    quality, cost = first
+    quality, cost, _ = first
     rows, every = np.arange(len(quality)), quality.shape[1]
     at = chosen(quality, cost)
     if every == 1:
@@ -84,15 +97,19 @@ def _end(
         tied = (cost == cost[rows, at][:, None]).sum(axis=1) > 1
         gap = np.where(tied, 0.0, quality[rows, at])
     second = gap < below
-    took = np.where(second, chosen(*again), at)
-    spent = np.where(second, again[1][rows, took], cost[rows, took])
+    took = np.where(second, chosen(again.quality, again.cost), at)
+    spent = np.where(second, again.usd[rows, took], first.usd[rows, took])
     return float(spent.mean()), np.bincount(took, minlength=every) / len(rows)
 
 
-def _tier(quality: Array, cost: Array, outcome: Array) -> tuple[Array, Array, Array]:
-    """Quality, cost and what a choice came to, C-contiguous."""
-    realised = np.where(np.isnan(outcome), quality, outcome)
-    return np.ascontiguousarray(quality), np.ascontiguousarray(cost), np.ascontiguousarray(realised)
+def _realised(tier: TierRows, outcome: Array) -> Array:
+    """(rows, models) what a choice came to; where that is not known, what the tier predicts."""
+    return np.where(np.isnan(outcome), tier.quality, outcome)
+
+
+def _contiguous(tier: TierRows, values: Array) -> tuple[Array, Array, Array]:
+    """Quality, cost and what is summed of the choices, C-contiguous."""
+    return np.ascontiguousarray(tier.quality), np.ascontiguousarray(tier.cost), np.ascontiguousarray(values)
 
 
 def _thinned(worth: Array) -> Array:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 
 from ipr_engine.asks import ASKS, PRESETS
+from ipr_engine.cost_terms import TERMS
 from ipr_engine.encoders.registry import TIERS, EncoderOptions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
@@ -13,7 +14,7 @@ from ipr_engine.policy import EVERY_RULE, Policy
 
 POLICY_OPTIONS = (
     *ASKS, "rule", "slack", "allow", "exclude", "family", "requires", "max_latency_ms", "price", "batch", "cache_write",
-    "escalate_below",
+    "escalate_below", "min_support", "unsupported", "cost_weight",
 )  # fmt: skip
 
 
@@ -117,6 +118,14 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         help="who answers it: best (the best single candidate, the default), cheapest, or a candidate's name",
     )
 
+    group.add_argument(
+        "--cost-weight",
+        action="append",
+        metavar="TERM=USD",
+        help=f"what a unit of a term of cost is worth, of {', '.join(f'{term} ({unit})' for term, unit in TERMS.items())}; repeatable "
+        "(default: USD alone counts)",
+    )
+
 
 def load_engine(arguments: argparse.Namespace) -> Engine:
     return Engine.load(
@@ -149,6 +158,7 @@ def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
         cache_write=arguments.cache_write,
         min_support=arguments.min_support,
         unsupported=arguments.unsupported,
+        cost_weights=_weights(arguments.cost_weight) if arguments.cost_weight else None,
     )
 
 
@@ -176,6 +186,20 @@ def _prices(items: list[str]) -> dict[str, tuple[float, float]]:
             raise InvalidInputError(f"--price: expected NAME=IN,OUT such as gpt-4o=2.5,10, got {item!r}") from None
         prices[name] = (given_in, given_out)
     return prices
+
+
+def _weights(items: list[str]) -> dict[str, float]:
+    weights = {}
+    for item in items:
+        term, _, value = item.partition("=")
+        try:
+            weight = float(value)
+        except ValueError:
+            raise InvalidInputError(f"--cost-weight: expected TERM=USD such as ttft_s=0.002, got {item!r}") from None
+        if term in weights:
+            raise InvalidInputError(f"--cost-weight: {term} is given twice; give it once")
+        weights[term] = weight
+    return weights
 
 
 def source_names(engine: Engine, items: list[str]) -> dict[str, Mapping[str, str] | str]:

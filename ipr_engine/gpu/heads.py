@@ -52,7 +52,7 @@ class GpuHeads:
             return found[1]
         row = len(self._rows) if len(self._rows) < POLICY_ROWS else self._rows.popitem(last=False)[1][1]
         torch = need("torch", PURPOSE, "gpu")
-        terms = op_terms(self.bundle, policy.coefficients, policy.worth, policy.rates, policy.allowed)
+        terms = op_terms(self.bundle, policy.coefficients, policy.worth, policy.folded, policy.allowed)
         packed = torch.from_numpy(self.plan.pack_policy(**terms))
         self.plan.policies[row].copy_(packed)
         live.policies[row].copy_(self.plan.policies[row])

@@ -1,0 +1,407 @@
+"""Cost as a weighted sum of USD, seconds and Wh: what is decided, what is told in USD, what follows refreshed figures."""
+
+import json
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import skips
+from calibration_data import make_prompts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from path_data import make_rows, with_path, with_rows
+from test_own_tokens import tokenized
+from two_tier_bundles import join, make_tiers, middle_gap
+from two_tier_bundles import make_prompts as tier_prompts
+
+from ipr_engine import Engine, InvalidInputError, reference
+from ipr_engine.bundle import Performance, PriceTier
+from ipr_engine.cost_terms import CostWeights, settle_weights
+from ipr_engine.promise import TAUS
+from ipr_engine.serving import BatchingEngine
+
+TEXTS = ["what is the sum of two and two", "write a story " * 30, "Почему небо голубое?", '{"a": [1, 22]}']
+FIGURES = [
+    Performance(ttft_s=0.9, tpot_s=0.05, wh_per_request=0.02, wh_per_1m_input=40.0, wh_per_1m_output=800.0),
+    Performance(ttft_s=0.3, tpot_s=0.004, wh_per_1m_output=90.0),
+    Performance(ttft_s=0.5, tpot_s=0.02, wh_per_request=0.01),
+    Performance(ttft_s=2.5, tpot_s=0.001, wh_per_1m_input=15.0),
+    Performance(ttft_s=0.2, tpot_s=0.09, wh_per_1m_output=10.0),
+]
+WEIGHTS = {"usd": 0.7, "ttft_s": 2e-4, "generation_s": 5e-5, "wh": 1e-3}
+
+
+def figures_of(names):
+    return dict(zip(names, FIGURES, strict=False))
+
+
+@pytest.fixture
+def engine(shared_bundle):
+    made = Engine(shared_bundle)
+    made.update_performance(figures_of(made.bundle.names))
+    return made
+
+
+@pytest.fixture(scope="module")
+def shared_bundle(tmp_path_factory):
+    """Own tokenizers, one price with a tier, path rows."""
+    bundle = tokenized(tmp_path_factory.mktemp("weighed"))
+    name = bundle.names[2]
+    price = bundle.prices.prices[name]
+    tier = PriceTier(above_tokens=20, input_usd_per_1m=9.0, output_usd_per_1m=30.0)
+    prices = replace(
+        bundle.prices, prices={**bundle.prices.prices, name: replace(price, tiers=(tier,), per_image_usd=1e-4)}
+    )
+    return with_path(Engine(replace(bundle, prices=prices, hash="f" * 64))).bundle
+
+
+def by_definition(view, own, weights):
+    """The weighted sum of one candidate, from its terms in their own units."""
+    wh = (own.wh_per_request or 0) + (own.wh_per_1m_input or 0) * view.tokens_in / 1e6
+    wh += (own.wh_per_1m_output or 0) * view.tokens_out / 1e6
+    return (
+        weights.usd * view.cost_usd
+        + weights.ttft_s * own.ttft_s
+        + weights.generation_s * own.tpot_s * view.tokens_out
+        + weights.wh * wh
+    )
+
+
+def test_the_weighted_sum_is_what_is_traded_and_usd_is_what_is_told(engine):
+    policy, plain = engine.policy(tau=0.4, cost_weights=WEIGHTS), engine.policy(tau=0.4)
+    for text in TEXTS:
+        decision, usd = engine.route(text, policy), engine.route(text, plain)
+        np.testing.assert_allclose(decision.costs_usd, usd.costs_usd, rtol=1e-6)
+        sums = [
+            by_definition(view, own, CostWeights(**WEIGHTS))
+            for view, own in zip(decision.candidates, FIGURES, strict=True)
+        ]
+        np.testing.assert_allclose(decision.costs, sums, rtol=2e-6)
+        objective = np.array(sums) - policy.worth * decision.qualities
+        assert decision.model == engine.bundle.names[int(objective.argmin())]
+        assert decision.cost == pytest.approx(sums[decision.index], rel=2e-6)
+        assert decision.cost_usd == decision.costs_usd[decision.index]
+        assert (usd.cost, usd.cost_terms) == (usd.cost_usd, None)
+
+
+def test_the_terms_of_a_decision_add_up_to_its_cost(engine):
+    decision = engine.route(TEXTS[1], tau=0.4, cost_weights=WEIGHTS)
+    terms = decision.cost_terms
+    total = sum(WEIGHTS[name] * (value or 0.0) for name, value in terms._asdict().items())
+    assert total == pytest.approx(decision.cost, rel=2e-6)
+    told = json.loads(json.dumps(decision.to_dict(), allow_nan=False))
+    assert (told["cost"], told["cost_usd"], told["cost_terms"]) == (decision.cost, decision.cost_usd, terms._asdict())
+    plain = engine.route(TEXTS[1], tau=0.4).to_dict()
+    assert (plain["cost"], plain["cost_terms"]) == (plain["cost_usd"], None)
+
+
+@pytest.mark.parametrize("extra", [None, 0.002, np.array([1e-3, -1e-4, 0, 2e-3, 5e-4])])
+@pytest.mark.parametrize("cached", [None, 3])
+def test_what_a_caller_adds_is_usd_and_is_weighed_as_usd(engine, extra, cached):
+    policy, plain = engine.policy(tau=0.4, cost_weights=WEIGHTS), engine.policy(tau=0.4)
+    image = {
+        "messages": [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "what"}, {"type": "image_url", "image_url": {"url": "x"}}],
+            }
+        ]
+    }
+    given = {"extra_usd": extra, "cached_tokens": cached, "tokens_out": 77}
+    ours = engine.route_many([*TEXTS, image, 7], policy, on_error="status", **given)
+    theirs = engine.route_many([*TEXTS, image, 7], plain, on_error="status", **given)
+    np.testing.assert_allclose(ours.costs_usd, theirs.costs_usd, rtol=2e-6, atol=1e-12)
+    np.testing.assert_allclose(ours.cost_usd, [row.cost_usd for row in ours])
+    for decision in list(ours)[:-1]:
+        sums = [
+            by_definition(view, own, CostWeights(**WEIGHTS))
+            for view, own in zip(decision.candidates, FIGURES, strict=True)
+        ]
+        np.testing.assert_allclose(decision.costs, sums, rtol=2e-6, atol=1e-12)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(scale=st.floats(1e-3, 1e3), tau=st.sampled_from(TAUS))
+def test_all_weights_times_a_number_choose_the_same(shared_bundle, scale, tau):
+    engine = Engine(shared_bundle)
+    terms = {"tau": tau, "performance": figures_of(engine.bundle.names)}
+    ours = engine.policy(cost_weights=WEIGHTS, **terms)
+    scaled = engine.policy(cost_weights={term: scale * weight for term, weight in WEIGHTS.items()}, **terms)
+    assert scaled.worth == pytest.approx(scale * ours.worth, rel=1e-9)
+    assert scaled.promise.quality == pytest.approx(ours.promise.quality)
+    assert scaled.promise.cost_usd == pytest.approx(ours.promise.cost_usd)
+    prompts = list(make_prompts("scaled", 40))
+    same = [
+        a == b
+        for a, b in zip(engine.route_many(prompts, ours).models, engine.route_many(prompts, scaled).models, strict=True)
+    ]
+    assert sum(same) >= 39  # a tie up to rounding
+
+
+def test_usd_alone_at_its_own_weight_is_the_plain_policy(engine):
+    plain = engine.policy(tau=0.3)
+    for weights in ({}, {"usd": 1}, {"usd": 1.0, "wh": 0, "ttft_s": 0.0}):
+        policy = engine.policy(tau=0.3, cost_weights=weights)
+        assert policy == plain
+        assert (policy.weighing, policy.measured) == (None, None)
+
+
+def test_the_path_runs_on_the_weighted_sum_and_tells_usd(engine):
+    names = engine.bundle.names
+    policy = engine.policy(tau=0.5, cost_weights={"usd": 0, "ttft_s": 1})
+    assert policy.promise.cheapest == names[4]  # the fastest to answer
+    assert {row.model for row in engine.route_many(TEXTS, tau=1, cost_weights={"usd": 0, "ttft_s": 1})} == {names[4]}
+    assert "cost is weighed (usd 0, ttft_s 1" in policy.promise.note
+    single = engine.policy(tau=0.5).path.single_usd
+    np.testing.assert_allclose(policy.path.single_usd, single)
+    rows, taken = engine.bundle.path_rows, 1.0
+    for tau in TAUS:
+        point = engine.policy(tau=tau, cost_weights=WEIGHTS)
+        assert single.min() <= point.promise.cost_usd <= single.max()
+        assert point.worth <= (taken if tau else np.inf)
+        taken = point.worth if tau else np.inf
+    assert rows is engine.bundle.path_rows
+
+
+def test_the_weighted_cost_of_a_prompt_never_rises_with_tau(engine):
+    prompts = list(make_prompts("never rises", 60))
+    before = np.full(60, np.inf)
+    for tau in np.linspace(0, 1, 21):
+        cost = engine.route_many(prompts, tau=float(tau), cost_weights=WEIGHTS).cost.astype(np.float64)
+        assert (cost <= before * (1 + 1e-6)).all()
+        before = cost
+
+
+def test_a_limit_in_usd_holds_whatever_is_weighed(engine):
+    weights = {"usd": 0.0, "ttft_s": 1.0, "generation_s": 0.3}
+    path = engine.policy(tau=0.5, cost_weights=weights).path
+    least = 1000 * min(path.cheapest_choice_usd, path.cost_usd.min())
+    for limit in np.linspace(1.0001 * least, 1000 * path.cost_usd.max(), 12):
+        policy = engine.policy(max_usd_per_1k=float(limit), cost_weights=weights)
+        assert 1000 * policy.promise.cost_usd <= limit * (1 + 1e-9)
+    with pytest.raises(InvalidInputError, match="max_usd_per_1k: the least possible"):
+        engine.policy(max_usd_per_1k=0.9 * least, cost_weights=weights)
+
+
+def test_frontier_and_explanation_are_of_the_weighted_sum(engine):
+    policy = engine.policy(tau=0.4, cost_weights=WEIGHTS)
+    for text in TEXTS:
+        decision = engine.route(text, policy)
+        steps = decision.frontier
+        for step in steps:
+            again = engine.route(text, tau=step.tau, cost_weights=WEIGHTS)
+            assert (again.model, again.cost_usd) == (step.model, pytest.approx(step.cost_usd))
+        told = engine.explain(decision)
+        assert told.gaps[decision.model] == pytest.approx(decision.gap, rel=1e-3, abs=1e-6)
+        assert "weighed cost" in str(told)
+        json.dumps(told.to_dict(), allow_nan=False)
+
+
+# -- refreshed while serving
+
+
+def test_a_policy_in_use_follows_refreshed_figures_and_others_stay_as_they_are(engine):
+    names = engine.bundle.names
+    weights = {"usd": 0, "ttft_s": 1}
+    fastest, plain = engine.policy(tau=1, cost_weights=weights), engine.policy(tau=1)
+    pinned = engine.policy(tau=1, cost_weights=weights, performance=figures_of(names))
+    assert engine.route("what", fastest).model == names[4]
+    for name in (names[1], names[3], names[0]):
+        engine.update_performance({name: {"ttft_s": 0.001}, names[4]: {"ttft_s": 0.2}})
+        for asked in (fastest, None):
+            terms = {} if asked else {"tau": 1, "cost_weights": weights}
+            assert engine.route("what", asked, **terms).model == name
+            assert engine.decide(engine.encode("what"), asked, **terms).models == [name]
+        assert engine.route("what", pinned).model == names[4]
+        assert engine.route("what", plain).policy is plain
+        engine.update_performance({name: {"ttft_s": 5.0}})
+    assert engine.performance[names[1]] == replace(FIGURES[1], ttft_s=5.0, basis="given by the caller")
+
+
+def test_refreshed_figures_hold_across_a_swap_and_before_the_bundle_s(engine, shared_bundle):
+    names = engine.bundle.names
+    candidates = tuple(
+        replace(c, performance=Performance(ttft_s=7.0, wh_per_request=0.5)) for c in shared_bundle.candidates
+    )
+    policy = engine.policy(tau=1, cost_weights={"usd": 0, "ttft_s": 1})
+    engine.swap(replace(shared_bundle, candidates=candidates, hash="e" * 64))
+    assert engine.performance[names[4]].ttft_s == 0.2
+    assert engine.performance[names[4]].wh_per_request == 0.5
+    assert engine.route("what", policy).model == names[4]
+    alone = Engine(replace(shared_bundle, candidates=candidates, hash="e" * 64))
+    assert alone.performance[names[4]].ttft_s == 7.0
+
+
+def test_figures_refreshed_beside_routing_are_never_torn(engine):
+    """Every decision is that of one set of figures: the fastest then."""
+    names = engine.bundle.names
+    policy = engine.policy(tau=1, cost_weights={"usd": 0, "ttft_s": 1})
+    done, seen = threading.Event(), set()
+
+    def route():
+        while not done.is_set():
+            decision = engine.route("what", policy)
+            assert decision.cost_terms.ttft_s == min(own.ttft_s for own in decision.policy.weighing.figures)
+            seen.add(decision.model)
+
+    threads = [threading.Thread(target=route) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for turn in range(150):
+        engine.update_performance({name: {"ttft_s": 0.1 if m == turn % 5 else 1.0} for m, name in enumerate(names)})
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert len(seen) > 1
+    assert engine.route("what", policy).model == names[149 % 5]
+
+
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        (3, "expected name -> Performance"),
+        ({"nobody": {"ttft_s": 1}}, "figures: unknown 'nobody'; known: "),
+        ({"first": {"ttft_s": float("nan")}}, r"figures\['.*'\].ttft_s: expected a finite number, got nan"),
+        ({"first": {"tpot_s": -0.1}}, r"tpot_s: expected a number >= 0, got -0.1"),
+        (
+            {"first": {"ttft_ms": 300}},
+            r"ttft_ms: expected one of ttft_s \(seconds to the first token\), .* got unknown key",
+        ),
+        ({"first": {}}, "expected at least one of ttft_s"),
+        ({"first": 0.3}, "expected a Performance, or a mapping of its figures, got 0.3"),
+        ({"first": {"ttft_s": True}}, "ttft_s: expected a number"),
+    ],
+)
+def test_figures_that_are_none_are_refused_by_name_and_nothing_is_taken(engine, figures, message):
+    before, name = engine.performance, engine.bundle.names[0]
+    if isinstance(figures, dict) and "first" in figures:
+        figures = {engine.bundle.names[1]: {"ttft_s": 9.0}, name: figures["first"]}
+    with pytest.raises(InvalidInputError, match=message):
+        engine.update_performance(figures)
+    assert engine.performance is before
+    if isinstance(figures, dict):
+        with pytest.raises(InvalidInputError, match="performance"):
+            engine.policy(tau=0.3, cost_weights={"ttft_s": 1}, performance=figures)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (3, "cost_weights: expected term -> USD per unit of it"),
+        ({"ms": 1}, r"cost_weights: unknown 'ms'; known, each in USD per unit: usd \(USD\), ttft_s"),
+        ({"wh": float("nan")}, r"cost_weights\['wh'\]: expected a finite number"),
+        ({"ttft_s": -1}, r"cost_weights\['ttft_s'\]: expected a value from 0"),
+        ({"ttft_s": "1"}, r"cost_weights\['ttft_s'\]: expected a number"),
+        ({"usd": 0}, "cost_weights: expected a weight above 0"),
+    ],
+)
+def test_weights_that_are_none_are_refused_by_name(engine, weights, message):
+    with pytest.raises(InvalidInputError, match=message):
+        engine.policy(tau=0.3, cost_weights=weights)
+
+
+def test_a_term_that_is_not_known_of_an_allowed_candidate_is_refused_and_of_another_one_left_out(shared_bundle):
+    engine, names = Engine(shared_bundle), shared_bundle.names
+    engine.update_performance({name: {"ttft_s": 0.5} for name in names[1:]})
+    with pytest.raises(
+        InvalidInputError, match=f"ttft_s .* is weighed, and ttft_s of {names[0]} is not known; give it in"
+    ):
+        engine.policy(tau=0.3, cost_weights={"ttft_s": 0.1})
+    with pytest.raises(
+        InvalidInputError, match=r"wh .* is weighed, and wh_per_request or wh_per_1m_input or wh_per_1m_output of"
+    ):
+        engine.policy(tau=0.3, cost_weights={"wh": 0.1}, exclude=[names[0]])
+    decision = engine.route("what", tau=0.3, cost_weights={"ttft_s": 0.1}, exclude=names[0])
+    views = {view.name: view for view in decision.candidates}
+    assert np.isnan(views[names[0]].cost)
+    assert np.isfinite(views[names[1]].cost)
+    json.dumps(engine.explain(decision).to_dict(), allow_nan=False)
+
+
+def test_figures_without_a_weight_are_told_to_do_nothing(engine):
+    with pytest.raises(InvalidInputError, match="performance: nothing but USD is weighed"):
+        engine.policy(tau=0.3, performance={engine.bundle.names[0]: {"ttft_s": 1}})
+
+
+# -- what is certified, kept, and served
+
+
+def test_a_weighted_cost_is_not_certified_by_what_was_tested_in_usd(engine, shared_bundle):
+    from test_calibrated import make_map
+
+    made = make_map(shared_bundle)
+    calibrated = Engine(replace(shared_bundle, calibrations=(made,), hash="d" * 64))
+    calibrated.update_performance(figures_of(shared_bundle.names))
+    assert calibrated.policy(tau=0.1, rule="calibrated").calibration.status == "calibrated"
+    policy = calibrated.policy(tau=0.1, rule="calibrated", cost_weights=WEIGHTS)
+    assert policy.calibration.status == "uncalibrated"
+    assert "cost_weights weigh usd 0.7, ttft_s 0.0002" in policy.calibration.reason
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_record_is_decided_again_to_the_bit_with_the_figures_of_then(engine, whole):
+    pytest.importorskip("cryptography", reason=skips.RECORDS)
+    from ipr_engine.replay import replay
+
+    kept, key = [], bytes(range(32))
+    policy = engine.policy(tau=0.4, cost_weights=WEIGHTS)
+    with engine.recorder(kept.append, keep_x=whole, key=key, min_words=0) as recorder:
+        for extra in (None, 0.001):
+            recorder.route_many(TEXTS, policy, extra_usd=extra, cached_tokens=None if extra is None else 2)
+        engine.update_performance({name: {"ttft_s": 3.0, "tpot_s": 0.5} for name in engine.bundle.names[1:]})
+        recorder.route_many(TEXTS, policy)
+    engine.update_performance(figures_of(engine.bundle.names[:2]))
+    lines = b"".join(kept).splitlines(keepends=True)
+    assert len(lines) == 12
+    for replayed in replay(lines, engine, key=key if whole else None):
+        assert (replayed.refused, replayed.differences, replayed.by_heads) == (None, (), whole)
+    moved = list(replay(lines[-4:], engine, key=key if whole else None, tau=0.4, cost_weights=WEIGHTS))
+    assert any(replayed.differences for replayed in moved)  # today's figures
+
+
+def test_batched_answers_are_the_engine_s(engine):
+    policy = engine.policy(tau=0.4, cost_weights=WEIGHTS)
+    with BatchingEngine(engine) as batching:
+        for text in TEXTS:
+            for given in ({}, {"extra_usd": 0.001}):
+                ours, theirs = batching.route(text, policy, **given), engine.route(text, policy, **given)
+                assert ours.to_dict() == theirs.to_dict()
+
+
+def test_two_tiers_run_the_path_of_the_weighted_sum(tmp_path):
+    joined = Engine(join(tmp_path, make_tiers(tmp_path), gap=0.1))
+    rows, prompts = make_rows(joined, 300), tier_prompts(300)
+    two = joined.decide(joined.encode(prompts, second=True), tau=0.0, rule="minmax")
+    one = joined.decide(joined.encode(prompts), tau=0.0, rule="minmax")
+    rows = replace(
+        rows, quality=one.qualities.astype(np.float16), tokens_out=one.tokens_out,
+        again_quality=two.qualities.astype(np.float16), again_tokens_out=two.tokens_out,
+    )  # fmt: skip
+    engine = Engine(with_rows(joined.bundle, rows))
+    names = engine.bundle.names
+    figures = figures_of(names)
+    policy = engine.policy(tau=0.3, cost_weights=WEIGHTS, performance=figures)
+    path = policy.path
+    weighing = settle_weights(WEIGHTS, figures, names, names)
+    rates, folded = policy.rates, weighing.folded(policy.rates)
+    billed = rows.billed_tokens.astype(float)[:, None]
+    usd, cost = (
+        [table.cost(billed, tokens.astype(float)) for tokens in (rows.tokens_out, rows.again_tokens_out)]
+        for table in (rates, folded)
+    )
+    tiers = [(q.astype(float), c) for q, c in zip((rows.quality, rows.again_quality), cost, strict=True)]
+    every = np.arange(300)
+    for k in range(0, len(path.worth), 17):
+        chosen, asked = reference.two_tier_choices(*tiers, engine.bundle.tie_rank, float(path.worth[k]), 0.1)
+        paid = np.where(asked, usd[1][every, chosen], usd[0][every, chosen]).mean()
+        assert path.cost_usd[k] == pytest.approx(paid)
+        assert path.shares[k] == pytest.approx(np.bincount(chosen, minlength=4) / 300)
+    others = tier_prompts(40, "other")
+    terms = {"cost_weights": WEIGHTS, "performance": figures, "extra_usd": 1e-3}
+    below = middle_gap(engine.route_many(others, tau=0.3, escalate_below=0, **terms).gap)
+    decisions = engine.route_many(others, tau=0.3, escalate_below=below, **terms)
+    plain = engine.route_many(others, tau=0.3, extra_usd=1e-3, escalate_below=0)
+    assert 0 < decisions.escalated.sum() < 40
+    kept = ~decisions.escalated
+    np.testing.assert_allclose(decisions.costs_usd[kept], plain.costs_usd[kept], rtol=2e-6)
