@@ -1,4 +1,5 @@
-"""What a policy costs: text to decision under a bare policy, and under one with a mask, a family and a calibration map.
+"""What a policy costs: text to decision under a bare policy, under one with a mask, a family and a calibration map, and under one
+that weighs seconds and Wh beside USD.
 
 Also with what a server would log of each decision read: the model, and the calibration status. Then what reading the rest
 of a decision costs: who is next in failover, and the whole of it as a dict.
@@ -36,6 +37,10 @@ def variants() -> dict[str, Callable[[str], object]]:
     bare = engine.policy(tau=TAU)
     full = engine.policy(tau=TAU, rule="calibrated", family=FAMILY, requires="tools")
     check(engine, full, family)
+    figures = {name: {"ttft_s": 0.4, "tpot_s": 0.01, "wh_per_1m_output": 200.0} for name in bundle.names}
+    weighed = engine.policy(
+        tau=TAU, cost_weights={"ttft_s": 1e-3, "generation_s": 1e-4, "wh": 1e-3}, performance=figures
+    )
 
     def logged(policy: Policy) -> Callable[[str], object]:
         def call(prompt: str) -> object:
@@ -47,6 +52,7 @@ def variants() -> dict[str, Callable[[str], object]]:
     return {
         "bare": lambda prompt: engine.route(prompt, bare),
         "mask, family, calibration": lambda prompt: engine.route(prompt, full),
+        "USD, seconds and Wh": lambda prompt: engine.route(prompt, weighed),
         "bare, model and status read": logged(bare),
         "mask, family, calibration, model and status read": logged(full),
     }

@@ -36,17 +36,23 @@ def variants(rows: int) -> dict[str, Callable[[None], object]]:
     cost = row_costs(kept.tokens_out, kept.billed_tokens, bundle.candidates, prices)
     outcome, ranks = kept.realised(), bundle.tie_rank
     check(quality, cost, ranks)
+    figures = {name: {"ttft_s": 0.1 * m, "tpot_s": 0.01} for m, name in enumerate(names)}
     tau = cycle(np.linspace(0.1, 0.9, 7).tolist())
 
     def policy(_: None) -> object:
         engine._live.paths = Paths(one)  # nobody asked before
         return engine.policy(tau=next(tau))
 
+    def weighed(_: None) -> object:
+        engine._live.paths = Paths(one)
+        return engine.policy(tau=next(tau), cost_weights={"ttft_s": 1e-3, "generation_s": 1e-3}, performance=figures)
+
     return {
         "numpy": lambda _: reference.break_points(quality, cost, ranks),
         "break_points": lambda _: break_points(quality, cost, ranks),
         "path": lambda _: TauPath.fit(quality, outcome, cost, ranks),
         "policy, unseen set": policy,
+        "policy, unseen set, seconds weighed": weighed,
         "path of two tiers": lambda _: Paths(two).of(names, prices, BELOW),
     }
 

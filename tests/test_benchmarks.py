@@ -91,3 +91,31 @@ def test_a_measurement_gives_back_the_cores_and_the_garbage_collector(benchmarks
         assert not gc.isenabled()
     assert os.sched_getaffinity(0) == cores
     assert gc.isenabled()
+
+
+def test_a_checkout_is_timed_beside_another_one_in_turns():
+    lines = [
+        json.loads(line)
+        for line in python("-m", "benchmarks.before", str(ROOT), "--turns", "2", "--calls", "3", "--json").splitlines()
+    ]
+    assert [(line["call"], line["prompts"]) for line in lines] == [
+        ("route", "ascii"),
+        ("route", "other"),
+        ("decide", "ascii"),
+    ]
+    for line in lines:
+        assert line["ratio_low"] <= line["ratio"] <= line["ratio_high"]
+        assert line["commit_before"]
+        assert str(ROOT) not in json.dumps(line)
+
+
+def test_a_folder_that_is_no_checkout_is_named(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.before", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "CHECKOUT: expected a folder with ipr_engine" in done.stderr

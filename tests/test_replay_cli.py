@@ -226,3 +226,21 @@ def test_a_record_replays_on_a_sibling_whose_candidates_stand_in_another_order(t
     code, out, _ = replay(capsys, log, "--bundle", other, "--key", key)
     assert code == 4
     assert "candidates: ('alpha/large', " in out
+
+
+def test_every_option_of_a_policy_is_told_to_need_a_tau(bundle, log, capsys):
+    """None of them is passed over: a new one that the list of options lacks fails here."""
+    import argparse
+
+    from ipr_engine.asks import ASKS
+    from ipr_engine.cli.common import add_policy_options
+
+    parser = argparse.ArgumentParser()
+    add_policy_options(parser)
+    values = {"slack": "0.1", "rule": "minmax", "price": "beta/mid=1,2", "cost_weight": "usd=2", "unsupported": "best"}
+    for action in parser._actions:
+        if action.dest in ("help", "tau", "worth", *ASKS):
+            continue
+        value = [] if action.nargs == 0 else [values.get(action.dest, "0.5")]
+        code, _, err = replay(capsys, log, "--bundle", bundle, action.option_strings[0], *value)
+        assert (code, "--tau: expected it beside" in err) == (1, True), action.dest

@@ -42,7 +42,7 @@ class Rates:
 
     def __init__(self, setup: Setup) -> None:
         names = setup.engine.bundle.names
-        rates = setup.policy.rates
+        rates = setup.policy.folded
         if rates.tier_above is not None:
             raise InvalidInputError("prices: the peers know one price tier, got a bundle with more")
         self.in_rate, self.out_rate = rates.in_rate.astype(np.float32), rates.out_rate.astype(np.float32)
