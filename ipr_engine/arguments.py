@@ -58,15 +58,6 @@ def per_model(name: str, values: npt.ArrayLike, batch: int, models: int) -> npt.
         return np.ascontiguousarray(np.broadcast_to(given, (models,)) if given.ndim == 0 else given, np.float32)
 
 
-def held_tokens(cached_tokens: npt.ArrayLike, batch: int, models: int) -> npt.NDArray[np.float64]:
-    """(batch, models) of what `per_model` takes, each a count; InvalidInputError for anything else."""
-    held = per_model("cached_tokens", cached_tokens, batch, models)
-    if not (np.isfinite(held) & (held >= 0)).all():
-        wrong = held[~(np.isfinite(held) & (held >= 0))]
-        raise InvalidInputError(f"cached_tokens: expected finite numbers >= 0, got {wrong[0]:g}")
-    return np.broadcast_to(held, (batch, models)).astype(np.float64)
-
-
 def _array(name: str, values: Any) -> npt.NDArray[Any]:
     """The values as an array; InvalidInputError for rows of different lengths."""
     try:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ipr_engine.bundle import Bundle, HeadsSpec
     from ipr_engine.cost_terms import CostTerms
     from ipr_engine.limits import RequestLimits, RowLimits
+    from ipr_engine.moved_costs import Moved
     from ipr_engine.policy import Coefficients, Policy
 
 OK = STATUS.index("ok")
@@ -78,6 +79,7 @@ class Decision:
         "_error",
         "_extra",
         "_limits",
+        "_moved",
         "_own",
         "_result",
         "_row",
@@ -93,6 +95,7 @@ class Decision:
     _limits: RowLimits
     _own: npt.NDArray[np.float32]
     _extra: npt.NDArray[np.float32]
+    _moved: tuple[str, ...]
     _error: str
 
     def __init__(
@@ -204,15 +207,18 @@ class Decision:
 
     @property
     def _calibration(self) -> CalibrationStatus:
-        """The policy's, unless this request keeps out a candidate that the policy may choose."""
-        status = self.policy.calibration
-        if status.status == "uncalibrated" or not (self._may_keep_out or self._sent):
+        """The policy's, unless this request keeps out a candidate that the policy may choose, or its costs are the caller's."""
+        status, moved = self.policy.calibration, getattr(self, "_moved", ())
+        if status.status == "uncalibrated" or not (self._may_keep_out or self._sent or moved):
             return status
         if self._sent:
             return CalibrationStatus("uncalibrated", "its support is below min_support: no operating point decided it")
         names = [(m, c.name) for m, c in enumerate(self._bundle.candidates) if c.name in self.policy.allowed]
         away = "; ".join(f"{name}: {reason}" for m, name in names if (reason := self._away(m)) is not None)
-        return CalibrationStatus("uncalibrated", f"this request keeps out {away}") if away else status
+        reasons = [f"this request keeps out {away}"] if away else []
+        if moved:
+            reasons.append(f"{' and '.join(moved)} moved its predicted costs, and no policy is tested so")
+        return CalibrationStatus("uncalibrated", "; ".join(reasons)) if reasons else status
 
     @property
     def bundle(self) -> Bundle:
@@ -498,6 +504,7 @@ class Decisions:
         status, cause: (batch,) uint8 into `ipr_engine.decide.STATUS` and `CAUSE`.
         errors: row -> what is wrong with its prompt, where the status is "invalid_input".
         limits: what the requests ask for; None where they are text alone and output tokens are predicted.
+        moved: of each row, which arguments of the caller moved its predicted costs; None where none moved any.
     """
 
     __slots__ = (
@@ -508,6 +515,7 @@ class Decisions:
         "errors",
         "extra_usd",
         "limits",
+        "moved",
         "own_tokens",
         "policy",
         "support",
@@ -528,8 +536,10 @@ class Decisions:
         errors: Mapping[int, str] = NO_ERRORS,
         *,
         extra_usd: npt.NDArray[np.float32] | None = None,
+        moved: Moved | None = None,
     ) -> None:
         self.extra_usd = extra_usd
+        self.moved = moved
         self._result = result
         self._escalated = escalated
         self.own_tokens = own_tokens
@@ -571,6 +581,8 @@ class Decisions:
             decision._extra = self.extra_usd if self.extra_usd.ndim == 1 else self.extra_usd[row]
         if self.limits is not None:
             decision._limits = self.limits.rows[row]
+        if self.moved is not None:
+            decision._moved = self.moved[row]
         if row in self.errors:
             decision._error = self.errors[row]
         return decision

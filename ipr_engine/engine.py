@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ipr_engine._C import DecideResult
 from ipr_engine.bundle import Bundle, Performance, PriceList
+from ipr_engine.cached_tokens import CachedTokens
 from ipr_engine.calibrated import Calibrations, DriftEvidence
 from ipr_engine.decide import DecidePlan
 from ipr_engine.decision import Decision, Decisions, Row
@@ -259,7 +260,7 @@ class Engine:
         billed_tokens: int | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
-        cached_tokens: npt.ArrayLike | None = None,
+        cached_tokens: CachedTokens | None = None,
         on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
@@ -276,9 +277,10 @@ class Engine:
             billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say); counted where None.
             tokens_out: expected output tokens of one answer, scalar or (models,); else predicted. A request's "n" answers are billed.
             extra_usd: scalar or (models,), added to the cost, of either sign: switching, say.
-            cached_tokens: scalar or (models,), how much of the prompt each candidate's provider has in its cache, by its own
-                count: billed at the price of cached input. Fewer than its `cache_min_tokens` count as none, and no more than the
-                prompt has.
+            cached_tokens: how much of the prompt each candidate's provider has in its cache, by its own count: billed at the
+                price of cached input. Name -> tokens, or name -> (tokens, seconds since the cache was last used), which count as
+                none once the candidate's `cache_ttl_s` has passed (not known: never); who is not named has none. Or a scalar or
+                (models,). Fewer than `cache_min_tokens` count as none, and no more than the prompt has.
             on_error: of an earlier release, as is a list of prompts: `route_many` takes both.
         Raises:
             InvalidInputError: a bad prompt, or a bad argument.
@@ -320,7 +322,7 @@ class Engine:
         billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
-        cached_tokens: npt.ArrayLike | None = None,
+        cached_tokens: CachedTokens | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> Decisions:
@@ -330,7 +332,8 @@ class Engine:
             prompts: a list of what `route` takes.
             policy: as of `route`, for all of them.
             billed_tokens: one for all or one a prompt; counted where it is None.
-            tokens_out, extra_usd, cached_tokens: scalar, (models,) or (batch, models).
+            tokens_out, extra_usd, cached_tokens: scalar, (models,) or (batch, models); cached_tokens by name for all, or a list,
+                one a prompt.
             on_error: "raise" when a prompt is bad or a row cannot be decided, or "status" to return each row with its status: a
                 `FailedRow` has no model, and its `reason` says why. That of a bad prompt is "invalid_input".
         Raises:
@@ -424,7 +427,7 @@ class Engine:
         billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
-        cached_tokens: npt.ArrayLike | None = None,
+        cached_tokens: CachedTokens | None = None,
         on_error: str = "raise",
         second: Encoded | None = None,
         **terms: Any,
@@ -449,8 +452,7 @@ class Engine:
         if x.needs is not None:
             x = live.readable(x, policy, on_error)
         again = None if second is None else live.kept_rows(x, second)
-        extra_usd = live.with_cached(x, policy, extra_usd, cached_tokens)
-        return live.decide(x, policy, tokens_out, extra_usd, on_error, again)
+        return live.decide(x, policy, tokens_out, extra_usd, on_error, again, cached_tokens=cached_tokens)
 
     def _escalate(
         self,

@@ -36,6 +36,10 @@ def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[
     for name, (dtype, fill) in _FILL.items():
         values = getattr(result, name)
         arrays[name] = _scattered(values, good, batch, fill, dtype)
+    moved = None
+    if made.moved is not None:
+        by_row = dict(zip(good.tolist(), made.moved, strict=True))
+        moved = tuple(by_row.get(row, ()) for row in range(batch))
     limits = made.limits
     if limits is not None:
         rows = [PLAIN] * batch
@@ -54,6 +58,7 @@ def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[
         limits,
         errors,
         extra_usd=_scattered_usd(made.extra_usd, good, batch),
+        moved=moved,
     )
 
 

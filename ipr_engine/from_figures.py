@@ -39,22 +39,33 @@ def in_order(name: str, values: Float32s | None, had: Sequence[str], has: Sequen
     return values[[had.index(candidate) for candidate in has]]
 
 
-def decide_figures(record: Record, policy: Policy, bundle: Bundle, heads: HeadsSpec) -> Outcome:
+def decide_figures(
+    record: Record,
+    policy: Policy,
+    bundle: Bundle,
+    heads: HeadsSpec,
+    *,
+    own_tokens: Float32s | None,
+    support: np.float32 | None,
+) -> Outcome:
     """The outcome of the record's qualities and tokens under a policy of this bundle.
 
     Args:
         heads: of the bundle, those whose predictions the record holds.
+        own_tokens: (models,) input tokens by the own count of the bundle's candidates, None where none names its tokenizer.
+        support: None where it was not measured.
     Raises:
         InvalidInputError: the record cannot tell: it lacks a candidate, or its output tokens were cut below what this bundle allows.
     """
     names = bundle.names
-    quality, predicted, given, extra = (
+    quality, predicted, given, extra, cached = (
         in_order(name, values, record.candidates, names)
         for name, values in (
             ("quality", record.outcome.quality),
             ("tokens_out", record.outcome.tokens_out),
             ("tokens_out", record.tokens_out),
             ("extra_usd", record.extra_usd),
+            ("cached_tokens", record.cached_tokens),
         )
     )
     assert quality is not None
@@ -66,29 +77,25 @@ def decide_figures(record: Record, policy: Policy, bundle: Bundle, heads: HeadsS
     each = predicted / answers  # what a record tells is of all answers
     tokens = _within_most(record, each, bundle, heads) if given is None else given
     bill = np.array([record.billed_tokens], np.int64)
-    windows, own = ContextWindows(bundle), in_order("own_tokens", record.own_tokens, record.candidates, names)
-    fits, one = windows.within(bill, tokens[None], stated, own=None if own is None else own[None])
+    windows, own = ContextWindows(bundle), None if own_tokens is None else own_tokens[None]
+    fits, one = windows.within(bill, tokens[None], stated, own=own)
     cut = (one[0] < each) if given is None else np.ones(len(names), np.bool_)
     wanted = np.where(cut, one[0] * answers, predicted)
     can = fits[0] if limits is None or limits.allowed is None else fits[0] & limits.allowed[0]
     allowed = can & np.array([name in policy.allowed for name in names], np.bool_)
     second = policy.second if heads is bundle.escalation_heads else None
     made = policy.coefficients if second is None else second.coefficients
-    extra = policy.rates.with_images(extra, asked)
+    held = None if cached is None else cached[None].astype(np.float64)
+    extra = policy.rates.with_images(policy.rates.with_cached(extra, bill, own, held), asked)
     # the policy's rates are of the bundle's tokens: token_ratio is in them
-    counted = bill[:, None] if own is None else own[None].astype(np.float64) / windows.ratios
+    counted = bill[:, None] if own is None else own.astype(np.float64) / windows.ratios
     cost = _cost(policy, counted, wanted, policy.weighed(extra))
-    usd = (
-        cost
-        if policy.weighing is None
-        else policy.usd(bill, None if own is None else own[None], wanted[None], extra)[0]
-    )
+    usd = cost if policy.weighing is None else policy.usd(bill, own, wanted[None], extra)[0]
     nonfinite = np.array([record.candidates.index(name) in record.nonfinite for name in names])
     with np.errstate(all="ignore"):
         index, status, cause, level, gap = choose(
             made, policy.worth, quality, cost, allowed, np.isnan(quality) | nonfinite, bundle.tie_rank
         )
-    support = record.outcome.support
     if status == "ok" and second is None and support is not None and float(support) < policy.unsupported.min_support:
         may = can & np.array([name in policy.allowed or name in policy.reserve for name in names], np.bool_)
         to = _sent_to(policy, quality, cost, may & ~nonfinite, bundle)
@@ -105,7 +112,7 @@ def decide_figures(record: Record, policy: Policy, bundle: Bundle, heads: HeadsS
         tokens_out=_plain_nan(wanted),
         threshold=level,
         gap=gap,
-        support=record.outcome.support,
+        support=support,
     )
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS, DecideResult
-from ipr_engine.arguments import bare_embeddings, held_tokens, per_model, whole_counts
+from ipr_engine.arguments import bare_embeddings, per_model, whole_counts
 from ipr_engine.asks import ASKS
 from ipr_engine.bundle import Bundle, Performance
+from ipr_engine.cached_tokens import held_tokens
 from ipr_engine.calibrated import Calibrations, DriftFlag
 from ipr_engine.cost_terms import Figures, merged_figures
 from ipr_engine.decide import STATUS
@@ -35,6 +36,7 @@ from ipr_engine.escalation import (
 from ipr_engine.failed_rows import with_failures
 from ipr_engine.intake import Intake, bill_all, check_features, encode_all, take_in, text_terms
 from ipr_engine.limits import RequestLimits, request_limits
+from ipr_engine.moved_costs import moved_by
 from ipr_engine.paths import Paths
 from ipr_engine.policy import Policy, compile_policy
 from ipr_engine.profiling import span
@@ -327,9 +329,8 @@ class Generation:
             if decisions is not None:
                 return checked_rows(decisions, on_error)
         encoded = self._encoded(intake)
-        extra_usd = self.with_cached(encoded, policy, extra_usd, cached_tokens)
-        texts = [request.encoded for request in intake.requests]
-        return self.decide(encoded, policy, tokens_out, extra_usd, on_error, self.embed_texts(texts))
+        again = self.embed_texts([request.encoded for request in intake.requests])
+        return self.decide(encoded, policy, tokens_out, extra_usd, on_error, again, cached_tokens=cached_tokens)
 
     def _route_on_gpu(
         self, intake: Intake, policy: Policy, tokens_out: Any, extra_usd: Any, cached_tokens: Any
@@ -348,21 +349,20 @@ class Generation:
         if not len(rows) or not counts[rows].all():
             return None
         requests, given = [intake.requests[row] for row in rows.tolist()], [intake.given[row] for row in rows.tolist()]
-        own = self.router.own_tokens(text_terms(requests, [bill is not None for bill in given]), bills[rows])
-        every = None if own is None else np.ones((batch, self.plan.models), np.float32)
-        if every is not None:
-            every[rows] = own
-        cached = self._cached(bills, every, policy, extra_usd, cached_tokens)
-        tokens, extra = self._given(batch, tokens_out, cached)
+        terms = text_terms(requests, [bill is not None for bill in given])
+        own = self.router.own_tokens(terms, bills[rows])
+        tokens, extra, held = self._given(batch, policy, tokens_out, extra_usd, cached_tokens)
+        tokens, extra, held = of_rows(tokens, rows), of_rows(extra, rows), of_rows(held, rows)
         needs = [intake.requests[row].needs for row in rows.tolist()]
-        usd = policy.rates.with_images(of_rows(extra, rows), needs)
+        with_cached = policy.rates.with_cached(extra, bills[rows], own, held)
+        usd = policy.rates.with_images(with_cached, needs)
         asked = RouteRows(
             ids=[own for _, own in kept],
             billed=bills[rows],
             own_tokens=own,
-            tokens_out=of_rows(tokens, rows),
+            tokens_out=tokens,
             extra_usd=policy.weighed(usd),
-            limits=request_limits(self.bundle, needs, of_rows(tokens, rows), len(rows)),
+            limits=request_limits(self.bundle, needs, tokens, len(rows)),
         )
         result, x = self.gpu.route(policy, asked)
         support = self.router.support(x)
@@ -379,6 +379,7 @@ class Generation:
             own,
             limits=asked.limits,
             extra_usd=usd,
+            moved=moved_by(len(rows), terms, tokens, extra, with_cached),
         )
         return with_failures(made, rows, intake.errors, batch) if intake.errors else made
 
@@ -418,7 +419,11 @@ class Generation:
                 f"{self.read_by_heads()}; encode the prompts again"
             )
         if billed_tokens is not None:
-            encoded = replace(encoded, billed_tokens=whole_counts(billed_tokens, len(encoded)), terms=None)
+            bills, given = whole_counts(billed_tokens, len(encoded)), encoded is x
+            terms = (
+                np.full((len(encoded), len(TEXT_TERMS)), np.nan) if given else None
+            )  # a bare array has no count but this
+            encoded = replace(encoded, billed_tokens=bills, terms=terms)
         return encoded
 
     def readable(self, encoded: Encoded, policy: Policy, on_error: str) -> Encoded:
@@ -461,16 +466,17 @@ class Generation:
         on_error: str,
         again: EmbedRows | None = None,
         own_tokens: npt.NDArray[np.float32] | None = None,
+        cached_tokens: Any = None,
     ) -> Decisions:
         """Decide on embeddings under a policy of this bundle; see `Engine.decide`.
 
         again: embeds rows by the second encoder; with it, rows of a small gap are decided again.
         own_tokens: (batch, models) input tokens by each candidate's own count, where they are known; None: estimated.
         """
-        if encoded.errors:
-            return self._decide_good(encoded, policy, tokens_out, extra_usd, on_error, again)
         batch = len(encoded.x)
-        tokens, extra = self._given(batch, tokens_out, extra_usd)
+        tokens, extra, held = self._given(batch, policy, tokens_out, extra_usd, cached_tokens)
+        if encoded.errors:
+            return self._decide_good(encoded, policy, tokens, extra, held, on_error, again)
         limits = None
         if tokens is not None or encoded.needs is not None:
             limits = request_limits(self.bundle, encoded.needs, tokens, batch)
@@ -478,23 +484,25 @@ class Generation:
             router, compiled, escalated = self.second.router, policy.second.compiled, np.ones(batch, np.bool_)
         else:
             router, compiled, escalated = self.router, policy.compiled, None
-        extra = policy.rates.with_images(extra, encoded.needs)
         own = self._own_tokens(encoded) if own_tokens is None else own_tokens
+        with_cached = policy.rates.with_cached(extra, encoded.billed_tokens, own, held)
+        moved = moved_by(batch, encoded.terms, tokens, extra, with_cached)
+        usd = policy.rates.with_images(with_cached, encoded.needs)
         result, support = router.decide(
             encoded.x,
             compiled,
             encoded.billed_tokens,
             tokens,
-            policy.weighed(extra),
+            policy.weighed(usd),
             *_limits_of(limits),
             own_tokens=own,
         )
         billed, truncated = encoded.billed_tokens, encoded.truncated
         decisions = Decisions(
-            result, policy, self.bundle, billed, truncated, support, own, escalated, limits, extra_usd=extra
+            result, policy, self.bundle, billed, truncated, support, own, escalated, limits, extra_usd=usd, moved=moved
         )
         if again is not None and policy.escalate_below:
-            decisions = self.escalate(decisions, again, tokens, extra)
+            decisions = self.escalate(decisions, again, tokens, usd)
         return checked_rows(decisions, on_error)
 
     def _own_tokens(self, encoded: Encoded) -> npt.NDArray[np.float32] | None:
@@ -504,51 +512,32 @@ class Generation:
             terms = np.full((len(encoded), len(TEXT_TERMS)), np.nan)
         return None if terms is None else self.router.own_tokens(terms, encoded.billed_tokens)
 
-    def with_cached(self, encoded: Encoded, policy: Policy, extra_usd: Any, cached_tokens: Any) -> Any:
-        """extra_usd, as `Engine.route` takes it, with what reading `cached_tokens` from the candidates' caches saves."""
-        if cached_tokens is None:
-            return extra_usd
-        return self._cached(encoded.billed_tokens, self._own_tokens(encoded), policy, extra_usd, cached_tokens)
-
-    def _cached(
-        self,
-        billed_tokens: npt.NDArray[np.int64],
-        own_tokens: npt.NDArray[np.float32] | None,
-        policy: Policy,
-        extra_usd: Any,
-        cached_tokens: Any,
-    ) -> Any:
-        if cached_tokens is None:
-            return extra_usd
-        batch, models = len(billed_tokens), self.plan.models
-        held = held_tokens(cached_tokens, batch, models)
-        usd = policy.rates.cached_usd(policy.rates.counted(billed_tokens, own_tokens), held)
-        if extra_usd is not None:
-            usd = usd + per_model("extra_usd", extra_usd, batch, models)
-        return usd.astype(np.float32)
-
-    def _given(self, batch: int, tokens_out: Any, extra_usd: Any) -> tuple[Given, Given]:
-        """What the caller gives of a batch: tokens_out and extra_usd."""
-        models = self.plan.models
+    def _given(
+        self, batch: int, policy: Policy, tokens_out: Any, extra_usd: Any, cached_tokens: Any
+    ) -> tuple[Given, Given, npt.NDArray[np.float64] | None]:
+        """What the caller gives of a batch: tokens_out, extra_usd, and cached_tokens as (batch, models)."""
+        models, names = self.plan.models, self.bundle.names
         tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
         extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
-        return tokens, extra
+        held = None if cached_tokens is None else held_tokens(cached_tokens, batch, names, policy.prices)
+        return tokens, extra, held
 
     def _decide_good(
         self,
         encoded: Encoded,
         policy: Policy,
-        tokens_out: Any,
-        extra_usd: Any,
+        tokens: Given,
+        extra: Given,
+        held: npt.NDArray[np.float64] | None,
         on_error: str,
         again: EmbedRows | None,
     ) -> Decisions:
         """Decide the rows that could be encoded; the others come back as they are, with what is wrong with them."""
         batch = len(encoded)
-        tokens, extra = self._given(batch, tokens_out, extra_usd)
         good = np.array([row for row in range(batch) if row not in encoded.errors], np.int64)
         again_good = None if again is None else lambda rows: again(good[rows])
-        made = self.decide(encoded[good], policy, of_rows(tokens, good), of_rows(extra, good), "status", again_good)
+        given, cached = (of_rows(tokens, good), of_rows(extra, good)), of_rows(held, good)
+        made = self.decide(encoded[good], policy, *given, "status", again_good, cached_tokens=cached)
         return checked_rows(with_failures(made, good, encoded.errors, batch), on_error)
 
     def escalate(
@@ -594,6 +583,7 @@ class Generation:
             escalated,
             first.limits,
             extra_usd=extra_usd,
+            moved=first.moved,
         )
 
     def embed_texts(self, texts: list[str]) -> EmbedRows | None:

@@ -6,6 +6,7 @@ expected_cost([price], input_tokens=[[300_000]], output_tokens=[[800]])      # (
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,8 +37,10 @@ def expected_cost(
         input_tokens: (requests, candidates), by each candidate's own count, or (requests, 1).
         output_tokens: the same, reasoning included.
         cached_tokens: of the input, what the candidate's cache holds. images: (requests,).
-        reasoning_tokens: of the output, those of reasoning.
+        reasoning_tokens: of the output, those of reasoning; None: each price's `reasoning_share` of it.
     """
+    if reasoning_tokens is not None:
+        prices = [replace(price, reasoning_share=None) for price in prices]
     table = PriceTable(prices)
     read = np.asarray(input_tokens, np.float64)
     cost = table.cost(read, np.asarray(output_tokens, np.float64))
@@ -54,7 +57,8 @@ class PriceTable:
     """Rates of candidates, USD per token.
 
     Attributes:
-        in_rate, out_rate, read_rate: (models,), or (tiers, models) beside
+        out_rate: (models,) or (tiers, models), with each candidate's share of reasoning at the price of that.
+        in_rate, read_rate: the same, beside
         tier_above: (tiers - 1, models), None with one tier: more input tokens are charged at the next tier's rates; infinity
             where a candidate has no such tier.
         fixed_usd, per_image_usd, cache_min_tokens, token_ratio: (models,).
@@ -82,7 +86,8 @@ class PriceTable:
         for m, own in enumerate(levels):
             for tier in range(tiers):
                 level = own[min(tier, len(own) - 1)]
-                usd[:, tier, m] = level.input_usd_per_1m, level.output_usd_per_1m, level.cached_read_usd_per_1m or 0.0
+                out = prices[m].output_usd(level.output_usd_per_1m)
+                usd[:, tier, m] = level.input_usd_per_1m, out, level.cached_read_usd_per_1m or 0.0
                 if tier < len(own):
                     above[tier, m] = level.above_tokens
         rates = usd[:, 0] if tiers == 1 else usd
@@ -158,6 +163,22 @@ class PriceTable:
         usd: Array = held * (read - into)
         return usd
 
+    def with_cached(
+        self,
+        extra_usd: npt.NDArray[np.float32] | None,
+        billed_tokens: npt.NDArray[np.int64],
+        own_tokens: npt.NDArray[np.float32] | None,
+        cached_tokens: Array | None,
+    ) -> npt.NDArray[np.float32] | None:
+        """extra_usd, (models,) or (rows, models), with what reading these tokens from a cache saves; as it is where that is nothing.
+
+        billed_tokens, own_tokens: as of `counted`. cached_tokens: as of `cached_usd`.
+        """
+        if cached_tokens is None:
+            return extra_usd
+        saved = self.cached_usd(self.counted(billed_tokens, own_tokens), cached_tokens)
+        return (saved if extra_usd is None else saved + extra_usd).astype(np.float32)
+
     def with_images(
         self, extra_usd: npt.NDArray[np.float32] | None, needs: Sequence[Needs | None] | None
     ) -> npt.NDArray[np.float32] | None:
@@ -172,7 +193,7 @@ class PriceTable:
         return (before + images[:, None] * self.per_image_usd).astype(np.float32)
 
     def reasoning_usd(self, billed_tokens: Array, reasoning_tokens: Array) -> Array:
-        """(rows, models) USD that output tokens of reasoning cost more than other output, or less."""
+        """(rows, models) USD that output tokens of reasoning cost more than other output, or less; of prices without a share."""
         out = self.out_rates(billed_tokens)
         usd: Array = reasoning_tokens * np.where(np.isnan(self._by_reasoning), 0.0, self._by_reasoning - out)
         return usd

@@ -16,6 +16,8 @@ from ipr_engine.outcome import FIGURES, Outcome, parse_figures, parse_outcome
 from ipr_engine.owner_key import OwnerKey
 from ipr_engine.prompts import Needs, as_json, kind_of
 from ipr_engine.record_fields import (
+    HASH,
+    ISA,
     Float32s,
     Resolved,
     Sealed,
@@ -23,13 +25,16 @@ from ipr_engine.record_fields import (
     canonical,
     crc32,
     floats,
+    is_form,
     needs_json,
+    parse_made_by,
     parse_needs,
     parse_resolved,
     parse_sealed,
     require,
     whole,
 )
+from ipr_engine.record_terms import check_terms
 from ipr_engine.terms import Terms, terms_from_json, terms_to_json
 from ipr_engine.text import shown
 
@@ -42,7 +47,11 @@ _OLD = frozenset(("schema_version", *_HASHES, *_MADE_OF, "x"))
 _KEYS = frozenset(
     ("schema_version", *_HASHES, *_MADE_OF, "needs", "policy", "max_output_tokens", "nonfinite", "sealed")
 )
-_OWN = "own_tokens"  # of schema 3, only where a candidate names its tokenizer
+_PRIVATE = (
+    "own_tokens",
+    "cached_tokens",
+)  # of schema 3, only where there are any; a brief record's are sealed with its figures
+_MORE = frozenset((*_PRIVATE, "tokenizers", "centroids", "bill_given"))  # of schema 3, only where they say something
 _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut from a log
 
 
@@ -53,6 +62,8 @@ class Record:
     Attributes:
         billed_tokens, truncated: as of Decision.
         tokens_out, extra_usd: (models,) float32 where the caller gave them, else None.
+        cached_tokens: (models,) float32 where the caller gave them, those whose `cache_ttl_s` had passed as 0. In lines of builds
+            that did not keep them, what they saved at the prices of then is in extra_usd.
         terms: the policy's, as `Engine.policy` takes them. policy: what they came to; None before schema 3.
         candidates: names in the bundle's order, the order of every (models,) array.
         max_output_tokens: of each candidate, as the bundle states them; None where it states none.
@@ -62,6 +73,10 @@ class Record:
         isa: the instruction set that decided.
         own_tokens: (models,) float32, input tokens by each candidate's own count; None where no candidate names its tokenizer, and
             with a brief record's figures.
+        tokenizers: of each candidate, which profile counts its own tokens (`TokenProfile.key`), None for none; None of a bundle
+            without any, where the bill was given, and in lines of builds that did not keep it.
+        centroids: what measured the support (`SupportSpec.key`); None without centroids, and in such lines.
+        bill_given: the caller gave the bill: nobody's own tokens were counted from texts.
         outcome: what was decided; its numbers are NaN where they are withheld.
         needs: what the request asks of a candidate, None for nothing.
         x: (dim,) float32, the embedding, where it was asked for; of a line of schema 3 only once it is opened.
@@ -88,6 +103,10 @@ class Record:
     nonfinite: tuple[int, ...] = ()
     needs: Needs | None = None
     own_tokens: Float32s | None = None
+    cached_tokens: Float32s | None = None
+    tokenizers: tuple[str | None, ...] | None = None
+    centroids: str | None = None
+    bill_given: bool = False
     x: Float32s | None = None
     brief: bool = False
     withheld: bool = False
@@ -137,11 +156,12 @@ class Record:
             raise RecordError("sealed: expected what this key sealed with this record, got another: it was changed")
         kept, models = json.loads(plain), len(self.candidates)
         figures = kept.get("figures")
+        private: dict[str, Any] = {name: floats(kept[name], name, models) for name in _PRIVATE if name in kept}
         return replace(
             self,
             x=None if kept.get("x") is None else floats(kept["x"], "x"),
             prompt=kept.get("prompt"),
-            own_tokens=self.own_tokens if _OWN not in kept else floats(kept[_OWN], _OWN, models),
+            **private,
             outcome=self.outcome if figures is None else replace(self.outcome, **parse_figures(figures, models)),
             withheld=self.withheld and figures is None,
         )
@@ -151,12 +171,15 @@ class Record:
             **({} if self.x is None else {"x": bits(self.x)}),
             **({} if self.prompt is None else {"prompt": self.prompt}),
             **({"figures": self.outcome.figures_json()} if self.brief else {}),
-            **({_OWN: bits(self.own_tokens)} if self.brief and self.own_tokens is not None else {}),
+            **(self._private() if self.brief else {}),
         }
         if not kept:
             return None
         nonce, data = key.seal(json.dumps(kept, default=as_json).encode(), beside.encode())
         return Sealed(key=key.id, nonce=nonce, data=data)
+
+    def _private(self) -> dict[str, str]:
+        return {name: bits(values) for name in _PRIVATE if (values := getattr(self, name)) is not None}
 
     def _body(self) -> dict[str, Any]:
         """The line but for what is sealed, its checksum, and what may be cut from it."""
@@ -178,7 +201,10 @@ class Record:
             return {**body, **needs, "x": None if self.x is None else bits(self.x)}
         return {
             **body,
-            **({} if self.own_tokens is None or self.brief else {_OWN: bits(self.own_tokens)}),
+            **({} if self.brief else self._private()),
+            **({} if self.tokenizers is None else {"tokenizers": list(self.tokenizers)}),
+            **({} if self.centroids is None else {"centroids": self.centroids}),
+            **({"bill_given": True} if self.bill_given else {}),
             "needs": None if self.needs is None else needs_json(self.needs),
             "policy": None if self.policy is None else self.policy.to_json(),
             "max_output_tokens": None if self.max_output_tokens is None else list(self.max_output_tokens),
@@ -207,7 +233,7 @@ class Record:
             raise RecordError(f"expected schema_version {known}, got {got}; use the release that wrote it")
         given, told = document.pop("crc32", None), {key: document.pop(key, None) for key in _OPTIONAL}
         if given != crc32(canonical(document)):
-            raise RecordError(f"expected content of crc32 {given}, got another: the line was damaged or edited")
+            raise RecordError("crc32: expected that of the line's content, got another: the line was damaged or edited")
         try:
             return _parse(document, **told)
         except (ValueError, TypeError, KeyError) as error:  # a checksum that holds, on something we did not write
@@ -216,18 +242,18 @@ class Record:
 
 def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
     version = document["schema_version"]
-    known = {1: _OLD, 2: _OLD | {"needs"}, 3: _KEYS | (document.keys() & {_OWN})}[version]
+    known = {1: _OLD, 2: _OLD | {"needs"}, 3: _KEYS | (document.keys() & _MORE)}[version]
     require(document.keys() == known, "keys", document.keys() ^ known)
     names = document["candidates"]
     require(isinstance(names, list) and all(isinstance(name, str) for name in names), "candidates", names)
-    for name in (*_HASHES, "isa"):
-        require(isinstance(document[name], str), name, document[name])
+    for name, form in (*((name, HASH) for name in _HASHES), ("isa", ISA)):
+        require(is_form(form, document[name]), name, document[name])
     require(whole(document["billed_tokens"]), "billed_tokens", document["billed_tokens"])
     require(type(document["truncated"]) is bool, "truncated", document["truncated"])
-    require(isinstance(document["terms"], dict), "terms", document["terms"])
+    check_terms(document["terms"], names)
     models, needs = len(names), document.get("needs")
     outcome, brief = parse_outcome(document["decision"], names, may_lack_figures=version >= 3)
-    private: dict[str, Any] = {"x": floats(document["x"], "x")} if version < 3 else _private(document, names)
+    private: dict[str, Any] = {"x": floats(document["x"], "x")} if version < 3 else _of_schema_3(document, names)
     return Record(
         schema_version=version,
         billed_tokens=document["billed_tokens"],
@@ -248,7 +274,7 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
     )
 
 
-def _private(document: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+def _of_schema_3(document: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     """The fields of schema 3 alone."""
     most, nonfinite = document["max_output_tokens"], document["nonfinite"]
     stated = isinstance(most, list) and len(most) == len(names) and all(v is None or whole(v) for v in most)
@@ -257,7 +283,8 @@ def _private(document: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     require(listed, "nonfinite", nonfinite)
     return {
         "policy": parse_resolved(document["policy"], names),
-        "own_tokens": floats(document[_OWN], _OWN, len(names)) if _OWN in document else None,
+        **{name: floats(document[name], name, len(names)) for name in _PRIVATE if name in document},
+        **parse_made_by(document, len(names)),
         "max_output_tokens": None if most is None else tuple(most),
         "nonfinite": tuple(nonfinite),
         "sealed": parse_sealed(document["sealed"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.policy import Coefficients, Policy
+from ipr_engine.policy import EVERY_RULE, Coefficients, Policy
 from ipr_engine.prompts import Needs, kind_of
 from ipr_engine.ranges import MOST_TOKENS
 from ipr_engine.text import shown
@@ -22,6 +23,9 @@ Float32s = npt.NDArray[np.float32]
 
 _RESOLVED = ("rule", "tau", "slack", "worth", "alpha_hi", "alpha_lo", "offset", "allowed")
 _SEALED = ("key", "nonce", "data")
+HASH, ISA = re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z0-9_]{1,16}")
+_HEX_16 = re.compile(r"[0-9a-f]{16}")
+_PROFILE = re.compile(r".+:[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,7 @@ def parse_resolved(document: Any, names: Sequence[str]) -> Resolved:
     """names: the record's candidates. ValueError for what no recorder writes, here and below."""
     require(isinstance(document, dict) and document.keys() == set(_RESOLVED), "policy", document)
     *numbers, allowed = (document[name] for name in _RESOLVED[1:])
-    require(isinstance(document["rule"], str), "policy.rule", document["rule"])
+    require(isinstance(document["rule"], str) and document["rule"] in EVERY_RULE, "policy.rule", document["rule"])
     plain = all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in numbers)
     require(plain, "policy", numbers)
     require(isinstance(allowed, list) and set(allowed) <= set(names), "policy.allowed", allowed)
@@ -97,8 +101,30 @@ def parse_sealed(document: Any) -> Sealed | None:
         return None
     told = isinstance(document, dict) and document.keys() == set(_SEALED)
     require(told and all(isinstance(value, str) for value in document.values()), "sealed", document)
+    require(is_form(_HEX_16, document["key"]), "sealed.key", document["key"])
     nonce, data = (base64.b64decode(document[name], validate=True) for name in _SEALED[1:])
     return Sealed(key=document["key"], nonce=nonce, data=data)
+
+
+def parse_made_by(document: Mapping[str, Any], models: int) -> dict[str, Any]:
+    """What counted a line's own tokens and measured its support, where the line says so."""
+    made: dict[str, Any] = {}
+    if "tokenizers" in document:
+        keys = document["tokenizers"]
+        told = isinstance(keys, list) and len(keys) == models
+        require(told and all(key is None or is_form(_PROFILE, key) for key in keys), "tokenizers", keys)
+        made["tokenizers"] = tuple(keys)
+    if "centroids" in document:
+        require(is_form(_HEX_16, document["centroids"]), "centroids", document["centroids"])
+        made["centroids"] = document["centroids"]
+    if "bill_given" in document:
+        require(document["bill_given"] is True, "bill_given", document["bill_given"])
+        made["bill_given"] = True
+    return made
+
+
+def is_form(form: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and form.fullmatch(value) is not None
 
 
 _BARE = {"answers": 1, "images": 0}  # of needs, written where they are more

@@ -13,6 +13,7 @@ from ipr_engine.generation import MAX_KEPT_POLICIES, Generation
 from ipr_engine.policy import Policy, op_terms
 from ipr_engine.record import Record
 from ipr_engine.record_fields import Resolved
+from ipr_engine.record_terms import OF_BUNDLE
 from ipr_engine.terms import terms_to_json
 
 EARLIER_RULE = "minmax"  # of a record before schema 3 that names none, and asks nothing else than tau
@@ -36,11 +37,19 @@ def policy_of(live: Generation, record: Record, policies: dict[str, Policy | str
             found = live.settle(None, terms)
             found = found if then is None else _as_then(live, found, then, by_second)
         except InvalidInputError as error:
-            found = f"terms: {error}"
+            found = f"terms: {_without_names(str(error), live)}"
         policies[key] = found
     if isinstance(found, str):
         raise InvalidInputError(found)
     return found
+
+
+def _without_names(error: str, live: Generation) -> str:
+    """An error of terms that a record holds, without what it says of names that nothing in the record vouches for."""
+    name = error.partition(":")[0]
+    if name not in OF_BUNDLE:
+        return error
+    return f"{name}: expected names that bundle {live.hash[:12]} knows, the record has others"
 
 
 def _rule(record: Record) -> Any:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ipr_engine.arguments import per_model
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.files import as_path
+from ipr_engine.cached_tokens import CachedTokens, held_tokens
 from ipr_engine.decide import STATUS, DecidePlan, DecidePolicy
 from ipr_engine.decision import Decision, Decisions, Row
 from ipr_engine.encoders.base import Encoded
@@ -89,7 +90,7 @@ class Recorder:
         billed_tokens: int | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
-        cached_tokens: npt.ArrayLike | None = None,
+        cached_tokens: CachedTokens | None = None,
         on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
@@ -119,7 +120,7 @@ class Recorder:
         billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
-        cached_tokens: npt.ArrayLike | None = None,
+        cached_tokens: CachedTokens | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> Decisions:
@@ -148,8 +149,8 @@ class Recorder:
         encoded, texts = live.prepare(prompts, billed_tokens, policy, on_error)
         kept = ([prompts] if single else list(prompts)) if self._keep_prompts else None
         ids = [id] if single else id
-        extra_usd = live.with_cached(encoded, policy, extra_usd, cached_tokens)
-        decisions = self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, ids, kept, texts)
+        given = (tokens_out, extra_usd, cached_tokens)
+        decisions = self._decide(live, encoded, policy, *given, on_error, ids, kept, texts)
         return decisions[0] if single else decisions
 
     def decide(
@@ -161,7 +162,7 @@ class Recorder:
         billed_tokens: int | Sequence[int] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
-        cached_tokens: npt.ArrayLike | None = None,
+        cached_tokens: CachedTokens | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> Decisions:
@@ -169,8 +170,8 @@ class Recorder:
         live = self._engine._live
         policy = live.settle(policy, terms)
         encoded = live.readable(live.embeddings(x, billed_tokens), policy, on_error)
-        extra_usd = live.with_cached(encoded, policy, extra_usd, cached_tokens)
-        return self._decide(live, encoded, policy, tokens_out, extra_usd, on_error, id, None, None)
+        given = (tokens_out, extra_usd, cached_tokens)
+        return self._decide(live, encoded, policy, *given, on_error, id, None, None)
 
     def _decide(
         self,
@@ -179,17 +180,19 @@ class Recorder:
         policy: Policy,
         tokens_out: npt.ArrayLike | None,
         extra_usd: npt.ArrayLike | None,
+        cached_tokens: CachedTokens | None,
         on_error: str,
         ids: Any,
         prompts: list[Any] | None,
         texts: list[str] | None,
     ) -> Decisions:
         check_on_error(on_error)
-        batch, models = len(encoded), live.plan.models
+        batch, models, bundle = len(encoded), live.plan.models, live.bundle
         names = _ids(ids, batch)
         words = encoded.billed_tokens.tolist() if texts is None else [distinct_words(text) for text in texts]
         tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
         extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
+        held = None if cached_tokens is None else held_tokens(cached_tokens, batch, bundle.names, policy.prices)
         x, second = list(encoded.x), live.second
         again = None if texts is None else live.embed_texts(texts)
 
@@ -201,19 +204,22 @@ class Recorder:
                 x[row] = own
             return made
 
-        decisions = live.decide(encoded, policy, tokens, extra, "status", None if again is None else embed)
+        by_second_encoder = None if again is None else embed
+        decisions = live.decide(encoded, policy, tokens, extra, "status", by_second_encoder, cached_tokens=held)
         escalated = decisions.escalated.tolist()
         tokens_rows = None if tokens is None else np.broadcast_to(tokens, (batch, models))
         extra_rows = None if extra is None else np.broadcast_to(extra, (batch, models))
-        bundle = live.bundle
         terms = recorded_terms(policy, bundle)
-        most = _most_tokens(bundle)
+        most, profiles = _most_tokens(bundle), tokenizer_keys(bundle)
+        centroids = None if bundle.support is None else bundle.support.key
+        bare = encoded.terms is None
         resolved = [Resolved.of(policy, by_second=by_second) for by_second in (False, True)]
 
         def record_of(row: int) -> Record:
             by_second = escalated[row] and second is not None
             outcome = Outcome.of(decisions, row)
             plan = second.plan if by_second and second is not None else live.plan
+            given = bare or bool(np.isnan(encoded.terms[row, 0]))  # type: ignore[index]  # of a bare array no text was counted
             return Record(
                 billed_tokens=int(encoded.billed_tokens[row]),
                 truncated=bool(decisions.truncated[row]),
@@ -232,6 +238,10 @@ class Recorder:
                 outcome=outcome,
                 needs=None if encoded.needs is None else encoded.needs[row],
                 own_tokens=None if decisions.own_tokens is None else decisions.own_tokens[row],
+                cached_tokens=None if held is None else held[row].astype(np.float32),
+                tokenizers=None if given else profiles,
+                centroids=None if outcome.support is None else centroids,
+                bill_given=given,
                 x=x[row] if self._keep_x else None,
                 brief=words[row] < self._min_words,
                 id=names[row],
@@ -295,6 +305,12 @@ def recorded_terms(policy: Policy, bundle: Bundle) -> Terms:
     if policy.weighing is None:
         return policy.terms
     return {**policy.terms, "performance": policy.weighing.by_name(bundle.names)}
+
+
+def tokenizer_keys(bundle: Bundle) -> tuple[str | None, ...] | None:
+    """Which profile counts each candidate's own tokens; None where no candidate names one."""
+    named = tuple(None if c.tokenizer is None else c.tokenizer.key for c in bundle.candidates)
+    return named if any(named) else None
 
 
 def _most_tokens(bundle: Bundle) -> tuple[int | None, ...] | None:

@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from ipr_engine.differences import Difference, compare
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
 from ipr_engine.from_figures import decide_figures, in_order
 from ipr_engine.generation import Generation
-from ipr_engine.outcome import PER_MODEL, Outcome
+from ipr_engine.kept_figures import Kept, input_tokens, support
+from ipr_engine.outcome import Outcome
 from ipr_engine.owner_key import OwnerKey
 from ipr_engine.policy import Policy
 from ipr_engine.record import Record
@@ -33,33 +34,6 @@ from ipr_engine.record_policy import policy_of
 
 if TYPE_CHECKING:
     from ipr_engine.engine import Engine
-
-
-class Difference(NamedTuple):
-    """One field that came out otherwise: "model", "threshold", "quality[name]"; floats are float32."""
-
-    field: str
-    recorded: Any
-    now: Any
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types: numbers at their shortest, the non-finite as text, and the bits of a float32 beside it."""
-        document: dict[str, Any] = {"field": self.field}
-        for side, value in (("recorded", self.recorded), ("now", self.now)):
-            if isinstance(value, np.float32):
-                document[side] = float(str(value)) if np.isfinite(value) else str(value)
-                document[f"{side}_bits"] = f"{value.view(np.uint32):08x}"
-            else:
-                document[side] = list(value) if isinstance(value, tuple) else value
-        return document
-
-    def __str__(self) -> str:
-        recorded, now = str(self.recorded), str(self.now)
-        if recorded == now and isinstance(self.now, np.float32):  # two NaN, or 0 and -0
-            recorded, now = (
-                f"{text} ({v.view(np.uint32):08x})" for text, v in ((recorded, self.recorded), (now, self.now))
-            )
-        return f"{self.field}: {recorded} -> {now}"
 
 
 class Replayed(NamedTuple):
@@ -73,6 +47,7 @@ class Replayed(NamedTuple):
         refused: why it was not decided again: a damaged line, figures withheld, other heads or another encoder, another key, terms
             that do not fit the bundle.
         by_heads: whether the heads decided, on the record's embedding; else its own qualities and tokens were taken.
+        kept: figures of the record that went into the outcome though this bundle would make others of the prompt.
     """
 
     line: int
@@ -81,6 +56,7 @@ class Replayed(NamedTuple):
     differences: tuple[Difference, ...] = ()
     refused: str | None = None
     by_heads: bool = False
+    kept: tuple[Kept, ...] = ()
 
 
 def replay(
@@ -119,15 +95,15 @@ def _replay(lines: Iterable[bytes], live: Generation, key: OwnerKey | None, othe
             record = Record.from_line(line)
             if key is not None:
                 record = record.opened(key)
-            outcome = _decide(live, record, other or policy_of(live, record, policies))
+            outcome, kept = _decide(live, record, other or policy_of(live, record, policies))
         except (RecordError, KeyMismatchError, InvalidInputError) as error:
             yield Replayed(number, record, refused=str(error))
             continue
-        differences = tuple(_compare(record.candidates, record.outcome, live.bundle.names, outcome))
-        yield Replayed(number, record, outcome, differences, by_heads=record.x is not None)
+        differences = tuple(compare(record.candidates, record.outcome, live.bundle.names, outcome))
+        yield Replayed(number, record, outcome, differences, by_heads=record.x is not None, kept=tuple(kept))
 
 
-def _decide(live: Generation, record: Record, policy: Policy) -> Outcome:
+def _decide(live: Generation, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
     if record.x is None:
         return _from_figures(live, record, policy)
     by_second = live.is_second(record.encoder)
@@ -147,22 +123,17 @@ def _decide(live: Generation, record: Record, policy: Policy) -> Outcome:
         record.encoder,
         None if record.needs is None else (record.needs,),
     )
-    tokens = in_order("tokens_out", record.tokens_out, record.candidates, names)
-    extra = in_order("extra_usd", record.extra_usd, record.candidates, names)
-    counted = _own_tokens(live, record)
-    return Outcome.of(live.decide(encoded, policy, tokens, extra, "status", own_tokens=counted), 0)
+    tokens, extra, cached = (
+        in_order(name, getattr(record, name), record.candidates, names)
+        for name in ("tokens_out", "extra_usd", "cached_tokens")
+    )
+    own, kept = input_tokens(live, record)
+    counted = None if own is None else own[None]
+    made = live.decide(encoded, policy, tokens, extra, "status", own_tokens=counted, cached_tokens=cached)
+    return Outcome.of(made, 0), kept
 
 
-def _own_tokens(live: Generation, record: Record) -> npt.NDArray[np.float32] | None:
-    """(1, models) the record's own tokens; of a candidate that it lacks by the bundle's tokenizer, as its text is not here."""
-    if record.own_tokens is None:
-        return None
-    own = dict(zip(record.candidates, record.own_tokens.tolist(), strict=True))
-    counted = [own.get(c.name, record.billed_tokens * c.token_ratio) for c in live.bundle.candidates]
-    return np.array([counted], np.float32)
-
-
-def _from_figures(live: Generation, record: Record, policy: Policy) -> Outcome:
+def _from_figures(live: Generation, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
     """From the record's own qualities and tokens, which are those of its heads."""
     if record.withheld:
         sealing = record.sealed
@@ -176,29 +147,12 @@ def _from_figures(live: Generation, record: Record, policy: Policy) -> Outcome:
             f"x: decided by heads {record.heads[:12]}, bundle {live.hash[:12]} has {', '.join(h.sha256[:12] for h in heads)}, and "
             f"what other heads make of a prompt only its embedding tells: record with keep_x=True and a key{sealed}"
         )
-    return decide_figures(record, policy, live.bundle, own)
-
-
-def _compare(had: Sequence[str], then: Outcome, has: Sequence[str], now: Outcome) -> Iterator[Difference]:
-    if tuple(had) != tuple(has):
-        yield Difference("candidates", tuple(had), tuple(has))
-    for name in ("model", "index", "status", "cause", "threshold", "gap", "support"):
-        if not _same(getattr(then, name), getattr(now, name)):
-            yield Difference(name, getattr(then, name), getattr(now, name))
-    for name in PER_MODEL:
-        before, after = getattr(then, name), getattr(now, name)
-        if tuple(had) == tuple(has) and before.tobytes() == after.tobytes():
-            continue
-        for m, candidate in enumerate(had):
-            if candidate in has and not _same(before[m], after[has.index(candidate)]):
-                yield Difference(f"{name}[{candidate}]", before[m], after[has.index(candidate)])
-
-
-def _same(then: Any, now: Any) -> bool:
-    """Equal to the bit: NaN equals itself, and 0 is not -0."""
-    if isinstance(then, np.float32) and isinstance(now, np.float32):
-        return bool(then.view(np.uint32) == now.view(np.uint32))
-    return type(then) is type(now) and bool(then == now)
+    counted, kept = input_tokens(live, record)
+    measured = record.outcome.support
+    if own is not live.bundle.escalation_heads:
+        measured, also = support(live, record, policy)
+        kept += also
+    return decide_figures(record, policy, live.bundle, own, own_tokens=counted, support=measured), kept
 
 
 @dataclass
@@ -212,6 +166,7 @@ class Summary:
         moves: (recorded model, model now) -> records, where the choice changed.
         cost_usd, cost_usd_now: expected cost of the chosen candidates, over records decided then and now.
         bundles, isas: hash and instruction set of the records -> records.
+        kept: in how many records a figure of then stands ("support", "own_tokens"); of several candidates it counts once.
     """
 
     records: int = 0
@@ -225,6 +180,7 @@ class Summary:
     moves: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
     bundles: Counter[str] = field(default_factory=Counter)
     isas: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
 
     def add(self, replayed: Replayed) -> None:
         self.records += 1
@@ -239,6 +195,7 @@ class Summary:
         self.equal += not replayed.differences
         self.different += bool(replayed.differences)
         self.fields.update({difference.field.partition("[")[0] for difference in replayed.differences})
+        self.kept.update({one.field.partition("[")[0] for one in replayed.kept})
         if then.model != now.model:
             self.moves[then.model, now.model] += 1
         if then.index >= 0 and now.index >= 0:
@@ -255,6 +212,7 @@ class Summary:
             "choices_changed": sum(self.moves.values()),
             "moves": [{"recorded": a, "now": b, "records": n} for (a, b), n in self.moves.most_common()],
             "fields": dict(self.fields.most_common()),
+            "kept": dict(self.kept.most_common()),
             "cost_usd": self.cost_usd,
             "cost_usd_now": self.cost_usd_now,
             "bundles": dict(self.bundles.most_common()),
@@ -271,6 +229,9 @@ class Summary:
             lines.append(f"{figures} decided again from recorded qualities and tokens, without the heads")
         if self.fields:
             lines.append("differing: " + ", ".join(f"{name} in {n}" for name, n in self.fields.most_common()))
+        if self.kept:
+            counts = ", ".join(f"{name} in {n}" for name, n in self.kept.most_common())
+            lines.append(f"kept from the records, since other centroids or tokenizers cannot be asked here: {counts}")
         if self.moves:
             lines.append(f"{sum(self.moves.values())} choices changed:")
             lines += [f"  {a or 'none'} -> {b or 'none'}: {n}" for (a, b), n in self.moves.most_common()]

@@ -9,7 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bundles import make_bundle
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, Price, PriceList, PriceTier, with_prices
 from ipr_engine.bundle.price import price_json, price_of
 from ipr_engine.bundle.price_check import MOST_TIERS, price_problem
@@ -31,6 +34,7 @@ FULL = {
     "batch_input_usd_per_1m": 0.625,
     "batch_output_usd_per_1m": 5.0,
     "reasoning_usd_per_1m": 12.0,
+    "reasoning_share": 0.25,
 }
 
 
@@ -51,6 +55,11 @@ BAD = [
     ({"per_image_usd": "1"}, "per_image_usd", "a number"),
     ({"cached_read_usd_per_1m": math.inf}, "cached_read_usd_per_1m", "a finite number"),
     ({"reasoning_usd_per_1m": -0.5}, "reasoning_usd_per_1m", "a number >= 0"),
+    ({"reasoning_share": 0.5}, "reasoning_usd_per_1m", "a price of reasoning beside reasoning_share"),
+    ({"reasoning_usd_per_1m": 1, "reasoning_share": 1.01}, "reasoning_share", "a number in [0, 1]"),
+    ({"reasoning_usd_per_1m": 1, "reasoning_share": -0.1}, "reasoning_share", "a number >= 0"),
+    ({"reasoning_usd_per_1m": 1, "reasoning_share": math.nan}, "reasoning_share", "a finite number"),
+    ({"reasoning_usd_per_1m": 1, "reasoning_share": True}, "reasoning_share", "a number"),
     ({"basis": " "}, "basis", "a text"),
     ({"input_usd_per_1m_above_200k": 2.5}, "input_usd_per_1m_above_200k", "no key but"),
     ({"tiers": TIER}, "tiers", "a list"),
@@ -118,6 +127,46 @@ def test_images_reasoning_and_cached_input_are_added():
     assert usd(one, 1000, 0, cached_tokens=[[400]]) == pytest.approx((600 * 1.25 + 400 * 0.125) / 1e6)
     above = (100_000 * 2.5 + 200_000 * 0.25) / 1e6  # cached input keeps its tenth of the input price in every tier
     assert usd(one, 300_000, 0, cached_tokens=[[200_000]]) == pytest.approx(above)
+
+
+@given(
+    share=st.floats(0, 1), reasoning=st.floats(0, 1000), output=st.floats(0, 1000), tokens=st.integers(0, 10**6),
+    read=st.sampled_from([100, 200_000, 200_001]), batch=st.booleans(),
+)  # fmt: skip
+def test_a_share_of_reasoning_costs_what_so_many_reasoning_tokens_cost(share, reasoning, output, tokens, read, batch):
+    """In the base price, in a tier and in a batch, whose factor is on reasoning too."""
+    one = price(output_usd_per_1m=output, tiers=[TIER], batch_factor=0.5, reasoning_usd_per_1m=reasoning)
+    shared = replace(one, reasoning_share=share)
+    if batch:
+        one, shared = one.in_batch(), shared.in_batch()
+    known = usd(one, read, tokens, reasoning_tokens=[[share * tokens]])
+    assert usd(shared, read, tokens) == pytest.approx(known, rel=1e-9, abs=1e-15)
+    assert usd(shared, read, tokens, reasoning_tokens=[[tokens]]) == usd(one, read, tokens, reasoning_tokens=[[tokens]])
+
+
+def test_without_a_share_every_output_token_is_other_output():
+    bare, stated = PriceTable([price()]), PriceTable([price(reasoning_usd_per_1m=12.0)])
+    assert bare.out_rate.tobytes() == stated.out_rate.tobytes()
+    none = PriceTable([price(reasoning_usd_per_1m=12.0, reasoning_share=0)])
+    assert none.out_rate.tobytes() == bare.out_rate.tobytes()
+
+
+def test_a_decision_counts_the_share_and_a_bundle_that_states_one_is_schema_6(tmp_path):
+    bundle = Bundle.load(make_bundle(tmp_path, models=3, dim=16))
+    rows = {
+        name: replace(one, reasoning_usd_per_1m=10 * one.output_usd_per_1m, reasoning_share=0.5 if m else None)
+        for m, (name, one) in enumerate(bundle.prices.prices.items())
+    }
+    folder = with_prices(bundle, PriceList(date="2026-11-28", prices=rows), activate=False)
+    assert json.loads((folder / "bundle.json").read_text())["schema_version"] == 6
+    shared = Engine(Bundle.load(folder))
+    assert shared.bundle.prices.prices == rows
+    before, now = (engine.route("a story", tau=0.5, tokens_out=1000) for engine in (Engine(bundle), shared))
+    written = np.array([1000 * one.output_usd_per_1m / 1e6 for one in bundle.prices.prices.values()])
+    more = written * [0, 4.5, 4.5]  # half of it at ten times the price
+    np.testing.assert_allclose(now.costs_usd, before.costs_usd + more, rtol=1e-5)
+    asked = Engine(bundle).route("a story", tau=0.5, tokens_out=1000, prices=rows)
+    assert asked.costs_usd.tobytes() == now.costs_usd.tobytes()
 
 
 @pytest.mark.parametrize(("held", "billed_as"), [(1023, 0), (1024, 1024), (5000, 5000), (9000, 8000)])

@@ -181,6 +181,22 @@ def test_set_prices_takes_a_table(tmp_path, table, capsys):
     assert f"{one}: prices.json says input_cost_per_token_priority, search_context_cost_per_query too" in told.err
     assert f"{old.names[2]} is not in prices.json and keeps its price" in told.err
     assert "cached_read_usd_per_1m: null -> 0.125" in told.out
+    assert new.prices.prices[one].reasoning_share is None
+    assert f"{one}: its price of reasoning tokens is not counted in decisions: state reasoning_share" in told.err
+
+
+def test_set_prices_shows_a_share_of_reasoning_and_asks_for_none_then(tmp_path, capsys):
+    old = Bundle.load(make_bundle(tmp_path / "b"))
+    row = {"input_usd_per_1m": 1, "output_usd_per_1m": 2, "reasoning_usd_per_1m": 9, "reasoning_share": 0.25}
+    whole = {**row, "fixed_usd": 0, "basis": "a page"}
+    file = tmp_path / "prices.json"
+    file.write_text(json.dumps({"currency": "USD", "date": "2026-11-28", "prices": {old.names[0]: whole}}))
+    arguments = ["set-prices", str(file), "--bundle", str(old.path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    told = capsys.readouterr()
+    assert "reasoning_share: null -> 0.25" in told.out
+    assert "reasoning" not in told.err
+    assert Bundle.load(tmp_path / "out").prices.prices[old.names[0]].reasoning_share == 0.25
 
 
 @pytest.mark.parametrize("pair", ["x", "=y", "x=", "nobody=plain"])

@@ -99,6 +99,8 @@ def as_before(decision):
         "prior": decision.prior,
         "quality": decision.quality if ok else None,
         "cost_usd": decision.cost_usd if ok else None,
+        "cost": decision.cost if ok else None,
+        "cost_terms": None,
         "tokens_in": decision.tokens_in if ok else None,
         "tokens_out": decision.tokens_out if ok else None,
         "threshold": decision.threshold if ok else None,

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.bundle import with_prices, write_bundle
 from ipr_engine.errors import KeyMismatchError, RecordError
+from ipr_engine.generation import POLICY_TERMS
 from ipr_engine.owner_key import PUBLISHED, OwnerKey, key_of
 from ipr_engine.record import Record
 from ipr_engine.record_fields import canonical, crc32
+from ipr_engine.record_terms import _FORMS
 from ipr_engine.recorder import distinct_words
 from ipr_engine.replay import replay
 
@@ -344,7 +346,53 @@ def test_the_error_of_a_damaged_record_does_not_repeat_what_it_holds(engine, whe
     document = json.loads(recorded(engine))
     document.pop("crc32")
     for value in ("a secret", ["a secret", 1], {"a secret": 1}):
-        text = canonical({**document, where: value})
-        (replayed,) = replay([f'{text[:-1]},"crc32":"{crc32(text)}"}}\n'.encode()], engine)
-        assert replayed.refused, where
-        assert "secret" not in replayed.refused
+        assert_refused_without_a_secret(engine, {**document, where: value})
+
+
+def assert_refused_without_a_secret(engine, document):
+    text = canonical(document)
+    (replayed,) = replay([f'{text[:-1]},"crc32":"{crc32(text)}"}}\n'.encode()], engine)
+    assert replayed.refused, document
+    assert "secret" not in replayed.refused
+
+
+@pytest.mark.parametrize("name", sorted(POLICY_TERMS))
+def test_the_error_of_a_damaged_term_does_not_repeat_what_it_holds(engine, name):
+    document = json.loads(recorded(engine))
+    document.pop("crc32")
+    document["bundle"] = "0" * 64  # else what the policy came to holds, whatever its terms
+    nested = {"date": None, "prices": {"alpha/large": {"a secret": 1}}}
+    for value in ("a secret", ["a secret"], {"a secret": 1}, {"a secret": {"ttft_s": 1}}, nested):
+        terms = {"tau": 0.3, name: value}
+        if name == "unsupported":
+            terms["min_support"] = 0.1
+        if name == "performance":
+            terms["cost_weights"] = {"ttft_s": 1.0}
+        assert_refused_without_a_secret(engine, {**document, "terms": terms})
+
+
+def test_other_errors_of_a_damaged_record_do_not_repeat_what_it_holds_either(engine):
+    document = json.loads(recorded(engine))
+    given = document.pop("crc32")
+    (replayed,) = replay([json.dumps({**document, "crc32": "a secret"}).encode()], engine)
+    assert "damaged or edited" in replayed.refused
+    assert "secret" not in replayed.refused
+    assert given not in replayed.refused
+    sealed = json.loads(recorded(engine, recorder={"keep_x": True, "key": KEY}))
+    sealed.pop("crc32")
+    for changed in (
+        {**document, "terms": {"tau": 0.1, "a secret": 1}},
+        {**document, "policy": {**document["policy"], "rule": "a secret"}},
+        {**document, "heads": "a secret"},
+        {**document, "isa": "a secret"},
+        {**sealed, "sealed": {**sealed["sealed"], "key": "a secret"}},
+        {**document, "tokenizers": ["a secret"] * 5},
+        {**document, "centroids": "a secret"},
+        {**document, "bill_given": "a secret"},
+        {**document, "cached_tokens": "a secret"},
+    ):
+        assert_refused_without_a_secret(engine, changed)
+
+
+def test_every_term_of_a_policy_has_a_form_in_records():
+    assert _FORMS.keys() == POLICY_TERMS

@@ -427,7 +427,7 @@ def test_fields_that_no_recorder_writes_are_refused(log, changes):
 @pytest.mark.parametrize("terms", [{}, {"tau": 5}, {"tau": 0.1, "later": 1}, {"tau": 0.1, "allowed": 3}])
 def test_terms_that_do_not_compile_are_refused_and_not_raised(engine, log, terms):
     [replayed] = replay([edited(log[0], terms=terms, bundle="0" * 64)], engine)
-    assert replayed.refused.startswith("terms: ")
+    assert "terms" in replayed.refused
 
 
 def test_an_embedding_of_another_width_is_refused(engine, log):

@@ -45,12 +45,14 @@ class Price:
         tiers: prices of longer requests, by rising `above_tokens`.
         cached_read_usd_per_1m: of input tokens that the provider has in its cache; None: as other input.
         cached_write_usd_per_1m: of input tokens that it writes there; None: as other input.
-        cache_ttl_s: how long they stay, in seconds; None where not known. For whoever tells `cached_tokens`; no bill reads it.
+        cache_ttl_s: how long they stay, in seconds; None where not known: then `cached_tokens` by name never expire.
         cache_min_tokens: fewer tokens are neither written nor read.
         per_image_usd: USD per image of a request.
         batch_factor: what every token price is multiplied with in a batch; or
         batch_input_usd_per_1m, batch_output_usd_per_1m: the token prices there; tiers and cached input keep their share of them.
         reasoning_usd_per_1m: of output tokens that are reasoning; None: as other output.
+        reasoning_share: how much of the output is expected to be reasoning, in [0, 1]; beside a price of it. None: not known, and
+            expected costs count every output token as other output.
     """
 
     input_usd_per_1m: float
@@ -67,6 +69,7 @@ class Price:
     batch_input_usd_per_1m: float | None = None
     batch_output_usd_per_1m: float | None = None
     reasoning_usd_per_1m: float | None = None
+    reasoning_share: float | None = None
 
     @property
     def is_free(self) -> bool:
@@ -97,6 +100,13 @@ class Price:
             )
             for tier in (base, *self.tiers)
         )
+
+    def output_usd(self, other_usd_per_1m: float) -> float:
+        """USD per 1 M output tokens as expected, where those that are no reasoning cost `other_usd_per_1m`."""
+        share, usd = self.reasoning_share, self.reasoning_usd_per_1m
+        if share is None or usd is None:
+            return other_usd_per_1m
+        return (1.0 - share) * other_usd_per_1m + share * usd
 
     def in_batch(self) -> Price:
         """The price of a request in a batch; the same where none is stated."""
@@ -170,7 +180,11 @@ def _share(part: float, whole: float) -> float:
 def price_of(row: Mapping[str, Any], basis: str) -> Price:
     """The price of a JSON form in which `price_problem` finds nothing wrong; basis: where the form states none."""
     plain = {"basis": basis, **row}
-    plain |= {key: float(plain[key]) for key in (*BASE[:3], *AMOUNTS, "cache_ttl_s") if plain.get(key) is not None}
+    plain |= {
+        key: float(plain[key])
+        for key in (*BASE[:3], *AMOUNTS, "cache_ttl_s", "reasoning_share")
+        if plain.get(key) is not None
+    }
     plain["tiers"] = tuple(_tier_of(tier) for tier in row.get("tiers", ()))
     return Price(**plain)
 

@@ -44,7 +44,7 @@ def price_problem(row: Mapping[str, Any]) -> Problem | None:
     basis = row.get("basis", "-")
     if not isinstance(basis, str) or not basis.strip():
         return Problem("basis", "a text that is not empty", shown(basis))
-    return _tiers_problem(row) or _cache_problem(row) or _batch_problem(row)
+    return _tiers_problem(row) or _cache_problem(row) or _batch_problem(row) or _reasoning_problem(row)
 
 
 def amount_problem(key: str, value: object, *, above: float | None = None) -> Problem | None:
@@ -126,4 +126,19 @@ def _batch_problem(row: Mapping[str, Any]) -> Problem | None:
         plain = name.removeprefix("batch_")
         if row[name] > 0 and row[plain] == 0:
             return Problem(name, f"0, since {plain} is 0", shown(row[name]), True)
+    return None
+
+
+def _reasoning_problem(row: Mapping[str, Any]) -> Problem | None:
+    key = "reasoning_share"
+    share = row.get(key)
+    if share is None:
+        return None
+    found = amount_problem(key, share)
+    if found is not None:
+        return found
+    if share > 1:
+        return Problem(key, "a number in [0, 1]", shown(share), True)
+    if row.get("reasoning_usd_per_1m") is None:
+        return Problem("reasoning_usd_per_1m", f"a price of reasoning beside {key}", "none")
     return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -113,6 +115,12 @@ class SupportSpec:
     encoder: str
     centroids: Float32 = field(repr=False)
     distances: Float32 = field(repr=False)
+
+    @cached_property
+    def key(self) -> str:
+        """What a support is measured by: 16 hex digits of a sha256 over both arrays."""
+        parts = (np.ascontiguousarray(part, "<f4").tobytes() for part in (self.centroids, self.distances))
+        return sha256(b"".join(parts)).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,15 +21,17 @@ def add_parser(subparsers: Any) -> None:
         help="decide a log of records again and tell every difference",
         description="Decide every record that `ipr route --record` or Engine.recorder wrote again, with this bundle on this instruction "
         "set, and tell every field that differs by a bit. Records without an embedding are decided from their qualities and output "
-        "tokens, those with one (--key opens it) by the bundle's heads. With options of a policy every record is decided under that one "
-        "instead of its own.",
+        "tokens, those with one (--key opens it) by the bundle's heads. Figures of then that stand, since other tokenizers or centroids "
+        "cannot be asked, are told as kept. With options of a policy every record is decided under that one instead of its own.",
         epilog="Exit codes: 0 every record came out equal; 4 some differ; 3 some lines were not replayed (damaged, withheld, of other "
         "heads or another encoder, sealed under another key, or with terms that do not fit the bundle), whatever the others came to; 1 "
         "an error.",
     )
     parser.add_argument("log", metavar="LOG", help="a file of records, one a line ('-': stdin)")
     parser.add_argument(
-        "--json", action="store_true", help="one JSON object a line that differs, then one with the summary"
+        "--json",
+        action="store_true",
+        help="one JSON object a line that differs or keeps a figure, then one with the summary",
     )
     parser.add_argument("--summary", action="store_true", help="the summary alone")
     add_key_option(parser, "it opens what is sealed in the records")
@@ -44,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     policy = asked_policy(engine, arguments)
     for replayed in replay(_lines(arguments.log), engine, policy, key=arguments.key):
         summary.add(replayed)
-        if not arguments.summary and (replayed.differences or replayed.refused is not None):
+        if not arguments.summary and (replayed.differences or replayed.kept or replayed.refused is not None):
             print(_json(replayed) if arguments.json else _text(replayed))
     if not summary.records:
         raise InvalidInputError(f"LOG: expected records, one a line, got none in {arguments.log}")
@@ -74,6 +76,8 @@ def _json(replayed: Replayed) -> str:
     if replayed.refused is not None:
         document["refused"] = replayed.refused
     document["differences"] = [difference.to_dict() for difference in replayed.differences]
+    if replayed.kept:
+        document["kept"] = [{"field": one.field, "why": one.why} for one in replayed.kept]
     return json.dumps(document, allow_nan=False)
 
 
@@ -82,4 +86,4 @@ def _text(replayed: Replayed) -> str:
     where = f"line {replayed.line}" + (f" (id {replayed.record.id})" if named and replayed.record is not None else "")
     if replayed.refused is not None:
         return f"{where}: not replayed: {replayed.refused}"
-    return "\n".join(f"{where}: {difference}" for difference in replayed.differences)
+    return "\n".join(f"{where}: {told}" for told in (*replayed.differences, *replayed.kept))

@@ -54,6 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
     given, told = _given(arguments, bundle)
     old = bundle.prices.prices
     changed = {name: price for name, price in given.prices.items() if price != old[name]}
+    told += [
+        f"{name}: its price of reasoning tokens is not counted in decisions: state reasoning_share, how much of its output they are, "
+        "in a price file"
+        for name, price in changed.items()
+        if price.reasoning_usd_per_1m is not None and price.reasoning_share is None
+    ]
     folder = with_prices(bundle, given, root=arguments.out)
     for line in told:
         print(f"ipr set-prices: {line}", file=sys.stderr)

@@ -126,8 +126,8 @@ class Admission:
                 return found
         if live.routes_text and short:
             encoded, _ = live.prepare(text, billed_tokens, policy)
-            extra = live.with_cached(encoded, policy, extra_usd, cached_tokens)
-            decision = live.decide(encoded, policy, tokens_out, extra, "status")[0]
+            given_costs = (tokens_out, extra_usd)
+            decision = live.decide(encoded, policy, *given_costs, "status", cached_tokens=cached_tokens)[0]
             if not live.escalates(decision._result, policy):  # else the second encoder is asked, by the worker
                 self._board.decided(decision)
                 self._board.inline.since(begun)
@@ -137,7 +137,7 @@ class Admission:
         check_readable(text, "prompt", billed_tokens, live.bundle, policy)
         if billed_tokens is not None:
             billed_tokens = int(whole_counts(billed_tokens, 1).item())
-        own = OwnColumns.of(live.bundle.names, tokens_out, extra_usd, cached_tokens)
+        own = OwnColumns.of(live.bundle.names, policy.prices, tokens_out, extra_usd, cached_tokens)
         prepared = None
         if budget_us is not None and self._fallback is not None:
             prepared = self._fallback.prepare(text, billed_tokens, own, policy, live)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ipr_engine._C import clock_ns
 from ipr_engine.bundle import Bundle
+from ipr_engine.cached_tokens import CachedTokens
 from ipr_engine.decision import Decision, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, IprError
@@ -119,7 +120,7 @@ class BatchingEngine:
         billed_tokens: int | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
-        cached_tokens: npt.ArrayLike | None = None,
+        cached_tokens: CachedTokens | None = None,
         on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
@@ -156,7 +157,7 @@ class BatchingEngine:
         billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
-        cached_tokens: npt.ArrayLike | None = None,
+        cached_tokens: CachedTokens | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> list[Row]:

@@ -136,8 +136,8 @@ class StaticFallback:
         policy = own.settle(request.fallback, {})
         encoded, _ = own.prepare(request.text, request.billed_tokens, policy)
         tokens_out, extra_usd, cached = (None,) * 3 if request.own is None else request.own.on(own.bundle.names)
-        extra_usd = own.with_cached(encoded, policy, extra_usd, cached)
-        made = own.decide(encoded, policy, tokens_out, extra_usd, "raise")[0]  # never escalates: no text
+        given = (tokens_out, extra_usd)
+        made = own.decide(encoded, policy, *given, "raise", cached_tokens=cached)[0]  # never escalates: no text
         if made.model not in live.bundle.names:
             raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")
         told = DegradedDecision(

@@ -123,8 +123,8 @@ def _decide(
         again = _again(live, [ready[row][0].text.encoded for row in rows])
         try:
             tokens_out, extra_usd, cached = (None,) * 3 if first.own is None else first.own.on(live.bundle.names)
-            extra_usd = live.with_cached(encoded[rows], policy, extra_usd, cached)
-            made = live.decide(encoded[rows], policy, tokens_out, extra_usd, "status", again)
+            given = (tokens_out, extra_usd)
+            made = live.decide(encoded[rows], policy, *given, "status", again, cached_tokens=cached)
         except DeviceLostError:
             raise
         except IprError as error:

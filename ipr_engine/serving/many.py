@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from ipr_engine.arguments import held_tokens, per_model
+from ipr_engine.arguments import per_model
+from ipr_engine.cached_tokens import held_tokens, one_a_row
 from ipr_engine.decision import OK, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, RowError
@@ -27,7 +29,7 @@ class Asked:
         bills: list[int | None],
         tokens: Any,
         extra: Any,
-        cached: Any,
+        cached: Sequence[Any],
         on_error: str,
     ) -> None:
         self._engine = engine
@@ -60,15 +62,17 @@ class Asked:
         check_many(prompts)
         check_on_error(on_error)
         live, batch = engine._live, len(prompts)
-        models = len(live.bundle.names)
+        names, settled = live.bundle.names, live.settle(policy, terms)
+        models = len(names)
+        held = None if cached_tokens is None else held_tokens(cached_tokens, batch, names, settled.prices)
         return cls(
             engine,
             prompts,
-            live.settle(policy, terms),
+            settled,
             given_bills(billed_tokens, batch),
             None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models),
             None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models),
-            None if cached_tokens is None else held_tokens(cached_tokens, batch, models),
+            [None] * batch if held is None else one_a_row(cached_tokens, held),
             on_error,
         )
 
@@ -81,8 +85,8 @@ class Asked:
         Raises:
             InvalidInputError: the prompt is bad, its row named.
         """
-        given = (self._tokens, self._extra, self._cached)
-        tokens, extra, cached = (None if one is None else one if one.ndim == 1 else one[row] for one in given)
+        given, cached = (self._tokens, self._extra), self._cached[row]
+        tokens, extra = (None if one is None else one if one.ndim == 1 else one[row] for one in given)
         try:
             return admission.begin(
                 self._prompts[row], self._policy, budget_us, self._bills[row], tokens, extra, cached, "status", {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -59,6 +60,13 @@ class TokenProfile:
     def tokens(self, texts: list[str]) -> Floats:
         """Return (texts,) estimated tokens of each text, as a request of its own."""
         return self.estimate(count_texts(texts))
+
+    @cached_property
+    def key(self) -> str:
+        """The name, and what it counts by: 12 hex digits of a sha256 over the coefficients and `per_request`."""
+        counts = {term: c for term, c in zip(TEXT_TERMS, self.coefficients, strict=True) if c}
+        text = json.dumps([counts, self.per_request], sort_keys=True)
+        return f"{self.name}:{sha256(text.encode()).hexdigest()[:12]}"
 
     def to_json(self) -> dict[str, Any]:
         """Return what `profile_of` reads: the coefficients by name, those of 0 left out."""
