@@ -270,7 +270,7 @@ def test_a_link_inside_the_folder_is_followed(copy: Path) -> None:
 # -- the manifest
 
 
-@pytest.mark.parametrize("version", [0, 7, 999])
+@pytest.mark.parametrize("version", [0, 8, 999])
 def test_an_unknown_schema_version_is_a_version_error_even_with_unknown_keys(copy: Path, version: int) -> None:
     edit_manifest(copy, lambda manifest: manifest.update(schema_version=version, novelty=1))
     raises(BundleVersionError, copy, "bundle.json", "schema_version 1", str(version))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import skips
+from bundles import bundle_parts
 from calibration_data import make_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,8 @@ from two_tier_bundles import join, make_tiers, middle_gap
 from two_tier_bundles import make_prompts as tier_prompts
 
 from ipr_engine import Engine, InvalidInputError, reference
-from ipr_engine.bundle import Performance, PriceTier
+from ipr_engine.bundle import Bundle, Performance, PriceTier, write_bundle
+from ipr_engine.cli import main
 from ipr_engine.cost_terms import CostWeights, settle_weights
 from ipr_engine.promise import TAUS
 from ipr_engine.serving import BatchingEngine
@@ -405,3 +407,20 @@ def test_two_tiers_run_the_path_of_the_weighted_sum(tmp_path):
     assert 0 < decisions.escalated.sum() < 40
     kept = ~decisions.escalated
     np.testing.assert_allclose(decisions.costs_usd[kept], plain.costs_usd[kept], rtol=2e-6)
+
+
+def test_the_command_line_weighs_what_the_bundle_states(tmp_path, capsys):
+    parts = bundle_parts(tmp_path / "parts", models=5, dim=16)
+    parts["candidates"] = [replace(c, performance=own) for c, own in zip(parts["candidates"], FIGURES, strict=True)]
+    folder = write_bundle(tmp_path / "bundles", **parts)
+    assert Bundle.load(folder).candidates[0].performance == FIGURES[0]
+    asked = ["route", "what is it", "--bundle", str(folder), "--tau", "1", "--json"]
+    assert main([*asked, "--cost-weight", "usd=0", "--cost-weight", "ttft_s=1"]) == 0
+    told = json.loads(capsys.readouterr().out)["decision"]
+    assert told["model"] == parts["candidates"][4].name
+    assert told["cost_terms"]["ttft_s"] == 0.2
+    for wrong, message in (("ttft_s", "expected TERM=USD"), ("ms=1", "unknown 'ms'")):
+        assert main([*asked, "--cost-weight", wrong]) == 1
+        assert message in capsys.readouterr().err
+    assert main([*asked, "--cost-weight", "wh=1", "--cost-weight", "wh=2"]) == 1
+    assert "--cost-weight: wh is given twice" in capsys.readouterr().err

@@ -92,7 +92,7 @@ def test_a_page_has_every_arm_at_every_size(tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "SMALL", (30, 300))
     write_sources(tmp_path)
     figures = run("transfer", tmp_path, "--source", "cascade9")
-    assert set(figures) == {"command", "versions", "cascade9 from zeroeval"}
+    assert set(figures) == {"command", "versions", "commit", "cascade9 from zeroeval"}
     assert {size: set(arms) for size, arms in figures["cascade9 from zeroeval"].items()} == {
         "30": set(ARMS),
         "80": set(ARMS),

@@ -2,7 +2,7 @@
 
 Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects, load.py makes them after every
 check (fields.py for JSON, tensors.py for arrays, files.py for bytes), write.py goes back to disk through draft.py;
-encoder_entry.py does both for encoders, path_rows.py for path rows.
+encoder_entry.py does both for encoders, candidate_entry.py for candidates, path_rows.py for path rows.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         heads_sha256,
         with_calibrations,
         with_extra_files,
+        with_performance,
         with_prices,
         write_bundle,
     )
@@ -74,6 +75,7 @@ __all__ = [
     "read_prices",
     "with_calibrations",
     "with_extra_files",
+    "with_performance",
     "with_prices",
     "write_bundle",
 ]

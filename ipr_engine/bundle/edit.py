@@ -12,25 +12,18 @@ import numpy.typing as npt
 
 from ipr_engine.errors import BundleFormatError, InvalidInputError
 
+from .candidate_entry import candidate_json, version_of
 from .draft import Draft
 from .fields import fail, parse_json
 from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, listed_files, parse_price
 from .origin import CONSTANT
-from .path_rows import path_of_edited, path_rows_json
+from .path_rows import path_of_edited, path_rows_json, rows_version
 from .price import Price
 from .reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
+from .schema import raised
 from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, PriceList
-from .write import (
-    _candidate_json,
-    _hash_bytes,
-    _limited,
-    _prices_bytes,
-    _raised,
-    _tensor_bytes,
-    _tokenized,
-    _with_hashes_key,
-)
+from .write import _hash_bytes, _price_version, _prices_bytes, _tensor_bytes
 
 Rows = Mapping[str, Float32]
 Hashes = Mapping[str, npt.NDArray[np.uint64]]
@@ -255,27 +248,20 @@ def _rewrite(
         new_heads.append(head)
     deciding = bundle.quality_heads.id  # first, so that no other heads come to cover every candidate before them
     manifest["heads"] = sorted(new_heads, key=lambda head: head["id"] != deciding)
-    manifest = _with_candidates(manifest, candidates)
+    manifest = raised(manifest, version_of(candidates))
+    if path_rows is not None and path_rows.tokens_in is not None:
+        manifest = raised(manifest, rows_version(path_rows))
+    manifest["candidates"] = [candidate_json(candidate, manifest["schema_version"]) for candidate in candidates]
     if manifest["schema_version"] >= 5:
         weights = {head["id"]: head["weights"]["sha256"] for head in manifest["heads"]}
         tiers = [deciding] if bundle.escalation is None else [deciding, bundle.escalation.heads]
         kept = path_of_edited(path_rows, [c.name for c in candidates], [weights[id] for id in tiers])
         manifest["path_rows"] = None if kept is None else path_rows_json(draft.add, kept)
     listed = PriceList(currency=bundle.prices.currency, date=bundle.prices.date, prices=prices)
-    manifest = _raised(manifest, listed)
+    manifest = raised(manifest, _price_version(listed))
     manifest["prices"] = draft.add(manifest["prices"]["path"], _prices_bytes(listed))
     others = [entry for entry in manifest["extra_files"] if entry["path"] not in extra_files]
     added = [draft.add(relative, data) for relative, data in extra_files.items()]
     manifest["extra_files"] = sorted([*others, *added], key=lambda entry: str(entry["path"]))
     manifest["provenance"] = provenance(manifest["provenance"])
     return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
-
-
-def _with_candidates(manifest: Mapping[str, Any], candidates: list[Candidate]) -> dict[str, Any]:
-    """The manifest with these candidates, in schema_version 4 or 6 where one of them needs it."""
-    if _limited(candidates) and manifest["schema_version"] < 4:
-        manifest = {"escalation": None, **_with_hashes_key(manifest), "schema_version": 4}
-    if _tokenized(candidates) and manifest["schema_version"] < 6:
-        manifest = {"escalation": None, "path_rows": None, **_with_hashes_key(manifest), "schema_version": 6}
-    whole = manifest["schema_version"] >= 4
-    return {**manifest, "candidates": [_candidate_json(candidate, whole) for candidate in candidates]}

@@ -21,17 +21,17 @@ from ipr_engine.errors import (
     BundleValueError,
     BundleVersionError,
     EncoderMismatchError,
-    InvalidInputError,
 )
-from ipr_engine.tokens.profiles import TokenProfile, profile_of
 
 from .calibration import CalibrationMap, parse_map
+from .candidate_entry import parse_candidates
 from .encoder_entry import EncoderSpec, encoder_file_fields, parse_encoders
-from .fields import REWRITE, Field, fail, is_hex64, parse_json, require_distinct
+from .fields import Field, fail, is_hex64, parse_json, require_distinct
 from .files import FileEntry, as_path, file_entry, read_regular, reading
 from .path_rows import parse_path_rows, path_rows_file
 from .price import BASE, Price, price_of
 from .price_check import price_problem
+from .schema import SCHEMA_VERSIONS
 from .spec import (
     Candidate,
     EscalationSpec,
@@ -44,9 +44,6 @@ from .spec import (
 )
 from .tensors import heads_tensors, support_tensors
 
-# 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus, keyed
-# hashes; 6: prices that say more than those of tokens and requests, candidates' tokenizers. The least is written.
-SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6)
 MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
 OUTPUTS = ("quality", "tokens")
@@ -64,7 +61,6 @@ _KEYS = (
     "extra_files",
     "provenance",
 )
-_CANDIDATE = ("name", "family", "provider", "context_window", "token_ratio", "features", "latency_ms")
 _HEADS = ("id", "encoder", "outputs", "activation", "weights", "candidates", "rule_constants", "fitted_on")
 _SUPPORT = ("encoder", "weights")
 _FITTED_ON = ("source", "prompts", "prompt_ids_sha256")
@@ -209,7 +205,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     keys = document.object(_keys_of(document))
     number = 1 if version is None else int(version.value)
 
-    candidates = _candidates(keys["candidates"], number)
+    candidates = parse_candidates(keys["candidates"], number)
     names = [candidate.name for candidate in candidates]
     encoders = parse_encoders(keys["encoders"], folder, number)
     dims = {encoder.id: encoder.dim for encoder in encoders}
@@ -250,8 +246,8 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
 def _keys_of(document: Field) -> tuple[str, ...]:
     version = document.mapping().get("schema_version")
     number = 1 if version is None else version.value
-    newer = (("escalation",) if number in (3, 4, 5, 6) else ()) + (("path_rows",) if number in (5, 6) else ())
-    return (*_KEYS, *newer)
+    known = number if number in SCHEMA_VERSIONS else 1
+    return (*_KEYS, *(("escalation",) if known >= 3 else ()), *(("path_rows",) if known >= 5 else ()))
 
 
 def _deciding(heads: Sequence[HeadsSpec], names: Sequence[str], escalation: EscalationSpec | None) -> list[str]:
@@ -277,37 +273,6 @@ def _calibrations(field: Field, version: int) -> tuple[CalibrationMap, ...]:
     maps = tuple(parse_map(item, tested=version >= 5) for item in field.list())
     require_distinct([", ".join(sorted(made.candidates)) for made in maps], field.list())
     return maps
-
-
-def _candidates(field: Field, version: int) -> tuple[Candidate, ...]:
-    candidates = tuple(_candidate(item, version) for item in field.list(at_least=1))
-    require_distinct([candidate.name for candidate in candidates], field.list())
-    return candidates
-
-
-def _candidate(field: Field, version: int) -> Candidate:
-    known = _CANDIDATE if version < 4 else (*_CANDIDATE, "max_output_tokens")
-    tokenizer = field.mapping().get("tokenizer") if version >= 6 else None
-    keys = field.object(known if tokenizer is None else (*known, "tokenizer"))
-    window, latency, most = keys["context_window"], keys["latency_ms"], keys.get("max_output_tokens")
-    return Candidate(
-        name=keys["name"].text(),
-        family=keys["family"].text(),
-        provider=keys["provider"].text(),
-        context_window=None if window.value is None else window.integer(at_least=1),
-        max_output_tokens=None if most is None or most.value is None else most.integer(at_least=1),
-        token_ratio=keys["token_ratio"].number(above=0, at_most=1e6),
-        features=keys["features"].names(),
-        latency_ms=None if latency.value is None else latency.number(at_least=0),
-        tokenizer=None if tokenizer is None else _tokenizer(tokenizer),
-    )
-
-
-def _tokenizer(field: Field) -> TokenProfile:
-    try:
-        return profile_of(field.value, field.where)
-    except InvalidInputError as error:
-        raise BundleFormatError(f"{error}; {REWRITE}") from None
 
 
 def _known_encoder(field: Field, dims: Mapping[str, int]) -> str:

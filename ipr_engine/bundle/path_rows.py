@@ -110,6 +110,11 @@ def _require_range(values: NDArray[Any], where: str, most: int | None) -> None:
         fail(BundleValueError, where, f"values >= 0{top}", f"{low} to {high}")
 
 
+def rows_version(rows: PathRows | None) -> int:
+    """The least schema_version that holds these rows."""
+    return 1 if rows is None else 5 if rows.tokens_in is None else 6
+
+
 def path_rows_json(add: Callable[[str, bytes], Mapping[str, Any]], rows: PathRows) -> dict[str, Any]:
     """What bundle.json says of these rows; `add` takes their file in."""
     return {"candidates": list(rows.candidates), "heads": list(rows.heads), "arrays": add(PATH, _bytes(rows))}

@@ -18,7 +18,7 @@ from .load import Bundle
 from .origin import CONSTANT, FIRST_ALONE, constant_of
 from .price import price_numbers
 from .reliability import RELIABILITY, RELIABILITY_SECOND
-from .spec import EscalationSpec, HeadsSpec, PathRows
+from .spec import Candidate, EscalationSpec, HeadsSpec, PathRows
 from .values import require_day, require_root, require_text
 from .write import HeadsSource, heads_sha256, write_bundle
 
@@ -38,7 +38,8 @@ def two_tiers(
 ) -> Path:
     """Write a two-tier bundle (docs/two-tiers.md); returns its folder.
 
-    Candidates, prices, token ratios and support are those of `first`; calibration maps are not kept, as they are of one tier.
+    Candidates, prices, token ratios and support are those of `first`, a candidate's performance that of either which states it;
+    calibration maps are not kept, as they are of one tier.
     Path rows hold both tiers' predictions where the two were fitted on the same prompts with one seed; else they are those of
     `first`, hold for the first tier alone, and provenance["path_rows"] says why.
 
@@ -47,7 +48,7 @@ def two_tiers(
         gap: in quality units, >= 0: a first decision whose gap is below it is made again.
         name, created: by default those of `first`.
     Raises:
-        InvalidInputError: the bundles differ in candidates, prices or outputs, or one has two tiers already.
+        InvalidInputError: the bundles differ in candidates, prices, performance or outputs, or one has two tiers already.
         BundleError: what `Bundle.load` would say of the result.
     """
     require_root("root", root)
@@ -67,7 +68,7 @@ def two_tiers(
         root,
         name=first.name if name is None else name,
         created=first.created if created is None else created,
-        candidates=first.candidates,
+        candidates=_candidates(first, second),
         encoders=encoders,
         heads=heads,
         prices=first.prices,
@@ -141,6 +142,19 @@ def _check_alike(first: Bundle, second: Bundle) -> None:
         raise InvalidInputError(
             f"second: expected heads that predict {', '.join(outputs[0])} as the first ones do, got {', '.join(outputs[1])}"
         )
+
+
+def _candidates(first: Bundle, second: Bundle) -> list[Candidate]:
+    """Those of the first bundle, with the figures of either."""
+    of_second = {candidate.name: candidate.performance for candidate in second.candidates}
+    both = [c for c in first.candidates if c.performance is not None and of_second[c.name] is not None]
+    differ = [candidate.name for candidate in both if candidate.performance != of_second[candidate.name]]
+    if differ:
+        raise InvalidInputError(
+            f"second: expected the performance of the first bundle, that of {', '.join(differ)} is another; set it with "
+            "`ipr set-performance`"
+        )
+    return [replace(c, performance=c.performance or of_second[c.name]) for c in first.candidates]
 
 
 def _encoders(first: Bundle, second: Bundle) -> tuple[list[AnySource], str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from ipr_engine.errors import BundleShapeError, InvalidInputError
 
 from .calibration import CalibrationMap
+from .candidate_entry import candidate_json, version_of, with_floats
 from .draft import Draft, json_bytes, set_current
 from .encoder_entry import AnySource, EncoderSource, encoder_json
 from .fields import fail, is_hex64, parse_json
 from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, find_folder, listed_files
-from .path_rows import path_rows_json
+from .path_rows import path_rows_json, rows_version
+from .performance import Performance
 from .price import price_json, says_more
+from .schema import raised
 from .spec import (
     Candidate,
     EscalationSpec,
@@ -89,28 +92,27 @@ def write_bundle(
         A file that another bundle of this root already has is hard-linked where the file system can.
     """
     draft = Draft(as_path(root, "root"))
-    counted = path_rows is not None and path_rows.tokens_in is not None
-    detailed = _detailed(prices) or _tokenized(candidates) or counted
-    latest = detailed or path_rows is not None or any(head.fitted_on.hash_key is not None for head in heads)
-    limited = latest or _limited(candidates)
-    newer = limited or escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders)
-    hashed = newer or any(head.prompt_hashes is not None for head in heads)
-    needs = ((detailed, 6), (latest, 5), (limited, 4), (newer, 3), (hashed, 2), (True, 1))
-    version = next(number for needed, number in needs if needed)
+    needs = (
+        (any(head.prompt_hashes is not None for head in heads), 2),
+        (escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders), 3),
+        (any(head.fitted_on.hash_key is not None for head in heads), 5),
+        (True, max(version_of(candidates), _price_version(prices), rows_version(path_rows))),
+    )
+    version = max(number for needed, number in needs if needed)
     manifest = {
         "schema_version": version,
         "name": name,
         "created": created,
-        "candidates": [_candidate_json(candidate, limited) for candidate in candidates],
+        "candidates": [candidate_json(candidate, version) for candidate in candidates],
         "encoders": [encoder_json(draft.add, encoder) for encoder in encoders],
-        "heads": [_head_json(draft, head, hashed) for head in heads],
+        "heads": [_head_json(draft, head, version >= 2) for head in heads],
         "prices": draft.add(_PRICES, _prices_bytes(prices)),
         "support": _support_json(draft, support),
         "calibrations": [],
         "extra_files": [draft.add(relative, source) for relative, source in sorted((extra_files or {}).items())],
         "provenance": dict(provenance),
     }
-    if newer:
+    if version >= 3:
         manifest["escalation"] = (
             None if escalation is None else {"heads": escalation.heads, "gap": float(escalation.gap)}
         )
@@ -124,27 +126,9 @@ def heads_sha256(head: HeadsSource) -> str:
     return hashlib.sha256(_tensor_bytes(head.tensors, f"heads {head.id!r}")).hexdigest()
 
 
-def _limited(candidates: Sequence[Candidate]) -> bool:
-    """Whether one states its most output tokens, which only schema_version 4 holds."""
-    return any(candidate.max_output_tokens is not None for candidate in candidates)
-
-
-def _tokenized(candidates: Sequence[Candidate]) -> bool:
-    """Whether one names its tokenizer, which only schema_version 6 holds."""
-    return any(candidate.tokenizer is not None for candidate in candidates)
-
-
-def _detailed(prices: PriceList) -> bool:
-    """Whether one says more than a price of tokens and requests, which only schema_version 6 holds."""
-    return any(says_more(price) for price in prices.prices.values())
-
-
-def _candidate_json(candidate: Candidate, limited: bool) -> dict[str, Any]:
-    entry = _with_floats(asdict(candidate), "token_ratio", "latency_ms")
-    del entry["tokenizer"], entry["performance"]
-    if candidate.tokenizer is not None:
-        entry["tokenizer"] = candidate.tokenizer.to_json()
-    return entry if limited else {key: value for key, value in entry.items() if key != "max_output_tokens"}
+def _price_version(prices: PriceList) -> int:
+    """The least schema_version that holds these prices: 6 where one says more than a price of tokens and requests."""
+    return 6 if any(says_more(price) for price in prices.prices.values()) else 1
 
 
 def with_prices(
@@ -166,17 +150,39 @@ def with_prices(
     for entry in listed_files(document, folder):
         if entry.relative != replaced and entry.relative not in draft.files:
             draft.add(entry.relative, entry.verify())
-    manifest = {**_raised(document.value, prices), "prices": draft.add(replaced, _prices_bytes(prices))}
+    manifest = {**raised(document.value, _price_version(prices)), "prices": draft.add(replaced, _prices_bytes(prices))}
     return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
 
 
-def _raised(manifest: Mapping[str, Any], prices: PriceList) -> dict[str, Any]:
-    """The manifest in schema_version 6 where these prices need it."""
-    if manifest["schema_version"] >= 6 or not _detailed(prices):
-        return dict(manifest)
-    candidates = [{"max_output_tokens": None, **candidate} for candidate in manifest["candidates"]]
-    newer = {"escalation": None, "path_rows": None, **_with_hashes_key(manifest)}
-    return {**newer, "schema_version": 6, "candidates": candidates}
+def with_performance(
+    bundle: Bundle | str | os.PathLike[str],
+    figures: Mapping[str, Performance | None],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    created: str | None = None,
+    activate: bool = True,
+) -> Path:
+    """Write a bundle that differs from `bundle` in these candidates' figures alone; returns its folder.
+
+    Args:
+        figures: candidate -> all that is known of it from now on, None for nothing; candidates left out keep theirs.
+        root: by default the folder that holds the bundle's own. created: stays by default.
+    Raises:
+        InvalidInputError: no candidate of that name. Else as `write_bundle`.
+    """
+    old = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    unknown = sorted(set(figures) - set(old.names))
+    if unknown:
+        raise InvalidInputError(f"performance: unknown candidate {unknown[0]!r}; known: {', '.join(old.names)}")
+    candidates = [replace(c, performance=figures.get(c.name, c.performance)) for c in old.candidates]
+    draft = Draft(old.path.parent if root is None else as_path(root, "root"))
+    document = parse_json(read_regular(old.path / MANIFEST, str(old.path / MANIFEST)), str(old.path / MANIFEST))
+    for entry in listed_files(document, old.path):
+        if entry.relative not in draft.files:
+            draft.add(entry.relative, entry.verify())
+    manifest = raised(document.value, version_of(candidates))
+    manifest["candidates"] = [candidate_json(candidate, manifest["schema_version"]) for candidate in candidates]
+    return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
 
 
 def with_calibrations(
@@ -196,18 +202,12 @@ def with_calibrations(
     for entry in listed_files(document, folder):
         if entry.relative not in draft.files:
             draft.add(entry.relative, entry.verify())
-    manifest = _with_hashes_key(document.value)
+    manifest = raised(document.value, 2)
     replaced = [set(made.candidates) for made in maps]
     kept = [entry for entry in manifest["calibrations"] if set(entry["candidates"]) not in replaced]
     new = [made.to_json() for made in maps]
     manifest["calibrations"] = sorted([*kept, *new], key=lambda entry: (-len(entry["candidates"]), entry["candidates"]))
     return draft.publish(manifest, activate)
-
-
-def _with_hashes_key(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest in schema_version 2, or as it is where it is newer."""
-    heads = [{**head, "fitted_on": {"prompt_hashes": None, **head["fitted_on"]}} for head in manifest["heads"]]
-    return {**manifest, "schema_version": max(2, manifest["schema_version"]), "heads": heads}
 
 
 def with_extra_files(
@@ -257,9 +257,7 @@ def _head_json(draft: Draft, head: HeadsSource, hashed: bool) -> dict[str, Any]:
         "activation": head.activation,
         "weights": draft.add(f"heads/{head.id}.safetensors", _tensor_bytes(head.tensors, f"heads {head.id!r}")),
         "candidates": list(head.candidates),
-        "rule_constants": None
-        if head.rule_constants is None
-        else _with_floats(asdict(head.rule_constants), "hi", "lo"),
+        "rule_constants": None if head.rule_constants is None else with_floats(asdict(head.rule_constants), "hi", "lo"),
         "fitted_on": _fitted_on_json(draft, head, hashed),
     }
 
@@ -312,8 +310,3 @@ def _tensor_bytes(tensors: Mapping[str, Float32], where: str) -> bytes:
 def _prices_bytes(prices: PriceList) -> bytes:
     rows = {name: price_json(price) for name, price in prices.prices.items()}
     return json_bytes({"currency": prices.currency, "date": prices.date, "prices": rows}, _PRICES)
-
-
-def _with_floats(row: dict[str, Any], *keys: str) -> dict[str, Any]:
-    """1 and 1.0 are the same number and shall be the same bytes."""
-    return row | {key: float(row[key]) for key in keys if type(row[key]) is int}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.cli import data_embed
+from ipr_engine.cli.pairs import named_pairs
 from ipr_engine.errors import InvalidInputError
 
 FORMATS = ("parquet", "csv", "jsonl")
@@ -122,7 +123,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     if not source.exists():
         raise InvalidInputError(f"source: {source} does not exist")
     free_for_outcomes(arguments.out)
-    columns = _columns(arguments.column)
+    columns = named_pairs("--column", arguments.column, "NAME=THEIRS such as prompt=question")
     bad = BadRows(skip=arguments.skip_bad_rows)
     options: dict[str, Any] = {}
     if arguments.layout in ("wide", "routerbench"):
@@ -239,19 +240,6 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
 
 def _shown(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _columns(items: list[str]) -> dict[str, str]:
-    """--column as {our name: theirs}."""
-    columns: dict[str, str] = {}
-    for item in items:
-        name, _, theirs = item.partition("=")
-        if not name or not theirs or name in columns:
-            raise InvalidInputError(
-                f"--column: expected NAME=THEIRS such as prompt=question, each name once, got {item!r}"
-            )
-        columns[name] = theirs
-    return columns
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ipr_engine import __version__
-from ipr_engine.bundle import Candidate
+from ipr_engine.bundle import Bundle, Candidate
 from ipr_engine.bundle.origin import constant_notice, constant_of, prior_of
+from ipr_engine.bundle.performance import UNITS, performance_json
 from ipr_engine.bundle.price import price_numbers
 from ipr_engine.cli.common import add_bundle_options, load_engine
 from ipr_engine.cli.path_rows import path_rows_facts, path_rows_line
@@ -101,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "output_usd_per_1m": bundle.prices.prices[candidate.name].output_usd_per_1m,
                 "basis": bundle.prices.prices[candidate.name].basis,
                 "price": price_numbers(bundle.prices.prices[candidate.name]),
+                "performance": None if candidate.performance is None else performance_json(candidate.performance),
                 "prior": prior_of(bundle, candidate.name),
                 "constant": constant.get(candidate.name),
             }
@@ -140,4 +142,18 @@ def run(arguments: argparse.Namespace) -> int:
             + (f" ({prior}: no outcomes of its own)" if prior else "")
             + (f" (constant head: {constant[candidate.name]})" if candidate.name in constant else "")
         )
+    _print_performance(bundle)
     return 0
+
+
+def _print_performance(bundle: Bundle) -> None:
+    """A line a candidate that has figures; nothing where none has."""
+    stated = {c.name: c.performance for c in bundle.candidates if c.performance is not None}
+    if not stated:
+        return
+    print(f"performance, of {len(stated)} of {len(bundle.names)} candidates")
+    width = max(map(len, stated))
+    for name, figures in stated.items():
+        known = performance_json(figures)
+        told = ", ".join(f"{known[key]:g} {unit}" for key, unit in UNITS.items() if key in known)
+        print(f"{name:<{width}}  {told} ({figures.basis})")

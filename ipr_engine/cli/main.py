@@ -22,8 +22,10 @@ from ipr_engine.cli import (
     export_encoder,
     info,
     key,
+    performance,
     replay,
     route,
+    set_performance,
     set_prices,
     study,
     tokens,
@@ -42,6 +44,8 @@ SUBCOMMANDS = (
     train,
     add_model,
     set_prices,
+    set_performance,
+    performance,
     escalate,
     calibrate,
     eval,
@@ -58,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="ipr",
         description="Which LLM should answer this prompt, if mean quality may go a share tau of the way from the best to the cheapest?",
         epilog="Exit codes: 0 done; 1 an error, told on stderr; 2 a command line that cannot be parsed; 3 some rows are bad or could not "
-        "be decided, or replayed; 4 some records replay otherwise; 5 and 6 of `ipr bench`: missed or slower, cannot be told.",
+        "be decided, replayed or fitted; 4 some records replay otherwise; 5 and 6 of `ipr bench`: missed or slower, cannot be told.",
     )
     parser.add_argument("--version", action="version", version=f"ipr_engine {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipr_engine.cli.pairs import named_pairs
 from ipr_engine.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _given(arguments: argparse.Namespace, bundle: Bundle) -> tuple[PriceList, li
         return read_new_prices(file, bundle), []
     date = time.strftime("%Y-%m-%d") if arguments.date is None else arguments.date
     require_day("--date", date)
-    made = read_foreign_prices(file, bundle.names, _called(arguments.called))
+    made = read_foreign_prices(file, bundle.names, named_pairs("--as", arguments.called, "NAME=KEY"))
     told = [
         f"{name}: {file.name} says {', '.join(keys)} too, which its price here does not hold"
         for name, keys in made.untold.items()
@@ -108,15 +109,3 @@ def _given(arguments: argparse.Namespace, bundle: Bundle) -> tuple[PriceList, li
         hint = f"; if one of {', '.join(alike)} is meant, add --as {name}=KEY" if alike else ""
         told.append(f"{name} is not in {file.name} and keeps its price{hint}")
     return PriceList(currency="USD", date=date, prices={**bundle.prices.prices, **made.prices}), told
-
-
-def _called(pairs: list[str]) -> dict[str, str]:
-    called: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, key = pair.partition("=")
-        if not (name and equals and key):
-            raise InvalidInputError(f"--as: expected NAME=KEY, got {pair!r}")
-        if name in called:
-            raise InvalidInputError(f"--as: {name} is given twice; give it once")
-        called[name] = key
-    return called

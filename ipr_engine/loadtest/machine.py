@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 import time
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from ipr_engine.checkout import commit
 
 PACKAGES = (
     "numpy", "tokenizers", "onnxruntime", "openvino", "torch", "transformers",
@@ -25,7 +26,7 @@ def machine() -> dict[str, Any]:
         "machine": f"{_processor()}, Linux {platform.release()}",
         "versions": {"python": platform.python_version(), "ipr_engine": __version__}
         | {name: found for name in PACKAGES if (found := _version(name)) is not None},
-        "commit": _commit(),
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -48,20 +49,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _commit() -> str | None:
-    """Of the working tree this package runs from; None when it is installed."""
-    root = Path(__file__).resolve().parent.parent.parent
-    if not (root / ".git").exists():
-        return None
-    commit = _git(root, "rev-parse", "--short=12", "HEAD")
-    return commit and commit + ("+changes" if _git(root, "status", "--porcelain", "-uno") else "")
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() or None

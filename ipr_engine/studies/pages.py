@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ipr_engine.checkout import commit
 from ipr_engine.evaluation.report import to_json
 
 PACKAGES = ("ipr_engine", "numpy", "scikit-learn", "torch", "transformers")
@@ -45,13 +46,15 @@ class Page:
         out.mkdir(parents=True, exist_ok=True)
         found = {package: _version(package) for package in PACKAGES}
         versions = ", ".join(f"{package} {v}" for package, v in found.items() if v)
+        made_at = commit()
+        at = f", commit {made_at}" if made_at else ""
         head = [
             f"# {self.title}",
-            f"Written by `{self.command}`; do not edit. {versions}, Python {platform.python_version()}.",
+            f"Written by `{self.command}`; do not edit. {versions}, Python {platform.python_version()}{at}.",
         ]
         paths = [out / f"{self.name}.md", out / f"{self.name}.json"]
         paths[0].write_text("\n\n".join([*head, *self.blocks]) + "\n", encoding="utf-8")
-        document = {"command": self.command, "versions": found, **self.figures}
+        document = {"command": self.command, "versions": found, "commit": made_at, **self.figures}
         paths[1].write_text(to_json(document), encoding="utf-8")
         return paths
 

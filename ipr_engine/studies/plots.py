@@ -54,7 +54,7 @@ def intervals(
     columns = min(per_row, len(panels))
     rows = -(-len(panels) // columns)
     size = (3.1 * columns + 2.6, rows * (0.46 * len(names) + 1.0) + 1.5)
-    with _figure(path, (rows, columns), size, sharey=True) as (figure, grid):
+    with saved_figure(path, (rows, columns), size, sharey=True) as (figure, grid):
         for axes, (panel, series) in zip(grid.flat, panels.items(), strict=False):
             _dots(axes, series)
             if zero is not None:
@@ -66,7 +66,7 @@ def intervals(
             axes.set_visible(False)
         grid[0][0].set_yticks(range(len(names)), list(reversed(names)))
         figure.suptitle(title, x=0.01, ha="left", fontsize=13)
-        _legend(figure, grid[0][0], xlabel)
+        legend_below(figure, grid[0][0], xlabel)
     return path
 
 
@@ -97,7 +97,10 @@ def curves(
         panels: {source: {measure: {series: line}}}; every source has the same measures and series.
     """
     measures = list(next(iter(panels.values())))
-    with _figure(path, (len(measures), len(panels)), (3.9 * len(panels), 3.1 * len(measures) + 1.2)) as (figure, grid):
+    with saved_figure(path, (len(measures), len(panels)), (3.9 * len(panels), 3.1 * len(measures) + 1.2)) as (
+        figure,
+        grid,
+    ):
         for column, (source, rows) in enumerate(panels.items()):
             for row, (measure, lines) in enumerate(rows.items()):
                 axes = grid[row][column]
@@ -115,12 +118,14 @@ def curves(
                 if column == 0:
                     axes.set_ylabel(measure)
         figure.suptitle(title, x=0.01, ha="left", fontsize=13)
-        _legend(figure, grid[0][0], xlabel)
+        legend_below(figure, grid[0][0], xlabel)
     return path
 
 
 @contextmanager
-def _figure(path: Path, shape: tuple[int, int], size: tuple[float, float], **options: Any) -> Iterator[tuple[Any, Any]]:
+def saved_figure(
+    path: Path, shape: tuple[int, int], size: tuple[float, float], **options: Any
+) -> Iterator[tuple[Any, Any]]:
     """A figure and its (rows, columns) of axes, saved at the end."""
     try:
         matplotlib = importlib.import_module("matplotlib")
@@ -136,7 +141,7 @@ def _figure(path: Path, shape: tuple[int, int], size: tuple[float, float], **opt
         pyplot.close(figure)
 
 
-def _legend(figure: Any, axes: Any, title: str) -> None:
+def legend_below(figure: Any, axes: Any, title: str) -> None:
     """Names of the series below all panels, under the label of their common x axis."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(

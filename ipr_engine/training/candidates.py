@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.bundle import Candidate, Price, PriceList
+from ipr_engine.bundle import Candidate, Performance, Price, PriceList
+from ipr_engine.bundle.performance import performance_of, performance_problem
 from ipr_engine.bundle.price import price_of
 from ipr_engine.bundle.price_check import price_problem
 from ipr_engine.bundle.values import MOST_RATIO, MOST_WHOLE, is_amount, is_text, require_day
@@ -26,6 +27,7 @@ OPTIONAL = (
     "token_ratio",
     "latency_ms",
     "tokenizer",
+    "performance",
 )
 PRICE = tuple(field.name for field in fields(Price))
 OF_TOKENIZER = "tokenizer"  # a token_ratio: that of the tokenizer beside it
@@ -98,6 +100,7 @@ def read_candidates(path: Path) -> CandidatesFile:
             features=tuple(entry.get("features", ())),
             latency_ms=entry.get("latency_ms"),
             tokenizer=_tokenizer(number, entry.get("tokenizer")),
+            performance=_performance(number, entry.get("performance"), f"given in {path.name}"),
         )
         for number, entry in enumerate(entries)
     ]
@@ -124,6 +127,20 @@ def _tokenizer(number: int, given: object) -> TokenProfile | None:
         return shipped_profile(given)
     except InvalidInputError as error:
         raise InvalidInputError(str(error).replace("tokenizer:", f"{where}:", 1)) from None
+
+
+def _performance(number: int, given: object, basis: str) -> Performance | None:
+    if given is None:
+        return None
+    where = f"candidates[{number}].performance"
+    if not isinstance(given, dict):
+        raise InvalidInputError(f"{where}: expected an object of figures, or null, got {shown(given)}")
+    problem = performance_problem(given)
+    if problem is not None:
+        raise InvalidInputError(f"{where}.{problem.key}: expected {problem.expected}, got {problem.got}")
+    if "basis" in given and not is_text(given["basis"]):
+        raise InvalidInputError(f"{where}.basis: expected Unicode text, got {shown(given['basis'])}")
+    return performance_of({"basis": basis, **given})
 
 
 def _check_values(number: int, entry: Mapping[str, object]) -> None:

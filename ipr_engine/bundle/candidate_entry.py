@@ -1,0 +1,89 @@
+"""A candidate's entry in bundle.json: read, written, and the least schema_version that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ipr_engine.errors import BundleFormatError, BundleValueError, InvalidInputError
+from ipr_engine.tokens.profiles import TokenProfile, profile_of
+
+from .fields import REWRITE, Field, fail, require_distinct
+from .performance import UNITS, Performance, performance_json, performance_of, performance_problem
+from .spec import Candidate
+
+_KEYS = ("name", "family", "provider", "context_window", "token_ratio", "features", "latency_ms")
+_STATED = {"tokenizer": 6, "performance": 7}  # written only where there is one, from this schema_version on
+
+
+def parse_candidates(field: Field, version: int) -> tuple[Candidate, ...]:
+    """The candidates of a bundle of this schema_version."""
+    candidates = tuple(_candidate(item, version) for item in field.list(at_least=1))
+    require_distinct([candidate.name for candidate in candidates], field.list())
+    return candidates
+
+
+def parse_performance(field: Field, *, basis: str | None = None) -> Performance:
+    """A candidate's figures. basis: where they state none; None: they must."""
+    keys = field.mapping()
+    if basis is None and "basis" not in keys:
+        field.object(("basis",))
+    problem = performance_problem(field.value)
+    if problem is not None:
+        where = f"{field.where}.{problem.key}"
+        fail(BundleValueError if problem.is_value else BundleFormatError, where, problem.expected, problem.got)
+    if "basis" in keys:
+        keys["basis"].text()  # Unicode, too
+    return performance_of({"basis": basis, **field.value})
+
+
+def candidate_json(candidate: Candidate, version: int) -> dict[str, Any]:
+    """The entry in a bundle of this schema_version, which holds all that the candidate states."""
+    entry = with_floats(asdict(candidate), "token_ratio", "latency_ms")
+    del entry["tokenizer"], entry["performance"]
+    if version < 4:
+        del entry["max_output_tokens"]
+    if candidate.tokenizer is not None:
+        entry["tokenizer"] = candidate.tokenizer.to_json()
+    if candidate.performance is not None:
+        entry["performance"] = with_floats(performance_json(candidate.performance), *UNITS)
+    return entry
+
+
+def version_of(candidates: Sequence[Candidate]) -> int:
+    """The least schema_version that holds what these candidates state."""
+    needed = [4 for candidate in candidates if candidate.max_output_tokens is not None]
+    for key, version in _STATED.items():
+        needed += [version for candidate in candidates if getattr(candidate, key) is not None]
+    return max(needed, default=1)
+
+
+def with_floats(row: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The row with floats for these: 1 and 1.0 are the same number and shall be the same bytes."""
+    return row | {key: float(row[key]) for key in keys if type(row.get(key)) is int}
+
+
+def _candidate(field: Field, version: int) -> Candidate:
+    stated = [key for key, first in _STATED.items() if version >= first and field.mapping().get(key) is not None]
+    keys = field.object((*_KEYS, *(("max_output_tokens",) if version >= 4 else ()), *stated))
+    window, latency, most = keys["context_window"], keys["latency_ms"], keys.get("max_output_tokens")
+    return Candidate(
+        name=keys["name"].text(),
+        family=keys["family"].text(),
+        provider=keys["provider"].text(),
+        context_window=None if window.value is None else window.integer(at_least=1),
+        max_output_tokens=None if most is None or most.value is None else most.integer(at_least=1),
+        token_ratio=keys["token_ratio"].number(above=0, at_most=1e6),
+        features=keys["features"].names(),
+        latency_ms=None if latency.value is None else latency.number(at_least=0),
+        tokenizer=_tokenizer(keys["tokenizer"]) if "tokenizer" in keys else None,
+        performance=parse_performance(keys["performance"]) if "performance" in keys else None,
+    )
+
+
+def _tokenizer(field: Field) -> TokenProfile:
+    try:
+        return profile_of(field.value, field.where)
+    except InvalidInputError as error:
+        raise BundleFormatError(f"{error}; {REWRITE}") from None

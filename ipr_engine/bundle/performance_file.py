@@ -1,0 +1,106 @@
+"""The file of `ipr set-performance`: figures by candidate, as JSON or as a CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ipr_engine.errors import BundleFormatError, InvalidInputError
+from ipr_engine.text import shown
+
+from .candidate_entry import parse_performance
+from .fields import fail, parse_json
+from .files import as_path, read_regular
+from .load import Bundle
+from .performance import UNITS, Performance, performance_of, performance_problem
+
+KEY = "performance"
+_UNREAD = ("fits", "refused")  # what `ipr performance fit` says beside
+_KNOWN = ("model", *UNITS, "basis")
+
+
+def read_new_performance(path: str | os.PathLike[str], bundle: Bundle) -> dict[str, Performance | None]:
+    """Figures of some of the bundle's candidates; None where the file takes a candidate's away.
+
+    Args:
+        path: a .csv with a header of `model`, any of the figures' names and `basis`, an empty cell where not known and comments
+            after "#"; else JSON: {"performance": {name: {...} or null}}.
+    Raises:
+        InvalidInputError: the CSV is not of that form, or a cell is no figure.
+        BundleError: the JSON is not, the file is missing, or names a candidate that the bundle does not have.
+    """
+    file = as_path(path, "path")
+    data = read_regular(file, str(file))
+    return _of_csv(file, data, bundle) if file.suffix.lower() == ".csv" else _of_json(file, data, bundle)
+
+
+def _of_json(file: Path, data: bytes, bundle: Bundle) -> dict[str, Performance | None]:
+    document = parse_json(data, str(file))
+    told = document.mapping()
+    keys = document.object((KEY, *(key for key in _UNREAD if key in told)))
+    given = keys[KEY].mapping()
+    if not given:
+        keys[KEY].fail("at least one candidate's figures")
+    for name, field in given.items():
+        if name not in bundle.names:
+            known = f"one of {', '.join(bundle.names)}"
+            fail(BundleFormatError, field.where, known, repr(name), "name it as the bundle does")
+    basis = f"given in {file.name}"
+    return {
+        name: None if field.value is None else parse_performance(field, basis=basis) for name, field in given.items()
+    }
+
+
+def _of_csv(file: Path, data: bytes, bundle: Bundle) -> dict[str, Performance | None]:
+    try:
+        lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
+    except UnicodeDecodeError:
+        raise InvalidInputError(f"file: expected UTF-8 text in {file}") from None
+    reader = csv.DictReader(io.StringIO("\n".join(lines)), strict=True)
+    try:
+        header, rows = list(reader.fieldnames or []), list(reader)
+    except csv.Error as error:
+        raise InvalidInputError(f"file: {file} is not CSV: {error}") from None
+    unknown = [name for name in header if name not in _KNOWN]
+    if unknown or "model" not in header or len(set(header)) < len(header):
+        told = ", ".join(f"{name} ({unit})" for name, unit in UNITS.items())
+        raise InvalidInputError(
+            f"file: expected the column model and distinct others of {told}, basis in {file}, got {shown(','.join(header))}"
+        )
+    found: dict[str, Performance | None] = {}
+    for number, row in enumerate(rows, start=1):
+        here = f"{file.name}, row {number}"
+        if None in row or None in row.values():
+            raise InvalidInputError(f"{here}: expected {len(header)} cells as in the header")
+        name = row["model"]
+        if name not in bundle.names:
+            raise InvalidInputError(
+                f"{here}: model: expected one of {', '.join(bundle.names)}, got {shown(name)}; name it as the bundle does"
+            )
+        if name in found:
+            raise InvalidInputError(f"{here}: model: {shown(name)} stands twice; keep one row")
+        found[name] = _of_row(row, here, f"given in {file.name}")
+    if not found:
+        raise InvalidInputError(f"file: expected at least one candidate's figures in {file}")
+    return found
+
+
+def _of_row(row: Mapping[str, str], here: str, basis: str) -> Performance:
+    stated: dict[str, Any] = {"basis": row.get("basis") or basis}
+    for key in UNITS:
+        cell = row.get(key, "").strip()
+        if cell:
+            try:
+                stated[key] = float(cell)
+            except ValueError:
+                raise InvalidInputError(
+                    f"{here}: {key}: expected a number of {UNITS[key]}, got {shown(cell)}"
+                ) from None
+    problem = performance_problem(stated)
+    if problem is not None:
+        raise InvalidInputError(f"{here}: {problem.key}: expected {problem.expected}, got {problem.got}")
+    return performance_of(stated)

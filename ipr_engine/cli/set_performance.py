@@ -1,0 +1,66 @@
+"""ipr set-performance: measured speed and energy of candidates in a bundle, from JSON or a CSV."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from ipr_engine.bundle.performance import UNITS, Performance, performance_json
+
+
+def add_parser(subparsers: Any) -> None:
+    figures = ", ".join(f"{name} ({unit})" for name, unit in UNITS.items())
+    parser = subparsers.add_parser(
+        "set-performance",
+        help="set candidates' measured speed and energy in a bundle",
+        description=f"Write a bundle with the figures of FILE: {figures}, and basis, which says where they come from. A candidate in "
+        "FILE has these figures from then on and no others; those left out keep theirs. `ipr performance fit` makes such a file.",
+    )
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help='JSON: {"performance": {name: {"ttft_s": 0.4, ...}}}, null takes figures away; or a CSV with the columns model and '
+        "any of these",
+    )
+    parser.add_argument("--bundle", required=True, metavar="PATH", help="bundle root or folder")
+    parser.add_argument(
+        "--out", metavar="ROOT", help="bundle root to write to, made current (default: the bundle's own)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ipr_engine.bundle import Bundle, with_performance
+    from ipr_engine.bundle.performance_file import read_new_performance
+
+    bundle = Bundle.load(arguments.bundle)
+    given = read_new_performance(arguments.file, bundle)
+    changed = {c.name: c.performance for c in bundle.candidates if given.get(c.name, c.performance) != c.performance}
+    folder = with_performance(bundle, given, root=arguments.out)
+    lines = {name: _lines(was, given[name]) for name, was in changed.items()}
+    for name, figures in lines.items():
+        gone = [key for key, _, now in figures if now is None]
+        if gone and given[name] is not None:
+            told = f"{name}: {arguments.file} does not say {', '.join(gone)}, not known any more"
+            print(f"ipr set-performance: {told}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps({"bundle": folder.name, "changed": sorted(changed)}))
+        return 0
+    print(folder)
+    for name, figures in lines.items():
+        print(f"{name}:" if given[name] is not None else f"{name}: no figures any more")
+        for key, before, after in figures:
+            print(f"    {key}: {json.dumps(before)} -> {json.dumps(after)}")
+    if not changed:
+        print("nothing changed")
+    return 0
+
+
+def _lines(was: Performance | None, now: Performance | None) -> list[tuple[str, Any, Any]]:
+    """What changed: key, before, after; None where not known."""
+    before, after = ({} if side is None else performance_json(side) for side in (was, now))
+    keys = dict.fromkeys([*before, *after])
+    return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
