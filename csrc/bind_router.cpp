@@ -3,8 +3,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <limits>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "bind_arrays.h"
 #include "bind_encoder.h"
@@ -124,10 +126,21 @@ py::tuple route_many(const PyRouter& self, const py::list& prompts, const Decide
   return py::make_tuple(std::move(result), billed, truncated, support, own);
 }
 
-// (DecideResult, support (batch,) float32 or None) of embeddings x (batch, dim), billed_tokens (batch,) int64.
+// Own tokens (batch, models) from terms (batch, kTerms), NaN where not known; null terms: of no row.
+void fill_own_tokens(const PyRouter& self, const double* terms, const int64_t* billed, py::ssize_t batch, float* to) {
+  static const std::vector<double> unknown(kTerms, std::numeric_limits<double>::quiet_NaN());
+  const auto models = static_cast<py::ssize_t>(self.router.plan().models());
+  for (py::ssize_t row = 0; row < batch; ++row)
+    self.router.own_tokens(terms ? terms + row * static_cast<py::ssize_t>(kTerms) : unknown.data(), billed[row],
+                           to + row * models);
+}
+
+// (DecideResult, support (batch,) float32 or None, own_tokens (batch, models) float32 or None) of embeddings x (batch,
+// dim), billed_tokens (batch,) int64. own_tokens: as given, else estimated from terms (batch, kTerms) where a candidate
+// has a profile.
 py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy, py::handle billed_tokens,
                  py::handle tokens_out, py::handle extra_usd, py::handle allowed, py::handle max_tokens,
-                 py::handle answers, py::handle own_tokens) {
+                 py::handle answers, py::handle own_tokens, py::handle terms) {
   const int64_t models = self.router.plan().models(), dim = self.router.plan().dim();
   Rows rows{};
   const ArrayView<float> view(x);
@@ -137,9 +150,18 @@ py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy,
   rows.x = view.data;
   rows.x_stride = dim;
   InputTokens input{array_data<int64_t>(billed_tokens, "billed_tokens", "(batch,)", {view.shape[0]}), nullptr};
-  if (!own_tokens.is_none())
-    input.own = array_data<float>(own_tokens, "own_tokens", "(batch, models)",
-                                  {view.shape[0], static_cast<py::ssize_t>(models)});
+  py::object own = py::reinterpret_borrow<py::object>(own_tokens);
+  if (!own.is_none()) {
+    input.own =
+        array_data<float>(own, "own_tokens", "(batch, models)", {view.shape[0], static_cast<py::ssize_t>(models)});
+  } else if (std::optional<FloatArray> made = own_array(self, view.shape[0])) {
+    const double* known = terms.is_none() ? nullptr
+                                          : array_data<double>(terms, "terms", "(batch, terms)",
+                                                               {view.shape[0], static_cast<py::ssize_t>(kTerms)});
+    fill_own_tokens(self, known, input.billed, view.shape[0], made->mutable_data());
+    input.own = made->data();
+    own = std::move(*made);
+  }
   if (!tokens_out.is_none())
     rows.tokens_out = per_model<float>(tokens_out, "tokens_out", rows.batch, models, rows.tokens_stride);
   if (!extra_usd.is_none())
@@ -158,7 +180,7 @@ py::tuple decide(const PyRouter& self, py::handle x, const DecidePolicy& policy,
   py::object result = new_decide_result(rows.batch, models, results);
   const auto work = [&] { self.router.decide(policy, rows, input, limits, results, support_data); };
   run_released(static_cast<size_t>(rows.batch) * kBytesPerRow, work);
-  return py::make_tuple(std::move(result), support);
+  return py::make_tuple(std::move(result), support, std::move(own));
 }
 
 // Changes `result` in place: what a caller decided and has not given away yet.
@@ -189,10 +211,7 @@ py::object own_tokens_of(const PyRouter& self, const DoubleArray& terms, py::han
             kTerms, ")");
   const int64_t* billed = array_data<int64_t>(billed_tokens, "billed_tokens", "(batch,)", {batch});
   std::optional<FloatArray> own = own_array(self, batch);
-  const py::ssize_t models = own->shape(1);
-  float* const to = own->mutable_data();
-  for (py::ssize_t row = 0; row < batch; ++row)
-    self.router.own_tokens(terms.data() + row * static_cast<py::ssize_t>(kTerms), billed[row], to + row * models);
+  fill_own_tokens(self, terms.data(), billed, batch, own->mutable_data());
   return *own;
 }
 
@@ -230,5 +249,6 @@ void bind_router(pybind11::module_& m) {
       .def("own_tokens", &own_tokens_of, py::arg("terms"), py::arg("billed_tokens"))
       .def("decide", &decide, py::arg("x"), py::arg("policy"), py::arg("billed_tokens"),
            py::arg("tokens_out") = py::none(), py::arg("extra_usd") = py::none(), py::arg("allowed") = py::none(),
-           py::arg("max_tokens") = py::none(), py::arg("answers") = py::none(), py::arg("own_tokens") = py::none());
+           py::arg("max_tokens") = py::none(), py::arg("answers") = py::none(), py::arg("own_tokens") = py::none(),
+           py::arg("terms") = py::none());
 }

@@ -322,10 +322,11 @@ class Router:
         max_tokens: npt.NDArray[np.int64] | None = None,
         answers: npt.NDArray[np.int64] | None = None,
         own_tokens: _Floats | None = None,
-    ) -> tuple[DecideResult, npt.NDArray[np.float32] | None]:
-        """The same for embeddings (batch, dim): the decisions and their support.
+        terms: _Doubles | None = None,
+    ) -> tuple[DecideResult, npt.NDArray[np.float32] | None, _Floats | None]:
+        """The same for embeddings (batch, dim): the decisions, their support, and own_tokens.
 
-        own_tokens: (batch, models), of the method of that name, or given; None: billed_tokens * token_ratio.
+        own_tokens: (batch, models) as given; None: as the method of that name makes them of these terms; None there: not known.
 
         allowed: (batch, models), who may be chosen for a row, beside the policy's own. max_tokens: (batch,), most output tokens
         that a request states, -1 where it states none: predictions are cut there, and the context window holds as many. answers:

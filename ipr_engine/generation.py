@@ -477,29 +477,36 @@ class Generation:
         tokens, extra, held = self._given(batch, policy, tokens_out, extra_usd, cached_tokens)
         if encoded.errors:
             return self._decide_good(encoded, policy, tokens, extra, held, on_error, again)
-        limits = None
-        if tokens is not None or encoded.needs is not None:
-            limits = request_limits(self.bundle, encoded.needs, tokens, batch)
         if self.second is not None and policy.second is not None and self.is_second(encoded.encoder):
             router, compiled, escalated = self.second.router, policy.second.compiled, np.ones(batch, np.bool_)
         else:
             router, compiled, escalated = self.router, policy.compiled, None
-        own = self._own_tokens(encoded) if own_tokens is None else own_tokens
-        with_cached = policy.rates.with_cached(extra, encoded.billed_tokens, own, held)
-        moved = moved_by(batch, encoded.terms, tokens, extra, with_cached)
-        usd = policy.rates.with_images(with_cached, encoded.needs)
-        result, support = router.decide(
-            encoded.x,
-            compiled,
-            encoded.billed_tokens,
-            tokens,
-            policy.weighed(usd),
-            *_limits_of(limits),
-            own_tokens=own,
-        )
-        billed, truncated = encoded.billed_tokens, encoded.truncated
+        billed, terms, needs = encoded.billed_tokens, encoded.terms, encoded.needs
+        own, usd = own_tokens, extra
+        if held is not None:
+            own = self._own_tokens(encoded) if own is None else own
+            usd = policy.rates.with_cached(extra, billed, own, held)
+        moved = moved_by(batch, terms, tokens, extra, usd)
+        limits: RequestLimits | None = None
+        if needs is None and tokens is None and usd is None:
+            result, support, own = router.decide(encoded.x, compiled, billed, own_tokens=own, terms=terms)
+        else:
+            limits = request_limits(self.bundle, needs, tokens, batch)
+            usd = policy.rates.with_images(usd, needs)
+            asked = (tokens, policy.weighed(usd), *_limits_of(limits))
+            result, support, own = router.decide(encoded.x, compiled, billed, *asked, own_tokens=own, terms=terms)
         decisions = Decisions(
-            result, policy, self.bundle, billed, truncated, support, own, escalated, limits, extra_usd=usd, moved=moved
+            result,
+            policy,
+            self.bundle,
+            billed,
+            encoded.truncated,
+            support,
+            own,
+            escalated,
+            limits,
+            extra_usd=usd,
+            moved=moved,
         )
         if again is not None and policy.escalate_below:
             decisions = self.escalate(decisions, again, tokens, usd)
@@ -516,6 +523,8 @@ class Generation:
         self, batch: int, policy: Policy, tokens_out: Any, extra_usd: Any, cached_tokens: Any
     ) -> tuple[Given, Given, npt.NDArray[np.float64] | None]:
         """What the caller gives of a batch: tokens_out, extra_usd, and cached_tokens as (batch, models)."""
+        if tokens_out is None and extra_usd is None and cached_tokens is None:
+            return None, None, None
         models, names = self.plan.models, self.bundle.names
         tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
         extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
@@ -559,7 +568,7 @@ class Generation:
             return first
         encoded = again(rows)
         limits = None if first.limits is None else first.limits.at(rows)
-        result, _ = second.router.decide(
+        result, _, _ = second.router.decide(
             encoded.x,
             policy.second.compiled,
             np.ascontiguousarray(first.billed_tokens[rows]),
