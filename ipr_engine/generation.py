@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from ipr_engine.gpu.side import GpuSide
 
 Given = npt.NDArray[np.float32] | None  # (models,) or (batch, models)
+Asked = tuple[Given, Given, npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]
+NOTHING_ASKED: Asked = (None, None, None, None, None)  # tokens_out, extra_usd, allowed, max_tokens, answers
 MAX_KEPT_POLICIES = 256
 DEFAULT_TERMS: Mapping[str, Any] = {
     "tau": None,
@@ -488,13 +490,13 @@ class Generation:
             usd = policy.rates.with_cached(extra, billed, own, held)
         moved = moved_by(batch, terms, tokens, extra, usd)
         limits: RequestLimits | None = None
-        if needs is None and tokens is None and usd is None:
-            result, support, own = router.decide(encoded.x, compiled, billed, own_tokens=own, terms=terms)
-        else:
+        asked = NOTHING_ASKED
+        if not (needs is None and tokens is None and usd is None):
             limits = request_limits(self.bundle, needs, tokens, batch)
             usd = policy.rates.with_images(usd, needs)
             asked = (tokens, policy.weighed(usd), *_limits_of(limits))
-            result, support, own = router.decide(encoded.x, compiled, billed, *asked, own_tokens=own, terms=terms)
+        # by position: names take the compiled call half as long again
+        result, support, own = router.decide(encoded.x, compiled, billed, *asked, own, terms)
         decisions = Decisions(
             result,
             policy,
