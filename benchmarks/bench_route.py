@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.harness import FULL, Line, Size, interleave
 from benchmarks.prompts import ASCII, OTHER
 from ipr_engine import Engine, Policy
+from ipr_engine._C import count_texts
 from ipr_engine.decide import available_isas
 from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.loadtest.peers import Setup, open_peers
@@ -46,6 +47,7 @@ def variants(engine: Engine, policy: Policy, peer: Callable[[str], str] | None) 
     x = engine.encode([ASCII[0]]).x
     calls: dict[str, Callable[[str], object]] = {
         "Engine.route": lambda prompt: engine.route(prompt, policy),
+        "stage: what a text is made of (own tokens)": lambda prompt: count_texts([prompt]),
         "stage: tokenize": engine.encoder.count_tokens,
         "stage: tokenize + gather": lambda prompt: native.encode([prompt]),
         "stage: tokenize + gather + decide + support": lambda prompt: router.route_one(prompt, policy.compiled),
