@@ -228,14 +228,27 @@ class ContextWindows:
         return fits, tokens
 
 
-def surely_fits(bundle: Bundle, allowed: Sequence[str]) -> float:
-    """Return the billed tokens below which a prompt surely fits every allowed candidate's window, whatever output is predicted."""
+class SurelyFits(NamedTuple):
+    """Input tokens below which a prompt surely fits every allowed candidate's window, whatever output is predicted.
+
+    billed: by the bundle's tokenizer. own: by the candidates' own, the greatest of their counts.
+    """
+
+    billed: float
+    own: float
+
+
+def surely_fits(bundle: Bundle, allowed: Sequence[str]) -> SurelyFits:
+    """Return what surely fits these candidates of a bundle, by its heads of either tier."""
     again = bundle.escalation_heads
     deciding = [bundle.quality_heads, *([] if again is None else [again])]
     most = np.max([most_output(bundle, heads) for heads in deciding], axis=0)
     limits = [
-        (candidate.context_window - most[m]) / candidate.token_ratio
+        (candidate.context_window - most[m], candidate.token_ratio)
         for m, candidate in enumerate(bundle.candidates)
         if candidate.context_window is not None and candidate.name in allowed
     ]
-    return float((1 - 1e-9) * min(limits, default=np.inf))
+    return SurelyFits(
+        billed=float((1 - 1e-9) * min((own / ratio for own, ratio in limits), default=np.inf)),
+        own=float((1 - 1e-6) * min((own for own, _ in limits), default=np.inf)),  # counts are float32
+    )

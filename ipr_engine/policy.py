@@ -19,7 +19,7 @@ from ipr_engine.calibrated import Calibrations, CalibrationStatus, DriftFlag, Se
 from ipr_engine.cost_terms import Figures, Weighing, merged_figures, settle_weights
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.limits import surely_fits
+from ipr_engine.limits import SurelyFits, surely_fits
 from ipr_engine.names import matched
 from ipr_engine.paths import Paths
 from ipr_engine.price_table import PriceTable
@@ -118,7 +118,7 @@ class Policy:
         weighing: the weighted sum that is traded against quality in place of USD (cost_terms.py); None: USD alone.
         folded: the rates that the op is given: `rates`, or those of the weighted sum.
         measured: the engine's figures it was compiled with; None where it reads none of them, and no refresh concerns it.
-        surely_fits: billed tokens below which a prompt surely fits every allowed candidate's context window, output included.
+        surely_fits: tokens below which a prompt surely fits every allowed candidate's context window, output included.
         unsupported: what is done with prompts of little support (ipr_engine/unsupported.py): nothing by default.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its terms anew, once.
         terms: the arguments it was made of, less those left at None.
@@ -144,7 +144,7 @@ class Policy:
     second: SecondRule | None = field(default=None, repr=False)
     certificate: CalibrationStatus = field(repr=False)
     drift: DriftFlag = field(repr=False, compare=False)
-    surely_fits: float = field(repr=False)
+    surely_fits: SurelyFits = field(repr=False)
     rates: PriceTable = field(repr=False, compare=False)
     weighing: Weighing | None = field(default=None, repr=False)
     folded: PriceTable = field(repr=False, compare=False)

@@ -13,6 +13,7 @@ from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.cli.main import main
 from ipr_engine.embedded import embed_for
 from ipr_engine.errors import BundleFormatError
+from ipr_engine.limits import SurelyFits
 from ipr_engine.owner_key import OwnerKey
 from ipr_engine.price_table import expected_cost
 from ipr_engine.replay import replay
@@ -265,3 +266,24 @@ def test_own_tokens_of_a_brief_record_are_sealed(engine):
     assert "own_tokens" not in json.loads(lines[0])
     (replayed,) = replay(lines, engine, key=key)
     assert (replayed.refused, replayed.differences) == (None, ())
+
+
+@pytest.mark.parametrize("window", [7, 40, 300, 5000])
+def test_a_prompt_that_is_said_to_fit_surely_fits_every_window(tmp_path, window):
+    """What a decision says without looking at every candidate is what it says when it does."""
+    parts = tokenized_parts(tmp_path, context_windows=[window, None, 2 * window, window + 1, 10**6])
+    engine = Engine(Bundle.load(write_bundle(tmp_path / "bundles", **parts)))
+    policy = engine.policy(tau=0.3)
+    looking = replace(policy, surely_fits=SurelyFits(-np.inf, -np.inf))
+    prompts = ["what " * n for n in (1, 2, 3, 5, 6, 7, 8, 9, 20, 30, 60, 250, 400, 900, 1500)]
+    skipped = 0
+    for prompt in [*prompts, RUSSIAN, REQUEST]:
+        ours, wanted = (engine.route_many([prompt], p, on_error="status")[0] for p in (policy, looking))
+        assert (ours.excluded, ours.ranked, ours.allowed.tolist(), ours.calibration_reason) == (
+            wanted.excluded,
+            wanted.ranked,
+            wanted.allowed.tolist(),
+            wanted.calibration_reason,
+        )
+        skipped += not ours._may_keep_out
+    assert window < 5000 or skipped > 5
