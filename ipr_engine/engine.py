@@ -225,7 +225,8 @@ class Engine:
         Raises:
             InvalidInputError: a value out of range, an unknown name, or nobody left to choose.
         """
-        return self._live.compile(
+        live = self._live
+        policy = live.compile(
             {
                 "tau": tau,
                 "quality_share": quality_share,
@@ -251,6 +252,7 @@ class Engine:
                 "performance": performance,
             }
         )
+        return live.keep(policy)
 
     def route(
         self,
@@ -510,8 +512,7 @@ class Engine:
     def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float]]) -> None:
         """Take newly measured latencies or energy, while serving: policies with `cost_weights` weigh them from the next call on.
 
-        They hold across swaps, before what a bundle says. Policies in use are compiled anew in this thread; one that nobody has
-        routed with since the first update is compiled by the first call that does, in some milliseconds.
+        They hold across swaps, before what a bundle says. Policies in use are compiled anew in this thread.
 
         Args:
             figures: name -> Performance, or the same as a mapping ({"ttft_s": 0.41, "tpot_s": 0.012}); a number that is left out

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, WeakValueDictionary, ref
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +100,7 @@ class Generation:
     __slots__ = (
         "__weakref__",
         "_followed",
+        "_made",
         "_policies",
         "bundle",
         "calibrations",
@@ -162,7 +165,8 @@ class Generation:
         self.refreshed: Figures = merged_figures("performance", known, told, bundle.names)
         self.measured = self._with_bundle(self.refreshed)
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
-        self._followed: dict[int, tuple[Policy, Policy]] = {}
+        self._made: WeakValueDictionary[int, Policy] = WeakValueDictionary()
+        self._followed: dict[int, tuple[ReferenceType[Policy], Policy]] = {}
 
     def successor(
         self,
@@ -212,16 +216,42 @@ class Generation:
         same = bundle.calibrations == self.bundle.calibrations and _same_path(bundle, self.bundle)
         if same:  # what made these maps and paths stale still does; new ones start anew
             next_one._share_drift(self.calibrations.drift)
+        next_one._followed = next_one._compiled(self._in_use(), next_one.measured)
+        for key in list(self._policies):
+            with suppress(InvalidInputError):
+                next_one._from_terms(dict(key))
         return next_one
 
+    def keep(self, policy: Policy) -> Policy:
+        """The policy, known from now on as long as it is in use: what changes under it compiles it anew before it is asked for."""
+        self._made[id(policy)] = policy
+        return policy
+
+    def _in_use(self) -> list[Policy]:
+        """Policies that somebody holds, made here or on a bundle before."""
+        references = [*self._made.valuerefs(), *(reference for reference, _ in list(self._followed.values()))]
+        held = {id(policy): policy for reference in references if (policy := reference()) is not None}
+        return list(held.values())[:MAX_KEPT_POLICIES]
+
+    def _compiled(
+        self, policies: Sequence[Policy], measured: Figures
+    ) -> dict[int, tuple[ReferenceType[Policy], Policy]]:
+        """These policies' terms compiled for this bundle, of those that need it and fit; the others are told when they are asked for."""
+        made = {}
+        for policy in policies:
+            mine = policy.bundle_hash == self.hash and policy.drift is self.calibrations.drift
+            if not mine or policy.measured is not None:
+                with suppress(InvalidInputError):
+                    made[id(policy)] = ref(policy), self.compile(terms_on(policy.terms, self.bundle), measured)
+        return made
+
     def measure(self, figures: Mapping[str, Performance | Mapping[str, float]]) -> None:
-        """Take new figures of candidates; see `Engine.update_performance`. Policies that were followed before are compiled here."""
+        """Take new figures of candidates; see `Engine.update_performance`. Policies in use that weigh them are compiled here."""
         refreshed = merged_figures("figures", self.refreshed, figures, self.bundle.names)
         measured = self._with_bundle(refreshed)
-        followed = {
-            at: (policy, mine if mine.measured is None else self.compile(mine.terms, measured))
-            for at, (policy, mine) in list(self._followed.items())
-        }
+        weighing = [policy for policy in self._in_use() if policy.measured is not None]
+        followed = {at: both for at, both in list(self._followed.items()) if both[0]() is not None}
+        followed |= self._compiled(weighing, measured)
         self.refreshed, self.measured = refreshed, measured
         self._followed = followed  # a call between the two compiles its policy itself
         if self.standby is not None:
@@ -274,9 +304,11 @@ class Generation:
 
     def _follow(self, policy: Policy) -> Policy:
         """A policy made for another bundle or with other figures, its terms compiled for these: once, then kept."""
-        found = self._followed.get(id(policy))  # hashing a policy costs more; the kept one cannot lose its id
-        if found is not None and (found[1].measured is None or found[1].measured is self.measured):
-            return found[1]
+        found = self._followed.get(id(policy))  # hashing a policy costs more
+        if found is not None and found[0]() is policy:
+            mine = found[1]
+            if mine.measured is None or mine.measured is self.measured:
+                return mine
         try:
             mine = self.compile(terms_on(policy.terms, self.bundle))
         except InvalidInputError as error:
@@ -286,7 +318,7 @@ class Generation:
             ) from error
         if len(self._followed) >= MAX_KEPT_POLICIES:
             self._followed.clear()
-        self._followed[id(policy)] = (policy, mine)
+        self._followed[id(policy)] = (ref(policy), mine)
         return mine
 
     def _from_terms(self, terms: dict[str, Any]) -> Policy:
@@ -306,7 +338,7 @@ class Generation:
             return self.compile(terms)
         key = tuple(terms.items())
         kept = self._policies.get(key)
-        if kept is None or (kept.measured is not None and kept.measured is not self.measured):
+        if kept is None:
             kept = self.compile(terms)
             if len(self._policies) >= MAX_KEPT_POLICIES:
                 self._policies.clear()

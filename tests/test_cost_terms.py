@@ -221,6 +221,27 @@ def test_a_policy_in_use_follows_refreshed_figures_and_others_stay_as_they_are(e
     assert engine.performance[names[1]] == replace(FIGURES[1], ttft_s=5.0, basis="given by the caller")
 
 
+def test_policies_in_use_are_compiled_by_the_refresh_and_others_not_at_all(engine, monkeypatch):
+    names = engine.bundle.names
+    weights = {"usd": 0, "ttft_s": 1}
+    held, dropped = engine.policy(tau=0.5, cost_weights=weights), engine.policy(tau=0.6, cost_weights=weights)
+    plain = engine.policy(tau=0.5)
+    live, compiled = engine._live, []
+    compile_ = type(live).compile
+    monkeypatch.setattr(type(live), "compile", lambda self, *given: compiled.append(given) or compile_(self, *given))
+    del dropped
+    engine.update_performance({names[0]: {"ttft_s": 0.001}})
+    assert len(compiled) == 1
+    for policy in (held, plain):
+        engine.route("what", policy)
+    assert len(compiled) == 1
+    engine.swap(replace(engine.bundle, hash="c" * 64))
+    assert len(compiled) == 3
+    for policy in (held, plain):
+        assert engine.route("what", policy).policy.bundle_hash == "c" * 64
+    assert len(compiled) == 3
+
+
 def test_refreshed_figures_hold_across_a_swap_and_before_the_bundle_s(engine, shared_bundle):
     names = engine.bundle.names
     candidates = tuple(
