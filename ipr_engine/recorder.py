@@ -45,8 +45,8 @@ class Recorder:
     """Routes and decides as its engine does, and writes a record of each decision; made by `Engine.recorder`.
 
     Safe to share between threads, and between processes that append to one file: the lines of a call are one write.
-    The engine's own `route` keeps nothing and pays nothing for this; a recorded route took some 50 us more when records held
-    the embedding (benchmarks/results/swap.jsonl, 2026-11-24; not measured since). What cannot be written raises RecordError,
+    The engine's own `route` keeps nothing and pays nothing for this; a recorded route takes some 130 us
+    (benchmarks/results/swap.jsonl, 2026-11-28). What cannot be written raises RecordError,
     with the decision lost to the caller: no decision goes unrecorded. Of a two-tier bundle a record holds the figures, encoder
     and heads that decided, and no support where these were the second ones.
     """
