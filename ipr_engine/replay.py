@@ -2,7 +2,7 @@
 
 summary = Summary()
 with open("log.jsonl", "rb") as log:
-    for replayed in replay(log, engine):  # key=... where embeddings are sealed; tau=... for another policy than the recorded
+    for replayed in replay(log, engine):  # key=... where embeddings are sealed; tau=... in place of each record's own
         summary.add(replayed)
         print(replayed.line, replayed.differences, replayed.refused)
 
@@ -12,10 +12,13 @@ one with an embedding by the heads themselves.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,7 +33,8 @@ from ipr_engine.outcome import Outcome
 from ipr_engine.owner_key import OwnerKey
 from ipr_engine.policy import Policy
 from ipr_engine.record import Record
-from ipr_engine.record_policy import policy_of
+from ipr_engine.record_policy import policy_of, replacing_terms
+from ipr_engine.terms import Terms, terms_to_json
 
 if TYPE_CHECKING:
     from ipr_engine.engine import Engine
@@ -48,6 +52,8 @@ class Replayed(NamedTuple):
             that do not fit the bundle.
         by_heads: whether the heads decided, on the record's embedding; else its own qualities and tokens were taken.
         kept: figures of the record that went into the outcome though this bundle would make others of the prompt.
+        replaced: the terms that stood in place of the record's own; none where it was decided under its own policy.
+        whole_policy: whether they are those of one Policy, which replaced all of the record's terms.
     """
 
     line: int
@@ -57,6 +63,8 @@ class Replayed(NamedTuple):
     refused: str | None = None
     by_heads: bool = False
     kept: tuple[Kept, ...] = ()
+    replaced: Terms = MappingProxyType({})
+    whole_policy: bool = False
 
 
 def replay(
@@ -74,19 +82,28 @@ def replay(
         engine: of any bundle with the heads of the records, or, for records with an embedding, whose heads read its encoder; on any
             instruction set. Of a two-tier bundle the heads that decided a record, or that read its encoder, decide it again; whether
             it would escalate now is not asked, as there is no text.
-        policy, terms: decide under this policy instead of each record's own; as `Engine.route` takes them.
+        policy: decide under this one, whatever a record was decided under.
+        terms: as `Engine.policy` takes them, in place of each record's own; its other terms stay, None leaves the record's. tau and
+            what is asked instead of it replace each other. A record's rule stays unless one is given, and a record of whose rule
+            or candidates a given term makes no sense is refused. Its worth and slack stay where the rule that then runs has them.
+            `performance` is taken number by number, over the figures that the record weighed.
         key: opens what is sealed in the records.
     Raises:
         InvalidInputError: the key, the policy or its terms. A record that cannot be replayed is told in `Replayed.refused`.
     """
     live = engine._live
     opener = None if key is None else OwnerKey.load(key)
-    other = None if policy is None and not terms else live.settle(policy, terms)
-    return _replay(lines, live, opener, other)
+    if policy is not None:
+        whole = live.settle(policy, terms)
+        return _replay(lines, live, opener, whole, whole.terms)
+    return _replay(lines, live, opener, None, replacing_terms(live, terms))
 
 
-def _replay(lines: Iterable[bytes], live: Generation, key: OwnerKey | None, other: Policy | None) -> Iterator[Replayed]:
+def _replay(
+    lines: Iterable[bytes], live: Generation, key: OwnerKey | None, whole: Policy | None, replaced: Terms
+) -> Iterator[Replayed]:
     policies: dict[str, Policy | str] = {}
+    told = partial(Replayed, replaced=replaced, whole_policy=whole is not None)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -95,12 +112,12 @@ def _replay(lines: Iterable[bytes], live: Generation, key: OwnerKey | None, othe
             record = Record.from_line(line)
             if key is not None:
                 record = record.opened(key)
-            outcome, kept = _decide(live, record, other or policy_of(live, record, policies))
+            outcome, kept = _decide(live, record, whole or policy_of(live, record, policies, replaced))
         except (RecordError, KeyMismatchError, InvalidInputError) as error:
-            yield Replayed(number, record, refused=str(error))
+            yield told(number, record, refused=str(error))
             continue
         differences = tuple(compare(record.candidates, record.outcome, live.bundle.names, outcome))
-        yield Replayed(number, record, outcome, differences, by_heads=record.x is not None, kept=tuple(kept))
+        yield told(number, record, outcome, differences, by_heads=record.x is not None, kept=tuple(kept))
 
 
 def _decide(live: Generation, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
@@ -167,6 +184,7 @@ class Summary:
         cost_usd, cost_usd_now: expected cost of the chosen candidates, over records decided then and now.
         bundles, isas: hash and instruction set of the records -> records.
         kept: in how many records a figure of then stands ("support", "own_tokens"); of several candidates it counts once.
+        replaced, whole_policy: as of Replayed.
     """
 
     records: int = 0
@@ -181,9 +199,12 @@ class Summary:
     bundles: Counter[str] = field(default_factory=Counter)
     isas: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
+    replaced: Terms = field(default_factory=dict)
+    whole_policy: bool = False
 
     def add(self, replayed: Replayed) -> None:
         self.records += 1
+        self.replaced, self.whole_policy = replayed.replaced, replayed.whole_policy
         if replayed.record is not None:
             self.bundles[replayed.record.bundle] += 1
             self.isas[replayed.record.isa] += 1
@@ -217,6 +238,8 @@ class Summary:
             "cost_usd_now": self.cost_usd_now,
             "bundles": dict(self.bundles.most_common()),
             "isas": dict(self.isas.most_common()),
+            "replaced": terms_to_json(self.replaced),
+            "whole_policy": self.whole_policy,
         }
 
     def __str__(self) -> str:
@@ -224,6 +247,10 @@ class Summary:
             f"{self.records} records: {self.equal} equal, {self.different} different, {self.refused} not replayed; "
             f"recorded on {', '.join(self.isas) or 'nothing known'}, bundle {', '.join(h[:12] for h in self.bundles) or 'unknown'}"
         ]
+        if self.replaced:
+            terms = ", ".join(f"{name}={_term(value)}" for name, value in terms_to_json(self.replaced).items())
+            rest = "each record's own policy" if self.whole_policy else "each record's own; its other terms stand"
+            lines.append(f"decided under {terms} in place of {rest}")
         figures = self.equal + self.different - self.by_heads
         if figures:
             lines.append(f"{figures} decided again from recorded qualities and tokens, without the heads")
@@ -240,3 +267,14 @@ class Summary:
                 f"expected cost of the choices: {self.cost_usd:.6g} USD recorded, {self.cost_usd_now:.6g} USD now"
             )
         return "\n".join(lines)
+
+
+def _term(value: Any) -> str:
+    """A term as its JSON form; prices and figures without their date and where they come from."""
+    if isinstance(value, dict):
+        value = value.get("prices", value)
+        value = {
+            key: {k: v for k, v in own.items() if k != "basis"} if isinstance(own, dict) else own
+            for key, own in value.items()
+        }
+    return json.dumps(value)

@@ -437,5 +437,6 @@ def test_records_of_the_rule_replay_to_the_bit_and_resolve_anew_where_there_is_n
     assert "terms: rule: 'calibrated' needs a map" in other.refused
     x = engine.encode(prompts)
     engine.recorder(lines.append, min_words=0).route_many(prompts, tau=0.6)
+    terms = {"rule": "calibrated", **terms}  # these records have another
     for one, index in zip(replay(lines[1].splitlines(), engine, **terms), engine.decide(x, **terms).index, strict=True):
         assert one.outcome.index == index

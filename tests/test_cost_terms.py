@@ -379,8 +379,9 @@ def test_a_record_is_decided_again_to_the_bit_with_the_figures_of_then(engine, w
     assert len(lines) == 12
     for replayed in replay(lines, engine, key=key if whole else None):
         assert (replayed.refused, replayed.differences, replayed.by_heads) == (None, (), whole)
-    moved = list(replay(lines[-4:], engine, key=key if whole else None, tau=0.4, cost_weights=WEIGHTS))
-    assert any(replayed.differences for replayed in moved)  # today's figures
+    for today in ({"policy": engine.policy(tau=0.4, cost_weights=WEIGHTS)}, {"performance": engine.performance}):
+        moved = list(replay(lines[-4:], engine, key=key if whole else None, **today))
+        assert any(replayed.differences for replayed in moved)
 
 
 def test_batched_answers_are_the_engine_s(engine):

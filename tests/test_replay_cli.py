@@ -183,14 +183,46 @@ def test_processes_may_append_to_one_log(bundle, tmp_path, capsys):
     assert "120 records: 120 equal" in out
 
 
-def test_options_of_a_policy_replace_the_recorded_one(bundle, log, capsys):
+def test_options_replace_those_terms_of_each_record_and_say_so(bundle, log, capsys):
     code, out, _ = replay(capsys, log, "--bundle", bundle, "--tau", "0")
     assert code == 4
     assert "threshold: " in out
-    assert replay(capsys, log, "--bundle", bundle, "--tau", "0.8")[0] == 4  # two records were made at another price
-    code, _, err = replay(capsys, log, "--bundle", bundle, "--allow", "alpha/large")
-    assert code == 1
-    assert "--tau: expected it beside the other options of a policy" in err
+    assert "decided under tau=0.0 in place of each record's own; its other terms stand" in out
+    assert replay(capsys, log, "--bundle", bundle, "--tau", "0.8")[0] == 0  # each at its own prices
+    code, out, _ = replay(capsys, log, "--bundle", bundle, "--summary")
+    assert (code, "in place of" in out) == (0, False)
+
+
+def test_options_alone_need_no_tau(bundle, log, capsys):
+    code, out, _ = replay(capsys, log, "--bundle", bundle, "--price", "beta/mid=1000,1000", "--json")
+    *lines, last = [json.loads(line) for line in out.splitlines()]
+    assert code == 4
+    assert {d["field"] for line in lines for d in line["differences"]} >= {"cost_usd[beta/mid]"}
+    assert not any(d["field"] == "cost_usd[alpha/large]" for line in lines for d in line["differences"])
+    prices = {"date": None, "prices": {"beta/mid": [1000.0, 1000.0]}}
+    assert last["summary"]["replaced"] == {"prices": prices}
+    assert last["summary"]["whole_policy"] is False
+    code, out, _ = replay(capsys, log, "--bundle", bundle, "--allow", "alpha/large")
+    assert code == 4
+    assert "alpha/large: " in out
+
+
+def test_a_term_that_no_record_could_have_is_an_error(bundle, log, capsys):
+    for option, message in (
+        (["--tau", "1.5"], "tau: expected a value in [0, 1]"),
+        (["--allow", "nobody"], "allowed: unknown 'nobody'"),
+        (["--tau", "0.5", "--preset", "cost"], "got tau, preset"),
+        (["--cost-weight", "usd=0"], "cost_weights: expected a weight above 0"),
+    ):
+        code, out, err = replay(capsys, log, "--bundle", bundle, *option)
+        assert (code, out) == (1, "")
+        assert message in err
+
+
+def test_a_term_that_does_not_fit_a_record_is_told_line_by_line(bundle, log, capsys):
+    code, out, _ = replay(capsys, log, "--bundle", bundle, "--preset", "cost")
+    assert code == 3
+    assert "line 1 (id one): not replayed: terms: preset: only rule 'calibrated' answers it, got rule 'minmax'" in out
 
 
 def test_options_for_records_need_a_log(bundle, capsys, tmp_path):
@@ -228,19 +260,22 @@ def test_a_record_replays_on_a_sibling_whose_candidates_stand_in_another_order(t
     assert "candidates: ('alpha/large', " in out
 
 
-def test_every_option_of_a_policy_is_told_to_need_a_tau(bundle, log, capsys):
-    """None of them is passed over: a new one that the list of options lacks fails here."""
+def test_every_option_of_a_policy_is_a_term_that_replay_takes_alone():
+    """None of them is passed over: a new one that `asked_terms` lacks fails here."""
     import argparse
 
-    from ipr_engine.asks import ASKS
-    from ipr_engine.cli.common import add_policy_options
+    from ipr_engine.cli.common import add_policy_options, asked_terms
+    from ipr_engine.generation import POLICY_TERMS
 
     parser = argparse.ArgumentParser()
     add_policy_options(parser)
-    values = {"slack": "0.1", "rule": "minmax", "price": "beta/mid=1,2", "cost_weight": "usd=2", "unsupported": "best"}
+    values = {"rule": "minmax", "price": "beta/mid=1,2", "cost_weight": "usd=2", "preset": "cost"}
+    assert asked_terms(parser.parse_args([])) == {}
+    found = set()
     for action in parser._actions:
-        if action.dest in ("help", "tau", "worth", *ASKS):
+        if action.dest == "help":
             continue
         value = [] if action.nargs == 0 else [values.get(action.dest, "0.5")]
-        code, _, err = replay(capsys, log, "--bundle", bundle, action.option_strings[0], *value)
-        assert (code, "--tau: expected it beside" in err) == (1, True), action.dest
+        [term] = asked_terms(parser.parse_args([action.option_strings[0], *value]))
+        found.add(term)
+    assert found == POLICY_TERMS - {"performance"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from typing import Any
 
 from ipr_engine.asks import ASKS, PRESETS
 from ipr_engine.cost_terms import TERMS
@@ -11,11 +12,6 @@ from ipr_engine.encoders.registry import TIERS, EncoderOptions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy import EVERY_RULE, Policy
-
-POLICY_OPTIONS = (
-    *ASKS, "rule", "slack", "allow", "exclude", "family", "requires", "max_latency_ms", "price", "batch", "cache_write",
-    "escalate_below", "min_support", "unsupported", "cost_weight",
-)  # fmt: skip
 
 
 def add_bundle_options(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +71,7 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         ("--preset", str, "NAME", f"instead of tau: {', '.join(PRESETS)}"),
     ):
         group.add_argument(option, type=kind, metavar=metavar, help=help_text)
-    group.add_argument("--slack", type=float, default=0.0, help="margin of rule max (default 0)")
+    group.add_argument("--slack", type=float, help="margin of rule max (default 0)")
     group.add_argument(
         "--worth",
         type=float,
@@ -139,37 +135,23 @@ def load_engine(arguments: argparse.Namespace) -> Engine:
 
 
 def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
-    asks = {name: getattr(arguments, name) for name in ASKS}
-    asked = any(value is not None for value in asks.values())
-    return engine.policy(
-        tau=0.1 if arguments.tau is None and not asked else arguments.tau,
-        **asks,
-        rule=arguments.rule,
-        slack=arguments.slack,
-        worth=arguments.worth,
-        allowed=arguments.allow,
-        exclude=arguments.exclude,
-        family=arguments.family,
-        requires=arguments.requires,
-        max_latency_ms=arguments.max_latency_ms,
-        prices=_prices(arguments.price) if arguments.price else None,
-        escalate_below=arguments.escalate_below,
-        batch=arguments.batch,
-        cache_write=arguments.cache_write,
-        min_support=arguments.min_support,
-        unsupported=arguments.unsupported,
-        cost_weights=_weights(arguments.cost_weight) if arguments.cost_weight else None,
-    )
+    """The policy of these options, of tau 0.1 where none says how much quality is asked for."""
+    terms = asked_terms(arguments)
+    return engine.policy(**terms) if terms.keys() & {"tau", *ASKS} else engine.policy(tau=0.1, **terms)
 
 
-def asked_policy(engine: Engine, arguments: argparse.Namespace) -> Policy | None:
-    """The policy of these options; None where none of them is given."""
-    given = {name for name in POLICY_OPTIONS if getattr(arguments, name) not in (None, 0.0)}
-    if not given and arguments.tau is None and arguments.worth is None:
-        return None
-    if arguments.tau is None and not given & set(ASKS):
-        raise InvalidInputError("--tau: expected it beside the other options of a policy; give it, or none of them")
-    return make_policy(engine, arguments)
+def asked_terms(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The terms of a policy that these options give, as `Engine.policy` takes them."""
+    terms = {
+        **{name: getattr(arguments, name) for name in ("tau", *ASKS, "rule", "slack", "worth")},
+        "allowed": arguments.allow,
+        **{name: getattr(arguments, name) for name in ("exclude", "family", "requires", "max_latency_ms")},
+        "prices": _prices(arguments.price) if arguments.price else None,
+        **{name: getattr(arguments, name) for name in ("escalate_below", "batch", "cache_write")},
+        **{name: getattr(arguments, name) for name in ("min_support", "unsupported")},
+        "cost_weights": _weights(arguments.cost_weight) if arguments.cost_weight else None,
+    }
+    return {name: value for name, value in terms.items() if value is not None}
 
 
 def _names(text: str) -> list[str]:

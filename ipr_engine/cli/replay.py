@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ipr_engine.cli.common import add_bundle_options, add_key_option, add_policy_options, asked_policy, load_engine
+from ipr_engine.cli.common import add_bundle_options, add_key_option, add_policy_options, asked_terms, load_engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.replay import Replayed, Summary, replay
 
@@ -22,7 +22,8 @@ def add_parser(subparsers: Any) -> None:
         description="Decide every record that `ipr route --record` or Engine.recorder wrote again, with this bundle on this instruction "
         "set, and tell every field that differs by a bit. Records without an embedding are decided from their qualities and output "
         "tokens, those with one (--key opens it) by the bundle's heads. Figures of then that stand, since other tokenizers or centroids "
-        "cannot be asked, are told as kept. With options of a policy every record is decided under that one instead of its own.",
+        "cannot be asked, are told as kept. Options of a policy replace those terms of each record's own policy, the others stand: "
+        "--tau 0.9 is what another tau would have chosen.",
         epilog="Exit codes: 0 every record came out equal; 4 some differ; 3 some lines were not replayed (damaged, withheld, of other "
         "heads or another encoder, sealed under another key, or with terms that do not fit the bundle), whatever the others came to; 1 "
         "an error.",
@@ -43,8 +44,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
     summary = Summary()
-    policy = asked_policy(engine, arguments)
-    for replayed in replay(_lines(arguments.log), engine, policy, key=arguments.key):
+    for replayed in replay(_lines(arguments.log), engine, key=arguments.key, **asked_terms(arguments)):
         summary.add(replayed)
         if not arguments.summary and (replayed.differences or replayed.kept or replayed.refused is not None):
             print(_json(replayed) if arguments.json else _text(replayed))
