@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from ipr_engine._C import clock_ns
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.cached_tokens import CachedTokens
 from ipr_engine.decision import Decision, Row
 from ipr_engine.engine import Engine
@@ -166,6 +166,15 @@ class AsyncEngine:
     async def swap(self, bundle: Bundle | str | Path, **allow: bool) -> Bundle:
         """`Engine.swap`, read and planned in a thread."""
         return await asyncio.to_thread(self.engine.swap, bundle, **allow)
+
+    async def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float]]) -> None:
+        """`Engine.update_performance`; policies in use are compiled anew in a thread."""
+        await asyncio.to_thread(self.engine.update_performance, figures)
+
+    @property
+    def performance(self) -> Mapping[str, Performance]:
+        """`Engine.performance`."""
+        return self.engine.performance
 
     @property
     def bundle(self) -> Bundle:

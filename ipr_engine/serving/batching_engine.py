@@ -12,7 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from ipr_engine._C import clock_ns
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.cached_tokens import CachedTokens
 from ipr_engine.decision import Decision, Row
 from ipr_engine.engine import Engine
@@ -260,6 +260,15 @@ class BatchingEngine:
     def swap(self, bundle: Bundle | str | Path, **allow: bool) -> Bundle:
         """`Engine.swap`: requests in a forward finish on the bundle they began with, those that wait get the new one."""
         return self.engine.swap(bundle, **allow)
+
+    def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float]]) -> None:
+        """`Engine.update_performance`: requests that wait are decided by the new figures."""
+        self.engine.update_performance(figures)
+
+    @property
+    def performance(self) -> Mapping[str, Performance]:
+        """`Engine.performance`."""
+        return self.engine.performance
 
     @property
     def bundle(self) -> Bundle:
