@@ -24,7 +24,7 @@ from ipr_engine.bundle import (
 from ipr_engine.bundle.candidate_entry import candidate_json, parse_candidates, version_of
 from ipr_engine.bundle.edit import with_candidate, without_candidate
 from ipr_engine.bundle.fields import parse_json
-from ipr_engine.bundle.performance import UNITS
+from ipr_engine.bundle.performance import MOST_SECONDS, UNITS
 from ipr_engine.bundle.spec import SHARED_TENSOR, canonical_json
 from ipr_engine.cli import main
 from ipr_engine.errors import BundleError, BundleFormatError, BundleValueError
@@ -74,11 +74,14 @@ def test_whole_numbers_as_int_or_float_give_the_same_hash(tmp_path):
     assert made[0] == made[1]
 
 
-amounts = st.one_of(st.none(), st.floats(0, 1e12, allow_nan=False), st.integers(0, 10**12))
+def amounts(most):
+    return st.one_of(st.none(), st.floats(0, most, allow_nan=False), st.integers(0, int(most)))
+
+
 performances = (
     st.builds(
         Performance,
-        **dict.fromkeys(UNITS, amounts),
+        **{key: amounts(MOST_SECONDS.get(key, 1e12)) for key in UNITS},
         basis=st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip),
     )
     .filter(lambda figures: any(getattr(figures, key) is not None for key in UNITS))
@@ -106,6 +109,21 @@ def bundle_candidate():
         ({"ttft_s": -1, "basis": "b"}, BundleValueError, r"candidates\[0\].performance.ttft_s: expected a number >= 0"),
         ({"ttft_s": True, "basis": "b"}, BundleFormatError, "ttft_s: expected a number, got True"),
         ({"tpot_s": 1e13, "basis": "b"}, BundleValueError, "tpot_s: expected a number up to 1e[+]12"),
+        (
+            {"tpot_s": 5.01, "basis": "b"},
+            BundleValueError,
+            "tpot_s: expected a number of seconds per output token, at most 5",
+        ),
+        (
+            {"ttft_s": 601, "basis": "b"},
+            BundleValueError,
+            "got 601; it is in seconds: if these are milliseconds, divide",
+        ),
+        (
+            {"tpot_ms": 14, "basis": "b"},
+            BundleFormatError,
+            "unknown key 'tpot_ms'; times are in seconds: if these are mill",
+        ),
         ({"tpot_s": float("nan"), "basis": "b"}, BundleValueError, "tpot_s: expected a finite number"),
         ({"wh": 1, "basis": "b"}, BundleFormatError, r"performance.wh: expected one of ttft_s \(seconds to the first"),
         ({"ttft_s": 1}, BundleFormatError, "performance.basis: expected this key"),
@@ -284,6 +302,12 @@ def test_setting_them_from_a_csv_leaves_the_others(measured, tmp_path, capsys):
         ("a.json", '{"more": 1, "performance": {"beta/mid": null}}', "unknown key 'more'"),
         ("a.csv", "", "expected the column model"),
         ("a.csv", "model,ttft_ms\nbeta/mid,1\n", "others of ttft_s (seconds to the first token)"),
+        ("a.csv", "model,ttft_ms\nbeta/mid,1\n", "if these are milliseconds, divide by 1,000"),
+        (
+            "a.csv",
+            "model,tpot_s\nbeta/mid,14.2\n",
+            "row 1: tpot_s: expected a number of seconds per output token, at most 5",
+        ),
         ("a.csv", "model,ttft_s,ttft_s\nbeta/mid,1,2\n", "distinct others"),
         ("a.csv", "model,ttft_s\n", "at least one candidate's figures"),
         ("a.csv", "model,ttft_s\nbeta/mid\n", "a.csv, row 1: expected 2 cells"),

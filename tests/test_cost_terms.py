@@ -289,7 +289,11 @@ def test_figures_refreshed_beside_routing_are_never_torn(engine):
         ({"first": {"tpot_s": -0.1}}, r"tpot_s: expected a number >= 0, got -0.1"),
         (
             {"first": {"ttft_ms": 300}},
-            r"ttft_ms: expected one of ttft_s \(seconds to the first token\), .* got unknown key",
+            r"ttft_ms: expected one of ttft_s \(seconds to the first token\), .* got unknown key 'ttft_ms'; times are in seconds: if",
+        ),
+        (
+            {"first": {"tpot_s": 12}},
+            r"tpot_s: expected a number of seconds .*, at most 5, got 12; it is in seconds: if these",
         ),
         ({"first": {}}, "expected at least one of ttft_s"),
         ({"first": 0.3}, "expected a Performance, or a mapping of its figures, got 0.3"),

@@ -109,6 +109,11 @@ def test_recorded_first_tokens_are_used_where_there_are_enough():
         ((np.arange(19.0), np.ones(19)), "19 answers, at least 20 are needed"),
         ((np.full(30, 7.0), np.ones(30)), "every answer has 7 output tokens, so seconds to the first token and"),
         ((np.zeros(30), np.ones(30), np.ones(30)), "no answer has output tokens"),
+        ((np.arange(30.0), 700 + np.arange(30.0)), "ttft_s would be 700 seconds to the first token, at most 600 are"),
+        (
+            (np.arange(30.0), 9 * np.arange(30.0)),
+            "tpot_s would be 9 seconds per output token, at most 5 are expected: if",
+        ),
     ],
 )
 def test_too_little_is_refused_with_its_reason(arguments, reason):
@@ -190,7 +195,13 @@ def test_all_bad_rows_are_told_at_once(tmp_path):
             [{"model": "a", "output_tokens": 1}],
             "expected column 'seconds' or 'latency_ms', got 'model', 'output_tokens'",
         ),
-        ([{"model": "a", "seconds": 1}], "expected column 'output_tokens'"),
+        ([{"model": "a", "seconds": 1}], "expected column 'output_tokens', .* yours: --column output_tokens=THEIRS$"),
+        (
+            [{"model": "a", "seconds": 1, "Output Tokens": 3, "prompt": "x"}],
+            "--column output_tokens=THEIRS; 'Output Tokens' may be meant$",
+        ),
+        ([{"models": "a", "seconds": 1}], "expected column 'model', .*--column model=THEIRS; 'models' may be meant$"),
+        ([{"model": "a", "latency": 1}], "--column latency_ms=THEIRS; 'latency' may be meant$"),
         ([{"seconds": 1, "latency_ms": 1}], "expected one of the columns seconds and latency_ms, got both"),
     ],
 )
@@ -257,3 +268,58 @@ def test_nothing_to_fit_is_an_error(tmp_path, capsys):
     assert "nothing could be fitted to the answers of any model" in told.err
     assert "3 answers, at least 20" in told.err
     assert not told.out
+
+
+@pytest.mark.parametrize("column", ["ttft", "ttft_s", "TTFT", "ttft_second"])
+def test_a_column_that_looks_like_the_first_token_s_is_told(tmp_path, column, capsys):
+    file = write(tmp_path / "answers.csv", rows_of("a", **{column: 0.3, "prompt": "secret", "total": 9}))
+    assert main(["performance", "fit", str(file)]) == 0
+    told = capsys.readouterr().err
+    assert (
+        f"column {column!r} is not read; if it is the time of the first token, say --column ttft_seconds={column}"
+        in told
+    )
+    assert len(told.splitlines()) == 1
+    assert main(["performance", "fit", str(file), "--column", f"ttft_seconds={column}"]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "30 (ttft)" in told.out
+
+
+def test_answers_that_are_not_read_for_their_first_token_are_told(tmp_path, capsys):
+    some = [{**row, "ttft_seconds": 0.1 if n < 25 else None} for n, row in enumerate(rows_of("a"))]
+    few = [{**row, "ttft_seconds": 0.1 if n < 7 else None} for n, row in enumerate(rows_of("b"))]
+    file = write(tmp_path / "answers.jsonl", [*some, *few, *rows_of("c")])
+    assert main(["performance", "fit", str(file), "--json"]) == 0
+    told = capsys.readouterr()
+    assert told.err.splitlines() == [
+        "ipr performance: a: 5 answers have no time of the first token and are left out, the other 25 do",
+        "ipr performance: b: 7 of 30 answers have the time of the first token, at least 20 are needed; the line is fitted to whole "
+        "answers",
+    ]
+    fits = json.loads(told.out)["fits"]
+    assert [(one["answers"], one["left_out"]) for one in fits.values()] == [(25, 5), (30, 0), (30, 0)]
+    assert main(["performance", "fit", str(file)]) == 0
+    assert "25 of 30 (ttft)" in capsys.readouterr().out
+
+
+def test_errors_and_their_sign_are_shown_and_named(tmp_path, capsys):
+    rows = rows_of("a", 60)
+    for row in rows[::20]:
+        row["seconds"] += 60.0
+    file = write(tmp_path / "answers.csv", rows)
+    assert main(["performance", "fit", str(file)]) == 0
+    head, line, *_ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["model", "answers", "ttft_s", "tpot_s", "error_s", "bias_s", "error_of_mean_s"]
+    assert main(["performance", "fit", str(file), "--json"]) == 0
+    [fit] = json.loads(capsys.readouterr().out)["fits"].values()
+    assert fit["bias_s"] == pytest.approx(-3.0, abs=0.5)  # three of sixty are 60 s late
+    assert line.split()[-3:] == [f"{fit['error_s']:.3g}", f"{fit['bias_s']:+.3g}", f"{fit['error_of_mean_s']:.3g}"]
+
+
+def test_answers_timed_in_milliseconds_under_the_name_of_seconds_are_refused(tmp_path, capsys):
+    rows = [{**row, "seconds": 1000 * row["seconds"]} for row in rows_of("a")]
+    file = write(tmp_path / "answers.csv", rows)
+    assert main(["performance", "fit", str(file)]) == 1
+    assert "if the times are milliseconds, say so by the column's name (latency_ms, ttft_ms)" in capsys.readouterr().err
+    assert main(["performance", "fit", str(file), "--column", "latency_ms=seconds"]) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 from ipr_engine.ranges import MOST
@@ -19,14 +20,18 @@ UNITS: Mapping[str, str] = {
     "wh_per_1m_output": "Wh per 1 M output tokens",
 }
 
+# Above these a number is hardly one of seconds: nobody waits five for a token, and clients of LLMs give up after ten minutes.
+MOST_SECONDS: Mapping[str, float] = MappingProxyType({"ttft_s": 600.0, "tpot_s": 5.0})
+IN_SECONDS = "in seconds: if these are milliseconds, divide by 1,000"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Performance:
     """What one candidate was measured at. Every number is >= 0 and finite, None where not known; tokens are by its own count.
 
     Attributes:
-        ttft_s: seconds from the request to the first token (TTFT).
-        tpot_s: seconds per output token after the first (TPOT, inter-token latency).
+        ttft_s: seconds from the request to the first token (TTFT), at most 600.
+        tpot_s: seconds per output token after the first (TPOT, inter-token latency), at most 5.
         wh_per_request: energy of any request, in Wh. wh_per_1m_input, wh_per_1m_output: of tokens, in Wh per 1 M.
         basis: says where the numbers come from.
     """
@@ -45,12 +50,16 @@ def performance_problem(row: Mapping[str, Any]) -> Problem | None:
     for key in row:
         if key not in known:
             told = ", ".join(f"{name} ({unit})" for name, unit in UNITS.items())
-            return Problem(str(key), f"one of {told}, or basis", f"unknown key {key!r}")
+            advice = f"; times are {IN_SECONDS}" if str(key).casefold().endswith("_ms") else ""
+            return Problem(str(key), f"one of {told}, or basis", f"unknown key {key!r}{advice}")
     for key in UNITS:
         if row.get(key) is not None:
             found = amount_problem(key, row[key])
             if found is None and row[key] > MOST:
                 found = Problem(key, f"a number up to {MOST:g}", shown(row[key]), True)
+            if found is None and row[key] > MOST_SECONDS.get(key, MOST):
+                most = f"a number of {UNITS[key]}, at most {MOST_SECONDS[key]:g}"
+                found = Problem(key, most, f"{shown(row[key])}; it is {IN_SECONDS}", True)
             if found is not None:
                 return found
     if all(row.get(key) is None for key in UNITS):

@@ -16,7 +16,7 @@ from .candidate_entry import parse_performance
 from .fields import fail, parse_json
 from .files import as_path, read_regular
 from .load import Bundle
-from .performance import UNITS, Performance, performance_of, performance_problem
+from .performance import IN_SECONDS, UNITS, Performance, performance_of, performance_problem
 
 KEY = "performance"
 _UNREAD = ("fits", "refused")  # what `ipr performance fit` says beside
@@ -68,8 +68,9 @@ def _of_csv(file: Path, data: bytes, bundle: Bundle) -> dict[str, Performance | 
     unknown = [name for name in header if name not in _KNOWN]
     if unknown or "model" not in header or len(set(header)) < len(header):
         told = ", ".join(f"{name} ({unit})" for name, unit in UNITS.items())
+        advice = f"; times are {IN_SECONDS}" if any(name.casefold().endswith("_ms") for name in unknown) else ""
         raise InvalidInputError(
-            f"file: expected the column model and distinct others of {told}, basis in {file}, got {shown(','.join(header))}"
+            f"file: expected the column model and distinct others of {told}, basis in {file}, got {shown(','.join(header))}{advice}"
         )
     found: dict[str, Performance | None] = {}
     for number, row in enumerate(rows, start=1):

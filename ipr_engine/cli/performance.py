@@ -56,7 +56,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
     from ipr_engine.timing import Refusal, fit_timing, read_answers
 
     columns = named_pairs("--column", arguments.column, "NAME=THEIRS such as output_tokens=completion_tokens")
-    answers = _named(read_answers(arguments.file, columns=columns), arguments)
+    answers = _named(read_answers(arguments.file, columns=columns, told=_tell), arguments)
     fits, refused = {}, {}
     for name, own in answers.items():
         made = fit_timing(own.output_tokens, own.seconds, own.ttft_seconds)
@@ -64,8 +64,9 @@ def run_fit(arguments: argparse.Namespace) -> int:
             refused[name] = made.reason
         else:
             fits[name] = made
+            _tell_of_first_tokens(name, own, made)
     for name, reason in refused.items():
-        print(f"ipr performance: {name}: not fitted: {reason}", file=sys.stderr)
+        _tell(f"{name}: not fitted: {reason}")
     if not fits:
         raise InvalidInputError(f"file: nothing could be fitted to the answers of any model of {arguments.file}")
     if arguments.json:
@@ -75,6 +76,29 @@ def run_fit(arguments: argparse.Namespace) -> int:
     else:
         _print(fits)
     return 3 if refused else 0
+
+
+def _tell(message: str) -> None:
+    print(f"ipr performance: {message}", file=sys.stderr)
+
+
+def _tell_of_first_tokens(name: str, own: Answers, made: TimingFit) -> None:
+    """Say which answers, or which times of a first token, were not read."""
+    import numpy as np
+
+    from ipr_engine.timing.fit import LEAST
+
+    if made.left_out:
+        _tell(
+            f"{name}: {made.left_out} answers have no time of the first token and are left out, the other {made.answers} do"
+        )
+    elif own.ttft_seconds is not None and not made.with_ttft:
+        recorded = int(np.isfinite(own.ttft_seconds).sum())
+        if recorded:
+            _tell(
+                f"{name}: {recorded} of {made.answers} answers have the time of the first token, at least {LEAST} are needed; the line "
+                "is fitted to whole answers"
+            )
 
 
 def _named(answers: dict[str, Answers], arguments: argparse.Namespace) -> dict[str, Answers]:
@@ -98,7 +122,7 @@ def _named(answers: dict[str, Answers], arguments: argparse.Namespace) -> dict[s
         return named
     names = Bundle.load(arguments.bundle).names
     for other in [name for name in named if name not in names]:
-        print(f"ipr performance: {other} is no candidate of the bundle; left out", file=sys.stderr)
+        _tell(f"{other} is no candidate of the bundle; left out")
     kept = {name: named[name] for name in names if name in named}
     if not kept:
         raise InvalidInputError(
@@ -121,11 +145,19 @@ def _print(fits: dict[str, TimingFit]) -> None:
     def shown(part: Interval) -> str:
         return f"{part.value:.3g} [{part.low:.3g}, {part.high:.3g}]"
 
-    rows = [("model", "answers", "ttft_s", "tpot_s", "error_s", "of the mean")]
+    rows = [("model", "answers", "ttft_s", "tpot_s", "error_s", "bias_s", "error_of_mean_s")]
     for name, made in fits.items():
-        numbers = (shown(made.ttft_s), shown(made.tpot_s), f"{made.error_s:.3g}", f"{made.mean_error_s:.3g}")
-        rows.append((name, f"{made.answers}{' (ttft)' if made.with_ttft else ''}", *numbers))
+        errors = (f"{made.error_s:.3g}", f"{made.bias_s:+.3g}", f"{made.error_of_mean_s:.3g}")
+        rows.append((name, _counted(made), shown(made.ttft_s), shown(made.tpot_s), *errors))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print("95 % intervals; error_s: mean absolute error out of fold, beside that of each model's mean")
+    print(
+        "95 % intervals; error_s: mean absolute error of an answer's seconds, out of fold; bias_s: mean of predicted - recorded, below "
+        "0 where the fit\npromises less time than answers take; error_of_mean_s: the error of predicting the model's mean instead"
+    )
+
+
+def _counted(made: TimingFit) -> str:
+    of = f" of {made.answers + made.left_out}" if made.left_out else ""
+    return f"{made.answers}{of}{' (ttft)' if made.with_ttft else ''}"

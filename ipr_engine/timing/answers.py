@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import SequenceMatcher
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from ipr_engine.ranges import MOST, MOST_TOKENS
 
 Array = npt.NDArray[np.float64]
 
+ALIKE = 0.8  # of SequenceMatcher's ratio: two letters of ten changed
 _SECONDS = {"seconds": 1.0, "latency_ms": 1e-3}  # columns of a whole answer's time, and what one of it is in seconds
 _FIRST = {"ttft_seconds": 1.0, "ttft_ms": 1e-3}
 
@@ -33,13 +35,17 @@ class Answers(NamedTuple):
 
 
 def read_answers(
-    path: str | os.PathLike[str], *, columns: Mapping[str, str] = MappingProxyType({})
+    path: str | os.PathLike[str],
+    *,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    told: Callable[[str], object] = lambda message: None,
 ) -> dict[str, Answers]:
     """The answers of a .jsonl, .csv or .parquet file by model, in order of appearance; other columns are not read.
 
     Args:
         path: its columns: model, output_tokens, seconds (or latency_ms), and optionally ttft_seconds (or ttft_ms).
         columns: {column: what the file calls it}.
+        told: called with what the file may mean and does not say, such as a column that looks like the time of the first token.
     Raises:
         InvalidInputError: no such file or column, two columns of one time, or bad rows: every one is named.
     """
@@ -51,9 +57,17 @@ def read_answers(
     if whole is None:
         known = ", ".join(map(repr, table.columns)) or "none"
         raise InvalidInputError(
-            f"{file.name}: expected column 'seconds' or 'latency_ms', got {known}; name yours: --column seconds=THEIRS"
+            f"{file.name}: expected column 'seconds' or 'latency_ms', got {known}; name yours: --column seconds=THEIRS, or "
+            f"--column latency_ms=THEIRS{_looks_like(table, _SECONDS)}"
         )
-    table.require(("model", "output_tokens"), "; name yours: --column model=THEIRS")
+    for column in ("model", "output_tokens"):
+        table.require((column,), f"; name yours: --column {column}=THEIRS{_looks_like(table, (column,))}")
+    if first is None:
+        for other in _alike(table, _FIRST):
+            told(
+                f"column {other!r} is not read; if it is the time of the first token, say --column ttft_seconds={other}, or --column "
+                f"ttft_ms={other} where it is in milliseconds"
+            )
     tokens = _numbers(table, "output_tokens", MOST_TOKENS, 1.0, whole_numbers=True)
     seconds = _numbers(table, whole, MOST, _SECONDS[whole])
     ttft = None if first is None else _numbers(table, first, MOST, _FIRST[first], optional=True)
@@ -71,6 +85,32 @@ def read_answers(
         for code, model in enumerate(models)
         if (mine := codes == code).any()
     }
+
+
+def _looks_like(table: Table, known: Iterable[str]) -> str:
+    """What an error adds where a column of the file looks like the one that is missing."""
+    found = _alike(table, known)
+    return f"; {' and '.join(map(repr, found))} may be meant" if found else ""
+
+
+def _alike(table: Table, known: Iterable[str]) -> list[str]:
+    """The file's columns of unknown names that look like one of these: begun alike, or a letter or two off."""
+    names, every = [_plain(name) for name in known], {*_SECONDS, *_FIRST, "model", "output_tokens"}
+    return [
+        column
+        for column in table.columns
+        if column not in every
+        and (own := _plain(column))
+        and any(
+            (len(own) >= 4 and (name.startswith(own) or own.startswith(name)))
+            or SequenceMatcher(None, own, name).ratio() >= ALIKE
+            for name in names
+        )
+    ]
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 def _time(table: Table, known: Mapping[str, float]) -> str | None:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.performance import MOST_SECONDS, UNITS
+
 Array = npt.NDArray[np.float64]
 
 LEAST = 20  # answers
@@ -38,17 +40,20 @@ class TimingFit:
 
     Attributes:
         answers: how many it was fitted to. with_ttft: whether these tell the time of their first token.
-        error_s: mean absolute error of an answer's seconds, by fits that have not seen it. bias_s: mean of predicted - recorded.
-        mean_error_s: error_s of predicting the mean of the other answers instead.
+        left_out: answers that do not tell it, where it is fitted to; they were not read.
+        error_s: mean absolute error of an answer's seconds, by fits that have not seen it.
+        bias_s: mean of predicted - recorded: below 0 the fit promises less time than answers take.
+        error_of_mean_s: what error_s is where the mean of the other answers is predicted instead.
     """
 
     answers: int
     with_ttft: bool
+    left_out: int
     ttft_s: Interval
     tpot_s: Interval
     error_s: float
     bias_s: float
-    mean_error_s: float
+    error_of_mean_s: float
 
     def to_json(self) -> dict[str, Any]:
         parts = {"ttft_s": self.ttft_s._asdict(), "tpot_s": self.tpot_s._asdict()}
@@ -68,11 +73,15 @@ def fit_timing(output_tokens: Array, seconds: Array, ttft_seconds: Array | None 
     Args:
         output_tokens: (answers,), >= 0. seconds: (answers,), of whole answers, >= 0. ttft_seconds: (answers,), NaN where not
             recorded; where at least LEAST are, the fit is to those answers alone.
+    Returns:
+        The fit; or why there is none: too few answers, answers that do not tell the two numbers apart, or numbers that are no
+        seconds (`bundle.performance.MOST_SECONDS`).
     """
     with_ttft = ttft_seconds is not None and int(np.isfinite(ttft_seconds).sum()) >= LEAST
-    first = np.zeros_like(seconds)
+    first, left_out = np.zeros_like(seconds), 0
     if with_ttft and ttft_seconds is not None:
         kept = np.isfinite(ttft_seconds)
+        left_out = int((~kept).sum())
         output_tokens, seconds, first = output_tokens[kept], seconds[kept], ttft_seconds[kept]
     if len(seconds) < LEAST:
         return Refusal(f"{len(seconds)} answers, at least {LEAST} are needed")
@@ -91,21 +100,28 @@ def fit_timing(output_tokens: Array, seconds: Array, ttft_seconds: Array | None 
         ttft, tpot = _huber(np.concatenate([ones, tokens], axis=1), seconds[rows])
         return ttft, tpot
 
+    ttft, tpot = line(np.arange(len(seconds)))
+    for name, value in (("ttft_s", ttft.value), ("tpot_s", tpot.value)):
+        if value > MOST_SECONDS[name]:
+            return Refusal(
+                f"{name} would be {value:.4g} {UNITS[name]}, at most {MOST_SECONDS[name]:g} are expected: if the times are "
+                "milliseconds, say so by the column's name (latency_ms, ttft_ms), or divide them by 1,000"
+            )
     fold = np.random.default_rng(0).permutation(len(seconds)) % FOLDS
     predicted, mean = np.empty_like(seconds), np.empty_like(seconds)
     for out in (fold == number for number in range(FOLDS)):
-        ttft, tpot = line(np.flatnonzero(~out))
-        predicted[out] = ttft.value + tpot.value * output_tokens[out]
+        start, slope = line(np.flatnonzero(~out))
+        predicted[out] = start.value + slope.value * output_tokens[out]
         mean[out] = seconds[~out].mean()
-    ttft, tpot = line(np.arange(len(seconds)))
     return TimingFit(
         answers=len(seconds),
         with_ttft=with_ttft,
+        left_out=left_out,
         ttft_s=ttft,
         tpot_s=tpot,
         error_s=float(np.abs(predicted - seconds).mean()),
         bias_s=float((predicted - seconds).mean()),
-        mean_error_s=float(np.abs(mean - seconds).mean()),
+        error_of_mean_s=float(np.abs(mean - seconds).mean()),
     )
 
 
