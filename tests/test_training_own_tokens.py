@@ -1,5 +1,6 @@
 """A candidate's tokenizer from recorded input tokens: fitted where there are enough, kept where it is better."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +44,13 @@ def test_200_rows_are_enough_for_a_tokenizer_and_its_template():
     error = np.abs(made.tokenizer.estimate(fresh) / recorded(shipped_profile("claude_2"), fresh, 1.2, 11) - 1)
     assert np.median(error) < 0.05
     assert "claude_2" in made.tokenizer.source
-    assert "off in the median" in told[0]
+    head = f"a profile fitted to {FEWEST} prompts is kept in place of the encoder's count times its mean ratio: on the half that it"
+    assert head in told[0]
+    assert re.search(
+        r"had not seen [\d.]+% off in the median, the encoder's count times its mean ratio [\d.]+%$", told[0]
+    )
+    _, told = fitted(tokens, terms, named="o200k_base")
+    assert "is kept in place of o200k_base: on the half" in told[0]
 
 
 def test_fewer_rows_measure_the_ratio_alone():
@@ -59,7 +66,7 @@ def test_a_fit_that_is_no_better_is_left_out():
     terms = count_texts(prompts(FEWEST, 4))
     made, told = fitted(terms[:, 0] + 1.0, terms)
     assert made.tokenizer is None
-    assert "left out" in told[0]
+    assert "is left out for the encoder's count times its mean ratio: on the half" in told[0]
 
 
 def test_without_recorded_tokens_the_tokenizer_named_gives_the_ratio():

@@ -77,10 +77,16 @@ def _fitted(
     else:
         before = named.estimate(terms[test])
     error, old = _error(profile.estimate(terms[test]), own[test]), _error(before, own[test])
+    replaced = "the encoder's count times its mean ratio" if named is None else named.name
+    judged = f"on the half that it had not seen {error:.1%} off in the median, {replaced} {old:.1%}"
     if error >= old:
-        progress(f"tokens of {candidate.name}: a fitted profile is {error:.1%} off, {old:.1%} without; left out")
+        progress(
+            f"tokens of {candidate.name}: a profile fitted to {len(own)} prompts is left out for {replaced}: {judged}"
+        )
         return candidate
-    progress(f"tokens of {candidate.name}: a fitted profile is {error:.1%} off in the median, {old:.1%} without")
+    progress(
+        f"tokens of {candidate.name}: a profile fitted to {len(own)} prompts is kept in place of {replaced}: {judged}"
+    )
     return replace(candidate, tokenizer=_fit(candidate.name, terms, own, named))
 
 
