@@ -12,6 +12,7 @@ from bundles import bundle_parts, make_bundle, make_candidates, make_tensors, se
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, Candidate, Price, with_prices
 from ipr_engine.bundle.edit import read_new_prices, with_candidate, without_candidate
+from ipr_engine.bundle.origin import price_dates, price_days
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.errors import BundleFormatError, BundleValueError, InvalidInputError
 
@@ -175,14 +176,39 @@ def price_file(path, **prices):
 def test_new_prices_leave_the_others_and_the_qualities(tmp_path):
     folder = make_bundle(tmp_path, models=3)
     bundle = Bundle.load(folder)
-    prices = read_new_prices(price_file(tmp_path / "prices.json", beta_mid=77.0), bundle)
-    new = Bundle.load(with_prices(bundle, prices))
+    given = read_new_prices(price_file(tmp_path / "prices.json", beta_mid=77.0), bundle)
+    assert list(given.prices) == ["beta/mid"]
+    new = Bundle.load(with_prices(bundle, replace(given, prices={**bundle.prices.prices, **given.prices})))
     assert new.prices.prices["beta/mid"].input_usd_per_1m == 77.0
     assert new.prices.prices["alpha/large"] == bundle.prices.prices["alpha/large"]
     assert new.prices.date == "2026-12-24"
     np.testing.assert_array_equal(
         decided(Engine.load(folder), bundle.names, tau=0.1)[0], decided(Engine.load(new.path), bundle.names, tau=0.1)[0]
     )
+
+
+def test_the_day_of_new_prices_does_not_speak_of_those_that_are_kept(tmp_path):
+    first = Bundle.load(make_bundle(tmp_path, models=3))
+    old, (one, two, three) = first.prices.date, first.names
+    assert price_days(first) == old
+
+    def later(bundle, day, *kept):
+        return Bundle.load(with_prices(bundle, replace(bundle.prices, date=day), kept=kept))
+
+    second = later(first, "2026-12-24", two, three)
+    assert price_dates(second) == {one: "2026-12-24", two: old, three: old}
+    assert price_days(second) == f"2026-12-24 (1 of 3), {old} (2 of 3)"
+    third = later(second, "2026-12-25", one, three)
+    assert price_dates(third) == {one: "2026-12-24", two: "2026-12-25", three: old}
+    without = Bundle.load(without_candidate(third, three))
+    assert without.provenance["price_dates"] == {one: "2026-12-24"}
+    assert price_dates(Bundle.load(add(without.path)))[NEW.name] == "2026-12-25"
+    whole = later(third, "2026-12-26")
+    assert price_days(whole) == "2026-12-26"
+    plain = with_prices(first, replace(first.prices, date="2026-12-26"))
+    assert whole.path == plain  # nothing is left of it
+    with pytest.raises(InvalidInputError, match="kept: unknown candidate nobody; known: alpha/large"):
+        later(first, "2026-12-24", "nobody")
 
 
 def test_a_new_price_needs_no_more_than_its_two_rates(tmp_path):

@@ -326,3 +326,28 @@ def test_a_file_of_another_form_is_refused_by_name_and_nothing_is_written(
     assert set_performance(measured, tmp_path, name, text) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["new.json", "new.csv"])
+def test_a_candidate_may_be_called_otherwise_in_the_file(measured, tmp_path, capsys, name):
+    rows = {"new.json": '{"performance": {"lab/mid": {"ttft_s": 0.3}, "gamma/small": null}}'}
+    text = rows.get(name, "model,ttft_s\nlab/mid,0.3\n")
+    assert set_performance(measured, tmp_path, name, text, "--as", "beta/mid=lab/mid") == 0
+    made = figures_of(Bundle.load(tmp_path / "out"))
+    assert made["beta/mid"] == Performance(ttft_s=0.3, basis=f"given in {name}")
+    assert ("gamma/small" in made) is (name == "new.csv")
+    for pair, message in (
+        ("nobody=lab/mid", "as: unknown candidate nobody; known: alpha/large"),
+        ("beta/mid=lab/large", "lab/large"),
+        ("beta/mid", "--as: expected NAME=KEY, each name once"),
+    ):
+        assert set_performance(measured, tmp_path, name, text, "--as", pair) == 1
+        assert message in capsys.readouterr().err
+    assert set_performance(measured, tmp_path, name, text) == 1
+    assert "or say what it is called there with --as NAME=KEY" in capsys.readouterr().err
+
+
+def test_a_name_that_the_file_lacks_is_told(measured, tmp_path, capsys):
+    text = "model,ttft_s\nalpha/large,1\n"
+    assert set_performance(measured, tmp_path, "a.csv", text, "--as", "beta/mid=lab/mid") == 1
+    assert "as: a.csv has no 'lab/mid' for beta/mid; it has alpha/large" in capsys.readouterr().err

@@ -1,11 +1,14 @@
 """Profiles of tokenizers: what they estimate, how they are kept, and how they are fitted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from bundles import bundle_parts
 
 from ipr_engine import InvalidInputError
+from ipr_engine.bundle import write_bundle
 from ipr_engine.cli import main
 from ipr_engine.tokens import TERMS, TokenProfile, count_texts, read_profiles, shipped_profile, shipped_profiles
 from ipr_engine.tokens.counters import open_counter
@@ -138,3 +141,22 @@ def test_rounded_coefficients_are_those_that_a_file_keeps():
     assert set(made.coefficients) == {0.3333}
     assert made.per_request == 0.1235
     assert made.estimate(count_texts(["a b"])).shape == (1,)
+
+
+def test_info_says_which_tokenizers_were_fitted_and_to_what(tmp_path, capsys):
+    parts = bundle_parts(tmp_path)
+    own = TokenProfile(
+        name="house", source="recorded input tokens of 412 prompts, near bpe", coefficients=(1.5,) * len(TERMS)
+    )
+    profiles = (own, shipped_profile("claude_2"), None)
+    parts["candidates"] = [replace(c, tokenizer=p) for c, p in zip(parts["candidates"], profiles, strict=True)]
+    path = write_bundle(tmp_path / "bundles", **parts)
+    assert main(["info", "--bundle", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "profiles of tokenizers fitted, of 1 of 3 candidates" in told
+    assert "alpha/large  house, fitted to recorded input tokens of 412 prompts, near bpe" in told
+    rows = {line.split()[0]: line for line in told.splitlines() if line.startswith(("alpha/", "beta/", "gamma/"))}
+    assert " claude_2 " in rows["beta/mid"]
+    assert "(fitted)" not in rows["beta/mid"]
+    assert "house (fitted)" in told
+    assert all(line == line.rstrip() for line in told.splitlines())

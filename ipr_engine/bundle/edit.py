@@ -17,7 +17,7 @@ from .draft import Draft
 from .fields import fail, parse_json
 from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, listed_files, parse_price
-from .origin import CONSTANT
+from .origin import CONSTANT, PRICE_DATES
 from .path_rows import path_of_edited, path_rows_json, rows_version
 from .price import Price
 from .reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
@@ -141,8 +141,9 @@ def without_candidate(
         rest = {key: value for key, value in provenance.items() if key not in ("added", CONSTANT)}
         constant = {key: why for key, why in provenance.get(CONSTANT, {}).items() if key != name}
         rest |= {CONSTANT: constant} if constant else {}
-        if isinstance(rest.get("sources"), dict):
-            rest["sources"] = {key: called for key, called in rest["sources"].items() if key != name}
+        for by_name in ("sources", PRICE_DATES):
+            if isinstance(rest.get(by_name), dict):
+                rest[by_name] = {key: told for key, told in rest[by_name].items() if key != name}
         return {**rest, **({"added": added} if added else {}), "removed": removed}
 
     for second, file in enumerate((RELIABILITY, RELIABILITY_SECOND)):
@@ -166,7 +167,7 @@ def without_candidate(
 
 
 def read_new_prices(path: str | os.PathLike[str], bundle: Bundle) -> PriceList:
-    """A price file of the bundle's form that may leave out candidates (they keep theirs), fixed_usd and basis. The date is the file's.
+    """The prices of a file of the bundle's form, which may leave out candidates, fixed_usd and basis. The date is the file's.
 
     Raises:
         BundleError: the file is missing or not of that form, prices a candidate that the bundle does not have, or none.
@@ -189,8 +190,7 @@ def read_new_prices(path: str | os.PathLike[str], bundle: Bundle) -> PriceList:
         currency=keys["currency"].one_of((bundle.prices.currency,)),
         date=keys["date"].day(),
         prices={
-            **bundle.prices.prices,
-            **{name: parse_price(field, detailed=True, basis=f"given in {file.name}") for name, field in given.items()},
+            name: parse_price(field, detailed=True, basis=f"given in {file.name}") for name, field in given.items()
         },
     )
 

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from .load import Bundle
 from .spec import HeadsSpec
 
 # Keys of the provenance. CONSTANT: candidate -> why its head counts as constant; FIRST_ALONE: why the path rows of a two-tier
-# bundle are those of the first tier alone.
+# bundle are those of the first tier alone; PRICE_DATES: candidate -> of which day its price is, where it is older than the list.
 CONSTANT = "constant"
 FIRST_ALONE = "path_rows"
+PRICE_DATES = "price_dates"
+
+
+def price_dates(bundle: Bundle) -> dict[str, str]:
+    """Candidate -> of which day its price is, YYYY-MM-DD: the list's, or an older one where new prices left the candidate out."""
+    told = bundle.provenance.get(PRICE_DATES)
+    older = told if isinstance(told, dict) else {}
+    return {name: str(older.get(name, bundle.prices.date)) for name in bundle.names}
+
+
+def price_days(bundle: Bundle) -> str:
+    """The day of a bundle's prices; where they are of several, the newest first, each with how many are of it."""
+    counts = Counter(price_dates(bundle).values())
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{day} ({count} of {len(bundle.names)})" for day, count in sorted(counts.items(), reverse=True))
 
 
 def prior_of(bundle: Bundle, name: str) -> str | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ipr_engine.errors import BundleFormatError, InvalidInputError
@@ -20,25 +21,38 @@ from .performance import IN_SECONDS, UNITS, Performance, performance_of, perform
 
 KEY = "performance"
 _UNREAD = ("fits", "refused")  # what `ipr performance fit` says beside
+_RENAME = "name it as the bundle does, or say what it is called there with --as NAME=KEY (called=)"
 _KNOWN = ("model", *UNITS, "basis")
 
 
-def read_new_performance(path: str | os.PathLike[str], bundle: Bundle) -> dict[str, Performance | None]:
+def read_new_performance(
+    path: str | os.PathLike[str], bundle: Bundle, *, called: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Performance | None]:
     """Figures of some of the bundle's candidates; None where the file takes a candidate's away.
 
     Args:
         path: a .csv with a header of `model`, any of the figures' names and `basis`, an empty cell where not known and comments
             after "#"; else JSON: {"performance": {name: {...} or null}}.
+        called: candidate -> its name in the file, where that is another.
     Raises:
-        InvalidInputError: the CSV is not of that form, or a cell is no figure.
+        InvalidInputError: the CSV is not of that form, or a cell is no figure; an unknown candidate in `called`, or a name in it that the
+            file lacks.
         BundleError: the JSON is not, the file is missing, or names a candidate that the bundle does not have.
     """
     file = as_path(path, "path")
-    data = read_regular(file, str(file))
-    return _of_csv(file, data, bundle) if file.suffix.lower() == ".csv" else _of_json(file, data, bundle)
+    unknown = sorted(set(called) - set(bundle.names))
+    if unknown:
+        raise InvalidInputError(f"as: unknown candidate {', '.join(unknown)}; known: {', '.join(bundle.names)}")
+    keys = {name: called.get(name, name) for name in bundle.names}
+    read = _of_csv if file.suffix.lower() == ".csv" else _of_json
+    found = read(file, read_regular(file, str(file)), tuple(dict.fromkeys(keys.values())))
+    for name, key in called.items():
+        if key not in found:
+            raise InvalidInputError(f"as: {file.name} has no {key!r} for {name}; it has {', '.join(found)}")
+    return {name: found[key] for name, key in keys.items() if key in found}
 
 
-def _of_json(file: Path, data: bytes, bundle: Bundle) -> dict[str, Performance | None]:
+def _of_json(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performance | None]:
     document = parse_json(data, str(file))
     told = document.mapping()
     keys = document.object((KEY, *(key for key in _UNREAD if key in told)))
@@ -46,16 +60,15 @@ def _of_json(file: Path, data: bytes, bundle: Bundle) -> dict[str, Performance |
     if not given:
         keys[KEY].fail("at least one candidate's figures")
     for name, field in given.items():
-        if name not in bundle.names:
-            known = f"one of {', '.join(bundle.names)}"
-            fail(BundleFormatError, field.where, known, repr(name), "name it as the bundle does")
+        if name not in names:
+            fail(BundleFormatError, field.where, f"one of {', '.join(names)}", repr(name), _RENAME)
     basis = f"given in {file.name}"
     return {
         name: None if field.value is None else parse_performance(field, basis=basis) for name, field in given.items()
     }
 
 
-def _of_csv(file: Path, data: bytes, bundle: Bundle) -> dict[str, Performance | None]:
+def _of_csv(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performance | None]:
     try:
         lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
     except UnicodeDecodeError:
@@ -78,10 +91,8 @@ def _of_csv(file: Path, data: bytes, bundle: Bundle) -> dict[str, Performance | 
         if None in row or None in row.values():
             raise InvalidInputError(f"{here}: expected {len(header)} cells as in the header")
         name = row["model"]
-        if name not in bundle.names:
-            raise InvalidInputError(
-                f"{here}: model: expected one of {', '.join(bundle.names)}, got {shown(name)}; name it as the bundle does"
-            )
+        if name not in names:
+            raise InvalidInputError(f"{here}: model: expected one of {', '.join(names)}, got {shown(name)}; {_RENAME}")
         if name in found:
             raise InvalidInputError(f"{here}: model: {shown(name)} stands twice; keep one row")
         found[name] = _of_row(row, here, f"given in {file.name}")

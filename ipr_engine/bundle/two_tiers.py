@@ -15,7 +15,7 @@ from ipr_engine.errors import InvalidInputError
 
 from .encoder_entry import AnySource, ConcatenatedSource, EncoderSource, EncoderSpec, TransformerSource
 from .load import Bundle
-from .origin import CONSTANT, FIRST_ALONE, constant_of
+from .origin import CONSTANT, FIRST_ALONE, PRICE_DATES, constant_of
 from .price import price_numbers
 from .reliability import RELIABILITY, RELIABILITY_SECOND
 from .spec import Candidate, EscalationSpec, HeadsSpec, PathRows
@@ -76,7 +76,7 @@ def two_tiers(
         escalation=EscalationSpec(heads=heads[1].id, gap=gap),
         path_rows=path,
         provenance={
-            **{key: value for key, value in first.provenance.items() if key == "sources"},
+            **{key: value for key, value in first.provenance.items() if key in ("sources", PRICE_DATES)},
             **_marks(first, second),
             **provenance,
             **({} if alone is None else {FIRST_ALONE: alone}),

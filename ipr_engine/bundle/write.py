@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from .encoder_entry import AnySource, EncoderSource, encoder_json
 from .fields import fail, is_hex64, parse_json
 from .files import as_path, read_regular
 from .load import MANIFEST, Bundle, find_folder, listed_files
+from .origin import PRICE_DATES, price_dates
 from .path_rows import path_rows_json, rows_version
 from .performance import Performance
 from .price import price_json, says_more
@@ -135,14 +136,26 @@ def with_prices(
     bundle: Bundle | str | os.PathLike[str],
     prices: PriceList,
     *,
+    kept: Collection[str] = (),
     root: str | os.PathLike[str] | None = None,
     created: str | None = None,
     activate: bool = True,
 ) -> Path:
     """Write a bundle that differs from `bundle` in its prices alone, sharing every other file; returns its folder.
 
-    root is by default the folder that holds the bundle's own, created stays as it is. Errors as for `write_bundle`.
+    Args:
+        prices: of every candidate.
+        kept: candidates whose price is the old one, of the day that it had: `prices.date` does not speak of them
+            (`origin.price_dates`).
+        root: by default the folder that holds the bundle's own. created: stays by default.
+    Raises:
+        InvalidInputError: no candidate of that name is `kept`. Else as `write_bundle`.
     """
+    dates = price_dates(bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)) if kept else {}
+    unknown = sorted(set(kept) - dates.keys())
+    if unknown:
+        raise InvalidInputError(f"kept: unknown candidate {', '.join(unknown)}; known: {', '.join(dates)}")
+    older = {name: dates[name] for name in kept if dates[name] != prices.date}
     folder = bundle.path if isinstance(bundle, Bundle) else find_folder(as_path(bundle, "bundle"))
     draft = Draft(folder.parent if root is None else as_path(root, "root"))
     document = parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
@@ -151,6 +164,10 @@ def with_prices(
         if entry.relative != replaced and entry.relative not in draft.files:
             draft.add(entry.relative, entry.verify())
     manifest = {**raised(document.value, _price_version(prices)), "prices": draft.add(replaced, _prices_bytes(prices))}
+    noted = {
+        key: field.value for key, field in document.mapping()["provenance"].mapping().items() if key != PRICE_DATES
+    }
+    manifest["provenance"] = {**noted, **({PRICE_DATES: older} if older else {})}
     return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ipr_engine import __version__
-from ipr_engine.bundle import Bundle, Candidate
-from ipr_engine.bundle.origin import constant_notice, constant_of, prior_of
+from ipr_engine.bundle import Bundle, Candidate, Price
+from ipr_engine.bundle.origin import constant_notice, constant_of, price_dates, price_days, prior_of
 from ipr_engine.bundle.performance import UNITS, performance_json
 from ipr_engine.bundle.price import price_numbers
 from ipr_engine.cli.common import add_bundle_options, load_engine
@@ -17,6 +17,7 @@ from ipr_engine.cli.path_rows import path_rows_facts, path_rows_line
 from ipr_engine.decide import available_isas
 from ipr_engine.engine import Engine
 from ipr_engine.promise import TAUS
+from ipr_engine.tokens import TokenProfile, shipped_profiles
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,7 +41,29 @@ def _path(engine: Engine) -> dict[str, Any]:
 
 def _counted_by(candidate: Candidate) -> str:
     """What its input tokens are counted by: its tokenizer's profile, else the encoder's count times its token_ratio."""
-    return f"encoder x {candidate.token_ratio:.3g}" if candidate.tokenizer is None else candidate.tokenizer.name
+    own = candidate.tokenizer
+    if own is None:
+        return f"encoder x {candidate.token_ratio:.3g}"
+    return own.name if _ships(own) else f"{own.name} (fitted)"
+
+
+def _ships(profile: TokenProfile) -> bool:
+    """Whether it is one that comes with the package: of another, `source` is what it was fitted to."""
+    return shipped_profiles().get(profile.name) == profile
+
+
+def _also_priced(price: Price) -> str:
+    """What a price says beside input and output; --json tells it in full."""
+    stated = {
+        "tiers": price.tiers,
+        "cached": price.cached_read_usd_per_1m is not None or price.cached_write_usd_per_1m is not None,
+        "batch": price.in_batch() is not price,
+        "reasoning": price.reasoning_usd_per_1m is not None,
+        "images": price.per_image_usd,
+        "per request": price.fixed_usd,
+    }
+    known = [name for name, is_stated in stated.items() if is_stated]
+    return f" (also priced: {', '.join(known)})" if known else ""
 
 
 def _print_path(path: dict[str, Any]) -> None:
@@ -63,7 +86,7 @@ def _print_path(path: dict[str, Any]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
     bundle = engine.bundle
-    constant = constant_of(bundle)
+    constant, dates = constant_of(bundle), price_dates(bundle)
     fitted_on = asdict(bundle.quality_heads.fitted_on)
     del fitted_on["prompt_hashes"]  # a file of this machine
     facts: dict[str, Any] = {
@@ -74,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         "fitted_on": fitted_on,
         "escalation": None if bundle.escalation is None else asdict(bundle.escalation),
         "path_rows": path_rows_facts(bundle),
-        "prices_date": bundle.prices.date,
+        "prices_date": bundle.prices.date,  # the newest
         "calibrations": [
             {
                 "candidates": list(made.candidates),
@@ -101,6 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "input_usd_per_1m": bundle.prices.prices[candidate.name].input_usd_per_1m,
                 "output_usd_per_1m": bundle.prices.prices[candidate.name].output_usd_per_1m,
                 "basis": bundle.prices.prices[candidate.name].basis,
+                "price_date": dates[candidate.name],
                 "price": price_numbers(bundle.prices.prices[candidate.name]),
                 "performance": None if candidate.performance is None else performance_json(candidate.performance),
                 "prior": prior_of(bundle, candidate.name),
@@ -125,7 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
     _print_path(facts["path"])
     if constant:
         print(constant_notice(constant, len(bundle.names)))
-    print(f"prices of {bundle.prices.date}, USD per 1 M tokens")
+    print(f"prices of {price_days(bundle)}, USD per 1 M tokens")
     width = max(len(candidate.name) for candidate in bundle.candidates)
     counted = {candidate.name: _counted_by(candidate) for candidate in bundle.candidates}
     by = max(len("tokens by"), *map(len, counted.values()))
@@ -136,14 +160,28 @@ def run(arguments: argparse.Namespace) -> int:
         prior = prior_of(bundle, candidate.name)
         price = bundle.prices.prices[candidate.name]
         window = "unknown" if candidate.context_window is None else str(candidate.context_window)
-        print(
+        line = (
             f"{candidate.name:<{width}}  {candidate.family:<10} {price.input_usd_per_1m:>8g} {price.output_usd_per_1m:>8g} "
             f"{window:>9}  {counted[candidate.name]:<{by}}  {', '.join(candidate.features)}"
+            + _also_priced(price)
             + (f" ({prior}: no outcomes of its own)" if prior else "")
             + (f" (constant head: {constant[candidate.name]})" if candidate.name in constant else "")
         )
+        print(line.rstrip())
+    _print_fitted_tokenizers(bundle)
     _print_performance(bundle)
     return 0
+
+
+def _print_fitted_tokenizers(bundle: Bundle) -> None:
+    """A line a candidate whose tokenizer's profile was fitted; nothing where none was."""
+    fitted = {c.name: c.tokenizer for c in bundle.candidates if c.tokenizer is not None and not _ships(c.tokenizer)}
+    if not fitted:
+        return
+    print(f"profiles of tokenizers fitted, of {len(fitted)} of {len(bundle.names)} candidates")
+    width = max(map(len, fitted))
+    for name, profile in fitted.items():
+        print(f"{name:<{width}}  {profile.name}, fitted to {profile.source}")
 
 
 def _print_performance(bundle: Bundle) -> None:

@@ -8,6 +8,8 @@ import sys
 from typing import Any
 
 from ipr_engine.bundle.performance import UNITS, Performance, performance_json
+from ipr_engine.cli.edited import add_edited_options, edited_bundle
+from ipr_engine.cli.pairs import named_pairs
 
 
 def add_parser(subparsers: Any) -> None:
@@ -24,20 +26,25 @@ def add_parser(subparsers: Any) -> None:
         help='JSON: {"performance": {name: {"ttft_s": 0.4, ...}}}, null takes figures away; or a CSV with the columns model and '
         "any of these",
     )
-    parser.add_argument("--bundle", required=True, metavar="PATH", help="bundle root or folder")
     parser.add_argument(
-        "--out", metavar="ROOT", help="bundle root to write to, made current (default: the bundle's own)"
+        "--as",
+        dest="called",
+        action="append",
+        default=[],
+        metavar="NAME=KEY",
+        help="candidate NAME is called KEY in FILE (repeatable)",
     )
+    add_edited_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ipr_engine.bundle import Bundle, with_performance
+    from ipr_engine.bundle import with_performance
     from ipr_engine.bundle.performance_file import read_new_performance
 
-    bundle = Bundle.load(arguments.bundle)
-    given = read_new_performance(arguments.file, bundle)
+    bundle = edited_bundle(arguments)
+    given = read_new_performance(arguments.file, bundle, called=named_pairs("--as", arguments.called, "NAME=KEY"))
     changed = {c.name: c.performance for c in bundle.candidates if given.get(c.name, c.performance) != c.performance}
     folder = with_performance(bundle, given, root=arguments.out)
     lines = {name: _lines(was, given[name]) for name, was in changed.items()}

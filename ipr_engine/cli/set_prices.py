@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipr_engine.cli.edited import add_edited_options, edited_bundle
 from ipr_engine.cli.pairs import named_pairs
 from ipr_engine.errors import InvalidInputError
 
@@ -20,8 +21,8 @@ def add_parser(subparsers: Any) -> None:
     prices = subparsers.add_parser(
         "set-prices",
         help="replace prices in a bundle",
-        description="Write a bundle with the prices of FILE; candidates that FILE leaves out keep theirs. FILE is in the form of a "
-        "bundle's prices.json, whose date becomes the bundle's; or a CSV with the columns model, usd_in_per_m and usd_out_per_m; or "
+        description="Write a bundle with the prices of FILE; candidates that FILE leaves out keep theirs and their day. FILE is in the "
+        "form of a bundle's prices.json; or a CSV with the columns model, usd_in_per_m and usd_out_per_m; or "
         "LiteLLM's model_prices_and_context_window.json. What a table says beside that may change a bill is told on stderr.",
     )
     prices.add_argument(
@@ -38,21 +39,19 @@ def add_parser(subparsers: Any) -> None:
         help="of a table: candidate NAME is called KEY there (repeatable)",
     )
     prices.add_argument("--date", help="of a table: when its prices held, YYYY-MM-DD (default today)")
-    prices.add_argument("--bundle", required=True, metavar="PATH", help="bundle root or folder")
-    prices.add_argument(
-        "--out", metavar="ROOT", help="bundle root to write to, made current (default: the bundle's own)"
-    )
+    add_edited_options(prices)
     prices.add_argument("--json", action="store_true", help="one JSON object on stdout")
     prices.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ipr_engine.bundle import Bundle, with_prices
+    from ipr_engine.bundle import PriceList, with_prices
     from ipr_engine.bundle.price import price_numbers
 
-    bundle = Bundle.load(arguments.bundle)
+    bundle = edited_bundle(arguments)
     given, told = _given(arguments, bundle)
     old = bundle.prices.prices
+    kept = [name for name in bundle.names if name not in given.prices]
     changed = {name: price for name, price in given.prices.items() if price != old[name]}
     told += [
         f"{name}: its price of reasoning tokens is not counted in decisions: state reasoning_share, how much of its output they are, "
@@ -60,16 +59,26 @@ def run(arguments: argparse.Namespace) -> int:
         for name, price in changed.items()
         if price.reasoning_usd_per_1m is not None and price.reasoning_share is None
     ]
-    folder = with_prices(bundle, given, root=arguments.out)
+    merged = PriceList(currency=given.currency, date=given.date, prices={**old, **given.prices})
+    folder = with_prices(bundle, merged, kept=kept, root=arguments.out)
     for line in told:
         print(f"ipr set-prices: {line}", file=sys.stderr)
     for name, price in changed.items():
         if price.is_free:
             print(f"ipr set-prices: {name} now costs nothing: it is chosen whenever it is good enough", file=sys.stderr)
     if arguments.json:
-        print(json.dumps({"bundle": folder.name, "date": given.date, "changed": sorted(changed), "told": told}))
+        facts = {
+            "bundle": folder.name,
+            "date": given.date,
+            "changed": sorted(changed),
+            "kept": sorted(kept),
+            "told": told,
+        }
+        print(json.dumps(facts))
         return 0
     print(folder)
+    if kept:
+        print(f"{len(given.prices)} of {len(bundle.names)} prices are of {given.date}; the others stay, with their day")
     for name, price in changed.items():
         print(
             f"{name}: {old[name].input_usd_per_1m:g} -> {price.input_usd_per_1m:g} in, "
@@ -83,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _given(arguments: argparse.Namespace, bundle: Bundle) -> tuple[PriceList, list[str]]:
-    """The price list to write, and what there is to tell of the file."""
+    """The prices that the file gives, and what there is to tell of it."""
     from ipr_engine.bundle import PriceList
     from ipr_engine.bundle.edit import read_new_prices
     from ipr_engine.bundle.files import as_path, read_regular
@@ -108,4 +117,4 @@ def _given(arguments: argparse.Namespace, bundle: Bundle) -> tuple[PriceList, li
     for name, alike in made.missing.items():
         hint = f"; if one of {', '.join(alike)} is meant, add --as {name}=KEY" if alike else ""
         told.append(f"{name} is not in {file.name} and keeps its price{hint}")
-    return PriceList(currency="USD", date=date, prices={**bundle.prices.prices, **made.prices}), told
+    return PriceList(currency="USD", date=date, prices=made.prices), told

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.origin import price_days
 from ipr_engine.data import Outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.price_table import expected_cost
@@ -103,7 +104,7 @@ class CostBasis:
         """The report's line: what costs are made of, and what is missing. outcomes: priced ones, stand-ins among them."""
         parts = []
         if self.priced.any():
-            parts.append(f"recorded output tokens at the bundle's prices of {self.bundle.prices.date}")
+            parts.append(f"recorded output tokens at the bundle's prices of {price_days(self.bundle)}")
             parts.append(
                 "recorded input tokens likewise"
                 if not stand_ins
