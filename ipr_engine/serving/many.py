@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ipr_engine.arguments import per_model
-from ipr_engine.cached_tokens import held_tokens, one_a_row
+from ipr_engine.by_candidate import one_a_row
+from ipr_engine.cached_tokens import held_tokens
 from ipr_engine.decision import OK, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, RowError
