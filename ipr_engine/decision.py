@@ -55,8 +55,8 @@ class Decision:
         quality, cost_usd, tokens_out: of the chosen candidate; NaN when the row failed.
         cost: what the policy trades against quality: cost_usd, or the weighted sum of its `cost_weights` (USD per unit).
         cost_terms: USD, seconds and Wh of the chosen candidate, where the policy weighs more than USD; else None.
-        tokens_in: input tokens of the whole request by the chosen candidate's own tokenizer: estimated where the candidate names
-            it (docs/tokens.md), else billed_tokens times its token_ratio; NaN when the row failed.
+        tokens_in: input tokens of the whole request by the chosen candidate's own tokenizer: as the caller gave them; else estimated,
+            where the candidate names it (docs/tokens.md); else billed_tokens times its token_ratio. NaN when the row failed.
         threshold: the quality a candidate had to reach.
         cause: "best_quality", "within_tolerance", "only_allowed", "below_fixed_level" or "failed"; "unsupported" where the
             prompt's support is below the policy's min_support; "deadline" where ipr_engine.serving answered by its fallback.
@@ -66,7 +66,7 @@ class Decision:
         gap: how far one candidate's quality must move before the choice flips (docs/design.md section 3).
         support: in [0, 1], how close the prompt is to the fitting data: 0 is farther than every prompt held out, or no
             token of it was known. None when the bundle has no centroids.
-        billed_tokens: tokens of the whole request by the bundle's tokenizer.
+        billed_tokens: tokens of the whole request by the bundle's tokenizer; what is charged for are `tokens_in`.
         calibration: "calibrated", "insufficient_evidence", "estimated", "stale" or "uncalibrated" (docs/calibration.md);
             calibration_reason says what is certified, or why nothing is.
         truncated: the prompt was longer than the encoder reads; head and tail were encoded.
@@ -78,6 +78,7 @@ class Decision:
         "_bundle",
         "_error",
         "_extra",
+        "_given",
         "_limits",
         "_moved",
         "_own",
@@ -96,6 +97,7 @@ class Decision:
     _own: npt.NDArray[np.float32] | bytes
     _extra: npt.NDArray[np.float32]
     _moved: tuple[str, ...]
+    _given: npt.NDArray[np.bool_]
     _error: str
 
     def __init__(
@@ -178,7 +180,7 @@ class Decision:
 
     @property
     def _counted(self) -> npt.NDArray[np.float32] | None:
-        """(models,) input tokens by each candidate's own count; None where no candidate names its tokenizer."""
+        """(models,) input tokens by each candidate's own count; None where none was given and no candidate names its tokenizer."""
         own: npt.NDArray[np.float32] | bytes | None = getattr(self, "_own", None)
         return np.frombuffer(own, np.float32) if isinstance(own, bytes) else own
 
@@ -507,7 +509,8 @@ class Decisions:
         extra_usd: (models,) or (batch, models) float32, what was added to the costs; None for nothing.
         threshold, gap: (batch,) float32.
         billed_tokens (batch,) int64, truncated and escalated (batch,) bool, support (batch,) float32 or None: as of Decision.
-        own_tokens: (batch, models) float32, input tokens by each candidate's own count; None where none names its tokenizer.
+        own_tokens: (batch, models) float32, input tokens by each candidate's own count; None where none was given and no candidate
+            names its tokenizer. tokens_in_given: (batch, models) bool, which of them the caller gave; None for none.
         status, cause: (batch,) uint8 into `ipr_engine.decide.STATUS` and `CAUSE`.
         errors: row -> what is wrong with its prompt, where the status is "invalid_input".
         limits: what the requests ask for; None where they are text alone and output tokens are predicted.
@@ -526,6 +529,7 @@ class Decisions:
         "own_tokens",
         "policy",
         "support",
+        "tokens_in_given",
         "truncated",
     )
 
@@ -544,8 +548,10 @@ class Decisions:
         *,
         extra_usd: npt.NDArray[np.float32] | None = None,
         moved: Moved | None = None,
+        tokens_in_given: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         self.extra_usd = extra_usd
+        self.tokens_in_given = tokens_in_given
         self.moved = moved
         self._result = result
         self._escalated = escalated
@@ -590,6 +596,8 @@ class Decisions:
             decision._limits = self.limits.rows[row]
         if self.moved is not None:
             decision._moved = self.moved[row]
+        if self.tokens_in_given is not None:
+            decision._given = self.tokens_in_given[row]
         if row in self.errors:
             decision._error = self.errors[row]
         return decision

@@ -390,6 +390,9 @@ def test_other_errors_of_a_damaged_record_do_not_repeat_what_it_holds_either(eng
         {**document, "centroids": "a secret"},
         {**document, "bill_given": "a secret"},
         {**document, "cached_tokens": "a secret"},
+        {**document, "tokens_in_given": ["a secret"]},
+        {**document, "tokens_in_given": [0]},  # of no own tokens
+        {**document, "own_tokens": document["decision"]["quality"], "tokens_in_given": [len(document["candidates"])]},
     ):
         assert_refused_without_a_secret(engine, changed)
 

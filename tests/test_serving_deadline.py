@@ -83,6 +83,34 @@ async def test_a_configured_candidate_answers_without_any_prediction(bundles):
 
 
 @in_loop
+async def test_either_fallback_charges_and_fits_the_tokens_that_were_given(bundles):
+    static, told = Engine(bundles[1]), {"alpha/large": 70, "beta/mid": 30.5}
+    engine, encoder = queued_engine(bundles[0])
+    async with AsyncEngine(engine, fallback=static) as serving:
+        gate, first, _ = await held(encoder, serving)
+        figures = {name: {"ttft_s": 0.1 * m} for m, name in enumerate(engine.bundle.names)}
+        weighed = {"cost_weights": {"ttft_s": 1e-3}, "performance": figures, "tau": 0.3, "rule": "minmax"}
+        late = await serving.route("how", **weighed, budget_us=SOON, tokens_in=told, extra_usd=0.25)
+        expected = static.route("how", **weighed, tokens_in=told, extra_usd=0.25)
+        assert late.costs_usd.min() > 0.25
+        assert late.costs_usd.tobytes() == expected.costs_usd.tobytes()
+        assert [view.tokens_in for view in late.candidates] == [view.tokens_in for view in expected.candidates]
+        gate.open()
+        await first
+    engine, encoder = queued_engine(bundles[0])
+    window = next(c.context_window for c in engine.bundle.candidates if c.name == "gamma/small")
+    async with AsyncEngine(engine, fallback=["gamma/small", "beta/mid"]) as serving:
+        gate, first, _ = await held(encoder, serving)
+        over = {"gamma/small": window + 1, "beta/mid": 30.5}
+        late = await serving.route("how", tau=0.3, budget_us=SOON, tokens_in=over)
+        assert (late.model, late.tokens_in) == ("beta/mid", 30.5)
+        with pytest.raises(InvalidInputError, match=f"gamma/small lacks a context window for {window + 1} tokens"):
+            await serving.route("how", tau=0.3, allowed=["gamma/small"], budget_us=SOON, tokens_in=over)
+        gate.open()
+        await first
+
+
+@in_loop
 async def test_without_a_fallback_the_deadline_is_an_error(bundles):
     engine, encoder = queued_engine(bundles[0])
     async with AsyncEngine(engine) as serving:
