@@ -283,8 +283,8 @@ def compile_policy(
         point = point_for(path, ask) if ask is not None else point_at(path, 0.0 if tau is None else tau)
         tau, worth = point.tau, point.worth
         coefficients = path_coefficients(point)
-        remarks = [*paths.remarks(kept, below), *sent.remarks(), *_weighed_remarks(weighing)]
-        promise = make_promise(path, kept, point, remarks)
+        remarks = [*paths.remarks(kept, below), *sent.remarks()]
+        promise = make_promise(path, kept, point, remarks, None if weighing is None else str(weighing.weights))
         certificate = path_certificate(
             calibrations,
             kept,
@@ -361,15 +361,6 @@ def compile_policy(
         surely_fits=surely_fits(bundle, allowed_names),
         unsupported=sent,
     )
-
-
-def _weighed_remarks(weighing: Weighing | None) -> list[str]:
-    """What a promise says of a cost that is not plain USD."""
-    if weighing is None:
-        return []
-    return [
-        f"cost is weighed ({weighing.weights}, USD per unit): the cheapest has the least of that, money is told in USD"
-    ]
 
 
 def price_table(candidates: Sequence[Candidate], prices: PriceList) -> PriceTable:

@@ -154,7 +154,8 @@ def test_the_path_runs_on_the_weighted_sum_and_tells_usd(engine):
     policy = engine.policy(tau=0.5, cost_weights={"usd": 0, "ttft_s": 1})
     assert policy.promise.cheapest == names[4]  # the fastest to answer
     assert {row.model for row in engine.route_many(TEXTS, tau=1, cost_weights={"usd": 0, "ttft_s": 1})} == {names[4]}
-    assert "cost is weighed (usd 0, ttft_s 1" in policy.promise.note
+    assert "cost is weighed (usd 0, ttft_s 1" in str(policy.promise)
+    assert policy.promise.cost_weights == "usd 0, ttft_s 1"
     single = engine.policy(tau=0.5).path.single_usd
     np.testing.assert_allclose(policy.path.single_usd, single)
     rows, taken = engine.bundle.path_rows, 1.0
@@ -173,6 +174,32 @@ def test_the_weighted_cost_of_a_prompt_never_rises_with_tau(engine):
         cost = engine.route_many(prompts, tau=float(tau), cost_weights=WEIGHTS).cost.astype(np.float64)
         assert (cost <= before * (1 + 1e-6)).all()
         before = cost
+
+
+def test_what_taking_the_cheapest_on_each_prompt_costs_in_quality_is_promised(engine):
+    """Where the best candidate has the least mean cost too, and another one is cheaper on some prompts."""
+    names, rows = engine.bundle.names, engine.bundle.path_rows
+    brief, long = np.tile([[20.0], [900.0]], (250, 1)), np.tile([[900.0], [20.0]], (250, 1))
+    tokens = np.column_stack([brief, 1.2 * long, *[np.full((500, 1), 5000.0)] * 3]).astype(np.float32)
+    right = np.zeros((500, 5), np.uint8)
+    right[:, 0] = 254
+    right[:125, 1] = 254
+    quality = np.tile([0.9, 0.3, 0.1, 0.1, 0.1], (500, 1)) + np.linspace(0, 0.05, 500)[:, None] * [0, 1, 0, 0, 0]
+    rows = replace(rows, tokens_out=tokens, outcome=right, quality=quality.astype(np.float16))
+    same = Engine(with_rows(engine.bundle, rows))
+    figures = {name: {"tpot_s": 0.01} for name in names}
+    weights = {"usd": 0, "generation_s": 1}
+    path = same.policy(tau=0.5, cost_weights=weights, performance=figures).path
+    assert path.best == path.cheapest == 0
+    assert path.least_quality == path.cheapest_choice_quality == pytest.approx(0.625, abs=0.01)
+    worths = []
+    for tau in (0.05, 0.5, 0.95, 1.0):
+        policy = same.policy(tau=tau, cost_weights=weights, performance=figures)
+        assert policy.promise.quality == pytest.approx(1 - tau * (1 - path.least_quality))
+        assert "the cheapest is also the best" in policy.promise.note
+        worths.append(policy.worth)
+    assert worths == sorted(worths, reverse=True)
+    assert worths[0] > worths[-1] == 0.0
 
 
 def test_a_limit_in_usd_holds_whatever_is_weighed(engine):
