@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ipr_engine.bundle import Performance
 from ipr_engine.bundle.performance import performance_json, performance_of, performance_problem
@@ -93,6 +94,15 @@ class Weighing:
             for term, known in NEEDED.items()
             if getattr(self.weights, term) and (own is None or all(getattr(own, name) is None for name in known))
         )
+
+    def known(self, sums: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """These weighted sums, (..., models), NaN where a term of a candidate is not known."""
+        lacking = [m for m in range(len(self.figures)) if self.lacks(m)]
+        if not lacking:
+            return sums
+        sums = sums.copy()
+        sums[..., lacking] = np.nan
+        return sums
 
     def terms(self, m: int, usd: float, tokens_in: float, tokens_out: float) -> CostTerms:
         """One candidate's terms, weighed or not. tokens_in: by its own count. tokens_out: of all answers together."""
