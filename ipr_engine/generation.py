@@ -251,7 +251,7 @@ class Generation:
         at, followed = id(policy), self._followed
         return ref(policy, lambda _: followed.pop(at, None))
 
-    def measure(self, figures: Mapping[str, Performance | Mapping[str, float]]) -> None:
+    def measure(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
         """Take new figures of candidates; see `Engine.update_performance`. Policies in use that weigh them are compiled here."""
         refreshed = merged_figures("figures", self.refreshed, figures, self.bundle.names)
         measured = self._with_bundle(refreshed)

@@ -280,6 +280,8 @@ def test_refreshed_figures_hold_across_a_swap_and_before_the_bundle_s(engine, sh
     assert engine.performance[names[4]].ttft_s == 0.2
     assert engine.performance[names[4]].wh_per_request == 0.5
     assert engine.route("what", policy).model == names[4]
+    engine.update_performance({names[4].upper(): None})
+    assert engine.performance[names[4]].ttft_s == 7.0
     alone = Engine(replace(shared_bundle, candidates=candidates, hash="e" * 64))
     assert alone.performance[names[4]].ttft_s == 7.0
 
@@ -351,7 +353,7 @@ def test_figures_of_a_candidate_come_back_with_it(engine, shared_bundle, tmp_pat
             r"ttft_ms: expected one of ttft_s \(seconds to the first token\), .* got unknown key",
         ),
         ({"first": {}}, "expected at least one of ttft_s"),
-        ({"first": 0.3}, "expected a Performance, or a mapping of its figures, got 0.3"),
+        ({"first": 0.3}, "expected a Performance, a mapping of its figures, or None, got 0.3"),
         ({"first": {"ttft_s": True}}, "ttft_s: expected a number"),
     ],
 )
@@ -372,6 +374,7 @@ def test_figures_that_are_none_are_refused_by_name_and_nothing_is_taken(engine, 
     [
         (3, "cost_weights: expected term -> USD per unit of it"),
         ({"ms": 1}, r"cost_weights: unknown 'ms'; known, each in USD per unit: usd \(USD\), ttft_s"),
+        ({"tpot_s": 1}, "unknown 'tpot_s'; .*; tpot_s is the figure behind generation_s"),
         ({"wh": float("nan")}, r"cost_weights\['wh'\]: expected a finite number"),
         ({"ttft_s": -1}, r"cost_weights\['ttft_s'\]: expected a value from 0"),
         ({"ttft_s": "1"}, r"cost_weights\['ttft_s'\]: expected a number"),
