@@ -149,8 +149,13 @@ class Decision:
         return float("nan") if index < 0 else self._usd_at(index)
 
     def _usd_at(self, m: int) -> float:
-        plain = self.policy.weighing is None
-        return self._result.cost_at(self._row, m) if plain else float(self.costs_usd[m])
+        policy = self.policy
+        if policy.weighing is None:
+            return self._result.cost_at(self._row, m)
+        own, extra = self._counted, self._added
+        tokens = self._result.tokens_at(self._row, m)
+        of_m = None if own is None else own[m], tokens, None if extra is None else extra[m]
+        return policy.usd_of(m, self.billed_tokens, *of_m)
 
     @property
     def cost(self) -> float:
@@ -159,10 +164,14 @@ class Decision:
 
     @property
     def cost_terms(self) -> CostTerms | None:
-        index, weighing = self._result.index_at(self._row), self.policy.weighing
-        if index < 0 or weighing is None:
+        index = self._result.index_at(self._row)
+        return None if index < 0 else self._terms_at(index, self._usd_at(index))
+
+    def _terms_at(self, m: int, usd: float) -> CostTerms | None:
+        weighing = self.policy.weighing
+        if weighing is None:
             return None
-        return weighing.terms(index, self._usd_at(index), self._tokens_in(index), self.tokens_out)
+        return weighing.terms(m, usd, self._tokens_in(m), self._result.tokens_at(self._row, m))
 
     @property
     def tokens_out(self) -> float:
@@ -183,6 +192,11 @@ class Decision:
         """(models,) input tokens by each candidate's own count; None where none was given and no candidate names its tokenizer."""
         own: npt.NDArray[np.float32] | bytes | None = getattr(self, "_own", None)
         return np.frombuffer(own, np.float32) if isinstance(own, bytes) else own
+
+    @property
+    def _added(self) -> npt.NDArray[np.float32] | None:
+        """(models,) USD that was added to the costs; None for nothing."""
+        return getattr(self, "_extra", None)
 
     @property
     def threshold(self) -> float:
@@ -262,16 +276,16 @@ class Decision:
         if self.policy.weighing is None:
             row = self._result.cost_usd[self._row]
         else:
-            billed, own, extra = np.array([self.billed_tokens]), self._counted, getattr(self, "_extra", None)
+            billed, own, extra = np.array([self.billed_tokens]), self._counted, self._added
             tokens = self._result.tokens_out[self._row][None]
             row = self.policy.usd(billed, None if own is None else own[None], tokens, extra)[0]
         return row
 
     @property
     def costs(self) -> npt.NDArray[np.float32]:
-        """(models,) what the policy trades against quality: `costs_usd`, or the weighted sums, in bundle order."""
+        """(models,) what the policy trades against quality: `costs_usd`, or the weighted sums, in bundle order; NaN where not known."""
         row: npt.NDArray[np.float32] = self._result.cost_usd[self._row]
-        return row
+        return row if self.policy.weighing is None else self.policy.weighing.known(row)
 
     @property
     def allowed(self) -> npt.NDArray[np.bool_]:
@@ -340,14 +354,14 @@ class Decision:
         """Every candidate, in bundle order, with what was predicted and why it could not be chosen."""
         chosen, threshold = self.index, np.float32(self.threshold)
         allowed, qualities, usd, costs = self.allowed, self.qualities, self.costs_usd, self.costs
-        tokens, weighing = self._result.tokens_out[self._row], self.policy.weighing
+        tokens = self._result.tokens_out[self._row]
         return tuple(
             CandidateView(
                 name=candidate.name,
                 family=candidate.family,
                 quality=float(qualities[m]),
                 cost_usd=float(usd[m]),
-                cost=float(costs[m]) if weighing is None or not weighing.lacks(m) else math.nan,
+                cost=float(costs[m]),
                 tokens_in=self._tokens_in(m),
                 tokens_out=float(tokens[m]),
                 allowed=bool(allowed[m]),
@@ -443,6 +457,8 @@ class Decision:
         """Plain JSON types: what `ipr route --json` prints."""
         result, row, index = self._result, self._row, self.index
         ok, gap, support, calibration = index >= 0, result.gap_at(row), self.support, self._calibration
+        usd = self._usd_at(index) if ok else None
+        terms = None if usd is None else self._terms_at(index, usd)
         return {
             "model": self.model,
             "status": self.status,
@@ -450,9 +466,9 @@ class Decision:
             "cause": self.cause,
             "prior": self.prior,
             "quality": result.quality_at(row, index) if ok else None,
-            "cost_usd": self._usd_at(index) if ok else None,
+            "cost_usd": usd,
             "cost": result.cost_at(row, index) if ok else None,
-            "cost_terms": None if (terms := self.cost_terms) is None else terms._asdict(),
+            "cost_terms": None if terms is None else terms._asdict(),
             "tokens_in": self._tokens_in(index) if ok else None,
             "tokens_out": result.tokens_at(row, index) if ok else None,
             "threshold": result.threshold_at(row) if ok else None,
@@ -504,7 +520,7 @@ class Decisions:
     Attributes:
         index: (batch,) int32, -1 where a row failed.
         qualities, costs_usd, costs, tokens_out: (batch, models) float32, every candidate, in bundle order; costs are what the policy
-            trades against quality: costs_usd, or the weighted sums of its `cost_weights`.
+            trades against quality: costs_usd, or the weighted sums of its `cost_weights`, NaN of candidates whose terms are not known.
         cost_usd, cost: (batch,) float32, of the chosen candidates.
         extra_usd: (models,) or (batch, models) float32, what was added to the costs; None for nothing.
         threshold, gap: (batch,) float32.
@@ -657,7 +673,8 @@ class Decisions:
 
     @property
     def costs(self) -> npt.NDArray[np.float32]:
-        return self._result.cost_usd
+        costs = self._result.cost_usd
+        return costs if self.policy.weighing is None else self.policy.weighing.known(costs)
 
     @property
     def tokens_out(self) -> npt.NDArray[np.float32]:

@@ -524,14 +524,14 @@ class Engine:
         """What candidates are measured at, by name: the bundle's figures, with those of `update_performance` in their place."""
         return self._live.measured
 
-    def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float]]) -> None:
+    def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
         """Take newly measured latencies or energy, while serving: policies with `cost_weights` weigh them from the next call on.
 
         They hold across swaps, before what a bundle says. Policies in use are compiled anew in this thread.
 
         Args:
             figures: name -> Performance, or the same as a mapping ({"ttft_s": 0.41, "tpot_s": 0.012}); a number that is left out
-                keeps its value, as does a candidate.
+                keeps its value, as does a candidate. None takes a candidate's updates back: the bundle's figures hold again.
         Raises:
             InvalidInputError: an unknown name or figure, or a number that is not finite and >= 0; nothing is taken then.
         """

@@ -90,7 +90,7 @@ class Generation:
         calibrations: its maps, with what is known of their validity.
         paths: tau's path of each candidate set a policy asked for.
         measured: each candidate's figures, for policies that weigh more than USD: the bundle's, then what `measure` was told.
-        refreshed: what `measure` was told alone.
+        refreshed: what `measure` was told alone, of candidates that this bundle lacks too: another may have them again.
         router: text or embeddings to decisions, in C++.
         routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
         gpu: encoder and decision in one recording, where both run on a GPU; None elsewhere.
@@ -161,9 +161,7 @@ class Generation:
         self.calibrations = Calibrations(bundle)
         self._share_drift(self.calibrations.drift)
         self.paths = Paths(bundle)
-        known: Figures = MappingProxyType({})
-        told = {} if before is None else {n: own for n, own in before.refreshed.items() if n in bundle.names}
-        self.refreshed: Figures = merged_figures("performance", known, told, bundle.names)
+        self.refreshed: Figures = MappingProxyType({}) if before is None else before.refreshed
         self.measured = self._with_bundle(self.refreshed)
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
         self._made: WeakValueDictionary[int, Policy] = WeakValueDictionary()
@@ -217,7 +215,7 @@ class Generation:
         same = bundle.calibrations == self.bundle.calibrations and _same_path(bundle, self.bundle)
         if same:  # what made these maps and paths stale still does; new ones start anew
             next_one._share_drift(self.calibrations.drift)
-        next_one._followed = next_one._compiled(self._in_use(), next_one.measured)
+        next_one._followed.update(next_one._compiled(self._in_use(), next_one.measured))
         for key in list(self._policies):
             with suppress(InvalidInputError):
                 next_one._from_terms(dict(key))
@@ -243,25 +241,33 @@ class Generation:
             mine = policy.bundle_hash == self.hash and policy.drift is self.calibrations.drift
             if not mine or policy.measured is not None:
                 with suppress(InvalidInputError):
-                    made[id(policy)] = ref(policy), self.compile(terms_on(policy.terms, self.bundle), measured)
+                    made[id(policy)] = (
+                        self._while_held(policy),
+                        self.compile(terms_on(policy.terms, self.bundle), measured),
+                    )
         return made
 
-    def measure(self, figures: Mapping[str, Performance | Mapping[str, float]]) -> None:
+    def _while_held(self, policy: Policy) -> ReferenceType[Policy]:
+        """A reference under which what was compiled for a policy is kept: it goes with the policy's last holder."""
+        at, followed = id(policy), self._followed
+        return ref(policy, lambda _: followed.pop(at, None))
+
+    def measure(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
         """Take new figures of candidates; see `Engine.update_performance`. Policies in use that weigh them are compiled here."""
         refreshed = merged_figures("figures", self.refreshed, figures, self.bundle.names)
         measured = self._with_bundle(refreshed)
         weighing = [policy for policy in self._in_use() if policy.measured is not None]
-        followed = {at: both for at, both in list(self._followed.items()) if both[0]() is not None}
-        followed |= self._compiled(weighing, measured)
+        compiled = self._compiled(weighing, measured)
         self.refreshed, self.measured = refreshed, measured
-        self._followed = followed  # a call between the two compiles its policy itself
+        self._followed.update(compiled)  # a call between the two compiles its policy itself
         if self.standby is not None:
             self.standby.measure(figures)
 
     def _with_bundle(self, refreshed: Figures) -> Figures:
         """The figures of the bundle's candidates, with these in their place."""
         stated = {c.name: c.performance for c in self.bundle.candidates if c.performance is not None}
-        return merged_figures("figures", stated, refreshed, self.bundle.names)
+        told = {name: own for name, own in refreshed.items() if name in self.bundle.names}
+        return merged_figures("figures", stated, told, self.bundle.names)
 
     def _share_drift(self, drift: DriftFlag) -> None:
         """What is known of drift holds wherever the bundle runs."""
@@ -317,9 +323,7 @@ class Generation:
                 f"policy: made for bundle {policy.bundle_hash[:12]}, and its terms do not fit bundle {self.hash[:12]}, "
                 f"which serves now ({error}); make it anew with engine.policy(...)"
             ) from error
-        if len(self._followed) >= MAX_KEPT_POLICIES:
-            self._followed.clear()
-        self._followed[id(policy)] = (ref(policy), mine)
+        self._followed[id(policy)] = self._while_held(policy), mine
         return mine
 
     def _from_terms(self, terms: dict[str, Any]) -> Policy:

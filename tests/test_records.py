@@ -362,7 +362,8 @@ def test_the_error_of_a_damaged_term_does_not_repeat_what_it_holds(engine, name)
     document.pop("crc32")
     document["bundle"] = "0" * 64  # else what the policy came to holds, whatever its terms
     nested = {"date": None, "prices": {"alpha/large": {"a secret": 1}}}
-    for value in ("a secret", ["a secret"], {"a secret": 1}, {"a secret": {"ttft_s": 1}}, nested):
+    based = {"alpha/large": {"ttft_s": 1, "basis": ["a secret"]}}
+    for value in ("a secret", ["a secret"], {"a secret": 1}, {"a secret": {"ttft_s": 1}}, nested, based):
         terms = {"tau": 0.3, name: value}
         if name == "unsupported":
             terms["min_support"] = 0.1

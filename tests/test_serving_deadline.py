@@ -1,6 +1,7 @@
 """budget_us: who answers when it is over, how that is told, and what cannot be answered then."""
 
 import asyncio
+import json
 import math
 import pickle
 
@@ -265,3 +266,32 @@ def test_costs_of_a_request_belong_to_its_candidates_in_the_fallback_and_after_a
         gate.open()
         join_all(first + waiting)
         assert bits(answers[0]) == bits(expected)
+
+
+def test_a_weighed_policy_is_answered_by_the_static_engine_with_the_figures_of_the_one_that_serves(bundles):
+    engine, encoder = queued_engine(bundles[0])
+    names, static = engine.bundle.names, Engine(bundles[1])
+    terms = {"tau": 1, "cost_weights": {"ttft_s": 0.01, "generation_s": 1e-3}, "extra_usd": 0.5}
+    with BatchingEngine(engine, fallback=static) as serving:
+        gate = encoder.on_encode = Gate()
+        for fastest in (names[1], names[3]):
+            figures = {name: {"ttft_s": 0.1 if name == fastest else 3.0, "tpot_s": 0.01} for name in names}
+            engine.update_performance(figures)
+            late = serving.route("how", **terms, budget_us=SOON)
+            wanted = static.route("how", performance=figures, **terms)
+            assert (late.degraded, late.model, late.cost) == ("static", wanted.model, wanted.cost)
+            assert (late.cost_usd, late.cost_terms) == (wanted.cost_usd, wanted.cost_terms)
+            assert late.cost_usd > 0.5
+        gate.open()
+
+
+@pytest.mark.parametrize("terms", [{}, {"cost_weights": {"ttft_s": 0.01}}])
+def test_a_candidate_that_answers_for_lack_of_time_says_null_of_what_nobody_predicted(bundles, terms):
+    engine, encoder = queued_engine(bundles[0])
+    engine.update_performance({name: {"ttft_s": 1.0} for name in engine.bundle.names})
+    with BatchingEngine(engine, fallback="beta/mid") as serving:
+        gate = encoder.on_encode = Gate()
+        late = serving.route("how", tau=0.5, budget_us=SOON, **terms)
+        told = json.loads(json.dumps(late.to_dict(), allow_nan=False))
+        assert (told["model"], told["cost"], told["cost_usd"], told["cost_terms"]) == ("beta/mid", None, None, None)
+        gate.open()

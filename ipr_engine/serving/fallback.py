@@ -75,8 +75,12 @@ class DegradedDecision(Decision):
 
     def to_dict(self) -> dict[str, Any]:
         values = super().to_dict() | {"degraded": self.degraded}
-        unknown = ("quality", "cost_usd", "tokens_out", "threshold") if self.degraded == "candidate" else ()
+        unknown = UNKNOWN if self.degraded == "candidate" else ()
         return values | dict.fromkeys(unknown)
+
+
+# What no heads predicted, in a decision that a configured candidate answers.
+UNKNOWN = ("quality", "cost_usd", "cost", "cost_terms", "tokens_out", "threshold")
 
 
 class Fallback(Protocol):
@@ -103,7 +107,7 @@ class StaticFallback:
                 f"fallback: expected an engine of the static tier, got {engine.encoder.summary}; its forward would be late as well"
             )
         self._engine = engine
-        self._of_one_tier: dict[int, tuple[Policy, Policy]] = {}
+        self._as_here: dict[int, tuple[Policy, Policy]] = {}
 
     def prepare(
         self,
@@ -115,20 +119,29 @@ class StaticFallback:
     ) -> Policy:
         standby = self._engine._live
         try:
-            return standby.settle(policy if standby.bundle.escalation else self._less_second_tier(policy), {})
+            return standby.settle(self._for_this_engine(policy, live), {})
         except InvalidInputError as error:
             raise InvalidInputError(f"budget_us: the fallback engine cannot serve this policy: {error}") from error
 
-    def _less_second_tier(self, policy: Policy) -> Policy:
-        """The policy without escalate_below, which an answer in haste has no time for; made once, then kept."""
-        if "escalate_below" not in policy.terms:
+    def _for_this_engine(self, policy: Policy, live: Generation) -> Policy:
+        """The policy as the fallback engine compiles it; made once, then kept.
+
+        Without escalate_below, which an answer in haste has no time for where there is no second tier; with the figures that the
+        engine that serves weighs, since those of the fallback's own bundle may be older.
+        """
+        changes: dict[str, Any] = {}
+        if "escalate_below" in policy.terms and not self._engine.bundle.escalation:
+            changes["escalate_below"] = None
+        if policy.weighing is not None:
+            changes["performance"] = policy.weighing.by_name(live.bundle.names)
+        if not changes:
             return policy
-        found = self._of_one_tier.get(id(policy))  # the kept one cannot lose its id
+        found = self._as_here.get(id(policy))  # the kept one cannot lose its id
         if found is None:
-            if len(self._of_one_tier) >= MAX_KEPT_POLICIES:
-                self._of_one_tier.clear()
-            terms = {name: value for name, value in policy.terms.items() if name != "escalate_below"}
-            found = self._of_one_tier[id(policy)] = policy, replace(policy, terms=frozen_terms(terms))
+            if len(self._as_here) >= MAX_KEPT_POLICIES:
+                self._as_here.clear()
+            made = replace(policy, terms=frozen_terms({**policy.terms, **changes}))
+            found = self._as_here[id(policy)] = policy, made
         return found[1]
 
     def answer(self, request: Request, live: Generation) -> Decision:
