@@ -39,7 +39,9 @@ def replacing_terms(live: Generation, given: Mapping[str, Any]) -> Terms:
         raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, EVERY_RULE))}, got {terms['rule']!r}")
     settle_weights(terms.get("cost_weights"), {}, (), ())
     if "performance" in terms:
-        terms["performance"] = merged_figures("performance", {}, terms["performance"], live.bundle.names)
+        checked = merged_figures("performance", {}, terms["performance"], live.bundle.names)
+        taken_back = {name: None for name, own in terms["performance"].items() if own is None}
+        terms["performance"] = {**checked, **taken_back}
     plain = {name: value for name, value in terms.items() if name not in (*_LEVEL, *_OF_RECORD)}
     beside = {"min_support": 0.0} if "unsupported" in plain and "min_support" not in plain else {}
     live.compile({"tau": 0.0, "rule": "max" if "slack" in plain else "minmax", **beside, **plain})

@@ -86,7 +86,7 @@ def replay(
         terms: as `Engine.policy` takes them, in place of each record's own; its other terms stay, None leaves the record's. tau and
             what is asked instead of it replace each other. A record's rule stays unless one is given, and a record of whose rule
             or candidates a given term makes no sense is refused. Its worth and slack stay where the rule that then runs has them.
-            `performance` is taken number by number, over the figures that the record weighed.
+            `performance` is taken number by number, over the figures that the record weighed; None takes a candidate's away.
         key: opens what is sealed in the records.
     Raises:
         InvalidInputError: the key, the policy or its terms. A record that cannot be replayed is told in `Replayed.refused`.

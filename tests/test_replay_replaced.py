@@ -177,6 +177,17 @@ def test_given_figures_go_over_those_of_the_record_number_by_number(engine, weig
     assert same(one.outcome, weighed, tau=0.3, cost_weights=WEIGHTS, performance=faster)
 
 
+def test_figures_of_a_record_can_be_taken_away(engine, weighed, names):
+    line = recorded(weighed, tau=0.3, cost_weights=WEIGHTS)
+    assert f"of {names[0]} is not known" in replayed(line, engine, performance={names[0]: None}).refused
+    others = {"performance": {names[0].upper(): None}, "exclude": [names[0]]}
+    one = replayed(line, engine, **others)
+    assert same(one.outcome, weighed, tau=0.3, cost_weights=WEIGHTS, exclude=[names[0]])
+    summary = Summary()
+    summary.add(one)
+    assert summary.to_dict()["replaced"]["performance"] == {names[0].upper(): None}
+
+
 def test_figures_of_a_record_that_is_no_longer_weighed_are_left_out(engine, weighed):
     one = replayed(recorded(weighed, tau=0.3, cost_weights=WEIGHTS), engine, cost_weights={"usd": 1})
     assert one.refused is None
