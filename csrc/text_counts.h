@@ -59,7 +59,7 @@ enum class Term : uint8_t {
   kGeneralPunctuation,  // U+2000 to U+206F: dashes, curly quotes
   kOther2,              // other code points of two bytes
   kOther3,              // of three
-  kOther4,              // of four: emoji
+  kOther4,              // of four
   // Parts: each counts some of what a term above counts too, which one is in brackets (ipr_engine/tokens/parts.py).
   kEmoji,               // U+1F000 to U+1F8FF, but the two below [other_4]
   kLateEmoji,           // U+1F900 to U+1FAFF [other_4]
