@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/router.h
 def bill_floor(text: str, tokens: int) -> int:
     """At least a token per 8 bytes: a very long word (base64, say) is one token to WordPiece, but not to any LLM."""
     return max(tokens, -(-len(text.encode()) // BYTES_PER_TOKEN))
+
+
+def bill_floors(texts: Sequence[str], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(texts,) what each text alone is billed, of the tokens counted in it: `bill_floor`."""
+    return np.array([bill_floor(text, n) for text, n in zip(texts, counts.tolist(), strict=True)], np.int64)
 
 
 def bare_embeddings(x: object, dim: int, billed_tokens: object) -> Encoded:

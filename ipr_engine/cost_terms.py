@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ipr_engine.bundle import Performance
 from ipr_engine.bundle.performance import performance_json, performance_of, performance_problem
@@ -94,6 +95,15 @@ class Weighing:
             if getattr(self.weights, term) and (own is None or all(getattr(own, name) is None for name in known))
         )
 
+    def known(self, sums: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """These weighted sums, (..., models), NaN where a term of a candidate is not known."""
+        lacking = [m for m in range(len(self.figures)) if self.lacks(m)]
+        if not lacking:
+            return sums
+        sums = sums.copy()
+        sums[..., lacking] = np.nan
+        return sums
+
     def terms(self, m: int, usd: float, tokens_in: float, tokens_out: float) -> CostTerms:
         """One candidate's terms, weighed or not. tokens_in: by its own count. tokens_out: of all answers together."""
         own = self.figures[m]
@@ -136,8 +146,12 @@ def settle_weights(
         )
     unknown = [name for name in cost_weights if name not in TERMS]
     if unknown:
+        figures_of = [
+            f"{name} is the figure behind {term}" for term, own in NEEDED.items() for name in own if name in unknown
+        ]
+        hint = f"; {', '.join(figures_of)}" if figures_of else ""
         raise InvalidInputError(
-            f"cost_weights: unknown {', '.join(map(repr, unknown))}; known, each in USD per unit: {told}"
+            f"cost_weights: unknown {', '.join(map(repr, unknown))}; known, each in USD per unit: {told}{hint}"
         )
     weights = CostWeights(
         **{name: nonnegative(f"cost_weights[{name!r}]", value) for name, value in cost_weights.items()}
@@ -161,7 +175,8 @@ def merged_figures(argument: str, before: Figures, given: object, names: Sequenc
     """What is known of candidates, with what is given in its place, number by number.
 
     Args:
-        given: name -> Performance, or the same as a mapping; names are found whatever their case.
+        given: name -> Performance, or the same as a mapping; None takes back what `before` has of the candidate. Names are found
+            whatever their case.
     Raises:
         InvalidInputError: an unknown name or figure, a number that is not finite and >= 0, or nothing for a candidate.
     """
@@ -177,9 +192,12 @@ def merged_figures(argument: str, before: Figures, given: object, names: Sequenc
             raise InvalidInputError(
                 f"{argument}: {' and '.join(map(repr, twice))} both mean {meant[name]}; give it once"
             )
+        if own is None:
+            merged.pop(meant[name], None)
+            continue
         if not isinstance(own, (Performance, Mapping)):
             raise InvalidInputError(
-                f"{argument}[{name!r}]: expected a Performance, or a mapping of its figures, got {shown(own)}"
+                f"{argument}[{name!r}]: expected a Performance, a mapping of its figures, or None, got {shown(own)}"
             )
         stated = performance_json(own) if isinstance(own, Performance) else own
         row = {key: _plain(value) for key, value in stated.items()}

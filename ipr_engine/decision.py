@@ -55,8 +55,8 @@ class Decision:
         quality, cost_usd, tokens_out: of the chosen candidate; NaN when the row failed.
         cost: what the policy trades against quality: cost_usd, or the weighted sum of its `cost_weights` (USD per unit).
         cost_terms: USD, seconds and Wh of the chosen candidate, where the policy weighs more than USD; else None.
-        tokens_in: input tokens of the whole request by the chosen candidate's own tokenizer: estimated where the candidate names
-            it (docs/tokens.md), else billed_tokens times its token_ratio; NaN when the row failed.
+        tokens_in: input tokens of the whole request by the chosen candidate's own tokenizer: as the caller gave them; else estimated,
+            where the candidate names it (docs/tokens.md); else billed_tokens times its token_ratio. NaN when the row failed.
         threshold: the quality a candidate had to reach.
         cause: "best_quality", "within_tolerance", "only_allowed", "below_fixed_level" or "failed"; "unsupported" where the
             prompt's support is below the policy's min_support; "deadline" where ipr_engine.serving answered by its fallback.
@@ -66,7 +66,7 @@ class Decision:
         gap: how far one candidate's quality must move before the choice flips (docs/design.md section 3).
         support: in [0, 1], how close the prompt is to the fitting data: 0 is farther than every prompt held out, or no
             token of it was known. None when the bundle has no centroids.
-        billed_tokens: tokens of the whole request by the bundle's tokenizer.
+        billed_tokens: tokens of the whole request by the bundle's tokenizer; what is charged for are `tokens_in`.
         calibration: "calibrated", "insufficient_evidence", "estimated", "stale" or "uncalibrated" (docs/calibration.md);
             calibration_reason says what is certified, or why nothing is.
         truncated: the prompt was longer than the encoder reads; head and tail were encoded.
@@ -78,6 +78,7 @@ class Decision:
         "_bundle",
         "_error",
         "_extra",
+        "_given",
         "_limits",
         "_moved",
         "_own",
@@ -96,6 +97,7 @@ class Decision:
     _own: npt.NDArray[np.float32] | bytes
     _extra: npt.NDArray[np.float32]
     _moved: tuple[str, ...]
+    _given: npt.NDArray[np.bool_]
     _error: str
 
     def __init__(
@@ -147,8 +149,13 @@ class Decision:
         return float("nan") if index < 0 else self._usd_at(index)
 
     def _usd_at(self, m: int) -> float:
-        plain = self.policy.weighing is None
-        return self._result.cost_at(self._row, m) if plain else float(self.costs_usd[m])
+        policy = self.policy
+        if policy.weighing is None:
+            return self._result.cost_at(self._row, m)
+        own, extra = self._counted, self._added
+        tokens = self._result.tokens_at(self._row, m)
+        of_m = None if own is None else own[m], tokens, None if extra is None else extra[m]
+        return policy.usd_of(m, self.billed_tokens, *of_m)
 
     @property
     def cost(self) -> float:
@@ -157,10 +164,14 @@ class Decision:
 
     @property
     def cost_terms(self) -> CostTerms | None:
-        index, weighing = self._result.index_at(self._row), self.policy.weighing
-        if index < 0 or weighing is None:
+        index = self._result.index_at(self._row)
+        return None if index < 0 else self._terms_at(index, self._usd_at(index))
+
+    def _terms_at(self, m: int, usd: float) -> CostTerms | None:
+        weighing = self.policy.weighing
+        if weighing is None:
             return None
-        return weighing.terms(index, self._usd_at(index), self._tokens_in(index), self.tokens_out)
+        return weighing.terms(m, usd, self._tokens_in(m), self._result.tokens_at(self._row, m))
 
     @property
     def tokens_out(self) -> float:
@@ -178,9 +189,14 @@ class Decision:
 
     @property
     def _counted(self) -> npt.NDArray[np.float32] | None:
-        """(models,) input tokens by each candidate's own count; None where no candidate names its tokenizer."""
+        """(models,) input tokens by each candidate's own count; None where none was given and no candidate names its tokenizer."""
         own: npt.NDArray[np.float32] | bytes | None = getattr(self, "_own", None)
         return np.frombuffer(own, np.float32) if isinstance(own, bytes) else own
+
+    @property
+    def _added(self) -> npt.NDArray[np.float32] | None:
+        """(models,) USD that was added to the costs; None for nothing."""
+        return getattr(self, "_extra", None)
 
     @property
     def threshold(self) -> float:
@@ -260,16 +276,16 @@ class Decision:
         if self.policy.weighing is None:
             row = self._result.cost_usd[self._row]
         else:
-            billed, own, extra = np.array([self.billed_tokens]), self._counted, getattr(self, "_extra", None)
+            billed, own, extra = np.array([self.billed_tokens]), self._counted, self._added
             tokens = self._result.tokens_out[self._row][None]
             row = self.policy.usd(billed, None if own is None else own[None], tokens, extra)[0]
         return row
 
     @property
     def costs(self) -> npt.NDArray[np.float32]:
-        """(models,) what the policy trades against quality: `costs_usd`, or the weighted sums, in bundle order."""
+        """(models,) what the policy trades against quality: `costs_usd`, or the weighted sums, in bundle order; NaN where not known."""
         row: npt.NDArray[np.float32] = self._result.cost_usd[self._row]
-        return row
+        return row if self.policy.weighing is None else self.policy.weighing.known(row)
 
     @property
     def allowed(self) -> npt.NDArray[np.bool_]:
@@ -338,14 +354,14 @@ class Decision:
         """Every candidate, in bundle order, with what was predicted and why it could not be chosen."""
         chosen, threshold = self.index, np.float32(self.threshold)
         allowed, qualities, usd, costs = self.allowed, self.qualities, self.costs_usd, self.costs
-        tokens, weighing = self._result.tokens_out[self._row], self.policy.weighing
+        tokens = self._result.tokens_out[self._row]
         return tuple(
             CandidateView(
                 name=candidate.name,
                 family=candidate.family,
                 quality=float(qualities[m]),
                 cost_usd=float(usd[m]),
-                cost=float(costs[m]) if weighing is None or not weighing.lacks(m) else math.nan,
+                cost=float(costs[m]),
                 tokens_in=self._tokens_in(m),
                 tokens_out=float(tokens[m]),
                 allowed=bool(allowed[m]),
@@ -441,6 +457,8 @@ class Decision:
         """Plain JSON types: what `ipr route --json` prints."""
         result, row, index = self._result, self._row, self.index
         ok, gap, support, calibration = index >= 0, result.gap_at(row), self.support, self._calibration
+        usd = self._usd_at(index) if ok else None
+        terms = None if usd is None else self._terms_at(index, usd)
         return {
             "model": self.model,
             "status": self.status,
@@ -448,9 +466,9 @@ class Decision:
             "cause": self.cause,
             "prior": self.prior,
             "quality": result.quality_at(row, index) if ok else None,
-            "cost_usd": self._usd_at(index) if ok else None,
+            "cost_usd": usd,
             "cost": result.cost_at(row, index) if ok else None,
-            "cost_terms": None if (terms := self.cost_terms) is None else terms._asdict(),
+            "cost_terms": None if terms is None else terms._asdict(),
             "tokens_in": self._tokens_in(index) if ok else None,
             "tokens_out": result.tokens_at(row, index) if ok else None,
             "threshold": result.threshold_at(row) if ok else None,
@@ -502,12 +520,13 @@ class Decisions:
     Attributes:
         index: (batch,) int32, -1 where a row failed.
         qualities, costs_usd, costs, tokens_out: (batch, models) float32, every candidate, in bundle order; costs are what the policy
-            trades against quality: costs_usd, or the weighted sums of its `cost_weights`.
+            trades against quality: costs_usd, or the weighted sums of its `cost_weights`, NaN of candidates whose terms are not known.
         cost_usd, cost: (batch,) float32, of the chosen candidates.
         extra_usd: (models,) or (batch, models) float32, what was added to the costs; None for nothing.
         threshold, gap: (batch,) float32.
         billed_tokens (batch,) int64, truncated and escalated (batch,) bool, support (batch,) float32 or None: as of Decision.
-        own_tokens: (batch, models) float32, input tokens by each candidate's own count; None where none names its tokenizer.
+        own_tokens: (batch, models) float32, input tokens by each candidate's own count; None where none was given and no candidate
+            names its tokenizer. tokens_in_given: (batch, models) bool, which of them the caller gave; None for none.
         status, cause: (batch,) uint8 into `ipr_engine.decide.STATUS` and `CAUSE`.
         errors: row -> what is wrong with its prompt, where the status is "invalid_input".
         limits: what the requests ask for; None where they are text alone and output tokens are predicted.
@@ -526,6 +545,7 @@ class Decisions:
         "own_tokens",
         "policy",
         "support",
+        "tokens_in_given",
         "truncated",
     )
 
@@ -544,8 +564,10 @@ class Decisions:
         *,
         extra_usd: npt.NDArray[np.float32] | None = None,
         moved: Moved | None = None,
+        tokens_in_given: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         self.extra_usd = extra_usd
+        self.tokens_in_given = tokens_in_given
         self.moved = moved
         self._result = result
         self._escalated = escalated
@@ -590,6 +612,8 @@ class Decisions:
             decision._limits = self.limits.rows[row]
         if self.moved is not None:
             decision._moved = self.moved[row]
+        if self.tokens_in_given is not None:
+            decision._given = self.tokens_in_given[row]
         if row in self.errors:
             decision._error = self.errors[row]
         return decision
@@ -649,7 +673,8 @@ class Decisions:
 
     @property
     def costs(self) -> npt.NDArray[np.float32]:
-        return self._result.cost_usd
+        costs = self._result.cost_usd
+        return costs if self.policy.weighing is None else self.policy.weighing.known(costs)
 
     @property
     def tokens_out(self) -> npt.NDArray[np.float32]:

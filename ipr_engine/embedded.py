@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import count_texts
-from ipr_engine.arguments import bill_floor
+from ipr_engine.arguments import bill_floors
 from ipr_engine.data.embeddings import EmbeddingCache, embed_prompts
 from ipr_engine.decision import Decisions
 from ipr_engine.encoders.base import Encoded
@@ -64,9 +64,7 @@ def embed_for(
         raise InvalidInputError(
             f"prompts[{empty[0]}]: expected text, got {len(prompts[empty[0]])} characters without one token"
         )
-    bills = np.array(
-        [bill_floor(text, n) for text, n in zip(prompts, made.billed_tokens.tolist(), strict=True)], np.int64
-    )
+    bills = bill_floors(prompts, made.billed_tokens)
     terms = count_texts(list(prompts))
     first = replace(made, billed_tokens=bills, encoder=encoder.identity, terms=terms)
     second = None

@@ -28,6 +28,7 @@ from ipr_engine.intake import check_many
 from ipr_engine.old_spellings import warn_list, warn_on_error
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
+from ipr_engine.tokens_in import TokensIn, told_tokens
 
 if TYPE_CHECKING:
     from ipr_engine.owner_key import OwnerKey
@@ -263,6 +264,7 @@ class Engine:
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         cached_tokens: CachedTokens | None = None,
+        tokens_in: TokensIn | None = None,
         on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
@@ -276,13 +278,17 @@ class Engine:
                 what of it is encoded, billed and needed). Candidates that lack a feature which a request needs, or whose
                 context window does not hold prompt and output, are not chosen for it.
             policy: from `engine.policy(...)`; or give its arguments (tau=..., worth=...) here instead.
-            billed_tokens: tokens of the whole request where the tokenizer cannot know them (images, say); counted where None.
+            billed_tokens: tokens of the whole request by the bundle's tokenizer, where it cannot know them (images, say); counted
+                where None. Each candidate is billed its `token_ratio` times as many. A provider's own count goes into `tokens_in`.
             tokens_out: expected output tokens of one answer, scalar or (models,); else predicted. A request's "n" answers are billed.
             extra_usd: scalar or (models,), added to the cost, of either sign: switching, say.
             cached_tokens: how much of the prompt each candidate's provider has in its cache, by its own count: billed at the
                 price of cached input. Name -> tokens, or name -> (tokens, seconds since the cache was last used), which count as
                 none once the candidate's `cache_ttl_s` has passed (not known: never); who is not named has none. Or a scalar or
                 (models,). Fewer than `cache_min_tokens` count as none, and no more than the prompt has.
+            tokens_in: input tokens of the whole request by each candidate's own count, which its provider's usage tells, or its
+                tokenizer: they decide costs, price tiers, cached input and context windows as they are. Name -> tokens; who is
+                not named keeps its estimate. Or a scalar, or (models,), for every candidate. Finite, >= 0.
             on_error: of an earlier release, as is a list of prompts: `route_many` takes both.
         Raises:
             InvalidInputError: a bad prompt, or a bad argument.
@@ -295,6 +301,7 @@ class Engine:
             and tokens_out is None
             and extra_usd is None
             and cached_tokens is None
+            and tokens_in is None
             and on_error is None
             and live.routes_text
         ):
@@ -313,7 +320,8 @@ class Engine:
         elif isinstance(prompt, (list, tuple)) and not is_one_prompt(prompt):
             warn_list("Engine")
         told = "raise" if on_error is None else on_error
-        made = self._route(prompt, policy, billed_tokens, tokens_out, extra_usd, cached_tokens, told, terms)
+        given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
+        made = self._route(prompt, policy, *given, told, terms)
         return cast(Decision, made)  # whatever an old spelling asks for
 
     def route_many(
@@ -325,6 +333,7 @@ class Engine:
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         cached_tokens: CachedTokens | None = None,
+        tokens_in: TokensIn | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> Decisions:
@@ -334,8 +343,8 @@ class Engine:
             prompts: a list of what `route` takes.
             policy: as of `route`, for all of them.
             billed_tokens: one for all or one a prompt; counted where it is None.
-            tokens_out, extra_usd, cached_tokens: scalar, (models,) or (batch, models); cached_tokens by name for all, or a list,
-                one a prompt.
+            tokens_out, extra_usd, cached_tokens, tokens_in: scalar, (models,) or (batch, models); cached_tokens and tokens_in by
+                name for all, or a list, one a prompt (None: nothing is told of it).
             on_error: "raise" when a prompt is bad or a row cannot be decided, or "status" to return each row with its status: a
                 `FailedRow` has no model, and its `reason` says why. That of a bad prompt is "invalid_input".
         Raises:
@@ -343,7 +352,8 @@ class Engine:
             RowError: rows that cannot be decided (rows, reasons).
         """
         check_many(prompts)
-        made = self._route(prompts, policy, billed_tokens, tokens_out, extra_usd, cached_tokens, on_error, terms)
+        given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
+        made = self._route(prompts, policy, *given, on_error, terms)
         return cast(Decisions, made)
 
     def _route(
@@ -354,13 +364,14 @@ class Engine:
         tokens_out: Any,
         extra_usd: Any,
         cached_tokens: Any,
+        tokens_in: Any,
         on_error: str,
         terms: dict[str, Any],
     ) -> Row | Decisions:
         """Decide one prompt or a list of them, whatever the spelling."""
         live = self._live
         policy = live.settle(policy, terms)
-        given = (billed_tokens, tokens_out, extra_usd, cached_tokens)
+        given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
         if all(one is None for one in given) and live.routes_text:
             texts = [prompts] if type(prompts) is str else prompts
             try:
@@ -375,11 +386,12 @@ class Engine:
                 if on_error != "status":  # else a prompt is bad, and the others stand
                     raise
         single = is_one_prompt(prompts)
+        costs = (billed_tokens, tokens_out, extra_usd)
         try:
-            decisions = live.route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error, cached_tokens)
+            decisions = live.route(prompts, policy, *costs, on_error, cached_tokens, tokens_in)
         except DeviceLostError as error:
             standby = self._take_over(live, error)
-            decisions = standby.route(prompts, policy, billed_tokens, tokens_out, extra_usd, on_error, cached_tokens)
+            decisions = standby.route(prompts, policy, *costs, on_error, cached_tokens, tokens_in)
         return decisions[0] if single else decisions
 
     def encode(
@@ -430,6 +442,7 @@ class Engine:
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         cached_tokens: CachedTokens | None = None,
+        tokens_in: TokensIn | None = None,
         on_error: str = "raise",
         second: Encoded | None = None,
         **terms: Any,
@@ -441,7 +454,8 @@ class Engine:
         Args:
             x: what `encode` gave, or a bare (batch, dim) or (dim,) float32 array (then billed_tokens is needed). Of a two-tier
                 bundle the heads that read its encoder decide; a bare array is the first encoder's. There is no text to encode
-                again, so nothing escalates without
+                again, so nothing escalates without `second`.
+            billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in: as of `route_many`.
             second: the same prompts by the second encoder: then rows escalate as `route` has it.
         Raises:
             EncoderMismatchError: x was embedded by another encoder than the heads read now, or second by another than the
@@ -454,7 +468,8 @@ class Engine:
         if x.needs is not None:
             x = live.readable(x, policy, on_error)
         again = None if second is None else live.kept_rows(x, second)
-        return live.decide(x, policy, tokens_out, extra_usd, on_error, again, cached_tokens=cached_tokens)
+        own = None if tokens_in is None else told_tokens(tokens_in, len(x), live.bundle.names)
+        return live.decide(x, policy, tokens_out, extra_usd, on_error, again, own, cached_tokens)
 
     def _escalate(
         self,
@@ -496,9 +511,9 @@ class Engine:
             raise InvalidInputError("on_error: explain always shows the status; leave it out")
         if not is_one_prompt(prompt) and isinstance(prompt, (list, tuple)):
             raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
-        names = ("billed_tokens", "tokens_out", "extra_usd", "cached_tokens")
-        billed, tokens_out, extra_usd, cached = (terms.pop(name, None) for name in names)
-        decision = self._route(prompt, policy, billed, tokens_out, extra_usd, cached, "status", terms)
+        names = ("billed_tokens", "tokens_out", "extra_usd", "cached_tokens", "tokens_in")
+        given = {name: terms.pop(name, None) for name in names}
+        decision = self._route(prompt, policy, **given, on_error="status", terms=terms)
         assert not isinstance(decision, Decisions)  # one prompt
         if decision.status == "invalid_input":  # nothing was predicted that could be explained
             raise InvalidInputError(decision.reason)
@@ -509,14 +524,14 @@ class Engine:
         """What candidates are measured at, by name: the bundle's figures, with those of `update_performance` in their place."""
         return self._live.measured
 
-    def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float]]) -> None:
+    def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
         """Take newly measured latencies or energy, while serving: policies with `cost_weights` weigh them from the next call on.
 
         They hold across swaps, before what a bundle says. Policies in use are compiled anew in this thread.
 
         Args:
             figures: name -> Performance, or the same as a mapping ({"ttft_s": 0.41, "tpot_s": 0.012}); a number that is left out
-                keeps its value, as does a candidate.
+                keeps its value, as does a candidate. None takes a candidate's updates back: the bundle's figures hold again.
         Raises:
             InvalidInputError: an unknown name or figure, or a number that is not finite and >= 0; nothing is taken then.
         """

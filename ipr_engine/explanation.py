@@ -38,7 +38,8 @@ class Explanation:
             by heads that had not seen it, with the Clopper-Pearson interval; empty where the bundle has no such table, and
             without the candidates that it leaves out.
         priors: candidate -> what stands in for outcomes of its own, for those without any.
-        tokenizers: candidate -> the profile that counted its input tokens, for those that name one.
+        tokenizers: candidate -> the profile that counted its input tokens, for those that name one and were not given theirs.
+        given: candidates whose input tokens the caller gave.
     """
 
     def __init__(self, decision: Decision) -> None:
@@ -55,7 +56,10 @@ class Explanation:
         }
         found = {view.name: prior_of(bundle, view.name) for view in self.candidates}
         self.priors: dict[str, str] = {name: prior for name, prior in found.items() if prior is not None}
-        named = {} if decision._counted is None else {c.name: c.tokenizer for c in bundle.candidates}
+        told = getattr(decision, "_given", None)
+        self.given: tuple[str, ...] = () if told is None else tuple(n for m, n in enumerate(bundle.names) if told[m])
+        by_ratio = decision._counted is None or "billed_tokens" in getattr(decision, "_moved", ())
+        named = {} if by_ratio else {c.name: c.tokenizer for c in bundle.candidates if c.name not in self.given}
         self.tokenizers: dict[str, str] = {name: own.name for name, own in named.items() if own is not None}
 
     @cached_property
@@ -202,6 +206,8 @@ class Explanation:
             lines.append(
                 f"in: input tokens by {', '.join(dict.fromkeys(self.tokenizers.values()))}; `ipr info` says whose each is"
             )
+        if self.given:
+            lines.append(f"in: input tokens as tokens_in= gives them of {', '.join(self.given)}")
         if holds is not None:
             until = "1" if holds.until is None else f"{holds.until:.3f}"
             lines.append(f"the choice stays for tau from {holds.since:.3f} to {until}")
@@ -221,6 +227,7 @@ class Explanation:
         support = "unknown" if d.support is None else f"{d.support:.2f}"
         lines.append(
             f"{d.calibration}: {d.calibration_reason}\n"
-            f"gap {d.gap:.4f} · support {support} · {d.billed_tokens} tokens billed{' · truncated' if d.truncated else ''}"
+            f"gap {d.gap:.4f} · support {support} · {d.billed_tokens} tokens by the bundle's tokenizer"
+            f"{' · truncated' if d.truncated else ''}"
         )
         return "\n".join(lines)

@@ -59,6 +59,9 @@ def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[
         errors,
         extra_usd=_scattered_usd(made.extra_usd, good, batch),
         moved=moved,
+        tokens_in_given=None
+        if made.tokens_in_given is None
+        else _scattered(made.tokens_in_given, good, batch, False, np.bool_),
     )
 
 

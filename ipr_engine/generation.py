@@ -44,6 +44,7 @@ from ipr_engine.policy import Policy, compile_policy
 from ipr_engine.profiling import span
 from ipr_engine.prompts import BODY
 from ipr_engine.terms import frozen_terms, terms_on
+from ipr_engine.tokens_in import told_tokens
 from ipr_engine.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Generation:
         calibrations: its maps, with what is known of their validity.
         paths: tau's path of each candidate set a policy asked for.
         measured: each candidate's figures, for policies that weigh more than USD: the bundle's, then what `measure` was told.
-        refreshed: what `measure` was told alone.
+        refreshed: what `measure` was told alone, of candidates that this bundle lacks too: another may have them again.
         router: text or embeddings to decisions, in C++.
         routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
         gpu: encoder and decision in one recording, where both run on a GPU; None elsewhere.
@@ -160,9 +161,7 @@ class Generation:
         self.calibrations = Calibrations(bundle)
         self._share_drift(self.calibrations.drift)
         self.paths = Paths(bundle)
-        known: Figures = MappingProxyType({})
-        told = {} if before is None else {n: own for n, own in before.refreshed.items() if n in bundle.names}
-        self.refreshed: Figures = merged_figures("performance", known, told, bundle.names)
+        self.refreshed: Figures = MappingProxyType({}) if before is None else before.refreshed
         self.measured = self._with_bundle(self.refreshed)
         self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
         self._made: WeakValueDictionary[int, Policy] = WeakValueDictionary()
@@ -216,7 +215,7 @@ class Generation:
         same = bundle.calibrations == self.bundle.calibrations and _same_path(bundle, self.bundle)
         if same:  # what made these maps and paths stale still does; new ones start anew
             next_one._share_drift(self.calibrations.drift)
-        next_one._followed = next_one._compiled(self._in_use(), next_one.measured)
+        next_one._followed.update(next_one._compiled(self._in_use(), next_one.measured))
         for key in list(self._policies):
             with suppress(InvalidInputError):
                 next_one._from_terms(dict(key))
@@ -242,25 +241,33 @@ class Generation:
             mine = policy.bundle_hash == self.hash and policy.drift is self.calibrations.drift
             if not mine or policy.measured is not None:
                 with suppress(InvalidInputError):
-                    made[id(policy)] = ref(policy), self.compile(terms_on(policy.terms, self.bundle), measured)
+                    made[id(policy)] = (
+                        self._while_held(policy),
+                        self.compile(terms_on(policy.terms, self.bundle), measured),
+                    )
         return made
 
-    def measure(self, figures: Mapping[str, Performance | Mapping[str, float]]) -> None:
+    def _while_held(self, policy: Policy) -> ReferenceType[Policy]:
+        """A reference under which what was compiled for a policy is kept: it goes with the policy's last holder."""
+        at, followed = id(policy), self._followed
+        return ref(policy, lambda _: followed.pop(at, None))
+
+    def measure(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
         """Take new figures of candidates; see `Engine.update_performance`. Policies in use that weigh them are compiled here."""
         refreshed = merged_figures("figures", self.refreshed, figures, self.bundle.names)
         measured = self._with_bundle(refreshed)
         weighing = [policy for policy in self._in_use() if policy.measured is not None]
-        followed = {at: both for at, both in list(self._followed.items()) if both[0]() is not None}
-        followed |= self._compiled(weighing, measured)
+        compiled = self._compiled(weighing, measured)
         self.refreshed, self.measured = refreshed, measured
-        self._followed = followed  # a call between the two compiles its policy itself
+        self._followed.update(compiled)  # a call between the two compiles its policy itself
         if self.standby is not None:
             self.standby.measure(figures)
 
     def _with_bundle(self, refreshed: Figures) -> Figures:
         """The figures of the bundle's candidates, with these in their place."""
         stated = {c.name: c.performance for c in self.bundle.candidates if c.performance is not None}
-        return merged_figures("figures", stated, refreshed, self.bundle.names)
+        told = {name: own for name, own in refreshed.items() if name in self.bundle.names}
+        return merged_figures("figures", stated, told, self.bundle.names)
 
     def _share_drift(self, drift: DriftFlag) -> None:
         """What is known of drift holds wherever the bundle runs."""
@@ -316,9 +323,7 @@ class Generation:
                 f"policy: made for bundle {policy.bundle_hash[:12]}, and its terms do not fit bundle {self.hash[:12]}, "
                 f"which serves now ({error}); make it anew with engine.policy(...)"
             ) from error
-        if len(self._followed) >= MAX_KEPT_POLICIES:
-            self._followed.clear()
-        self._followed[id(policy)] = (ref(policy), mine)
+        self._followed[id(policy)] = self._while_held(policy), mine
         return mine
 
     def _from_terms(self, terms: dict[str, Any]) -> Policy:
@@ -354,20 +359,28 @@ class Generation:
         extra_usd: Any,
         on_error: str,
         cached_tokens: Any = None,
+        tokens_in: Any = None,
     ) -> Decisions:
         """Encode and decide one prompt or a list of them: in one step on a GPU, else one after the other."""
         check_on_error(on_error)
         intake = take_in(prompts, billed_tokens, self.bundle, policy, on_error)
+        own = None if tokens_in is None else told_tokens(tokens_in, len(intake.requests), self.bundle.names)
         if self.gpu is not None:
-            decisions = self._route_on_gpu(intake, policy, tokens_out, extra_usd, cached_tokens)
+            decisions = self._route_on_gpu(intake, policy, tokens_out, extra_usd, cached_tokens, own)
             if decisions is not None:
                 return checked_rows(decisions, on_error)
         encoded = self._encoded(intake)
         again = self.embed_texts([request.encoded for request in intake.requests])
-        return self.decide(encoded, policy, tokens_out, extra_usd, on_error, again, cached_tokens=cached_tokens)
+        return self.decide(encoded, policy, tokens_out, extra_usd, on_error, again, own, cached_tokens)
 
     def _route_on_gpu(
-        self, intake: Intake, policy: Policy, tokens_out: Any, extra_usd: Any, cached_tokens: Any
+        self,
+        intake: Intake,
+        policy: Policy,
+        tokens_out: Any,
+        extra_usd: Any,
+        cached_tokens: Any,
+        told: npt.NDArray[np.float32] | None,
     ) -> Decisions | None:
         """The decisions, made in one recording; None where a prompt has no token, which leaves the recording nothing to read."""
         from ipr_engine.gpu.router import RouteRows
@@ -384,7 +397,8 @@ class Generation:
             return None
         requests, given = [intake.requests[row] for row in rows.tolist()], [intake.given[row] for row in rows.tolist()]
         terms = text_terms(requests, [bill is not None for bill in given])
-        own = self.router.own_tokens(terms, bills[rows])
+        told = of_rows(told, rows)
+        own = self.own_tokens(terms, bills[rows], told)
         tokens, extra, held = self._given(batch, policy, tokens_out, extra_usd, cached_tokens)
         tokens, extra, held = of_rows(tokens, rows), of_rows(extra, rows), of_rows(held, rows)
         needs = [intake.requests[row].needs for row in rows.tolist()]
@@ -413,7 +427,8 @@ class Generation:
             own,
             limits=asked.limits,
             extra_usd=usd,
-            moved=moved_by(len(rows), terms, tokens, extra, with_cached),
+            moved=moved_by(len(rows), terms, tokens, extra, with_cached, told),
+            tokens_in_given=None if told is None else ~np.isnan(told),
         )
         return with_failures(made, rows, intake.errors, batch) if intake.errors else made
 
@@ -505,22 +520,22 @@ class Generation:
         """Decide on embeddings under a policy of this bundle; see `Engine.decide`.
 
         again: embeds rows by the second encoder; with it, rows of a small gap are decided again.
-        own_tokens: (batch, models) input tokens by each candidate's own count, where they are known; None: estimated.
+        own_tokens: (batch, models) input tokens by each candidate's own count, where they are known; NaN, or None: estimated.
         """
         batch = len(encoded.x)
         tokens, extra, held = self._given(batch, policy, tokens_out, extra_usd, cached_tokens)
         if encoded.errors:
-            return self._decide_good(encoded, policy, tokens, extra, held, on_error, again)
+            return self._decide_good(encoded, policy, tokens, extra, held, own_tokens, on_error, again)
         if self.second is not None and policy.second is not None and self.is_second(encoded.encoder):
             router, compiled, escalated = self.second.router, policy.second.compiled, np.ones(batch, np.bool_)
         else:
             router, compiled, escalated = self.router, policy.compiled, None
         billed, terms, needs = encoded.billed_tokens, encoded.terms, encoded.needs
         own, usd = own_tokens, extra
-        if held is not None:
-            own = self._own_tokens(encoded) if own is None else own
+        if held is not None or own is not None:
+            own = self.own_tokens(terms, billed, own)
             usd = policy.rates.with_cached(extra, billed, own, held)
-        moved = moved_by(batch, terms, tokens, extra, usd)
+        moved = moved_by(batch, terms, tokens, extra, usd, own_tokens)
         limits: RequestLimits | None = None
         asked = NOTHING_ASKED
         if not (needs is None and tokens is None and usd is None):
@@ -541,17 +556,33 @@ class Generation:
             limits,
             extra_usd=usd,
             moved=moved,
+            tokens_in_given=None if own_tokens is None else ~np.isnan(own_tokens),
         )
         if again is not None and policy.escalate_below:
             decisions = self.escalate(decisions, again, tokens, usd)
         return checked_rows(decisions, on_error)
 
-    def _own_tokens(self, encoded: Encoded) -> npt.NDArray[np.float32] | None:
-        """(batch, models) input tokens by each candidate's own count; None where no candidate names its tokenizer."""
-        terms = encoded.terms
+    def own_tokens(
+        self,
+        terms: npt.NDArray[np.float64] | None,
+        billed: npt.NDArray[np.int64],
+        told: npt.NDArray[np.float32] | None,
+    ) -> npt.NDArray[np.float32] | None:
+        """(batch, models) input tokens by each candidate's own count; None where nobody told any, and no candidate names its tokenizer.
+
+        terms: as of `Encoded`. told: as of `told_tokens`; they stand before what is estimated.
+        """
+        if told is not None and not np.isnan(told).any():
+            return told
         if self.router.has_tokenizers and terms is None:
-            terms = np.full((len(encoded), len(TEXT_TERMS)), np.nan)
-        return None if terms is None else self.router.own_tokens(terms, encoded.billed_tokens)
+            terms = np.full((len(billed), len(TEXT_TERMS)), np.nan)
+        estimated = None if terms is None else self.router.own_tokens(terms, billed)
+        if told is None:
+            return estimated
+        if estimated is None:
+            ratios = np.array([candidate.token_ratio for candidate in self.bundle.candidates], np.float64)
+            estimated = (billed[:, None] * ratios).astype(np.float32)
+        return np.where(np.isnan(told), estimated, told)
 
     def _given(
         self, batch: int, policy: Policy, tokens_out: Any, extra_usd: Any, cached_tokens: Any
@@ -572,6 +603,7 @@ class Generation:
         tokens: Given,
         extra: Given,
         held: npt.NDArray[np.float64] | None,
+        own: npt.NDArray[np.float32] | None,
         on_error: str,
         again: EmbedRows | None,
     ) -> Decisions:
@@ -580,7 +612,7 @@ class Generation:
         good = np.array([row for row in range(batch) if row not in encoded.errors], np.int64)
         again_good = None if again is None else lambda rows: again(good[rows])
         given, cached = (of_rows(tokens, good), of_rows(extra, good)), of_rows(held, good)
-        made = self.decide(encoded[good], policy, *given, "status", again_good, cached_tokens=cached)
+        made = self.decide(encoded[good], policy, *given, "status", again_good, of_rows(own, good), cached)
         return checked_rows(with_failures(made, good, encoded.errors, batch), on_error)
 
     def escalate(
@@ -627,6 +659,7 @@ class Generation:
             first.limits,
             extra_usd=extra_usd,
             moved=first.moved,
+            tokens_in_given=first.tokens_in_given,
         )
 
     def embed_texts(self, texts: list[str]) -> EmbedRows | None:

@@ -112,7 +112,7 @@ def check_readable(
         if billed_tokens is None:
             raise InvalidInputError(
                 f"{name}: has a part of type {kind!r}, whose tokens cannot be counted here; "
-                "pass billed_tokens=... with the whole request's count"
+                "pass billed_tokens=... with the whole request's count by the bundle's tokenizer"
             )
     if policy is not None and request.needs is not None:
         check_features(request.needs, name, bundle, policy)

@@ -35,16 +35,30 @@ class Kept(NamedTuple):
 
 
 def input_tokens(live: Generation, record: Record) -> tuple[Float32s | None, list[Kept]]:
-    """(models,) input tokens by the own count of this bundle's candidates, None where none of them names a tokenizer.
+    """(models,) input tokens by the own count of this bundle's candidates, None where nobody told any and none names a tokenizer.
 
-    Where the same tokenizer counted, or none did, the figure is this bundle's; where the prompt is at hand it is counted anew.
+    What the caller told stands. Else, where the same tokenizer counted, or none did, the figure is this bundle's; where the prompt is at
+    hand it is counted anew.
     """
+    made, kept = _estimated(live, record)
+    if record.bundle == live.hash or not record.tokens_in_given or record.own_tokens is None:
+        return made, kept
+    told = {record.candidates[m]: record.own_tokens[m] for m in record.tokens_in_given}
+    own = [_by_ratio(c, record.billed_tokens) for c in live.bundle.candidates] if made is None else made.tolist()
+    named = [told.get(name, tokens) for name, tokens in zip(live.bundle.names, own, strict=True)]
+    stand = {f"own_tokens[{name}]" for name in told}
+    return np.array(named, np.float32), [one for one in kept if one.field not in stand]
+
+
+def _estimated(live: Generation, record: Record) -> tuple[Float32s | None, list[Kept]]:
+    """The same of a caller who told nothing."""
     now = [None if c.tokenizer is None else c.tokenizer.key for c in live.bundle.candidates]
     own, billed = record.own_tokens, record.billed_tokens
     if record.bundle == live.hash or (own is None and not any(now)):
         return own, []
     then = record.tokenizers
-    if own is not None and then is None and not record.bill_given:  # of a build that did not keep who counted
+    given = record.bill_given or record.tokens_in_given
+    if own is not None and then is None and not given:  # of a build that did not keep who counted
         told = Kept("own_tokens", "the line does not say which tokenizers counted them")
         return _as_counted(live, record, [True] * len(now)), [told]
     if not any(now):

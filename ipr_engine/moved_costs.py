@@ -17,6 +17,7 @@ def moved_by(
     tokens_out: _Float32s,
     extra_usd: _Float32s,
     with_cached: _Float32s,
+    told: _Float32s = None,
 ) -> Moved | None:
     """The arguments that moved each row's costs; None where none moved any.
 
@@ -24,6 +25,7 @@ def moved_by(
         terms: as of `Encoded`: NaN where the bill was given and not counted; None where not known.
         tokens_out, extra_usd: (models,) or (batch, models), as the caller gave them.
         with_cached: extra_usd with what cached tokens save. A row that nothing is added to, or saved on, is not moved.
+        told: (batch, models) as of `told_tokens`. Where it tells all of a row, a given bill moves nothing.
     """
     if terms is None:
         counted = True
@@ -32,14 +34,16 @@ def moved_by(
         counted = first == first
     else:
         counted = not np.isnan(terms[:, 0]).any()
-    if counted and tokens_out is None and extra_usd is None and with_cached is None:
+    if counted and tokens_out is None and extra_usd is None and with_cached is None and told is None:
         return None
     before = np.float32(0) if extra_usd is None else extra_usd
+    estimated = np.ones((1, 1), np.bool_) if told is None else np.isnan(told)
     rows = {
-        "billed_tokens": False if terms is None else np.isnan(terms[:, 0]),
+        "billed_tokens": False if terms is None else np.isnan(terms[:, 0]) & estimated.any(axis=-1),
         "tokens_out": tokens_out is not None,
         "extra_usd": False if extra_usd is None else (extra_usd != 0).any(axis=-1),
         "cached_tokens": False if with_cached is extra_usd else (with_cached != before).any(axis=-1),  # type: ignore[union-attr]
+        "tokens_in": ~estimated.all(axis=-1),
     }
     known = {name: np.broadcast_to(moved, (batch,)) for name, moved in rows.items() if np.any(moved)}
     if not known:

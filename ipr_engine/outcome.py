@@ -44,7 +44,7 @@ class Outcome:
             status=decision.status,
             cause=decision.cause,
             quality=decisions.qualities[row],
-            cost_usd=decisions.costs_usd[row],
+            cost_usd=decision.costs_usd,
             tokens_out=decisions.tokens_out[row],
             threshold=decisions.threshold[row],
             gap=decisions.gap[row],

@@ -25,6 +25,7 @@ from ipr_engine.paths import Paths
 from ipr_engine.price_table import PriceTable
 from ipr_engine.promise import PathPoint, Promise, make_promise, point_at, point_for
 from ipr_engine.ranges import nonnegative, nonnegative_or_infinite, unit_interval
+from ipr_engine.reference import expected_cost
 from ipr_engine.tau_path import TauPath
 from ipr_engine.unsupported import EVERY_ROW_PLAIN, Unsupported, settle_unsupported
 
@@ -163,7 +164,8 @@ class Policy:
         """What a caller adds in USD, as the op is given it: by the weight of USD."""
         if extra_usd is None or self.weighing is None or self.weighing.weights.usd == 1:
             return extra_usd
-        return (self.weighing.weights.usd * extra_usd.astype(np.float64)).astype(np.float32)
+        with np.errstate(all="ignore"):  # what is not finite gives the row its status
+            return (self.weighing.weights.usd * extra_usd.astype(np.float64)).astype(np.float32)
 
     def usd(
         self,
@@ -172,15 +174,34 @@ class Policy:
         tokens_out: npt.NDArray[np.float32],
         extra_usd: npt.NDArray[np.float32] | None,
     ) -> npt.NDArray[np.float32]:
-        """(rows, models) cost in USD alone, whatever the policy weighs.
+        """(rows, models) cost in USD alone, whatever the policy weighs: what the op gives a policy that weighs USD alone, to the bit.
 
         Args:
             billed_tokens: (rows,). own_tokens: (rows, models), None where no candidate names its tokenizer.
             tokens_out: (rows, models). extra_usd: (models,) or (rows, models).
         """
+        counted = self.rates.counted(billed_tokens, own_tokens).astype(np.float32)
         with np.errstate(all="ignore"):  # what is not finite stays so
-            usd = self.rates.cost(self.rates.counted(billed_tokens, own_tokens), tokens_out.astype(np.float64))
-            return (usd if extra_usd is None else usd + extra_usd).astype(np.float32)
+            usd = expected_cost(**self._op_rates, billed_tokens=counted, tokens_out=tokens_out)
+            return usd if extra_usd is None else usd + extra_usd
+
+    def usd_of(
+        self, m: int, billed_tokens: int, own: np.float32 | None, tokens_out: float, extra: np.float32 | None
+    ) -> float:
+        """`usd` of one candidate on one row."""
+        rates, ratio = self._op_rates, self.rates.token_ratio[m]
+        counted = np.float32(billed_tokens) if own is None else np.float32(float(own) / ratio)
+        in_rate, out_rate = rates["in_rate"], rates["out_rate"]
+        if "tier_above" in rates:
+            tier = int((counted > rates["tier_above"][:, m]).sum())
+            in_rate, out_rate = in_rate[tier], out_rate[tier]
+        with np.errstate(all="ignore"):
+            usd = rates["fixed_usd"][m] + (in_rate[m] * counted + out_rate[m] * np.float32(tokens_out))
+            return float(usd if extra is None else usd + extra)
+
+    @cached_property
+    def _op_rates(self) -> dict[str, Any]:
+        return self.rates.op_terms()
 
     @cached_property
     def key(self) -> tuple[object, ...]:
@@ -283,8 +304,8 @@ def compile_policy(
         point = point_for(path, ask) if ask is not None else point_at(path, 0.0 if tau is None else tau)
         tau, worth = point.tau, point.worth
         coefficients = path_coefficients(point)
-        remarks = [*paths.remarks(kept, below), *sent.remarks(), *_weighed_remarks(weighing)]
-        promise = make_promise(path, kept, point, remarks)
+        remarks = [*paths.remarks(kept, below), *sent.remarks()]
+        promise = make_promise(path, kept, point, remarks, None if weighing is None else str(weighing.weights))
         certificate = path_certificate(
             calibrations,
             kept,
@@ -361,15 +382,6 @@ def compile_policy(
         surely_fits=surely_fits(bundle, allowed_names),
         unsupported=sent,
     )
-
-
-def _weighed_remarks(weighing: Weighing | None) -> list[str]:
-    """What a promise says of a cost that is not plain USD."""
-    if weighing is None:
-        return []
-    return [
-        f"cost is weighed ({weighing.weights}, USD per unit): the cheapest has the least of that, money is told in USD"
-    ]
 
 
 def price_table(candidates: Sequence[Candidate], prices: PriceList) -> PriceTable:

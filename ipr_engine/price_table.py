@@ -145,7 +145,9 @@ class PriceTable:
         """(rows, models) USD per output token in the tiers of these bills, as of `cost`."""
         return self._of_tier(self.out_rate, billed_tokens)
 
-    def cached_usd(self, billed_tokens: Array, cached_tokens: Array) -> Array:
+    def cached_usd(
+        self, billed_tokens: Array, cached_tokens: Array, own_tokens: npt.NDArray[np.float32] | None = None
+    ) -> Array:
         """(rows, models) USD that reading from a cache adds, mostly below 0.
 
         Args:
@@ -153,7 +155,7 @@ class PriceTable:
                 the whole input counts, and fewer than `cache_min_tokens` count as none.
         """
         shape = len(billed_tokens), len(self.fixed_usd)
-        own = np.broadcast_to(billed_tokens * self.token_ratio, shape)
+        own = np.broadcast_to(billed_tokens * self.token_ratio if own_tokens is None else own_tokens, shape)
         held = np.minimum(np.broadcast_to(cached_tokens, shape), own)
         held = np.where(held >= self.cache_min_tokens, held, 0.0)
         into, read = (
@@ -176,7 +178,7 @@ class PriceTable:
         """
         if cached_tokens is None:
             return extra_usd
-        saved = self.cached_usd(self.counted(billed_tokens, own_tokens), cached_tokens)
+        saved = self.cached_usd(self.counted(billed_tokens, own_tokens), cached_tokens, own_tokens)
         return (saved if extra_usd is None else saved + extra_usd).astype(np.float32)
 
     def with_images(

@@ -34,20 +34,26 @@ class Promise:
     Attributes:
         best, cheapest: the single candidates tau speaks of. best_quality, cheapest_quality: their mean qualities.
         best_usd: mean predicted cost of the best one alone, in USD a prompt.
-        quality: mean quality promised: (1 - tau) * best_quality + tau * cheapest_quality.
+        least_quality: what tau counts down to: cheapest_quality, or, where the cheapest is also the best, what taking the cheapest on
+            each prompt keeps, if that is worse.
+        quality: mean quality promised: (1 - tau) * best_quality + tau * least_quality; where the cheapest on each prompt runs (tau
+            1), no more than that kept.
         cost_usd: mean predicted cost, in USD a prompt. worth: USD per unit of quality that runs.
         note: why tau cannot trade here, or what limits the promise; None for nothing.
+        cost_weights: the weights of a cost that is not USD alone, in words: the cheapest has the least of that; None for USD.
     """
 
     best: str
     cheapest: str
     best_quality: float
     cheapest_quality: float
+    least_quality: float
     best_usd: float
     quality: float
     cost_usd: float
     worth: float
     note: str | None = None
+    cost_weights: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -64,13 +70,14 @@ class Promise:
             f"{self.cheapest} {self.cheapest_quality:.3f}), expected {1000 * self.cost_usd:.4g} USD per 1,000 prompts "
             f"({self.best} alone {1000 * self.best_usd:.4g})"
         )
+        if self.cost_weights is not None:
+            text += f"; cost is weighed ({self.cost_weights}, USD per unit): the cheapest has the least of that, money is told in USD"
         return text if self.note is None else f"{text}; {self.note}"
 
 
 def trades(path: TauPath) -> bool:
-    """Whether the best single candidate is told apart from the cheapest: else every tau above 0 takes the cheapest."""
-    difference = path.best_quality - path.cheapest_quality
-    return path.best != path.cheapest and difference > 0 and difference >= path.standard_error
+    """Whether there is a quality to lose: else every tau above 0 takes the cheapest on each prompt."""
+    return path.told_apart or path.best_quality - path.least_quality >= max(path.choice_errors[0], 1e-12)
 
 
 def point_at(path: TauPath, tau: float) -> PathPoint:
@@ -78,7 +85,12 @@ def point_at(path: TauPath, tau: float) -> PathPoint:
     level = path.promise(tau)
     if tau == 0.0:
         return PathPoint(tau, level, 0.0, takes_best=True)
-    return PathPoint(tau, level, 0.0 if tau == 1.0 else _worth_at(path, level))
+    return _point(path, tau, level, 0.0 if tau == 1.0 else _worth_at(path, level))
+
+
+def _point(path: TauPath, tau: float, level: float, worth: float) -> PathPoint:
+    """A point; at worth 0 it promises no more than the cheapest on each prompt came to."""
+    return PathPoint(tau, level if worth else min(level, path.cheapest_choice_quality), worth)
 
 
 def point_for(path: TauPath, ask: tuple[str, float]) -> PathPoint:
@@ -89,14 +101,13 @@ def point_for(path: TauPath, ask: tuple[str, float]) -> PathPoint:
     """
     name, value = ask
     if name == "quality_share":
-        level = max(value * path.best_quality, path.cheapest_quality)  # nobody need do worse than the cheapest alone
-        worth = _worth_at(path, level) if level > path.cheapest_quality else 0.0  # as at tau 1
-        return PathPoint(_tau_of(path, level), level, worth)
+        level = max(value * path.best_quality, path.least_quality)  # nobody need do worse than at tau 1
+        return _point(path, _tau_of(path, level), level, _worth_at(path, level) if level > path.least_quality else 0.0)
     if name == "max_usd_per_1k":
         least, limit, reached = path.cheapest_choice_usd, value / 1000, path.cost_usd
         held = np.flatnonzero(reached <= limit)  # of a weighted cost USD may fall as the worth rises
         within = int(held[-1]) + 1 if len(held) else 0
-        if len(held) and trades(path):
+        if len(held):
             least = min(least, float(reached[held].min()))
     else:
         least, limit, reached = float(path.cheapest_shares[path.best]), value, path.shares[:, path.best]
@@ -107,12 +118,19 @@ def point_for(path: TauPath, ask: tuple[str, float]) -> PathPoint:
         raise InvalidInputError(
             f"{name}: the least possible with these candidates is {shown:.6g}, got {value:g}; ask for more"
         )
-    worth = float(path.worth[within - 1]) if within and trades(path) else 0.0
-    level = float(np.interp(np.log(worth), path.log_worth, path.level)) if worth else path.cheapest_quality
-    return PathPoint(_tau_of(path, level), level, worth)
+    runs = trades(path) or (name == "max_usd_per_1k" and path.cheapest_choice_usd > limit)
+    worth = float(path.worth[within - 1]) if within and runs else 0.0
+    level = float(np.interp(np.log(worth), path.log_worth, path.level)) if worth else path.least_quality
+    return _point(path, _tau_of(path, level), level, worth)
 
 
-def make_promise(path: TauPath, names: Sequence[str], point: PathPoint, remarks: Sequence[str] = ()) -> Promise:
+def make_promise(
+    path: TauPath,
+    names: Sequence[str],
+    point: PathPoint,
+    remarks: Sequence[str] = (),
+    cost_weights: str | None = None,
+) -> Promise:
     """The promise of what runs. names: the candidates of the path, in its order. remarks: of the rows behind it."""
     if point.takes_best:
         cost = path.dearest_choice_usd
@@ -126,11 +144,13 @@ def make_promise(path: TauPath, names: Sequence[str], point: PathPoint, remarks:
         cheapest=names[path.cheapest],
         best_quality=path.best_quality,
         cheapest_quality=path.cheapest_quality,
+        least_quality=path.least_quality,
         best_usd=float(path.single_usd[path.best]),
         quality=point.level,
         cost_usd=cost,
         worth=point.worth,
         note="; ".join(notes) or None,
+        cost_weights=cost_weights,
     )
 
 
@@ -145,7 +165,7 @@ def _tau_of(path: TauPath, level: float) -> float:
     """The tau that promises this mean quality, clipped to [0, 1]; 1 where tau has nothing to trade."""
     if not trades(path):
         return 1.0
-    return float(np.clip((path.best_quality - level) / (path.best_quality - path.cheapest_quality), 0.0, 1.0))
+    return float(np.clip((path.best_quality - level) / (path.best_quality - path.least_quality), 0.0, 1.0))
 
 
 def _notes(path: TauPath, names: Sequence[str], point: PathPoint) -> list[str]:
@@ -156,15 +176,20 @@ def _notes(path: TauPath, names: Sequence[str], point: PathPoint) -> list[str]:
         found.append(f"the highest predicted quality on each prompt is expected to cost {times:.2f} times {best} alone")
     if len(names) == 1:
         return [*found, "it is the only candidate"]
-    if best == cheapest:
-        return [*found, f"the cheapest is also the best ({best}): every tau above 0 takes the cheapest on each prompt"]
     if not trades(path):
+        runs = "every tau above 0 takes the cheapest on each prompt"
+        if best == cheapest:
+            return [*found, f"the cheapest is also the best ({best}): {runs}"]
         return [
             *found,
             f"the cheapest is also the best: {cheapest} is not told apart from {best} (mean quality lower by "
-            f"{path.best_quality - path.cheapest_quality:.3f}, standard error {path.standard_error:.3f}); "
-            "every tau above 0 takes the cheapest on each prompt",
+            f"{path.best_quality - path.cheapest_quality:.3f}, standard error {path.standard_error:.3f}); {runs}",
         ]
+    kept = f"taking the cheapest on each prompt keeps {path.cheapest_choice_quality:.3f}, less than {cheapest} alone"
+    if not path.told_apart:
+        found.append(f"the cheapest is also the best ({best}), but {kept}: tau counts down to that")
+    elif not path.cheapest_keeps and not point.worth and not point.takes_best:
+        found.append(kept)
     if not len(path.worth):
         return [*found, "the cheapest has the highest predicted quality on every prompt: every tau takes it"]
     if point.level > path.level[-1] and not point.takes_best:

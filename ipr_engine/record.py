@@ -51,7 +51,9 @@ _PRIVATE = (
     "own_tokens",
     "cached_tokens",
 )  # of schema 3, only where there are any; a brief record's are sealed with its figures
-_MORE = frozenset((*_PRIVATE, "tokenizers", "centroids", "bill_given"))  # of schema 3, only where they say something
+_MORE = frozenset(
+    (*_PRIVATE, "tokenizers", "centroids", "bill_given", "tokens_in_given")
+)  # of schema 3, only where they say something
 _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut from a log
 
 
@@ -71,12 +73,13 @@ class Record:
         bundle, encoder, heads, prices: hashes of bundle.json, the identity of the encoder, hashes of the heads' weights and of the
             price file.
         isa: the instruction set that decided.
-        own_tokens: (models,) float32, input tokens by each candidate's own count; None where no candidate names its tokenizer, and
-            with a brief record's figures.
+        own_tokens: (models,) float32, input tokens by each candidate's own count; None where no candidate names its tokenizer and
+            the caller told none, and with a brief record's figures.
         tokenizers: of each candidate, which profile counts its own tokens (`TokenProfile.key`), None for none; None of a bundle
             without any, where the bill was given, and in lines of builds that did not keep it.
         centroids: what measured the support (`SupportSpec.key`); None without centroids, and in such lines.
         bill_given: the caller gave the bill: nobody's own tokens were counted from texts.
+        tokens_in_given: candidates, by position, whose own tokens the caller told; they stand on every bundle.
         outcome: what was decided; its numbers are NaN where they are withheld.
         needs: what the request asks of a candidate, None for nothing.
         x: (dim,) float32, the embedding, where it was asked for; of a line of schema 3 only once it is opened.
@@ -107,6 +110,7 @@ class Record:
     tokenizers: tuple[str | None, ...] | None = None
     centroids: str | None = None
     bill_given: bool = False
+    tokens_in_given: tuple[int, ...] = ()
     x: Float32s | None = None
     brief: bool = False
     withheld: bool = False
@@ -205,6 +209,7 @@ class Record:
             **({} if self.tokenizers is None else {"tokenizers": list(self.tokenizers)}),
             **({} if self.centroids is None else {"centroids": self.centroids}),
             **({"bill_given": True} if self.bill_given else {}),
+            **({"tokens_in_given": list(self.tokens_in_given)} if self.tokens_in_given else {}),
             "needs": None if self.needs is None else needs_json(self.needs),
             "policy": None if self.policy is None else self.policy.to_json(),
             "max_output_tokens": None if self.max_output_tokens is None else list(self.max_output_tokens),
@@ -254,6 +259,8 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
     models, needs = len(names), document.get("needs")
     outcome, brief = parse_outcome(document["decision"], names, may_lack_figures=version >= 3)
     private: dict[str, Any] = {"x": floats(document["x"], "x")} if version < 3 else _of_schema_3(document, names)
+    given = private.get("tokens_in_given")
+    require(not given or brief or "own_tokens" in private, "tokens_in_given", given)
     return Record(
         schema_version=version,
         billed_tokens=document["billed_tokens"],
@@ -276,16 +283,21 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
 
 def _of_schema_3(document: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     """The fields of schema 3 alone."""
-    most, nonfinite = document["max_output_tokens"], document["nonfinite"]
+    most = document["max_output_tokens"]
     stated = isinstance(most, list) and len(most) == len(names) and all(v is None or whole(v) for v in most)
     require(most is None or stated, "max_output_tokens", most)
-    listed = isinstance(nonfinite, list) and all(type(m) is int and 0 <= m < len(names) for m in nonfinite)
-    require(listed, "nonfinite", nonfinite)
     return {
         "policy": parse_resolved(document["policy"], names),
         **{name: floats(document[name], name, len(names)) for name in _PRIVATE if name in document},
         **parse_made_by(document, len(names)),
         "max_output_tokens": None if most is None else tuple(most),
-        "nonfinite": tuple(nonfinite),
+        "nonfinite": _positions(document["nonfinite"], "nonfinite", len(names)),
+        "tokens_in_given": _positions(document.get("tokens_in_given", []), "tokens_in_given", len(names)),
         "sealed": parse_sealed(document["sealed"]),
     }
+
+
+def _positions(listed: Any, name: str, models: int) -> tuple[int, ...]:
+    """Candidates of a line, by position."""
+    require(isinstance(listed, list) and all(type(m) is int and 0 <= m < models for m in listed), name, listed)
+    return tuple(listed)

@@ -71,8 +71,8 @@ def _is_price(row: Any) -> bool:
 
 
 def _has_numbers(row: Any, keys: set[str]) -> bool:
-    """Whether this is an object with some of these keys, each a number or null, but for a `basis`, which no error repeats."""
-    if not isinstance(row, dict) or not row.keys() <= keys:
+    """Whether this is an object with some of these keys, each a number or null, but for a `basis`, a text that no error repeats."""
+    if not isinstance(row, dict) or not row.keys() <= keys or not isinstance(row.get("basis", ""), str):
         return False
     return all(value is None or _is_number(value) for key, value in row.items() if key != "basis")
 

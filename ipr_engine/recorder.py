@@ -33,6 +33,7 @@ from ipr_engine.prompts import Prompt, is_one_prompt
 from ipr_engine.record import Record, RecordId
 from ipr_engine.record_fields import Resolved
 from ipr_engine.terms import Terms
+from ipr_engine.tokens_in import TokensIn, told_tokens
 
 if TYPE_CHECKING:
     from ipr_engine.engine import Engine
@@ -91,6 +92,7 @@ class Recorder:
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         cached_tokens: CachedTokens | None = None,
+        tokens_in: TokensIn | None = None,
         on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
@@ -108,7 +110,8 @@ class Recorder:
         elif isinstance(prompt, (list, tuple)) and not is_one_prompt(prompt):
             warn_list("Recorder")
         told = "raise" if on_error is None else on_error
-        made = self._route(prompt, policy, id, billed_tokens, tokens_out, extra_usd, cached_tokens, told, terms)
+        given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
+        made = self._route(prompt, policy, id, *given, told, terms)
         return cast(Decision, made)  # whatever an old spelling asks for
 
     def route_many(
@@ -121,12 +124,14 @@ class Recorder:
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         cached_tokens: CachedTokens | None = None,
+        tokens_in: TokensIn | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> Decisions:
         """`Engine.route_many`, recorded; `id` is one a prompt. RowError comes once the records of all rows are written."""
         check_many(prompts)
-        made = self._route(prompts, policy, id, billed_tokens, tokens_out, extra_usd, cached_tokens, on_error, terms)
+        given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
+        made = self._route(prompts, policy, id, *given, on_error, terms)
         return cast(Decisions, made)
 
     def _route(
@@ -138,6 +143,7 @@ class Recorder:
         tokens_out: Any,
         extra_usd: Any,
         cached_tokens: Any,
+        tokens_in: Any,
         on_error: str,
         terms: dict[str, Any],
     ) -> Row | Decisions:
@@ -149,7 +155,7 @@ class Recorder:
         encoded, texts = live.prepare(prompts, billed_tokens, policy, on_error)
         kept = ([prompts] if single else list(prompts)) if self._keep_prompts else None
         ids = [id] if single else id
-        given = (tokens_out, extra_usd, cached_tokens)
+        given = (tokens_out, extra_usd, cached_tokens, tokens_in)
         decisions = self._decide(live, encoded, policy, *given, on_error, ids, kept, texts)
         return decisions[0] if single else decisions
 
@@ -163,6 +169,7 @@ class Recorder:
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         cached_tokens: CachedTokens | None = None,
+        tokens_in: TokensIn | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> Decisions:
@@ -170,7 +177,7 @@ class Recorder:
         live = self._engine._live
         policy = live.settle(policy, terms)
         encoded = live.readable(live.embeddings(x, billed_tokens), policy, on_error)
-        given = (tokens_out, extra_usd, cached_tokens)
+        given = (tokens_out, extra_usd, cached_tokens, tokens_in)
         return self._decide(live, encoded, policy, *given, on_error, id, None, None)
 
     def _decide(
@@ -181,6 +188,7 @@ class Recorder:
         tokens_out: npt.ArrayLike | None,
         extra_usd: npt.ArrayLike | None,
         cached_tokens: CachedTokens | None,
+        tokens_in: TokensIn | None,
         on_error: str,
         ids: Any,
         prompts: list[Any] | None,
@@ -193,6 +201,8 @@ class Recorder:
         tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
         extra = None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models)
         held = None if cached_tokens is None else held_tokens(cached_tokens, batch, bundle.names, policy.prices)
+        told = None if tokens_in is None else told_tokens(tokens_in, batch, bundle.names)
+        stated = np.zeros((batch, models), np.bool_) if told is None else ~np.isnan(told)
         x, second = list(encoded.x), live.second
         again = None if texts is None else live.embed_texts(texts)
 
@@ -205,7 +215,7 @@ class Recorder:
             return made
 
         by_second_encoder = None if again is None else embed
-        decisions = live.decide(encoded, policy, tokens, extra, "status", by_second_encoder, cached_tokens=held)
+        decisions = live.decide(encoded, policy, tokens, extra, "status", by_second_encoder, told, held)
         escalated = decisions.escalated.tolist()
         tokens_rows = None if tokens is None else np.broadcast_to(tokens, (batch, models))
         extra_rows = None if extra is None else np.broadcast_to(extra, (batch, models))
@@ -242,6 +252,7 @@ class Recorder:
                 tokenizers=None if given else profiles,
                 centroids=None if outcome.support is None else centroids,
                 bill_given=given,
+                tokens_in_given=tuple(np.flatnonzero(stated[row]).tolist()),
                 x=x[row] if self._keep_x else None,
                 brief=words[row] < self._min_words,
                 id=names[row],

@@ -48,6 +48,8 @@ class TauPath:
         level: (blocks,) mean outcome after the isotonic fit, rising; log_worth: (blocks,) the centre of each block.
         dearest_choice_usd: mean predicted cost of taking the highest predicted quality on every prompt (tau 0).
         cheapest_choice_usd: the same of taking the cheapest on every prompt (tau 1); cheapest_shares: (models,) whom that takes.
+        cheapest_choice_quality: mean outcome of that; below cheapest_quality where who is cheapest changes with the prompt, and costs
+            quality. choice_errors: standard errors of its difference from best_quality, and from cheapest_quality.
         single_usd: (models,) mean predicted cost of each candidate alone, in USD a prompt.
         rows: prompts behind all this.
     """
@@ -64,6 +66,8 @@ class TauPath:
     log_worth: Array = field(repr=False)
     dearest_choice_usd: float
     cheapest_choice_usd: float
+    cheapest_choice_quality: float
+    choice_errors: tuple[float, float]
     cheapest_shares: Array = field(repr=False)
     single_usd: Array = field(repr=False)
     rows: int
@@ -95,6 +99,7 @@ class TauPath:
         moves, first, last = break_points(quality, cost, tie_rank)
         rows, models = quality.shape
         every = np.arange(rows)
+        taken = realised[every, first]
         start = np.bincount(first, minlength=models) / rows
         worth = _grid(moves, cost)
         upto = np.searchsorted(moves.worth, worth, side="right")
@@ -125,14 +130,35 @@ class TauPath:
             log_worth=log_worth,
             dearest_choice_usd=float(paid[every, last].mean()),
             cheapest_choice_usd=float(paid[every, first].mean()),
+            cheapest_choice_quality=float(taken.mean()),
+            choice_errors=choice_errors(realised, taken, best, cheapest),
             cheapest_shares=start,
             single_usd=paid.mean(axis=0),
             rows=rows,
         )
 
+    @property
+    def cheapest_keeps(self) -> bool:
+        """Whether the cheapest on each prompt is not told to be worse, by one standard error, than the cheapest single candidate."""
+        return self.cheapest_choice_quality >= self.cheapest_quality - self.choice_errors[1]
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the best single candidate is better than the cheapest single one, by a standard error at least."""
+        difference = self.best_quality - self.cheapest_quality
+        return self.best != self.cheapest and difference > 0 and difference >= self.standard_error
+
+    @property
+    def least_quality(self) -> float:
+        """The mean outcome that tau counts down to: the cheapest single candidate's.
+
+        Where that one is also the best, and taking the cheapest on each prompt is worse: what this comes to.
+        """
+        return self.cheapest_quality if self.told_apart or self.cheapest_keeps else self.cheapest_choice_quality
+
     def promise(self, tau: float) -> float:
-        """Mean quality that tau promises: (1 - tau) * best + tau * cheapest."""
-        return (1 - tau) * self.best_quality + tau * self.cheapest_quality
+        """Mean quality that tau promises: (1 - tau) * best_quality + tau * least_quality."""
+        return (1 - tau) * self.best_quality + tau * self.least_quality
 
     def worth_at(self, level: float) -> float:
         """The worth that keeps this mean quality; the greatest break point where none does, the least where all do. 0 without any."""
@@ -143,6 +169,12 @@ class TauPath:
         if level < self.level[0]:
             return float(self.worth[0])
         return float(np.exp(np.interp(level, self.level, self.log_worth)))
+
+
+def choice_errors(realised: Array, taken: Array, best: int, cheapest: int) -> tuple[float, float]:
+    """Standard errors of `TauPath.choice_errors`; taken: (rows,), what the cheapest on each prompt came to."""
+    best_error, cheapest_error = ((realised[:, m] - taken).std() / np.sqrt(len(taken)) for m in (best, cheapest))
+    return float(best_error), float(cheapest_error)
 
 
 def break_points(quality: Array, cost: Array, tie_rank: npt.NDArray[np.integer[Any]]) -> tuple[BreakPoints, Ints, Ints]:

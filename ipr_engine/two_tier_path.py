@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine import _C
-from ipr_engine.tau_path import Array, TauPath, _isotonic
+from ipr_engine.tau_path import Array, TauPath, _isotonic, choice_errors
 
 KNOTS = 128  # worths of the grid: half of the tiers' own, since every prompt is decided at each
 
@@ -46,18 +46,22 @@ def fit_two_tiers(
         tables = (_contiguous(first, values), _contiguous(again, again_values))
         return _C.two_tier_choices(*tables[0], *tables[1], by_rank, worth, below)
 
-    reached, spent, count = summed(_realised(first, outcome), _realised(again, outcome))
+    realised = _realised(first, outcome), _realised(again, outcome)
+    reached, spent, count = summed(*realised)
     if not plain:
         spent, _, _ = summed(first.usd, again.usd)
     level, log_worth = _isotonic(reached / one.rows, np.log(worth))
-    dearest, _ = _end(first, again, below, tie_rank, by_quality=True)
-    cheapest, shares = _end(first, again, below, tie_rank, by_quality=False)
+    dearest = _end(first, again, below, tie_rank, by_quality=True).of(first.usd, again.usd)
+    end = _end(first, again, below, tie_rank, by_quality=False)
+    kept = end.of(*realised)
     mean = spent / one.rows
     return replace(
         one,  # its means of single candidates
-        dearest_choice_usd=dearest,
-        cheapest_choice_usd=cheapest,
-        cheapest_shares=shares,
+        dearest_choice_usd=float(dearest.mean()),
+        cheapest_choice_usd=float(end.of(first.usd, again.usd).mean()),
+        cheapest_choice_quality=float(kept.mean()),
+        choice_errors=choice_errors(realised[0], kept, one.best, one.cheapest),
+        cheapest_shares=np.bincount(end.took, minlength=first.quality.shape[1]) / one.rows,
         worth=worth,
         cost_usd=np.maximum.accumulate(mean) if plain else mean,  # who escalates changes with worth, and may cost less
         shares=count / one.rows,
@@ -66,15 +70,22 @@ def fit_two_tiers(
     )
 
 
+class _End(NamedTuple):
+    """Whom both tiers choose on each prompt, each (rows,): the candidate, and whether the second tier chose it."""
+
+    took: npt.NDArray[np.int64]
+    second: npt.NDArray[np.bool_]
+
+    def of(self, first: Array, again: Array) -> Array:
+        """(rows,) what these tables of the tiers, (rows, models), say of the choices."""
+        every = np.arange(len(self.took))
+        return np.where(self.second, again[every, self.took], first[every, self.took])
+
+
 def _end(
-    first: TierRows,
-    again: TierRows,
-    below: float,
-    tie_rank: npt.NDArray[np.integer[Any]],
-    *,
-    by_quality: bool,
-) -> tuple[float, Array]:
-    """Mean cost and shares (models,) of the choices at tau 0 (the highest quality) or at tau 1 (the least cost), of both tiers.
+    first: TierRows, again: TierRows, below: float, tie_rank: npt.NDArray[np.integer[Any]], *, by_quality: bool
+) -> _End:
+    """The choices at tau 0 (the highest quality) or at tau 1 (the least cost), of both tiers.
 
     The first tier's gap is the op's there: to the next quality at tau 0; at tau 1 the choice's own quality, or 0 beside a tie.
     """
@@ -97,9 +108,7 @@ def _end(
         tied = (cost == cost[rows, at][:, None]).sum(axis=1) > 1
         gap = np.where(tied, 0.0, quality[rows, at])
     second = gap < below
-    took = np.where(second, chosen(again.quality, again.cost), at)
-    spent = np.where(second, again.usd[rows, took], first.usd[rows, took])
-    return float(spent.mean()), np.bincount(took, minlength=every) / len(rows)
+    return _End(np.where(second, chosen(again.quality, again.cost), at), second)
 
 
 def _realised(tier: TierRows, outcome: Array) -> Array:

@@ -113,7 +113,7 @@ def test_names_outlive_a_swap_that_orders_candidates_otherwise_or_brings_new_one
     assert costs(other.route(PROMPT, policy, cached_tokens=named)) == costs(
         other.route(PROMPT, policy, cached_tokens=np.array([30, 0, 0])[order])
     )
-    own = OwnColumns.of(one.bundle.names, policy.prices, None, None, named)
+    own = OwnColumns.of(one.bundle.names, policy.prices, None, None, named, None)
     assert own.on([*other.bundle.names, "new"])[2].tolist() == [[*np.array([30.0, 0, 0])[order].tolist(), 0.0]]
 
 

@@ -1,5 +1,6 @@
 """Cost as a weighted sum of USD, seconds and Wh: what is decided, what is told in USD, what follows refreshed figures."""
 
+import gc
 import json
 import threading
 from dataclasses import replace
@@ -74,7 +75,7 @@ def test_the_weighted_sum_is_what_is_traded_and_usd_is_what_is_told(engine):
     policy, plain = engine.policy(tau=0.4, cost_weights=WEIGHTS), engine.policy(tau=0.4)
     for text in TEXTS:
         decision, usd = engine.route(text, policy), engine.route(text, plain)
-        np.testing.assert_allclose(decision.costs_usd, usd.costs_usd, rtol=1e-6)
+        assert decision.costs_usd.tobytes() == usd.costs_usd.tobytes()
         sums = [
             by_definition(view, own, CostWeights(**WEIGHTS))
             for view, own in zip(decision.candidates, FIGURES, strict=True)
@@ -113,7 +114,7 @@ def test_what_a_caller_adds_is_usd_and_is_weighed_as_usd(engine, extra, cached):
     given = {"extra_usd": extra, "cached_tokens": cached, "tokens_out": 77}
     ours = engine.route_many([*TEXTS, image, 7], policy, on_error="status", **given)
     theirs = engine.route_many([*TEXTS, image, 7], plain, on_error="status", **given)
-    np.testing.assert_allclose(ours.costs_usd, theirs.costs_usd, rtol=2e-6, atol=1e-12)
+    np.testing.assert_array_equal(ours.costs_usd, theirs.costs_usd)
     np.testing.assert_allclose(ours.cost_usd, [row.cost_usd for row in ours])
     for decision in list(ours)[:-1]:
         sums = [
@@ -154,7 +155,8 @@ def test_the_path_runs_on_the_weighted_sum_and_tells_usd(engine):
     policy = engine.policy(tau=0.5, cost_weights={"usd": 0, "ttft_s": 1})
     assert policy.promise.cheapest == names[4]  # the fastest to answer
     assert {row.model for row in engine.route_many(TEXTS, tau=1, cost_weights={"usd": 0, "ttft_s": 1})} == {names[4]}
-    assert "cost is weighed (usd 0, ttft_s 1" in policy.promise.note
+    assert "cost is weighed (usd 0, ttft_s 1" in str(policy.promise)
+    assert policy.promise.cost_weights == "usd 0, ttft_s 1"
     single = engine.policy(tau=0.5).path.single_usd
     np.testing.assert_allclose(policy.path.single_usd, single)
     rows, taken = engine.bundle.path_rows, 1.0
@@ -173,6 +175,32 @@ def test_the_weighted_cost_of_a_prompt_never_rises_with_tau(engine):
         cost = engine.route_many(prompts, tau=float(tau), cost_weights=WEIGHTS).cost.astype(np.float64)
         assert (cost <= before * (1 + 1e-6)).all()
         before = cost
+
+
+def test_what_taking_the_cheapest_on_each_prompt_costs_in_quality_is_promised(engine):
+    """Where the best candidate has the least mean cost too, and another one is cheaper on some prompts."""
+    names, rows = engine.bundle.names, engine.bundle.path_rows
+    brief, long = np.tile([[20.0], [900.0]], (250, 1)), np.tile([[900.0], [20.0]], (250, 1))
+    tokens = np.column_stack([brief, 1.2 * long, *[np.full((500, 1), 5000.0)] * 3]).astype(np.float32)
+    right = np.zeros((500, 5), np.uint8)
+    right[:, 0] = 254
+    right[:125, 1] = 254
+    quality = np.tile([0.9, 0.3, 0.1, 0.1, 0.1], (500, 1)) + np.linspace(0, 0.05, 500)[:, None] * [0, 1, 0, 0, 0]
+    rows = replace(rows, tokens_out=tokens, outcome=right, quality=quality.astype(np.float16))
+    same = Engine(with_rows(engine.bundle, rows))
+    figures = {name: {"tpot_s": 0.01} for name in names}
+    weights = {"usd": 0, "generation_s": 1}
+    path = same.policy(tau=0.5, cost_weights=weights, performance=figures).path
+    assert path.best == path.cheapest == 0
+    assert path.least_quality == path.cheapest_choice_quality == pytest.approx(0.625, abs=0.01)
+    worths = []
+    for tau in (0.05, 0.5, 0.95, 1.0):
+        policy = same.policy(tau=tau, cost_weights=weights, performance=figures)
+        assert policy.promise.quality == pytest.approx(1 - tau * (1 - path.least_quality))
+        assert "the cheapest is also the best" in policy.promise.note
+        worths.append(policy.worth)
+    assert worths == sorted(worths, reverse=True)
+    assert worths[0] > worths[-1] == 0.0
 
 
 def test_a_limit_in_usd_holds_whatever_is_weighed(engine):
@@ -252,32 +280,65 @@ def test_refreshed_figures_hold_across_a_swap_and_before_the_bundle_s(engine, sh
     assert engine.performance[names[4]].ttft_s == 0.2
     assert engine.performance[names[4]].wh_per_request == 0.5
     assert engine.route("what", policy).model == names[4]
+    engine.update_performance({names[4].upper(): None})
+    assert engine.performance[names[4]].ttft_s == 7.0
     alone = Engine(replace(shared_bundle, candidates=candidates, hash="e" * 64))
     assert alone.performance[names[4]].ttft_s == 7.0
 
 
 def test_figures_refreshed_beside_routing_are_never_torn(engine):
-    """Every decision is that of one set of figures: the fastest then."""
+    """Every decision is that of one set of figures: one candidate is fast, every other one slow."""
     names = engine.bundle.names
     policy = engine.policy(tau=1, cost_weights={"usd": 0, "ttft_s": 1})
-    done, seen = threading.Event(), set()
+
+    def refresh(turn):
+        engine.update_performance({name: {"ttft_s": 0.1 if m == turn % 5 else 1.0} for m, name in enumerate(names)})
+
+    refresh(0)
+    done, seen, failed = threading.Event(), set(), []
 
     def route():
         while not done.is_set():
             decision = engine.route("what", policy)
-            assert decision.cost_terms.ttft_s == min(own.ttft_s for own in decision.policy.weighing.figures)
+            known = [own.ttft_s for own in decision.policy.weighing.figures]
+            if sorted(known) != [0.1, 1.0, 1.0, 1.0, 1.0] or decision.model != names[known.index(0.1)]:
+                failed.append((known, decision.model))
             seen.add(decision.model)
 
     threads = [threading.Thread(target=route) for _ in range(3)]
     for thread in threads:
         thread.start()
     for turn in range(150):
-        engine.update_performance({name: {"ttft_s": 0.1 if m == turn % 5 else 1.0} for m, name in enumerate(names)})
+        refresh(turn)
     done.set()
     for thread in threads:
         thread.join()
+    assert not failed
     assert len(seen) > 1
     assert engine.route("what", policy).model == names[149 % 5]
+
+
+def test_what_was_compiled_for_a_policy_goes_with_its_last_holder(engine):
+    weights = {"usd": 0, "ttft_s": 1}
+    held = [engine.policy(tau=0.1 + n / 1000, cost_weights=weights) for n in range(300)]
+    engine.update_performance({engine.bundle.names[0]: {"ttft_s": 0.4}})
+    for policy in held:
+        assert engine.route("what", policy).policy is engine.route("what", policy).policy  # kept, however many
+    assert len(engine._live._followed) == 300
+    del held, policy
+    gc.collect()
+    assert not engine._live._followed
+
+
+def test_figures_of_a_candidate_come_back_with_it(engine, shared_bundle, tmp_path):
+    from ipr_engine.bundle.edit import without_candidate
+
+    name = engine.bundle.names[4]
+    smaller = Bundle.load(without_candidate(shared_bundle, name, root=tmp_path))
+    engine.swap(smaller, allow_fewer_candidates=True, allow_fewer_outputs=True)
+    assert name not in engine.performance
+    engine.swap(shared_bundle)
+    assert engine.performance[name] == FIGURES[4]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +353,7 @@ def test_figures_refreshed_beside_routing_are_never_torn(engine):
             r"ttft_ms: expected one of ttft_s \(seconds to the first token\), .* got unknown key",
         ),
         ({"first": {}}, "expected at least one of ttft_s"),
-        ({"first": 0.3}, "expected a Performance, or a mapping of its figures, got 0.3"),
+        ({"first": 0.3}, "expected a Performance, a mapping of its figures, or None, got 0.3"),
         ({"first": {"ttft_s": True}}, "ttft_s: expected a number"),
     ],
 )
@@ -313,6 +374,7 @@ def test_figures_that_are_none_are_refused_by_name_and_nothing_is_taken(engine, 
     [
         (3, "cost_weights: expected term -> USD per unit of it"),
         ({"ms": 1}, r"cost_weights: unknown 'ms'; known, each in USD per unit: usd \(USD\), ttft_s"),
+        ({"tpot_s": 1}, "unknown 'tpot_s'; .*; tpot_s is the figure behind generation_s"),
         ({"wh": float("nan")}, r"cost_weights\['wh'\]: expected a finite number"),
         ({"ttft_s": -1}, r"cost_weights\['ttft_s'\]: expected a value from 0"),
         ({"ttft_s": "1"}, r"cost_weights\['ttft_s'\]: expected a number"),

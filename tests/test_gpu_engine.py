@@ -127,6 +127,14 @@ def test_given_tokens_bills_and_extra_costs_reach_the_device(engine, cpu, rng):
     }
     assert_same(engine.route_many(prompts, tau=0.3, **given), cpu.route_many(prompts, tau=0.3, **given))
     assert_same(engine.route_many(prompts, tau=0.3, tokens_out=250), cpu.route_many(prompts, tau=0.3, tokens_out=250))
+    told = {"tokens_in": [{cpu.bundle.names[1]: 900}, None, dict.fromkeys(cpu.bundle.names, 70.5), {}, None]}
+    got, want = (one.route_many(prompts, tau=0.3, **told) for one in (engine, cpu))
+    assert_same(got, want)
+    np.testing.assert_array_equal(got.own_tokens, want.own_tokens)
+    assert got.moved == want.moved == (("tokens_in",), (), ("tokens_in",), (), ())
+    bad = engine.route_many([prompts[0], "", prompts[2]], tau=0.3, tokens_in=[None, None, {cpu.bundle.names[0]: 7}],
+                            on_error="status")  # fmt: skip
+    assert bad.own_tokens[2, 0] == 7
     assert_same(
         engine.route_many(prompts, tau=0.3), cpu.route_many(prompts, tau=0.3)
     )  # nothing of the last request is left

@@ -24,10 +24,21 @@ MOVED = [
     ({"extra_usd": [0, 0, 0, 1e-4]}, "extra_usd"),
     ({"cached_tokens": 5}, "cached_tokens"),
     ({"cached_tokens": {"alpha/large": 5}, "extra_usd": 0.0}, "cached_tokens"),
+    ({"tokens_in": 40}, "tokens_in"),
+    ({"tokens_in": {"alpha/large": 40}}, "tokens_in"),
+    ({"tokens_in": {"alpha/large": 40}, "billed_tokens": 30}, "billed_tokens and tokens_in"),
+    ({"tokens_in": [1, 2, 3, 4], "billed_tokens": 30}, "tokens_in"),  # nobody is charged by the bill
     ({"tokens_out": 12, "extra_usd": 1.0, "cached_tokens": 5, "billed_tokens": 9},
      "billed_tokens and tokens_out and extra_usd and cached_tokens"),
 ]  # fmt: skip
-STILL = [{}, {"extra_usd": 0.0}, {"cached_tokens": 0}, {"cached_tokens": {}}, {"billed_tokens": None}]
+STILL = [
+    {},
+    {"extra_usd": 0.0},
+    {"cached_tokens": 0},
+    {"cached_tokens": {}},
+    {"billed_tokens": None},
+    {"tokens_in": {}},
+]
 
 
 @pytest.fixture(scope="module")

@@ -66,15 +66,27 @@ def changed(engine, **changes):
 
 
 def test_where_the_cheapest_is_also_the_best_every_tau_takes_the_cheapest_and_says_so(engine):
+    same = changed(engine, outcome=np.full_like(engine.bundle.path_rows.outcome, 254))
+    policy = same.policy(tau=0.2)
+    assert (policy.coefficients, policy.worth) == (ANY_QUALITY, 0.0)
+    assert policy.promise.note.startswith("the cheapest is also the best")
+    assert same.policy(quality_share=0.9).worth == 0.0
+    assert same.policy(max_usd_per_1k=1e6).worth == 0.0
+
+
+def test_where_the_cheapest_on_each_prompt_is_worse_than_the_best_and_cheapest_tau_counts_down_to_that(engine):
+    """Another candidate is cheaper on some prompts, and wrong there."""
     outcome = np.zeros_like(engine.bundle.path_rows.outcome)
     outcome[:, 3] = 254
-    for rows in (outcome, np.full_like(outcome, 254)):
-        same = changed(engine, outcome=rows)
-        policy = same.policy(tau=0.2)
-        assert (policy.coefficients, policy.worth) == (ANY_QUALITY, 0.0)
-        assert policy.promise.note.startswith("the cheapest is also the best")
-        assert same.policy(quality_share=0.9).worth == 0.0
-        assert same.policy(max_usd_per_1k=1e6).worth == 0.0
+    same = changed(engine, outcome=outcome)
+    path = same.policy(tau=0.2).path
+    assert path.best == path.cheapest == 3
+    assert path.cheapest_choice_quality < 1.0 == path.best_quality
+    for tau in (0.2, 0.7, 1.0):
+        policy = same.policy(tau=tau)
+        assert policy.promise.quality == pytest.approx(1 - tau * (1 - path.cheapest_choice_quality))
+        assert "taking the cheapest on each prompt keeps" in policy.promise.note
+    assert same.policy(tau=1.0).worth == 0.0
 
 
 def test_a_difference_within_its_standard_error_is_no_difference(engine):

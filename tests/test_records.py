@@ -362,7 +362,8 @@ def test_the_error_of_a_damaged_term_does_not_repeat_what_it_holds(engine, name)
     document.pop("crc32")
     document["bundle"] = "0" * 64  # else what the policy came to holds, whatever its terms
     nested = {"date": None, "prices": {"alpha/large": {"a secret": 1}}}
-    for value in ("a secret", ["a secret"], {"a secret": 1}, {"a secret": {"ttft_s": 1}}, nested):
+    based = {"alpha/large": {"ttft_s": 1, "basis": ["a secret"]}}
+    for value in ("a secret", ["a secret"], {"a secret": 1}, {"a secret": {"ttft_s": 1}}, nested, based):
         terms = {"tau": 0.3, name: value}
         if name == "unsupported":
             terms["min_support"] = 0.1
@@ -390,6 +391,9 @@ def test_other_errors_of_a_damaged_record_do_not_repeat_what_it_holds_either(eng
         {**document, "centroids": "a secret"},
         {**document, "bill_given": "a secret"},
         {**document, "cached_tokens": "a secret"},
+        {**document, "tokens_in_given": ["a secret"]},
+        {**document, "tokens_in_given": [0]},  # of no own tokens
+        {**document, "own_tokens": document["decision"]["quality"], "tokens_in_given": [len(document["candidates"])]},
     ):
         assert_refused_without_a_secret(engine, changed)
 

@@ -1,6 +1,7 @@
 """budget_us: who answers when it is over, how that is told, and what cannot be answered then."""
 
 import asyncio
+import json
 import math
 import pickle
 
@@ -78,6 +79,34 @@ async def test_a_configured_candidate_answers_without_any_prediction(bundles):
         assert other.model == "gamma/small"  # the first that the policy allows
         with pytest.raises(InvalidInputError, match="the policy allows none of the fallback's candidates"):
             await serving.route("how", tau=0.3, family="alpha", budget_us=LATE)
+        gate.open()
+        await first
+
+
+@in_loop
+async def test_either_fallback_charges_and_fits_the_tokens_that_were_given(bundles):
+    static, told = Engine(bundles[1]), {"alpha/large": 70, "beta/mid": 30.5}
+    engine, encoder = queued_engine(bundles[0])
+    async with AsyncEngine(engine, fallback=static) as serving:
+        gate, first, _ = await held(encoder, serving)
+        figures = {name: {"ttft_s": 0.1 * m} for m, name in enumerate(engine.bundle.names)}
+        weighed = {"cost_weights": {"ttft_s": 1e-3}, "performance": figures, "tau": 0.3, "rule": "minmax"}
+        late = await serving.route("how", **weighed, budget_us=SOON, tokens_in=told, extra_usd=0.25)
+        expected = static.route("how", **weighed, tokens_in=told, extra_usd=0.25)
+        assert late.costs_usd.min() > 0.25
+        assert late.costs_usd.tobytes() == expected.costs_usd.tobytes()
+        assert [view.tokens_in for view in late.candidates] == [view.tokens_in for view in expected.candidates]
+        gate.open()
+        await first
+    engine, encoder = queued_engine(bundles[0])
+    window = next(c.context_window for c in engine.bundle.candidates if c.name == "gamma/small")
+    async with AsyncEngine(engine, fallback=["gamma/small", "beta/mid"]) as serving:
+        gate, first, _ = await held(encoder, serving)
+        over = {"gamma/small": window + 1, "beta/mid": 30.5}
+        late = await serving.route("how", tau=0.3, budget_us=SOON, tokens_in=over)
+        assert (late.model, late.tokens_in) == ("beta/mid", 30.5)
+        with pytest.raises(InvalidInputError, match=f"gamma/small lacks a context window for {window + 1} tokens"):
+            await serving.route("how", tau=0.3, allowed=["gamma/small"], budget_us=SOON, tokens_in=over)
         gate.open()
         await first
 
@@ -237,3 +266,32 @@ def test_costs_of_a_request_belong_to_its_candidates_in_the_fallback_and_after_a
         gate.open()
         join_all(first + waiting)
         assert bits(answers[0]) == bits(expected)
+
+
+def test_a_weighed_policy_is_answered_by_the_static_engine_with_the_figures_of_the_one_that_serves(bundles):
+    engine, encoder = queued_engine(bundles[0])
+    names, static = engine.bundle.names, Engine(bundles[1])
+    terms = {"tau": 1, "cost_weights": {"ttft_s": 0.01, "generation_s": 1e-3}, "extra_usd": 0.5}
+    with BatchingEngine(engine, fallback=static) as serving:
+        gate = encoder.on_encode = Gate()
+        for fastest in (names[1], names[3]):
+            figures = {name: {"ttft_s": 0.1 if name == fastest else 3.0, "tpot_s": 0.01} for name in names}
+            engine.update_performance(figures)
+            late = serving.route("how", **terms, budget_us=SOON)
+            wanted = static.route("how", performance=figures, **terms)
+            assert (late.degraded, late.model, late.cost) == ("static", wanted.model, wanted.cost)
+            assert (late.cost_usd, late.cost_terms) == (wanted.cost_usd, wanted.cost_terms)
+            assert late.cost_usd > 0.5
+        gate.open()
+
+
+@pytest.mark.parametrize("terms", [{}, {"cost_weights": {"ttft_s": 0.01}}])
+def test_a_candidate_that_answers_for_lack_of_time_says_null_of_what_nobody_predicted(bundles, terms):
+    engine, encoder = queued_engine(bundles[0])
+    engine.update_performance({name: {"ttft_s": 1.0} for name in engine.bundle.names})
+    with BatchingEngine(engine, fallback="beta/mid") as serving:
+        gate = encoder.on_encode = Gate()
+        late = serving.route("how", tau=0.5, budget_us=SOON, **terms)
+        told = json.loads(json.dumps(late.to_dict(), allow_nan=False))
+        assert (told["model"], told["cost"], told["cost_usd"], told["cost_terms"]) == ("beta/mid", None, None, None)
+        gate.open()

@@ -38,7 +38,8 @@ def write_outcomes(folder: Path, *, first: int = 0, rows: int = 200, models: int
     for n in range(first, first + rows):
         words = rng.choice(WORDS, 6)
         hard = np.isin(words, ("prove", "integral", "triangle")).mean()
-        prompts.append((f"secret{n:05d}", f"{' '.join(words)} number {n}", "train"))
+        blob = f" {n:0400x}" if n % 9 == 0 else ""  # a word that the bundle's tokenizer does not know
+        prompts.append((f"secret{n:05d}", f"{' '.join(words)} number {n}{blob}", "train"))
         for m in range(models):
             chance = (0.95 - hard / 2, 0.9 - hard, 0.8, 0.95 - hard)[m]
             row = (f"secret{n:05d}", f"m{m}", float(rng.random() < chance), int(50 + 100 * hard + 10 * m))

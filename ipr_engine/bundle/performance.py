@@ -26,7 +26,7 @@ class Performance:
 
     Attributes:
         ttft_s: seconds from the request to the first token (TTFT).
-        tpot_s: seconds per output token after the first (TPOT, inter-token latency).
+        tpot_s: seconds per output token (TPOT, inter-token latency); the first token counts as well.
         wh_per_request: energy of any request, in Wh. wh_per_1m_input, wh_per_1m_output: of tokens, in Wh per 1 M.
         basis: says where the numbers come from.
     """

@@ -170,7 +170,8 @@ def _tested(made: CalibrationMap) -> list[str]:
         f"rule path: {certified} of {len(made.tested)} taus certified (risk {made.risk:g} for "
         f"{'all of them together' if made.simultaneous else 'each'})",
         *(
-            f"{f'path tau {one.tau:g}':<18} {one.status:<22} {f'worth {one.worth:.4g} USD':<26} {one.quality:8.4f} "
+            f"{f'path tau {one.tau:g}':<18} {one.status:<22} "
+            f"{f'worth {one.worth:.4g} USD' if one.tau else 'any worth':<26} {one.quality:8.4f} "
             f"{one.quality_lower:8.4f} {1000 * one.cost_usd:9.4f} promised {one.promised:.4f}"
             for one in made.tested
         ),

@@ -51,11 +51,12 @@ def _print_path(path: dict[str, Any]) -> None:
     print(
         f"best single {one['best']} {one['best_quality']:.3f}, cheapest {one['cheapest']} {one['cheapest_quality']:.3f}"
     )
-    print(f"{'tau':>5}  {'promised':>8}  {'USD/1k':>8}  {'worth':>9}  note")
+    print(f"{'tau':>5}  {'promised':>8}  {'USD/1k':>8}  {'worth USD':>9}  note")
     for line in path["taus"]:
         promise = line["promise"]
+        worth = f"{line['worth']:.3g}" if line["tau"] else "any"  # the highest quality, at any cost
         print(
-            f"{line['tau']:>5g}  {promise['quality']:>8.3f}  {1000 * promise['cost_usd']:>8.4g}  {line['worth']:>9.3g}  "
+            f"{line['tau']:>5g}  {promise['quality']:>8.3f}  {1000 * promise['cost_usd']:>8.4g}  {worth:>9}  "
             f"{promise['note'] or ''}".rstrip()
         )
 

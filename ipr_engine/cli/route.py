@@ -34,8 +34,8 @@ def add_parser(subparsers: Any) -> None:
         help="choose a candidate for each prompt",
         description="Choose a candidate for each prompt: from the arguments, from stdin (the whole of it is one prompt), or from "
         'JSONL, one object a line with "prompt" (a string), "messages" or "input" (a request, with its system text, tools and limit '
-        'of output tokens), and "billed_tokens", "tokens_out", "extra_usd", "cached_tokens" where it states them; every other field '
-        "is carried through. A bad row gives a line with its error, the rows after it are answered, and the exit code is 3.",
+        'of output tokens), and "billed_tokens", "tokens_out", "extra_usd", "cached_tokens", "tokens_in" where it states them; every '
+        "other field is carried through. A bad row gives a line with its error, the rows after it are answered, and the exit code is 3.",
     )
     parser.add_argument("prompt", nargs="*", help="prompts; none reads one prompt from stdin")
     parser.add_argument("--jsonl", metavar="FILE", help="read prompts from FILE ('-': stdin); implies --json")

@@ -21,6 +21,7 @@ from ipr_engine.serving.forward import raised
 from ipr_engine.serving.limits import Limits
 from ipr_engine.serving.own_columns import OwnColumns
 from ipr_engine.serving.request import Request
+from ipr_engine.tokens_in import told_tokens
 
 MOST_US = 1e12  # of a budget: eleven days
 
@@ -56,6 +57,7 @@ class Admission:
         tokens_out: Any,
         extra_usd: Any,
         cached_tokens: Any,
+        tokens_in: Any,
         on_error: str,
         terms: dict[str, Any],
     ) -> Row | Request:
@@ -83,6 +85,7 @@ class Admission:
                 and tokens_out is None
                 and extra_usd is None
                 and cached_tokens is None
+                and tokens_in is None
             ):
                 result, billed, truncated, support, own = live.router.route_one(prompt, settled.compiled)
                 if not settled.escalate_below or not live.escalates(result, settled):
@@ -93,7 +96,7 @@ class Admission:
                     self._board.decided(decision)
                     self._board.inline.since(begun)
                     return decision if result.all_ok and on_error == "raise" else _checked(decision, on_error)
-            given = (billed_tokens, tokens_out, extra_usd, cached_tokens)
+            given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
             return self._begin(live, prompt, settled, budget_us, *given, on_error, begun)
         except InvalidInputError:
             self._board.event("invalid")
@@ -109,12 +112,13 @@ class Admission:
         tokens_out: Any,
         extra_usd: Any,
         cached_tokens: Any,
+        tokens_in: Any,
         on_error: str,
         begun: int,
     ) -> Row | Request:
         text = parse_request(prompt)
         short = len(text.encoded) + sum(map(len, text.billed_only)) <= self._inline_chars
-        given = (billed_tokens, tokens_out, extra_usd, cached_tokens)
+        given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
         plain = all(one is None for one in given) and not text.uncountable
         key = None
         if self._cache is not None and plain and short:
@@ -126,8 +130,8 @@ class Admission:
                 return found
         if live.routes_text and short:
             encoded, _ = live.prepare(text, billed_tokens, policy)
-            given_costs = (tokens_out, extra_usd)
-            decision = live.decide(encoded, policy, *given_costs, "status", cached_tokens=cached_tokens)[0]
+            told = None if tokens_in is None else told_tokens(tokens_in, 1, live.bundle.names)
+            decision = live.decide(encoded, policy, tokens_out, extra_usd, "status", None, told, cached_tokens)[0]
             if not live.escalates(decision._result, policy):  # else the second encoder is asked, by the worker
                 self._board.decided(decision)
                 self._board.inline.since(begun)
@@ -137,7 +141,7 @@ class Admission:
         check_readable(text, "prompt", billed_tokens, live.bundle, policy)
         if billed_tokens is not None:
             billed_tokens = int(whole_counts(billed_tokens, 1).item())
-        own = OwnColumns.of(live.bundle.names, policy.prices, tokens_out, extra_usd, cached_tokens)
+        own = OwnColumns.of(live.bundle.names, policy.prices, *given[1:])
         prepared = None
         if budget_us is not None and self._fallback is not None:
             prepared = self._fallback.prepare(text, billed_tokens, own, policy, live)

@@ -24,6 +24,7 @@ from ipr_engine.serving.counters import Counters
 from ipr_engine.serving.limits import Limits
 from ipr_engine.serving.many import Asked
 from ipr_engine.serving.request import Request
+from ipr_engine.tokens_in import TokensIn
 
 
 class AsyncEngine:
@@ -86,6 +87,7 @@ class AsyncEngine:
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         cached_tokens: CachedTokens | None = None,
+        tokens_in: TokensIn | None = None,
         on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
@@ -93,9 +95,8 @@ class AsyncEngine:
         if on_error is not None:
             warn_on_error("AsyncEngine")
         on_error = "raise" if on_error is None else on_error
-        answer = self._begin(
-            prompt, policy, budget_us, billed_tokens, tokens_out, extra_usd, cached_tokens, on_error, terms
-        )
+        given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
+        answer = self._begin(prompt, policy, budget_us, *given, on_error, terms)
         return await self._wait(answer) if isinstance(answer, Request) else answer
 
     async def route_many(
@@ -108,13 +109,13 @@ class AsyncEngine:
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         cached_tokens: CachedTokens | None = None,
+        tokens_in: TokensIn | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> list[Row]:
         """Decide who should answer each of several prompts; arguments, rows and errors as of `BatchingEngine.route_many`."""
-        asked = Asked.of(
-            self.engine, prompts, policy, billed_tokens, tokens_out, extra_usd, cached_tokens, on_error, terms
-        )
+        given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
+        asked = Asked.of(self.engine, prompts, policy, *given, on_error, terms)
         begun = [asked.begin(self.blocking._admission, row, budget_us) for row in range(len(asked))]
         waits = [asyncio.ensure_future(self._await_row(asked, row, one)) for row, one in enumerate(begun)]
         try:

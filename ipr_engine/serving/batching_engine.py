@@ -28,6 +28,7 @@ from ipr_engine.serving.limits import Limits
 from ipr_engine.serving.many import Asked
 from ipr_engine.serving.request import Outcome, Request
 from ipr_engine.serving.scheduler import Scheduler
+from ipr_engine.tokens_in import TokensIn
 
 
 class BatchingEngine:
@@ -121,6 +122,7 @@ class BatchingEngine:
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         cached_tokens: CachedTokens | None = None,
+        tokens_in: TokensIn | None = None,
         on_error: str | None = None,
         **terms: Any,
     ) -> Decision:
@@ -128,7 +130,7 @@ class BatchingEngine:
 
         Args:
             prompt: a string, chat messages or a whole request.
-            policy, billed_tokens, tokens_out, extra_usd, cached_tokens, terms: as of `Engine.route`.
+            policy, billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in, terms: as of `Engine.route`.
             on_error: of an earlier release: `route_many` takes it.
             budget_us: microseconds from now after which the fallback answers (cause "deadline"), > 0; None for no limit.
                 What is decided in the caller's thread is not cut short.
@@ -143,9 +145,8 @@ class BatchingEngine:
         if on_error is not None:
             warn_on_error("BatchingEngine", stacklevel=4)
         on_error = "raise" if on_error is None else on_error
-        answer = self._admission.begin(
-            prompt, policy, budget_us, billed_tokens, tokens_out, extra_usd, cached_tokens, on_error, terms
-        )
+        given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
+        answer = self._admission.begin(prompt, policy, budget_us, *given, on_error, terms)
         return self._wait(answer) if isinstance(answer, Request) else answer
 
     def route_many(
@@ -158,6 +159,7 @@ class BatchingEngine:
         tokens_out: npt.ArrayLike | None = None,
         extra_usd: npt.ArrayLike | None = None,
         cached_tokens: CachedTokens | None = None,
+        tokens_in: TokensIn | None = None,
         on_error: str = "raise",
         **terms: Any,
     ) -> list[Row]:
@@ -166,16 +168,15 @@ class BatchingEngine:
         Every prompt is a request of its own, to the queue, to its budget and to the counters.
 
         Args:
-            prompts, billed_tokens, tokens_out, extra_usd, cached_tokens, on_error: as of `Engine.route_many`.
+            prompts, billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in, on_error: as of `Engine.route_many`.
             budget_us: as of `route`, for each.
         Returns:
             A row a prompt: a list, since a swap meanwhile gives some of them another bundle.
         Raises:
             As `route`, the first that fails; the others are then withdrawn. RowError tells all rows that cannot be decided.
         """
-        asked = Asked.of(
-            self.engine, prompts, policy, billed_tokens, tokens_out, extra_usd, cached_tokens, on_error, terms
-        )
+        given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
+        asked = Asked.of(self.engine, prompts, policy, *given, on_error, terms)
         waiting: list[Request] = []
         rows: list[Row | Request] = []
         try:

@@ -24,7 +24,7 @@ from ipr_engine.limits import ContextWindows, RowLimits, request_limits
 from ipr_engine.policy import Policy
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving.counters import DEADLINE
-from ipr_engine.serving.own_columns import OwnColumns
+from ipr_engine.serving.own_columns import NOTHING, OwnColumns
 from ipr_engine.serving.request import Request
 from ipr_engine.terms import frozen_terms
 
@@ -75,8 +75,12 @@ class DegradedDecision(Decision):
 
     def to_dict(self) -> dict[str, Any]:
         values = super().to_dict() | {"degraded": self.degraded}
-        unknown = ("quality", "cost_usd", "tokens_out", "threshold") if self.degraded == "candidate" else ()
+        unknown = UNKNOWN if self.degraded == "candidate" else ()
         return values | dict.fromkeys(unknown)
+
+
+# What no heads predicted, in a decision that a configured candidate answers.
+UNKNOWN = ("quality", "cost_usd", "cost", "cost_terms", "tokens_out", "threshold")
 
 
 class Fallback(Protocol):
@@ -103,7 +107,7 @@ class StaticFallback:
                 f"fallback: expected an engine of the static tier, got {engine.encoder.summary}; its forward would be late as well"
             )
         self._engine = engine
-        self._of_one_tier: dict[int, tuple[Policy, Policy]] = {}
+        self._as_here: dict[int, tuple[Policy, Policy]] = {}
 
     def prepare(
         self,
@@ -115,36 +119,47 @@ class StaticFallback:
     ) -> Policy:
         standby = self._engine._live
         try:
-            return standby.settle(policy if standby.bundle.escalation else self._less_second_tier(policy), {})
+            return standby.settle(self._for_this_engine(policy, live), {})
         except InvalidInputError as error:
             raise InvalidInputError(f"budget_us: the fallback engine cannot serve this policy: {error}") from error
 
-    def _less_second_tier(self, policy: Policy) -> Policy:
-        """The policy without escalate_below, which an answer in haste has no time for; made once, then kept."""
-        if "escalate_below" not in policy.terms:
+    def _for_this_engine(self, policy: Policy, live: Generation) -> Policy:
+        """The policy as the fallback engine compiles it; made once, then kept.
+
+        Without escalate_below, which an answer in haste has no time for where there is no second tier; with the figures that the
+        engine that serves weighs, since those of the fallback's own bundle may be older.
+        """
+        changes: dict[str, Any] = {}
+        if "escalate_below" in policy.terms and not self._engine.bundle.escalation:
+            changes["escalate_below"] = None
+        if policy.weighing is not None:
+            changes["performance"] = policy.weighing.by_name(live.bundle.names)
+        if not changes:
             return policy
-        found = self._of_one_tier.get(id(policy))  # the kept one cannot lose its id
+        found = self._as_here.get(id(policy))  # the kept one cannot lose its id
         if found is None:
-            if len(self._of_one_tier) >= MAX_KEPT_POLICIES:
-                self._of_one_tier.clear()
-            terms = {name: value for name, value in policy.terms.items() if name != "escalate_below"}
-            found = self._of_one_tier[id(policy)] = policy, replace(policy, terms=frozen_terms(terms))
+            if len(self._as_here) >= MAX_KEPT_POLICIES:
+                self._as_here.clear()
+            made = replace(policy, terms=frozen_terms({**policy.terms, **changes}))
+            found = self._as_here[id(policy)] = policy, made
         return found[1]
 
     def answer(self, request: Request, live: Generation) -> Decision:
         own = self._engine._live
         policy = own.settle(request.fallback, {})
         encoded, _ = own.prepare(request.text, request.billed_tokens, policy)
-        tokens_out, extra_usd, cached = (None,) * 3 if request.own is None else request.own.on(own.bundle.names)
+        columns = NOTHING if request.own is None else request.own.on(own.bundle.names)
+        tokens_out, extra_usd, cached, counted = columns
         given = (tokens_out, extra_usd)
-        made = own.decide(encoded, policy, *given, "raise", cached_tokens=cached)[0]  # never escalates: no text
+        made = own.decide(encoded, policy, *given, "raise", None, counted, cached)[0]  # never escalates: no text
         if made.model not in live.bundle.names:
             raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")
         told = DegradedDecision(
             made._result, policy, own.bundle, made.billed_tokens, made.truncated, made.support, "static", made._asked
         )
-        if made._counted is not None:
-            told._own = made._counted
+        for name in ("_own", "_given", "_extra"):  # set only where there are any
+            if (values := getattr(made, name, None)) is not None:
+                setattr(told, name, values)
         return told
 
 
@@ -191,6 +206,9 @@ class CandidateFallback:
         made = DegradedDecision(result, policy, bundle, billed, False, None, "candidate", asked)
         if counted is not None:
             made._own = counted[0]
+        stated = None if request.own is None else request.own.on(bundle.names)[3]
+        if stated is not None:
+            made._given = ~np.isnan(stated[0])
         return made
 
 
@@ -198,24 +216,25 @@ def _kept_out(
     live: Generation, text: ParsedRequest, billed: int, given: bool, own: OwnColumns | None
 ) -> tuple[RowLimits | None, dict[str, str], npt.NDArray[np.float32] | None]:
     """What a request asks for, candidate -> why it may not answer it (its limits, its context window), and (1, models) tokens by
-    each candidate's own count, where one names its tokenizer.
+    each candidate's own count, where one names its tokenizer or the caller tells them.
 
     given: whether the caller gives the bill.
     """
     bundle = live.bundle
     models = len(bundle.names)
-    outputs = None if own is None else own.on(bundle.names)[0]
+    outputs, _, _, told = NOTHING if own is None else own.on(bundle.names)
     expected = None if outputs is None else np.broadcast_to(outputs, (1, models))
     limits = request_limits(bundle, (text.needs,), expected, 1)
     asked = None if limits is None else limits.rows[0]
     away = {} if asked is None else dict(asked.excluded)
     output = np.full((1, models), text.max_output_tokens or 0, np.float64) if expected is None else expected
     bills = np.array([billed], np.int64)
-    counted = live.router.own_tokens(text_terms([text], [given]), bills)
+    counted = live.own_tokens(text_terms([text], [given]), bills, told)
     fits = ContextWindows(bundle).fit(bills, output, counted)[0]
-    for name, tokens, fit in zip(bundle.names, output[0], fits, strict=True):
+    prompts = [billed] * models if counted is None else counted[0].tolist()
+    for name, prompt, tokens, fit in zip(bundle.names, prompts, output[0], fits, strict=True):
         if not fit and name not in away:
-            away[name] = f"lacks a context window for {billed} tokens" + (
+            away[name] = f"lacks a context window for {prompt:.0f} tokens" + (
                 f" and {tokens:.0f} of output" if tokens else ""
             )
     return asked, away, counted

@@ -16,6 +16,7 @@ from ipr_engine.policy import Policy
 from ipr_engine.serving.batching import padded_tokens
 from ipr_engine.serving.counters import CounterBoard
 from ipr_engine.serving.forward_cost import ForwardCost
+from ipr_engine.serving.own_columns import NOTHING
 from ipr_engine.serving.request import Outcome, Request
 
 
@@ -122,9 +123,9 @@ def _decide(
         first, policy = ready[rows[0]]
         again = _again(live, [ready[row][0].text.encoded for row in rows])
         try:
-            tokens_out, extra_usd, cached = (None,) * 3 if first.own is None else first.own.on(live.bundle.names)
-            given = (tokens_out, extra_usd)
-            made = live.decide(encoded[rows], policy, *given, "status", again, cached_tokens=cached)
+            columns = NOTHING if first.own is None else first.own.on(live.bundle.names)
+            tokens_out, extra_usd, cached, told = columns
+            made = live.decide(encoded[rows], policy, tokens_out, extra_usd, "status", again, told, cached)
         except DeviceLostError:
             raise
         except IprError as error:

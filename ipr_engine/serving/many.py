@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ipr_engine.arguments import per_model
-from ipr_engine.cached_tokens import held_tokens, one_a_row
+from ipr_engine.by_candidate import one_a_row
+from ipr_engine.cached_tokens import held_tokens
 from ipr_engine.decision import OK, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, RowError
@@ -16,6 +17,7 @@ from ipr_engine.intake import check_many, given_bills
 from ipr_engine.policy import Policy
 from ipr_engine.serving.admission import Admission
 from ipr_engine.serving.request import Request
+from ipr_engine.tokens_in import told_tokens
 
 
 class Asked:
@@ -30,6 +32,7 @@ class Asked:
         tokens: Any,
         extra: Any,
         cached: Sequence[Any],
+        told: Sequence[Any],
         on_error: str,
     ) -> None:
         self._engine = engine
@@ -39,6 +42,7 @@ class Asked:
         self._tokens = tokens
         self._extra = extra
         self._cached = cached
+        self._told = told
         self._on_error = on_error
 
     @classmethod
@@ -51,6 +55,7 @@ class Asked:
         tokens_out: Any,
         extra_usd: Any,
         cached_tokens: Any,
+        tokens_in: Any,
         on_error: str,
         terms: dict[str, Any],
     ) -> Asked:
@@ -65,6 +70,7 @@ class Asked:
         names, settled = live.bundle.names, live.settle(policy, terms)
         models = len(names)
         held = None if cached_tokens is None else held_tokens(cached_tokens, batch, names, settled.prices)
+        told = None if tokens_in is None else told_tokens(tokens_in, batch, names)
         return cls(
             engine,
             prompts,
@@ -73,6 +79,7 @@ class Asked:
             None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models),
             None if extra_usd is None else per_model("extra_usd", extra_usd, batch, models),
             [None] * batch if held is None else one_a_row(cached_tokens, held),
+            [None] * batch if told is None else one_a_row(tokens_in, told),
             on_error,
         )
 
@@ -85,12 +92,11 @@ class Asked:
         Raises:
             InvalidInputError: the prompt is bad, its row named.
         """
-        given, cached = (self._tokens, self._extra), self._cached[row]
+        given = (self._tokens, self._extra)
         tokens, extra = (None if one is None else one if one.ndim == 1 else one[row] for one in given)
+        own = (self._bills[row], tokens, extra, self._cached[row], self._told[row])
         try:
-            return admission.begin(
-                self._prompts[row], self._policy, budget_us, self._bills[row], tokens, extra, cached, "status", {}
-            )
+            return admission.begin(self._prompts[row], self._policy, budget_us, *own, "status", {})
         except InvalidInputError as error:
             return self.bad(row, error)
 

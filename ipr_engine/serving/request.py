@@ -23,7 +23,7 @@ class Request:
 
     Attributes:
         text: the prompt, taken apart. policy: as settled when it came. key: of the decision cache, None to stay out of it.
-        billed_tokens, on_error: as of `Engine.route`, of one prompt. own: its tokens_out, extra_usd and cached_tokens, None for none.
+        billed_tokens, on_error: as of `Engine.route`, of one prompt. own: its tokens_out and the like, None for none.
         begun_ns, deadline_ns: of clock_ns; deadline_ns None without a budget.
         fallback: what the configured fallback prepared for it, None without a budget or without one.
         tokens, encoder: what the transformer would see of it, counted for the encoder of that identity.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.arguments import bill_floors
 from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.edit import require_one_tier, with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
@@ -157,7 +158,8 @@ def _from_outcomes(
         progress(f"embedding {len(rows)} prompts of {outcomes.source} ...")
         encoder = make_encoder(base, heads.encoder, encoder_options)
         encoded = embed_prompts(encoder, rows.prompts, cache=cache, progress=progress)
-        x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
+        x, bills = np.asarray(encoded.x, np.float64), bill_floors(rows.prompts, encoded.billed_tokens)
+        billed = bills.astype(np.float64)
         texts, at_home = count_texts(list(rows.prompts)), np.ones(len(x), np.bool_)
         (candidate,) = with_tokenizers([candidate], ratios, texts, billed, input_tokens[:, None], at_home, progress)
         enough = (~np.isnan(tokens)).sum() >= FEWEST_JUDGED
@@ -185,7 +187,7 @@ def _from_outcomes(
 
         def embed(prompts: Sequence[str]) -> tuple[Array, Array]:
             more = embed_prompts(encoder, prompts, cache=cache, progress=progress)
-            return np.asarray(more.x, np.float64), more.billed_tokens.astype(np.float64)
+            return np.asarray(more.x, np.float64), bill_floors(prompts, more.billed_tokens).astype(np.float64)
 
         path_rows, path = grown_path_rows(base, newcomer, embed, seed)
         refreshed = None

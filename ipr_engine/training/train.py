@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine import __version__
+from ipr_engine.arguments import bill_floors
 from ipr_engine.bundle import (
     Candidate,
     PathRows,
@@ -133,7 +134,8 @@ def train(
         if frozen.encoder.native is None:
             progress(f"embedding {len(rows)} prompts ({frozen.encoder.summary}) ...")
         encoded = embed_prompts(frozen.encoder, rows.prompts, cache=cache, progress=progress)
-        x, billed = np.asarray(encoded.x, np.float64), encoded.billed_tokens.astype(np.float64)
+        bills = bill_floors(rows.prompts, encoded.billed_tokens)
+        x, billed = np.asarray(encoded.x, np.float64), bills.astype(np.float64)
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
         recorded = np.where((rows.source == 0)[:, None], rows.input_tokens, np.nan)
         texts = count_texts(list(rows.prompts))
@@ -172,7 +174,7 @@ def train(
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
         support = fit_support(x, heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(Path(out)))
-    path = _path_rows(heads, names, rows, at_home, encoded.billed_tokens, own, seed)
+    path = _path_rows(heads, names, rows, at_home, bills, own, seed)
     progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")
     folder = write_bundle(
         out,
