@@ -41,27 +41,28 @@ def groups():
 
 
 GROUPS = groups()
-CHAT = {  # none of the texts that the terms of emoji were fitted to
+WRITTEN = {  # none of the texts that the terms of emoji were fitted to
     "chat": (
         "ok 👍 thanks 🙏|Great job! 🎉🎉 see you at 5 😊|lol 😂😂😂|Can you recommend a good ramen place near me? 🍜|miss you ❤️|"
         "running late, sorry 🙈|Happy anniversary you two 🥂🥰|🔥🔥🔥 this new track is insane|what do you think? 🤔|"
         "Just finished my first marathon 🏃‍♀️💪|Good night 🌙✨|Happy New Year 🎆🎇 everyone!|my dog ate my homework 🐕😭|"
         "Write me a birthday card for grandma 🎂🎈|pls help me fix this bug 🐛😩|Paris in spring 🌷🗼 is magic|omg yes!! 😍|"
         "It's a girl! 👶🏻💕|who wants tacos tonight 🌮🙋‍♂️|exam done ✅ now sleep 😴|two weeks to go ⏳ so excited 🤩|I'm fine 🙂"
-    ).split("|"),
+    ),
     "other languages": (
         "schönes Wochenende 🌞|Ich freue mich auf dich 😘|bonne nuit mon amour 💋|on se voit ce soir ? 🍻|¡vamos equipo! ⚽🔥|"
-        "te quiero mucho ❤️❤️|boa viagem ✈️😃|скоро буду 🚗💨|поздравляю тебя 🎉🥳|おはよう☀️|おつかれさま🍵😌|加油💪💪|晚安🌙|좋은 하루 보내세요 😊|"
-        "buon compleanno 🎂🎁|iyi geceler 🌙"
-    ).split("|"),
-    "lists": [
-        "✅ Tests pass\n❌ Lint fails\n⚠️ Coverage fell to 81 %",
-        "🚀 **Launch plan**\n\n📌 Scope\n📅 Dates\n💰 Budget",
-        "## 🎯 Goals\n- 📈 Grow signups\n- 🧪 Run two experiments\n- 🤝 Talk to ten customers",
-        "Day 1 🏖️\nDay 2 🏛️\nDay 3 🍷",
-    ],
-    "emoji alone": "😀😀😀😀😀😀|👍👍|❤️🔥💯|😂🤣|🎉🎊🥳|🙏🏽|👏👏👏|👩🏾‍💻|🇫🇷🇩🇪🇯🇵|🤷🏻‍♂️|👨‍👩‍👧|🍕🍔🌮🍣".split("|"),
+        "te quiero mucho ❤️❤️|boa viagem ✈️😃|скоро буду 🚗💨|поздравляю тебя 🎉🥳|おはよう☀️|おつかれさま🍵😌|加油💪💪|晚安🌙|"
+        "좋은 하루 보내세요 😊|buon compleanno 🎂🎁|iyi geceler 🌙"
+    ),
+    "lists": (
+        "✅ Tests pass\n❌ Lint fails\n⚠️ Coverage fell to 81 %|"
+        "🚀 **Launch plan**\n\n📌 Scope\n📅 Dates\n💰 Budget|"
+        "## 🎯 Goals\n- 📈 Grow signups\n- 🧪 Run two experiments\n- 🤝 Talk to ten customers|"
+        "Day 1 🏖️\nDay 2 🏛️\nDay 3 🍷"
+    ),
+    "emoji alone": "😀😀😀😀😀😀|👍👍|❤️🔥💯|😂🤣|🎉🎊🥳|🙏🏽|👏👏👏|👩🏾‍💻|🇫🇷🇩🇪🇯🇵|🤷🏻‍♂️|👨‍👩‍👧|🍕🍔🌮🍣",
 }
+CHAT = {group: texts.split("|") for group, texts in WRITTEN.items()}
 RULES = [f"{rule * size}\nResults\n{rule * size}\n" for rule in "=-*_#." for size in (20, 50, 79, 120)]
 
 
