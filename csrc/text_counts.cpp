@@ -51,6 +51,19 @@ const char* const kTermNames[kTerms] = {
     "other_2",
     "other_3",
     "other_4",
+    "emoji",
+    "late_emoji",
+    "skin_tones",
+    "flag_letters",
+    "styled_letters",
+    "rare_han",
+    "pictographs",
+    "variation_selectors",
+    "long_punctuation",
+    "long_letter_pairs",
+    "long_letters",
+    "long_controls",
+    "long_line_breaks",
 };
 
 CountTerms term_counter(const std::string& isa) {
@@ -68,6 +81,7 @@ TextCounts count_text(const char* utf8, size_t bytes, CountTerms count) {
   TextCounts counts;
   for (size_t term = 0; term < kTerms; ++term) counts.of[term] = static_cast<double>(static_cast<int64_t>(sums[term]));
   counts[Term::kLetterPairs] /= 255;
+  counts[Term::kLongLetterPairs] /= 255;
   return counts;
 }
 

@@ -59,13 +59,28 @@ enum class Term : uint8_t {
   kGeneralPunctuation,  // U+2000 to U+206F: dashes, curly quotes
   kOther2,              // other code points of two bytes
   kOther3,              // of three
-  kOther4,              // of four: emoji
+  kOther4,              // of four
+  // Parts: each counts some of what a term above counts too, which one is in brackets (ipr_engine/tokens/parts.py).
+  kEmoji,               // U+1F000 to U+1F8FF, but the two below [other_4]
+  kLateEmoji,           // U+1F900 to U+1FAFF [other_4]
+  kSkinTones,           // U+1F3FB to U+1F3FF [other_4]
+  kFlagLetters,         // U+1F1E6 to U+1F1FF, two a flag [other_4]
+  kStyledLetters,       // U+1D400 to U+1D7FF, letters and digits of mathematics [other_4]
+  kRareHan,             // U+20000 to U+3FFFF [other_4]
+  kPictographs,         // U+2300 to U+23FF, U+2600 to U+27BF, U+2B00 to U+2BFF: hearts, check marks, stars [other_3]
+  kVariationSelectors,  // U+FE00 to U+FE0F [other_3]
+  // "Long": after four of the very same character.
+  kLongPunctuation,  // [punctuation]
+  kLongLetterPairs,  // the pair of such a letter and the one before [letter_pairs]
+  kLongLetters,      // ASCII; no part
+  kLongControls,     // [controls]
+  kLongLineBreaks,   // line feeds; no part: runs of them count once
 };
-constexpr size_t kTerms = static_cast<size_t>(Term::kOther4) + 1;
+constexpr size_t kTerms = static_cast<size_t>(Term::kLongLineBreaks) + 1;
 extern const char* const kTermNames[kTerms];
 
 struct TextCounts {
-  std::array<double, kTerms> of{};  // whole numbers, but for the sum over letter pairs in 255ths
+  std::array<double, kTerms> of{};  // whole numbers, but for the sums over letter pairs, in 255ths
   double& operator[](Term term) { return of[static_cast<size_t>(term)]; }
 };
 

@@ -25,7 +25,7 @@ struct Range {
   uint32_t first, end;
   Term term;
 };
-// Later ranges win.
+// Later ranges win. A part's is one of kOther3.
 constexpr Range kRanges[] = {
     {0x0080, 0x0800, Term::kOther2},
     {0x0800, 0x10000, Term::kOther3},
@@ -53,6 +53,10 @@ constexpr Range kRanges[] = {
     {0xFB50, 0xFE00, Term::kArabic},
     {0xFE70, 0xFF00, Term::kArabic},
     {0xFF00, 0xFFF0, Term::kWidePunctuation},
+    {0x2300, 0x2400, Term::kPictographs},
+    {0x2600, 0x27C0, Term::kPictographs},
+    {0x2B00, 0x2C00, Term::kPictographs},
+    {0xFE00, 0xFE10, Term::kVariationSelectors},
 };
 
 struct Blocks {
@@ -76,8 +80,9 @@ inline uint8_t letter_of(uint8_t byte) {
 
 // The bytes of a window by kind, a bit each.
 struct Kinds {
-  uint64_t letters = 0, capitals = 0, digits = 0, punctuation = 0, repeated = 0, breaks = 0, controls = 0, spaces = 0;
+  uint64_t letters = 0, capitals = 0, digits = 0, punctuation = 0, breaks = 0, controls = 0, spaces = 0;
   uint64_t leads = 0;  // first bytes of code points beyond ASCII
+  uint64_t same = 0;   // bytes equal to the one before
 };
 
 // from[-1] to from[kWindow - 1] are readable. pair receives where kPairs, as one array, holds each byte with the one
@@ -111,7 +116,7 @@ inline Kinds kinds_of(const uint8_t* from, uint16_t* pair) {
     put(kinds.capitals, within(bytes, 'A', 26));
     put(kinds.digits, digits);
     put(kinds.punctuation, marks);
-    put(kinds.repeated, _mm256_and_si256(marks, _mm256_cmpeq_epi8(bytes, before)));
+    put(kinds.same, _mm256_cmpeq_epi8(bytes, before));
     put(kinds.breaks, feeds);
     put(kinds.controls, _mm256_andnot_si256(feeds, within(bytes, '\t', 5)));
     put(kinds.spaces, is(' '));
@@ -146,7 +151,7 @@ inline Kinds kinds_of(const uint8_t* from, uint16_t* pair) {
     put(kinds.capitals, within(bytes, 'A', 26));
     put(kinds.digits, digits);
     put(kinds.punctuation, marks);
-    put(kinds.repeated, _mm_and_si128(marks, _mm_cmpeq_epi8(bytes, before)));
+    put(kinds.same, _mm_cmpeq_epi8(bytes, before));
     put(kinds.breaks, feeds);
     put(kinds.controls, _mm_andnot_si128(feeds, within(bytes, '\t', 5)));
     put(kinds.spaces, is(' '));
@@ -161,10 +166,8 @@ inline Kinds kinds_of(const uint8_t* from, uint16_t* pair) {
     if (is_letter) kinds.letters |= bit;
     if (byte >= 'A' && byte <= 'Z') kinds.capitals |= bit;
     if (is_digit) kinds.digits |= bit;
-    if (!is_letter && !is_digit && byte > ' ' && byte < 0x7F) {
-      kinds.punctuation |= bit;
-      if (byte == from[static_cast<ptrdiff_t>(at) - 1]) kinds.repeated |= bit;
-    }
+    if (!is_letter && !is_digit && byte > ' ' && byte < 0x7F) kinds.punctuation |= bit;
+    if (byte == from[static_cast<ptrdiff_t>(at) - 1]) kinds.same |= bit;
     if (byte == '\n') kinds.breaks |= bit;
     if (byte == '\t' || (byte > '\n' && byte <= '\r')) kinds.controls |= bit;
     if (byte == ' ') kinds.spaces |= bit;
@@ -195,7 +198,7 @@ class Counter {
   // sums: (kTerms), added to.
   explicit Counter(uint64_t* sums) : sums_(sums) {}
 
-  // from[-1] to from[size + 2] are readable, and from[size] to from[kWindow - 1] are 0 where size is less.
+  // from[-1] to from[kWindow + 2] are readable, and from[size] to from[kWindow - 1] are 0 where size is less.
   void window(const uint8_t* from, size_t size) {
     uint16_t pair[kWindow];
     const Kinds now = kinds_of(from, pair);
@@ -217,13 +220,16 @@ class Counter {
     add(Term::kSpacedNumbers, now.digits & spaces.shifted(1));
     add(Term::kPunctuation, now.punctuation);
     add(Term::kPunctuationRuns, punctuation.starts());
-    add(Term::kRepeated, now.repeated);
+    add(Term::kRepeated, now.punctuation & now.same);
     add(Term::kAfterPunctuation, now.letters & punctuation.shifted(1));
     add(Term::kLineBreaks, Bits{before_.breaks, now.breaks}.starts());
     add(Term::kControls, now.controls);
     const uint64_t again = now.spaces & spaces.shifted(1);
     add(Term::kSpaces, again);
     add(Term::kSpaceRuns, Bits{again_, again}.starts());
+    const Bits same{before_.same, now.same};
+    const uint64_t long_runs = now.same & same.shifted(1) & same.shifted(2) & same.shifted(3);
+    if (long_runs != 0) beyond_4_same(from, now, long_runs);
     again_ = again;
     before_ = now;
   }
@@ -252,6 +258,18 @@ class Counter {
     sums_[static_cast<size_t>(Term::kLetterPairs)] += (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
+  // runs: bytes after four of the same.
+  void beyond_4_same(const uint8_t* from, const Kinds& now, uint64_t runs) {
+    add(Term::kLongPunctuation, runs & now.punctuation);
+    add(Term::kLongLetters, runs & now.letters);
+    add(Term::kLongControls, runs & now.controls);
+    add(Term::kLongLineBreaks, runs & now.breaks);
+    for (uint64_t left = runs & now.letters; left != 0; left &= left - 1) {
+      const uint8_t letter = letter_of(from[__builtin_ctzll(left)]);
+      sums_[static_cast<size_t>(Term::kLongLetterPairs)] += kPairs[letter][letter];
+    }
+  }
+
   // Counts the code points that start in the window, and returns which of its bytes are of accented Latin letters.
   uint64_t beyond_ascii(const uint8_t* from, uint64_t leads) {
     uint64_t accented = 0;
@@ -268,6 +286,12 @@ class Counter {
       } else if (lead < 0xF0) {
         length = 3;
         term = kBlocks.of[(lead & 0x0F) << 8 | (here[1] & 0x3F) << 2 | (here[2] >> 4 & 3)];
+        if (term > Term::kOther4) {
+          ++sums_[static_cast<size_t>(term)];
+          term = Term::kOther3;
+        }
+      } else if (const Term part = part_of_4(here); part != Term::kOther4) {
+        ++sums_[static_cast<size_t>(part)];
       }
       ++sums_[static_cast<size_t>(term)];
       if (has_words(term) && (term != last_ || at_ + at != end_)) ++sums_[static_cast<size_t>(term) + 1];
@@ -282,6 +306,17 @@ class Counter {
     return accented;
   }
 
+  // Which part of kOther4 a code point of four bytes is; kOther4 where of none.
+  static Term part_of_4(const uint8_t* here) {
+    if (here[0] != 0xF0) return Term::kOther4;
+    if (here[1] >= 0xA0) return Term::kRareHan;
+    if (here[1] == 0x9D && here[2] >= 0x90 && here[2] <= 0x9F) return Term::kStyledLetters;
+    if (here[1] != 0x9F || here[2] > 0xAB) return Term::kOther4;
+    if (here[2] == 0x87 && here[3] >= 0xA6) return Term::kFlagLetters;
+    if (here[2] == 0x8F && here[3] >= 0xBB) return Term::kSkinTones;
+    return here[2] >= 0xA4 ? Term::kLateEmoji : Term::kEmoji;
+  }
+
   uint64_t* const sums_;
   Kinds before_;  // of the window before
   uint64_t words_ = 0, of2_ = 0, of4_ = 0, again_ = 0;
@@ -292,7 +327,7 @@ class Counter {
 
 // Adds the terms of a text to sums (kTerms), letter pairs in 255ths.
 inline void count_windows(const char* utf8, size_t bytes, uint64_t* sums) {
-  constexpr size_t kAhead = 2;  // a code point that starts in a window may end behind it
+  constexpr size_t kAhead = 3;  // a code point that starts in a window may end behind it
   const auto* const text = reinterpret_cast<const uint8_t*>(utf8);
   uint8_t padded[1 + kWindow + kAhead];
   Counter counter(sums);

@@ -335,10 +335,13 @@ def test_records_written_while_bundles_swap_replay_each_on_its_own_bundle(tmp_pa
             turn += 1
         for thread in threads:
             thread.join()
+        for bundle in bundles:  # however few swaps the threads lived through
+            live.swap(bundle)
+            recorder.route(PROMPTS[0], policy, id=bundle.hash)
     lines = file.read_bytes().splitlines()
-    assert len(lines) == 8 * 12 * 3
+    assert len(lines) == 8 * 12 * 3 + 3
     records = [Record.from_line(line) for line in lines]
-    assert len({record.id for record in records}) == 8 * 12 + 1  # the lists have none
+    assert len({record.id for record in records}) == 8 * 12 + 1 + 3  # the lists have none
     for name, one in engines.items():
         own = [line for line, record in zip(lines, records, strict=True) if record.bundle == name]
         assert summarise(own, one).equal == len(own)

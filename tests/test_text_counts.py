@@ -13,6 +13,7 @@ from wordpieces import SCRIPTS
 from ipr_engine import _C, InvalidInputError
 from ipr_engine.decide import available_isas
 from ipr_engine.tokens import TERMS, count_texts
+from ipr_engine.tokens.parts import PARTS, terms_apart
 
 CSRC = Path(__file__).parent.parent / "csrc"
 PUNCTUATION = r"[!-/:-@\[-`{-~]"
@@ -38,6 +39,23 @@ RANGES = {  # first code point, end; the first that holds a code point wins
     "other_2": [(0x80, 0x800)],
     "other_3": [(0x800, 0x10000)],
     "other_4": [(0x10000, 0x110000)],
+}
+
+PART_RANGES = {
+    "emoji": [(0x1F000, 0x1F1E6), (0x1F200, 0x1F3FB), (0x1F400, 0x1F900)],
+    "late_emoji": [(0x1F900, 0x1FB00)],
+    "skin_tones": [(0x1F3FB, 0x1F400)],
+    "flag_letters": [(0x1F1E6, 0x1F200)],
+    "styled_letters": [(0x1D400, 0x1D800)],
+    "rare_han": [(0x20000, 0x40000)],
+    "pictographs": [(0x2300, 0x2400), (0x2600, 0x27C0), (0x2B00, 0x2C00)],
+    "variation_selectors": [(0xFE00, 0xFE10)],
+}
+LONG = {  # of runs of one character, beyond the fourth
+    "long_punctuation": PUNCTUATION,
+    "long_letters": "[A-Za-z]",
+    "long_controls": "[\t\x0b\x0c\r]",
+    "long_line_breaks": "\n",
 }
 
 
@@ -84,6 +102,15 @@ def count_ref(text):
     count("controls", "[\t\x0b\x0c\r]")
     count("spaces", "(?<= ) ")
     count("space_runs", "  +")
+    for name, ranges in PART_RANGES.items():
+        terms[name] = sum(any(first <= ord(char) < end for first, end in ranges) for char in text)
+    same = [run.group() for run in re.finditer(r"(?s)(.)\1{4,}", text)]
+    for name, kind in LONG.items():
+        terms[name] = sum(len(run) - 4 for run in same if re.match(kind, run))
+    terms["long_letter_pairs"] = (
+        sum((len(run) - 4) * PAIRS[ord(run[0]) & 31][ord(run[0]) & 31] for run in same if re.match("[A-Za-z]", run))
+        / 255
+    )
     before = None
     for char in text:
         name = script(char)
@@ -104,7 +131,13 @@ def assert_counted(texts):
 
 
 ALPHABET = "".join(SCRIPTS.values()) + "aZ09 .,  \n\n--_ThequickBROWN🙂ըანไทยবাংলাÄßệ"
-texts = st.text(st.sampled_from(ALPHABET), max_size=200) | st.text(max_size=120)
+PARTED = "👍🏽|👩🏿‍💻|🇩🇪|❤️|🥹|⌚|⬇️|🏳️‍🌈|🉐|🎿|🐀|🀄|🫸|🬀|🆎|🈁|1️⃣|☀|𝒜|𝟿|𠮷|\U0001d800|\U0003ffff|\U00040000|ok"
+runs = st.builds(lambda char, size: char * size, st.sampled_from("=-aZz \n\t\r\x0b9é漢😀\0"), st.integers(1, 140))
+texts = (
+    st.text(st.sampled_from(ALPHABET), max_size=200)
+    | st.text(max_size=120)
+    | st.lists(st.sampled_from(PARTED.split("|")) | runs | st.text(max_size=3), max_size=20).map("".join)
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -114,10 +147,23 @@ def test_every_term_is_as_defined(text):
 
 
 @pytest.mark.parametrize(
-    "unit", ["a", "ab ", "Ab1", "é", "ệ", "я", "я ", "漢字", "🙂", "  ", "--", "\n", "9", "aé", "한국 "]
+    "unit",
+    ["a", "ab ", "Ab1", "é", "ệ", "я", "я ", "漢字", "🙂", "👍🏽🇩🇪❤️", "  ", "--", "\n", "\t", "9", "aé", "한국 "],
 )
 def test_runs_that_cross_a_window_of_64_bytes_are_one(unit):
     assert_counted([(unit * 140)[:size] for size in range(1, 140)])
+
+
+@settings(deadline=None)
+@given(texts)
+def test_parts_of_a_term_have_no_character_in_common(text):
+    """Pairs of letters are 255ths: what is left of them may be off by the last bit."""
+    assert (terms_apart(count_texts([text])) >= -1e-9).all()
+
+
+def test_a_part_comes_behind_its_whole():
+    """The sum over terms is in their order: what a part adds must not move the sums before it."""
+    assert min(map(TERMS.index, PARTS)) > max(map(TERMS.index, PARTS.values()))
 
 
 def test_a_nul_byte_counts_as_nothing():

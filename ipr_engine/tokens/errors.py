@@ -9,22 +9,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS
-from ipr_engine.tokens.fit import fit_coefficients
+from ipr_engine.tokens.fit import fit_coefficients, fit_some
 from ipr_engine.tokens.pairs import fit_pairs, pair_counts
+from ipr_engine.tokens.parts import terms_apart
 from ipr_engine.tokens.samples import Sample
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-LEFT_OUT = ("letter_pairs", "beyond_4", "after_punctuation")  # what pairs of letters tell better
-LETTER_PAIRS = TEXT_TERMS.index("letter_pairs")
+LEFT_OUT = ("letter_pairs", "long_letter_pairs", "beyond_4", "after_punctuation")  # what pairs of letters tell better
+LETTER_PAIRS, LONG_LETTER_PAIRS = TEXT_TERMS.index("letter_pairs"), TEXT_TERMS.index("long_letter_pairs")
 
 
 def letter_pairs(pairs: Array, terms: Array, counted: Mapping[str, Array]) -> npt.NDArray[np.uint8]:
     """Return the (27, 27) table fitted to the mean of several tokenizers, each scaled to the same sum."""
     mean = np.mean([tokens / tokens.mean() for tokens in counted.values()], axis=0)
     kept = [at for at, term in enumerate(TEXT_TERMS) if term not in LEFT_OUT]
-    return fit_pairs(pairs, terms[:, kept], mean)
+    return fit_pairs(pairs, terms_apart(terms)[:, kept], mean)
 
 
 def held_out_errors(
@@ -46,9 +47,26 @@ def held_out_errors(
         table = letter_pairs(pairs[train], terms[train], {name: tokens[train] for name, tokens in counted.items()})
         own = terms.copy()
         own[:, LETTER_PAIRS] = pairs @ table.ravel() / 255
+        own[:, LONG_LETTER_PAIRS] = 0  # of the compiled table
         for name, tokens in counted.items():
             coefficients = fit_coefficients(own[train], tokens[train])
             errors[name][test] = own[test] @ coefficients / tokens[test] - 1
+    return errors
+
+
+def held_out_errors_of_some(
+    samples: Sequence[Sample],
+    terms: Array,
+    counted: Mapping[str, Array],
+    kept: Mapping[str, Array],
+    fitted: Mask,
+) -> dict[str, Array]:
+    """Return the errors as `held_out_errors` does, where `fit_some` replaces coefficients of `kept` (tokenizer -> (terms,))."""
+    errors = {name: np.full(len(samples), np.nan) for name in counted}
+    for _, test in _folds(samples):
+        for name, tokens in counted.items():
+            coefficients = fit_some(terms[~test], tokens[~test], kept[name], fitted)
+            errors[name][test] = terms[test] @ coefficients / tokens[test] - 1
     return errors
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.tokens.parts import PLACES, coefficients_apart, coefficients_beside, terms_apart
+
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 ROUNDS = 12
 STEPS = 400
@@ -15,34 +18,65 @@ PRIOR_ROWS = 100.0  # what the profile to stay near weighs, in rows
 
 
 def fit_coefficients(terms: Array, tokens: Array, near: Array | None = None) -> Array:
-    """Return coefficients >= 0 whose estimate `terms @ coefficients` has the least mean relative error.
+    """Return coefficients whose estimate `terms @ coefficients` has the least mean relative error, no character's below 0.
+
+    Without `near` a part that no row has costs what its whole costs.
 
     Args:
-        terms: (rows, terms) float64, what each text is made of. tokens: (rows,) > 0.
+        terms: (rows, terms) float64, what each text is made of; columns of other amounts may follow. tokens: (rows,) > 0.
         near: (terms,) coefficients to stay near where the rows say little; None: near 0. They are first scaled as a
             whole to the rows, so that few rows are enough for a tokenizer that is coarser or finer throughout.
     Raises:
         ValueError: shapes differ, or tokens are not all > 0.
     """
-    if terms.ndim != 2 or tokens.shape != (len(terms),) or not (tokens > 0).all():
-        raise ValueError(f"tokens: expected ({len(terms)},) values > 0, got {tokens.shape}")
-    shares = terms / tokens[:, None]
-    weights = np.ones(len(tokens))
+    shares = _shares(terms, tokens)
     aim, ridge = np.zeros(terms.shape[1]), RIDGE * len(tokens)
     if near is not None:
-        estimate = shares @ near
-        aim = near / np.median(estimate) if np.median(estimate) > 0 else near
-        ridge = PRIOR_ROWS
-    coefficients = aim
+        aim, ridge = coefficients_apart(near), PRIOR_ROWS
+        estimate = np.median(shares @ aim)
+        aim = aim / estimate if estimate > 0 else aim
+    found = coefficients_beside(_least_error(shares, np.ones(len(tokens)), aim, ridge))
+    if near is None:
+        found[[part for part in PLACES if not terms[:, part].any()]] = 0.0
+    return found
+
+
+def fit_some(terms: Array, tokens: Array, kept: Array, fitted: Mask) -> Array:
+    """Return `kept` with other coefficients where `fitted` says so, of the least mean relative error.
+
+    Characters of other terms cost what they did. Where no row has a term, the fit says nothing: its characters cost nothing.
+
+    Args:
+        terms: (rows, terms) float64, what each text is made of. tokens: (rows,) > 0.
+        kept: (terms,) coefficients. fitted: (terms,), which of them to replace.
+    Raises:
+        ValueError: shapes differ, or tokens are not all > 0.
+    """
+    shares, apart = _shares(terms, tokens), coefficients_apart(kept)
+    rest = 1 - shares[:, ~fitted] @ apart[~fitted]
+    apart[fitted] = _least_error(shares[:, fitted], rest, np.zeros(int(fitted.sum())), RIDGE * len(tokens))
+    return coefficients_beside(apart)
+
+
+def _shares(terms: Array, tokens: Array) -> Array:
+    """(rows, terms): every character once, over the row's tokens."""
+    if terms.ndim != 2 or tokens.shape != (len(terms),) or not (tokens > 0).all():
+        raise ValueError(f"tokens: expected ({len(terms)},) values > 0, got {tokens.shape}")
+    return terms_apart(terms) / tokens[:, None]
+
+
+def _least_error(shares: Array, aimed: Array, aim: Array, ridge: float) -> Array:
+    """The x >= 0 of the least mean `|shares @ x - aimed|`, near `aim`, which weighs `ridge` rows."""
+    found, weights = aim, np.ones(len(shares))
     square = (shares**2).mean(axis=0)
     square = np.maximum(square, 1e-6 * square.max())
     for _ in range(ROUNDS):
         weighted = shares * weights[:, None]
         gram = weighted.T @ shares + np.diag(ridge * square * weights.mean())
-        target = weighted.sum(axis=0) + ridge * square * weights.mean() * aim
-        coefficients = nonnegative_minimum(gram, target, coefficients)
-        weights = 1 / np.maximum(np.abs(shares @ coefficients - 1), NEAR)
-    return coefficients
+        target = weighted.T @ aimed + ridge * square * weights.mean() * aim
+        found = nonnegative_minimum(gram, target, found)
+        weights = 1 / np.maximum(np.abs(shares @ found - aimed), NEAR)
+    return found
 
 
 def nonnegative_minimum(gram: Array, target: Array, start: Array) -> Array:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ipr_engine._C import TEXT_TERMS, count_texts, estimate_tokens
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.text import shown
+from ipr_engine.tokens.parts import PARTS
 
 Floats = npt.NDArray[np.float64]
 KEYS = ("name", "source", "coefficients", "per_request")
@@ -35,7 +36,8 @@ class TokenProfile:
 
     Attributes:
         name: of the tokenizer. source: what the coefficients were fitted to.
-        coefficients: (terms,) >= 0, in the order of `TERMS`.
+        coefficients: (terms,) in the order of `TERMS`, >= 0. A part's (`parts.PARTS`) is added to its whole's, and may be as far
+            below 0 as that is above.
         per_request: tokens that every request has besides its texts: the chat template's, >= 0.
     """
 
@@ -92,15 +94,15 @@ def profile_of(document: object, where: str) -> TokenProfile:
     given = document["coefficients"]
     if not isinstance(given, dict) or not given:
         raise InvalidInputError(f"{where}: coefficients: expected {{term: number}}, got {shown(given)}")
-    for term, value in given.items():
+    for term in given:
         if term not in TEXT_TERMS:
             raise InvalidInputError(
                 f"{where}: coefficients: unknown term {shown(term)}; known: {', '.join(TEXT_TERMS)}; a newer release may know it"
             )
-        _require_amount(f"{where}: coefficients.{term}", value)
+        _require_coefficient(f"{where}: coefficients", term, given)
     _require_amount(f"{where}: per_request", document["per_request"])
     coefficients = tuple(float(given.get(term, 0.0)) for term in TEXT_TERMS)
-    if not any(coefficients):
+    if max(coefficients) <= 0:
         raise InvalidInputError(f"{where}: coefficients: expected one above 0, got zeros alone")
     return TokenProfile(
         name=document["name"],
@@ -145,6 +147,19 @@ def shipped_profile(name: object) -> TokenProfile:
     if not isinstance(name, str) or name not in known:
         raise InvalidInputError(f"tokenizer: expected one of {', '.join(known)}, or a profile, got {shown(name)}")
     return known[name]
+
+
+def _require_coefficient(where: str, term: str, given: Mapping[str, Any]) -> None:
+    value, whole = given[term], PARTS.get(term)
+    below_0 = type(value) in (int, float) and value < 0
+    if whole is None or not below_0:
+        return _require_amount(f"{where}.{term}", value)
+    of_whole = given.get(whole, 0.0)
+    _require_amount(f"{where}.{whole}", of_whole)
+    if -value > of_whole:
+        raise InvalidInputError(
+            f"{where}.{term}: expected -{of_whole:g} or more, since that of {whole} is added, got {shown(value)}"
+        )
 
 
 def _require_amount(where: str, value: object) -> None:
