@@ -59,6 +59,11 @@ def policy_of(
     then = record.policy if record.bundle == live.hash and not replaced else None
     by_second = live.is_second(record.encoder)
     terms = {**record.terms, "rule": _rule(record)}
+    if (
+        "performance" in terms
+    ):  # a recorder writes everybody's figures: those of a candidate that is gone say nothing here
+        known = {name.casefold() for name in live.bundle.names}
+        terms["performance"] = {name: own for name, own in terms["performance"].items() if name.casefold() in known}
     pinned = None if then is None else [then.to_json(), by_second]
     key = json.dumps([terms_to_json(terms), pinned], sort_keys=True)
     found = policies.get(key)

@@ -450,6 +450,27 @@ def test_a_record_is_decided_again_to_the_bit_with_the_figures_of_then(engine, w
         assert any(replayed.differences for replayed in moved)
 
 
+def test_a_weighed_record_is_decided_again_where_a_candidate_is_gone(engine, shared_bundle, tmp_path):
+    pytest.importorskip("cryptography", reason=skips.RECORDS)
+    from ipr_engine.bundle.edit import without_candidate
+    from ipr_engine.replay import replay
+
+    kept, key, gone = [], bytes(range(32)), engine.bundle.names[3]
+    with engine.recorder(kept.append, keep_x=True, key=key, min_words=0) as recorder:
+        recorder.route_many(TEXTS, tau=0.4, cost_weights=WEIGHTS)
+    smaller = Engine.load(without_candidate(shared_bundle, gone, root=tmp_path))
+    wanted = smaller.route_many(
+        TEXTS,
+        tau=0.4,
+        cost_weights=WEIGHTS,
+        performance=figures_of([*engine.bundle.names[:3], engine.bundle.names[4]])
+        | {engine.bundle.names[4]: FIGURES[4]},
+    )
+    for replayed, decision in zip(replay(kept[0].splitlines(keepends=True), smaller, key=key), wanted, strict=True):
+        assert replayed.refused is None
+        assert replayed.outcome.model == decision.model
+
+
 def test_batched_answers_are_the_engine_s(engine):
     policy = engine.policy(tau=0.4, cost_weights=WEIGHTS)
     with BatchingEngine(engine) as batching:
