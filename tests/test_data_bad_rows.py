@@ -120,6 +120,8 @@ def test_loading_tells_every_bad_cell_at_once(tmp_path):
         ("-Infinity", "expected a finite number >= 0, or nothing where it is missing, got -inf"),
         ("true", "expected a number, got True"),
         ('{"a": 1}', "expected a number, got {'a': 1}"),
+        ('"a whole prompt"', "expected a number, got a text of 14 characters"),
+        ('["a whole prompt", 2, 3]', "expected a number, got a list of 3"),
     ],
 )
 def test_numbers_that_are_none_are_told_by_their_place(tmp_path, value, message):

@@ -16,6 +16,8 @@ from ipr_engine.data.bad_rows import BadRows
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.text import lone_surrogate
 
+SHORT_CELL = 24  # characters
+
 
 class Table:
     """Columns of equal length.
@@ -142,5 +144,11 @@ class Table:
 
 
 def shown_cell(value: object) -> str:
+    """Return a cell as an error tells it: itself where it is short and no sentence, else its kind and size: it may be a prompt."""
     text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    words = len(str(value).split()) if isinstance(value, str) else 1
+    if len(text) <= SHORT_CELL and words <= 1:
+        return text
+    if isinstance(value, str):
+        return f"a text of {len(value)} characters"
+    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (list, dict)) else text[:SHORT_CELL]
