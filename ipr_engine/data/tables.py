@@ -146,9 +146,9 @@ class Table:
 def shown_cell(value: object) -> str:
     """Return a cell as an error tells it: itself where it is short and no sentence, else its kind and size: it may be a prompt."""
     text = repr(value)
-    words = len(str(value).split()) if isinstance(value, str) else 1
-    if len(text) <= SHORT_CELL and words <= 1:
-        return text
     if isinstance(value, str):
-        return f"a text of {len(value)} characters"
-    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (list, dict)) else text[:SHORT_CELL]
+        bare = len(text) <= SHORT_CELL and len(value.split()) <= 1
+        return text if bare else f"a text of {len(value)} characters"
+    if isinstance(value, (list, dict)):
+        return text if len(text) <= SHORT_CELL // 2 else f"a {type(value).__name__} of {len(value)}"
+    return text if len(text) <= SHORT_CELL else f"{text[:SHORT_CELL]}…"
