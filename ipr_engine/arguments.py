@@ -52,13 +52,16 @@ def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
     return np.ascontiguousarray(np.broadcast_to(given, (batch,)), np.int64)
 
 
-def per_model(name: str, values: npt.ArrayLike, batch: int, models: int) -> npt.NDArray[np.float32]:
-    """(models,) or (batch, models) float32 of a scalar or such an array; InvalidInputError for anything else."""
+def per_model(name: str, values: npt.ArrayLike, batch: int, models: int, *, also: str = "") -> npt.NDArray[np.float32]:
+    """(models,) or (batch, models) float32 of a scalar or such an array; InvalidInputError for anything else.
+
+    also: what else the argument may be, for the error.
+    """
     given = _array(name, values)
     known = given.dtype.kind in "iuf" and not _holds_bool(values)
     if not known or given.shape not in ((), (models,), (batch, models)):
         raise InvalidInputError(
-            f"{name}: expected a number, ({models},) or ({batch}, {models}) numbers, got {_described(values, given)}"
+            f"{name}: expected {also}a number, ({models},) or ({batch}, {models}) numbers, got {_described(values, given)}"
         )
     with np.errstate(over="ignore"):  # over float32 is infinite, which the row's status tells
         return np.ascontiguousarray(np.broadcast_to(given, (models,)) if given.ndim == 0 else given, np.float32)

@@ -49,7 +49,8 @@ def per_candidate(
             for row, one in enumerate(told)
         ]
         return np.array(rows, np.float32).reshape(batch, len(names))
-    values = per_model(argument, told, batch, len(names))
+    also = "candidate -> tokens (or a list of these, one a prompt), "
+    values = per_model(argument, told, batch, len(names), also=also)
     wrong = values[~(np.isfinite(values) & (values >= 0))]
     if wrong.size:
         raise InvalidInputError(f"{argument}: expected finite numbers >= 0, got {wrong.flat[0]:g}")

@@ -37,7 +37,7 @@ class RowError(IprError, RuntimeError):
         more = f" and {len(self.rows) - 5} more" if len(self.rows) > 5 else ""
         super().__init__(
             f"{len(self.rows)} row(s) could not be decided ({shown}{more}); "
-            "pass on_error='status' to get every row with its status and the reason why each candidate was excluded"
+            "route_many(..., on_error='status') gives every row with its status and the reason why each candidate was excluded"
         )
 
     def __reduce__(self) -> tuple[type[RowError], tuple[tuple[int, ...], tuple[str, ...]]]:

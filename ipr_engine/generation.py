@@ -319,6 +319,10 @@ class Generation:
         try:
             mine = self.compile(terms_on(policy.terms, self.bundle))
         except InvalidInputError as error:
+            if policy.bundle_hash == self.hash and policy.measured is not None:  # nothing else changed under it
+                raise InvalidInputError(
+                    f"policy: figures that it weighs were taken back by update_performance since it was made ({error})"
+                ) from error
             raise InvalidInputError(
                 f"policy: made for bundle {policy.bundle_hash[:12]}, and its terms do not fit bundle {self.hash[:12]}, "
                 f"which serves now ({error}); make it anew with engine.policy(...)"

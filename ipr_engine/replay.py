@@ -172,6 +172,9 @@ def _from_figures(live: Generation, record: Record, policy: Policy) -> tuple[Out
     return decide_figures(record, policy, live.bundle, own, own_tokens=counted, support=measured), kept
 
 
+SHOWN_REASONS = 5  # why records were not replayed, of the text
+
+
 @dataclass
 class Summary:
     """What a whole log came to.
@@ -183,6 +186,7 @@ class Summary:
         moves: (recorded model, model now) -> records, where the choice changed.
         cost_usd, cost_usd_now: expected cost of the chosen candidates, over records decided then and now.
         bundles, isas: hash and instruction set of the records -> records.
+        reasons: why records were not replayed -> records.
         kept: in how many records a figure of then stands ("support", "own_tokens"); of several candidates it counts once.
         replaced, whole_policy: as of Replayed.
     """
@@ -198,6 +202,7 @@ class Summary:
     moves: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
     bundles: Counter[str] = field(default_factory=Counter)
     isas: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
     replaced: Terms = field(default_factory=dict)
     whole_policy: bool = False
@@ -210,6 +215,7 @@ class Summary:
             self.isas[replayed.record.isa] += 1
         if replayed.record is None or replayed.outcome is None:
             self.refused += 1
+            self.reasons[replayed.refused or ""] += 1
             return
         then, now = replayed.record.outcome, replayed.outcome
         self.by_heads += replayed.by_heads
@@ -232,6 +238,7 @@ class Summary:
             "by_heads": self.by_heads,
             "choices_changed": sum(self.moves.values()),
             "moves": [{"recorded": a, "now": b, "records": n} for (a, b), n in self.moves.most_common()],
+            "reasons": dict(self.reasons.most_common()),
             "fields": dict(self.fields.most_common()),
             "kept": dict(self.kept.most_common()),
             "cost_usd": self.cost_usd,
@@ -254,6 +261,7 @@ class Summary:
         figures = self.equal + self.different - self.by_heads
         if figures:
             lines.append(f"{figures} decided again from recorded qualities and tokens, without the heads")
+        lines += [f"not replayed, {n}: {reason}" for reason, n in self.reasons.most_common(SHOWN_REASONS)]
         if self.fields:
             lines.append("differing: " + ", ".join(f"{name} in {n}" for name, n in self.fields.most_common()))
         if self.kept:
@@ -264,7 +272,7 @@ class Summary:
             lines += [f"  {a or 'none'} -> {b or 'none'}: {n}" for (a, b), n in self.moves.most_common()]
         if self.equal + self.different:
             lines.append(
-                f"expected cost of the choices: {self.cost_usd:.6g} USD recorded, {self.cost_usd_now:.6g} USD now"
+                f"expected cost of the choices in all: {self.cost_usd:.6g} USD recorded, {self.cost_usd_now:.6g} USD now"
             )
         return "\n".join(lines)
 

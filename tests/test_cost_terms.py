@@ -330,6 +330,13 @@ def test_what_was_compiled_for_a_policy_goes_with_its_last_holder(engine):
     assert not engine._live._followed
 
 
+def test_a_policy_whose_figures_were_taken_back_says_so(engine):
+    policy = engine.policy(tau=0.5, cost_weights={"ttft_s": 1.0})
+    engine.update_performance({engine.bundle.names[0]: None})
+    with pytest.raises(InvalidInputError, match="policy: figures that it weighs were taken back .* is not known"):
+        engine.route("what", policy)
+
+
 def test_figures_of_a_candidate_come_back_with_it(engine, shared_bundle, tmp_path):
     from ipr_engine.bundle.edit import without_candidate
 

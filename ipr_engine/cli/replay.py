@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
         "set, and tell every field that differs by a bit. Records without an embedding are decided from their qualities and output "
         "tokens, those with one (--key opens it) by the bundle's heads. Figures of then that stand, since other tokenizers or centroids "
         "cannot be asked, are told as kept. Options of a policy replace those terms of each record's own policy, the others stand: "
-        "--tau 0.9 is what another tau would have chosen.",
+        "--tau 0.9 is what another tau would have chosen. One that is left out is the record's own, whatever default is named below.",
         epilog="Exit codes: 0 every record came out equal; 4 some differ; 3 some lines were not replayed (damaged, withheld, of other "
         "heads or another encoder, sealed under another key, or with terms that do not fit the bundle), whatever the others came to; 1 "
         "an error.",

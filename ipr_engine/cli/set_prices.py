@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ipr_engine.bundle import Bundle, PriceList
 
 
+LEAST_USUAL_USD = 0.001  # per 1 M tokens: nobody charges as little
+
+
 def add_parser(subparsers: Any) -> None:
     prices = subparsers.add_parser(
         "set-prices",
@@ -64,6 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
     for line in told:
         print(f"ipr set-prices: {line}", file=sys.stderr)
     for name, price in changed.items():
+        if 0 < max(price.input_usd_per_1m, price.output_usd_per_1m) < LEAST_USUAL_USD:
+            print(
+                f"ipr set-prices: {name} now costs less than {LEAST_USUAL_USD:g} USD per 1 M tokens: if these are prices per token, "
+                "multiply them by 1,000,000",
+                file=sys.stderr,
+            )
         if price.is_free:
             print(f"ipr set-prices: {name} now costs nothing: it is chosen whenever it is good enough", file=sys.stderr)
     if arguments.json:
