@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.ranges import MOST_TOKENS
-from ipr_engine.text import shown
+from ipr_engine.text import told
 
 BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/router.h
 
@@ -84,4 +84,4 @@ def _holds_bool(values: Any) -> bool:
 
 
 def _described(values: object, array: npt.NDArray[Any]) -> str:
-    return shown(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"
+    return told(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"

@@ -16,7 +16,7 @@ from ipr_engine.bundle import PriceList
 from ipr_engine.by_candidate import PerCandidate, per_candidate
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.ranges import nonnegative
-from ipr_engine.text import shown
+from ipr_engine.text import told
 
 # by name: tokens, or tokens and the seconds since the cache was used last
 CachedTokens: TypeAlias = PerCandidate[float | tuple[float, float]]
@@ -39,7 +39,7 @@ def held_tokens(
         pair = value if isinstance(value, (tuple, list)) else (value, 0.0)
         if len(pair) != 2:
             raise InvalidInputError(
-                f"{where}: expected tokens, or (tokens, seconds since last used), got {shown(value)}"
+                f"{where}: expected tokens, or (tokens, seconds since last used), got {told(value)}"
             )
         tokens, age_s = nonnegative(where, pair[0]), nonnegative(f"{where}, seconds", pair[1])
         ttl_s = prices.prices[name].cache_ttl_s

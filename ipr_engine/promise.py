@@ -36,8 +36,8 @@ class Promise:
         best_usd: mean predicted cost of the best one alone, in USD a prompt.
         least_quality: what tau counts down to: cheapest_quality, or, where the cheapest is also the best, what taking the cheapest on
             each prompt keeps, if that is worse.
-        quality: mean quality promised: (1 - tau) * best_quality + tau * least_quality; where the cheapest on each prompt runs (tau
-            1), no more than that kept.
+        quality: mean quality promised: (1 - tau) * best_quality + tau * least_quality; at tau 0 no more than the highest predicted
+            quality on each prompt kept, and where the cheapest on each runs (tau 1), no more than that kept.
         cost_usd: mean predicted cost, in USD a prompt. worth: USD per unit of quality that runs.
         note: why tau cannot trade here, or what limits the promise; None for nothing.
         cost_weights: the weights of a cost that is not USD alone, in words: the cheapest has the least of that; None for USD.
@@ -84,7 +84,7 @@ def point_at(path: TauPath, tau: float) -> PathPoint:
     """What runs at tau in [0, 1]. The worth never rises with tau."""
     level = path.promise(tau)
     if tau == 0.0:
-        return PathPoint(tau, level, 0.0, takes_best=True)
+        return PathPoint(tau, min(level, path.dearest_choice_quality), 0.0, takes_best=True)
     return _point(path, tau, level, 0.0 if tau == 1.0 else _worth_at(path, level))
 
 
@@ -101,8 +101,9 @@ def point_for(path: TauPath, ask: tuple[str, float]) -> PathPoint:
     """
     name, value = ask
     if name == "quality_share":
-        level = max(value * path.best_quality, path.least_quality)  # nobody need do worse than at tau 1
-        return _point(path, _tau_of(path, level), level, _worth_at(path, level) if level > path.least_quality else 0.0)
+        floor = min(path.least_quality, path.cheapest_choice_quality)  # nobody need do worse than at tau 1
+        level = max(value * path.best_quality, floor)
+        return _point(path, _tau_of(path, level), level, _worth_at(path, level) if level > floor else 0.0)
     if name == "max_usd_per_1k":
         least, limit, reached = path.cheapest_choice_usd, value / 1000, path.cost_usd
         held = np.flatnonzero(reached <= limit)  # of a weighted cost USD may fall as the worth rises
@@ -174,6 +175,8 @@ def _notes(path: TauPath, names: Sequence[str], point: PathPoint) -> list[str]:
     if point.takes_best and path.single_usd[path.best] > 0:
         times = path.dearest_choice_usd / path.single_usd[path.best]
         found.append(f"the highest predicted quality on each prompt is expected to cost {times:.2f} times {best} alone")
+    if point.takes_best and path.dearest_choice_quality < path.best_quality:
+        found.append(f"it kept {path.dearest_choice_quality:.3f}, less than {best} alone")
     if len(names) == 1:
         return [*found, "it is the only candidate"]
     if not trades(path):

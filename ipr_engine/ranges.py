@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.text import shown, told
 
 MOST_TOKENS = 2**53  # counts are exact as floats up to here
 MOST = 1e12  # of any price, worth or latency: far beyond use, and safe in float32
@@ -15,7 +16,10 @@ MOST = 1e12  # of any price, worth or latency: far beyond use, and safe in float
 def number(name: str, value: object) -> float:
     """A finite real number as a float. bool and str are not numbers."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise InvalidInputError(f"{name}: expected a number, got {type(value).__name__} {value!r}")
+        sentence = isinstance(value, str) and len(value.split()) > 1  # it may be of a prompt
+        raise InvalidInputError(
+            f"{name}: expected a number, got {told(value) if sentence else f'{type(value).__name__} {shown(value)}'}"
+        )
     try:
         result = float(value)
     except OverflowError:

@@ -47,6 +47,7 @@ class TauPath:
         cost_usd: (knots,) mean predicted cost of a prompt there. shares: (knots, models) of the prompts.
         level: (blocks,) mean outcome after the isotonic fit, rising; log_worth: (blocks,) the centre of each block.
         dearest_choice_usd: mean predicted cost of taking the highest predicted quality on every prompt (tau 0).
+        dearest_choice_quality: mean outcome of that; below best_quality where the heads are weak.
         cheapest_choice_usd: the same of taking the cheapest on every prompt (tau 1); cheapest_shares: (models,) whom that takes.
         cheapest_choice_quality: mean outcome of that; below cheapest_quality where who is cheapest changes with the prompt, and costs
             quality. choice_errors: standard errors of its difference from best_quality, and from cheapest_quality.
@@ -65,6 +66,7 @@ class TauPath:
     level: Array = field(repr=False)
     log_worth: Array = field(repr=False)
     dearest_choice_usd: float
+    dearest_choice_quality: float
     cheapest_choice_usd: float
     cheapest_choice_quality: float
     choice_errors: tuple[float, float]
@@ -129,6 +131,7 @@ class TauPath:
             level=level,
             log_worth=log_worth,
             dearest_choice_usd=float(paid[every, last].mean()),
+            dearest_choice_quality=float(realised[every, last].mean()),
             cheapest_choice_usd=float(paid[every, first].mean()),
             cheapest_choice_quality=float(taken.mean()),
             choice_errors=choice_errors(realised, taken, best, cheapest),

@@ -21,3 +21,8 @@ def shown(value: object) -> str:
     except ValueError:  # a whole number of more digits than Python writes
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def told(value: object) -> str:
+    """A caller's value for an error: as `shown`, but of a text its length alone, since it may be of a prompt."""
+    return f"a text of {len(value)} characters" if isinstance(value, str) else shown(value)

@@ -51,13 +51,14 @@ def fit_two_tiers(
     if not plain:
         spent, _, _ = summed(first.usd, again.usd)
     level, log_worth = _isotonic(reached / one.rows, np.log(worth))
-    dearest = _end(first, again, below, tie_rank, by_quality=True).of(first.usd, again.usd)
+    dearest = _end(first, again, below, tie_rank, by_quality=True)
     end = _end(first, again, below, tie_rank, by_quality=False)
     kept = end.of(*realised)
     mean = spent / one.rows
     return replace(
         one,  # its means of single candidates
-        dearest_choice_usd=float(dearest.mean()),
+        dearest_choice_usd=float(dearest.of(first.usd, again.usd).mean()),
+        dearest_choice_quality=float(dearest.of(*realised).mean()),
         cheapest_choice_usd=float(end.of(first.usd, again.usd).mean()),
         cheapest_choice_quality=float(kept.mean()),
         choice_errors=choice_errors(realised[0], kept, one.best, one.cheapest),

@@ -333,7 +333,7 @@ def test_what_was_compiled_for_a_policy_goes_with_its_last_holder(engine):
 def test_a_policy_whose_figures_were_taken_back_says_so(engine):
     policy = engine.policy(tau=0.5, cost_weights={"ttft_s": 1.0})
     engine.update_performance({engine.bundle.names[0]: None})
-    with pytest.raises(InvalidInputError, match="policy: figures that it weighs were taken back .* is not known"):
+    with pytest.raises(InvalidInputError, match=r"policy: figures that it weighs were taken back .* is not known"):
         engine.route("what", policy)
 
 

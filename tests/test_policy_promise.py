@@ -89,6 +89,26 @@ def test_where_the_cheapest_on_each_prompt_is_worse_than_the_best_and_cheapest_t
     assert same.policy(tau=1.0).worth == 0.0
 
 
+def test_a_share_asked_for_is_promised_where_the_path_reaches_it(engine):
+    """Also below the cheapest candidate's mean, where the cheapest on each prompt keeps less still."""
+    path = engine.policy(tau=0.5).path
+    assert path.cheapest_choice_quality < path.cheapest_quality
+    asked = (path.cheapest_choice_quality + path.cheapest_quality) / 2
+    policy = engine.policy(quality_share=asked / path.best_quality)
+    assert policy.promise.quality == pytest.approx(asked)
+    assert policy.worth > 0
+    assert engine.policy(quality_share=0.0).promise.quality == path.cheapest_choice_quality
+
+
+def test_at_tau_0_no_more_is_promised_than_the_highest_predicted_quality_kept(engine):
+    rows = engine.bundle.path_rows
+    weak = changed(engine, outcome=np.random.default_rng(0).permuted(rows.outcome, axis=0))
+    policy = weak.policy(tau=0.0)
+    assert policy.promise.quality == min(policy.path.best_quality, policy.path.dearest_choice_quality)
+    assert policy.promise.quality < policy.path.best_quality
+    assert f"it kept {policy.promise.quality:.3f}, less than" in policy.promise.note
+
+
 def test_a_difference_within_its_standard_error_is_no_difference(engine):
     outcome = np.zeros_like(engine.bundle.path_rows.outcome)
     outcome[::2] = 254

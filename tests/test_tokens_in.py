@@ -275,6 +275,7 @@ def test_explain_says_whose_tokens_were_given_and_what_counted_the_others(engine
         ([{"nobody": 1}], r"tokens_in\[0\]: unknown 'nobody'"),
         ([None, 4.0], "tokens_in: expected one mapping a prompt, 1 in all, got 2"),
         ([1, 2], r"tokens_in: expected candidate -> tokens .*a number, \(3,\) or \(1, 3\) numbers, got int64 \(2,\)"),
+        ("a whole prompt", "numbers, got a text of 14 characters"),
         ("many", "tokens_in: expected candidate -> tokens .*a number"),
         (True, "tokens_in: expected candidate -> tokens .*a number"),
         (float("inf"), "tokens_in: expected finite numbers >= 0, got inf"),
