@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -53,6 +54,9 @@ def variants(engine: Engine, policy: Policy, peer: Callable[[str], str] | None) 
         "stage: tokenize + gather + decide + support": lambda prompt: router.route_one(prompt, policy.compiled),
         "stage: decide": lambda prompt: engine.plan.run(x, policy.compiled, 60.0),
     }
+    bundle = engine.bundle
+    bare = tuple(replace(candidate, tokenizer=None) for candidate in bundle.candidates)
+    calls["Engine.route, one count for all"] = bound_route(Engine(replace(bundle, candidates=bare, hash="0" * 64)))
     for isa in available_isas():
         forced = Engine.load(isa=isa)
         calls[f"Engine.route, {isa}"] = bound_route(forced)

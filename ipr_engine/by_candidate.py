@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ipr_engine.arguments import per_model
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.names import matched
+from ipr_engine.names import matched_once
 from ipr_engine.text import shown
 
 Value = TypeVar("Value")
@@ -81,11 +81,8 @@ def _of_names(
     """(models,) of one mapping."""
     if not isinstance(told, Mapping) or not all(isinstance(name, str) for name in told):
         raise InvalidInputError(f"{where}: expected candidate -> tokens, got {shown(told)}")
-    meant = matched(where, list(told), names)
+    meant = matched_once(where, list(told), names)
     values = np.full(len(names), absent, np.float32)
     for name, value in told.items():
-        twice = [other for other in told if meant[other] == meant[name]]
-        if len(twice) > 1:
-            raise InvalidInputError(f"{where}: {' and '.join(map(repr, twice))} both mean {meant[name]}; give it once")
         values[names.index(meant[name])] = read(f"{where}[{name!r}]", value, meant[name])
     return values

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ipr_engine.bundle import Performance
 from ipr_engine.bundle.performance import performance_json, performance_of, performance_problem
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.names import matched
+from ipr_engine.names import matched_once
 from ipr_engine.price_table import Array, PriceTable
 from ipr_engine.ranges import nonnegative
 from ipr_engine.text import shown
@@ -77,11 +77,11 @@ class Weighing:
 
     def folded(self, rates: PriceTable) -> PriceTable:
         """The rates of the weighted sum; rates: the same candidates' in USD. A term that is not known of a candidate is left out."""
-        weights, per_token = self.weights, self._array("wh_per_1m_input") / 1e6
+        weights = self.weights
         return rates.weighed(
             weights.usd,
             fixed=weights.ttft_s * self._array("ttft_s") + weights.wh * self._array("wh_per_request"),
-            per_input_token=weights.wh * per_token,
+            per_input_token=weights.wh * self._array("wh_per_1m_input") / 1e6,
             per_output_token=weights.generation_s * self._array("tpot_s")
             + weights.wh * self._array("wh_per_1m_output") / 1e6,
         )
@@ -184,14 +184,9 @@ def merged_figures(argument: str, before: Figures, given: object, names: Sequenc
         raise InvalidInputError(
             f"{argument}: expected name -> Performance, or a mapping of its figures, got {shown(given)}"
         )
-    meant = matched(argument, list(given), names)
+    meant = matched_once(argument, list(given), names)
     merged = dict(before)
     for name, own in given.items():
-        twice = [other for other in given if meant[other] == meant[name]]
-        if len(twice) > 1:
-            raise InvalidInputError(
-                f"{argument}: {' and '.join(map(repr, twice))} both mean {meant[name]}; give it once"
-            )
         if own is None:
             merged.pop(meant[name], None)
             continue

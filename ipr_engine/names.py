@@ -29,3 +29,13 @@ def matched(argument: str, wanted: Iterable[str], known: Iterable[str]) -> dict[
                 f"{argument}: {name!r} matches several that differ by case alone, {', '.join(matches)}; write the one meant exactly"
             )
     return {name: matches[0] for name, matches in found.items()}
+
+
+def matched_once(argument: str, wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Return `matched`, for names that each state something: two that mean the same one are an error."""
+    meant = matched(argument, wanted, known)
+    for one in set(meant.values()):
+        twice = [name for name in meant if meant[name] == one]
+        if len(twice) > 1:
+            raise InvalidInputError(f"{argument}: {' and '.join(map(repr, twice))} both mean {one}; give it once")
+    return meant

@@ -20,7 +20,7 @@ from ipr_engine.cost_terms import Figures, Weighing, merged_figures, settle_weig
 from ipr_engine.decide import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.limits import SurelyFits, surely_fits
-from ipr_engine.names import matched
+from ipr_engine.names import matched, matched_once
 from ipr_engine.paths import Paths
 from ipr_engine.price_table import PriceTable
 from ipr_engine.promise import PathPoint, Promise, make_promise, point_at, point_for
@@ -507,14 +507,9 @@ def merge_prices(bundle: Bundle, prices: PriceList | Mapping[str, object]) -> Pr
     if isinstance(prices, PriceList) and prices.currency != "USD":
         raise InvalidInputError(f"prices: expected a list in USD, got {prices.currency!r}; convert it first")
     given = prices.prices if isinstance(prices, PriceList) else prices
-    names = matched("prices", _names("prices", list(given)), bundle.names)
+    names = matched_once("prices", _names("prices", list(given)), bundle.names)
     merged = dict(bundle.prices.prices)
     for name, value in given.items():
-        twice = [other for other, meant in names.items() if meant == names[name]]
-        if len(twice) > 1:
-            raise InvalidInputError(
-                f"prices: {' and '.join(map(repr, twice))} both mean {names[name]}; give its price once"
-            )
         merged[names[name]] = _price(name, value)
     whole = isinstance(prices, PriceList) and len(given) == len(bundle.names)
     date = prices.date if isinstance(prices, PriceList) and whole else f"{bundle.prices.date}, {len(given)} replaced"

@@ -114,7 +114,7 @@ class TauPath:
         reached = after(
             realised[moves.row, moves.after] - realised[moves.row, moves.before], realised[every, first].mean()
         )
-        level, log_worth = _isotonic(reached, np.log(worth))
+        level, log_worth = isotonic(reached, np.log(worth))
         changed = np.zeros((len(worth) + 1, models))
         at = np.searchsorted(worth, moves.worth, side="left")
         np.add.at(changed, (at, moves.after), 1.0)
@@ -211,7 +211,7 @@ def _grid(moves: BreakPoints, cost: Array) -> Array:
     return grid
 
 
-def _isotonic(values: Array, position: Array) -> tuple[Array, Array]:
+def isotonic(values: Array, position: Array) -> tuple[Array, Array]:
     """Least-squares rising fit by pooling adjacent violators: the value and the mean position of each block, both rising."""
     blocks: list[list[float]] = []  # sum of values, sum of positions, count
     for value, at in zip(values.tolist(), position.tolist(), strict=True):

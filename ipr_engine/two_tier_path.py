@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine import _C
-from ipr_engine.tau_path import Array, TauPath, _isotonic, choice_errors
+from ipr_engine.tau_path import Array, TauPath, choice_errors, isotonic
 
 KNOTS = 128  # worths of the grid: half of the tiers' own, since every prompt is decided at each
 
@@ -50,7 +50,7 @@ def fit_two_tiers(
     reached, spent, count = summed(*realised)
     if not plain:
         spent, _, _ = summed(first.usd, again.usd)
-    level, log_worth = _isotonic(reached / one.rows, np.log(worth))
+    level, log_worth = isotonic(reached / one.rows, np.log(worth))
     dearest = _end(first, again, below, tie_rank, by_quality=True)
     end = _end(first, again, below, tie_rank, by_quality=False)
     kept = end.of(*realised)
