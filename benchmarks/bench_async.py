@@ -160,7 +160,7 @@ def minilm(_: Path) -> Path:
 
 def tiny_transformer(folder: Path) -> Path:
     """Two layers of random weights: to see that the benchmark runs."""
-    from transformer_folders import make_sentence_transformer  # tests/, as benchmarks.harness arranges
+    from tests.support.transformer_folders import make_sentence_transformer  # tests/, as benchmarks.harness arranges
 
     made: Path = make_sentence_transformer(folder / "tiny")
     return made
@@ -168,10 +168,9 @@ def tiny_transformer(folder: Path) -> Path:
 
 def transformer_engine(model: Path, folder: Path) -> Engine:
     """The model on the onnx tier; its 11 heads have random weights."""
-    from bundles import bundle_parts
-
     from ipr_engine.bundle import write_bundle
-    from ipr_engine.exporting import export_encoder
+    from ipr_engine.encoders.export import export_encoder
+    from tests.support.bundles import bundle_parts
 
     export = export_encoder(model, folder / "export")
     parts = bundle_parts(folder / "sources", models=11, dim=export.dim, support=False)

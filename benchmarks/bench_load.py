@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from benchmarks.harness import FULL, Line, Size
+from benchmarks.load import compare, ladder
+from benchmarks.load.lengths import fixed_lengths
+from benchmarks.load.measure import Case, Measured, measure
+from benchmarks.load.noise import unsteady
+from benchmarks.load.peers import PEERS, Setup, open_peers
+from benchmarks.load.quantiles import Quantile, quantiles
+from benchmarks.load.samples import Samples
+from benchmarks.load.targets import Target
+from benchmarks.load.targets_registry import TARGETS, make_target
+from benchmarks.load.threads import Progress
 from ipr_engine import Engine
 from ipr_engine.errors import BackendUnavailableError
-from ipr_engine.loadtest import compare, ladder
-from ipr_engine.loadtest.lengths import fixed_lengths
-from ipr_engine.loadtest.measure import Case, Measured, measure
-from ipr_engine.loadtest.noise import unsteady
-from ipr_engine.loadtest.peers import PEERS, Setup, open_peers
-from ipr_engine.loadtest.quantiles import Quantile, quantiles
-from ipr_engine.loadtest.samples import Samples
-from ipr_engine.loadtest.targets import Target
-from ipr_engine.loadtest.targets_registry import TARGETS, make_target
-from ipr_engine.loadtest.threads import Progress
 
 TAU = 0.2
 TURNS_S = 4.0  # of each target that takes turns

@@ -18,7 +18,7 @@ from benchmarks.prompts import ASCII
 from ipr_engine import Bundle, Decisions, Engine, Policy
 from ipr_engine.bundle import CalibrationMap, CalibrationSample, Knot, OperatingPoint, with_calibrations
 from ipr_engine.bundle.calibration import heads_key, prices_key
-from ipr_engine.reference import failover
+from ipr_engine.decide.reference import failover
 
 TAU = 0.2
 FAMILY = "Claude"

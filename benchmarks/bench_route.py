@@ -1,6 +1,6 @@
 """Text to decision, one prompt a call: ours end to end and stage by stage, beside model2vec's encode plus numpy.
 
-The peer does the same work on the same table (`ipr_engine.loadtest.peers_embedding.Model2VecNumpy`): model2vec tokenizes and
+The peer does the same work on the same table (`benchmarks.load.peers_embedding.Model2VecNumpy`): model2vec tokenizes and
 embeds (its float table is ours, unpacked), numpy float32 computes qualities, tokens, costs, the rule's threshold and the
 choice. Choices are compared before anything is timed.
 """
@@ -14,12 +14,12 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.harness import FULL, Line, Size, interleave
+from benchmarks.load.peers import Setup, open_peers
 from benchmarks.prompts import ASCII, OTHER
 from ipr_engine import Engine, Policy
 from ipr_engine._C import count_texts
-from ipr_engine.decide import available_isas
+from ipr_engine.decide.contract import available_isas
 from ipr_engine.errors import BackendUnavailableError
-from ipr_engine.loadtest.peers import Setup, open_peers
 
 TAU = 0.2
 

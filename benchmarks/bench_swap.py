@@ -18,9 +18,9 @@ import numpy as np
 from benchmarks.harness import FULL, Line, Size
 from benchmarks.prompts import ASCII
 from ipr_engine import Bundle, Engine, Policy
+from ipr_engine.audit.record import Record
+from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import with_prices
-from ipr_engine.record import Record
-from ipr_engine.replay import replay
 
 TAU = 0.2
 ROUNDS = 60

@@ -12,10 +12,11 @@ from itertools import cycle
 import numpy as np
 
 from benchmarks.harness import FULL, Line, Size, interleave
-from ipr_engine import Bundle, Engine, reference
+from ipr_engine import Bundle, Engine
 from ipr_engine.bundle import PathRows
-from ipr_engine.paths import Paths, row_costs
-from ipr_engine.tau_path import TauPath, break_points
+from ipr_engine.decide import reference
+from ipr_engine.policy.paths import Paths, row_costs
+from ipr_engine.policy.tau_path import TauPath, break_points
 
 ROWS = 4096  # most rows that a bundle keeps
 BELOW = 0.05  # a gap that asks the second tier for about a third of the rows

@@ -16,7 +16,7 @@ from benchmarks import bench_decide, bench_route, targets
 from benchmarks.harness import FULL, Line, Size, in_turns
 from benchmarks.prompts import ASCII, OTHER
 from ipr_engine import Engine
-from ipr_engine.decide import available_isas
+from ipr_engine.decide.contract import available_isas
 
 CALLS = 40  # of a round
 ROUNDS = {"route": 10_000, "route ascii": 800, "route other": 600, "decide linear": 800, "decide trunk64_rank4": 800}

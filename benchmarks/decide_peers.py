@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ipr_engine.decide import Heads
+from ipr_engine.decide.contract import Heads
 
 
 def folded(heads: Heads) -> tuple[np.ndarray, dict[str, slice]]:

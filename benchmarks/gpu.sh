@@ -81,9 +81,9 @@ for part in "$@"; do
         if "$PYTHON" -c 'import pytest, hypothesis' 2>/dev/null; then
             "$PYTHON" -c 'import xdist' 2>/dev/null && workers="-n $(($(nproc) * 3 / 4))" || workers=
             # shellcheck disable=SC2086
-            step tests 180 "$PYTHON" -m pytest -q -p no:cacheprovider $workers tests/test_torch_graphs.py \
-                tests/test_torch_capture.py tests/test_gpu_engine.py tests/test_kernels_device.py tests/test_kernels_pool.py \
-                tests/test_kernels_decide.py tests/test_kernels_input.py tests/test_kernels_cubin.py
+            step tests 180 "$PYTHON" -m pytest -q -p no:cacheprovider $workers tests/encoders/test_torch_graphs.py \
+                tests/encoders/test_torch_capture.py tests/gpu_router/test_router.py tests/kernels/test_device.py tests/kernels/test_pool.py \
+                tests/kernels/test_decide.py tests/kernels/test_input.py tests/kernels/test_cubin.py
         else
             echo "pytest or hypothesis is missing: only the checks before each timing run" | tee -a "$log"
         fi

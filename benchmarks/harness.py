@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))  # inputs come from tests/generators.py
 
 Line = dict[str, Any]
 Item = TypeVar("Item")

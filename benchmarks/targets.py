@@ -1,7 +1,7 @@
 """Targets of benchmarks/targets.toml, and their verdicts on calls that were timed in turns.
 
 An interval that lies on the right side of its bound as a whole is *met*, one on the wrong side *missed*; one that holds the
-bound *cannot tell*. Intervals are order-statistic ones (`ipr_engine.loadtest.quantiles`), at 99 %, as several targets are looked
+bound *cannot tell*. Intervals are order-statistic ones (`benchmarks.load.quantiles`), at 99 %, as several targets are looked
 at: of a quantile, and of a median over another implementation's of the ratios round by round, each with its design effect; of any
 other ratio, from the intervals of its two quantiles at half the risk each, so that both hold together.
 """
@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.load.quantiles import Quantile, binomial_ranks, design_effect, quantile, samples_needed
+from benchmarks.load.slo import MET, MISSED, UNTOLD
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.loadtest.quantiles import Quantile, binomial_ranks, design_effect, quantile, samples_needed
-from ipr_engine.loadtest.slo import MET, MISSED, UNTOLD
 
 PATH = Path(__file__).parent / "targets.toml"
 FLOOR = "an empty call"

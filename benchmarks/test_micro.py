@@ -1,6 +1,6 @@
 """The parts of a route under pytest-benchmark, for work on kernels: `python -m pytest benchmarks/test_micro.py`.
 
-The tests run each of them once (tests/test_benchmarks.py). Keep a base with `--benchmark-save=NAME`, compare with
+The tests run each of them once (tests/benchmarks/test_benchmarks.py). Keep a base with `--benchmark-save=NAME`, compare with
 `--benchmark-compare`; one isa or part: `-k avx2`.
 """
 
@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.load.lengths import fixed_lengths
+from benchmarks.load.targets import EngineTarget, StagesTarget
 from ipr_engine import Engine
-from ipr_engine.decide import available_isas
-from ipr_engine.loadtest.lengths import fixed_lengths
-from ipr_engine.loadtest.targets import EngineTarget, StagesTarget
+from ipr_engine.decide.contract import available_isas
 
 pytest.importorskip("pytest_benchmark", reason="needs extra [bench]: pytest-benchmark")
 TAU = 0.2

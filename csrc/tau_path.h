@@ -1,5 +1,5 @@
-// What tau's path of a candidate set is computed from (ipr_engine/tau_path.py), in float64. The definition, to the bit,
-// is that of ipr_engine/reference.py: `break_points` and `two_tier_choices`.
+// What tau's path of a candidate set is computed from (ipr_engine/policy/tau_path.py), in float64. The definition, to the bit,
+// is that of ipr_engine/decide/reference.py: `break_points` and `two_tier_choices`.
 #pragma once
 
 #include <cstdint>

@@ -17,7 +17,7 @@ from ipr_engine.errors import (
     IprError,
     RowError,
 )
-from ipr_engine.policy import Policy
+from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import parse_request
 
 if TYPE_CHECKING:

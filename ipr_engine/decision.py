@@ -10,19 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle.origin import prior_of
-from ipr_engine.calibrated import CalibrationStatus
-from ipr_engine.decide import CAUSE, STATUS
+from ipr_engine.decide.contract import CAUSE, STATUS
 from ipr_engine.errors import RowError
 from ipr_engine.frontier import FrontierStep, frontier, order
-from ipr_engine.unsupported import UNSUPPORTED
+from ipr_engine.policy.calibrated import CalibrationStatus
+from ipr_engine.policy.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
     from ipr_engine._C import DecideResult
     from ipr_engine.bundle import Bundle, HeadsSpec
-    from ipr_engine.cost_terms import CostTerms
-    from ipr_engine.limits import RequestLimits, RowLimits
-    from ipr_engine.moved_costs import Moved
-    from ipr_engine.policy import Coefficients, Policy
+    from ipr_engine.policy.cost_weights import CostTerms
+    from ipr_engine.policy.policy import Coefficients, Policy
+    from ipr_engine.request.limits import RequestLimits, RowLimits
+    from ipr_engine.request.moved_costs import Moved
 
 OK = STATUS.index("ok")
 NO_ERRORS: Mapping[int, str] = {}
@@ -527,7 +527,7 @@ class Decisions:
         billed_tokens (batch,) int64, truncated and escalated (batch,) bool, support (batch,) float32 or None: as of Decision.
         own_tokens: (batch, models) float32, input tokens by each candidate's own count; None where none was given and no candidate
             names its tokenizer. tokens_in_given: (batch, models) bool, which of them the caller gave; None for none.
-        status, cause: (batch,) uint8 into `ipr_engine.decide.STATUS` and `CAUSE`.
+        status, cause: (batch,) uint8 into `ipr_engine.decide.contract.STATUS` and `CAUSE`.
         errors: row -> what is wrong with its prompt, where the status is "invalid_input".
         limits: what the requests ask for; None where they are text alone and output tokens are predicted.
         moved: of each row, which arguments of the caller moved its predicted costs; None where none moved any.

@@ -14,25 +14,25 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult
+from ipr_engine._old_spellings import warn_list, warn_on_error
 from ipr_engine.bundle import Bundle, Performance, PriceList
-from ipr_engine.cached_tokens import CachedTokens
-from ipr_engine.calibrated import Calibrations, DriftEvidence
-from ipr_engine.decide import DecidePlan
+from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.decision import Decision, Decisions, Row
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.explanation import Explanation
-from ipr_engine.generation import Generation, check_on_error, check_rows, checked_rows
-from ipr_engine.intake import check_many
-from ipr_engine.old_spellings import warn_list, warn_on_error
-from ipr_engine.policy import Policy
+from ipr_engine.loaded_bundle import Generation, check_on_error, check_rows, checked_rows
+from ipr_engine.policy.calibrated import Calibrations, DriftEvidence
+from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
-from ipr_engine.tokens_in import TokensIn, told_tokens
+from ipr_engine.request.cached_tokens import CachedTokens
+from ipr_engine.request.intake import check_many
+from ipr_engine.request.tokens_in import TokensIn, told_tokens
 
 if TYPE_CHECKING:
-    from ipr_engine.owner_key import OwnerKey
-    from ipr_engine.recorder import Recorder
+    from ipr_engine.audit.owner_key import OwnerKey
+    from ipr_engine.audit.recorder import Recorder
     from ipr_engine.watch import Watch
 
 DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
@@ -635,7 +635,7 @@ class Engine:
         key: OwnerKey | str | os.PathLike[str] | bytes | None = None,
         min_words: int | None = None,
     ) -> Recorder:
-        """Route and decide as the engine does, writing a record of each decision for `ipr replay` (ipr_engine/recorder.py).
+        """Route and decide as the engine does, writing a record of each decision for `ipr replay` (ipr_engine/audit/recorder.py).
 
         Args:
             to: a file to append to, or what takes each line.
@@ -647,7 +647,7 @@ class Engine:
         Raises:
             InvalidInputError: an argument is not as above. BackendUnavailableError: a key, and the extra [records] is missing.
         """
-        from ipr_engine.recorder import MIN_WORDS, Recorder
+        from ipr_engine.audit.recorder import MIN_WORDS, Recorder
 
         least = MIN_WORDS if min_words is None else min_words
         return Recorder(self, to, keep_prompts=keep_prompts, keep_x=keep_x, key=key, min_words=least)

@@ -6,12 +6,12 @@ import math
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ipr_engine.asks import PATH
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.bundle.reliability import Realised, read_reliability
 from ipr_engine.decision import CandidateView, Decision
 from ipr_engine.frontier import FrontierStep
-from ipr_engine.unsupported import BEST
+from ipr_engine.policy.targets import PATH
+from ipr_engine.policy.unsupported import BEST
 
 WHY = {
     "best_quality": "it has the highest predicted quality",

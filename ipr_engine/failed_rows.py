@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from ipr_engine._C import decide_result
 from ipr_engine.bundle import Bundle
-from ipr_engine.decide import CAUSE, STATUS
+from ipr_engine.decide.contract import CAUSE, STATUS
 from ipr_engine.decision import Decisions, FailedRow
-from ipr_engine.limits import PLAIN, RequestLimits
-from ipr_engine.policy import Policy
+from ipr_engine.policy.policy import Policy
+from ipr_engine.request.limits import PLAIN, RequestLimits
 
 INVALID_INPUT = STATUS.index("invalid_input")
 FAILED = CAUSE.index("failed")

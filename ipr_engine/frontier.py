@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.asks import CALIBRATED, PATH
-from ipr_engine.policy import Coefficients, compile_rule, path_coefficients
-from ipr_engine.promise import point_at
+from ipr_engine.policy.policy import Coefficients, compile_rule, path_coefficients
+from ipr_engine.policy.promise import point_at
+from ipr_engine.policy.targets import CALIBRATED, PATH
 
 if TYPE_CHECKING:
     from ipr_engine.bundle import Bundle, RuleConstants
-    from ipr_engine.policy import Policy
+    from ipr_engine.policy.policy import Policy
 
 Float32s = npt.NDArray[np.float32]
 

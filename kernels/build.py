@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from ipr_engine._extras import need
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
-from ipr_engine.extras import need
 from ipr_engine.kernels.cubin import Metadata, write
 from ipr_engine.kernels.form import KernelForm, options
 from ipr_engine.kernels.launch import LaunchParams, launch_params

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.decide import DecidePlan, DecidePolicy, Heads
+from ipr_engine._extras import need
+from ipr_engine.decide.contract import DecidePlan, DecidePolicy, Heads
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.extras import need
 from ipr_engine.kernels.form import TYPES, KernelForm, Pooling, WeightType, grid
 from ipr_engine.kernels.launch import LaunchParams, check_fits, launch_params
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.extras import need
 from ipr_engine.kernels.cubin import CubinKernel
 from ipr_engine.kernels.form import INTEGERS, POINTERS, TYPES, KernelForm, options
 from ipr_engine.kernels.plan import PURPOSE, GpuPlan, GpuRequest, GpuResult

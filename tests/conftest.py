@@ -7,10 +7,10 @@ import zlib
 
 import numpy as np
 import pytest
-import skips
 
-from ipr_engine import old_spellings
-from ipr_engine.decide import available_isas
+from ipr_engine import _old_spellings as old_spellings
+from ipr_engine.decide.contract import available_isas
+from tests.support import skips
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

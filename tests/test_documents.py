@@ -1,15 +1,14 @@
 """What the documents show is run."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from ipr_engine import InvalidInputError
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.constant import Constancy, refuse_constant
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parent.parent
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{n}")
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

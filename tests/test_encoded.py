@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from bundles import make_bundle
-from two_tier_bundles import join, make_tiers, measured
 
 from ipr_engine import Bundle, Engine, IprError
+from tests.support.bundles import make_bundle
+from tests.support.two_tier_bundles import join, make_tiers, measured
 
 USER = {"role": "user", "content": "what is the story"}
 SEES = {"role": "user", "content": [{"type": "text", "text": "what"}, {"type": "image_url", "image_url": {"url": "u"}}]}

@@ -6,11 +6,12 @@ import threading
 
 import numpy as np
 import pytest
-from bundles import make_bundle
 
-from ipr_engine import _C, Bundle, Decision, Decisions, Engine, InvalidInputError, IprError, Price, RowError, reference
-from ipr_engine.decide import Heads
+from ipr_engine import _C, Bundle, Decision, Decisions, Engine, InvalidInputError, IprError, Price, RowError
+from ipr_engine.decide import reference
+from ipr_engine.decide.contract import Heads
 from ipr_engine.errors import BackendUnavailableError, EncoderMismatchError
+from tests.support.bundles import make_bundle
 
 PROMPTS = [
     "what is the sum of two and two",

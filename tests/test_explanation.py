@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from bundles import make_bundle
 
 from ipr_engine import Engine
 from ipr_engine.bundle.reliability import RELIABILITY, reliability_bins, reliability_bytes
 from ipr_engine.cli import main
+from tests.support.bundles import make_bundle
 
 PROMPTS = ["what is the story", "Write Python code, and prove it.", "why to explain", "q9 code"]
 ROWS = np.linspace(0, 1, 300)

@@ -9,7 +9,7 @@ import ipr_engine
 
 PACKAGE = Path(ipr_engine.__file__).parent
 MEASURES = {f"ipr_engine.evaluation.{name}" for name in ("bootstrap", "kept", "prediction", "routing", "sweeps")}
-RECIPE = {"ipr_engine.training.default_bundle", "ipr_engine.training.model_card"}
+RECIPE = {"studies.default_bundle.recipe", "studies.default_bundle.model_card"}
 
 
 def name_of(path):
@@ -71,7 +71,7 @@ def test_what_serves_knows_nothing_of_data_training_or_evaluation(package):
 def test_kernels_stand_on_decide_alone():
     assert of("kernels")
     for module in of("kernels"):
-        allowed = {"ipr_engine.decide", "ipr_engine.errors", "ipr_engine.extras", *of("kernels")}
+        allowed = {"ipr_engine.decide.contract", "ipr_engine.errors", "ipr_engine._extras", *of("kernels")}
         assert IMPORTS[module] <= allowed, module
 
 
@@ -113,4 +113,4 @@ def test_serving_stands_on_the_engine_and_only_the_command_line_above_it():
 def test_a_request_is_taken_apart_knowing_neither_bundles_nor_engines():
     assert of("prompts")
     for module in of("prompts"):
-        assert IMPORTS[module] <= {"ipr_engine.errors", "ipr_engine.ranges", "ipr_engine.text", *of("prompts")}, module
+        assert IMPORTS[module] <= {"ipr_engine.errors", "ipr_engine._validate", *of("prompts")}, module

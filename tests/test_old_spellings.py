@@ -6,12 +6,12 @@ import warnings
 
 import numpy as np
 import pytest
-from bundles import make_bundle
-from serving_encoders import queued_engine
 
 from ipr_engine import Decision, Decisions, Engine, InvalidInputError, RowError
 from ipr_engine.decision import FailedRow
 from ipr_engine.serving import AsyncEngine, BatchingEngine
+from tests.support.bundles import make_bundle
+from tests.support.serving_encoders import queued_engine
 
 PROMPTS = ["why", "what is the story"]
 TERMS = {"tau": 0.3}

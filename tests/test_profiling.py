@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from transformer_folders import import_torch
 
-from ipr_engine import profiling
+from ipr_engine import _profiling as profiling
 from ipr_engine.errors import BackendUnavailableError
+from tests.support.transformer_folders import import_torch
 
 
 def test_a_range_is_one_empty_context_until_it_is_enabled():

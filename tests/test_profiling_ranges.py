@@ -5,18 +5,19 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
-import kernel_data  # noqa: F401  (before anything that imports triton)
 import pytest
-import skips
-from gpu_data import DEVICE, PROMPTS, gpu_engine, make_bundle, make_export
-from transformer_folders import import_torch
 
-from ipr_engine import profiling
+from ipr_engine import _profiling as profiling
 from ipr_engine.errors import InvalidInputError
+from tests.support import (
+    kernel_data,  # noqa: F401  (before anything that imports triton)
+    skips,
+)
+from tests.support.gpu_data import DEVICE, PROMPTS, gpu_engine, make_bundle, make_export
+from tests.support.places import ROOT
+from tests.support.transformer_folders import import_torch
 
-ROOT = Path(__file__).parent.parent
 pytestmark = [
     pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),  # of Triton's interpreter
     pytest.mark.skipif(
@@ -103,7 +104,7 @@ def test_a_failed_route_leaves_no_range_open(engine, nvtx, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("no copy")
 
-    monkeypatch.setattr("ipr_engine.gpu.router.fill_rows", fail)
+    monkeypatch.setattr("ipr_engine.gpu_router.router.fill_rows", fail)
     with pytest.raises(RuntimeError, match="no copy"):
         engine.route(PROMPTS[0], tau=0.3)
     assert nvtx.told == ["tokenize", "/tokenize", "copy", "/copy"]

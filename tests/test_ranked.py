@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from bundles import make_bundle
-from two_tier_bundles import join, make_tiers
 
-from ipr_engine import Engine, reference
+from ipr_engine import Engine
 from ipr_engine._C import DecidePlan, DecidePolicy, decide_result
-from ipr_engine.decide import Heads
+from ipr_engine.decide import reference
+from ipr_engine.decide.contract import Heads
+from tests.support.bundles import make_bundle
+from tests.support.two_tier_bundles import join, make_tiers
 
 CHAT = [{"role": "user", "content": "what is the story"}]
 TOOLS = {"messages": CHAT, "tools": [{"type": "function", "function": {"name": "f"}}], "max_tokens": 40}

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import make_bundle, make_candidates, make_prices, make_siblings
 
 from ipr_engine import Bundle, Engine, InvalidInputError, Price
 from ipr_engine.bundle import PriceList, with_prices
 from ipr_engine.errors import BundleHashError, EncoderMismatchError
+from tests.support.bundles import make_bundle, make_candidates, make_prices, make_siblings
+from tests.support.decisions import bits
 
 PROMPTS = ["what is the sum of two and two", "Explain quicksort, please!", "write a story", "a b c"]
 CHAT = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "why"}]
@@ -24,21 +25,6 @@ THREADS = 8
 @pytest.fixture(scope="module")
 def siblings(tmp_path_factory):
     return [Bundle.load(path) for path in make_siblings(tmp_path_factory.mktemp("siblings"), 4)]
-
-
-def bits(decision):
-    """All that a decision says, as one comparable value."""
-    return (
-        decision.bundle_hash,
-        decision.policy.bundle_hash,
-        decision.model,
-        tuple(view.name for view in decision.candidates),
-        decision.qualities.tobytes(),
-        decision.costs_usd.tobytes(),
-        decision.threshold,
-        decision.billed_tokens,
-        decision.cause,
-    )
 
 
 def test_a_swapped_engine_decides_as_one_made_of_that_bundle(siblings):

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from two_tier_bundles import join, make_prompts, make_tiers, middle_gap, same_row
 
 from ipr_engine import Engine
+from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import Price, PriceTier, with_prices
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
-from ipr_engine.replay import replay
+from tests.support.two_tier_bundles import join, make_prompts, make_tiers, middle_gap, same_row
 
 PROMPTS = make_prompts(60)
 

@@ -9,11 +9,11 @@ import time
 import weakref
 
 import pytest
-from bundles import make_bundle, make_siblings
 
 from ipr_engine import Bundle, Engine, InvalidInputError
 from ipr_engine.bundle import activate
 from ipr_engine.errors import BundleFormatError, BundleHashError, BundleNotFoundError, EncoderMismatchError
+from tests.support.bundles import make_bundle, make_siblings
 
 NEVER_S = 1e6  # the thread sleeps; the test looks
 

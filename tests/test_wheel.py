@@ -3,12 +3,12 @@
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
-import skips
 
-ROOT = Path(__file__).parent.parent
+from tests.support import skips
+from tests.support.places import ROOT
+
 MOST_BYTES = 12_000_000
 
 
@@ -29,7 +29,7 @@ def test_the_wheel_is_small_and_carries_types_bundle_and_licence(wheel):
         "ipr_engine/py.typed",
         "ipr_engine/_C.pyi",
         "ipr_engine/default_bundle/CURRENT",
-        "ipr_engine/training/default_candidates.json",
+        "studies/default_bundle/candidates.json",
         "ipr_engine/kernels/decide.py",
         "ipr_engine/kernels/launch.json",
         "LICENSE",

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundles import make_tensors
 
 from benchmarks.gpu.peers import GemmArgmin, TorchDecide
 from benchmarks.gpu.timing import Line, Run, calls_us, node_us
-from ipr_engine import reference
-from ipr_engine.decide import Heads
+from ipr_engine.decide import reference
+from ipr_engine.decide.contract import Heads
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
+from tests.support.bundles import make_tensors
 
 # (models, dim, hidden): the form the figures to reach are stated for first.
 FORMS = ((11, 384, 64), (11, 384, 0), (100, 384, 0), (1000, 1024, 0))

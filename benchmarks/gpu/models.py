@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from bundles import WORDS, make_candidates, make_prices, make_tensors
 
 from ipr_engine.bundle import FittedOn, HeadsSource, RuleConstants, write_bundle
-from ipr_engine.encoders.export import is_export, read_export, write_manifest
+from ipr_engine.encoders.manifest import is_export, read_export, write_manifest
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.encoders.transformer import TransformerEncoder
+from tests.support.bundles import WORDS, make_candidates, make_prices, make_tensors
 
 MODELS, HIDDEN = 11, 64  # what the figures to reach are stated for
 MAX_TOKENS = 512

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import benchmarks.harness  # noqa: F401  tests/ on the path
 from benchmarks.gpu.tune import _launch
 from ipr_engine.kernels.launch import launch_params
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ipr_engine.decide import Heads
+from ipr_engine.decide.contract import Heads
 
 
 def _on(device: str, array: Any) -> Any:

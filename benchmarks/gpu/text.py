@@ -17,7 +17,7 @@ from benchmarks.gpu.timing import Line, Run, calls_us, node_us, percentiles
 from ipr_engine import Decisions, Engine
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.encoders.torch import TorchEncoder
-from ipr_engine.gpu.router import GpuRouter, RouteRows, RouteSlot
+from ipr_engine.gpu_router.router import GpuRouter, RouteRows, RouteSlot
 
 LENGTHS = (64, 16, 128, 32, 256, 512)
 BATCHES = (1, 8)

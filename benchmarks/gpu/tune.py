@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundles import make_tensors
 
 from benchmarks.gpu.timing import Line, Run, node_us
-from ipr_engine import reference
-from ipr_engine.decide import Heads
+from ipr_engine.decide import reference
+from ipr_engine.decide.contract import Heads
 from ipr_engine.kernels.launch import LaunchParams, launch_params
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
+from tests.support.bundles import make_tensors
 
 MODELS = (11, 1000, 100, 64, 32)
 DIM, HIDDEN = 384, 64

@@ -32,10 +32,10 @@ def main() -> None:
     if arguments.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"
 
-    import benchmarks.harness  # noqa: F401  (it puts tests/ on the path)
     from benchmarks.gpu import models
-    from ipr_engine import Engine, profiling
-    from ipr_engine.encoders import graphs
+    from ipr_engine import Engine
+    from ipr_engine import _profiling as profiling
+    from ipr_engine.cuda import graphs
     from ipr_engine.encoders.transformer import TransformerEncoder
 
     if arguments.trace:
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _profiled(arguments: argparse.Namespace, call: Callable[[], object]) -> None:
-    from ipr_engine import profiling
+    from ipr_engine import _profiling as profiling
 
     torch: Any = importlib.import_module("torch")
     on_gpu = arguments.device != "cpu"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .calibration import CalibrationMap, CalibrationSample, Knot, OperatingPoint
-from .encoder_entry import (
+from ipr_engine.bundle.calibration import CalibrationMap, CalibrationSample, Knot, OperatingPoint
+from ipr_engine.bundle.encoder_entry import (
     ConcatenatedSource,
     EncoderSource,
     EncoderSpec,
@@ -18,10 +18,10 @@ from .encoder_entry import (
     concatenated_identity,
     encoder_identity,
 )
-from .load import Bundle, read_prices
-from .performance import Performance
-from .price import Price, PriceTier
-from .spec import (
+from ipr_engine.bundle.load import Bundle, read_prices
+from ipr_engine.bundle.performance import Performance
+from ipr_engine.bundle.price import Price, PriceTier
+from ipr_engine.bundle.spec import (
     Candidate,
     EscalationSpec,
     FittedOn,
@@ -31,10 +31,10 @@ from .spec import (
     RuleConstants,
     SupportSpec,
 )
-from .tested import TestedTau
+from ipr_engine.bundle.tested import TestedTau
 
 if TYPE_CHECKING:
-    from .write import (
+    from ipr_engine.bundle.write import (
         HeadsSource,
         activate,
         heads_sha256,
@@ -85,6 +85,6 @@ def __getattr__(name: str) -> Any:
     """Load write.py when it is first asked for: serving reads bundles only, and imports should be quick."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import write
+    from ipr_engine.bundle import write
 
     return getattr(write, name)

@@ -1,6 +1,6 @@
 """Calibration maps as frozen objects and as JSON: what tau runs, and what of it is certified (docs/calibration.md).
 
-They hold and check their own shape. `ipr_engine/calibration/` makes them, `ipr_engine/calibrated.py` reads a policy off them.
+They hold and check their own shape. `ipr_engine/calibration/` makes them, `ipr_engine/policy/calibrated.py` reads a policy off them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .fields import Field
-from .price import price_numbers, says_more
-from .spec import SHARED_TENSOR, Candidate, HeadsSpec, PriceList, canonical_json
-from .tested import CERTIFIED, INSUFFICIENT, TestedTau, parse_tested
+from ipr_engine.bundle.fields import Field
+from ipr_engine.bundle.price import price_numbers, says_more
+from ipr_engine.bundle.spec import SHARED_TENSOR, Candidate, HeadsSpec, PriceList, canonical_json
+from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT, TestedTau, parse_tested
 
 if TYPE_CHECKING:
-    from .load import Bundle
+    from ipr_engine.bundle.load import Bundle
 
 CERTAIN = "certain"
 KNOT_STATUS = (CERTAIN, CERTIFIED, INSUFFICIENT)

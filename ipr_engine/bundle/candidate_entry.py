@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ipr_engine.bundle.fields import REWRITE, Field, fail, require_distinct
+from ipr_engine.bundle.performance import UNITS, Performance, performance_json, performance_of, performance_problem
+from ipr_engine.bundle.spec import Candidate
 from ipr_engine.errors import BundleFormatError, BundleValueError, InvalidInputError
 from ipr_engine.tokens.profiles import TokenProfile, profile_of
-
-from .fields import REWRITE, Field, fail, require_distinct
-from .performance import UNITS, Performance, performance_json, performance_of, performance_problem
-from .spec import Candidate
 
 _KEYS = ("name", "family", "provider", "context_window", "token_ratio", "features", "latency_ms")
 _STATED = {"tokenizer": 6, "performance": 7}  # written only where there is one, from this schema_version on

@@ -10,20 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.candidate_entry import candidate_json, version_of
+from ipr_engine.bundle.draft import Draft
+from ipr_engine.bundle.fields import fail, parse_json
+from ipr_engine.bundle.files import as_path, read_regular
+from ipr_engine.bundle.load import MANIFEST, Bundle, listed_files, parse_price
+from ipr_engine.bundle.origin import CONSTANT, PRICE_DATES
+from ipr_engine.bundle.path_rows import path_of_edited, path_rows_json, rows_version
+from ipr_engine.bundle.price import Price
+from ipr_engine.bundle.reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
+from ipr_engine.bundle.schema import raised
+from ipr_engine.bundle.spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, PriceList
+from ipr_engine.bundle.write import _hash_bytes, _price_version, _prices_bytes, _tensor_bytes
 from ipr_engine.errors import BundleFormatError, InvalidInputError
-
-from .candidate_entry import candidate_json, version_of
-from .draft import Draft
-from .fields import fail, parse_json
-from .files import as_path, read_regular
-from .load import MANIFEST, Bundle, listed_files, parse_price
-from .origin import CONSTANT, PRICE_DATES
-from .path_rows import path_of_edited, path_rows_json, rows_version
-from .price import Price
-from .reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
-from .schema import raised
-from .spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, PriceList
-from .write import _hash_bytes, _price_version, _prices_bytes, _tensor_bytes
 
 Rows = Mapping[str, Float32]
 Hashes = Mapping[str, npt.NDArray[np.uint64]]

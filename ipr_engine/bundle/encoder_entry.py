@@ -10,12 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ipr_engine.bundle.fields import Field, parse_json, require_distinct
+from ipr_engine.bundle.files import as_path, file_entry, read_regular
+from ipr_engine.bundle.spec import canonical_json
+from ipr_engine.bundle.tensors import check_table, config_normalize
 from ipr_engine.errors import BundleValueError, EncoderMismatchError
-
-from .fields import Field, parse_json, require_distinct
-from .files import as_path, file_entry, read_regular
-from .spec import canonical_json
-from .tensors import check_table, config_normalize
 
 KINDS = ("static", "transformer", "concatenated")  # all but the first need schema_version 3
 STATIC_FILES = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": "config.json"}

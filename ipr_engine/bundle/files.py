@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ipr_engine.bundle.fields import Field, fail
 from ipr_engine.errors import (
     BundleError,
     BundleFormatError,
@@ -18,8 +19,6 @@ from ipr_engine.errors import (
     BundlePathError,
     InvalidInputError,
 )
-
-from .fields import Field, fail
 
 _CHUNK = 1 << 18  # stays in the L2 cache between the read and the hash
 _RESTORE = "restore the folder from its source, or write the bundle again with write_bundle"

@@ -14,25 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.errors import (
-    BundleFormatError,
-    BundleHashError,
-    BundleNotFoundError,
-    BundleValueError,
-    BundleVersionError,
-    EncoderMismatchError,
-)
-
-from .calibration import CalibrationMap, parse_map
-from .candidate_entry import parse_candidates
-from .encoder_entry import EncoderSpec, encoder_file_fields, parse_encoders
-from .fields import Field, fail, is_hex64, parse_json, require_distinct
-from .files import FileEntry, as_path, file_entry, read_regular, reading
-from .path_rows import parse_path_rows, path_rows_file
-from .price import BASE, Price, price_of
-from .price_check import price_problem
-from .schema import SCHEMA_VERSIONS
-from .spec import (
+from ipr_engine.bundle.calibration import CalibrationMap, parse_map
+from ipr_engine.bundle.candidate_entry import parse_candidates
+from ipr_engine.bundle.encoder_entry import EncoderSpec, encoder_file_fields, parse_encoders
+from ipr_engine.bundle.fields import Field, fail, is_hex64, parse_json, require_distinct
+from ipr_engine.bundle.files import FileEntry, as_path, file_entry, read_regular, reading
+from ipr_engine.bundle.path_rows import parse_path_rows, path_rows_file
+from ipr_engine.bundle.price import BASE, Price, price_of
+from ipr_engine.bundle.price_check import price_problem
+from ipr_engine.bundle.schema import SCHEMA_VERSIONS
+from ipr_engine.bundle.spec import (
     Candidate,
     EscalationSpec,
     FittedOn,
@@ -42,7 +33,15 @@ from .spec import (
     RuleConstants,
     SupportSpec,
 )
-from .tensors import heads_tensors, support_tensors
+from ipr_engine.bundle.tensors import heads_tensors, support_tensors
+from ipr_engine.errors import (
+    BundleFormatError,
+    BundleHashError,
+    BundleNotFoundError,
+    BundleValueError,
+    BundleVersionError,
+    EncoderMismatchError,
+)
 
 MANIFEST = "bundle.json"
 CURRENT = "CURRENT"

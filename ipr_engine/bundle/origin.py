@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from .load import Bundle
-from .spec import HeadsSpec
+from ipr_engine.bundle.load import Bundle
+from ipr_engine.bundle.spec import HeadsSpec
 
 # Keys of the provenance. CONSTANT: candidate -> why its head counts as constant; FIRST_ALONE: why the path rows of a two-tier
 # bundle are those of the first tier alone; PRICE_DATES: candidate -> of which day its price is, where it is older than the list.

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine.bundle.fields import REWRITE, Field, fail
+from ipr_engine.bundle.files import file_entry
+from ipr_engine.bundle.spec import Float32, PathRows
+from ipr_engine.bundle.tensors import read_tensors, require_shapes
 from ipr_engine.errors import BundleShapeError, BundleValueError, PathMismatchError
-
-from .fields import REWRITE, Field, fail
-from .files import file_entry
-from .spec import Float32, PathRows
-from .tensors import read_tensors, require_shapes
 
 PATH = "path.safetensors"
 MOST_ROWS = 4096

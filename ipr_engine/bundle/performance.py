@@ -7,10 +7,8 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from ipr_engine.ranges import MOST
-from ipr_engine.text import shown
-
-from .price_check import Problem, amount_problem
+from ipr_engine._validate import MOST, shown
+from ipr_engine.bundle.price_check import Problem, amount_problem
 
 UNITS: Mapping[str, str] = {
     "ttft_s": "seconds to the first token",

@@ -10,14 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ipr_engine._validate import shown
+from ipr_engine.bundle.candidate_entry import parse_performance
+from ipr_engine.bundle.fields import fail, parse_json
+from ipr_engine.bundle.files import as_path, read_regular
+from ipr_engine.bundle.load import Bundle
+from ipr_engine.bundle.performance import IN_SECONDS, UNITS, Performance, performance_of, performance_problem
 from ipr_engine.errors import BundleFormatError, InvalidInputError
-from ipr_engine.text import shown
-
-from .candidate_entry import parse_performance
-from .fields import fail, parse_json
-from .files import as_path, read_regular
-from .load import Bundle
-from .performance import IN_SECONDS, UNITS, Performance, performance_of, performance_problem
 
 KEY = "performance"
 _UNREAD = ("fits", "refused")  # what `ipr performance fit` says beside

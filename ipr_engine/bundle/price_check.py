@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from ipr_engine.text import shown
-
-from .price import AMOUNTS, BASE, CACHED, REQUIRED, Price, PriceTier
+from ipr_engine._validate import shown
+from ipr_engine.bundle.price import AMOUNTS, BASE, CACHED, REQUIRED, Price, PriceTier
 
 MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what kernels/plan.py has room for
 

@@ -14,13 +14,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from ipr_engine._validate import shown
+from ipr_engine.bundle.fields import parse_json
+from ipr_engine.bundle.files import read_regular
+from ipr_engine.bundle.price import Price, price_of
+from ipr_engine.bundle.price_check import price_problem
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.text import shown
-
-from .fields import parse_json
-from .files import read_regular
-from .price import Price, price_of
-from .price_check import price_problem
 
 COLUMNS = ("model", "usd_in_per_m", "usd_out_per_m")
 _OTHER_COLUMNS = ("max_input_tokens", "entry")  # no prices

@@ -13,12 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.fields import Field, parse_json
+from ipr_engine.bundle.files import read_regular
+from ipr_engine.bundle.load import Bundle
+from ipr_engine.bundle.spec import canonical_json
 from ipr_engine.errors import BundleValueError
-
-from .fields import Field, parse_json
-from .files import read_regular
-from .load import Bundle
-from .spec import canonical_json
 
 RELIABILITY = "reliability.json"
 RELIABILITY_SECOND = "reliability_second.json"  # of the second heads of a two-tier bundle

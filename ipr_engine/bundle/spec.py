@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine.bundle.performance import Performance
+from ipr_engine.bundle.price import Price
 from ipr_engine.tokens.profiles import TokenProfile
-
-from .performance import Performance
-from .price import Price
 
 Float32 = NDArray[np.float32]
 SHARED_TENSOR = "trunk"  # every other tensor of a head has a row per candidate
@@ -136,7 +135,7 @@ class EscalationSpec:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PathRows:
-    """Fitting prompts in random order, what tau's path of any candidate set is computed from (ipr_engine/tau_path.py).
+    """Fitting prompts in random order, what tau's path of any candidate set is computed from (ipr_engine/policy/tau_path.py).
 
     They hold no prompt, no id and no hash. All arrays have a column per candidate of `candidates`.
 

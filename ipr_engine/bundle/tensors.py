@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine.bundle.fields import REWRITE, fail, parse_json
+from ipr_engine.bundle.files import reading
+from ipr_engine.bundle.spec import Float32
 from ipr_engine.errors import BundleFormatError, BundleShapeError, BundleValueError
-
-from .fields import REWRITE, fail, parse_json
-from .files import reading
-from .spec import Float32
 
 _RECIPES = "export it again with model2vec, embeddings as float32, float16 or int8 and weights as float32"
 _HEADS = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .fields import Field
+from ipr_engine.bundle.fields import Field
 
 CERTIFIED, INSUFFICIENT = "certified", "insufficient_evidence"
 

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from ipr_engine.bundle.encoder_entry import AnySource, ConcatenatedSource, EncoderSource, EncoderSpec, TransformerSource
+from ipr_engine.bundle.load import Bundle
+from ipr_engine.bundle.origin import CONSTANT, FIRST_ALONE, PRICE_DATES, constant_of
+from ipr_engine.bundle.price import price_numbers
+from ipr_engine.bundle.reliability import RELIABILITY, RELIABILITY_SECOND
+from ipr_engine.bundle.spec import Candidate, EscalationSpec, HeadsSpec, PathRows
+from ipr_engine.bundle.values import require_day, require_root, require_text
+from ipr_engine.bundle.write import HeadsSource, heads_sha256, write_bundle
 from ipr_engine.errors import InvalidInputError
-
-from .encoder_entry import AnySource, ConcatenatedSource, EncoderSource, EncoderSpec, TransformerSource
-from .load import Bundle
-from .origin import CONSTANT, FIRST_ALONE, PRICE_DATES, constant_of
-from .price import price_numbers
-from .reliability import RELIABILITY, RELIABILITY_SECOND
-from .spec import Candidate, EscalationSpec, HeadsSpec, PathRows
-from .values import require_day, require_root, require_text
-from .write import HeadsSource, heads_sha256, write_bundle
 
 SECOND = "second"
 

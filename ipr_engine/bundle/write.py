@@ -12,21 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.errors import BundleShapeError, InvalidInputError
-
-from .calibration import CalibrationMap
-from .candidate_entry import candidate_json, version_of, with_floats
-from .draft import Draft, json_bytes, set_current
-from .encoder_entry import AnySource, EncoderSource, encoder_json
-from .fields import fail, is_hex64, parse_json
-from .files import as_path, read_regular
-from .load import MANIFEST, Bundle, find_folder, listed_files
-from .origin import PRICE_DATES, price_dates
-from .path_rows import path_rows_json, rows_version
-from .performance import Performance
-from .price import price_json, says_more
-from .schema import raised
-from .spec import (
+from ipr_engine.bundle.calibration import CalibrationMap
+from ipr_engine.bundle.candidate_entry import candidate_json, version_of, with_floats
+from ipr_engine.bundle.draft import Draft, json_bytes, set_current
+from ipr_engine.bundle.encoder_entry import AnySource, EncoderSource, encoder_json
+from ipr_engine.bundle.fields import fail, is_hex64, parse_json
+from ipr_engine.bundle.files import as_path, read_regular
+from ipr_engine.bundle.load import MANIFEST, Bundle, find_folder, listed_files
+from ipr_engine.bundle.origin import PRICE_DATES, price_dates
+from ipr_engine.bundle.path_rows import path_rows_json, rows_version
+from ipr_engine.bundle.performance import Performance
+from ipr_engine.bundle.price import price_json, says_more
+from ipr_engine.bundle.schema import raised
+from ipr_engine.bundle.spec import (
     Candidate,
     EscalationSpec,
     FittedOn,
@@ -36,6 +34,7 @@ from .spec import (
     RuleConstants,
     SupportSpec,
 )
+from ipr_engine.errors import BundleShapeError, InvalidInputError
 
 _PRICES = "prices.json"
 

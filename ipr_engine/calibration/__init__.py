@@ -2,5 +2,5 @@
 
 bounds.py tests a bounded mean, path.py lays the points out on other data, promises.py tests them in order, fit.py makes the map,
 drift.py says when it no longer holds, truth.py and power.py are the studies
-of docs/calibration.md. Reading a policy off a map needs none of these: ipr_engine/calibrated.py.
+of docs/calibration.md. Reading a policy off a map needs none of these: ipr_engine/policy/calibrated.py.
 """

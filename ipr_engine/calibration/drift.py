@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import CalibrationMap
-from ipr_engine.calibrated import DriftEvidence
 from ipr_engine.calibration.bounds import agrapa_log_capital
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy import Policy
+from ipr_engine.policy.calibrated import DriftEvidence
+from ipr_engine.policy.policy import Policy
 
 Array = npt.NDArray[np.float64]
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ipr_engine.calibration import bounds, study
 from ipr_engine.calibration.promises import NONE, TAUS, ExcessDraws, Promises, certified_points, monotone
-from ipr_engine.evaluation.bootstrap import Estimate, Resamples, estimate
+from ipr_engine.measures.bootstrap import Estimate, Resamples, estimate
 from ipr_engine.training.folds import grouped_folds
 
 Array = npt.NDArray[np.float64]

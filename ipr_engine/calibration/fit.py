@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.audit.owner_key import Key, OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle, CalibrationMap, CalibrationSample, Knot, OperatingPoint
 from ipr_engine.bundle.calibration import (
     CERTAIN,
@@ -35,7 +36,6 @@ from ipr_engine.data import Outcomes, key_of_hashes, overlap, prompt_hashes, rea
 from ipr_engine.data.outcomes import MIN_KEY
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.owner_key import Key, OwnerKey, keys_beside
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.data import Outcomes, name_in_source
-from ipr_engine.embedded import EmbeddedPrompts, embed_for
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation.embedded import EmbeddedPrompts, embed_for
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT, TestedTau
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.observed import Observed
-from ipr_engine.paths import Paths
-from ipr_engine.policy import Policy
+from ipr_engine.policy.paths import Paths
+from ipr_engine.policy.policy import Policy
 
 Array = npt.NDArray[np.float64]
 

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load import compare, report
 from ipr_engine.cli.bench_options import EXIT_CODES, MISSED, UNTOLD
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.loadtest import compare, report
 
 
 def add_parser(benches: Any) -> None:

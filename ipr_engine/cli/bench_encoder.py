@@ -46,9 +46,9 @@ def _ints(text: str) -> tuple[int, ...]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ipr_engine.encoder_bench.report import plot, tables
-    from ipr_engine.encoder_bench.run import Settings, bench_encoder
-    from ipr_engine.loadtest.machine import machine
+    from benchmarks.encoders.report import plot, tables
+    from benchmarks.encoders.run import Settings, bench_encoder
+    from benchmarks.load.machine import machine
 
     given = {name: getattr(arguments, name) for name in ("lengths", "batches", "mixed")}
     settings = Settings(

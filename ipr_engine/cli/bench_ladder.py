@@ -10,16 +10,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.load import ladder
+from benchmarks.load.lengths import fixed_lengths
+from benchmarks.load.machine import machine
+from benchmarks.load.measure import Case
+from benchmarks.load.noise import Noise, unsteady
+from benchmarks.load.plots import latency_over_throughput
+from benchmarks.load.quantiles import Quantile
+from benchmarks.load.report import SCHEMA_VERSION
+from benchmarks.load.slo import duration_text
 from ipr_engine.cli.bench_options import Prepared, Teller, command_line, whole_numbers
-from ipr_engine.loadtest import ladder
-from ipr_engine.loadtest.lengths import fixed_lengths
-from ipr_engine.loadtest.machine import machine
-from ipr_engine.loadtest.measure import Case
-from ipr_engine.loadtest.noise import Noise, unsteady
-from ipr_engine.loadtest.plots import latency_over_throughput
-from ipr_engine.loadtest.quantiles import Quantile
-from ipr_engine.loadtest.report import SCHEMA_VERSION
-from ipr_engine.loadtest.slo import duration_text
 
 SHOWN = ("p50", "p90", "p99", "p99.9")
 

@@ -9,6 +9,16 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.load import compare, report, slo
+from benchmarks.load.arrivals import KINDS, at_least_one, duration, positive
+from benchmarks.load.attribution import blame
+from benchmarks.load.ladder import MOST_AT_ONCE
+from benchmarks.load.measure import Case, Measured, measure
+from benchmarks.load.peers import PEERS, Setup, open_peers
+from benchmarks.load.plots import check_available, latency_over_quantile
+from benchmarks.load.samples import TOTAL
+from benchmarks.load.targets import Target, is_async
+from benchmarks.load.targets_registry import TARGETS, make_target
 from ipr_engine.cli.bench_ladder import run_ladder, run_saturation
 from ipr_engine.cli.bench_options import (
     EXIT_CODES,
@@ -26,16 +36,6 @@ from ipr_engine.cli.bench_options import (
 )
 from ipr_engine.cli.common import load_engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.loadtest import compare, report, slo
-from ipr_engine.loadtest.arrivals import KINDS, at_least_one, duration, positive
-from ipr_engine.loadtest.blame import blame
-from ipr_engine.loadtest.ladder import MOST_AT_ONCE
-from ipr_engine.loadtest.measure import Case, Measured, measure
-from ipr_engine.loadtest.peers import PEERS, Setup, open_peers
-from ipr_engine.loadtest.plots import check_available, latency_over_quantile
-from ipr_engine.loadtest.samples import TOTAL
-from ipr_engine.loadtest.targets import Target, is_async
-from ipr_engine.loadtest.targets_registry import TARGETS, make_target
 
 WIDTH = 132
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load.lengths import Mix, fixed_lengths, from_file, log_normal
+from benchmarks.load.targets import StagesTarget, Target
+from benchmarks.load.targets_registry import TARGETS, make_target
+from benchmarks.load.threads import Progress
+from ipr_engine._validate import nonnegative
 from ipr_engine.cli.common import add_bundle_options, load_engine
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.loadtest.lengths import Mix, fixed_lengths, from_file, log_normal
-from ipr_engine.loadtest.targets import StagesTarget, Target
-from ipr_engine.loadtest.targets_registry import TARGETS, make_target
-from ipr_engine.loadtest.threads import Progress
-from ipr_engine.policy import Policy
-from ipr_engine.ranges import nonnegative
+from ipr_engine.policy.policy import Policy
 
 MISSED, UNTOLD = 5, 6  # exit codes
 EXIT_CODES = (

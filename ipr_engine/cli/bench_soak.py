@@ -6,6 +6,14 @@ import argparse
 import json
 from typing import Any
 
+from benchmarks.load import ladder
+from benchmarks.load.arrivals import at_least_one, duration, positive
+from benchmarks.load.machine import machine
+from benchmarks.load.measure import Case
+from benchmarks.load.noise import Noise, unsteady
+from benchmarks.load.report import SCHEMA_VERSION
+from benchmarks.load.slo import duration_text
+from benchmarks.load.soak import FLAT_MB_PER_HOUR, OVERLOAD, OVERLOAD_P99, Soak, soak
 from ipr_engine.cli.bench_options import (
     EXIT_CODES,
     MISSED,
@@ -16,14 +24,6 @@ from ipr_engine.cli.bench_options import (
     prepare,
     share,
 )
-from ipr_engine.loadtest import ladder
-from ipr_engine.loadtest.arrivals import at_least_one, duration, positive
-from ipr_engine.loadtest.machine import machine
-from ipr_engine.loadtest.measure import Case
-from ipr_engine.loadtest.noise import Noise, unsteady
-from ipr_engine.loadtest.report import SCHEMA_VERSION
-from ipr_engine.loadtest.slo import duration_text
-from ipr_engine.loadtest.soak import FLAT_MB_PER_HOUR, OVERLOAD, OVERLOAD_P99, Soak, soak
 
 SEARCH_S = 1.0  # of each step of the search for the most
 OVERLOAD_SHARE = 0.2  # of the soak's time, at most a minute

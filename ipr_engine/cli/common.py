@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from ipr_engine.asks import ASKS, PRESETS
-from ipr_engine.cost_terms import TERMS
 from ipr_engine.encoders.registry import TIERS, EncoderOptions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy import EVERY_RULE, Policy
+from ipr_engine.policy.cost_weights import TERMS
+from ipr_engine.policy.policy import EVERY_RULE, Policy
+from ipr_engine.policy.targets import ASKS, PRESETS
 
 
 def add_bundle_options(parser: argparse.ArgumentParser) -> None:

@@ -28,11 +28,11 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ipr_engine import __version__
+    from ipr_engine._validate import nonnegative
+    from ipr_engine._version import __version__
     from ipr_engine.bundle import Bundle
     from ipr_engine.bundle.two_tiers import two_tiers
     from ipr_engine.cli.path_rows import path_rows_facts, path_rows_line
-    from ipr_engine.ranges import nonnegative
 
     first, second = Bundle.load(arguments.first), Bundle.load(arguments.second)
     folder = two_tiers(

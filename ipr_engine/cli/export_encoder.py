@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ipr_engine.exporting import export_encoder
+    from ipr_engine.encoders.export import export_encoder
 
     export = export_encoder(
         arguments.source,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ipr_engine.owner_key import OwnerKey
+from ipr_engine.audit.owner_key import OwnerKey
 
 
 def add_parser(subparsers: Any) -> None:

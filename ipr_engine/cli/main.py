@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ipr_engine import __version__
+from ipr_engine._version import __version__
 from ipr_engine.cli import (
     add_model,
     bench,

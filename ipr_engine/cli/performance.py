@@ -12,7 +12,7 @@ from ipr_engine.cli.pairs import named_pairs
 from ipr_engine.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from ipr_engine.timing import Answers, Interval, TimingFit
+    from ipr_engine.performance import Answers, Interval, TimingFit
 
 
 def add_parser(subparsers: Any) -> None:
@@ -53,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run_fit(arguments: argparse.Namespace) -> int:
-    from ipr_engine.timing import Refusal, fit_timing, read_answers
+    from ipr_engine.performance import Refusal, fit_timing, read_answers
 
     columns = named_pairs("--column", arguments.column, "NAME=THEIRS such as output_tokens=completion_tokens")
     answers = _named(read_answers(arguments.file, columns=columns, told=_tell), arguments)
@@ -86,7 +86,7 @@ def _tell_of_first_tokens(name: str, own: Answers, made: TimingFit) -> None:
     """Say which answers, or which times of a first token, were not read."""
     import numpy as np
 
-    from ipr_engine.timing.fit import LEAST
+    from ipr_engine.performance.fit import LEAST
 
     if made.left_out:
         _tell(

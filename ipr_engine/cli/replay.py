@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from ipr_engine.audit.replay import Replayed, Summary, replay
 from ipr_engine.cli.common import add_bundle_options, add_key_option, add_policy_options, asked_terms, load_engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.replay import Replayed, Summary, replay
 
 DIFFERENT = 4
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from ipr_engine.audit.recorder import Recorder
 from ipr_engine.cli.common import (
     add_bundle_options,
     add_key_option,
@@ -21,9 +22,8 @@ from ipr_engine.cli.rows import GIVEN, BadRow, PromptRow, read_rows, read_stdin
 from ipr_engine.decision import Decisions, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy import Policy
+from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import is_one_prompt, kind_of
-from ipr_engine.recorder import Recorder
 
 SHOWN = 5  # numbers of bad lines that the summary names
 

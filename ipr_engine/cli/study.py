@@ -57,7 +57,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from importlib import import_module
 
-    from ipr_engine.studies.study import Study
+    from studies.study import Study
 
     writable_folder(arguments.out, "--out")
     study = Study(
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         command=_command(arguments),
         progress=lambda message: print(f"ipr study: {message}", file=sys.stderr, flush=True),
     )
-    for path in import_module(f"ipr_engine.studies.{arguments.name}").run(study):
+    for path in import_module(f"studies.{arguments.name}").run(study):
         print(f"ipr study: wrote {path}", file=sys.stderr)
     return 0
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._validate import lone_surrogate
 from ipr_engine.data.progress import Progress
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.text import lone_surrogate
 
 SHARD_ROWS = 8192
 BATCH = 256

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.audit.owner_key import OwnerKey, key_of
 from ipr_engine.bundle import FittedOn
 from ipr_engine.data.duplicates import normalised
 from ipr_engine.data.outcomes import MIN_KEY, Outcomes
 from ipr_engine.errors import BundleFormatError
-from ipr_engine.owner_key import OwnerKey, key_of
 
 Hashes = npt.NDArray[np.uint64]
 PARTS = ("texts", "questions")

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._validate import random_seed
 from ipr_engine.data.duplicates import THRESHOLD, duplicate_groups, normalised
 from ipr_engine.data.outcomes import MIN_KEY, Outcomes
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.ranges import random_seed
 
 SHARES: Mapping[str, float] = {"train": 0.8, "test": 0.2}
 MARGIN = 0.01  # of all prompts: a share that is off by more is told

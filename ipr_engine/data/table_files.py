@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._extras import need
+from ipr_engine._validate import lone_surrogate
 from ipr_engine.data.bad_rows import BadRows
 from ipr_engine.data.tables import Table, shown_cell
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.extras import need
-from ipr_engine.text import lone_surrogate
 
 FORMATS = ("parquet", "csv", "jsonl")
 

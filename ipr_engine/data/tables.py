@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._validate import lone_surrogate
 from ipr_engine.data.bad_rows import BadRows
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.text import lone_surrogate
 
 SHORT_CELL = 24  # characters
 

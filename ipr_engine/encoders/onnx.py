@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.encoders.export import Export, read_export
+from ipr_engine._extras import need
+from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.transformer import TransformerEncoder
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
-from ipr_engine.extras import need
 
 PRECISIONS = ("float32", "int8")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

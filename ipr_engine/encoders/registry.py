@@ -13,8 +13,8 @@ from typing import Any
 
 from ipr_engine.bundle import Bundle, EncoderSpec
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.encoders.export import Export, is_export, read_export
 from ipr_engine.encoders.files import parse_json, read_bytes
+from ipr_engine.encoders.manifest import Export, is_export, read_export
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, EncoderMismatchError, InvalidInputError
 
 TIERS = ("auto", "onnx", "torch", "tensorrt")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine import _C
+from ipr_engine._validate import lone_surrogate
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
-from ipr_engine.text import lone_surrogate
 
 TOKENIZERS = ("auto", "wordpiece", "tokenizers")
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.encoders.export import read_export
+from ipr_engine._extras import need
+from ipr_engine.encoders.manifest import read_export
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
 from ipr_engine.encoders.transformer import TransformerEncoder, TransformerSpec, padded, special_ids
 from ipr_engine.encoders.transformer_folder import TransformerFolder, read_transformer_folder
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
-from ipr_engine.extras import need
 
 DTYPES = ("float32", "float16", "bfloat16")
 _PURPOSE = "the torch encoder"

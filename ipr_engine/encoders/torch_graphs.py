@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.encoders.graphs import EMULATED, Graphs, Recording, open_graphs
-from ipr_engine.encoders.passes import Passes
-from ipr_engine.encoders.tensorrt.profiles import Bucket, Pass, make_buckets
+from ipr_engine._extras import need
+from ipr_engine._profiling import span
+from ipr_engine.cuda.buckets import Passes
+from ipr_engine.cuda.graphs import EMULATED, Graphs, Recording, open_graphs
+from ipr_engine.cuda.shapes import Bucket, Pass, make_buckets
 from ipr_engine.encoders.torch import TorchEncoder, pool
 from ipr_engine.encoders.transformer import TransformerEncoder
-from ipr_engine.extras import need
-from ipr_engine.profiling import span
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 PURPOSE = "the torch encoder"

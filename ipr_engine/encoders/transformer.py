@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ipr_engine.bundle import encoder_identity
 from ipr_engine.encoders.base import Encoded, as_prompt_list
-from ipr_engine.encoders.cut import cut_between_words
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
+from ipr_engine.encoders.truncation import cut_between_words
 from ipr_engine.errors import BundleFormatError, InvalidInputError
 
 POOLINGS = ("mean", "cls", "last")

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import BackendUnavailableError
-from ipr_engine.evaluation.bootstrap import Resamples
-from ipr_engine.evaluation.routing import Axis, Outcomes, bounded_arqgc, single_curve, sweep_curve
-from ipr_engine.evaluation.sweeps import hull_mix, worth_grid, worth_sweep
+from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.routing import Axis, Outcomes, bounded_arqgc, single_curve, sweep_curve
+from ipr_engine.measures.sweeps import hull_mix, worth_grid, worth_sweep
 from ipr_engine.training.ridge import fit_ridge
 
 Array = npt.NDArray[np.float64]

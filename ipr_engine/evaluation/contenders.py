@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.evaluation.bootstrap import Resamples
-from ipr_engine.evaluation.routing import (
+from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.routing import (
     Axis,
     Curve,
     OperatingPoint,

@@ -18,7 +18,7 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.origin import price_days
 from ipr_engine.data import Outcomes
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.price_table import expected_cost
+from ipr_engine.policy.price_table import expected_cost
 
 Array = npt.NDArray[np.float64]
 

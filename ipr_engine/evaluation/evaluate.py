@@ -11,24 +11,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._validate import random_seed
 from ipr_engine.bundle.origin import constant_of
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import name_in_source
 from ipr_engine.decision import Decisions
-from ipr_engine.embedded import EmbeddedPrompts, embed_for
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.about import about
 from ipr_engine.evaluation.baselines import litellm_tiers
-from ipr_engine.evaluation.bootstrap import DRAWS
 from ipr_engine.evaluation.costs import CostBasis
+from ipr_engine.evaluation.embedded import EmbeddedPrompts, embed_for
 from ipr_engine.evaluation.promised import promised_figures
-from ipr_engine.evaluation.routing import Outcomes
 from ipr_engine.evaluation.split import Split
 from ipr_engine.evaluation.summary import Summary, summarise
 from ipr_engine.evaluation.support import Judged, support_figures
-from ipr_engine.evaluation.sweeps import TAUS, worth_grid
-from ipr_engine.ranges import random_seed
+from ipr_engine.measures.bootstrap import DRAWS
+from ipr_engine.measures.routing import Outcomes
+from ipr_engine.measures.sweeps import TAUS, worth_grid
 from ipr_engine.training.folds import grouped_folds
 
 Array = npt.NDArray[np.float64]

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import BackendUnavailableError
-from ipr_engine.evaluation import prediction
 from ipr_engine.evaluation.plot_promised import promised
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, STYLE
 from ipr_engine.evaluation.plot_support import support
-from ipr_engine.evaluation.routing import Curve
 from ipr_engine.evaluation.summary import Summary
-from ipr_engine.evaluation.sweeps import TAUS
+from ipr_engine.measures import prediction
+from ipr_engine.measures.routing import Curve
+from ipr_engine.measures.sweeps import TAUS
 
 Array = npt.NDArray[np.float64]
 

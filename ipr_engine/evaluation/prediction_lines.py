@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.evaluation import prediction
 from ipr_engine.evaluation.baselines import Estimate
-from ipr_engine.evaluation.bootstrap import Resamples, estimate
 from ipr_engine.evaluation.pair import CPT_LEVELS, apgr, cpt, pair_curve
-from ipr_engine.evaluation.routing import Axis, Curve, arena_score
 from ipr_engine.evaluation.split import Split
+from ipr_engine.measures import prediction
+from ipr_engine.measures.bootstrap import Resamples, estimate
+from ipr_engine.measures.routing import Axis, Curve, arena_score
 from ipr_engine.training.constant import LEAST_SPREAD
 
 Array = npt.NDArray[np.float64]

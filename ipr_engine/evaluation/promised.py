@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.engine import Engine
-from ipr_engine.evaluation.bootstrap import Resamples, estimate
-from ipr_engine.evaluation.kept import EVERY_TAU, Kept
 from ipr_engine.evaluation.markdown import number, per_1000, table
-from ipr_engine.evaluation.routing import Outcomes
-from ipr_engine.paths import Paths
+from ipr_engine.measures.bootstrap import Resamples, estimate
+from ipr_engine.measures.kept import EVERY_TAU, Kept
+from ipr_engine.measures.routing import Outcomes
+from ipr_engine.policy.paths import Paths
 
 Indices = npt.NDArray[np.int64]
 

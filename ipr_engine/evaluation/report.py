@@ -10,8 +10,8 @@ from typing import Any
 from ipr_engine.evaluation.markdown import number, per_1000, plain, table
 from ipr_engine.evaluation.pair import CPT_LEVELS
 from ipr_engine.evaluation.promised import render_promised
-from ipr_engine.evaluation.routing import SHARES
 from ipr_engine.evaluation.summary import SHOWN_TAUS
+from ipr_engine.measures.routing import SHARES
 
 PLOTS = {
     "path": "Rule `path`: what tau promises beside what was kept, and what it cost; intervals are of the difference to the promise",

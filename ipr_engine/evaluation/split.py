@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.evaluation.routing import Outcomes
+from ipr_engine.measures.routing import Outcomes
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

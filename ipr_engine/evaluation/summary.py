@@ -11,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation import prediction
 from ipr_engine.evaluation.baselines import ESTIMATORS, Estimate, tier_columns
-from ipr_engine.evaluation.bootstrap import DRAWS, Resamples, difference, estimate
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
 from ipr_engine.evaluation.prediction_lines import (
     candidate_lines,
@@ -22,7 +20,10 @@ from ipr_engine.evaluation.prediction_lines import (
     pair_lines,
     prediction_line,
 )
-from ipr_engine.evaluation.routing import (
+from ipr_engine.evaluation.split import Split
+from ipr_engine.measures import prediction
+from ipr_engine.measures.bootstrap import DRAWS, Resamples, difference, estimate
+from ipr_engine.measures.routing import (
     SHARES,
     Axis,
     Curve,
@@ -35,8 +36,7 @@ from ipr_engine.evaluation.routing import (
     read_operating_point,
     single_curve,
 )
-from ipr_engine.evaluation.split import Split
-from ipr_engine.evaluation.sweeps import (
+from ipr_engine.measures.sweeps import (
     TAUS,
     WORTHS,
     hull_mix,

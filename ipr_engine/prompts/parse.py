@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from ipr_engine._validate import MOST_TOKENS, shown
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.messages import is_message, read_turns
 from ipr_engine.prompts.objects import as_fields, kind_of, to_json
 from ipr_engine.prompts.parsed import ParsedRequest
 from ipr_engine.prompts.parts import Found, checked_text, is_there, read_content
-from ipr_engine.ranges import MOST_TOKENS
-from ipr_engine.text import shown
 
 Prompt: TypeAlias = str | Sequence[Any] | Mapping[str, Any] | ParsedRequest
 

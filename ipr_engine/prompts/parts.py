@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ipr_engine._validate import lone_surrogate
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.objects import as_fields, kind_of, to_json
-from ipr_engine.text import lone_surrogate
 
 # Parts that are one text: type -> its field.
 TEXTS = {

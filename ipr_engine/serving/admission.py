@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from ipr_engine._C import clock_ns
-from ipr_engine.arguments import whole_counts
+from ipr_engine._validate import number
 from ipr_engine.decision import Decision, FailedRow, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, NotServingError
-from ipr_engine.generation import Generation, check_on_error
-from ipr_engine.intake import check_readable
-from ipr_engine.policy import Policy
+from ipr_engine.loaded_bundle import Generation, check_on_error
+from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt, parse_request
-from ipr_engine.ranges import number
+from ipr_engine.request.arguments import whole_counts
+from ipr_engine.request.intake import check_readable
+from ipr_engine.request.tokens_in import told_tokens
 from ipr_engine.serving.cache import DecisionCache
 from ipr_engine.serving.counters import CounterBoard
 from ipr_engine.serving.fallback import Fallback
 from ipr_engine.serving.forward import raised
 from ipr_engine.serving.limits import Limits
-from ipr_engine.serving.own_columns import OwnColumns
 from ipr_engine.serving.request import Request
-from ipr_engine.tokens_in import told_tokens
+from ipr_engine.serving.request_overrides import OwnColumns
 
 MOST_US = 1e12  # of a budget: eleven days
 

@@ -11,20 +11,20 @@ from typing import Any
 import numpy.typing as npt
 
 from ipr_engine._C import clock_ns
+from ipr_engine._old_spellings import warn_on_error
 from ipr_engine.bundle import Bundle, Performance
-from ipr_engine.cached_tokens import CachedTokens
 from ipr_engine.decision import Decision, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.old_spellings import warn_on_error
-from ipr_engine.policy import Policy
+from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt
+from ipr_engine.request.cached_tokens import CachedTokens
+from ipr_engine.request.tokens_in import TokensIn
 from ipr_engine.serving.batching_engine import BatchingEngine
 from ipr_engine.serving.counters import Counters
 from ipr_engine.serving.limits import Limits
 from ipr_engine.serving.many import Asked
 from ipr_engine.serving.request import Request
-from ipr_engine.tokens_in import TokensIn
 
 
 class AsyncEngine:

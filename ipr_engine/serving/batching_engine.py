@@ -12,14 +12,15 @@ from typing import Any
 import numpy.typing as npt
 
 from ipr_engine._C import clock_ns
+from ipr_engine._old_spellings import warn_on_error
 from ipr_engine.bundle import Bundle, Performance
-from ipr_engine.cached_tokens import CachedTokens
 from ipr_engine.decision import Decision, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, IprError
-from ipr_engine.old_spellings import warn_on_error
-from ipr_engine.policy import Policy
+from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt
+from ipr_engine.request.cached_tokens import CachedTokens
+from ipr_engine.request.tokens_in import TokensIn
 from ipr_engine.serving.admission import Admission
 from ipr_engine.serving.cache import CacheCounts, DecisionCache
 from ipr_engine.serving.counters import CounterBoard, Counters
@@ -28,7 +29,6 @@ from ipr_engine.serving.limits import Limits
 from ipr_engine.serving.many import Asked
 from ipr_engine.serving.request import Outcome, Request
 from ipr_engine.serving.scheduler import Scheduler
-from ipr_engine.tokens_in import TokensIn
 
 
 class BatchingEngine:

@@ -10,7 +10,7 @@ from threading import Lock
 
 from ipr_engine.decision import Decision
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy import Policy
+from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest
 
 KEY_BYTES = 16

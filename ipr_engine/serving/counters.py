@@ -10,8 +10,7 @@ from typing import Any
 
 from ipr_engine._C import LatencyHistogram, Tally
 from ipr_engine.bundle import Bundle
-from ipr_engine.calibrated import STATUSES
-from ipr_engine.decide import CAUSE
+from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decision import Row
 from ipr_engine.errors import (
     DeadlineError,
@@ -21,6 +20,7 @@ from ipr_engine.errors import (
     OverloadError,
     RowError,
 )
+from ipr_engine.policy.calibrated import STATUSES
 from ipr_engine.serving.cache import CacheCounts
 from ipr_engine.serving.histogram import Latency
 

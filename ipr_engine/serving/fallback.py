@@ -10,23 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, decide_result
-from ipr_engine.arguments import bill_floor
 from ipr_engine.bundle import Bundle
-from ipr_engine.calibrated import CalibrationStatus
-from ipr_engine.decide import CAUSE
+from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decision import OK, Decision
 from ipr_engine.engine import Engine
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
 from ipr_engine.frontier import FrontierStep
-from ipr_engine.generation import MAX_KEPT_POLICIES, Generation
-from ipr_engine.intake import text_terms
-from ipr_engine.limits import ContextWindows, RowLimits, request_limits
-from ipr_engine.policy import Policy
+from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, Generation
+from ipr_engine.policy.calibrated import CalibrationStatus
+from ipr_engine.policy.options_json import frozen_terms
+from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest
+from ipr_engine.request.arguments import bill_floor
+from ipr_engine.request.intake import text_terms
+from ipr_engine.request.limits import ContextWindows, RowLimits, request_limits
 from ipr_engine.serving.counters import DEADLINE
-from ipr_engine.serving.own_columns import NOTHING, OwnColumns
 from ipr_engine.serving.request import Request
-from ipr_engine.terms import frozen_terms
+from ipr_engine.serving.request_overrides import NOTHING, OwnColumns
 
 
 class DegradedDecision(Decision):

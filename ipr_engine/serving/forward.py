@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ipr_engine._C import clock_ns
+from ipr_engine.cascade import EmbedRows, Rows
 from ipr_engine.decision import OK, Row
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import DeviceLostError, EncoderFailedError, InvalidInputError, IprError, RowError
-from ipr_engine.escalation import EmbedRows, Rows
-from ipr_engine.generation import Generation
-from ipr_engine.intake import bill, check_readable, require_token, text_terms
-from ipr_engine.policy import Policy
+from ipr_engine.loaded_bundle import Generation
+from ipr_engine.policy.policy import Policy
+from ipr_engine.request.intake import bill, check_readable, require_token, text_terms
 from ipr_engine.serving.batching import padded_tokens
 from ipr_engine.serving.counters import CounterBoard
 from ipr_engine.serving.forward_cost import ForwardCost
-from ipr_engine.serving.own_columns import NOTHING
 from ipr_engine.serving.request import Outcome, Request
+from ipr_engine.serving.request_overrides import NOTHING
 
 
 def measure(live: Generation, request: Request) -> Exception | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from ipr_engine._validate import number
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.ranges import number
 
 
 @dataclass(frozen=True, kw_only=True)

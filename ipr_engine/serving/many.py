@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ipr_engine.arguments import per_model
-from ipr_engine.by_candidate import one_a_row
-from ipr_engine.cached_tokens import held_tokens
 from ipr_engine.decision import OK, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, RowError
 from ipr_engine.failed_rows import invalid_row
-from ipr_engine.generation import check_on_error
-from ipr_engine.intake import check_many, given_bills
-from ipr_engine.policy import Policy
+from ipr_engine.loaded_bundle import check_on_error
+from ipr_engine.policy.policy import Policy
+from ipr_engine.request.arguments import per_model
+from ipr_engine.request.by_candidate import one_a_row
+from ipr_engine.request.cached_tokens import held_tokens
+from ipr_engine.request.intake import check_many, given_bills
+from ipr_engine.request.tokens_in import told_tokens
 from ipr_engine.serving.admission import Admission
 from ipr_engine.serving.request import Request
-from ipr_engine.tokens_in import told_tokens
 
 
 class Asked:

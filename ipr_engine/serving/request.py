@@ -6,9 +6,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ipr_engine.decision import Row
-from ipr_engine.policy import Policy
+from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest
-from ipr_engine.serving.own_columns import OwnColumns
+from ipr_engine.serving.request_overrides import OwnColumns
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future

@@ -12,8 +12,8 @@ from ipr_engine._C import clock_ns
 from ipr_engine.decision import Decision
 from ipr_engine.engine import Engine
 from ipr_engine.errors import DeviceLostError, NotServingError, OverloadError
-from ipr_engine.generation import Generation
-from ipr_engine.serving import process_events
+from ipr_engine.loaded_bundle import Generation
+from ipr_engine.serving import fork_hooks
 from ipr_engine.serving.admission import Admission
 from ipr_engine.serving.batching import WINDOW, compose, padded_tokens
 from ipr_engine.serving.cache import DecisionCache
@@ -56,7 +56,7 @@ class Scheduler:
         self._given_up = 0
         self._forked = False
         self._reset()
-        process_events.watch(self)
+        fork_hooks.watch(self)
 
     def _reset(self) -> None:
         self._lock = RLock()  # a garbage collection under it may close this very scheduler

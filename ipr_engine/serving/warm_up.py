@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipr_engine._C import clock_ns
 from ipr_engine.errors import BackendUnavailableError
-from ipr_engine.generation import Generation
+from ipr_engine.loaded_bundle import Generation
 from ipr_engine.serving.forward_cost import ForwardCost
 
 SIZES = ((1, 16), (1, 128), (8, 16))  # prompts and words of each; a word is a token or more

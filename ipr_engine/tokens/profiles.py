@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS, count_texts, estimate_tokens
+from ipr_engine._validate import shown
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.text import shown
 from ipr_engine.tokens.parts import PARTS
 
 Floats = npt.NDArray[np.float64]

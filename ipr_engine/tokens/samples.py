@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from ipr_engine._validate import lone_surrogate
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.text import lone_surrogate
 
 
 class Sample(NamedTuple):

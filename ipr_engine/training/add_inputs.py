@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine import __version__
+from ipr_engine._version import __version__
+from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.data import Outcomes, key_of_hashes, name_in_source, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.owner_key import OwnerKey
 from ipr_engine.training.candidates import RatiosAsked, read_candidates
-from ipr_engine.training.mix import FEWEST_JUDGED
+from ipr_engine.training.sources import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]
 

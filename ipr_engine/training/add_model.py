@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.arguments import bill_floors
+from ipr_engine._validate import random_seed
+from ipr_engine.audit.owner_key import Key, OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.edit import require_one_tier, with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
@@ -20,8 +21,7 @@ from ipr_engine.data import Outcomes, embed_prompts, key_of_hashes, load_outcome
 from ipr_engine.encoders.registry import EncoderOptions, make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.outputs import writable_folder
-from ipr_engine.owner_key import Key, OwnerKey, keys_beside
-from ipr_engine.ranges import random_seed
+from ipr_engine.request.arguments import bill_floors
 from ipr_engine.tokens import count_texts
 from ipr_engine.training.add_inputs import (
     asked_entry,
@@ -41,10 +41,10 @@ from ipr_engine.training.candidate_row import Row, fit_row
 from ipr_engine.training.candidates import RatiosAsked
 from ipr_engine.training.constant import constancy
 from ipr_engine.training.extra import one_thread
-from ipr_engine.training.mix import FEWEST_JUDGED
 from ipr_engine.training.own_tokens import with_tokenizers
 from ipr_engine.training.path_column import Newcomer, grown_path_rows
 from ipr_engine.training.refresh import QUALITY, held_out, refresh
+from ipr_engine.training.sources import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]
 Progress = Callable[[str], None]

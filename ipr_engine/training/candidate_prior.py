@@ -24,10 +24,10 @@ from ipr_engine.bundle import Bundle, Candidate, HeadsSpec, Price
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.bundle.reliability import read_reliability
 from ipr_engine.bundle.spec import SHARED_TENSOR
-from ipr_engine.decide import Heads
+from ipr_engine.decide.contract import Heads
+from ipr_engine.decide.reference import predict_logit
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.price_table import expected_cost
-from ipr_engine.reference import predict_logit
+from ipr_engine.policy.price_table import expected_cost
 from ipr_engine.training.candidate_row import LAYER, Row
 from ipr_engine.training.platt import sigmoid
 

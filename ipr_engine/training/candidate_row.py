@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.decide.reference import ACTIVATIONS
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.reference import ACTIVATIONS
 from ipr_engine.training.folds import grouped_folds
 from ipr_engine.training.platt import fit_platt, sigmoid
 from ipr_engine.training.tokens import CAP_PERCENTILE

@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ipr_engine._validate import shown
 from ipr_engine.bundle import Candidate, Performance, Price, PriceList
 from ipr_engine.bundle.performance import performance_of, performance_problem
 from ipr_engine.bundle.price import price_of
 from ipr_engine.bundle.price_check import price_problem
 from ipr_engine.bundle.values import MOST_RATIO, MOST_WHOLE, is_amount, is_text, require_day
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.text import shown
 from ipr_engine.tokens import TokenProfile, shipped_profile
 from ipr_engine.tokens.profiles import profile_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ipr_engine.extras import need
+from ipr_engine._extras import need
 
 
 @contextmanager

@@ -6,12 +6,12 @@ from hashlib import sha256
 
 import numpy as np
 
+from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.bundle import FittedOn, HeadsSource, RuleConstants
 from ipr_engine.bundle.reliability import reliability_bins, reliability_bytes
 from ipr_engine.data import prompt_hashes
-from ipr_engine.owner_key import OwnerKey
 from ipr_engine.training.heads import FittedHeads
-from ipr_engine.training.mix import TrainingRows
+from ipr_engine.training.sources import TrainingRows
 
 
 def heads_source(heads: FittedHeads, encoder: str, names: list[str], rows: TrainingRows, key: OwnerKey) -> HeadsSource:

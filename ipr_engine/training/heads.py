@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.decide import Heads
-from ipr_engine.reference import predict_logit, predict_tokens
+from ipr_engine.decide.contract import Heads
+from ipr_engine.decide.reference import predict_logit, predict_tokens
 from ipr_engine.training.estimators import fit_scores
 from ipr_engine.training.folds import grouped_folds
 from ipr_engine.training.intercepts import drop_intercepts, with_intercepts

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._extras import need
 from ipr_engine.data.progress import Progress
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.extras import need
 from ipr_engine.training.checkpoint import RunState
 from ipr_engine.training.network_config import NetworkConfig
 from ipr_engine.training.scores import Scores

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.extras import need
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.ridge import row_difficulty
 

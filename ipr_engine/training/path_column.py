@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.bundle import Bundle, Candidate, PathRows
 from ipr_engine.bundle.path_rows import MOST_TOKENS
 from ipr_engine.data import Outcomes
-from ipr_engine.limits import own_tokens
-from ipr_engine.owner_key import OwnerKey
+from ipr_engine.request.limits import own_tokens
 from ipr_engine.tokens import count_texts
 from ipr_engine.training.add_inputs import old_quality, unseen
 from ipr_engine.training.candidate_row import Tensors, best_host, combine, features_of, sharing
 from ipr_engine.training.folds import grouped_folds
 from ipr_engine.training.heads import predict
-from ipr_engine.training.mix import FEWEST_JUDGED
 from ipr_engine.training.path_rows import draw_path_rows, drawn_order, in_steps
 from ipr_engine.training.platt import sigmoid
+from ipr_engine.training.sources import FEWEST_JUDGED
 from ipr_engine.training.tokens import CAP_PERCENTILE
 
 Array = npt.NDArray[np.float64]

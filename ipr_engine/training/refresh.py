@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.extras import need
 from ipr_engine.training.folds import grouped_folds
 
 Array = npt.NDArray[np.float64]

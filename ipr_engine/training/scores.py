@@ -19,7 +19,7 @@ class Scores:
     Attributes:
         tensors: float64 by the bundle's names: skip (models, dim), bias (models,), trunk (hidden, dim), identity (models,
             hidden), up (models, hidden, rank), down (models, rank, dim), out (models, hidden); those that exist.
-        activation: "relu", "silu" or "gelu" (gelu = tanh form, ipr_engine/reference.py).
+        activation: "relu", "silu" or "gelu" (gelu = tanh form, ipr_engine/decide/reference.py).
         out_of_fold: (rows, models), each row's score by a fit that has not seen its fold.
         settings: plain JSON types.
     """

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.bootstrap import Resamples
-from ipr_engine.evaluation.routing import (
+from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.routing import (
     Axis,
     Outcomes,
     bounded_arqgc,
@@ -19,7 +19,7 @@ from ipr_engine.evaluation.routing import (
     single_curve,
     sweep_curve,
 )
-from ipr_engine.evaluation.sweeps import rule_sweep, worth_grid, worth_sweep
+from ipr_engine.measures.sweeps import rule_sweep, worth_grid, worth_sweep
 from ipr_engine.training.estimators import CLOSED_FORM
 from ipr_engine.training.folds import grouped_folds
 from ipr_engine.training.heads import fit_heads, predict

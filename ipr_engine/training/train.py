@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine import __version__
-from ipr_engine.arguments import bill_floors
+from ipr_engine._validate import random_seed
+from ipr_engine._version import __version__
+from ipr_engine.audit.owner_key import Key, key_of_root, keys_beside
 from ipr_engine.bundle import (
     Candidate,
     PathRows,
@@ -29,11 +30,10 @@ from ipr_engine.bundle.values import require_day, require_root, require_text
 from ipr_engine.data import embed_prompts
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.limits import own_tokens
 from ipr_engine.outputs import writable_folder
-from ipr_engine.owner_key import Key, key_of_root, keys_beside
-from ipr_engine.price_table import PriceTable
-from ipr_engine.ranges import random_seed
+from ipr_engine.policy.price_table import PriceTable
+from ipr_engine.request.arguments import bill_floors
+from ipr_engine.request.limits import own_tokens
 from ipr_engine.tokens import count_texts
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.constant import constant_heads, refuse_constant
@@ -42,10 +42,10 @@ from ipr_engine.training.estimators import CLOSED_FORM, ESTIMATORS
 from ipr_engine.training.extra import one_thread
 from ipr_engine.training.fitted_parts import heads_source, reliability
 from ipr_engine.training.heads import FittedHeads, calibration_rows, fit_heads
-from ipr_engine.training.mix import TrainingRows, read_training_rows
 from ipr_engine.training.own_tokens import with_tokenizers
 from ipr_engine.training.path_rows import draw_path_rows
 from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, winner
+from ipr_engine.training.sources import TrainingRows, read_training_rows
 from ipr_engine.training.support import PROMPTS_PER_CENTROID, fit_support
 from ipr_engine.training.trained import Trained, trained_figures
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.evaluation.prediction import brier, expected_calibration_error
+from ipr_engine.measures.prediction import brier, expected_calibration_error
 from ipr_engine.training.heads import FittedHeads
-from ipr_engine.training.mix import TrainingRows
+from ipr_engine.training.sources import TrainingRows
 
 Array = npt.NDArray[np.float64]
 

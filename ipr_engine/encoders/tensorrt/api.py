@@ -12,9 +12,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from ipr_engine.encoders.tensorrt import bindings
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
-
-from . import bindings
 
 # The wheels tensorrt and tensorrt_rtx re-export these; each is whole without the other name.
 MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ipr_engine._extras import need
+from ipr_engine.cuda.shapes import Bucket
+from ipr_engine.encoders.tensorrt import bindings
+from ipr_engine.encoders.tensorrt.api import Api
+from ipr_engine.encoders.tensorrt.engine_file import write_atomically
+from ipr_engine.encoders.tensorrt.io_tensors import INPUTS, check_network
+from ipr_engine.encoders.tensorrt.precision import convert_precision
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
-from ipr_engine.extras import need
-
-from . import bindings
-from .api import Api
-from .engine_file import write_atomically
-from .io_tensors import INPUTS, check_network
-from .precision import convert_precision
-from .profiles import Bucket
 
 WORKSPACE_BYTES = 1 << 30
 _INLINE_BYTES = 1 << 30  # a larger graph keeps its weights beside it: protobuf ends at 2 GB

@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.encoders.export import Export, read_export
+from ipr_engine.cuda.driver import Device
+from ipr_engine.cuda.shapes import DEFAULT_BATCHES, Bucket, make_buckets
+from ipr_engine.encoders.manifest import Export, read_export
+from ipr_engine.encoders.tensorrt.api import Api, load_api
+from ipr_engine.encoders.tensorrt.build import WORKSPACE_BYTES, build_plan
+from ipr_engine.encoders.tensorrt.engine_file import EngineFile, EngineKey, bucket_names, read_engine, write_engine
+from ipr_engine.encoders.tensorrt.precision import PRECISIONS
+from ipr_engine.encoders.tensorrt.reference import embed_reference, make_sample, require_cosines
+from ipr_engine.encoders.tensorrt.runtime import EngineRuntime
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer
 from ipr_engine.encoders.transformer import TransformerEncoder
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
-
-from .api import Api, load_api
-from .build import WORKSPACE_BYTES, build_plan
-from .cuda import Device
-from .engine_file import EngineFile, EngineKey, bucket_names, read_engine, write_engine
-from .precision import PRECISIONS
-from .profiles import DEFAULT_BATCHES, Bucket, make_buckets
-from .reference import embed_reference, make_sample, require_cosines
-from .runtime import EngineRuntime
 
 CACHE = Path("~/.cache/ipr_engine/tensorrt")
 _LOG = logging.getLogger(__name__)

@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine.bundle.spec import canonical_json
+from ipr_engine.cuda.shapes import Bucket
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
-
-from .profiles import Bucket
 
 RECIPE = 1  # raised when the same model would be converted, built or checked in another way
 _REBUILD = "build it again here, or leave the cache to do it"

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ipr_engine.cuda.shapes import Bucket
+from ipr_engine.encoders.tensorrt import bindings
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
-
-from . import bindings
-from .profiles import Bucket
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "embedding"

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.extras import need
 
 PRECISIONS = ("float16", "bfloat16", "float32")
 _PURPOSE = "an engine in float16 or bfloat16"

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine._extras import need
+from ipr_engine.cuda.shapes import Bucket
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
-from ipr_engine.extras import need
-
-from .profiles import Bucket
 
 MIN_COSINE = 0.9999
 _TEXTS = (

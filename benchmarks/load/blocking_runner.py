@@ -1,0 +1,145 @@
+"""Closed and open loop of a target that answers in its callers' threads."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+
+from benchmarks.load.arrivals import MOST_REQUESTS
+from benchmarks.load.clock import Clock, MonotonicClock
+from benchmarks.load.runner import FIRST_CALLS, MOST_FAILURES, NEAR_NS, Load, Run, assemble
+from benchmarks.load.samples import Log
+from benchmarks.load.targets import BlockingTarget, Call
+from benchmarks.load.threads import Progress, Stop, in_threads
+
+
+def run_blocking(
+    target: BlockingTarget,
+    prompts: Sequence[str],
+    loads: Iterable[Load],
+    each: Callable[[Run], None],
+    seconds: float,
+    clock: Clock,
+    stop: Stop,
+    progress: Progress | None,
+) -> None:
+    """Callers are threads; the session of the target outlives each of the loads."""
+    with target.session() as call:
+        for k in range(FIRST_CALLS):
+            call(prompts[k % len(prompts)])
+        for load in loads:
+            logs = [Log(len(target.stages)) for _ in range(load.callers)]
+            start = clock.now() + NEAR_NS
+            if load.schedule is None:
+                end = start + int((load.warm_up + load.seconds) * 1e9)
+                works = [
+                    _closed(call, target, prompts, k, load.callers, start, end, clock, log, stop)
+                    for k, log in enumerate(logs)
+                ]
+            else:
+                due = array("q", load.schedule.due_ns.tobytes())
+                turns = itertools.count()
+                turn = threading.Lock()
+                works = [_open(call, target, prompts, due, turns, turn, start, clock, log, stop) for log in logs]
+            if load.callers == 1 and not isinstance(clock, MonotonicClock):
+                works[0]()  # a made-up clock belongs to one thread
+            else:
+                in_threads(works, lambda logs=logs: logs, load.warm_up + load.seconds, stop, progress)  # type: ignore[misc]
+            each(assemble(target, load, logs, start, stop))
+            if stop.asked:
+                return
+
+
+def _closed(
+    call: Call,
+    target: BlockingTarget,
+    prompts: Sequence[str],
+    first: int,
+    step: int,
+    start: int,
+    end: int,
+    clock: Clock,
+    log: Log,
+    stop: Stop,
+) -> Callable[[], None]:
+    most = MOST_REQUESTS // step
+
+    def work() -> None:
+        now, rejections, count = clock.now, target.rejections, len(prompts)
+        intended, started, ended, stages = log.intended.append, log.started.append, log.ended.append, log.stages
+        index = first
+        clock.wait_until(start)
+        free = now()  # from here on the caller has something to send
+        while free < end and not stop.asked:
+            prompt = prompts[index % count]
+            index += step
+            begun = now()
+            try:
+                parts = call(prompt)
+            except rejections:
+                log.rejected_at.append(free)
+                free = now()
+                continue
+            except Exception as error:
+                log.fail(error, free)
+                if len(log.failed_at) * step >= MOST_FAILURES:
+                    stop.ask(f"{MOST_FAILURES:,} failures")
+                free = now()
+                continue
+            done = now()
+            intended(free)
+            started(begun)
+            ended(done)
+            if parts is not None:
+                for column, part in zip(stages, parts, strict=True):
+                    column.append(part)
+            free = done
+            if len(log.ended) >= most:
+                stop.ask(f"{MOST_REQUESTS:,} requests, as many as a run keeps")
+
+    return work
+
+
+def _open(
+    call: Call,
+    target: BlockingTarget,
+    prompts: Sequence[str],
+    due: array[int],
+    turns: itertools.count[int],
+    turn: threading.Lock,
+    start: int,
+    clock: Clock,
+    log: Log,
+    stop: Stop,
+) -> Callable[[], None]:
+    def work() -> None:
+        now, rejections, count, requests = clock.now, target.rejections, len(prompts), len(due)
+        while True:
+            with turn:  # one caller waits for the next arrival; it leaves the place before it serves
+                index = next(turns)
+                if index >= requests or stop.asked:
+                    return
+                intended = start + due[index]
+                clock.wait_until(intended)
+            begun = now()
+            try:
+                parts = call(prompts[index % count])
+            except rejections:
+                log.rejected_at.append(intended)
+                continue
+            except Exception as error:
+                log.fail(error, intended)
+                if len(log.failed_at) >= MOST_FAILURES:
+                    stop.ask(f"{MOST_FAILURES:,} failures")
+                continue
+            done = now()
+            log.intended.append(intended)
+            log.started.append(begun)
+            log.ended.append(done)
+            if parts is not None:
+                for column, part in zip(log.stages, parts, strict=True):
+                    column.append(part)
+
+    return work

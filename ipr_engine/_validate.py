@@ -1,0 +1,117 @@
+"""Checks of a caller's values: numbers, names, and how a value is written in an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from ipr_engine.errors import InvalidInputError
+
+MOST_TOKENS = 2**53  # counts are exact as floats up to here
+MOST = 1e12  # of any price, worth or latency: far beyond use, and safe in float32
+
+
+def lone_surrogate(text: str) -> int | None:
+    """Return where a text holds a lone surrogate, so that it has no UTF-8 form; None where it has one.
+
+    Told by a value, since the error of `str.encode` holds the whole text: raised from it, or while it is handled, an error of
+    ours would carry a prompt away as its cause or context.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
+
+
+def shown(value: object) -> str:
+    """A value for an error: short, and printable whatever it holds."""
+    try:
+        text = ascii(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def told(value: object) -> str:
+    """A caller's value for an error: as `shown`, but of a text its length alone, since it may be of a prompt."""
+    return f"a text of {len(value)} characters" if isinstance(value, str) else shown(value)
+
+
+def matched(argument: str, wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Return each wanted name -> the known one that it means.
+
+    Raises:
+        InvalidInputError: a name is unknown, or several that differ by case alone match it and none exactly.
+    """
+    names = sorted(set(known))
+    by_case: dict[str, list[str]] = {}
+    for name in names:
+        by_case.setdefault(name.casefold(), []).append(name)
+    found: dict[str, Sequence[str]] = {
+        name: [name] if name in names else by_case.get(name.casefold(), []) for name in wanted
+    }
+    unknown = sorted(name for name, matches in found.items() if not matches)
+    if unknown:
+        raise InvalidInputError(f"{argument}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(names)}")
+    for name, matches in found.items():
+        if len(matches) > 1:
+            raise InvalidInputError(
+                f"{argument}: {name!r} matches several that differ by case alone, {', '.join(matches)}; write the one meant exactly"
+            )
+    return {name: matches[0] for name, matches in found.items()}
+
+
+def matched_once(argument: str, wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Return `matched`, for names that each state something: two that mean the same one are an error."""
+    meant = matched(argument, wanted, known)
+    for one in set(meant.values()):
+        twice = [name for name in meant if meant[name] == one]
+        if len(twice) > 1:
+            raise InvalidInputError(f"{argument}: {' and '.join(map(repr, twice))} both mean {one}; give it once")
+    return meant
+
+
+def number(name: str, value: object) -> float:
+    """A finite real number as a float. bool and str are not numbers."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        sentence = isinstance(value, str) and len(value.split()) > 1  # it may be of a prompt
+        raise InvalidInputError(
+            f"{name}: expected a number, got {told(value) if sentence else f'{type(value).__name__} {shown(value)}'}"
+        )
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
+        raise InvalidInputError(f"{name}: expected a finite number, got {result}")
+    return result
+
+
+def unit_interval(name: str, value: object) -> float:
+    result = number(name, value)
+    if not 0.0 <= result <= 1.0:
+        raise InvalidInputError(f"{name}: expected a value in [0, 1], got {result}")
+    return result
+
+
+def nonnegative(name: str, value: object) -> float:
+    result = number(name, value)
+    if not 0.0 <= result <= MOST:
+        raise InvalidInputError(f"{name}: expected a value from 0 to {MOST:g}, got {result}")
+    return result
+
+
+def random_seed(name: str, value: object) -> int:
+    """A whole number >= 0, which numpy's generators take."""
+    if type(value) is not int or value < 0:
+        raise InvalidInputError(f"{name}: expected an int >= 0, got {value!r}")
+    return value
+
+
+def nonnegative_or_infinite(name: str, value: object) -> float:
+    if isinstance(value, (float, np.floating)) and value == math.inf:
+        return math.inf
+    return nonnegative(name, value)

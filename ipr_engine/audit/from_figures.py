@@ -1,0 +1,196 @@
+"""Decide a record again from its predicted qualities and output tokens: no embedding, no heads (docs/design.md sections 3 and 9).
+
+The steps are the op's, in float32 and in its written order, so that every tolerance, mask and price gives the op's bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.audit.outcome import Outcome
+from ipr_engine.decide.contract import CAUSE
+from ipr_engine.decide.reference import expected_cost
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.frontier import order, threshold
+from ipr_engine.policy.policy import Coefficients
+from ipr_engine.policy.unsupported import UNSUPPORTED
+from ipr_engine.request.limits import ContextWindows, most_output, request_limits
+
+if TYPE_CHECKING:
+    from ipr_engine.audit.record import Record
+    from ipr_engine.bundle import Bundle, HeadsSpec
+    from ipr_engine.policy.policy import Policy
+
+Float32s = npt.NDArray[np.float32]
+NAN, INF = np.float32("nan"), np.float32("inf")
+
+
+def in_order(name: str, values: Float32s | None, had: Sequence[str], has: Sequence[str]) -> Float32s | None:
+    """Values given per recorded candidate, in this bundle's order."""
+    if values is None or tuple(had) == tuple(has):
+        return values
+    new = [candidate for candidate in has if candidate not in had]
+    if new:
+        raise InvalidInputError(f"{name}: the record gives none for {', '.join(new)}, which the bundle has")
+    return values[[had.index(candidate) for candidate in has]]
+
+
+def decide_figures(
+    record: Record,
+    policy: Policy,
+    bundle: Bundle,
+    heads: HeadsSpec,
+    *,
+    own_tokens: Float32s | None,
+    support: np.float32 | None,
+) -> Outcome:
+    """The outcome of the record's qualities and tokens under a policy of this bundle.
+
+    Args:
+        heads: of the bundle, those whose predictions the record holds.
+        own_tokens: (models,) input tokens by the own count of the bundle's candidates, None where none names its tokenizer.
+        support: None where it was not measured.
+    Raises:
+        InvalidInputError: the record cannot tell: it lacks a candidate, or its output tokens were cut below what this bundle allows.
+    """
+    names = bundle.names
+    quality, predicted, given, extra, cached = (
+        in_order(name, values, record.candidates, names)
+        for name, values in (
+            ("quality", record.outcome.quality),
+            ("tokens_out", record.outcome.tokens_out),
+            ("tokens_out", record.tokens_out),
+            ("extra_usd", record.extra_usd),
+            ("cached_tokens", record.cached_tokens),
+        )
+    )
+    assert quality is not None
+    assert predicted is not None
+    asked = None if record.needs is None else (record.needs,)
+    limits = request_limits(bundle, asked, given, 1)
+    stated = None if limits is None else limits.max_tokens
+    answers = np.float32(1 if record.needs is None else record.needs.answers)
+    each = predicted / answers  # what a record tells is of all answers
+    tokens = _within_most(record, each, bundle, heads) if given is None else given
+    bill = np.array([record.billed_tokens], np.int64)
+    windows, own = ContextWindows(bundle), None if own_tokens is None else own_tokens[None]
+    fits, one = windows.within(bill, tokens[None], stated, own=own)
+    cut = (one[0] < each) if given is None else np.ones(len(names), np.bool_)
+    wanted = np.where(cut, one[0] * answers, predicted)
+    can = fits[0] if limits is None or limits.allowed is None else fits[0] & limits.allowed[0]
+    allowed = can & np.array([name in policy.allowed for name in names], np.bool_)
+    second = policy.second if heads is bundle.escalation_heads else None
+    made = policy.coefficients if second is None else second.coefficients
+    held = None if cached is None else cached[None].astype(np.float64)
+    extra = policy.rates.with_images(policy.rates.with_cached(extra, bill, own, held), asked)
+    # the policy's rates are of the bundle's tokens: token_ratio is in them
+    counted = bill[:, None] if own is None else own.astype(np.float64) / windows.ratios
+    cost = _cost(policy, counted, wanted, policy.weighed(extra))
+    usd = cost if policy.weighing is None else policy.usd(bill, own, wanted[None], extra)[0]
+    nonfinite = np.array([record.candidates.index(name) in record.nonfinite for name in names])
+    with np.errstate(all="ignore"):
+        index, status, cause, level, gap = choose(
+            made, policy.worth, quality, cost, allowed, np.isnan(quality) | nonfinite, bundle.tie_rank
+        )
+    if status == "ok" and second is None and support is not None and float(support) < policy.unsupported.min_support:
+        may = can & np.array([name in policy.allowed or name in policy.reserve for name in names], np.bool_)
+        to = _sent_to(policy, quality, cost, may & ~nonfinite, bundle)
+        cause = CAUSE[UNSUPPORTED]
+        if to is not None:
+            index, level, gap = to, np.float32(0), INF
+    return Outcome(
+        model=None if index < 0 else names[index],
+        index=index,
+        status=status,
+        cause=cause,
+        quality=quality,
+        cost_usd=usd,
+        tokens_out=_plain_nan(wanted),
+        threshold=level,
+        gap=gap,
+        support=support,
+    )
+
+
+def _sent_to(
+    policy: Policy, quality: Float32s, cost: Float32s, may: npt.NDArray[np.bool_], bundle: Bundle
+) -> int | None:
+    """Who answers a row of little support, as csrc/order.cpp; None where the one meant cannot: the plain decision stands."""
+    able = may & np.isfinite(quality) & np.isfinite(cost)
+    named = policy.unsupported.candidate
+    if named is None:
+        return next((m for m in order(quality, cost, 0.0, bundle.tie_rank) if able[m]), None)
+    at = bundle.names.index(named)
+    return at if able[at] else None
+
+
+def choose(
+    made: Coefficients,
+    worth: float,
+    quality: Float32s,
+    cost: Float32s,
+    allowed: npt.NDArray[np.bool_],
+    nonfinite: npt.NDArray[np.bool_],
+    tie_rank: npt.NDArray[np.int32],
+) -> tuple[int, str, str, np.float32, np.float32]:
+    """index, status, cause, threshold and gap, as csrc/decide_kernel.h; the arrays are (models,)."""
+    for status, bad in (
+        ("none_allowed", not allowed.any()),
+        ("nonfinite_quality", bool(nonfinite[allowed].any())),
+        ("nonfinite_cost", not np.isfinite(cost[allowed]).all()),
+    ):
+        if bad:
+            return -1, status, "failed", NAN, NAN
+    high, low, offset = np.float32(made.alpha_hi), np.float32(made.alpha_lo), np.float32(made.offset)
+    hi, least = quality[allowed].max(), threshold(made, quality[allowed])
+    chosen = next(m for m in order(quality, cost, worth, tie_rank) if allowed[m] and quality[m] >= least)
+    others = allowed.copy()
+    others[chosen] = False
+    if not others.any():
+        return chosen, "ok", "only_allowed", least, INF
+    leaving = quality[chosen] - (threshold(made, quality[others]) if quality[chosen] == hi else least)
+    paid = np.float32(worth)
+    objective = cost - paid * quality
+    over = objective[others] - objective[chosen]
+    to_pay = over / paid if paid > 0 else np.full(len(over), INF)
+    zero = np.float32(0)
+    dearer = np.where(objective[others] > objective[chosen], to_pay, zero)
+    entering = np.maximum(np.maximum(least - quality[others], zero), dearer).min()
+    gap = max(zero, min(leaving, entering))
+    wanted = (high * hi + low * quality[allowed].min()) + offset
+    if high == 0 and low == 0 and wanted > hi:
+        cause = "below_fixed_level"
+    else:
+        cause = "best_quality" if quality[chosen] == hi else "within_tolerance"
+    return chosen, "ok", cause, np.float32(least), np.float32(gap)
+
+
+def _cost(policy: Policy, bill: npt.NDArray[Any], tokens: Float32s, extra: Float32s | None) -> Float32s:
+    """(models,) as weighed: fixed + (in_rate * billed + out_rate * tokens) in the tier of the bill, then extra."""
+    with np.errstate(all="ignore"):  # what is not finite gets a status
+        cost = expected_cost(**policy.folded.op_terms(), billed_tokens=bill.astype(np.float32), tokens_out=tokens)
+        return _plain_nan((cost if extra is None else cost + extra)[0])
+
+
+def _plain_nan(values: Float32s) -> Float32s:
+    """Every NaN the same one, as the op writes it."""
+    return np.where(np.isnan(values), NAN, values)
+
+
+def _within_most(record: Record, predicted: Float32s, bundle: Bundle, heads: HeadsSpec) -> Float32s:
+    """Predicted output tokens under this bundle's own limits of its candidates."""
+    then = record.max_output_tokens or (None,) * len(record.candidates)
+    for m, candidate in enumerate(bundle.candidates):
+        before, now = then[record.candidates.index(candidate.name)], candidate.max_output_tokens
+        if before is not None and (now is None or now > before) and predicted[m] >= np.float32(before):
+            raise InvalidInputError(
+                f"tokens_out: those of {candidate.name} were cut at {before}, its most then, and it may give more now; only "
+                "the heads can tell: record with keep_x=True and a key"
+            )
+    if all(candidate.max_output_tokens is None for candidate in bundle.candidates):
+        return predicted
+    return np.minimum(predicted, np.minimum(most_output(bundle, heads), np.finfo(np.float32).max).astype(np.float32))

@@ -1,0 +1,90 @@
+"""What was decided, and its fields in a record's line: the choice, and the figures that a prompt of few words does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ipr_engine.audit.record_fields import Float32s, bits, floats, require
+from ipr_engine.decide.contract import CAUSE, STATUS
+from ipr_engine.decision import Decisions
+
+CHOICE = ("model", "index", "status", "cause")
+PER_MODEL = ("quality", "cost_usd", "tokens_out")
+FIGURES = (*PER_MODEL, "threshold", "gap", "support")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What was decided: the choice, and every number with its bits; quality, cost_usd, tokens_out are (models,) float32.
+
+    support: None also where second heads decided: it is not of the embedding that they read.
+    """
+
+    model: str | None
+    index: int
+    status: str
+    cause: str
+    quality: Float32s
+    cost_usd: Float32s
+    tokens_out: Float32s
+    threshold: np.float32
+    gap: np.float32
+    support: np.float32 | None
+
+    @classmethod
+    def of(cls, decisions: Decisions, row: int) -> Outcome:
+        decision = decisions[row]
+        return cls(
+            model=decision.model,
+            index=decision.index,
+            status=decision.status,
+            cause=decision.cause,
+            quality=decisions.qualities[row],
+            cost_usd=decision.costs_usd,
+            tokens_out=decisions.tokens_out[row],
+            threshold=decisions.threshold[row],
+            gap=decisions.gap[row],
+            support=None if decisions.support is None or decision.escalated else decisions.support[row],
+        )
+
+    def choice_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in CHOICE}
+
+    def figures_json(self) -> dict[str, Any]:
+        return {
+            **{name: bits(getattr(self, name)) for name in (*PER_MODEL, "threshold", "gap")},
+            "support": None if self.support is None else bits(self.support),
+        }
+
+
+def parse_outcome(made: Any, names: list[str], *, may_lack_figures: bool) -> tuple[Outcome, bool]:
+    """The outcome, and whether its figures are left out: then they are NaN. ValueError for what no recorder writes."""
+    require(isinstance(made, dict) and made.keys() == {*CHOICE, *FIGURES}, "decision", made)
+    require(type(made["index"]) is int and -1 <= made["index"] < len(names), "index", made["index"])
+    chosen = None if made["index"] < 0 else names[made["index"]]
+    require(made["model"] == chosen, "model", made["model"])
+    require(made["status"] in STATUS and made["cause"] in CAUSE, "status, cause", (made["status"], made["cause"]))
+    choice = {name: made[name] for name in CHOICE}
+    lacking = may_lack_figures and all(made[name] is None for name in FIGURES)
+    figures = _nothing(len(names)) if lacking else parse_figures(made, len(names))
+    return Outcome(**choice, **figures), lacking
+
+
+def parse_figures(figures: Mapping[str, Any], models: int) -> dict[str, Any]:
+    support = figures["support"]
+    return {
+        **{name: floats(figures[name], name, models) for name in PER_MODEL},
+        "threshold": floats(figures["threshold"], "threshold", 1)[0],
+        "gap": floats(figures["gap"], "gap", 1)[0],
+        "support": None if support is None else floats(support, "support", 1)[0],
+    }
+
+
+def _nothing(models: int) -> dict[str, Any]:
+    nan = np.float32("nan")
+    empty = dict.fromkeys(PER_MODEL, np.full(models, nan, np.float32))
+    return {**empty, "threshold": nan, "gap": nan, "support": None}

@@ -1,0 +1,183 @@
+"""Fields of a record's line, both ways: floats as bits, what a request needs, the resolved policy, what is sealed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._validate import MOST_TOKENS, shown
+from ipr_engine.policy.policy import EVERY_RULE, Coefficients, Policy
+from ipr_engine.prompts import Needs, kind_of
+
+Float32s = npt.NDArray[np.float32]
+
+_RESOLVED = ("rule", "tau", "slack", "worth", "alpha_hi", "alpha_lo", "offset", "allowed")
+_SEALED = ("key", "nonce", "data")
+HASH, ISA = re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z0-9_]{1,16}")
+_HEX_16 = re.compile(r"[0-9a-f]{16}")
+_PROFILE = re.compile(r".+:[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A policy as it was compiled for the bundle that decided: what its terms came to there.
+
+    Attributes:
+        rule, tau, slack, worth: as of Policy.
+        coefficients: of the heads that decided.
+        allowed: names, in bundle order.
+    """
+
+    rule: str
+    tau: float
+    slack: float
+    worth: float
+    coefficients: Coefficients
+    allowed: tuple[str, ...]
+
+    @classmethod
+    def of(cls, policy: Policy, *, by_second: bool) -> Resolved:
+        """by_second: the second heads of a two-tier bundle decided."""
+        second = policy.second if by_second else None
+        return cls(
+            rule=policy.rule,
+            tau=policy.tau,
+            slack=policy.slack,
+            worth=policy.worth,
+            coefficients=policy.coefficients if second is None else second.coefficients,
+            allowed=policy.allowed,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        made = self.coefficients
+        values = (self.rule, self.tau, self.slack, self.worth, made.alpha_hi, made.alpha_lo, made.offset)
+        return dict(zip(_RESOLVED, (*values, list(self.allowed)), strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """What a record keeps under its owner's key, by AES-256-GCM. key: the key's id."""
+
+    key: str
+    nonce: bytes
+    data: bytes
+
+    def to_json(self) -> dict[str, str]:
+        text = (base64.b64encode(part).decode() for part in (self.nonce, self.data))
+        return dict(zip(_SEALED, (self.key, *text), strict=True))
+
+
+def parse_resolved(document: Any, names: Sequence[str]) -> Resolved:
+    """names: the record's candidates. ValueError for what no recorder writes, here and below."""
+    require(isinstance(document, dict) and document.keys() == set(_RESOLVED), "policy", document)
+    *numbers, allowed = (document[name] for name in _RESOLVED[1:])
+    require(isinstance(document["rule"], str) and document["rule"] in EVERY_RULE, "policy.rule", document["rule"])
+    plain = all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in numbers)
+    require(plain, "policy", numbers)
+    require(isinstance(allowed, list) and set(allowed) <= set(names), "policy.allowed", allowed)
+    tau, slack, worth, *made = (float(value) for value in numbers)
+    return Resolved(
+        rule=document["rule"],
+        tau=tau,
+        slack=slack,
+        worth=worth,
+        coefficients=Coefficients(*made),
+        allowed=tuple(allowed),
+    )
+
+
+def parse_sealed(document: Any) -> Sealed | None:
+    if document is None:
+        return None
+    told = isinstance(document, dict) and document.keys() == set(_SEALED)
+    require(told and all(isinstance(value, str) for value in document.values()), "sealed", document)
+    require(is_form(_HEX_16, document["key"]), "sealed.key", document["key"])
+    nonce, data = (base64.b64decode(document[name], validate=True) for name in _SEALED[1:])
+    return Sealed(key=document["key"], nonce=nonce, data=data)
+
+
+def parse_made_by(document: Mapping[str, Any], models: int) -> dict[str, Any]:
+    """What counted a line's own tokens and measured its support, where the line says so."""
+    made: dict[str, Any] = {}
+    if "tokenizers" in document:
+        keys = document["tokenizers"]
+        told = isinstance(keys, list) and len(keys) == models
+        require(told and all(key is None or is_form(_PROFILE, key) for key in keys), "tokenizers", keys)
+        made["tokenizers"] = tuple(keys)
+    if "centroids" in document:
+        require(is_form(_HEX_16, document["centroids"]), "centroids", document["centroids"])
+        made["centroids"] = document["centroids"]
+    if "bill_given" in document:
+        require(document["bill_given"] is True, "bill_given", document["bill_given"])
+        made["bill_given"] = True
+    return made
+
+
+def is_form(form: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and form.fullmatch(value) is not None
+
+
+_BARE = {"answers": 1, "images": 0}  # of needs, written where they are more
+
+
+def needs_json(needs: Needs) -> dict[str, Any]:
+    more = {name: getattr(needs, name) for name, bare in _BARE.items() if getattr(needs, name) != bare}
+    return {"features": dict(needs.features), "max_output_tokens": needs.max_output_tokens, **more}
+
+
+def parse_needs(document: Any) -> Needs:
+    stated = {"features", "max_output_tokens"}
+    told = isinstance(document, dict) and stated <= document.keys() <= {*stated, *_BARE}
+    require(told, "needs", document)
+    features, most = document["features"], document["max_output_tokens"]
+    named = isinstance(features, dict) and all(isinstance(part, str) for part in features.values())
+    require(named, "features", features)
+    require(most is None or whole(most), "max_output_tokens", most)
+    more = {name: document.get(name, bare) for name, bare in _BARE.items()}
+    for name, value in more.items():
+        require(whole(value) and value >= _BARE[name], name, value)
+    return Needs(features, most, **more)
+
+
+def whole(value: Any) -> bool:
+    """Whether this is a number of tokens."""
+    return type(value) is int and 0 <= value <= MOST_TOKENS
+
+
+def require(holds: bool, name: str, got: object) -> None:
+    """ValueError that names the field and what came: a number, else its kind alone, since a damaged line may hold anything."""
+    if not holds:
+        refuse(name, shown(got) if type(got) in (bool, int, float) else kind_of(got))
+
+
+def refuse(name: str, told: str) -> NoReturn:
+    raise ValueError(f"{name}: got {told}")
+
+
+def canonical(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def crc32(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def bits(values: npt.ArrayLike) -> str:
+    """base64 of little-endian float32: every bit, NaN and infinity included."""
+    return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
+
+
+def floats(text: object, name: str, count: int | None = None) -> Float32s:
+    data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+    if len(data) % 4 or not data or (count is not None and len(data) != 4 * count):
+        refuse(name, f"{len(data)} bytes of float32" + ("" if count is None else f" for {count} numbers"))
+    return np.frombuffer(data, "<f4").astype(np.float32)

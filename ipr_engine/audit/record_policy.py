@@ -1,0 +1,141 @@
+"""The policy that a record was decided under, compiled for the bundle that decides it again: its own terms, some replaced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ipr_engine.audit.record import Record
+from ipr_engine.audit.record_fields import Resolved
+from ipr_engine.audit.record_terms import OF_BUNDLE
+from ipr_engine.decide.contract import DecidePlan, DecidePolicy
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, POLICY_TERMS, Generation
+from ipr_engine.policy.cost_weights import CostWeights, merged_figures, settle_weights
+from ipr_engine.policy.options_json import Terms, frozen_terms, terms_to_json
+from ipr_engine.policy.policy import EVERY_RULE, Policy, op_terms
+from ipr_engine.policy.targets import ASKS, CALIBRATED, PATH, tau_or_ask
+
+EARLIER_RULE = "minmax"  # of a record before schema 3 that names none, and asks nothing else than tau
+_LEVEL = ("tau", *ASKS)  # one of them says how much quality is asked for: they replace each other
+_OF_RECORD = ("rule", "cost_weights", "performance")  # whether they fit depends on what else the record holds
+
+
+def replacing_terms(live: Generation, given: Mapping[str, Any]) -> Terms:
+    """The terms that replace those of each record, checked as far as they can be without one.
+
+    Raises:
+        InvalidInputError: an unknown term, a value that no record could have here, or two of tau and what is asked instead.
+    """
+    terms = dict(frozen_terms(given))
+    unknown = sorted(terms.keys() - POLICY_TERMS)
+    if unknown:
+        raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}")
+    if terms.keys() & set(_LEVEL):
+        tau_or_ask(terms.get("tau"), {name: terms[name] for name in ASKS if name in terms})
+    if terms.get("rule", EARLIER_RULE) not in EVERY_RULE:
+        raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, EVERY_RULE))}, got {terms['rule']!r}")
+    settle_weights(terms.get("cost_weights"), {}, (), ())
+    if "performance" in terms:
+        checked = merged_figures("performance", {}, terms["performance"], live.bundle.names)
+        taken_back = {name: None for name, own in terms["performance"].items() if own is None}
+        terms["performance"] = {**checked, **taken_back}
+    plain = {name: value for name, value in terms.items() if name not in (*_LEVEL, *_OF_RECORD)}
+    beside = {"min_support": 0.0} if "unsupported" in plain and "min_support" not in plain else {}
+    live.compile({"tau": 0.0, "rule": "max" if "slack" in plain else "minmax", **beside, **plain})
+    return terms
+
+
+def policy_of(
+    live: Generation, record: Record, policies: dict[str, Policy | str], replaced: Terms | None = None
+) -> Policy:
+    """The record's terms compiled for this bundle, once for all records of equal terms; else why they do not fit.
+
+    On the bundle that decided, what they came to then holds; on another, and where some are replaced, they are resolved anew,
+    under the same rule unless another is given.
+    """
+    then = record.policy if record.bundle == live.hash and not replaced else None
+    by_second = live.is_second(record.encoder)
+    terms = {**record.terms, "rule": _rule(record)}
+    if (
+        "performance" in terms
+    ):  # a recorder writes everybody's figures: those of a candidate that is gone say nothing here
+        known = {name.casefold() for name in live.bundle.names}
+        terms["performance"] = {name: own for name, own in terms["performance"].items() if name.casefold() in known}
+    pinned = None if then is None else [then.to_json(), by_second]
+    key = json.dumps([terms_to_json(terms), pinned], sort_keys=True)
+    found = policies.get(key)
+    if found is None:
+        if len(policies) >= MAX_KEPT_POLICIES:
+            policies.clear()
+        try:
+            found = live.settle(None, _replaced(terms, replaced, live.bundle.names) if replaced else terms)
+            found = found if then is None else _as_then(live, found, then, by_second)
+        except InvalidInputError as error:
+            found = f"terms: {_without_names(str(error), live)}"
+        policies[key] = found
+    if isinstance(found, str):
+        raise InvalidInputError(found)
+    return found
+
+
+def _replaced(own: dict[str, Any], given: Terms, names: tuple[str, ...]) -> dict[str, Any]:
+    """A record's terms with the given ones in their place.
+
+    tau and what is asked instead of it replace each other. Figures are taken number by number, over those that the record weighed.
+    The record's worth, slack and figures stay only where the rule and the weights that then run read them.
+    """
+    left = _LEVEL if given.keys() & set(_LEVEL) else ()
+    terms = {**{name: value for name, value in own.items() if name not in left}, **given}
+    if "performance" in own and "performance" in given:
+        weighed = merged_figures("performance", {}, own["performance"], names)
+        terms["performance"] = merged_figures("performance", weighed, given["performance"], names)
+    of_usd = "cost_weights" in terms and CostWeights(**terms["cost_weights"]) == CostWeights()
+    for name, is_read in (
+        ("worth", terms["rule"] != PATH),
+        ("slack", terms["rule"] == "max"),
+        ("performance", not of_usd),
+    ):
+        if name not in given and not is_read:
+            terms.pop(name, None)
+    return terms
+
+
+def _without_names(error: str, live: Generation) -> str:
+    """An error of terms that a record holds, without what it says of names that nothing in the record vouches for."""
+    name = error.partition(":")[0]
+    if name not in OF_BUNDLE:
+        return error
+    return f"{name}: expected names that bundle {live.hash[:12]} knows, the record has others"
+
+
+def _rule(record: Record) -> Any:
+    """The rule that a record was decided under. Those before schema 3 name none where it was the only answer to what was asked."""
+    if record.policy is not None:
+        return record.policy.rule
+    named = record.terms.get("rule")
+    if named is not None:
+        return named
+    return CALIBRATED if record.terms.keys() & set(ASKS) else EARLIER_RULE
+
+
+def _as_then(live: Generation, policy: Policy, then: Resolved, by_second: bool) -> Policy:
+    """The policy with the coefficients, worth and mask that a record of this very bundle holds."""
+    plan = live.second.plan if by_second and live.second is not None else live.plan
+    made, names = then.coefficients, live.bundle.names
+    kept = (*policy.allowed, *policy.reserve)
+    reserve = tuple(name for name in kept if name not in then.allowed)
+    sent = {} if by_second else policy.unsupported.op_terms(names, kept)
+
+    def compiled(plan: DecidePlan) -> DecidePolicy:
+        return DecidePolicy(plan, **op_terms(live.bundle, made, then.worth, policy.folded, then.allowed), **sent)
+
+    second = policy.second
+    if by_second and second is not None:
+        second = replace(second, coefficients=made, compiled=compiled(plan))
+        return replace(policy, worth=then.worth, allowed=then.allowed, reserve=reserve, second=second)
+    return replace(
+        policy, worth=then.worth, allowed=then.allowed, reserve=reserve, coefficients=made, compiled=compiled(plan)
+    )

@@ -1,0 +1,288 @@
+"""Replay: decide every record of a log again, with any bundle and instruction set, and say what differs, bit for bit.
+
+summary = Summary()
+with open("log.jsonl", "rb") as log:
+    for replayed in replay(log, engine):  # key=... where embeddings are sealed; tau=... in place of each record's own
+        summary.add(replayed)
+        print(replayed.line, replayed.differences, replayed.refused)
+
+A record without an embedding is decided again from its qualities and output tokens, for which its heads must be the bundle's;
+one with an embedding by the heads themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ipr_engine.audit.differences import Difference, compare
+from ipr_engine.audit.from_figures import decide_figures, in_order
+from ipr_engine.audit.kept_figures import Kept, input_tokens, support
+from ipr_engine.audit.outcome import Outcome
+from ipr_engine.audit.owner_key import OwnerKey
+from ipr_engine.audit.record import Record
+from ipr_engine.audit.record_policy import policy_of, replacing_terms
+from ipr_engine.encoders.base import Encoded
+from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
+from ipr_engine.loaded_bundle import Generation
+from ipr_engine.policy.options_json import Terms, terms_to_json
+from ipr_engine.policy.policy import Policy
+
+if TYPE_CHECKING:
+    from ipr_engine.engine import Engine
+
+
+class Replayed(NamedTuple):
+    """One line of a log, decided again.
+
+    Attributes:
+        line: its number, from 1.
+        record: what it held; None when it is damaged.
+        outcome: what was decided now; None when it was not.
+        differences: every field of the two that differs.
+        refused: why it was not decided again: a damaged line, figures withheld, other heads or another encoder, another key, terms
+            that do not fit the bundle.
+        by_heads: whether the heads decided, on the record's embedding; else its own qualities and tokens were taken.
+        kept: figures of the record that went into the outcome though this bundle would make others of the prompt.
+        replaced: the terms that stood in place of the record's own; none where it was decided under its own policy.
+        whole_policy: whether they are those of one Policy, which replaced all of the record's terms.
+    """
+
+    line: int
+    record: Record | None = None
+    outcome: Outcome | None = None
+    differences: tuple[Difference, ...] = ()
+    refused: str | None = None
+    by_heads: bool = False
+    kept: tuple[Kept, ...] = ()
+    replaced: Terms = MappingProxyType({})
+    whole_policy: bool = False
+
+
+def replay(
+    lines: Iterable[bytes],
+    engine: Engine,
+    policy: Policy | None = None,
+    *,
+    key: OwnerKey | str | os.PathLike[str] | bytes | None = None,
+    **terms: Any,
+) -> Iterator[Replayed]:
+    """Decide each record again with the bundle that `engine` serves when this begins.
+
+    Args:
+        lines: records as a Recorder wrote them, of any schema, one a line; empty lines are passed over.
+        engine: of any bundle with the heads of the records, or, for records with an embedding, whose heads read its encoder; on any
+            instruction set. Of a two-tier bundle the heads that decided a record, or that read its encoder, decide it again; whether
+            it would escalate now is not asked, as there is no text.
+        policy: decide under this one, whatever a record was decided under.
+        terms: as `Engine.policy` takes them, in place of each record's own; its other terms stay, None leaves the record's. tau and
+            what is asked instead of it replace each other. A record's rule stays unless one is given, and a record of whose rule
+            or candidates a given term makes no sense is refused. Its worth and slack stay where the rule that then runs has them.
+            `performance` is taken number by number, over the figures that the record weighed; None takes a candidate's away.
+        key: opens what is sealed in the records.
+    Raises:
+        InvalidInputError: the key, the policy or its terms. A record that cannot be replayed is told in `Replayed.refused`.
+    """
+    live = engine._live
+    opener = None if key is None else OwnerKey.load(key)
+    if policy is not None:
+        whole = live.settle(policy, terms)
+        return _replay(lines, live, opener, whole, whole.terms)
+    return _replay(lines, live, opener, None, replacing_terms(live, terms))
+
+
+def _replay(
+    lines: Iterable[bytes], live: Generation, key: OwnerKey | None, whole: Policy | None, replaced: Terms
+) -> Iterator[Replayed]:
+    policies: dict[str, Policy | str] = {}
+    told = partial(Replayed, replaced=replaced, whole_policy=whole is not None)
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        record = None
+        try:
+            record = Record.from_line(line)
+            if key is not None:
+                record = record.opened(key)
+            outcome, kept = _decide(live, record, whole or policy_of(live, record, policies, replaced))
+        except (RecordError, KeyMismatchError, InvalidInputError) as error:
+            yield told(number, record, refused=str(error))
+            continue
+        differences = tuple(compare(record.candidates, record.outcome, live.bundle.names, outcome))
+        yield told(number, record, outcome, differences, by_heads=record.x is not None, kept=tuple(kept))
+
+
+def _decide(live: Generation, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
+    if record.x is None:
+        return _from_figures(live, record, policy)
+    by_second = live.is_second(record.encoder)
+    if record.encoder != live.encoder_identity and not by_second:
+        raise InvalidInputError(
+            f"x: embedded by encoder {record.encoder[:12]}, but the heads of bundle {live.hash[:12]} read "
+            f"{live.read_by_heads()}; replay it with a bundle on the encoder of the record"
+        )
+    dim = live.second.plan.dim if by_second and live.second is not None else live.plan.dim
+    if len(record.x) != dim:
+        raise InvalidInputError(f"x: expected {dim} numbers, got {len(record.x)}")
+    names = live.bundle.names
+    encoded = Encoded(
+        record.x[None, :],
+        np.array([record.billed_tokens], np.int64),
+        np.array([record.truncated]),
+        record.encoder,
+        None if record.needs is None else (record.needs,),
+    )
+    tokens, extra, cached = (
+        in_order(name, getattr(record, name), record.candidates, names)
+        for name in ("tokens_out", "extra_usd", "cached_tokens")
+    )
+    own, kept = input_tokens(live, record)
+    counted = None if own is None else own[None]
+    made = live.decide(encoded, policy, tokens, extra, "status", own_tokens=counted, cached_tokens=cached)
+    return Outcome.of(made, 0), kept
+
+
+def _from_figures(live: Generation, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
+    """From the record's own qualities and tokens, which are those of its heads."""
+    if record.withheld:
+        sealing = record.sealed
+        todo = "record with a key, which seals them" if sealing is None else f"give the key of id {sealing.key}"
+        raise InvalidInputError(f"decision: the figures of a prompt of so few words are not kept in clear; {todo}")
+    sealed = "" if record.sealed is None else f", or give the key of id {record.sealed.key} if it seals one"
+    heads = [h for h in (live.bundle.quality_heads, live.bundle.escalation_heads) if h is not None]
+    own = next((one for one in heads if one.sha256 == record.heads), None)
+    if own is None:
+        raise InvalidInputError(
+            f"x: decided by heads {record.heads[:12]}, bundle {live.hash[:12]} has {', '.join(h.sha256[:12] for h in heads)}, and "
+            f"what other heads make of a prompt only its embedding tells: record with keep_x=True and a key{sealed}"
+        )
+    counted, kept = input_tokens(live, record)
+    measured = record.outcome.support
+    if own is not live.bundle.escalation_heads:
+        measured, also = support(live, record, policy)
+        kept += also
+    return decide_figures(record, policy, live.bundle, own, own_tokens=counted, support=measured), kept
+
+
+SHOWN_REASONS = 5  # why records were not replayed, of the text
+
+
+@dataclass
+class Summary:
+    """What a whole log came to.
+
+    Attributes:
+        records: lines that hold one, damaged ones included; equal, different, refused: how they came out.
+        by_heads: of those decided again, how many by the heads; the others from the record's own qualities.
+        fields: in how many records a field differs; per-candidate fields count once a record.
+        moves: (recorded model, model now) -> records, where the choice changed.
+        cost_usd, cost_usd_now: expected cost of the chosen candidates, over records decided then and now.
+        bundles, isas: hash and instruction set of the records -> records.
+        reasons: why records were not replayed -> records.
+        kept: in how many records a figure of then stands ("support", "own_tokens"); of several candidates it counts once.
+        replaced, whole_policy: as of Replayed.
+    """
+
+    records: int = 0
+    equal: int = 0
+    different: int = 0
+    refused: int = 0
+    by_heads: int = 0
+    cost_usd: float = 0.0
+    cost_usd_now: float = 0.0
+    fields: Counter[str] = field(default_factory=Counter)
+    moves: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
+    bundles: Counter[str] = field(default_factory=Counter)
+    isas: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    replaced: Terms = field(default_factory=dict)
+    whole_policy: bool = False
+
+    def add(self, replayed: Replayed) -> None:
+        self.records += 1
+        self.replaced, self.whole_policy = replayed.replaced, replayed.whole_policy
+        if replayed.record is not None:
+            self.bundles[replayed.record.bundle] += 1
+            self.isas[replayed.record.isa] += 1
+        if replayed.record is None or replayed.outcome is None:
+            self.refused += 1
+            self.reasons[replayed.refused or ""] += 1
+            return
+        then, now = replayed.record.outcome, replayed.outcome
+        self.by_heads += replayed.by_heads
+        self.equal += not replayed.differences
+        self.different += bool(replayed.differences)
+        self.fields.update({difference.field.partition("[")[0] for difference in replayed.differences})
+        self.kept.update({one.field.partition("[")[0] for one in replayed.kept})
+        if then.model != now.model:
+            self.moves[then.model, now.model] += 1
+        if then.index >= 0 and now.index >= 0:
+            self.cost_usd += float(then.cost_usd[then.index])
+            self.cost_usd_now += float(now.cost_usd[now.index])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "records": self.records,
+            "equal": self.equal,
+            "different": self.different,
+            "refused": self.refused,
+            "by_heads": self.by_heads,
+            "choices_changed": sum(self.moves.values()),
+            "moves": [{"recorded": a, "now": b, "records": n} for (a, b), n in self.moves.most_common()],
+            "reasons": dict(self.reasons.most_common()),
+            "fields": dict(self.fields.most_common()),
+            "kept": dict(self.kept.most_common()),
+            "cost_usd": self.cost_usd,
+            "cost_usd_now": self.cost_usd_now,
+            "bundles": dict(self.bundles.most_common()),
+            "isas": dict(self.isas.most_common()),
+            "replaced": terms_to_json(self.replaced),
+            "whole_policy": self.whole_policy,
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.records} records: {self.equal} equal, {self.different} different, {self.refused} not replayed; "
+            f"recorded on {', '.join(self.isas) or 'nothing known'}, bundle {', '.join(h[:12] for h in self.bundles) or 'unknown'}"
+        ]
+        if self.replaced:
+            terms = ", ".join(f"{name}={_term(value)}" for name, value in terms_to_json(self.replaced).items())
+            rest = "each record's own policy" if self.whole_policy else "each record's own; its other terms stand"
+            lines.append(f"decided under {terms} in place of {rest}")
+        figures = self.equal + self.different - self.by_heads
+        if figures:
+            lines.append(f"{figures} decided again from recorded qualities and tokens, without the heads")
+        lines += [f"not replayed, {n}: {reason}" for reason, n in self.reasons.most_common(SHOWN_REASONS)]
+        if self.fields:
+            lines.append("differing: " + ", ".join(f"{name} in {n}" for name, n in self.fields.most_common()))
+        if self.kept:
+            counts = ", ".join(f"{name} in {n}" for name, n in self.kept.most_common())
+            lines.append(f"kept from the records, since other centroids or tokenizers cannot be asked here: {counts}")
+        if self.moves:
+            lines.append(f"{sum(self.moves.values())} choices changed:")
+            lines += [f"  {a or 'none'} -> {b or 'none'}: {n}" for (a, b), n in self.moves.most_common()]
+        if self.equal + self.different:
+            lines.append(
+                f"expected cost of the choices in all: {self.cost_usd:.6g} USD recorded, {self.cost_usd_now:.6g} USD now"
+            )
+        return "\n".join(lines)
+
+
+def _term(value: Any) -> str:
+    """A term as its JSON form; prices and figures without their date and where they come from."""
+    if isinstance(value, dict):
+        value = value.get("prices", value)
+        value = {
+            key: {k: v for k, v in own.items() if k != "basis"} if isinstance(own, dict) else own
+            for key, own in value.items()
+        }
+    return json.dumps(value)

@@ -1,0 +1,75 @@
+"""`decide`: embeddings to choices, in one fused call (docs/design.md section 3; arXiv 2509.06274, sec. 2.2).
+
+    plan = DecidePlan(Heads(skip=skip, bias=bias, len_skip=len_skip, len_bias=len_bias))   # once per set of heads
+    policy = DecidePolicy(plan, alpha_hi=0.7, alpha_lo=0.3, offset=0, worth=0,             # once per tolerance
+                          in_rate=in_rate, out_rate=out_rate, fixed_usd=fixed_usd, allowed=allowed)
+    result = plan.run(x, policy, billed_tokens=120)                                        # once per batch
+    result.index_at(0), result.quality, result.cost_usd, CAUSE[result.cause_at(0)]
+
+The three classes are compiled code, used as they are so that nothing stands between a caller and the kernel; types and
+docstrings are in _C.pyi. The same in numpy float64, to read: ipr_engine/decide/reference.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._C import DecidePlan, DecidePolicy, DecideResult, available_isas, check_heads
+
+__all__ = ["CAUSE", "STATUS", "DecidePlan", "DecidePolicy", "DecideResult", "Heads", "available_isas"]
+
+STATUS = ("ok", "nonfinite_quality", "nonfinite_cost", "none_allowed", "invalid_input")  # the op never makes the last
+CAUSE = (
+    "failed",
+    "only_allowed",
+    "below_fixed_level",
+    "best_quality",
+    "within_tolerance",
+    "unsupported",
+)  # the op never makes the last
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Heads:
+    """Trained heads of `models` candidates on a `dim`-wide embedding x, as float32 C-contiguous arrays; None = absent.
+
+    quality = sigmoid(skip . x + out . act(trunk x + identity + up (down x)) + bias)
+    tokens  = min(exp(len_skip . x + len_bias), len_cap)
+
+    Attributes:
+        skip: (models, dim).
+        bias: (models,).
+        trunk: (hidden, dim), shared by all candidates.
+        identity: (models, hidden), one learned vector per candidate.
+        up, down: (models, hidden, rank) and (models, rank, dim), a low-rank adapter per candidate; both or neither.
+        out: (models, hidden). Absent in a linear head, which then has none of trunk, identity, up, down.
+        activation: "relu", "silu" or "gelu" (tanh form).
+        len_skip, len_bias: (models, dim) and (models,), log of the output tokens; both or neither.
+        len_cap: (models,), most output tokens.
+        tie_rank: (models,) int32, distinct: lower wins when objective and quality are equal. By default the position.
+
+    Raises:
+        InvalidInputError: a dtype, shape, combination or value differs from the above.
+    """
+
+    bias: Floats
+    skip: Floats | None = None
+    trunk: Floats | None = None
+    identity: Floats | None = None
+    up: Floats | None = None
+    down: Floats | None = None
+    out: Floats | None = None
+    activation: Literal["relu", "silu", "gelu"] = "relu"
+    len_skip: Floats | None = None
+    len_bias: Floats | None = None
+    len_cap: Floats | None = None
+    tie_rank: npt.NDArray[np.int32] | None = None
+
+    def __post_init__(self) -> None:
+        check_heads(self)

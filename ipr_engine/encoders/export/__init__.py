@@ -1,0 +1,5 @@
+"""A sentence encoder from its folder or the hub to the files every transformer tier reads (encoders/export.py)."""
+
+from ipr_engine.encoders.export.write import export_encoder
+
+__all__ = ["export_encoder"]

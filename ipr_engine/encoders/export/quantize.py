@@ -1,0 +1,106 @@
+"""Linear maps in int8: 7-bit weights per output, rounded so that the error on real inputs is least (GPTQ, arXiv 2210.17323).
+
+Weights lie in [-63, 63], so that AVX2's vpmaddubsw, which adds two products of an unsigned and a signed byte in 16 bits, cannot
+saturate: 2 * 255 * 63 = 32,130 < 32,768. Inputs are quantised row by row when the graph runs; here they only tell which
+columns matter. Columns with large inputs are first made smaller, and their weights larger (SmoothQuant, arXiv 2211.10438).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipr_engine.encoders.export.bert_weights import Array, Linear
+
+MOST = 63  # 7 bits
+SMOOTHING = 0.5  # SmoothQuant's alpha
+DAMPING = 0.01  # GPTQ's, of the mean diagonal
+_BLOCK = 128  # columns whose errors are carried on together
+
+
+@dataclass(frozen=True)
+class Int8Linear:
+    """y = (x / divisor) (weight * scale) + bias; weight (inputs, outputs) int8 in [-63, 63]."""
+
+    weight: NDArray[np.int8]
+    scale: Array
+    bias: Array
+
+
+def quantize_together(linears: Sequence[Linear], x: Array) -> tuple[Array, list[Int8Linear]]:
+    """Maps of one input -> the divisor of its columns (inputs,), and each map for the input so divided.
+
+    Args:
+        x: (rows, inputs), inputs the maps see on real prompts.
+    """
+    largest = np.maximum(np.abs(x).max(axis=0), 1e-5)
+    largest_weight = np.maximum(np.max([np.abs(own.weight).max(axis=1) for own in linears], axis=0), 1e-5)
+    divisor = (largest**SMOOTHING / largest_weight ** (1 - SMOOTHING)).astype(np.float32)
+    factor = _inverse_factor((x / divisor).astype(np.float64))
+    made = []
+    for own in linears:
+        scaled = own.weight * divisor[:, None]  # (inputs, outputs)
+        scale = np.maximum(np.abs(scaled).max(axis=0), 1e-12) / MOST  # (outputs,)
+        weight = _round(scaled.astype(np.float64), scale.astype(np.float64), factor)
+        made.append(Int8Linear(weight, scale.astype(np.float32), own.bias))
+    return divisor, made
+
+
+def _inverse_factor(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The upper Cholesky factor of the damped inverse of x^T x, (inputs, inputs)."""
+    hessian = x.T @ x
+    hessian[np.diag_indices_from(hessian)] += DAMPING * np.mean(np.diag(hessian)) + 1e-12
+    return np.ascontiguousarray(np.linalg.cholesky(np.linalg.inv(hessian)).T)
+
+
+def _round(weight: NDArray[np.float64], scale: NDArray[np.float64], factor: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Round input by input; what one loses, the inputs after it make up for, as far as they move together."""
+    rounded = np.empty(weight.shape, dtype=np.int8)
+    weight = weight.copy()
+    inputs = len(weight)
+    for begin in range(0, inputs, _BLOCK):
+        end = min(begin + _BLOCK, inputs)
+        errors = np.empty((end - begin, weight.shape[1]))
+        for row in range(begin, end):
+            rounded[row] = np.clip(np.rint(weight[row] / scale), -MOST, MOST)
+            errors[row - begin] = (weight[row] - rounded[row] * scale) / factor[row, row]
+            weight[row:end] -= factor[row, row:end, None] * errors[row - begin]
+        weight[end:] -= factor[begin:end, end:].T @ errors
+    return rounded
+
+
+def linear_inputs(model: Any, ids: Sequence[NDArray[np.int64]], embed: Any) -> dict[str, Array]:
+    """What the linear maps of a BERT-shaped model see on these rows: "layer0.query" -> (tokens, inputs).
+
+    Key and value see what query sees. embed: runs the model on one row.
+    """
+    seen: dict[str, list[Array]] = {}
+    places = {
+        "query": "attention.self.query",
+        "output": "attention.output.dense",
+        "up": "intermediate.dense",
+        "down": "output.dense",
+    }
+
+    def keep(name: str) -> Any:
+        def hook(_: Any, given: tuple[Any, ...]) -> None:
+            seen.setdefault(name, []).append(given[0].detach().reshape(-1, given[0].shape[-1]).numpy().copy())
+
+        return hook
+
+    hooks = [
+        model.get_submodule(f"encoder.layer.{number}.{place}").register_forward_pre_hook(keep(f"layer{number}.{part}"))
+        for number in range(model.config.num_hidden_layers)
+        for part, place in places.items()
+    ]
+    try:
+        for row in ids:
+            embed([row])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: np.concatenate(parts) for name, parts in seen.items()}

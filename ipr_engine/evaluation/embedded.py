@@ -1,0 +1,74 @@
+"""Prompts embedded once for an engine, by every encoder that its bundle reads, to be decided on as often as one likes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._C import count_texts
+from ipr_engine.data.embeddings import EmbeddingCache, embed_prompts
+from ipr_engine.decision import Decisions
+from ipr_engine.encoders.base import Encoded
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.request.arguments import bill_floors
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedPrompts:
+    """`decide` gives what `engine.route` would decide, the second heads of a two-tier bundle included.
+
+    Attributes:
+        first: by the encoder of the deciding heads. second: of every prompt, by the second encoder of a two-tier bundle; else None.
+    """
+
+    engine: Engine
+    first: Encoded
+    second: Encoded | None
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def decide(self, **terms: Any) -> Decisions:
+        """As `Engine.decide`."""
+        return self.engine.decide(self.first, second=self.second, **terms)
+
+    def take(self, rows: npt.NDArray[Any]) -> EmbeddedPrompts:
+        at = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        return replace(self, first=self.first[at], second=None if self.second is None else self.second[at])
+
+
+def embed_for(
+    engine: Engine,
+    prompts: Sequence[str],
+    *,
+    cache: EmbeddingCache | str | os.PathLike[str] | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> EmbeddedPrompts:
+    """What `engine.encode` gives for each encoder that the bundle reads, through a cache where there is one.
+
+    Args:
+        cache, progress: as for `embed_prompts`.
+    Raises:
+        InvalidInputError: a prompt without one token, as `Engine.encode`.
+    """
+    encoder, again = engine.encoder, engine.second_encoder
+    made = embed_prompts(encoder, prompts, cache=cache, progress=progress)
+    empty = np.flatnonzero(made.billed_tokens == 0)
+    if len(empty):
+        raise InvalidInputError(
+            f"prompts[{empty[0]}]: expected text, got {len(prompts[empty[0]])} characters without one token"
+        )
+    bills = bill_floors(prompts, made.billed_tokens)
+    terms = count_texts(list(prompts))
+    first = replace(made, billed_tokens=bills, encoder=encoder.identity, terms=terms)
+    second = None
+    if again is not None:
+        second = embed_prompts(again, prompts, cache=cache, progress=progress)
+        second = replace(second, billed_tokens=bills, encoder=again.identity, terms=terms)
+    return EmbeddedPrompts(engine, first, second)

@@ -1,0 +1,60 @@
+"""What a generation holds of the GPU path, and when it has one."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipr_engine._C import DecideResult
+from ipr_engine.bundle import Bundle
+from ipr_engine.encoders.base import Encoder
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.gpu_router.encoder import StreamEncoder, stream_encoder
+from ipr_engine.gpu_router.heads import GpuHeads
+from ipr_engine.gpu_router.router import GpuRouter, RouteRows
+from ipr_engine.policy.policy import Policy
+
+
+class GpuSide:
+    """A generation's heads on the device, and the recordings that run them, which generations share."""
+
+    def __init__(self, encoder: Encoder, stream: StreamEncoder, heads: GpuHeads, router: GpuRouter) -> None:
+        self.encoder, self.stream, self.heads, self.router = encoder, stream, heads, router
+
+    def route(self, policy: Policy, rows: RouteRows) -> tuple[DecideResult, NDArray[np.float32]]:
+        return self.router.route(self.heads, policy, rows)
+
+    @property
+    def summary(self) -> str:
+        """Where and how it decides."""
+        graphs = self.stream.graphs
+        where = "emulated on the CPU" if graphs.device == "cpu" else f"on {graphs.device}"
+        return f"Triton {where}, {graphs.kind}, pooling {'fused' if self.router.fused else 'apart'}"
+
+
+def gpu_side(bundle: Bundle, encoder: Encoder, device: str, before: GpuSide | None) -> GpuSide | None:
+    """Plan a bundle for a device.
+
+    Bundles of two tiers, heads on encoders side by side, or on a tier that enqueues nothing (onnx), are decided on the CPU,
+    wherever their transformer runs: None. Where `before`
+    runs the same encoder and heads of the same form, its recordings are shared; else every bucket is recorded.
+
+    Raises:
+        InvalidInputError: nothing of the encoder runs on a GPU.
+        OutOfDeviceMemoryError, BackendUnavailableError: as GpuRouter.
+    """
+    if bundle.escalation is not None:
+        return None
+    if encoder.native is not None:
+        raise InvalidInputError(
+            f"device: the heads read a table ({encoder.summary}), which the CPU serves in less time than a GPU takes to "
+            f"be asked; expected 'cpu', got {device!r}"
+        )
+    same = before is not None and before.encoder is encoder
+    stream = before.stream if before is not None and same else stream_encoder(encoder, device)
+    if stream is None:
+        return None
+    heads = GpuHeads(bundle, stream.graphs.device)
+    if before is not None and before.router.serves(stream, heads):
+        return GpuSide(encoder, stream, heads, before.router)
+    return GpuSide(encoder, stream, heads, GpuRouter(stream, heads))

@@ -1,0 +1,282 @@
+"""Routing figures on known outcomes; docs/metrics.md has the formulas and their sources.
+
+Every curve is an array pair (1 + draws, points): row 0 is the sample, the others its resamples (bootstrap.Resamples).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.measures.bootstrap import Resamples
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+SHARES = (1.0, 0.99, 0.98, 0.95)
+ARENA_BETA, ARENA_DEAREST, ARENA_CHEAPEST = 0.1, 200.0, 0.0044  # RouterArena, USD per 1,000 queries
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What every candidate scored and cost on every prompt.
+
+    Attributes:
+        quality: (rows, models) in [0, 1]. cost: (rows, models) USD >= 0. NaN where weight is 0.
+        weight: (rows, models) >= 0; all 1 for complete rows, see `inverse_coverage`.
+    """
+
+    quality: Array
+    cost: Array
+    weight: Array
+
+    @classmethod
+    def complete(cls, quality: Array, cost: Array) -> Outcomes:
+        """Rows without a gap. Use `complete_rows` first to drop the others, or `inverse_coverage` to keep them."""
+        quality, cost = _checked(quality, cost)
+        missing = int((~(np.isfinite(quality) & np.isfinite(cost))).any(axis=1).sum())
+        if missing:
+            raise InvalidInputError(
+                f"quality, cost: expected no NaN, got {missing} incomplete row(s); "
+                "drop them with complete_rows(...) or weigh with Outcomes.inverse_coverage(...)"
+            )
+        return cls(quality, cost, np.ones_like(quality))
+
+    @classmethod
+    def inverse_coverage(cls, quality: Array, cost: Array, strata: Sequence[object] | None = None) -> Outcomes:
+        """Sparse rows: an outcome weighs 1 / (share of its stratum's rows on which the candidate has one).
+
+        Unbiased where, inside a stratum (a dataset, say), it is chance which outcomes are missing.
+
+        Raises:
+            InvalidInputError: a candidate has no outcome in a whole stratum: nothing can stand for those rows.
+        """
+        quality, cost = _checked(quality, cost)
+        present = np.isfinite(quality) & np.isfinite(cost)
+        names, group = np.unique(
+            np.asarray([str(s) for s in strata] if strata else [""] * len(quality)), return_inverse=True
+        )
+        if len(group) != len(quality):
+            raise InvalidInputError(f"strata: expected {len(quality)} entries, got {len(group)}")
+        weight = np.zeros_like(quality)
+        for g, name in enumerate(names):
+            rows = group == g
+            share = present[rows].mean(axis=0)  # (models,)
+            if not (share > 0).all():
+                raise InvalidInputError(
+                    f"quality: candidate {int(np.flatnonzero(share == 0)[0])} has no outcome in stratum {str(name)!r}; "
+                    "leave the candidate or the stratum out"
+                )
+            weight[rows] = present[rows] / share
+        return cls(np.where(present, quality, np.nan), np.where(present, cost, np.nan), weight)
+
+    @property
+    def rows(self) -> int:
+        return len(self.quality)
+
+    @property
+    def models(self) -> int:
+        return int(self.quality.shape[1])
+
+    def subset(self, rows: npt.NDArray[np.bool_] | Indices) -> Outcomes:
+        return Outcomes(self.quality[rows], self.cost[rows], self.weight[rows])
+
+    def columns(self, models: Sequence[int]) -> Outcomes:
+        return Outcomes(self.quality[:, models], self.cost[:, models], self.weight[:, models])
+
+
+def _checked(quality: Array, cost: Array) -> tuple[Array, Array]:
+    quality, cost = np.asarray(quality, np.float64), np.asarray(cost, np.float64)
+    if quality.ndim != 2 or quality.shape != cost.shape or not quality.size:
+        raise InvalidInputError(f"quality, cost: expected equal (rows, models), got {quality.shape} and {cost.shape}")
+    if (quality < 0).any() or (quality > 1).any():
+        raise InvalidInputError(f"quality: expected values in [0, 1], got {np.nanmin(quality)} to {np.nanmax(quality)}")
+    if (cost < 0).any() or np.isinf(cost).any():
+        raise InvalidInputError("cost: expected finite values >= 0, or NaN where unknown")
+    return quality, cost
+
+
+def complete_rows(*tables: Array) -> npt.NDArray[np.bool_]:
+    """(rows,) True where every (rows, models) table is finite throughout."""
+    return np.asarray(np.logical_and.reduce([np.isfinite(table).all(axis=1) for table in tables]))
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Mean cost and quality (1 + draws, points), in sweep order: the cheap end of the parameter first."""
+
+    cost: Array
+    quality: Array
+
+    @property
+    def points(self) -> int:
+        return int(self.cost.shape[1])
+
+
+def sweep_curve(choices: Indices, outcomes: Outcomes, resamples: Resamples) -> Curve:
+    """What choices (points, rows) really had, in the order given."""
+    choices = np.atleast_2d(choices)
+    if choices.shape[1] != outcomes.rows or choices.min() < 0 or choices.max() >= outcomes.models:
+        raise InvalidInputError(
+            f"choices: expected (points, {outcomes.rows}) columns below {outcomes.models}, got {choices.shape}, "
+            f"{choices.min()} to {choices.max()}"
+        )
+    rows = np.arange(outcomes.rows)[:, None]
+    picked = choices.T  # (rows, points)
+    weight = outcomes.weight[rows, picked]
+    return Curve(
+        resamples.means(outcomes.cost[rows, picked], weight), resamples.means(outcomes.quality[rows, picked], weight)
+    )
+
+
+def single_curve(outcomes: Outcomes, resamples: Resamples) -> Curve:
+    """Every candidate alone: one point a column, in column order."""
+    return Curve(resamples.means(outcomes.cost, outcomes.weight), resamples.means(outcomes.quality, outcomes.weight))
+
+
+def mixture_curve(shares: Array, singles: Curve) -> Curve:
+    """Expected cost and quality of random mixes of candidates: shares (points, models), each row sums to 1."""
+    if (shares < 0).any() or not np.allclose(shares.sum(axis=1), 1):
+        raise InvalidInputError("shares: expected rows of shares >= 0 that sum to 1")
+    return Curve(singles.cost @ shares.T, singles.quality @ shares.T)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The two candidates a curve is measured between; chosen on training outcomes, never on the test split."""
+
+    cheapest: int
+    best: int
+
+    @classmethod
+    def of(cls, train: Outcomes) -> Axis:
+        """Least mean cost and highest mean quality; ties to the better, the cheaper, then the first column."""
+        once = Resamples(train.rows, draws=0)
+        singles = single_curve(train, once)
+        cost, quality = singles.cost[0], singles.quality[0]
+        return cls(int(np.lexsort((-quality, cost))[0]), int(np.lexsort((cost, -quality))[0]))
+
+
+def degenerate_axis(axis: Axis, singles: Curve, models: Sequence[str]) -> str | None:
+    """Why areas on this axis are undefined, in words; None where they are defined. singles: of the outcomes measured, row 0."""
+    cheapest, best = models[axis.cheapest], models[axis.best]
+    cost, quality = singles.cost[0], singles.quality[0]
+    if axis.cheapest == axis.best:
+        return f"{best} is the cheapest and the best single candidate: it answers everything, and there is nothing to trade"
+    if not cost[axis.best] > cost[axis.cheapest]:
+        return f"here the best single candidate {best} costs no more than the cheapest, {cheapest}: there is nothing to save"
+    if not quality[axis.best] > quality[axis.cheapest]:
+        return f"here the best single candidate {best} is no better than the cheapest, {cheapest}: there is nothing to gain"
+    return None
+
+
+def bounded_arqgc(curve: Curve, axis: Axis, singles: Curve, *, top: Array | None = None) -> Array:
+    """Area under the normalised curve between the cheapest and the best single candidate, (1 + draws,).
+
+    The curve starts at the cheapest single candidate, runs through its points in sweep order, straight between them,
+    and stays level from its last point on; cost outside the axis is cut off, quality is not.
+
+    Args:
+        top: (1 + draws,) quality that counts as 1; None for the best single candidate's.
+    Returns:
+        0 = the cheapest candidate's quality everywhere, 1 = `top` everywhere. NaN where the axis has no length or height.
+    """
+    low, high = singles.cost[:, axis.cheapest], singles.cost[:, axis.best]
+    floor = singles.quality[:, axis.cheapest]
+    height = (singles.quality[:, axis.best] if top is None else top) - floor
+    with np.errstate(all="ignore"):
+        u = (curve.cost - low[:, None]) / (high - low)[:, None]
+        v = (curve.quality - floor[:, None]) / height[:, None]
+    start = np.zeros((len(u), 1))
+    u = np.concatenate([start, u, start + 1], axis=1)
+    v = np.concatenate([start, v, v[:, -1:]], axis=1)
+    area = _clipped_integral(u, v)
+    return np.where((high > low) & (height > 0), area, np.nan)
+
+
+def _clipped_integral(u: Array, v: Array) -> Array:
+    """Line integral of v du over the part of a polyline with 0 <= u <= 1; u, v (n, points). A step back counts back."""
+    u0, u1, v0, v1 = u[:, :-1], u[:, 1:], v[:, :-1], v[:, 1:]
+    a, b = np.clip(u0, 0, 1), np.clip(u1, 0, 1)
+    with np.errstate(all="ignore"):
+        slope = np.where(u1 == u0, 0.0, (v1 - v0) / (u1 - u0))
+        middle = v0 + slope * ((a + b) / 2 - u0)
+        return np.asarray(np.where(a == b, 0.0, (b - a) * middle).sum(axis=1))
+
+
+def oracle_quality(outcomes: Outcomes, resamples: Resamples) -> Array:
+    """Mean of the row maximum, (1 + draws,): what knowing every outcome would reach. Expects complete rows."""
+    return resamples.means(outcomes.quality.max(axis=1))
+
+
+def hull(cost: Array, quality: Array) -> Indices:
+    """Columns on the upper concave envelope of points (models,), by rising cost: what random mixes of two reach."""
+    points: list[int] = []
+    for m in np.lexsort((-quality, cost)):
+        if points and quality[m] <= quality[points[-1]]:
+            continue
+        while len(points) > 1:
+            a, b = points[-2], points[-1]
+            if (quality[b] - quality[a]) * (cost[m] - cost[b]) > (quality[m] - quality[b]) * (cost[b] - cost[a]):
+                break
+            points.pop()
+        points.append(int(m))
+    return np.asarray(points, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A setting chosen on validation; `index` is None where no setting kept the share: then the best single answers."""
+
+    share: float
+    index: int | None
+
+
+def choose_operating_point(curve: Curve, axis: Axis, singles: Curve, share: float) -> OperatingPoint:
+    """The cheapest validation point (row 0) that keeps `share` of the best single candidate's validation quality."""
+    reached = np.flatnonzero(curve.quality[0] >= share * singles.quality[0, axis.best] - 1e-12)
+    if not len(reached):
+        return OperatingPoint(share, None)
+    return OperatingPoint(share, int(reached[curve.cost[0, reached].argmin()]))
+
+
+def read_operating_point(point: OperatingPoint, curve: Curve, axis: Axis, singles: Curve) -> tuple[Array, Array]:
+    """(cost saved, quality kept) on another split as shares of the best single candidate's, (1 + draws,) each; NaN of none."""
+    cost = singles.cost[:, axis.best] if point.index is None else curve.cost[:, point.index]
+    quality = singles.quality[:, axis.best] if point.index is None else curve.quality[:, point.index]
+    whole_cost, whole_quality = singles.cost[:, axis.best], singles.quality[:, axis.best]
+    with np.errstate(all="ignore"):
+        saved, kept = 1 - cost / whole_cost, quality / whole_quality
+    return np.where(whole_cost > 0, saved, np.nan), np.where(whole_quality > 0, kept, np.nan)
+
+
+def aiq(curve: Curve, singles: Curve) -> Array:
+    """RouterBench's average improvement in quality, (1 + draws,): mean height of the curve's non-decreasing hull.
+
+    Over the cost from the cheapest to the dearest single candidate, level outside the hull. The hull is taken on the
+    points measured, as RouterBench does, so a noisy curve is flattered; it is here to stand beside published figures.
+    """
+    result = np.full(len(curve.cost), np.nan)
+    for d in range(len(result)):
+        low, high = singles.cost[d].min(), singles.cost[d].max()
+        on = hull(curve.cost[d], curve.quality[d])
+        if high <= low:
+            continue
+        cost, quality = curve.cost[d, on], curve.quality[d, on]
+        grid = np.concatenate([[low], cost[(cost > low) & (cost < high)], [high]])
+        level = np.interp(grid, cost, quality)
+        result[d] = (np.diff(grid) * (level[1:] + level[:-1])).sum() / 2 / (high - low)
+    return result
+
+
+def arena_score(quality: Array, cost_usd: Array) -> Array:
+    """RouterArena's score of mean quality in [0, 1] and mean USD per query > 0; NaN where the cost is 0."""
+    with np.errstate(all="ignore"):
+        per_1000 = np.log2(1000 * np.asarray(cost_usd))
+        c = (np.log2(ARENA_DEAREST) - per_1000) / (np.log2(ARENA_DEAREST) - np.log2(ARENA_CHEAPEST))
+        score = (1 + ARENA_BETA) * quality * c / (ARENA_BETA * quality + c)
+    return np.where(np.isfinite(per_1000), score, np.nan)

@@ -1,6 +1,0 @@
-"""How long candidates take to answer, from recorded answers: what `performance` of a bundle holds (docs/usage.md)."""
-
-from .answers import Answers, read_answers
-from .fit import Interval, Refusal, TimingFit, fit_timing
-
-__all__ = ["Answers", "Interval", "Refusal", "TimingFit", "fit_timing", "read_answers"]

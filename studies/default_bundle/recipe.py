@@ -1,0 +1,218 @@
+"""Build the embedded default bundle:
+
+    python -m studies.default_bundle.recipe --outcomes DIR --encoder-model FOLDER --out ROOT
+
+Distil the token table (or take one with --table: that of an earlier default bundle, say, to keep its bits), fit heads
+on the training split of every source given (`train`), evaluate them on the test splits (`evaluate_engine`), and write
+the bundle again with a model card of these figures. What it is made of stands in the constants and in
+candidates.json; the test splits decide nothing. Same input, same bytes on one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from ipr_engine.audit.owner_key import KEY_FILE, PUBLISHED
+from ipr_engine.bundle import Bundle, with_extra_files
+from ipr_engine.bundle.load import CURRENT, MANIFEST
+from ipr_engine.bundle.values import require_day, require_root
+from ipr_engine.data import Outcomes, load_outcomes
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation.evaluate import evaluate_engine
+from ipr_engine.measures.bootstrap import DRAWS
+from ipr_engine.outputs import writable_file
+from ipr_engine.training.distill import distill
+from ipr_engine.training.train import train
+from studies.default_bundle.model_card import SourceFacts, render
+
+ESTIMATOR = "caps"  # chosen on training prompts of several sources: docs/studies/estimators.md
+OPTIONS: Mapping[str, Any] = MappingProxyType({})
+INTERCEPTS = False  # several sources are parts of one traffic
+CANDIDATES = Path(__file__).parent / "candidates.json"
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
+ENCODER_LICENCE = "Apache-2.0"
+SEED = 0
+CREATED = "2026-11-24"  # fixed, so that the same input gives the same hash; --created overrides
+
+
+def build(
+    outcomes: Sequence[Path],
+    out: Path,
+    *,
+    encoder_model: str | None = None,
+    table: Path | None = None,
+    created: str = CREATED,
+    card: Path | None = None,
+    draws: int = DRAWS,
+    allow_constant: bool = False,
+    progress: Callable[[str], None] = lambda message: None,
+) -> Path:
+    """Build and activate the bundle under `out`; returns its folder.
+
+    Args:
+        outcomes: folders of outcome data with splits "train" and "test", tokens and costs; beside each, stats.json may say
+            its repository, commit, licence and what its numbers mean. The first is what token ratios and intercepts refer to.
+        encoder_model, table: a sentence-transformers folder or hub id to distil; or a folder that `distill` wrote, or a bundle
+            that this recipe wrote, whose table is taken as it is: one of both.
+        created: YYYY-MM-DD. card: also write the model card here. draws: of the bootstrap. allow_constant: see `train`; the
+            card then names the constant heads.
+    Raises:
+        InvalidInputError: an argument, or what `train` and `evaluate_engine` say of outcomes and candidates.
+        BackendUnavailableError: the extra [train] or [eval] is missing.
+    """
+    if (encoder_model is None) == (table is None):
+        raise InvalidInputError("encoder_model, table: expected one of both")
+    require_day("created", created)
+    require_root("out", out)
+    if card is not None:
+        card.parent.mkdir(parents=True, exist_ok=True)
+        writable_file(card, "card")
+    with tempfile.TemporaryDirectory() as scratch:
+        if table is None:
+            progress("distilling the token table ...")
+            table = distill(str(encoder_model), Path(scratch) / "table", seed=SEED)
+        elif (table / CURRENT).is_file() or (table / MANIFEST).is_file():
+            table = _table_of(Bundle.load(table), Path(scratch) / "table")
+        encoder = _encoder_record(table)
+        trained = train(
+            list(outcomes),
+            CANDIDATES,
+            Path(scratch) / "bundles",
+            name="default",
+            created=created,
+            encoder=table,
+            key=PUBLISHED,
+            intercepts=INTERCEPTS,
+            estimator=ESTIMATOR,
+            options=OPTIONS,
+            seed=SEED,
+            allow_constant=allow_constant,
+            progress=progress,
+        )
+        engine = Engine.load(trained.folder)
+        loaded = [load_outcomes(folder) for folder in outcomes]
+        evaluated = []
+        for source in loaded:
+            progress(f"evaluating on {source.source} ...")
+            evaluated.append(evaluate_engine(engine, source, draws=draws, seed=SEED, progress=progress).figures)
+        facts = [_facts(folder, source) for folder, source in zip(outcomes, loaded, strict=True)]
+        command = _command(outcomes, "--table" if encoder_model is None else "--encoder-model")
+        text = render(evaluated, facts, engine.bundle, encoder, command)
+        if card is not None:
+            card.write_text(text, encoding="utf-8")
+        made = {
+            "command": command,
+            "sources": [_source_provenance(folder, fact) for folder, fact in zip(outcomes, facts, strict=True)],
+            "encoder": encoder,
+            "versions": {"numpy": np.__version__},
+        }
+        provenance = {**engine.bundle.provenance, "default_bundle": made}
+        folder = with_extra_files(engine.bundle, {"MODEL_CARD.md": text.encode()}, provenance=provenance, root=out)
+        if not (out / KEY_FILE).exists():
+            shutil.copyfile(PUBLISHED, out / KEY_FILE)
+        return folder
+
+
+def _table_of(bundle: Bundle, folder: Path) -> Path:
+    """The token table of a bundle that this recipe wrote, as `distill` left it."""
+    made = bundle.provenance.get("default_bundle")
+    spec = bundle.encoder(bundle.quality_heads.encoder)
+    if spec.kind != "static" or not isinstance(made, dict):
+        raise InvalidInputError(f"table: expected a bundle that this recipe wrote, {bundle.hash[:12]} is another")
+    folder.mkdir()
+    for name in ("table", "tokenizer", "config"):
+        shutil.copy(spec.files[name], folder)
+    (folder / "distill.json").write_text(json.dumps(made["encoder"]), encoding="utf-8")
+    return folder
+
+
+def _command(outcomes: Sequence[Path], encoder: str) -> str:
+    given = " ".join(f"--outcomes {folder.name}" for folder in outcomes)
+    return f"python -m studies.default_bundle.recipe {given} {encoder} FOLDER --out ROOT"
+
+
+def _encoder_record(table: Path) -> dict[str, Any]:
+    """What distill() wrote down, with the hub's name and licence where the weights are the ones named above."""
+    path = table / "distill.json"
+    if not path.is_file():
+        raise InvalidInputError(f"table: expected a folder that distill() wrote, {path.name} is missing")
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if record["source_weights_sha256"] == ENCODER_SHA256:
+        return {**record, "source": ENCODER, "licence": ENCODER_LICENCE}
+    return {**record, "licence": "not stated"}
+
+
+def _facts(folder: Path, source: Outcomes) -> SourceFacts:
+    path = folder / "stats.json"
+    stats = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    keys = {"repository": "repo", "commit": "commit", "licence": "licence"}
+    said = {name: str(stats.get(key, "not stated")) for name, key in keys.items()}
+    meanings = {name: str(stats.get(name, "not stated")) for name in ("quality", "tokens", "cost")}
+    test = source.of_split("test")
+    datasets = {name: test.datasets.count(name) for name in sorted(set(test.datasets)) if name}
+    return SourceFacts(name=source.source, datasets=datasets, **said, **meanings)
+
+
+def _source_provenance(folder: Path, facts: SourceFacts) -> dict[str, Any]:
+    """Names no path of the machine."""
+    files = sorted(path for path in folder.iterdir() if path.stem in ("prompts", "outcomes") and path.is_file())
+    return {
+        "name": facts.name,
+        "repository": facts.repository,
+        "commit": facts.commit,
+        "licence": facts.licence,
+        "files_sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--outcomes",
+        type=Path,
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="folder of outcome data; repeatable",
+    )
+    encoder = parser.add_mutually_exclusive_group(required=True)
+    encoder.add_argument("--encoder-model", metavar="FOLDER", help=f"folder or hub id of {ENCODER}")
+    encoder.add_argument(
+        "--table", type=Path, metavar="FOLDER", help="a folder that distill() wrote, or a bundle of this recipe"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="ROOT", help="receives <hash>/ and CURRENT")
+    parser.add_argument("--created", default=CREATED, help="date written into the bundle (default: %(default)s)")
+    parser.add_argument("--card", type=Path, metavar="FILE", help="also write the model card here")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--allow-constant", action="store_true", help="deliver constant heads, named in the card")
+    given = parser.parse_args(arguments)
+    folder = build(
+        given.outcomes,
+        given.out,
+        encoder_model=given.encoder_model,
+        table=given.table,
+        created=given.created,
+        card=given.card,
+        draws=given.draws,
+        allow_constant=given.allow_constant,
+        progress=lambda message: print(message, file=sys.stderr, flush=True),
+    )
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(f"{folder.name}  {size / 2**20:.2f} MiB")
+
+
+if __name__ == "__main__":
+    main()

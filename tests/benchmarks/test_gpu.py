@@ -1,0 +1,103 @@
+"""What goes to a machine with a GPU: the tree that is carried, and every part of the benchmark taken on a CPU first."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import skips
+from tests.support.places import ROOT
+from tests.support.transformer_folders import import_torch, make_bare_transformer
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    import_torch()
+    return make_bare_transformer(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture
+def pack(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("benchmarks.gpu.pack")
+
+
+def test_the_carried_tree_has_code_tests_extension_and_half_the_weights_bytes(pack, encoder, tmp_path):
+    from safetensors.torch import load_file
+
+    dest = tmp_path / "tree"
+    assert 0 < pack.pack(encoder, dest) < pack.LIMIT_MIB
+    for name in (
+        "benchmarks/gpu.sh",
+        "kernels/decide.py",
+        "tests/support/kernel_data.py",
+        "ipr_engine/kernels/decide.py",
+        "COMMIT",
+    ):
+        assert (dest / name).is_file(), name
+    assert list((dest / "ipr_engine").glob("_C*.so"))
+    assert not [path for path in dest.rglob("*") if path.suffix in (".png", ".svg")]
+    assert {str(value.dtype) for value in load_file(dest / "encoder/model.safetensors").values()} == {"torch.float16"}
+    assert json.loads((dest / "encoder/config.json").read_text()) == json.loads((encoder / "config.json").read_text())
+
+
+def test_a_tree_that_is_too_large_or_cannot_be_written_is_refused(pack, encoder, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=r"ENCODER_DIR: expected a folder with model\.safetensors"):
+        pack.pack(tmp_path, tmp_path / "tree")
+    with pytest.raises(SystemExit, match="DEST: expected a path that does not exist"):
+        pack.pack(encoder, tmp_path)
+    monkeypatch.setattr(pack, "LIMIT_MIB", 1)
+    with pytest.raises(SystemExit, match=r"DEST: \d+\.\d MiB, more than the 1 that can be carried"):
+        pack.pack(encoder, tmp_path / "tree")
+
+
+def run_parts(encoder, results, *parts):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"PYTHON": sys.executable, "IPR_RESULTS": str(results), "IPR_DEVICE": "cpu"}
+    return subprocess.run(
+        ["sh", "benchmarks/gpu.sh", str(encoder), *parts],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_parts_append_to_a_folder_and_keep_what_was_measured_before_one_fails(encoder, tmp_path):
+    pytest.importorskip("triton", reason=skips.GPU)
+    done = run_parts(encoder, tmp_path, "text", "roofs")  # a bare folder says no pooling: text is refused
+    assert done.returncode == 1
+    assert "failed: text" in done.stdout
+    lines = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert [line["error"] for line in lines if line["op"] == "text"]
+    assert lines[-1]["op"] == "roof"  # what comes after the part that failed
+    assert all("is no figure" in line["note"] for line in lines)
+    assert "== text" in (tmp_path / "gpu.log").read_text()
+
+
+def test_a_part_that_is_none_is_told(encoder, tmp_path):
+    done = run_parts(encoder, tmp_path / "gpu.jsonl", "speed")
+    assert done.returncode == 2
+    assert "PART: expected floor, decide, text" in done.stdout
+
+
+def test_text_to_decision_is_measured_and_read_back_as_a_table(encoder, tmp_path):
+    pytest.importorskip("triton", reason=skips.GPU)
+    out = tmp_path / "gpu.jsonl"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "benchmarks.gpu"]
+    for arguments in (
+        ["floor", "--device", "cpu", "--quick", "--out", out],
+        ["text", encoder, "--pooling", "mean", "--device", "cpu", "--quick", "--minutes", "1", "--out", out],
+        ["table", "--out", out],
+    ):
+        done = subprocess.run(
+            [*command, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+    assert "encoder and decide in one graph" in done.stdout
+    assert {"floor", "load", "stages", "text to decision"} <= {
+        json.loads(line)["op"] for line in out.read_text().splitlines()
+    }

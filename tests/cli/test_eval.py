@@ -1,0 +1,107 @@
+"""ipr eval: names mapped, decisions the engine's own, files written, clean stdout, errors told."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ipr_engine.cli import main
+from tests.support import skips
+from tests.support.bundles import NAMES, make_bundle
+from tests.support.training_data import write_source
+
+PROMPTS = ["write a story about python", "what is the code", "prove it", "explain how to write and why"]
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    for module in ("pyarrow", "sklearn", "matplotlib"):
+        pytest.importorskip(module, reason=skips.EVAL)
+    work = tmp_path_factory.mktemp("eval")
+    bundle = make_bundle(work / "bundle", models=4, dim=16)
+    source = write_source(work / "made", ["alpha/large", "b", "gamma/small"], PROMPTS)
+    return str(bundle), str(source)
+
+
+def run(paths, *more):
+    return main(["eval", "--bundle", paths[0], "--outcomes", paths[1], "--draws", "20", *more])
+
+
+def test_a_report_and_plots_are_written_and_nothing_goes_to_stdout(paths, capsys, tmp_path):
+    assert run(paths, "--map", "beta/mid=b", "--out", str(tmp_path)) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "not in the source, left out: delta/tiny" in captured.err
+    names = {path.name for path in tmp_path.iterdir()}
+    plots = {"quality_cost.png", "areas.png", "reliability.png", "tau.png", "support.png"}
+    assert names == {"report.md", "report.json"} | plots
+    text = (tmp_path / "report.md").read_text()
+    assert "ipr eval --outcomes made" in text
+    assert not any(prompt in text for prompt in PROMPTS)
+    assert str(paths[1]) not in text
+
+
+def test_json_goes_to_stdout_and_its_decisions_are_the_engines(paths, capsys):
+    assert run(paths, "--map", "beta/mid=b", "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert [c["name"] for c in figures["candidates"]] == ["alpha/large", "beta/mid", "gamma/small"]
+    from ipr_engine import Engine
+    from ipr_engine.data import MEASURES, load_outcomes
+
+    engine = Engine.load(paths[0])
+    rows = load_outcomes(paths[1], models=["alpha/large", "b", "gamma/small"], split="test").complete(measures=MEASURES)
+    decisions = engine.route_many(list(rows.prompts), tau=0.2, allowed=list(NAMES[:3]))
+    got = rows.quality[np.arange(len(rows.prompts)), decisions.index]
+    shown = next(t for t in figures["tau"] if abs(t["tau"] - 0.2) < 1e-9)
+    assert shown["quality"]["value"] == pytest.approx(got.mean())
+    assert shown["predicted_cost_usd"] == pytest.approx(decisions.cost_usd.mean())
+
+
+def test_without_out_the_report_is_stdout(paths, capsys):
+    assert run(paths, "--family", "alpha", "--family", "gamma", "--validation", "train") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# Evaluation: test bundle, 2 candidates, on made")
+    assert "operating points chosen on: train split" in out
+
+
+def test_heads_without_tokens_are_priced_at_the_sources_means(paths, tmp_path, capsys):
+    bundle = make_bundle(tmp_path, models=3, dim=16, tokens=False)
+    assert run((str(bundle), paths[1]), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["about"]["output tokens"].startswith("the source's means")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--map", "nobody=b"], "--map: expected NAME=SOURCE"),
+        (["--allow", "delta/tiny"], "no candidate is in the source"),
+        (["--allow", "nobody"], "allowed: unknown 'nobody'"),
+        (["--draws", "0"], "--draws: expected at least 1"),
+        (["--outcomes", "/nowhere"], "source: expected a folder with prompts.* and outcomes.*, got /nowhere"),
+    ],
+)
+def test_an_error_goes_to_stderr_with_exit_code_1(paths, capsys, more, message):
+    assert run(paths, *more) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+
+
+def test_without_litellm_asking_for_it_says_what_to_install(paths, capsys):
+    try:
+        import litellm  # noqa: F401
+    except ImportError:
+        assert run(paths, "--litellm") == 1
+        assert "pip install 'litellm'" in capsys.readouterr().err
+    else:
+        assert run(paths, "--litellm", "--json") == 0
+        assert "LiteLLM heuristic_v2" in capsys.readouterr().out
+
+
+def test_other_sources_stand_beside_in_error_against_support(paths, capsys, tmp_path):
+    other = write_source(tmp_path / "elsewhere", ["alpha/large", "b2"], PROMPTS, rows_per_split=30)
+    assert run(paths, "--map", "beta/mid=b", "--map", "beta/mid=b2", "--also", str(other)) == 0
+    out = capsys.readouterr().out
+    assert "--also elsewhere --map beta/mid=b --map beta/mid=b2" in out
+    assert "| **made**, 3 candidates | " in out
+    assert "| **elsewhere**, 2 candidates | " in out

@@ -1,0 +1,225 @@
+"""Price tiers and bills per candidate: what decide charges at a tier's edge, and what stays as it was without them.
+
+tests/kernels/test_tiers.py runs the same bodies on the reference and on the Triton kernel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ipr_engine.decide.contract import STATUS, DecidePlan, DecidePolicy, Heads, available_isas
+from ipr_engine.errors import InvalidInputError
+from tests.decide import test_reference as against
+from tests.support.generators import PARTS, Request, bytes_of, make_heads, make_policy, make_request, row_bytes
+
+EDGE = 200_000
+MODELS = [1, 2, 11, 19, 65]
+
+
+def tiered(rng: np.random.Generator, request: Request, tiers: int) -> Request:
+    """The request with rates that differ by tier; a third of the candidates lack the last tier."""
+    models = len(request.heads.bias)
+    above = np.sort(rng.integers(1, 4000, (tiers - 1, models)).astype(np.float32), axis=0)
+    above[-1, ::3] = np.inf
+    factor = rng.uniform(0.5, 3, (tiers, models)).astype(np.float32)
+    rates = {name: request.policy[name] * factor for name in ("in_rate", "out_rate")}
+    return request.with_policy(**rates, tier_above=above)
+
+
+def bills_per_candidate(rng: np.random.Generator, request: Request) -> Request:
+    shape = len(request.x), len(request.heads.bias)
+    return request.but(billed_tokens=rng.integers(0, 4000, shape).astype(np.float32))
+
+
+def priced(models: int, billed: object, batch: int) -> Request:
+    """Candidates of powers of two, so that every bill below is exact: m costs 2^-20 and 2^-18 USD a token, twice that above EDGE."""
+    base = np.full(models, 2.0**-20, np.float32)
+    return Request(
+        heads=Heads(bias=np.zeros(models, np.float32), skip=np.zeros((models, 1), np.float32)),
+        policy={
+            "alpha_hi": 0.0, "alpha_lo": 1.0, "offset": 0.0, "worth": 0.0,
+            "in_rate": np.stack([base, 2 * base]), "out_rate": np.stack([4 * base, 8 * base]),
+            "tier_above": np.full((1, models), EDGE, np.float32),
+            "fixed_usd": np.zeros(models, np.float32), "allowed": np.ones(models, bool),
+        },
+        x=np.zeros((batch, 1), np.float32),
+        billed_tokens=billed,
+        tokens_out=np.full(models, 64, np.float32),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("models", MODELS)
+def test_the_whole_request_is_charged_at_the_tier_above_whose_edge_its_input_lies(isa, models):
+    tokens = np.float32([0, 1, EDGE - 1, EDGE, EDGE + 1, 2 * EDGE])
+    got = priced(models, tokens, len(tokens)).run(isa)
+    factor = np.where(tokens > EDGE, 2, 1)
+    expected = factor * (tokens * 2.0**-20 + 64 * 2.0**-18)
+    np.testing.assert_array_equal(got.cost_usd, np.broadcast_to(expected[:, None], (len(tokens), models)))
+
+
+@pytest.mark.parametrize("models", MODELS)
+def test_each_candidate_is_billed_by_its_own_count_and_in_its_own_tier(isa, models):
+    own = (EDGE - 2 + np.arange(3 * models) % 5).reshape(3, models).astype(np.float32)
+    got = priced(models, own, 3).run(isa)
+    expected = np.where(own > EDGE, 2, 1) * (own * 2.0**-20 + 64 * 2.0**-18)
+    np.testing.assert_array_equal(got.cost_usd, expected)
+
+
+def test_of_three_tiers_each_is_charged_between_its_edges(isa):
+    rates = np.float32([[1], [4], [2]]) * 2.0**-20
+    tokens = np.float32([10, 11, 20, 21, 1000])
+    request = priced(1, tokens, 5).with_policy(
+        in_rate=rates, out_rate=0 * rates, tier_above=np.float32([[10], [20]])
+    )  # fmt: skip
+    got = request.run(isa).cost_usd[:, 0]
+    np.testing.assert_array_equal(got, np.float32([10, 4 * 11, 4 * 20, 2 * 21, 2000]) * 2.0**-20)
+
+
+def test_a_dearer_tier_can_change_the_choice(isa):
+    """Candidate 1 is cheaper at first, and dearer above its edge; candidate 0 has no tier."""
+    request = priced(2, np.float32([EDGE, EDGE + 1]), 2)
+    request = request.with_policy(
+        in_rate=np.float32([[3, 2], [3, 4]]), out_rate=np.zeros((2, 2), np.float32),
+        tier_above=np.float32([[np.inf, EDGE]]),
+    )  # fmt: skip
+    assert [request.run(isa).index_at(row) for row in (0, 1)] == [1, 0]
+
+
+@pytest.mark.parametrize(("models", "tiers"), [(1, 2), (11, 2), (11, 5), (19, 3), (65, 8)])
+@pytest.mark.parametrize("own_bills", [False, True])
+def test_decision_equals_reference(isa, rng, models, tiers, own_bills):
+    request = tiered(rng, make_request(rng, 17, models, 63, masked=True, worth=0.001), tiers)
+    if own_bills:
+        request = bills_per_candidate(rng, request)
+    exact, got = request.reference(), request.run(isa)
+    error = against.Error.granted(request, exact)
+    np.testing.assert_allclose(got.cost_usd, exact.cost_usd, rtol=0, atol=error.cost)
+    assert [STATUS[status] for status in got.status] == [row.status for row in exact.rows]
+    clear = [r for r, row in enumerate(exact.rows) if row.status == "ok" and row.gap > 1e-4]
+    assert len(clear) >= 4
+    assert [got.index_at(r) for r in clear] == [exact.rows[r].index for r in clear]
+
+
+@pytest.mark.skipif(len(available_isas()) == 1, reason="one instruction set on this machine")
+@pytest.mark.parametrize(("models", "tiers"), [(1, 2), (11, 3), (65, 8), (1000, 2)])
+def test_instruction_sets_agree_in_every_bit(rng, models, tiers):
+    request = tiered(rng, make_request(rng, 9, models, 63, "all", masked=True, worth=0.001), tiers)
+    for asked in (request, bills_per_candidate(rng, request)):
+        expected, *others = (bytes_of(asked.run(isa)) for isa in available_isas())
+        assert all(got == expected for got in others)
+
+
+@pytest.mark.parametrize("models", [11, 19])
+def test_row_of_a_batch_equals_that_row_alone(isa, rng, models):
+    request = bills_per_candidate(rng, tiered(rng, make_request(rng, 17, models, 63, masked=True), 3))
+    whole = request.run(isa)
+    for r in range(17):
+        one = slice(r, r + 1)
+        alone = request.but(
+            x=request.x[one], billed_tokens=request.billed_tokens[one], extra_usd=request.extra_usd[one],
+            allowed=request.allowed[one],
+        )  # fmt: skip
+        assert row_bytes(alone.run(isa), 0) == row_bytes(whole, r)
+
+
+def test_permuting_candidates_permutes_the_answer(isa, rng):
+    models = 37
+    request = bills_per_candidate(rng, tiered(rng, make_request(rng, 9, models, 63, masked=True, worth=0.001), 3))
+    order = rng.permutation(models)
+
+    def permuted(array: object) -> object:
+        return np.ascontiguousarray(array[..., order]) if isinstance(array, np.ndarray) else array
+
+    heads = request.heads
+    rows = {name: np.ascontiguousarray(v[order]) for name, v in vars(heads).items() if isinstance(v, np.ndarray)}
+    other = request.but(
+        heads=Heads(**{**vars(heads), **rows, "tie_rank": order.astype(np.int32)}),
+        policy={name: permuted(value) for name, value in request.policy.items()},
+        **{name: permuted(getattr(request, name)) for name in ("billed_tokens", "extra_usd", "allowed")},
+    )
+    before, after = request.run(isa), other.run(isa)
+    np.testing.assert_array_equal(before.index, order[after.index])
+    np.testing.assert_array_equal(before.cost_usd[:, order], after.cost_usd)
+    np.testing.assert_array_equal(before.gap, after.gap)
+
+
+@pytest.mark.parametrize("models", [11, 19])
+def test_tiers_that_nobody_reaches_and_equal_bills_change_no_bit(isa, rng, models):
+    request = make_request(rng, 17, models, 63, masked=True, worth=0.001)
+    flat = {part: getattr(request.run(isa), part).tobytes() for part in PARTS}
+    never = np.full((1, models), np.inf, np.float32)
+    dear = {name: np.stack([request.policy[name], 9 * request.policy[name]]) for name in ("in_rate", "out_rate")}
+    each = np.repeat(request.billed_tokens[:, None], models, axis=1)
+    for other in (request.with_policy(**dear, tier_above=never), request.but(billed_tokens=each)):
+        got = other.run(isa)
+        assert {part: getattr(got, part).tobytes() for part in PARTS} == flat
+
+
+@pytest.mark.parametrize("models", [1, 19])
+def test_a_bill_that_is_no_number_fails_its_row_alone(isa, models):
+    own = np.full((3, models), 5, np.float32)
+    own[1, -1] = np.nan
+    got = priced(models, own, 3).run(isa)
+    assert [STATUS[status] for status in got.status] == ["ok", "nonfinite_cost", "ok"]
+
+
+def test_a_free_candidate_costs_nothing_in_any_tier(isa):
+    request = priced(2, np.float32([1, 2 * EDGE]), 2)
+    free = np.float32([[1, 0], [2, 0]])
+    got = request.with_policy(in_rate=free, out_rate=free).run(isa)
+    np.testing.assert_array_equal(got.cost_usd[:, 1], [0, 0])
+    np.testing.assert_array_equal(got.index, [1, 1])
+
+
+def terms(models: int = 3, tiers: int = 2) -> dict[str, object]:
+    policy = make_policy(np.random.default_rng(0), models)
+    rates = {name: np.repeat(policy[name][None], tiers, axis=0) for name in ("in_rate", "out_rate")}
+    above = np.arange(1, tiers, dtype=np.float32)[:, None] * np.full((1, models), 100, np.float32)
+    return {**policy, **rates, "tier_above": above}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("tier_above", np.zeros(3, np.float32), r"\(tiers - 1, models\) = \(1 or more, 3\) float32"),
+        ("tier_above", np.zeros((0, 3), np.float32), r"\(tiers - 1, models\)"),
+        ("tier_above", np.zeros((1, 3)), r"got float64"),
+        ("tier_above", np.float32([[1, -1, 1]]), r"values >= 0, got -1 at flat position 1"),
+        ("tier_above", np.float32([[1, np.nan, 1]]), r"values >= 0, got nan"),
+        ("tier_above", None, r"in_rate: expected \(models,\)"),
+        ("in_rate", np.zeros(3, np.float32), r"\(tiers, models\) = \(2, 3\)"),
+        ("in_rate", np.float32([[1, 1, 1], [1, -1, 1]]), r"finite, nonnegative values, got -1 at flat position 4"),
+        ("out_rate", np.zeros((3, 3), np.float32), r"\(tiers, models\) = \(2, 3\)"),
+        ("out_rate", np.float32([[1, 1, 1], [1, np.inf, 1]]), r"finite, nonnegative"),
+    ],
+)
+def test_tiers_that_cannot_be_are_refused(name, value, told):
+    plan = DecidePlan(make_heads(np.random.default_rng(0), 3, 4))
+    with pytest.raises(InvalidInputError, match=told):
+        DecidePolicy(plan, **{**terms(), name: value})
+
+
+def test_an_edge_below_the_one_before_is_refused():
+    plan = DecidePlan(make_heads(np.random.default_rng(0), 3, 4))
+    with pytest.raises(InvalidInputError, match=r"do not fall .*got 50 after 100 for candidate 1"):
+        DecidePolicy(plan, **{**terms(tiers=3), "tier_above": np.float32([[100, 100, 100], [100, 50, 100]])})
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((3, 4), np.float32), np.zeros((2, 3)), np.zeros((1, 2, 3), np.float32)])
+def test_bills_of_another_shape_are_refused(rng, wrong):
+    request = make_request(rng, 2, 3, 4).but(billed_tokens=wrong)
+    with pytest.raises(InvalidInputError, match=r"billed_tokens: expected a number, \(batch,\) = \(2,\) or \(batch, m"):
+        request.run()
+
+
+def test_a_negative_bill_of_one_candidate_is_refused(rng):
+    request = make_request(rng, 2, 3, 4).but(billed_tokens=np.float32([[1, 2, 3], [1, 2, -3]]))
+    with pytest.raises(InvalidInputError, match=r"billed_tokens: expected values >= 0, got -3 at row 1"):
+        request.run()
+
+
+def test_a_policy_tells_its_tiers(rng):
+    plan = DecidePlan(make_heads(rng, 3, 4))
+    assert DecidePolicy(plan, **make_policy(rng, 3)).tiers == 1
+    assert DecidePolicy(plan, **terms(tiers=4)).tiers == 4

@@ -1,0 +1,152 @@
+"""The whole evaluation on generated splits: what must hold between the lines of the table, the report and the plots."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation import report
+from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
+from ipr_engine.evaluation.summary import summarise
+from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.routing import Axis, single_curve
+from ipr_engine.training.folds import grouped_folds
+from tests.support import skips
+from tests.support.evaluation_data import make_outcomes, make_split
+
+NAMES = ("tiny", "small", "medium", "large")
+
+
+@pytest.fixture(scope="module")
+def summary():
+    pytest.importorskip("sklearn", reason=skips.EVAL)
+    train, test = make_split("summary"), make_split("summary", rows=200)
+    tiers = np.random.default_rng(0).integers(0, 4, 200)
+    return summarise(NAMES, train, test, grouped_folds(train.groups, 5, 0), tiers=tiers, draws=50)
+
+
+def line(summary, name):
+    return next(c for c in summary.figures["contenders"] if c["name"] == name)
+
+
+def test_the_known_areas_are_what_they_must_be(summary):
+    assert line(summary, "random mix")["area"]["value"] == pytest.approx(0.5)
+    assert line(summary, "always cheapest")["area"]["value"] == pytest.approx(0)
+    assert line(summary, "best single")["area"]["value"] == pytest.approx(0.5)
+    areas = {c["name"]: c["area"]["value"] for c in summary.figures["contenders"]}
+    assert areas["oracle"] == max(areas.values())
+    assert areas["hindsight hull"] >= areas["hull of singles"] - 1e-9
+    assert line(summary, "oracle")["area_oracle"]["value"] <= 1
+
+
+def test_a_router_that_sees_more_than_half_the_truth_beats_every_baseline(summary):
+    for name in ("hull of singles", "random mix", "kNN, worth", "k-means, worth", "ridge, worth"):
+        assert line(summary, name)["router_minus_this"]["router, worth"]["low"] > 0
+
+
+def test_every_baseline_is_there(summary):
+    names = {c["name"] for c in summary.figures["contenders"]}
+    assert names >= {
+        "best single", "always cheapest", "hull of singles", "hindsight hull", "random mix", "kNN, worth",
+        "k-means, worth", "ridge, worth", "paper's minmax, mean cost", "paper's max, mean cost",
+        "paper's fixed, mean cost", "oracle", "LiteLLM heuristic_v2",
+    }  # fmt: skip
+
+
+def test_report_is_plain_json_and_markdown_with_a_line_for_everyone(summary, tmp_path):
+    paths = report.write(summary.figures, [], tmp_path)
+    text = paths[0].read_text()
+    figures = json.loads(paths[1].read_text())
+    assert all(c["name"] in text for c in figures["contenders"])
+    assert "nan" not in text.lower()
+    assert "- **router, worth**: above: " in text
+    assert report.render(figures) == text
+
+
+def test_the_same_input_gives_the_same_bytes(summary):
+    train, test = make_split("summary"), make_split("summary", rows=200)
+    tiers = np.random.default_rng(0).integers(0, 4, 200)
+    again = summarise(NAMES, train, test, grouped_folds(train.groups, 5, 0), tiers=tiers, draws=50)
+    assert report.to_json(again.figures) == report.to_json(summary.figures)
+
+
+def test_every_plot_is_a_png_of_some_size(summary, tmp_path):
+    pytest.importorskip("matplotlib", reason=skips.EVAL)
+    from ipr_engine.evaluation.plots import draw_all
+
+    paths = draw_all(summary, tmp_path, "generated")
+    assert [p.stem for p in paths] == ["quality_cost", "areas", "reliability", "tau"]
+    for path in paths:
+        assert path.read_bytes()[:4] == b"\x89PNG"
+        assert path.stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_one_candidate_is_evaluated_without_areas(models, tmp_path):
+    pytest.importorskip("sklearn", reason=skips.EVAL)
+    pytest.importorskip("matplotlib", reason=skips.EVAL)
+    from ipr_engine.evaluation.plots import draw_all
+
+    train, test = make_split("few", models=models, rows=60), make_split("few", models=models, rows=60)
+    found = summarise(NAMES[:models], train, test, grouped_folds(train.groups, 5, 0), draws=20)
+    if models == 1:
+        assert line(found, "random mix")["area"]["value"] is None
+        assert line(found, "router, worth")["operating_points"][0]["saved"]["value"] == pytest.approx(0)
+    assert "| - |" in report.render(found.figures) or models == 2
+    draw_all(found, tmp_path, "generated")
+
+
+def test_choosing_on_train_uses_one_setting_and_on_halves_one_a_half(request):
+    test, _ = make_outcomes(request.node.name)
+    axis, halves = Axis.of(test), halves_of([str(i) for i in range(test.rows)], 0)
+    sweep = Choices(np.stack([np.full(test.rows, m) for m in range(test.models)]))
+    contender = Contender("singles", "baseline", sweep, sweep)
+    assert len(at_operating_point(contender, 0.95, axis, test, test, halves)[1]) == 1
+    shares, settings = at_operating_point(contender, 0.95, axis, test, None, halves)
+    assert len(settings) == 2
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+
+
+def test_a_setting_is_never_chosen_on_the_rows_it_is_read_on():
+    """Two halves with opposite outcomes: each half runs what looked best on the other, and is wrong."""
+    from ipr_engine.measures.routing import Outcomes
+
+    half = np.arange(40) < 20
+    quality = np.stack([np.where(half, 1.0, 0.0), np.where(half, 0.0, 1.0), np.full(40, 0.4)], axis=1)
+    test = Outcomes.complete(quality, np.tile([0.1, 0.1, 1.0], (40, 1)))
+    sweep = Choices(np.stack([np.full(40, 0), np.full(40, 1)]))
+    shares, _ = at_operating_point(Contender("x", "router", sweep), 1.0, Axis(0, 2), test, None, half)
+    assert curve_of_shares(shares, test, Resamples(40, draws=0)).quality[0, 0] == 0
+
+
+def test_sparse_outcomes_are_refused_with_the_way_out():
+    train, test = make_split("sparse"), make_split("sparse")
+    train.outcomes.quality[0, 0] = np.nan
+    with pytest.raises(InvalidInputError, match="complete_rows"):
+        summarise(NAMES, train, test, grouped_folds(train.groups, 5, 0), draws=2)
+
+
+def test_halves_never_split_a_question():
+    groups = [f"q{i // 3}" for i in range(90)]
+    half = halves_of(groups, 1)
+    assert len({(g, h) for g, h in zip(groups, half, strict=True)}) == 30
+    assert 0.4 < half.mean() < 0.6
+
+
+def test_shares_of_a_mix_give_the_mean_of_singles(request):
+    outcomes, _ = make_outcomes(request.node.name)
+    resamples = Resamples(outcomes.rows, draws=3)
+    mix = Mix(np.array([[0.25, 0.25, 0.5, 0.0]]))
+    shares = mix.shares_at(0, np.ones(outcomes.rows, bool), outcomes.models)
+    by_rows, by_means = curve_of_shares(shares, outcomes, resamples), mix.curve(outcomes, resamples)
+    np.testing.assert_allclose(by_rows.quality, by_means.quality)
+    np.testing.assert_allclose(by_rows.cost, by_means.cost)
+
+
+def test_lines_pass_through_every_vertex(request):
+    outcomes, _ = make_outcomes(request.node.name)
+    singles = single_curve(outcomes, Resamples(outcomes.rows, draws=0))
+    vertices = np.eye(4)[[0, 2, 3]]
+    curve = Mix.lines(vertices, steps=5).curve(outcomes, Resamples(outcomes.rows, draws=0))
+    np.testing.assert_allclose(curve.quality[0, ::5], singles.quality[0, [0, 2, 3]])

@@ -1,0 +1,63 @@
+"""What only a GPU can show: a captured graph replays, and a cubin launched through the driver gives the same bits."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipr_engine.kernels.cubin import CubinKernel
+from ipr_engine.kernels.run import DecideLaunch
+from tests.kernels.test_cubin import run_build
+from tests.support import (
+    kernel_data,  # before anything that imports triton
+    skips,
+)
+from tests.support.generators import PARTS, make_request
+from tests.support.kernel_data import launch, poison
+
+pytestmark = pytest.mark.skipif(not kernel_data.ON_DEVICE, reason=f"{skips.HARDWARE} a CUDA GPU")
+torch = kernel_data.torch
+
+
+def bytes_of(result):
+    torch.cuda.synchronize()
+    return {part: array.tobytes() for part, array in result.numpy().items() if part in PARTS}
+
+
+@pytest.mark.parametrize("models", [11, 1000])
+def test_a_captured_graph_replays_what_its_buffers_hold(rng, models):
+    request = make_request(rng, 5, models, 384, "trunk_adapters", masked=True)
+    run = launch(request)
+    expected = bytes_of(run())
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    for _ in range(3):
+        poison(run.result)
+        graph.replay()
+        assert bytes_of(run.result) == expected
+    other = make_request(rng, 5, models, 384, rule="max", tau=0.1, worth=0.01)
+    run.plan.set_policy(0, **other.policy)
+    poison(run.result)
+    graph.replay()
+    assert bytes_of(run.result) == bytes_of(launch(request.but(policy=other.policy))())
+
+
+@pytest.mark.parametrize("models", [11, 1000])
+def test_a_cubin_gives_the_bits_of_the_kernel_that_triton_compiles(rng, tmp_path, models):
+    run = launch(make_request(rng, 5, models, 384, masked=True))
+    expected = bytes_of(run())
+    major, minor = torch.cuda.get_device_capability()
+    done = run_build(
+        "--arch", f"sm_{major}{minor}", "--out", tmp_path, "--models", models, "--dim", 384, "--extra", "--row-mask"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kernel = CubinKernel.find(tmp_path, run.form, run.plan.launch)
+    poison(run.result)
+    assert bytes_of(DecideLaunch(run.plan, run.request, run.result, kernel=kernel)()) == expected
+    graph = torch.cuda.CUDAGraph()
+    again = DecideLaunch(run.plan, run.request, run.result, kernel=kernel)
+    with torch.cuda.graph(graph):
+        again()
+    poison(run.result)
+    graph.replay()
+    assert bytes_of(run.result) == expected

@@ -1,0 +1,150 @@
+"""What GpuPlan, GpuRequest and the launch table refuse, by name; the kernel's arguments are those that form.py lists."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from ipr_engine.decide.contract import Heads
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.kernels.decide import decide_kernel
+from ipr_engine.kernels.form import INTEGERS, POINTERS, KernelForm
+from ipr_engine.kernels.launch import launch_params
+from ipr_engine.kernels.plan import PER_MODEL, RESULTS, GpuPlan, GpuRequest, GpuResult, result_layout
+from ipr_engine.kernels.run import decide, form_of
+from tests.support import kernel_data  # before anything that imports triton
+from tests.support.generators import make_heads, make_policy, make_request
+from tests.support.kernel_data import DEVICE, gpu_request
+
+torch = kernel_data.torch
+BATCH = 3
+
+
+@pytest.fixture
+def plan(rng):
+    return GpuPlan(make_heads(rng, 5, 7), device=DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("x", torch.zeros(BATCH, 8)),
+        ("x", torch.zeros(BATCH, 7, dtype=torch.float64)),
+        ("x", torch.zeros(7, BATCH).T),
+        ("billed_tokens", torch.zeros(BATCH + 1)),
+        ("policy_of_row", torch.zeros(BATCH, dtype=torch.int64)),
+        ("tokens_out", torch.zeros(BATCH)),
+        ("extra_usd", torch.zeros(BATCH, 6)),
+        ("allowed", torch.zeros(BATCH, 5)),
+        ("states", torch.zeros(BATCH, 2, 7)),
+        ("pooling", "max"),
+        ("normalize", True),
+    ],
+)
+def test_what_does_not_fit_is_named(plan, name, wrong):
+    request = GpuRequest.buffers(plan, BATCH)
+    wrong = wrong.to(DEVICE) if isinstance(wrong, torch.Tensor) else wrong
+    with pytest.raises(InvalidInputError, match=rf"^{name}: expected"):
+        decide(plan, replace(request, **{name: wrong}), GpuResult(plan, BATCH))
+
+
+def test_tokens_must_be_given_to_heads_that_predict_none(rng):
+    plan = GpuPlan(make_heads(rng, 5, 7, tokens=False), device=DEVICE)
+    with pytest.raises(InvalidInputError, match=r"^tokens_out: expected"):
+        decide(plan, GpuRequest.buffers(plan, BATCH, optional=False), GpuResult(plan, BATCH))
+
+
+def test_a_result_of_other_heads_is_refused(rng, plan):
+    other = GpuPlan(make_heads(rng, 6, 7), device=DEVICE)
+    with pytest.raises(InvalidInputError, match=r"^result: expected one made for 5 models, got one for 6"):
+        decide(plan, GpuRequest.buffers(plan, BATCH), GpuResult(other, BATCH))
+
+
+def test_weights_outside_of_float16_are_refused():
+    heads = Heads(bias=np.zeros(1, np.float32), skip=np.full((1, 4), 1e6, np.float32))
+    with pytest.raises(InvalidInputError, match=r"^dtype: .*float16"):
+        GpuPlan(heads, device=DEVICE, dtype="float16")
+    GpuPlan(heads, device=DEVICE, dtype="bfloat16")
+
+
+@pytest.mark.parametrize(("name", "value"), [("dtype", "int8"), ("policies", 0)])
+def test_a_plan_refuses_what_it_cannot_be(rng, name, value):
+    with pytest.raises(InvalidInputError, match=rf"^{name}: expected"):
+        GpuPlan(make_heads(rng, 5, 7), device=DEVICE, **{name: value})
+
+
+def test_a_policy_needs_a_row_of_the_buffer(rng, plan):
+    with pytest.raises(InvalidInputError, match=r"^row: expected 0 to 0, got 1"):
+        plan.set_policy(1, **make_policy(rng, 5))
+
+
+def test_a_policy_is_checked_as_on_the_cpu(rng, plan):
+    with pytest.raises(InvalidInputError, match=r"^worth: expected"):
+        plan.set_policy(0, **{**make_policy(rng, 5), "worth": -1.0})
+
+
+def test_the_kernel_takes_the_arguments_that_the_form_lists():
+    params = launch_params(11)
+    constants = KernelForm(dim=7).constants(params)
+    assert tuple(decide_kernel.arg_names) == (*POINTERS, *INTEGERS, *constants)
+    assert tuple(KernelForm(dim=7).signature()) == (*POINTERS, *INTEGERS)
+
+
+def test_the_form_tells_what_a_request_brings(rng):
+    request = make_request(rng, BATCH, 5, 7, "all", masked=True)
+    form = form_of(GpuPlan(request.heads, device=DEVICE, dtype="bfloat16"), gpu_request(request, BATCH))
+    assert (form.hidden, form.rank, form.identity, form.tokens, form.weights) == (33, 3, True, True, "bfloat16")
+    assert (form.given, form.extra, form.row_mask, form.pooling) == (False, True, True, "none")
+
+
+def test_every_launch_parameter_says_whence_it_is_and_every_number_of_candidates_has_some():
+    entries = json.loads((files("ipr_engine.kernels") / "launch.json").read_text("utf-8"))["entries"]
+    assert all(entry["source"].startswith(("estimated: ", "measured: ")) for entry in entries)
+    assert launch_params(16).shape_class == "models16"
+    for models in (1, 16, 17, 32, 33, 64, 65, 128, 129, 1000, 100_000):
+        for arch in (None, "sm_80", "sm_90", "sm_100"):
+            params = launch_params(models, arch)
+            assert not params.one_program or models <= params.block_models
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("block_rows", 3), ("block_dim", 256), ("block_hidden", 128), ("num_warps", 0), ("unroll", 0)]
+)
+def test_blocks_that_the_memory_layout_does_not_hold_are_refused(name, value):
+    with pytest.raises(InvalidInputError, match=rf"^{name}: expected"):
+        replace(launch_params(11), **{name: value})
+
+
+def test_one_program_cannot_take_more_candidates_than_its_tile(rng):
+    with pytest.raises(InvalidInputError, match=r"^launch: one_program takes at most block_models = 16"):
+        GpuPlan(make_heads(rng, 17, 7), device=DEVICE, launch=launch_params(16))
+
+
+def test_results_lie_apart_in_one_block():
+    layout, size = result_layout(5, 11)
+    ends = 0
+    for name in RESULTS:
+        begin, count = layout[name]
+        assert begin % 256 == 0
+        assert begin >= ends
+        assert count == 5 * (11 if name in PER_MODEL else 1) * RESULTS[name][1]
+        ends = begin + count
+    assert size >= ends
+
+
+def test_a_packed_policy_is_a_row_of_the_buffer(rng, plan):
+    terms = make_policy(rng, 5, "max", 0.2, 0.01)
+    row = plan.pack_policy(**terms)
+    plan.set_policy(0, **terms)
+    np.testing.assert_array_equal(plan.policies[0].cpu().numpy(), row)
+    np.testing.assert_array_equal(row[:4], np.float32([terms[n] for n in ("alpha_hi", "alpha_lo", "offset", "worth")]))
+
+
+def test_more_rows_than_the_kernel_can_count_are_refused_before_anything_is_allocated(plan):
+    for rows, told in ((2**31 // 5 + 1, r"batch \* models \* rank"), (2**31 // 7 + 1, r"batch \* dim")):
+        with pytest.raises(InvalidInputError, match=f"batch: expected {told} below"):
+            GpuResult(plan, rows)
