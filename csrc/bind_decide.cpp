@@ -29,11 +29,11 @@ py::ssize_t size_of(py::handle heads, const char* name, size_t ndim, size_t axis
   return shape[axis].cast<py::ssize_t>();
 }
 
-// The Python object ipr_engine.decide.contract.Heads as its C++ mirror; pointers live as long as its arrays, which its fields
+// The Python object ipr_engine.decide.Heads as its C++ mirror; pointers live as long as its arrays, which its fields
 // hold.
 Heads read_heads(py::handle python) {
-  IPR_CHECK(py::isinstance(python, py::module_::import("ipr_engine.decide.contract").attr("Heads")),
-            "heads: expected ipr_engine.decide.contract.Heads, got ", Py_TYPE(python.ptr())->tp_name);
+  IPR_CHECK(py::isinstance(python, py::module_::import("ipr_engine.decide").attr("Heads")),
+            "heads: expected ipr_engine.decide.Heads, got ", Py_TYPE(python.ptr())->tp_name);
   Heads heads;
   const auto first_of = [](std::initializer_list<py::ssize_t> sizes) {
     for (py::ssize_t size : sizes)

@@ -5,7 +5,7 @@ from typing import SupportsFloat, final
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.decide.contract import Heads
+from ipr_engine.decide import Heads
 
 _Floats = npt.NDArray[np.float32]
 _Doubles = npt.NDArray[np.float64]
@@ -130,8 +130,8 @@ class DecideResult:
         cost_usd: (batch, models) float32.
         threshold: (batch,) float32, the least quality accepted; NaN in a failed row.
         gap: (batch,) float32 >= 0, the smallest change of one quality that changes the choice; NaN in a failed row.
-        status: (batch,) uint8, a position in ipr_engine.decide.contract.STATUS.
-        cause: (batch,) uint8, a position in ipr_engine.decide.contract.CAUSE.
+        status: (batch,) uint8, a position in ipr_engine.decide.STATUS.
+        cause: (batch,) uint8, a position in ipr_engine.decide.CAUSE.
 
     The *_at methods give one element as a Python number; IndexError when out of range.
     """
