@@ -43,7 +43,7 @@ def run(size: Size = FULL) -> Iterator[Line]:
 
 
 def variants(engine: Engine, policy: Policy, peer: Callable[[str], str] | None) -> dict[str, Callable[[str], object]]:
-    native, router = engine.encoder.native, engine._live.router
+    native, router = engine.encoder.native, engine.loaded.router
     assert native is not None
     x = engine.encode([ASCII[0]]).x
     calls: dict[str, Callable[[str], object]] = {

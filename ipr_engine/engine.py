@@ -22,7 +22,7 @@ from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.explanation import Explanation
-from ipr_engine.loaded_bundle import Generation, check_on_error, check_rows, checked_rows
+from ipr_engine.loaded_bundle import LoadedBundle, check_on_error, check_rows, checked_rows
 from ipr_engine.policy.calibrated import Calibrations, DriftEvidence
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
@@ -85,7 +85,7 @@ class Engine:
             batches=None if batches is None else tuple(batches),
             fallback=fallback,
         )
-        self._live = Generation(bundle, options=self._options)  # a call reads this once; swap replaces it
+        self.loaded = LoadedBundle(bundle, options=self._options)  # a call reads this once; swap replaces it
         self._swapping = Lock()
         self._swaps = 0
 
@@ -96,25 +96,25 @@ class Engine:
 
     @property
     def bundle(self) -> Bundle:
-        return self._live.bundle
+        return self.loaded.bundle
 
     @property
     def encoder(self) -> Encoder:
-        return self._live.encoder
+        return self.loaded.encoder
 
     @property
     def second_encoder(self) -> Encoder | None:
-        second = self._live.second
+        second = self.loaded.second
         return None if second is None else second.encoder
 
     @property
     def plan(self) -> DecidePlan:
-        return self._live.plan
+        return self.loaded.plan
 
     @property
     def calibrations(self) -> Calibrations:
         """The maps of the bundle that serves, with what is known of their validity."""
-        return self._live.calibrations
+        return self.loaded.calibrations
 
     @classmethod
     def load(
@@ -139,7 +139,7 @@ class Engine:
             threads: of the onnx tier; None is one a physical core.
             encoder_folders: exports to look in for a transformer that the bundle references and does not contain.
             batches: of the shapes planned on a GPU, (1, 8, 64) say; None is the tier's own. More take more memory and time.
-            fallback: "cpu" plans the bundle there as well, to take over when a GPU fails in use; None: calls then raise.
+            fallback: "cpu" plans the bundle there as well, to fail over when a GPU fails in use; None: calls then raise.
         Raises:
             BundleError: the bundle is missing, damaged or inconsistent (the subclass says which).
             BackendUnavailableError: the instruction set, tier, package or device asked for is missing here.
@@ -226,8 +226,8 @@ class Engine:
         Raises:
             InvalidInputError: a value out of range, an unknown name, or nobody left to choose.
         """
-        live = self._live
-        policy = live.compile(
+        loaded = self.loaded
+        policy = loaded.compile(
             {
                 "tau": tau,
                 "quality_share": quality_share,
@@ -253,7 +253,7 @@ class Engine:
                 "performance": performance,
             }
         )
-        return live.keep(policy)
+        return loaded.keep(policy)
 
     def route(
         self,
@@ -294,7 +294,7 @@ class Engine:
             InvalidInputError: a bad prompt, or a bad argument.
             RowError: the prompt cannot be decided; its reason is named.
         """
-        live = self._live
+        loaded = self.loaded
         if (
             type(prompt) is str
             and billed_tokens is None
@@ -303,15 +303,15 @@ class Engine:
             and cached_tokens is None
             and tokens_in is None
             and on_error is None
-            and live.routes_text
+            and loaded.routes_text
         ):
-            policy = live.settle(policy, terms)
-            result, billed, truncated, support, own = live.router.route_one(prompt, policy.compiled)
-            if policy.escalate_below and live.escalates(result, policy):
-                return self._escalate(live, [prompt], policy, result, billed, truncated, support, own, "raise")[0]
+            policy = loaded.settle(policy, terms)
+            result, billed, truncated, support, own = loaded.router.route_one(prompt, policy.compiled)
+            if policy.escalate_below and loaded.escalates(result, policy):
+                return self._escalate(loaded, [prompt], policy, result, billed, truncated, support, own, "raise")[0]
             if not result.all_ok:
                 check_rows(result, "raise")
-            decision = Decision(result, 0, policy, live.bundle, billed, truncated, support)
+            decision = Decision(result, 0, policy, loaded.bundle, billed, truncated, support)
             if own is not None:
                 decision._own = own
             return decision
@@ -369,18 +369,18 @@ class Engine:
         terms: dict[str, Any],
     ) -> Row | Decisions:
         """Decide one prompt or a list of them, whatever the spelling."""
-        live = self._live
-        policy = live.settle(policy, terms)
+        loaded = self.loaded
+        policy = loaded.settle(policy, terms)
         given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
-        if all(one is None for one in given) and live.routes_text:
+        if all(one is None for one in given) and loaded.routes_text:
             texts = [prompts] if type(prompts) is str else prompts
             try:
                 if type(texts) is list and all(type(text) is str for text in texts):
-                    many = live.router.route_many(texts, policy.compiled)
+                    many = loaded.router.route_many(texts, policy.compiled)
                     if policy.escalate_below:
-                        decisions = self._escalate(live, texts, policy, *many, on_error)
+                        decisions = self._escalate(loaded, texts, policy, *many, on_error)
                     else:
-                        decisions = checked_rows(Decisions(many[0], policy, live.bundle, *many[1:]), on_error)
+                        decisions = checked_rows(Decisions(many[0], policy, loaded.bundle, *many[1:]), on_error)
                     return decisions if texts is prompts else decisions[0]
             except InvalidInputError:
                 if on_error != "status":  # else a prompt is bad, and the others stand
@@ -388,10 +388,10 @@ class Engine:
         single = is_one_prompt(prompts)
         costs = (billed_tokens, tokens_out, extra_usd)
         try:
-            decisions = live.route(prompts, policy, *costs, on_error, cached_tokens, tokens_in)
+            decisions = loaded.route(prompts, policy, *costs, on_error, cached_tokens, tokens_in)
         except DeviceLostError as error:
-            standby = self._take_over(live, error)
-            decisions = standby.route(prompts, policy, *costs, on_error, cached_tokens, tokens_in)
+            cpu_fallback = self._fail_over(loaded, error)
+            decisions = cpu_fallback.route(prompts, policy, *costs, on_error, cached_tokens, tokens_in)
         return decisions[0] if single else decisions
 
     def encode(
@@ -411,27 +411,27 @@ class Engine:
         Returns:
             Encoded: x (batch, dim) float32, billed_tokens (batch,) int64, truncated (batch,) bool.
         """
-        live = self._live
+        loaded = self.loaded
         check_on_error(on_error)
         try:
-            encode = live.encode_again if second else live.encode
+            encode = loaded.encode_again if second else loaded.encode
             return encode(prompts, billed_tokens, on_error)
         except DeviceLostError as error:
-            live = self._take_over(live, error)
-            encode = live.encode_again if second else live.encode
+            loaded = self._fail_over(loaded, error)
+            encode = loaded.encode_again if second else loaded.encode
             return encode(prompts, billed_tokens, on_error)
 
-    def _take_over(self, live: Generation, error: DeviceLostError) -> Generation:
-        """The generation on the CPU in place of one whose device failed; the error where none was asked for."""
-        standby = live.standby
-        if standby is None:
+    def _fail_over(self, loaded: LoadedBundle, error: DeviceLostError) -> LoadedBundle:
+        """The loaded bundle on the CPU in place of one whose device failed; the error where none was asked for."""
+        cpu_fallback = loaded.cpu_fallback
+        if cpu_fallback is None:
             raise error
         with self._swapping:
             self._options = replace(self._options, device="cpu", tier="auto", fallback=None)
-            if self._live is live:
-                self._live = standby
-                _LOG.error("%s; bundle %s is served by the CPU from now on", error, live.hash[:12])
-        return standby
+            if self.loaded is loaded:
+                self.loaded = cpu_fallback
+                _LOG.error("%s; bundle %s is served by the CPU from now on", error, loaded.hash[:12])
+        return cpu_fallback
 
     def decide(
         self,
@@ -461,19 +461,19 @@ class Engine:
             EncoderMismatchError: x was embedded by another encoder than the heads read now, or second by another than the
                 second heads.
         """
-        live = self._live
-        policy = live.settle(policy, terms)
-        if type(x) is not Encoded or billed_tokens is not None or x.encoder != live.encoder_identity:
-            x = live.embeddings(x, billed_tokens)
+        loaded = self.loaded
+        policy = loaded.settle(policy, terms)
+        if type(x) is not Encoded or billed_tokens is not None or x.encoder != loaded.encoder_identity:
+            x = loaded.embeddings(x, billed_tokens)
         if x.needs is not None:
-            x = live.readable(x, policy, on_error)
-        again = None if second is None else live.kept_rows(x, second)
-        own = None if tokens_in is None else told_tokens(tokens_in, len(x), live.bundle.names)
-        return live.decide(x, policy, tokens_out, extra_usd, on_error, again, own, cached_tokens)
+            x = loaded.readable(x, policy, on_error)
+        again = None if second is None else loaded.kept_rows(x, second)
+        own = None if tokens_in is None else told_tokens(tokens_in, len(x), loaded.bundle.names)
+        return loaded.decide(x, policy, tokens_out, extra_usd, on_error, again, own, cached_tokens)
 
     def _escalate(
         self,
-        live: Generation,
+        loaded: LoadedBundle,
         texts: list[str],
         policy: Policy,
         result: DecideResult,
@@ -487,14 +487,14 @@ class Engine:
         first = Decisions(
             result,
             policy,
-            live.bundle,
+            loaded.bundle,
             np.atleast_1d(np.asarray(billed, np.int64)),
             np.atleast_1d(np.asarray(truncated, np.bool_)),
             None if support is None else np.atleast_1d(np.asarray(support, np.float32)),
             np.frombuffer(own_tokens, np.float32)[None] if type(own_tokens) is bytes else own_tokens,
         )
-        again = live.embed_texts(texts)
-        decisions = first if again is None else live.escalate(first, again)
+        again = loaded.embed_texts(texts)
+        decisions = first if again is None else loaded.escalate(first, again)
         if not decisions.all_ok or on_error != "raise":
             check_rows(decisions, on_error)
         return decisions
@@ -522,7 +522,7 @@ class Engine:
     @property
     def performance(self) -> Mapping[str, Performance]:
         """What candidates are measured at, by name: the bundle's figures, with those of `update_performance` in their place."""
-        return self._live.measured
+        return self.loaded.measured
 
     def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
         """Take newly measured latencies or energy, while serving: policies with `cost_weights` weigh them from the next call on.
@@ -536,7 +536,7 @@ class Engine:
             InvalidInputError: an unknown name or figure, or a number that is not finite and >= 0; nothing is taken then.
         """
         with self._swapping:
-            self._live.measure(figures)
+            self.loaded.measure(figures)
 
     def mark_stale(self, evidence: DriftEvidence | None) -> None:
         """Say that the calibration maps and tau's paths no longer hold: from now on policies that read one have the status "stale".
@@ -575,12 +575,12 @@ class Engine:
             InvalidInputError: it lacks candidates or outputs of the bundle that serves, and that was not allowed.
         """
         with self._swapping:
-            live = self._live
+            loaded = self.loaded
             if not isinstance(bundle, Bundle):
                 bundle = Bundle.load(bundle)
-            if bundle.hash == live.hash:
-                return live.bundle
-            self._live = live.successor(
+            if bundle.hash == loaded.hash:
+                return loaded.bundle
+            self.loaded = loaded.successor(
                 bundle,
                 options=self._options,
                 allow_other_encoder=allow_other_encoder,
@@ -653,18 +653,18 @@ class Engine:
         return Recorder(self, to, keep_prompts=keep_prompts, keep_x=keep_x, key=key, min_words=least)
 
     def __repr__(self) -> str:
-        live, why = self._live, "widest here" if self._options.isa == "auto" else "as asked"
-        tiers = f"encoder={live.encoder.summary}, heads={_form(live.plan)}"
-        if live.second is not None and live.bundle.escalation is not None:
+        loaded, why = self.loaded, "widest here" if self._options.isa == "auto" else "as asked"
+        tiers = f"encoder={loaded.encoder.summary}, heads={_form(loaded.plan)}"
+        if loaded.second is not None and loaded.bundle.escalation is not None:
             tiers += (
-                f"; below a gap of {live.bundle.escalation.gap:g}: encoder={live.second.encoder.summary}, "
-                f"heads={_form(live.second.plan)}"
+                f"; below a gap of {loaded.bundle.escalation.gap:g}: encoder={loaded.second.encoder.summary}, "
+                f"heads={_form(loaded.second.plan)}"
             )
-        gpu = "" if live.gpu is None else f", route={live.gpu.summary}"
-        standby = "" if live.standby is None else ", fallback=cpu"
+        gpu = "" if loaded.gpu is None else f", route={loaded.gpu.summary}"
+        cpu_fallback = "" if loaded.cpu_fallback is None else ", fallback=cpu"
         return (
-            f"Engine(bundle={live.bundle.name!r} {live.hash[:12]}, {live.plan.models} candidates, {tiers}{gpu}, "
-            f"isa={live.plan.isa} ({why}){standby})"
+            f"Engine(bundle={loaded.bundle.name!r} {loaded.hash[:12]}, {loaded.plan.models} candidates, {tiers}{gpu}, "
+            f"isa={loaded.plan.isa} ({why}){cpu_fallback})"
         )
 
 

@@ -77,10 +77,10 @@ DEFAULT_TERMS: Mapping[str, Any] = {
 POLICY_TERMS = frozenset(DEFAULT_TERMS)
 
 
-class Generation:
+class LoadedBundle:
     """One bundle with its encoder, packed heads and router, and the policies compiled for it.
 
-    A call reads the engine's generation once and uses nothing else, so that its decision's names, prices, costs and hash
+    A call reads the engine's loaded bundle once and uses nothing else, so that its decision's names, prices, costs and hash
     come from one bundle. Nothing refers back to it: it is freed with its last reader.
 
     Attributes:
@@ -94,7 +94,7 @@ class Generation:
         router: text or embeddings to decisions, in C++.
         routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
         gpu: encoder and decision in one recording, where both run on a GPU; None elsewhere.
-        standby: the same bundle planned for the CPU, which takes over should the GPU fail, if that was asked for.
+        cpu_fallback: the same bundle planned for the CPU, which takes over should the GPU fail, if that was asked for.
         second: the heads that decide again where the gap is small, planned; None in a bundle of one tier.
     """
 
@@ -105,6 +105,7 @@ class Generation:
         "_policies",
         "bundle",
         "calibrations",
+        "cpu_fallback",
         "encoder",
         "encoder_identity",
         "gpu",
@@ -116,7 +117,6 @@ class Generation:
         "router",
         "routes_text",
         "second",
-        "standby",
     )
 
     def __init__(
@@ -124,22 +124,22 @@ class Generation:
         bundle: Bundle,
         *,
         options: EncoderOptions,
-        before: Generation | None = None,
-        loaded: Mapping[str, Encoder] = MappingProxyType({}),
+        before: LoadedBundle | None = None,
+        encoders: Mapping[str, Encoder] = MappingProxyType({}),
     ) -> None:
         """Plan `bundle`; of `before` the encoders that the heads name are kept, with what was recorded of them.
 
-        loaded: identity -> an encoder already loaded, in place of the one that the options ask for.
+        encoders: identity -> an encoder already loaded, in place of the one that the options ask for.
         """
         heads, again = bundle.quality_heads, bundle.escalation_heads
         if before is not None:
-            loaded = {**before._encoders(), **loaded}
+            encoders = {**before._encoders(), **encoders}
         support = bundle.support
         if support is not None and support.encoder != heads.encoder:
             raise EncoderMismatchError(
                 f"support: measured on encoder {support.encoder!r}, but the heads read {heads.encoder!r}; measure it on theirs"
             )
-        kept = loaded.get(bundle.encoder(heads.encoder).identity)
+        kept = encoders.get(bundle.encoder(heads.encoder).identity)
         self.bundle = bundle
         self.hash = bundle.hash
         self.encoder: Encoder = make_encoder(bundle, heads.encoder, options) if kept is None else kept
@@ -149,15 +149,17 @@ class Generation:
         self.routes_text = self.encoder.native is not None
         self.second: SecondTier | None = None
         if again is not None:
-            loaded = {**loaded, self.encoder_identity: self.encoder}
-            self.second = SecondTier(bundle, again, options, loaded.get(bundle.encoder(again.encoder).identity))
+            encoders = {**encoders, self.encoder_identity: self.encoder}
+            self.second = SecondTier(bundle, again, options, encoders.get(bundle.encoder(again.encoder).identity))
         self.gpu = _gpu(bundle, self.encoder, options, before)
         if self.gpu is None:
             record_graphs(self._encoders().values())
-        self.standby: Generation | None = None
+        self.cpu_fallback: LoadedBundle | None = None
         if options.fallback is not None:
             on_cpu = replace(options, device=options.fallback, fallback=None, tier="auto")
-            self.standby = Generation(bundle, options=on_cpu, before=None if before is None else before.standby)
+            self.cpu_fallback = LoadedBundle(
+                bundle, options=on_cpu, before=None if before is None else before.cpu_fallback
+            )
         self.calibrations = Calibrations(bundle)
         self._share_drift(self.calibrations.drift)
         self.paths = Paths(bundle)
@@ -175,7 +177,7 @@ class Generation:
         allow_other_encoder: bool,
         allow_fewer_candidates: bool,
         allow_fewer_outputs: bool,
-    ) -> Generation:
+    ) -> LoadedBundle:
         """Another bundle, planned to serve in place of this one, with its encoders where the identity is the same.
 
         Raises:
@@ -211,7 +213,7 @@ class Generation:
             raise InvalidInputError(
                 f"bundle: {bundle.hash[:12]} {lost}; pass allow_fewer_outputs=True if that is meant"
             )
-        next_one = Generation(bundle, options=options, before=self)
+        next_one = LoadedBundle(bundle, options=options, before=self)
         same = bundle.calibrations == self.bundle.calibrations and _same_path(bundle, self.bundle)
         if same:  # what made these maps and paths stale still does; new ones start anew
             next_one._share_drift(self.calibrations.drift)
@@ -260,8 +262,8 @@ class Generation:
         compiled = self._compiled(weighing, measured)
         self.refreshed, self.measured = refreshed, measured
         self._followed.update(compiled)  # a call between the two compiles its policy itself
-        if self.standby is not None:
-            self.standby.measure(figures)
+        if self.cpu_fallback is not None:
+            self.cpu_fallback.measure(figures)
 
     def _with_bundle(self, refreshed: Figures) -> Figures:
         """The figures of the bundle's candidates, with these in their place."""
@@ -272,8 +274,8 @@ class Generation:
     def _share_drift(self, drift: DriftFlag) -> None:
         """What is known of drift holds wherever the bundle runs."""
         self.calibrations.drift = drift
-        if self.standby is not None:
-            self.standby._share_drift(drift)
+        if self.cpu_fallback is not None:
+            self.cpu_fallback._share_drift(drift)
 
     def _encoders(self) -> dict[str, Encoder]:
         """The encoders at hand, by identity."""
@@ -283,7 +285,7 @@ class Generation:
     def compile(self, terms: Mapping[str, Any], measured: Figures | None = None) -> Policy:
         """The policy of these terms (tau, and what differs from DEFAULT_TERMS) for this bundle.
 
-        measured: figures in place of the generation's own.
+        measured: figures in place of the loaded bundle's own.
         """
         policy = compile_policy(
             self.bundle,
@@ -716,7 +718,7 @@ def _same_path(bundle: Bundle, before: Bundle) -> bool:
     return same and np.array_equal(ours.outcome, theirs.outcome)
 
 
-def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: Generation | None) -> GpuSide | None:
+def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: LoadedBundle | None) -> GpuSide | None:
     if not on_gpu(options.device):
         return None
     from ipr_engine.gpu_router.plan import gpu_side

@@ -41,9 +41,9 @@ def test_a_path_or_a_root_is_loaded_and_the_same_hash_changes_nothing(siblings):
     root = siblings[0].path.parent
     assert engine.swap(root).hash == siblings[0].hash  # what CURRENT names
     assert engine.swap(str(siblings[2].path)).hash == siblings[2].hash
-    live = engine._live
-    assert engine.swap(siblings[2].path) is live.bundle
-    assert engine._live is live
+    loaded = engine.loaded
+    assert engine.swap(siblings[2].path) is loaded.bundle
+    assert engine.loaded is loaded
 
 
 def test_the_instruction_set_asked_for_stays(siblings):
@@ -235,7 +235,7 @@ def test_old_memory_is_freed_with_the_last_call_and_the_last_decision(siblings):
     try:
         engine = Engine.load(siblings[0].path)
         policy = engine.policy(tau=0.2)
-        old = [weakref.ref(part) for part in (engine._live, engine.plan, engine.bundle)]
+        old = [weakref.ref(part) for part in (engine.loaded, engine.plan, engine.bundle)]
         decision = engine.route("why", policy)
         engine.swap(siblings[1])
         assert [ref() is None for ref in old] == [True, True, False]  # the decision still tells of its bundle
@@ -292,7 +292,7 @@ def test_eight_threads_route_while_bundles_swap_a_thousand_times(tmp_path):
         for thread in threads:
             thread.start()
         for swap in range(SWAPS):
-            generations.append(weakref.ref(engine._live))
+            generations.append(weakref.ref(engine.loaded))
             engine.swap(bundles[(swap + 1) % len(bundles)])
             begun = sum(answered) + THREADS  # at most so many calls are of bundles before; the next one is of this
             while swap % 7 == 0 and sum(answered) <= begun and not wrong:

@@ -66,7 +66,7 @@ def test_a_row_of_a_small_gap_is_decided_by_the_second_heads_and_every_other_by_
 
 def test_a_batch_decides_each_row_as_that_row_alone_and_encodes_the_escalated_rows_together(engine, monkeypatch):
     counting = Counting(engine.second_encoder)
-    monkeypatch.setattr(engine._live.second, "encoder", counting)
+    monkeypatch.setattr(engine.loaded.second, "encoder", counting)
     decisions = engine.route_many(PROMPTS, tau=0.2)
     assert counting.asked == [[p for p, again in zip(PROMPTS, decisions.escalated, strict=True) if again]]
     for prompt, decision in zip(PROMPTS, decisions, strict=True):
@@ -78,7 +78,7 @@ def test_a_batch_decides_each_row_as_that_row_alone_and_encodes_the_escalated_ro
 
 def test_a_batch_of_no_small_gap_asks_the_second_encoder_nothing(engine, monkeypatch):
     counting = Counting(engine.second_encoder)
-    monkeypatch.setattr(engine._live.second, "encoder", counting)
+    monkeypatch.setattr(engine.loaded.second, "encoder", counting)
     sure = [p for p, again in zip(PROMPTS, engine.route_many(PROMPTS, tau=0.2).escalated, strict=True) if not again]
     counting.asked.clear()
     assert not engine.route_many(sure, tau=0.2).escalated.any()

@@ -148,8 +148,8 @@ def _load(run: Run, arguments: argparse.Namespace, work: Path, batches: tuple[in
     start = time.monotonic()
     engine = Engine.load(bundle, tier="torch", device=device, batches=(1,) if arguments.quick else batches)
     seconds = round(time.monotonic() - start, 1)
-    assert engine._live.gpu is not None
-    run.graphs = engine._live.gpu.stream.graphs
+    assert engine.loaded.gpu is not None
+    run.graphs = engine.loaded.gpu.stream.graphs
     return export, engine, {"op": "load", "what": repr(engine), "seconds": seconds} | _memory(run.graphs.device)
 
 

@@ -91,9 +91,9 @@ def _check(engine: Engine, export: Path) -> None:
 
 def _stages(run: Run, engine: Engine, batch: int, tokens: int) -> Iterator[Line]:
     """The columns tokenize, copy, encode and decide, each measured alone: the names of the profiler's ranges."""
-    live = engine._live
-    assert live.gpu is not None
-    router: GpuRouter = live.gpu.router
+    loaded = engine.loaded
+    assert loaded.gpu is not None
+    router: GpuRouter = loaded.gpu.router
     encoder: Any = router.encoder
     bucket = next(b for b in encoder.buckets if b.batch >= batch and b.tokens >= tokens)
     slot = RouteSlot(router, run.graphs, bucket)
@@ -178,7 +178,7 @@ class _Compiled(TorchEncoder):
 
 def _pooling(run: Run, engine: Engine, pooling: str) -> Iterator[Line]:
     """What fusing the pooling into the decide launch saves, whole replays."""
-    side = engine._live.gpu
+    side = engine.loaded.gpu
     assert side is not None
     router = GpuRouter.__new__(GpuRouter)  # the recordings of one bucket, not of all
     router.__dict__.update(side.router.__dict__)
@@ -195,14 +195,14 @@ def _pooling(run: Run, engine: Engine, pooling: str) -> Iterator[Line]:
 
 def _throughput(run: Run, engine: Engine, batch: int, tokens: int = 64) -> Iterator[Line]:
     """Prompts a second of one caller: from text, and from ids, which leaves out one thread's tokenizing."""
-    live = engine._live
-    assert live.gpu is not None
-    tokens = min(tokens, live.gpu.stream.buckets[-1].tokens)
+    loaded = engine.loaded
+    assert loaded.gpu is not None
+    tokens = min(tokens, loaded.gpu.stream.buckets[-1].tokens)
     prompts = prompts_of(engine.encoder, tokens, batch)  # type: ignore[arg-type]
     policy = engine.policy(tau=0.3)
-    ids, billed, _ = live.gpu.stream.read(prompts)
+    ids, billed, _ = loaded.gpu.stream.read(prompts)
     rows = RouteRows(ids=ids, billed=billed)
-    side = live.gpu
+    side = loaded.gpu
     variants = {"text": lambda: engine.route_many(prompts, policy), "ids": lambda: side.route(policy, rows)}
     for name, found in calls_us(run, variants, rounds=5, calls=10):
         rate = round(batch / found["p50_us"] * 1e6)

@@ -13,7 +13,7 @@ import numpy as np
 from ipr_engine.audit.record_fields import Float32s
 from ipr_engine.bundle import Candidate
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.loaded_bundle import Generation
+from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.prompts import parse_request
 from ipr_engine.request.intake import text_terms
 
@@ -34,69 +34,69 @@ class Kept(NamedTuple):
         return f"{self.field} kept: {self.why}"
 
 
-def input_tokens(live: Generation, record: Record) -> tuple[Float32s | None, list[Kept]]:
+def input_tokens(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None, list[Kept]]:
     """(models,) input tokens by the own count of this bundle's candidates, None where nobody told any and none names a tokenizer.
 
     What the caller told stands. Else, where the same tokenizer counted, or none did, the figure is this bundle's; where the prompt is at
     hand it is counted anew.
     """
-    made, kept = _estimated(live, record)
-    if record.bundle == live.hash or not record.tokens_in_given or record.own_tokens is None:
+    made, kept = _estimated(loaded, record)
+    if record.bundle == loaded.hash or not record.tokens_in_given or record.own_tokens is None:
         return made, kept
     told = {record.candidates[m]: record.own_tokens[m] for m in record.tokens_in_given}
-    own = [_by_ratio(c, record.billed_tokens) for c in live.bundle.candidates] if made is None else made.tolist()
-    named = [told.get(name, tokens) for name, tokens in zip(live.bundle.names, own, strict=True)]
+    own = [_by_ratio(c, record.billed_tokens) for c in loaded.bundle.candidates] if made is None else made.tolist()
+    named = [told.get(name, tokens) for name, tokens in zip(loaded.bundle.names, own, strict=True)]
     stand = {f"own_tokens[{name}]" for name in told}
     return np.array(named, np.float32), [one for one in kept if one.field not in stand]
 
 
-def _estimated(live: Generation, record: Record) -> tuple[Float32s | None, list[Kept]]:
+def _estimated(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None, list[Kept]]:
     """The same of a caller who told nothing."""
-    now = [None if c.tokenizer is None else c.tokenizer.key for c in live.bundle.candidates]
+    now = [None if c.tokenizer is None else c.tokenizer.key for c in loaded.bundle.candidates]
     own, billed = record.own_tokens, record.billed_tokens
-    if record.bundle == live.hash or (own is None and not any(now)):
+    if record.bundle == loaded.hash or (own is None and not any(now)):
         return own, []
     then = record.tokenizers
     given = record.bill_given or record.tokens_in_given
     if own is not None and then is None and not given:  # of a build that did not keep who counted
         told = Kept("own_tokens", "the line does not say which tokenizers counted them")
-        return _as_counted(live, record, [True] * len(now)), [told]
+        return _as_counted(loaded, record, [True] * len(now)), [told]
     if not any(now):
         return None, []
-    by_ratio = np.array([_by_ratio(c, billed) for c in live.bundle.candidates], np.float32)
+    by_ratio = np.array([_by_ratio(c, billed) for c in loaded.bundle.candidates], np.float32)
     if record.bill_given:
         return by_ratio, []
     before = dict(zip(record.candidates, then or [None] * len(record.candidates), strict=True))
     differ = [
         key is not None and not _counts_alike(before.get(c.name), key)
-        for c, key in zip(live.bundle.candidates, now, strict=True)
+        for c, key in zip(loaded.bundle.candidates, now, strict=True)
     ]
     if any(differ) and record.prompt is not None:
         terms = text_terms([parse_request(record.prompt)], [False])
-        counted = live.router.own_tokens(terms, np.array([billed], np.int64))
+        counted = loaded.router.own_tokens(terms, np.array([billed], np.int64))
         return None if counted is None else counted[0], []
     kept = [
         Kept(
             f"own_tokens[{c.name}]",
             f"counted by {before.get(c.name) or _RATIO}, and this bundle counts by {key}; its text is not here",
         )
-        for c, key, other in zip(live.bundle.candidates, now, differ, strict=True)
+        for c, key, other in zip(loaded.bundle.candidates, now, differ, strict=True)
         if other
     ]
     counted_then = [
-        key is not None and before.get(c.name) is not None for c, key in zip(live.bundle.candidates, now, strict=True)
+        key is not None and before.get(c.name) is not None for c, key in zip(loaded.bundle.candidates, now, strict=True)
     ]
-    return _as_counted(live, record, counted_then), kept
+    return _as_counted(loaded, record, counted_then), kept
 
 
-def support(live: Generation, record: Record, policy: Policy) -> tuple[np.float32 | None, list[Kept]]:
+def support(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[np.float32 | None, list[Kept]]:
     """The record's support as this bundle may read it, of a record that first heads decided, where no embedding is at hand.
 
     Raises:
         InvalidInputError: other centroids measured it, and the policy's min_support decides by it.
     """
-    measured, now = record.outcome.support, live.bundle.support
-    if record.bundle == live.hash or (measured is None and now is None):
+    measured, now = record.outcome.support, loaded.bundle.support
+    if record.bundle == loaded.hash or (measured is None and now is None):
         return measured, []
     if measured is None:
         return None, [
@@ -127,11 +127,11 @@ def _by_ratio(candidate: Candidate, billed_tokens: int) -> float:
     return billed_tokens * candidate.token_ratio
 
 
-def _as_counted(live: Generation, record: Record, counted: list[bool]) -> Float32s:
+def _as_counted(loaded: LoadedBundle, record: Record, counted: list[bool]) -> Float32s:
     """(models,) the record's own tokens where they were counted so, and of others by the bundle's tokenizer."""
     own = {} if record.own_tokens is None else dict(zip(record.candidates, record.own_tokens.tolist(), strict=True))
     figures = [
         own.get(c.name, _by_ratio(c, record.billed_tokens)) if kept else _by_ratio(c, record.billed_tokens)
-        for c, kept in zip(live.bundle.candidates, counted, strict=True)
+        for c, kept in zip(loaded.bundle.candidates, counted, strict=True)
     ]
     return np.array(figures, np.float32)

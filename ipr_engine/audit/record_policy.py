@@ -12,7 +12,7 @@ from ipr_engine.audit.record_fields import Resolved
 from ipr_engine.audit.record_terms import OF_BUNDLE
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, POLICY_TERMS, Generation
+from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, POLICY_TERMS, LoadedBundle
 from ipr_engine.policy.cost_weights import CostWeights, merged_figures, settle_weights
 from ipr_engine.policy.options_json import Terms, frozen_terms, terms_to_json
 from ipr_engine.policy.policy import EVERY_RULE, Policy, op_terms
@@ -23,7 +23,7 @@ _LEVEL = ("tau", *ASKS)  # one of them says how much quality is asked for: they 
 _OF_RECORD = ("rule", "cost_weights", "performance")  # whether they fit depends on what else the record holds
 
 
-def replacing_terms(live: Generation, given: Mapping[str, Any]) -> Terms:
+def replacing_terms(loaded: LoadedBundle, given: Mapping[str, Any]) -> Terms:
     """The terms that replace those of each record, checked as far as they can be without one.
 
     Raises:
@@ -39,30 +39,30 @@ def replacing_terms(live: Generation, given: Mapping[str, Any]) -> Terms:
         raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, EVERY_RULE))}, got {terms['rule']!r}")
     settle_weights(terms.get("cost_weights"), {}, (), ())
     if "performance" in terms:
-        checked = merged_figures("performance", {}, terms["performance"], live.bundle.names)
+        checked = merged_figures("performance", {}, terms["performance"], loaded.bundle.names)
         taken_back = {name: None for name, own in terms["performance"].items() if own is None}
         terms["performance"] = {**checked, **taken_back}
     plain = {name: value for name, value in terms.items() if name not in (*_LEVEL, *_OF_RECORD)}
     beside = {"min_support": 0.0} if "unsupported" in plain and "min_support" not in plain else {}
-    live.compile({"tau": 0.0, "rule": "max" if "slack" in plain else "minmax", **beside, **plain})
+    loaded.compile({"tau": 0.0, "rule": "max" if "slack" in plain else "minmax", **beside, **plain})
     return terms
 
 
 def policy_of(
-    live: Generation, record: Record, policies: dict[str, Policy | str], replaced: Terms | None = None
+    loaded: LoadedBundle, record: Record, policies: dict[str, Policy | str], replaced: Terms | None = None
 ) -> Policy:
     """The record's terms compiled for this bundle, once for all records of equal terms; else why they do not fit.
 
     On the bundle that decided, what they came to then holds; on another, and where some are replaced, they are resolved anew,
     under the same rule unless another is given.
     """
-    then = record.policy if record.bundle == live.hash and not replaced else None
-    by_second = live.is_second(record.encoder)
+    then = record.policy if record.bundle == loaded.hash and not replaced else None
+    by_second = loaded.is_second(record.encoder)
     terms = {**record.terms, "rule": _rule(record)}
     if (
         "performance" in terms
     ):  # a recorder writes everybody's figures: those of a candidate that is gone say nothing here
-        known = {name.casefold() for name in live.bundle.names}
+        known = {name.casefold() for name in loaded.bundle.names}
         terms["performance"] = {name: own for name, own in terms["performance"].items() if name.casefold() in known}
     pinned = None if then is None else [then.to_json(), by_second]
     key = json.dumps([terms_to_json(terms), pinned], sort_keys=True)
@@ -71,10 +71,10 @@ def policy_of(
         if len(policies) >= MAX_KEPT_POLICIES:
             policies.clear()
         try:
-            found = live.settle(None, _replaced(terms, replaced, live.bundle.names) if replaced else terms)
-            found = found if then is None else _as_then(live, found, then, by_second)
+            found = loaded.settle(None, _replaced(terms, replaced, loaded.bundle.names) if replaced else terms)
+            found = found if then is None else _as_then(loaded, found, then, by_second)
         except InvalidInputError as error:
-            found = f"terms: {_without_names(str(error), live)}"
+            found = f"terms: {_without_names(str(error), loaded)}"
         policies[key] = found
     if isinstance(found, str):
         raise InvalidInputError(found)
@@ -103,12 +103,12 @@ def _replaced(own: dict[str, Any], given: Terms, names: tuple[str, ...]) -> dict
     return terms
 
 
-def _without_names(error: str, live: Generation) -> str:
+def _without_names(error: str, loaded: LoadedBundle) -> str:
     """An error of terms that a record holds, without what it says of names that nothing in the record vouches for."""
     name = error.partition(":")[0]
     if name not in OF_BUNDLE:
         return error
-    return f"{name}: expected names that bundle {live.hash[:12]} knows, the record has others"
+    return f"{name}: expected names that bundle {loaded.hash[:12]} knows, the record has others"
 
 
 def _rule(record: Record) -> Any:
@@ -121,16 +121,16 @@ def _rule(record: Record) -> Any:
     return CALIBRATED if record.terms.keys() & set(ASKS) else EARLIER_RULE
 
 
-def _as_then(live: Generation, policy: Policy, then: Resolved, by_second: bool) -> Policy:
+def _as_then(loaded: LoadedBundle, policy: Policy, then: Resolved, by_second: bool) -> Policy:
     """The policy with the coefficients, worth and mask that a record of this very bundle holds."""
-    plan = live.second.plan if by_second and live.second is not None else live.plan
-    made, names = then.coefficients, live.bundle.names
+    plan = loaded.second.plan if by_second and loaded.second is not None else loaded.plan
+    made, names = then.coefficients, loaded.bundle.names
     kept = (*policy.allowed, *policy.reserve)
     reserve = tuple(name for name in kept if name not in then.allowed)
     sent = {} if by_second else policy.unsupported.op_terms(names, kept)
 
     def compiled(plan: DecidePlan) -> DecidePolicy:
-        return DecidePolicy(plan, **op_terms(live.bundle, made, then.worth, policy.folded, then.allowed), **sent)
+        return DecidePolicy(plan, **op_terms(loaded.bundle, made, then.worth, policy.folded, then.allowed), **sent)
 
     second = policy.second
     if by_second and second is not None:

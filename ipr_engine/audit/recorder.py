@@ -26,7 +26,7 @@ from ipr_engine.decide.contract import STATUS, DecidePlan, DecidePolicy
 from ipr_engine.decision import Decision, Decisions, Row
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, RecordError
-from ipr_engine.loaded_bundle import Generation, check_on_error, check_rows
+from ipr_engine.loaded_bundle import LoadedBundle, check_on_error, check_rows
 from ipr_engine.policy.options_json import Terms
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
@@ -148,15 +148,15 @@ class Recorder:
         terms: dict[str, Any],
     ) -> Row | Decisions:
         """Decide one prompt or a list of them, whatever the spelling, and write the records."""
-        live = self._engine._live
-        policy = live.settle(policy, terms)
+        loaded = self._engine.loaded
+        policy = loaded.settle(policy, terms)
         check_on_error(on_error)
         single = is_one_prompt(prompts)
-        encoded, texts = live.prepare(prompts, billed_tokens, policy, on_error)
+        encoded, texts = loaded.prepare(prompts, billed_tokens, policy, on_error)
         kept = ([prompts] if single else list(prompts)) if self._keep_prompts else None
         ids = [id] if single else id
         given = (tokens_out, extra_usd, cached_tokens, tokens_in)
-        decisions = self._decide(live, encoded, policy, *given, on_error, ids, kept, texts)
+        decisions = self._decide(loaded, encoded, policy, *given, on_error, ids, kept, texts)
         return decisions[0] if single else decisions
 
     def decide(
@@ -174,15 +174,15 @@ class Recorder:
         **terms: Any,
     ) -> Decisions:
         """`Engine.decide`, recorded; `id` is one a row. The prompts are not known here: none is kept, nothing escalates."""
-        live = self._engine._live
-        policy = live.settle(policy, terms)
-        encoded = live.readable(live.embeddings(x, billed_tokens), policy, on_error)
+        loaded = self._engine.loaded
+        policy = loaded.settle(policy, terms)
+        encoded = loaded.readable(loaded.embeddings(x, billed_tokens), policy, on_error)
         given = (tokens_out, extra_usd, cached_tokens, tokens_in)
-        return self._decide(live, encoded, policy, *given, on_error, id, None, None)
+        return self._decide(loaded, encoded, policy, *given, on_error, id, None, None)
 
     def _decide(
         self,
-        live: Generation,
+        loaded: LoadedBundle,
         encoded: Encoded,
         policy: Policy,
         tokens_out: npt.ArrayLike | None,
@@ -195,7 +195,7 @@ class Recorder:
         texts: list[str] | None,
     ) -> Decisions:
         check_on_error(on_error)
-        batch, models, bundle = len(encoded), live.plan.models, live.bundle
+        batch, models, bundle = len(encoded), loaded.plan.models, loaded.bundle
         names = _ids(ids, batch)
         words = encoded.billed_tokens.tolist() if texts is None else [distinct_words(text) for text in texts]
         tokens = None if tokens_out is None else per_model("tokens_out", tokens_out, batch, models)
@@ -203,8 +203,8 @@ class Recorder:
         held = None if cached_tokens is None else held_tokens(cached_tokens, batch, bundle.names, policy.prices)
         told = None if tokens_in is None else told_tokens(tokens_in, batch, bundle.names)
         stated = np.zeros((batch, models), np.bool_) if told is None else ~np.isnan(told)
-        x, second = list(encoded.x), live.second
-        again = None if texts is None else live.embed_texts(texts)
+        x, second = list(encoded.x), loaded.second
+        again = None if texts is None else loaded.embed_texts(texts)
 
         def embed(rows: Rows) -> Encoded:
             """The second encoder's, kept in place of the first's: a record holds what was decided on."""
@@ -215,7 +215,7 @@ class Recorder:
             return made
 
         by_second_encoder = None if again is None else embed
-        decisions = live.decide(encoded, policy, tokens, extra, "status", by_second_encoder, told, held)
+        decisions = loaded.decide(encoded, policy, tokens, extra, "status", by_second_encoder, told, held)
         escalated = decisions.escalated.tolist()
         tokens_rows = None if tokens is None else np.broadcast_to(tokens, (batch, models))
         extra_rows = None if extra is None else np.broadcast_to(extra, (batch, models))
@@ -228,7 +228,7 @@ class Recorder:
         def record_of(row: int) -> Record:
             by_second = escalated[row] and second is not None
             outcome = Outcome.of(decisions, row)
-            plan = second.plan if by_second and second is not None else live.plan
+            plan = second.plan if by_second and second is not None else loaded.plan
             given = bare or bool(np.isnan(encoded.terms[row, 0]))  # type: ignore[index]  # of a bare array no text was counted
             return Record(
                 billed_tokens=int(encoded.billed_tokens[row]),
@@ -241,10 +241,10 @@ class Recorder:
                 max_output_tokens=most,
                 nonfinite=nonfinite_logits(plan, x[row], outcome.quality),
                 bundle=bundle.hash,
-                encoder=second.identity if by_second and second is not None else live.encoder_identity,
+                encoder=second.identity if by_second and second is not None else loaded.encoder_identity,
                 heads=decisions[row].heads.sha256,
                 prices=bundle.prices_sha256,
-                isa=live.plan.isa,
+                isa=loaded.plan.isa,
                 outcome=outcome,
                 needs=None if encoded.needs is None else encoded.needs[row],
                 own_tokens=None if decisions.own_tokens is None else decisions.own_tokens[row],

@@ -32,7 +32,7 @@ from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_policy import policy_of, replacing_terms
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
-from ipr_engine.loaded_bundle import Generation
+from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.policy.options_json import Terms, terms_to_json
 from ipr_engine.policy.policy import Policy
 
@@ -91,16 +91,16 @@ def replay(
     Raises:
         InvalidInputError: the key, the policy or its terms. A record that cannot be replayed is told in `Replayed.refused`.
     """
-    live = engine._live
+    loaded = engine.loaded
     opener = None if key is None else OwnerKey.load(key)
     if policy is not None:
-        whole = live.settle(policy, terms)
-        return _replay(lines, live, opener, whole, whole.terms)
-    return _replay(lines, live, opener, None, replacing_terms(live, terms))
+        whole = loaded.settle(policy, terms)
+        return _replay(lines, loaded, opener, whole, whole.terms)
+    return _replay(lines, loaded, opener, None, replacing_terms(loaded, terms))
 
 
 def _replay(
-    lines: Iterable[bytes], live: Generation, key: OwnerKey | None, whole: Policy | None, replaced: Terms
+    lines: Iterable[bytes], loaded: LoadedBundle, key: OwnerKey | None, whole: Policy | None, replaced: Terms
 ) -> Iterator[Replayed]:
     policies: dict[str, Policy | str] = {}
     told = partial(Replayed, replaced=replaced, whole_policy=whole is not None)
@@ -112,27 +112,27 @@ def _replay(
             record = Record.from_line(line)
             if key is not None:
                 record = record.opened(key)
-            outcome, kept = _decide(live, record, whole or policy_of(live, record, policies, replaced))
+            outcome, kept = _decide(loaded, record, whole or policy_of(loaded, record, policies, replaced))
         except (RecordError, KeyMismatchError, InvalidInputError) as error:
             yield told(number, record, refused=str(error))
             continue
-        differences = tuple(compare(record.candidates, record.outcome, live.bundle.names, outcome))
+        differences = tuple(compare(record.candidates, record.outcome, loaded.bundle.names, outcome))
         yield told(number, record, outcome, differences, by_heads=record.x is not None, kept=tuple(kept))
 
 
-def _decide(live: Generation, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
+def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
     if record.x is None:
-        return _from_figures(live, record, policy)
-    by_second = live.is_second(record.encoder)
-    if record.encoder != live.encoder_identity and not by_second:
+        return _from_figures(loaded, record, policy)
+    by_second = loaded.is_second(record.encoder)
+    if record.encoder != loaded.encoder_identity and not by_second:
         raise InvalidInputError(
-            f"x: embedded by encoder {record.encoder[:12]}, but the heads of bundle {live.hash[:12]} read "
-            f"{live.read_by_heads()}; replay it with a bundle on the encoder of the record"
+            f"x: embedded by encoder {record.encoder[:12]}, but the heads of bundle {loaded.hash[:12]} read "
+            f"{loaded.read_by_heads()}; replay it with a bundle on the encoder of the record"
         )
-    dim = live.second.plan.dim if by_second and live.second is not None else live.plan.dim
+    dim = loaded.second.plan.dim if by_second and loaded.second is not None else loaded.plan.dim
     if len(record.x) != dim:
         raise InvalidInputError(f"x: expected {dim} numbers, got {len(record.x)}")
-    names = live.bundle.names
+    names = loaded.bundle.names
     encoded = Encoded(
         record.x[None, :],
         np.array([record.billed_tokens], np.int64),
@@ -144,32 +144,32 @@ def _decide(live: Generation, record: Record, policy: Policy) -> tuple[Outcome, 
         in_order(name, getattr(record, name), record.candidates, names)
         for name in ("tokens_out", "extra_usd", "cached_tokens")
     )
-    own, kept = input_tokens(live, record)
+    own, kept = input_tokens(loaded, record)
     counted = None if own is None else own[None]
-    made = live.decide(encoded, policy, tokens, extra, "status", own_tokens=counted, cached_tokens=cached)
+    made = loaded.decide(encoded, policy, tokens, extra, "status", own_tokens=counted, cached_tokens=cached)
     return Outcome.of(made, 0), kept
 
 
-def _from_figures(live: Generation, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
+def _from_figures(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
     """From the record's own qualities and tokens, which are those of its heads."""
     if record.withheld:
         sealing = record.sealed
         todo = "record with a key, which seals them" if sealing is None else f"give the key of id {sealing.key}"
         raise InvalidInputError(f"decision: the figures of a prompt of so few words are not kept in clear; {todo}")
     sealed = "" if record.sealed is None else f", or give the key of id {record.sealed.key} if it seals one"
-    heads = [h for h in (live.bundle.quality_heads, live.bundle.escalation_heads) if h is not None]
+    heads = [h for h in (loaded.bundle.quality_heads, loaded.bundle.escalation_heads) if h is not None]
     own = next((one for one in heads if one.sha256 == record.heads), None)
     if own is None:
         raise InvalidInputError(
-            f"x: decided by heads {record.heads[:12]}, bundle {live.hash[:12]} has {', '.join(h.sha256[:12] for h in heads)}, and "
+            f"x: decided by heads {record.heads[:12]}, bundle {loaded.hash[:12]} has {', '.join(h.sha256[:12] for h in heads)}, and "
             f"what other heads make of a prompt only its embedding tells: record with keep_x=True and a key{sealed}"
         )
-    counted, kept = input_tokens(live, record)
+    counted, kept = input_tokens(loaded, record)
     measured = record.outcome.support
-    if own is not live.bundle.escalation_heads:
-        measured, also = support(live, record, policy)
+    if own is not loaded.bundle.escalation_heads:
+        measured, also = support(loaded, record, policy)
         kept += also
-    return decide_figures(record, policy, live.bundle, own, own_tokens=counted, support=measured), kept
+    return decide_figures(record, policy, loaded.bundle, own, own_tokens=counted, support=measured), kept
 
 
 SHOWN_REASONS = 5  # why records were not replayed, of the text

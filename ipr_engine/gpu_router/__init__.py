@@ -4,7 +4,7 @@
     heads.py     a bundle's heads and policies on the device
     encoder.py   what an encoder offers so that its work can be recorded; the tensorrt tier's adapter
     router.py    GpuRouter: buckets, recordings, rows to answers; other heads loaded in the stream's order
-    side.py      what a generation holds of all this, and when
+    side.py      what a loaded bundle holds of all this, and when
 
 Importing this package imports neither torch nor triton. No line of the CUDA path has been executed yet.
 """

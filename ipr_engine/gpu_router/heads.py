@@ -1,4 +1,4 @@
-"""A bundle's heads and policies on the device: what a generation brings, and a swap copies into the live buffers."""
+"""A bundle's heads and policies on the device: what a loaded bundle brings, and a swap copies into the live buffers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a generation holds of the GPU path, and when it has one."""
+"""What a loaded bundle holds of the GPU path, and when it has one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ipr_engine.policy.policy import Policy
 
 
 class GpuSide:
-    """A generation's heads on the device, and the recordings that run them, which generations share."""
+    """A loaded bundle's heads on the device, and the recordings that run them, which loaded bundles share."""
 
     def __init__(self, encoder: Encoder, stream: StreamEncoder, heads: GpuHeads, router: GpuRouter) -> None:
         self.encoder, self.stream, self.heads, self.router = encoder, stream, heads, router

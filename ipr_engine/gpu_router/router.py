@@ -63,7 +63,7 @@ class GpuRouter:
     """Recordings of encoder, pooling and decide for every bucket, over live heads that may be replaced.
 
     The live heads are buffers of their own: before the rows of a request on other heads of the same form, those are copied
-    into them in the stream's order, so that requests in flight finish on the ones they began with, and a generation that a
+    into them in the stream's order, so that requests in flight finish on the ones they began with, and a loaded bundle that a
     swap has replaced can still be asked. Safe to share between threads, which take turns.
 
     Attributes:

@@ -9,7 +9,7 @@ from ipr_engine._validate import number
 from ipr_engine.decision import Decision, FailedRow, Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, NotServingError
-from ipr_engine.loaded_bundle import Generation, check_on_error
+from ipr_engine.loaded_bundle import LoadedBundle, check_on_error
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt, parse_request
 from ipr_engine.request.arguments import whole_counts
@@ -21,7 +21,7 @@ from ipr_engine.serving.fallback import Fallback
 from ipr_engine.serving.forward import raised
 from ipr_engine.serving.limits import Limits
 from ipr_engine.serving.request import Request
-from ipr_engine.serving.request_overrides import OwnColumns
+from ipr_engine.serving.request_overrides import RequestOverrides
 
 MOST_US = 1e12  # of a budget: eleven days
 
@@ -69,15 +69,15 @@ class Admission:
         begun = clock_ns()
         if not self.serving:
             self._refuse()
-        live = self._engine._live
+        loaded = self._engine.loaded
         try:
             if budget_us is not None:
                 _check_budget(budget_us)
             if on_error != "raise":
                 check_on_error(on_error)
-            settled = live.settle(policy, terms)
+            settled = loaded.settle(policy, terms)
             if (
-                live.routes_text
+                loaded.routes_text
                 and type(prompt) is str
                 and len(prompt) <= self._inline_chars
                 and self._cache is None
@@ -87,24 +87,24 @@ class Admission:
                 and cached_tokens is None
                 and tokens_in is None
             ):
-                result, billed, truncated, support, own = live.router.route_one(prompt, settled.compiled)
-                if not settled.escalate_below or not live.escalates(result, settled):
+                result, billed, truncated, support, own = loaded.router.route_one(prompt, settled.compiled)
+                if not settled.escalate_below or not loaded.escalates(result, settled):
                     kind = Decision if result.all_ok else FailedRow
-                    decision: Row = kind(result, 0, settled, live.bundle, billed, truncated, support)
+                    decision: Row = kind(result, 0, settled, loaded.bundle, billed, truncated, support)
                     if own is not None:
                         decision._own = own
                     self._board.decided(decision)
                     self._board.inline.since(begun)
                     return decision if result.all_ok and on_error == "raise" else _checked(decision, on_error)
             given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
-            return self._begin(live, prompt, settled, budget_us, *given, on_error, begun)
+            return self._begin(loaded, prompt, settled, budget_us, *given, on_error, begun)
         except InvalidInputError:
             self._board.event("invalid")
             raise
 
     def _begin(
         self,
-        live: Generation,
+        loaded: LoadedBundle,
         prompt: Prompt,
         policy: Policy,
         budget_us: float | None,
@@ -123,28 +123,28 @@ class Admission:
         key = None
         if self._cache is not None and plain and short:
             key = self._cache.key(text, policy)
-            found = self._cache.get(key, live.hash)
+            found = self._cache.get(key, loaded.hash)
             if found is not None:
                 self._board.decided(found)
                 self._board.cached.since(begun)
                 return found
-        if live.routes_text and short:
-            encoded, _ = live.prepare(text, billed_tokens, policy)
-            told = None if tokens_in is None else told_tokens(tokens_in, 1, live.bundle.names)
-            decision = live.decide(encoded, policy, tokens_out, extra_usd, "status", None, told, cached_tokens)[0]
-            if not live.escalates(decision._result, policy):  # else the second encoder is asked, by the worker
+        if loaded.routes_text and short:
+            encoded, _ = loaded.prepare(text, billed_tokens, policy)
+            told = None if tokens_in is None else told_tokens(tokens_in, 1, loaded.bundle.names)
+            decision = loaded.decide(encoded, policy, tokens_out, extra_usd, "status", None, told, cached_tokens)[0]
+            if not loaded.escalates(decision._result, policy):  # else the second encoder is asked, by the worker
                 self._board.decided(decision)
                 self._board.inline.since(begun)
                 if key is not None and self._cache is not None and decision.status == "ok":
                     self._cache.put(key, decision)
                 return _checked(decision, on_error)
-        check_readable(text, "prompt", billed_tokens, live.bundle, policy)
+        check_readable(text, "prompt", billed_tokens, loaded.bundle, policy)
         if billed_tokens is not None:
             billed_tokens = int(whole_counts(billed_tokens, 1).item())
-        own = OwnColumns.of(live.bundle.names, policy.prices, *given[1:])
+        own = RequestOverrides.of(loaded.bundle.names, policy.prices, *given[1:])
         prepared = None
         if budget_us is not None and self._fallback is not None:
-            prepared = self._fallback.prepare(text, billed_tokens, own, policy, live)
+            prepared = self._fallback.prepare(text, billed_tokens, own, policy, loaded)
         return Request(
             text,
             policy,

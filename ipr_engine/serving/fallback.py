@@ -16,7 +16,7 @@ from ipr_engine.decision import OK, Decision
 from ipr_engine.engine import Engine
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
 from ipr_engine.frontier import FrontierStep
-from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, Generation
+from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, LoadedBundle
 from ipr_engine.policy.calibrated import CalibrationStatus
 from ipr_engine.policy.options_json import frozen_terms
 from ipr_engine.policy.policy import Policy
@@ -26,7 +26,7 @@ from ipr_engine.request.intake import text_terms
 from ipr_engine.request.limits import ContextWindows, RowLimits, request_limits
 from ipr_engine.serving.counters import DEADLINE
 from ipr_engine.serving.request import Request
-from ipr_engine.serving.request_overrides import NOTHING, OwnColumns
+from ipr_engine.serving.request_overrides import NOTHING, RequestOverrides
 
 
 class DegradedDecision(Decision):
@@ -90,12 +90,12 @@ class Fallback(Protocol):
         self,
         text: ParsedRequest,
         billed_tokens: int | None,
-        own: OwnColumns | None,
+        own: RequestOverrides | None,
         policy: Policy,
-        live: Generation,
+        loaded: LoadedBundle,
     ) -> Any: ...
 
-    def answer(self, request: Request, live: Generation) -> Decision: ...
+    def answer(self, request: Request, loaded: LoadedBundle) -> Decision: ...
 
 
 class StaticFallback:
@@ -113,17 +113,17 @@ class StaticFallback:
         self,
         text: ParsedRequest,
         billed_tokens: int | None,
-        own: OwnColumns | None,
+        own: RequestOverrides | None,
         policy: Policy,
-        live: Generation,
+        loaded: LoadedBundle,
     ) -> Policy:
-        standby = self._engine._live
+        cpu_fallback = self._engine.loaded
         try:
-            return standby.settle(self._for_this_engine(policy, live), {})
+            return cpu_fallback.settle(self._for_this_engine(policy, loaded), {})
         except InvalidInputError as error:
             raise InvalidInputError(f"budget_us: the fallback engine cannot serve this policy: {error}") from error
 
-    def _for_this_engine(self, policy: Policy, live: Generation) -> Policy:
+    def _for_this_engine(self, policy: Policy, loaded: LoadedBundle) -> Policy:
         """The policy as the fallback engine compiles it; made once, then kept.
 
         Without escalate_below, which an answer in haste has no time for where there is no second tier; with the figures that the
@@ -133,7 +133,7 @@ class StaticFallback:
         if "escalate_below" in policy.terms and not self._engine.bundle.escalation:
             changes["escalate_below"] = None
         if policy.weighing is not None:
-            changes["performance"] = policy.weighing.by_name(live.bundle.names)
+            changes["performance"] = policy.weighing.by_name(loaded.bundle.names)
         if not changes:
             return policy
         found = self._as_here.get(id(policy))  # the kept one cannot lose its id
@@ -144,15 +144,15 @@ class StaticFallback:
             found = self._as_here[id(policy)] = policy, made
         return found[1]
 
-    def answer(self, request: Request, live: Generation) -> Decision:
-        own = self._engine._live
+    def answer(self, request: Request, loaded: LoadedBundle) -> Decision:
+        own = self._engine.loaded
         policy = own.settle(request.fallback, {})
         encoded, _ = own.prepare(request.text, request.billed_tokens, policy)
         columns = NOTHING if request.own is None else request.own.on(own.bundle.names)
         tokens_out, extra_usd, cached, counted = columns
         given = (tokens_out, extra_usd)
         made = own.decide(encoded, policy, *given, "raise", None, counted, cached)[0]  # never escalates: no text
-        if made.model not in live.bundle.names:
+        if made.model not in loaded.bundle.names:
             raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")
         told = DegradedDecision(
             made._result, policy, own.bundle, made.billed_tokens, made.truncated, made.support, "static", made._asked
@@ -178,14 +178,14 @@ class CandidateFallback:
         self,
         text: ParsedRequest,
         billed_tokens: int | None,
-        own: OwnColumns | None,
+        own: RequestOverrides | None,
         policy: Policy,
-        live: Generation,
+        loaded: LoadedBundle,
     ) -> tuple[str, int]:
         billed = _least_bill(text) if billed_tokens is None else billed_tokens
-        _, away, _ = _kept_out(live, text, billed, billed_tokens is not None, own)
+        _, away, _ = _kept_out(loaded, text, billed, billed_tokens is not None, own)
         for name in self._names:
-            if name in policy.allowed and name in live.bundle.names and name not in away:
+            if name in policy.allowed and name in loaded.bundle.names and name not in away:
                 return name, billed
         why = "".join(f"; {name} {away[name]}" for name in self._names if name in away)
         raise InvalidInputError(
@@ -193,14 +193,14 @@ class CandidateFallback:
             f"this request{why}; allow another, or leave out the budget"
         )
 
-    def answer(self, request: Request, live: Generation) -> Decision:
+    def answer(self, request: Request, loaded: LoadedBundle) -> Decision:
         name, billed = request.fallback
-        bundle, policy = live.bundle, live.settle(request.policy, {})
+        bundle, policy = loaded.bundle, loaded.settle(request.policy, {})
         if name not in bundle.names or name not in policy.allowed:
             raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
         result = _unpredicted(bundle.names.index(name), len(bundle.names))
         given = request.billed_tokens is not None
-        asked, away, counted = _kept_out(live, request.text, billed, given, request.own)
+        asked, away, counted = _kept_out(loaded, request.text, billed, given, request.own)
         if name in away:
             raise InvalidInputError(f"fallback: {name!r} {away[name]} in the bundle that serves now")
         made = DegradedDecision(result, policy, bundle, billed, False, None, "candidate", asked)
@@ -213,14 +213,14 @@ class CandidateFallback:
 
 
 def _kept_out(
-    live: Generation, text: ParsedRequest, billed: int, given: bool, own: OwnColumns | None
+    loaded: LoadedBundle, text: ParsedRequest, billed: int, given: bool, own: RequestOverrides | None
 ) -> tuple[RowLimits | None, dict[str, str], npt.NDArray[np.float32] | None]:
     """What a request asks for, candidate -> why it may not answer it (its limits, its context window), and (1, models) tokens by
     each candidate's own count, where one names its tokenizer or the caller tells them.
 
     given: whether the caller gives the bill.
     """
-    bundle = live.bundle
+    bundle = loaded.bundle
     models = len(bundle.names)
     outputs, _, _, told = NOTHING if own is None else own.on(bundle.names)
     expected = None if outputs is None else np.broadcast_to(outputs, (1, models))
@@ -229,7 +229,7 @@ def _kept_out(
     away = {} if asked is None else dict(asked.excluded)
     output = np.full((1, models), text.max_output_tokens or 0, np.float64) if expected is None else expected
     bills = np.array([billed], np.int64)
-    counted = live.own_tokens(text_terms([text], [given]), bills, told)
+    counted = loaded.own_tokens(text_terms([text], [given]), bills, told)
     fits = ContextWindows(bundle).fit(bills, output, counted)[0]
     prompts = [billed] * models if counted is None else counted[0].tolist()
     for name, prompt, tokens, fit in zip(bundle.names, prompts, output[0], fits, strict=True):
@@ -275,7 +275,7 @@ def make_fallback(fallback: Engine | str | Sequence[str] | None, bundle: Bundle)
     return CandidateFallback(names, bundle)
 
 
-def answer_late(request: Request, fallback: Fallback | None, live: Generation, now_ns: int) -> Decision:
+def answer_late(request: Request, fallback: Fallback | None, loaded: LoadedBundle, now_ns: int) -> Decision:
     """The fallback's decision for a request whose budget is over.
 
     Raises:
@@ -284,7 +284,7 @@ def answer_late(request: Request, fallback: Fallback | None, live: Generation, n
     reason = "pass fallback=... (an engine of the static tier, or a candidate's name) to get an answer all the same"
     if fallback is not None:
         try:
-            return fallback.answer(request, live)
+            return fallback.answer(request, loaded)
         except IprError as error:
             reason = f"and the fallback failed: {error}"
     assert request.budget_us is not None

@@ -1,4 +1,4 @@
-"""One forward: a batch of requests to their outcomes, within one generation. A request's fault is its own."""
+"""One forward: a batch of requests to their outcomes, within one loaded bundle. A request's fault is its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ipr_engine.cascade import EmbedRows, Rows
 from ipr_engine.decision import OK, Row
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import DeviceLostError, EncoderFailedError, InvalidInputError, IprError, RowError
-from ipr_engine.loaded_bundle import Generation
+from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.intake import bill, check_readable, require_token, text_terms
 from ipr_engine.serving.batching import padded_tokens
@@ -20,12 +20,12 @@ from ipr_engine.serving.request import Outcome, Request
 from ipr_engine.serving.request_overrides import NOTHING
 
 
-def measure(live: Generation, request: Request) -> Exception | None:
-    """Count the request's tokens as this generation's encoder reads them; what is wrong with its prompt, if anything.
+def measure(loaded: LoadedBundle, request: Request) -> Exception | None:
+    """Count the request's tokens as this loaded bundle's encoder reads them; what is wrong with its prompt, if anything.
 
     A prompt without one token, or that the tokenizer refuses, is found here, before it shares a forward with others.
     """
-    encoder = live.encoder
+    encoder = loaded.encoder
     try:
         counted = encoder.count_tokens(request.text.encoded)
     except IprError as error:
@@ -37,25 +37,25 @@ def measure(live: Generation, request: Request) -> Exception | None:
     except InvalidInputError as error:
         return error
     request.tokens = max(1, min(counted, encoder.max_tokens))
-    request.encoder = live.encoder_identity
+    request.encoder = loaded.encoder_identity
     return None
 
 
 def run_forward(
-    live: Generation, batch: Sequence[Request], cost: ForwardCost, board: CounterBoard
+    loaded: LoadedBundle, batch: Sequence[Request], cost: ForwardCost, board: CounterBoard
 ) -> list[tuple[Request, Outcome]]:
     """Encode the batch at once, decide it policy by policy; an outcome for every request.
 
     InvalidInputError out of the encoder means that it blames a row: each row is then encoded alone, so that only that one
     fails. Any other failure is the encoder's own and fails the whole batch, once, with EncoderFailedError: trying again row
-    by row would multiply an outage. DeviceLostError alone is raised, where a standby is planned that can take over.
+    by row would multiply an outage. DeviceLostError alone is raised, where a cpu_fallback is planned that can fail over.
     """
     outcomes: list[tuple[Request, Outcome]] = []
     ready: list[tuple[Request, Policy]] = []
     for request in batch:
         try:
-            policy = live.settle(request.policy, {})
-            check_readable(request.text, "prompt", request.billed_tokens, live.bundle, policy)
+            policy = loaded.settle(request.policy, {})
+            check_readable(request.text, "prompt", request.billed_tokens, loaded.bundle, policy)
             ready.append((request, policy))
         except IprError as error:
             outcomes.append((request, error))
@@ -63,13 +63,13 @@ def run_forward(
         return outcomes
     start = clock_ns()
     try:
-        encoded = _encode(live, [request for request, _ in ready])
+        encoded = _encode(loaded, [request for request, _ in ready])
     except InvalidInputError as error:
         if len(ready) == 1:
             return [*outcomes, (ready[0][0], error)]
-        return outcomes + [made for request, _ in ready for made in run_forward(live, [request], cost, board)]
+        return outcomes + [made for request, _ in ready for made in run_forward(loaded, [request], cost, board)]
     except BaseException as error:
-        _let_stand_in(live, error)
+        _let_stand_in(loaded, error)
         return outcomes + [(request, _encoder_failed(error, f"a batch of {len(ready)}")) for request, _ in ready]
     encode_ns = clock_ns() - start
     requests = [request for request, _ in ready]
@@ -77,28 +77,28 @@ def run_forward(
     board.batch(len(ready), sum(request.tokens for request in requests), padded)
     board.stages["encode"].add(encode_ns, len(ready))
     start = clock_ns()
-    outcomes += _decide(live, encoded, ready)
+    outcomes += _decide(loaded, encoded, ready)
     decide_ns = clock_ns() - start
     board.stages["decide"].add(decide_ns, len(ready))
-    cost.observe(padded, (encode_ns if live.second is None else encode_ns + decide_ns) / 1e3)
+    cost.observe(padded, (encode_ns if loaded.second is None else encode_ns + decide_ns) / 1e3)
     return outcomes
 
 
-def _encode(live: Generation, requests: Sequence[Request]) -> Encoded:
-    encoded = live.encoder.encode([request.text.encoded for request in requests])
-    if encoded.x.shape != (len(requests), live.plan.dim):
+def _encode(loaded: LoadedBundle, requests: Sequence[Request]) -> Encoded:
+    encoded = loaded.encoder.encode([request.text.encoded for request in requests])
+    if encoded.x.shape != (len(requests), loaded.plan.dim):
         raise RuntimeError(
-            f"it gave embeddings of shape {encoded.x.shape} for {len(requests)} prompts of {live.plan.dim} dimensions"
+            f"it gave embeddings of shape {encoded.x.shape} for {len(requests)} prompts of {loaded.plan.dim} dimensions"
         )
     needs = tuple(request.text.needs for request in requests)
     terms = text_terms(
         [request.text for request in requests], [request.billed_tokens is not None for request in requests]
     )
-    return replace(encoded, encoder=live.encoder_identity, needs=needs if any(needs) else None, terms=terms)
+    return replace(encoded, encoder=loaded.encoder_identity, needs=needs if any(needs) else None, terms=terms)
 
 
 def _decide(
-    live: Generation, encoded: Encoded, ready: Sequence[tuple[Request, Policy]]
+    loaded: LoadedBundle, encoded: Encoded, ready: Sequence[tuple[Request, Policy]]
 ) -> Iterator[tuple[Request, Outcome]]:
     """One call a policy; a request with tokens or costs of its own is decided alone. Of two tiers the second encoder runs in here."""
     billed = encoded.billed_tokens.copy()
@@ -106,7 +106,7 @@ def _decide(
     for row, (request, policy) in enumerate(ready):
         try:
             if request.billed_tokens is None:
-                billed[row] = bill(live.encoder, request.text, int(billed[row]))
+                billed[row] = bill(loaded.encoder, request.text, int(billed[row]))
             else:
                 billed[row] = request.billed_tokens
         except IprError as error:
@@ -121,11 +121,11 @@ def _decide(
     while waiting:
         rows = waiting.pop(0)
         first, policy = ready[rows[0]]
-        again = _again(live, [ready[row][0].text.encoded for row in rows])
+        again = _again(loaded, [ready[row][0].text.encoded for row in rows])
         try:
-            columns = NOTHING if first.own is None else first.own.on(live.bundle.names)
+            columns = NOTHING if first.own is None else first.own.on(loaded.bundle.names)
             tokens_out, extra_usd, cached, told = columns
-            made = live.decide(encoded[rows], policy, tokens_out, extra_usd, "status", again, told, cached)
+            made = loaded.decide(encoded[rows], policy, tokens_out, extra_usd, "status", again, told, cached)
         except DeviceLostError:
             raise
         except IprError as error:
@@ -137,9 +137,9 @@ def _decide(
         yield from ((ready[row][0], made[position]) for position, row in enumerate(rows))
 
 
-def _again(live: Generation, texts: list[str]) -> EmbedRows | None:
+def _again(loaded: LoadedBundle, texts: list[str]) -> EmbedRows | None:
     """The second encoder on rows of these texts; what goes wrong there is an encoder's failure."""
-    embed = live.embed_texts(texts)
+    embed = loaded.embed_texts(texts)
     if embed is None:
         return None
 
@@ -149,7 +149,7 @@ def _again(live: Generation, texts: list[str]) -> EmbedRows | None:
         except InvalidInputError:
             raise
         except BaseException as error:  # an encoder of anyone's making; a panic of Rust's is no Exception
-            _let_stand_in(live, error)
+            _let_stand_in(loaded, error)
             raise _encoder_failed(error, f"a batch of {len(rows)}") from error
 
     return again
@@ -162,8 +162,8 @@ def raised(decision: Row, on_error: str) -> Outcome:
     return RowError([0], [decision.status])
 
 
-def _let_stand_in(live: Generation, error: BaseException) -> None:
-    if isinstance(error, DeviceLostError) and live.standby is not None:
+def _let_stand_in(loaded: LoadedBundle, error: BaseException) -> None:
+    if isinstance(error, DeviceLostError) and loaded.cpu_fallback is not None:
         raise error
 
 

@@ -66,8 +66,8 @@ class Asked:
         """
         check_many(prompts)
         check_on_error(on_error)
-        live, batch = engine._live, len(prompts)
-        names, settled = live.bundle.names, live.settle(policy, terms)
+        loaded, batch = engine.loaded, len(prompts)
+        names, settled = loaded.bundle.names, loaded.settle(policy, terms)
         models = len(names)
         held = None if cached_tokens is None else held_tokens(cached_tokens, batch, names, settled.prices)
         told = None if tokens_in is None else told_tokens(tokens_in, batch, names)
@@ -109,8 +109,8 @@ class Asked:
         told = f"prompts[{row}]{told.removeprefix(name)}"
         if self._on_error == "raise":
             raise InvalidInputError(told) from None
-        live = self._engine._live
-        return invalid_row(live.settle(self._policy, {}), live.bundle, told)
+        loaded = self._engine.loaded
+        return invalid_row(loaded.settle(self._policy, {}), loaded.bundle, told)
 
     def checked(self, rows: list[Row]) -> list[Row]:
         """The rows; RowError for the failed ones unless they are told by status."""

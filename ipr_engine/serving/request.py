@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ipr_engine.decision import Row
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest
-from ipr_engine.serving.request_overrides import OwnColumns
+from ipr_engine.serving.request_overrides import RequestOverrides
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -59,7 +59,7 @@ class Request:
         begun_ns: int,
         budget_us: float | None = None,
         billed_tokens: int | None = None,
-        own: OwnColumns | None = None,
+        own: RequestOverrides | None = None,
         on_error: str = "raise",
         key: bytes | None = None,
         fallback: Any = None,

@@ -23,7 +23,7 @@ _ABSENT = {
 NOTHING: tuple[None, None, None, None] = (None, None, None, None)  # `on` of no columns
 
 
-class OwnColumns(NamedTuple):
+class RequestOverrides(NamedTuple):
     """What one request brings of its own, in the order of `names`.
 
     tokens_out, extra_usd, cached_tokens, tokens_in: () for all, or (models,) or (1, models) float32; None where not given.
@@ -47,7 +47,7 @@ class OwnColumns(NamedTuple):
         extra_usd: Any,
         cached_tokens: Any,
         tokens_in: Any,
-    ) -> OwnColumns | None:
+    ) -> RequestOverrides | None:
         """As a caller gave them for candidates in this order; None for none. The arrays are copies.
 
         prices: the policy's, which say how long a cache holds.

@@ -12,7 +12,7 @@ from ipr_engine._C import clock_ns
 from ipr_engine.decision import Decision
 from ipr_engine.engine import Engine
 from ipr_engine.errors import DeviceLostError, NotServingError, OverloadError
-from ipr_engine.loaded_bundle import Generation
+from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.serving import fork_hooks
 from ipr_engine.serving.admission import Admission
 from ipr_engine.serving.batching import WINDOW, compose, padded_tokens
@@ -151,7 +151,7 @@ class Scheduler:
 
     def expired(self, request: Request) -> Decision:
         """The fallback's answer to a request that was withdrawn because its budget is over, or a DeadlineError."""
-        return answer_late(request, self._fallback, self._engine._live, clock_ns())
+        return answer_late(request, self._fallback, self._engine.loaded, clock_ns())
 
     def take_no_more(self) -> None:
         with self._lock:
@@ -193,7 +193,7 @@ class Scheduler:
     def _work(self, failure: list[BaseException] | None) -> None:
         if failure is not None:
             try:
-                self._cost = warm_up(self._engine._live)
+                self._cost = warm_up(self._engine.loaded)
             except BaseException as error:
                 failure.append(error)
                 with self._lock:
@@ -230,41 +230,41 @@ class Scheduler:
         with self._lock:
             window = list(islice(self._queue, WINDOW * self._limits.max_batch))
         try:
-            live = self._engine._live
-            batch = self._take(live, window)
+            loaded = self._engine.loaded
+            batch = self._take(loaded, window)
             self._last = len(batch)
             if batch:
                 window = batch  # who is concerned if something fails from here on
-                self._finish(self._forward(live, batch))
+                self._finish(self._forward(loaded, batch))
         except Exception as error:  # a fault of our own: these callers learn of it, and the worker goes on
             LOGGER.exception("the worker failed on %d requests", len(window))
             self._finish([(request, error) for request in window])
         finally:
             self._in_forward = 0
 
-    def _forward(self, live: Generation, batch: list[Request]) -> list[tuple[Request, Outcome]]:
+    def _forward(self, loaded: LoadedBundle, batch: list[Request]) -> list[tuple[Request, Outcome]]:
         try:
-            return run_forward(live, batch, self._cost, self._board)
-        except DeviceLostError as error:  # as Engine.route does: the standby serves from now on, this batch too
-            standby = self._engine._take_over(live, error)
-            self._cost = ForwardCost(standby.encoder_identity)  # the same model, not the same speed
-            return run_forward(standby, batch, self._cost, self._board)
+            return run_forward(loaded, batch, self._cost, self._board)
+        except DeviceLostError as error:  # as Engine.route does: the cpu_fallback serves from now on, this batch too
+            cpu_fallback = self._engine._fail_over(loaded, error)
+            self._cost = ForwardCost(cpu_fallback.encoder_identity)  # the same model, not the same speed
+            return run_forward(cpu_fallback, batch, self._cost, self._board)
 
-    def _take(self, live: Generation, window: list[Request]) -> list[Request]:
+    def _take(self, loaded: LoadedBundle, window: list[Request]) -> list[Request]:
         """Which of the window go into the next forward, claimed. Bad prompts and passed deadlines are answered here."""
-        if self._cost.encoder != live.encoder_identity:
-            self._cost = ForwardCost(live.encoder_identity)
+        if self._cost.encoder != loaded.encoder_identity:
+            self._cost = ForwardCost(loaded.encoder_identity)
         done: list[tuple[Request, Outcome]] = []
         waiting = []
         now = clock_ns()
         for request in window:
             if request.state == DONE:
                 continue
-            problem = None if request.encoder == live.encoder_identity else measure(live, request)
+            problem = None if request.encoder == loaded.encoder_identity else measure(loaded, request)
             if problem is not None:
                 done.append((request, problem))
             elif request.deadline_ns is not None and self._hopeless(request, now):
-                done.append((request, self._late(request, live)))
+                done.append((request, self._late(request, loaded)))
             else:
                 waiting.append(request)
         if done:
@@ -299,9 +299,9 @@ class Scheduler:
         self._given_up += 1
         return self._given_up % PROBE != 0
 
-    def _late(self, request: Request, live: Generation) -> Outcome:
+    def _late(self, request: Request, loaded: LoadedBundle) -> Outcome:
         try:
-            return answer_late(request, self._fallback, live, clock_ns())
+            return answer_late(request, self._fallback, loaded, clock_ns())
         except Exception as error:
             return error
 

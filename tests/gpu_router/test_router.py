@@ -238,7 +238,7 @@ def test_kept_embeddings_are_decided_on_the_cpu(engine, cpu):
 
 @pytest.mark.parametrize("pooling", ["fused", "apart"])
 def test_pooling_in_the_kernel_and_before_it_agree(engine, cpu, pooling):
-    side = engine._live.gpu
+    side = engine.loaded.gpu
     router = GpuRouter(side.stream, side.heads, pooling=pooling)
     assert router.fused == (pooling == "fused")
     policy = engine.policy(tau=0.3)
@@ -261,19 +261,19 @@ def test_more_policies_than_rows_are_served_each_with_its_own(root, export, cpu,
 
 def test_new_prices_and_exclusions_are_a_policy_and_need_no_recording(engine, cpu):
     terms = {"tau": 0.6, "prices": {engine.bundle.names[0]: (0.01, 0.01)}, "exclude": [engine.bundle.names[1]]}
-    recorded = engine._live.gpu.router
+    recorded = engine.loaded.gpu.router
     assert_same(engine.route_many(PROMPTS, **terms), cpu.route_many(PROMPTS, **terms))
-    assert engine._live.gpu.router is recorded
+    assert engine.loaded.gpu.router is recorded
 
 
 def test_a_swap_to_heads_of_the_same_form_records_nothing_and_the_old_ones_still_answer(root, export, folder):
     engine = gpu_engine(folder, batches=(1,))
     other = make_bundle(root, export, name="two", models=5, hidden=8, rank=2, seed=9)
-    old, router = engine._live, engine._live.gpu.router
+    old, router = engine.loaded, engine.loaded.gpu.router
     policy = engine.policy(tau=0.3)
     before = engine.route("why", policy)
     engine.swap(other)
-    assert engine._live.gpu.router is router
+    assert engine.loaded.gpu.router is router
     after = engine.route("why", policy)
     assert after.bundle_hash == other.name != before.bundle_hash
     np.testing.assert_allclose(after.qualities, cpu_engine(other).route("why", tau=0.3).qualities, atol=QUALITY)
@@ -284,10 +284,10 @@ def test_a_swap_to_heads_of_the_same_form_records_nothing_and_the_old_ones_still
 
 def test_a_swap_to_another_form_records_anew(root, export, folder):
     engine = gpu_engine(folder, batches=(1,))
-    router = engine._live.gpu.router
+    router = engine.loaded.gpu.router
     wider = make_bundle(root, export, name="wide", models=5, hidden=24)
     engine.swap(wider)
-    assert engine._live.gpu.router is not router
+    assert engine.loaded.gpu.router is not router
     assert_same(engine.route_many(PROMPTS, tau=0.3), cpu_engine(wider).route_many(PROMPTS, tau=0.3))
 
 
@@ -333,7 +333,7 @@ def break_device(engine, monkeypatch):
     def lost(*_):
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
 
-    for slots in engine._live.gpu.router._passes._slots.values():
+    for slots in engine.loaded.gpu.router._passes._slots.values():
         for slot in slots:
             monkeypatch.setattr(slot, "recording", type("Lost", (), {"replay": lost, "wait": lost})())
 
@@ -377,7 +377,7 @@ def test_a_bundle_of_two_tiers_runs_its_transformer_on_the_device_and_decides_on
     second = Bundle.load(make_bundle(tmp_path, export))
     folder = two_tiers(first, second, gap=0.5, root=tmp_path / "joined", provenance={})
     engine, cpu = gpu_engine(folder, batches=(4,)), cpu_engine(folder)
-    assert engine._live.gpu is None
+    assert engine.loaded.gpu is None
     assert "torch" in repr(engine)
     got, want = (one.route_many(PROMPTS, tau=0.3, escalate_below=np.inf) for one in (engine, cpu))
     assert_same(got, want)

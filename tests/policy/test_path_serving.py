@@ -62,8 +62,8 @@ def test_a_cached_decision_is_of_the_rule_asked_for_and_of_the_bundle_that_serve
 
 def test_a_fallback_engine_means_by_tau_what_its_own_bundle_does(plain, engine):
     policy = engine.policy(tau=0.3)
-    for standby, rule in ((plain, "minmax"), (engine, "path")):
-        prepared = StaticFallback(Engine(standby.bundle)).prepare(None, None, None, policy, engine._live)
+    for cpu_fallback, rule in ((plain, "minmax"), (engine, "path")):
+        prepared = StaticFallback(Engine(cpu_fallback.bundle)).prepare(None, None, None, policy, engine.loaded)
         assert prepared.rule == rule
 
 

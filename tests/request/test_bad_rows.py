@@ -13,7 +13,7 @@ from ipr_engine.audit.record import Record, RecordError
 from ipr_engine.bundle import write_bundle
 from ipr_engine.data.embeddings import EmbeddingCache
 from ipr_engine.encoders.registry import EncoderOptions
-from ipr_engine.loaded_bundle import Generation
+from ipr_engine.loaded_bundle import LoadedBundle
 from tests.support.bundles import bundle_parts, make_bundle
 from tests.support.decisions import bits
 from tests.support.two_tier_bundles import join, make_tiers
@@ -139,8 +139,10 @@ class Blames:
 
 
 def test_a_row_that_the_encoder_blames_fails_alone(engine):
-    live = Generation(engine.bundle, options=EncoderOptions(), loaded={engine.encoder.identity: Blames(engine.encoder)})
-    made = live.route(["why", "bad", "how"], live.settle(None, {"tau": 0.4}), None, None, None, "status")
+    loaded = LoadedBundle(
+        engine.bundle, options=EncoderOptions(), encoders={engine.encoder.identity: Blames(engine.encoder)}
+    )
+    made = loaded.route(["why", "bad", "how"], loaded.settle(None, {"tau": 0.4}), None, None, None, "status")
     assert [row.status for row in made] == ["ok", "invalid_input", "ok"]
     assert made[1].reason == "prompts[1]: refused by the encoder"
     assert bits(made[2]) == bits(engine.route("how", tau=0.4))

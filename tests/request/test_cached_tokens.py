@@ -14,7 +14,7 @@ from ipr_engine.bundle import with_prices
 from ipr_engine.cli.main import main
 from ipr_engine.request.cached_tokens import held_tokens
 from ipr_engine.serving import BatchingEngine
-from ipr_engine.serving.request_overrides import OwnColumns
+from ipr_engine.serving.request_overrides import RequestOverrides
 from tests.support.bundles import make_bundle, make_siblings
 
 PROMPT = "what is the sum of two and two " * 20
@@ -113,7 +113,7 @@ def test_names_outlive_a_swap_that_orders_candidates_otherwise_or_brings_new_one
     assert costs(other.route(PROMPT, policy, cached_tokens=named)) == costs(
         other.route(PROMPT, policy, cached_tokens=np.array([30, 0, 0])[order])
     )
-    own = OwnColumns.of(one.bundle.names, policy.prices, None, None, named, None)
+    own = RequestOverrides.of(one.bundle.names, policy.prices, None, None, named, None)
     assert own.on([*other.bundle.names, "new"])[2].tolist() == [[*np.array([30.0, 0, 0])[order].tolist(), 0.0]]
 
 

@@ -137,14 +137,14 @@ def test_windows_in_numpy_are_those_of_the_router(engine):
     prompts = ["what is the story"] * 40
     bills = rng.integers(1, 4000, 40)
     limits = np.where(rng.random(40) < 0.5, -1, rng.integers(1, 900, 40))
-    made = engine._live.router.decide(
+    made = engine.loaded.router.decide(
         engine.encode(prompts).x, engine.policy(tau=0.5).compiled, bills, max_tokens=limits.astype(np.int64)
     )[0]
     predicted = engine.encode(prompts[:1])
     tokens = np.repeat(engine.decide(predicted, tau=0.5, billed_tokens=1).tokens_out, 40, axis=0)
     fits, cut = ContextWindows(engine.bundle).within(bills, tokens, limits)
     np.testing.assert_array_equal(made.tokens_out, cut)
-    again = engine._live.router.decide(
+    again = engine.loaded.router.decide(
         engine.encode(prompts).x, engine.policy(tau=0.5).compiled, np.zeros(40, np.int64), tokens_out=cut, allowed=fits
     )[0]
     np.testing.assert_array_equal(made.index, again.index)

@@ -18,7 +18,7 @@ from ipr_engine.cli.main import main
 from ipr_engine.policy.price_table import PriceTable, expected_cost
 from ipr_engine.request.tokens_in import told_tokens
 from ipr_engine.serving import AsyncEngine, BatchingEngine
-from ipr_engine.serving.request_overrides import OwnColumns
+from ipr_engine.serving.request_overrides import RequestOverrides
 from ipr_engine.tokens import shipped_profile
 from tests.support import skips
 from tests.support.bundles import bundle_parts, make_siblings
@@ -232,14 +232,14 @@ def test_names_outlive_a_swap_and_a_candidate_that_it_brings_is_estimated(tmp_pa
     one, other = (Engine.load(path) for path in make_siblings(tmp_path, 2, models=3))
     assert one.bundle.names != other.bundle.names
     policy, names = one.policy(tau=0.5), one.bundle.names
-    own = OwnColumns.of(names, policy.prices, None, None, None, {names[0]: 30})
+    own = RequestOverrides.of(names, policy.prices, None, None, None, {names[0]: 30})
     moved = own.on([*other.bundle.names, "new"])[3]
     assert dict(zip([*other.bundle.names, "new"], moved[0].tolist(), strict=True)) == pytest.approx(
         {names[0]: 30, names[1]: np.nan, names[2]: np.nan, "new": np.nan}, nan_ok=True
     )
-    everyone = OwnColumns.of(names, policy.prices, None, None, None, 8)
+    everyone = RequestOverrides.of(names, policy.prices, None, None, None, 8)
     assert everyone.on([*names, "new"])[3].tolist() == [[8, 8, 8, 8]]
-    array = OwnColumns.of(names, policy.prices, None, None, None, [1, 2, 3])
+    array = RequestOverrides.of(names, policy.prices, None, None, None, [1, 2, 3])
     with pytest.raises(
         InvalidInputError, match=r"tokens_in: given for .*, and the bundle that decides has new besides"
     ):

@@ -404,12 +404,12 @@ async def test_a_batch_is_decided_within_one_generation_whatever_is_swapped_mean
     """No torn decision while bundles are swapped between forwards, and within them."""
     engines = {bundle.hash: queued_engine(bundle) for bundle in bundles}
     engine, _ = engines[bundles[0].hash]
-    lives = [made._live for made, _ in engines.values()]
+    lives = [made.loaded for made, _ in engines.values()]
     reference = {bundle.hash: Engine(bundle) for bundle in bundles}
     turns = iter(range(10**6))
 
     def swap(prompts):
-        engine._live = lives[next(turns) % len(lives)]  # in the middle of a forward
+        engine.loaded = lives[next(turns) % len(lives)]  # in the middle of a forward
 
     for _, one in engines.values():
         one.on_encode = swap
@@ -443,7 +443,7 @@ async def test_a_swap_through_the_async_engine_is_counted_and_serves_from_then_o
 async def test_a_swapped_bundle_is_freed_while_the_worker_waits(bundles):
     engine, _ = queued_engine(bundles[0])
     async with AsyncEngine(engine) as serving:
-        old = weakref.ref(engine._live)
+        old = weakref.ref(engine.loaded)
         assert (await serving.route("why", tau=0.3)).status == "ok"
         assert serving.blocking.route("why", tau=0.3).status == "ok"
         engine.swap(bundles[1])

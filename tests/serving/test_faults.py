@@ -142,9 +142,9 @@ def test_a_worker_thread_that_cannot_be_had_is_told_and_the_start_can_be_tried_a
 
 def test_a_lost_device_hands_its_batch_and_all_that_follow_to_the_standby(bundles):
     engine, encoder = queued_engine(bundles[0])
-    live = engine._live
-    standby = live.standby = queued_engine(bundles[0])[0]._live
-    live._share_drift(live.calibrations.drift)
+    loaded = engine.loaded
+    cpu_fallback = loaded.cpu_fallback = queued_engine(bundles[0])[0].loaded
+    loaded._share_drift(loaded.calibrations.drift)
     with BatchingEngine(engine) as serving:
 
         def lose(prompts):
@@ -153,19 +153,19 @@ def test_a_lost_device_hands_its_batch_and_all_that_follow_to_the_standby(bundle
         encoder.on_encode = lose
         expected = bits(Engine(bundles[0]).route("why", tau=0.2))
         assert [bits(serving.route("why", tau=0.2)) for _ in range(2)] == [expected] * 2
-        assert engine._live is standby
+        assert engine.loaded is cpu_fallback
         assert serving.counters().events["encoder_failed"] == 0
-        standby.encoder.on_encode = lose  # nobody is left
+        cpu_fallback.encoder.on_encode = lose  # nobody is left
         with pytest.raises(EncoderFailedError, match="the GPU is gone"):
             serving.route("why", tau=0.2)
 
 
 def test_what_is_known_of_drift_holds_on_the_standby(bundles):
     engine, _ = queued_engine(bundles[0])
-    live = engine._live
-    live.standby = queued_engine(bundles[0])[0]._live
-    live._share_drift(live.calibrations.drift)
+    loaded = engine.loaded
+    loaded.cpu_fallback = queued_engine(bundles[0])[0].loaded
+    loaded._share_drift(loaded.calibrations.drift)
     policy = engine.policy(tau=0.2)
-    engine._take_over(live, DeviceLostError("the GPU is gone"))
+    engine._fail_over(loaded, DeviceLostError("the GPU is gone"))
     assert engine.calibrations.drift is policy.drift
-    assert engine._live.settle(policy, {}) is policy
+    assert engine.loaded.settle(policy, {}) is policy

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import AsyncEngine, Engine
-from ipr_engine.loaded_bundle import Generation
+from ipr_engine.loaded_bundle import LoadedBundle
 from tests.support.bundles import make_bundle
 from tests.support.serving_encoders import PROMPTS
 from tests.support.transformer_folders import import_torch, make_sentence_transformer
@@ -20,7 +20,7 @@ def engine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("torch")
     encoder = TorchEncoder.from_folder(make_sentence_transformer(folder / "model"), max_tokens=48)
     made = Engine.load(make_bundle(folder, models=5, dim=encoder.dim))
-    made._live = Generation(made.bundle, options=made._options, loaded={made.encoder.identity: encoder})
+    made.loaded = LoadedBundle(made.bundle, options=made._options, encoders={made.encoder.identity: encoder})
     return made
 
 

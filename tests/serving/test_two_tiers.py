@@ -10,7 +10,7 @@ import pytest
 
 from ipr_engine import AsyncEngine, Engine
 from ipr_engine.errors import EncoderFailedError, InvalidInputError
-from ipr_engine.loaded_bundle import Generation
+from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.serving import BatchingEngine
 from tests.support.serving_encoders import Gate, QueuedEncoder
 from tests.support.two_tier_bundles import join, make_prompts, make_tiers, middle_gap, same_row
@@ -30,7 +30,7 @@ def engine(bundle):
     """Its second encoder is not compiled, and counts."""
     made = Engine(bundle)
     second = QueuedEncoder(made.second_encoder)
-    made._live = Generation(bundle, options=made._options, loaded={second.identity: second})
+    made.loaded = LoadedBundle(bundle, options=made._options, encoders={second.identity: second})
     return made
 
 

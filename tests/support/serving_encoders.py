@@ -9,7 +9,7 @@ from typing import Any
 
 from ipr_engine import Bundle, Engine
 from ipr_engine.encoders.base import Encoded, Encoder
-from ipr_engine.loaded_bundle import Generation
+from ipr_engine.loaded_bundle import LoadedBundle
 from tests.support.bundles import make_siblings
 
 PROMPTS = [
@@ -78,7 +78,7 @@ def queued_engine(bundle: Bundle) -> tuple[Engine, QueuedEncoder]:
     """An engine of this bundle whose requests go by the queue, with the answers of `Engine(bundle)` to the bit."""
     engine = Engine(bundle)
     encoder = QueuedEncoder(engine.encoder)
-    engine._live = Generation(bundle, options=engine._options, loaded={engine.encoder.identity: encoder})  # type: ignore[arg-type]
+    engine.loaded = LoadedBundle(bundle, options=engine._options, encoders={engine.encoder.identity: encoder})  # type: ignore[arg-type]
     return engine, encoder
 
 
