@@ -8,7 +8,7 @@ import pytest
 import ipr_engine
 
 PACKAGE = Path(ipr_engine.__file__).parent
-MEASURES = {f"ipr_engine.evaluation.{name}" for name in ("bootstrap", "kept", "prediction", "routing", "sweeps")}
+MEASURES = {f"ipr_engine.measures.{name}" for name in ("bootstrap", "kept", "prediction", "routing", "sweeps")}
 RECIPE = {"studies.default_bundle.recipe", "studies.default_bundle.model_card"}
 
 

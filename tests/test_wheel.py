@@ -29,7 +29,6 @@ def test_the_wheel_is_small_and_carries_types_bundle_and_licence(wheel):
         "ipr_engine/py.typed",
         "ipr_engine/_C.pyi",
         "ipr_engine/default_bundle/CURRENT",
-        "studies/default_bundle/candidates.json",
         "ipr_engine/kernels/decide.py",
         "ipr_engine/kernels/launch.json",
         "LICENSE",

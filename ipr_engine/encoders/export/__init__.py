@@ -1,4 +1,4 @@
-"""A sentence encoder from its folder or the hub to the files every transformer tier reads (encoders/export.py)."""
+"""A sentence encoder from its folder or the hub to the files every transformer tier reads (encoders/manifest.py)."""
 
 from ipr_engine.encoders.export.write import export_encoder
 

@@ -120,7 +120,7 @@ def test_a_graph_of_another_model_is_refused(tmp_path):
 
 
 def test_out_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    from ipr_engine.encoders.manifest import write
+    from ipr_engine.encoders.export import write
 
     folder = make_sentence_transformer(tmp_path / "model")
     monkeypatch.setattr(write, "MIN_COSINE_FLOAT16", 2.0)
