@@ -15,7 +15,8 @@ from benchmarks.harness import FULL, Line, Size, interleave
 from ipr_engine import Bundle, Engine
 from ipr_engine.bundle import PathRows
 from ipr_engine.decide import reference
-from ipr_engine.policy.paths import Paths, row_costs
+from ipr_engine.policy.cost_weights import row_costs
+from ipr_engine.policy.paths import Paths
 from ipr_engine.policy.tau_path import TauPath, break_points
 
 ROWS = 4096  # most rows that a bundle keeps

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._files import as_path
 from ipr_engine._old_spellings import warn_list, warn_on_error
 from ipr_engine.audit.outcome import Outcome
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record, RecordId
 from ipr_engine.audit.record_fields import Resolved
 from ipr_engine.bundle import Bundle
-from ipr_engine.bundle.files import as_path
 from ipr_engine.cascade import Rows
 from ipr_engine.decide.contract import STATUS, DecidePlan, DecidePolicy
 from ipr_engine.decision import Decision, Decisions, Row

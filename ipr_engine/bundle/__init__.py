@@ -1,37 +1,37 @@
 """A bundle: encoders, heads, prices and calibrations in one immutable, hashed folder (docs/design.md, section 6).
 
-Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects, load.py makes them after every
-check (fields.py for JSON, tensors.py for arrays, files.py for bytes), write.py goes back to disk through draft.py;
-encoder_entry.py does both for encoders, candidate_entry.py for candidates, path_rows.py for path rows.
+Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects (`BundleSpec` and its parts), load.py makes
+them after every check (fields.py for JSON, tensors.py for arrays, file_entry.py for bytes), write.py goes back to disk through
+draft.py. What reads and writes one entry of bundle.json is called after it: candidate_entry.py, encoder_entry.py ...
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ipr_engine.bundle.calibration import CalibrationMap, CalibrationSample, Knot, OperatingPoint
-from ipr_engine.bundle.encoder_entry import (
+from ipr_engine.bundle.calibration import CalibratedPoint, CalibrationMap, CalibrationSample, Knot, TestedTau
+from ipr_engine.bundle.encoder_source import (
     ConcatenatedSource,
     EncoderSource,
-    EncoderSpec,
     TransformerSource,
     concatenated_identity,
     encoder_identity,
 )
 from ipr_engine.bundle.load import Bundle, read_prices
+from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.performance import Performance
 from ipr_engine.bundle.price import Price, PriceTier
 from ipr_engine.bundle.spec import (
+    BundleSpec,
     Candidate,
+    EncoderSpec,
     EscalationSpec,
     FittedOn,
     HeadsSpec,
-    PathRows,
     PriceList,
     RuleConstants,
     SupportSpec,
 )
-from ipr_engine.bundle.tested import TestedTau
 
 if TYPE_CHECKING:
     from ipr_engine.bundle.write import (
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bundle",
+    "BundleSpec",
+    "CalibratedPoint",
     "CalibrationMap",
     "CalibrationSample",
     "Candidate",
@@ -58,7 +60,6 @@ __all__ = [
     "HeadsSource",
     "HeadsSpec",
     "Knot",
-    "OperatingPoint",
     "PathRows",
     "Performance",
     "Price",

@@ -1,16 +1,20 @@
-"""A candidate's entry in bundle.json: read, written, and the least schema_version that holds it."""
+"""A candidate's entry in bundle.json and its price: read, written, and the least schema_version that holds them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
+from ipr_engine.bundle.checks import performance_problem, price_problem
 from ipr_engine.bundle.fields import REWRITE, Field, fail, require_distinct
-from ipr_engine.bundle.performance import UNITS, Performance, performance_json, performance_of, performance_problem
-from ipr_engine.bundle.spec import Candidate
+from ipr_engine.bundle.performance import UNITS, Performance, performance_json, performance_of
+from ipr_engine.bundle.price import BASE, Price, price_of, says_more
+from ipr_engine.bundle.spec import Candidate, PriceList
 from ipr_engine.errors import BundleFormatError, BundleValueError, InvalidInputError
-from ipr_engine.tokens.profiles import TokenProfile, profile_of
+from ipr_engine.tokens.profiles import profile_of
+from ipr_engine.tokens.token_profile import TokenProfile
 
 _KEYS = ("name", "family", "provider", "context_window", "token_ratio", "features", "latency_ms")
 _STATED = {"tokenizer": 6, "performance": 7}  # written only where there is one, from this schema_version on
@@ -37,6 +41,35 @@ def parse_performance(field: Field, *, basis: str | None = None) -> Performance:
     return performance_of({"basis": basis, **field.value})
 
 
+def parse_prices(document: Field, names: Sequence[str], *, detailed: bool) -> PriceList:
+    keys = document.object(("currency", "date", "prices"))
+    rows = keys["prices"].object(names)
+    return PriceList(
+        currency=keys["currency"].one_of(("USD",)),
+        date=keys["date"].day(),
+        prices=MappingProxyType({name: parse_price(row, detailed=detailed) for name, row in rows.items()}),
+    )
+
+
+def parse_price(field: Field, *, detailed: bool, basis: str | None = None) -> Price:
+    """One candidate's price.
+
+    Args:
+        detailed: whether it may say more than bundles before schema_version 6 hold.
+        basis: where the price states none; None: it must, and fixed_usd too.
+    """
+    keys = field.mapping()
+    if not detailed or basis is None:
+        field.object(BASE if not detailed else (*BASE, *(key for key in keys if key not in BASE)))
+    problem = price_problem(field.value)
+    if problem is not None:
+        where = f"{field.where}.{problem.key}"
+        fail(BundleValueError if problem.is_value else BundleFormatError, where, problem.expected, problem.got)
+    if "basis" in keys:
+        keys["basis"].text()  # Unicode, too
+    return price_of(field.value, basis or "")
+
+
 def candidate_json(candidate: Candidate, version: int) -> dict[str, Any]:
     """The entry in a bundle of this schema_version, which holds all that the candidate states."""
     entry = with_floats(asdict(candidate), "token_ratio", "latency_ms")
@@ -56,6 +89,11 @@ def version_of(candidates: Sequence[Candidate]) -> int:
     for key, version in _STATED.items():
         needed += [version for candidate in candidates if getattr(candidate, key) is not None]
     return max(needed, default=1)
+
+
+def price_version(prices: PriceList) -> int:
+    """Return the least schema_version that holds these prices: 6 where one says more than a price of tokens and requests."""
+    return 6 if any(says_more(price) for price in prices.prices.values()) else 1
 
 
 def with_floats(row: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.bundle.fields import is_hex64, parse_json
-from ipr_engine.bundle.files import as_path, is_plain_relative, read_regular, sha256_of
-from ipr_engine.bundle.load import CURRENT, MANIFEST, Bundle, listed_files
-from ipr_engine.bundle.spec import canonical_json
+from ipr_engine._files import as_path
+from ipr_engine.bundle.fields import canonical_json, is_hex64, parse_json
+from ipr_engine.bundle.file_entry import is_plain_relative, read_regular, sha256_of
+from ipr_engine.bundle.load import CURRENT, Bundle, listed_files
+from ipr_engine.bundle.spec import MANIFEST
 from ipr_engine.errors import BundleError, InvalidInputError
 
 

@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle.candidate_entry import candidate_json, version_of
+from ipr_engine._files import as_path
+from ipr_engine.bundle.candidate_entry import candidate_json, parse_price, price_version, version_of
 from ipr_engine.bundle.draft import Draft
 from ipr_engine.bundle.fields import fail, parse_json
-from ipr_engine.bundle.files import as_path, read_regular
-from ipr_engine.bundle.load import MANIFEST, Bundle, listed_files, parse_price
+from ipr_engine.bundle.file_entry import read_regular
+from ipr_engine.bundle.load import Bundle, listed_files
 from ipr_engine.bundle.origin import CONSTANT, PRICE_DATES
-from ipr_engine.bundle.path_rows import path_of_edited, path_rows_json, rows_version
+from ipr_engine.bundle.path_rows import PathRows
+from ipr_engine.bundle.path_rows_entry import path_of_edited, path_rows_json, rows_version
 from ipr_engine.bundle.price import Price
 from ipr_engine.bundle.reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
 from ipr_engine.bundle.schema import raised
-from ipr_engine.bundle.spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, PriceList
-from ipr_engine.bundle.write import _hash_bytes, _price_version, _prices_bytes, _tensor_bytes
+from ipr_engine.bundle.spec import MANIFEST, SHARED_TENSOR, Candidate, Float32, HeadsSpec, PriceList
+from ipr_engine.bundle.write import _hash_bytes, _prices_bytes, _tensor_bytes
 from ipr_engine.errors import BundleFormatError, InvalidInputError
 
 Rows = Mapping[str, Float32]
@@ -257,7 +259,7 @@ def _rewrite(
         kept = path_of_edited(path_rows, [c.name for c in candidates], [weights[id] for id in tiers])
         manifest["path_rows"] = None if kept is None else path_rows_json(draft.add, kept)
     listed = PriceList(currency=bundle.prices.currency, date=bundle.prices.date, prices=prices)
-    manifest = raised(manifest, _price_version(listed))
+    manifest = raised(manifest, price_version(listed))
     manifest["prices"] = draft.add(manifest["prices"]["path"], _prices_bytes(listed))
     others = [entry for entry in manifest["extra_files"] if entry["path"] not in extra_files]
     added = [draft.add(relative, data) for relative, data in extra_files.items()]

@@ -1,4 +1,4 @@
-"""Typed, named access to a JSON document: every check that fails says file, field, expected, got and what to do."""
+"""JSON documents: typed, named access, where every check that fails says file, field, expected, got and what to do; bytes to write."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from datetime import date
 from typing import Any, NoReturn
+
+import numpy as np
 
 from ipr_engine.errors import BundleError, BundleFormatError, BundleValueError
 
@@ -168,3 +170,16 @@ def require_distinct(names: Sequence[str], fields: Sequence[Field]) -> None:
         if name in seen:
             fail(BundleFormatError, field.where, "distinct names", f"{name!r} a second time")
         seen.add(name)
+
+
+def canonical_json(document: Any, *, compact: bool = False) -> bytes:
+    """UTF-8 bytes that depend on the content alone: sorted keys; 2-space indent and a final newline unless compact."""
+    if compact:
+        return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    return (json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, default=_plain) + "\n").encode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON type")

@@ -5,30 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ipr_engine.bundle.calibration import CalibrationMap, parse_map
-from ipr_engine.bundle.candidate_entry import parse_candidates
-from ipr_engine.bundle.encoder_entry import EncoderSpec, encoder_file_fields, parse_encoders
+from ipr_engine._files import as_path
+from ipr_engine.bundle.calibration import CalibrationMap
+from ipr_engine.bundle.calibration_entry import parse_map
+from ipr_engine.bundle.candidate_entry import parse_candidates, parse_prices
+from ipr_engine.bundle.encoder_entry import encoder_file_fields, parse_encoders
 from ipr_engine.bundle.fields import Field, fail, is_hex64, parse_json, require_distinct
-from ipr_engine.bundle.files import FileEntry, as_path, file_entry, read_regular, reading
-from ipr_engine.bundle.path_rows import parse_path_rows, path_rows_file
-from ipr_engine.bundle.price import BASE, Price, price_of
-from ipr_engine.bundle.price_check import price_problem
+from ipr_engine.bundle.file_entry import FileEntry, file_entry, read_regular, reading
+from ipr_engine.bundle.path_rows_entry import parse_path_rows, path_rows_file
 from ipr_engine.bundle.schema import SCHEMA_VERSIONS
 from ipr_engine.bundle.spec import (
-    Candidate,
+    MANIFEST,
+    BundleSpec,
     EscalationSpec,
     FittedOn,
     HeadsSpec,
-    PathRows,
     PriceList,
     RuleConstants,
     SupportSpec,
@@ -38,12 +32,10 @@ from ipr_engine.errors import (
     BundleFormatError,
     BundleHashError,
     BundleNotFoundError,
-    BundleValueError,
     BundleVersionError,
     EncoderMismatchError,
 )
 
-MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
 OUTPUTS = ("quality", "tokens")
 ACTIVATIONS = ("relu", "silu", "gelu")
@@ -66,28 +58,8 @@ _FITTED_ON = ("source", "prompts", "prompt_ids_sha256")
 _HASHES, _HASH_KEY = "prompt_hashes", "hash_key"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Bundle:
-    """A verified bundle. hash is the sha256 of its bundle.json, path its folder; extra_files are by relative path.
-
-    prices_sha256: of its price file. path_rows: None in bundles before schema_version 5, and where no outcomes were kept.
-    """
-
-    hash: str
-    path: Path
-    name: str
-    created: str
-    candidates: tuple[Candidate, ...]
-    encoders: tuple[EncoderSpec, ...]
-    heads: tuple[HeadsSpec, ...]
-    prices: PriceList
-    prices_sha256: str
-    support: SupportSpec | None
-    escalation: EscalationSpec | None
-    calibrations: tuple[CalibrationMap, ...]
-    extra_files: Mapping[str, Path]
-    provenance: Mapping[str, Any]
-    path_rows: PathRows | None = None
+class Bundle(BundleSpec):
+    """A bundle, read from its folder and verified."""
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -109,44 +81,6 @@ class Bundle:
             todo = "restore the folder from its source"
             fail(BundleHashError, str(folder / MANIFEST), f"sha256 {folder.name} (the folder's name)", digest, todo)
         return _parse(parse_json(data, str(folder / MANIFEST)), folder, digest)
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Candidate names, in order."""
-        return tuple(candidate.name for candidate in self.candidates)
-
-    @cached_property
-    def tie_rank(self) -> NDArray[np.int32]:
-        """(models,) rank of each candidate's name, so that ties do not depend on the position."""
-        return np.argsort(np.argsort(np.array(self.names))).astype(np.int32)
-
-    @cached_property
-    def quality_heads(self) -> HeadsSpec:
-        """The heads a decision is made with: the first that cover every candidate, their rows in candidate order.
-
-        Raises:
-            BundleFormatError: no heads cover every candidate.
-        """
-        for heads in self.heads:
-            if set(heads.candidates) == set(self.names):
-                return heads.in_order(self.names)
-        todo = "add heads for the missing candidates, or leave those out"
-        fail(BundleFormatError, f"{self.path / MANIFEST}: heads", "one entry that covers every candidate", "none", todo)
-
-    @cached_property
-    def escalation_heads(self) -> HeadsSpec | None:
-        """The heads that decide again where the first ones' gap is small, their rows in candidate order; None without."""
-        if self.escalation is None:
-            return None
-        asked = self.escalation.heads
-        return next(heads for heads in self.heads if heads.id == asked).in_order(self.names)
-
-    def encoder(self, id: str) -> EncoderSpec:
-        """The encoder of that id."""
-        return next(encoder for encoder in self.encoders if encoder.id == id)
-
-    def __repr__(self) -> str:
-        return f"<Bundle {self.name!r} {self.hash[:12]}, {len(self.candidates)} candidates, {self.path}>"
 
 
 def find_folder(path: Path) -> Path:
@@ -175,7 +109,7 @@ def find_folder(path: Path) -> Path:
 def read_prices(path: str | os.PathLike[str], candidates: Sequence[str]) -> PriceList:
     """Read a price file of the bundle's form and check that it prices exactly these candidates."""
     file = as_path(path, "path")
-    return _prices(parse_json(read_regular(file, str(file)), str(file)), candidates, detailed=True)
+    return parse_prices(parse_json(read_regular(file, str(file)), str(file)), candidates, detailed=True)
 
 
 def listed_files(document: Field, folder: Path) -> list[FileEntry]:
@@ -227,7 +161,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         candidates=candidates,
         encoders=encoders,
         heads=heads,
-        prices=_prices(parse_json(prices.read(), prices.where), names, detailed=number >= 6),
+        prices=parse_prices(parse_json(prices.read(), prices.where), names, detailed=number >= 6),
         prices_sha256=prices.sha256,
         support=_support(keys["support"], folder, dims),
         escalation=escalation,
@@ -324,35 +258,6 @@ def _fitted_on(field: Field, folder: Path, version: int) -> FittedOn:
         prompt_hashes=None if hashes is None else hashes.verify(),
         hash_key=keys[_HASH_KEY].text() if keyed else None,
     )
-
-
-def _prices(document: Field, names: Sequence[str], *, detailed: bool) -> PriceList:
-    keys = document.object(("currency", "date", "prices"))
-    rows = keys["prices"].object(names)
-    return PriceList(
-        currency=keys["currency"].one_of(("USD",)),
-        date=keys["date"].day(),
-        prices=MappingProxyType({name: parse_price(row, detailed=detailed) for name, row in rows.items()}),
-    )
-
-
-def parse_price(field: Field, *, detailed: bool, basis: str | None = None) -> Price:
-    """One candidate's price.
-
-    Args:
-        detailed: whether it may say more than bundles before schema_version 6 hold.
-        basis: where the price states none; None: it must, and fixed_usd too.
-    """
-    keys = field.mapping()
-    if not detailed or basis is None:
-        field.object(BASE if not detailed else (*BASE, *(key for key in keys if key not in BASE)))
-    problem = price_problem(field.value)
-    if problem is not None:
-        where = f"{field.where}.{problem.key}"
-        fail(BundleValueError if problem.is_value else BundleFormatError, where, problem.expected, problem.got)
-    if "basis" in keys:
-        keys["basis"].text()  # Unicode, too
-    return price_of(field.value, basis or "")
 
 
 def _support(field: Field, folder: Path, dims: Mapping[str, int]) -> SupportSpec | None:

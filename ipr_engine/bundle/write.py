@@ -12,24 +12,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine._files import as_path
 from ipr_engine.bundle.calibration import CalibrationMap
-from ipr_engine.bundle.candidate_entry import candidate_json, version_of, with_floats
+from ipr_engine.bundle.candidate_entry import candidate_json, price_version, version_of, with_floats
 from ipr_engine.bundle.draft import Draft, json_bytes, set_current
-from ipr_engine.bundle.encoder_entry import AnySource, EncoderSource, encoder_json
+from ipr_engine.bundle.encoder_entry import encoder_json
+from ipr_engine.bundle.encoder_source import AnySource, EncoderSource
 from ipr_engine.bundle.fields import fail, is_hex64, parse_json
-from ipr_engine.bundle.files import as_path, read_regular
-from ipr_engine.bundle.load import MANIFEST, Bundle, find_folder, listed_files
+from ipr_engine.bundle.file_entry import read_regular
+from ipr_engine.bundle.load import Bundle, find_folder, listed_files
 from ipr_engine.bundle.origin import PRICE_DATES, price_dates
-from ipr_engine.bundle.path_rows import path_rows_json, rows_version
+from ipr_engine.bundle.path_rows import PathRows
+from ipr_engine.bundle.path_rows_entry import path_rows_json, rows_version
 from ipr_engine.bundle.performance import Performance
-from ipr_engine.bundle.price import price_json, says_more
+from ipr_engine.bundle.price import price_json
 from ipr_engine.bundle.schema import raised
 from ipr_engine.bundle.spec import (
+    MANIFEST,
     Candidate,
     EscalationSpec,
     FittedOn,
     Float32,
-    PathRows,
     PriceList,
     RuleConstants,
     SupportSpec,
@@ -96,7 +99,7 @@ def write_bundle(
         (any(head.prompt_hashes is not None for head in heads), 2),
         (escalation is not None or not all(isinstance(encoder, EncoderSource) for encoder in encoders), 3),
         (any(head.fitted_on.hash_key is not None for head in heads), 5),
-        (True, max(version_of(candidates), _price_version(prices), rows_version(path_rows))),
+        (True, max(version_of(candidates), price_version(prices), rows_version(path_rows))),
     )
     version = max(number for needed, number in needs if needed)
     manifest = {
@@ -124,11 +127,6 @@ def write_bundle(
 def heads_sha256(head: HeadsSource) -> str:
     """sha256 of the weights file that `write_bundle` makes of these heads, for `PathRows.heads`."""
     return hashlib.sha256(_tensor_bytes(head.tensors, f"heads {head.id!r}")).hexdigest()
-
-
-def _price_version(prices: PriceList) -> int:
-    """The least schema_version that holds these prices: 6 where one says more than a price of tokens and requests."""
-    return 6 if any(says_more(price) for price in prices.prices.values()) else 1
 
 
 def with_prices(
@@ -162,7 +160,7 @@ def with_prices(
     for entry in listed_files(document, folder):
         if entry.relative != replaced and entry.relative not in draft.files:
             draft.add(entry.relative, entry.verify())
-    manifest = {**raised(document.value, _price_version(prices)), "prices": draft.add(replaced, _prices_bytes(prices))}
+    manifest = {**raised(document.value, price_version(prices)), "prices": draft.add(replaced, _prices_bytes(prices))}
     noted = {
         key: field.value for key, field in document.mapping()["provenance"].mapping().items() if key != PRICE_DATES
     }

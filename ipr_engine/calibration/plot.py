@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import CalibrationMap
-from ipr_engine.bundle.tested import INSUFFICIENT
+from ipr_engine.bundle.calibration import INSUFFICIENT
 from ipr_engine.errors import BackendUnavailableError
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito

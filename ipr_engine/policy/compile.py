@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ipr_engine._validate import list_of_names, matched, nonnegative, nonnegative_or_infinite
-from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, EscalationSpec, PriceList
+from ipr_engine.bundle import BundleSpec, CalibrationMap, Candidate, EscalationSpec, PriceList
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy.best_single import resolve_unsupported
 from ipr_engine.policy.calibrated import Calibrations, CalibrationStatus, path_certificate, resolve_point
 from ipr_engine.policy.cost_weights import Figures, Weighing, merged_figures, resolve_weights
 from ipr_engine.policy.paths import Paths
@@ -17,19 +18,10 @@ from ipr_engine.policy.policy import Policy, SecondRule, op_terms
 from ipr_engine.policy.policy_spec import PolicySpec
 from ipr_engine.policy.prices import effective_prices, merge_prices, price_table
 from ipr_engine.policy.promise import Promise, make_promise, point_at, point_for
-from ipr_engine.policy.rules import (
-    CALIBRATED,
-    EVERY_RULE,
-    PATH,
-    RULES,
-    Coefficients,
-    compile_rule,
-    path_coefficients,
-    rule_meant,
-)
-from ipr_engine.policy.targets import TARGETS, Target, tau_or_target
+from ipr_engine.policy.rules import EVERY_RULE, RULES, Coefficients, compile_rule, path_coefficients, rule_meant
+from ipr_engine.policy.targets import CALIBRATED, PATH, TARGETS, Target, tau_or_target
 from ipr_engine.policy.tau_path import TauPath
-from ipr_engine.policy.unsupported import Unsupported, resolve_unsupported
+from ipr_engine.policy.unsupported import Unsupported
 from ipr_engine.request.limits import surely_fits
 
 
@@ -42,7 +34,7 @@ class PolicyContext:
         measured: figures of candidates, the bundle's and an engine's.
     """
 
-    bundle: Bundle
+    bundle: BundleSpec
     plan: DecidePlan
     second_plan: DecidePlan | None
     calibrations: Calibrations

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._files import writable_folder
 from ipr_engine._validate import random_seed
 from ipr_engine.audit.owner_key import Key, OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle, Candidate, Price
@@ -21,7 +22,6 @@ from ipr_engine.data import Outcomes, embed_prompts, key_of_hashes, load_outcome
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.outputs import writable_folder
 from ipr_engine.request.arguments import bill_floors
 from ipr_engine.tokens import count_texts
 from ipr_engine.training.add_inputs import (

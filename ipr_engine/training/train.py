@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._files import writable_folder
 from ipr_engine._validate import random_seed
 from ipr_engine._version import __version__
 from ipr_engine.audit.owner_key import Key, key_of_root, keys_beside
@@ -30,7 +31,6 @@ from ipr_engine.bundle.values import require_day, require_root, require_text
 from ipr_engine.data import embed_prompts
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.outputs import writable_folder
 from ipr_engine.policy.price_table import PriceTable
 from ipr_engine.request.arguments import bill_floors
 from ipr_engine.request.limits import own_tokens

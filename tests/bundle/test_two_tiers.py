@@ -19,7 +19,6 @@ from ipr_engine.bundle import (
     with_prices,
     write_bundle,
 )
-from ipr_engine.bundle.calibration import heads_key
 from ipr_engine.bundle.edit import with_candidate, without_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.calibration.fit import calibrate
@@ -208,7 +207,7 @@ def test_a_map_is_of_what_both_tiers_choose_and_dies_with_the_gap(scene, tmp_pat
 
 def test_the_maps_key_covers_both_heads_both_encoders_and_the_gap(scene, tiers):
     bundle = scene[0]
-    key, names = heads_key(bundle, bundle.names), bundle.names
+    key, names = bundle.heads_key(bundle.names), bundle.names
     second = bundle.escalation_heads
     other = {**second.tensors, "bias": second.tensors["bias"] + np.float32(1)}
     swapped = [replace(h, tensors=other) if h.id == second.id else h for h in bundle.heads]
@@ -221,8 +220,8 @@ def test_the_maps_key_covers_both_heads_both_encoders_and_the_gap(scene, tiers):
             encoders=tuple(replace(e, identity="0" * 64) if e.id == second.encoder else e for e in bundle.encoders),
         ),
     ):
-        assert heads_key(changed, names) != key
-    assert heads_key(replace(bundle, created="2027-01-01"), names) == key
+        assert changed.heads_key(names) != key
+    assert replace(bundle, created="2027-01-01").heads_key(names) == key
 
 
 def test_prompts_that_either_head_was_fitted_on_are_no_calibration_sample(scene):

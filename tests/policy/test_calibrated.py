@@ -8,16 +8,15 @@ import pytest
 from ipr_engine import Engine, Price
 from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import (
+    CalibratedPoint,
     CalibrationMap,
     CalibrationSample,
     Knot,
-    OperatingPoint,
     with_calibrations,
     with_prices,
     write_bundle,
 )
-from ipr_engine.bundle.calibration import CERTAIN, heads_key, prices_key
-from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
+from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT
 from ipr_engine.calibration.fit import calibrate
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.calibrated import DriftEvidence
@@ -33,7 +32,7 @@ def make_map(bundle, names=None):
     names = tuple(names or bundle.names)
 
     def point(worth, allowed, quality, usd, share):
-        return OperatingPoint(
+        return CalibratedPoint(
             alpha_hi=0.0, alpha_lo=1.0, offset=0.0, worth=worth, allowed=allowed, quality=quality,
             quality_lower=quality - 0.02, cost_usd=usd / 1000, share_best=share,
         )  # fmt: skip
@@ -42,8 +41,8 @@ def make_map(bundle, names=None):
         family=None,
         whole=names == bundle.names,
         candidates=names,
-        heads=heads_key(bundle, names),
-        prices=prices_key(bundle.prices, bundle.candidates, names),
+        heads=bundle.heads_key(names),
+        prices=bundle.prices.key(bundle.candidates, names),
         best=names[0],
         cheapest=names[-1],
         risk=0.1,
@@ -275,8 +274,8 @@ def test_another_candidate_of_the_bundle_does_not_touch_a_map(plain):
     other["skip"] = other["skip"].copy()
     other["skip"][3] += 1
     changed = replace(plain.bundle, heads=(replace(plain.bundle.quality_heads, tensors=other),))
-    assert heads_key(changed, names) == heads_key(plain.bundle, names)
-    assert heads_key(changed, plain.bundle.names) != heads_key(plain.bundle, plain.bundle.names)
+    assert changed.heads_key(names) == plain.bundle.heads_key(names)
+    assert changed.heads_key(plain.bundle.names) != plain.bundle.heads_key(plain.bundle.names)
 
 
 def test_drift_turns_every_calibrated_policy_stale_and_can_be_taken_back(plain, engine):

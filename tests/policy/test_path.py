@@ -10,7 +10,7 @@ import pytest
 
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.cli import main
-from ipr_engine.policy.paths import row_costs
+from ipr_engine.policy.cost_weights import row_costs
 from ipr_engine.policy.promise import TAUS, point_at
 from ipr_engine.policy.rules import Coefficients
 from ipr_engine.policy.tau_path import TauPath

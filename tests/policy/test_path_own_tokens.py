@@ -16,7 +16,7 @@ from ipr_engine.bundle import Bundle, write_bundle
 from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import BundleError
-from ipr_engine.policy.paths import row_costs
+from ipr_engine.policy.cost_weights import row_costs
 from ipr_engine.policy.tau_path import TauPath
 from ipr_engine.training.add_model import add_model
 from ipr_engine.training.train import train

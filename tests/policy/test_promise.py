@@ -9,7 +9,8 @@ import pytest
 
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.bundle import PriceList
-from ipr_engine.policy.paths import MAX_KEPT_PATHS, Paths, row_costs
+from ipr_engine.policy.cost_weights import row_costs
+from ipr_engine.policy.paths import MAX_KEPT_PATHS, Paths
 from ipr_engine.policy.promise import TAUS
 from ipr_engine.policy.rules import Coefficients
 from tests.support.calibration_data import make_engine, make_outcomes

@@ -17,20 +17,10 @@ from ipr_engine.errors import (
     BundleHashError,
     BundleNotFoundError,
     BundlePathError,
-    InvalidInputError,
 )
 
 _CHUNK = 1 << 18  # stays in the L2 cache between the read and the hash
 _RESTORE = "restore the folder from its source, or write the bundle again with write_bundle"
-
-
-def as_path(value: object, name: str) -> Path:
-    if not isinstance(value, (str, os.PathLike)):
-        raise InvalidInputError(f"{name}: expected a str or os.PathLike, got {type(value).__name__}; pass a folder")
-    text = os.fspath(value)
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise InvalidInputError(f"{name}: expected a path, got {text!r}; pass a folder")
-    return Path(text)
 
 
 @contextmanager

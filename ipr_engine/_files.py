@@ -1,4 +1,4 @@
-"""Where results go, judged before the work: a path that cannot be written is told at once, not after an hour."""
+"""Paths that a caller gives, and files that are written: a path that cannot be used is refused at once, not after an hour of work."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import os
 from pathlib import Path
 
 from ipr_engine.errors import InvalidInputError
+
+
+def as_path(value: object, name: str) -> Path:
+    if not isinstance(value, (str, os.PathLike)):
+        raise InvalidInputError(f"{name}: expected a str or os.PathLike, got {type(value).__name__}; pass a folder")
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidInputError(f"{name}: expected a path, got {text!r}; pass a folder")
+    return Path(text)
 
 
 def writable_folder(path: str | os.PathLike[str], name: str) -> Path:
