@@ -34,19 +34,13 @@ from ipr_engine.bundle.spec import (
 )
 
 if TYPE_CHECKING:
-    from ipr_engine.bundle.write import (
-        HeadsSource,
-        activate,
-        heads_sha256,
-        with_calibrations,
-        with_extra_files,
-        with_performance,
-        with_prices,
-        write_bundle,
-    )
+    from ipr_engine.bundle.heads_entry import HeadsSource, heads_sha256
+    from ipr_engine.bundle.rewrite import with_calibrations, with_extra_files, with_performance, with_prices
+    from ipr_engine.bundle.write import BundleParts, activate, write_bundle
 
 __all__ = [
     "Bundle",
+    "BundleParts",
     "BundleSpec",
     "CalibratedPoint",
     "CalibrationMap",
@@ -83,9 +77,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load write.py when it is first asked for: serving reads bundles only, and imports should be quick."""
+    """Load what writes bundles when it is first asked for: serving reads bundles only, and imports should be quick."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ipr_engine.bundle import write
+    from ipr_engine.bundle import heads_entry, rewrite, write
 
-    return getattr(write, name)
+    return next(getattr(module, name) for module in (write, rewrite, heads_entry) if hasattr(module, name))

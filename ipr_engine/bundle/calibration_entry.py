@@ -19,13 +19,20 @@ from ipr_engine.bundle.calibration import (
     Knot,
     TestedTau,
 )
-from ipr_engine.bundle.fields import Field
+from ipr_engine.bundle.fields import Field, require_distinct
 
 _MAP = tuple(name for name in CalibrationMap.__dataclass_fields__ if name != "tested")
 _SAMPLE = tuple(CalibrationSample.__dataclass_fields__)
 _POINT = tuple(CalibratedPoint.__dataclass_fields__)
 _KNOT = tuple(Knot.__dataclass_fields__)
 _TESTED = tuple(TestedTau.__dataclass_fields__)
+
+
+def parse_maps(field: Field, *, tested: bool) -> tuple[CalibrationMap, ...]:
+    """Return the maps of this JSON list, one a candidate set. tested: as of `parse_map`."""
+    maps = tuple(parse_map(item, tested=tested) for item in field.list())
+    require_distinct([", ".join(sorted(made.candidates)) for made in maps], field.list())
+    return maps
 
 
 def parse_map(field: Field, *, tested: bool = True) -> CalibrationMap:

@@ -7,12 +7,12 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ipr_engine._files import as_path
-from ipr_engine.bundle.fields import canonical_json, is_hex64, parse_json
+from ipr_engine.bundle.fields import Field, is_hex64, json_bytes, parse_json
 from ipr_engine.bundle.file_entry import is_plain_relative, read_regular, sha256_of
 from ipr_engine.bundle.load import CURRENT, Bundle, listed_files
 from ipr_engine.bundle.spec import MANIFEST
@@ -40,6 +40,12 @@ class Draft:
             digest, size = sha256_of(as_path(source, relative), f"{source} (for {relative})")
         self.files[relative], self._hashes[relative] = source, digest
         return {"path": relative, "sha256": digest, "bytes": size}
+
+    def keep(self, document: Field, folder: Path, *, but: Collection[str] = ()) -> None:
+        """Take in every file that the manifest of another bundle lists, but those of these relative paths."""
+        for entry in listed_files(document, folder):
+            if entry.relative not in but and entry.relative not in self.files:
+                self.add(entry.relative, entry.verify())
 
     def publish(self, manifest: Mapping[str, Any], activate: bool) -> Path:
         data = json_bytes(manifest, MANIFEST)
@@ -69,6 +75,12 @@ class Draft:
             if twin is None or not _link(twin, target):
                 _write_new(target, source if isinstance(source, bytes) else source.read_bytes())
                 shared[self._hashes[relative]] = target
+
+
+def begin_rewrite(folder: Path, root: str | os.PathLike[str] | None) -> tuple[Draft, Field]:
+    """Return an empty draft below `root`, by default the folder that holds the bundle `folder`, and that bundle's manifest."""
+    draft = Draft(folder.parent if root is None else as_path(root, "root"))
+    return draft, parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
 
 
 def _shared_files(root: Path, wanted: Iterable[str]) -> dict[str, Path]:
@@ -132,10 +144,3 @@ def _sync_folders(folders: Iterable[Path]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def json_bytes(document: Any, where: str) -> bytes:
-    try:
-        return canonical_json(document)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{where}: expected values that JSON can hold, got others ({error})") from error

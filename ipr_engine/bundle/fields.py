@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ipr_engine.errors import BundleError, BundleFormatError, BundleValueError
+from ipr_engine.errors import BundleError, BundleFormatError, BundleValueError, InvalidInputError
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # an id becomes a file name
@@ -183,3 +183,11 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} is no JSON type")
+
+
+def json_bytes(document: Any, where: str) -> bytes:
+    """Return the canonical bytes of what a caller gives; InvalidInputError where JSON cannot hold it."""
+    try:
+        return canonical_json(document)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{where}: expected values that JSON can hold, got others ({error})") from error

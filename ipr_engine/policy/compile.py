@@ -10,7 +10,6 @@ from ipr_engine._validate import list_of_names, matched, nonnegative, nonnegativ
 from ipr_engine.bundle import BundleSpec, CalibrationMap, Candidate, EscalationSpec, PriceList
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.best_single import resolve_unsupported
 from ipr_engine.policy.calibrated import Calibrations, CalibrationStatus, path_certificate, resolve_point
 from ipr_engine.policy.cost_weights import Figures, Weighing, merged_figures, resolve_weights
 from ipr_engine.policy.paths import Paths
@@ -21,7 +20,7 @@ from ipr_engine.policy.promise import Promise, make_promise, point_at, point_for
 from ipr_engine.policy.rules import EVERY_RULE, RULES, Coefficients, compile_rule, path_coefficients, rule_meant
 from ipr_engine.policy.targets import CALIBRATED, PATH, TARGETS, Target, tau_or_target
 from ipr_engine.policy.tau_path import TauPath
-from ipr_engine.policy.unsupported import Unsupported
+from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
 from ipr_engine.request.limits import surely_fits
 
 
@@ -100,7 +99,7 @@ def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:
             "performance: nothing but USD is weighed, so no figure is read; give cost_weights=..., or leave it out"
         )
     folded = rates if weighing is None else weighing.folded(rates)
-    unsupported = resolve_unsupported(bundle, spec.min_support, spec.unsupported, exclusions, price_list)
+    unsupported = _unsupported(bundle, spec, exclusions, price_list)
     lacking = context.paths.lacking(kept)
     rule = rule_meant(spec.rule, targets, has_path=lacking is None)
     conditions = _Conditions(
@@ -280,6 +279,14 @@ def _escalate_below(escalation: EscalationSpec | None, given: float | None) -> f
             "`ipr escalate`"
         )
     return below
+
+
+def _unsupported(bundle: BundleSpec, spec: PolicySpec, exclusions: Mapping[str, str], prices: PriceList) -> Unsupported:
+    if spec.min_support is None and spec.unsupported is None:
+        return EVERY_ROW_PLAIN
+    from ipr_engine.policy.best_single import resolve_unsupported  # few policies ask for it
+
+    return resolve_unsupported(bundle, spec.min_support, spec.unsupported, exclusions, prices)
 
 
 def _flag(name: str, value: object) -> bool:

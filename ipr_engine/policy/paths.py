@@ -15,8 +15,7 @@ import numpy.typing as npt
 from ipr_engine.bundle import BundleSpec, PriceList
 from ipr_engine.bundle.path_rows import NOT_JUDGED
 from ipr_engine.policy.cost_weights import Weighing, row_costs
-from ipr_engine.policy.tau_path import Array, TauPath
-from ipr_engine.policy.two_tier_path import TierRows, fit_two_tiers
+from ipr_engine.policy.tau_path import Array, TauPath, TierRows
 
 MAX_KEPT_PATHS = 64  # at 11 candidates and 256 worths some 30 kB each
 NO_PATH = "bundle has no path"
@@ -108,4 +107,6 @@ class Paths:
         again = tier(rows.again_quality, rows.again_tokens_out)
         if math.isinf(escalate_below):  # the second tier decides every prompt
             return TauPath.fit(again.quality, outcome, again.cost, tie_rank, usd=again.usd)
+        from ipr_engine.policy.two_tier_path import fit_two_tiers  # few bundles have two tiers
+
         return fit_two_tiers(first, again, outcome, tie_rank, escalate_below)

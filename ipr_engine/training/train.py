@@ -18,6 +18,7 @@ from ipr_engine._validate import random_seed
 from ipr_engine._version import __version__
 from ipr_engine.audit.owner_key import Key, key_of_root, keys_beside
 from ipr_engine.bundle import (
+    BundleParts,
     Candidate,
     PathRows,
     PriceList,
@@ -178,29 +179,31 @@ def train(
     progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")
     folder = write_bundle(
         out,
-        name=name,
-        created=created,
-        candidates=listed,
-        encoders=frozen.sources,
-        heads=[made],
-        prices=asked.prices,
-        support=SupportSpec(encoder=frozen.id, **support),
-        path_rows=None if path is None else replace(path, heads=(heads_sha256(made),)),
-        extra_files={RELIABILITY: reliability(heads, names, rows)},
-        provenance={
-            "recipe": "ipr train",
-            "version": __version__,
-            "outcomes": list(rows.names),
-            "split": split,
-            "intercepts": source is not None,
-            "dropped": rows.dropped,
-            "leaked": rows.leaked,
-            "judged": (~np.isnan(rows.quality)).sum(axis=0).tolist(),
-            "sources": {candidate: asked.named[candidate] for candidate in names},
-            "settings": heads.settings,
-            "compared": as_json(compared),
-            **({CONSTANT: constant} if constant else {}),
-        },
+        BundleParts(
+            name=name,
+            created=created,
+            candidates=listed,
+            encoders=frozen.sources,
+            heads=[made],
+            prices=asked.prices,
+            support=SupportSpec(encoder=frozen.id, **support),
+            path_rows=None if path is None else replace(path, heads=(heads_sha256(made),)),
+            extra_files={RELIABILITY: reliability(heads, names, rows)},
+            provenance={
+                "recipe": "ipr train",
+                "version": __version__,
+                "outcomes": list(rows.names),
+                "split": split,
+                "intercepts": source is not None,
+                "dropped": rows.dropped,
+                "leaked": rows.leaked,
+                "judged": (~np.isnan(rows.quality)).sum(axis=0).tolist(),
+                "sources": {candidate: asked.named[candidate] for candidate in names},
+                "settings": heads.settings,
+                "compared": as_json(compared),
+                **({CONSTANT: constant} if constant else {}),
+            },
+        ),
     )
     return trained_figures(folder, rows, estimator, names, heads, constant)
 

@@ -17,7 +17,7 @@ from ipr_engine.audit.record_fields import canonical, crc32
 from ipr_engine.audit.record_terms import OF_FORM
 from ipr_engine.audit.recorder import distinct_words
 from ipr_engine.audit.replay import replay
-from ipr_engine.bundle import with_prices, write_bundle
+from ipr_engine.bundle import BundleParts, with_prices, write_bundle
 from ipr_engine.errors import KeyMismatchError, RecordError
 from ipr_engine.policy.policy_spec import ABOUT, DEFAULTS
 from tests.support import skips
@@ -224,7 +224,7 @@ def test_tokens_cut_at_a_limit_that_has_risen_are_told(tmp_path):
     for most in (3, 4000):
         parts = bundle_parts(tmp_path / "sources", models=3, dim=16)
         parts["candidates"] = [dataclasses.replace(c, max_output_tokens=most) for c in parts["candidates"]]
-        engines.append(Engine.load(write_bundle(tmp_path / str(most), activate=False, **parts)))
+        engines.append(Engine.load(write_bundle(tmp_path / str(most), BundleParts(**parts), activate=False)))
     low, high = engines
     [replayed] = replay([recorded(low)], high)
     assert "were cut at 3, its most then, and it may give more now" in replayed.refused

@@ -8,6 +8,7 @@ import pytest
 from ipr_engine import Engine, Price
 from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import (
+    BundleParts,
     CalibratedPoint,
     CalibrationMap,
     CalibrationSample,
@@ -257,10 +258,10 @@ def test_a_candidate_added_since_is_not_chosen_until_calibrated(plain):
 def test_a_candidate_added_to_a_family_makes_its_map_stale(tmp_path):
     parts = bundle_parts(tmp_path / "sources", models=3)
     family = [replace(c, family="house") for c in parts["candidates"][:2]] + parts["candidates"][2:]
-    engine = Engine.load(write_bundle(tmp_path / "bundles", **(parts | {"candidates": family})))
+    engine = Engine.load(write_bundle(tmp_path / "bundles", BundleParts(**parts | {"candidates": family})))
     one = replace(make_map(engine.bundle, engine.bundle.names[:2]), family="house")
     grown = [replace(c, family="house") for c in family]
-    other = Engine.load(write_bundle(tmp_path / "bundles", **(parts | {"candidates": grown})))
+    other = Engine.load(write_bundle(tmp_path / "bundles", BundleParts(**parts | {"candidates": grown})))
     served = Engine.load(with_calibrations(other.bundle, [one], activate=False))
     policy = served.policy(tau=0.1, rule="calibrated", family="house")
     assert policy.calibration.status == "stale"

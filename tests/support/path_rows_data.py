@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ipr_engine.bundle import Bundle, PathRows, heads_sha256, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, PathRows, heads_sha256, write_bundle
 from tests.support.bundles import bundle_parts, seeded
 
 
@@ -56,7 +56,7 @@ def with_path_rows(parts: dict[str, Any], given: PathRows | None = None, **shape
 
 def make_path_bundle(folder: Path, *, rows: int = 40, **shape: Any) -> Bundle:
     parts = with_path_rows(bundle_parts(folder / "sources", **shape), rows=rows)
-    return Bundle.load(write_bundle(folder / "bundles", **parts))
+    return Bundle.load(write_bundle(folder / "bundles", BundleParts(**parts)))
 
 
 def assert_equal_rows(a: PathRows | None, b: PathRows | None) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import InvalidInputError
-from ipr_engine.bundle import write_bundle
+from ipr_engine.bundle import BundleParts, write_bundle
 from ipr_engine.cli import main
 from ipr_engine.tokens import TERMS, TokenProfile, count_texts, read_profiles, shipped_profile, shipped_profiles
 from ipr_engine.tokens.counters import open_counter
@@ -285,7 +285,7 @@ def test_info_says_which_tokenizers_were_fitted_and_to_what(tmp_path, capsys):
     )
     profiles = (own, shipped_profile("claude_2"), None)
     parts["candidates"] = [replace(c, tokenizer=p) for c, p in zip(parts["candidates"], profiles, strict=True)]
-    path = write_bundle(tmp_path / "bundles", **parts)
+    path = write_bundle(tmp_path / "bundles", BundleParts(**parts))
     assert main(["info", "--bundle", str(path)]) == 0
     told = capsys.readouterr().out
     assert "profiles of tokenizers fitted, of 1 of 3 candidates" in told
