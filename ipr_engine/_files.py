@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ipr_engine.errors import InvalidInputError
+
+_CHUNK = 1 << 18  # stays in the L2 cache between the read and the hash
 
 
 def as_path(value: object, name: str) -> Path:
@@ -61,3 +67,53 @@ def _path(path: str | os.PathLike[str], name: str, what: str) -> Path:
     if not text or "\0" in text:
         raise InvalidInputError(f"{name}: expected {what}, got {text!r}")
     return Path(text)
+
+
+def file_sha256(path: str | os.PathLike[str]) -> tuple[str, int]:
+    """Return (hex digest, bytes) of a file, in one pass and without holding it; hashing makes no mapped table resident."""
+    digest, buffer, total = hashlib.sha256(), bytearray(_CHUNK), 0
+    view = memoryview(buffer)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+            total += count
+    return digest.hexdigest(), total
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a free name in the same folder; whatever starts with ".tmp-" there is of a write that did not end."""
+    return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(8)}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to, which replaces it at the end of the block, or is deleted after an error."""
+    temp = temporary_beside(path)
+    try:
+        yield temp
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that readers see the whole of it or what was there before, after a crash too."""
+    with replacing(path) as temp:
+        write_new(temp, data)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet, and have it on the disk."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's own entries on the disk: names that were made or replaced in it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ipr_engine._files import as_path
+from ipr_engine._files import as_path, sync_folder, temporary_beside, write_atomically, write_new
 from ipr_engine.bundle.fields import Field, is_hex64, json_bytes, parse_json
 from ipr_engine.bundle.file_entry import is_plain_relative, read_regular, sha256_of
 from ipr_engine.bundle.load import CURRENT, Bundle, listed_files
@@ -51,15 +50,16 @@ class Draft:
         data = json_bytes(manifest, MANIFEST)
         digest = hashlib.sha256(data).hexdigest()
         self.root.mkdir(parents=True, exist_ok=True)
-        temp = self.root / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
+        temp = temporary_beside(self.root / MANIFEST)
         try:
             temp.mkdir()
             self._fill(temp)
-            _write_new(temp / MANIFEST, data)
-            _sync_folders([temp, *(path for path in temp.rglob("*") if path.is_dir())])
+            write_new(temp / MANIFEST, data)
+            for folder in (temp, *(path for path in temp.rglob("*") if path.is_dir())):
+                sync_folder(folder)
             Bundle.load(temp)
             _move_to(temp, self.root / digest)
-            _sync_folders([self.root])
+            sync_folder(self.root)
         finally:
             shutil.rmtree(temp, ignore_errors=True)  # already moved when all went well
         if activate:
@@ -73,7 +73,7 @@ class Draft:
             target.parent.mkdir(parents=True, exist_ok=True)
             twin = shared.get(self._hashes[relative])
             if twin is None or not _link(twin, target):
-                _write_new(target, source if isinstance(source, bytes) else source.read_bytes())
+                write_new(target, source if isinstance(source, bytes) else source.read_bytes())
                 shared[self._hashes[relative]] = target
 
 
@@ -121,26 +121,6 @@ def _move_to(temp: Path, final: Path) -> None:
 
 
 def set_current(root: Path, digest: str) -> None:
-    temp = root / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
-    try:
-        _write_new(temp, f"{digest}\n".encode())
-        os.replace(temp, root / CURRENT)
-    finally:
-        temp.unlink(missing_ok=True)
-    _sync_folders([root])
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folders(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Have CURRENT name this bundle of the root."""
+    write_atomically(root / CURRENT, f"{digest}\n".encode())
+    sync_folder(root)

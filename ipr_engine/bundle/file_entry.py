@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ipr_engine._files import file_sha256
 from ipr_engine.bundle.fields import Field, fail
 from ipr_engine.errors import (
     BundleError,
@@ -19,7 +20,6 @@ from ipr_engine.errors import (
     BundlePathError,
 )
 
-_CHUNK = 1 << 18  # stays in the L2 cache between the read and the hash
 _RESTORE = "restore the folder from its source, or write the bundle again with write_bundle"
 
 
@@ -43,16 +43,10 @@ def read_regular(path: Path, where: str) -> bytes:
 
 
 def sha256_of(path: Path, where: str) -> tuple[str, int]:
-    """(hex digest, bytes) of a file, in one pass and without holding it."""
-    digest, buffer, total = hashlib.sha256(), bytearray(_CHUNK), 0
-    view = memoryview(buffer)
+    """Return (hex digest, bytes) of a regular file, in one pass and without holding it."""
     with reading(where):
         _require_regular(path, where)
-        with open(path, "rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                digest.update(view[:count])
-                total += count
-    return digest.hexdigest(), total
+        return file_sha256(path)
 
 
 def _require_regular(path: Path, where: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, Candidate, Price, with_prices
 from ipr_engine.bundle.candidate_entry import read_new_prices
-from ipr_engine.bundle.edit import NewCandidate, with_candidate, without_candidate
+from ipr_engine.bundle.edit import NewCandidate, Refit, with_candidate, without_candidate
 from ipr_engine.bundle.origin import price_dates, price_days
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.errors import BundleFormatError, BundleValueError, InvalidInputError
@@ -171,7 +171,7 @@ def test_rows_must_be_those_the_heads_need(tmp_path):
 def test_an_extra_file_can_be_replaced_and_the_others_stay(tmp_path):
     extra = {RELIABILITY: b"{}", "CARD.md": b"hello"}
     folder = make_bundle(tmp_path, models=2, overrides={"extra_files": extra})
-    new = Bundle.load(add(folder, extra_files={RELIABILITY: b"[]"}))
+    new = Bundle.load(add(folder, refit=Refit(extra_files={RELIABILITY: b"[]"})))
     assert {name: path.read_bytes() for name, path in new.extra_files.items()} == extra | {RELIABILITY: b"[]"}
 
 

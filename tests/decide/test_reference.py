@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.decide.contract import CAUSE, STATUS, DecidePlan, DecidePolicy, Heads
-from ipr_engine.decide.reference import Decisions
+from ipr_engine.decide.reference import ReferenceDecisions
 from tests.support.generators import FORMS, Request, make_request
 
 SIZES = [(0, 11, 63), (1, 1, 1), (1, 11, 256), (3, 2, 63), (3, 65, 1025), (17, 11, 256), (17, 65, 63), (67, 11, 63)]
@@ -26,7 +26,7 @@ class Error:
     cost: float
 
     @classmethod
-    def granted(cls, request: Request, exact: Decisions) -> Error:
+    def granted(cls, request: Request, exact: ReferenceDecisions) -> Error:
         plain = request.reference(np.float32)
 
         def worst(name: str, unit: Any = 1.0) -> float:
