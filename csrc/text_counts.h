@@ -60,7 +60,7 @@ enum class Term : uint8_t {
   kOther2,              // other code points of two bytes
   kOther3,              // of three
   kOther4,              // of four
-  // Parts: each counts some of what a term above counts too, which one is in brackets (ipr_engine/tokens/parts.py).
+  // Parts: each counts some of what a term above counts too, which one is in brackets (ipr_engine/tokens/token_profile.py).
   kEmoji,               // U+1F000 to U+1F8FF, but the two below [other_4]
   kLateEmoji,           // U+1F900 to U+1FAFF [other_4]
   kSkinTones,           // U+1F3FB to U+1F3FF [other_4]
