@@ -53,9 +53,9 @@ def make_extension(include_dirs: list[str], flags: list[str], **arguments) -> Ex
     return Extension(include_dirs=include_dirs, language="c++", extra_compile_args=["-std=c++17", *flags], **arguments)
 
 
-sources = sorted(str(path) for path in Path("csrc").glob("*.cpp") if X86 or isa_of(path.name) is None)
+sources = sorted(str(path) for path in Path("csrc").rglob("*.cpp") if X86 or isa_of(path.name) is None)
 extension = make_extension(
-    ["csrc"],
+    ["csrc/include", "csrc/src"],
     # -ffp-contract=off: the written order of docs/design.md section 3 is a promise.
     [
         "-O3",
@@ -69,7 +69,7 @@ extension = make_extension(
     name="ipr_engine._C",
     sources=sources,
     define_macros=[("IPR_X86", "1" if X86 else "0")],
-    depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").glob(pattern)),
+    depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").rglob(pattern)),
 )
 
 with nullcontext() if ParallelCompile is None else ParallelCompile(default=os.cpu_count()):
