@@ -118,7 +118,7 @@ PyObject* ranked(PyObject* self, PyObject* const* args, Py_ssize_t count) {
       (given && (!PyBytes_Check(args[3]) || PyBytes_GET_SIZE(args[3]) != models)))
     return PyErr_Format(PyExc_TypeError, "expected a policy, a tuple of names and bytes or None, for %zd models",
                         models);
-  const auto* allowed = given ? reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(args[3])) : policy->packed().allowed;
+  const auto* allowed = given ? reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(args[3])) : policy->allowed();
   const Results parts = row_of(parts_of(as_result(self)), row, result->models);
   thread_local std::vector<int32_t> order;
   order.resize(static_cast<size_t>(models) + 1);

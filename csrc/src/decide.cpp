@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
+#include <vector>
 
 #include "ipr/errors.h"
 #include "ipr/isa.h"
+#include "packed.h"
 
 namespace ipr {
 namespace {
@@ -100,13 +103,19 @@ void check(const Heads& heads) {
               heads.tie_rank[order[i]], " for candidates ", order[i - 1], " and ", order[i]);
 }
 
+struct DecidePolicy::Compiled {
+  Compiled(int64_t models, int64_t tiers)
+      : rates(3 * tiers * round_up_16(models)), allowed(round_up_16(models)), tie_rank(static_cast<size_t>(models)) {}
+
+  AlignedArray<float> rates;
+  AlignedArray<uint8_t> allowed;
+  std::vector<float> tie_rank;
+  std::vector<uint8_t> unsupported_allowed;
+  PackedPolicy packed{};
+};
+
 DecidePolicy::DecidePolicy(int64_t models, const PolicySpec& spec)
-    : models_(models),
-      rates_(3 * spec.tiers * round_up_16(models)),
-      allowed_(round_up_16(models)),
-      tie_rank_(static_cast<size_t>(models)),
-      min_support_(spec.min_support),
-      unsupported_(spec.unsupported) {
+    : models_(models), min_support_(spec.min_support), unsupported_(spec.unsupported) {
   check_finite(&spec.alpha_hi, 1, "alpha_hi");
   check_finite(&spec.alpha_lo, 1, "alpha_lo");
   check_finite(&spec.offset, 1, "offset");
@@ -121,13 +130,15 @@ DecidePolicy::DecidePolicy(int64_t models, const PolicySpec& spec)
   IPR_CHECK(spec.unsupported >= kCheapest && spec.unsupported < models, "unsupported: expected a candidate, 0 to ",
             models - 1, ", or ", kCheapest, " for the cheapest, got ", spec.unsupported);
 
-  for (size_t m = 0; m < tie_rank_.size(); ++m) tie_rank_[m] = spec.tie_rank ? spec.tie_rank[m] : static_cast<float>(m);
+  auto compiled = std::make_unique<Compiled>(models, spec.tiers);
+  std::vector<float>& tie_rank = compiled->tie_rank;
+  for (size_t m = 0; m < tie_rank.size(); ++m) tie_rank[m] = spec.tie_rank ? spec.tie_rank[m] : static_cast<float>(m);
   const uint8_t* const own = spec.unsupported_allowed ? spec.unsupported_allowed : spec.allowed;
-  unsupported_allowed_.assign(own, own + models);
+  compiled->unsupported_allowed.assign(own, own + models);
 
   // in_rate (tiers, models) | out_rate (tiers, models) | tier_above (tiers - 1, models) | fixed_usd (models)
   const int64_t padded = round_up_16(models), tiers = spec.tiers;
-  float* const in_rate = rates_.get();
+  float* const in_rate = compiled->rates.get();
   float* const out_rate = in_rate + tiers * padded;
   float* const tier_above = out_rate + tiers * padded;
   float* const fixed_usd = tier_above + (tiers - 1) * padded;
@@ -135,26 +146,45 @@ DecidePolicy::DecidePolicy(int64_t models, const PolicySpec& spec)
   copy_rows(spec.out_rate, tiers, models, out_rate);
   copy_rows(spec.tier_above, tiers - 1, models, tier_above);
   copy_rows(spec.fixed_usd, 1, models, fixed_usd);
-  std::copy_n(spec.allowed, models, allowed_.get());
-  packed_ = {spec.alpha_hi, spec.alpha_lo, spec.offset, spec.worth,
-             tiers,         in_rate,       out_rate,    tiers > 1 ? tier_above : nullptr,
-             fixed_usd,     allowed_.get()};
+  std::copy_n(spec.allowed, models, compiled->allowed.get());
+  compiled->packed = {spec.alpha_hi, spec.alpha_lo,
+                      spec.offset,   spec.worth,
+                      tiers,         in_rate,
+                      out_rate,      tiers > 1 ? tier_above : nullptr,
+                      fixed_usd,     compiled->allowed.get()};
+  compiled_ = std::move(compiled);
 }
 
-const float* DecidePlan::keep(const float* data, int64_t rows, int64_t dim) {
-  if (!data) return nullptr;
-  return kept_.emplace_back(data, rows, dim).view().data;
-}
+DecidePolicy::~DecidePolicy() = default;
 
-DecidePlan::DecidePlan(const Heads& heads, const std::string& isa) : kernels_(&kernels_for(isa)) {
-  check(heads);
-  const int64_t models = heads.models, dim = heads.dim, hidden = heads.hidden, rank = heads.rank;
-  packed_ = {};
-  packed_.models = models;
-  packed_.dim = dim;
-  packed_.hidden = heads.out ? hidden : 0;
-  packed_.rank = heads.up ? rank : 0;
-  packed_.activation = heads.activation;
+int64_t DecidePolicy::tiers() const { return compiled_->packed.tiers; }
+const uint8_t* DecidePolicy::allowed() const { return compiled_->allowed.get(); }
+const float* DecidePolicy::tie_rank() const { return compiled_->tie_rank.data(); }
+const uint8_t* DecidePolicy::unsupported_allowed() const { return compiled_->unsupported_allowed.data(); }
+const PackedPolicy& DecidePolicy::packed() const { return compiled_->packed; }
+
+struct DecidePlan::Packed {
+  explicit Packed(const Heads& heads);
+
+  std::vector<PackedMatrix> kept;
+  AlignedArray<int32_t> by_tie_rank;
+  PackedHeads heads{};
+
+ private:
+  // A packed copy, or null.
+  const float* keep(const float* data, int64_t rows, int64_t dim) {
+    if (!data) return nullptr;
+    return kept.emplace_back(data, rows, dim).view().data;
+  }
+};
+
+DecidePlan::Packed::Packed(const Heads& from) {
+  const int64_t models = from.models, dim = from.dim, hidden = from.hidden, rank = from.rank;
+  heads.models = models;
+  heads.dim = dim;
+  heads.hidden = from.out ? hidden : 0;
+  heads.rank = from.up ? rank : 0;
+  heads.activation = from.activation;
 
   std::vector<float> by_x;
   const auto append = [&](const float* data, int64_t rows) -> int64_t {
@@ -162,35 +192,50 @@ DecidePlan::DecidePlan(const Heads& heads, const std::string& isa) : kernels_(&k
     by_x.insert(by_x.end(), data, data + rows * dim);
     return static_cast<int64_t>(by_x.size()) / dim - rows;
   };
-  packed_.skip_at = append(heads.skip, models);
-  packed_.len_at = append(heads.len_skip, models);
-  packed_.trunk_at = append(heads.trunk, hidden);
-  packed_.down_at = append(heads.down, models * rank);
-  packed_.by_x = kept_.emplace_back(by_x.data(), static_cast<int64_t>(by_x.size()) / dim, dim).view();
+  heads.skip_at = append(from.skip, models);
+  heads.len_at = append(from.len_skip, models);
+  heads.trunk_at = append(from.trunk, hidden);
+  heads.down_at = append(from.down, models * rank);
+  heads.by_x = kept.emplace_back(by_x.data(), static_cast<int64_t>(by_x.size()) / dim, dim).view();
 
-  packed_.bias = keep(heads.bias, 1, models);
-  packed_.len_bias = keep(heads.len_bias, 1, models);
-  packed_.len_cap = keep(heads.len_cap, 1, models);
-  packed_.identity = keep(heads.identity, models, hidden);
-  packed_.out = keep(heads.out, models, hidden);
-  if (heads.up) {
+  heads.bias = keep(from.bias, 1, models);
+  heads.len_bias = keep(from.len_bias, 1, models);
+  heads.len_cap = keep(from.len_cap, 1, models);
+  heads.identity = keep(from.identity, models, hidden);
+  heads.out = keep(from.out, models, hidden);
+  if (from.up) {
     std::vector<float> up(static_cast<size_t>(models * rank * hidden));  // (models, rank, hidden)
     for (int64_t m = 0; m < models; ++m)
       for (int64_t k = 0; k < rank; ++k)
         for (int64_t h = 0; h < hidden; ++h)
-          up[static_cast<size_t>((m * rank + k) * hidden + h)] = heads.up[(m * hidden + h) * rank + k];
-    packed_.up = keep(up.data(), models * rank, hidden);
+          up[static_cast<size_t>((m * rank + k) * hidden + h)] = from.up[(m * hidden + h) * rank + k];
+    heads.up = keep(up.data(), models * rank, hidden);
   }
 
-  const std::vector<int32_t> order = order_of(heads);
-  by_tie_rank_ = AlignedArray<int32_t>(models);
-  std::copy(order.begin(), order.end(), by_tie_rank_.get());
+  const std::vector<int32_t> order = order_of(from);
+  by_tie_rank = AlignedArray<int32_t>(models);
+  std::copy(order.begin(), order.end(), by_tie_rank.get());
   std::vector<float> tie_rank(static_cast<size_t>(models));
   for (size_t rank_of = 0; rank_of < order.size(); ++rank_of)
     tie_rank[static_cast<size_t>(order[rank_of])] = static_cast<float>(rank_of);
-  packed_.tie_rank = keep(tie_rank.data(), 1, models);
-  packed_.by_tie_rank = by_tie_rank_.get();
+  heads.tie_rank = keep(tie_rank.data(), 1, models);
+  heads.by_tie_rank = by_tie_rank.get();
 }
+
+DecidePlan::DecidePlan(const Heads& heads, const std::string& isa)
+    : models_(heads.models), dim_(heads.dim), kernels_(&kernels_for(isa)) {
+  check(heads);
+  packed_ = std::make_unique<Packed>(heads);
+}
+
+DecidePlan::~DecidePlan() = default;
+
+int64_t DecidePlan::hidden() const { return packed_->heads.hidden; }
+int64_t DecidePlan::rank() const { return packed_->heads.rank; }
+bool DecidePlan::has_tokens() const { return packed_->heads.len_at >= 0; }
+const float* DecidePlan::tie_rank() const { return packed_->heads.tie_rank; }
+const char* DecidePlan::isa() const { return kernels_->isa; }
+int64_t DecidePlan::work(int64_t batch) const { return batch * packed_->heads.by_x.rows * dim_; }
 
 void DecidePlan::run(const DecidePolicy& policy, const Rows& rows, const Results& results) const {
   IPR_CHECK(policy.models() == models(), "policy: expected one for ", models(), " models, got one for ",
@@ -201,7 +246,8 @@ void DecidePlan::run(const DecidePolicy& policy, const Rows& rows, const Results
                          "billed_tokens");
   if (rows.tokens_out) check_no_negative_rows(rows.tokens_out, rows.batch, rows.tokens_stride, models(), "tokens_out");
 
-  kernels_->decide(packed_, policy.packed(), rows, results, thread_scratch(kernels_->decide_scratch(packed_)));
+  kernels_->decide(packed_->heads, policy.packed(), rows, results,
+                   thread_scratch(kernels_->decide_scratch(packed_->heads)));
 }
 
 }  // namespace ipr

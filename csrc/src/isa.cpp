@@ -1,6 +1,7 @@
 #include "ipr/isa.h"
 
 #include "ipr/errors.h"
+#include "simd/kernel_table.h"
 
 namespace ipr {
 namespace {
@@ -9,7 +10,7 @@ std::vector<const Kernels*> available() {
   std::vector<const Kernels*> found{&kernels_scalar};
 #if IPR_X86
   __builtin_cpu_init();
-  // Each set is all that setup.py lets the compiler use in files of that suffix.
+  // Each set is all that setup.py lets the compiler use in the file of that set.
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (avx2) found.push_back(&kernels_avx2);
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "simd/kernel_table.h"
+
 namespace ipr {
 namespace {
 

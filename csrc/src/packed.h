@@ -6,7 +6,7 @@
 #include <memory>
 #include <new>
 
-#include "simd/kernels.h"
+#include "simd/kernel_table.h"
 
 namespace ipr {
 

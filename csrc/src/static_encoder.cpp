@@ -4,19 +4,10 @@
 
 #include "ipr/errors.h"
 #include "ipr/isa.h"
+#include "simd/kernel_table.h"
 
 namespace ipr {
 namespace {
-
-const GatherKernels* gather_for(const std::string& isa) {
-  const std::string chosen = kernels_for(isa).isa;
-#if IPR_X86
-  for (const GatherKernels* kernels : {&kGatherAvx512, &kGatherAvx2})
-    if (chosen == kernels->isa) return kernels;
-#endif
-  static_cast<void>(chosen);
-  return &kGatherScalar;
-}
 
 struct Scratch {
   TokenIds ids;
@@ -57,7 +48,7 @@ Cut cut_between_words(const uint32_t* kept, size_t count, size_t max_tokens) {
 }  // namespace
 
 StaticEncoder::StaticEncoder(StaticEncoderConfig config)
-    : config_(std::move(config)), unk_id_(UINT32_MAX), kernels_(gather_for(config_.isa)) {
+    : config_(std::move(config)), unk_id_(UINT32_MAX), kernels_(&kernels_for(config_.isa)) {
   const StaticTable& table = config_.table;
   IPR_CHECK(table.dim > 0, "embeddings: expected at least one column");
   IPR_CHECK(table.rows <= kIdMask, "embeddings: expected below 2^31 rows, got ", table.rows);
@@ -78,6 +69,8 @@ StaticEncoder::StaticEncoder(StaticEncoderConfig config)
     unk_id_ = static_cast<uint32_t>(config_.unk_id);
   }
 }
+
+const char* StaticEncoder::isa() const { return kernels_->isa; }
 
 size_t StaticEncoder::token_count() const {
   return config_.mapping.empty() ? config_.table.rows : config_.mapping.size();
@@ -130,8 +123,9 @@ EncodeInfo StaticEncoder::encode_ids(const uint32_t* ids, size_t count, float* x
       if (weights.size() < size) weights.resize(size);
       for (size_t k = 0; k < size; ++k) weights[k] = config_.weights[kept[k] & kIdMask];
     }
-    kernels_->mean[static_cast<int>(config_.table.type)](config_.table.data, config_.table.dim, rows.data(),
-                                                         config_.weights.empty() ? nullptr : weights.data(), size, x);
+    kernels_->gather_mean[static_cast<int>(config_.table.type)](config_.table.data, config_.table.dim, rows.data(),
+                                                                config_.weights.empty() ? nullptr : weights.data(),
+                                                                size, x);
     if (config_.normalize) kernels_->normalize(x, config_.table.dim);
   }
   shrink(kept);

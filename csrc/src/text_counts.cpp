@@ -1,6 +1,7 @@
 #include "ipr/text_counts.h"
 
 #include "ipr/isa.h"
+#include "simd/kernel_table.h"
 
 namespace ipr {
 
@@ -66,14 +67,7 @@ const char* const kTermNames[kTerms] = {
     "long_line_breaks",
 };
 
-CountTerms term_counter(const std::string& isa) {
-#if IPR_X86
-  if (std::string(kernels_for(isa).isa) != "scalar") return count_terms_avx2;
-#else
-  kernels_for(isa);  // throws where it is unknown
-#endif
-  return count_terms_scalar;
-}
+CountTerms term_counter(const std::string& isa) { return kernels_for(isa).count_terms; }
 
 TextCounts count_text(const char* utf8, size_t bytes, CountTerms count) {
   uint64_t sums[kTerms]{};

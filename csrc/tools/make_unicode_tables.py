@@ -18,10 +18,10 @@ from tokenizers import normalizers, pre_tokenizers
 PINNED = "0.22.2"
 BLOCK = 128
 LAST = 0x10FFFF
-HANGUL = range(0xAC00, 0xAC00 + 11172)  # decomposed by arithmetic, in wordpiece.cpp
+HANGUL = range(0xAC00, 0xAC00 + 11172)  # decomposed by arithmetic, in wordpiece_run.h
 LOWEST_MARK, HIGHEST_MARK = "\u0334", "\u0345"  # combining classes 1 and 240, the ends of the scale
 
-# The bits of Record.flags; wordpiece.cpp names them alike.
+# The bits of Record.flags; src/unicode.h names them alike.
 WHITESPACE, CLEANED, CHINESE, PUNCTUATION, NONSPACING, HANGUL_SYLLABLE = (1 << bit for bit in range(6))
 
 nfd = normalizers.NFD().normalize_str
@@ -47,12 +47,12 @@ def flags_of(char: str) -> int:
     elif words == ["a", char, "b"]:
         flags |= PUNCTUATION
     elif words != [f"a{char}b"]:
-        raise AssertionError(f"BertPreTokenizer splits U+{ord(char):04X} in a way wordpiece.cpp does not know: {words}")
+        raise AssertionError(f"BertPreTokenizer splits U+{ord(char):04X} in a way unicode.h does not know: {words}")
     cleaned = clean(f"a{char}b")
     if cleaned == "ab":
         flags |= CLEANED
     elif cleaned != ("a b" if flags & WHITESPACE else f"a{char}b"):
-        raise AssertionError(f"clean_text maps U+{ord(char):04X} in a way wordpiece.cpp does not know: {cleaned!r}")
+        raise AssertionError(f"clean_text maps U+{ord(char):04X} in a way unicode.h does not know: {cleaned!r}")
     if chinese(char) == f" {char} ":
         flags |= CHINESE
     if nfd(char) == char and strip(f"a{char}") == "a":

@@ -74,7 +74,7 @@ def script(char):
 
 
 def count_ref(text):
-    """Every term by its definition in csrc/include/ipr/text_counts.h."""
+    """Every term by its definition in csrc/include/ipr/text_terms.h."""
     terms = dict.fromkeys(TERMS, 0.0)
 
     def count(name, pattern):

@@ -1,9 +1,10 @@
-// decide (docs/design.md section 3), written once over lanes16. Included after one lanes16_*.h.
+// decide (docs/design.md section 3), written once over the lanes. Included after one lanes_*.h.
 #pragma once
 
 #include "dot16_kernel.h"
-#include "kernels.h"
+#include "kernel_table.h"
 #include "math16.h"
+#include "unroll.h"
 
 namespace ipr {
 namespace {
@@ -42,7 +43,7 @@ template <int U, class Act>
 inline Lanes add_hidden(const PackedHeads& heads, const float* dots, int64_t m, int64_t i, Lanes sums, Act act) {
   const int64_t at = m * round_up_16(heads.hidden) + i;
   Lanes h[U];
-#pragma GCC unroll 4
+  IPR_UNROLL(4)
   for (int j = 0; j < U; ++j) {
     h[j] = heads.trunk_at >= 0 ? load(dots + heads.trunk_at + i + 16 * j) : broadcast(0.0f);
     if (heads.identity) h[j] = h[j] + load(heads.identity + at + 16 * j);
@@ -50,10 +51,10 @@ inline Lanes add_hidden(const PackedHeads& heads, const float* dots, int64_t m, 
   for (int64_t k = 0; k < heads.rank; ++k) {
     const Lanes d = broadcast(dots[heads.down_at + m * heads.rank + k]);
     const float* up = heads.up + (m * heads.rank + k) * round_up_16(heads.hidden) + i;
-#pragma GCC unroll 4
+    IPR_UNROLL(4)
     for (int j = 0; j < U; ++j) h[j] = fma(load(up + 16 * j), d, h[j]);
   }
-#pragma GCC unroll 4
+  IPR_UNROLL(4)
   for (int j = 0; j < U; ++j) {
     // stale and padding lanes could be inf, and inf * 0 is not 0
     if (i + 16 * (j + 1) > heads.hidden) h[j] = keep(first(heads.hidden - i - 16 * j), h[j]);
@@ -300,8 +301,6 @@ void decide(const PackedHeads& heads, const PackedPolicy& policy, const Rows& ro
                                       : (flat ? decide_rows<false, true> : decide_rows<false, false>);
   run(heads, policy, rows, results, split(heads, memory));
 }
-
-constexpr Kernels kKernels = {kIsa, dot16, decide_scratch, decide, fma_chains};
 
 }  // namespace
 }  // namespace ipr

@@ -1,7 +1,8 @@
-// Many rows of a packed matrix times rows of x, over lanes16. Included after one lanes16_*.h.
+// Many rows of a packed matrix times rows of x, over the lanes. Included after one lanes_*.h.
 #pragma once
 
-#include "kernels.h"
+#include "kernel_table.h"
+#include "unroll.h"
 
 namespace ipr {
 namespace {
@@ -13,33 +14,31 @@ inline void dot_tile(const PackedRows& weights, int64_t row, const float* x, int
   const float* w = weights.data + row * weights.stride;
   const int64_t dim = weights.dim;
   Part sums[R][C][kParts];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c)
-#pragma GCC unroll 2
-      for (int p = 0; p < kParts; ++p) sums[r][c][p] = zero_part();
+  IPR_UNROLL(8)
+  for (int r = 0; r < R; ++r) IPR_UNROLL(8)
+  for (int c = 0; c < C; ++c) IPR_UNROLL(2)
+  for (int p = 0; p < kParts; ++p) sums[r][c][p] = zero_part();
 
   // Lanes of part p at element i; the shorter side waits in registers while the longer one passes.
   const auto step = [&](int64_t i, int p, auto load_x) {
     if constexpr (R < C) {
       Part xs[R];
-#pragma GCC unroll 8
+      IPR_UNROLL(8)
       for (int r = 0; r < R; ++r) xs[r] = load_x(x + r * x_stride, i, p);
-#pragma GCC unroll 8
+      IPR_UNROLL(8)
       for (int c = 0; c < C; ++c) {
         const Part ws = load_part(w + c * weights.stride + i + p * kPartLanes);
-#pragma GCC unroll 8
+        IPR_UNROLL(8)
         for (int r = 0; r < R; ++r) sums[r][c][p] = fma(ws, xs[r], sums[r][c][p]);
       }
     } else {
       Part ws[C];
-#pragma GCC unroll 8
+      IPR_UNROLL(8)
       for (int c = 0; c < C; ++c) ws[c] = load_part(w + c * weights.stride + i + p * kPartLanes);
-#pragma GCC unroll 8
+      IPR_UNROLL(8)
       for (int r = 0; r < R; ++r) {
         const Part xs = load_x(x + r * x_stride, i, p);
-#pragma GCC unroll 8
+        IPR_UNROLL(8)
         for (int c = 0; c < C; ++c) sums[r][c][p] = fma(ws[c], xs, sums[r][c][p]);
       }
     }
@@ -49,21 +48,18 @@ inline void dot_tile(const PackedRows& weights, int64_t row, const float* x, int
 
   // One x row is bound by loads and keeps all parts of its sums in flight; more rows are bound by registers.
   constexpr int kTogether = R == 1 ? kParts : 1;
-#pragma GCC unroll 2
+  IPR_UNROLL(2)
   for (int p = 0; p < kParts; p += kTogether) {
     int64_t i = 0;
-    for (; i + 16 <= dim; i += 16)
-#pragma GCC unroll 2
-      for (int q = p; q < p + kTogether; ++q) step(i, q, whole);
-    if (i < dim)
-#pragma GCC unroll 2
-      for (int q = p; q < p + kTogether; ++q) step(i, q, tail);
+    for (; i + 16 <= dim; i += 16) IPR_UNROLL(2)
+    for (int q = p; q < p + kTogether; ++q) step(i, q, whole);
+    if (i < dim) IPR_UNROLL(2)
+    for (int q = p; q < p + kTogether; ++q) step(i, q, tail);
   }
 
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) out[r * out_stride + row + c] = sum(join(sums[r][c]));
+  IPR_UNROLL(8)
+  for (int r = 0; r < R; ++r) IPR_UNROLL(8)
+  for (int c = 0; c < C; ++c) out[r * out_stride + row + c] = sum(join(sums[r][c]));
 }
 
 // Weight rows outermost: a tile of them stays in L1 while every x row passes.
@@ -97,13 +93,13 @@ int64_t fma_chains(int64_t steps, float* sink) {
   constexpr int kChains = kTileRows * kTileCols;
   const Part factor = load_part(sink), step = load_part(sink + kPartLanes);
   Part sums[kChains];
-#pragma GCC unroll 16
+  IPR_UNROLL(16)
   for (int i = 0; i < kChains; ++i) sums[i] = load_part(sink + i * kPartLanes);
   for (int64_t s = 0; s < steps; ++s) {
-#pragma GCC unroll 16
+    IPR_UNROLL(16)
     for (int i = 0; i < kChains; ++i) sums[i] = fma(sums[i], factor, step);
   }
-#pragma GCC unroll 16
+  IPR_UNROLL(16)
   for (int i = 0; i < kChains; ++i) store_part(sink + i * kPartLanes, sums[i]);
   return steps * kChains * kPartLanes;
 }

@@ -1,16 +1,16 @@
-// The gather, written once over 16 float lanes. A gather_*.cpp first defines Lanes for its instruction set (broadcast,
-// load of each element type, store, fma, +, /, sum) and kGatherWidth, the sums it keeps in registers, then includes
-// this file. All is in unnamed namespaces and no standard container is used: the linker must never merge code compiled
-// for one instruction set into code that runs on every machine.
+// The gather of the static encoder (ipr/static_encoder.h): the mean of some rows of a table, and its norm; written once
+// over the lanes. Included after one lanes_*.h.
+#pragma once
 
 #include <cstring>
 
-#include "gather.h"
+#include "kernel_table.h"
+#include "unroll.h"
 
 namespace ipr {
 namespace {
 
-// Rows ahead of use that are asked of memory. measured: benchmarks/bench_encoder_static.py
+// Rows ahead of use that are asked of memory. measured: benchmarks/bench_encoder.py
 constexpr size_t kPrefetch = 6;
 
 // The first n < 16 elements, widened to float; the other lanes are 0.
@@ -21,19 +21,13 @@ inline Lanes load_some(const Element* from, size_t n) {
   return load(padded);
 }
 
-inline void store_some(float* to, size_t n, Lanes lanes) {
-  float padded[16];
-  store(padded, lanes);
-  std::memcpy(to, padded, n * sizeof(float));
-}
-
 // 16 * kWidth columns of all rows, the sums in registers; or, if kWidth is 0, the last `some` columns.
 template <class Element, bool kWeighted, int kWidth>
 inline void mean_of_columns(const Element* column, size_t dim, const uint32_t* rows, const float* weights, size_t n,
                             float* x, size_t some) {
   constexpr int kSums = kWidth == 0 ? 1 : kWidth;
   Lanes sums[kSums];
-#pragma GCC unroll 16
+  IPR_UNROLL(16)
   for (int g = 0; g < kSums; ++g) sums[g] = broadcast(0.0f);
   for (size_t k = 0; k < n; ++k) {
     if (kWidth != 0 && k + kPrefetch < n) {
@@ -42,17 +36,17 @@ inline void mean_of_columns(const Element* column, size_t dim, const uint32_t* r
     }
     const Element* row = column + rows[k] * dim;
     const Lanes weight = broadcast(kWeighted ? weights[k] : 1.0f);
-#pragma GCC unroll 16
+    IPR_UNROLL(16)
     for (int g = 0; g < kSums; ++g) {
       const Lanes value = kWidth == 0 ? load_some(row, some) : load(row + 16 * g);
       sums[g] = kWeighted ? fma(weight, value, sums[g]) : sums[g] + value;  // 1 * value + sum rounds as value + sum
     }
   }
   const Lanes count = broadcast(static_cast<float>(n));
-#pragma GCC unroll 16
+  IPR_UNROLL(16)
   for (int g = 0; g < kSums; ++g) {
     if (kWidth == 0) {
-      store_some(x, some, sums[g] / count);
+      store_first(x, static_cast<int64_t>(some), sums[g] / count);
     } else {
       store(x + 16 * g, sums[g] / count);
     }
@@ -76,9 +70,9 @@ template <class Element>
 void mean(const void* table, size_t dim, const uint32_t* rows, const float* weights, size_t n, float* x) {
   const auto* elements = static_cast<const Element*>(table);
   if (weights != nullptr) {
-    mean_from<Element, true, kGatherWidth>(0, elements, dim, rows, weights, n, x);
+    mean_from<Element, true, kGatherSums>(0, elements, dim, rows, weights, n, x);
   } else {
-    mean_from<Element, false, kGatherWidth>(0, elements, dim, rows, nullptr, n, x);
+    mean_from<Element, false, kGatherSums>(0, elements, dim, rows, nullptr, n, x);
   }
 }
 
@@ -93,7 +87,7 @@ void normalize(float* x, size_t dim) {
   squares = fma(rest, rest, squares);
   const Lanes norm = broadcast(__builtin_sqrtf(sum(squares)) + 1e-32f);
   for (at = 0; at + 16 <= dim; at += 16) store(x + at, load(x + at) / norm);
-  if (at < dim) store_some(x + at, dim - at, rest / norm);
+  if (at < dim) store_first(x + at, static_cast<int64_t>(dim - at), rest / norm);
 }
 
 }  // namespace

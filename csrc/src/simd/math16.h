@@ -1,5 +1,5 @@
-// exp, sigmoid and the activations over lanes16: the same operations, hence the same bits, on every instruction set.
-// Included after one lanes16_*.h.
+// exp, sigmoid and the activations over the lanes: the same operations, hence the same bits, on every instruction set.
+// Included after one lanes_*.h.
 #pragma once
 
 namespace ipr {

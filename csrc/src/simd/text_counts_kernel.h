@@ -1,16 +1,10 @@
-// How a text's terms are counted, written once; text_counts_{scalar,avx2}.cpp instantiate it. No standard container
-// appears here, since this is compiled with instructions that the CPU at hand may lack.
+// The terms of a text (ipr/text_terms.h), counted in one pass over windows of 64 bytes; written once over the bytes.
+// Included after one bytes_*.h.
 #pragma once
 
 #include <cstring>
 
-#include "ipr/text_counts.h"
-
-#if defined(__AVX2__)
-#include <immintrin.h>
-#elif defined(__SSE2__)
-#include <emmintrin.h>
-#endif
+#include "kernel_table.h"
 
 namespace ipr {
 namespace {
@@ -89,91 +83,24 @@ struct Kinds {
 // before it, in any order.
 inline Kinds kinds_of(const uint8_t* from, uint16_t* pair) {
   Kinds kinds;
-#if defined(__AVX2__)
-  for (int part = 0; part < 2; ++part) {
-    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from) + part);
-    const __m256i before = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from - 1) + part);
-    const auto within = [](__m256i value, char first, char count) {
-      const __m256i distance = _mm256_sub_epi8(value, _mm256_set1_epi8(first));
-      return _mm256_cmpeq_epi8(_mm256_min_epu8(distance, _mm256_set1_epi8(static_cast<char>(count - 1))), distance);
-    };
-    const auto is = [&](char byte) { return _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte)); };
-    const auto put = [&](uint64_t& bits, __m256i mask) {
-      bits |= static_cast<uint64_t>(static_cast<uint32_t>(_mm256_movemask_epi8(mask))) << (32 * part);
-    };
-    const __m256i low = _mm256_or_si256(bytes, _mm256_set1_epi8(0x20));
-    const __m256i low_before = _mm256_or_si256(before, _mm256_set1_epi8(0x20));
-    const __m256i letters = within(low, 'a', 26), digits = within(bytes, '0', 10), feeds = is('\n');
-    const __m256i marks = _mm256_andnot_si256(_mm256_or_si256(letters, digits), within(bytes, '!', 94));
-    const __m256i now = _mm256_and_si256(letters, _mm256_sub_epi8(low, _mm256_set1_epi8(0x60)));
-    const __m256i last =
-        _mm256_and_si256(within(low_before, 'a', 26), _mm256_sub_epi8(low_before, _mm256_set1_epi8(0x60)));
-    const __m256i row_and_column = _mm256_set1_epi16(kColumns << 8 | 1);
-    auto* const to = reinterpret_cast<__m256i*>(pair) + 2 * part;
-    _mm256_storeu_si256(to, _mm256_maddubs_epi16(_mm256_unpacklo_epi8(now, last), row_and_column));
-    _mm256_storeu_si256(to + 1, _mm256_maddubs_epi16(_mm256_unpackhi_epi8(now, last), row_and_column));
+  for (int part = 0; part < static_cast<int>(kWindow) / kBytes; ++part) {
+    const Bytes bytes = load_bytes(from + kBytes * part), before = load_bytes(from - 1 + kBytes * part);
+    const auto put = [&](uint64_t& all, Bytes mask) { all |= bits(mask) << (kBytes * part); };
+    const Bytes low = either(bytes, all_bytes(0x20)), low_before = either(before, all_bytes(0x20));
+    const Bytes letters = within(low, 'a', 26), digits = within(bytes, '0', 10), feeds = equal(bytes, all_bytes('\n'));
+    const Bytes now = both(letters, minus(low, all_bytes(0x60)));
+    const Bytes last = both(within(low_before, 'a', 26), minus(low_before, all_bytes(0x60)));
+    store_pairs<kColumns>(last, now, pair + kBytes * part);
     put(kinds.letters, letters);
     put(kinds.capitals, within(bytes, 'A', 26));
     put(kinds.digits, digits);
-    put(kinds.punctuation, marks);
-    put(kinds.same, _mm256_cmpeq_epi8(bytes, before));
+    put(kinds.punctuation, but_not(within(bytes, '!', 94), either(letters, digits)));
+    put(kinds.same, equal(bytes, before));
     put(kinds.breaks, feeds);
-    put(kinds.controls, _mm256_andnot_si256(feeds, within(bytes, '\t', 5)));
-    put(kinds.spaces, is(' '));
-    put(kinds.leads, within(bytes, static_cast<char>(0xC0), 64));
+    put(kinds.controls, but_not(within(bytes, '\t', 5), feeds));
+    put(kinds.spaces, equal(bytes, all_bytes(' ')));
+    put(kinds.leads, within(bytes, 0xC0, 64));
   }
-#elif defined(__SSE2__)
-  for (int part = 0; part < 4; ++part) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from) + part);
-    const __m128i before = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from - 1) + part);
-    const auto within = [](__m128i value, char first, char count) {
-      const __m128i distance = _mm_sub_epi8(value, _mm_set1_epi8(first));
-      return _mm_cmpeq_epi8(_mm_min_epu8(distance, _mm_set1_epi8(static_cast<char>(count - 1))), distance);
-    };
-    const auto is = [&](char byte) { return _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte)); };
-    const auto put = [&](uint64_t& bits, __m128i mask) {
-      bits |= static_cast<uint64_t>(static_cast<uint32_t>(_mm_movemask_epi8(mask))) << (16 * part);
-    };
-    const __m128i low = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
-    const __m128i low_before = _mm_or_si128(before, _mm_set1_epi8(0x20));
-    const __m128i letters = within(low, 'a', 26), digits = within(bytes, '0', 10), feeds = is('\n');
-    const __m128i marks = _mm_andnot_si128(_mm_or_si128(letters, digits), within(bytes, '!', 94));
-    const __m128i now = _mm_and_si128(letters, _mm_sub_epi8(low, _mm_set1_epi8(0x60)));
-    const __m128i last = _mm_and_si128(within(low_before, 'a', 26), _mm_sub_epi8(low_before, _mm_set1_epi8(0x60)));
-    const __m128i zero = _mm_setzero_si128(), columns = _mm_set1_epi16(kColumns);
-    const auto put_pairs = [&](int half, __m128i after, __m128i row) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(pair) + 2 * part + half,
-                       _mm_add_epi16(after, _mm_mullo_epi16(row, columns)));
-    };
-    put_pairs(0, _mm_unpacklo_epi8(now, zero), _mm_unpacklo_epi8(last, zero));
-    put_pairs(1, _mm_unpackhi_epi8(now, zero), _mm_unpackhi_epi8(last, zero));
-    put(kinds.letters, letters);
-    put(kinds.capitals, within(bytes, 'A', 26));
-    put(kinds.digits, digits);
-    put(kinds.punctuation, marks);
-    put(kinds.same, _mm_cmpeq_epi8(bytes, before));
-    put(kinds.breaks, feeds);
-    put(kinds.controls, _mm_andnot_si128(feeds, within(bytes, '\t', 5)));
-    put(kinds.spaces, is(' '));
-    put(kinds.leads, within(bytes, static_cast<char>(0xC0), 64));
-  }
-#else
-  for (size_t at = 0; at < kWindow; ++at) {
-    const uint8_t byte = from[at], last = letter_of(from[static_cast<ptrdiff_t>(at) - 1]);
-    const uint64_t bit = uint64_t{1} << at;
-    const bool is_letter = letter_of(byte) != 0, is_digit = byte >= '0' && byte <= '9';
-    pair[at] = static_cast<uint16_t>(last * kColumns + letter_of(byte));
-    if (is_letter) kinds.letters |= bit;
-    if (byte >= 'A' && byte <= 'Z') kinds.capitals |= bit;
-    if (is_digit) kinds.digits |= bit;
-    if (!is_letter && !is_digit && byte > ' ' && byte < 0x7F) kinds.punctuation |= bit;
-    if (byte == from[static_cast<ptrdiff_t>(at) - 1]) kinds.same |= bit;
-    if (byte == '\n') kinds.breaks |= bit;
-    if (byte == '\t' || (byte > '\n' && byte <= '\r')) kinds.controls |= bit;
-    if (byte == ' ') kinds.spaces |= bit;
-    if (byte >= 0xC0) kinds.leads |= bit;
-  }
-#endif
   return kinds;
 }
 

@@ -1,17 +1,20 @@
-// Sixteen float lanes as two AVX registers. What each operation means stands in lanes16_scalar.h.
+// Sixteen float lanes as two AVX registers. What each operation means stands in lanes_scalar.h.
 #pragma once
 
 #include <immintrin.h>
 
 #include <cstdint>
 
+#include "kernel_table.h"
+
 namespace ipr {
 namespace {
 
-constexpr char kIsa[] = "avx2";
-
 // 4 x 3 tiles hold half of 12 sums, 3 weight parts and 1 x part in 16 registers: 7 loads per 12 multiply-adds.
 constexpr int kTileRows = 4, kTileCols = 3, kTileColsOneRow = 6;
+
+// 8 of the 16 registers hold sums of gather_kernel.h.
+constexpr int kGatherSums = 4;
 
 struct Lanes {
   __m256 lo, hi;
@@ -32,6 +35,15 @@ inline Mask first(int64_t n) {
   return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(count, lo)), _mm256_castsi256_ps(_mm256_cmpgt_epi32(count, hi))};
 }
 inline Lanes load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline Lanes load(const Half* p) {
+  const auto* at = reinterpret_cast<const __m128i*>(p);
+  return {_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at + 1))};
+}
+inline Lanes load(const int8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+}
 inline Part zero_part() { return _mm256_setzero_ps(); }
 inline Part load_part(const float* p) {
   Part part = _mm256_loadu_ps(p);

@@ -1,4 +1,4 @@
-// Sixteen float lanes as one AVX-512 register. What each operation means stands in lanes16_scalar.h.
+// Sixteen float lanes as one AVX-512 register. What each operation means stands in lanes_scalar.h.
 #pragma once
 
 // gcc 12 takes the deliberately undefined registers of its own header for mistakes (GCC bug 105593).
@@ -14,13 +14,16 @@
 
 #include <cstdint>
 
+#include "kernel_table.h"
+
 namespace ipr {
 namespace {
 
-constexpr char kIsa[] = "avx512";
-
 // 4 x 4 tiles hold 16 sums, 4 weight parts and 1 x part in 32 registers: 8 loads per 16 multiply-adds.
 constexpr int kTileRows = 4, kTileCols = 4, kTileColsOneRow = 8;
+
+// 16 of the 32 registers hold sums of gather_kernel.h: 256 columns in one go.
+constexpr int kGatherSums = 16;
 
 struct Lanes {
   __m512 all;
@@ -36,6 +39,10 @@ struct Mask {
 inline Lanes broadcast(float value) { return {_mm512_set1_ps(value)}; }
 inline Mask first(int64_t n) { return {static_cast<__mmask16>(n < 16 ? (1u << n) - 1 : 0xffffu)}; }
 inline Lanes load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline Lanes load(const Half* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+inline Lanes load(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
 inline Part zero_part() { return _mm512_setzero_ps(); }
 inline Part load_part(const float* p) {
   Part part = _mm512_loadu_ps(p);

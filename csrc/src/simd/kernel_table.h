@@ -1,17 +1,24 @@
-// What a per-instruction-set file takes and gives: plain structs and one table of functions. No standard container
-// appears here, since these headers are compiled with instructions that the CPU at hand may lack.
+// What one instruction set offers: plain structs and one table of functions, `Kernels`, an instance a set.
+//
+// A new set is one lanes header, one .cpp that names its table, a line in src/isa.cpp and its flags in setup.py. No
+// standard container appears here nor in anything that those .cpp files include: the linker must never merge code
+// compiled for one instruction set into code that runs on every machine.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+
+#include "ipr/decide_types.h"
+#include "ipr/text_terms.h"
 
 namespace ipr {
 
 static constexpr int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
 
-enum class Activation : int32_t { relu, silu, gelu };
-enum class Status : uint8_t { ok, nonfinite_quality, nonfinite_cost, none_allowed };
-// The last is the router's own: the op never makes it.
-enum class Cause : uint8_t { failed, only_allowed, below_fixed_level, best_quality, within_tolerance, unsupported };
+// A float16, by its bits.
+struct Half {
+  uint16_t bits;
+};
 
 // A matrix (rows, dim) whose rows are 64-byte aligned and zero-padded to stride = round_up_16(dim).
 struct PackedRows {
@@ -43,48 +50,29 @@ struct PackedPolicy {
   const uint8_t* allowed;           // (models)
 };
 
-// The inputs of `batch` rows. A stride counts elements from one row to the next; 0 gives every row the same values.
-struct Rows {
-  int64_t batch;
-  const float* x;  // (batch, dim)
-  int64_t x_stride;
-  const float* billed_tokens;  // (batch) or, with billed_per_model, (batch, models)
-  int64_t billed_stride;
-  bool billed_per_model;
-  const float* tokens_out;  // (batch, models); null = predicted
-  int64_t tokens_stride;
-  const float* extra_usd;  // (batch, models); null = none
-  int64_t extra_stride;
-  const uint8_t* allowed;  // (batch, models), anded with the policy's; null = all
-  int64_t allowed_stride;
-};
-
-// Where the answers go, C-contiguous; every element is written.
-struct Results {
-  float *quality, *tokens_out, *cost_usd;  // (batch, models)
-  float *threshold, *gap;                  // (batch)
-  int32_t* index;                          // (batch)
-  Status* status;                          // (batch)
-  Cause* cause;                            // (batch)
-};
-
-// The answers of `row` and those after it.
-static inline Results row_of(const Results& all, int64_t row, int64_t models) {
-  const int64_t flat = row * models;
-  return {all.quality + flat, all.tokens_out + flat, all.cost_usd + flat, all.threshold + row,
-          all.gap + row,      all.index + row,       all.status + row,    all.cause + row};
-}
-
-// One instruction set. The functions check nothing; decide.h and isa.h do.
+// One instruction set. The functions check nothing; the callers in src/ do. Every set gives the same bits.
 struct Kernels {
   const char* isa;
+
   // out[b * out_stride + j] = row j of weights . x row b, summed as docs/design.md section 3 says.
   void (*dot16)(const PackedRows& weights, const float* x, int64_t batch, int64_t x_stride, float* out,
                 int64_t out_stride);
-  // Floats of scratch (64-byte aligned) that decide needs.
+
+  // The op of ipr/decide.h. decide_scratch: floats of scratch (64-byte aligned) that decide needs.
   int64_t (*decide_scratch)(const PackedHeads& heads);
   void (*decide)(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
                  float* scratch);
+
+  // x[d] = (sum over k < n of weights[k] * table[rows[k]][d]) / n, d < dim, n > 0; by TableType of
+  // ipr/static_encoder.h. weights may be null (all 1). Every sum starts at +0 and takes the rows in order, by fused
+  // multiply-add with the row's weight.
+  void (*gather_mean[3])(const void* table, size_t dim, const uint32_t* rows, const float* weights, size_t n, float* x);
+
+  // x = x / (||x|| + 1e-32); the sum of squares keeps 16 partial sums.
+  void (*normalize)(float* x, size_t dim);
+
+  CountTerms count_terms;
+
   // Runs independent chains of multiply-adds and returns how many it did; sink: 512 floats, read and written.
   int64_t (*fma_chains)(int64_t steps, float* sink);
 };
@@ -92,6 +80,7 @@ struct Kernels {
 extern const Kernels kernels_scalar;
 #if IPR_X86
 extern const Kernels kernels_avx2, kernels_avx512;
+void count_terms_avx2(const char* utf8, size_t bytes, uint64_t* sums);  // shared by the two
 #endif
 
 }  // namespace ipr
