@@ -1,17 +1,29 @@
 #include "ipr/isa.h"
 
+#if IPR_X86
+#include <cpuid.h>
+#endif
+
 #include "ipr/errors.h"
 #include "simd/kernel_table.h"
 
 namespace ipr {
 namespace {
 
+#if IPR_X86
+// __builtin_cpu_supports knows "f16c" in gcc and in late clangs only.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+#endif
+
 std::vector<const Kernels*> available() {
   std::vector<const Kernels*> found{&kernels_scalar};
 #if IPR_X86
   __builtin_cpu_init();
   // Each set is all that setup.py lets the compiler use in the file of that set.
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   if (avx2) found.push_back(&kernels_avx2);
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
