@@ -12,7 +12,11 @@ void bind_router(py::module_& m);
 void bind_tau_path(py::module_& m);
 void bind_text_counts(py::module_& m);
 
-PYBIND11_MODULE(_C, m) {
+// mod_gil_not_used(false): the module needs the interpreter's lock, and a free-threaded Python takes it back when it
+// imports this. Tally and LatencyHistogram are exact because one call at a time changes them, and send_unsupported
+// writes into a result in place. Work that is long enough to matter runs without the lock (run_released,
+// DecidePlan.run).
+PYBIND11_MODULE(_C, m, py::mod_gil_not_used(false)) {
   m.doc() = "Per-request CPU work of ipr_engine: decide, tokenise, encode, route; tau's path.";
 
   py::register_exception_translator([](std::exception_ptr pending) {
