@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # The packages of some extras, read from pyproject.toml: installing them does not compile the extension again.
 extras = $(shell $(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(repr(package) for extra in '$(1)'.split() for package in extras[extra]))")
-SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
+SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 # A file's tests share what its fixtures made, so a file goes to one worker.
 WORKERS ?= -n auto --dist loadfile
 PYTEST_ARGS ?=
@@ -31,12 +31,12 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(wildcard csrc/*.cpp csrc/*.h)
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard csrc/*.cpp csrc/*.h)
+	$(BIN)/clang-format -i $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 # One stamp a layer: each installs on top of the one before, and again only when what it was made from changes.
 $(VENV)/.core: $(SOURCES)

@@ -18,15 +18,16 @@ except ImportError:  # --no-build-isolation on a machine without it: PyTorch bri
 
 X86 = platform.machine() in {"x86_64", "AMD64"}
 
-# One file per instruction set, told by its suffix; every other file is baseline code that runs anywhere.
+# csrc/src/simd has one file per instruction set, named after it; every other file is baseline code that runs anywhere.
 ISA_FLAGS = {
-    "_avx2": ["-mavx2", "-mfma", "-mf16c"],
-    "_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"],
 }
 
 
 def isa_of(source: str) -> str | None:
-    return next((suffix for suffix in ISA_FLAGS if Path(source).stem.endswith(suffix)), None)
+    stem = Path(source).stem
+    return stem if stem in ISA_FLAGS else None
 
 
 class BuildWithIsaFlags(build_ext):
@@ -53,9 +54,9 @@ def make_extension(include_dirs: list[str], flags: list[str], **arguments) -> Ex
     return Extension(include_dirs=include_dirs, language="c++", extra_compile_args=["-std=c++17", *flags], **arguments)
 
 
-sources = sorted(str(path) for path in Path("csrc").glob("*.cpp") if X86 or isa_of(path.name) is None)
+sources = sorted(str(path) for path in Path("csrc").rglob("*.cpp") if X86 or isa_of(path.name) is None)
 extension = make_extension(
-    ["csrc"],
+    ["csrc/include"],
     # -ffp-contract=off: the written order of docs/design.md section 3 is a promise.
     [
         "-O3",
@@ -69,7 +70,7 @@ extension = make_extension(
     name="ipr_engine._C",
     sources=sources,
     define_macros=[("IPR_X86", "1" if X86 else "0")],
-    depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").glob(pattern)),
+    depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").rglob(pattern)),
 )
 
 with nullcontext() if ParallelCompile is None else ParallelCompile(default=os.cpu_count()):
