@@ -11,7 +11,6 @@ import pytest
 
 from ipr_engine.decide.contract import Heads
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.kernels.decide import decide_kernel
 from ipr_engine.kernels.form import INTEGERS, POINTERS, KernelForm
 from ipr_engine.kernels.launch import launch_params
 from ipr_engine.kernels.plan import PER_MODEL, RESULTS, GpuPlan, GpuRequest, GpuResult, result_layout
@@ -88,6 +87,8 @@ def test_a_policy_is_checked_as_on_the_cpu(rng, plan):
 
 
 def test_the_kernel_takes_the_arguments_that_the_form_lists():
+    from ipr_engine.kernels.decide import decide_kernel  # imports triton, which kernel_data has chosen how to run
+
     params = launch_params(11)
     constants = KernelForm(dim=7).constants(params)
     assert tuple(decide_kernel.arg_names) == (*POINTERS, *INTEGERS, *constants)
