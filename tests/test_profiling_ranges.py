@@ -11,10 +11,10 @@ import pytest
 from ipr_engine import _profiling as profiling
 from ipr_engine.errors import InvalidInputError
 from tests.support import (
-    kernel_data,  # noqa: F401  (before anything that imports triton)
+    decide_implementations,  # noqa: F401  (before anything that imports triton)
     skips,
 )
-from tests.support.gpu_data import DEVICE, PROMPTS, gpu_engine, make_bundle, make_export
+from tests.support.gpu_engines import DEVICE, PROMPTS, gpu_engine, make_bundle, make_export
 from tests.support.places import ROOT
 from tests.support.transformer_folders import import_torch
 

@@ -19,7 +19,7 @@ NEEDS = {"training": ("torch", skips.TORCH), "kernel_resources": ("triton", skip
 
 
 def python(*arguments, codes=(0,)):
-    """stdout of a Python process in the project's folder, whatever this process has set for Triton (kernel_data.py)."""
+    """stdout of a Python process in the project's folder, whatever this process has set for Triton (decide_implementations.py)."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False

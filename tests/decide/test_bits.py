@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.decide.contract import Heads, available_isas
-from tests.support.generators import FORMS, PARTS, bytes_of, make_request, row_bytes
+from tests.support.decide_requests import FORMS, PARTS, bytes_of, make_request, row_bytes
 
 SIZES = [(0, 11, 63), (1, 1, 1), (1, 11, 256), (3, 2, 1025), (17, 65, 63), (70, 11, 256), (3, 1000, 63)]
 sizes = pytest.mark.parametrize(("batch", "models", "dim"), SIZES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.decide.contract import CAUSE, STATUS, Heads
-from tests.support.generators import Request, bytes_of, make_request, row_bytes
+from tests.support.decide_requests import Request, bytes_of, make_request, row_bytes
 
 
 def fixed_request(quality, cost, *, tie_rank=None, batch=1, **policy) -> Request:

@@ -10,7 +10,7 @@ import pytest
 
 from ipr_engine.decide.contract import CAUSE, STATUS, DecidePlan, DecidePolicy, Heads
 from ipr_engine.decide.reference import Decisions
-from tests.support.generators import FORMS, Request, make_request
+from tests.support.decide_requests import FORMS, Request, make_request
 
 SIZES = [(0, 11, 63), (1, 1, 1), (1, 11, 256), (3, 2, 63), (3, 65, 1025), (17, 11, 256), (17, 65, 63), (67, 11, 63)]
 RULES = [("minmax", 0.3, 0.0), ("max", 0.1, 0.002), ("fixed", 0.5, 0.0), ("fixed", 0.0, 0.01)]

@@ -11,7 +11,7 @@ import pytest
 from ipr_engine.decide.contract import STATUS, DecidePlan, DecidePolicy, Heads, available_isas
 from ipr_engine.errors import InvalidInputError
 from tests.decide import test_reference as against
-from tests.support.generators import PARTS, Request, bytes_of, make_heads, make_policy, make_request, row_bytes
+from tests.support.decide_requests import PARTS, Request, bytes_of, make_heads, make_policy, make_request, row_bytes
 
 EDGE = 200_000
 MODELS = [1, 2, 11, 19, 65]

@@ -19,9 +19,9 @@ from ipr_engine.kernels.run import DecideLaunch
 from tests.decide import test_bits as bits
 from tests.decide import test_reference as against
 from tests.decide.test_choice import *  # noqa: F403
-from tests.support import kernel_data  # before anything that imports triton
-from tests.support.generators import PARTS, Request, make_policy, make_request
-from tests.support.kernel_data import DEVICE, IMPLEMENTATIONS, by_reference, by_triton, launch, tensor
+from tests.support import decide_implementations  # before anything that imports triton
+from tests.support.decide_implementations import DEVICE, IMPLEMENTATIONS, by_reference, by_triton, launch, tensor
+from tests.support.decide_requests import PARTS, Request, make_policy, make_request
 
 LARGE = [(257, 17, 7, "linear_uncapped"), (3, 1000, 7, "linear")]
 SIZES = [
@@ -61,9 +61,9 @@ def impl(request):
 @pytest.fixture(params=["triton"])
 def isa(request, monkeypatch):
     """The bodies written for instruction sets run on the kernel here; the interpreter takes wide tiles, for its time."""
-    if not kernel_data.ON_DEVICE:
+    if not decide_implementations.ON_DEVICE:
         wide = {"triton": lambda it: by_triton(it, WIDE if len(it.heads.bias) > 64 else TALL)}
-        monkeypatch.setattr(kernel_data.generators, "IMPLEMENTATIONS", wide)
+        monkeypatch.setattr(decide_implementations.decide_requests, "IMPLEMENTATIONS", wide)
     return request.param
 
 
@@ -87,7 +87,9 @@ def test_decision_equals_reference_when_margins_exceed_error(impl, rng, batch, m
 @pytest.mark.parametrize("tiles", ["split", "rows"])
 @pytest.mark.parametrize("form", ["linear", "all", "adapters_only"])
 def test_no_tiling_changes_a_decision(rng, monkeypatch, form, tiles):
-    monkeypatch.setitem(kernel_data.generators.IMPLEMENTATIONS, "triton", lambda it: by_triton(it, LAUNCHES[tiles]))
+    monkeypatch.setitem(
+        decide_implementations.decide_requests.IMPLEMENTATIONS, "triton", lambda it: by_triton(it, LAUNCHES[tiles])
+    )
     against.test_decision_equals_reference_when_margins_exceed_error("triton", rng, 17, 19, 40, form, against.RULES[1])
 
 
@@ -99,7 +101,7 @@ def test_narrow_weights_are_only_rounded(rng, dtype, models):
     To the bit in the interpreter; compiled, a load of another width lays a tile out otherwise, and sums run in another order.
     """
     request = make_request(rng, 3, models, 63, "all", masked=True, worth=0.001)
-    torch = kernel_data.torch
+    torch = decide_implementations.torch
     rounded = {
         name: torch.from_numpy(value).to(getattr(torch, dtype)).float().numpy()
         for name, value in vars(request.heads).items()
@@ -107,7 +109,7 @@ def test_narrow_weights_are_only_rounded(rng, dtype, models):
     }
     same = request.but(heads=Heads(**{**vars(request.heads), **rounded}))
     narrow = by_triton(request, dtype=dtype)
-    if kernel_data.ON_DEVICE:
+    if decide_implementations.ON_DEVICE:
         exact = by_reference(same)
         error = against.Error.granted(same, same.reference())
         np.testing.assert_allclose(narrow.quality, exact.quality, rtol=0, atol=error.quality)
@@ -168,7 +170,7 @@ def test_a_launch_serves_what_its_buffers_hold_and_can_be_repeated(rng, tiles):
     run = launch(request, LAUNCHES[tiles])
     first = run().numpy()
     for _ in range(2):
-        kernel_data.poison(run.result)
+        decide_implementations.poison(run.result)
         again = run().numpy()
         assert {part: again[part].tobytes() for part in PARTS} == {part: first[part].tobytes() for part in PARTS}
     other = make_request(rng, 5, 19, 63, "adapters_only", masked=True, rule="max", tau=0.2, worth=0.01)
@@ -176,7 +178,7 @@ def test_a_launch_serves_what_its_buffers_hold_and_can_be_repeated(rng, tiles):
     for name in ("x", "billed_tokens", "extra_usd"):
         getattr(run.request, name).copy_(tensor(getattr(other, name)))
     run.request.allowed.copy_(tensor(other.allowed))
-    kernel_data.poison(run.result)
+    decide_implementations.poison(run.result)
     got, fresh = run().numpy(), by_triton(other.but(heads=request.heads), LAUNCHES[tiles])
     for part in PARTS:
         assert got[part].tobytes() == getattr(fresh, part).tobytes(), part

@@ -22,8 +22,8 @@ from tests.decide.test_tiers import (  # noqa: F401
     tiered,
 )
 from tests.kernels.test_decide import LAUNCHES
-from tests.support.generators import make_heads, make_policy, make_request
-from tests.support.kernel_data import DEVICE, IMPLEMENTATIONS, by_triton, tensor
+from tests.support.decide_implementations import DEVICE, IMPLEMENTATIONS, by_triton, tensor
+from tests.support.decide_requests import make_heads, make_policy, make_request
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)

@@ -21,7 +21,7 @@ from tests.request.test_own_tokens import tokenized
 from tests.support import skips
 from tests.support.bundles import bundle_parts
 from tests.support.calibration_data import make_prompts
-from tests.support.path_data import make_rows, with_path, with_rows
+from tests.support.path_rows import make_rows, with_path, with_rows
 from tests.support.two_tier_bundles import join, make_tiers, middle_gap
 from tests.support.two_tier_bundles import make_prompts as tier_prompts
 

@@ -14,8 +14,8 @@ from ipr_engine.policy.policy import path_coefficients
 from ipr_engine.policy.promise import TAUS, point_at
 from ipr_engine.policy.tau_path import TauPath
 from tests.support.calibration_data import make_engine, make_outcomes
-from tests.support.generators import make_heads
-from tests.support.path_data import with_path
+from tests.support.decide_requests import make_heads
+from tests.support.path_rows import with_path
 
 ROUNDING = 4 * np.finfo(np.float32).eps  # of an objective: worth * quality, the difference, and the two costs
 

@@ -12,7 +12,7 @@ from ipr_engine.audit.replay import replay
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.fallback import StaticFallback
 from tests.support.calibration_data import make_engine, make_prompts
-from tests.support.path_data import with_path
+from tests.support.path_rows import with_path
 
 PROMPTS = make_prompts("serving", 12)
 

@@ -13,7 +13,7 @@ from ipr_engine.policy.paths import MAX_KEPT_PATHS, Paths, row_costs
 from ipr_engine.policy.policy import Coefficients
 from ipr_engine.policy.promise import TAUS
 from tests.support.calibration_data import make_engine, make_outcomes
-from tests.support.path_data import with_path, with_rows
+from tests.support.path_rows import with_path, with_rows
 
 PROMPT = "prove why the sum of ten loops"
 ANY_QUALITY = Coefficients(0.0, 0.0, 0.0)

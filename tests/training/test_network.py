@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.generators import Request, make_policy
-from tests.support.training_data import make_bent, make_world, seeded
+from tests.support.decide_requests import Request, make_policy
+from tests.support.seeds import seeded
+from tests.support.training_data import make_bent, make_world
 
 torch = pytest.importorskip("torch", reason="needs extra [train]: torch, for networks")
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")

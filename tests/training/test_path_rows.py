@@ -20,7 +20,7 @@ from ipr_engine.training.add_model import add_model
 from ipr_engine.training.heads import predict
 from ipr_engine.training.path_rows import draw_path_rows
 from ipr_engine.training.train import train
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 

@@ -17,7 +17,7 @@ from benchmarks.load.soak import Soak, soak, theil_sen
 from benchmarks.load.window import Lost
 from ipr_engine.cli import bench_soak
 from ipr_engine.errors import InvalidInputError
-from tests.support.loadtest_data import AsyncKnownTarget, KnownTarget, MadeUpClock
+from tests.support.load_targets import AsyncKnownTarget, KnownTarget, MadeUpClock
 
 MIX = Mix(("a",), "one", (1,))
 

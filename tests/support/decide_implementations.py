@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import generators, skips, triton_interpreter
-from tests.support.generators import PARTS, Request
+from tests.support import decide_requests, skips, triton_interpreter
+from tests.support.decide_requests import PARTS, Request
 
 torch = pytest.importorskip("torch", reason=skips.GPU)
 ON_DEVICE = torch.cuda.is_available()
@@ -22,7 +22,7 @@ if not ON_DEVICE and importlib.util.find_spec("triton"):
     triton_interpreter.choose()
 triton = pytest.importorskip("triton", reason=skips.GPU)
 if not (ON_DEVICE or triton.knobs.runtime.interpret):
-    raise RuntimeError("triton was imported without TRITON_INTERPRET=1 before tests/support/kernel_data.py")
+    raise RuntimeError("triton was imported without TRITON_INTERPRET=1 before tests/support/decide_implementations.py")
 
 from ipr_engine.decide.contract import CAUSE, STATUS  # noqa: E402
 from ipr_engine.kernels.launch import LaunchParams  # noqa: E402
@@ -111,7 +111,7 @@ def by_reference(request: Request) -> Answer:
     )  # fmt: skip
 
 
-generators.IMPLEMENTATIONS |= {"triton": by_triton, "reference": by_reference}
+decide_requests.IMPLEMENTATIONS |= {"triton": by_triton, "reference": by_reference}
 IMPLEMENTATIONS = ("reference", "scalar", "triton")  # the instruction sets agree in every bit with scalar
 
 assert set(PARTS) == set(Answer.__dataclass_fields__)
