@@ -10,7 +10,10 @@ import pytest
 
 from ipr_engine import _old_spellings as old_spellings
 from ipr_engine.decide.contract import available_isas
-from tests.support import skips
+
+pytest.register_assert_rewrite("tests.support")  # what is asserted there shows its values, as in a test file
+
+from tests.support import skips  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,7 +6,6 @@ The build runs in a process of its own, since this one runs Triton's interpreter
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,14 +19,9 @@ from ipr_engine.kernels.form import KernelForm
 from ipr_engine.kernels.launch import launch_params
 from ipr_engine.kernels.shipped import SHIPPED
 from tests.support import skips
+from tests.support.cubin_builds import run_build
 
 BUILT = {"sm_80": ["trunk"], "sm_90": ["linear", "trunk_fp16_pooled", "trunk_1000"], "sm_100": ["trunk"]}
-
-
-def run_build(*arguments):
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "ipr_engine.kernels.build", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 @pytest.fixture(scope="module")

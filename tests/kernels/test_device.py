@@ -6,11 +6,11 @@ import pytest
 
 from ipr_engine.kernels.cubin import CubinKernel
 from ipr_engine.kernels.run import DecideLaunch
-from tests.kernels.test_cubin import run_build
 from tests.support import (
     decide_implementations,  # before anything that imports triton
     skips,
 )
+from tests.support.cubin_builds import run_build
 from tests.support.decide_implementations import launch, poison
 from tests.support.decide_requests import PARTS, make_request
 

@@ -6,7 +6,7 @@ Without a GPU the kernel runs in Triton's interpreter, which must be chosen befo
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,19 @@ from ipr_engine.decide.contract import CAUSE, STATUS  # noqa: E402
 from ipr_engine.kernels.launch import LaunchParams  # noqa: E402
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult  # noqa: E402
 from ipr_engine.kernels.run import DecideLaunch  # noqa: E402
+
+# Blocks that the table does not use at these sizes: several hidden blocks, many rows, candidates split.
+SPLIT = LaunchParams(
+    one_program=False, block_rows=8, block_models=8, block_hidden=32, block_dim=32, unroll=1, block_choice=16,
+    block_tokens=2, num_warps=4, num_stages=1,
+)  # fmt: skip
+ROWS = LaunchParams(
+    one_program=True, block_rows=4, block_models=32, block_hidden=32, block_dim=32, unroll=2, block_choice=32,
+    block_tokens=4, num_warps=4, num_stages=2,
+)  # fmt: skip
+WIDE = replace(SPLIT, block_rows=16, block_models=512, block_choice=512, block_dim=64)
+TALL = replace(WIDE, one_program=True, block_models=64, block_hidden=64)
+LAUNCHES = {"table": None, "split": SPLIT, "rows": ROWS}
 
 
 @dataclass(frozen=True)
