@@ -14,8 +14,8 @@ from ipr_engine.policy.paths import row_costs
 from ipr_engine.policy.policy import Coefficients
 from ipr_engine.policy.promise import TAUS, point_at
 from ipr_engine.policy.tau_path import TauPath
-from tests.policy.test_calibrated import make_map
 from tests.support.calibration_data import make_engine, make_outcomes
+from tests.support.calibration_maps import make_map
 from tests.support.path_rows import with_path, with_rows
 
 PROMPT = "prove why the sum of ten loops"

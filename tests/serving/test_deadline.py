@@ -12,13 +12,11 @@ from ipr_engine import AsyncEngine, Bundle, Engine, InvalidInputError
 from ipr_engine.errors import DeadlineError
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.scheduler import PROBE
-from tests.serving.test_async import held, in_loop, settled
-from tests.serving.test_batching import join_all, start_all, until
 from tests.support.bundles import make_bundle
+from tests.support.callers import SOON, held, in_loop, join_all, settled, start_all, until
 from tests.support.decisions import bits
 from tests.support.serving_encoders import CHAT, Gate, queued_engine, sibling_bundles
 
-SOON = 1.0  # us: over before anything can be done
 LATE = 60e6  # a minute: not in a test
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from ipr_engine.errors import OverloadError
 from ipr_engine.serving import AsyncEngine, BatchingEngine
-from tests.serving.test_batching import join_all, start_all, until
+from tests.support.callers import join_all, start_all, until
 from tests.support.serving_encoders import Gate, queued_engine, sibling_bundles
 
 

@@ -8,8 +8,7 @@ from ipr_engine import AsyncEngine, Engine, InvalidInputError
 from ipr_engine.prompts import ParsedRequest, parse_request
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.cache import DecisionCache
-from tests.serving.test_async import in_loop
-from tests.serving.test_deadline import SOON
+from tests.support.callers import SOON, in_loop
 from tests.support.decisions import bits
 from tests.support.serving_encoders import queued_engine, sibling_bundles
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,20 +26,8 @@ from ipr_engine.training.network import NetworkConfig, fit_network  # noqa: E402
 from ipr_engine.training.network_fit import fit  # noqa: E402
 from ipr_engine.training.network_module import export  # noqa: E402
 from ipr_engine.training.ridge import fit_ridge  # noqa: E402
+from tests.support.network_fits import FORMS, fit_small  # noqa: E402
 from tests.support.places import ROOT  # noqa: E402
-
-SMALL: dict[str, Any] = {"hidden": 12, "epochs": 8, "batch": 64, "lr": 0.01, "weight_decay": 0.1}
-FORMS = {
-    "paper": NetworkConfig(form="paper", identity_dim=5, **SMALL),
-    "adapters": NetworkConfig(rank=2, skip=True, **SMALL),
-    "adapters, no skip": NetworkConfig(rank=3, skip=False, activation="silu", **SMALL),
-    "no adapters": NetworkConfig(rank=0, activation="gelu", link="identity", loss="squared", dropout=0.2, **SMALL),
-    "mixed loss": NetworkConfig(rank=1, skip=True, loss={"cross_entropy": 1.0, "pairwise": 0.5}, **SMALL),
-}
-
-
-def fit_small(data, config, **changes):
-    return fit_network(data.x, data.quality, data.folds, config, **{"seed": 3} | changes)
 
 
 def as_bytes(scores):
@@ -269,7 +256,9 @@ def test_a_fit_stopped_between_epochs_goes_on_from_its_checkpoint(config, tmp_pa
 KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
-from tests.training.test_network import FORMS, RunState, fit_small, make_bent
+from ipr_engine.training.checkpoint import RunState
+from tests.support.network_fits import FORMS, fit_small
+from tests.support.training_data import make_bent
 fit_small(make_bent("killed", rows=300), FORMS["adapters"], run=RunState({folder!r}, "key"))
 """
 
