@@ -17,11 +17,6 @@ pytest.importorskip("cryptography", reason=skips.RECORDS)
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp("bundle"), models=4, dim=16)
-
-
-@pytest.fixture(scope="module")
 def dear(bundle):
     """The same bundle with the prices turned round."""
     prices = {

@@ -25,11 +25,6 @@ PROMPT = "prove why the sum of ten loops"
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return make_engine(tmp_path_factory.mktemp("plain"))
-
-
-@pytest.fixture(scope="module")
 def engine(plain):
     return Engine.load(with_calibrations(plain.bundle, [make_map(plain.bundle)], activate=False))
 

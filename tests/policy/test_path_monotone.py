@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipr_engine import Engine
 from ipr_engine.decide import reference
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.policy.policy import path_coefficients
@@ -99,8 +98,8 @@ def engine(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def default():
-    return with_path(Engine.load(), rows=300)
+def default(default_engine):
+    return with_path(default_engine, rows=300)
 
 
 @pytest.mark.parametrize("family", [None, "claude", "gpt"])

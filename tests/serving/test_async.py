@@ -14,14 +14,9 @@ from ipr_engine.errors import EncoderFailedError, NotServingError, OverloadError
 from ipr_engine.serving import Limits
 from tests.support.callers import held, in_loop, settled
 from tests.support.decisions import bits
-from tests.support.serving_encoders import CHAT, PROMPTS, Gate, queued_engine, sibling_bundles
+from tests.support.serving_encoders import CHAT, PROMPTS, Gate, queued_engine
 
 BAD = {"": "without one token", "a lone \ud800 surrogate": "surrogate"}
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    return sibling_bundles(tmp_path_factory.mktemp("serving"), 4)
 
 
 # -- the same answers

@@ -13,12 +13,7 @@ from ipr_engine.serving.forward_cost import ForwardCost
 from ipr_engine.serving.request import Request
 from tests.support.callers import join_all, start_all, until
 from tests.support.decisions import bits
-from tests.support.serving_encoders import CHAT, PROMPTS, Gate, queued_engine, sibling_bundles
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    return sibling_bundles(tmp_path_factory.mktemp("serving"), 2)
+from tests.support.serving_encoders import CHAT, PROMPTS, Gate, queued_engine
 
 
 def requests(*lengths, budget_us=None):
