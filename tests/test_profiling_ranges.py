@@ -51,7 +51,7 @@ def nvtx(monkeypatch):
     """A counting library where torch looks for the real one, taken up by torch's own import of it."""
     torch, _ = import_torch()
     counting = CountingNvtx()
-    monkeypatch.setattr(torch._C, "_nvtx", counting, raising=False)
+    monkeypatch.setattr("torch._C._nvtx", counting, raising=False)
     importlib.reload(torch.cuda.nvtx)
     profiling.enable()
     yield counting

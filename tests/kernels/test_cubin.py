@@ -130,6 +130,11 @@ def test_no_driver_is_said_so(monkeypatch):
         Driver()
 
 
+def set_through(reference, kind, value):
+    """What a driver does with a result it was given the address of."""
+    ctypes.cast(reference, ctypes.POINTER(kind))[0] = value
+
+
 class Library:
     """Answers as the driver would: enough of it to see what is refused, nothing that launches."""
 
@@ -140,15 +145,15 @@ class Library:
         return self.init
 
     def cuDeviceGetCount(self, count):
-        count._obj.value = self.devices
+        set_through(count, ctypes.c_int, self.devices)
         return 0
 
     def cuDeviceGetAttribute(self, value, attribute, _):
-        value._obj.value = self.capability[attribute - 75]
+        set_through(value, ctypes.c_int, self.capability[attribute - 75])
         return 0
 
     def cuGetErrorString(self, _, text):
-        text._obj.value = b"no CUDA-capable device is detected"
+        set_through(text, ctypes.c_char_p, b"no CUDA-capable device is detected")
         return 0
 
 

@@ -227,7 +227,7 @@ async def test_a_row_the_encoder_blames_is_found_by_encoding_one_by_one(bundles)
 async def test_embeddings_of_a_wrong_shape_are_the_encoders_failure(bundles):
     engine, encoder = queued_engine(bundles[0])
     async with AsyncEngine(engine) as serving:
-        encoder._inner = type("Short", (), {"encode": lambda self, prompts: Engine(bundles[0]).encode(["why"] * 3),
+        encoder.inner = type("Short", (), {"encode": lambda self, prompts: Engine(bundles[0]).encode(["why"] * 3),
                                             "count_tokens": lambda self, text: 3})()  # fmt: skip
         with pytest.raises(EncoderFailedError, match=r"shape \(3, 16\)"):
             await serving.route("why", tau=0.2)
