@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from ipr_engine import Engine
 from ipr_engine import _old_spellings as old_spellings
@@ -17,6 +18,8 @@ pytest.register_assert_rewrite("tests.support")  # what is asserted there shows 
 
 from tests.support import skips  # noqa: E402
 from tests.support.bundles import make_bundle  # noqa: E402
+
+settings.register_profile("quick", max_examples=25)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

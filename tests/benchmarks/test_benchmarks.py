@@ -15,6 +15,7 @@ from tests.support import skips
 from tests.support.places import ROOT
 
 NAMES = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py"))
+LONG = {"encoder", "instructions", "load"}  # seconds each, even at their smallest
 NEEDS = {"training": ("torch", skips.TORCH), "kernel_resources": ("triton", skips.GPU)}
 
 
@@ -42,7 +43,7 @@ def benchmarks(monkeypatch):
     return lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in NAMES])
 def test_a_benchmark_runs_at_its_smallest_size(name):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name][0], reason=NEEDS[name][1])
