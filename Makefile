@@ -1,5 +1,5 @@
 # make demo      install into .venv and route a dozen prompts
-# make test      the core's tests: no torch
+# make test      the core's tests: no torch, nothing marked slow
 # make test-all  every extra that installs on a CPU, and all tests
 # make bench     check, time and print the benchmarks (RECORD=1 appends to benchmarks/results)
 # make lint      ruff, mypy, clang-format
@@ -18,8 +18,12 @@ PYTEST_ARGS ?=
 demo: $(VENV)/.core
 	@$(BIN)/ipr demo
 
+# A worker has one core: more threads of numpy and torch in each would only wait for one another.
+test test-all: export OPENBLAS_NUM_THREADS = 1
+test test-all: export OMP_NUM_THREADS = 1
+
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(QUICK) $(PYTEST_ARGS)
 
 test-all: $(VENV)/.all
 	$(BIN)/python -m pytest --all-extras $(WORKERS) $(PYTEST_ARGS)

@@ -18,7 +18,7 @@ from benchmarks.decide_peers import NumpyDecide, TorchDecide
 from benchmarks.harness import Line
 from ipr_engine._C import fma_chains
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy, available_isas
-from tests.support.generators import Request, make_heads, make_policy  # tests/support/generators.py; harness finds it
+from tests.support.decide_requests import Request, make_heads, make_policy  # the harness finds tests/
 
 MODELS, DIM, BATCH = 11, 256, 256
 FORMS: dict[str, dict[str, Any]] = {"linear": {}, "trunk64_rank4": {"hidden": 64, "rank": 4}}

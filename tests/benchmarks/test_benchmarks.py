@@ -15,11 +15,12 @@ from tests.support import skips
 from tests.support.places import ROOT
 
 NAMES = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py"))
+LONG = {"encoder", "instructions", "load"}  # seconds each, even at their smallest
 NEEDS = {"training": ("torch", skips.TORCH), "kernel_resources": ("triton", skips.GPU)}
 
 
 def python(*arguments, codes=(0,)):
-    """stdout of a Python process in the project's folder, whatever this process has set for Triton (kernel_data.py)."""
+    """stdout of a Python process in the project's folder, whatever this process has set for Triton (decide_implementations.py)."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -42,7 +43,7 @@ def benchmarks(monkeypatch):
     return lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in NAMES])
 def test_a_benchmark_runs_at_its_smallest_size(name):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name][0], reason=NEEDS[name][1])

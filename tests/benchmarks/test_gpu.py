@@ -35,7 +35,7 @@ def test_the_carried_tree_has_code_tests_extension_and_half_the_weights_bytes(pa
     for name in (
         "benchmarks/gpu.sh",
         "kernels/decide.py",
-        "tests/support/kernel_data.py",
+        "tests/support/decide_implementations.py",
         "ipr_engine/kernels/decide.py",
         "COMMIT",
     ):

@@ -120,6 +120,7 @@ def test_the_verdict_of_a_comparison_is_the_exit_code(bundle, capsys, tmp_path):
     assert bench(capsys, "compare", str(slow), str(base))[0] in (0, 6)
 
 
+@pytest.mark.slow
 def test_turns_against_another_setting_are_paired(bundle, capsys):
     code, out, _ = bench(
         capsys, "--seconds", "1", "--lengths", "8", "--against", "isa=scalar", "--json", "--bundle", bundle
@@ -142,6 +143,7 @@ def test_peers_that_are_absent_are_reported(bundle, capsys, monkeypatch):
     assert "peer ghost: not installed" in err
 
 
+@pytest.mark.slow
 def test_ladder_and_saturation_tell_each_step(bundle, capsys, monkeypatch):
     from benchmarks.load import ladder
 
@@ -160,6 +162,7 @@ def test_ladder_and_saturation_tell_each_step(bundle, capsys, monkeypatch):
     assert [step["share_of_most"] for step in document["steps"]["open loop"]] == [0.2, 0.5]
 
 
+@pytest.mark.slow
 def test_a_soak_gives_its_verdicts(bundle, capsys, monkeypatch):
     monkeypatch.setattr("ipr_engine.cli.bench_soak.SEARCH_S", 0.05)
     monkeypatch.setattr("benchmarks.load.ladder.SEARCH", (1, 2))

@@ -10,7 +10,7 @@ from benchmarks.load.targets import EngineTarget, StagesTarget
 from ipr_engine import Engine
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 from tests.support import skips
-from tests.support.path_data import with_path
+from tests.support.path_rows import with_path
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from benchmarks.load.quantiles import quantile
 from benchmarks.load.runner import Load, run, run_parts
 from benchmarks.load.window import Lost
 from ipr_engine.errors import InvalidInputError
-from tests.support.loadtest_data import MS, US, AsyncKnownTarget, KnownTarget, MadeUpClock, S
+from tests.support.load_targets import MS, US, AsyncKnownTarget, KnownTarget, MadeUpClock, S
 
 
 class NoRoom(Exception):

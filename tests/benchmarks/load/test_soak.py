@@ -17,7 +17,7 @@ from benchmarks.load.soak import Soak, soak, theil_sen
 from benchmarks.load.window import Lost
 from ipr_engine.cli import bench_soak
 from ipr_engine.errors import InvalidInputError
-from tests.support.loadtest_data import AsyncKnownTarget, KnownTarget, MadeUpClock
+from tests.support.load_targets import AsyncKnownTarget, KnownTarget, MadeUpClock
 
 MIX = Mix(("a",), "one", (1,))
 
@@ -126,6 +126,7 @@ def test_a_target_that_falls_behind_is_told_by_its_windows_and_misses(monkeypatc
     assert code == 5
 
 
+@pytest.mark.slow
 def test_the_most_of_an_open_loop_is_found_in_an_open_loop():
     """Of a target that is dear where each request is a task of its own, as in an open loop, and free where one task asks again."""
     seen = set()

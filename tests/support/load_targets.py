@@ -1,10 +1,8 @@
-"""A clock that only moves when told, targets whose latency is known, recorded runs."""
+"""A clock that only moves when told, and targets whose latency is known."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
-
-import numpy as np
 
 US, MS, S = 1_000, 1_000_000, 1_000_000_000
 
@@ -64,29 +62,3 @@ class AsyncKnownTarget:
 
     def choose(self, prompt):
         return "known async"
-
-
-def recorded(rng, *, p50_us=10.0, spread=0.02, parts=20, spin_us=100.0, machine="one machine", **case):
-    """A run's document as `ipr bench load --record` writes it, as far as comparisons read it."""
-    rows = [
-        {
-            "p50_us": p50_us * float(np.exp(spread * rng.standard_normal())),
-            "p90_us": 2 * p50_us * float(np.exp(spread * rng.standard_normal())),
-            "p99_us": 4 * p50_us * float(np.exp(spread * rng.standard_normal())),
-            "throughput_rps": 1e6 / p50_us * float(np.exp(spread * rng.standard_normal())),
-        }
-        for _ in range(parts)
-    ]
-    shape = {"mode": "closed", "callers": 1, "mix": "64 tokens", "mix_sha256": "a", "seed": 0}
-    return {
-        "schema_version": 2,
-        "kind": "load",
-        "target": "engine",
-        "settings": {"bundle": "b", "isa": "avx2"},
-        "case": {**shape, **case},
-        "subruns": rows,
-        "noise": {"before": {"spin_us": spin_us}},
-        "machine": machine,
-        "date": "2026-11-24",
-        "commit": "c",
-    }

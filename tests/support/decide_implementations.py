@@ -6,14 +6,14 @@ Without a GPU the kernel runs in Triton's interpreter, which must be chosen befo
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.support import generators, skips, triton_interpreter
-from tests.support.generators import PARTS, Request
+from tests.support import decide_requests, skips, triton_interpreter
+from tests.support.decide_requests import PARTS, Request
 
 torch = pytest.importorskip("torch", reason=skips.GPU)
 ON_DEVICE = torch.cuda.is_available()
@@ -22,12 +22,25 @@ if not ON_DEVICE and importlib.util.find_spec("triton"):
     triton_interpreter.choose()
 triton = pytest.importorskip("triton", reason=skips.GPU)
 if not (ON_DEVICE or triton.knobs.runtime.interpret):
-    raise RuntimeError("triton was imported without TRITON_INTERPRET=1 before tests/support/kernel_data.py")
+    raise RuntimeError("triton was imported without TRITON_INTERPRET=1 before tests/support/decide_implementations.py")
 
 from ipr_engine.decide.contract import CAUSE, STATUS  # noqa: E402
 from ipr_engine.kernels.launch import LaunchParams  # noqa: E402
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult  # noqa: E402
 from ipr_engine.kernels.run import DecideLaunch  # noqa: E402
+
+# Blocks that the table does not use at these sizes: several hidden blocks, many rows, candidates split.
+SPLIT = LaunchParams(
+    one_program=False, block_rows=8, block_models=8, block_hidden=32, block_dim=32, unroll=1, block_choice=16,
+    block_tokens=2, num_warps=4, num_stages=1,
+)  # fmt: skip
+ROWS = LaunchParams(
+    one_program=True, block_rows=4, block_models=32, block_hidden=32, block_dim=32, unroll=2, block_choice=32,
+    block_tokens=4, num_warps=4, num_stages=2,
+)  # fmt: skip
+WIDE = replace(SPLIT, block_rows=16, block_models=512, block_choice=512, block_dim=64)
+TALL = replace(WIDE, one_program=True, block_models=64, block_hidden=64)
+LAUNCHES = {"table": None, "split": SPLIT, "rows": ROWS}
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,7 @@ def by_reference(request: Request) -> Answer:
     )  # fmt: skip
 
 
-generators.IMPLEMENTATIONS |= {"triton": by_triton, "reference": by_reference}
+decide_requests.IMPLEMENTATIONS |= {"triton": by_triton, "reference": by_reference}
 IMPLEMENTATIONS = ("reference", "scalar", "triton")  # the instruction sets agree in every bit with scalar
 
 assert set(PARTS) == set(Answer.__dataclass_fields__)

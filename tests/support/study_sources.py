@@ -9,7 +9,8 @@ import numpy as np
 
 from ipr_engine.data import Outcomes, question_key, write_outcomes
 from studies.study import Study
-from tests.support.outcome_data import WORDS, seeded
+from tests.support.outcome_data import WORDS
+from tests.support.seeds import seeded
 
 
 def write_study_source(

@@ -1,6 +1,6 @@
 """Small bundles on a transformer, and the engine that decides on a GPU, or emulated on the CPU where there is none.
 
-Import this before anything that imports triton: as kernel_data, it chooses Triton's interpreter where there is no GPU.
+Import this before anything that imports triton: as decide_implementations, it chooses Triton's interpreter where there is no GPU.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from ipr_engine.bundle import SupportSpec, write_bundle
 from ipr_engine.encoders.manifest import read_export
 from ipr_engine.engine import Engine
-from tests.support import kernel_data
+from tests.support import decide_implementations
 from tests.support.bundles import WORDS, bundle_parts, make_tensors
 from tests.support.transformer_folders import import_torch, make_bare_transformer, make_export_without_graph
 
-DEVICE = "cuda" if kernel_data.ON_DEVICE else "emulated"
+DEVICE = "cuda" if decide_implementations.ON_DEVICE else "emulated"
 PROMPTS = ["what is the story", "why", "Write Python code, and prove it. " * 3, "how to explain in " * 9, "to prove"]
 
 

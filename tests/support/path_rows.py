@@ -1,7 +1,8 @@
-"""Generated path rows for the tests, tied to the heads of a generated bundle."""
+"""Generated path rows: random ones for a bundle's writer, and ones that an engine's own heads predict, with outcomes drawn from that."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, PathRows, heads_sha256, write_bundle
-from tests.support.bundles import bundle_parts, seeded
+from tests.support.bundles import bundle_parts
+from tests.support.calibration_data import make_prompts
+from tests.support.seeds import seeded
 
 
 def make_path_rows(
@@ -57,6 +61,32 @@ def with_path_rows(parts: dict[str, Any], given: PathRows | None = None, **shape
 def make_path_bundle(folder: Path, *, rows: int = 40, **shape: Any) -> Bundle:
     parts = with_path_rows(bundle_parts(folder / "sources", **shape), rows=rows)
     return Bundle.load(write_bundle(folder / "bundles", **parts))
+
+
+def make_rows(engine: Engine, rows: int = 500, split: str = "path", **changes: Any) -> PathRows:
+    """Path rows of an engine's first heads: an outcome is 1 with the chance that they predict."""
+    encoded = engine.encode(list(make_prompts(split, rows)))
+    made = engine.decide(encoded, tau=0.0, rule="minmax")
+    right = seeded("path rows", split).random(made.qualities.shape) < made.qualities
+    parts = {
+        "candidates": engine.bundle.names,
+        "quality": made.qualities.astype(np.float16),
+        "tokens_out": made.tokens_out.astype(np.float32),
+        "outcome": (254 * right).astype(np.uint8),
+        "billed_tokens": encoded.billed_tokens.astype(np.uint32),
+        "heads": (engine.bundle.quality_heads.sha256,),
+    }
+    return PathRows(**(parts | changes))
+
+
+def with_rows(bundle: Bundle, rows: PathRows | None) -> Bundle:
+    """The bundle with these path rows, under a hash of its own."""
+    name = hashlib.sha256(f"{bundle.hash} {rows and rows.quality.tobytes()!r}".encode()).hexdigest()
+    return replace(bundle, path_rows=rows, hash=name)
+
+
+def with_path(engine: Engine, rows: int = 500, **changes: Any) -> Engine:
+    return Engine(with_rows(engine.bundle, make_rows(engine, rows, **changes)))
 
 
 def assert_equal_rows(a: PathRows | None, b: PathRows | None) -> None:
