@@ -1,4 +1,7 @@
-"""Builds ipr_engine._C. Metadata lives in pyproject.toml; this file only says how each C++ file is compiled."""
+"""Builds ipr_engine._C and says where each package lies. Metadata lives in pyproject.toml.
+
+`ipr_engine.kernels` lies in kernels/. In a clone without an installation ipr_engine/__init__.py finds it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import platform
 from contextlib import nullcontext
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 try:
@@ -23,6 +26,10 @@ ISA_FLAGS = {
     "_avx2": ["-mavx2", "-mfma", "-mf16c"],
     "_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"],
 }
+
+
+BESIDE = {"ipr_engine.kernels": "kernels"}
+PACKAGES = [*find_packages(include=["ipr_engine*"]), *BESIDE]
 
 
 def isa_of(source: str) -> str | None:
@@ -73,4 +80,9 @@ extension = make_extension(
 )
 
 with nullcontext() if ParallelCompile is None else ParallelCompile(default=os.cpu_count()):
-    setup(ext_modules=[extension], cmdclass={"build_ext": BuildWithIsaFlags})
+    setup(
+        packages=PACKAGES,
+        package_dir=BESIDE,
+        ext_modules=[extension],
+        cmdclass={"build_ext": BuildWithIsaFlags},
+    )

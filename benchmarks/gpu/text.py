@@ -121,7 +121,8 @@ def _launch(router: GpuRouter, slot: RouteSlot, bucket: Any, x: Any) -> Callable
 
     names = ("billed_tokens", "policy_of_row", "tokens_out", "extra_usd", "allowed")
     request = GpuRequest(x=x, **{name: slot.inputs.device[name] for name in names})
-    return DecideLaunch(router.live, request, GpuResult(router.live, bucket.batch))
+    launch: Callable[[], object] = DecideLaunch(router.live, request, GpuResult(router.live, bucket.batch))
+    return launch
 
 
 def _replay_us(run: Run, slot: RouteSlot) -> float:

@@ -36,7 +36,6 @@ def test_the_carried_tree_has_code_tests_extension_and_half_the_weights_bytes(pa
         "benchmarks/gpu.sh",
         "kernels/decide.py",
         "tests/support/kernel_data.py",
-        "ipr_engine/kernels/decide.py",
         "COMMIT",
     ):
         assert (dest / name).is_file(), name
