@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load.quantiles import binomial_ranks
+from .quantiles import binomial_ranks
 
 CONFIDENCE = 0.99
 Z = 2.5758  # of the normal distribution, two-sided 99 %

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from benchmarks.load.arrivals import MOST_REQUESTS
-from benchmarks.load.lengths import Mix
-from benchmarks.load.measure import Case
-from benchmarks.load.quantiles import Quantile, quantiles
-from benchmarks.load.runner import Run, run
-from benchmarks.load.targets import Target, is_async
-from benchmarks.load.threads import Progress
+from .arrivals import MOST_REQUESTS
+from .lengths import Mix
+from .loads import Run
+from .measure import LoadCase
+from .quantiles import Quantile, quantiles
+from .runner import run
+from .targets import Target, is_async
+from .threads import Progress
 
 CALLERS = (1, 8, 20, 32, 128)
 LENGTHS = (64, 512)
@@ -89,7 +90,12 @@ class Step:
 
 
 def concurrency(
-    target: Target, mixes: Sequence[tuple[int, Mix]], case: Case, told: Told, *, callers: Sequence[int] | None = None
+    target: Target,
+    mixes: Sequence[tuple[int, Mix]],
+    case: LoadCase,
+    told: Told,
+    *,
+    callers: Sequence[int] | None = None,
 ) -> list[Step]:
     """Every number of callers with every prompt length, in closed loops; `case.seconds` each."""
     steps: list[Step] = []
@@ -104,7 +110,7 @@ def concurrency(
     return steps
 
 
-def most(target: Target, case: Case, told: Told) -> list[Step]:
+def most(target: Target, case: LoadCase, told: Told) -> list[Step]:
     """Closed loops with ever more callers until the throughput grows no more."""
     steps: list[Step] = []
     for count in SEARCH:
@@ -126,7 +132,7 @@ def at_once(target: Target, top: Step) -> int:
     return MOST_AT_ONCE if is_async(target) else top.callers
 
 
-def sustained(target: Target, case: Case, top: Step, told: Told, *, callers: int | None = None) -> list[Step]:
+def sustained(target: Target, case: LoadCase, top: Step, told: Told, *, callers: int | None = None) -> list[Step]:
     """Open loops with the case's arrivals at falling rates, until one of them is kept up with: see `sustained_rate`.
 
     A closed loop's throughput says only where to begin. An open loop has more to do for a request (it waits for an arrival
@@ -162,7 +168,7 @@ def sustained_rate(steps: Sequence[Step]) -> float:
 
 
 def shares(
-    target: Target, case: Case, most_rps: float, callers: int, told: Told, *, levels: Sequence[float] | None = None
+    target: Target, case: LoadCase, most_rps: float, callers: int, told: Told, *, levels: Sequence[float] | None = None
 ) -> list[Step]:
     """Open loops at shares of the most that an open loop sustains.
 
@@ -178,7 +184,7 @@ def shares(
 
 
 def _open(
-    target: Target, case: Case, label: str, rate: float, callers: int, told: Told, *, share: float | None = None
+    target: Target, case: LoadCase, label: str, rate: float, callers: int, told: Told, *, share: float | None = None
 ) -> Step:
     seconds, warm_up = case.seconds, case.warm_up
     if share is None:  # of a search: long enough for a low rate, short enough for the arrivals that a run may keep

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from benchmarks.load.machine import machine
-from benchmarks.load.measure import Measured
-from benchmarks.load.noise import unsteady
-from benchmarks.load.quantiles import LEVELS, Quantile, level_name, quantiles
-from benchmarks.load.slo import duration_text
 from ipr_engine.errors import InvalidInputError
+
+from ..harness import results
+from ..harness.machine import machine
+from .measure import Measured
+from .noise import unsteady
+from .quantiles import LEVELS, Quantile, level_name, quantiles
+from .slo import duration_text
 
 SCHEMA_VERSION = 2  # 1 left answers to requests of the warm-up out of the throughput, though not their time
 BEHIND = "BEHIND: not all that arrived was answered in time; the latencies are those of a backlog, and grow with the run's length"
@@ -151,9 +153,7 @@ def _cell(q: Quantile) -> str:
 
 def append(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
     try:
-        with path.open("a", encoding="utf-8") as file:
-            for one in documents:
-                file.write(json.dumps(one, allow_nan=False) + "\n")
+        results.append(path, documents)
     except OSError as error:
         raise InvalidInputError(f"--record: cannot write {path}: {error.strerror}") from None
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.load.quantiles import Nanoseconds
+from .quantiles import Nanoseconds
 
 TOTAL, QUEUE, SERVICE = "total", "queue", "service"
 MOST_KINDS_OF_ERRORS = 20

@@ -16,14 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load.arrivals import MOST_REQUESTS
-from benchmarks.load.measure import Case, figures
-from benchmarks.load.quantiles import level_name
-from benchmarks.load.runner import Load, Run, run_parts
-from benchmarks.load.targets import Target
-from benchmarks.load.threads import Progress
-from benchmarks.load.window import Lost
 from ipr_engine.errors import InvalidInputError
+
+from .arrivals import MOST_REQUESTS
+from .loads import Load, Run
+from .measure import LoadCase, figures
+from .quantiles import level_name
+from .runner import run_parts
+from .targets import Target
+from .threads import Progress
+from .window import Lost
 
 WINDOWS = 40  # of ten minutes: enough for the slope's interval
 LEAST_WINDOW_S = 5.0  # each starts without a backlog: shorter ones would hide that there is one
@@ -118,7 +120,7 @@ class Soak:
 
 def soak(
     target: Target,
-    case: Case,
+    case: LoadCase,
     *,
     rate: float,
     most: float,

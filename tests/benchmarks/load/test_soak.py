@@ -8,14 +8,14 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks.cli import soak_command as bench_soak
 from benchmarks.load import soak as module
 from benchmarks.load.ladder import best, most, sustained, sustained_rate
 from benchmarks.load.lengths import Mix
-from benchmarks.load.measure import Case
+from benchmarks.load.measure import LoadCase
 from benchmarks.load.noise import Noise, unsteady
 from benchmarks.load.soak import Soak, soak, theil_sen
 from benchmarks.load.window import Lost
-from ipr_engine.cli import bench_soak
 from ipr_engine.errors import InvalidInputError
 from tests.support.loadtest_data import AsyncKnownTarget, KnownTarget, MadeUpClock
 
@@ -28,7 +28,7 @@ def silent(label):
 
 def case(**changes):
     usual = {"mix": MIX, "mode": "open", "callers": 1, "seconds": 1, "warm_up": 0.0, "seed": 0}
-    return Case(**(usual | changes))
+    return LoadCase(**(usual | changes))
 
 
 def test_the_slope_of_memory_is_found_and_its_interval_covers_it(rng):
@@ -121,7 +121,7 @@ def test_a_target_that_falls_behind_is_told_by_its_windows_and_misses(monkeypatc
     target.call = lambda prompt: time.sleep(0.006)
     found = soak(target, case(), rate=500, most=500, seconds=0.3, told=silent)
     assert found.behind == len(found.rows) == 3
-    verdicts, code = bench_soak._verdicts(found, None)
+    verdicts, code = bench_soak.judge_soak(found, None)
     assert verdicts["schedule"] == "behind in 3 of 3 windows"
     assert code == 5
 
