@@ -19,8 +19,8 @@ from studies.performance_trade import (
     FOLDS,
     MEASURES,
     WEIGHTS,
-    Point,
     Trade,
+    TradePoint,
     folds_of,
     route_by_weight,
     timing_of,
@@ -191,14 +191,14 @@ def _verdict(trade: Trade, name: str) -> str:
     return f"From USD alone to {WEIGHTS[-1]:g} USD per second: {'; '.join(told)}."
 
 
-def _shown(point: Point) -> list[str]:
+def _shown(point: TradePoint) -> list[str]:
     def told(part: Estimate, digits: int) -> str:
         return f"{part.value:.{digits}f} [{part.low:.{digits}f}, {part.high:.{digits}f}]"
 
     return [told(point.quality, 2), told(point.usd, 2), told(point.seconds, 1)]
 
 
-def _json(answers: RatedAnswers, point: Point) -> dict[str, Any]:
+def _json(answers: RatedAnswers, point: TradePoint) -> dict[str, Any]:
     return {
         "usd_per_second": point.weight,
         "quality": point.quality.to_json(),
