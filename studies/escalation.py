@@ -273,14 +273,14 @@ def _verdict(points: Sequence[EscalationPoint], latency: Latency) -> str:
     within = [point for point in points if latency.at(point.share) <= TARGET * latency.at(1.0)]
     best = max(within, key=lambda point: float(point.train_area[0]))
     return f"""The smallest share that is within noise of escalating all on train comes to {chosen.share:.1%} of the test prompts
-        and {part:.1%} of the second tier's mean latency; its area on test minus that of escalating all: {_told(d)}. Target of at
+        and {part:.1%} of the second tier's mean latency; its area on test minus that of escalating all: {_shown(d)}. Target of at
         most {TARGET:.0%}: {how}. Of the shares inside the target the best on train comes to {best.share:.1%}; on test minus
-        static alone: {_told(difference(best.area, points[0].area))}, minus escalating all:
-        {_told(difference(best.area, points[-1].area))}. Escalating all minus static alone:
-        {_told(difference(points[-1].area, points[0].area))}."""
+        static alone: {_shown(difference(best.area, points[0].area))}, minus escalating all:
+        {_shown(difference(best.area, points[-1].area))}. Escalating all minus static alone:
+        {_shown(difference(points[-1].area, points[0].area))}."""
 
 
-def _told(d: Estimate) -> str:
+def _shown(d: Estimate) -> str:
     return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
 
 

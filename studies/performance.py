@@ -181,14 +181,14 @@ def _traded(page: Page, answers: RatedAnswers, trade: Trade, out: Path) -> Path:
 
 
 def _verdict(trade: Trade, name: str) -> str:
-    told = []
+    parts = []
     for asked in ASKED:
         first, last = trade.lines[name, asked][0], trade.lines[name, asked][-1]
-        told.append(
+        parts.append(
             f"{asked}: seconds {first.seconds.value:.1f} to {last.seconds.value:.1f}, USD per 1,000 prompts {first.usd.value:.2f} to "
             f"{last.usd.value:.2f}, quality {first.quality.value:.2f} to {last.quality.value:.2f}"
         )
-    return f"From USD alone to {WEIGHTS[-1]:g} USD per second: {'; '.join(told)}."
+    return f"From USD alone to {WEIGHTS[-1]:g} USD per second: {'; '.join(parts)}."
 
 
 def _shown(point: TradePoint) -> list[str]:

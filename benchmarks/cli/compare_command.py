@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     verdicts = {comparison.verdict for _, comparison in found}
     code = MISSED if compare.SLOWER in verdicts else UNTOLD if verdicts & {compare.UNTOLD, compare.INCOMPARABLE} else 0
     if arguments.json:
-        told = [{"case": report.case_text(one), **comparison.to_dict()} for one, comparison in found]
-        print(json.dumps({"compare": told, "exit_code": code}, allow_nan=False))
+        judged = [{"case": report.case_text(one), **comparison.to_dict()} for one, comparison in found]
+        print(json.dumps({"compare": judged, "exit_code": code}, allow_nan=False))
         return code
     for one, comparison in found:
         print(f"{report.case_text(one)}: {comparison.verdict}, against {comparison.against}")

@@ -19,44 +19,44 @@ from ..load.noise import Noise, unsteady
 from ..load.quantiles import Quantile
 from ..load.report import SCHEMA_VERSION
 from ..load.slo import duration_text
-from .options import Prepared, Teller, command_line, whole_numbers
+from .options import Prepared, Reporter, command_line, whole_numbers
 
 SHOWN = ("p50", "p90", "p99", "p99.9")
 
 
-def run_ladder(arguments: argparse.Namespace, prepared: Prepared, case: LoadCase, teller: Teller) -> int:
+def run_ladder(arguments: argparse.Namespace, prepared: Prepared, case: LoadCase, reporter: Reporter) -> int:
     lengths = list(ladder.LENGTHS) if arguments.lengths is None else whole_numbers("--lengths", arguments.lengths)
     count = prepared.engine.encoder.count_tokens
     mixes = [(length, fixed_lengths([length], count, seed=arguments.seed)) for length in lengths]
     with Noise() as noise:
-        steps = ladder.concurrency(prepared.target, mixes, case, teller)
+        steps = ladder.concurrency(prepared.target, mixes, case, reporter)
     series = {f"{length} tokens": [step for step in steps if step.tokens == length] for length in lengths}
     extra: dict[str, Any] = {"published": list(ladder.PUBLISHED)}
-    return _tell(arguments, prepared, "ladder", series, noise.to_dict(), extra, "closed loop; marks: callers")
+    return _report(arguments, prepared, "ladder", series, noise.to_dict(), extra, "closed loop; marks: callers")
 
 
-def run_saturation(arguments: argparse.Namespace, prepared: Prepared, case: LoadCase, teller: Teller) -> int:
+def run_saturation(arguments: argparse.Namespace, prepared: Prepared, case: LoadCase, reporter: Reporter) -> int:
     with Noise() as noise:
-        series = {"closed loop": ladder.most(prepared.target, case, teller)}
-        extra = _open_loops(prepared, case, teller, series) if series["closed loop"] else {}
-    return _tell(
+        series = {"closed loop": ladder.most(prepared.target, case, reporter)}
+        extra = _open_loops(prepared, case, reporter, series) if series["closed loop"] else {}
+    return _report(
         arguments, prepared, "saturation", series, noise.to_dict(), extra, "marks: callers, or share of the most"
     )
 
 
 def _open_loops(
-    prepared: Prepared, case: LoadCase, teller: Teller, series: dict[str, list[ladder.Step]]
+    prepared: Prepared, case: LoadCase, reporter: Reporter, series: dict[str, list[ladder.Step]]
 ) -> dict[str, Any]:
     """Adds the search for the most that an open loop sustains, and shares of it; gives the most for the report."""
     top = ladder.best(series["closed loop"])
     callers = ladder.at_once(prepared.target, top)
-    series["search, open loop"] = tried = ladder.sustained(prepared.target, case, top, teller)
+    series["search, open loop"] = tried = ladder.sustained(prepared.target, case, top, reporter)
     if not tried:
         return {}
     most = ladder.sustained_rate(tried)
-    teller.say(f"the most: {most:,.0f}/s sustained in an open loop")
+    reporter.say(f"the most: {most:,.0f}/s sustained in an open loop")
     if tried[-1].run.stopped != "interrupted":
-        series["open loop"] = ladder.shares(prepared.target, case, most, callers, teller)
+        series["open loop"] = ladder.shares(prepared.target, case, most, callers, reporter)
     return {
         "most": {
             "sustained_rps": round(most, 2),
@@ -68,7 +68,7 @@ def _open_loops(
     }
 
 
-def _tell(
+def _report(
     arguments: argparse.Namespace,
     prepared: Prepared,
     kind: str,

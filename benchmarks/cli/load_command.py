@@ -28,7 +28,7 @@ from .options import (
     MISSED,
     UNTOLD,
     Prepared,
-    Teller,
+    Reporter,
     add_shared_options,
     command_line,
     limits_of,
@@ -100,22 +100,22 @@ def run(arguments: argparse.Namespace) -> int:
     recorded = None if arguments.compare is None else report.read(arguments.compare, "--compare")
     prepared = prepare(arguments)
     case = _case(arguments, prepared)
-    teller = Teller("load", quiet=arguments.quiet)
+    reporter = Reporter("load", quiet=arguments.quiet)
     if recorded is not None:
         recorded = report.same_case({"target": prepared.target.name, "case": case.to_dict()}, recorded, "--compare")
     if arguments.ladder:
-        return run_ladder(arguments, prepared, case, teller)
+        return run_ladder(arguments, prepared, case, reporter)
     if arguments.saturate:
-        return run_saturation(arguments, prepared, case, teller)
+        return run_saturation(arguments, prepared, case, reporter)
     targets, settings, absent = _targets(arguments, prepared)
     for name, why in absent.items():
-        teller.say(f"peer {name}: {why}")
+        reporter.say(f"peer {name}: {why}")
     splits = split_targets(prepared)
-    results = measure(targets, case, settings=settings, splits=splits, progress=teller)
+    results = measure(targets, case, settings=settings, splits=splits, progress=reporter)
     if not results:
-        teller.say("interrupted before anything was measured")
+        reporter.say("interrupted before anything was measured")
         return 130
-    return _tell(arguments, results, slos, recorded, absent)
+    return _report(arguments, results, slos, recorded, absent)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -198,7 +198,7 @@ def _other(arguments: argparse.Namespace, prepared: Prepared) -> tuple[Target, d
     return target, settings_of(engine, policy)
 
 
-def _tell(
+def _report(
     arguments: argparse.Namespace,
     results: list[Measured],
     slos: tuple[slo.Slo, ...],
@@ -230,11 +230,11 @@ def _tell(
         latency_over_quantile(curves, arguments.plot, title, limits=limits)
     code = _code(ours, judgements, comparisons if arguments.peers is None else comparisons[len(results) - 1 :])
     if arguments.json:
-        told = [
+        judged = [
             one.to_dict() | ({} if found is None else {"blame": found.to_dict()})
             for one, found in zip(judgements, causes, strict=True)
         ]
-        print(json.dumps({"runs": documents, "slo": told, "compare": [one.to_dict() for one in comparisons],
+        print(json.dumps({"runs": documents, "slo": judged, "compare": [one.to_dict() for one in comparisons],
                           "peers_absent": absent, "exit_code": code}, allow_nan=False))  # fmt: skip
         return code
     console = Console(
@@ -253,13 +253,13 @@ def _tell(
 def _lines(
     ours: Measured, results: list[Measured], absent: dict[str, str], comparisons: list[compare.Comparison]
 ) -> list[str]:
-    told = [f"{one.target.name}: {one.settings['differs']}" for one in results[1:] if "differs" in one.settings]
-    told += [f"peer {name}: {why}" for name, why in absent.items()]
+    lines = [f"{one.target.name}: {one.settings['differs']}" for one in results[1:] if "differs" in one.settings]
+    lines += [f"peer {name}: {why}" for name, why in absent.items()]
     for comparison in comparisons:
         kind = "in turns with" if comparison.paired else "against the recorded run of"
-        told.append(f"{ours.target.name} {kind} {comparison.against}: {comparison.verdict}")
-        told += [f"  {line}" for line in (*comparison.changes, *comparison.caveats)]
-    return told
+        lines.append(f"{ours.target.name} {kind} {comparison.against}: {comparison.verdict}")
+        lines += [f"  {line}" for line in (*comparison.changes, *comparison.caveats)]
+    return lines
 
 
 def _code(ours: Measured, judgements: list[slo.Judgement], comparisons: list[compare.Comparison]) -> int:

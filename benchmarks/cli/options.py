@@ -140,7 +140,7 @@ def writable(option: str, path: Path | None) -> None:
         raise InvalidInputError(f"{option}: the folder {path.parent} does not exist; make it first")
 
 
-class Teller:
+class Reporter:
     """Progress on stderr: a line every few seconds, and one a part."""
 
     EVERY_S = 5.0

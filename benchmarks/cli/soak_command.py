@@ -14,7 +14,7 @@ from ..load.noise import Noise, unsteady
 from ..load.report import SCHEMA_VERSION
 from ..load.slo import duration_text
 from ..load.soak import FLAT_MB_PER_HOUR, OVERLOAD, OVERLOAD_P99, Soak, soak
-from .options import EXIT_CODES, MISSED, UNTOLD, Teller, add_shared_options, command_line, prepare, share
+from .options import EXIT_CODES, MISSED, UNTOLD, Reporter, add_shared_options, command_line, prepare, share
 
 SEARCH_S = 1.0  # of each step of the search for the most
 OVERLOAD_SHARE = 0.2  # of the soak's time, at most a minute
@@ -49,21 +49,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.callers is not None:
         at_least_one("--callers", arguments.callers)
     prepared = prepare(arguments)
-    teller = Teller("soak", quiet=arguments.quiet)
+    reporter = Reporter("soak", quiet=arguments.quiet)
     case = LoadCase(mix=prepared.mix, mode="closed", callers=1, seconds=SEARCH_S, warm_up=0.2, seed=arguments.seed)
-    closed = ladder.most(prepared.target, case, teller)
+    closed = ladder.most(prepared.target, case, reporter)
     if not closed or closed[-1].run.stopped == "interrupted":
-        teller.say("interrupted in the search for the most")
+        reporter.say("interrupted in the search for the most")
         return 130
     top = ladder.best(closed)
     at_once = arguments.callers or ladder.at_once(prepared.target, top)
-    tried = ladder.sustained(prepared.target, case, top, teller, callers=at_once)
+    tried = ladder.sustained(prepared.target, case, top, reporter, callers=at_once)
     if not tried or tried[-1].run.stopped == "interrupted":
-        teller.say("interrupted in the search for the most")
+        reporter.say("interrupted in the search for the most")
         return 130
     most = ladder.sustained_rate(tried)
     rate = arguments.rate or load * most
-    teller.say(
+    reporter.say(
         f"the most: {most:,.0f}/s sustained in an open loop ({top.run.throughput:,.0f}/s with {top.callers} caller(s) in a closed "
         f"one); {rate:,.0f}/s for {seconds:g} s"
     )
@@ -72,12 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
     overload = None
     with Noise() as noise:
-        steady = soak(prepared.target, case, rate=rate, most=most, seconds=seconds, told=teller)
+        steady = soak(prepared.target, case, rate=rate, most=most, seconds=seconds, progress=reporter)
         if steady.stopped != "interrupted" and not arguments.no_overload:
-            teller.say(f"overload: {OVERLOAD * most:,.0f}/s")
+            reporter.say(f"overload: {OVERLOAD * most:,.0f}/s")
             short = min(MOST_OVERLOAD_S, OVERLOAD_SHARE * seconds)
-            overload = soak(prepared.target, case, rate=OVERLOAD * most, most=most, seconds=short, told=teller)
-    return _tell(arguments, prepared.settings, steady, overload, noise.to_dict())
+            overload = soak(prepared.target, case, rate=OVERLOAD * most, most=most, seconds=short, progress=reporter)
+    return _report(arguments, prepared.settings, steady, overload, noise.to_dict())
 
 
 def judge_soak(steady: Soak, overload: Soak | None) -> tuple[dict[str, Any], int]:
@@ -112,7 +112,7 @@ def judge_soak(steady: Soak, overload: Soak | None) -> tuple[dict[str, Any], int
     return verdicts, 130 if steady.stopped == "interrupted" and not code else code
 
 
-def _tell(
+def _report(
     arguments: argparse.Namespace, settings: dict[str, Any], steady: Soak, overload: Soak | None, noise: dict[str, Any]
 ) -> int:
     verdicts, code = judge_soak(steady, overload)
@@ -144,10 +144,10 @@ def _text(name: str, part: Soak) -> str:
         f"rejected {part.lost.rejected:,}, not sent {part.lost.unsent:,}"
     ]
     if part.rss:
-        told = "too few windows for a slope" if slope is None else (
+        slope_text = "too few windows for a slope" if slope is None else (
             f"slope {slope.mb_per_hour:+.2f} MB/hour [{slope.low:+.2f}, {slope.high:+.2f}]"
         )  # fmt: skip
-        lines.append(f"  memory: {part.rss[0][1]:.1f} to {part.rss[-1][1]:.1f} MB resident, {told}")
+        lines.append(f"  memory: {part.rss[0][1]:.1f} to {part.rss[-1][1]:.1f} MB resident, {slope_text}")
     lines += [f"  {count:,} x {text}" for text, count in part.errors.most_common(5)]
     if part.stopped:
         lines.append(f"  ended early: {part.stopped}")

@@ -77,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     begun = time.monotonic()
     command = f"python -m benchmarks.gpu {' '.join(sys.argv[1:])}"
-    told = _gpu(arguments.device) | ({"note": NOT_A_FIGURE} if on_cpu else {})
+    device = _gpu(arguments.device) | ({"note": NOT_A_FIGURE} if on_cpu else {})
     failed = 0
     lines = _measure(arguments, begun + 60 * arguments.minutes)
     while True:
@@ -93,7 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
             return failed
         print(f"[{time.monotonic() - begun:5.0f} s] {json.dumps(line)}", flush=True)
         if arguments.out is not None:
-            append(arguments.out, [recorded(line, command) | told])
+            append(arguments.out, [recorded(line, command) | device])
 
 
 def _measure(arguments: argparse.Namespace, ends: float) -> Iterator[Line]:

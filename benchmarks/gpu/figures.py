@@ -44,19 +44,19 @@ def _figures(lines: list[Line]) -> list[str]:
     found = []
     for batch, limit in ((1, 3), (256, 5)):
         node = find(op="decide", batch=batch, models=11, dim=384, hidden=64, impl="ipr_engine", **{"as": "node"})
-        found.append(_told(f"decide node, batch {batch}: at most {limit} us", node.get("p50_us")))
+        found.append(_row_of(f"decide node, batch {batch}: at most {limit} us", node.get("p50_us")))
     call = {"op": "decide", "batch": 1, "models": 11, "dim": 384, "hidden": 64, "as": "python call"}
     ours, compiled = find(**call, impl="ipr_engine"), find(**call, impl="torch.compile default")
-    found.append(_told("decide from Python: at least 3 times as fast as torch.compile", _ratio(compiled, ours)))
+    found.append(_row_of("decide from Python: at least 3 times as fast as torch.compile", _ratio(compiled, ours)))
     text = {"op": "text to decision", "batch": 1, "tokens": 64}
     one, eager = (
         find(**text, impl=name) for name in ("encoder and decide in one graph", "eager encoder, decide on the CPU")
     )
-    found.append(_told("text to decision, 64 tokens, batch 1: p50 at most 250 us", one.get("p50_us")))
-    found.append(_told("the same: p99 at most 350 us", one.get("p99_us")))
-    found.append(_told("the same: at least 5 times as fast as eager PyTorch", _ratio(eager, one)))
+    found.append(_row_of("text to decision, 64 tokens, batch 1: p50 at most 250 us", one.get("p50_us")))
+    found.append(_row_of("the same: p99 at most 350 us", one.get("p99_us")))
+    found.append(_row_of("the same: at least 5 times as fast as eager PyTorch", _ratio(eager, one)))
     rates = [line["prompts_per_s"] for line in lines if line["op"] == "throughput" and line["impl"] == "text"]
-    found.append(_told("throughput at 64 tokens: at least 100,000 prompts/s", max(rates, default=None)))
+    found.append(_row_of("throughput at 64 tokens: at least 100,000 prompts/s", max(rates, default=None)))
     return found
 
 
@@ -64,5 +64,5 @@ def _ratio(slow: Line, fast: Line) -> float | None:
     return round(slow["p50_us"] / fast["p50_us"], 2) if slow and fast else None
 
 
-def _told(figure: str, value: float | None) -> str:
+def _row_of(figure: str, value: float | None) -> str:
     return f"{figure:<70} {'not measured' if value is None else f'{value:,}'}"

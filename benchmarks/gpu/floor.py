@@ -72,16 +72,16 @@ def _waits(run: GpuRun, recording: Recording) -> dict[str, float]:
     return spread(seen)
 
 
-def _polls(run: GpuRun, recording: Recording, asked: Any, told: Any) -> dict[str, float]:
+def _polls(run: GpuRun, recording: Recording, sent: Any, received: Any) -> dict[str, float]:
     """Ask with a new number and look at the last word of the answer until it is there."""
     seen = []
     for number in range(1, _rounds(run) + 1):
-        asked.fill(number)
+        sent.fill(number)
         with run.graphs.exclusive():
             start = time.perf_counter_ns()
             recording.replay()
             until = start + 10**9
-            while told[-1] != number:
+            while received[-1] != number:
                 if time.perf_counter_ns() > until:
                     raise RuntimeError("the answer did not come within a second")
             seen.append((time.perf_counter_ns() - start) / 1e3)

@@ -76,9 +76,9 @@ def measure(run: GpuRun) -> Iterator[Line]:
     tried = [(count, params) for count in models for params in variants(count)[: 2 if run.quick else None]]
     if run.on_gpu:
         with ProcessPoolExecutor(COMPILERS, mp_context=get_context("spawn")) as pool:
-            for told in pool.map(_compile, [run.graphs.device] * len(tried), *zip(*tried, strict=True)):
-                if told:
-                    yield {"op": "tune", "what": "not compiled", "error": told}
+            for fault in pool.map(_compile, [run.graphs.device] * len(tried), *zip(*tried, strict=True)):
+                if fault:
+                    yield {"op": "tune", "what": "not compiled", "error": fault}
     for count, params in tried:
         shown = {name: getattr(params, name) for name in SHOWN}
         labels = {"op": "tune", "models": count, "dim": DIM, "hidden": HIDDEN, "params": shown}

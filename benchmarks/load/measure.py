@@ -161,8 +161,8 @@ def measure(
             order = range(len(targets)) if turn % 2 == 0 else reversed(range(len(targets)))
             for which in order:
                 label = targets[which].name + (f", turn {turn + 1} of {turns}" if turns > 1 else "")
-                told = None if progress is None else progress(label)
-                done[which].append(run(targets[which], case.mix.prompts, load, progress=told))
+                report = None if progress is None else progress(label)
+                done[which].append(run(targets[which], case.mix.prompts, load, progress=report))
                 if done[which][-1].stopped == "interrupted":
                     break
             if any(runs and runs[-1].stopped == "interrupted" for runs in done):

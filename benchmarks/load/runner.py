@@ -34,10 +34,10 @@ def run(
     )
     done = found[0]
     if not len(done.measured) and done.stopped != INTERRUPTED:
-        told = "; ".join(f"{count} x {text}" for text, count in done.errors.most_common(3))
+        errors = "; ".join(f"{count} x {text}" for text, count in done.errors.most_common(3))
         raise InvalidInputError(
             f"target {target.name}: not one request was answered in {load.seconds:g} s after {load.warm_up:g} s of warm-up "
-            f"({told or f'{done.lost.rejected + done.lost_in_warm_up.rejected} rejected'}); give it more time, or a target "
+            f"({errors or f'{done.lost.rejected + done.lost_in_warm_up.rejected} rejected'}); give it more time, or a target "
             "that works"
         )
     return done

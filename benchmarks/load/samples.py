@@ -30,8 +30,8 @@ class Log:
 
     def fail(self, error: BaseException, intended: int) -> None:
         self.failed_at.append(intended)
-        told = f"{type(error).__name__}: {str(error)[:200]}"
-        self.errors[told if told in self.errors or len(self.errors) < MOST_KINDS_OF_ERRORS else "others"] += 1
+        text = f"{type(error).__name__}: {str(error)[:200]}"
+        self.errors[text if text in self.errors or len(self.errors) < MOST_KINDS_OF_ERRORS else "others"] += 1
 
 
 @dataclass(frozen=True)

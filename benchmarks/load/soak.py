@@ -125,7 +125,7 @@ def soak(
     rate: float,
     most: float,
     seconds: float,
-    told: Callable[[str], Progress],
+    progress: Callable[[str], Progress],
     clock: Callable[[], float] = time.monotonic,
 ) -> Soak:
     """Open loop at `rate` for `seconds`, in windows on one session of the target. Ctrl-C ends it and keeps what was seen."""
@@ -149,12 +149,12 @@ def soak(
         gc.collect()
         found.rss.append((clock() - start, resident_mb()))
 
-    run_parts(target, case.mix.prompts, loads(), each, seconds=seconds + case.warm_up, progress=told("soak"))
+    run_parts(target, case.mix.prompts, loads(), each, seconds=seconds + case.warm_up, progress=progress("soak"))
     if found.rows and not found.answered:
-        told_of = "; ".join(f"{count} x {text}" for text, count in found.errors.most_common(3))
+        errors = "; ".join(f"{count} x {text}" for text, count in found.errors.most_common(3))
         raise InvalidInputError(
             f"target {target.name}: not one of {found.lost.count} requests was answered "
-            f"({told_of or f'{found.lost.rejected} rejected'}); give it a target that works"
+            f"({errors or f'{found.lost.rejected} rejected'}); give it a target that works"
         )
     return found
 

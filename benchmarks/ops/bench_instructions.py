@@ -78,8 +78,8 @@ def python(before: list[str], script: str, calls: int) -> str:
 def count(script: str, calls: int) -> int:
     """Instructions of one whole process."""
     with tempfile.TemporaryDirectory() as folder:
-        told = python(["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"], script, calls)
-    found = re.search(r"Collected : (\d+)", told)
+        output = python(["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"], script, calls)
+    found = re.search(r"Collected : (\d+)", output)
     if found is None:
-        raise RuntimeError(f"callgrind printed no count: {told[-500:]}")
+        raise RuntimeError(f"callgrind printed no count: {output[-500:]}")
     return int(found.group(1))

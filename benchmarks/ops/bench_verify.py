@@ -77,11 +77,11 @@ def judged(bound: bounds.Bound, times: Mapping[str, bounds.Rounds], isa: str) ->
         "confidence": bounds.CONFIDENCE,
         "samples": found.samples,
     }
-    line |= {name: told(getattr(found, name)) for name in ("value", "low", "high")}
+    line |= {name: finite(getattr(found, name)) for name in ("value", "low", "high")}
     return line if found.needed is None else line | {"needs_samples": found.needed}
 
 
-def told(value: float) -> float | None:
+def finite(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
 
 

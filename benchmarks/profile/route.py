@@ -32,9 +32,9 @@ def main() -> None:
     if arguments.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"
 
+    import ipr_engine._profiling as profiling
     from benchmarks.gpu import models
     from ipr_engine import Engine
-    import ipr_engine._profiling as profiling
     from ipr_engine.cuda import graphs
     from ipr_engine.encoders.transformer import TransformerEncoder
 

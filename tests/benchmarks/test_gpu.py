@@ -89,7 +89,7 @@ def test_text_to_decision_is_measured_and_read_back_as_a_table(encoder, tmp_path
     command = [sys.executable, "-m", "benchmarks.gpu"]
     for arguments in (
         ["floor", "--device", "cpu", "--quick", "--out", out],
-        ["text", encoder, "--pooling", "mean", "--device", "cpu", "--quick", "--minutes", "1", "--out", out],
+        ["text", encoder, "--pooling", "mean", "--device", "cpu", "--quick", "--minutes", "5", "--out", out],
         ["table", "--out", out],
     ):
         done = subprocess.run(

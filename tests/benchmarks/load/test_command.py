@@ -81,7 +81,7 @@ def test_an_open_loop_of_every_kind_runs(bundle, capsys):
 
 
 def test_an_async_target_and_progress_on_stderr_alone(bundle, capsys, monkeypatch):
-    monkeypatch.setattr("ipr_engine.benchmarks.cli.options.Teller.EVERY_S", 0.0)
+    monkeypatch.setattr("ipr_engine.benchmarks.cli.options.Reporter.EVERY_S", 0.0)
     code, out, err = bench(
         capsys, "--seconds", "0.7", "--target", "inline", "--callers", "4", "--json", "--bundle", bundle
     )

@@ -60,7 +60,7 @@ def test_one_step_of_an_allocator_does_not_look_like_growth():
 def test_a_soak_s_windows_hold_every_request_and_its_memory(monkeypatch):
     monkeypatch.setattr(module, "LEAST_WINDOW_S", 0.02)
     target = KnownTarget(MadeUpClock(), lambda call: 0, fails={50: ValueError("broken")})
-    found = soak(target, case(), rate=500, most=1000, seconds=0.4, told=silent)
+    found = soak(target, case(), rate=500, most=1000, seconds=0.4, progress=silent)
     assert found.lost == Lost(failed=1)
     assert found.answered + found.lost.count == target.calls
     assert len(found.rows) == len(found.rss) == 20
@@ -72,7 +72,12 @@ def test_an_outage_of_whole_windows_is_counted_and_the_others_stand(monkeypatch)
     monkeypatch.setattr(module, "LEAST_WINDOW_S", 0.02)
     down = {call: ValueError("down") for call in range(50, 130)}  # of 200 arrivals, ten a window
     found = soak(
-        KnownTarget(MadeUpClock(), lambda call: 0, fails=down), case(), rate=500, most=1000, seconds=0.4, told=silent
+        KnownTarget(MadeUpClock(), lambda call: 0, fails=down),
+        case(),
+        rate=500,
+        most=1000,
+        seconds=0.4,
+        progress=silent,
     )
     assert found.lost == Lost(failed=80)
     assert len(found.rows) == 20
@@ -90,7 +95,7 @@ def test_a_soak_of_a_target_that_never_answers_is_an_error(monkeypatch):
             rate=500,
             most=1000,
             seconds=0.2,
-            told=silent,
+            progress=silent,
         )
 
 
@@ -119,7 +124,7 @@ def test_a_target_that_falls_behind_is_told_by_its_windows_and_misses(monkeypatc
     monkeypatch.setattr(module, "LEAST_WINDOW_S", 0.1)
     target = KnownTarget(MadeUpClock(), lambda call: 0)
     target.call = lambda prompt: time.sleep(0.006)
-    found = soak(target, case(), rate=500, most=500, seconds=0.3, told=silent)
+    found = soak(target, case(), rate=500, most=500, seconds=0.3, progress=silent)
     assert found.behind == len(found.rows) == 3
     verdicts, code = bench_soak.judge_soak(found, None)
     assert verdicts["schedule"] == "behind in 3 of 3 windows"
