@@ -10,8 +10,9 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 # The packages of some extras, read from pyproject.toml: installing them does not compile the extension again.
 extras = $(shell $(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(repr(package) for extra in '$(1)'.split() for package in extras[extra]))")
 SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
-# A file's tests share what its fixtures made, so a file goes to one worker.
-WORKERS ?= -n auto --dist loadfile
+# Workers begin with half of the files each, in their order, and take tests from one another when they run out.
+WORKERS ?= -n auto --dist worksteal
+QUICK := -m 'not slow' --hypothesis-profile quick
 PYTEST_ARGS ?=
 .PHONY: demo test test-all bench lint format clean
 
