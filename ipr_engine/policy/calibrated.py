@@ -85,10 +85,10 @@ class Calibrations:
             return f"candidates removed since: {', '.join(gone)}"
         if bundle.heads_key(made.candidates) != made.heads:
             return "encoder or heads changed since" if bundle.escalation is None else _CHANGED_TIERS
-        added = [name for name in self._meant(made) if name not in made.candidates]
+        added = [name for name in self.meant(made) if name not in made.candidates]
         return f"candidates added since: {', '.join(added)}" if added else None
 
-    def _meant(self, made: CalibrationMap) -> tuple[str, ...]:
+    def meant(self, made: CalibrationMap) -> tuple[str, ...]:
         """What the map's set would be today: every candidate, those of its family, or the very names."""
         if made.whole:
             return self.bundle.names
@@ -111,7 +111,7 @@ class Calibrations:
             if set(made.candidates) == wanted:
                 return made, None
         for made in maps:
-            if set(self._meant(made)) == wanted:
+            if set(self.meant(made)) == wanted:
                 return made, None  # stale: `changed` says which candidates came or went
         covering = [made for made in maps if wanted < set(made.candidates)]
         if not covering:
@@ -214,7 +214,7 @@ def path_certificate(
     """
     wanted, bundle = set(allowed), calibrations.bundle
     maps = sorted((m for m in bundle.calibrations if m.tested), key=lambda m: set(m.candidates) != wanted)
-    made = next((m for m in maps if wanted in (set(m.candidates), set(calibrations._meant(m)))), None)
+    made = next((m for m in maps if wanted in (set(m.candidates), set(calibrations.meant(m)))), None)
     if made is None:
         return CalibrationStatus(ESTIMATED, f"{_READ}; no prompt tested it")
     overrides = _overrides(bundle, made, prices, escalate_below, other_cost)
