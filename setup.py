@@ -1,4 +1,8 @@
-"""Builds ipr_engine._C. Metadata lives in pyproject.toml; this file only says how each C++ file is compiled."""
+"""Builds ipr_engine._C and says where each package lies. Metadata lives in pyproject.toml.
+
+`ipr_engine.kernels` lies in kernels/, and `ipr_engine.benchmarks`, as far as `ipr bench` needs it, in benchmarks/. In a clone
+without an installation ipr_engine/__init__.py finds the same two folders.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ import platform
 from contextlib import nullcontext
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 try:
     from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
@@ -23,6 +28,19 @@ ISA_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"],
 }
+
+
+BESIDE = {"ipr_engine.kernels": "kernels", "ipr_engine.benchmarks": "benchmarks"}
+BENCHES = ("cli", "encoders", "harness", "load", "peers")  # of benchmarks/, what `ipr bench` runs
+PACKAGES = [*find_packages(include=["ipr_engine*"]), *BESIDE, *(f"ipr_engine.benchmarks.{name}" for name in BENCHES)]
+
+
+class BuildWhatIsServed(build_py):
+    """Of benchmarks/ itself, whose modules are run from a clone, a wheel gets the package's marker alone."""
+
+    def find_package_modules(self, package, package_dir):
+        found = super().find_package_modules(package, package_dir)
+        return [entry for entry in found if package != "ipr_engine.benchmarks" or entry[1] == "__init__"]
 
 
 def isa_of(source: str) -> str | None:
@@ -74,4 +92,9 @@ extension = make_extension(
 )
 
 with nullcontext() if ParallelCompile is None else ParallelCompile(default=os.cpu_count()):
-    setup(ext_modules=[extension], cmdclass={"build_ext": BuildWithIsaFlags})
+    setup(
+        packages=PACKAGES,
+        package_dir=BESIDE,
+        ext_modules=[extension],
+        cmdclass={"build_ext": BuildWithIsaFlags, "build_py": BuildWhatIsServed},
+    )
