@@ -1,9 +1,9 @@
 """Cubins of decide_kernel for named architectures, made without a GPU; kernels/cubin.py loads them without Triton.
 
-    python -m ipr_engine.kernels.build --arch sm_80 --arch sm_90 --out DIR                      those of shipped.py
+    python -m ipr_engine.kernels.build --arch sm_80 --arch sm_90 --out DIR                      those of aot_variants.py
     python -m ipr_engine.kernels.build --arch sm_90 --out DIR --models 11 --dim 384 --hidden 64 --trunk
 
-Each variant is NAME.cubin beside NAME.json (cubin.Metadata). Put into ipr_engine/kernels/cubins before building a wheel,
+Each variant is NAME.cubin beside NAME.json (cubin.CubinMetadata). Put into ipr_engine/kernels/cubins before building a wheel,
 they travel in it. A variant serves any number of candidates of its shape class, any batch and any number of policies.
 """
 
@@ -20,16 +20,16 @@ from pathlib import Path
 
 from ipr_engine._extras import need
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
-from ipr_engine.kernels.cubin import Metadata, write
-from ipr_engine.kernels.form import KernelForm, options
+from ipr_engine.kernels.aot_variants import AOT_VARIANTS
+from ipr_engine.kernels.cubin import CubinMetadata, write
 from ipr_engine.kernels.launch import LaunchParams, launch_params
-from ipr_engine.kernels.shipped import SHIPPED
+from ipr_engine.kernels.variant import KernelVariant, options
 
 PURPOSE = "compiling cubins"
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
 
-def compile_cubin(form: KernelForm, params: LaunchParams, arch: str) -> tuple[bytes, Metadata]:
+def compile_cubin(variant: KernelVariant, params: LaunchParams, arch: str) -> tuple[bytes, CubinMetadata]:
     """Compile one variant for one architecture.
 
     Raises:
@@ -48,7 +48,7 @@ def compile_cubin(form: KernelForm, params: LaunchParams, arch: str) -> tuple[by
     backends = need("triton.backends.compiler", PURPOSE, "gpu")
     from ipr_engine.kernels.decide import decide_kernel
 
-    signature, constants = form.signature(), form.constants(params)
+    signature, constants = variant.signature(), variant.constants(params)
     aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(signature.values()) if kind.startswith("*")}
     source = compiler.ASTSource(
         fn=decide_kernel,
@@ -61,16 +61,16 @@ def compile_cubin(form: KernelForm, params: LaunchParams, arch: str) -> tuple[by
     for name in ("global_scratch_size", "profile_scratch_size"):
         if getattr(compiled.metadata, name, 0):
             raise BackendUnavailableError(
-                f"{form.name(params)} on {arch}: Triton asks for {name}, which no launcher gives"
+                f"{variant.name(params)} on {arch}: Triton asks for {name}, which no launcher gives"
             )
     cubin: bytes = compiled.asm["cubin"]
-    metadata = Metadata.of(
+    metadata = CubinMetadata.of(
         cubin,
         kernel=compiled.metadata.name,
         arch=arch,
         shared_bytes=compiled.metadata.shared,
         triton=triton.__version__,
-        form=form,
+        variant=variant,
         params=params,
         resources=read_resources(cubin),
     )
@@ -112,10 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ipr_engine.kernels.build", description=__doc__.split("\n")[0])
     parser.add_argument("--arch", action="append", required=True, choices=ARCHITECTURES)
     parser.add_argument("--out", type=Path, required=True, help="folder for NAME.cubin and NAME.json")
-    parser.add_argument("--shipped", action="append", choices=sorted(SHIPPED), help="only these of shipped.py")
+    parser.add_argument(
+        "--shipped", action="append", choices=sorted(AOT_VARIANTS), help="only these of aot_variants.py"
+    )
     parser.add_argument("--models", type=int, help="a variant of one's own: the number of candidates")
     parser.add_argument("--dim", type=int, help="and the width of x; the flags below say the rest")
-    for field in fields(KernelForm):
+    for field in fields(KernelVariant):
         flag = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default)
@@ -130,11 +132,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     archs, out, models, shipped = (parsed.pop(name) for name in ("arch", "out", "models", "shipped"))
     if (models is None) != (parsed["dim"] is None) or (models is not None and shipped):
         parser.error("--models and --dim go together, and without --shipped")
-    wanted = [(KernelForm(**parsed), models)] if models else [SHIPPED[name] for name in shipped or SHIPPED]
+    wanted = [(KernelVariant(**parsed), models)] if models else [AOT_VARIANTS[name] for name in shipped or AOT_VARIANTS]
     try:
-        for form, count in wanted:
+        for variant, count in wanted:
             for arch in archs:
-                print(write(out, *compile_cubin(form, launch_params(count, arch), arch)))
+                print(write(out, *compile_cubin(variant, launch_params(count, arch), arch)))
     except IprError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

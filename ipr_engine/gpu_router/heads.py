@@ -39,7 +39,7 @@ class GpuHeads:
     def form(self) -> tuple[Any, ...]:
         """What two heads share that the same recordings can run."""
         plan = self.plan
-        return plan.form(), plan.launch, plan.models, tuple(plan.weights.shape), tuple(plan.policies.shape)
+        return plan.variant(), plan.launch, plan.models, tuple(plan.weights.shape), tuple(plan.policies.shape)
 
     def row_of(self, policy: Policy, live: Any) -> int:
         """The policy's row, written into the plan and into the `live` one, in the stream's order, where it is new.
