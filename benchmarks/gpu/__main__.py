@@ -96,7 +96,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace, ends: float) -> Iterator[Line]:
     from benchmarks.gpu.timing import Run
-    from ipr_engine.cuda.graphs import EMULATED, open_graphs
+    from ipr_engine.cuda.graphs import open_graphs
+    from ipr_engine.cuda.recording import EMULATED
 
     device = EMULATED if arguments.device == "cpu" else arguments.device
     run = Run(graphs=open_graphs(device), quick=arguments.quick, ends=ends)
@@ -140,7 +141,7 @@ def _load(run: Run, arguments: argparse.Namespace, work: Path, batches: tuple[in
     """The encoder as an export, an engine on it whose graphs `run` then uses, and the line of its loading."""
     from benchmarks.gpu import models
     from ipr_engine import Engine
-    from ipr_engine.cuda.graphs import EMULATED
+    from ipr_engine.cuda.recording import EMULATED
 
     export = models.as_export(arguments.encoder, work, pooling=arguments.pooling)
     bundle = models.make_bundle(export, work)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from benchmarks.gpu.timing import Line, Run, percentiles
-from ipr_engine.cuda.graphs import Recording
+from ipr_engine.cuda.recording import Recording
 
 WORDS = 1024  # of the block that goes in and out, 4 kB: ids, mask and bills of one prompt of 64 tokens, and its answers
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ipr_engine.cuda.graphs import Graphs
+from ipr_engine.cuda.recording import Graphs
 
 Line = dict[str, Any]
 NODES = 20  # copies of the work in one recording: the time of a launch is shared among them

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ipr_engine._extras import need
 from ipr_engine._profiling import span
-from ipr_engine.cuda.buckets import Passes
-from ipr_engine.cuda.graphs import EMULATED, Graphs, Recording, open_graphs
+from ipr_engine.cuda.buckets import Passes, fill_rows
+from ipr_engine.cuda.graphs import open_graphs
+from ipr_engine.cuda.recording import EMULATED, Graphs, Recording
 from ipr_engine.cuda.shapes import Bucket, Pass, make_buckets
 from ipr_engine.encoders.torch import TorchEncoder, pool
 from ipr_engine.encoders.transformer import TransformerEncoder
@@ -108,6 +109,10 @@ class TorchGraphEncoder(TransformerEncoder):
     def pad_id(self) -> int:
         return self.spec.pad_id
 
+    def on_stream(self, device: str) -> TorchGraphEncoder:
+        """Return this encoder: it is a StateEncoder as it stands, on the device it was loaded on."""
+        return self
+
     def states(self, ids: Any, mask: Any) -> Any:
         """(batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state; enqueues, never waits."""
         return self.eager.states(ids, mask)
@@ -176,13 +181,3 @@ class _Slot:
             outputs.copy_(embedded, non_blocking=True)
 
         self.recording = graphs.record(str(bucket), work)
-
-
-def fill_rows(ids: NDArray[Any], mask: NDArray[Any], rows: Sequence[NDArray[np.int64]], pad_id: int) -> None:
-    """Write rows into a bucket's (batch, tokens) ids and mask; what is left is padding of which one token is seen."""
-    ids.fill(pad_id)
-    mask.fill(0)
-    for at, own in enumerate(rows):
-        ids[at, : len(own)] = own
-        mask[at, : len(own)] = 1
-    mask[len(rows) :, 0] = 1  # a row without one token would be 0 / 0

@@ -19,6 +19,7 @@ from ipr_engine.encoders.tensorrt.engine_file import EngineFile, EngineKey, buck
 from ipr_engine.encoders.tensorrt.precision import PRECISIONS
 from ipr_engine.encoders.tensorrt.reference import embed_reference, make_sample, require_cosines
 from ipr_engine.encoders.tensorrt.runtime import EngineRuntime
+from ipr_engine.encoders.tensorrt.stream import TensorRtStream
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer
 from ipr_engine.encoders.transformer import TransformerEncoder
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
@@ -146,6 +147,10 @@ class TensorRtEncoder(TransformerEncoder):
             f"tensorrt {self.dim}-d {self.precision} by {self.runtime.api} on {self.runtime.device.name}, {len(buckets)} buckets "
             f"to {buckets[-1]}, engine {self.origin.partition(':')[0]}, {self.tokenizer.kind} tokenizer"
         )
+
+    def on_stream(self, device: str) -> TensorRtStream:
+        """Return this encoder as one that enqueues in torch's current stream of `device`."""
+        return TensorRtStream(self, self.runtime, device)
 
     def close(self) -> None:
         """Give the GPU's memory back; the encoder does no further work."""

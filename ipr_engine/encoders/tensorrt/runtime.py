@@ -41,6 +41,7 @@ class EngineRuntime:
     Attributes:
         buckets: the shapes, in the plan's order of profiles. stream: the CUDA stream it runs on.
         device_bytes: what it holds on the GPU besides the plan itself.
+        lock: held by whoever runs the contexts.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class EngineRuntime:
         self._dim, self._pad_id, self._where = dim, pad_id, where
         self._kernels = kernels
         self._runtime_cache: bindings.IRuntimeCache | None = None
-        self._lock, self._failed = threading.Lock(), ""
+        self.lock, self._failed = threading.Lock(), ""
         self._runtime: bindings.Runtime | None = None
         self._engine: bindings.ICudaEngine | None = None
         self._contexts: list[bindings.IExecutionContext] = []
@@ -87,7 +88,7 @@ class EngineRuntime:
             BackendUnavailableError: the GPU or TensorRT failed, now or before: this runtime does no further work.
         """
         x = np.empty((len(ids), self._dim), dtype=np.float32)
-        with self._lock:
+        with self.lock:
             self._require_working()
             try:
                 self.device.activate()
@@ -133,7 +134,7 @@ class EngineRuntime:
 
     def close(self) -> None:
         """Free everything, contexts before the memory they use; further calls raise BackendUnavailableError."""
-        with self._lock:
+        with self.lock:
             if self._failed != "closed":
                 self._failed = "closed"
                 self._contexts.clear()

@@ -3,46 +3,49 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 from ipr_engine._extras import need
-from ipr_engine.bundle import Bundle
-from ipr_engine.cuda.graphs import PURPOSE
-from ipr_engine.policy.policy import Policy, op_terms
-from ipr_engine.request.limits import ContextWindows, capped_heads
+from ipr_engine.cuda.recording import PURPOSE
+from ipr_engine.decide.contract import Heads
+from ipr_engine.gpu_router.route_rows import Windows
+from ipr_engine.kernels.plan import GpuPlan
 
 POLICY_ROWS = 64  # policies on the device at once; the one used longest ago gives its row to a new one
 
+PolicyT = TypeVar("PolicyT")
 
-class GpuHeads:
+
+class GpuHeads(Generic[PolicyT]):
     """Packed heads, in float32, and the rows of the policies used lately.
 
     Attributes:
-        bundle: whose. plan: kernels' GpuPlan on `device`. windows: the candidates' context windows.
+        packed: the heads, as the CPU plans them. plan: kernels' GpuPlan of them on `device`.
+        windows: the candidates' context windows.
     """
 
-    def __init__(self, bundle: Bundle, device: str) -> None:
-        from ipr_engine.kernels.plan import GpuPlan
-
-        heads = bundle.quality_heads
-        self.bundle = bundle
-        self.packed = capped_heads(bundle, heads)
-        self.plan = GpuPlan(self.packed, device=device, policies=POLICY_ROWS)
+    def __init__(
+        self, packed: Heads, windows: Windows, op_terms: Callable[[PolicyT], Mapping[str, Any]], device: str
+    ) -> None:
+        """op_terms: a policy of the heads' bundle -> DecidePolicy's arguments."""
+        self.packed, self.windows = packed, windows
+        self._op_terms = op_terms
+        self.plan = GpuPlan(packed, device=device, policies=POLICY_ROWS)
         if self.plan.device.type == "cuda":
             need("torch", PURPOSE, "gpu").cuda.synchronize(
                 self.plan.device
             )  # filled in another stream than is read from
-        self.windows = ContextWindows(bundle)
-        self._rows: OrderedDict[int, tuple[Policy, int]] = OrderedDict()
+        self._rows: OrderedDict[int, tuple[PolicyT, int]] = OrderedDict()
 
     @property
-    def form(self) -> tuple[Any, ...]:
+    def variant(self) -> tuple[Any, ...]:
         """What two heads share that the same recordings can run."""
         plan = self.plan
         return plan.variant(), plan.launch, plan.models, tuple(plan.weights.shape), tuple(plan.policies.shape)
 
-    def row_of(self, policy: Policy, live: Any) -> int:
-        """The policy's row, written into the plan and into the `live` one, in the stream's order, where it is new.
+    def row_of(self, policy: PolicyT, live: GpuPlan) -> int:
+        """Return the policy's row; where it is new, write it into the plan and into the `live` one, in the stream's order.
 
         Only within Graphs.exclusive.
         """
@@ -52,8 +55,7 @@ class GpuHeads:
             return found[1]
         row = len(self._rows) if len(self._rows) < POLICY_ROWS else self._rows.popitem(last=False)[1][1]
         torch = need("torch", PURPOSE, "gpu")
-        terms = op_terms(self.bundle, policy.coefficients, policy.worth, policy.folded, policy.allowed)
-        packed = torch.from_numpy(self.plan.pack_policy(**terms))
+        packed = torch.from_numpy(self.plan.pack_policy(**self._op_terms(policy)))
         self.plan.policies[row].copy_(packed)
         live.policies[row].copy_(self.plan.policies[row])
         self._rows[id(policy)] = policy, row
