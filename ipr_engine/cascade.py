@@ -14,7 +14,8 @@ from ipr_engine._C import DecideResult, Router, decide_result
 from ipr_engine.bundle import Bundle, HeadsSpec
 from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder
-from ipr_engine.encoders.registry import EncoderOptions, make_encoder
+from ipr_engine.encoders.load_options import EncoderOptions
+from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.request.limits import ContextWindows, capped_heads, most_output
 
 Rows = npt.NDArray[np.int64]

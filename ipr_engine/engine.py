@@ -19,7 +19,7 @@ from ipr_engine.bundle import Bundle, Performance, PriceList
 from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.decision import Decision, Decisions, Row
 from ipr_engine.encoders.base import Encoded, Encoder
-from ipr_engine.encoders.registry import EncoderOptions
+from ipr_engine.encoders.load_options import EncoderOptions
 from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.explanation import Explanation
 from ipr_engine.loaded_bundle import LoadedBundle, check_on_error, check_rows, checked_rows

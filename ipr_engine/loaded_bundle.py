@@ -29,7 +29,8 @@ from ipr_engine.cascade import (
 from ipr_engine.decide.contract import STATUS
 from ipr_engine.decision import OK, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
-from ipr_engine.encoders.registry import EncoderOptions, make_encoder, on_gpu
+from ipr_engine.encoders.load_options import EncoderOptions, on_gpu
+from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
 from ipr_engine.failed_rows import with_failures
 from ipr_engine.policy.calibrated import Calibrations, DriftFlag

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._extras import need
+from ipr_engine.encoders.load_options import EncoderOptions
 from ipr_engine.encoders.manifest import Export
-from ipr_engine.encoders.registry import EncoderOptions, open_export
+from ipr_engine.encoders.registry import open_export
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
 
 Embeddings = NDArray[np.float32]

@@ -174,7 +174,7 @@ class _Compiled(TorchEncoder):
 
     def __init__(self, eager: TorchEncoder, mode: str) -> None:
         self.__dict__.update(eager.__dict__)
-        self._model = torch.compile(eager._model, mode=mode, dynamic=False)
+        self.model = torch.compile(eager.model, mode=mode, dynamic=False)
 
 
 def _pooling(run: Run, engine: Engine, pooling: str) -> Iterator[Line]:

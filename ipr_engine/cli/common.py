@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from ipr_engine.encoders.registry import TIERS, EncoderOptions
+from ipr_engine.encoders.load_options import EncoderOptions
+from ipr_engine.encoders.tiers import TIERS
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.cost_weights import TERMS

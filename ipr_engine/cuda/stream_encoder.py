@@ -13,20 +13,16 @@ from ipr_engine.cuda.shapes import Bucket
 
 
 @runtime_checkable
-class StreamEncoder(Protocol):
-    """A transformer tier whose buckets run in the current stream on buffers of the caller's.
+class PromptReader(Protocol):
+    """The part of a transformer tier that runs before its transformer: prompts to ids.
 
     Attributes:
-        graphs: where its work is recorded. buckets: ascending, a full grid. integer: "int64" or "int32", of ids and mask.
-        pooling, normalize: how it makes x of token states, as the kernel's KernelVariant names it.
+        dim: of an embedding. pad_id: what fills a row up.
+        pooling, normalize: how the tier makes x of token states, as the kernel's KernelVariant names it.
     """
 
-    graphs: Graphs
-    buckets: tuple[Bucket, ...]
     dim: int
 
-    @property
-    def integer(self) -> str: ...
     @property
     def pooling(self) -> Any: ...
     @property
@@ -34,7 +30,23 @@ class StreamEncoder(Protocol):
     @property
     def pad_id(self) -> int: ...
 
-    def read(self, prompts: Sequence[str]) -> tuple[list[NDArray[np.int64]], NDArray[np.int64], NDArray[np.bool_]]: ...
+    def read(self, prompts: Sequence[str]) -> tuple[list[NDArray[np.int64]], NDArray[np.int64], NDArray[np.bool_]]:
+        """Return ids (none of a prompt without a token), billed_tokens, truncated."""
+
+
+@runtime_checkable
+class StreamEncoder(PromptReader, Protocol):
+    """A transformer tier whose buckets run in the current stream on buffers of the caller's.
+
+    Attributes:
+        graphs: where its work is recorded. buckets: ascending, a full grid. integer: "int64" or "int32", of ids and mask.
+    """
+
+    graphs: Graphs
+    buckets: tuple[Bucket, ...]
+
+    @property
+    def integer(self) -> str: ...
 
     def enqueue(self, bucket: Bucket, ids: Any, mask: Any, x: Any) -> None:
         """Enqueue ids, mask (batch, tokens) -> x (batch, dim) float32, torch tensors on the device; this never waits."""

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._extras import need
-from ipr_engine.encoders.manifest import read_export
+from ipr_engine.encoders.load_options import EncoderOptions
+from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
-from ipr_engine.encoders.transformer import TransformerEncoder, TransformerSpec, padded, special_ids
+from ipr_engine.encoders.transformer import TransformerEncoder, padded
 from ipr_engine.encoders.transformer_folder import TransformerFolder, read_transformer_folder
+from ipr_engine.encoders.transformer_spec import TransformerSpec, special_ids
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -29,6 +31,7 @@ class TorchEncoder(TransformerEncoder):
     less than 1e-5 * ||x||.
 
     Attributes:
+        model: the transformer, a torch module.
         device, dtype: where and in what the transformer computes. The identity names neither, but for bfloat16, whose
             embeddings are further from float32's than a cosine of 0.9999.
     """
@@ -46,7 +49,7 @@ class TorchEncoder(TransformerEncoder):
     ) -> None:
         named = dtype if dtype == "bfloat16" else None
         super().__init__(spec, max_tokens=max_tokens, batch=batch, dtype=named, tokenizer=tokenizer)
-        self._model = model.to(device)
+        self.model = model.to(device)
         self.device, self.dtype = device, dtype
         self.dim = self._embed([np.zeros(1, dtype=np.int64)]).shape[1]
 
@@ -101,7 +104,7 @@ class TorchEncoder(TransformerEncoder):
         device: str = "cpu",
         dtype: str | None = None,
     ) -> TorchEncoder:
-        """Load the float16 weights of an export (encoders/export.py).
+        """Load the float16 weights of an export (encoders/export/).
 
         Args:
             max_tokens: None is the export's own.
@@ -121,6 +124,18 @@ class TorchEncoder(TransformerEncoder):
         max_tokens = export.max_tokens if max_tokens is None else max_tokens
         return cls(model, export.spec, tokenizer, max_tokens=max_tokens, batch=batch, device=device, dtype=dtype)
 
+    @classmethod
+    def open_export(
+        cls, export: Export, options: EncoderOptions, *, max_tokens: int | None, dtype: str | None
+    ) -> TorchEncoder:
+        """Load an export as the registry asks for it; of the options, the device applies."""
+        return cls.from_export(export.folder, max_tokens=max_tokens, device=options.device, dtype=dtype)
+
+    @classmethod
+    def open_folder(cls, folder: Path, options: EncoderOptions, **arguments: Any) -> TorchEncoder:
+        """Load a transformers folder as the registry asks for it: `from_folder` on the options' device."""
+        return cls.from_folder(folder, device=options.device, **arguments)
+
     @property
     def summary(self) -> str:
         """Tier, dimensions, what the transformer computes in and where, tokenizer."""
@@ -128,7 +143,7 @@ class TorchEncoder(TransformerEncoder):
 
     def states(self, ids: Any, mask: Any) -> Any:
         """(batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state."""
-        return self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
         """(rows, dim) embeddings of sequences of at least one id each, padded on the right to the longest."""

@@ -19,6 +19,8 @@ from ipr_engine.cuda.buckets import Passes, fill_rows
 from ipr_engine.cuda.graphs import open_graphs
 from ipr_engine.cuda.recording import EMULATED, Graphs, Recording
 from ipr_engine.cuda.shapes import Bucket, Pass, make_buckets
+from ipr_engine.encoders.load_options import EncoderOptions
+from ipr_engine.encoders.manifest import Export
 from ipr_engine.encoders.torch import TorchEncoder, pool
 from ipr_engine.encoders.transformer import TransformerEncoder
 
@@ -91,6 +93,22 @@ class TorchGraphEncoder(TransformerEncoder):
         eager = TorchEncoder.from_export(folder, device=graphs.device, **arguments)
         return cls(eager, graphs=graphs, batches=batches)
 
+    @classmethod
+    def open_export(
+        cls, export: Export, options: EncoderOptions, *, max_tokens: int | None, dtype: str | None
+    ) -> TorchGraphEncoder:
+        """Load an export as the registry asks for it; of the options, device and batches apply."""
+        batches = BATCHES if options.batches is None else options.batches
+        return cls.from_export(
+            export.folder, max_tokens=max_tokens, device=options.device, dtype=dtype, batches=batches
+        )
+
+    @classmethod
+    def open_folder(cls, folder: Path, options: EncoderOptions, **arguments: Any) -> TorchGraphEncoder:
+        """Load a transformers folder as the registry asks for it: `from_folder` on the options' device, with their batches."""
+        batches = BATCHES if options.batches is None else options.batches
+        return cls.from_folder(folder, device=options.device, batches=batches, **arguments)
+
     @property
     def summary(self) -> str:
         """Tier, dimensions, what the transformer computes in and where, buckets, tokenizer."""
@@ -104,10 +122,6 @@ class TorchGraphEncoder(TransformerEncoder):
     def integer(self) -> str:
         """The type of the ids and the mask that `enqueue` reads."""
         return "int64"
-
-    @property
-    def pad_id(self) -> int:
-        return self.spec.pad_id
 
     def on_stream(self, device: str) -> TorchGraphEncoder:
         """Return this encoder: it is a StateEncoder as it stands, on the device it was loaded on."""

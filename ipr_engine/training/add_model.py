@@ -18,7 +18,8 @@ from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliabi
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import Outcomes, embed_prompts, key_of_hashes, load_outcomes
-from ipr_engine.encoders.registry import EncoderOptions, make_encoder
+from ipr_engine.encoders.load_options import EncoderOptions
+from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.outputs import writable_folder
 from ipr_engine.request.arguments import bill_floors

@@ -11,8 +11,9 @@ from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, Transfo
 from ipr_engine.bundle.encoder_entry import AnySource
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
+from ipr_engine.encoders.load_options import EncoderOptions
 from ipr_engine.encoders.manifest import is_export, read_export
-from ipr_engine.encoders.registry import EncoderOptions, is_model2vec, open_export
+from ipr_engine.encoders.registry import is_model2vec, open_export
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.transformer_folder import read_transformer_folder
 from ipr_engine.engine import DEFAULT_BUNDLE

@@ -12,7 +12,7 @@ from ipr_engine import Decision, Engine, InvalidInputError, RowError
 from ipr_engine.audit.record import Record, RecordError
 from ipr_engine.bundle import write_bundle
 from ipr_engine.data.embeddings import EmbeddingCache
-from ipr_engine.encoders.registry import EncoderOptions
+from ipr_engine.encoders.load_options import EncoderOptions
 from ipr_engine.loaded_bundle import LoadedBundle
 from tests.support.bundles import bundle_parts, make_bundle
 from tests.support.decisions import bits

@@ -47,7 +47,7 @@ def sample(reference: TransformerEncoder) -> list[NDArray[np.int64]]:
 
 def embedded_alone(reference: TransformerEncoder, rows: list[NDArray[np.int64]]) -> NDArray[np.float32]:
     """(rows, dim) by the reference, each row on its own, so that no padding enters."""
-    return np.concatenate([reference._embed([ids]) for ids in rows])
+    return np.concatenate([reference.embed([ids]) for ids in rows])
 
 
 def worst_cosine(x: NDArray[np.float32], want: NDArray[np.float32]) -> float:

@@ -8,8 +8,8 @@ from ipr_engine._extras import need
 from ipr_engine.cuda.graphs import CudaGraphs
 from ipr_engine.cuda.recording import PURPOSE, Graphs
 from ipr_engine.cuda.shapes import Bucket
+from ipr_engine.cuda.stream_encoder import PromptReader
 from ipr_engine.encoders.tensorrt.runtime import EngineRuntime
-from ipr_engine.encoders.transformer import TransformerEncoder
 
 
 class TensorRtStream:
@@ -18,13 +18,13 @@ class TensorRtStream:
     Attributes: those of StreamEncoder.
     """
 
-    def __init__(self, encoder: TransformerEncoder, runtime: EngineRuntime, device: str) -> None:
+    def __init__(self, encoder: PromptReader, runtime: EngineRuntime, device: str) -> None:
         self._runtime = runtime
         # all contexts share scratch memory: `embed` and what is recorded here must not run at the same time
         self.graphs: Graphs = CudaGraphs(device, lock=runtime.lock)
         self.buckets, self.dim = tuple(runtime.buckets), encoder.dim
         self.pooling, self.normalize, self.read = encoder.pooling, encoder.normalize, encoder.read
-        self.integer, self.pad_id = str(runtime.integer), encoder.spec.pad_id
+        self.integer, self.pad_id = str(runtime.integer), encoder.pad_id
         self._index = {bucket: i for i, bucket in enumerate(self.buckets)}
 
     def enqueue(self, bucket: Bucket, ids: Any, mask: Any, x: Any) -> None:
