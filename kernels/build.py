@@ -83,7 +83,7 @@ def compile_cubin(variant: KernelVariant, params: LaunchParams, arch: str) -> tu
 
 
 def read_resources(cubin: bytes) -> dict[str, int]:
-    """Registers, stack and local memory of a thread, read from the cubin by cuobjdump, which Triton brings."""
+    """Return registers, stack and local memory of a thread, read from the cubin by cuobjdump, which Triton brings."""
     found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", cuobjdump(cubin, "--dump-resource-usage"))
     if found is None:
         raise BackendUnavailableError(
@@ -93,7 +93,7 @@ def read_resources(cubin: bytes) -> dict[str, int]:
 
 
 def read_parameter_bytes(cubin: bytes) -> list[int]:
-    """The size of every kernel parameter, in order, read from the cubin."""
+    """Return the size of every kernel parameter, in order, read from the cubin."""
     found = re.findall(
         r"Ordinal : (0x[0-9a-f]+)\s+Offset  : \S+\s+Size    : (0x[0-9a-f]+)", cuobjdump(cubin, "--dump-elf")
     )

@@ -78,7 +78,7 @@ class CubinMetadata:
 
     @classmethod
     def read(cls, path: Path) -> CubinMetadata:
-        """Raises CubinError: the file is missing, unreadable, of another version or has other keys."""
+        """Read NAME.json. Raises CubinError: the file is missing, unreadable, of another version or has other keys."""
         try:
             found = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
@@ -91,7 +91,7 @@ class CubinMetadata:
         return cls(**{**found, "arguments": tuple((name, kind) for name, kind in found["arguments"])})
 
     def argument_bytes(self) -> list[int]:
-        """The size of every parameter of the cubin, Triton's hidden pointers last."""
+        """Return the size of every parameter of the cubin, Triton's hidden pointers last."""
         return [BYTES.get(kind, 8) for _, kind in self.arguments] + [8] * HIDDEN_POINTERS
 
 
@@ -109,7 +109,7 @@ def write(folder: Path, cubin: bytes, metadata: CubinMetadata) -> Path:
 
 
 def pack_arguments(metadata: CubinMetadata, values: Sequence[Any]) -> tuple[Any, list[Any]]:
-    """cuLaunchKernel's array of pointers to arguments, and what it points to, which must outlive the launch.
+    """Return cuLaunchKernel's array of pointers to arguments, and what it points to, which must outlive the launch.
 
     Args:
         values: integers, or things with data_ptr() (torch tensors), in the order of metadata.arguments.
@@ -136,7 +136,7 @@ def pack_arguments(metadata: CubinMetadata, values: Sequence[Any]) -> tuple[Any,
 
 
 def runs_on(arch: str, device: str) -> bool:
-    """Whether a cubin of one architecture runs on another: within a generation up to sm_89; Triton's from sm_90 on only there."""
+    """Return whether a cubin of one architecture runs on another: within a generation up to sm_89; Triton's from sm_90 on only there."""
     built, here = (int(name.removeprefix("sm_")) for name in (arch, device))
     return built == here if built >= 90 else built // 10 == here // 10 and built <= here
 
@@ -229,7 +229,7 @@ class CubinKernel:
         device: int = 0,
         libcuda: LaunchDriver | None = None,
     ) -> CubinKernel:
-        """The cubin of `folder` for this variant and the device's architecture; CubinError names what is there instead."""
+        """Return the cubin of `folder` for this variant and the device's architecture; CubinError names what is there instead."""
         libcuda = libcuda or LaunchDriver()
         here = libcuda.arch(device)
         stem = variant.name(params)

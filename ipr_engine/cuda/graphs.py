@@ -60,13 +60,13 @@ class _Failure:
 
 
 def _ran_out(error: BaseException) -> bool:
-    """Out of device memory; torch ends a capture that broke by it with an error of its own, behind which it stands."""
+    """Return whether device memory ran out; torch ends a capture that broke by it with an error of its own, behind which it stands."""
     kind = need("torch", PURPOSE, "gpu").OutOfMemoryError
     return isinstance(error, kind) or isinstance(error.__context__, kind)
 
 
 def is_device_error(error: BaseException) -> bool:
-    """Whether torch or Triton tells of a failed device: each says CUDA."""
+    """Return whether an error of torch or Triton reports a failed device: each says CUDA."""
     kind = getattr(need("torch", PURPOSE, "gpu"), "AcceleratorError", ())  # torch 2.8 and later
     text = str(error)
     return isinstance(error, kind) or any(told in text for told in ("CUDA error", "CUDA driver", "Triton Error [CUDA]"))
@@ -232,7 +232,7 @@ class _CudaRecording:
 
 
 def open_graphs(device: str, *, memory_bytes: int | None = None) -> Graphs:
-    """What records work on a device: "cuda", "cuda:N", or "emulated", which runs it on the CPU.
+    """Open what records work on a device: "cuda", "cuda:N", or "emulated", which runs it on the CPU.
 
     Raises:
         InvalidInputError: another name.

@@ -34,10 +34,10 @@ class Graphs(Protocol):
     kind: str
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """A zeroed torch tensor on the device; its address stays."""
+        """Make a zeroed torch tensor on the device; its address stays."""
 
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """A zeroed torch tensor on the host, pinned where the device reads it."""
+        """Make a zeroed torch tensor on the host, pinned where the device reads it."""
 
     def record(self, label: str, work: Work) -> Recording:
         """Run `work` to warm it up, then record it. The recording holds `work`, hence every tensor that it refers to: a
@@ -48,14 +48,14 @@ class Graphs(Protocol):
         """
 
     def for_owner(self) -> Graphs:
-        """The same device, order and memory for recordings that are freed together, with a capture stream of their own.
+        """Return the same device, order and memory for recordings that are freed together, with a capture stream of their own.
 
         A library's workspace belongs to the stream it was captured in, and goes with the first graph that is freed:
         recordings of another owner must not point into it (pytorch#193402).
         """
 
     def planning(self, label: str) -> AbstractContextManager[None]:
-        """Around the making of a bucket's buffers and recording.
+        """Wrap the making of a bucket's buffers and recording.
 
         Raises:
             OutOfDeviceMemoryError: names `label` and the memory.
@@ -63,7 +63,7 @@ class Graphs(Protocol):
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """One caller at a time; torch work inside is enqueued in the order of the replays.
+        """Admit one caller at a time; torch work inside is enqueued in the order of the replays.
 
         Raises:
             DeviceLostError: the device failed, now or before; there is no further work.

@@ -11,7 +11,7 @@ from ipr_engine.errors import BundleFormatError, BundleNotFoundError
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file; BundleNotFoundError if there is none."""
+    """Return the bytes of a file; BundleNotFoundError if there is none."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
@@ -19,7 +19,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def sha256_of(path: str | Path) -> str:
-    """Through a buffer, so that hashing does not make a mapped table resident."""
+    """Hash a file through a buffer, so that hashing does not make a mapped table resident."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while part := file.read(1 << 20):
@@ -28,7 +28,7 @@ def sha256_of(path: str | Path) -> str:
 
 
 def parse_json(path: str | Path, data: bytes) -> Any:
-    """What the bytes of a JSON file say; path is for the message of BundleFormatError."""
+    """Return what the bytes of a JSON file say; path is for the message of BundleFormatError."""
     try:
         return json.loads(data)
     except ValueError as error:

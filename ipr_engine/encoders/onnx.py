@@ -150,7 +150,7 @@ class OnnxEncoder(TransformerEncoder):
         self.bytes_planned = self._input.nbytes + self._seen.nbytes + self._output.nbytes
 
     def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """CPU: rows of one length, at most `batch` and GROUP_TOKENS ids. GPU: rows of one bucket, at most `batch`."""
+        """Return, on a CPU, rows of one length, at most `batch` and GROUP_TOKENS ids; on a GPU, rows of one bucket, at most `batch`."""
         groups: list[list[int]] = []
         size = 0
         for row, length in zip(rows, lengths, strict=True):
@@ -170,7 +170,7 @@ class OnnxEncoder(TransformerEncoder):
         return bucket if self.spec.positions is None else min(bucket, self.spec.positions)
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """(rows, dim) embeddings of the rows of one group, in planned buffers."""
+        """Return (rows, dim) embeddings of the rows of one group, in planned buffers."""
         rows, tokens = len(ids), self.padded_length(max(map(len, ids)))
         with self._lock:
             filled = self._input[: rows * tokens].reshape(rows, tokens)
@@ -207,7 +207,7 @@ class OnnxEncoder(TransformerEncoder):
 
 
 def physical_cores() -> int:
-    """Cores that this process may run on; two hardware threads of one core count once: they share its arithmetic."""
+    """Count the cores that this process may run on; two hardware threads of one core count once: they share its arithmetic."""
     allowed = os.sched_getaffinity(0)
     cores = set()
     for cpu in allowed:
@@ -251,7 +251,7 @@ def _open_session(path: Path, provider: str, threads: int) -> Any:
 
 
 def _check_signature(session: Any, path: Path, dim: int) -> bool:
-    """Whether the graph takes a mask; BundleFormatError where it is not a graph of this tier or of another dim."""
+    """Return whether the graph takes a mask; BundleFormatError where it is not a graph of this tier or of another dim."""
     inputs = {given.name: given.type for given in session.get_inputs()}
     outputs = {made.name: (made.type, made.shape[-1:]) for made in session.get_outputs()}
     fitting = inputs in (

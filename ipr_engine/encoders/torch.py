@@ -142,11 +142,11 @@ class TorchEncoder(TransformerEncoder):
         return f"torch {self.dim}-d {self.dtype} on {self.device}, {self.tokenizer.kind} tokenizer"
 
     def states(self, ids: Any, mask: Any) -> Any:
-        """(batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state."""
+        """Run the transformer: (batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state."""
         return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """(rows, dim) embeddings of sequences of at least one id each, padded on the right to the longest."""
+        """Return (rows, dim) embeddings of sequences of at least one id each, padded on the right to the longest."""
         torch = need("torch", _PURPOSE)
         filled, mask = padded(ids, max(map(len, ids)), self.spec.pad_id)
         with torch.inference_mode():
@@ -164,7 +164,7 @@ class TorchEncoder(TransformerEncoder):
 
 
 def pool(states: Any, seen: Any, pooling: str, normalize: bool) -> Any:
-    """Token states (batch, tokens, dim) float32 and who is a token (batch, tokens) 0 or 1 -> (batch, dim), as torch tensors."""
+    """Pool token states (batch, tokens, dim) float32, by who is a token (batch, tokens) 0 or 1, to (batch, dim): torch tensors."""
     torch = need("torch", _PURPOSE)
     if pooling == "mean":
         x = (states * seen[..., None]).sum(dim=1) / seen.sum(dim=1, keepdim=True)
@@ -176,7 +176,7 @@ def pool(states: Any, seen: Any, pooling: str, normalize: bool) -> Any:
 
 
 def spec_of(source: TransformerFolder, model: Any, before: tuple[int, ...], after: tuple[int, ...]) -> TransformerSpec:
-    """What the tiers share of a model that transformers loaded."""
+    """Return what the tiers share of a model that transformers loaded."""
     positions = getattr(model.config, "max_position_embeddings", None)
     table: Any = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     if positions is not None and getattr(table, "padding_idx", None) is not None:
@@ -216,6 +216,7 @@ def _check_device(device: str) -> None:
 
 
 def load_model(path: Path, dtype: str) -> Any:
+    """Load the transformer of a folder; BundleFormatError where the weights do not fit config.json."""
     torch, transformers = need("torch", _PURPOSE), need("transformers", _PURPOSE)
     safetensors = need("safetensors", _PURPOSE)
     try:
@@ -243,7 +244,7 @@ def load_model(path: Path, dtype: str) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bar and its table of loaded weights: what matters of it is checked and raised here."""
+    """Run the block without transformers' progress bar and its table of loaded weights: what matters of it is checked and raised here."""
     logging = need("transformers", _PURPOSE).utils.logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -257,6 +258,7 @@ def quiet() -> Iterator[None]:
 
 
 def check_fit(model: Any, tokenizer: WordPieceTokenizer | LibraryTokenizer) -> None:
+    """Refuse an encoder-decoder, and a model that knows fewer tokens than its tokenizer."""
     if model.config.is_encoder_decoder:
         raise InvalidInputError(
             f"folder: expected an encoder or decoder alone, got {model.config.model_type!r}, which is both"

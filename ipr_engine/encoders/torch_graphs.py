@@ -69,7 +69,7 @@ class TorchGraphEncoder(TransformerEncoder):
         memory_bytes: int | None = None,
         **arguments: Any,
     ) -> TorchGraphEncoder:
-        """As `TorchEncoder.from_folder`, on "cuda", "cuda:N" or "emulated" (the CPU, nothing captured: for tests).
+        """Load as `TorchEncoder.from_folder` does, on "cuda", "cuda:N" or "emulated" (the CPU, nothing captured: for tests).
 
         Args:
             memory_bytes: the most that weights' workspaces, buffers and graphs may hold of the device; None is no bound.
@@ -88,7 +88,7 @@ class TorchGraphEncoder(TransformerEncoder):
         memory_bytes: int | None = None,
         **arguments: Any,
     ) -> TorchGraphEncoder:
-        """As `TorchEncoder.from_export`, on the devices of `from_folder`; float16 unless `dtype` says another."""
+        """Load as `TorchEncoder.from_export` does, on the devices of `from_folder`; float16 unless `dtype` says another."""
         graphs = open_graphs(device, memory_bytes=memory_bytes)
         eager = TorchEncoder.from_export(folder, device=graphs.device, **arguments)
         return cls(eager, graphs=graphs, batches=batches)
@@ -128,11 +128,11 @@ class TorchGraphEncoder(TransformerEncoder):
         return self
 
     def states(self, ids: Any, mask: Any) -> Any:
-        """(batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state; enqueues, never waits."""
+        """Enqueue the transformer: (batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state; never waits."""
         return self.eager.states(ids, mask)
 
     def enqueue(self, bucket: Bucket, ids: Any, mask: Any, x: Any) -> None:
-        """Embed a bucket into x (batch, dim) float32, all on the device; enqueues in the current stream, never waits."""
+        """Embed a bucket into x (batch, dim) float32, all on the device, in the current stream; this never waits."""
         x.copy_(pool(self.states(ids, mask).float(), mask, self.pooling, self.normalize))
 
     def record(self) -> None:
@@ -156,11 +156,11 @@ class TorchGraphEncoder(TransformerEncoder):
         return _Slot(self, graphs, bucket)
 
     def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """All at once: they are sorted into buckets, and waited for once."""
+        """Return all rows at once: they are sorted into buckets, and waited for once."""
         return [rows] if rows else []
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """(rows, dim) embeddings of sequences of 1 to max_tokens ids, longest first."""
+        """Return (rows, dim) embeddings of sequences of 1 to max_tokens ids, longest first."""
         x = np.empty((len(ids), self.dim), dtype=np.float32)
 
         def fill(slot: _Slot, step: Pass) -> None:
@@ -175,7 +175,7 @@ class TorchGraphEncoder(TransformerEncoder):
 
 
 class _Slot:
-    """One pass: ids and mask on the host, side by side so that one copy takes both; x on the host."""
+    """The buffers of one pass and its recording: ids and mask on the host, side by side so that one copy takes both; x on the host."""
 
     recording: Recording
 

@@ -1,4 +1,4 @@
-"""What every transformer tier shares: text to ids, the cut, the bills, batches of like length. A tier adds `_embed`."""
+"""What every transformer tier shares: text to ids, truncation, bills, batches of like length. A tier adds `_embed`."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TransformerEncoder:
         return Encoded(self.embed(ids), billed, truncated)
 
     def read(self, prompts: Sequence[str]) -> tuple[list[NDArray[np.int64]], NDArray[np.int64], NDArray[np.bool_]]:
-        """What `encode` does before it embeds: ids (none of a prompt without a token), billed_tokens, truncated."""
+        """Do what `encode` does before it embeds: return ids (none of a prompt without a token), billed_tokens, truncated."""
         prompts = as_prompt_list(prompts)
         billed = np.zeros(len(prompts), dtype=np.int64)
         truncated = np.zeros(len(prompts), dtype=np.bool_)
@@ -89,7 +89,7 @@ class TransformerEncoder:
         return ids, billed, truncated
 
     def embed(self, ids: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """What `encode` does once there are ids: (rows, dim) of sequences as `ids` gives them; 0 where one is empty."""
+        """Do what `encode` does once there are ids: return (rows, dim) of sequences as `ids` gives them; 0 where one is empty."""
         x = np.zeros((len(ids), self.dim), dtype=np.float32)
         longest_first = sorted((row for row in range(len(ids)) if len(ids[row])), key=lambda row: -len(ids[row]))
         for rows in self._groups(longest_first, [len(ids[row]) for row in longest_first]):
@@ -97,15 +97,15 @@ class TransformerEncoder:
         return x
 
     def count_tokens(self, text: str) -> int:
-        """The tokens of a text as `billed_tokens` counts them."""
+        """Return the tokens of a text as `billed_tokens` counts them."""
         return self.tokenizer.count(text)
 
     def ids(self, prompts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """What the transformer sees of each prompt, special ids included and long ones cut: (1..max_tokens,) each."""
+        """Return what the transformer sees of each prompt, special ids included and long ones cut: (1..max_tokens,) each."""
         return [self._ids(prompt, row)[0] for row, prompt in enumerate(as_prompt_list(prompts))]
 
     def _ids(self, prompt: str, row: int) -> tuple[NDArray[np.int64], int, bool]:
-        """What the transformer sees (at most max_tokens,), the prompt's own tokens, and whether some were cut."""
+        """Return what the transformer sees (at most max_tokens,), the prompt's own tokens, and whether some were cut."""
         try:
             own, starts = self.tokenizer.encode(prompt)
         except InvalidInputError as error:
@@ -117,16 +117,16 @@ class TransformerEncoder:
         return np.concatenate([self._before, own.astype(np.int64), self._after]), billed, billed > room
 
     def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """Which rows pass together: rows and their lengths come longest first. A tier with buckets has its own."""
+        """Return which rows pass together: rows and their lengths come longest first. A tier with buckets has its own."""
         return [rows[begin : begin + self.batch] for begin in range(0, len(rows), self.batch)]
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """(rows, dim) embeddings of sequences of 1 to max_tokens ids each, longest first."""
+        """Return (rows, dim) embeddings of sequences of 1 to max_tokens ids each, longest first."""
         raise NotImplementedError
 
 
 def padded(ids: list[NDArray[np.int64]], tokens: int, pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows filled up on the right to (rows, tokens) int64, and which of it is theirs (rows, tokens) int64 of 0 and 1."""
+    """Return the rows filled up on the right to (rows, tokens) int64, and which of it is theirs (rows, tokens) int64 of 0 and 1."""
     filled = np.full((len(ids), tokens), pad_id, dtype=np.int64)
     for row, own in enumerate(ids):
         filled[row, : len(own)] = own

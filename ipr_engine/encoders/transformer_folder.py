@@ -68,7 +68,7 @@ def read_transformer_folder(
 
 
 def _read_modules(folder: Path) -> tuple[Path, str, bool]:
-    """The transformer's folder, pooling and normalize of modules.json: Transformer, Pooling and maybe Normalize."""
+    """Return the transformer's folder, pooling and normalize of modules.json: Transformer, Pooling and maybe Normalize."""
     file = folder / "modules.json"
     modules = _read_json(file, list)
     try:

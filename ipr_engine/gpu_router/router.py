@@ -106,7 +106,7 @@ class GpuRouter:
         tokens_out: NDArray[np.float32] | None,
         allowed: NDArray[np.bool_] | None,
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
-        """The answers of the rows as arrays, allowed (rows, models) or everyone, and their embeddings."""
+        """Return the answers of the rows as arrays, allowed (rows, models) or everyone, and their embeddings."""
         order = sorted(range(len(rows.ids)), key=lambda row: -len(rows.ids[row]))
         count, models = len(order), heads.plan.models
         found: dict[str, NDArray[Any]] = {name: np.empty((count, models), np.float32) for name in _PER_MODEL}
@@ -196,7 +196,7 @@ class RouteSlot:
 
 
 def _decide(router: GpuRouter, inputs: dict[str, Any], x: Any, result: Any, bucket: Bucket) -> Callable[[], None]:
-    """What enqueues encoder and decision on the slot's device buffers."""
+    """Return what enqueues encoder and decision on the slot's device buffers."""
     encoder, plan, fused = router.encoder, router.live, router.fused
     ids, mask = inputs["ids"], inputs["mask"]
     rest = ("billed_tokens", "policy_of_row", "tokens_out", "extra_usd", "allowed")

@@ -24,7 +24,7 @@ def test_a_row_names_a_class_that_opens_exports(place):
 
 def test_every_tier_is_tried_somewhere_by_auto_and_auto_tries_no_other():
     assert {name for order in AUTO.values() for name in order} == set(TRANSFORMER_TIERS)
-    assert TIERS == ("auto", *TRANSFORMER_TIERS)
+    assert ("auto", *TRANSFORMER_TIERS) == TIERS
     assert FOLDER_TIER in TRANSFORMER_TIERS
 
 

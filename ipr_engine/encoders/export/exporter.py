@@ -164,7 +164,7 @@ def export_encoder(
 
 
 def _write_float16(model: Any, path: Path) -> None:
-    """The weights under transformers' own names; those that do not fit float16 are an InvalidInputError."""
+    """Write the weights under transformers' own names; those that do not fit float16 are an InvalidInputError."""
     torch, safetensors = need("torch", _PURPOSE, "export"), need("safetensors.torch", _PURPOSE)
     tensors = {}
     for name, tensor in model.state_dict().items():

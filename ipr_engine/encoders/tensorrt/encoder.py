@@ -154,7 +154,7 @@ class TensorRtEncoder(TransformerEncoder):
         self.runtime.close()
 
     def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """All at once: the runtime sorts them into buckets, and waits for the GPU once."""
+        """Return all rows at once: the runtime sorts them into buckets, and waits for the GPU once."""
         return [rows] if rows else []
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:

@@ -82,7 +82,7 @@ class EngineRuntime:
         self.device_bytes = self._scratch_bytes + self._input_bytes + self._output_bytes
 
     def embed(self, ids: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """(rows, dim) embeddings of rows of 1 to max_tokens ids, longest first; the host waits once per SLOTS passes.
+        """Return (rows, dim) embeddings of rows of 1 to max_tokens ids, longest first; the host waits once per SLOTS passes.
 
         Raises:
             BackendUnavailableError: the GPU or TensorRT failed, now or before: this runtime does no further work.
@@ -147,7 +147,7 @@ class EngineRuntime:
             self.close()
 
     def _plan(self, plan: bytes) -> None:
-        """Everything that may fail; `_need` says what was being planned."""
+        """Do everything that may fail; `_need` says what was being planned."""
         largest = max(self.buckets, key=lambda bucket: bucket.batch * bucket.tokens)
         self._need = f"bucket {largest}"
         self.device.activate()
@@ -193,7 +193,7 @@ class EngineRuntime:
         ]
 
     def _stage(self, memory: NDArray[np.uint8], bucket: Bucket) -> _Staging:
-        """A slot's memory as a bucket: ids, then the mask at the next multiple of 256 bytes, so that one copy takes both."""
+        """View a slot's memory as a bucket: ids, then the mask at the next multiple of 256 bytes, so that one copy takes both."""
         size, begin = bucket.batch * bucket.tokens * self._integer.itemsize, self._mask_offset(bucket)
         ids, mask = (memory[at : at + size].view(self._integer).reshape(bucket.shape) for at in (0, begin))
         x = memory[self._input_bytes :][: bucket.batch * self._dim * 4].view(np.float32)
@@ -203,7 +203,7 @@ class EngineRuntime:
         return _aligned(bucket.batch * bucket.tokens * self._integer.itemsize)
 
     def _make_context(self, engine: bindings.ICudaEngine, index: int, bucket: Bucket) -> bindings.IExecutionContext:
-        """Its profile, shapes, scratch and addresses set, once and for all."""
+        """Make a bucket's context, with its profile, shapes, scratch and addresses set once and for all."""
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(
             self.api.module.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -272,7 +272,7 @@ class EngineRuntime:
 
 
 def _tells_out_of_memory(reason: str) -> bool:
-    """Of an allocation TensorRT makes itself it logs "Error Code 2: OutOfMemory", or CUDA's "out of memory"."""
+    """Return whether memory ran out: of an allocation of its own TensorRT logs "Error Code 2: OutOfMemory", or CUDA's "out of memory"."""
     return "outofmemory" in reason.replace(" ", "").lower()
 
 
