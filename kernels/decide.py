@@ -6,7 +6,7 @@ program of a row block to arrive makes it, from the outputs that the others have
 
 Whatever fixes the order of a sum is a constexpr: the same for every batch, hence a row of a batch equals that row alone.
 
-Memory (ipr_engine/kernels/plan.py fills it; all row-major, `|` = concatenated, PADDED = models rounded up to 16):
+Memory (packing.py fills it; all row-major, `|` = concatenated, PADDED = models rounded up to 16):
     weights     skip (models, DP) | len_skip (models, DP) | trunk (HP, DP) | down (models, RANK, DP)
                 | up (models, RANK, HP) | identity (models, HP) | out (models, HP); absent ones take no room, padding is 0
     vectors     bias | len_bias | len_cap (inf: none) | tie_rank, each (PADDED,)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ipr_engine._validate import shown
 from ipr_engine.bundle.price import AMOUNTS, BASE, CACHED, REQUIRED, Price, PriceTier
 
-MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what kernels/plan.py has room for
+MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what kernels/packing.py has room for
 
 
 class Problem(NamedTuple):
