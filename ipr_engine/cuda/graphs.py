@@ -69,7 +69,9 @@ def is_device_error(error: BaseException) -> bool:
     """Return whether an error of torch or Triton reports a failed device: each says CUDA."""
     kind = getattr(need("torch", PURPOSE, "gpu"), "AcceleratorError", ())  # torch 2.8 and later
     text = str(error)
-    return isinstance(error, kind) or any(words in text for words in ("CUDA error", "CUDA driver", "Triton Error [CUDA]"))
+    return isinstance(error, kind) or any(
+        words in text for words in ("CUDA error", "CUDA driver", "Triton Error [CUDA]")
+    )
 
 
 class EagerGraphs:
