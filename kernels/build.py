@@ -20,10 +20,11 @@ from pathlib import Path
 
 from ipr_engine._extras import need
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
-from ipr_engine.kernels.aot_variants import AOT_VARIANTS
-from ipr_engine.kernels.cubin import CubinMetadata, write
-from ipr_engine.kernels.launch import LaunchParams, launch_params
-from ipr_engine.kernels.variant import KernelVariant, options
+
+from .aot_variants import AOT_VARIANTS
+from .cubin import CubinMetadata, write
+from .launch import LaunchParams, launch_params
+from .variant import KernelVariant, options
 
 PURPOSE = "compiling cubins"
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
@@ -46,7 +47,7 @@ def compile_cubin(variant: KernelVariant, params: LaunchParams, arch: str) -> tu
     compiler = need("triton.compiler", PURPOSE, "gpu")
     triton.knobs.compilation.disable_line_info = True  # two thirds of a cubin, of use to a debugger alone
     backends = need("triton.backends.compiler", PURPOSE, "gpu")
-    from ipr_engine.kernels.decide import decide_kernel
+    from .decide import decide_kernel
 
     signature, constants = variant.signature(), variant.constants(params)
     aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(signature.values()) if kind.startswith("*")}

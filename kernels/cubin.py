@@ -18,8 +18,9 @@ from typing import Any
 
 from ipr_engine.cuda import driver
 from ipr_engine.errors import BackendUnavailableError, CubinError, InvalidInputError
-from ipr_engine.kernels.launch import LaunchParams
-from ipr_engine.kernels.variant import KernelVariant
+
+from .launch import LaunchParams
+from .variant import KernelVariant
 
 VERSION = 1
 HIDDEN_POINTERS = 2  # Triton appends the pointers of its global and its profiling scratch; this kernel uses neither

@@ -20,9 +20,10 @@ import numpy.typing as npt
 from ipr_engine._extras import need
 from ipr_engine.decide.contract import DecidePlan, Heads
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.kernels.launch import LaunchParams, check_fits, launch_params
-from ipr_engine.kernels.packing import Floats, dim_of, pack_policy, pack_vectors, pack_weights, policy_width, round_up
-from ipr_engine.kernels.variant import TYPES, KernelVariant, Pooling, WeightType, grid
+
+from .launch import LaunchParams, check_fits, launch_params
+from .packing import Floats, dim_of, pack_policy, pack_vectors, pack_weights, policy_width, round_up
+from .variant import TYPES, KernelVariant, Pooling, WeightType, grid
 
 PURPOSE = "decide on a GPU"
 

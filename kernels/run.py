@@ -13,9 +13,10 @@ from typing import Any
 
 from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.kernels.cubin import CubinKernel
-from ipr_engine.kernels.plan import PURPOSE, GpuPlan, GpuRequest, GpuResult
-from ipr_engine.kernels.variant import INTEGERS, POINTERS, TYPES, KernelVariant, options
+
+from .cubin import CubinKernel
+from .plan import PURPOSE, GpuPlan, GpuRequest, GpuResult
+from .variant import INTEGERS, POINTERS, TYPES, KernelVariant, options
 
 
 def variant_of(plan: GpuPlan, request: GpuRequest) -> KernelVariant:
@@ -139,7 +140,7 @@ class DecideLaunch:
     def _by_triton(self) -> Callable[[], object]:
         need("triton", PURPOSE, "gpu")
         torch, device = need("torch", PURPOSE, "gpu"), self.plan.device
-        from ipr_engine.kernels.decide import decide_kernel
+        from .decide import decide_kernel
 
         fixed = {**self.variant.constants(self.plan.launch), **options(self.plan.launch)}
         launch = partial(decide_kernel[self.grid], *self.arguments, **fixed)

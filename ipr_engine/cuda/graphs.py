@@ -154,7 +154,7 @@ class CudaGraphs:
         self._held_before = torch.cuda.memory_reserved(self.device)
         self._memory_bytes = memory_bytes
         self._stream = torch.cuda.Stream(self.device)  # of replays
-        self._side = torch.cuda.Stream(self.device)  # of warm-ups and captures; an owner's own
+        self.side_stream = torch.cuda.Stream(self.device)  # of warm-ups and captures; an owner's own
         self._pool = torch.cuda.graph_pool_handle()
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -165,7 +165,7 @@ class CudaGraphs:
 
     def for_owner(self) -> Graphs:
         owner = copy.copy(self)
-        owner._side = self._torch.cuda.Stream(self.device)
+        owner.side_stream = self._torch.cuda.Stream(self.device)
         return owner
 
     def record(self, label: str, work: Work) -> Recording:
@@ -173,13 +173,15 @@ class CudaGraphs:
         with self.exclusive():
             try:
                 torch.cuda.synchronize(self.device)  # buffers were zeroed in another stream
-                with torch.cuda.stream(self._side):
+                with torch.cuda.stream(self.side_stream):
                     for _ in range(WARM_UPS):
                         work()
-                self._side.synchronize()
+                self.side_stream.synchronize()
                 graph = torch.cuda.CUDAGraph()
                 # thread_local: other threads of the process may go on calling CUDA meanwhile
-                with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"):
+                with torch.cuda.graph(
+                    graph, pool=self._pool, stream=self.side_stream, capture_error_mode="thread_local"
+                ):
                     work()
                 recording = _CudaRecording(torch, graph, self._stream, work)
                 recording.replay()  # the first launch uploads the graph

@@ -1,4 +1,4 @@
-"""Truncation: where a prompt that is too long is cut. The definition that the C++ encoder implements, for the tiers in Python."""
+"""Truncation: where a prompt that is too long is cut. The definition csrc/src/static_encoder.cpp implements, for tiers in Python."""
 
 from __future__ import annotations
 

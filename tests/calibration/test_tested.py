@@ -15,7 +15,8 @@ from ipr_engine.calibration.observed import observe
 from ipr_engine.calibration.tested import certify_path
 from ipr_engine.cli.calibrate import render
 from ipr_engine.errors import BundleError
-from tests.support.calibration_data import make_engine, make_outcomes, seeded
+from tests.support.calibration_data import make_engine, make_outcomes
+from tests.support.seeds import seeded
 
 LEVELS = (0.1, 0.3, 0.5)
 

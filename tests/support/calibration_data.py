@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.bundle import write_bundle
 from ipr_engine.data import Outcomes, prompt_hashes, question_key, write_outcomes
 from tests.support.bundles import bundle_parts
+from tests.support.seeds import seeded
 
 WORDS = (
     "prove",
@@ -31,10 +31,6 @@ WORDS = (
     "ten",
     "cube",
 )
-
-
-def seeded(*parts: object) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(repr(parts).encode()))
 
 
 def make_prompts(split: str, rows: int) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from ipr_engine.training.candidate_prior import (
 )
 from ipr_engine.training.train import train
 from tests.support import skips
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 

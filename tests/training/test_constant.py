@@ -19,7 +19,8 @@ from ipr_engine.training.add_model import add_model
 from ipr_engine.training.constant import constancy, constant_heads, refuse_constant
 from ipr_engine.training.heads import calibration_rows, fit_heads
 from ipr_engine.training.train import train
-from tests.support.training_data import make_world, seeded
+from tests.support.seeds import seeded
+from tests.support.training_data import make_world
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 
