@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._extras import need
-from ipr_engine.encoders.load_options import EncoderOptions
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.transformer import TransformerEncoder
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
@@ -109,7 +109,7 @@ class OnnxEncoder(TransformerEncoder):
 
     @classmethod
     def open_export(
-        cls, export: Export, options: EncoderOptions, *, max_tokens: int | None, dtype: str | None
+        cls, export: Export, options: LoadOptions, *, max_tokens: int | None, dtype: str | None
     ) -> OnnxEncoder:
         """Load an export as the registry asks for it; of the options, device and threads apply."""
         if options.device not in ("cpu", "cuda", "cuda:0"):

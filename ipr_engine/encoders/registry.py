@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from ipr_engine.bundle import Bundle, EncoderSpec
 from ipr_engine.cuda.recording import EMULATED
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.encoders.load_options import EncoderOptions, on_gpu
+from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, TRANSFORMER_TIERS
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, EncoderMismatchError, InvalidInputError
 
@@ -23,7 +23,7 @@ class TransformerTier(Protocol):
     """What the class of a row in tiers.py offers."""
 
     def open_export(
-        self, export: Export, options: EncoderOptions, *, max_tokens: int | None, dtype: str | None
+        self, export: Export, options: LoadOptions, *, max_tokens: int | None, dtype: str | None
     ) -> Encoder:
         """Load an export, with what the tier takes from the options.
 
@@ -36,11 +36,11 @@ class TransformerTier(Protocol):
 class FolderTier(TransformerTier, Protocol):
     """What the class of FOLDER_TIER offers besides."""
 
-    def open_folder(self, folder: Path, options: EncoderOptions, **arguments: Any) -> Encoder:
+    def open_folder(self, folder: Path, options: LoadOptions, **arguments: Any) -> Encoder:
         """Load a transformers folder; the arguments are those of the class's `from_folder`, device and batches apart."""
 
 
-def make_encoder(bundle: Bundle, id: str, options: EncoderOptions | None = None) -> Encoder:
+def make_encoder(bundle: Bundle, id: str, options: LoadOptions | None = None) -> Encoder:
     """Load and plan an encoder of a bundle.
 
     Raises:
@@ -48,7 +48,7 @@ def make_encoder(bundle: Bundle, id: str, options: EncoderOptions | None = None)
         BundleNotFoundError: the bundle references a model that is in none of the folders.
         EncoderMismatchError: the files are not those that the bundle means.
     """
-    options = EncoderOptions() if options is None else options
+    options = LoadOptions() if options is None else options
     spec = bundle.encoder(id)
     encoder = _KINDS[spec.kind](bundle, spec, options)
     if encoder.identity != spec.identity or encoder.dim != spec.dim:
@@ -59,7 +59,7 @@ def make_encoder(bundle: Bundle, id: str, options: EncoderOptions | None = None)
     return encoder
 
 
-def _static(bundle: Bundle, spec: EncoderSpec, options: EncoderOptions) -> Encoder:
+def _static(bundle: Bundle, spec: EncoderSpec, options: LoadOptions) -> Encoder:
     from ipr_engine.encoders.static import StaticEncoder
 
     files = spec.files
@@ -68,12 +68,12 @@ def _static(bundle: Bundle, spec: EncoderSpec, options: EncoderOptions) -> Encod
     )
 
 
-def _transformer(bundle: Bundle, spec: EncoderSpec, options: EncoderOptions) -> Encoder:
+def _transformer(bundle: Bundle, spec: EncoderSpec, options: LoadOptions) -> Encoder:
     from ipr_engine.encoders.manifest import is_export, read_export
 
     if spec.files:
         return open_export(spec.files["manifest"].parent, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
-    for folder in options.folders:
+    for folder in options.encoder_folders:
         if is_export(folder):
             export = read_export(folder)
             has_it = spec.dtype != "int8" or "onnx_int8" in export.files
@@ -81,14 +81,14 @@ def _transformer(bundle: Bundle, spec: EncoderSpec, options: EncoderOptions) -> 
                 return open_export(folder, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
         elif (found := _folder(Path(folder), spec, options)) is not None:
             return found
-    searched = ", ".join(map(str, options.folders)) or "none was given"
+    searched = ", ".join(map(str, options.encoder_folders)) or "none was given"
     raise BundleNotFoundError(
         f"encoder {spec.id!r}: the bundle references {spec.name!r} (revision {spec.revision or 'not stated'}) and does not "
         f"contain it; pass the folder of its export as encoder_folders=... (looked in: {searched})"
     )
 
 
-def _concatenated(bundle: Bundle, spec: EncoderSpec, options: EncoderOptions) -> Encoder:
+def _concatenated(bundle: Bundle, spec: EncoderSpec, options: LoadOptions) -> Encoder:
     from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 
     return ConcatenatedEncoder([make_encoder(bundle, part, options) for part in spec.parts])
@@ -97,7 +97,7 @@ def _concatenated(bundle: Bundle, spec: EncoderSpec, options: EncoderOptions) ->
 _KINDS = {"static": _static, "transformer": _transformer, "concatenated": _concatenated}  # of an EncoderSpec
 
 
-def _folder(folder: Path, spec: EncoderSpec, options: EncoderOptions) -> Encoder | None:
+def _folder(folder: Path, spec: EncoderSpec, options: LoadOptions) -> Encoder | None:
     """Load a transformers folder, if it is the model that is meant; else return None."""
     from ipr_engine.encoders.transformer_folder import read_transformer_folder
 
@@ -116,7 +116,7 @@ def _folder(folder: Path, spec: EncoderSpec, options: EncoderOptions) -> Encoder
 
 def open_export(
     folder: str | os.PathLike[str],
-    options: EncoderOptions | None = None,
+    options: LoadOptions | None = None,
     *,
     max_tokens: int | None = None,
     dtype: str | None = None,
@@ -132,13 +132,13 @@ def open_export(
     """
     from ipr_engine.encoders.manifest import read_export
 
-    options = EncoderOptions() if options is None else options
+    options = LoadOptions() if options is None else options
     export = read_export(folder)
     tier = _tier_class(_choose_tier(export, options, dtype), options.device)
     return tier.open_export(export, options, max_tokens=max_tokens, dtype=dtype)
 
 
-def _choose_tier(export: Export, options: EncoderOptions, dtype: str | None) -> str:
+def _choose_tier(export: Export, options: LoadOptions, dtype: str | None) -> str:
     if options.tier == "tensorrt" and options.device == "cpu":
         raise InvalidInputError("tier: 'tensorrt' runs on a GPU; pass device='cuda' or 'cuda:N' beside it")
     asked = AUTO[_kind_of(options.device)] if options.tier == "auto" else (options.tier,)
@@ -192,7 +192,7 @@ def open_encoder(
     Args:
         max_tokens: None is the tier's own default: 512 static, the export's own, 256 torch.
         pooling: "mean", "cls" or "last" for a transformers folder that does not tell it; None otherwise.
-        tier, device, threads: as of `EncoderOptions`; a table is read on the CPU.
+        tier, device, threads: as of `LoadOptions`; a table is read on the CPU.
         dtype: "int8" or "bfloat16" for an export's embeddings in that arithmetic, which have an identity of their own.
     Raises:
         InvalidInputError: an argument is outside of the above, or pooling cannot be told.
@@ -202,7 +202,7 @@ def open_encoder(
     from ipr_engine.encoders.manifest import is_export
 
     folder = Path(folder)
-    options = EncoderOptions(tier=tier, device=device, threads=threads)
+    options = LoadOptions(tier=tier, device=device, threads=threads)
     if not folder.is_dir():
         raise BundleNotFoundError(f"encoder: {folder}: no such folder")
     limit: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}

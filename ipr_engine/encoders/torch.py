@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._extras import need
-from ipr_engine.encoders.load_options import EncoderOptions
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
 from ipr_engine.encoders.transformer import TransformerEncoder, padded
@@ -126,13 +126,13 @@ class TorchEncoder(TransformerEncoder):
 
     @classmethod
     def open_export(
-        cls, export: Export, options: EncoderOptions, *, max_tokens: int | None, dtype: str | None
+        cls, export: Export, options: LoadOptions, *, max_tokens: int | None, dtype: str | None
     ) -> TorchEncoder:
         """Load an export as the registry asks for it; of the options, the device applies."""
         return cls.from_export(export.folder, max_tokens=max_tokens, device=options.device, dtype=dtype)
 
     @classmethod
-    def open_folder(cls, folder: Path, options: EncoderOptions, **arguments: Any) -> TorchEncoder:
+    def open_folder(cls, folder: Path, options: LoadOptions, **arguments: Any) -> TorchEncoder:
         """Load a transformers folder as the registry asks for it: `from_folder` on the options' device."""
         return cls.from_folder(folder, device=options.device, **arguments)
 

@@ -19,7 +19,7 @@ from ipr_engine.cuda.buckets import Passes, fill_rows
 from ipr_engine.cuda.graphs import open_graphs
 from ipr_engine.cuda.recording import EMULATED, Graphs, Recording
 from ipr_engine.cuda.shapes import Bucket, Pass, make_buckets
-from ipr_engine.encoders.load_options import EncoderOptions
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export
 from ipr_engine.encoders.torch import TorchEncoder, pool
 from ipr_engine.encoders.transformer import TransformerEncoder
@@ -95,7 +95,7 @@ class TorchGraphEncoder(TransformerEncoder):
 
     @classmethod
     def open_export(
-        cls, export: Export, options: EncoderOptions, *, max_tokens: int | None, dtype: str | None
+        cls, export: Export, options: LoadOptions, *, max_tokens: int | None, dtype: str | None
     ) -> TorchGraphEncoder:
         """Load an export as the registry asks for it; of the options, device and batches apply."""
         batches = BATCHES if options.batches is None else options.batches
@@ -104,7 +104,7 @@ class TorchGraphEncoder(TransformerEncoder):
         )
 
     @classmethod
-    def open_folder(cls, folder: Path, options: EncoderOptions, **arguments: Any) -> TorchGraphEncoder:
+    def open_folder(cls, folder: Path, options: LoadOptions, **arguments: Any) -> TorchGraphEncoder:
         """Load a transformers folder as the registry asks for it: `from_folder` on the options' device, with their batches."""
         batches = BATCHES if options.batches is None else options.batches
         return cls.from_folder(folder, device=options.device, batches=batches, **arguments)

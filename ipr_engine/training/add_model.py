@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._files import writable_folder
 from ipr_engine._validate import random_seed
 from ipr_engine.audit.owner_key import Key, OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle, Candidate, Price
-from ipr_engine.bundle.edit import require_one_tier, with_candidate
+from ipr_engine.bundle.edit import NewCandidate, Refit, require_one_tier, with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import Outcomes, embed_prompts, key_of_hashes, load_outcomes
-from ipr_engine.encoders.load_options import EncoderOptions
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.outputs import writable_folder
 from ipr_engine.request.arguments import bill_floors
 from ipr_engine.tokens import count_texts
 from ipr_engine.training.add_inputs import (
@@ -64,7 +64,7 @@ def add_model(
     out: Path | str | None = None,
     created: str,
     seed: int = 0,
-    encoder_options: EncoderOptions | None = None,
+    encoder_options: LoadOptions | None = None,
     key: Key | None = None,
     cache: Path | str | None = None,
     progress: Progress = lambda message: None,
@@ -143,7 +143,7 @@ def _from_outcomes(
     out: Path | str | None,
     created: str,
     seed: int,
-    encoder_options: EncoderOptions | None,
+    encoder_options: LoadOptions | None,
     keys: Sequence[OwnerKey],
     cache: Path | str | None,
     progress: Progress,
@@ -252,16 +252,20 @@ def _from_outcomes(
         extra = {RELIABILITY: reliability_bytes({**tables, candidate.name: bins})}
     folder = with_candidate(
         base,
-        candidate,
-        price,
-        tensors,
-        note=note_of(note, created),
-        constant=constant,
-        called=source,
-        prompt_hashes=hashes_with(base, rows, keys),
-        refreshed=changed,
-        path_rows=path_rows,
-        extra_files=extra,
+        NewCandidate(
+            candidate=candidate,
+            price=price,
+            rows=tensors,
+            note=note_of(note, created),
+            constant=constant,
+            called=source,
+        ),
+        Refit(
+            prompt_hashes=hashes_with(base, rows, keys),
+            tensors=changed,
+            path_rows=path_rows,
+            extra_files=extra or {},
+        ),
         root=out,
         created=created,
     )

@@ -16,7 +16,7 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine import _profiling as profiling
-from ipr_engine.bundle import Bundle, Price, PriceTier, with_prices, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, Price, PriceTier, with_prices, write_bundle
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.decide.contract import STATUS
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
@@ -374,7 +374,7 @@ def test_what_no_gpu_serves_is_refused_at_load(folder):
 
 def test_a_bundle_of_two_tiers_runs_its_transformer_on_the_device_and_decides_on_the_cpu(tmp_path, export):
     table = bundle_parts(tmp_path / "table", models=3, support=False)
-    first = Bundle.load(write_bundle(tmp_path / "first", **table))
+    first = Bundle.load(write_bundle(tmp_path / "first", BundleParts(**table)))
     second = Bundle.load(make_bundle(tmp_path, export))
     folder = two_tiers(first, second, gap=0.5, root=tmp_path / "joined", provenance={})
     engine, cpu = gpu_engine(folder, batches=(4,)), cpu_engine(folder)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ipr_engine.cuda.driver import Device
 from ipr_engine.cuda.shapes import DEFAULT_BATCHES, make_buckets
-from ipr_engine.encoders.load_options import EncoderOptions
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.tensorrt.accuracy_gate import embed_reference, make_sample, require_cosines
 from ipr_engine.encoders.tensorrt.api import Api, load_api
@@ -130,7 +130,7 @@ class TensorRtEncoder(TransformerEncoder):
 
     @classmethod
     def open_export(
-        cls, export: Export, options: EncoderOptions, *, max_tokens: int | None, dtype: str | None
+        cls, export: Export, options: LoadOptions, *, max_tokens: int | None, dtype: str | None
     ) -> TensorRtEncoder:
         """Load an export as the registry asks for it; of the options, device and batches apply."""
         batches = DEFAULT_BATCHES if options.batches is None else options.batches
