@@ -50,7 +50,7 @@ from ipr_engine.request.moved_costs import moved_by
 from ipr_engine.request.tokens_in import told_tokens
 
 if TYPE_CHECKING:
-    from ipr_engine.gpu_router.plan import GpuSide
+    from ipr_engine.gpu_router.route_plan import GpuRoutePlan
 
 Given = npt.NDArray[np.float32] | None  # (models,) or (batch, models)
 Asked = tuple[Given, Given, npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]
@@ -369,7 +369,7 @@ class LoadedBundle:
         told: npt.NDArray[np.float32] | None,
     ) -> Decisions | None:
         """The decisions, made in one recording; None where a prompt has no token, which leaves the recording nothing to read."""
-        from ipr_engine.gpu_router.router import RouteRows
+        from ipr_engine.gpu_router.route_rows import RouteRows
 
         assert self.gpu is not None
         batch, good = len(intake.requests), intake.good
@@ -390,18 +390,19 @@ class LoadedBundle:
         needs = [intake.requests[row].needs for row in rows.tolist()]
         with_cached = policy.rates.with_cached(extra, bills[rows], own, held)
         usd = policy.rates.with_images(with_cached, needs)
+        limits = request_limits(self.bundle, needs, tokens, len(rows))
         asked = RouteRows(
             ids=[own for _, own in kept],
             billed=bills[rows],
             own_tokens=own,
             tokens_out=tokens,
             extra_usd=policy.weighed(usd),
-            limits=request_limits(self.bundle, needs, tokens, len(rows)),
+            limits=limits,
         )
         result, x = self.gpu.route(policy, asked)
         support = self.router.support(x)
         if support is not None and policy.unsupported.min_support:
-            masks = (tokens is not None, *_limits_of(asked.limits))
+            masks = (tokens is not None, *_limits_of(limits))
             self.router.send_unsupported(result, policy.compiled, asked.billed, *masks, support, own_tokens=own)
         made = Decisions(
             result,
@@ -411,7 +412,7 @@ class LoadedBundle:
             truncated[rows],
             support,
             own,
-            limits=asked.limits,
+            limits=limits,
             extra_usd=usd,
             moved=moved_by(len(rows), terms, tokens, extra, with_cached, told),
             tokens_in_given=None if told is None else ~np.isnan(told),
@@ -698,12 +699,12 @@ def _same_path(bundle: Bundle, before: Bundle) -> bool:
     return same and np.array_equal(ours.outcome, theirs.outcome)
 
 
-def _gpu(bundle: Bundle, encoder: Encoder, options: LoadOptions, before: LoadedBundle | None) -> GpuSide | None:
+def _gpu(bundle: Bundle, encoder: Encoder, options: LoadOptions, before: LoadedBundle | None) -> GpuRoutePlan | None:
     if not on_gpu(options.device):
         return None
-    from ipr_engine.gpu_router.plan import gpu_side
+    from ipr_engine.gpu_router.route_plan import plan_gpu_route
 
-    return gpu_side(bundle, encoder, options.device, None if before is None else before.gpu)
+    return plan_gpu_route(bundle, encoder, options.device, None if before is None else before.gpu)
 
 
 def _limits_of(

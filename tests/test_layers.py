@@ -69,10 +69,11 @@ def test_what_serves_knows_nothing_of_data_training_or_evaluation(package):
         assert not below(module, "data", "training", "evaluation"), module
 
 
-def test_kernels_stand_on_decide_alone():
+def test_kernels_stand_on_decide_and_the_cuda_driver_alone():
     assert of("kernels")
+    below_them = {"ipr_engine.decide.contract", "ipr_engine.cuda.driver", "ipr_engine.errors", "ipr_engine._extras"}
     for module in of("kernels"):
-        allowed = {"ipr_engine.decide.contract", "ipr_engine.errors", "ipr_engine._extras", *of("kernels")}
+        allowed = {*below_them, *of("kernels")}
         assert IMPORTS[module] <= allowed, module
 
 
@@ -96,11 +97,17 @@ def test_training_uses_measures_alone_of_evaluation_and_only_the_recipe_stands_a
         assert not IMPORTS[module] & RECIPE, module
 
 
-def test_the_gpu_room_lies_between_generations_and_encoders():
-    for module in of("gpu"):
-        assert not below(module, "generation", "engine", "recorder", "cli"), module
-    for module in (*of("encoders"), *of("kernels")):
-        assert not below(module, "gpu"), module
+def test_the_gpu_router_lies_between_loaded_bundles_and_encoders():
+    assert of("gpu_router")
+    for module in of("gpu_router"):
+        assert not below(module, "loaded_bundle", "engine", "audit", "cli"), module
+    for module in (*of("encoders"), *of("kernels"), *of("cuda")):
+        assert not below(module, "gpu_router"), module
+
+
+def test_what_gpu_tiers_share_knows_none_of_them():
+    for module in of("cuda"):
+        assert not below(module, "encoders", "kernels", "gpu_router", "bundle", "policy"), module
 
 
 def test_serving_stands_on_the_engine_and_only_the_command_line_above_it():
