@@ -15,11 +15,11 @@ from ipr_engine.prompts import Prompt, parse_request
 from ipr_engine.request.arguments import whole_counts
 from ipr_engine.request.intake import check_readable
 from ipr_engine.request.tokens_in import told_tokens
-from ipr_engine.serving.cache import DecisionCache
-from ipr_engine.serving.counters import CounterBoard
+from ipr_engine.serving.counter_board import CounterBoard
+from ipr_engine.serving.decision_cache import DecisionCache
 from ipr_engine.serving.fallback import Fallback
 from ipr_engine.serving.forward import raised
-from ipr_engine.serving.limits import Limits
+from ipr_engine.serving.queue_limits import Limits
 from ipr_engine.serving.request import Request
 from ipr_engine.serving.request_overrides import RequestOverrides
 

@@ -21,9 +21,9 @@ from ipr_engine.prompts import Prompt
 from ipr_engine.request.cached_tokens import CachedTokens
 from ipr_engine.request.tokens_in import TokensIn
 from ipr_engine.serving.batching_engine import BatchingEngine
-from ipr_engine.serving.counters import Counters
-from ipr_engine.serving.limits import Limits
 from ipr_engine.serving.many import Asked
+from ipr_engine.serving.metrics import Counters
+from ipr_engine.serving.queue_limits import Limits
 from ipr_engine.serving.request import Request
 
 

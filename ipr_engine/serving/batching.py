@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ipr_engine.serving.forward_cost import ForwardCost
-from ipr_engine.serving.limits import Limits
+from ipr_engine.serving.queue_limits import Limits
 from ipr_engine.serving.request import Request
 
 PADDING_SHARE = 0.125  # of a batch's tokens that may be padding whatever a forward costs

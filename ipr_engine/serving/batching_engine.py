@@ -22,11 +22,12 @@ from ipr_engine.prompts import Prompt
 from ipr_engine.request.cached_tokens import CachedTokens
 from ipr_engine.request.tokens_in import TokensIn
 from ipr_engine.serving.admission import Admission
-from ipr_engine.serving.cache import CacheCounts, DecisionCache
-from ipr_engine.serving.counters import CounterBoard, Counters
+from ipr_engine.serving.counter_board import CounterBoard
+from ipr_engine.serving.decision_cache import DecisionCache
 from ipr_engine.serving.fallback import make_fallback
-from ipr_engine.serving.limits import Limits
 from ipr_engine.serving.many import Asked
+from ipr_engine.serving.metrics import CacheCounts, Counters
+from ipr_engine.serving.queue_limits import Limits
 from ipr_engine.serving.request import Outcome, Request
 from ipr_engine.serving.scheduler import Scheduler
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
 from ipr_engine.decision import Decision
-from ipr_engine.serving.cache import DecisionCache
-from ipr_engine.serving.counters import CounterBoard
+from ipr_engine.serving.counter_board import CounterBoard
+from ipr_engine.serving.decision_cache import DecisionCache
 from ipr_engine.serving.forward import raised
 from ipr_engine.serving.request import Outcome, Request
 

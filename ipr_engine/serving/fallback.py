@@ -24,7 +24,7 @@ from ipr_engine.prompts import ParsedRequest
 from ipr_engine.request.arguments import bill_floor
 from ipr_engine.request.intake import text_terms
 from ipr_engine.request.limits import ContextWindows, RowLimits, request_limits
-from ipr_engine.serving.counters import DEADLINE
+from ipr_engine.serving.metrics import DEADLINE
 from ipr_engine.serving.request import Request
 from ipr_engine.serving.request_overrides import NOTHING, RequestOverrides
 

@@ -14,7 +14,7 @@ from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.intake import bill, check_readable, require_token, text_terms
 from ipr_engine.serving.batching import padded_tokens
-from ipr_engine.serving.counters import CounterBoard
+from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.forward_cost import ForwardCost
 from ipr_engine.serving.request import Outcome, Request
 from ipr_engine.serving.request_overrides import NOTHING

@@ -16,13 +16,13 @@ from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.serving import fork_hooks
 from ipr_engine.serving.admission import Admission
 from ipr_engine.serving.batching import WINDOW, compose, padded_tokens
-from ipr_engine.serving.cache import DecisionCache
-from ipr_engine.serving.counters import CounterBoard
+from ipr_engine.serving.counter_board import CounterBoard
+from ipr_engine.serving.decision_cache import DecisionCache
 from ipr_engine.serving.delivery import Delivery
 from ipr_engine.serving.fallback import Fallback, answer_late
 from ipr_engine.serving.forward import measure, run_forward
 from ipr_engine.serving.forward_cost import ForwardCost
-from ipr_engine.serving.limits import Limits
+from ipr_engine.serving.queue_limits import Limits
 from ipr_engine.serving.request import DONE, QUEUED, RUNNING, Outcome, Request
 from ipr_engine.serving.warm_up import warm_up
 

@@ -13,7 +13,7 @@ from ipr_engine._C import LatencyHistogram, Tally, clock_ns
 from ipr_engine.errors import NotServingError
 from ipr_engine.policy.calibrated import DriftEvidence
 from ipr_engine.serving import BatchingEngine, prometheus_text
-from ipr_engine.serving.histogram import EDGES_US, Latency
+from ipr_engine.serving.metrics import EDGES_US, Latency
 from tests.support.serving_encoders import PROMPTS, queued_engine, sibling_bundles
 
 
@@ -151,7 +151,7 @@ def test_counts_of_one_candidate_in_several_bundles_are_one_count(bundles):
         counters = serving.counters()
         assert counters.by_model == {model: models.count(model) for model in set(models)}
         assert counters.swaps == 8
-        assert len(serving._board._tallies) == 3
+        assert len(serving._board.tallies) == 3
 
 
 def test_every_stage_of_a_queued_request_has_its_latency(bundles):
