@@ -1,4 +1,20 @@
-"""A bundle, planned: all that a call reads. An engine holds one and swaps it with one assignment (docs/design.md section 8)."""
+"""A bundle, planned: all that a call reads, and the one walk from prompts to decisions.
+
+An engine holds one loaded bundle and swaps it with one assignment (docs/design.md section 8). Its calls, cheapest first:
+
+    policy = loaded.resolve(policy, options)          the Policy that a call's arguments mean, compiled for this bundle
+    row = loaded.route_text(text, policy, options)    one plain text in one C++ call; None where an option is given of the prompt,
+                                                      the encoder is not compiled, or the second tier must be asked
+    rows = loaded.route(RouteRequest(...))            the walk: encodes, decides, escalates and checks rows, whatever the prompts
+    rows = loaded.walk(request, keep_x=True)          the same before its rows are checked; `rows.made_on` is what they were decided on
+    row = loaded.route_here(request)                  one prompt where no encoder has to run in Python; None where one has to
+    encoded = loaded.encode(request)                  the walk's first half, for callers that keep embeddings
+    rows = loaded.decide(encoded, policy, overrides)  its second half
+    encoded = loaded.encode_each(requests)            several callers' prompts, taken apart and checked before, in one forward
+
+`RouteRequest`, `RequestOverrides` and the options' names are in the room request/. A lost device raises DeviceLostError from any
+of these; `Engine.run` is the one place that catches it.
+"""
 
 from __future__ import annotations
 
