@@ -390,7 +390,7 @@ class Engine:
         try:
             decisions = loaded.route(prompts, policy, *costs, on_error, cached_tokens, tokens_in)
         except DeviceLostError as error:
-            cpu_fallback = self._fail_over(loaded, error)
+            cpu_fallback = self.fail_over(loaded, error)
             decisions = cpu_fallback.route(prompts, policy, *costs, on_error, cached_tokens, tokens_in)
         return decisions[0] if single else decisions
 
@@ -417,11 +417,11 @@ class Engine:
             encode = loaded.encode_again if second else loaded.encode
             return encode(prompts, billed_tokens, on_error)
         except DeviceLostError as error:
-            loaded = self._fail_over(loaded, error)
+            loaded = self.fail_over(loaded, error)
             encode = loaded.encode_again if second else loaded.encode
             return encode(prompts, billed_tokens, on_error)
 
-    def _fail_over(self, loaded: LoadedBundle, error: DeviceLostError) -> LoadedBundle:
+    def fail_over(self, loaded: LoadedBundle, error: DeviceLostError) -> LoadedBundle:
         """The loaded bundle on the CPU in place of one whose device failed; the error where none was asked for."""
         cpu_fallback = loaded.cpu_fallback
         if cpu_fallback is None:

@@ -1,7 +1,6 @@
-"""Serving: an engine under many callers at once, from asyncio tasks and from threads (docs/operations.md)."""
+"""This room serves an engine to many callers at once, asyncio tasks and threads (docs/operations.md)."""
 
-from ipr_engine.serving.async_engine import AsyncEngine
-from ipr_engine.serving.batching_engine import BatchingEngine
+from ipr_engine.serving.faces import AsyncEngine, BatchingEngine
 from ipr_engine.serving.metrics import Counters, prometheus_text
 from ipr_engine.serving.queue_limits import Limits
 

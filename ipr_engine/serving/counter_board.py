@@ -67,11 +67,13 @@ class CounterBoard:
         """Count a decision of the fallback."""
         self._tally(decision.bundle).add(((decision.index + 1) * len(CAUSES) + _DEADLINE) * len(KINDS))
 
-    def answered(self, decision: Row) -> None:
-        if decision.degraded is None:
-            self.decided(decision)
+    def arrived(self, answer: Row | Exception, begun_ns: int) -> None:
+        """Count what a queued request got, as it reaches its caller."""
+        if isinstance(answer, Exception):
+            self.error(answer)
         else:
-            self.degraded(decision)
+            self.decided(answer) if answer.degraded is None else self.degraded(answer)
+            self.queued.since(begun_ns)
 
     def event(self, event: str, by: int = 1) -> None:
         self._events.add(_EVENT[event], by)

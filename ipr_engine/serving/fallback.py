@@ -9,11 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecideResult, decide_result
+from ipr_engine._C import DecideResult, clock_ns, decide_result
 from ipr_engine.bundle import Bundle
 from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decision import OK, Decision
-from ipr_engine.engine import Engine
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
 from ipr_engine.frontier import FrontierStep
 from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, LoadedBundle
@@ -25,12 +24,12 @@ from ipr_engine.request.arguments import bill_floor
 from ipr_engine.request.intake import text_terms
 from ipr_engine.request.limits import ContextWindows, RowLimits, request_limits
 from ipr_engine.serving.metrics import DEADLINE
-from ipr_engine.serving.request import Request
+from ipr_engine.serving.queued_request import QueuedRequest
 from ipr_engine.serving.request_overrides import NOTHING, RequestOverrides
 
 
 class DegradedDecision(Decision):
-    """A decision made by the fallback: cause "deadline", never calibrated. `degraded` says who answered.
+    """A `DegradedDecision` is made by the fallback: cause "deadline", never calibrated. `degraded` says who answered.
 
     "static": the fallback engine's own decision, under the same policy; its bundle is the fallback's.
     "candidate": the configured candidate; nothing was predicted, so quality, cost_usd and the like are NaN, and
@@ -84,7 +83,7 @@ UNKNOWN = ("quality", "cost_usd", "cost", "cost_terms", "tokens_out", "threshold
 
 
 class Fallback(Protocol):
-    """`prepare` when the request comes, so that what cannot work is refused then; `answer` when its budget is over."""
+    """A `Fallback` has two turns: `prepare` when the request comes, so that what cannot work is refused then, `answer` when it is late."""
 
     def prepare(
         self,
@@ -95,16 +94,24 @@ class Fallback(Protocol):
         loaded: LoadedBundle,
     ) -> Any: ...
 
-    def answer(self, request: Request, loaded: LoadedBundle) -> Decision: ...
+    def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision: ...
+
+
+class FallbackEngine(Protocol):
+    """An engine, as far as a fallback reads it."""
+
+    @property
+    def loaded(self) -> LoadedBundle: ...
 
 
 class StaticFallback:
-    """Decides with another engine's compiled encoder, in microseconds."""
+    """A `StaticFallback` decides with another engine's compiled encoder, in microseconds."""
 
-    def __init__(self, engine: Engine) -> None:
-        if engine.encoder.native is None:
+    def __init__(self, engine: FallbackEngine) -> None:
+        encoder = engine.loaded.encoder
+        if encoder.native is None:
             raise InvalidInputError(
-                f"fallback: expected an engine of the static tier, got {engine.encoder.summary}; its forward would be late as well"
+                f"fallback: expected an engine of the static tier, got {encoder.summary}; its forward would be late as well"
             )
         self._engine = engine
         self._as_here: dict[int, tuple[Policy, Policy]] = {}
@@ -130,7 +137,7 @@ class StaticFallback:
         engine that serves weighs, since those of the fallback's own bundle may be older.
         """
         changes: dict[str, Any] = {}
-        if "escalate_below" in policy.terms and not self._engine.bundle.escalation:
+        if "escalate_below" in policy.terms and not self._engine.loaded.bundle.escalation:
             changes["escalate_below"] = None
         if policy.weighing is not None:
             changes["performance"] = policy.weighing.by_name(loaded.bundle.names)
@@ -144,11 +151,11 @@ class StaticFallback:
             found = self._as_here[id(policy)] = policy, made
         return found[1]
 
-    def answer(self, request: Request, loaded: LoadedBundle) -> Decision:
+    def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision:
         own = self._engine.loaded
         policy = own.settle(request.fallback, {})
         encoded, _ = own.prepare(request.text, request.billed_tokens, policy)
-        columns = NOTHING if request.own is None else request.own.on(own.bundle.names)
+        columns = NOTHING if request.overrides is None else request.overrides.on(own.bundle.names)
         tokens_out, extra_usd, cached, counted = columns
         given = (tokens_out, extra_usd)
         made = own.decide(encoded, policy, *given, "raise", None, counted, cached)[0]  # never escalates: no text
@@ -164,7 +171,7 @@ class StaticFallback:
 
 
 class CandidateFallback:
-    """Takes the first of the named candidates that the request's policy allows and the prompt may fit."""
+    """A `CandidateFallback` takes the first of the named candidates that the request's policy allows and the prompt may fit."""
 
     def __init__(self, names: Sequence[str], bundle: Bundle) -> None:
         unknown = [name for name in names if name not in bundle.names]
@@ -193,20 +200,20 @@ class CandidateFallback:
             f"this request{why}; allow another, or leave out the budget"
         )
 
-    def answer(self, request: Request, loaded: LoadedBundle) -> Decision:
+    def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision:
         name, billed = request.fallback
         bundle, policy = loaded.bundle, loaded.settle(request.policy, {})
         if name not in bundle.names or name not in policy.allowed:
             raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
         result = _unpredicted(bundle.names.index(name), len(bundle.names))
         given = request.billed_tokens is not None
-        asked, away, counted = _kept_out(loaded, request.text, billed, given, request.own)
+        asked, away, counted = _kept_out(loaded, request.text, billed, given, request.overrides)
         if name in away:
             raise InvalidInputError(f"fallback: {name!r} {away[name]} in the bundle that serves now")
         made = DegradedDecision(result, policy, bundle, billed, False, None, "candidate", asked)
         if counted is not None:
             made._own = counted[0]
-        stated = None if request.own is None else request.own.on(bundle.names)[3]
+        stated = None if request.overrides is None else request.overrides.on(bundle.names)[3]
         if stated is not None:
             made._given = ~np.isnan(stated[0])
         return made
@@ -259,13 +266,13 @@ def _unpredicted(index: int, models: int) -> DecideResult:
     )
 
 
-def make_fallback(fallback: Engine | str | Sequence[str] | None, bundle: Bundle) -> Fallback | None:
-    """The fallback a caller configured: an engine of the static tier, or candidates by name, the first allowed one answers."""
+def make_fallback(fallback: Any, bundle: Bundle) -> Fallback | None:
+    """Return the fallback a caller configured: an engine of the static tier, or candidates by name, the first allowed one answers."""
     if fallback is None:
         return None
-    if isinstance(fallback, Engine):
+    if isinstance(getattr(fallback, "loaded", None), LoadedBundle):
         made = StaticFallback(fallback)
-        strangers = sorted(set(fallback.bundle.names) - set(bundle.names))
+        strangers = sorted(set(fallback.loaded.bundle.names) - set(bundle.names))
         if strangers:
             raise InvalidInputError(f"fallback: its bundle has candidates the engine lacks: {', '.join(strangers)}")
         return made
@@ -275,12 +282,13 @@ def make_fallback(fallback: Engine | str | Sequence[str] | None, bundle: Bundle)
     return CandidateFallback(names, bundle)
 
 
-def answer_late(request: Request, fallback: Fallback | None, loaded: LoadedBundle, now_ns: int) -> Decision:
-    """The fallback's decision for a request whose budget is over.
+def answer_late(request: QueuedRequest, fallback: Fallback | None, loaded: LoadedBundle) -> Decision:
+    """Return the fallback's decision for a request whose budget is over.
 
     Raises:
         DeadlineError: there is no fallback, or it cannot answer this request; the reason is in the message.
     """
+    now_ns = clock_ns()
     reason = "pass fallback=... (an engine of the static tier, or a candidate's name) to get an answer all the same"
     if fallback is not None:
         try:

@@ -119,9 +119,9 @@ def test_no_prompt_is_in_the_cache_and_its_keys_differ_between_processes(bundles
     assert caches[0].key(ParsedRequest("a", ("b",)), policy) != caches[0].key(ParsedRequest("ab"), policy)
     with BatchingEngine(Engine(bundles[0]), cache_entries=10) as serving:
         serving.route("explain the secret", tau=0.3)
-        assert b"secret" not in pickle.dumps(list(serving._cache.entries))
+        assert b"secret" not in pickle.dumps(list(serving.service.cache.entries))
         gc.collect()
-        seen = [type(held).__name__ for held in gc.get_referents(*serving._cache.entries.values())]
+        seen = [type(held).__name__ for held in gc.get_referents(*serving.service.cache.entries.values())]
         assert "str" not in seen
 
 
@@ -134,7 +134,7 @@ def test_a_size_that_is_none_is_refused(bundles, entries):
 def test_without_being_asked_for_there_is_no_cache(bundles):
     with BatchingEngine(Engine(bundles[0])) as serving:
         serving.route("why", tau=0.3)
-        assert serving._cache is None
+        assert serving.service.cache is None
         assert serving.counters().cache.limit == 0
 
 

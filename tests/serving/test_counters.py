@@ -151,7 +151,7 @@ def test_counts_of_one_candidate_in_several_bundles_are_one_count(bundles):
         counters = serving.counters()
         assert counters.by_model == {model: models.count(model) for model in set(models)}
         assert counters.swaps == 8
-        assert len(serving._board.tallies) == 3
+        assert len(serving.service.board.tallies) == 3
 
 
 def test_every_stage_of_a_queued_request_has_its_latency(bundles):
