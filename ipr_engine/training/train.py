@@ -28,7 +28,7 @@ from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.bundle.values import require_day, require_root, require_text
 from ipr_engine.data import embed_prompts
-from ipr_engine.encoders.registry import EncoderOptions
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.outputs import writable_folder
 from ipr_engine.policy.price_table import PriceTable
@@ -65,7 +65,7 @@ def train(
     name: str,
     created: str,
     encoder: Folder | Sequence[Folder] | None = None,
-    encoder_options: EncoderOptions | None = None,
+    encoder_options: LoadOptions | None = None,
     max_tokens: int | None = None,
     pooling: str | None = None,
     dtype: str | None = None,

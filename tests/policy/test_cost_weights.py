@@ -14,7 +14,7 @@ from ipr_engine import Engine, InvalidInputError
 from ipr_engine.bundle import Bundle, Performance, PriceTier, write_bundle
 from ipr_engine.cli import main
 from ipr_engine.decide import reference
-from ipr_engine.policy.cost_weights import CostWeights, settle_weights
+from ipr_engine.policy.cost_weights import CostWeights, resolve_weights
 from ipr_engine.policy.promise import TAUS
 from ipr_engine.serving import BatchingEngine
 from tests.request.test_own_tokens import tokenized
@@ -502,7 +502,7 @@ def test_two_tiers_run_the_path_of_the_weighted_sum(tmp_path):
     figures = figures_of(names)
     policy = engine.policy(tau=0.3, cost_weights=WEIGHTS, performance=figures)
     path = policy.path
-    weighing = settle_weights(WEIGHTS, figures, names, names)
+    weighing = resolve_weights(WEIGHTS, figures, names, names)
     rates, folded = policy.rates, weighing.folded(policy.rates)
     billed = rows.billed_tokens.astype(float)[:, None]
     usd, cost = (
