@@ -31,6 +31,7 @@ from ipr_engine.prompts import Prompt, is_one_prompt
 from ipr_engine.request.cached_tokens import CachedTokens
 from ipr_engine.request.intake import check_many
 from ipr_engine.request.tokens_in import TokensIn, told_tokens
+from ipr_engine.succession import successor
 
 if TYPE_CHECKING:
     from ipr_engine.audit.owner_key import OwnerKey
@@ -130,8 +131,8 @@ class Engine:
             InvalidInputError: a value out of range, an unknown name, or nobody left to choose.
         """
         refuse_unknown("Engine.policy", options, PolicySpec)
-        loaded = self.loaded
-        return loaded.keep(loaded.compile({**DEFAULTS, **options}))
+        policies = self.loaded.policies
+        return policies.keep(policies.compile({**DEFAULTS, **options}))
 
     def route(
         self,
@@ -183,7 +184,7 @@ class Engine:
             and on_error is None
             and loaded.routes_text
         ):
-            policy = loaded.settle(policy, terms)
+            policy = loaded.resolve(policy, terms)
             result, billed, truncated, support, own = loaded.router.route_one(prompt, policy.compiled)
             if policy.escalate_below and loaded.escalates(result, policy):
                 return self._escalate(loaded, [prompt], policy, result, billed, truncated, support, own, "raise")[0]
@@ -248,7 +249,7 @@ class Engine:
     ) -> Row | Decisions:
         """Decide one prompt or a list of them, whatever the spelling."""
         loaded = self.loaded
-        policy = loaded.settle(policy, terms)
+        policy = loaded.resolve(policy, terms)
         given = (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in)
         if all(one is None for one in given) and loaded.routes_text:
             texts = [prompts] if type(prompts) is str else prompts
@@ -340,7 +341,7 @@ class Engine:
                 second heads.
         """
         loaded = self.loaded
-        policy = loaded.settle(policy, terms)
+        policy = loaded.resolve(policy, terms)
         if type(x) is not Encoded or billed_tokens is not None or x.encoder != loaded.encoder_identity:
             x = loaded.embeddings(x, billed_tokens)
         if x.needs is not None:
@@ -400,7 +401,7 @@ class Engine:
     @property
     def performance(self) -> Mapping[str, Performance]:
         """What candidates are measured at, by name: the bundle's figures, with those of `update_performance` in their place."""
-        return self.loaded.measured
+        return self.loaded.policies.measured
 
     def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
         """Take newly measured latencies or energy, while serving: policies with `cost_weights` weigh them from the next call on.
@@ -458,7 +459,8 @@ class Engine:
                 bundle = Bundle.load(bundle)
             if bundle.hash == loaded.hash:
                 return loaded.bundle
-            self.loaded = loaded.successor(
+            self.loaded = successor(
+                loaded,
                 bundle,
                 options=self._options,
                 allow_other_encoder=allow_other_encoder,

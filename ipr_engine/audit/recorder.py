@@ -149,7 +149,7 @@ class Recorder:
     ) -> Row | Decisions:
         """Decide one prompt or a list of them, whatever the spelling, and write the records."""
         loaded = self._engine.loaded
-        policy = loaded.settle(policy, terms)
+        policy = loaded.resolve(policy, terms)
         check_on_error(on_error)
         single = is_one_prompt(prompts)
         encoded, texts = loaded.prepare(prompts, billed_tokens, policy, on_error)
@@ -175,7 +175,7 @@ class Recorder:
     ) -> Decisions:
         """`Engine.decide`, recorded; `id` is one a row. The prompts are not known here: none is kept, nothing escalates."""
         loaded = self._engine.loaded
-        policy = loaded.settle(policy, terms)
+        policy = loaded.resolve(policy, terms)
         encoded = loaded.readable(loaded.embeddings(x, billed_tokens), policy, on_error)
         given = (tokens_out, extra_usd, cached_tokens, tokens_in)
         return self._decide(loaded, encoded, policy, *given, on_error, id, None, None)

@@ -94,7 +94,7 @@ def replay(
     loaded = engine.loaded
     opener = None if key is None else OwnerKey.load(key)
     if policy is not None:
-        whole = loaded.settle(policy, terms)
+        whole = loaded.resolve(policy, terms)
         return _replay(lines, loaded, opener, whole, whole.options)
     return _replay(lines, loaded, opener, None, replacing_terms(loaded, terms))
 

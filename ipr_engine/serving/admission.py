@@ -75,7 +75,7 @@ class Admission:
                 _check_budget(budget_us)
             if on_error != "raise":
                 check_on_error(on_error)
-            settled = loaded.settle(policy, terms)
+            settled = loaded.resolve(policy, terms)
             if (
                 loaded.routes_text
                 and type(prompt) is str

@@ -16,8 +16,9 @@ from ipr_engine.decision import OK, Decision
 from ipr_engine.engine import Engine
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
 from ipr_engine.frontier import FrontierStep
-from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, LoadedBundle
+from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.policy.calibrated import CalibrationStatus
+from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import frozen_options
 from ipr_engine.prompts import ParsedRequest
@@ -119,7 +120,7 @@ class StaticFallback:
     ) -> Policy:
         cpu_fallback = self._engine.loaded
         try:
-            return cpu_fallback.settle(self._for_this_engine(policy, loaded), {})
+            return cpu_fallback.resolve(self._for_this_engine(policy, loaded), {})
         except InvalidInputError as error:
             raise InvalidInputError(f"budget_us: the fallback engine cannot serve this policy: {error}") from error
 
@@ -146,7 +147,7 @@ class StaticFallback:
 
     def answer(self, request: Request, loaded: LoadedBundle) -> Decision:
         own = self._engine.loaded
-        policy = own.settle(request.fallback, {})
+        policy = own.resolve(request.fallback, {})
         encoded, _ = own.prepare(request.text, request.billed_tokens, policy)
         columns = NOTHING if request.own is None else request.own.on(own.bundle.names)
         tokens_out, extra_usd, cached, counted = columns
@@ -195,7 +196,7 @@ class CandidateFallback:
 
     def answer(self, request: Request, loaded: LoadedBundle) -> Decision:
         name, billed = request.fallback
-        bundle, policy = loaded.bundle, loaded.settle(request.policy, {})
+        bundle, policy = loaded.bundle, loaded.resolve(request.policy, {})
         if name not in bundle.names or name not in policy.allowed:
             raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
         result = _unpredicted(bundle.names.index(name), len(bundle.names))

@@ -67,7 +67,7 @@ class Asked:
         check_many(prompts)
         check_on_error(on_error)
         loaded, batch = engine.loaded, len(prompts)
-        names, settled = loaded.bundle.names, loaded.settle(policy, terms)
+        names, settled = loaded.bundle.names, loaded.resolve(policy, terms)
         models = len(names)
         held = None if cached_tokens is None else held_tokens(cached_tokens, batch, names, settled.prices)
         told = None if tokens_in is None else told_tokens(tokens_in, batch, names)
@@ -110,7 +110,7 @@ class Asked:
         if self._on_error == "raise":
             raise InvalidInputError(told) from None
         loaded = self._engine.loaded
-        return invalid_row(loaded.settle(self._policy, {}), loaded.bundle, told)
+        return invalid_row(loaded.resolve(self._policy, {}), loaded.bundle, told)
 
     def checked(self, rows: list[Row]) -> list[Row]:
         """The rows; RowError for the failed ones unless they are told by status."""

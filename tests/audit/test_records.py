@@ -77,9 +77,9 @@ def test_a_record_that_names_no_rule_means_minmax_whatever_a_bare_tau_means_now(
     line = EARLIER.read_bytes().splitlines()[0]
     assert "rule" not in Record.from_line(line).terms
     asked = []
-    compiled = type(engine.loaded).compile
+    compiled = type(engine.loaded.policies).compile
     monkeypatch.setattr(
-        type(engine.loaded), "compile", lambda self, terms: asked.append(terms) or compiled(self, terms)
+        type(engine.loaded.policies), "compile", lambda self, terms: asked.append(terms) or compiled(self, terms)
     )
     list(replay([line], Engine(engine.bundle)))
     assert asked[0]["rule"] == "minmax"

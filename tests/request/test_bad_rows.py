@@ -142,7 +142,7 @@ def test_a_row_that_the_encoder_blames_fails_alone(engine):
     loaded = LoadedBundle(
         engine.bundle, options=LoadOptions(), encoders={engine.encoder.identity: Blames(engine.encoder)}
     )
-    made = loaded.route(["why", "bad", "how"], loaded.settle(None, {"tau": 0.4}), None, None, None, "status")
+    made = loaded.route(["why", "bad", "how"], loaded.resolve(None, {"tau": 0.4}), None, None, None, "status")
     assert [row.status for row in made] == ["ok", "invalid_input", "ok"]
     assert made[1].reason == "prompts[1]: refused by the encoder"
     assert bits(made[2]) == bits(engine.route("how", tau=0.4))
