@@ -37,7 +37,6 @@ from ipr_engine.cascade import (
     escalating,
     make_router,
     merged,
-    of_rows,
     plan_heads,
 )
 from ipr_engine.decide.contract import STATUS
@@ -55,7 +54,7 @@ from ipr_engine.policy.unsupported import UNSUPPORTED
 from ipr_engine.request.arguments import bare_embeddings, per_model, whole_counts
 from ipr_engine.request.cached_tokens import held_tokens
 from ipr_engine.request.intake import Intake, bill_all, check_features, encode_all, take_in, text_terms
-from ipr_engine.request.limits import RequestLimits, request_limits
+from ipr_engine.request.limits import RequestLimits, of_rows, request_limits
 from ipr_engine.request.moved_costs import moved_by
 from ipr_engine.request.tokens_in import told_tokens
 

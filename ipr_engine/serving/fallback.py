@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, decide_result
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.context_windows import ContextWindows
 from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decision import OK, Decision
 from ipr_engine.engine import Engine
@@ -24,7 +25,7 @@ from ipr_engine.policy.policy_spec import frozen_options
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.request.arguments import bill_floor
 from ipr_engine.request.intake import text_terms
-from ipr_engine.request.limits import ContextWindows, RowLimits, request_limits
+from ipr_engine.request.limits import RowLimits, request_limits
 from ipr_engine.serving.counters import DEADLINE
 from ipr_engine.serving.request import Request
 from ipr_engine.serving.request_overrides import NOTHING, RequestOverrides
@@ -231,7 +232,7 @@ def _kept_out(
     output = np.full((1, models), text.max_output_tokens or 0, np.float64) if expected is None else expected
     bills = np.array([billed], np.int64)
     counted = loaded.own_tokens(text_terms([text], [given]), bills, told)
-    fits = ContextWindows(bundle).fit(bills, output, counted)[0]
+    fits = ContextWindows(bundle.candidates).fit(bills, output, counted)[0]
     prompts = [billed] * models if counted is None else counted[0].tolist()
     for name, prompt, tokens, fit in zip(bundle.names, prompts, output[0], fits, strict=True):
         if not fit and name not in away:
