@@ -19,12 +19,10 @@ of these; `Engine.run` is the one place that catches it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from weakref import ReferenceType, WeakValueDictionary, ref
 
 import numpy as np
 import numpy.typing as npt
@@ -39,27 +37,24 @@ from ipr_engine.cascade import (
     escalating,
     make_router,
     merged,
-    of_rows,
     plan_heads,
 )
 from ipr_engine.decide.contract import STATUS
 from ipr_engine.decision import OK, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
-from ipr_engine.encoders.registry import EncoderOptions, make_encoder, on_gpu
+from ipr_engine.encoders.load_options import LoadOptions, on_gpu
+from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
 from ipr_engine.failed_rows import with_failures
 from ipr_engine.policy.calibrated import Calibrations, DriftFlag
-from ipr_engine.policy.cost_weights import Figures, merged_figures
-from ipr_engine.policy.options_json import frozen_terms, terms_on
-from ipr_engine.policy.paths import Paths
-from ipr_engine.policy.policy import Policy, compile_policy
-from ipr_engine.policy.targets import ASKS
+from ipr_engine.policy.cost_weights import Figures
+from ipr_engine.policy.in_use import PoliciesInUse
+from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.unsupported import UNSUPPORTED
-from ipr_engine.prompts import BODY
 from ipr_engine.request.arguments import bare_embeddings, per_model, whole_counts
 from ipr_engine.request.cached_tokens import held_tokens
 from ipr_engine.request.intake import Intake, bill_all, check_features, encode_all, take_in, text_terms
-from ipr_engine.request.limits import RequestLimits, request_limits
+from ipr_engine.request.limits import RequestLimits, of_rows, request_limits
 from ipr_engine.request.moved_costs import moved_by
 from ipr_engine.request.tokens_in import told_tokens
 
@@ -69,28 +64,6 @@ if TYPE_CHECKING:
 Given = npt.NDArray[np.float32] | None  # (models,) or (batch, models)
 Asked = tuple[Given, Given, npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]
 NOTHING_ASKED: Asked = (None, None, None, None, None)  # tokens_out, extra_usd, allowed, max_tokens, answers
-MAX_KEPT_POLICIES = 256
-DEFAULT_TERMS: Mapping[str, Any] = {
-    "tau": None,
-    **dict.fromkeys(ASKS),
-    "rule": None,
-    "slack": 0.0,
-    "worth": None,
-    "allowed": None,
-    "exclude": None,
-    "family": None,
-    "requires": None,
-    "max_latency_ms": None,
-    "prices": None,
-    "escalate_below": None,
-    "batch": None,
-    "cache_write": None,
-    "min_support": None,
-    "unsupported": None,
-    "cost_weights": None,
-    "performance": None,
-}
-POLICY_TERMS = frozenset(DEFAULT_TERMS)
 
 
 class LoadedBundle:
@@ -104,9 +77,7 @@ class LoadedBundle:
         encoder, encoder_identity: the prompt encoder of its heads, and its name.
         plan: the packed heads.
         calibrations: its maps, with what is known of their validity.
-        paths: tau's path of each candidate set a policy asked for.
-        measured: each candidate's figures, for policies that weigh more than USD: the bundle's, then what `measure` was told.
-        refreshed: what `measure` was told alone, of candidates that this bundle lacks too: another may have them again.
+        policies: those compiled for it, with the figures of candidates that they weigh.
         router: text or embeddings to decisions, in C++.
         routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
         gpu: encoder and decision in one recording, where both run on a GPU; None elsewhere.
@@ -116,9 +87,6 @@ class LoadedBundle:
 
     __slots__ = (
         "__weakref__",
-        "_followed",
-        "_made",
-        "_policies",
         "bundle",
         "calibrations",
         "cpu_fallback",
@@ -126,10 +94,8 @@ class LoadedBundle:
         "encoder_identity",
         "gpu",
         "hash",
-        "measured",
-        "paths",
         "plan",
-        "refreshed",
+        "policies",
         "router",
         "routes_text",
         "second",
@@ -139,7 +105,7 @@ class LoadedBundle:
         self,
         bundle: Bundle,
         *,
-        options: EncoderOptions,
+        options: LoadOptions,
         before: LoadedBundle | None = None,
         encoders: Mapping[str, Encoder] = MappingProxyType({}),
     ) -> None:
@@ -177,200 +143,41 @@ class LoadedBundle:
                 bundle, options=on_cpu, before=None if before is None else before.cpu_fallback
             )
         self.calibrations = Calibrations(bundle)
-        self._share_drift(self.calibrations.drift)
-        self.paths = Paths(bundle)
-        self.refreshed: Figures = MappingProxyType({}) if before is None else before.refreshed
-        self.measured = self._with_bundle(self.refreshed)
-        self._policies: dict[tuple[tuple[str, Any], ...], Policy] = {}
-        self._made: WeakValueDictionary[int, Policy] = WeakValueDictionary()
-        self._followed: dict[int, tuple[ReferenceType[Policy], Policy]] = {}
+        self.share_drift(self.calibrations.drift)
+        refreshed: Figures = MappingProxyType({}) if before is None else before.policies.refreshed
+        second_plan = None if self.second is None else self.second.plan
+        self.policies: PoliciesInUse = PoliciesInUse(bundle, self.plan, second_plan, self.calibrations, refreshed)
 
-    def successor(
-        self,
-        bundle: Bundle,
-        *,
-        options: EncoderOptions,
-        allow_other_encoder: bool,
-        allow_fewer_candidates: bool,
-        allow_fewer_outputs: bool,
-    ) -> LoadedBundle:
-        """Another bundle, planned to serve in place of this one, with its encoders where the identity is the same.
-
-        Raises:
-            EncoderMismatchError, InvalidInputError: calls that this bundle serves would fail, and that was not allowed.
-        """
-        heads = bundle.quality_heads
-        identity = bundle.encoder(heads.encoder).identity
-        if identity != self.encoder_identity and not allow_other_encoder:
-            raise EncoderMismatchError(
-                f"bundle: {bundle.hash[:12]} reads encoder {identity[:12]}, the one that serves reads "
-                f"{self.encoder_identity[:12]}; kept embeddings would not fit, pass allow_other_encoder=True if none are kept"
-            )
-        again = bundle.escalation_heads
-        then = None if again is None else bundle.encoder(again.encoder).identity
-        if self.second is not None and then != self.second.identity and not allow_other_encoder:
-            raise EncoderMismatchError(
-                f"bundle: the second heads of {bundle.hash[:12]} read encoder {then[:12] if then else 'none: it has none'}, those "
-                f"that serve read {self.second.identity[:12]}; pass allow_other_encoder=True if none of its embeddings are kept"
-            )
-        missing = sorted(set(self.bundle.names) - set(bundle.names))
-        if missing and not allow_fewer_candidates:
-            raise InvalidInputError(
-                f"bundle: {bundle.hash[:12]} lacks {', '.join(missing)} of the bundle that serves; "
-                "pass allow_fewer_candidates=True if they are meant to go"
-            )
-        if self.plan.has_tokens and "tokens" not in heads.outputs and not allow_fewer_outputs:
-            raise InvalidInputError(
-                f"bundle: the heads of {bundle.hash[:12]} predict no tokens, those that serve do; "
-                "pass allow_fewer_outputs=True if every call gives tokens_out"
-            )
-        lost = _lost(self.bundle, bundle)
-        if lost is not None and not allow_fewer_outputs:
-            raise InvalidInputError(
-                f"bundle: {bundle.hash[:12]} {lost}; pass allow_fewer_outputs=True if that is meant"
-            )
-        next_one = LoadedBundle(bundle, options=options, before=self)
-        same = bundle.calibrations == self.bundle.calibrations and _same_path(bundle, self.bundle)
-        if same:  # what made these maps and paths stale still does; new ones start anew
-            next_one._share_drift(self.calibrations.drift)
-        next_one._followed.update(next_one._compiled(self._in_use(), next_one.measured))
-        for key in list(self._policies):
-            with suppress(InvalidInputError):
-                next_one._from_terms(dict(key))
-        return next_one
-
-    def keep(self, policy: Policy) -> Policy:
-        """The policy, known from now on as long as it is in use: what changes under it compiles it anew before it is asked for."""
-        self._made[id(policy)] = policy
-        return policy
-
-    def _in_use(self) -> list[Policy]:
-        """Policies that somebody holds, made here or on a bundle before."""
-        references = [*self._made.valuerefs(), *(reference for reference, _ in list(self._followed.values()))]
-        held = {id(policy): policy for reference in references if (policy := reference()) is not None}
-        return list(held.values())[:MAX_KEPT_POLICIES]
-
-    def _compiled(
-        self, policies: Sequence[Policy], measured: Figures
-    ) -> dict[int, tuple[ReferenceType[Policy], Policy]]:
-        """These policies' terms compiled for this bundle, of those that need it and fit; the others are told when they are asked for."""
-        made = {}
-        for policy in policies:
-            mine = policy.bundle_hash == self.hash and policy.drift is self.calibrations.drift
-            if not mine or policy.measured is not None:
-                with suppress(InvalidInputError):
-                    made[id(policy)] = (
-                        self._while_held(policy),
-                        self.compile(terms_on(policy.terms, self.bundle), measured),
-                    )
-        return made
-
-    def _while_held(self, policy: Policy) -> ReferenceType[Policy]:
-        """A reference under which what was compiled for a policy is kept: it goes with the policy's last holder."""
-        at, followed = id(policy), self._followed
-        return ref(policy, lambda _: followed.pop(at, None))
-
-    def measure(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
-        """Take new figures of candidates; see `Engine.update_performance`. Policies in use that weigh them are compiled here."""
-        refreshed = merged_figures("figures", self.refreshed, figures, self.bundle.names)
-        measured = self._with_bundle(refreshed)
-        weighing = [policy for policy in self._in_use() if policy.measured is not None]
-        compiled = self._compiled(weighing, measured)
-        self.refreshed, self.measured = refreshed, measured
-        self._followed.update(compiled)  # a call between the two compiles its policy itself
-        if self.cpu_fallback is not None:
-            self.cpu_fallback.measure(figures)
-
-    def _with_bundle(self, refreshed: Figures) -> Figures:
-        """The figures of the bundle's candidates, with these in their place."""
-        stated = {c.name: c.performance for c in self.bundle.candidates if c.performance is not None}
-        told = {name: own for name, own in refreshed.items() if name in self.bundle.names}
-        return merged_figures("figures", stated, told, self.bundle.names)
-
-    def _share_drift(self, drift: DriftFlag) -> None:
+    def share_drift(self, drift: DriftFlag) -> None:
         """What is known of drift holds wherever the bundle runs."""
         self.calibrations.drift = drift
         if self.cpu_fallback is not None:
-            self.cpu_fallback._share_drift(drift)
+            self.cpu_fallback.share_drift(drift)
 
     def _encoders(self) -> dict[str, Encoder]:
         """The encoders at hand, by identity."""
         second = {} if self.second is None else {self.second.identity: self.second.encoder}
         return {self.encoder_identity: self.encoder, **second}
 
-    def compile(self, terms: Mapping[str, Any], measured: Figures | None = None) -> Policy:
-        """The policy of these terms (tau, and what differs from DEFAULT_TERMS) for this bundle.
-
-        measured: figures in place of the loaded bundle's own.
-        """
-        policy = compile_policy(
-            self.bundle,
-            self.plan,
-            None if self.second is None else self.second.plan,
-            self.calibrations,
-            self.paths,
-            self.measured if measured is None else measured,
-            **{**DEFAULT_TERMS, **terms},
-        )
-        return replace(policy, terms=frozen_terms(terms))
-
-    def settle(self, policy: Policy | None, terms: dict[str, Any]) -> Policy:
-        """The policy meant by a call's arguments, compiled for this bundle."""
+    def resolve(self, policy: Policy | None, options: Mapping[str, Any] = MappingProxyType({})) -> Policy:
+        """Return the policy that a call's arguments mean, compiled for this bundle."""
+        policies = self.policies
         if policy is None:
-            return self._from_terms(terms)
+            return policies.of_options(options)
         if not isinstance(policy, Policy):
             raise InvalidInputError(f"policy: expected what engine.policy(...) returns, got {type(policy).__name__}")
-        if terms:
-            raise InvalidInputError(f"{', '.join(terms)}: give either a policy or its arguments, not both")
+        if options:
+            raise InvalidInputError(f"{', '.join(options)}: give either a policy or its arguments, not both")
         mine = policy.bundle_hash == self.hash and policy.drift is self.calibrations.drift
-        if mine and (policy.measured is None or policy.measured is self.measured):
+        if mine and (policy.measured is None or policy.measured is policies.measured):
             return policy
-        return self._follow(policy)  # a bundle that serves again has a drift flag of its own
+        return policies.follow(policy)  # a bundle that serves again has a drift flag of its own
 
-    def _follow(self, policy: Policy) -> Policy:
-        """A policy made for another bundle or with other figures, its terms compiled for these: once, then kept."""
-        found = self._followed.get(id(policy))  # hashing a policy costs more
-        if found is not None and found[0]() is policy:
-            mine = found[1]
-            if mine.measured is None or mine.measured is self.measured:
-                return mine
-        try:
-            mine = self.compile(terms_on(policy.terms, self.bundle))
-        except InvalidInputError as error:
-            if policy.bundle_hash == self.hash and policy.measured is not None:  # nothing else changed under it
-                raise InvalidInputError(
-                    f"policy: figures that it weighs were taken back by update_performance since it was made ({error})"
-                ) from error
-            raise InvalidInputError(
-                f"policy: made for bundle {policy.bundle_hash[:12]}, and its terms do not fit bundle {self.hash[:12]}, "
-                f"which serves now ({error}); make it anew with engine.policy(...)"
-            ) from error
-        self._followed[id(policy)] = self._while_held(policy), mine
-        return mine
-
-    def _from_terms(self, terms: dict[str, Any]) -> Policy:
-        """The policy of these keyword arguments, kept for the next call when they are plain values."""
-        unknown = sorted(set(terms) - POLICY_TERMS)
-        if unknown:
-            whole = (
-                ""
-                if not set(unknown) & set(BODY)
-                else "; a request with its tools and limits is given whole, as the prompt"
-            )
-            raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}{whole}")
-        if "tau" not in terms and not terms.keys() & set(ASKS):
-            raise InvalidInputError("tau: missing; pass tau=... in [0, 1], or a policy from engine.policy(...)")
-        # Other types are compiled each time: a list cannot be a key, and True and Decimal(1) would be found as 1.
-        if not all(type(value) in (int, float, str) for value in terms.values()):
-            return self.compile(terms)
-        key = tuple(terms.items())
-        kept = self._policies.get(key)
-        if kept is None:
-            kept = self.compile(terms)
-            if len(self._policies) >= MAX_KEPT_POLICIES:
-                self._policies.clear()
-            self._policies[key] = kept
-        return kept
+    def measure(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
+        """Take new figures of candidates, on the CPU's bundle as well; see `Engine.update_performance`."""
+        self.policies.measure(figures)
+        if self.cpu_fallback is not None:
+            self.cpu_fallback.measure(figures)
 
     def route(
         self,
@@ -713,28 +520,7 @@ class LoadedBundle:
         return lambda rows: again[rows]
 
 
-def _lost(before: Bundle, after: Bundle) -> str | None:
-    """What policies of the one bundle could not have of the other, or would mean otherwise there; None for nothing."""
-    if before.support is not None and after.support is None:
-        return "has no centroids, the bundle that serves has: policies of min_support=... would fail"
-    if Paths(before).lacking(before.names) is None:
-        lacking = Paths(after).lacking(after.names)
-        if lacking is not None:
-            lacking = lacking.removeprefix("bundle ")
-            return f"({lacking}): a bare tau means rule 'path' now, and would mean 'minmax' there"
-    return None
-
-
-def _same_path(bundle: Bundle, before: Bundle) -> bool:
-    """Whether tau's paths are read from the same rows."""
-    ours, theirs = bundle.path_rows, before.path_rows
-    if ours is None or theirs is None:
-        return ours is theirs
-    same = np.array_equal(ours.quality, theirs.quality, equal_nan=True)
-    return same and np.array_equal(ours.outcome, theirs.outcome)
-
-
-def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: LoadedBundle | None) -> GpuSide | None:
+def _gpu(bundle: Bundle, encoder: Encoder, options: LoadOptions, before: LoadedBundle | None) -> GpuSide | None:
     if not on_gpu(options.device):
         return None
     from ipr_engine.gpu_router.plan import gpu_side

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._extras import need
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export
-from ipr_engine.encoders.registry import EncoderOptions, open_export
+from ipr_engine.encoders.registry import open_export
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
 
 Embeddings = NDArray[np.float32]
@@ -83,7 +84,7 @@ def _given(model: Path | None) -> Path:
 def _tier(export: Export, tier: str, threads: int, device: str, *, dtype: str | None = None) -> Subject:
     if tier == "torch":
         _torch_threads(threads)
-    options = EncoderOptions(tier=tier, device=device, threads=threads)
+    options = LoadOptions(tier=tier, device=device, threads=threads)
     encoder: Any = open_export(export.folder, options, dtype=dtype)
     name = f"{tier} {dtype}" if dtype else tier
     return Subject(name, True, encoder.ids, encoder.embed, lambda prompts: encoder.encode(prompts).x)

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.audit.outcome import Outcome
+from ipr_engine.bundle.context_windows import ContextWindows, most_output
 from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decide.reference import expected_cost
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.frontier import order, threshold
-from ipr_engine.policy.policy import Coefficients
+from ipr_engine.policy.rules import Coefficients
 from ipr_engine.policy.unsupported import UNSUPPORTED
-from ipr_engine.request.limits import ContextWindows, most_output, request_limits
+from ipr_engine.request.limits import request_limits
 
 if TYPE_CHECKING:
     from ipr_engine.audit.record import Record
@@ -77,7 +78,7 @@ def decide_figures(
     each = predicted / answers  # what a record tells is of all answers
     tokens = _within_most(record, each, bundle, heads) if given is None else given
     bill = np.array([record.billed_tokens], np.int64)
-    windows, own = ContextWindows(bundle), None if own_tokens is None else own_tokens[None]
+    windows, own = ContextWindows(bundle.candidates), None if own_tokens is None else own_tokens[None]
     fits, one = windows.within(bill, tokens[None], stated, own=own)
     cut = (one[0] < each) if given is None else np.ones(len(names), np.bool_)
     wanted = np.where(cut, one[0] * answers, predicted)
@@ -193,4 +194,6 @@ def _within_most(record: Record, predicted: Float32s, bundle: Bundle, heads: Hea
             )
     if all(candidate.max_output_tokens is None for candidate in bundle.candidates):
         return predicted
-    return np.minimum(predicted, np.minimum(most_output(bundle, heads), np.finfo(np.float32).max).astype(np.float32))
+    return np.minimum(
+        predicted, np.minimum(most_output(bundle.candidates, heads), np.finfo(np.float32).max).astype(np.float32)
+    )

@@ -27,8 +27,8 @@ from ipr_engine.decision import Decision, Decisions, Row
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, RecordError
 from ipr_engine.loaded_bundle import LoadedBundle, check_on_error, check_rows
-from ipr_engine.policy.options_json import Terms
 from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.policy_spec import Options
 from ipr_engine.prompts import Prompt, is_one_prompt
 from ipr_engine.request.arguments import per_model
 from ipr_engine.request.cached_tokens import CachedTokens, held_tokens
@@ -149,7 +149,7 @@ class Recorder:
     ) -> Row | Decisions:
         """Decide one prompt or a list of them, whatever the spelling, and write the records."""
         loaded = self._engine.loaded
-        policy = loaded.settle(policy, terms)
+        policy = loaded.resolve(policy, terms)
         check_on_error(on_error)
         single = is_one_prompt(prompts)
         encoded, texts = loaded.prepare(prompts, billed_tokens, policy, on_error)
@@ -175,7 +175,7 @@ class Recorder:
     ) -> Decisions:
         """`Engine.decide`, recorded; `id` is one a row. The prompts are not known here: none is kept, nothing escalates."""
         loaded = self._engine.loaded
-        policy = loaded.settle(policy, terms)
+        policy = loaded.resolve(policy, terms)
         encoded = loaded.readable(loaded.embeddings(x, billed_tokens), policy, on_error)
         given = (tokens_out, extra_usd, cached_tokens, tokens_in)
         return self._decide(loaded, encoded, policy, *given, on_error, id, None, None)
@@ -311,11 +311,11 @@ def nonfinite_logits(plan: DecidePlan, x: npt.NDArray[np.float32], quality: npt.
     return tuple(found)
 
 
-def recorded_terms(policy: Policy, bundle: Bundle) -> Terms:
+def recorded_terms(policy: Policy, bundle: Bundle) -> Options:
     """The policy's terms, with the figures that it weighed: the engine's may be others by the time of a replay."""
     if policy.weighing is None:
-        return policy.terms
-    return {**policy.terms, "performance": policy.weighing.by_name(bundle.names)}
+        return policy.options
+    return {**policy.options, "performance": policy.weighing.by_name(bundle.names)}
 
 
 def tokenizer_keys(bundle: Bundle) -> tuple[str | None, ...] | None:

@@ -34,7 +34,7 @@ from ipr_engine.cli.bench_options import (
     split_targets,
     writable,
 )
-from ipr_engine.cli.common import load_engine
+from ipr_engine.cli.options import load_engine
 from ipr_engine.errors import InvalidInputError
 
 WIDTH = 132

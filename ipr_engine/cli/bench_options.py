@@ -16,7 +16,7 @@ from benchmarks.load.targets import StagesTarget, Target
 from benchmarks.load.targets_registry import TARGETS, make_target
 from benchmarks.load.threads import Progress
 from ipr_engine._validate import nonnegative
-from ipr_engine.cli.common import add_bundle_options, load_engine
+from ipr_engine.cli.options import add_bundle_options, load_engine
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,56 +13,12 @@ from typing import Any
 from ipr_engine.bundle import Bundle, EncoderSpec
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.files import parse_json, read_bytes
+from ipr_engine.encoders.load_options import EMULATED, LoadOptions, on_gpu
 from ipr_engine.encoders.manifest import Export, is_export, read_export
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, EncoderMismatchError, InvalidInputError
 
-TIERS = ("auto", "onnx", "torch", "tensorrt")
-_DEVICE = re.compile(r"cpu|emulated|cuda(:\d+)?")
-EMULATED = "emulated"  # as encoders/graphs.py, which this does not import
 
-
-def on_gpu(device: str) -> bool:
-    """Whether a device runs the CUDA path: "cuda", "cuda:N", or "emulated", which takes its steps on the CPU."""
-    return device == EMULATED or device.partition(":")[0] == "cuda"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderOptions:
-    """How encoders are to run; nothing of it changes what they mean.
-
-    Attributes:
-        isa: the static tier's instruction set.
-        tier: who runs a transformer: "onnx", "torch", "tensorrt"; "auto" takes, on the CPU, onnx, else torch, and on a GPU
-            tensorrt, else torch: the first whose package is installed and whose file the export has.
-        device: "cpu", a device of CUDA such as "cuda:0", or "emulated": the steps of the CUDA path on the CPU, for tests.
-        threads: of the onnx tier, >= 1; None is one a physical core.
-        folders: exports (or transformers folders, for the torch tier) to look in for a model that a bundle only references.
-        batches: of the buckets that a GPU's tiers plan, each with every length; None is the tier's own.
-        fallback: "cpu" plans a second encoder there, which takes over should the GPU fail; None for nothing of the kind.
-    """
-
-    isa: str = "auto"
-    tier: str = "auto"
-    device: str = "cpu"
-    threads: int | None = None
-    folders: tuple[str | os.PathLike[str], ...] = ()
-    batches: tuple[int, ...] | None = None
-    fallback: str | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
-            raise InvalidInputError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
-        if self.tier not in TIERS:
-            raise InvalidInputError(f"tier: expected one of {', '.join(TIERS)}, got {self.tier!r}")
-        if self.fallback not in (None, "cpu") or (self.fallback and not on_gpu(self.device)):
-            raise InvalidInputError(
-                f"fallback: expected None, or 'cpu' beside a device of CUDA, got {self.fallback!r} beside {self.device!r}"
-            )
-        if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
-            raise InvalidInputError(f"threads: expected an int >= 1 or None, got {self.threads!r}")
-
-
-def make_encoder(bundle: Bundle, id: str, options: EncoderOptions | None = None) -> Encoder:
+def make_encoder(bundle: Bundle, id: str, options: LoadOptions | None = None) -> Encoder:
     """Load and plan an encoder of a bundle.
 
     Raises:
@@ -71,7 +26,7 @@ def make_encoder(bundle: Bundle, id: str, options: EncoderOptions | None = None)
         BundleNotFoundError: the bundle references a model that is in none of the folders.
         EncoderMismatchError: the files are not those that the bundle means.
     """
-    options = EncoderOptions() if options is None else options
+    options = LoadOptions() if options is None else options
     spec = bundle.encoder(id)
     encoder: Encoder
     if spec.kind == "static":
@@ -90,7 +45,7 @@ def make_encoder(bundle: Bundle, id: str, options: EncoderOptions | None = None)
     return encoder
 
 
-def _static(spec: EncoderSpec, options: EncoderOptions) -> Encoder:
+def _static(spec: EncoderSpec, options: LoadOptions) -> Encoder:
     from ipr_engine.encoders.static import StaticEncoder
 
     files = spec.files
@@ -99,10 +54,10 @@ def _static(spec: EncoderSpec, options: EncoderOptions) -> Encoder:
     )
 
 
-def _transformer(spec: EncoderSpec, options: EncoderOptions) -> Encoder:
+def _transformer(spec: EncoderSpec, options: LoadOptions) -> Encoder:
     if spec.files:
         return open_export(spec.files["manifest"].parent, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
-    for folder in options.folders:
+    for folder in options.encoder_folders:
         if is_export(folder):
             export = read_export(folder)
             has_it = spec.dtype != "int8" or "onnx_int8" in export.files
@@ -110,14 +65,14 @@ def _transformer(spec: EncoderSpec, options: EncoderOptions) -> Encoder:
                 return open_export(folder, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
         elif (found := _folder(Path(folder), spec, options)) is not None:
             return found
-    searched = ", ".join(map(str, options.folders)) or "none was given"
+    searched = ", ".join(map(str, options.encoder_folders)) or "none was given"
     raise BundleNotFoundError(
         f"encoder {spec.id!r}: the bundle references {spec.name!r} (revision {spec.revision or 'not stated'}) and does not "
         f"contain it; pass the folder of its export as encoder_folders=... (looked in: {searched})"
     )
 
 
-def _folder(folder: Path, spec: EncoderSpec, options: EncoderOptions) -> Encoder | None:
+def _folder(folder: Path, spec: EncoderSpec, options: LoadOptions) -> Encoder | None:
     """A transformers folder on the torch tier, if it is the model that is meant."""
     from ipr_engine.encoders.transformer_folder import read_transformer_folder
 
@@ -143,7 +98,7 @@ def _folder(folder: Path, spec: EncoderSpec, options: EncoderOptions) -> Encoder
 
 def open_export(
     folder: str | os.PathLike[str],
-    options: EncoderOptions | None = None,
+    options: LoadOptions | None = None,
     *,
     max_tokens: int | None = None,
     dtype: str | None = None,
@@ -157,13 +112,13 @@ def open_export(
         BackendUnavailableError: no tier can serve it here, or not the one asked for; the message says why each cannot.
         as `read_export`.
     """
-    options = EncoderOptions() if options is None else options
+    options = LoadOptions() if options is None else options
     export = read_export(folder)
     tier = _choose_tier(export, options, dtype)
     return _TRANSFORMER_TIERS[tier].make(export, options, max_tokens, dtype)
 
 
-def _choose_tier(export: Export, options: EncoderOptions, dtype: str | None) -> str:
+def _choose_tier(export: Export, options: LoadOptions, dtype: str | None) -> str:
     order: Sequence[str] = ("tensorrt", "torch", "onnx")
     if options.tier == "tensorrt" and options.device == "cpu":
         raise InvalidInputError("tier: 'tensorrt' runs on a GPU; pass device='cuda' or 'cuda:N' beside it")
@@ -186,7 +141,7 @@ class _Tier:
     packages: tuple[str, ...]  # one of them
     extra: str  # what pip installs to have one
     roles: Mapping[str | None, tuple[str, ...]]  # dtype -> the files, one of which it needs
-    make: Callable[[Export, EncoderOptions, int | None, str | None], Encoder]
+    make: Callable[[Export, LoadOptions, int | None, str | None], Encoder]
 
 
 def _why_not(tier: _Tier, export: Export, dtype: str | None) -> str | None:
@@ -199,7 +154,7 @@ def _why_not(tier: _Tier, export: Export, dtype: str | None) -> str | None:
     return None
 
 
-def _onnx(export: Export, options: EncoderOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
+def _onnx(export: Export, options: LoadOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
     from ipr_engine.encoders.onnx import OnnxEncoder
 
     if options.device not in ("cpu", "cuda", "cuda:0"):
@@ -224,18 +179,18 @@ def _torch_class(device: str) -> Any:
     return TorchEncoder
 
 
-def _batches(options: EncoderOptions) -> dict[str, Any]:
+def _batches(options: LoadOptions) -> dict[str, Any]:
     return {} if options.batches is None or not on_gpu(options.device) else {"batches": options.batches}
 
 
-def _torch(export: Export, options: EncoderOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
+def _torch(export: Export, options: LoadOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
     encoder: Encoder = _torch_class(options.device).from_export(
         export.folder, max_tokens=max_tokens, device=options.device, dtype=dtype, **_batches(options)
     )
     return encoder
 
 
-def _tensorrt(export: Export, options: EncoderOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
+def _tensorrt(export: Export, options: LoadOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
     from ipr_engine.encoders.tensorrt import TensorRtEncoder
 
     return TensorRtEncoder.from_export(export.folder, max_tokens=max_tokens, device=options.device, **_batches(options))
@@ -273,7 +228,7 @@ def open_encoder(
     Args:
         max_tokens: None is the tier's own default: 512 static, the export's own, 256 torch.
         pooling: "mean", "cls" or "last" for a transformers folder that does not tell it; None otherwise.
-        tier, device, threads: as of `EncoderOptions`; a table is read on the CPU.
+        tier, device, threads: as of `LoadOptions`; a table is read on the CPU.
         dtype: "int8" or "bfloat16" for an export's embeddings in that arithmetic, which have an identity of their own.
     Raises:
         InvalidInputError: an argument is outside of the above, or pooling cannot be told.
@@ -281,7 +236,7 @@ def open_encoder(
         BundleNotFoundError, BundleFormatError, BundleShapeError, BundleValueError: a file is not what it should be.
     """
     folder = Path(folder)
-    options = EncoderOptions(tier=tier, device=device, threads=threads)
+    options = LoadOptions(tier=tier, device=device, threads=threads)
     if not folder.is_dir():
         raise BundleNotFoundError(f"encoder: {folder}: no such folder")
     limit: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}

@@ -7,9 +7,9 @@ from typing import Any
 
 from ipr_engine._extras import need
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.context_windows import ContextWindows, capped_heads
 from ipr_engine.cuda.graphs import PURPOSE
 from ipr_engine.policy.policy import Policy, op_terms
-from ipr_engine.request.limits import ContextWindows, capped_heads
 
 POLICY_ROWS = 64  # policies on the device at once; the one used longest ago gives its row to a new one
 
@@ -26,13 +26,13 @@ class GpuHeads:
 
         heads = bundle.quality_heads
         self.bundle = bundle
-        self.packed = capped_heads(bundle, heads)
+        self.packed = capped_heads(bundle.candidates, heads, bundle.tie_rank)
         self.plan = GpuPlan(self.packed, device=device, policies=POLICY_ROWS)
         if self.plan.device.type == "cuda":
             need("torch", PURPOSE, "gpu").cuda.synchronize(
                 self.plan.device
             )  # filled in another stream than is read from
-        self.windows = ContextWindows(bundle)
+        self.windows = ContextWindows(bundle.candidates)
         self._rows: OrderedDict[int, tuple[Policy, int]] = OrderedDict()
 
     @property

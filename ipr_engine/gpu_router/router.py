@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ipr_engine._C import DecideResult, decide_result
 from ipr_engine._extras import need
 from ipr_engine._profiling import enable_from_environment, span
-from ipr_engine.cascade import of_rows
 from ipr_engine.cuda.buckets import Passes
 from ipr_engine.cuda.graphs import PURPOSE, Graphs, Recording
 from ipr_engine.cuda.shapes import Bucket, Pass
@@ -22,7 +21,7 @@ from ipr_engine.gpu_router.buffers import Block
 from ipr_engine.gpu_router.encoder import StateEncoder, StreamEncoder
 from ipr_engine.gpu_router.heads import GpuHeads
 from ipr_engine.policy.policy import Policy
-from ipr_engine.request.limits import RequestLimits
+from ipr_engine.request.limits import RequestLimits, of_rows
 
 POOLING = ("auto", "fused", "apart")
 _RESULTS = {"threshold": np.float32, "gap": np.float32, "index": np.int32, "status": np.uint8, "cause": np.uint8}

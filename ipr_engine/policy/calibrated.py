@@ -11,7 +11,8 @@ from ipr_engine.bundle import Bundle, CalibrationMap, Knot, OperatingPoint, Pric
 from ipr_engine.bundle.calibration import heads_key, prices_key
 from ipr_engine.bundle.tested import INSUFFICIENT
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.targets import CALIBRATED
+from ipr_engine.policy.rules import CALIBRATED
+from ipr_engine.policy.targets import Target
 
 ESTIMATED = "estimated"
 SAME_TAU, SAME_WORTH = 1e-9, 1e-6  # absolute; relative: another machine's last bits
@@ -129,11 +130,11 @@ class Calibrations:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled:
+class ResolvedPoint:
     """What a policy under rule `calibrated` runs.
 
     Attributes:
-        tau: as given, or the estimated equivalent of what was asked.
+        tau: as given, or the estimated equivalent of the target.
         chosen_from: the candidates the point chooses from. left_out: name -> why, for the allowed others.
         certificate: the status as of compiling.
     """
@@ -146,28 +147,28 @@ class Settled:
     certificate: CalibrationStatus
 
 
-def settle(
+def resolve_point(
     calibrations: Calibrations,
     allowed: Sequence[str],
     *,
     tau: float | None,
-    ask: tuple[str, float] | None,
+    target: Target | None,
     worth: float | None,
     prices: PriceList | None,
     escalate_below: float = 0.0,
     other_cost: str | None = None,
-) -> Settled:
+) -> ResolvedPoint:
     """The point of the map that keeps the promise, and its certificate.
 
     Args:
-        tau: in [0, 1], or None with `ask`: one of ASKS and its value.
+        tau: in [0, 1], or None with `target`: one of `TARGETS` and its value.
         worth, prices: what overrides the map's own, None for nothing.
         escalate_below: the policy's; the map holds for the bundle's gap alone.
         other_cost: what is weighed in place of USD, in words; None for nothing: maps hold for USD alone.
     """
     bundle = calibrations.bundle
     made, mismatch = calibrations.map_for(allowed)
-    knot, promise = _knot(made, tau, ask)
+    knot, promise = _knot(made, tau, target)
     point = made.points[knot.point]
     reachable = [name for name in allowed if name in made.candidates]
     chosen_from = tuple(name for name in reachable if point.allowed is None or name in point.allowed)
@@ -179,8 +180,8 @@ def settle(
     if worth is not None and worth != point.worth:
         overrides.append(f"worth={worth:g} instead of the map's {point.worth:g}")
     overrides += _overrides(bundle, made, prices, escalate_below, other_cost)
-    return Settled(
-        tau=_equivalent(made, tau, ask, knot),
+    return ResolvedPoint(
+        tau=_equivalent(made, tau, target, knot),
         map=made,
         point=point,
         chosen_from=chosen_from,
@@ -200,7 +201,7 @@ def path_certificate(
     allowed: Sequence[str],
     *,
     tau: float | None,
-    ask: tuple[str, float] | None,
+    target: Target | None,
     worth: float,
     prices: PriceList | None,
     escalate_below: float,
@@ -209,9 +210,9 @@ def path_certificate(
     """What may be said of a point of tau's path: certified only where this very tau was tested, and nothing changed since.
 
     Args:
-        allowed: the candidates of the path. tau: as given, None with `ask`. worth: what runs.
+        allowed: the candidates of the path. tau: as given, None with `target`. worth: what runs.
         prices: what overrides the bundle's own, None for nothing. escalate_below: the policy's.
-        other_cost: as of `settle`.
+        other_cost: as of `resolve_point`.
     """
     wanted, bundle = set(allowed), calibrations.bundle
     maps = sorted((m for m in bundle.calibrations if m.tested), key=lambda m: set(m.candidates) != wanted)
@@ -219,14 +220,14 @@ def path_certificate(
     if made is None:
         return CalibrationStatus(ESTIMATED, f"{_READ}; no prompt tested it")
     overrides = _overrides(bundle, made, prices, escalate_below, other_cost)
-    if ask is not None:
-        overrides.append(f"{ask[0]}={ask[1]:g} was not tested, taus were")
+    if target is not None:
+        overrides.append(f"{target[0]}={target[1]:g} was not tested, taus were")
     if overrides:
         return CalibrationStatus(ESTIMATED, f"{_READ}; {'; '.join(overrides)}")
     changed = calibrations.changed(made, prices)
     if changed is not None:
         return CalibrationStatus("stale", f"{changed}; calibrate anew")
-    assert tau is not None  # no ask, hence given
+    assert tau is not None  # no target, hence given
     found = next((one for one in made.tested if abs(one.tau - tau) < SAME_TAU), None)
     if found is None:
         return CalibrationStatus(ESTIMATED, f"{_READ}; tau {tau:g} was not tested, {_around(made, tau)}")
@@ -287,13 +288,13 @@ def _certificate(
     return _certified(made, promise, "knot")
 
 
-def _knot(made: CalibrationMap, tau: float | None, ask: tuple[str, float] | None) -> tuple[Knot, str]:
+def _knot(made: CalibrationMap, tau: float | None, target: Target | None) -> tuple[Knot, str]:
     """The knot that answers, and its promise in words."""
-    if ask is None:
+    if target is None:
         assert tau is not None
         knot = [k for k in made.knots if k.level <= tau][-1]
         return knot, f"tau {knot.level:g} ((1 - tau) * {made.best} + tau * {made.cheapest})"
-    name, value = ask
+    name, value = target
     if name == "quality_share":
         knot = [k for k in made.shares if k.level >= value - 1e-9][-1]
         return knot, f"{knot.level:.1%} of {made.best}'s mean quality"
@@ -306,11 +307,11 @@ def _knot(made: CalibrationMap, tau: float | None, ask: tuple[str, float] | None
     raise InvalidInputError(f"{name}: the least that a knot of the map has is {least:.4g}, got {value:g}; ask for more")
 
 
-def _equivalent(made: CalibrationMap, tau: float | None, ask: tuple[str, float] | None, knot: Knot) -> float:
-    """tau as given; of a share, the tau that owes as much by the sample's means; of the other asks, their knot's."""
+def _equivalent(made: CalibrationMap, tau: float | None, target: Target | None, knot: Knot) -> float:
+    """tau as given; of a share, the tau that owes as much by the sample's means; of the other targets, their knot's."""
     if tau is not None:
         return tau
-    if ask is not None and ask[0] == "quality_share":
+    if target is not None and target[0] == "quality_share":
         gap = made.best_quality - made.cheapest_quality
-        return min(1.0, (1 - ask[1]) * made.best_quality / gap) if gap > 0 else 0.0
+        return min(1.0, (1 - target[1]) * made.best_quality / gap) if gap > 0 else 0.0
     return knot.level

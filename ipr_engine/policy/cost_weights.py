@@ -1,6 +1,6 @@
 """Cost as a weighted sum of named terms: USD, seconds to the first token, seconds of generation, Wh (docs/usage.md).
 
-    weighing = settle_weights({"ttft_s": 0.002}, figures, names, kept)    # USD per second, beside 1 USD per USD
+    weighing = resolve_weights({"ttft_s": 0.002}, figures, names, kept)    # USD per second, beside 1 USD per USD
     weighing.folded(rates)                                                # what the op is given: no time is spent at run
 
 A weight says what a unit of the term is worth, in USD; the sum is what a policy trades against quality in place of USD.
@@ -124,7 +124,7 @@ class Weighing:
         return np.array([0.0 if value is None else value for value in values], np.float64)
 
 
-def settle_weights(
+def resolve_weights(
     cost_weights: object, figures: Figures, names: Sequence[str], kept: Sequence[str]
 ) -> Weighing | None:
     """The weighing that a policy asks for; None where cost is plain USD.

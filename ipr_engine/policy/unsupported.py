@@ -52,7 +52,7 @@ class Unsupported(NamedTuple):
 EVERY_ROW_PLAIN = Unsupported()
 
 
-def settle_unsupported(
+def resolve_unsupported(
     bundle: Bundle, min_support: object, unsupported: object, exclusions: Mapping[str, str], prices: PriceList
 ) -> Unsupported:
     """Check both arguments, and find who is meant.

@@ -12,11 +12,13 @@ from ipr_engine._C import clock_ns
 from ipr_engine._old_spellings import warn_on_error
 from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.decision import Decision, Row
+from ipr_engine.encoders.load_options import EncoderKeywords
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.policy_spec import PolicyOptions
 from ipr_engine.prompts import Prompt
-from ipr_engine.request.options import PolicyOptions, RouteOptions
+from ipr_engine.request.options import RouteOptions
 from ipr_engine.serving.metrics import Counters
 from ipr_engine.serving.prompt_list import PromptList
 from ipr_engine.serving.queue_limits import Limits
@@ -70,7 +72,7 @@ class _Face:
         fallback: Engine | str | Sequence[str] | None = None,
         cache_entries: int = 0,
         limits: Limits | Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[EncoderKeywords],
     ) -> Self:
         """`Engine.load` reads the bundle, in the calling thread, with its options (isa, tier, device ...); the engine is wrapped."""
         return cls(Engine.load(path, **options), fallback=fallback, cache_entries=cache_entries, limits=limits)

@@ -11,18 +11,20 @@ import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, clock_ns, decide_result
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.context_windows import ContextWindows
 from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decision import OK, Decision
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
 from ipr_engine.frontier import FrontierStep
-from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, LoadedBundle
+from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.policy.calibrated import CalibrationStatus
-from ipr_engine.policy.options_json import frozen_terms
+from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.policy_spec import frozen_options
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.request.arguments import bill_floor
 from ipr_engine.request.intake import text_terms
-from ipr_engine.request.limits import ContextWindows, RowLimits, request_limits
+from ipr_engine.request.limits import RowLimits, request_limits
 from ipr_engine.serving.metrics import DEADLINE
 from ipr_engine.serving.queued_request import QueuedRequest
 from ipr_engine.serving.request_overrides import NOTHING, RequestOverrides
@@ -126,7 +128,7 @@ class StaticFallback:
     ) -> Policy:
         cpu_fallback = self._engine.loaded
         try:
-            return cpu_fallback.settle(self._for_this_engine(policy, loaded), {})
+            return cpu_fallback.resolve(self._for_this_engine(policy, loaded), {})
         except InvalidInputError as error:
             raise InvalidInputError(f"budget_us: the fallback engine cannot serve this policy: {error}") from error
 
@@ -137,7 +139,7 @@ class StaticFallback:
         engine that serves weighs, since those of the fallback's own bundle may be older.
         """
         changes: dict[str, Any] = {}
-        if "escalate_below" in policy.terms and not self._engine.loaded.bundle.escalation:
+        if "escalate_below" in policy.options and not self._engine.loaded.bundle.escalation:
             changes["escalate_below"] = None
         if policy.weighing is not None:
             changes["performance"] = policy.weighing.by_name(loaded.bundle.names)
@@ -147,13 +149,13 @@ class StaticFallback:
         if found is None:
             if len(self._as_here) >= MAX_KEPT_POLICIES:
                 self._as_here.clear()
-            made = replace(policy, terms=frozen_terms({**policy.terms, **changes}))
+            made = replace(policy, options=frozen_options({**policy.options, **changes}))
             found = self._as_here[id(policy)] = policy, made
         return found[1]
 
     def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision:
         own = self._engine.loaded
-        policy = own.settle(request.fallback, {})
+        policy = own.resolve(request.fallback, {})
         encoded, _ = own.prepare(request.text, request.billed_tokens, policy)
         columns = NOTHING if request.overrides is None else request.overrides.on(own.bundle.names)
         tokens_out, extra_usd, cached, counted = columns
@@ -202,7 +204,7 @@ class CandidateFallback:
 
     def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision:
         name, billed = request.fallback
-        bundle, policy = loaded.bundle, loaded.settle(request.policy, {})
+        bundle, policy = loaded.bundle, loaded.resolve(request.policy, {})
         if name not in bundle.names or name not in policy.allowed:
             raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
         result = _unpredicted(bundle.names.index(name), len(bundle.names))
@@ -237,7 +239,7 @@ def _kept_out(
     output = np.full((1, models), text.max_output_tokens or 0, np.float64) if expected is None else expected
     bills = np.array([billed], np.int64)
     counted = loaded.own_tokens(text_terms([text], [given]), bills, told)
-    fits = ContextWindows(bundle).fit(bills, output, counted)[0]
+    fits = ContextWindows(bundle.candidates).fit(bills, output, counted)[0]
     prompts = [billed] * models if counted is None else counted[0].tolist()
     for name, prompt, tokens, fit in zip(bundle.names, prompts, output[0], fits, strict=True):
         if not fit and name not in away:

@@ -303,7 +303,7 @@ def run_forward(
     ready: list[tuple[QueuedRequest, Policy]] = []
     for request in batch:
         try:
-            policy = loaded.settle(request.policy, {})
+            policy = loaded.resolve(request.policy, {})
             check_readable(request.text, "prompt", request.billed_tokens, loaded.bundle, policy)
             ready.append((request, policy))
         except IprError as error:

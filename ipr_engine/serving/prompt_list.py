@@ -40,7 +40,7 @@ class PromptList:
         on_error = options.get("on_error", "raise")
         check_on_error(on_error)  # type: ignore[arg-type]
         loaded, batch = engine.loaded, len(prompts)
-        names, self.policy = loaded.bundle.names, loaded.settle(policy, policy_options(options))
+        names, self.policy = loaded.bundle.names, loaded.resolve(policy, policy_options(options))
         cached_tokens, tokens_in = options.get("cached_tokens"), options.get("tokens_in")
         held = None if cached_tokens is None else held_tokens(cached_tokens, batch, names, self.policy.prices)
         counted = None if tokens_in is None else told_tokens(tokens_in, batch, names)
@@ -83,7 +83,7 @@ class PromptList:
         if self._on_error == "raise":
             raise InvalidInputError(message) from None
         loaded = self._engine.loaded
-        return invalid_row(loaded.settle(self.policy, {}), loaded.bundle, message)
+        return invalid_row(loaded.resolve(self.policy, {}), loaded.bundle, message)
 
     def checked(self, rows: list[Row]) -> list[Row]:
         """Return the rows; raise RowError for the failed ones unless they are returned by status."""

@@ -101,7 +101,7 @@ class Service:
             if on_error != "raise":
                 check_on_error(on_error)
             plain = not options or NO_POLICY_OPTIONS.isdisjoint(options)
-            policy = loaded.settle(policy, options if plain else policy_options(options))  # type: ignore[arg-type]
+            policy = loaded.resolve(policy, options if plain else policy_options(options))
             if (
                 plain
                 and loaded.routes_text

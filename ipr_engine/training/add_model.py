@@ -18,7 +18,8 @@ from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliabi
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import Outcomes, embed_prompts, key_of_hashes, load_outcomes
-from ipr_engine.encoders.registry import EncoderOptions, make_encoder
+from ipr_engine.encoders.load_options import LoadOptions
+from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.outputs import writable_folder
 from ipr_engine.request.arguments import bill_floors
@@ -63,7 +64,7 @@ def add_model(
     out: Path | str | None = None,
     created: str,
     seed: int = 0,
-    encoder_options: EncoderOptions | None = None,
+    encoder_options: LoadOptions | None = None,
     key: Key | None = None,
     cache: Path | str | None = None,
     progress: Progress = lambda message: None,
@@ -142,7 +143,7 @@ def _from_outcomes(
     out: Path | str | None,
     created: str,
     seed: int,
-    encoder_options: EncoderOptions | None,
+    encoder_options: LoadOptions | None,
     keys: Sequence[OwnerKey],
     cache: Path | str | None,
     progress: Progress,

@@ -11,8 +11,9 @@ from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, Transfo
 from ipr_engine.bundle.encoder_entry import AnySource
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import is_export, read_export
-from ipr_engine.encoders.registry import EncoderOptions, is_model2vec, open_export
+from ipr_engine.encoders.registry import is_model2vec, open_export
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.transformer_folder import read_transformer_folder
 from ipr_engine.engine import DEFAULT_BUNDLE
@@ -37,7 +38,7 @@ class TrainingEncoder:
 def training_encoder(
     folders: Folder | Sequence[Folder] | None = None,
     *,
-    options: EncoderOptions | None = None,
+    options: LoadOptions | None = None,
     max_tokens: int | None = None,
     pooling: str | None = None,
     dtype: str | None = None,
@@ -58,7 +59,7 @@ def training_encoder(
         InvalidInputError: two parts are one encoder, or a transformers folder is to be contained.
         as `open_encoder`.
     """
-    options = EncoderOptions() if options is None else options
+    options = LoadOptions() if options is None else options
     listed = [DEFAULT] if folders is None else [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
     if not listed:
         raise InvalidInputError("encoder: expected at least one folder, got none")
@@ -104,7 +105,7 @@ def encoder_files(encoder: Folder | None) -> EncoderSource:
 def _open(
     folder: Folder,
     ids: set[str],
-    options: EncoderOptions,
+    options: LoadOptions,
     max_tokens: int | None,
     pooling: str | None,
     dtype: str | None,

@@ -24,16 +24,16 @@ from ipr_engine.bundle import (
     heads_sha256,
     write_bundle,
 )
+from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.bundle.values import require_day, require_root, require_text
 from ipr_engine.data import embed_prompts
-from ipr_engine.encoders.registry import EncoderOptions
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.outputs import writable_folder
 from ipr_engine.policy.price_table import PriceTable
 from ipr_engine.request.arguments import bill_floors
-from ipr_engine.request.limits import own_tokens
 from ipr_engine.tokens import count_texts
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.constant import constant_heads, refuse_constant
@@ -65,7 +65,7 @@ def train(
     name: str,
     created: str,
     encoder: Folder | Sequence[Folder] | None = None,
-    encoder_options: EncoderOptions | None = None,
+    encoder_options: LoadOptions | None = None,
     max_tokens: int | None = None,
     pooling: str | None = None,
     dtype: str | None = None,

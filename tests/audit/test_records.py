@@ -14,12 +14,12 @@ from ipr_engine import Engine, InvalidInputError
 from ipr_engine.audit.owner_key import PUBLISHED, OwnerKey, key_of
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import canonical, crc32
-from ipr_engine.audit.record_terms import _FORMS
+from ipr_engine.audit.record_terms import OF_FORM
 from ipr_engine.audit.recorder import distinct_words
 from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import with_prices, write_bundle
 from ipr_engine.errors import KeyMismatchError, RecordError
-from ipr_engine.loaded_bundle import POLICY_TERMS
+from ipr_engine.policy.policy_spec import ABOUT, DEFAULTS
 from tests.support import skips
 from tests.support.bundles import bundle_parts, make_bundle, make_candidates
 
@@ -77,9 +77,9 @@ def test_a_record_that_names_no_rule_means_minmax_whatever_a_bare_tau_means_now(
     line = EARLIER.read_bytes().splitlines()[0]
     assert "rule" not in Record.from_line(line).terms
     asked = []
-    compiled = type(engine.loaded).compile
+    compiled = type(engine.loaded.policies).compile
     monkeypatch.setattr(
-        type(engine.loaded), "compile", lambda self, terms: asked.append(terms) or compiled(self, terms)
+        type(engine.loaded.policies), "compile", lambda self, terms: asked.append(terms) or compiled(self, terms)
     )
     list(replay([line], Engine(engine.bundle)))
     assert asked[0]["rule"] == "minmax"
@@ -358,7 +358,7 @@ def assert_refused_without_a_secret(engine, document):
     assert "secret" not in replayed.refused
 
 
-@pytest.mark.parametrize("name", sorted(POLICY_TERMS))
+@pytest.mark.parametrize("name", sorted(DEFAULTS))
 def test_the_error_of_a_damaged_term_does_not_repeat_what_it_holds(engine, name):
     document = json.loads(recorded(engine))
     document.pop("crc32")
@@ -401,4 +401,5 @@ def test_other_errors_of_a_damaged_record_do_not_repeat_what_it_holds_either(eng
 
 
 def test_every_term_of_a_policy_has_a_form_in_records():
-    assert _FORMS.keys() == POLICY_TERMS
+    assert ABOUT.keys() == DEFAULTS.keys()
+    assert {option.form for option in ABOUT.values()} == OF_FORM.keys()

@@ -12,7 +12,7 @@ from ipr_engine import Decision, Engine, InvalidInputError, RowError
 from ipr_engine.audit.record import Record, RecordError
 from ipr_engine.bundle import write_bundle
 from ipr_engine.data.embeddings import EmbeddingCache
-from ipr_engine.encoders.registry import EncoderOptions
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.loaded_bundle import LoadedBundle
 from tests.support.bundles import bundle_parts, make_bundle
 from tests.support.decisions import bits
@@ -140,9 +140,9 @@ class Blames:
 
 def test_a_row_that_the_encoder_blames_fails_alone(engine):
     loaded = LoadedBundle(
-        engine.bundle, options=EncoderOptions(), encoders={engine.encoder.identity: Blames(engine.encoder)}
+        engine.bundle, options=LoadOptions(), encoders={engine.encoder.identity: Blames(engine.encoder)}
     )
-    made = loaded.route(["why", "bad", "how"], loaded.settle(None, {"tau": 0.4}), None, None, None, "status")
+    made = loaded.route(["why", "bad", "how"], loaded.resolve(None, {"tau": 0.4}), None, None, None, "status")
     assert [row.status for row in made] == ["ok", "invalid_input", "ok"]
     assert made[1].reason == "prompts[1]: refused by the encoder"
     assert bits(made[2]) == bits(engine.route("how", tau=0.4))

@@ -8,7 +8,7 @@ import pytest
 from ipr_engine import Engine, InvalidInputError, RowError
 from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import write_bundle
-from ipr_engine.request.limits import ContextWindows
+from ipr_engine.bundle.context_windows import ContextWindows
 from tests.support.bundles import bundle_parts, make_bundle, seeded
 from tests.support.decisions import bits
 from tests.support.two_tier_bundles import join, make_tiers
@@ -142,7 +142,7 @@ def test_windows_in_numpy_are_those_of_the_router(engine):
     )[0]
     predicted = engine.encode(prompts[:1])
     tokens = np.repeat(engine.decide(predicted, tau=0.5, billed_tokens=1).tokens_out, 40, axis=0)
-    fits, cut = ContextWindows(engine.bundle).within(bills, tokens, limits)
+    fits, cut = ContextWindows(engine.bundle.candidates).within(bills, tokens, limits)
     np.testing.assert_array_equal(made.tokens_out, cut)
     again = engine.loaded.router.decide(
         engine.encode(prompts).x, engine.policy(tau=0.5).compiled, np.zeros(40, np.int64), tokens_out=cut, allowed=fits
@@ -155,7 +155,7 @@ def test_a_prompt_over_a_window_is_kept_out_whatever_its_output_is_said_to_be(en
     given[0, engine.bundle.names.index("alpha/large")] = np.nan
     decision = engine.route("what is the story", tau=0.6, billed_tokens=1500, tokens_out=given)
     assert (decision.status, "alpha/large" in decision.excluded) == ("ok", True)
-    windows = ContextWindows(engine.bundle)
+    windows = ContextWindows(engine.bundle.candidates)
     np.testing.assert_array_equal(windows.fit(np.array([1500]), given)[0], decision.allowed)
     (short,) = engine.route_many(["what is the story"], tau=0.6, billed_tokens=5, tokens_out=given, on_error="status")
     assert (short.status, short.excluded) == ("nonfinite_cost", {})

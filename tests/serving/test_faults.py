@@ -144,7 +144,7 @@ def test_a_lost_device_hands_its_batch_and_all_that_follow_to_the_standby(bundle
     engine, encoder = queued_engine(bundles[0])
     loaded = engine.loaded
     cpu_fallback = loaded.cpu_fallback = queued_engine(bundles[0])[0].loaded
-    loaded._share_drift(loaded.calibrations.drift)
+    loaded.share_drift(loaded.calibrations.drift)
     with BatchingEngine(engine) as serving:
 
         def lose(prompts):
@@ -164,8 +164,8 @@ def test_what_is_known_of_drift_holds_on_the_standby(bundles):
     engine, _ = queued_engine(bundles[0])
     loaded = engine.loaded
     loaded.cpu_fallback = queued_engine(bundles[0])[0].loaded
-    loaded._share_drift(loaded.calibrations.drift)
+    loaded.share_drift(loaded.calibrations.drift)
     policy = engine.policy(tau=0.2)
     engine.fail_over(loaded, DeviceLostError("the GPU is gone"))
     assert engine.calibrations.drift is policy.drift
-    assert engine.loaded.settle(policy, {}) is policy
+    assert engine.loaded.resolve(policy, {}) is policy
