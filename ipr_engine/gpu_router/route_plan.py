@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ipr_engine._C import DecideResult
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.context_windows import ContextWindows, capped_heads
 from ipr_engine.cuda.stream_encoder import StreamEncoder, stream_encoder
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.errors import InvalidInputError
@@ -17,7 +18,6 @@ from ipr_engine.gpu_router.gpu_heads import GpuHeads
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuRouter
 from ipr_engine.policy.policy import Policy, op_terms
-from ipr_engine.request.limits import ContextWindows, capped_heads
 
 
 class GpuRoutePlan:
@@ -75,4 +75,5 @@ def _gpu_heads(bundle: Bundle, device: str) -> GpuHeads[Policy]:
     def terms(policy: Policy) -> Mapping[str, Any]:
         return op_terms(bundle, policy.coefficients, policy.worth, policy.folded, policy.allowed)
 
-    return GpuHeads(capped_heads(bundle, bundle.quality_heads), ContextWindows(bundle), terms, device)
+    packed = capped_heads(bundle.candidates, bundle.quality_heads, bundle.tie_rank)
+    return GpuHeads(packed, ContextWindows(bundle.candidates), terms, device)
