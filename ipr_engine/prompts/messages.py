@@ -7,12 +7,12 @@ from typing import Any
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.objects import as_fields, kind_of
+from ipr_engine.prompts.parsed import checked_text
 from ipr_engine.prompts.parts import (
     MEDIA,
     PARTS,
     REASONING,
     Found,
-    checked_text,
     is_there,
     read_content,
     read_tree,

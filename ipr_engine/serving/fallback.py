@@ -22,7 +22,7 @@ from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import frozen_options
 from ipr_engine.prompts import ParsedRequest
-from ipr_engine.request.arguments import bill_floor
+from ipr_engine.prompts.parsed import bill_floor
 from ipr_engine.request.intake import text_terms
 from ipr_engine.request.limits import RowLimits, request_limits
 from ipr_engine.serving.metrics import DEADLINE

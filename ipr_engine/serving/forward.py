@@ -374,7 +374,8 @@ def _decide(
         try:
             columns = NOTHING if first.overrides is None else first.overrides.on(loaded.bundle.names)
             tokens_out, extra_usd, cached, told = columns
-            made = loaded.decide(encoded[rows], policy, tokens_out, extra_usd, "status", again, told, cached)
+            chosen = encoded if len(rows) == len(ready) else encoded[rows]  # a group keeps the order of its rows
+            made = loaded.decide(chosen, policy, tokens_out, extra_usd, "status", again, told, cached)
         except DeviceLostError:
             raise
         except IprError as error:

@@ -15,7 +15,7 @@ from ipr_engine.decision import Decision, FailedRow, Row
 from ipr_engine.errors import InvalidInputError, IprError, NotServingError
 from ipr_engine.loaded_bundle import LoadedBundle, check_on_error
 from ipr_engine.policy.policy import Policy
-from ipr_engine.prompts import Prompt, parse_request
+from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
 from ipr_engine.request.arguments import whole_counts
 from ipr_engine.request.intake import check_readable
 from ipr_engine.request.options import NO_POLICY_OPTIONS, REQUEST_OPTIONS, RouteOptions, policy_options
@@ -134,7 +134,7 @@ class Service:
         on_error: str,
         begun: int,
     ) -> Row | QueuedRequest:
-        text = parse_request(prompt)
+        text = ParsedRequest.of_text(prompt) if type(prompt) is str else parse_request(prompt)
         short = len(text.encoded) + sum(map(len, text.billed_only)) <= self.limits.inline_chars
         plain = all(one is None for one in given.values()) and not text.uncountable
         key = None
@@ -159,9 +159,10 @@ class Service:
         check_readable(text, "prompt", billed_tokens, loaded.bundle, policy)
         if billed_tokens is not None:
             billed_tokens = int(whole_counts(billed_tokens, 1).item())
-        overrides = RequestOverrides.of(
-            loaded.bundle.names, policy.prices, tokens_out, extra_usd, cached_tokens, tokens_in
-        )
+        overrides = None
+        if not plain:
+            columns = (tokens_out, extra_usd, cached_tokens, tokens_in)
+            overrides = RequestOverrides.of(loaded.bundle.names, policy.prices, *columns)
         prepared = None
         if budget_us is not None and self._fallback is not None:
             prepared = self._fallback.prepare(text, billed_tokens, overrides, policy, loaded)
