@@ -10,7 +10,7 @@ import numpy as np
 
 from ipr_engine.audit.record_fields import Float32s, bits, floats, require
 from ipr_engine.decide.contract import CAUSE, STATUS
-from ipr_engine.decision import Decisions
+from ipr_engine.decisions import Decisions
 
 CHOICE = ("model", "index", "status", "cause")
 PER_MODEL = ("quality", "cost_usd", "tokens_out")

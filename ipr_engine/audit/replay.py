@@ -16,7 +16,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,6 +35,7 @@ from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
 from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import Options, options_to_json
+from ipr_engine.request.overrides import RequestOverrides
 
 if TYPE_CHECKING:
     from ipr_engine.engine import Engine
@@ -140,13 +141,15 @@ def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outco
         record.encoder,
         None if record.needs is None else (record.needs,),
     )
-    tokens, extra, cached = (
-        in_order(name, getattr(record, name), record.candidates, names)
+    given = {
+        name: in_order(name, getattr(record, name), record.candidates, names)
         for name in ("tokens_out", "extra_usd", "cached_tokens")
-    )
+    }
     own, kept = input_tokens(loaded, record)
-    counted = None if own is None else own[None]
-    made = loaded.decide(encoded, policy, tokens, extra, "status", own_tokens=counted, cached_tokens=cached)
+    overrides = RequestOverrides.of(given, 1, names, policy.prices)
+    if own is not None:
+        overrides = replace(overrides, tokens_in=own[None])
+    made = loaded.decide(encoded, policy, overrides)
     return Outcome.of(made, 0), kept
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ipr_engine._C import count_texts
 from ipr_engine.data.embeddings import EmbeddingCache, embed_prompts
-from ipr_engine.decision import Decisions
+from ipr_engine.decisions import Decisions
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError

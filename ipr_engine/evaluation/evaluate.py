@@ -15,7 +15,7 @@ from ipr_engine._validate import random_seed
 from ipr_engine.bundle.origin import constant_of
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import name_in_source
-from ipr_engine.decision import Decisions
+from ipr_engine.decisions import Decisions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.about import about

@@ -77,7 +77,7 @@ class PoliciesInUse:
         self._held[id(policy)] = policy
         return policy
 
-    def of_options(self, options: Mapping[str, Any]) -> Policy:
+    def of_options(self, options: Mapping[str, object]) -> Policy:
         """Return the policy of a call's keyword arguments, kept for the next call when they are plain values."""
         unknown = sorted(options.keys() - DEFAULTS.keys())
         if unknown:

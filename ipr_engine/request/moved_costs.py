@@ -17,7 +17,7 @@ def moved_by(
     tokens_out: _Float32s,
     extra_usd: _Float32s,
     with_cached: _Float32s,
-    told: _Float32s = None,
+    given_tokens: _Float32s = None,
 ) -> Moved | None:
     """The arguments that moved each row's costs; None where none moved any.
 
@@ -25,7 +25,7 @@ def moved_by(
         terms: as of `Encoded`: NaN where the bill was given and not counted; None where not known.
         tokens_out, extra_usd: (models,) or (batch, models), as the caller gave them.
         with_cached: extra_usd with what cached tokens save. A row that nothing is added to, or saved on, is not moved.
-        told: (batch, models) as of `told_tokens`. Where it tells all of a row, a given bill moves nothing.
+        given_tokens: (batch, models) as of the function of that name. Where they are all of a row's, a given bill moves nothing.
     """
     if terms is None:
         counted = True
@@ -34,10 +34,10 @@ def moved_by(
         counted = first == first
     else:
         counted = not np.isnan(terms[:, 0]).any()
-    if counted and tokens_out is None and extra_usd is None and with_cached is None and told is None:
+    if counted and tokens_out is None and extra_usd is None and with_cached is None and given_tokens is None:
         return None
     before = np.float32(0) if extra_usd is None else extra_usd
-    estimated = np.ones((1, 1), np.bool_) if told is None else np.isnan(told)
+    estimated = np.ones((1, 1), np.bool_) if given_tokens is None else np.isnan(given_tokens)
     rows = {
         "billed_tokens": False if terms is None else np.isnan(terms[:, 0]) & estimated.any(axis=-1),
         "tokens_out": tokens_out is not None,

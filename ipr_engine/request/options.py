@@ -7,35 +7,9 @@ from typing import Any, TypedDict
 
 import numpy.typing as npt
 
+from ipr_engine.policy.policy_spec import PolicyOptions
 from ipr_engine.request.cached_tokens import CachedTokens
 from ipr_engine.request.tokens_in import TokensIn
-
-
-class PolicyOptions(TypedDict, total=False):
-    """The arguments of `Engine.policy`, for a call that is given them instead of a policy."""
-
-    tau: float | None
-    quality_share: float | None
-    max_usd_per_1k: float | None
-    max_share_strongest: float | None
-    response_quality_difference: float | None
-    preset: str | None
-    rule: str | None
-    slack: float
-    worth: float | None
-    allowed: Sequence[str] | None
-    exclude: Sequence[str] | None
-    family: str | Sequence[str] | None
-    requires: str | Sequence[str] | None
-    max_latency_ms: float | None
-    prices: Any
-    escalate_below: float | None
-    batch: bool | None
-    cache_write: bool | None
-    min_support: float | None
-    unsupported: str | None
-    cost_weights: Mapping[str, float] | None
-    performance: Any
 
 
 class RequestOptions(TypedDict, total=False):
@@ -77,6 +51,6 @@ REQUEST_OPTIONS = tuple(RequestOptions.__annotations__)
 NO_POLICY_OPTIONS = frozenset((*REQUEST_OPTIONS, "on_error"))
 
 
-def policy_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def policy_options(options: Mapping[str, object]) -> dict[str, object]:
     """The policy's own of a call's options, and what nobody knows, for the policy to refuse."""
     return {name: value for name, value in options.items() if name not in NO_POLICY_OPTIONS}

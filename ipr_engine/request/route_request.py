@@ -24,9 +24,10 @@ class RouteRequest:
     __slots__ = ("given", "on_error", "policy", "prompts")
 
     def __init__(
-        self, prompts: Any, policy: Policy, given: Mapping[str, Any] | None = None, on_error: str = "raise"
+        self, prompts: Any, policy: Policy, given: Mapping[str, object] | None = None, on_error: Any = "raise"
     ) -> None:
         """given: options of the call; those of the policy are passed over."""
+        check_on_error(on_error)
         self.prompts = prompts
         self.policy = policy
         self.given = {} if not given else {n: v for n in REQUEST_OPTIONS if (v := given.get(n)) is not None}
@@ -46,7 +47,7 @@ class RouteRequest:
         return texts if type(texts) is list and all(type(text) is str for text in texts) else None
 
 
-def check_on_error(on_error: str) -> None:
+def check_on_error(on_error: object) -> None:
     """Refuse what is neither "raise" nor "status"."""
     if on_error not in ("raise", "status"):
         raise InvalidInputError(f"on_error: expected 'raise' or 'status', got {on_error!r}")

@@ -18,7 +18,7 @@ from ipr_engine.request.by_candidate import PerCandidate, per_candidate
 TokensIn: TypeAlias = PerCandidate[float]
 
 
-def told_tokens(tokens_in: TokensIn, batch: int, names: Sequence[str]) -> npt.NDArray[np.float32]:
+def given_tokens(tokens_in: TokensIn, batch: int, names: Sequence[str]) -> npt.NDArray[np.float32]:
     """(batch, models) input tokens by each candidate's own count; NaN where its estimate stands, since it is not named.
 
     Args:

@@ -57,11 +57,11 @@ class CounterBoard:
         kind = _KIND[decision.policy.certificate.status]
         if kind:  # the rest costs more: drift, and whether this prompt fits every candidate
             kind = _KIND[decision.calibration]
-        bundle = decision._bundle
+        bundle = decision.bundle
         current = self._current
         if current[0] != bundle.hash:
             current = self._current = (bundle.hash, self._tally(bundle))
-        current[1].add_decision(decision._result, decision._row, len(CAUSES), len(KINDS), kind)
+        current[1].add_decision(decision.result, decision.row, len(CAUSES), len(KINDS), kind)
 
     def degraded(self, decision: Row) -> None:
         """Count a decision of the fallback."""

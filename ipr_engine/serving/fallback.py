@@ -9,14 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecideResult, clock_ns, decide_result
+from ipr_engine._C import clock_ns
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.context_windows import ContextWindows
 from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decision import OK, Decision
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
+from ipr_engine.failed_rows import unpredicted
 from ipr_engine.frontier import FrontierStep
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.loaded_bundle import LoadedBundle, checked_rows
 from ipr_engine.policy.calibrated import CalibrationStatus
 from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy
@@ -25,9 +26,10 @@ from ipr_engine.prompts import ParsedRequest
 from ipr_engine.prompts.parsed import bill_floor
 from ipr_engine.request.intake import text_terms
 from ipr_engine.request.limits import RowLimits, request_limits
+from ipr_engine.request.overrides import RequestOverrides
+from ipr_engine.request.row_inputs import RowInputs
 from ipr_engine.serving.metrics import DEADLINE
 from ipr_engine.serving.queued_request import QueuedRequest
-from ipr_engine.serving.request_overrides import NOTHING, RequestOverrides
 
 
 class DegradedDecision(Decision):
@@ -40,35 +42,21 @@ class DegradedDecision(Decision):
 
     __slots__ = ("degraded",)
 
-    def __init__(
-        self,
-        result: DecideResult,
-        policy: Policy,
-        bundle: Bundle,
-        billed_tokens: int,
-        truncated: bool,
-        support: float | None,
-        degraded: str,
-        limits: RowLimits | None,
-    ) -> None:
-        super().__init__(result, 0, policy, bundle, billed_tokens, truncated, support)
-        self.degraded = degraded
-        if limits is not None:
-            self._limits = limits
+    degraded: str
 
     @property
     def cause(self) -> str:
         return DEADLINE
 
     @property
-    def _calibration(self) -> CalibrationStatus:
+    def calibration_status(self) -> CalibrationStatus:
         return CalibrationStatus(
             "uncalibrated", "answered by the fallback past the deadline; nothing is certified of it"
         )
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        return super().ranked if self.degraded == "static" else (self._bundle.names[self.index],)
+        return super().ranked if self.degraded == "static" else (self.bundle.names[self.index],)
 
     @property
     def frontier(self) -> tuple[FrontierStep, ...]:
@@ -91,7 +79,7 @@ class Fallback(Protocol):
         self,
         text: ParsedRequest,
         billed_tokens: int | None,
-        own: RequestOverrides | None,
+        own: RequestOverrides,
         policy: Policy,
         loaded: LoadedBundle,
     ) -> Any: ...
@@ -122,13 +110,13 @@ class StaticFallback:
         self,
         text: ParsedRequest,
         billed_tokens: int | None,
-        own: RequestOverrides | None,
+        own: RequestOverrides,
         policy: Policy,
         loaded: LoadedBundle,
     ) -> Policy:
         cpu_fallback = self._engine.loaded
         try:
-            return cpu_fallback.resolve(self._for_this_engine(policy, loaded), {})
+            return cpu_fallback.resolve(self._for_this_engine(policy, loaded))
         except InvalidInputError as error:
             raise InvalidInputError(f"budget_us: the fallback engine cannot serve this policy: {error}") from error
 
@@ -155,21 +143,16 @@ class StaticFallback:
 
     def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision:
         own = self._engine.loaded
-        policy = own.resolve(request.fallback, {})
-        encoded, _ = own.prepare(request.text, request.billed_tokens, policy)
-        columns = NOTHING if request.overrides is None else request.overrides.on(own.bundle.names)
-        tokens_out, extra_usd, cached, counted = columns
-        given = (tokens_out, extra_usd)
-        made = own.decide(encoded, policy, *given, "raise", None, counted, cached)[0]  # never escalates: no text
+        policy = own.resolve(request.fallback)
+        encoded = own.encode(request.text, request.billed_tokens, policy=policy)
+        overrides = request.overrides.on(own.bundle.names)
+        made = checked_rows(own.decide(encoded, policy, overrides), "raise")[0]  # never escalates: no text
         if made.model not in loaded.bundle.names:
             raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")
-        told = DegradedDecision(
-            made._result, policy, own.bundle, made.billed_tokens, made.truncated, made.support, "static", made._asked
-        )
-        for name in ("_own", "_given", "_extra"):  # set only where there are any
-            if (values := getattr(made, name, None)) is not None:
-                setattr(told, name, values)
-        return told
+        figures = made.billed_tokens, made.truncated, made.support, made.own_tokens
+        degraded = DegradedDecision(made.result, 0, policy, own.bundle, *figures)
+        degraded.degraded, degraded.inputs = "static", made.inputs
+        return degraded
 
 
 class CandidateFallback:
@@ -187,7 +170,7 @@ class CandidateFallback:
         self,
         text: ParsedRequest,
         billed_tokens: int | None,
-        own: RequestOverrides | None,
+        own: RequestOverrides,
         policy: Policy,
         loaded: LoadedBundle,
     ) -> tuple[str, int]:
@@ -204,25 +187,25 @@ class CandidateFallback:
 
     def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision:
         name, billed = request.fallback
-        bundle, policy = loaded.bundle, loaded.resolve(request.policy, {})
+        bundle, policy = loaded.bundle, loaded.resolve(request.policy)
         if name not in bundle.names or name not in policy.allowed:
             raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
-        result = _unpredicted(bundle.names.index(name), len(bundle.names))
         given = request.billed_tokens is not None
-        asked, away, counted = _kept_out(loaded, request.text, billed, given, request.overrides)
+        limits, away, counted = _kept_out(loaded, request.text, billed, given, request.overrides)
         if name in away:
             raise InvalidInputError(f"fallback: {name!r} {away[name]} in the bundle that serves now")
-        made = DegradedDecision(result, policy, bundle, billed, False, None, "candidate", asked)
-        if counted is not None:
-            made._own = counted[0]
-        stated = None if request.overrides is None else request.overrides.on(bundle.names)[3]
-        if stated is not None:
-            made._given = ~np.isnan(stated[0])
+        at = bundle.names.index(name)
+        result = unpredicted(len(bundle.names), index=at, status=OK, cause=CAUSE.index("only_allowed"))
+        own = None if counted is None else counted[0]
+        made = DegradedDecision(result, 0, policy, bundle, billed, False, None, own)
+        stated = request.overrides.on(bundle.names).tokens_in_given
+        made.inputs = RowInputs(limits, tokens_in_given=None if stated is None else stated[0])
+        made.degraded = "candidate"
         return made
 
 
 def _kept_out(
-    loaded: LoadedBundle, text: ParsedRequest, billed: int, given: bool, own: RequestOverrides | None
+    loaded: LoadedBundle, text: ParsedRequest, billed: int, given: bool, own: RequestOverrides
 ) -> tuple[RowLimits | None, dict[str, str], npt.NDArray[np.float32] | None]:
     """What a request asks for, candidate -> why it may not answer it (its limits, its context window), and (1, models) tokens by
     each candidate's own count, where one names its tokenizer or the caller tells them.
@@ -231,14 +214,15 @@ def _kept_out(
     """
     bundle = loaded.bundle
     models = len(bundle.names)
-    outputs, _, _, told = NOTHING if own is None else own.on(bundle.names)
+    own = own.on(bundle.names)
+    outputs = own.tokens_out
     expected = None if outputs is None else np.broadcast_to(outputs, (1, models))
     limits = request_limits(bundle, (text.needs,), expected, 1)
     asked = None if limits is None else limits.rows[0]
     away = {} if asked is None else dict(asked.excluded)
     output = np.full((1, models), text.max_output_tokens or 0, np.float64) if expected is None else expected
     bills = np.array([billed], np.int64)
-    counted = loaded.own_tokens(text_terms([text], [given]), bills, told)
+    counted = loaded.own_tokens(text_terms([text], [given]), bills, own.tokens_in)
     fits = ContextWindows(bundle.candidates).fit(bills, output, counted)[0]
     prompts = [billed] * models if counted is None else counted[0].tolist()
     for name, prompt, tokens, fit in zip(bundle.names, prompts, output[0], fits, strict=True):
@@ -251,21 +235,6 @@ def _kept_out(
 
 def _least_bill(text: ParsedRequest) -> int:
     return sum(bill_floor(part, 0) for part in (text.encoded, *text.billed_only))
-
-
-def _unpredicted(index: int, models: int) -> DecideResult:
-    """The answer of a row for which nothing was predicted."""
-    every, one = np.full((1, models), np.nan, np.float32), np.full(1, np.nan, np.float32)
-    return decide_result(
-        quality=every,
-        tokens_out=every,
-        cost_usd=every,
-        threshold=one,
-        gap=one,
-        index=np.array([index], np.int32),
-        status=np.array([OK], np.uint8),
-        cause=np.array([CAUSE.index("only_allowed")], np.uint8),
-    )
 
 
 def make_fallback(fallback: Any, bundle: Bundle) -> Fallback | None:

@@ -16,11 +16,11 @@ from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import BackendUnavailableError, DeviceLostError, EncoderFailedError, InvalidInputError, IprError
 from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
-from ipr_engine.request.intake import bill, check_readable, require_token, text_terms
+from ipr_engine.request.intake import bill, check_readable, require_token
+from ipr_engine.request.overrides import NO_OVERRIDES
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.queue_limits import Limits
 from ipr_engine.serving.queued_request import DONE, Answer, QueuedRequest
-from ipr_engine.serving.request_overrides import NOTHING
 
 DECAY = 0.95  # a forward counts half after 14 more of them
 CLIP = 2.0  # one hiccup moves the estimate little; a lasting slowdown is learnt within some ten forwards
@@ -303,7 +303,7 @@ def run_forward(
     ready: list[tuple[QueuedRequest, Policy]] = []
     for request in batch:
         try:
-            policy = loaded.resolve(request.policy, {})
+            policy = loaded.resolve(request.policy)
             check_readable(request.text, "prompt", request.billed_tokens, loaded.bundle, policy)
             ready.append((request, policy))
         except IprError as error:
@@ -312,7 +312,9 @@ def run_forward(
         return answers
     start = clock_ns()
     try:
-        encoded = _encode(loaded, [request for request, _ in ready])
+        encoded = loaded.encode_each(
+            [request.text for request, _ in ready], [request.billed_tokens is not None for request, _ in ready]
+        )
     except InvalidInputError as error:
         if len(ready) == 1:
             return [*answers, (ready[0][0], error)]
@@ -333,19 +335,6 @@ def run_forward(
     return answers
 
 
-def _encode(loaded: LoadedBundle, requests: Sequence[QueuedRequest]) -> Encoded:
-    encoded = loaded.encoder.encode([request.text.encoded for request in requests])
-    if encoded.x.shape != (len(requests), loaded.plan.dim):
-        raise RuntimeError(
-            f"it gave embeddings of shape {encoded.x.shape} for {len(requests)} prompts of {loaded.plan.dim} dimensions"
-        )
-    needs = tuple(request.text.needs for request in requests)
-    terms = text_terms(
-        [request.text for request in requests], [request.billed_tokens is not None for request in requests]
-    )
-    return replace(encoded, encoder=loaded.encoder_identity, needs=needs if any(needs) else None, terms=terms)
-
-
 def _decide(
     loaded: LoadedBundle, encoded: Encoded, ready: Sequence[tuple[QueuedRequest, Policy]]
 ) -> Iterator[Answered]:
@@ -364,7 +353,7 @@ def _decide(
         except BaseException as error:  # of the encoder's count_tokens
             yield request, _encoder_failed(error, "count_tokens")
             continue
-        groups.setdefault(id(policy) if request.overrides is None else -1 - row, []).append(row)
+        groups.setdefault(id(policy) if request.overrides is NO_OVERRIDES else -1 - row, []).append(row)
     encoded = replace(encoded, billed_tokens=billed)
     waiting = list(groups.values())
     while waiting:
@@ -372,10 +361,11 @@ def _decide(
         first, policy = ready[rows[0]]
         again = _again(loaded, [ready[row][0].text.encoded for row in rows])
         try:
-            columns = NOTHING if first.overrides is None else first.overrides.on(loaded.bundle.names)
-            tokens_out, extra_usd, cached, told = columns
             chosen = encoded if len(rows) == len(ready) else encoded[rows]  # a group keeps the order of its rows
-            made = loaded.decide(chosen, policy, tokens_out, extra_usd, "status", again, told, cached)
+            overrides = first.overrides
+            if overrides is not NO_OVERRIDES:
+                overrides = overrides.on(loaded.bundle.names)
+            made = loaded.decide(chosen, policy, overrides, again)
         except DeviceLostError:
             raise
         except IprError as error:

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 from ipr_engine.decision import Row
 from ipr_engine.errors import InvalidInputError, RowError
 from ipr_engine.failed_rows import invalid_row
-from ipr_engine.loaded_bundle import check_on_error
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt
 from ipr_engine.request.arguments import per_model
@@ -16,7 +15,8 @@ from ipr_engine.request.by_candidate import one_a_row
 from ipr_engine.request.cached_tokens import held_tokens
 from ipr_engine.request.intake import check_many, given_bills
 from ipr_engine.request.options import RouteOptions, policy_options
-from ipr_engine.request.tokens_in import told_tokens
+from ipr_engine.request.route_request import check_on_error
+from ipr_engine.request.tokens_in import given_tokens
 from ipr_engine.serving.forward import ServedEngine
 from ipr_engine.serving.queued_request import QueuedRequest
 
@@ -38,12 +38,12 @@ class PromptList:
         """
         check_many(prompts)
         on_error = options.get("on_error", "raise")
-        check_on_error(on_error)  # type: ignore[arg-type]
+        check_on_error(on_error)
         loaded, batch = engine.loaded, len(prompts)
         names, self.policy = loaded.bundle.names, loaded.resolve(policy, policy_options(options))
         cached_tokens, tokens_in = options.get("cached_tokens"), options.get("tokens_in")
         held = None if cached_tokens is None else held_tokens(cached_tokens, batch, names, self.policy.prices)
-        counted = None if tokens_in is None else told_tokens(tokens_in, batch, names)
+        counted = None if tokens_in is None else given_tokens(tokens_in, batch, names)
         self._engine = engine
         self._prompts = prompts
         self._on_error = on_error
@@ -83,7 +83,7 @@ class PromptList:
         if self._on_error == "raise":
             raise InvalidInputError(message) from None
         loaded = self._engine.loaded
-        return invalid_row(loaded.resolve(self.policy, {}), loaded.bundle, message)
+        return invalid_row(loaded.resolve(self.policy), loaded.bundle, message)
 
     def checked(self, rows: list[Row]) -> list[Row]:
         """Return the rows; raise RowError for the failed ones unless they are returned by status."""

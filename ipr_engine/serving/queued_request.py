@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ipr_engine.decision import Row
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest
-from ipr_engine.serving.request_overrides import RequestOverrides
+from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -26,7 +26,7 @@ class QueuedRequest:
     Attributes:
         text: the prompt, taken apart. policy: as resolved when the request came.
         begun_ns, deadline_ns: of clock_ns; deadline_ns None without a budget.
-        billed_tokens, on_error: as of `Engine.route`, of one prompt. overrides: its tokens_out and the like, None for none.
+        billed_tokens, on_error: as of `Engine.route`, of one prompt. overrides: its tokens_out and the like.
         key: of the decision cache, None to stay out of it.
         fallback: what the configured fallback prepared for it, None without a budget or without one.
         tokens, encoder: what the transformer would see of it, counted for the encoder of that identity.
@@ -41,7 +41,7 @@ class QueuedRequest:
     budget_us: float | None = None
     deadline_ns: int | None = None
     billed_tokens: int | None = None
-    overrides: RequestOverrides | None = None
+    overrides: RequestOverrides = NO_OVERRIDES
     on_error: str = "raise"
     key: bytes | None = None
     fallback: Any = None

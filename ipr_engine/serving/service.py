@@ -11,15 +11,16 @@ from typing import Any, NoReturn
 
 from ipr_engine._C import clock_ns
 from ipr_engine._validate import number
-from ipr_engine.decision import Decision, FailedRow, Row
+from ipr_engine.decision import Decision, Row
 from ipr_engine.errors import InvalidInputError, IprError, NotServingError
-from ipr_engine.loaded_bundle import LoadedBundle, check_on_error
+from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
 from ipr_engine.request.arguments import whole_counts
 from ipr_engine.request.intake import check_readable
-from ipr_engine.request.options import NO_POLICY_OPTIONS, REQUEST_OPTIONS, RouteOptions, policy_options
-from ipr_engine.request.tokens_in import told_tokens
+from ipr_engine.request.options import REQUEST_OPTIONS, RouteOptions, policy_options
+from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
+from ipr_engine.request.route_request import RouteRequest, check_on_error
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.decision_cache import DecisionCache
 from ipr_engine.serving.fallback import answer_late, make_fallback
@@ -27,7 +28,6 @@ from ipr_engine.serving.forward import Forwards, ServedEngine
 from ipr_engine.serving.metrics import CacheCounts, Counters
 from ipr_engine.serving.queue_limits import Limits, read_limits
 from ipr_engine.serving.queued_request import Answer, QueuedRequest
-from ipr_engine.serving.request_overrides import RequestOverrides
 from ipr_engine.serving.scheduler import Scheduler, checked
 
 MOST_US = 1e12  # of a budget: eleven days
@@ -100,25 +100,14 @@ class Service:
                 _check_budget(budget_us)
             if on_error != "raise":
                 check_on_error(on_error)
-            plain = not options or NO_POLICY_OPTIONS.isdisjoint(options)
-            policy = loaded.resolve(policy, options if plain else policy_options(options))
-            if (
-                plain
-                and loaded.routes_text
-                and type(prompt) is str
-                and len(prompt) <= self.limits.inline_chars
-                and self.cache is None
-            ):
-                result, billed, truncated, support, own = loaded.router.route_one(prompt, policy.compiled)
-                if not policy.escalate_below or not loaded.escalates(result, policy):
-                    kind = Decision if result.all_ok else FailedRow
-                    decision: Row = kind(result, 0, policy, loaded.bundle, billed, truncated, support)
-                    if own is not None:
-                        decision._own = own
+            if type(prompt) is str and len(prompt) <= self.limits.inline_chars and self.cache is None:
+                decision = loaded.route_text(prompt, policy, options, "status")
+                if decision is not None:
                     self.board.decided(decision)
                     self.board.inline.since(begun)
-                    return decision if result.all_ok and on_error == "raise" else _checked(decision, on_error)
-            given = {name: options.get(name) for name in REQUEST_OPTIONS}
+                    return decision if type(decision) is Decision else _checked(decision, on_error)
+            policy = loaded.resolve(policy, policy_options(options) if options else options)
+            given = {name: value for name in REQUEST_OPTIONS if (value := options.get(name)) is not None}
             return self._begin(loaded, prompt, policy, budget_us, given, on_error, begun)
         except InvalidInputError:
             self.board.event("invalid")
@@ -136,7 +125,7 @@ class Service:
     ) -> Row | QueuedRequest:
         text = ParsedRequest.of_text(prompt) if type(prompt) is str else parse_request(prompt)
         short = len(text.encoded) + sum(map(len, text.billed_only)) <= self.limits.inline_chars
-        plain = all(one is None for one in given.values()) and not text.uncountable
+        plain = not given and not text.uncountable
         key = None
         if self.cache is not None and plain and short:
             key = self.cache.key(text, policy)
@@ -145,24 +134,21 @@ class Service:
                 self.board.decided(found)
                 self.board.cached.since(begun)
                 return found
-        billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in = given.values()
-        if loaded.routes_text and short:
-            encoded, _ = loaded.prepare(text, billed_tokens, policy)
-            told = None if tokens_in is None else told_tokens(tokens_in, 1, loaded.bundle.names)
-            decision = loaded.decide(encoded, policy, tokens_out, extra_usd, "status", None, told, cached_tokens)[0]
-            if not loaded.escalates(decision._result, policy):  # else the second encoder is asked, by the worker
+        if short and loaded.routes_text:
+            decision = loaded.route_here(RouteRequest(text, policy, given))
+            if decision is not None:
                 self.board.decided(decision)
                 self.board.inline.since(begun)
                 if key is not None and self.cache is not None and decision.status == "ok":
                     self.cache.put(key, decision)
                 return _checked(decision, on_error)
+        billed_tokens = given.get("billed_tokens")
         check_readable(text, "prompt", billed_tokens, loaded.bundle, policy)
         if billed_tokens is not None:
             billed_tokens = int(whole_counts(billed_tokens, 1).item())
-        overrides = None
-        if not plain:
-            columns = (tokens_out, extra_usd, cached_tokens, tokens_in)
-            overrides = RequestOverrides.of(loaded.bundle.names, policy.prices, *columns)
+        overrides = NO_OVERRIDES
+        if given:
+            overrides = RequestOverrides.of(given, 1, loaded.bundle.names, policy.prices).copied()
         prepared = None
         if budget_us is not None and self._fallback is not None:
             prepared = self._fallback.prepare(text, billed_tokens, overrides, policy, loaded)

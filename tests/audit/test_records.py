@@ -15,8 +15,8 @@ from ipr_engine.audit.owner_key import PUBLISHED, OwnerKey, key_of
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import canonical, crc32
 from ipr_engine.audit.record_terms import OF_FORM
-from ipr_engine.audit.recorder import distinct_words
 from ipr_engine.audit.replay import replay
+from ipr_engine.audit.row_record import distinct_words
 from ipr_engine.bundle import with_prices, write_bundle
 from ipr_engine.errors import KeyMismatchError, RecordError
 from ipr_engine.policy.policy_spec import ABOUT, DEFAULTS

@@ -45,7 +45,7 @@ def need(decision, name):
     """Tokens of prompt and output, by the candidate's own count."""
     at = decision.bundle.names.index(name)
     candidate = decision.bundle.candidates[at]
-    return decision.billed_tokens * candidate.token_ratio + float(decision._result.tokens_out[decision._row, at])
+    return decision.billed_tokens * candidate.token_ratio + float(decision.result.tokens_out[decision.row, at])
 
 
 # -- the context window
@@ -109,8 +109,8 @@ def test_no_more_output_is_predicted_than_the_request_allows(engine):
     predicted = engine.route([USER], tau=0.2)
     cut = engine.route(asking(7), tau=0.2)
     names = engine.bundle.names
-    tokens = np.minimum(predicted._result.tokens_out[0], 7)
-    assert cut._result.tokens_out[0].tolist() == tokens.tolist()
+    tokens = np.minimum(predicted.result.tokens_out[0], 7)
+    assert cut.result.tokens_out[0].tolist() == tokens.tolist()
     expected = engine.route([USER], tau=0.2, tokens_out=[tokens.tolist()])
     assert cut.costs_usd.tobytes() == expected.costs_usd.tobytes()
     assert cut.model == expected.model
@@ -165,7 +165,7 @@ def test_a_prompt_over_a_window_is_kept_out_whatever_its_output_is_said_to_be(en
 
 
 def test_no_candidate_is_predicted_more_than_it_can_give(limited):
-    predicted = limited.route([USER], tau=0.2)._result.tokens_out[0]
+    predicted = limited.route([USER], tau=0.2).result.tokens_out[0]
     assert predicted[1] <= 100
     assert predicted[2] <= 50
     assert limited.plan.has_tokens

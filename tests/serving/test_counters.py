@@ -92,14 +92,14 @@ def test_a_tally_reads_the_row_of_a_result(bundles):
     decisions = Engine(bundles[0]).route_many(PROMPTS, tau=0.4)
     tally = Tally(6 * 5)
     for row in range(len(PROMPTS)):
-        tally.add_decision(decisions._result, row, 5, 1, 0)
+        tally.add_decision(decisions.result, row, 5, 1, 0)
     expected = [0] * 30
     for index, cause in zip(decisions.index.tolist(), decisions.cause.tolist(), strict=True):
         expected[(index + 1) * 5 + cause] += 1
     assert tally.counts() == expected
     for arguments in ((len(PROMPTS), 5, 1, 0), (0, 1, 1, 0), (0, 5, 1, 1)):
         with pytest.raises(IndexError):
-            tally.add_decision(decisions._result, *arguments)
+            tally.add_decision(decisions.result, *arguments)
 
 
 # -- what is counted
