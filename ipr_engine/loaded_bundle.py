@@ -13,16 +13,16 @@ An engine holds one loaded bundle and swaps it with one assignment (docs/design.
     encoded = loaded.encode_each(requests)            several callers' prompts, taken apart and checked before, in one forward
 
 `RouteRequest`, `RequestOverrides` and the options' names are in the room request/. A lost device raises DeviceLostError from any
-of these; `Engine.run` is the one place that catches it.
+of these; `LoadedBundle.run` is the one place that catches it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ from ipr_engine.decide.contract import STATUS
 from ipr_engine.decision import OK, Decision, FailedRow, Row
 from ipr_engine.decisions import Decisions, MadeOn, PromptFigures
 from ipr_engine.encoders.base import Encoded
-from ipr_engine.errors import InvalidInputError, RowError
+from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
 from ipr_engine.failed_rows import with_failures
 from ipr_engine.planned_bundle import PlannedBundle
 from ipr_engine.policy.policy import Policy
@@ -56,6 +56,7 @@ Asked = tuple[
     npt.NDArray[np.int64] | None,  # answers
 ]
 NOTHING_ASKED: Asked = (None, None, None, None, None)
+Made = TypeVar("Made")
 
 
 class LoadedBundle(PlannedBundle):
@@ -175,6 +176,17 @@ class LoadedBundle(PlannedBundle):
         x, truncated = np.full((len(first), made.x.shape[1]), np.nan, np.float32), np.zeros(len(first), np.bool_)
         x[good], truncated[good] = made.x, made.truncated
         return replace(first, x=x, truncated=truncated, encoder=made.encoder)
+
+    def run(
+        self,
+        call: Callable[[LoadedBundle], Made],
+        fail_over: Callable[[LoadedBundle, DeviceLostError], LoadedBundle],
+    ) -> Made:
+        """Return what `call` gives on this bundle; once its device is lost, on the one that `fail_over` puts in its place."""
+        try:
+            return call(self)
+        except DeviceLostError as error:
+            return call(fail_over(self, error))
 
     def encode_each(self, requests: Sequence[ParsedRequest], bill_given: Sequence[bool]) -> Encoded:
         """Embed several callers' prompts in one forward, each taken apart and checked before; their bills are counted by the caller.
@@ -357,12 +369,9 @@ def _keeping(again: EmbedRows, x: list[npt.NDArray[np.float32]]) -> EmbedRows:
 
 def _all_counted(terms: npt.NDArray[np.float64] | None) -> bool:
     """Whether the bill of every row was counted and not given, as far as is known; terms: as of `Encoded`."""
-    if terms is None:
-        return True
-    if len(terms) == 1:  # numpy takes 30 times as long to look at one number
-        first = terms.item(0)
-        return bool(first == first)
-    return not np.isnan(terms[:, 0]).any()
+    if terms is not None and len(terms) == 1:  # numpy takes 30 times as long to look at one number
+        return not math.isnan(terms.item(0))
+    return terms is None or not np.isnan(terms[:, 0]).any()
 
 
 def _limits_of(
