@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,24 +20,21 @@ if TYPE_CHECKING:
     from ipr_engine.encoders.base import Encoded
     from ipr_engine.policy.policy import Policy
     from ipr_engine.request.limits import RequestLimits
-    from ipr_engine.request.moved_costs import Moved
     from ipr_engine.request.overrides import RequestOverrides
+    from ipr_engine.request.row_inputs import Moved
 
 INVALID_INPUT = STATUS.index("invalid_input")
 FAILED = CAUSE.index("failed")
 
 
-class PromptFigures(NamedTuple):
-    """A `PromptFigures` holds what the first encoder and the router tell of a batch's prompts, in the order of `Router.route_many`.
-
-    billed_tokens: (batch,) int64. truncated: (batch,) bool. support: (batch,) float32; None without centroids.
-    own_tokens: (batch, models) float32; None where none was given and no candidate names its tokenizer.
-    """
-
-    billed_tokens: npt.NDArray[np.int64]
-    truncated: npt.NDArray[np.bool_]
-    support: npt.NDArray[np.float32] | None
-    own_tokens: npt.NDArray[np.float32] | None
+# What the first encoder and the router tell of a batch's prompts, in the order of `Router.route_many`: billed_tokens (batch,) int64,
+# truncated (batch,) bool, support (batch,) float32 or None, own_tokens (batch, models) float32 or None. A named tuple costs 0.3 us more.
+PromptFigures: TypeAlias = tuple[
+    npt.NDArray[np.int64],
+    npt.NDArray[np.bool_],
+    npt.NDArray[np.float32] | None,
+    npt.NDArray[np.float32] | None,
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +95,7 @@ class Decisions:
         escalated: npt.NDArray[np.bool_] | None = None,
         inputs: BatchInputs = PLAIN_BATCH,
     ) -> None:
-        """escalated: (batch,); None for no row."""
+        """figures: of the prompts, see `PromptFigures`. escalated: (batch,); None for no row."""
         self.result = result
         self.policy = policy
         self.bundle = bundle

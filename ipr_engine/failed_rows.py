@@ -12,7 +12,7 @@ from ipr_engine._C import DecideResult, decide_result
 from ipr_engine.bundle import Bundle
 from ipr_engine.decide.contract import CAUSE, STATUS
 from ipr_engine.decision import FailedRow
-from ipr_engine.decisions import Decisions, PromptFigures
+from ipr_engine.decisions import Decisions
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.row_inputs import RowInputs, spread_rows
 
@@ -33,7 +33,7 @@ def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[
     """Return the decisions `made` of the rows `good`, and for every other row the status "invalid_input" with its error."""
     arrays = {name: spread_rows(getattr(made.result, name), good, batch, fill) for name, fill in _FILL.items()}
     nan = np.float32("nan")
-    figures = PromptFigures(
+    figures = (
         spread_rows(made.billed_tokens, good, batch, np.int64(0)),
         spread_rows(made.truncated, good, batch, np.False_),
         None if made.support is None else spread_rows(made.support, good, batch, nan),

@@ -32,7 +32,7 @@ from ipr_engine._profiling import span
 from ipr_engine.cascade import EmbedRows, Rows, escalating, merged
 from ipr_engine.decide.contract import STATUS
 from ipr_engine.decision import OK, Decision, FailedRow, Row
-from ipr_engine.decisions import Decisions, MadeOn, PromptFigures
+from ipr_engine.decisions import Decisions, MadeOn
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
 from ipr_engine.failed_rows import with_failures
@@ -42,11 +42,9 @@ from ipr_engine.policy.unsupported import UNSUPPORTED
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.request.intake import Intake, bill_all, encode_all, take_in, text_terms
 from ipr_engine.request.limits import RequestLimits, of_rows, request_limits
-from ipr_engine.request.moved_costs import moved_by
-from ipr_engine.request.options import NO_POLICY_OPTIONS
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
-from ipr_engine.request.route_request import RouteRequest, check_on_error
-from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs
+from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest, check_on_error
+from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, moved_by
 
 Asked = tuple[
     npt.NDArray[np.float32] | None,  # tokens_out, (models,) or (batch, models)
@@ -85,7 +83,7 @@ class LoadedBundle(PlannedBundle):
 
         options: those of the call, as `Engine.route` takes them.
         """
-        if not self.routes_text or not NO_POLICY_OPTIONS.isdisjoint(options):
+        if not self.routes_text or (options and not NO_POLICY_OPTIONS.isdisjoint(options)):
             return None
         policy = self.resolve(policy, options)
         result, billed, truncated, support, own = self.router.route_one(text, policy.compiled)
@@ -117,7 +115,7 @@ class LoadedBundle(PlannedBundle):
         if texts is not None:
             try:
                 result, billed, truncated, support, own = self.router.route_many(texts, policy.compiled)
-                first = Decisions(result, policy, self.bundle, PromptFigures(billed, truncated, support, own))
+                first = Decisions(result, policy, self.bundle, (billed, truncated, support, own))
                 again = self.embed_texts(texts) if policy.escalate_below else None
                 return first if again is None else self._escalate(first, again)
             except InvalidInputError:
@@ -243,7 +241,7 @@ class LoadedBundle(PlannedBundle):
             inputs = BatchInputs(limits=limits, extra_usd=usd, moved=moved, tokens_in_given=given)
         # by position: names take the compiled call half as long again
         result, support, own = router.decide(encoded.x, compiled, billed, *asked, own, terms)
-        figures = PromptFigures(billed, encoded.truncated, support, own)
+        figures = (billed, encoded.truncated, support, own)
         decisions = Decisions(result, policy, self.bundle, figures, escalated, inputs)
         if again is not None and policy.escalate_below:
             return self._escalate(decisions, again, tokens)
@@ -308,7 +306,7 @@ class LoadedBundle(PlannedBundle):
         both = result if len(rows) == len(first) else merged(first.result, rows, result)
         truncated, escalated = first.truncated.copy(), np.zeros(len(first), np.bool_)
         truncated[rows], escalated[rows] = encoded.truncated, True
-        figures = PromptFigures(first.billed_tokens, truncated, first.support, first.own_tokens)
+        figures = (first.billed_tokens, truncated, first.support, first.own_tokens)
         return Decisions(both, policy, self.bundle, figures, escalated, first.inputs)
 
     def _route_on_gpu(self, intake: Intake, policy: Policy, overrides: RequestOverrides) -> Decisions | None:
@@ -350,7 +348,7 @@ class LoadedBundle(PlannedBundle):
         if overrides is not NO_OVERRIDES or not _all_counted(terms):
             moved = moved_by(len(rows), terms, tokens, extra, with_cached, overrides.tokens_in)
         inputs = BatchInputs(limits=asked.limits, extra_usd=usd, moved=moved, tokens_in_given=overrides.tokens_in_given)
-        figures = PromptFigures(asked.billed, truncated[rows], support, own)
+        figures = (asked.billed, truncated[rows], support, own)
         made = Decisions(result, policy, self.bundle, figures, inputs=inputs)
         return with_failures(made, rows, intake.errors, batch) if intake.errors else made
 

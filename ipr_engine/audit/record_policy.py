@@ -9,7 +9,7 @@ from typing import Any
 
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import Resolved
-from ipr_engine.audit.record_terms import OF_BUNDLE
+from ipr_engine.audit.record_options import OF_BUNDLE
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.loaded_bundle import LoadedBundle
@@ -25,7 +25,7 @@ _LEVEL = ("tau", *TARGETS)  # one of them says how much quality is asked for: th
 _OF_RECORD = ("rule", "cost_weights", "performance")  # whether they fit depends on what else the record holds
 
 
-def replacing_terms(loaded: LoadedBundle, given: Mapping[str, Any]) -> Options:
+def replacing_options(loaded: LoadedBundle, given: Mapping[str, Any]) -> Options:
     """The terms that replace those of each record, checked as far as they can be without one.
 
     Raises:

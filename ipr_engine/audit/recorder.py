@@ -27,9 +27,8 @@ from ipr_engine.loaded_bundle import LoadedBundle, checked_rows
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
 from ipr_engine.request.intake import check_many
-from ipr_engine.request.options import RouteOptions, policy_options
 from ipr_engine.request.overrides import RequestOverrides
-from ipr_engine.request.route_request import RouteRequest, check_on_error
+from ipr_engine.request.route_request import RouteOptions, RouteRequest, check_on_error, policy_options
 
 MIN_WORDS = 8  # below it figures of float32 tell the words: docs/privacy.md, tests/audit/test_privacy.py
 Made = TypeVar("Made")

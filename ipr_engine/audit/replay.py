@@ -1,6 +1,6 @@
 """Replay: decide every record of a log again, with any bundle and instruction set, and say what differs, bit for bit.
 
-summary = Summary()
+summary = ReplaySummary()
 with open("log.jsonl", "rb") as log:
     for replayed in replay(log, engine):  # key=... where embeddings are sealed; tau=... in place of each record's own
         summary.add(replayed)
@@ -25,11 +25,12 @@ import numpy as np
 
 from ipr_engine.audit.differences import Difference, compare
 from ipr_engine.audit.from_figures import decide_figures, in_order
-from ipr_engine.audit.kept_figures import Kept, input_tokens, support
+from ipr_engine.audit.kept_figures import KeptFigure, input_tokens, support
 from ipr_engine.audit.outcome import Outcome
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.record_policy import policy_of, replacing_terms
+from ipr_engine.audit.record_policy import policy_of, replacing_options
+from ipr_engine.audit.row_record import outcome_of
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
 from ipr_engine.loaded_bundle import LoadedBundle
@@ -63,7 +64,7 @@ class Replayed(NamedTuple):
     differences: tuple[Difference, ...] = ()
     refused: str | None = None
     by_heads: bool = False
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptFigure, ...] = ()
     replaced: Options = MappingProxyType({})
     whole_policy: bool = False
 
@@ -97,7 +98,7 @@ def replay(
     if policy is not None:
         whole = loaded.resolve(policy, terms)
         return _replay(lines, loaded, opener, whole, whole.options)
-    return _replay(lines, loaded, opener, None, replacing_terms(loaded, terms))
+    return _replay(lines, loaded, opener, None, replacing_options(loaded, terms))
 
 
 def _replay(
@@ -121,7 +122,7 @@ def _replay(
         yield told(number, record, outcome, differences, by_heads=record.x is not None, kept=tuple(kept))
 
 
-def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
+def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[KeptFigure]]:
     if record.x is None:
         return _from_figures(loaded, record, policy)
     by_second = loaded.is_second(record.encoder)
@@ -150,10 +151,10 @@ def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outco
     if own is not None:
         overrides = replace(overrides, tokens_in=own[None])
     made = loaded.decide(encoded, policy, overrides)
-    return Outcome.of(made, 0), kept
+    return outcome_of(made, 0), kept
 
 
-def _from_figures(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
+def _from_figures(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[KeptFigure]]:
     """From the record's own qualities and tokens, which are those of its heads."""
     if record.withheld:
         sealing = record.sealed
@@ -179,7 +180,7 @@ SHOWN_REASONS = 5  # why records were not replayed, of the text
 
 
 @dataclass
-class Summary:
+class ReplaySummary:
     """What a whole log came to.
 
     Attributes:

@@ -22,6 +22,23 @@ from ipr_engine.policy.policy_spec import Options
 _WORD = re.compile(r"[\u2e80-\U0003ffff]|\w+")  # a sign of a script without blanks is a word
 
 
+def outcome_of(decisions: Decisions, row: int) -> Outcome:
+    """Return what was decided of one row of a batch."""
+    decision = decisions[row]
+    return Outcome(
+        model=decision.model,
+        index=decision.index,
+        status=decision.status,
+        cause=decision.cause,
+        quality=decisions.qualities[row],
+        cost_usd=decision.costs_usd,
+        tokens_out=decisions.tokens_out[row],
+        threshold=decisions.threshold[row],
+        gap=decisions.gap[row],
+        support=None if decisions.support is None or decision.escalated else decisions.support[row],
+    )
+
+
 def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, min_words: int) -> Callable[..., Record]:
     """Return what gives the record of a row; what is kept of it besides (x, prompt, id) is passed as keywords.
 
@@ -41,7 +58,7 @@ def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, mi
 
     def record_of(row: int, **kept: Any) -> Record:
         by_second = escalated[row] and second is not None
-        outcome = Outcome.of(decisions, row)
+        outcome = outcome_of(decisions, row)
         deciding = second if escalated[row] and second is not None else None
         # of a bare array no text was counted
         bill_given = encoded.terms is None or bool(np.isnan(encoded.terms[row, 0]))

@@ -22,6 +22,7 @@ from ipr_engine.policy.targets import TARGETS
 from ipr_engine.prompts import BODY
 
 MAX_KEPT_POLICIES = 256
+_KNOWN = frozenset(DEFAULTS)
 
 
 class PoliciesInUse:
@@ -79,8 +80,8 @@ class PoliciesInUse:
 
     def of_options(self, options: Mapping[str, object]) -> Policy:
         """Return the policy of a call's keyword arguments, kept for the next call when they are plain values."""
-        unknown = sorted(options.keys() - DEFAULTS.keys())
-        if unknown:
+        if not _KNOWN.issuperset(options):
+            unknown = sorted(options.keys() - _KNOWN)
             whole = (
                 ""
                 if not set(unknown) & set(BODY)

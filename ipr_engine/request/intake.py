@@ -42,7 +42,7 @@ class Intake:
         """Return the rows whose prompts are not bad, as far as is known."""
         return [row for row in range(len(self.requests)) if row not in self.errors]
 
-    def blame(self, row: int, error: InvalidInputError) -> None:
+    def attribute(self, row: int, error: InvalidInputError) -> None:
         """Keep what is wrong with a row, where errors are kept; else raise it."""
         if not self.keep_errors:
             raise error
@@ -69,7 +69,7 @@ def take_in(prompts: Any, billed_tokens: Any, bundle: Bundle, policy: Policy | N
             check_readable(parsed, name, made.given[row], bundle, policy)
             made.requests[row] = parsed
         except InvalidInputError as error:
-            made.blame(row, error)
+            made.attribute(row, error)
     return made
 
 
@@ -173,7 +173,7 @@ def _one_by_one(encoder: Encoder, intake: Intake) -> tuple[list[int], Encoded]:
         try:
             made[row] = encoder.encode([intake.requests[row].encoded])
         except InvalidInputError as error:
-            intake.blame(row, InvalidInputError(str(error).replace("prompts[0]", intake.names[row], 1)))
+            intake.attribute(row, InvalidInputError(str(error).replace("prompts[0]", intake.names[row], 1)))
     none = Encoded(np.empty((0, encoder.dim), np.float32), np.empty(0, np.int64), np.empty(0, np.bool_))
     parts = [none, *made.values()]
     return list(made), Encoded(
@@ -192,7 +192,7 @@ def bill_all(encoder: Encoder, intake: Intake, counts: npt.NDArray[np.int64]) ->
             require_token(request, intake.names[row], count)
             bills[row] = bill(encoder, request, count) if given is None else given
         except InvalidInputError as error:
-            intake.blame(row, error)
+            intake.attribute(row, error)
     return bills
 
 

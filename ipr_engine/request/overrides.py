@@ -12,12 +12,11 @@ import numpy.typing as npt
 from ipr_engine.bundle import PriceList
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.request.arguments import per_model
-from ipr_engine.request.by_candidate import is_by_name
-from ipr_engine.request.cached_tokens import held_tokens
+from ipr_engine.request.by_candidate import given_tokens, held_tokens, is_by_name
 from ipr_engine.request.limits import of_rows
-from ipr_engine.request.tokens_in import given_tokens
 
 COLUMNS = ("tokens_out", "extra_usd", "cached_tokens", "tokens_in")
+_NAMES = frozenset(COLUMNS)
 _ABSENT = {
     "cached_tokens": 0.0,
     "tokens_in": np.nan,
@@ -55,6 +54,8 @@ class RequestOverrides:
         Raises:
             InvalidInputError: one of them is no such array or mapping.
         """
+        if _NAMES.isdisjoint(given):
+            return NO_OVERRIDES
         columns = {name: values for name in COLUMNS if (values := given.get(name)) is not None}
         if not columns:
             return NO_OVERRIDES

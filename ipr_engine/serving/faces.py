@@ -18,7 +18,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import PolicyOptions
 from ipr_engine.prompts import Prompt
-from ipr_engine.request.options import RouteOptions
+from ipr_engine.request.route_request import RouteOptions
 from ipr_engine.serving.metrics import Counters
 from ipr_engine.serving.prompt_list import PromptList
 from ipr_engine.serving.queue_limits import Limits

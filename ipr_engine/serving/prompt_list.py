@@ -11,12 +11,9 @@ from ipr_engine.failed_rows import invalid_row
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt
 from ipr_engine.request.arguments import per_model
-from ipr_engine.request.by_candidate import one_a_row
-from ipr_engine.request.cached_tokens import held_tokens
+from ipr_engine.request.by_candidate import given_tokens, held_tokens, one_a_row
 from ipr_engine.request.intake import check_many, given_bills
-from ipr_engine.request.options import RouteOptions, policy_options
-from ipr_engine.request.route_request import check_on_error
-from ipr_engine.request.tokens_in import given_tokens
+from ipr_engine.request.route_request import RouteOptions, check_on_error, policy_options
 from ipr_engine.serving.forward import ServedEngine
 from ipr_engine.serving.queued_request import QueuedRequest
 

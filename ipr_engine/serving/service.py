@@ -18,9 +18,8 @@ from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
 from ipr_engine.request.arguments import whole_counts
 from ipr_engine.request.intake import check_readable
-from ipr_engine.request.options import REQUEST_OPTIONS, RouteOptions, policy_options
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
-from ipr_engine.request.route_request import RouteRequest, check_on_error
+from ipr_engine.request.route_request import REQUEST_OPTIONS, RouteOptions, RouteRequest, check_on_error, policy_options
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.decision_cache import DecisionCache
 from ipr_engine.serving.fallback import answer_late, make_fallback

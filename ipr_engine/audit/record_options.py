@@ -19,7 +19,7 @@ OF_BUNDLE = tuple(
 _PRICE, _TIER, _FIGURES = ({field.name for field in fields(kind)} for kind in (Price, PriceTier, Performance))
 
 
-def check_terms(document: Any, candidates: Sequence[str]) -> None:
+def check_options(document: Any, candidates: Sequence[str]) -> None:
     """candidates: the record's. ValueError, of a field's name and the kind of what came, for what no recorder writes."""
     require(isinstance(document, dict), "terms", document)
     unknown = len(document.keys() - ABOUT.keys())
