@@ -148,10 +148,7 @@ class Service:
         overrides = NO_OVERRIDES
         if given:
             overrides = RequestOverrides.of(given, 1, loaded.bundle.names, policy.prices).copied()
-        prepared = None
-        if budget_us is not None and self._fallback is not None:
-            prepared = self._fallback.prepare(text, billed_tokens, overrides, policy, loaded)
-        return QueuedRequest(
+        queued = QueuedRequest(
             text,
             policy,
             begun_ns=begun,
@@ -161,8 +158,10 @@ class Service:
             overrides=overrides,
             on_error=on_error,
             key=key,
-            fallback=prepared,
         )
+        if budget_us is not None and self._fallback is not None:
+            queued.fallback = self._fallback.prepare(queued, loaded)
+        return queued
 
     def _refuse(self) -> NoReturn:
         self.board.event("not_serving")
