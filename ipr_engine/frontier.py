@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.policy.promise import point_at
-from ipr_engine.policy.rules import CALIBRATED, PATH, Coefficients, compile_rule, path_coefficients
+from ipr_engine.policy.rules import Coefficients, compile_rule, path_coefficients
+from ipr_engine.policy.targets import CALIBRATED, PATH
 
 if TYPE_CHECKING:
     from ipr_engine.bundle import Bundle, RuleConstants

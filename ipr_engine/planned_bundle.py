@@ -70,7 +70,7 @@ class PlannedBundle:
         """
         heads, again = bundle.quality_heads, bundle.escalation_heads
         if before is not None:
-            encoders = {**before._encoders(), **encoders}
+            encoders = {**before.encoders_at_hand(), **encoders}
         support = bundle.support
         if support is not None and support.encoder != heads.encoder:
             raise EncoderMismatchError(
@@ -90,7 +90,7 @@ class PlannedBundle:
             self.second = SecondTier(bundle, again, options, encoders.get(bundle.encoder(again.encoder).identity))
         self.gpu = _gpu(bundle, self.encoder, options, before)
         if self.gpu is None:
-            record_graphs(self._encoders().values())
+            record_graphs(self.encoders_at_hand().values())
         self.cpu_fallback: Self | None = None
         if options.fallback is not None:
             on_cpu = replace(options, device=options.fallback, fallback=None, tier="auto")
@@ -117,8 +117,8 @@ class PlannedBundle:
         if self.cpu_fallback is not None:
             self.cpu_fallback.share_drift(drift)
 
-    def _encoders(self) -> dict[str, Encoder]:
-        """The encoders at hand, by identity."""
+    def encoders_at_hand(self) -> dict[str, Encoder]:
+        """Return the encoders by identity, for a bundle that follows."""
         second = {} if self.second is None else {self.second.identity: self.second.encoder}
         return {self.encoder_identity: self.encoder, **second}
 

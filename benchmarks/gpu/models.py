@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ipr_engine.bundle import FittedOn, HeadsSource, RuleConstants, write_bundle
+from ipr_engine.bundle import BundleParts, FittedOn, HeadsSource, RuleConstants, write_bundle
 from ipr_engine.encoders.manifest import is_export, read_export, write_manifest
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.encoders.transformer import TransformerEncoder
@@ -58,14 +58,16 @@ def make_bundle(export: Path, work: Path) -> Path:
     )
     return write_bundle(
         work / "bundles",
-        name="measured",
-        created="2026-11-24",
-        candidates=candidates,
-        encoders=[read.bundle_source("transformer", contained=True)],
-        heads=[heads],
-        prices=make_prices(candidates),
-        support=None,
-        provenance={"recipe": "benchmarks/gpu/models.py"},
+        BundleParts(
+            name="measured",
+            created="2026-11-24",
+            candidates=candidates,
+            encoders=[read.bundle_source("transformer", contained=True)],
+            heads=[heads],
+            prices=make_prices(candidates),
+            support=None,
+            provenance={"recipe": "benchmarks/gpu/models.py"},
+        ),
     )
 
 

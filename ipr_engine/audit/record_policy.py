@@ -17,8 +17,8 @@ from ipr_engine.policy.cost_weights import CostWeights, merged_figures, resolve_
 from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy, op_terms
 from ipr_engine.policy.policy_spec import DEFAULTS, Options, frozen_options, options_to_json
-from ipr_engine.policy.rules import CALIBRATED, EVERY_RULE, PATH
-from ipr_engine.policy.targets import TARGETS, tau_or_target
+from ipr_engine.policy.rules import EVERY_RULE
+from ipr_engine.policy.targets import CALIBRATED, PATH, TARGETS, tau_or_target
 
 EARLIER_RULE = "minmax"  # of a record before schema 3 that names none, and asks nothing else than tau
 _LEVEL = ("tau", *TARGETS)  # one of them says how much quality is asked for: they replace each other

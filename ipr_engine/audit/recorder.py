@@ -13,11 +13,11 @@ from typing import Any, Protocol, TypeVar, Unpack, cast
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._files import as_path
 from ipr_engine._old_spellings import on_error_of_route
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import RecordId
 from ipr_engine.audit.row_record import row_records
-from ipr_engine.bundle.files import as_path
 from ipr_engine.decision import Decision
 from ipr_engine.decisions import Decisions, MadeOn
 from ipr_engine.encoders.base import Encoded

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ipr_engine.bundle.spec import Candidate, HeadsSpec
 from ipr_engine.decide.contract import Heads
-from ipr_engine.tokens.profiles import TokenProfile
+from ipr_engine.tokens.token_profile import TokenProfile
 
 Floats = npt.NDArray[np.float64]
 
@@ -79,7 +79,7 @@ def own_tokens(
 
 
 class ContextWindows:
-    """A `ContextWindows` holds the windows of candidates, as csrc/router.cpp holds requests against them.
+    """A `ContextWindows` holds the windows of candidates, as csrc/src/router.cpp holds requests against them.
 
     Attributes:
         windows, ratios: (models,) float64; no limit is infinite.

@@ -9,16 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.audit.owner_key import Key, OwnerKey, keys_beside
-from ipr_engine.bundle import Bundle, CalibrationMap, CalibrationSample, Knot, OperatingPoint
+from ipr_engine.bundle import Bundle, CalibratedPoint, CalibrationMap, CalibrationSample, Knot
 from ipr_engine.bundle.calibration import (
     CERTAIN,
+    CERTIFIED,
+    INSUFFICIENT,
     SUPPORT_QUANTILES,
     TESTS,
-    heads_key,
-    prices_key,
 )
 from ipr_engine.bundle.origin import constant_notice, constant_of
-from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.observed import Observed, observe
 from ipr_engine.calibration.path import POINTS, Path, fit_path
@@ -131,8 +130,8 @@ def calibrate(
         family=_whole_family(bundle, names) if family is not None else None,
         whole=len(names) == len(bundle.names),
         candidates=names,
-        heads=heads_key(bundle, names),
-        prices=prices_key(bundle.prices, bundle.candidates, names),
+        heads=bundle.heads_key(names),
+        prices=bundle.prices.key(bundle.candidates, names),
         best=names[path.best],
         cheapest=names[path.cheapest],
         risk=float(risk),
@@ -212,9 +211,9 @@ def _whole_family(bundle: Bundle, names: Sequence[str]) -> str | None:
 
 def _points(
     path: Path, names: Sequence[str], routed: Array, lower: Array, costs: Array, share_best: Array
-) -> tuple[OperatingPoint, ...]:
+) -> tuple[CalibratedPoint, ...]:
     return tuple(
-        OperatingPoint(
+        CalibratedPoint(
             alpha_hi=0.0,
             alpha_lo=1.0,
             offset=0.0,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT, TestedTau
+from ipr_engine.bundle.calibration import CERTIFIED, INSUFFICIENT, TestedTau
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.observed import Observed
 from ipr_engine.policy.paths import Paths

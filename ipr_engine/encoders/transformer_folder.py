@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ipr_engine._files import file_sha256
 from ipr_engine.bundle import encoder_identity
-from ipr_engine.encoders.files import parse_json, read_bytes, sha256_of
+from ipr_engine.encoders.files import parse_json, read_bytes
 from ipr_engine.encoders.transformer import POOLINGS
 from ipr_engine.errors import BundleFormatError, BundleNotFoundError, InvalidInputError
 
@@ -141,11 +142,11 @@ def _weights_sha256(path: Path) -> str:
     if (path / "adapter_config.json").exists():
         raise InvalidInputError(f"{path}: it holds an adapter; merge it into its model and save that")
     if (path / "model.safetensors").exists():
-        return sha256_of(path / "model.safetensors")
+        return file_sha256(path / "model.safetensors")[0]
     if not (path / "model.safetensors.index.json").exists():
         raise BundleNotFoundError(
             f"{path}: no model.safetensors; pickled weights (pytorch_model.bin) are never read: "
             "save the model with safe_serialization=True"
         )
     files = [path / "model.safetensors.index.json", *sorted(path.glob("model-*.safetensors"))]
-    return hashlib.sha256("".join(f"{file.name} {sha256_of(file)}\n" for file in files).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{file.name} {file_sha256(file)[0]}\n" for file in files).encode()).hexdigest()

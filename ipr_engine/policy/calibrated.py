@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ipr_engine.bundle import Bundle, CalibrationMap, Knot, OperatingPoint, PriceList
-from ipr_engine.bundle.calibration import heads_key, prices_key
-from ipr_engine.bundle.tested import INSUFFICIENT
+from ipr_engine.bundle import BundleSpec, CalibratedPoint, CalibrationMap, Knot, PriceList
+from ipr_engine.bundle.calibration import INSUFFICIENT
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.rules import CALIBRATED
-from ipr_engine.policy.targets import Target
+from ipr_engine.policy.targets import CALIBRATED, Target
 
 ESTIMATED = "estimated"
 SAME_TAU, SAME_WORTH = 1e-9, 1e-6  # absolute; relative: another machine's last bits
@@ -67,7 +65,7 @@ class Calibrations:
         drift: what its policies look at; they do not refer to the bundle itself.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: BundleSpec) -> None:
         self.bundle = bundle
         self.drift = DriftFlag()
         self._changed = {made.candidates: self._changed_since(made) for made in bundle.calibrations}
@@ -76,7 +74,7 @@ class Calibrations:
         """What changed since the map was made, None if nothing that it depends on; at other prices than the bundle's if given."""
         known = self._changed[made.candidates]
         effective = self.bundle.prices if prices is None else prices
-        if known is None and prices_key(effective, self.bundle.candidates, made.candidates) != made.prices:
+        if known is None and effective.key(self.bundle.candidates, made.candidates) != made.prices:
             return "prices or token ratios changed since"
         return known
 
@@ -85,12 +83,12 @@ class Calibrations:
         gone = [name for name in made.candidates if name not in bundle.names]
         if gone:
             return f"candidates removed since: {', '.join(gone)}"
-        if heads_key(bundle, made.candidates) != made.heads:
+        if bundle.heads_key(made.candidates) != made.heads:
             return "encoder or heads changed since" if bundle.escalation is None else _CHANGED_TIERS
-        added = [name for name in self._meant(made) if name not in made.candidates]
+        added = [name for name in self.meant(made) if name not in made.candidates]
         return f"candidates added since: {', '.join(added)}" if added else None
 
-    def _meant(self, made: CalibrationMap) -> tuple[str, ...]:
+    def meant(self, made: CalibrationMap) -> tuple[str, ...]:
         """What the map's set would be today: every candidate, those of its family, or the very names."""
         if made.whole:
             return self.bundle.names
@@ -113,7 +111,7 @@ class Calibrations:
             if set(made.candidates) == wanted:
                 return made, None
         for made in maps:
-            if set(self._meant(made)) == wanted:
+            if set(self.meant(made)) == wanted:
                 return made, None  # stale: `changed` says which candidates came or went
         covering = [made for made in maps if wanted < set(made.candidates)]
         if not covering:
@@ -141,7 +139,7 @@ class ResolvedPoint:
 
     tau: float
     map: CalibrationMap
-    point: OperatingPoint
+    point: CalibratedPoint
     chosen_from: tuple[str, ...]
     left_out: Mapping[str, str]
     certificate: CalibrationStatus
@@ -216,7 +214,7 @@ def path_certificate(
     """
     wanted, bundle = set(allowed), calibrations.bundle
     maps = sorted((m for m in bundle.calibrations if m.tested), key=lambda m: set(m.candidates) != wanted)
-    made = next((m for m in maps if wanted in (set(m.candidates), set(calibrations._meant(m)))), None)
+    made = next((m for m in maps if wanted in (set(m.candidates), set(calibrations.meant(m)))), None)
     if made is None:
         return CalibrationStatus(ESTIMATED, f"{_READ}; no prompt tested it")
     overrides = _overrides(bundle, made, prices, escalate_below, other_cost)
@@ -251,10 +249,10 @@ def _around(made: CalibrationMap, tau: float) -> str:
 
 
 def _overrides(
-    bundle: Bundle, made: CalibrationMap, prices: PriceList | None, escalate_below: float, other_cost: str | None
+    bundle: BundleSpec, made: CalibrationMap, prices: PriceList | None, escalate_below: float, other_cost: str | None
 ) -> list[str]:
     """What a policy asks for that the map was not made with, each in words."""
-    differ = prices is not None and prices_key(prices, bundle.candidates, made.candidates) != made.prices
+    differ = prices is not None and prices.key(bundle.candidates, made.candidates) != made.prices
     found = ["prices= differ from those it was calibrated at"] if differ else []
     gap = 0.0 if bundle.escalation is None else bundle.escalation.gap
     if other_cost is not None:

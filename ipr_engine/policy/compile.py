@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ipr_engine._validate import list_of_names, matched, nonnegative, nonnegative_or_infinite
-from ipr_engine.bundle import Bundle, CalibrationMap, Candidate, EscalationSpec, PriceList
+from ipr_engine.bundle import BundleSpec, CalibrationMap, Candidate, EscalationSpec, PriceList
 from ipr_engine.bundle.context_windows import surely_fits
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
@@ -18,19 +18,10 @@ from ipr_engine.policy.policy import Policy, SecondRule, op_terms
 from ipr_engine.policy.policy_spec import PolicySpec
 from ipr_engine.policy.prices import effective_prices, merge_prices, price_table
 from ipr_engine.policy.promise import Promise, make_promise, point_at, point_for
-from ipr_engine.policy.rules import (
-    CALIBRATED,
-    EVERY_RULE,
-    PATH,
-    RULES,
-    Coefficients,
-    compile_rule,
-    path_coefficients,
-    rule_meant,
-)
-from ipr_engine.policy.targets import TARGETS, Target, tau_or_target
+from ipr_engine.policy.rules import EVERY_RULE, RULES, Coefficients, compile_rule, path_coefficients, rule_meant
+from ipr_engine.policy.targets import CALIBRATED, PATH, TARGETS, Target, tau_or_target
 from ipr_engine.policy.tau_path import TauPath
-from ipr_engine.policy.unsupported import Unsupported, resolve_unsupported
+from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +33,7 @@ class PolicyContext:
         measured: figures of candidates, the bundle's and an engine's.
     """
 
-    bundle: Bundle
+    bundle: BundleSpec
     plan: DecidePlan
     second_plan: DecidePlan | None
     calibrations: Calibrations
@@ -108,7 +99,7 @@ def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:
             "performance: nothing but USD is weighed, so no figure is read; give cost_weights=..., or leave it out"
         )
     folded = rates if weighing is None else weighing.folded(rates)
-    unsupported = resolve_unsupported(bundle, spec.min_support, spec.unsupported, exclusions, price_list)
+    unsupported = _unsupported(bundle, spec, exclusions, price_list)
     lacking = context.paths.lacking(kept)
     rule = rule_meant(spec.rule, targets, has_path=lacking is None)
     conditions = _Conditions(
@@ -289,6 +280,14 @@ def _escalate_below(escalation: EscalationSpec | None, given: float | None) -> f
             "`ipr escalate`"
         )
     return below
+
+
+def _unsupported(bundle: BundleSpec, spec: PolicySpec, exclusions: Mapping[str, str], prices: PriceList) -> Unsupported:
+    if spec.min_support is None and spec.unsupported is None:
+        return EVERY_ROW_PLAIN
+    from ipr_engine.policy.best_single import resolve_unsupported  # few policies ask for it
+
+    return resolve_unsupported(bundle, spec.min_support, spec.unsupported, exclusions, prices)
 
 
 def _flag(name: str, value: object) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle import Bundle, CalibrationMap, PriceList
+from ipr_engine.bundle import BundleSpec, CalibrationMap, PriceList
 from ipr_engine.bundle.context_windows import SurelyFits
 from ipr_engine.decide.contract import DecidePolicy
 from ipr_engine.decide.reference import expected_cost
@@ -18,8 +18,8 @@ from ipr_engine.policy.calibrated import CalibrationStatus, DriftFlag
 from ipr_engine.policy.cost_weights import Figures, Weighing
 from ipr_engine.policy.price_table import PriceTable
 from ipr_engine.policy.promise import Promise
-from ipr_engine.policy.rules import CALIBRATED, PATH, Coefficients
-from ipr_engine.policy.targets import Target
+from ipr_engine.policy.rules import Coefficients
+from ipr_engine.policy.targets import CALIBRATED, PATH, Target
 from ipr_engine.policy.tau_path import TauPath
 from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
 
@@ -176,7 +176,7 @@ class Policy:
 
 
 def op_terms(
-    bundle: Bundle, coefficients: Coefficients, worth: float, rates: PriceTable, allowed: Sequence[str]
+    bundle: BundleSpec, coefficients: Coefficients, worth: float, rates: PriceTable, allowed: Sequence[str]
 ) -> dict[str, Any]:
     """DecidePolicy's arguments: rates (`Policy.folded`) in float64, rounded once."""
     return {

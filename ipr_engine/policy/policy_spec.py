@@ -20,6 +20,7 @@ from ipr_engine.bundle.price import price_json
 from ipr_engine.policy.cost_weights import TERMS
 from ipr_engine.policy.rules import EVERY_RULE
 from ipr_engine.policy.targets import PRESETS
+from ipr_engine.policy.unsupported import BEST, CHEAPEST
 from ipr_engine.prompts.objects import kind_of
 
 Options = Mapping[str, Any]  # of a policy, by name
@@ -190,7 +191,7 @@ class PolicySpec:
         "who answers it: `best`, the single candidate of the greatest mean realised quality on the fitting prompts (the default), "
         "`cheapest` on this prompt, or a candidate's name. Where that one cannot serve the request, the plain decision stands",
         form="candidate",
-        choices=("best", "cheapest"),
+        choices=(BEST, CHEAPEST),
         flag=Flag(
             metavar="NAME",
             help="who answers it: best (the best single candidate, the default), cheapest, or a candidate's name",

@@ -8,8 +8,8 @@ from typing import Any
 
 from ipr_engine._validate import list_of_names, matched_once, nonnegative
 from ipr_engine.bundle import Candidate, Price, PriceList, PriceTier
+from ipr_engine.bundle.checks import price_problem
 from ipr_engine.bundle.price import BASE, REQUIRED, price_json, price_of
-from ipr_engine.bundle.price_check import price_problem
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.price_table import PriceTable
 

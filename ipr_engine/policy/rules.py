@@ -9,9 +9,7 @@ from types import MappingProxyType
 from ipr_engine._validate import unit_interval
 from ipr_engine.bundle import RuleConstants
 from ipr_engine.errors import InvalidInputError
-
-CALIBRATED = "calibrated"
-PATH = "path"
+from ipr_engine.policy.targets import CALIBRATED, PATH
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from ipr_engine._validate import nonnegative, unit_interval
 from ipr_engine.errors import InvalidInputError
 
+CALIBRATED, PATH = "calibrated", "path"  # the rules that answer a target
 PRESETS: Mapping[str, float] = MappingProxyType({"quality": 1.0, "balanced": 0.98, "cost": 0.95})  # share of best kept
 TARGETS = ("quality_share", "max_usd_per_1k", "max_share_strongest", "response_quality_difference", "preset")
 

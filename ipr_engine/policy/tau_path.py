@@ -33,6 +33,14 @@ class BreakPoints(NamedTuple):
     after: Ints
 
 
+class TierRows(NamedTuple):
+    """What one tier predicts of prompts, each (rows, models): quality, cost as weighed, and cost in USD."""
+
+    quality: Array
+    cost: Array
+    usd: Array
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TauPath:
     """The path of one candidate set at one price list.
@@ -183,7 +191,7 @@ def choice_errors(realised: Array, taken: Array, best: int, cheapest: int) -> tu
 def break_points(quality: Array, cost: Array, tie_rank: npt.NDArray[np.integer[Any]]) -> tuple[BreakPoints, Ints, Ints]:
     """Every move of every prompt along its lower envelope, by rising worth; where it starts (worth 0) and where it ends.
 
-    The definition, to the bit, is `ipr_engine.decide.reference.break_points`; csrc/tau_path.cpp computes it.
+    The definition, to the bit, is `ipr_engine.decide.reference.break_points`; csrc/src/tau_path.cpp computes it.
 
     Args:
         quality, cost: (rows, models), finite.

@@ -12,7 +12,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.objects import kind_of
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
-BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/router.h
+BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/include/ipr/router.h
 
 
 class Needs(NamedTuple):

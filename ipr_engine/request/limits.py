@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle import Bundle, Candidate
-from ipr_engine.prompts import Needs
+from ipr_engine.bundle import BundleSpec, Candidate
+from ipr_engine.prompts.parsed import Needs
 
 NONE: Mapping[str, str] = {}
 
@@ -64,7 +64,7 @@ class RequestLimits:
 
 
 def request_limits(
-    bundle: Bundle, needs: Sequence[Needs | None] | None, tokens_out: npt.NDArray[np.float32] | None, batch: int
+    bundle: BundleSpec, needs: Sequence[Needs | None] | None, tokens_out: npt.NDArray[np.float32] | None, batch: int
 ) -> RequestLimits | None:
     """Return what keeps candidates from these requests; None where they ask for nothing.
 

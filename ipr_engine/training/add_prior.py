@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.bundle import Bundle, Candidate, Price
-from ipr_engine.bundle.edit import with_candidate
+from ipr_engine.bundle.edit import NewCandidate, with_candidate
 from ipr_engine.bundle.origin import constant_of
 from ipr_engine.training.add_inputs import note_of
 from ipr_engine.training.added import Added
@@ -52,12 +52,14 @@ def add_prior(
     path = None if base.path_rows is None else f"stale: {candidate.name} has no outcomes and no path rows"
     folder = with_candidate(
         base,
-        candidate,
-        price,
-        rows,
-        note=note_of(note, created),
-        called=source,
-        constant=constant,
+        NewCandidate(
+            candidate=candidate,
+            price=price,
+            rows=rows,
+            note=note_of(note, created),
+            called=source,
+            constant=constant,
+        ),
         root=out,
         created=created,
     )

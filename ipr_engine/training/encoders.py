@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, TransformerSource
-from ipr_engine.bundle.encoder_entry import AnySource
+from ipr_engine.bundle.encoder_source import AnySource
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 from ipr_engine.encoders.load_options import LoadOptions

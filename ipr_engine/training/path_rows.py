@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import PathRows
-from ipr_engine.bundle.path_rows import MOST_ROWS, MOST_TOKENS
-from ipr_engine.bundle.spec import NOT_JUDGED, OUTCOME_STEPS
+from ipr_engine.bundle.path_rows import MOST_ROWS, MOST_TOKENS, NOT_JUDGED, OUTCOME_STEPS
 
 Array = npt.NDArray[np.float64]
 

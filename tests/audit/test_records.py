@@ -17,7 +17,7 @@ from ipr_engine.audit.record_fields import canonical, crc32
 from ipr_engine.audit.record_options import OF_FORM
 from ipr_engine.audit.replay import replay
 from ipr_engine.audit.row_record import distinct_words
-from ipr_engine.bundle import with_prices, write_bundle
+from ipr_engine.bundle import BundleParts, with_prices, write_bundle
 from ipr_engine.errors import KeyMismatchError, RecordError
 from ipr_engine.policy.policy_spec import ABOUT, DEFAULTS
 from tests.support import skips
@@ -26,19 +26,8 @@ from tests.support.bundles import bundle_parts, make_bundle, make_candidates
 pytest.importorskip("cryptography", reason=skips.RECORDS)
 
 EARLIER = Path(__file__).parent / "records" / "schema_1_2.jsonl"  # written by release 0.1.0 on the bundle of `path`
-WINDOWS = [1000, None, 100_000, None, 1000]
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 PROMPT = "explain to the python student why this code is slow and how to write a better story"
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp("bundle"), models=5, dim=16, context_windows=WINDOWS)
-
-
-@pytest.fixture(scope="module")
-def engine(path):
-    return Engine.load(path)
 
 
 def recorded(engine, prompt=PROMPT, *, tau=0.3, recorder=None, id=None, **options):
@@ -224,7 +213,7 @@ def test_tokens_cut_at_a_limit_that_has_risen_are_told(tmp_path):
     for most in (3, 4000):
         parts = bundle_parts(tmp_path / "sources", models=3, dim=16)
         parts["candidates"] = [dataclasses.replace(c, max_output_tokens=most) for c in parts["candidates"]]
-        engines.append(Engine.load(write_bundle(tmp_path / str(most), activate=False, **parts)))
+        engines.append(Engine.load(write_bundle(tmp_path / str(most), BundleParts(**parts), activate=False)))
     low, high = engines
     [replayed] = replay([recorded(low)], high)
     assert "were cut at 3, its most then, and it may give more now" in replayed.refused

@@ -7,15 +7,16 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine.bundle import PathRows, TestedTau, with_calibrations, with_prices
-from ipr_engine.bundle.calibration import parse_map
+from ipr_engine.bundle.calibration import CERTIFIED, INSUFFICIENT
+from ipr_engine.bundle.calibration_entry import parse_map
 from ipr_engine.bundle.fields import Field
-from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
 from ipr_engine.calibration.fit import calibrate
 from ipr_engine.calibration.observed import observe
 from ipr_engine.calibration.tested import certify_path
 from ipr_engine.cli.calibrate import render
 from ipr_engine.errors import BundleError
-from tests.support.calibration_data import make_engine, make_outcomes, seeded
+from tests.support.calibration_data import make_engine, make_outcomes
+from tests.support.seeds import seeded
 
 LEVELS = (0.1, 0.3, 0.5)
 

@@ -15,7 +15,8 @@ from ipr_engine.evaluation.promised import verdict
 from ipr_engine.evaluation.report import render, to_json
 from tests.support import skips
 from tests.support.bundles import NAMES, make_bundle
-from tests.support.training_data import seeded, write_source
+from tests.support.seeds import seeded
+from tests.support.training_data import write_source
 
 for module in ("pyarrow", "sklearn", "threadpoolctl"):
     pytest.importorskip(module, reason=skips.EVAL)

@@ -6,7 +6,7 @@ import pytest
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.support import FIGURES, Judged, bins_of, prompt_errors, support_figures
 from tests.support import skips
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 
 def make_judged(*seed, rows=203, models=3, error_by_distance=0.0):

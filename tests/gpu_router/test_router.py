@@ -16,22 +16,22 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine import _profiling as profiling
-from ipr_engine.bundle import Bundle, Price, PriceTier, with_prices, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, Price, PriceTier, with_prices, write_bundle
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.decide.contract import STATUS
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
 from ipr_engine.gpu_router.router import GpuRouter, RouteRows
 from ipr_engine.request.route_request import RouteRequest
-from tests.support import kernel_data  # before anything that imports triton
+from tests.support import decide_implementations  # before anything that imports triton
 from tests.support.bundles import bundle_parts
-from tests.support.gpu_data import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, make_export, random_prompts
-from tests.support.path_data import make_rows, with_rows
+from tests.support.gpu_engines import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, make_export, random_prompts
+from tests.support.path_rows import make_rows, with_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of Triton's interpreter
 
 # emulated: float32 throughout, sums in another order. On a GPU: float16 states of two layers, heads of weights below 2; twice
 # what the eager tier in float16 on a CPU shows beside float32, over 300 prompts.
-QUALITY = 4e-3 if kernel_data.ON_DEVICE else 2e-5
+QUALITY = 4e-3 if decide_implementations.ON_DEVICE else 2e-5
 BATCHES = (1, 4)
 POLICIES = [
     {"tau": 0.0},
@@ -374,7 +374,7 @@ def test_what_no_gpu_serves_is_refused_at_load(folder):
 
 def test_a_bundle_of_two_tiers_runs_its_transformer_on_the_device_and_decides_on_the_cpu(tmp_path, export):
     table = bundle_parts(tmp_path / "table", models=3, support=False)
-    first = Bundle.load(write_bundle(tmp_path / "first", **table))
+    first = Bundle.load(write_bundle(tmp_path / "first", BundleParts(**table)))
     second = Bundle.load(make_bundle(tmp_path, export))
     folder = two_tiers(first, second, gap=0.5, root=tmp_path / "joined", provenance={})
     engine, cpu = gpu_engine(folder, batches=(4,)), cpu_engine(folder)

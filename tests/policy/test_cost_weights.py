@@ -11,17 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipr_engine import Engine, InvalidInputError
-from ipr_engine.bundle import Bundle, Performance, PriceTier, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, Performance, PriceTier, write_bundle
 from ipr_engine.cli import main
 from ipr_engine.decide import reference
 from ipr_engine.policy.cost_weights import CostWeights, resolve_weights
 from ipr_engine.policy.promise import TAUS
 from ipr_engine.serving import BatchingEngine
-from tests.request.test_own_tokens import tokenized
 from tests.support import skips
 from tests.support.bundles import bundle_parts
 from tests.support.calibration_data import make_prompts
-from tests.support.path_data import make_rows, with_path, with_rows
+from tests.support.calibration_maps import make_map
+from tests.support.path_rows import make_rows, with_path, with_rows
+from tests.support.tokenized_bundles import tokenized
 from tests.support.two_tier_bundles import join, make_tiers, middle_gap
 from tests.support.two_tier_bundles import make_prompts as tier_prompts
 
@@ -427,8 +428,6 @@ def test_figures_without_a_weight_are_told_to_do_nothing(engine):
 
 
 def test_a_weighted_cost_is_not_certified_by_what_was_tested_in_usd(engine, shared_bundle):
-    from tests.policy.test_calibrated import make_map
-
     made = make_map(shared_bundle)
     calibrated = Engine(replace(shared_bundle, calibrations=(made,), hash="d" * 64))
     calibrated.update_performance(figures_of(shared_bundle.names))
@@ -531,7 +530,7 @@ def test_two_tiers_run_the_path_of_the_weighted_sum(tmp_path):
 def test_the_command_line_weighs_what_the_bundle_states(tmp_path, capsys):
     parts = bundle_parts(tmp_path / "parts", models=5, dim=16)
     parts["candidates"] = [replace(c, performance=own) for c, own in zip(parts["candidates"], FIGURES, strict=True)]
-    folder = write_bundle(tmp_path / "bundles", **parts)
+    folder = write_bundle(tmp_path / "bundles", BundleParts(**parts))
     assert Bundle.load(folder).candidates[0].performance == FIGURES[0]
     asked = ["route", "what is it", "--bundle", str(folder), "--tau", "1", "--json"]
     assert main([*asked, "--cost-weight", "usd=0", "--cost-weight", "ttft_s=1"]) == 0

@@ -9,14 +9,15 @@ import pytest
 
 from ipr_engine import Bundle, Engine, InvalidInputError
 from ipr_engine.audit.replay import replay
-from ipr_engine.bundle import PathRows, write_bundle
+from ipr_engine.bundle import BundleParts, PathRows, write_bundle
 from ipr_engine.bundle.reliability import ReliabilityBins, reliability_bytes
 from ipr_engine.decide import reference
 from ipr_engine.policy.unsupported import UNSUPPORTED
 from ipr_engine.serving import BatchingEngine, prometheus_text
 from tests.support.bundles import bundle_parts, make_bundle
+from tests.support.decisions import same_row
 from tests.support.serving_encoders import queued_engine
-from tests.support.two_tier_bundles import join, make_prompts, make_tiers, measured, same_row
+from tests.support.two_tier_bundles import join, make_prompts, make_tiers, measured
 
 USER = {"role": "user", "content": "what is the story"}
 TOOL = {"type": "function", "function": {"name": "f"}}
@@ -43,7 +44,9 @@ def bundle(tmp_path_factory):
     parts = bundle_parts(folder / "sources", models=5, dim=16, context_windows=WINDOWS)
     names = [candidate.name for candidate in parts["candidates"]]
     file = tables(dict(zip(names, (0.5, 0.6, 0.9, 0.2, 0.9), strict=True)))
-    return measured(Bundle.load(write_bundle(folder / "root", **parts, extra_files={"reliability.json": file})))
+    return measured(
+        Bundle.load(write_bundle(folder / "root", BundleParts(**parts, extra_files={"reliability.json": file})))
+    )
 
 
 @pytest.fixture(scope="module")

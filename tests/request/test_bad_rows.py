@@ -10,7 +10,7 @@ import pytest
 
 from ipr_engine import Decision, Engine, InvalidInputError, RowError
 from ipr_engine.audit.record import Record, RecordError
-from ipr_engine.bundle import write_bundle
+from ipr_engine.bundle import BundleParts, write_bundle
 from ipr_engine.data.embeddings import EmbeddingCache
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.loaded_bundle import LoadedBundle
@@ -36,7 +36,7 @@ def by_library(tmp_path_factory):
     parts = bundle_parts(folder)
     file = folder / "encoder" / "tokenizer.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "normalizer": None}))
-    return Engine.load(write_bundle(folder / "bundles", **parts))
+    return Engine.load(write_bundle(folder / "bundles", BundleParts(**parts)))
 
 
 @pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))

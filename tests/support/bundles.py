@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import string
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from ipr_engine.bundle import (
+    BundleParts,
     Candidate,
     EncoderSource,
     FittedOn,
@@ -28,6 +28,7 @@ from ipr_engine.bundle import (
     SupportSpec,
     write_bundle,
 )
+from tests.support.seeds import seeded
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (
@@ -53,10 +54,6 @@ VOCAB = tuple(
     dict.fromkeys([*SPECIAL, *_LETTERS, *(f"##{c}" for c in _LETTERS), *string.punctuation, *WORDS, *SUFFIXES])
 )
 NAMES = ("alpha/large", "beta/mid", "gamma/small", "delta/tiny", "epsilon/nano")
-
-
-def seeded(*parts: object) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(repr(parts).encode()))
 
 
 def make_tokenizer(path: Path) -> Path:
@@ -209,7 +206,7 @@ def make_bundle(
     `shape` goes to `bundle_parts`; `overrides` replaces arguments of `write_bundle`.
     """
     parts = bundle_parts(tmp_path / "sources", **shape) | dict(overrides or {})
-    return write_bundle(tmp_path / "bundles", activate=activate, **parts)
+    return write_bundle(tmp_path / "bundles", BundleParts(**parts), activate=activate)
 
 
 def make_siblings(tmp_path: Path, count: int, *, models: int = 5, dim: int = 16, **shape: Any) -> list[Path]:
@@ -228,5 +225,5 @@ def make_siblings(tmp_path: Path, count: int, *, models: int = 5, dim: int = 16,
         ]
         prices = make_prices(candidates, scale=1 + number)
         parts |= {"candidates": candidates, "prices": prices, "provenance": {"sibling": number}}
-        written.append(write_bundle(tmp_path / "bundles", activate=number == 0, **parts))
+        written.append(write_bundle(tmp_path / "bundles", BundleParts(**parts), activate=number == 0))
     return written

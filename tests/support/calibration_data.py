@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ import numpy as np
 
 from ipr_engine import Engine
 from ipr_engine.audit.owner_key import OwnerKey
-from ipr_engine.bundle import write_bundle
+from ipr_engine.bundle import BundleParts, write_bundle
 from ipr_engine.data import Outcomes, prompt_hashes, question_key, write_outcomes
 from tests.support.bundles import bundle_parts
+from tests.support.seeds import seeded
 
 WORDS = (
     "prove",
@@ -33,10 +33,6 @@ WORDS = (
 )
 
 
-def seeded(*parts: object) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(repr(parts).encode()))
-
-
 def make_prompts(split: str, rows: int) -> tuple[str, ...]:
     rng = seeded("prompts", split)
     return tuple(f"{' '.join(rng.choice(WORDS, 9))} {rng.integers(10**9)}" for _ in range(rows))
@@ -54,7 +50,7 @@ def make_engine(
     hashes = prompt_hashes(fitted.prompts, fitted.question_keys, key) if fitted is not None else None
     fitted_on = head.fitted_on if key is None else replace(head.fitted_on, hash_key=key.id)
     parts["heads"] = [replace(head, tensors=tensors, prompt_hashes=hashes, fitted_on=fitted_on)]
-    return Engine.load(write_bundle(folder / "bundles", **parts))
+    return Engine.load(write_bundle(folder / "bundles", BundleParts(**parts)))
 
 
 def make_outcomes(engine: Engine, split: str, rows: int, *, shift: float = 0.0) -> Outcomes:

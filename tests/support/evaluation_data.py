@@ -6,7 +6,7 @@ import numpy as np
 
 from ipr_engine.evaluation.split import Split
 from ipr_engine.measures.routing import Outcomes
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 
 def make_outcomes(*seed: object, rows: int = 300, models: int = 4, dim: int = 6) -> tuple[Outcomes, np.ndarray]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ipr_engine import _C, InvalidInputError
 from ipr_engine.decide.contract import available_isas
 from ipr_engine.tokens import TERMS, count_texts
-from ipr_engine.tokens.parts import PARTS, terms_apart
+from ipr_engine.tokens.token_profile import PARTS, terms_apart
 from tests.support.places import ROOT
 from tests.support.wordpieces import SCRIPTS
 
@@ -60,7 +60,7 @@ LONG = {  # of runs of one character, beyond the fourth
 
 
 def letter_pair_table():
-    source = (CSRC / "text_counts_pairs.inc").read_text()
+    source = (CSRC / "src/simd/text_counts_pairs.inc").read_text()
     return [list(map(int, row.split(","))) for row in re.findall(r"\{([\d, ]+)\}", source)]
 
 
@@ -74,7 +74,7 @@ def script(char):
 
 
 def count_ref(text):
-    """Every term by its definition in csrc/text_counts.h."""
+    """Every term by its definition in csrc/include/ipr/text_terms.h."""
     terms = dict.fromkeys(TERMS, 0.0)
 
     def count(name, pattern):

@@ -15,7 +15,7 @@ from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError, KeyMismatchError
 from ipr_engine.training.add_model import add_model
 from ipr_engine.training.train import train
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 

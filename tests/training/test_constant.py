@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import Bundle, BundleParts
 from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.bundle.origin import constant_of
 from ipr_engine.bundle.two_tiers import two_tiers
@@ -19,7 +19,8 @@ from ipr_engine.training.add_model import add_model
 from ipr_engine.training.constant import constancy, constant_heads, refuse_constant
 from ipr_engine.training.heads import calibration_rows, fit_heads
 from ipr_engine.training.train import train
-from tests.support.training_data import make_world, seeded
+from tests.support.seeds import seeded
+from tests.support.training_data import make_world
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 
@@ -206,22 +207,24 @@ def test_a_row_of_zeros_is_told_even_where_no_mark_is(marked, tmp_path):
     tensors["skip"][2] = 0
     folder = write_bundle(
         tmp_path / "flat",
-        name="flat",
-        created="2026-11-24",
-        candidates=bundle.candidates,
-        encoders=[encoder_source(bundle.encoders[0], bundle.encoders[0].id, ())],
-        heads=[
-            HeadsSource(
-                id=heads.id,
-                encoder=heads.encoder,
-                outputs=heads.outputs,
-                candidates=heads.candidates,
-                fitted_on=dataclasses.replace(heads.fitted_on, prompt_hashes=None, hash_key=None),
-                tensors=tensors,
-            )
-        ],
-        prices=bundle.prices,
-        provenance={},
+        BundleParts(
+            name="flat",
+            created="2026-11-24",
+            candidates=bundle.candidates,
+            encoders=[encoder_source(bundle.encoders[0], bundle.encoders[0].id, ())],
+            heads=[
+                HeadsSource(
+                    id=heads.id,
+                    encoder=heads.encoder,
+                    outputs=heads.outputs,
+                    candidates=heads.candidates,
+                    fitted_on=dataclasses.replace(heads.fitted_on, prompt_hashes=None, hash_key=None),
+                    tensors=tensors,
+                )
+            ],
+            prices=bundle.prices,
+            provenance={},
+        ),
     )
     assert constant_of(Bundle.load(folder)) == {"dear": "its row is zero: one quality for every prompt"}
 

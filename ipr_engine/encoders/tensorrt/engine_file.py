@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.bundle.spec import canonical_json
+from ipr_engine.bundle.fields import canonical_json
 from ipr_engine.cuda.shapes import Bucket
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
 

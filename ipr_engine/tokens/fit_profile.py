@@ -1,0 +1,100 @@
+"""Coefficients of an estimate of tokens, fitted to counted or recorded tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.tokens.token_profile import PLACES, coefficients_apart, coefficients_beside, terms_apart
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+ROUNDS = 12
+STEPS = 400
+NEAR = 0.02  # relative errors below it weigh alike: the loss is |error| beyond, squared within
+RIDGE = 1e-4  # against collinear terms, as a share of a term's mean square
+PRIOR_ROWS = 100.0  # what the profile to stay near weighs, in rows
+
+
+def fit_coefficients(terms: Array, tokens: Array, near: Array | None = None) -> Array:
+    """Return coefficients whose estimate `terms @ coefficients` has the least mean relative error, no character's below 0.
+
+    Without `near` a part that no row has costs what its whole costs.
+
+    Args:
+        terms: (rows, terms) float64, what each text is made of; columns of other amounts may follow. tokens: (rows,) > 0.
+        near: (terms,) coefficients to stay near where the rows say little; None: near 0. They are first scaled as a
+            whole to the rows, so that few rows are enough for a tokenizer that is coarser or finer throughout.
+    Raises:
+        ValueError: shapes differ, or tokens are not all > 0.
+    """
+    shares = _shares(terms, tokens)
+    aim, ridge = np.zeros(terms.shape[1]), RIDGE * len(tokens)
+    if near is not None:
+        aim, ridge = coefficients_apart(near), PRIOR_ROWS
+        estimate = np.median(shares @ aim)
+        aim = aim / estimate if estimate > 0 else aim
+    found = coefficients_beside(_least_error(shares, np.ones(len(tokens)), aim, ridge))
+    if near is None:
+        found[[part for part in PLACES if not terms[:, part].any()]] = 0.0
+    return found
+
+
+def fit_some(terms: Array, tokens: Array, kept: Array, fitted: Mask) -> Array:
+    """Return `kept` with other coefficients where `fitted` says so, of the least mean relative error.
+
+    Characters of other terms cost what they did. Where no row has a term, the fit says nothing: its characters cost nothing.
+
+    Args:
+        terms: (rows, terms) float64, what each text is made of. tokens: (rows,) > 0.
+        kept: (terms,) coefficients. fitted: (terms,), which of them to replace.
+    Raises:
+        ValueError: shapes differ, or tokens are not all > 0.
+    """
+    shares, apart = _shares(terms, tokens), coefficients_apart(kept)
+    rest = 1 - shares[:, ~fitted] @ apart[~fitted]
+    apart[fitted] = _least_error(shares[:, fitted], rest, np.zeros(int(fitted.sum())), RIDGE * len(tokens))
+    return coefficients_beside(apart)
+
+
+def _shares(terms: Array, tokens: Array) -> Array:
+    """(rows, terms): every character once, over the row's tokens."""
+    if terms.ndim != 2 or tokens.shape != (len(terms),) or not (tokens > 0).all():
+        raise ValueError(f"tokens: expected ({len(terms)},) values > 0, got {tokens.shape}")
+    return terms_apart(terms) / tokens[:, None]
+
+
+def _least_error(shares: Array, aimed: Array, aim: Array, ridge: float) -> Array:
+    """The x >= 0 of the least mean `|shares @ x - aimed|`, near `aim`, which weighs `ridge` rows."""
+    found, weights = aim, np.ones(len(shares))
+    square = (shares**2).mean(axis=0)
+    square = np.maximum(square, 1e-6 * square.max())
+    for _ in range(ROUNDS):
+        weighted = shares * weights[:, None]
+        gram = weighted.T @ shares + np.diag(ridge * square * weights.mean())
+        target = weighted.T @ aimed + ridge * square * weights.mean() * aim
+        found = nonnegative_minimum(gram, target, found)
+        weights = 1 / np.maximum(np.abs(shares @ found - aimed), NEAR)
+    return found
+
+
+def nonnegative_minimum(gram: Array, target: Array, start: Array) -> Array:
+    """Return the x >= 0 of the least `x @ gram @ x / 2 - target @ x`, by coordinate descent from `start`.
+
+    gram: (n, n), symmetric and positive definite.
+    """
+    at = np.maximum(start, 0).astype(np.float64)
+    slope = gram @ at - target
+    diagonal = np.diag(gram)
+    for _ in range(STEPS):
+        most = 0.0
+        for j in range(len(at)):
+            step = max(-at[j], -slope[j] / diagonal[j])
+            if step != 0.0:
+                at[j] += step
+                slope += gram[:, j] * step
+                most = max(most, abs(step) * float(np.sqrt(diagonal[j])))
+        if most < 1e-9:
+            break
+    return at
