@@ -18,7 +18,7 @@ from ipr_engine.result_row import ResultRow
 
 if TYPE_CHECKING:
     from ipr_engine._C import DecideResult
-    from ipr_engine.bundle import Bundle, HeadsSpec
+    from ipr_engine.bundle import BundleSpec, HeadsSpec
     from ipr_engine.policy.cost_weights import CostTerms
     from ipr_engine.policy.policy import Policy
     from ipr_engine.policy.rules import Coefficients
@@ -63,7 +63,7 @@ class Decision(ResultRow):
         result: DecideResult,
         row: int,
         policy: Policy,
-        bundle: Bundle,
+        bundle: BundleSpec,
         billed_tokens: int,
         truncated: bool,
         support: float | None,

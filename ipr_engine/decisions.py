@@ -16,7 +16,7 @@ from ipr_engine.decision import Decision, FailedRow, Row
 from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs
 
 if TYPE_CHECKING:
-    from ipr_engine.bundle import Bundle
+    from ipr_engine.bundle import BundleSpec
     from ipr_engine.encoders.base import Encoded
     from ipr_engine.policy.policy import Policy
     from ipr_engine.request.limits import RequestLimits
@@ -90,7 +90,7 @@ class Decisions:
         self,
         result: DecideResult,
         policy: Policy,
-        bundle: Bundle,
+        bundle: BundleSpec,
         figures: PromptFigures,
         escalated: npt.NDArray[np.bool_] | None = None,
         inputs: BatchInputs = PLAIN_BATCH,

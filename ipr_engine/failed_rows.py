@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, decide_result
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import BundleSpec
 from ipr_engine.decide.contract import CAUSE, STATUS
 from ipr_engine.decision import FailedRow
 from ipr_engine.decisions import Decisions
@@ -44,7 +44,7 @@ def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[
     return Decisions(decide_result(**arrays), made.policy, made.bundle, figures, escalated, inputs)
 
 
-def invalid_row(policy: Policy, bundle: Bundle, error: str) -> FailedRow:
+def invalid_row(policy: Policy, bundle: BundleSpec, error: str) -> FailedRow:
     """Return the row of one bad prompt: status "invalid_input", with what is wrong with it."""
     support = None if bundle.support is None else np.nan
     row = FailedRow(unpredicted(len(bundle.names)), 0, policy, bundle, 0, False, support)

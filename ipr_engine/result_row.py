@@ -12,7 +12,7 @@ from ipr_engine.policy.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
     from ipr_engine._C import DecideResult
-    from ipr_engine.bundle import Bundle
+    from ipr_engine.bundle import BundleSpec
     from ipr_engine.policy.cost_weights import CostTerms
     from ipr_engine.policy.policy import Policy
     from ipr_engine.request.row_inputs import RowInputs
@@ -52,7 +52,7 @@ class ResultRow:
     result: DecideResult
     row: int
     policy: Policy
-    bundle: Bundle
+    bundle: BundleSpec
     billed_tokens: int
     inputs: RowInputs
     _own: npt.NDArray[np.float32] | bytes | None  # bytes on the path of a plain text, which makes no array

@@ -23,7 +23,7 @@ from ipr_engine.request.limits import request_limits
 
 if TYPE_CHECKING:
     from ipr_engine.audit.record import Record
-    from ipr_engine.bundle import Bundle, HeadsSpec
+    from ipr_engine.bundle import BundleSpec, HeadsSpec
     from ipr_engine.policy.policy import Policy
 
 Float32s = npt.NDArray[np.float32]
@@ -43,7 +43,7 @@ def in_order(name: str, values: Float32s | None, had: Sequence[str], has: Sequen
 def decide_figures(
     record: Record,
     policy: Policy,
-    bundle: Bundle,
+    bundle: BundleSpec,
     heads: HeadsSpec,
     *,
     own_tokens: Float32s | None,
@@ -118,7 +118,7 @@ def decide_figures(
 
 
 def _sent_to(
-    policy: Policy, quality: Float32s, cost: Float32s, may: npt.NDArray[np.bool_], bundle: Bundle
+    policy: Policy, quality: Float32s, cost: Float32s, may: npt.NDArray[np.bool_], bundle: BundleSpec
 ) -> int | None:
     """Who answers a row of little support, as csrc/src/order.cpp; None where the one meant cannot: the plain decision stands."""
     able = may & np.isfinite(quality) & np.isfinite(cost)
@@ -182,7 +182,7 @@ def _plain_nan(values: Float32s) -> Float32s:
     return np.where(np.isnan(values), NAN, values)
 
 
-def _within_most(record: Record, predicted: Float32s, bundle: Bundle, heads: HeadsSpec) -> Float32s:
+def _within_most(record: Record, predicted: Float32s, bundle: BundleSpec, heads: HeadsSpec) -> Float32s:
     """Predicted output tokens under this bundle's own limits of its candidates."""
     then = record.max_output_tokens or (None,) * len(record.candidates)
     for m, candidate in enumerate(bundle.candidates):

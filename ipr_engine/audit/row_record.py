@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ipr_engine.audit.outcome import Outcome
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import Resolved
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import BundleSpec
 from ipr_engine.decide.contract import STATUS, DecidePlan, DecidePolicy
 from ipr_engine.decisions import Decisions, MadeOn
 from ipr_engine.planned_bundle import PlannedBundle
@@ -129,19 +129,19 @@ def nonfinite_logits(plan: DecidePlan, x: npt.NDArray[np.float32], quality: npt.
     return tuple(found)
 
 
-def recorded_options(policy: Policy, bundle: Bundle) -> Options:
+def recorded_options(policy: Policy, bundle: BundleSpec) -> Options:
     """The policy's terms, with the figures that it weighed: the engine's may be others by the time of a replay."""
     if policy.weighing is None:
         return policy.options
     return {**policy.options, "performance": policy.weighing.by_name(bundle.names)}
 
 
-def tokenizer_keys(bundle: Bundle) -> tuple[str | None, ...] | None:
+def tokenizer_keys(bundle: BundleSpec) -> tuple[str | None, ...] | None:
     """Which profile counts each candidate's own tokens; None where no candidate names one."""
     named = tuple(None if c.tokenizer is None else c.tokenizer.key for c in bundle.candidates)
     return named if any(named) else None
 
 
-def _most_tokens(bundle: Bundle) -> tuple[int | None, ...] | None:
+def _most_tokens(bundle: BundleSpec) -> tuple[int | None, ...] | None:
     stated = tuple(candidate.max_output_tokens for candidate in bundle.candidates)
     return stated if any(most is not None for most in stated) else None

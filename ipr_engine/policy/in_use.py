@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 from weakref import ReferenceType, WeakValueDictionary, ref
 
-from ipr_engine.bundle import Bundle, Performance
+from ipr_engine.bundle import BundleSpec, Performance
 from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.calibrated import Calibrations
@@ -40,7 +40,7 @@ class PoliciesInUse:
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: BundleSpec,
         plan: DecidePlan,
         second_plan: DecidePlan | None,
         calibrations: Calibrations,

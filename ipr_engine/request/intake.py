@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS, count_texts
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import BundleSpec
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
@@ -49,7 +49,7 @@ class Intake:
         self.errors[row] = str(error)
 
 
-def take_in(prompts: Any, billed_tokens: Any, bundle: Bundle, policy: Policy | None, on_error: str) -> Intake:
+def take_in(prompts: Any, billed_tokens: Any, bundle: BundleSpec, policy: Policy | None, on_error: str) -> Intake:
     """Take one prompt or a list of them apart, and hold each against what the policy's candidates can read.
 
     Raises:
@@ -102,7 +102,7 @@ def given_bills(billed_tokens: Any, batch: int) -> list[int | None]:
 
 
 def check_readable(
-    request: ParsedRequest, name: str, billed_tokens: object, bundle: Bundle, policy: Policy | None
+    request: ParsedRequest, name: str, billed_tokens: object, bundle: BundleSpec, policy: Policy | None
 ) -> None:
     """Refuse a request that cannot be billed, or that no allowed candidate can read.
 
@@ -119,7 +119,7 @@ def check_readable(
         check_features(request.needs, name, bundle, policy)
 
 
-def check_features(needs: Needs, name: str, bundle: Bundle, policy: Policy) -> None:
+def check_features(needs: Needs, name: str, bundle: BundleSpec, policy: Policy) -> None:
     """Refuse a request that no allowed candidate can read.
 
     Raises:

@@ -7,7 +7,7 @@ from threading import Lock
 from types import MappingProxyType
 
 from ipr_engine._C import LatencyHistogram, Tally
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import BundleSpec
 from ipr_engine.decision import Row
 from ipr_engine.errors import (
     DeadlineError,
@@ -89,7 +89,7 @@ class CounterBoard:
         self.tokens += tokens
         self.padded_tokens += padded
 
-    def _tally(self, bundle: Bundle) -> Tally:
+    def _tally(self, bundle: BundleSpec) -> Tally:
         named = tuple((candidate.name, candidate.family) for candidate in bundle.candidates)
         with self._lock:
             found = self.tallies.get(named)
