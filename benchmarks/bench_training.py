@@ -26,8 +26,8 @@ SMALL_SIZES = (200, 400)
 FIT = """
 import json, resource, time
 import numpy as np
-from ipr_engine.training.extra import one_thread
-from ipr_engine.training.heads import fit_heads
+from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.training.fitted_heads import fit_heads
 
 rng = np.random.default_rng(0)
 x = rng.standard_normal(({prompts}, {dim})).astype(np.float64)

@@ -17,9 +17,9 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.contenders import Mix
 from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.measures.routing import Axis, Curve, Outcomes, single_curve
 from ipr_engine.measures.sweeps import hull_mix
-from ipr_engine.training.folds import grouped_folds
 
 Array = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.measures.bootstrap import Resamples, difference, estimate
 from ipr_engine.measures.routing import Axis, Outcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_sweep
-from ipr_engine.training.heads import predict
+from ipr_engine.training.fitted_heads import predict
 from studies import plots
 from studies.cases import load_case
 from studies.learning import nested_part

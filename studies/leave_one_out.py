@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.baselines import NEIGHBOURS
+from ipr_engine.measures.repeatable import grouped_folds, one_thread
 from ipr_engine.measures.sweeps import worth_sweep
-from ipr_engine.training.candidate_row import fit_row
-from ipr_engine.training.extra import one_thread
-from ipr_engine.training.folds import grouped_folds
-from ipr_engine.training.heads import FittedHeads, fit_heads, predict
-from ipr_engine.training.platt import fit_platt, sigmoid
-from ipr_engine.training.ridge import PENALTIES, fit_ridge
+from ipr_engine.training.add.candidate_row import fit_row
+from ipr_engine.training.estimators.ridge import PENALTIES, fit_ridge
+from ipr_engine.training.fitted_heads import FittedHeads, fit_heads, fit_platt, predict, sigmoid
 from studies.cases import FOLDS, Case
 from studies.headline import SHIPPED, VIEW
 from studies.study import Study

@@ -16,8 +16,8 @@ from ipr_engine.decision import Decisions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.bootstrap import Estimate, Resamples, estimate
+from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.performance import Refusal, TimingFit, fit_timing
-from ipr_engine.training.folds import grouped_folds
 from ipr_engine.training.train import train
 from studies.performance_answers import RatedAnswers
 

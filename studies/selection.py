@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ipr_engine.training.extra import one_thread
+from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators
 from studies.headline import VIEW
 from studies.study import Study

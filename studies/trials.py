@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from ipr_engine.evaluation.baselines import ESTIMATORS as BASELINES
 from ipr_engine.measures.bootstrap import Estimate, Resamples, difference, estimate
+from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.measures.routing import bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import rule_constants, rule_sweep, worth_sweep
-from ipr_engine.training.extra import one_thread
-from ipr_engine.training.heads import fit_heads, predict
+from ipr_engine.training.fitted_heads import fit_heads, predict
 from studies.cases import FOLDS, Case, Rows
 
 Array = npt.NDArray[np.float64]

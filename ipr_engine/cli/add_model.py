@@ -64,7 +64,7 @@ def run_add(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ipr_engine.bundle import Bundle
-    from ipr_engine.training.add_model import add_model
+    from ipr_engine.training.add.add_model import add_model
 
     added = add_model(
         arguments.bundle,

@@ -35,7 +35,7 @@ def add_parser(actions: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.data import EmbeddingCache
     from ipr_engine.data.embeddings import telling
-    from ipr_engine.data.load import find_sources, load_outcomes
+    from ipr_engine.data.outcome_files import find_sources, load_outcomes
     from ipr_engine.encoders.registry import open_encoder
 
     cache = EmbeddingCache(arguments.cache)

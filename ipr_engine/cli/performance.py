@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipr_engine.cli.pairs import named_pairs
+from ipr_engine.cli.named_pairs import named_pairs
 from ipr_engine.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _tell_of_first_tokens(name: str, own: Answers, made: TimingFit) -> None:
     """Say which answers, or which times of a first token, were not read."""
     import numpy as np
 
-    from ipr_engine.performance.fit import LEAST
+    from ipr_engine.performance.timing import LEAST
 
     if made.left_out:
         _tell(

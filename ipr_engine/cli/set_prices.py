@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipr_engine.cli.edited import add_edited_options, edited_bundle
-from ipr_engine.cli.pairs import named_pairs
+from ipr_engine.cli.named_pairs import named_pairs
 from ipr_engine.errors import InvalidInputError
 
 if TYPE_CHECKING:

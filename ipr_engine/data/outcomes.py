@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -191,3 +191,13 @@ def source_name(path: Path) -> str:
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:8])
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
+
+
+def name_in_source(named: Mapping[str, Mapping[str, str] | str], candidate: str, source: str) -> str:
+    """The candidate's name in a source.
+
+    Args:
+        named: candidate -> its name, one for all sources or {source: name}; where it says nothing the name is the same.
+    """
+    name = named.get(candidate, candidate)
+    return name if isinstance(name, str) else name.get(source, candidate)

@@ -15,7 +15,7 @@ from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.measures.bootstrap import Resamples
 from ipr_engine.measures.routing import Axis, Outcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import hull_mix, worth_grid, worth_sweep
-from ipr_engine.training.ridge import fit_ridge
+from ipr_engine.training.estimators.ridge import fit_ridge
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

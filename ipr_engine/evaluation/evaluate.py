@@ -22,14 +22,14 @@ from ipr_engine.evaluation.about import about
 from ipr_engine.evaluation.baselines import litellm_tiers
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.embedded import EmbeddedPrompts, embed_for
+from ipr_engine.evaluation.error_by_support import Judged, support_figures
+from ipr_engine.evaluation.judged_split import Split
 from ipr_engine.evaluation.promised import promised_figures
-from ipr_engine.evaluation.split import Split
 from ipr_engine.evaluation.summary import Summary, summarise
-from ipr_engine.evaluation.support import Judged, support_figures
 from ipr_engine.measures.bootstrap import DRAWS
+from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.measures.routing import Outcomes
 from ipr_engine.measures.sweeps import TAUS, worth_grid
-from ipr_engine.training.folds import grouped_folds
 
 Array = npt.NDArray[np.float64]
 Embed = Callable[[OutcomeData], EmbeddedPrompts]

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.baselines import Estimate
+from ipr_engine.evaluation.judged_split import Split
 from ipr_engine.evaluation.pair import CPT_LEVELS, apgr, cpt, pair_curve
-from ipr_engine.evaluation.split import Split
 from ipr_engine.measures import prediction
 from ipr_engine.measures.bootstrap import Resamples, estimate
 from ipr_engine.measures.routing import Axis, Curve, arena_score

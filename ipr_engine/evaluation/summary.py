@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import ESTIMATORS, Estimate, tier_columns
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
+from ipr_engine.evaluation.judged_split import Split
 from ipr_engine.evaluation.prediction_lines import (
     candidate_lines,
     constant_here,
@@ -20,9 +21,9 @@ from ipr_engine.evaluation.prediction_lines import (
     pair_lines,
     prediction_line,
 )
-from ipr_engine.evaluation.split import Split
 from ipr_engine.measures import prediction
 from ipr_engine.measures.bootstrap import DRAWS, Resamples, difference, estimate
+from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.measures.routing import (
     SHARES,
     Axis,
@@ -47,7 +48,6 @@ from ipr_engine.measures.sweeps import (
     single,
     worth_sweep,
 )
-from ipr_engine.training.extra import one_thread
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.measures.routing import (
     Axis,
     Outcomes,
@@ -20,9 +21,8 @@ from ipr_engine.measures.routing import (
     sweep_curve,
 )
 from ipr_engine.measures.sweeps import rule_sweep, worth_grid, worth_sweep
-from ipr_engine.training.estimators import CLOSED_FORM
-from ipr_engine.training.folds import grouped_folds
-from ipr_engine.training.heads import fit_heads, predict
+from ipr_engine.training.estimators.by_name import CLOSED_FORM
+from ipr_engine.training.fitted_heads import fit_heads, predict
 
 Array = npt.NDArray[np.float64]
 

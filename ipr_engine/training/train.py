@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -30,27 +30,26 @@ from ipr_engine.bundle.values import require_day, require_root, require_text
 from ipr_engine.data import embed_prompts
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.measures.prediction import brier, expected_calibration_error
+from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.outputs import writable_folder
 from ipr_engine.policy.price_table import PriceTable
 from ipr_engine.request.arguments import bill_floors
 from ipr_engine.request.limits import own_tokens
 from ipr_engine.tokens import count_texts
 from ipr_engine.training.candidates import read_candidates
+from ipr_engine.training.centroids import PROMPTS_PER_CENTROID, fit_support
 from ipr_engine.training.constant import constant_heads, refuse_constant
-from ipr_engine.training.encoders import Folder, training_encoder
-from ipr_engine.training.estimators import CLOSED_FORM, ESTIMATORS
-from ipr_engine.training.extra import one_thread
-from ipr_engine.training.fitted_parts import heads_source, reliability
-from ipr_engine.training.heads import FittedHeads, calibration_rows, fit_heads
-from ipr_engine.training.own_tokens import with_tokenizers
-from ipr_engine.training.path_rows import draw_path_rows
+from ipr_engine.training.estimators.by_name import CLOSED_FORM, ESTIMATORS
+from ipr_engine.training.fitted_heads import FittedHeads, calibration_rows, fit_heads
+from ipr_engine.training.fitted_parts import draw_path_rows, heads_source, reliability
+from ipr_engine.training.frozen_encoder import Folder, training_encoder
 from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, winner
-from ipr_engine.training.sources import TrainingRows, read_training_rows
-from ipr_engine.training.support import PROMPTS_PER_CENTROID, fit_support
-from ipr_engine.training.trained import Trained, trained_figures
+from ipr_engine.training.token_fits import with_tokenizers
+from ipr_engine.training.training_rows import TrainingRows, read_training_rows
 
 if TYPE_CHECKING:
-    from ipr_engine.training.checkpoint import RunState
+    from ipr_engine.training.estimators.checkpoint import RunState
 
 Array = npt.NDArray[np.float64]
 
@@ -263,9 +262,61 @@ def _run_state(
     folder: Path | str, rows: TrainingRows, x: Array, estimator: str, options: Mapping[str, Any], seed: int
 ) -> RunState:
     """The run folder, keyed by all that decides the fit."""
-    from ipr_engine.training.checkpoint import RunState
+    from ipr_engine.training.estimators.checkpoint import RunState
 
     digest = sha256(json.dumps([__version__, estimator, dict(options), seed, rows.keys], sort_keys=True).encode())
     for array in (x, rows.quality, rows.source):
         digest.update(np.ascontiguousarray(array).tobytes())
     return RunState(folder, digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `train` made: the bundle's folder, and per candidate figures on judged rows that its fits had not seen.
+
+    Attributes:
+        calibration_error: (models,), NaN of a constant head: a constant at the mean is calibrated whatever it is worth.
+        constant: candidate -> why its head counts as constant (training/constant.py), for those that do.
+    """
+
+    folder: Path
+    prompts: int
+    dropped: int
+    estimator: str
+    names: tuple[str, ...]
+    judged: npt.NDArray[np.int64]
+    quality: Array
+    predicted: Array
+    brier: Array
+    calibration_error: Array
+    constant: Mapping[str, str]
+
+
+def trained_figures(
+    folder: Path,
+    rows: TrainingRows,
+    estimator: str,
+    names: list[str],
+    heads: FittedHeads,
+    constant: Mapping[str, str],
+) -> Trained:
+    predicted = heads.out_of_fold_quality
+    columns = range(len(names))
+    return Trained(
+        folder=folder,
+        prompts=len(rows),
+        dropped=rows.dropped,
+        estimator=estimator,
+        names=tuple(names),
+        judged=(~np.isnan(rows.quality)).sum(axis=0),
+        quality=np.nanmean(rows.quality, axis=0),
+        predicted=np.nanmean(np.where(np.isnan(rows.quality), np.nan, predicted), axis=0),
+        brier=np.array([brier(predicted[:, [m]], rows.quality[:, [m]]) for m in columns]),
+        calibration_error=np.array(
+            [
+                np.nan if names[m] in constant else expected_calibration_error(predicted[:, [m]], rows.quality[:, [m]])
+                for m in columns
+            ]
+        ),
+        constant=constant,
+    )

@@ -10,12 +10,11 @@ from ipr_engine.bundle import PathRows, TestedTau, with_calibrations, with_price
 from ipr_engine.bundle.calibration import parse_map
 from ipr_engine.bundle.fields import Field
 from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
-from ipr_engine.calibration.fit import calibrate
 from ipr_engine.calibration.observed import observe
-from ipr_engine.calibration.tested import certify_path
+from ipr_engine.calibration.promises import certify_path
 from ipr_engine.cli.calibrate import render
 from ipr_engine.errors import BundleError
-from tests.support.calibration_data import make_engine, make_outcomes, seeded
+from tests.support.calibration_data import calibrate, make_engine, make_outcomes, seeded
 
 LEVELS = (0.1, 0.3, 0.5)
 
@@ -100,8 +99,9 @@ def statuses_of(observed, quality):
     """{tau: tested} of the sample with other outcomes."""
     rows, other = observed
     order = np.arange(len(quality))
+    policies = [rows.engine.policy(tau=tau, rule="path", allowed=list(rows.names)) for tau in LEVELS]
     found = certify_path(
-        replace(rows, quality=quality), other, LEVELS, order, risk=0.1, simultaneous=False, test="target"
+        replace(rows, quality=quality), other, LEVELS, policies, order, risk=0.1, simultaneous=False, test="target"
     )
     return {one.tau: one for one in found}
 

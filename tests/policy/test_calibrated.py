@@ -18,12 +18,11 @@ from ipr_engine.bundle import (
 )
 from ipr_engine.bundle.calibration import CERTAIN, heads_key, prices_key
 from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
-from ipr_engine.calibration.fit import calibrate
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.calibrated import DriftEvidence
 from ipr_engine.serving import BatchingEngine
 from tests.support.bundles import bundle_parts
-from tests.support.calibration_data import make_engine, make_outcomes
+from tests.support.calibration_data import calibrate, make_engine, make_outcomes
 
 PROMPT = "prove why the sum of ten loops"
 

@@ -18,7 +18,7 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.errors import BundleError
 from ipr_engine.policy.paths import row_costs
 from ipr_engine.policy.tau_path import TauPath
-from ipr_engine.training.add_model import add_model
+from ipr_engine.training.add.add_model import add_model
 from ipr_engine.training.train import train
 from tests.request.test_own_tokens import RUSSIAN, tokenized_parts
 from tests.support.path_rows_data import assert_equal_rows, make_path_rows, with_path_rows

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.estimators import ESTIMATORS, fit_scores
-from ipr_engine.training.folds import grouped_folds
+from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.training.estimators.by_name import ESTIMATORS, fit_scores
 from studies import estimators
 from tests.support.skips import EVAL, TORCH
 from tests.support.study_outcomes_data import make_study, write_study_source
@@ -29,7 +29,7 @@ def test_every_variant_names_an_estimator_once() -> None:
 
 
 def test_every_variant_of_a_network_is_a_config() -> None:
-    from ipr_engine.training.network_config import NetworkConfig
+    from ipr_engine.training.estimators.network_config import NetworkConfig
 
     for variant in estimators.VARIANTS:
         if variant.estimator not in estimators.CLOSED:

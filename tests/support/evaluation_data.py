@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipr_engine.evaluation.split import Split
+from ipr_engine.evaluation.judged_split import Split
 from ipr_engine.measures.routing import Outcomes
 from tests.support.training_data import seeded
 

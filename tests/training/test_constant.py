@@ -15,9 +15,9 @@ from ipr_engine.bundle.origin import constant_of
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.add_model import add_model
+from ipr_engine.training.add.add_model import add_model
 from ipr_engine.training.constant import constancy, constant_heads, refuse_constant
-from ipr_engine.training.heads import calibration_rows, fit_heads
+from ipr_engine.training.fitted_heads import calibration_rows, fit_heads
 from ipr_engine.training.train import train
 from tests.support.training_data import make_world, seeded
 

@@ -16,9 +16,9 @@ from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.data import load_outcomes
 from ipr_engine.measures.prediction import brier
-from ipr_engine.training.add_model import add_model
-from ipr_engine.training.heads import predict
-from ipr_engine.training.path_rows import draw_path_rows
+from ipr_engine.training.add.add_model import add_model
+from ipr_engine.training.fitted_heads import predict
+from ipr_engine.training.fitted_parts import draw_path_rows
 from ipr_engine.training.train import train
 from tests.support.training_data import seeded
 

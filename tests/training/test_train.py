@@ -16,7 +16,7 @@ from ipr_engine.data import load_outcomes, overlap, read_prompt_hashes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.sweeps import choose
 from ipr_engine.training.candidates import read_candidates
-from ipr_engine.training.heads import predict
+from ipr_engine.training.fitted_heads import predict
 from ipr_engine.training.train import train
 from tests.support.skips import TORCH
 from tests.support.training_data import seeded
