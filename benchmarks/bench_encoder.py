@@ -13,10 +13,10 @@ from pathlib import Path
 from benchmarks.harness import FULL, Line, Size, interleave
 from benchmarks.load.peers_embedding import model2vec_of
 from benchmarks.prompts import ASCII, OTHER
+from ipr_engine._default_bundle import DEFAULT_BUNDLE
 from ipr_engine.bundle import Bundle
 from ipr_engine.decide.contract import available_isas
 from ipr_engine.encoders.static import StaticEncoder
-from ipr_engine.engine import DEFAULT_BUNDLE
 
 
 def run(size: Size = FULL) -> Iterator[Line]:

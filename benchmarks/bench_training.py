@@ -27,7 +27,7 @@ FIT = """
 import json, resource, time
 import numpy as np
 from ipr_engine.measures.repeatable import one_thread
-from ipr_engine.training.fitted_heads import fit_heads
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads
 
 rng = np.random.default_rng(0)
 x = rng.standard_normal(({prompts}, {dim})).astype(np.float64)
@@ -39,7 +39,7 @@ keys = [str(i) for i in range({prompts})]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 with one_thread():
-    heads = fit_heads(x, quality, tokens, keys, estimator="{estimator}", options={options})
+    heads = fit_heads(HeadRows(x, quality, tokens, keys), estimator="{estimator}", options={options})
 seconds = time.perf_counter() - start
 assert np.isfinite(heads.out_of_fold_quality).all()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult
+from ipr_engine._default_bundle import DEFAULT_BUNDLE
 from ipr_engine._old_spellings import warn_list, warn_on_error
 from ipr_engine.bundle import Bundle, Performance, PriceList
 from ipr_engine.decide.contract import DecidePlan
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from ipr_engine.audit.recorder import Recorder
     from ipr_engine.watch import Watch
 
-DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
 _LOG = logging.getLogger(__name__)
 
 

@@ -12,7 +12,7 @@ from ipr_engine.measures.repeatable import grouped_folds, one_thread
 from ipr_engine.measures.sweeps import worth_sweep
 from ipr_engine.training.add.candidate_row import fit_row
 from ipr_engine.training.estimators.ridge import PENALTIES, fit_ridge
-from ipr_engine.training.fitted_heads import FittedHeads, fit_heads, fit_platt, predict, sigmoid
+from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, fit_platt, predict, sigmoid
 from studies.cases import FOLDS, Case
 from studies.headline import SHIPPED, VIEW
 from studies.study import Study
@@ -149,10 +149,12 @@ def _no_tokens(dim: int) -> dict[str, npt.NDArray[np.float32]]:
 def fit_columns(case: Case, x: Array, columns: list[int], rows: npt.NDArray[np.bool_] | None) -> FittedHeads:
     part = case.train if rows is None else case.train.take(rows)
     return fit_heads(
-        x if rows is None else x[rows],
-        part.quality[:, columns],
-        part.cost[:, columns] * NANO,
-        part.data.question_keys,
+        HeadRows(
+            x if rows is None else x[rows],
+            part.quality[:, columns],
+            part.cost[:, columns] * NANO,
+            part.data.question_keys,
+        ),
         estimator=SHIPPED,
         folds=FOLDS,
     )

@@ -64,23 +64,24 @@ def run_add(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ipr_engine.bundle import Bundle
-    from ipr_engine.training.add.add_model import add_model
+    from ipr_engine.training.add.add_model import Evidence, PriorFrom, add_model
 
     added = add_model(
         arguments.bundle,
         arguments.candidates,
-        name=arguments.name,
-        outcomes=arguments.outcomes,
-        split=None if arguments.split == "all" else arguments.split,
-        like=arguments.like,
-        family=arguments.family,
-        consistency=arguments.consistency,
-        out=arguments.out,
         created=arguments.created,
-        seed=arguments.seed,
-        encoder_options=encoder_options(arguments),
-        key=arguments.key,
-        cache=arguments.cache,
+        name=arguments.name,
+        out=arguments.out,
+        evidence=Evidence(
+            outcomes=arguments.outcomes,
+            split=None if arguments.split == "all" else arguments.split,
+            consistency=arguments.consistency,
+            seed=arguments.seed,
+            encoder_options=encoder_options(arguments),
+            cache=arguments.cache,
+            key=arguments.key,
+        ),
+        prior=PriorFrom(like=arguments.like, family=arguments.family),
         progress=lambda message: print(f"ipr add-model: {message}", file=sys.stderr, flush=True),
     )
     if arguments.json:

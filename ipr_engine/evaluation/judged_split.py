@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.measures.routing import Outcomes
+from ipr_engine.measures.routing import WeightedOutcomes
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -26,7 +26,7 @@ class Split:
         tokens, predicted_tokens: (rows, models) output tokens, None where unknown.
     """
 
-    outcomes: Outcomes
+    outcomes: WeightedOutcomes
     x: Array
     groups: Sequence[str]
     predicted: Array

@@ -1,4 +1,7 @@
-"""Folds grouped by question: copies of one question always share a fold, so no fold is scored by its own twin."""
+"""What makes a fit repeatable: folds by question, and sums in one thread.
+
+Copies of one question always share a fold, so no fold is scored by its own twin.
+"""
 
 from __future__ import annotations
 

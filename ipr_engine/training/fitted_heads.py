@@ -1,4 +1,9 @@
-"""From embeddings and outcomes to the heads of a bundle: scores, calibration, output tokens."""
+"""From embeddings and outcomes to the heads of a bundle: scores, calibration, output tokens.
+
+Around whatever the estimator fits stand two steps. Sources mixed get an intercept each but the first, so that a source's level does
+not pass for what its prompts say. Platt's map makes a score a quality: quality = sigmoid(slope * score + offset), fitted on scores
+that the head gave to rows it had not seen.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ from ipr_engine.decide.reference import predict_logit, predict_tokens
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.training.estimators.by_name import fit_scores
+from ipr_engine.training.estimators.scores import FoldedRows
 from ipr_engine.training.token_fits import fit_tokens
 
 if TYPE_CHECKING:
@@ -52,15 +58,41 @@ class FittedHeads:
     settings: dict[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class HeadRows:
+    """Rows that heads are fitted on.
+
+    Attributes:
+        x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
+        tokens: (rows, models) output tokens >= 0, NaN where unknown.
+        keys: (rows,) the question of each row; one question stays in one fold.
+        source: (rows,) number of the source of each row, None for one source. Sources differ in level: each but number 0
+            gets an intercept of its own, which the exported heads leave out, so they speak of source 0.
+    """
+
+    x: Array
+    quality: Array
+    tokens: Array
+    keys: Sequence[str]
+    source: npt.NDArray[np.int64] | None = None
+
+    @property
+    def at_home(self) -> npt.NDArray[np.bool_]:
+        """(rows,) True where the row is of source 0."""
+        return np.ones(len(self.x), np.bool_) if self.source is None else self.source == 0
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> HeadRows:
+        """The rows of this mask."""
+        keys = [key for key, kept in zip(self.keys, rows, strict=True) if kept]
+        source = None if self.source is None else self.source[rows]
+        return HeadRows(self.x[rows], self.quality[rows], self.tokens[rows], keys, source)
+
+
 def fit_heads(
-    x: Array,
-    quality: Array,
-    tokens: Array,
-    keys: Sequence[str],
+    rows: HeadRows,
     *,
     estimator: str,
     options: Mapping[str, Any] = MappingProxyType({}),
-    source: npt.NDArray[np.int64] | None = None,
     folds: int = 5,
     seed: int = 0,
     run: RunState | None = None,
@@ -69,32 +101,24 @@ def fit_heads(
     """Fit quality and tokens heads; calibrate quality per candidate, out of fold; fold the calibration in.
 
     Args:
-        x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
-        tokens: (rows, models) output tokens >= 0, NaN where unknown.
-        keys: (rows,) the question of each row; one question stays in one fold.
-        estimator, options: see `estimators.fit_scores`.
-        source: (rows,) number of the source of each row, None for one source. Sources differ in level: each but number 0
-            gets an intercept of its own, which the exported heads leave out, so they speak of source 0.
+        estimator, options, run: see `by_name.fit_scores`.
         folds, seed: of the cross-validation that chooses penalties and feeds Platt's map.
     """
-    fold_of_row = grouped_folds(keys, folds, seed)
+    x, quality, at_home = rows.x, rows.quality, rows.at_home
+    fold_of_row = grouped_folds(rows.keys, folds, seed)
     dim = x.shape[1]
-    seen = with_intercepts(x, source)  # (rows, dim + sources - 1)
+    seen = with_intercepts(x, rows.source)  # (rows, dim + sources - 1)
     scores = fit_scores(
         estimator,
-        seen,
-        quality,
-        fold_of_row,
-        linear_only=seen.shape[1] - dim,
+        FoldedRows(seen, quality, fold_of_row, linear_only=seen.shape[1] - dim),
         options=options,
         seed=seed,
         run=run,
         progress=progress,
     )
-    at_home = np.ones(len(x), np.bool_) if source is None else source == 0
     slope, offset = _calibrate(scores.out_of_fold, quality, at_home)
     calibrated = sigmoid(slope * scores.out_of_fold + offset)
-    length = fit_tokens(seen, tokens, fold_of_row, at_home)
+    length = fit_tokens(seen, rows.tokens, fold_of_row, at_home)
     tensors = {
         **fold_platt(drop_intercepts(scores.tensors, dim), slope, offset),
         "len_skip": length.skip[:, :dim],

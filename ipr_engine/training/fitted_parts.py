@@ -1,11 +1,11 @@
-"""What a fit puts into its bundle: the heads, with hashes of their prompts, and the bins of `reliability.json`."""
+"""What a fit puts into its bundle: the heads with hashes of their prompts, the bins of `reliability.json`, the rows of tau's path."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,15 @@ from ipr_engine.bundle.spec import NOT_JUDGED, OUTCOME_STEPS
 from ipr_engine.data import prompt_hashes
 from ipr_engine.training.fitted_heads import FittedHeads
 from ipr_engine.training.training_rows import TrainingRows
+
+Array = npt.NDArray[np.float64]
+
+
+class OutOfFold(NamedTuple):
+    """Quality and output tokens, (rows, models) each, by fits that have not seen the row."""
+
+    quality: Array
+    tokens: Array
 
 
 def heads_source(heads: FittedHeads, encoder: str, names: list[str], rows: TrainingRows, key: OwnerKey) -> HeadsSource:
@@ -51,7 +60,27 @@ def reliability(heads: FittedHeads, names: list[str], rows: TrainingRows) -> byt
     return reliability_bytes(tables)
 
 
-Array = npt.NDArray[np.float64]
+def fitted_path_rows(
+    heads: FittedHeads,
+    names: list[str],
+    rows: TrainingRows,
+    at_home: npt.NDArray[np.bool_],
+    billed_tokens: npt.NDArray[np.integer],
+    own: npt.NDArray[np.float32] | None,
+    seed: int,
+) -> PathRows | None:
+    """Path rows of the prompts that the heads speak of: those at home, or of every part of one traffic."""
+    home = np.flatnonzero(at_home)
+    return draw_path_rows(
+        [rows.prompt_ids[row] for row in home],
+        [rows.prompts[row] for row in home],
+        names,
+        predicted=OutOfFold(heads.out_of_fold_quality[home], heads.out_of_fold_tokens[home]),
+        outcome=rows.quality[home],
+        billed_tokens=billed_tokens[home],
+        tokens_in=None if own is None else own[home],
+        seed=seed,
+    )
 
 
 def draw_path_rows(
@@ -59,8 +88,7 @@ def draw_path_rows(
     prompts: Sequence[str],
     candidates: Sequence[str],
     *,
-    predicted: Array,
-    tokens_out: Array,
+    predicted: OutOfFold,
     outcome: Array,
     billed_tokens: npt.NDArray[np.integer],
     tokens_in: npt.NDArray[np.float32] | None = None,
@@ -71,7 +99,7 @@ def draw_path_rows(
     Args:
         prompt_ids, prompts: one entry a row; only the order depends on them.
         candidates: the columns, in the bundle's order.
-        predicted, tokens_out: (rows, models), out of fold; tokens above 4,192,256 count as that many.
+        predicted: tokens above 4,192,256 count as that many.
         outcome: (rows, models) in [0, 1], NaN where not judged.
         billed_tokens: (rows,) by the bundle's tokenizer. tokens_in: (rows, models) by each candidate's own; None where none is named.
     Returns:
@@ -86,8 +114,8 @@ def draw_path_rows(
         return None
     return PathRows(
         candidates=tuple(candidates),
-        quality=predicted[order].astype(np.float16),
-        tokens_out=np.minimum(tokens_out[order], MOST_TOKENS).astype(np.float32),
+        quality=predicted.quality[order].astype(np.float16),
+        tokens_out=np.minimum(predicted.tokens[order], MOST_TOKENS).astype(np.float32),
         outcome=in_steps(outcome[order]),
         billed_tokens=np.asarray(billed_tokens)[order].astype(np.uint32),
         tokens_in=None if tokens_in is None else tokens_in[order],
@@ -106,6 +134,6 @@ def drawn_order(prompt_ids: Sequence[str], prompts: Sequence[str], outcome: Arra
     judged = np.flatnonzero(~np.isnan(outcome).all(axis=1))
     named = sorted((prompt_ids[row], prompts[row], outcome[row].tobytes(), row) for row in judged.tolist())
     text = json.dumps([[id, prompt] for id, prompt, _, _ in named])
-    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype="<u4")
+    digest = np.frombuffer(sha256(text.encode()).digest(), dtype="<u4")
     chosen = np.random.default_rng([seed, *digest.tolist()]).permutation(len(named))[:MOST_ROWS]
     return np.array([named[place][3] for place in chosen], dtype=np.int64)

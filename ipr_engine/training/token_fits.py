@@ -1,6 +1,7 @@
-"""Output tokens per candidate: ridge on their logarithm, brought back to a mean by Duan's smearing factor.
+"""Tokens as outcomes record them: how many a candidate writes (the tokens head), and how its own tokenizer counts a prompt.
 
-exp of a fitted log is a median-like value and too low as a mean. Duan (1983): multiply by the mean of exp(residual).
+Output tokens: ridge on their logarithm, brought back to a mean by Duan's smearing factor. exp of a fitted log is a median-like value
+and too low as a mean; Duan (1983): multiply by the mean of exp(residual).
 """
 
 from __future__ import annotations

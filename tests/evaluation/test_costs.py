@@ -12,7 +12,6 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation import evaluate, report
 from ipr_engine.evaluation.costs import CostBasis
-from ipr_engine.evaluation.evaluate import evaluate_engine
 from ipr_engine.evaluation.summary import summarise
 from ipr_engine.measures.bootstrap import Resamples
 from ipr_engine.measures.repeatable import grouped_folds
@@ -21,7 +20,7 @@ from ipr_engine.measures.sweeps import WORTHS, worth_grid, worth_sweep
 from ipr_engine.tokens import shipped_profile
 from tests.support import skips
 from tests.support.bundles import bundle_parts, make_bundle
-from tests.support.evaluation_data import make_split
+from tests.support.evaluation_data import evaluate_engine, make_split
 from tests.support.training_data import write_source
 
 for module in ("pyarrow", "sklearn", "threadpoolctl"):

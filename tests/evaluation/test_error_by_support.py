@@ -5,6 +5,7 @@ import pytest
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.error_by_support import FIGURES, Judged, bins_of, prompt_errors, support_figures
+from ipr_engine.evaluation.evaluation_options import Baselines, EvaluationOptions
 from tests.support import skips
 from tests.support.training_data import seeded
 
@@ -98,7 +99,13 @@ def test_report_and_plot_show_every_source(request, tmp_path):
     from tests.support.evaluation_data import make_split
 
     train, test = make_split("support", rows=60), make_split("support", rows=60)
-    summary = summarise(("a", "b", "c", "d"), train, test, grouped_folds(train.groups, 5, 0), draws=5)
+    summary = summarise(
+        ("a", "b", "c", "d"),
+        train,
+        test,
+        Baselines(grouped_folds(train.groups, 5, 0)),
+        options=EvaluationOptions(draws=5),
+    )
     assert "Error against support" not in report.render(summary.figures)
     one = make_judged(request.node.name)
     lone = Judged("elsewhere", np.zeros(1), one.predicted[:1], one.quality[:1], one.means)

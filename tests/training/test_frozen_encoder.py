@@ -16,11 +16,9 @@ from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.evaluate import evaluate_engine
-from ipr_engine.training.add.add_model import add_model
-from ipr_engine.training.frozen_encoder import training_encoder
-from ipr_engine.training.train import train
+from ipr_engine.training.frozen_encoder import EncoderChoice
 from tests.support.bundles import make_encoder
-from tests.support.training_data import write_source
+from tests.support.training_data import add_model, train, write_source
 from tests.support.transformer_folders import (
     import_torch,
     make_bare_transformer,
@@ -102,17 +100,17 @@ def test_one_table_is_written_as_one_static_encoder(source, candidates, table, t
 
 
 def test_default_is_the_embedded_table(tmp_path):
-    by_name, by_none = training_encoder("default"), training_encoder()
+    by_name, by_none = EncoderChoice(folders="default").open(), EncoderChoice().open()
     assert by_name.encoder.identity == by_none.encoder.identity == Engine.load().encoder.identity
     with pytest.raises(InvalidInputError, match="one twice among default, default"):
-        training_encoder(["default", "default"])
+        EncoderChoice(folders=["default", "default"]).open()
 
 
 def test_an_export_is_contained_and_a_transformers_folder_is_referenced(source, candidates, export, tmp_path):
     import_torch()
     folder = make_sentence_transformer(tmp_path / "st")
     with pytest.raises(InvalidInputError, match=r"encoder: st is a transformers folder.*export it first"):
-        training_encoder(folder)
+        EncoderChoice(folders=folder).open()
     contained = Bundle.load(fit(source, candidates, tmp_path / "a", export))
     assert contained.encoders[0].files.keys() == {"manifest", "config", "tokenizer", "weights"}
     referenced = Bundle.load(fit(source, candidates, tmp_path / "b", folder, contained=False, max_tokens=40))
@@ -147,7 +145,7 @@ def test_a_transformer_embeds_a_prompt_once_for_every_bundle(source, candidates,
 
 
 def test_embeddings_through_a_cache_of_parts_are_those_without(table, tmp_path):
-    encoder = training_encoder([table, make_encoder(tmp_path / "other", dim=8, seed=2)]).encoder
+    encoder = EncoderChoice(folders=[table, make_encoder(tmp_path / "other", dim=8, seed=2)]).open().encoder
     plain = encoder.encode(PROMPTS)
     for made in (
         embed_prompts(encoder, PROMPTS),

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import random_seed
 from ipr_engine.audit.owner_key import Key, OwnerKey, keys_beside
-from ipr_engine.bundle import Bundle, Candidate, Price
+from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.edit import require_one_tier, with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.bundle.values import require_day, require_root
-from ipr_engine.data import Outcomes, embed_prompts, key_of_hashes, load_outcomes
+from ipr_engine.data import embed_prompts, key_of_hashes, load_outcomes
 from ipr_engine.encoders.registry import EncoderOptions, make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.repeatable import one_thread
@@ -31,6 +31,7 @@ from ipr_engine.training.add.candidate_prior import (
 )
 from ipr_engine.training.add.candidate_row import Row, fit_row
 from ipr_engine.training.add.inputs import (
+    AskedEntry,
     asked_entry,
     hashes_with,
     judged_rows,
@@ -41,7 +42,6 @@ from ipr_engine.training.add.inputs import (
 from ipr_engine.training.add.path_column import Newcomer, grown_path_rows
 from ipr_engine.training.add.refresh import QUALITY, held_out, refresh
 from ipr_engine.training.add.without_outcomes import add_prior
-from ipr_engine.training.candidates import RatiosAsked
 from ipr_engine.training.constant import constancy
 from ipr_engine.training.token_fits import with_tokenizers
 from ipr_engine.training.training_rows import FEWEST_JUDGED
@@ -50,22 +50,66 @@ Array = npt.NDArray[np.float64]
 Progress = Callable[[str], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known of the candidate's answers, and how it is used.
+
+    Attributes:
+        outcomes: folder of outcome data in which the candidate is judged. None: a prior stands in, marked in the bundle.
+        split: of the outcomes; None takes every prompt.
+        consistency: None keeps everything frozen. A weight refreshes the shared trunk and every quality row instead, by the
+            paper's consistency loss (`refresh.refresh`): old qualities move, and how far is reported and kept in the bundle.
+        seed: of folds.
+        encoder_options: who runs a transformer that the heads read. cache: folder that keeps its embeddings.
+        key: the owner's, under which the bundle hashed its fitting prompts; None reads owner.key beside the bundle.
+    """
+
+    outcomes: Path | str | None = None
+    split: str | None = "train"
+    consistency: float | None = None
+    seed: int = 0
+    encoder_options: EncoderOptions | None = None
+    cache: Path | str | None = None
+    key: Key | None = None
+
+    def __post_init__(self) -> None:
+        if self.consistency is not None and self.outcomes is None:
+            raise InvalidInputError("consistency: a trunk is refreshed from outcomes, and none are given; leave it out")
+        random_seed("seed", self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorFrom:
+    """Who stands in for a candidate without outcomes: another candidate's rows, or the mean of a family's.
+
+    Neither: the most similar candidate, of its family if there is one, nearest in price. Each is lowered to what the price makes likely.
+    """
+
+    like: str | None = None
+    family: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.like is not None and self.family is not None:
+            raise InvalidInputError("like, family: expected one of them, got both")
+
+    @property
+    def stated(self) -> bool:
+        """Whether one of the two is named."""
+        return self.like is not None or self.family is not None
+
+
+NO_OUTCOMES, MOST_SIMILAR = Evidence(), PriorFrom()
+
+
 def add_model(
     bundle: Path | str,
     candidates: Path | str,
     *,
-    name: str | None = None,
-    outcomes: Path | str | None = None,
-    split: str | None = "train",
-    like: str | None = None,
-    family: str | None = None,
-    consistency: float | None = None,
-    out: Path | str | None = None,
     created: str,
-    seed: int = 0,
-    encoder_options: EncoderOptions | None = None,
-    key: Key | None = None,
-    cache: Path | str | None = None,
+    name: str | None = None,
+    out: Path | str | None = None,
+    evidence: Evidence = NO_OUTCOMES,
+    prior: PriorFrom = MOST_SIMILAR,
     progress: Progress = lambda message: None,
 ) -> Added:
     """Add a candidate; the encoder and every existing row stay as they are, so old qualities keep their bits.
@@ -73,80 +117,46 @@ def add_model(
     Args:
         bundle: root or folder.
         candidates: JSON as for `train`; the entry of `name`, or the one entry that the bundle does not have.
-        outcomes: folder of outcome data in which the candidate is judged. None: a prior stands in, marked in the bundle.
-        split: of the outcomes; None takes every prompt.
-        like, family: what the prior is, without outcomes: another candidate's rows, or the mean of a family's. Neither: the
-            most similar candidate, of its family if there is one, nearest in price. Either is lowered to what the price makes likely.
-        consistency: None keeps everything frozen. A weight refreshes the shared trunk and every quality row instead, by the
-            paper's consistency loss (`refresh.refresh`): old qualities move, and how far is told and kept in the bundle.
         out: bundle root, None for the bundle's own; the new bundle becomes its CURRENT.
-        encoder_options: who runs a transformer that the heads read. cache: folder that keeps its embeddings.
-        key: the owner's, under which the bundle hashed its fitting prompts; None reads owner.key beside the bundle.
     Raises:
         KeyMismatchError: outcomes are given, and the hashes are of another key than what is at hand.
         InvalidInputError: an argument, the candidates' file or the outcomes are not as above.
         BundleError: the bundle is damaged, or the new one would be.
         BackendUnavailableError: the extra [train] is missing.
     """
-    if outcomes is not None and (like is not None or family is not None):
+    if evidence.outcomes is not None and prior.stated:
         raise InvalidInputError("like, family: they stand in for outcomes, and outcomes are given; leave one out")
-    if like is not None and family is not None:
-        raise InvalidInputError("like, family: expected one of them, got both")
-    if consistency is not None and outcomes is None:
-        raise InvalidInputError("consistency: a trunk is refreshed from outcomes, and none are given; leave it out")
     require_day("created", created)
-    random_seed("seed", seed)
     base = Bundle.load(bundle)
     require_root("out", base.path.parent if out is None else out)
-    if cache is not None:
-        writable_folder(cache, "cache")
+    if evidence.cache is not None:
+        writable_folder(evidence.cache, "cache")
     require_one_tier(base)
-    candidate, price, source, ratios = asked_entry(Path(candidates), base, name)
-    similar = most_similar(base, candidate, price) if like is None and family is None else None
-    if outcomes is None:
-        members = members_of(base, like, family) if similar is None else (similar,)
-        return add_prior(base, candidate, price, source, ratios, members, out, created, progress)
+    entry = asked_entry(Path(candidates), base, name)
+    similar = None if prior.stated else most_similar(base, entry.candidate, entry.price)
+    if evidence.outcomes is None:
+        members = members_of(base, prior.like, prior.family) if similar is None else (similar,)
+        return add_prior(base, entry, members, out, created, progress)
     assert similar is not None
-    keys = keys_beside(base.path.parent, key)
+    keys = keys_beside(base.path.parent, evidence.key)
     key_of_hashes(base.quality_heads.fitted_on, keys)  # refused before the work
-    return _from_outcomes(
-        base,
-        candidate,
-        price,
-        source,
-        ratios,
-        similar,
-        load_outcomes(outcomes),
-        split,
-        consistency,
-        out,
-        created,
-        seed,
-        encoder_options,
-        keys,
-        cache,
-        progress,
-    )
+    return _from_outcomes(base, entry, similar, evidence, keys, out, created, progress)
 
 
 def _from_outcomes(
     base: Bundle,
-    candidate: Candidate,
-    price: Price,
-    source: Any,
-    ratios: RatiosAsked,
+    entry: AskedEntry,
     similar: str,
-    outcomes: Outcomes,
-    split: str | None,
-    consistency: float | None,
+    evidence: Evidence,
+    keys: Sequence[OwnerKey],
     out: Path | str | None,
     created: str,
-    seed: int,
-    encoder_options: EncoderOptions | None,
-    keys: Sequence[OwnerKey],
-    cache: Path | str | None,
     progress: Progress,
 ) -> Added:
+    candidate, price, source, ratios = entry
+    assert evidence.outcomes is not None
+    outcomes, split, seed = load_outcomes(evidence.outcomes), evidence.split, evidence.seed
+    cache, consistency = evidence.cache, evidence.consistency
     heads = base.quality_heads
     called = source if isinstance(source, str) else source.get(outcomes.source, candidate.name)
     part = outcomes if split is None else outcomes.of_split(split)
@@ -156,7 +166,7 @@ def _from_outcomes(
     quality, tokens, input_tokens = (measure[:, column] for measure in measures)
     with one_thread():
         progress(f"embedding {len(rows)} prompts of {outcomes.source} ...")
-        encoder = make_encoder(base, heads.encoder, encoder_options)
+        encoder = make_encoder(base, heads.encoder, evidence.encoder_options)
         encoded = embed_prompts(encoder, rows.prompts, cache=cache, progress=progress)
         x, bills = np.asarray(encoded.x, np.float64), bill_floors(rows.prompts, encoded.billed_tokens)
         billed = bills.astype(np.float64)

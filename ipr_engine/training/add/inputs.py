@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,8 +55,22 @@ def note_of(facts: dict[str, Any], created: str) -> dict[str, Any]:
     return {"recipe": "ipr add-model", "version": __version__, "created": created, **facts}
 
 
-def asked_entry(path: Path, base: Bundle, name: str | None) -> tuple[Candidate, Price, Any, RatiosAsked]:
-    """The entry meant: candidate, price, its name in the outcomes, and whose token_ratio is to be measured."""
+class AskedEntry(NamedTuple):
+    """The entry of the candidates' file that is to be added.
+
+    Attributes:
+        named: its name in the outcomes, one for all sources or {source: name}.
+        ratios: whose token_ratio is to be measured.
+    """
+
+    candidate: Candidate
+    price: Price
+    named: Mapping[str, str] | str
+    ratios: RatiosAsked
+
+
+def asked_entry(path: Path, base: Bundle, name: str | None) -> AskedEntry:
+    """The entry of that name, or the one entry that the bundle does not have."""
     file = read_candidates(path)
     listed = [candidate.name for candidate in file.candidates]
     new = [entry for entry in listed if entry not in base.names]
@@ -71,7 +85,7 @@ def asked_entry(path: Path, base: Bundle, name: str | None) -> tuple[Candidate, 
     candidate = file.candidates[listed.index(chosen)]
     price = file.prices.prices[chosen]
     dated = replace(price, basis=f"{price.basis}, {file.prices.date}")
-    return candidate, dated, file.named[chosen], file.ratios
+    return AskedEntry(candidate, dated, file.named[chosen], file.ratios)
 
 
 def members_of(base: Bundle, like: str | None, family: str | None) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from ipr_engine.tokens import count_texts
 from ipr_engine.training.add.candidate_row import Tensors, best_host, combine, features_of, sharing
 from ipr_engine.training.add.inputs import old_quality, unseen
 from ipr_engine.training.fitted_heads import predict, sigmoid
-from ipr_engine.training.fitted_parts import draw_path_rows, drawn_order, in_steps
+from ipr_engine.training.fitted_parts import OutOfFold, draw_path_rows, drawn_order, in_steps
 from ipr_engine.training.token_fits import CAP_PERCENTILE
 from ipr_engine.training.training_rows import FEWEST_JUDGED
 
@@ -94,7 +94,7 @@ def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed
     others = np.full((2, len(order), len(base.names)), np.nan)
     others[0][:, columns], others[1][:, columns] = kept.quality, kept.tokens_out
     keys = [new.part.question_keys[row] for row in order]
-    column = fresh_column(base, x, others[0], others[1], realised, written, keys, like=new.like, seed=seed)
+    column = fresh_column(base, x, OutOfFold(*others), realised, written, keys, like=new.like, seed=seed)
     if column is None:
         return None
     rows = replace(
@@ -129,15 +129,16 @@ def _of_unseen(base: Bundle, new: Newcomer, seed: int) -> tuple[PathRows, str] |
     quality, tokens = predict(heads.tensors, x, heads.activation)
     written = None if new.tokens is None else new.tokens[kept]
     keys = [new.rows.question_keys[row] for row in kept]
-    column = fresh_column(base, x, quality, tokens, outcome[kept, -1], written, keys, like=new.like, seed=seed)
+    column = fresh_column(
+        base, x, OutOfFold(quality, tokens), outcome[kept, -1], written, keys, like=new.like, seed=seed
+    )
     if column is None:
         return None
     rows = draw_path_rows(
         [new.rows.prompt_ids[row] for row in kept],
         [new.rows.prompts[row] for row in kept],
         (*base.names, new.name),
-        predicted=np.column_stack([quality, column[0]]),
-        tokens_out=np.column_stack([tokens, column[1]]),
+        predicted=OutOfFold(np.column_stack([quality, column[0]]), np.column_stack([tokens, column[1]])),
         outcome=outcome[kept],
         billed_tokens=new.billed[kept].astype(np.uint32),
         tokens_in=own_tokens(
@@ -157,8 +158,7 @@ def _of_unseen(base: Bundle, new: Newcomer, seed: int) -> tuple[PathRows, str] |
 def fresh_column(
     base: Bundle,
     x: Array,
-    others: Array,
-    others_tokens: Array,
+    others: OutOfFold,
     quality: Array,
     tokens: Array | None,
     keys: Sequence[str],
@@ -169,7 +169,7 @@ def fresh_column(
     """Quality and output tokens (rows,) that the new candidate's row would predict of these prompts, had no head seen them.
 
     Args:
-        others, others_tokens: (rows, models) of the bundle's candidates by fits that have not seen the row; NaN columns where unknown.
+        others: of the bundle's candidates; NaN columns where unknown.
         quality: (rows,) of the new candidate, NaN where not judged. tokens: (rows,) likewise; None takes those of `like`.
     Returns:
         None where the candidates that the row leans on have no such predictions, or too few of these rows are judged.
@@ -182,20 +182,20 @@ def fresh_column(
     if min(counts) < FEWEST_JUDGED:
         return None
     host = None if "out" not in tensors else best_host(tensors, heads.activation, x[judged], quality[judged])
-    known = [m for m in range(len(base.names)) if not np.isnan(others[:, m]).any()]
+    known = [m for m in range(len(base.names)) if not np.isnan(others.quality[:, m]).any()]
     group = [m for m in (known if host is None else sharing(tensors, host)) if m in known]
     if not group or (tokens is None and like not in known):
         return None
     features = features_of(tensors, heads.activation, x, host)
     weights = np.concatenate([tensors[name][group] for name in ("skip", "out") if name in tensors], axis=1)
     seen = features @ weights.T.astype(np.float64) + tensors["bias"][group].astype(np.float64)
-    likely = np.clip(others[:, group], NEAR_CERTAIN, 1 - NEAR_CERTAIN)
+    likely = np.clip(others.quality[:, group], NEAR_CERTAIN, 1 - NEAR_CERTAIN)
     predicted = sigmoid(_fresh(features, seen, np.log(likely / (1 - likely)), quality, folds, logistic=True))
     if tokens is None:
-        return predicted, others_tokens[:, like]
+        return predicted, others.tokens[:, like]
     counted = np.log(np.maximum(tokens, 1.0))
     seen = x @ tensors["len_skip"][known].T.astype(np.float64) + tensors["len_bias"][known].astype(np.float64)
-    length = _fresh(x, seen, np.log(np.maximum(others_tokens[:, known], 1.0)), counted, folds, logistic=False)
+    length = _fresh(x, seen, np.log(np.maximum(others.tokens[:, known], 1.0)), counted, folds, logistic=False)
     smearing = float(np.nanmean(np.exp(counted - length)))
     cap = float(np.nanpercentile(np.maximum(tokens, 1.0), CAP_PERCENTILE))
     return predicted, np.minimum(np.exp(length) * smearing, cap)

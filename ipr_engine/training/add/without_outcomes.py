@@ -5,34 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ipr_engine.bundle import Bundle, Candidate, Price
+from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.edit import with_candidate
 from ipr_engine.bundle.origin import constant_of
 from ipr_engine.training.add.added import Added
 from ipr_engine.training.add.candidate_prior import lowered, mean_qualities, price_bound, prior_row, shift_to
-from ipr_engine.training.add.inputs import note_of
-from ipr_engine.training.candidates import RatiosAsked
+from ipr_engine.training.add.inputs import AskedEntry, note_of
 
 
 def add_prior(
     base: Bundle,
-    candidate: Candidate,
-    price: Price,
-    source: Any,
-    ratios: RatiosAsked,
+    entry: AskedEntry,
     members: tuple[str, ...],
     out: Path | str | None,
     created: str,
     progress: Callable[[str], None],
 ) -> Added:
-    """Add the candidate as the mean of the `members`' rows; the other arguments are as in `add_model`.
+    """Add the candidate as the mean of the `members`' rows; the other arguments are those of `add_model`.
 
     Without prompts its token_ratio cannot be measured: that of candidates with its tokenizer stands in, else that of the members.
     """
+    candidate, price, named, ratios = entry
     if candidate.name in ratios.of_records | ratios.of_tokenizer:
         of = candidate.tokenizer
         alike = [c.token_ratio for c in base.candidates if of is not None and c.tokenizer == of]
@@ -41,8 +37,8 @@ def add_prior(
     qualities = mean_qualities(base)
     bound = price_bound(base, members, price, qualities)
     shift = shift_to(base, members, qualities, bound)
-    told = f"no outcomes: {candidate.name} starts as {' + '.join(members)}"
-    progress(told if shift == 0 else f"{told}, its mean quality lowered to {bound.quality:.3f}: {bound.reason}")
+    report = f"no outcomes: {candidate.name} starts as {' + '.join(members)}"
+    progress(report if shift == 0 else f"{report}, its mean quality lowered to {bound.quality:.3f}: {bound.reason}")
     rows = lowered(prior_row(base.quality_heads, members), shift)
     made = None if shift == 0 else {"mean_quality": bound.quality, "logit_shift": shift, "reason": bound.reason}
     note = {"prior_from": list(members), "prompts": 0, "lowered": made}
@@ -56,7 +52,7 @@ def add_prior(
         price,
         rows,
         note=note_of(note, created),
-        called=source,
+        called=named,
         constant=constant,
         root=out,
         created=created,

@@ -1,7 +1,7 @@
 """The estimators by name: embeddings and judged qualities in, `Scores` out. Later ones plug in here.
 
 Every estimator takes the same arguments and gives scores in the form `decide` runs; calibration, tokens and export
-are the same for all of them (`heads.fit_heads`).
+are the same for all of them (`fitted_heads.fit_heads`).
 """
 
 from __future__ import annotations
@@ -10,19 +10,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.estimators.centroid_hinges import fit_caps
+from ipr_engine.training.estimators.centroid_hinges import HingeOptions, fit_centroid_hinges
 from ipr_engine.training.estimators.ridge import FORMS, fit_form
-from ipr_engine.training.estimators.scores import Scores
+from ipr_engine.training.estimators.scores import FoldedRows, Scores
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState
-
-Array = npt.NDArray[np.float64]
-Folds = npt.NDArray[np.int64]
 
 CLOSED_FORM = (*FORMS, "caps")
 CAPS_OPTIONS = ("caps", "inside", "spread", "forms")
@@ -33,11 +27,8 @@ class Estimator(Protocol):
 
     def __call__(
         self,
-        x: Array,
-        quality: Array,
-        folds: Folds,
+        rows: FoldedRows,
         *,
-        linear_only: int,
         options: Mapping[str, Any],
         seed: int,
         run: RunState | None,
@@ -49,11 +40,8 @@ class Estimator(Protocol):
 
 def fit_scores(
     estimator: str,
-    x: Array,
-    quality: Array,
-    folds: Folds,
+    rows: FoldedRows,
     *,
-    linear_only: int = 0,
     options: Mapping[str, Any] = MappingProxyType({}),
     seed: int = 0,
     run: RunState | None = None,
@@ -62,48 +50,36 @@ def fit_scores(
     """Fit the named estimator.
 
     Args:
-        x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
-        folds: (rows,) fold numbers; `out_of_fold` comes from as many fits.
-        linear_only: trailing columns of x that only shift scores (source intercepts): no region or kink may use them.
         options: of this estimator (networks: the fields of `network_config.NetworkConfig`; caps: those of CAPS_OPTIONS, see
-            `caps.fit_caps`).
+            `centroid_hinges.HingeOptions`).
         run: keeps finished parts on disk, so that an interrupted fit goes on; closed forms are too quick to need it.
     Raises:
         InvalidInputError: an unknown estimator or option, or unusable rows.
     """
     if estimator not in ESTIMATORS:
         raise InvalidInputError(f"estimator: expected one of {', '.join(ESTIMATORS)}, got {estimator!r}")
-    return ESTIMATORS[estimator](
-        x, quality, folds, linear_only=linear_only, options=options, seed=seed, run=run, progress=progress
-    )
+    return ESTIMATORS[estimator](rows, options=options, seed=seed, run=run, progress=progress)
 
 
 def _ridge(form: str) -> Estimator:
-    def fit(
-        x: Array, quality: Array, folds: Folds, *, linear_only: int, options: Mapping[str, Any], seed: int, **_: Any
-    ) -> Scores:
+    def fit(rows: FoldedRows, *, options: Mapping[str, Any], seed: int, **_: Any) -> Scores:
         _no_options(form, options)
-        return fit_form(form, x, quality, folds).scores(form)
+        return fit_form(form, rows.x, rows.quality, rows.folds).scores(form)
 
     return fit
 
 
-def _caps(
-    x: Array, quality: Array, folds: Folds, *, linear_only: int, options: Mapping[str, Any], seed: int, **_: Any
-) -> Scores:
+def _centroid_hinges(rows: FoldedRows, *, options: Mapping[str, Any], seed: int, **_: Any) -> Scores:
     unknown = sorted(set(options) - set(CAPS_OPTIONS))
     if unknown:
         raise InvalidInputError(f"options: expected some of {', '.join(CAPS_OPTIONS)}, got {', '.join(unknown)}")
-    return fit_caps(x, quality, folds, linear_only=linear_only, seed=seed, **options)
+    return fit_centroid_hinges(rows, HingeOptions(**options), seed=seed)
 
 
 def _network(form: str) -> Estimator:
     def fit(
-        x: Array,
-        quality: Array,
-        folds: Folds,
+        rows: FoldedRows,
         *,
-        linear_only: int,
         options: Mapping[str, Any],
         seed: int,
         run: RunState | None,
@@ -111,8 +87,7 @@ def _network(form: str) -> Estimator:
     ) -> Scores:
         from ipr_engine.training.estimators.network import NetworkConfig, fit_network
 
-        config = NetworkConfig.of(form, options)
-        return fit_network(x, quality, folds, config, seed=seed, linear_only=linear_only, run=run, progress=progress)
+        return fit_network(rows, NetworkConfig.of(form, options), seed=seed, run=run, progress=progress)
 
     return fit
 
@@ -125,7 +100,7 @@ def _no_options(estimator: str, options: Mapping[str, Any]) -> None:
 ESTIMATORS: Mapping[str, Estimator] = MappingProxyType(
     {
         **{form: _ridge(form) for form in FORMS},
-        "caps": _caps,
+        "caps": _centroid_hinges,
         "paper": _network("paper"),
         "adapters": _network("adapters"),
     }

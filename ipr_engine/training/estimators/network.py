@@ -20,33 +20,26 @@ from ipr_engine.data.progress import Progress
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.estimators.checkpoint import RunState
 from ipr_engine.training.estimators.network_config import NetworkConfig
-from ipr_engine.training.estimators.scores import Scores
+from ipr_engine.training.estimators.scores import FoldedRows, Scores
 
 __all__ = ["NetworkConfig", "fit_key", "fit_network"]
-
-Array = npt.NDArray[np.float64]
-Folds = npt.NDArray[np.int64]
 
 VERSION = 1  # of the recipe: a change that alters the result counts it up, and no older run folder is continued
 
 
 def fit_network(
-    x: Array,
-    quality: Array,
-    folds: Folds,
+    table: FoldedRows,
     config: NetworkConfig,
     *,
     seed: int,
-    linear_only: int = 0,
     run: RunState | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Scores:
     """Fit the network of `config` to outcomes.
 
     Args:
-        x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
-        folds: (rows,) fold numbers, at least three distinct ones; see `folds.grouped_folds`.
-        linear_only: trailing columns of x that only shift scores (source intercepts): the hidden layer does not read them.
+        table: with at least three distinct folds; see `repeatable.grouped_folds`. The hidden layer does not read the `linear_only`
+            columns.
         run: a run folder: what it holds of this very fit is not computed again. Several fits may share it.
         progress: told one line per finished fit. A bar is shown on stderr where that is a terminal.
     Returns:
@@ -55,12 +48,13 @@ def fit_network(
         InvalidInputError: an argument is not as above, a fold or a candidate has no judged outcome, or the fit diverged.
         BackendUnavailableError: torch or threadpoolctl (extra [train]) is missing.
     """
-    _check(x, quality, folds, config, seed, linear_only)
+    x, quality, folds, linear_only = table.x, table.quality, table.folds, table.linear_only
+    _check(table, config, seed)
     need("torch", "fitting a network")
-    from ipr_engine.training.estimators.network_fit import Fitted, fit, repeatable
+    from ipr_engine.training.estimators.network_fit import Fitted, Part, Stop, fit, repeatable
     from ipr_engine.training.estimators.network_module import export
 
-    name = fit_key(x, quality, folds, config, seed, linear_only)[:16]
+    name = fit_key(table, config, seed)[:16]
     labels = np.unique(folds)
     judged = ~np.isnan(quality).all(axis=1)  # a row that nobody judged teaches nothing; it is scored all the same
     rows = int(judged.sum())
@@ -78,10 +72,8 @@ def fit_network(
                 bar.advance(epochs)
 
             validation = None if watched is None else (x[judged & watched], quality[judged & watched])
-            fitted = fit(
-                f"{name}-{unit}", x[mine], quality[mine], config,
-                validation=validation, epochs=most, linear_only=linear_only, seed=seed, run=run, advance=advance,
-            )  # fmt: skip
+            part, stop = Part(x[mine], quality[mine], linear_only), Stop(epochs=most, validation=validation)
+            fitted = fit(f"{name}-{unit}", part, config, stop, seed=seed, run=run, advance=advance)
             bar.advance(left)  # epochs that stopping early saved
             return fitted
 
@@ -100,11 +92,12 @@ def fit_network(
     return Scores(export(final.parts, final.standard), config.activation, out_of_fold, settings)
 
 
-def fit_key(x: Array, quality: Array, folds: Folds, config: NetworkConfig, seed: int, linear_only: int) -> str:
+def fit_key(table: FoldedRows, config: NetworkConfig, seed: int) -> str:
     """sha256 over all that decides the result of `fit_network`: data, config, seed, and versions."""
+    x, quality, folds = table.x, table.quality, table.folds
     judged = ~np.isnan(quality)
     versions = {"recipe": VERSION, "torch": need("torch", "fitting a network").__version__, "numpy": np.__version__}
-    shape = [*x.shape, quality.shape[1], linear_only]
+    shape = [*x.shape, quality.shape[1], table.linear_only]
     head = {"config": config.as_json(), "seed": seed, "shape": shape, "versions": versions}
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     for part in (x, np.where(judged, quality, 0.0), judged, folds):
@@ -112,7 +105,8 @@ def fit_key(x: Array, quality: Array, folds: Folds, config: NetworkConfig, seed:
     return digest.hexdigest()
 
 
-def _check(x: Array, quality: Array, folds: Folds, config: NetworkConfig, seed: int, linear_only: int) -> None:
+def _check(table: FoldedRows, config: NetworkConfig, seed: int) -> None:
+    x, quality, folds, linear_only = table.x, table.quality, table.folds, table.linear_only
     for name, array, kind, ndim in (("x", x, "f", 2), ("quality", quality, "f", 2), ("folds", folds, "i", 1)):
         if not isinstance(array, np.ndarray) or array.dtype.kind != kind or array.ndim != ndim:
             wanted = {"f": "float64", "i": "int64"}[kind]

@@ -48,6 +48,29 @@ class Fitted:
         return np.concatenate([score(wide, part, activation).numpy() for part in _batches(z, rows)])
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Rows of one fit: x (rows, dim), quality (rows, models); the hidden layer does not read the trailing `linear_only` columns."""
+
+    x: Array
+    quality: Array
+    linear_only: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stop:
+    """When a fit ends.
+
+    Attributes:
+        epochs: the most.
+        validation: (x, quality) whose loss is watched: the parameters of least loss are returned, and the fit ends when
+            `config.patience` epochs brought none lower. None: all `epochs` are run and the last parameters returned.
+    """
+
+    epochs: int
+    validation: tuple[Array, Array] | None = None
+
+
 @contextmanager
 def repeatable() -> Iterator[None]:
     """One thread in numpy and torch, and torch's own setting as it was afterwards."""
@@ -62,26 +85,21 @@ def repeatable() -> Iterator[None]:
 
 def fit(
     unit: str,
-    x: Array,
-    quality: Array,
+    part: Part,
     config: NetworkConfig,
+    stop: Stop,
     *,
-    validation: tuple[Array, Array] | None,
-    epochs: int,
-    linear_only: int,
     seed: int,
     run: RunState | None,
     advance: Callable[[int], None],
 ) -> Fitted:
-    """Fit on x (rows, dim), quality (rows, models).
+    """Fit the network to one part of the rows.
 
     Args:
         unit: name of this fit in the run folder.
-        validation: (x, quality) whose loss is watched: the parameters of least loss are returned, and the fit ends when
-            `config.patience` epochs brought none lower. None: all `epochs` are run and the last parameters returned.
-        linear_only: trailing columns of x that the hidden layer does not read.
-        advance: told the number of epochs just run or resumed.
+        advance: called with the number of epochs just run or resumed.
     """
+    x, linear_only, epochs, validation = part.x, part.linear_only, stop.epochs, stop.validation
     standard = Standard.of(x, linear_only)
     kept = run.load(unit) if run is not None else None
     if kept is not None and kept[1]["done"]:
@@ -90,8 +108,8 @@ def fit(
         return Fitted(parts, standard, facts["epochs"], facts["loss"])
 
     z = standard.apply(x)
-    level, shift = _levels(z[:, x.shape[1] - linear_only :], quality, config.link)
-    loop = _Loop(_tensor(z), _tensor(quality), _tensor(level), _tensor(shift), config, seed)
+    level, shift = _levels(z[:, x.shape[1] - linear_only :], part.quality, config.link)
+    loop = _Loop(_tensor(z), _tensor(part.quality), _tensor(level), _tensor(shift), config, seed)
     watched = None if validation is None else (_tensor(standard.apply(validation[0])), _tensor(validation[1]))
     if kept is not None:
         loop.restore(*kept)

@@ -1,4 +1,4 @@
-"""What every estimator gives back: quality scores in the packed form that `decide` runs, not yet calibrated."""
+"""What every estimator takes, rows in folds, and what it gives back: quality scores in the packed form that `decide` runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedRows:
+    """Judged rows in folds.
+
+    Attributes:
+        x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
+        folds: (rows,) fold numbers; `Scores.out_of_fold` comes from as many fits.
+        linear_only: trailing columns of x that only shift scores (source intercepts): no region or kink may use them.
+    """
+
+    x: Array
+    quality: Array
+    folds: npt.NDArray[np.int64]
+    linear_only: int = 0
 
 
 @dataclass(frozen=True)

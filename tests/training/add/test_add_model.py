@@ -13,9 +13,7 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.reliability import read_reliability
 from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError, KeyMismatchError
-from ipr_engine.training.add.add_model import add_model
-from ipr_engine.training.train import train
-from tests.support.training_data import seeded
+from tests.support.training_data import add_model, seeded, train
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 

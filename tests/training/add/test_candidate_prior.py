@@ -16,7 +16,7 @@ from ipr_engine.data import load_outcomes, name_in_source
 from ipr_engine.decide.contract import Heads
 from ipr_engine.decide.reference import predict_logit
 from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.routing import Axis, Outcomes, bounded_arqgc, single_curve, sweep_curve
+from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_grid, worth_sweep
 from ipr_engine.training.add.candidate_prior import (
     CHEAPER_LOGITS,
@@ -28,9 +28,8 @@ from ipr_engine.training.add.candidate_prior import (
     prior_row,
     shift_to,
 )
-from ipr_engine.training.train import train
 from tests.support import skips
-from tests.support.training_data import seeded
+from tests.support.training_data import seeded, train
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 
@@ -111,7 +110,7 @@ def left_and_back(bundle, name, folder):
 
 def areas(bundle, bundles, outcomes, cost):
     """Area and share of prompts at the best worth of each bundle's worth sweep, on every candidate's outcomes."""
-    realised = Outcomes.complete(outcomes.quality, cost)
+    realised = WeightedOutcomes.complete(outcomes.quality, cost)
     once = Resamples(realised.rows, draws=0)
     axis, singles = Axis.of(realised), single_curve(realised, once)
     found = []

@@ -8,7 +8,7 @@ import pytest
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.training.add.candidate_row import combine, fit_row
-from ipr_engine.training.fitted_heads import fit_heads, predict
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
 from tests.support.training_data import make_world, seeded
 
 
@@ -17,7 +17,8 @@ def heads_and_world(seed, estimator="plain", rows=2400):
     world = make_world(seed, rows=rows)
     half = rows // 2
     heads = fit_heads(
-        world.x[:half], world.quality[:half, :-1], world.tokens[:half, :-1], world.keys[:half], estimator=estimator
+        HeadRows(world.x[:half], world.quality[:half, :-1], world.tokens[:half, :-1], world.keys[:half]),
+        estimator=estimator,
     )
     return heads, world, half
 

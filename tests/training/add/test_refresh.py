@@ -8,7 +8,7 @@ import pytest
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.add.candidate_row import fit_row
 from ipr_engine.training.add.refresh import QUALITY, refresh
-from ipr_engine.training.fitted_heads import fit_heads, predict
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
 from tests.support.training_data import make_world
 
 pytest.importorskip("torch", reason="needs extra [train]: torch")
@@ -18,7 +18,7 @@ pytest.importorskip("torch", reason="needs extra [train]: torch")
 def given():
     """Heads with a trunk fitted on four candidates, and the fifth's row."""
     world = make_world("refresh", rows=1500)
-    heads = fit_heads(world.x, world.quality[:, :-1], world.tokens[:, :-1], world.keys, estimator="caps")
+    heads = fit_heads(HeadRows(world.x, world.quality[:, :-1], world.tokens[:, :-1], world.keys), estimator="caps")
     row = fit_row(heads.tensors, "relu", world.x[:60], world.quality[:60, -1], None, world.keys[:60]).tensors
     tensors = {
         name: tensor if name == "trunk" else np.concatenate([tensor, row[name][None]])

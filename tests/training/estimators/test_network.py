@@ -23,9 +23,10 @@ from ipr_engine.decide.contract import Heads  # noqa: E402
 from ipr_engine.errors import InvalidInputError  # noqa: E402
 from ipr_engine.training.estimators.checkpoint import STATE, RunState, RunStateWarning  # noqa: E402
 from ipr_engine.training.estimators.network import NetworkConfig, fit_network  # noqa: E402
-from ipr_engine.training.estimators.network_fit import fit  # noqa: E402
+from ipr_engine.training.estimators.network_fit import Part, Stop, fit  # noqa: E402
 from ipr_engine.training.estimators.network_module import export  # noqa: E402
 from ipr_engine.training.estimators.ridge import fit_ridge  # noqa: E402
+from ipr_engine.training.estimators.scores import FoldedRows  # noqa: E402
 from tests.support.places import ROOT  # noqa: E402
 
 SMALL: dict[str, Any] = {"hidden": 12, "epochs": 8, "batch": 64, "lr": 0.01, "weight_decay": 0.1}
@@ -39,7 +40,7 @@ FORMS = {
 
 
 def fit_small(data, config, **changes):
-    return fit_network(data.x, data.quality, data.folds, config, **{"seed": 3} | changes)
+    return fit_network(FoldedRows(data.x, data.quality, data.folds), config, **{"seed": 3} | changes)
 
 
 def as_bytes(scores):
@@ -62,10 +63,8 @@ def config(request):
 def test_exported_tensors_score_as_the_fitted_module(config, linear_only):
     data = make_bent("export", rows=200, missing=0.2)
     x = data.x * 3 + 5  # neither centred nor scaled
-    fitted = fit(
-        "u", x, data.quality, config,
-        validation=None, epochs=5, linear_only=linear_only, seed=0, run=None, advance=lambda rows: None,
-    )  # fmt: skip
+    part = Part(x, data.quality, linear_only)
+    fitted = fit("u", part, config, Stop(epochs=5), seed=0, run=None, advance=lambda rows: None)
     expected = fitted.score(x, config.activation)
     got = logits(export(fitted.parts, fitted.standard), config.activation, x)
     # sums of some hundred terms of size about 10, in another order
@@ -78,7 +77,7 @@ def test_trailing_columns_only_shift_scores(config):
     source = np.arange(300) % 2
     x = np.concatenate([data.x, 10.0 * source[:, None]], axis=1)
     quality = data.quality * np.where(source, 0.3, 1.0)[:, None]
-    scores = fit_network(x, quality, data.folds, config, seed=0, linear_only=1)
+    scores = fit_network(FoldedRows(x, quality, data.folds, linear_only=1), config, seed=0)
     assert all((scores.tensors[name][..., -1] == 0).all() for name in ("trunk", "down") if name in scores.tensors)
     there, here = x.copy(), x.copy()
     there[:, -1], here[:, -1] = 10.0, 0.0
@@ -168,7 +167,7 @@ def test_structure_that_no_linear_score_has_is_learned(loss, missing):
 def test_the_papers_form_learns_what_candidates_share():
     world = make_world("paper learns", rows=600)
     config = NetworkConfig(form="paper", hidden=32, lr=0.02, weight_decay=0.1, epochs=12, batch=64)
-    scores = fit_network(world.x, world.quality, np.arange(600) % 4, config, seed=0)
+    scores = fit_network(FoldedRows(world.x, world.quality, np.arange(600) % 4), config, seed=0)
     truth = np.log(world.chance / (1 - world.chance))
     assert np.corrcoef(scores.out_of_fold.ravel(), truth.ravel())[0, 1] > 0.8
 
@@ -199,7 +198,7 @@ def test_constant_columns_decide_nothing(config, where):
     data = make_bent("constant", rows=120)
     x = data.x.copy()
     x[:, 0 if where == "first" else slice(None)] = 7.5
-    scores = fit_network(x, data.quality, data.folds, config, seed=0)
+    scores = fit_network(FoldedRows(x, data.quality, data.folds), config, seed=0)
     constant = np.ptp(x, axis=0) == 0
     assert all((scores.tensors[n][..., constant] == 0).all() for n in ("trunk", "down", "skip") if n in scores.tensors)
     assert np.isfinite(scores.out_of_fold).all()
@@ -246,10 +245,11 @@ def test_a_fit_stopped_between_epochs_goes_on_from_its_checkpoint(config, tmp_pa
     told: list[int] = []
 
     def train(run, advance):
-        return fit(
-            "unit", data.x[rows], data.quality[rows], config,
-            validation=(data.x[~rows], data.quality[~rows]), epochs=12, linear_only=0, seed=1, run=run, advance=advance,
-        )  # fmt: skip
+        part, stop = (
+            Part(data.x[rows], data.quality[rows]),
+            Stop(epochs=12, validation=(data.x[~rows], data.quality[~rows])),
+        )
+        return fit("unit", part, config, stop, seed=1, run=run, advance=advance)
 
     def interrupt(advanced):
         told.append(advanced)
@@ -364,7 +364,7 @@ def test_unusable_rows_are_named(change, message):
     given = broken(make_bent("broken", rows=60))
     change(given)
     with pytest.raises(InvalidInputError, match=message):
-        fit_network(**given, config=FORMS["adapters"], seed=0)
+        fit_network(FoldedRows(**given), FORMS["adapters"], seed=0)
 
 
 def test_what_cannot_be_fitted_is_named():
