@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ from ipr_engine.data import Outcomes, key_of_hashes, overlap, prompt_hashes, rea
 from ipr_engine.data.outcomes import MIN_KEY
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation.embedded import EmbeddedPrompts, embed_for
 from ipr_engine.policy.paths import Paths
 
 Array = npt.NDArray[np.float64]
@@ -78,8 +80,11 @@ def calibrate(
     risk, test, simultaneous = options.risk, bounds.TESTS[options.test], options.simultaneous
     progress("laying out the path ...")
 
+    def embed(prompts: Sequence[str]) -> EmbeddedPrompts:
+        return embed_for(engine, prompts, cache=cache, progress=progress)
+
     def observed(rows: Outcomes) -> Observed:
-        return observe(engine, rows, names, of.sources, label=_label(rows), cache=cache, progress=progress)
+        return observe(bundle, embed, rows, names, of.sources, label=_label(rows))
 
     path_rows = observed(path_data)
     path = fit_path(path_rows, points=options.points)
@@ -132,15 +137,19 @@ def calibrate(
         points=_points(path, names, routed, lower, costs, (choices == path.best).mean(axis=1)),
         knots=knots_of(levels, last[: len(levels)], certain[: len(levels)], costs),
         shares=knots_of(parts, last[len(levels) :], certain[len(levels) :], costs),
-        tested=_tested(rows, path_rows, levels, order, options),
+        tested=_tested(engine, rows, path_rows, levels, order, options),
     )
 
 
 def _tested(
-    rows: Observed, path_rows: Observed, levels: Sequence[float], order: Indices, options: CertifyOptions
+    engine: Engine,
+    rows: Observed,
+    path_rows: Observed,
+    levels: Sequence[float],
+    order: Indices,
+    options: CertifyOptions,
 ) -> tuple[TestedTau, ...]:
     """The points of tau's path, tested at these taus; nothing where the bundle has no path of the candidates."""
-    engine = rows.engine
     if Paths(engine.bundle).lacking(rows.names) is not None:
         return ()
     policies = [engine.policy(tau=tau, rule="path", allowed=list(rows.names)) for tau in levels]
@@ -230,7 +239,7 @@ def _points(
 
 
 def _support_quantiles(rows: Observed) -> tuple[float, ...] | None:
-    support = rows.engine.decide(rows.embedded.first, tau=0.0, allowed=list(rows.names)).support
+    support = replace(rows.embedded, second=None).decide(tau=0.0, allowed=list(rows.names)).support
     if support is None:
         return None
     steps = np.linspace(0, 1, SUPPORT_QUANTILES)

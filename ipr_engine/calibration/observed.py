@@ -13,7 +13,6 @@ do not rely on either.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,10 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle import Bundle
 from ipr_engine.data import Outcomes, name_in_source
-from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.embedded import EmbeddedPrompts, embed_for
+from ipr_engine.evaluation.embedded import EmbeddedPrompts
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -41,7 +40,7 @@ class Observed:
         source: what it is, for the map. prompts are those of `outcomes`.
     """
 
-    engine: Engine
+    bundle: Bundle
     names: tuple[str, ...]
     embedded: EmbeddedPrompts
     outcomes: Outcomes
@@ -56,16 +55,16 @@ class Observed:
     @property
     def columns(self) -> list[int]:
         """Positions of `names` in the bundle."""
-        return [self.engine.bundle.names.index(name) for name in self.names]
+        return [self.bundle.names.index(name) for name in self.names]
 
     def choices(self, worth: float, allowed: Sequence[str] | None = None) -> tuple[Indices, Array]:
         """Positions in `names` and expected USD, (rows,) each, of what the engine chooses at this point."""
         return self.decided(tau=1.0, rule="minmax", worth=worth, allowed=list(allowed or self.names))
 
-    def decided(self, **terms: Any) -> tuple[Indices, Array]:
-        """The same of what the engine chooses under these terms of `Engine.decide`, which allow none but `names`."""
-        decisions = self.embedded.decide(**terms)
-        position = np.full(len(self.engine.bundle.names), -1, dtype=np.int64)
+    def decided(self, **options: Any) -> tuple[Indices, Array]:
+        """The same of what the engine chooses under these policy options, which allow none but `names`."""
+        decisions = self.embedded.decide(**options)
+        position = np.full(len(self.bundle.names), -1, dtype=np.int64)
         position[self.columns] = np.arange(len(self.names))
         return position[decisions.index], decisions.cost_usd.astype(np.float64)
 
@@ -90,21 +89,20 @@ class Observed:
 
 
 def observe(
-    engine: Engine,
+    bundle: Bundle,
+    embed: Callable[[Sequence[str]], EmbeddedPrompts],
     outcomes: Outcomes,
     names: Sequence[str],
     sources: Mapping[str, Mapping[str, str] | str],
     *,
     label: str,
-    cache: str | os.PathLike[str] | None = None,
-    progress: Callable[[str], None] = lambda message: None,
 ) -> Observed:
     """Encode the rows on which every one of `names` has a quality, and predict on them.
 
     Args:
+        embed: embeds prompts by every encoder of the bundle.
         sources: name in the bundle -> name in the outcomes, for those that differ; one for all, or {source: name}.
         label: what these prompts are, such as "mine, split calibration".
-        cache: folder that keeps a transformer's embeddings. progress: told how far it is.
     Raises:
         InvalidInputError: a candidate has no outcomes, no row is complete, or the heads predict no output tokens.
     """
@@ -115,14 +113,14 @@ def observe(
             f"outcomes: no outcomes of {', '.join(missing)} in {outcomes.source}, which has {', '.join(outcomes.models)}; "
             "say what they are called there, or calibrate without them"
         )
-    if "len_skip" not in engine.bundle.quality_heads.tensors:
+    if "len_skip" not in bundle.quality_heads.tensors:
         raise InvalidInputError("bundle: expected heads that predict output tokens, since a map weighs expected costs")
     rows = outcomes.complete(wanted)
-    embedded = embed_for(engine, rows.prompts, cache=cache, progress=progress)
+    embedded = embed(rows.prompts)
     decisions = embedded.decide(tau=0.0, allowed=list(names))
-    columns = [engine.bundle.names.index(name) for name in names]
+    columns = [bundle.names.index(name) for name in names]
     return Observed(
-        engine=engine,
+        bundle=bundle,
         names=tuple(names),
         embedded=embedded,
         outcomes=rows,

@@ -87,8 +87,8 @@ def run_add(arguments: argparse.Namespace) -> int:
     if arguments.json:
         facts = {key: value for key, value in vars(added).items() if key not in ("folder", "refreshed")}
         names = Bundle.load(added.folder).names[:-1]
-        told = None if added.refreshed is None else added.refreshed.facts(names)
-        print(json.dumps({"bundle": added.folder.name, **facts, "refreshed": told}))
+        moved = None if added.refreshed is None else added.refreshed.facts(names)
+        print(json.dumps({"bundle": added.folder.name, **facts, "refreshed": moved}))
         return 0
     print(added.folder)
     if added.quality is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,12 @@ Array = npt.NDArray[np.float64]
 MEASURES = ("quality", "input_tokens", "output_tokens", "cost_usd")
 KEY_CHARACTERS = 120
 MIN_KEY = 30  # a shorter key names too little of a question to say that two are the same
+
+
+def normalised(prompt: str) -> str:
+    """Letters and digits, case folded; a letter and its accent are one character, however they are written."""
+    text = prompt if prompt.isascii() else unicodedata.normalize("NFC", prompt)
+    return "".join(character for character in text.casefold() if character.isalnum())
 
 
 def question_key(question: str) -> str:

@@ -138,7 +138,7 @@ class Table:
                 self.complain(row, column, f"expected a number, got {shown_cell(cell)}")
             else:
                 continue
-            missing[row] = True  # told already
+            missing[row] = True  # reported already
         return values, missing
 
 
@@ -180,11 +180,11 @@ class BadRows:
     @property
     def summary(self) -> str:
         """One line for one row; else their number, and the first of them a line each."""
-        told = list(self._found.values())
-        if len(told) == 1:
-            return told[0]
-        more = [f"and {len(told) - SHOWN} more"] if len(told) > SHOWN else []
-        return "\n  ".join([f"{len(told)} bad rows:", *told[:SHOWN], *more])
+        found = list(self._found.values())
+        if len(found) == 1:
+            return found[0]
+        more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        return "\n  ".join([f"{len(found)} bad rows:", *found[:SHOWN], *more])
 
     def refuse(self, hint: str = "") -> None:
         """Raise InvalidInputError where there is any."""

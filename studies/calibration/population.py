@@ -6,6 +6,7 @@ import argparse
 import platform
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ipr_engine.calibration.observed import Observed, OperatingPath, fit_path, o
 from ipr_engine.data import load_outcomes, overlap, prompt_hashes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation.embedded import embed_for
 
 Array = npt.NDArray[np.float64]
 
@@ -55,9 +57,11 @@ def load_population(arguments: argparse.Namespace) -> Population:
     path_data = load_outcomes(arguments.outcomes, split=arguments.path_split)
     held_out = load_outcomes(arguments.outcomes, split=arguments.split)
     held_out = held_out.take(~overlap(held_out, prompt_hashes(path_data.prompts, path_data.question_keys)))
-    names = engine.bundle.names
-    path_rows = observe(engine, path_data, names, sources, label=f"{path_data.source}, split {arguments.path_split}")
-    rows = observe(engine, held_out, names, sources, label=f"{held_out.source}, split {arguments.split}")
+    bundle, names = engine.bundle, engine.bundle.names
+    path_rows, rows = (
+        observe(bundle, partial(embed_for, engine), part, names, sources, label=f"{part.source}, split {split}")
+        for part, split in ((path_data, arguments.path_split), (held_out, arguments.split))
+    )
     cost = rows.outcomes.cost_usd
     if np.isnan(cost).any():
         raise InvalidInputError(
@@ -86,7 +90,7 @@ def load_population(arguments: argparse.Namespace) -> Population:
 
 def about(population: Population) -> str:
     """One line: what, on how many, with which versions."""
-    bundle = population.rows.engine.bundle
+    bundle = population.rows.bundle
     return (
         f"{population.rows.source}: {len(population.rows)} prompts; path of {len(population.path)} points on "
         f"{len(population.path_rows)} of {population.path_rows.source}; best {bundle.names[population.path.best]} "

@@ -90,8 +90,8 @@ class SourceBuilder:
         self._prompts = {name: _kept(cells, good) for name, cells in self._prompts.items()}
         self._prompts_from = _kept(self._prompts_from, good)
         left = set(self._prompts["prompt_id"])
-        told = zip(self._outcomes_from, self._outcomes_row, self._outcomes["prompt_id"], strict=True)
-        good = [label not in self.bad and row not in self.bad and id in left for label, row, id in told]
+        labelled = zip(self._outcomes_from, self._outcomes_row, self._outcomes["prompt_id"], strict=True)
+        good = [label not in self.bad and row not in self.bad and id in left for label, row, id in labelled]
         self._outcomes = {name: _kept(cells, good) for name, cells in self._outcomes.items()}
         self._outcomes_from, self._outcomes_row = _kept(self._outcomes_from, good), _kept(self._outcomes_row, good)
 

@@ -5,7 +5,7 @@
 
 Every file is written whole or not at all (a temporary name, fsync, os.replace), and state.json last: after `kill -9` it
 names only files that are complete. A file's name holds the hash of its bytes, so damage is found; a damaged file is
-told, dropped and its unit computed again; a damaged state.json is told and rebuilt from the headers of the files.
+reported, dropped and its unit computed again; a damaged state.json is reported and rebuilt from the headers of the files.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def fit_network(
         table: with at least three distinct folds; see `repeatable.grouped_folds`. The hidden layer does not read the `linear_only`
             columns.
         run: a run folder: what it holds of this very fit is not computed again. Several fits may share it.
-        progress: told one line per finished fit. A bar is shown on stderr where that is a terminal.
+        progress: called with one line per finished fit. A bar is shown on stderr where that is a terminal.
     Returns:
         Scores; settings has the config, the epochs and validation loss of every fold, the final epochs.
     Raises:

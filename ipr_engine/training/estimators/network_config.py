@@ -1,4 +1,4 @@
-"""What a network estimator is told: its form, its loss and how it is fitted. No torch here: a config is made anywhere."""
+"""The settings of a network estimator: its form, its loss and how it is fitted. No torch here: a config is made anywhere."""
 
 from __future__ import annotations
 
