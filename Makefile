@@ -1,5 +1,5 @@
 # make demo      install into .venv and route a dozen prompts
-# make test      the core's tests: no torch
+# make test      the core's tests: no torch, nothing marked slow
 # make test-all  every extra that installs on a CPU, and all tests
 # make bench     check, time and print the benchmarks (RECORD=1 appends to benchmarks/results)
 # make lint      ruff, mypy, clang-format
@@ -9,17 +9,22 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # The packages of some extras, read from pyproject.toml: installing them does not compile the extension again.
 extras = $(shell $(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(repr(package) for extra in '$(1)'.split() for package in extras[extra]))")
-SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
-# A file's tests share what its fixtures made, so a file goes to one worker.
-WORKERS ?= -n auto --dist loadfile
+SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
+# Workers begin with half of the files each, in their order, and take tests from one another when they run out.
+WORKERS ?= -n auto --dist worksteal
+QUICK := -m 'not slow' --hypothesis-profile quick
 PYTEST_ARGS ?=
 .PHONY: demo test test-all bench lint format clean
 
 demo: $(VENV)/.core
 	@$(BIN)/ipr demo
 
+# A worker has one core: more threads of numpy and torch in each would only wait for one another.
+test test-all: export OPENBLAS_NUM_THREADS = 1
+test test-all: export OMP_NUM_THREADS = 1
+
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(QUICK) $(PYTEST_ARGS)
 
 test-all: $(VENV)/.all
 	$(BIN)/python -m pytest --all-extras $(WORKERS) $(PYTEST_ARGS)
@@ -31,12 +36,12 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(wildcard csrc/*.cpp csrc/*.h)
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard csrc/*.cpp csrc/*.h)
+	$(BIN)/clang-format -i $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 # One stamp a layer: each installs on top of the one before, and again only when what it was made from changes.
 $(VENV)/.core: $(SOURCES)

@@ -1,4 +1,8 @@
-"""Builds ipr_engine._C. Metadata lives in pyproject.toml; this file only says how each C++ file is compiled."""
+"""Builds ipr_engine._C and says where each package lies. Metadata lives in pyproject.toml.
+
+`ipr_engine.kernels` lies in kernels/, and `ipr_engine.benchmarks`, as far as `ipr bench` needs it, in benchmarks/. In a clone
+without an installation ipr_engine/__init__.py finds the same two folders.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ import platform
 from contextlib import nullcontext
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 try:
     from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
@@ -18,15 +23,29 @@ except ImportError:  # --no-build-isolation on a machine without it: PyTorch bri
 
 X86 = platform.machine() in {"x86_64", "AMD64"}
 
-# One file per instruction set, told by its suffix; every other file is baseline code that runs anywhere.
+# csrc/src/simd has one file per instruction set, named after it; every other file is baseline code that runs anywhere.
 ISA_FLAGS = {
-    "_avx2": ["-mavx2", "-mfma", "-mf16c"],
-    "_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"],
 }
 
 
+BESIDE = {"ipr_engine.kernels": "kernels", "ipr_engine.benchmarks": "benchmarks"}
+BENCHES = ("cli", "encoders", "harness", "load", "peers")  # of benchmarks/, what `ipr bench` runs
+PACKAGES = [*find_packages(include=["ipr_engine*"]), *BESIDE, *(f"ipr_engine.benchmarks.{name}" for name in BENCHES)]
+
+
+class BuildWhatIsServed(build_py):
+    """Of benchmarks/ itself, whose modules are run from a clone, a wheel gets the package's marker alone."""
+
+    def find_package_modules(self, package, package_dir):
+        found = super().find_package_modules(package, package_dir)
+        return [entry for entry in found if package != "ipr_engine.benchmarks" or entry[1] == "__init__"]
+
+
 def isa_of(source: str) -> str | None:
-    return next((suffix for suffix in ISA_FLAGS if Path(source).stem.endswith(suffix)), None)
+    stem = Path(source).stem
+    return stem if stem in ISA_FLAGS else None
 
 
 class BuildWithIsaFlags(build_ext):
@@ -53,9 +72,9 @@ def make_extension(include_dirs: list[str], flags: list[str], **arguments) -> Ex
     return Extension(include_dirs=include_dirs, language="c++", extra_compile_args=["-std=c++17", *flags], **arguments)
 
 
-sources = sorted(str(path) for path in Path("csrc").glob("*.cpp") if X86 or isa_of(path.name) is None)
+sources = sorted(str(path) for path in Path("csrc").rglob("*.cpp") if X86 or isa_of(path.name) is None)
 extension = make_extension(
-    ["csrc"],
+    ["csrc/include"],
     # -ffp-contract=off: the written order of docs/design.md section 3 is a promise.
     [
         "-O3",
@@ -69,8 +88,13 @@ extension = make_extension(
     name="ipr_engine._C",
     sources=sources,
     define_macros=[("IPR_X86", "1" if X86 else "0")],
-    depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").glob(pattern)),
+    depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").rglob(pattern)),
 )
 
 with nullcontext() if ParallelCompile is None else ParallelCompile(default=os.cpu_count()):
-    setup(ext_modules=[extension], cmdclass={"build_ext": BuildWithIsaFlags})
+    setup(
+        packages=PACKAGES,
+        package_dir=BESIDE,
+        ext_modules=[extension],
+        cmdclass={"build_ext": BuildWithIsaFlags, "build_py": BuildWhatIsServed},
+    )

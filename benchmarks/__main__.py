@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 from pathlib import Path
 
-from benchmarks.harness import FULL, SMALLEST, Line, machine
-from benchmarks.targets import PATH
 from ipr_engine.errors import InvalidInputError
+
+from .harness.machine import recorded
+from .harness.results import FOLDER, Line, append, as_json
+from .harness.turns import FULL, SMALLEST
+from .ops.bounds import PATH
 
 NAMES = (
     "decide",
@@ -31,7 +33,6 @@ NAMES = (
     "kernel_resources",
 )
 ASKED_FOR = ("verify",)  # run when named, not by default
-RESULTS = Path(__file__).parent / "results"
 MISSED = 5  # exit code, as of `ipr bench`
 
 
@@ -54,18 +55,18 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
     if arguments.smallest and arguments.record:
         parser.error("--record: lines of --smallest are no figures; leave out one of the two")
+    command = f"python -m benchmarks {' '.join(sys.argv[1:])}".strip()
     size, missed = SMALLEST if arguments.smallest else FULL, False
     for name in arguments.names or NAMES:
         print(f"== {name}", file=sys.stderr)
-        module = importlib.import_module(f"benchmarks.bench_{name}")
+        module = importlib.import_module(f"{__package__}.ops.bench_{name}")
         shown = getattr(module, "text", text)
         for line in module.run(size, arguments.targets) if name == "verify" else module.run(size):
             missed = missed or line.get("verdict") == "missed"
-            print(json.dumps(line | machine(), allow_nan=False) if arguments.json else shown(line), flush=True)
+            whole = recorded(line, command)
+            print(as_json(whole) if arguments.json else shown(line), flush=True)
             if arguments.record:
-                RESULTS.mkdir(exist_ok=True)
-                with (RESULTS / f"{name}.jsonl").open("a") as file:
-                    file.write(json.dumps(line | machine(), allow_nan=False) + "\n")
+                append(FOLDER / f"{name}.jsonl", [whole])
     return MISSED if missed else 0
 
 

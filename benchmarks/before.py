@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import ROOT, Line, machine
-from benchmarks.prompts import ASCII, OTHER
 from ipr_engine.errors import InvalidInputError
+
+from .harness.checkout import ROOT, head
+from .harness.machine import recorded
+from .harness.results import FOLDER, Line, append, as_json
+from .ops.prompts import ASCII, OTHER
 
 TAU = 0.2
 TURNS, WARM_UP, CALLS = 120, 10, 400
-RESULTS = Path(__file__).parent / "results" / "before.jsonl"
 
 # Runs in both checkouts, so it uses what every release has. A line on stdin is a turn: which kind, and how many calls.
 WORKER = """
@@ -32,7 +34,7 @@ import ipr_engine
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 given = json.loads(sys.stdin.readline())
 engine = ipr_engine.Engine.load(isa=given["isa"])
-policy = engine.policy(tau=given["tau"], **given["terms"])
+policy = engine.policy(tau=given["tau"], **given["options"])
 encoded = {kind: [engine.encode([prompt]) for prompt in prompts] for kind, prompts in given["prompts"].items()}
 clock = time.perf_counter_ns
 print(json.dumps({"isa": engine.plan.isa, "bundle": engine.bundle.hash, "rule": policy.rule, "at": ipr_engine.__file__}), flush=True)
@@ -50,10 +52,10 @@ for line in sys.stdin:
 """
 
 
-class Side:
-    """One checkout's process."""
+class CheckoutProcess:
+    """A process in which one checkout's engine answers, turn by turn."""
 
-    def __init__(self, checkout: Path, isa: str, terms: dict[str, Any]) -> None:
+    def __init__(self, checkout: Path, isa: str, options: dict[str, Any]) -> None:
         environment = {"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", WORKER],
@@ -63,9 +65,11 @@ class Side:
             cwd=checkout,
             env=environment,
         )
-        self.told = self._ask({"isa": isa, "tau": TAU, "terms": terms, "prompts": {"ascii": ASCII, "other": OTHER}})
-        if not Path(self.told["at"]).is_relative_to(checkout):
-            raise InvalidInputError(f"CHECKOUT: expected ipr_engine of {checkout}, got {self.told['at']}")
+        self.started = self._ask(
+            {"isa": isa, "tau": TAU, "options": options, "prompts": {"ascii": ASCII, "other": OTHER}}
+        )
+        if not Path(self.started["at"]).is_relative_to(checkout):
+            raise InvalidInputError(f"CHECKOUT: expected ipr_engine of {checkout}, got {self.started['at']}")
 
     def turn(self, what: str, kind: str, calls: int) -> list[int]:
         """Nanoseconds of single calls."""
@@ -90,12 +94,9 @@ class Side:
         self._process.wait()
 
 
-def compare(checkout: Path, isa: str, terms: dict[str, Any], turns: int, calls: int) -> list[Line]:
+def compare(checkout: Path, isa: str, options: dict[str, Any], turns: int, calls: int) -> list[Line]:
     """One line a kind of call: medians of both, and the median ratio with the interval in which 95 % of resampled medians lie."""
-    ours, theirs = Side(ROOT, isa, terms), Side(checkout, isa, terms)
-    commit = subprocess.run(
-        ["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    ours, theirs = CheckoutProcess(ROOT, isa, options), CheckoutProcess(checkout, isa, options)
     made = []
     try:
         for what, kind in (("route", "ascii"), ("route", "other"), ("decide", "ascii")):
@@ -112,9 +113,9 @@ def compare(checkout: Path, isa: str, terms: dict[str, Any], turns: int, calls: 
                     "op": "before",
                     "call": what,
                     "prompts": kind,
-                    "rule": ours.told["rule"],
-                    "rule_before": theirs.told["rule"],
-                    "isa": ours.told["isa"],
+                    "rule": ours.started["rule"],
+                    "rule_before": theirs.started["rule"],
+                    "isa": ours.started["isa"],
                     "p50_us": round(float(np.percentile(np.concatenate(now), 50)) / 1e3, 3),
                     "p50_us_before": round(float(np.percentile(np.concatenate(before), 50)) / 1e3, 3),
                     "ratio": round(float(np.median(ratios)), 3),
@@ -122,9 +123,9 @@ def compare(checkout: Path, isa: str, terms: dict[str, Any], turns: int, calls: 
                     "ratio_high": round(float(np.quantile(medians, 0.975)), 3),
                     "turns": turns,
                     "calls": calls,
-                    "commit_before": commit,
-                    "bundle": ours.told["bundle"][:12],
-                    "bundle_before": theirs.told["bundle"][:12],
+                    "commit_before": head(checkout),
+                    "bundle": ours.started["bundle"][:12],
+                    "bundle_before": theirs.started["bundle"][:12],
                 }
             )
     finally:
@@ -147,19 +148,18 @@ def main() -> int:
     arguments = parser.parse_args()
     if not (arguments.checkout / "ipr_engine").is_dir():
         raise InvalidInputError(f"CHECKOUT: expected a folder with ipr_engine, got {arguments.checkout.name}")
-    terms = {} if arguments.rule is None else {"rule": arguments.rule}
-    for line in compare(arguments.checkout.resolve(), arguments.isa, terms, arguments.turns, arguments.calls):
-        whole = line | machine() | {"command": "python -m benchmarks.before CHECKOUT" + _options(arguments)}
+    options = {} if arguments.rule is None else {"rule": arguments.rule}
+    for line in compare(arguments.checkout.resolve(), arguments.isa, options, arguments.turns, arguments.calls):
+        whole = recorded(line, "python -m benchmarks.before CHECKOUT" + _options(arguments))
         if arguments.json:
-            print(json.dumps(whole, allow_nan=False))
+            print(as_json(whole))
         else:
             print(
                 f"{line['call']:<7}{line['prompts']:<6}{line['p50_us']:8.2f} us, before {line['p50_us_before']:8.2f} us: "
                 f"{line['ratio']:.3f} [{line['ratio_low']:.3f}, {line['ratio_high']:.3f}] times as long"
             )
         if arguments.record:
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(whole, allow_nan=False) + "\n")
+            append(FOLDER / "before.jsonl", [whole])
     return 0
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.load.lengths import fixed_lengths
-from benchmarks.load.targets import EngineTarget, StagesTarget
 from ipr_engine import Engine
 from ipr_engine.decide.contract import available_isas
+
+from .load.lengths import fixed_lengths
+from .load.targets import EngineTarget, StagesTarget
 
 pytest.importorskip("pytest_benchmark", reason="needs extra [bench]: pytest-benchmark")
 TAU = 0.2

@@ -358,7 +358,7 @@ class Router:
 # ---- bind_text_counts.cpp
 
 TEXT_TERMS: tuple[str, ...]
-"""Names of what is counted of a text, in order (csrc/text_counts.h)."""
+"""Names of what is counted of a text, in order (csrc/include/ipr/text_terms.h)."""
 
 def count_texts(texts: list[str] | tuple[str, ...], isa: str = "auto") -> _Doubles:
     """(texts, terms) float64, what each text is made of, the same on every instruction set. InvalidInputError: something is no

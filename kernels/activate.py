@@ -1,4 +1,4 @@
-"""exp, sigmoid and the activations of kernels/decide.py: the formulas of csrc/math16.h."""
+"""exp, sigmoid and the activations of kernels/decide.py: the formulas of csrc/src/simd/math16.h."""
 
 import triton
 import triton.language as tl
@@ -23,7 +23,7 @@ def exp(x):
     x = tl.where(x > 89.0, 89.0, tl.where(x < -104.0, -104.0, x))  # past both ends of float32; NaN stays
     n = _round_even(x * 1.44269504)
     r = (x - n * 0.693359375) + n * 2.12194440e-4
-    # (e^r - 1 - r) / r^2, minimax on |r| <= ln(2) / 2, as in csrc/math16.h
+    # (e^r - 1 - r) / r^2, minimax on |r| <= ln(2) / 2, as in csrc/src/simd/math16.h
     q = r * 0.0013814540579915047 + 0.00836874544620514
     q = q * r + 0.04166838899254799
     q = q * r + 0.1666652113199234

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from ipr_engine._extras import need
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
-from ipr_engine.kernels.cubin import Metadata, write
-from ipr_engine.kernels.form import KernelForm, options
-from ipr_engine.kernels.launch import LaunchParams, launch_params
-from ipr_engine.kernels.shipped import SHIPPED
+
+from .cubin import Metadata, write
+from .form import KernelForm, options
+from .launch import LaunchParams, launch_params
+from .shipped import SHIPPED
 
 PURPOSE = "compiling cubins"
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
@@ -46,7 +47,7 @@ def compile_cubin(form: KernelForm, params: LaunchParams, arch: str) -> tuple[by
     compiler = need("triton.compiler", PURPOSE, "gpu")
     triton.knobs.compilation.disable_line_info = True  # two thirds of a cubin, of use to a debugger alone
     backends = need("triton.backends.compiler", PURPOSE, "gpu")
-    from ipr_engine.kernels.decide import decide_kernel
+    from .decide import decide_kernel
 
     signature, constants = form.signature(), form.constants(params)
     aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(signature.values()) if kind.startswith("*")}

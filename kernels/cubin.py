@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.errors import BackendUnavailableError, CubinError, InvalidInputError
-from ipr_engine.kernels.form import KernelForm
-from ipr_engine.kernels.launch import LaunchParams
+
+from .form import KernelForm
+from .launch import LaunchParams
 
 LIBRARY = "libcuda.so.1"  # of the driver, not of the toolkit
 VERSION = 1

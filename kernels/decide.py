@@ -17,8 +17,8 @@ Memory (ipr_engine/kernels/plan.py fills it; all row-major, `|` = concatenated, 
 import triton
 import triton.language as tl
 
-from ipr_engine.kernels.activate import activate, exp, sigmoid
-from ipr_engine.kernels.choose import (
+from .activate import activate, exp, sigmoid
+from .choose import (
     MORE_TIERS,
     NEVER,
     POLICY_NUMBERS,
@@ -31,7 +31,7 @@ from ipr_engine.kernels.choose import (
     load_allowed,
     store_rows,
 )
-from ipr_engine.kernels.pool import pool_rows
+from .pool import pool_rows
 
 
 @triton.jit

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ipr_engine.kernels.launch import LaunchParams
+from .launch import LaunchParams
 
 WeightType = Literal["float32", "float16", "bfloat16"]
 Pooling = Literal["none", "mean", "cls", "last"]

@@ -21,8 +21,9 @@ import numpy.typing as npt
 from ipr_engine._extras import need
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy, Heads
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.kernels.form import TYPES, KernelForm, Pooling, WeightType, grid
-from ipr_engine.kernels.launch import LaunchParams, check_fits, launch_params
+
+from .form import TYPES, KernelForm, Pooling, WeightType, grid
+from .launch import LaunchParams, check_fits, launch_params
 
 PURPOSE = "decide on a GPU"
 POLICY_NUMBERS, MORE_TIERS = 16, 7  # of a policy: floats before its rates, price tiers above the first; as in choose.py

@@ -13,9 +13,10 @@ from typing import Any
 
 from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.kernels.cubin import CubinKernel
-from ipr_engine.kernels.form import INTEGERS, POINTERS, TYPES, KernelForm, options
-from ipr_engine.kernels.plan import PURPOSE, GpuPlan, GpuRequest, GpuResult
+
+from .cubin import CubinKernel
+from .form import INTEGERS, POINTERS, TYPES, KernelForm, options
+from .plan import PURPOSE, GpuPlan, GpuRequest, GpuResult
 
 
 def form_of(plan: GpuPlan, request: GpuRequest) -> KernelForm:
@@ -139,7 +140,7 @@ class DecideLaunch:
     def _by_triton(self) -> Callable[[], object]:
         need("triton", PURPOSE, "gpu")
         torch, device = need("torch", PURPOSE, "gpu"), self.plan.device
-        from ipr_engine.kernels.decide import decide_kernel
+        from .decide import decide_kernel
 
         fixed = {**self.form.constants(self.plan.launch), **options(self.plan.launch)}
         launch = partial(decide_kernel[self.grid], *self.arguments, **fixed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ipr_engine.kernels.form import KernelForm
+from .form import KernelForm
 
 # A captured graph keeps buffers for everything that a request may bring.
 _GRAPH = KernelForm(dim=384, given=True, extra=True, row_mask=True)

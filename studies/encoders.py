@@ -31,7 +31,7 @@ JUDGED = 0.2  # a candidate teaches the table if its source judged it on this sh
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class EncoderTrial:
     """One view under one estimator: area on test (1 + draws,), and out of fold on train; mean squared errors."""
 
     area: Array
@@ -51,7 +51,7 @@ def run(study: Study) -> list[Path]:
         bold: an interval that excludes zero. *out of fold*: the same figure on the training split, the only one a choice
         may rest on."""
     )
-    figures: dict[str, dict[str, dict[str, Trial]]] = {}
+    figures: dict[str, dict[str, dict[str, EncoderTrial]]] = {}
     for case in study.cases(SOURCES):
         figures[case.name] = trials = _trials(case, study)
         page.figures[case.name] = {e: {v: _json(t, per[VIEWS[0]]) for v, t in per.items()} for e, per in trials.items()}
@@ -71,7 +71,7 @@ def run(study: Study) -> list[Path]:
     return [*page.write(study.out), path]
 
 
-def _trials(case: Case, study: Study) -> dict[str, dict[str, Trial]]:
+def _trials(case: Case, study: Study) -> dict[str, dict[str, EncoderTrial]]:
     table = learned_table(study, case)
     static = _static(study)
     seen = {}
@@ -81,16 +81,16 @@ def _trials(case: Case, study: Study) -> dict[str, dict[str, Trial]]:
     learned = [table.embed(_ids(static, rows.data.prompts)) for rows in (case.train, case.test)]
     seen[LEARNED[0]] = learned
     seen[LEARNED[1]] = [np.concatenate(pair, axis=1) for pair in zip(seen[VIEWS[0]], learned, strict=True)]
-    result: dict[str, dict[str, Trial]] = {}
+    result: dict[str, dict[str, EncoderTrial]] = {}
     for estimator in ESTIMATORS:
         study.progress(f"{case.name}: {estimator} on {len(seen)} views ...")
         result[estimator] = {view: _trial(case, estimator, *pair) for view, pair in seen.items()}
     return result
 
 
-def _trial(case: Case, estimator: str, train_x: Array, test_x: Array) -> Trial:
+def _trial(case: Case, estimator: str, train_x: Array, test_x: Array) -> EncoderTrial:
     prediction = fit_and_predict(case, train_x, test_x, estimator)
-    return Trial(
+    return EncoderTrial(
         area(case, sweep(prediction, "worth")),
         area_on_train(case, sweep(prediction, "worth", on_train=True)),
         brier(prediction, case),
@@ -134,7 +134,7 @@ def _ids(static: StaticEncoder, prompts: tuple[str, ...]) -> list[npt.NDArray[np
     return [static.tokenizer.encode(prompt)[0].astype(np.int64) for prompt in prompts]
 
 
-def _change(per: dict[str, Trial], view: str) -> Estimate:
+def _change(per: dict[str, EncoderTrial], view: str) -> Estimate:
     return difference(per[view].area, per[VIEWS[0]].area)
 
 
@@ -149,7 +149,7 @@ def _cut(study: Study, case: Case) -> float:
     return float(np.concatenate(parts).mean())
 
 
-def _tables(page: Page, case: Case, trials: dict[str, dict[str, Trial]], cut: float) -> None:
+def _tables(page: Page, case: Case, trials: dict[str, dict[str, EncoderTrial]], cut: float) -> None:
     page.say(f"## {case.name}")
     page.say(
         f"""{case.train.outcomes.rows} training and {case.test.outcomes.rows} test prompts, {len(case.models)} candidates; {cut:.0%} of the
@@ -173,7 +173,7 @@ def _tables(page: Page, case: Case, trials: dict[str, dict[str, Trial]], cut: fl
     )
 
 
-def _json(trial: Trial, static: Trial) -> dict[str, Any]:
+def _json(trial: EncoderTrial, static: EncoderTrial) -> dict[str, Any]:
     return {
         "area": estimate(trial.area).to_json(),
         "minus_static": difference(trial.area, static.area).to_json(),

@@ -56,7 +56,7 @@ class Latency:
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class EscalationPoint:
     """One share of escalation, by one way to pick the rows.
 
     Attributes:
@@ -85,7 +85,7 @@ def run(study: Study) -> list[Path]:
         95 % intervals; bold: an interval that excludes zero. Latency: mean over {TIMED} test prompts, one at a time, the least of
         {ROUNDS} rounds each: static route + share * transformer."""
     )
-    panels: dict[str, dict[str, dict[str, plots.Line]]] = {}
+    panels: dict[str, dict[str, dict[str, plots.PlotLine]]] = {}
     for case in study.cases(SOURCES):
         latency = measure_latency(study, case)
         ways = _ways(study, case)
@@ -173,7 +173,7 @@ def _mean_ms(prompts: Sequence[str], call: Callable[[str], object]) -> float:
     return 1000 * fmean(times)
 
 
-def _ways(study: Study, case: Case) -> dict[str, list[Point]]:
+def _ways(study: Study, case: Case) -> dict[str, list[EscalationPoint]]:
     views = ("static", *SECONDS)
     seen = {}
     for view in views:
@@ -182,7 +182,7 @@ def _ways(study: Study, case: Case) -> dict[str, list[Point]]:
         seen[view] = fit_and_predict(case, train_x, test_x, ESTIMATOR)
     random = np.random.default_rng(0)
     blind = {part: random.random(rows.outcomes.rows) for part, rows in (("train", case.train), ("test", case.test))}
-    ways: dict[str, list[Point]] = {}
+    ways: dict[str, list[EscalationPoint]] = {}
     for view in SECONDS:
         study.progress(f"{case.name}: escalation to {view} ...")
         for way, score in zip(WAYS, (None, blind), strict=True):
@@ -190,7 +190,9 @@ def _ways(study: Study, case: Case) -> dict[str, list[Point]]:
     return ways
 
 
-def _point(case: Case, first: Prediction, second: Prediction, share: float, blind: Mapping[str, Array] | None) -> Point:
+def _point(
+    case: Case, first: Prediction, second: Prediction, share: float, blind: Mapping[str, Array] | None
+) -> EscalationPoint:
     """The threshold of each worth is the train gap's quantile, out of fold; blind: a score of each row in the gap's place."""
     tables = {
         "train": (first.train_quality, first.train_cost, second.train_quality, second.train_cost),
@@ -214,7 +216,7 @@ def _point(case: Case, first: Prediction, second: Prediction, share: float, blin
         case.axis,
         case.singles,
     )
-    return Point(
+    return EscalationPoint(
         escalated,
         bounded_arqgc(test_curve, case.axis, case.singles),
         bounded_arqgc(train_curve, case.axis, train_singles),
@@ -227,7 +229,7 @@ def _first(curve: Curve) -> Curve:
     return Curve(curve.cost[:1], curve.quality[:1])
 
 
-def enough(points: Sequence[Point]) -> int:
+def enough(points: Sequence[EscalationPoint]) -> int:
     """The smallest share whose area on train is within noise of, or above, that of escalating all: what a user would choose."""
     for i, point in enumerate(points):
         if difference(point.train_area, points[-1].train_area).high >= 0:
@@ -235,7 +237,7 @@ def enough(points: Sequence[Point]) -> int:
     return len(points) - 1
 
 
-def _tables(page: Page, case: Case, ways: Mapping[str, Sequence[Point]], latency: Latency) -> None:
+def _tables(page: Page, case: Case, ways: Mapping[str, Sequence[EscalationPoint]], latency: Latency) -> None:
     page.say(f"## {case.name}")
     page.say(
         f"""{case.train.outcomes.rows} training and {case.test.outcomes.rows} test prompts, {len(case.models)} candidates; costs:
@@ -262,7 +264,7 @@ def _tables(page: Page, case: Case, ways: Mapping[str, Sequence[Point]], latency
             page.say(_verdict(points, latency))
 
 
-def _verdict(points: Sequence[Point], latency: Latency) -> str:
+def _verdict(points: Sequence[EscalationPoint], latency: Latency) -> str:
     chosen = points[enough(points)]
     part = latency.at(chosen.share) / latency.at(1.0)
     d = difference(chosen.area, points[-1].area)
@@ -271,20 +273,20 @@ def _verdict(points: Sequence[Point], latency: Latency) -> str:
     within = [point for point in points if latency.at(point.share) <= TARGET * latency.at(1.0)]
     best = max(within, key=lambda point: float(point.train_area[0]))
     return f"""The smallest share that is within noise of escalating all on train comes to {chosen.share:.1%} of the test prompts
-        and {part:.1%} of the second tier's mean latency; its area on test minus that of escalating all: {_told(d)}. Target of at
+        and {part:.1%} of the second tier's mean latency; its area on test minus that of escalating all: {_shown(d)}. Target of at
         most {TARGET:.0%}: {how}. Of the shares inside the target the best on train comes to {best.share:.1%}; on test minus
-        static alone: {_told(difference(best.area, points[0].area))}, minus escalating all:
-        {_told(difference(best.area, points[-1].area))}. Escalating all minus static alone:
-        {_told(difference(points[-1].area, points[0].area))}."""
+        static alone: {_shown(difference(best.area, points[0].area))}, minus escalating all:
+        {_shown(difference(best.area, points[-1].area))}. Escalating all minus static alone:
+        {_shown(difference(points[-1].area, points[0].area))}."""
 
 
-def _told(d: Estimate) -> str:
+def _shown(d: Estimate) -> str:
     return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
 
 
-def _line(points: Sequence[Point], latency: Latency) -> plots.Line:
+def _line(points: Sequence[EscalationPoint], latency: Latency) -> plots.PlotLine:
     changes = [difference(point.area, points[0].area) for point in points]
-    return plots.Line(
+    return plots.PlotLine(
         [latency.at(point.share) for point in points],
         [change.value for change in changes],
         [change.low for change in changes],
@@ -292,7 +294,7 @@ def _line(points: Sequence[Point], latency: Latency) -> plots.Line:
     )
 
 
-def _json(points: Sequence[Point], latency: Latency) -> list[dict[str, Any]]:
+def _json(points: Sequence[EscalationPoint], latency: Latency) -> list[dict[str, Any]]:
     return [
         {
             "share": point.share,

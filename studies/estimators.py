@@ -179,8 +179,8 @@ def run(study: Study) -> list[Path]:
 def _defaults(form: str) -> str:
     """What a network is, in words."""
     config = NetworkConfig.of(form, {})
-    told = f"{config.hidden} wide, lr {config.lr:g}, weight decay {config.weight_decay:g}, default loss {config.loss}"
-    return told if form == "paper" else f"rank {config.rank}, {told}"
+    text = f"{config.hidden} wide, lr {config.lr:g}, weight decay {config.weight_decay:g}, default loss {config.loss}"
+    return text if form == "paper" else f"rank {config.rank}, {text}"
 
 
 def _figures(case: Case, x: Sequence[Array], study: Study) -> dict[str, Figures]:

@@ -27,7 +27,7 @@ RULE = "minmax"
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class Int8Trial:
     """On the test prompts of one source.
 
     Attributes:
@@ -99,7 +99,7 @@ def run(study: Study) -> list[Path]:
     return list(page.write(study.out))
 
 
-def _trial(case: Case, study: Study, encoders: list[OnnxEncoder]) -> Trial:
+def _trial(case: Case, study: Study, encoders: list[OnnxEncoder]) -> Int8Trial:
     cache = None if study.cache is None else EmbeddingCache(study.cache)
 
     def embed(encoder: OnnxEncoder, prompts: tuple[str, ...]) -> Array:
@@ -113,7 +113,7 @@ def _trial(case: Case, study: Study, encoders: list[OnnxEncoder]) -> Trial:
     float32, swapped = _halves(both)
     refitted = fit_and_predict(case, train[1], test[1], ESTIMATOR)
     norms = np.linalg.norm(test[0], axis=1) * np.linalg.norm(test[1], axis=1)
-    return Trial(
+    return Int8Trial(
         cosine=(test[0] * test[1]).sum(axis=1)[norms > 0] / norms[norms > 0],
         equal=_equal(rule_sweep(float32.quality, float32.cost, RULE), rule_sweep(swapped.quality, swapped.cost, RULE)),
         equal_worth=_equal(sweep(float32, "worth"), sweep(swapped, "worth")),

@@ -38,7 +38,7 @@ FEWEST = 60  # training prompts: fewer leave folds without an outcome of some ki
 
 
 @dataclass
-class Point:
+class LearningPoint:
     """One estimator on one share of the training prompts.
 
     Attributes:
@@ -54,7 +54,7 @@ class Point:
         return np.asarray(np.mean(self.areas, axis=0))
 
 
-Curves = Mapping[str, Mapping[int, Point]]  # {estimator: {training prompts: point}}
+Curves = Mapping[str, Mapping[int, LearningPoint]]  # {estimator: {training prompts: point}}
 
 
 def run(study: Study) -> list[Path]:
@@ -91,7 +91,7 @@ def run(study: Study) -> list[Path]:
 
 def curves(case: Case, study: Study) -> Curves:
     train_x, test_x = (study.views.see("static", rows.data.prompts) for rows in (case.train, case.test))
-    found: dict[str, dict[int, Point]] = {estimator: {} for estimator in ESTIMATORS}
+    found: dict[str, dict[int, LearningPoint]] = {estimator: {} for estimator in ESTIMATORS}
     for share in SHARES:
         if share * len(train_x) < FEWEST:
             continue
@@ -102,7 +102,7 @@ def curves(case: Case, study: Study) -> Curves:
             less = Case(case.name, case.note, case.train.take(part), case.test, case.draws)
             for estimator in ESTIMATORS:
                 prediction = _fit(less, estimator, train_x[part], test_x)
-                point = found[estimator].setdefault(prompts, Point())
+                point = found[estimator].setdefault(prompts, LearningPoint())
                 point.areas.append(area(case, sweep(prediction, "worth")))
                 point.briers.append(brier(prediction, case))
     return found
@@ -139,13 +139,13 @@ def _tables(page: Page, case: Case, found: Curves) -> None:
     page.table(["estimator", "figure", *(f"{size} prompts" for size in sizes)], rows)
 
 
-def _deviation(point: Point) -> float:
+def _deviation(point: LearningPoint) -> float:
     return float(np.std([a[0] for a in point.areas], ddof=1))
 
 
-def _line(values: Mapping[int, list[float]]) -> plots.Line:
+def _line(values: Mapping[int, list[float]]) -> plots.PlotLine:
     middle, low, high = zip(*(plots.band(v) for v in values.values()), strict=True)
-    return plots.Line(list(values), middle, low, high)
+    return plots.PlotLine(list(values), middle, low, high)
 
 
 def _json(found: Curves) -> dict[str, Any]:

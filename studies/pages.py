@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.checkout import commit
+from benchmarks.harness.checkout import commit
 from ipr_engine.evaluation.report import to_json
 
 PACKAGES = ("ipr_engine", "numpy", "scikit-learn", "torch", "transformers")

@@ -19,8 +19,8 @@ from studies.performance_trade import (
     FOLDS,
     MEASURES,
     WEIGHTS,
-    Point,
     Trade,
+    TradePoint,
     folds_of,
     route_by_weight,
     timing_of,
@@ -181,24 +181,24 @@ def _traded(page: Page, answers: RatedAnswers, trade: Trade, out: Path) -> Path:
 
 
 def _verdict(trade: Trade, name: str) -> str:
-    told = []
+    parts = []
     for asked in ASKED:
         first, last = trade.lines[name, asked][0], trade.lines[name, asked][-1]
-        told.append(
+        parts.append(
             f"{asked}: seconds {first.seconds.value:.1f} to {last.seconds.value:.1f}, USD per 1,000 prompts {first.usd.value:.2f} to "
             f"{last.usd.value:.2f}, quality {first.quality.value:.2f} to {last.quality.value:.2f}"
         )
-    return f"From USD alone to {WEIGHTS[-1]:g} USD per second: {'; '.join(told)}."
+    return f"From USD alone to {WEIGHTS[-1]:g} USD per second: {'; '.join(parts)}."
 
 
-def _shown(point: Point) -> list[str]:
+def _shown(point: TradePoint) -> list[str]:
     def told(part: Estimate, digits: int) -> str:
         return f"{part.value:.{digits}f} [{part.low:.{digits}f}, {part.high:.{digits}f}]"
 
     return [told(point.quality, 2), told(point.usd, 2), told(point.seconds, 1)]
 
 
-def _json(answers: RatedAnswers, point: Point) -> dict[str, Any]:
+def _json(answers: RatedAnswers, point: TradePoint) -> dict[str, Any]:
     return {
         "usd_per_second": point.weight,
         "quality": point.quality.to_json(),

@@ -40,7 +40,7 @@ MEASURES = ("quality", "USD per 1,000", "seconds")
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class TradePoint:
     """What one weight gives on the prompts that every model answered.
 
     Attributes:
@@ -66,8 +66,8 @@ class Trade:
         tokens: (prompts, models), output tokens predicted out of fold.
     """
 
-    lines: dict[tuple[str, str], list[Point]] = field(default_factory=dict)
-    singles: list[Point] = field(default_factory=list)
+    lines: dict[tuple[str, str], list[TradePoint]] = field(default_factory=dict)
+    singles: list[TradePoint] = field(default_factory=list)
     constant: tuple[int, int] = (0, 0)
     tokens: Array = field(default_factory=lambda: np.zeros((0, 0)))
 
@@ -156,9 +156,9 @@ def _expected(engine: Engine, decisions: Decisions) -> Array:
     return found
 
 
-def _point(answers: RatedAnswers, resamples: Resamples, weight: float, chosen: Rows, expected: float) -> Point:
+def _point(answers: RatedAnswers, resamples: Resamples, weight: float, chosen: Rows, expected: float) -> TradePoint:
     rows, shares = answers.complete, np.bincount(chosen, minlength=len(answers.models)) / len(chosen)
     quality, usd, seconds = (
         estimate(resamples.means(part[rows, chosen])) for part in (answers.quality, answers.usd * 1000, answers.seconds)
     )
-    return Point(weight, quality, usd, seconds, expected, shares)
+    return TradePoint(weight, quality, usd, seconds, expected, shares)

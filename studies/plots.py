@@ -27,7 +27,7 @@ SERIES: tuple[dict[str, Any], ...] = (
 
 
 @dataclass(frozen=True)
-class Line:
+class PlotLine:
     """A curve with its band: x, y, low, high, of equal length."""
 
     x: Sequence[float]
@@ -84,7 +84,7 @@ def _dots(axes: Any, series: Mapping[str, Sequence[Estimate]]) -> None:
 
 def curves(
     path: Path,
-    panels: Mapping[str, Mapping[str, Mapping[str, Line]]],
+    panels: Mapping[str, Mapping[str, Mapping[str, PlotLine]]],
     xlabel: str,
     *,
     title: str,

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
+from ipr_engine import Engine
 from ipr_engine import _old_spellings as old_spellings
 from ipr_engine.decide.contract import available_isas
-from tests.support import skips
+
+pytest.register_assert_rewrite("tests.support")  # what is asserted there shows its values, as in a test file
+
+from tests.support import skips  # noqa: E402
+from tests.support.bundles import make_bundle  # noqa: E402
+
+settings.register_profile("quick", max_examples=25)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +63,24 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
 def fresh_spellings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Old spellings warn as in a new process."""
     monkeypatch.setattr(old_spellings, "_warned", set())
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle to read, not to edit: five candidates on a 16-d table."""
+    return make_bundle(tmp_path_factory.mktemp("bundle"), models=5, dim=16)
+
+
+@pytest.fixture(scope="module")
+def engine(bundle_folder: Path) -> Engine:
+    """An engine of `bundle_folder`; a room or a file whose tests need another bundle overrides it."""
+    return Engine.load(bundle_folder)
+
+
+@pytest.fixture(scope="session")
+def default_engine() -> Engine:
+    """The embedded default bundle's engine, to ask and not to swap."""
+    return Engine.load()
 
 
 @pytest.fixture(params=available_isas())

@@ -17,8 +17,8 @@ def name_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-KERNELS = sorted((PACKAGE / "kernels").glob("*.py"))  # a link, which rglob does not follow
-MODULES = {name_of(path): path for path in [*sorted(PACKAGE.rglob("*.py")), *KERNELS]}
+KERNELS = {f"ipr_engine.{name_of(path)}": path for path in sorted((PACKAGE.parent / "kernels").glob("*.py"))}
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))} | KERNELS
 
 
 def imports_of(module):

@@ -11,10 +11,10 @@ import pytest
 from ipr_engine import _profiling as profiling
 from ipr_engine.errors import InvalidInputError
 from tests.support import (
-    kernel_data,  # noqa: F401  (before anything that imports triton)
+    decide_implementations,  # noqa: F401  (before anything that imports triton)
     skips,
 )
-from tests.support.gpu_data import DEVICE, PROMPTS, gpu_engine, make_bundle, make_export
+from tests.support.gpu_engines import DEVICE, PROMPTS, gpu_engine, make_bundle, make_export
 from tests.support.places import ROOT
 from tests.support.transformer_folders import import_torch
 
@@ -51,7 +51,7 @@ def nvtx(monkeypatch):
     """A counting library where torch looks for the real one, taken up by torch's own import of it."""
     torch, _ = import_torch()
     counting = CountingNvtx()
-    monkeypatch.setattr(torch._C, "_nvtx", counting, raising=False)
+    monkeypatch.setattr("torch._C._nvtx", counting, raising=False)
     importlib.reload(torch.cuda.nvtx)
     profiling.enable()
     yield counting

@@ -14,7 +14,8 @@ from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import Price, PriceTier, with_prices
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
-from tests.support.two_tier_bundles import join, make_prompts, make_tiers, middle_gap, same_row
+from tests.support.decisions import same_row
+from tests.support.two_tier_bundles import join, make_prompts, make_tiers, middle_gap
 
 PROMPTS = make_prompts(60)
 

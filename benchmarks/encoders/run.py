@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.encoders.measure import Cell, check, time_cell, time_decide
-from benchmarks.encoders.roofs import layers_of, measure_roofs
-from benchmarks.encoders.subjects import Absent, Subject, open_subjects
-from benchmarks.load.lengths import text_of
 from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.tokenizer import read_tokenizer
 from ipr_engine.errors import BackendUnavailableError, EncoderMismatchError, InvalidInputError
+
+from ..harness.results import Line
+from ..load.lengths import text_of
+from ..peers.subject import Absent, Subject
+from .cells import Cell, check, time_cell, time_decide
+from .roofs import layers_of, measure_roofs
+from .subjects import open_subjects
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
 BATCHES = (1, 8, 32, 64)
@@ -59,7 +62,7 @@ class Settings:
 
 def bench_encoder(
     folder: Path, model: Path | None, settings: Settings, progress: Callable[[str], None]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Line]:
     """Lines of figures, each subject's and stage's of each cell; the first one holds roofs, cosines and who is absent.
 
     Raises:

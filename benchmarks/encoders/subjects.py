@@ -3,44 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ipr_engine._extras import need
 from ipr_engine.encoders.manifest import Export
 from ipr_engine.encoders.registry import EncoderOptions, open_export
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
 
-Embeddings = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One way to embed prompts.
-
-    Attributes:
-        name: as a table shows it. ours: a tier of this library, not a peer.
-        tokenize: prompts -> what `embed` takes. embed: that -> (batch, dim) float32.
-        encode: prompts -> (batch, dim), by the call a user would make.
-    """
-
-    name: str
-    ours: bool
-    tokenize: Callable[[list[str]], Any]
-    embed: Callable[[Any], Embeddings]
-    encode: Callable[[list[str]], Embeddings]
-
-
-@dataclass(frozen=True)
-class Absent:
-    """A subject that cannot run here, and why."""
-
-    name: str
-    reason: str
+from ..peers.embedders import compiled_torch, openvino, plain_onnx, sentence_transformers, torch_on
+from ..peers.subject import Absent, Subject
 
 
 def open_subjects(
@@ -57,10 +28,10 @@ def open_subjects(
         "onnx int8": lambda: _tier(export, "onnx", threads, device, dtype="int8"),
         "torch": lambda: _tier(export, "torch", threads, device),
         "tensorrt": lambda: _tier(export, "tensorrt", threads, device),
-        "plain ONNX Runtime": lambda: _plain_onnx(export, threads),
-        "OpenVINO": lambda: _openvino(export, threads),
-        "sentence-transformers": lambda: _sentence_transformers(_given(model), export, threads, device),
-        "torch.compile": lambda: _compiled(_given(model), export, threads, device),
+        "plain ONNX Runtime": lambda: plain_onnx(export, threads),
+        "OpenVINO": lambda: openvino(export, threads),
+        "sentence-transformers": lambda: sentence_transformers(_given(model), export, threads, device),
+        "torch.compile": lambda: compiled_torch(_given(model), export, threads, device),
     }
     unknown = sorted(set(only or ()) - set(makers))
     if unknown:
@@ -82,106 +53,8 @@ def _given(model: Path | None) -> Path:
 
 def _tier(export: Export, tier: str, threads: int, device: str, *, dtype: str | None = None) -> Subject:
     if tier == "torch":
-        _torch_threads(threads)
+        torch_on(threads)
     options = EncoderOptions(tier=tier, device=device, threads=threads)
     encoder: Any = open_export(export.folder, options, dtype=dtype)
     name = f"{tier} {dtype}" if dtype else tier
     return Subject(name, True, encoder.ids, encoder.embed, lambda prompts: encoder.encode(prompts).x)
-
-
-def _torch_threads(threads: int) -> Any:
-    torch = need("torch", "the peer", "bench")
-    torch.set_num_threads(threads)
-    return torch
-
-
-def _library_tokenizer(export: Export) -> Callable[[list[str]], dict[str, NDArray[np.int64]]]:
-    """As the `tokenizers` library is commonly used: padded to the longest of the batch, cut at the end."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_str(export.spec.tokenizer.decode())
-    tokenizer.enable_padding(pad_id=export.spec.pad_id)
-    tokenizer.enable_truncation(export.max_tokens)
-
-    def tokenize(prompts: list[str]) -> dict[str, NDArray[np.int64]]:
-        rows = tokenizer.encode_batch(prompts)
-        ids = np.array([row.ids for row in rows], dtype=np.int64)
-        return {"input_ids": ids, "attention_mask": np.array([row.attention_mask for row in rows], dtype=np.int64)}
-
-    return tokenize
-
-
-def _peer(name: str, tokenize: Callable[[list[str]], Any], embed: Callable[[Any], Embeddings]) -> Subject:
-    return Subject(name, False, tokenize, embed, lambda prompts: embed(tokenize(prompts)))
-
-
-def _plain_onnx(export: Export, threads: int) -> Subject:
-    """A session with default options but for its threads, fed from numpy: how most code uses ONNX Runtime."""
-    onnxruntime = need("onnxruntime", "the peer", "onnx")
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(
-        str(export.file("onnx")), sess_options=options, providers=["CPUExecutionProvider"]
-    )
-    return _peer("plain ONNX Runtime", _library_tokenizer(export), lambda feed: session.run(None, feed)[0])
-
-
-def _openvino(export: Export, threads: int) -> Subject:
-    openvino = need("openvino", "the peer", "peers")
-
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(str(export.file("onnx")), "CPU", settings)
-    request = compiled.create_infer_request()
-
-    def embed(feed: dict[str, NDArray[np.int64]]) -> Embeddings:
-        return np.array(request.infer(feed)[0])
-
-    return _peer("OpenVINO", _library_tokenizer(export), embed)
-
-
-def _sentence_transformers(model: Path, export: Export, threads: int, device: str) -> Subject:
-    torch = _torch_threads(threads)
-    library = need("sentence_transformers", "the peer", "peers")
-
-    from ipr_engine.encoders.torch import quiet
-
-    with quiet():
-        loaded: Any = library.SentenceTransformer(str(model), device=device)
-    loaded.max_seq_length = export.max_tokens
-    preprocess = getattr(loaded, "preprocess", None) or loaded.tokenize
-
-    def embed(features: Any) -> Embeddings:
-        with torch.inference_mode():
-            moved = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
-            found: Embeddings = loaded(moved)["sentence_embedding"].float().cpu().numpy()
-        return found
-
-    def encode(prompts: list[str]) -> Embeddings:
-        found: Embeddings = loaded.encode(prompts, batch_size=64, show_progress_bar=False)
-        return found
-
-    return Subject("sentence-transformers", False, preprocess, embed, encode)
-
-
-def _compiled(model: Path, export: Export, threads: int, device: str) -> Subject:
-    """torch.compile of the model with its pooling, shapes dynamic; compiled on the first call."""
-    torch = _torch_threads(threads)
-    from ipr_engine.encoders.torch import load_model, pool
-
-    loaded = load_model(model, "float32").to(device)
-    spec = export.spec
-
-    def forward(input_ids: Any, attention_mask: Any) -> Any:
-        states = loaded(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return pool(states, attention_mask, spec.pooling, spec.normalize)
-
-    compiled = torch.compile(forward, dynamic=True)
-
-    def embed(feed: dict[str, NDArray[np.int64]]) -> Embeddings:
-        with torch.inference_mode():
-            tensors = {name: torch.from_numpy(array).to(device) for name, array in feed.items()}
-            found: Embeddings = compiled(**tensors).cpu().numpy()
-        return found
-
-    return _peer("torch.compile", _library_tokenizer(export), embed)

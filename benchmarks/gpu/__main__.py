@@ -13,21 +13,24 @@ its lines say so, and they are no figures.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.gpu.timing import Line, Run
     from ipr_engine import Engine
 
+    from ..harness.results import Line
+    from .timing import GpuRun
+
 BATCHES = (1, 8, 32, 64)
+PACKAGES = ("torch", "triton", "transformers")
 NOT_A_FIGURE = "emulated on the CPU, eager, kernel interpreted: shows that the code runs, is no figure"
 PARTS = ("floor", "decide", "text", "tune", "roofs", "peers", "table")
 RESULTS = "gpu.jsonl"  # in a folder given as --out
@@ -53,7 +56,7 @@ def main() -> int:
 
 
 def _table(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    from benchmarks.gpu.report import table
+    from .figures import table
 
     if arguments.out is None or not arguments.out.is_file():
         parser.error(f"--out: expected a file of recorded lines, got {arguments.out}")
@@ -64,17 +67,17 @@ def _table(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> in
 
 def _run(arguments: argparse.Namespace) -> int:
     on_cpu = arguments.device == "cpu"
-    from benchmarks.harness import machine
+    from ..harness.machine import recorded
+    from ..harness.results import append
 
     if on_cpu:
-        from tests.support import triton_interpreter  # of tests/, which the harness has put on the path
+        from tests.support import triton_interpreter
 
         triton_interpreter.choose()
 
     begun = time.monotonic()
-    told = machine() | {"command": f"python -m benchmarks.gpu {' '.join(sys.argv[1:])}"} | _gpu(arguments.device)
-    if on_cpu:
-        told["note"] = NOT_A_FIGURE
+    command = f"python -m benchmarks.gpu {' '.join(sys.argv[1:])}"
+    device = _gpu(arguments.device) | ({"note": NOT_A_FIGURE} if on_cpu else {})
     failed = 0
     lines = _measure(arguments, begun + 60 * arguments.minutes)
     while True:
@@ -90,32 +93,30 @@ def _run(arguments: argparse.Namespace) -> int:
             return failed
         print(f"[{time.monotonic() - begun:5.0f} s] {json.dumps(line)}", flush=True)
         if arguments.out is not None:
-            with arguments.out.open("a") as file:
-                file.write(json.dumps(line | told) + "\n")
+            append(arguments.out, [recorded(line, command) | device])
 
 
 def _measure(arguments: argparse.Namespace, ends: float) -> Iterator[Line]:
-    from benchmarks.gpu.timing import Run
     from ipr_engine.cuda.graphs import EMULATED, open_graphs
 
+    from .timing import GpuRun
+
     device = EMULATED if arguments.device == "cpu" else arguments.device
-    run = Run(graphs=open_graphs(device), quick=arguments.quick, ends=ends)
+    run = GpuRun(graphs=open_graphs(device), quick=arguments.quick, ends=ends)
     yield from _PARTS[arguments.part](run, arguments)
     if run.left_out:
         yield {"op": "left out for want of time", "what": "; ".join(run.left_out)}
 
 
 def _alone(module: str) -> Any:
-    def part(run: Run, _: argparse.Namespace) -> Iterator[Line]:
-        import importlib
-
-        yield from importlib.import_module(f"benchmarks.gpu.{module}").measure(run)
+    def part(run: GpuRun, _: argparse.Namespace) -> Iterator[Line]:
+        yield from importlib.import_module(f".{module}", __package__).measure(run)
 
     return part
 
 
-def _text(run: Run, arguments: argparse.Namespace) -> Iterator[Line]:
-    from benchmarks.gpu import text
+def _text(run: GpuRun, arguments: argparse.Namespace) -> Iterator[Line]:
+    from . import text
 
     with tempfile.TemporaryDirectory() as folder:
         export, engine, line = _load(run, arguments, Path(folder), BATCHES)
@@ -123,8 +124,8 @@ def _text(run: Run, arguments: argparse.Namespace) -> Iterator[Line]:
         yield from text.measure(run, engine, export)
 
 
-def _peers(run: Run, arguments: argparse.Namespace) -> Iterator[Line]:
-    from benchmarks.gpu import decide, text
+def _peers(run: GpuRun, arguments: argparse.Namespace) -> Iterator[Line]:
+    from . import decide, text
 
     with tempfile.TemporaryDirectory() as folder:
         export, engine, line = _load(run, arguments, Path(folder), (1, 8))
@@ -133,14 +134,18 @@ def _peers(run: Run, arguments: argparse.Namespace) -> Iterator[Line]:
     yield from decide.measure_compiled(run)
 
 
-_PARTS = {name: _alone(name) for name in ("floor", "decide", "tune", "roofs")} | {"text": _text, "peers": _peers}
+_ALONE = {"floor": "floor", "decide": "decide", "tune": "tune", "roofs": "device_roofs"}
+_PARTS = {part: _alone(module) for part, module in _ALONE.items()} | {"text": _text, "peers": _peers}
 
 
-def _load(run: Run, arguments: argparse.Namespace, work: Path, batches: tuple[int, ...]) -> tuple[Path, Engine, Line]:
+def _load(
+    run: GpuRun, arguments: argparse.Namespace, work: Path, batches: tuple[int, ...]
+) -> tuple[Path, Engine, Line]:
     """The encoder as an export, an engine on it whose graphs `run` then uses, and the line of its loading."""
-    from benchmarks.gpu import models
     from ipr_engine import Engine
     from ipr_engine.cuda.graphs import EMULATED
+
+    from . import models
 
     export = models.as_export(arguments.encoder, work, pooling=arguments.pooling)
     bundle = models.make_bundle(export, work)
@@ -162,12 +167,9 @@ def _memory(device: str) -> dict[str, float]:
 def _gpu(device: str) -> Line:
     import torch
 
-    found: Line = {"device": device}
-    for package in ("torch", "triton", "transformers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
+    from ..harness.machine import versions
+
+    found: Line = {"device": device, **dict.fromkeys(PACKAGES), **versions(PACKAGES)}
     if device != "cpu":
         found |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     return found

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu.peers import GemmArgmin, TorchDecide
-from benchmarks.gpu.timing import Line, Run, calls_us, node_us
 from ipr_engine.decide import reference
 from ipr_engine.decide.contract import Heads
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
 from tests.support.bundles import make_tensors
+
+from ..harness.results import Line
+from ..peers.decide_on_gpu import GemmArgmin, TorchDecideRows
+from .timing import GpuRun, calls_us, node_us
 
 # (models, dim, hidden): the form the figures to reach are stated for first.
 FORMS = ((11, 384, 64), (11, 384, 0), (100, 384, 0), (1000, 1024, 0))
@@ -29,7 +31,7 @@ CHECKED = 16  # rows compared with the reference, which is slow
 MODES = ("default", "reduce-overhead")
 
 
-def measure(run: Run) -> Iterator[Line]:
+def measure(run: GpuRun) -> Iterator[Line]:
     forms = ((3, 32, 8),) if run.quick else FORMS
     for form in forms:
         for batch in (1, 5) if run.quick else BATCHES:
@@ -39,14 +41,16 @@ def measure(run: Run) -> Iterator[Line]:
                 yield from _size(run, batch, models, dim, hidden)
 
 
-def measure_compiled(run: Run) -> Iterator[Line]:
+def measure_compiled(run: GpuRun) -> Iterator[Line]:
     for (models, dim, hidden), batches in COMPILED.items():
         for batch in batches:
             if run.on_gpu and run.has_time(f"torch.compile of decide, {batch} x {models}", 60):
                 yield from _size(run, batch, models, dim, hidden, modes=MODES)
 
 
-def _size(run: Run, batch: int, models: int, dim: int, hidden: int, *, modes: tuple[str, ...] = ()) -> Iterator[Line]:
+def _size(
+    run: GpuRun, batch: int, models: int, dim: int, hidden: int, *, modes: tuple[str, ...] = ()
+) -> Iterator[Line]:
     rng = np.random.default_rng(batch + models)
     heads = Heads(**make_tensors(models=models, dim=dim, hidden=hidden), activation="relu")
     policy = {
@@ -61,7 +65,7 @@ def _size(run: Run, batch: int, models: int, dim: int, hidden: int, *, modes: tu
     request.x.copy_(torch.from_numpy(x))
     request.billed_tokens.fill_(300.0)
     launch = DecideLaunch(plan, request, result)
-    peers: dict[str, Any] = {"torch": TorchDecide(heads, policy, run.graphs.device)}
+    peers: dict[str, Any] = {"torch": TorchDecideRows(heads, policy, run.graphs.device)}
     if not hidden:
         peers["gemm + argmin"] = GemmArgmin(heads, run.graphs.device)
     _check(launch, heads, policy, x, peers["torch"], request)
@@ -90,7 +94,12 @@ def _size(run: Run, batch: int, models: int, dim: int, hidden: int, *, modes: tu
 
 
 def _check(
-    launch: DecideLaunch, heads: Heads, policy: dict[str, Any], x: np.ndarray, peer: TorchDecide, request: GpuRequest
+    launch: DecideLaunch,
+    heads: Heads,
+    policy: dict[str, Any],
+    x: np.ndarray,
+    peer: TorchDecideRows,
+    request: GpuRequest,
 ) -> None:
     """The kernel and the peer against the float64 reference, before anything is timed."""
     answer = launch().numpy()

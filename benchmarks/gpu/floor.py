@@ -10,8 +10,10 @@ import torch
 import triton
 import triton.language as tl
 
-from benchmarks.gpu.timing import Line, Run, percentiles
 from ipr_engine.cuda.graphs import Recording
+
+from ..harness.results import Line
+from .timing import GpuRun, spread
 
 WORDS = 1024  # of the block that goes in and out, 4 kB: ids, mask and bills of one prompt of 64 tokens, and its answers
 
@@ -23,7 +25,7 @@ def copy_words(source, target, count, BLOCK: tl.constexpr):
     tl.store(target + at, tl.load(source + at, mask=at < count, other=0), mask=at < count)
 
 
-def measure(run: Run) -> Iterator[Line]:
+def measure(run: GpuRun) -> Iterator[Line]:
     """Lines of op "floor"."""
     one = run.graphs.buffer((1,), torch.float32)
     for nodes in (1, 10, 30, 110):
@@ -55,11 +57,11 @@ def _times(nodes: int, work: Callable[[], object]) -> Callable[[], None]:
     return many
 
 
-def _rounds(run: Run) -> int:
+def _rounds(run: GpuRun) -> int:
     return 5 if run.quick else 1000
 
 
-def _waits(run: Run, recording: Recording) -> dict[str, float]:
+def _waits(run: GpuRun, recording: Recording) -> dict[str, float]:
     seen = []
     for _ in range(_rounds(run)):
         with run.graphs.exclusive():
@@ -67,21 +69,21 @@ def _waits(run: Run, recording: Recording) -> dict[str, float]:
             recording.replay()
             recording.wait()
             seen.append((time.perf_counter_ns() - start) / 1e3)
-    return percentiles(seen)
+    return spread(seen)
 
 
-def _polls(run: Run, recording: Recording, asked: Any, told: Any) -> dict[str, float]:
+def _polls(run: GpuRun, recording: Recording, sent: Any, received: Any) -> dict[str, float]:
     """Ask with a new number and look at the last word of the answer until it is there."""
     seen = []
     for number in range(1, _rounds(run) + 1):
-        asked.fill(number)
+        sent.fill(number)
         with run.graphs.exclusive():
             start = time.perf_counter_ns()
             recording.replay()
             until = start + 10**9
-            while told[-1] != number:
+            while received[-1] != number:
                 if time.perf_counter_ns() > until:
                     raise RuntimeError("the answer did not come within a second")
             seen.append((time.perf_counter_ns() - start) / 1e3)
             recording.wait()
-    return percentiles(seen)
+    return spread(seen)

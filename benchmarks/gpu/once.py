@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.gpu.tune import _launch
 from ipr_engine.kernels.launch import launch_params
+
+from .tune import make_launch
 
 SIZES = ((11, 1), (11, 64), (64, 5), (1000, 3))  # (models, batch): one program twice, and the split
 
@@ -14,7 +15,7 @@ def main() -> int:
     import torch
 
     for models, batch in SIZES:
-        launch = _launch("cuda", models, launch_params(models, "sm_90"), batch)
+        launch = make_launch("cuda", models, launch_params(models, "sm_90"), batch)
         for _ in range(2):
             answer = launch().numpy()
         assert (answer["status"] == 0).all(), (models, batch, answer["status"])

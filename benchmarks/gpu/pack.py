@@ -12,11 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from ..harness.checkout import CARRIED, ROOT, head
+
 LIMIT_MIB = 60
 NOT_CARRIED = (".png", ".svg")
 NOT_CARRIED_FOLDERS = ("docs/", "benchmarks/results/")
-COMMIT = "COMMIT"  # what benchmarks/harness.py reads where there is no repository
 ENCODER_FILES = ("*.json", "*.txt", "*.model", "1_Pooling/*.json")
 
 
@@ -34,7 +34,7 @@ def pack(encoder: Path, dest: Path) -> float:
         _copy(ROOT / name, dest / name)
     for built in (ROOT / "ipr_engine").glob("_C*.so"):
         _copy(built, dest / "ipr_engine" / built.name)
-    (dest / COMMIT).write_text(_git("rev-parse", "--short=12", "HEAD").strip() + "\n")
+    (dest / CARRIED).write_text(f"{head(ROOT)}\n")
     pack_encoder(encoder, dest / "encoder")
     size = sum(path.stat().st_size for path in dest.rglob("*") if path.is_file() and not path.is_symlink()) / 2**20
     if size > LIMIT_MIB:

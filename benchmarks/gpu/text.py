@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu.models import prompts_of
-from benchmarks.gpu.timing import Line, Run, calls_us, node_us, percentiles
 from ipr_engine import Decisions, Engine
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.gpu_router.router import GpuRouter, RouteRows, RouteSlot
+
+from ..harness.results import Line
+from .models import prompts_of
+from .timing import GpuRun, calls_us, node_us, spread
 
 LENGTHS = (64, 16, 128, 32, 256, 512)
 BATCHES = (1, 8)
@@ -30,7 +33,7 @@ FLOOR = {
 }  # of quality, against eager float32: what is checked before anything is timed
 
 
-def measure(run: Run, engine: Engine, export: Path) -> Iterator[Line]:
+def measure(run: GpuRun, engine: Engine, export: Path) -> Iterator[Line]:
     """Lines of op "stages", "text to decision" and "throughput"."""
     encoder = engine.encoder
     lengths = tuple(length for length in LENGTHS if length <= encoder.max_tokens)
@@ -53,7 +56,7 @@ def measure(run: Run, engine: Engine, export: Path) -> Iterator[Line]:
             yield from _pooling(run, engine, pooling)
 
 
-def measure_compiled(run: Run, engine: Engine, export: Path) -> Iterator[Line]:
+def measure_compiled(run: GpuRun, engine: Engine, export: Path) -> Iterator[Line]:
     """The whole beside a compiled encoder; `reduce-overhead` last, since it frees memory under graphs recorded before."""
     encoder = engine.encoder
     eager = _eager(run, engine, export)
@@ -67,7 +70,7 @@ def measure_compiled(run: Run, engine: Engine, export: Path) -> Iterator[Line]:
                 yield from _whole(run, engine, eager, batch, tokens, mode=mode)
 
 
-def _eager(run: Run, engine: Engine, export: Path) -> TorchEncoder:
+def _eager(run: GpuRun, engine: Engine, export: Path) -> TorchEncoder:
     encoder: Any = engine.encoder
     return TorchEncoder.from_export(
         export, device=run.graphs.device, dtype=encoder.dtype, max_tokens=encoder.max_tokens
@@ -89,7 +92,7 @@ def _check(engine: Engine, export: Path) -> None:
     np.testing.assert_array_equal(got.index[sure], want.index[sure])
 
 
-def _stages(run: Run, engine: Engine, batch: int, tokens: int) -> Iterator[Line]:
+def _stages(run: GpuRun, engine: Engine, batch: int, tokens: int) -> Iterator[Line]:
     """The columns tokenize, copy, encode and decide, each measured alone: the names of the profiler's ranges."""
     loaded = engine.loaded
     assert loaded.gpu is not None
@@ -105,7 +108,7 @@ def _stages(run: Run, engine: Engine, batch: int, tokens: int) -> Iterator[Line]
     for _ in range(5 if run.quick else 300):
         seen.append(_timed(lambda: encoder.read(prompts)))
     labels = {"op": "stages", "batch": batch, "tokens": tokens, "bucket": str(bucket)}
-    columns = {"tokenize_us": percentiles(seen)["p50_us"]}
+    columns = {"tokenize_us": spread(seen)["p50_us"]}
     columns["copy_us"] = node_us(run, "copy", slot.inputs.copy_in)["p50_us"]
     columns["encode_us"] = node_us(
         run, "encode", lambda: encoder.enqueue(bucket, device["ids"], device["mask"], x), nodes=4
@@ -121,28 +124,27 @@ def _launch(router: GpuRouter, slot: RouteSlot, bucket: Any, x: Any) -> Callable
 
     names = ("billed_tokens", "policy_of_row", "tokens_out", "extra_usd", "allowed")
     request = GpuRequest(x=x, **{name: slot.inputs.device[name] for name in names})
-    return DecideLaunch(router.live, request, GpuResult(router.live, bucket.batch))
+    launch: Callable[[], object] = DecideLaunch(router.live, request, GpuResult(router.live, bucket.batch))
+    return launch
 
 
-def _replay_us(run: Run, slot: RouteSlot) -> float:
+def _replay_us(run: GpuRun, slot: RouteSlot) -> float:
     def call() -> None:
         with run.graphs.exclusive():
             slot.recording.replay()
             slot.recording.wait()
 
-    return percentiles([_timed(call) for _ in range(5 if run.quick else 300)])["p50_us"]
+    return spread([_timed(call) for _ in range(5 if run.quick else 300)])["p50_us"]
 
 
 def _timed(call: Callable[[], object]) -> float:
-    import time
-
     start = time.perf_counter_ns()
     call()
     return (time.perf_counter_ns() - start) / 1e3
 
 
 def _whole(
-    run: Run, engine: Engine, eager: TorchEncoder, batch: int, tokens: int, *, mode: str | None = None
+    run: GpuRun, engine: Engine, eager: TorchEncoder, batch: int, tokens: int, *, mode: str | None = None
 ) -> Iterator[Line]:
     """Calls from Python, text in, decision out; with `mode` beside a compiled encoder."""
     prompts = prompts_of(eager, tokens, batch)
@@ -173,10 +175,10 @@ class _Compiled(TorchEncoder):
 
     def __init__(self, eager: TorchEncoder, mode: str) -> None:
         self.__dict__.update(eager.__dict__)
-        self._model = torch.compile(eager._model, mode=mode, dynamic=False)
+        self._model = torch.compile(self._model, mode=mode, dynamic=False)
 
 
-def _pooling(run: Run, engine: Engine, pooling: str) -> Iterator[Line]:
+def _pooling(run: GpuRun, engine: Engine, pooling: str) -> Iterator[Line]:
     """What fusing the pooling into the decide launch saves, whole replays."""
     side = engine.loaded.gpu
     assert side is not None
@@ -193,7 +195,7 @@ def _pooling(run: Run, engine: Engine, pooling: str) -> Iterator[Line]:
             }
 
 
-def _throughput(run: Run, engine: Engine, batch: int, tokens: int = 64) -> Iterator[Line]:
+def _throughput(run: GpuRun, engine: Engine, batch: int, tokens: int = 64) -> Iterator[Line]:
     """Prompts a second of one caller: from text, and from ids, which leaves out one thread's tokenizing."""
     loaded = engine.loaded
     assert loaded.gpu is not None

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
 
 from ipr_engine.cuda.graphs import Graphs
 
-Line = dict[str, Any]
+from ..harness.turns import percentiles, uncollected
+
+MARKS = {"p50_us": 50.0, "p90_us": 90.0, "p99_us": 99.0, "p999_us": 99.9}
 NODES = 20  # copies of the work in one recording: the time of a launch is shared among them
 
 
 @dataclass
-class Run:
+class GpuRun:
     """What every part needs: where to run, how long, and what to say of it.
 
     Attributes:
@@ -49,7 +47,7 @@ class Run:
 
 
 def node_us(
-    run: Run, label: str, work: Callable[[], object], *, nodes: int = NODES, rounds: int = 200
+    run: GpuRun, label: str, work: Callable[[], object], *, nodes: int = NODES, rounds: int = 200
 ) -> dict[str, float]:
     """Microseconds of `work` inside a recording that holds it `nodes` times: median and 99th percentile over replays."""
     nodes = 1 if run.quick else nodes
@@ -66,18 +64,16 @@ def node_us(
             recording.replay()
             recording.wait()
             seen.append((time.perf_counter_ns() - start) / nodes / 1e3)
-    return percentiles(seen)
+    return spread(seen)
 
 
 def calls_us(
-    run: Run, variants: Mapping[str, Callable[[], object]], *, rounds: int = 20, calls: int = 50
+    run: GpuRun, variants: Mapping[str, Callable[[], object]], *, rounds: int = 20, calls: int = 50
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Microseconds of single calls from Python, each waiting for its answer; variants take turns, round by round."""
     rounds, calls = (2, 2) if run.quick else (rounds, calls)
     times: dict[str, list[float]] = {name: [] for name in variants}
-    gc.collect()
-    gc.disable()
-    try:
+    with uncollected():
         for turn in range(rounds + 1):
             for name, call in variants.items():
                 call()
@@ -88,13 +84,10 @@ def calls_us(
                     seen.append((time.perf_counter_ns() - start) / 1e3)
                 if turn:
                     times[name] += seen
-    finally:
-        gc.enable()
     for name, seen in times.items():
-        yield name, percentiles(seen)
+        yield name, spread(seen)
 
 
-def percentiles(seen: list[float]) -> dict[str, float]:
-    """p50, p90, p99, p99.9 in microseconds, and how many were seen."""
-    marks = {"p50_us": 50, "p90_us": 90, "p99_us": 99, "p999_us": 99.9}
-    return {name: round(float(np.percentile(seen, mark)), 2) for name, mark in marks.items()} | {"samples": len(seen)}
+def spread(seen: list[float]) -> dict[str, float]:
+    """p50, p90, p99, p99.9 in microseconds, and how many calls there were."""
+    return percentiles(seen, MARKS, digits=2) | {"samples": len(seen)}

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu.timing import Line, Run, node_us
 from ipr_engine.decide import reference
 from ipr_engine.decide.contract import Heads
 from ipr_engine.kernels.launch import LaunchParams, launch_params
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
 from tests.support.bundles import make_tensors
+
+from ..harness.results import Line
+from .timing import GpuRun, node_us
 
 MODELS = (11, 1000, 100, 64, 32)
 DIM, HIDDEN = 384, 64
@@ -68,15 +70,15 @@ def variants(models: int) -> list[LaunchParams]:
     return list(dict.fromkeys(replace(one, shape_class="tried", source="benchmarks/gpu/tune.py") for one in found))
 
 
-def measure(run: Run) -> Iterator[Line]:
+def measure(run: GpuRun) -> Iterator[Line]:
     """Lines of op "tune"."""
     models = MODELS[:1] if run.quick else MODELS
     tried = [(count, params) for count in models for params in variants(count)[: 2 if run.quick else None]]
     if run.on_gpu:
         with ProcessPoolExecutor(COMPILERS, mp_context=get_context("spawn")) as pool:
-            for told in pool.map(_compile, [run.graphs.device] * len(tried), *zip(*tried, strict=True)):
-                if told:
-                    yield {"op": "tune", "what": "not compiled", "error": told}
+            for fault in pool.map(_compile, [run.graphs.device] * len(tried), *zip(*tried, strict=True)):
+                if fault:
+                    yield {"op": "tune", "what": "not compiled", "error": fault}
     for count, params in tried:
         shown = {name: getattr(params, name) for name in SHOWN}
         labels = {"op": "tune", "models": count, "dim": DIM, "hidden": HIDDEN, "params": shown}
@@ -86,7 +88,7 @@ def measure(run: Run) -> Iterator[Line]:
             _check(run, count, params)
             found = {}
             for batch in (1,) if run.quick else BATCHES:
-                launch = _launch(run.graphs.device, count, params, batch)
+                launch = make_launch(run.graphs.device, count, params, batch)
                 found[f"batch_{batch}_us"] = node_us(run, f"tune {batch}", launch)["p50_us"]
         except Exception as error:  # a variant that does not fit the device is a line too; others are measured
             yield labels | {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"}
@@ -107,7 +109,8 @@ def _policy(models: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _launch(device: str, models: int, params: LaunchParams, batch: int) -> DecideLaunch:
+def make_launch(device: str, models: int, params: LaunchParams, batch: int) -> DecideLaunch:
+    """The kernel of generated heads on a generated batch, ready to be called."""
     plan = GpuPlan(_heads(models), device=device, launch=params)
     plan.set_policy(0, **_policy(models))
     request, result = GpuRequest.buffers(plan, batch), GpuResult(plan, batch)
@@ -119,15 +122,15 @@ def _launch(device: str, models: int, params: LaunchParams, batch: int) -> Decid
 
 def _compile(device: str, models: int, params: LaunchParams) -> str:
     try:
-        _launch(device, models, params, 1)()
+        make_launch(device, models, params, 1)()
         torch.cuda.synchronize(device)
     except Exception as error:
         return f"{models} {params}: {type(error).__name__}: {str(error)[:200]}"
     return ""
 
 
-def _check(run: Run, models: int, params: LaunchParams) -> None:
-    launch = _launch(run.graphs.device, models, params, CHECKED)
+def _check(run: GpuRun, models: int, params: LaunchParams) -> None:
+    launch = make_launch(run.graphs.device, models, params, CHECKED)
     answer = launch().numpy()
     exact = reference.decide(_heads(models), _policy(models), launch.request.x.cpu().numpy(), 300.0)
     np.testing.assert_allclose(answer["quality"], exact.quality, atol=1e-4)

@@ -6,12 +6,12 @@ import asyncio
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 
-from benchmarks.load.arrivals import MOST_REQUESTS
-from benchmarks.load.clock import Clock
-from benchmarks.load.runner import FIRST_CALLS, MOST_FAILURES, NEAR_NS, Load, Run, assemble
-from benchmarks.load.samples import Log
-from benchmarks.load.targets import AsyncCall, AsyncTarget
-from benchmarks.load.threads import Progress, Stop, in_threads
+from .arrivals import MOST_REQUESTS
+from .clock import Clock
+from .loads import FIRST_CALLS, MOST_FAILURES, NEAR_NS, Load, Run, assemble
+from .samples import Log
+from .targets import AsyncCall, AsyncTarget
+from .threads import Progress, Stop, in_threads
 
 TOGETHER = (
     16  # late requests are sent this many at a time: a turn of the loop for each would cost as much as a short answer

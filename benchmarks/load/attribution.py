@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.load.quantiles import Nanoseconds
-from benchmarks.load.samples import SERVICE
-from benchmarks.load.slo import Judgement, duration_text
+from .quantiles import Nanoseconds
+from .samples import SERVICE
+from .slo import Judgement, duration_text
 
 WHOLES = ("total", "queued")  # counters that hold other stages
 
 
 @dataclass(frozen=True)
-class Blame:
+class Attribution:
     """The stage that a missed objective is owed to.
 
     Attributes:
@@ -49,13 +49,13 @@ class Blame:
         return f"to blame: {self.stage}, which {reason}: {parts}"
 
 
-def blame(
+def attribute(
     judgement: Judgement,
     parts: Mapping[str, Nanoseconds],
     total: Nanoseconds,
     split: Mapping[str, Nanoseconds] | None = None,
     counted: Mapping[str, float] | None = None,
-) -> Blame:
+) -> Attribution:
     """The stage that most of a miss is owed to.
 
     Args:
@@ -77,7 +77,7 @@ def blame(
         own = {name: value for name, value in counted.items() if name not in WHOLES}
         if own:
             stage = max(own, key=lambda name: own[name])
-    return Blame(stage, why, tail, median)
+    return Attribution(stage, why, tail, median)
 
 
 def _heaviest(

@@ -6,13 +6,14 @@ import itertools
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from benchmarks.load.arrivals import MOST_REQUESTS
-from benchmarks.load.clock import Clock, MonotonicClock
-from benchmarks.load.runner import FIRST_CALLS, MOST_FAILURES, NEAR_NS, Load, Run, assemble
-from benchmarks.load.samples import Log
-from benchmarks.load.targets import BlockingTarget, Call
-from benchmarks.load.threads import Progress, Stop, in_threads
+from .arrivals import MOST_REQUESTS
+from .clock import Clock, MonotonicClock
+from .loads import FIRST_CALLS, MOST_FAILURES, NEAR_NS, Load, Run, assemble
+from .samples import Log
+from .targets import BlockingTarget, Call, Errors
+from .threads import Progress, Stop, in_threads
 
 
 def run_blocking(
@@ -32,17 +33,15 @@ def run_blocking(
         for load in loads:
             logs = [Log(len(target.stages)) for _ in range(load.callers)]
             start = clock.now() + NEAR_NS
+            loop = _Loop(call, target.rejections, prompts, start, clock, stop)
             if load.schedule is None:
                 end = start + int((load.warm_up + load.seconds) * 1e9)
-                works = [
-                    _closed(call, target, prompts, k, load.callers, start, end, clock, log, stop)
-                    for k, log in enumerate(logs)
-                ]
+                works = [_closed(loop, k, load.callers, end, log) for k, log in enumerate(logs)]
             else:
                 due = array("q", load.schedule.due_ns.tobytes())
                 turns = itertools.count()
                 turn = threading.Lock()
-                works = [_open(call, target, prompts, due, turns, turn, start, clock, log, stop) for log in logs]
+                works = [_open(loop, due, turns, turn, log) for log in logs]
             if load.callers == 1 and not isinstance(clock, MonotonicClock):
                 works[0]()  # a made-up clock belongs to one thread
             else:
@@ -52,25 +51,27 @@ def run_blocking(
                 return
 
 
-def _closed(
-    call: Call,
-    target: BlockingTarget,
-    prompts: Sequence[str],
-    first: int,
-    step: int,
-    start: int,
-    end: int,
-    clock: Clock,
-    log: Log,
-    stop: Stop,
-) -> Callable[[], None]:
+@dataclass(frozen=True)
+class _Loop:
+    """What all callers of one load share."""
+
+    call: Call
+    rejections: Errors
+    prompts: Sequence[str]
+    start: int
+    clock: Clock
+    stop: Stop
+
+
+def _closed(loop: _Loop, first: int, step: int, end: int, log: Log) -> Callable[[], None]:
+    call, prompts, clock, stop = loop.call, loop.prompts, loop.clock, loop.stop
     most = MOST_REQUESTS // step
 
     def work() -> None:
-        now, rejections, count = clock.now, target.rejections, len(prompts)
+        now, rejections, count = clock.now, loop.rejections, len(prompts)
         intended, started, ended, stages = log.intended.append, log.started.append, log.ended.append, log.stages
         index = first
-        clock.wait_until(start)
+        clock.wait_until(loop.start)
         free = now()  # from here on the caller has something to send
         while free < end and not stop.asked:
             prompt = prompts[index % count]
@@ -103,19 +104,12 @@ def _closed(
 
 
 def _open(
-    call: Call,
-    target: BlockingTarget,
-    prompts: Sequence[str],
-    due: array[int],
-    turns: itertools.count[int],
-    turn: threading.Lock,
-    start: int,
-    clock: Clock,
-    log: Log,
-    stop: Stop,
+    loop: _Loop, due: array[int], turns: itertools.count[int], turn: threading.Lock, log: Log
 ) -> Callable[[], None]:
+    call, prompts, clock, stop, start = loop.call, loop.prompts, loop.clock, loop.stop, loop.start
+
     def work() -> None:
-        now, rejections, count, requests = clock.now, target.rejections, len(prompts), len(due)
+        now, rejections, count, requests = clock.now, loop.rejections, len(prompts), len(due)
         while True:
             with turn:  # one caller waits for the next arrival; it leaves the place before it serves
                 index = next(turns)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load.quantiles import binomial_ranks
+from .quantiles import binomial_ranks
 
 CONFIDENCE = 0.99
 Z = 2.5758  # of the normal distribution, two-sided 99 %
@@ -159,8 +159,8 @@ def unpaired(
     base = bases[-1]
     against = f"{base.get('commit') or 'installed'}, {base['date']}"
     if base["machine"] != ours["machine"]:
-        told = f"the base was recorded on another machine ({base['machine']}), this one is {ours['machine']}"
-        return Comparison(against, False, (), (told,))
+        reason = f"the base was recorded on another machine ({base['machine']}), this one is {ours['machine']}"
+        return Comparison(against, False, (), (reason,))
     caveats = _caveats(ours, base, bases)
     speed = math.log(ours["noise"]["before"]["spin_us"] / base["noise"]["before"]["spin_us"])
     changes = []
@@ -183,22 +183,24 @@ def unpaired(
 
 
 def _caveats(ours: Mapping[str, Any], base: Mapping[str, Any], bases: Sequence[Mapping[str, Any]]) -> list[str]:
-    told = ["not excluded: another load on the machine then or now, another placement in memory, another clock speed"]
+    caveats = [
+        "not excluded: another load on the machine then or now, another placement in memory, another clock speed"
+    ]
     if len(bases) < LEAST_RUNS:
-        told.append(
+        caveats.append(
             f"{len(bases)} recorded run(s) of this case: how much such runs differ from each other is not known; "
             f"record {LEAST_RUNS} or more, or compare in turns with --against"
         )
     change = ours["noise"]["before"]["spin_us"] / base["noise"]["before"]["spin_us"]
     if not 0.95 <= change <= 1.05:
-        told.append(f"the spin probe took {change - 1:+.0%} against the base's: the interval is widened by as much")
+        caveats.append(f"the spin probe took {change - 1:+.0%} against the base's: the interval is widened by as much")
     if ours["case"].get("mix_sha256") != base["case"].get("mix_sha256"):
-        told.append("the prompts differ from the base's, though their mix is called the same")
+        caveats.append("the prompts differ from the base's, though their mix is called the same")
     for name in ("bundle", "isa"):
         mine, theirs = ours["settings"].get(name), base["settings"].get(name)
         if mine != theirs:
-            told.append(f"{name} differs: {mine} against {theirs}")
-    return told
+            caveats.append(f"{name} differs: {mine} against {theirs}")
+    return caveats
 
 
 def _slowness(figure: str, mine: float, theirs: float) -> float:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from benchmarks.load.arrivals import MOST_REQUESTS
-from benchmarks.load.lengths import Mix
-from benchmarks.load.measure import Case
-from benchmarks.load.quantiles import Quantile, quantiles
-from benchmarks.load.runner import Run, run
-from benchmarks.load.targets import Target, is_async
-from benchmarks.load.threads import Progress
+from .arrivals import MOST_REQUESTS
+from .lengths import Mix
+from .loads import Run
+from .measure import LoadCase
+from .quantiles import Quantile, quantiles
+from .runner import run
+from .targets import Target, is_async
+from .threads import Progress
 
 CALLERS = (1, 8, 20, 32, 128)
 LENGTHS = (64, 512)
@@ -46,7 +47,7 @@ PUBLISHED = (
     },
 )
 
-Told = Callable[[str], Progress]
+ProgressOf = Callable[[str], Progress]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,12 @@ class Step:
 
 
 def concurrency(
-    target: Target, mixes: Sequence[tuple[int, Mix]], case: Case, told: Told, *, callers: Sequence[int] | None = None
+    target: Target,
+    mixes: Sequence[tuple[int, Mix]],
+    case: LoadCase,
+    progress: ProgressOf,
+    *,
+    callers: Sequence[int] | None = None,
 ) -> list[Step]:
     """Every number of callers with every prompt length, in closed loops; `case.seconds` each."""
     steps: list[Step] = []
@@ -98,19 +104,19 @@ def concurrency(
             label = f"{count} x {tokens} tokens"
             rung = replace(case, mix=mix, callers=count, mode="closed")
             load = rung.load(rung.seconds, rung.warm_up, 0)
-            steps.append(Step(label, run(target, mix.prompts, load, progress=told(label)), count, tokens))
+            steps.append(Step(label, run(target, mix.prompts, load, progress=progress(label)), count, tokens))
             if steps[-1].run.stopped == "interrupted":
                 return [step for step in steps if len(step.run.measured)]
     return steps
 
 
-def most(target: Target, case: Case, told: Told) -> list[Step]:
+def most(target: Target, case: LoadCase, progress: ProgressOf) -> list[Step]:
     """Closed loops with ever more callers until the throughput grows no more."""
     steps: list[Step] = []
     for count in SEARCH:
         label = f"{count} caller(s)"
         load = replace(case, callers=count, mode="closed").load(case.seconds, case.warm_up, 0)
-        steps.append(Step(label, run(target, case.mix.prompts, load, progress=told(label)), count))
+        steps.append(Step(label, run(target, case.mix.prompts, load, progress=progress(label)), count))
         rates = [step.run.throughput for step in steps]
         if steps[-1].run.stopped == "interrupted" or (len(rates) > 2 and max(rates[-2:]) < GAIN * max(rates[:-2])):
             break
@@ -126,7 +132,9 @@ def at_once(target: Target, top: Step) -> int:
     return MOST_AT_ONCE if is_async(target) else top.callers
 
 
-def sustained(target: Target, case: Case, top: Step, told: Told, *, callers: int | None = None) -> list[Step]:
+def sustained(
+    target: Target, case: LoadCase, top: Step, progress: ProgressOf, *, callers: int | None = None
+) -> list[Step]:
     """Open loops with the case's arrivals at falling rates, until one of them is kept up with: see `sustained_rate`.
 
     A closed loop's throughput says only where to begin. An open loop has more to do for a request (it waits for an arrival
@@ -140,7 +148,7 @@ def sustained(target: Target, case: Case, top: Step, told: Told, *, callers: int
     offered, tried = TOO_MUCH * top.run.throughput, 0
     while tried < TRIES:
         steps.append(
-            _open(target, case, f"open loop, {offered:,.0f}/s", offered, callers or at_once(target, top), told)
+            _open(target, case, f"open loop, {offered:,.0f}/s", offered, callers or at_once(target, top), progress)
         )
         done = steps[-1].run
         if done.stopped == "interrupted":
@@ -162,7 +170,13 @@ def sustained_rate(steps: Sequence[Step]) -> float:
 
 
 def shares(
-    target: Target, case: Case, most_rps: float, callers: int, told: Told, *, levels: Sequence[float] | None = None
+    target: Target,
+    case: LoadCase,
+    most_rps: float,
+    callers: int,
+    progress: ProgressOf,
+    *,
+    levels: Sequence[float] | None = None,
 ) -> list[Step]:
     """Open loops at shares of the most that an open loop sustains.
 
@@ -171,19 +185,26 @@ def shares(
     """
     steps: list[Step] = []
     for share in levels or SHARES:
-        steps.append(_open(target, case, f"{share:.0%}", share * most_rps, callers, told, share=share))
+        steps.append(_open(target, case, f"{share:.0%}", share * most_rps, callers, progress, share=share))
         if steps[-1].run.stopped == "interrupted":
             break
     return [step for step in steps if len(step.run.measured)]
 
 
 def _open(
-    target: Target, case: Case, label: str, rate: float, callers: int, told: Told, *, share: float | None = None
+    target: Target,
+    case: LoadCase,
+    label: str,
+    rate: float,
+    callers: int,
+    progress: ProgressOf,
+    *,
+    share: float | None = None,
 ) -> Step:
     seconds, warm_up = case.seconds, case.warm_up
     if share is None:  # of a search: long enough for a low rate, short enough for the arrivals that a run may keep
         seconds = min(max(seconds, min(MOST_TRY_S, LEAST_ARRIVALS / rate)), MOST_REQUESTS / 2 / rate)
         warm_up = min(warm_up, MOST_REQUESTS / 4 / rate)
     rung = replace(case, mode="open", rate=rate, callers=callers)
-    done = run(target, case.mix.prompts, rung.load(seconds, warm_up, 0), progress=told(label))
+    done = run(target, case.mix.prompts, rung.load(seconds, warm_up, 0), progress=progress(label))
     return Step(label, done, callers, share=share, offered=rate)

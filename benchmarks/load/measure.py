@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load.arrivals import schedule
-from benchmarks.load.lengths import Mix
-from benchmarks.load.noise import Noise
-from benchmarks.load.quantiles import Nanoseconds, Quantile, quantiles
-from benchmarks.load.runner import Load, Run, run
-from benchmarks.load.samples import SERVICE, Samples
-from benchmarks.load.targets import NullAsyncTarget, NullTarget, StagesTarget, Target, is_async
-from benchmarks.load.threads import Progress
-from benchmarks.load.window import Lost
+from .arrivals import schedule
+from .lengths import Mix
+from .loads import Load, Run
+from .noise import Noise
+from .quantiles import Nanoseconds, Quantile, quantiles
+from .runner import run
+from .samples import SERVICE, Samples
+from .targets import NullAsyncTarget, NullTarget, StagesTarget, Target, is_async
+from .threads import Progress
+from .window import Lost
 
 ROUNDS = 20  # turns of each target when several are measured: enough pairs for a 99 % interval of their median ratio
 SUBRUNS = 20  # parts of a run of one target, kept for later comparisons
@@ -30,11 +31,11 @@ LEAST_WARM_UP_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class LoadCase:
     """The load, apart from who bears it.
 
     Attributes:
-        mix: the prompts. mode: "closed" or "open". callers: see `runner.Load`.
+        mix: the prompts. mode: "closed" or "open". callers: see `loads.Load`.
         arrivals, rate, burst: of an open loop. seed: of the schedule.
         seconds, warm_up: of each target in all.
     """
@@ -87,7 +88,7 @@ class Measured:
     """
 
     target: Target
-    case: Case
+    case: LoadCase
     run: Run
     rounds: tuple[Run, ...]
     noise: dict[str, Any]
@@ -132,7 +133,7 @@ def figures(samples: Samples, rate: float | None) -> dict[str, float | None]:
 
 def measure(
     targets: Sequence[Target],
-    case: Case,
+    case: LoadCase,
     *,
     settings: Sequence[Mapping[str, Any]] = (),
     rounds: int | None = None,
@@ -160,8 +161,8 @@ def measure(
             order = range(len(targets)) if turn % 2 == 0 else reversed(range(len(targets)))
             for which in order:
                 label = targets[which].name + (f", turn {turn + 1} of {turns}" if turns > 1 else "")
-                told = None if progress is None else progress(label)
-                done[which].append(run(targets[which], case.mix.prompts, load, progress=told))
+                report = None if progress is None else progress(label)
+                done[which].append(run(targets[which], case.mix.prompts, load, progress=report))
                 if done[which][-1].stopped == "interrupted":
                     break
             if any(runs and runs[-1].stopped == "interrupted" for runs in done):
@@ -219,7 +220,7 @@ def _joined(parts: Sequence[Samples]) -> Samples:
     return Samples(intended, started, ended, stages)
 
 
-def _floor(target: Target, case: Case) -> tuple[Quantile, ...]:
+def _floor(target: Target, case: LoadCase) -> tuple[Quantile, ...]:
     seconds = FLOOR_S
     if case.rate is not None:  # enough arrivals, but not for ever at a low rate
         seconds = max(FLOOR_S, FLOOR_ARRIVALS * (case.burst if case.arrivals == "bursts" else 1) / case.rate)

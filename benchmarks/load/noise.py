@@ -84,20 +84,20 @@ def unsteady(noise: dict[str, Any]) -> list[str]:
     The bounds are where the disturbance begins to show in a p99: the probe's own 99th percentile half as long again as its
     median, one percent of the time stolen, a speed that changed by a tenth while measuring.
     """
-    told = []
+    reasons = []
     worst = max(noise["before"]["spin_p99_ratio"], noise["after"]["spin_p99_ratio"])
     if worst > 1.5:
-        told.append(f"the same work took up to {worst:.1f} times as long (p99 of the spin probe over its median)")
+        reasons.append(f"the same work took up to {worst:.1f} times as long (p99 of the spin probe over its median)")
     change = noise["after"]["spin_us"] / noise["before"]["spin_us"]
     if not 0.9 <= change <= 1.1:
-        told.append(f"the processor's speed changed by {change - 1:+.0%} from before to after")
+        reasons.append(f"the processor's speed changed by {change - 1:+.0%} from before to after")
     if noise["steal_share"] is not None and noise["steal_share"] > 0.01:
-        told.append(f"{noise['steal_share']:.1%} of the time was stolen by other guests of the host")
+        reasons.append(f"{noise['steal_share']:.1%} of the time was stolen by other guests of the host")
     if noise["throttled_periods"]:
-        told.append(f"this container's quota of processor time ran out {noise['throttled_periods']} time(s)")
+        reasons.append(f"this container's quota of processor time ran out {noise['throttled_periods']} time(s)")
     if noise["load_1m"] > noise["cores"] + 0.5:
-        told.append(f"load average {noise['load_1m']:g} on {noise['cores']} cores: others were at work")
-    return told
+        reasons.append(f"load average {noise['load_1m']:g} on {noise['cores']} cores: others were at work")
+    return reasons
 
 
 def _processor_ticks() -> tuple[int, int] | None:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from benchmarks.load.machine import machine
-from benchmarks.load.measure import Measured
-from benchmarks.load.noise import unsteady
-from benchmarks.load.quantiles import LEVELS, Quantile, level_name, quantiles
-from benchmarks.load.slo import duration_text
 from ipr_engine.errors import InvalidInputError
+
+from ..harness import results
+from ..harness.machine import machine
+from .measure import Measured
+from .noise import unsteady
+from .quantiles import LEVELS, Quantile, level_name, quantiles
+from .slo import duration_text
 
 SCHEMA_VERSION = 2  # 1 left answers to requests of the warm-up out of the throughput, though not their time
 BEHIND = "BEHIND: not all that arrived was answered in time; the latencies are those of a backlog, and grow with the run's length"
@@ -72,10 +74,10 @@ def table(measured: Measured) -> Table:
         if case.mode == "closed"
         else f"open loop, {case.arrivals} at {case.rate:,.0f}/s, at most {case.callers} at once"
     )
-    told = ", ".join(f"{name} {value}" for name, value in measured.settings.items())
+    settings = ", ".join(f"{name} {value}" for name, value in measured.settings.items())
     rows = Table(
         title=f"{run.target}: {run.throughput:,.0f} answers/s, {shape}, {case.mix.label}"
-        + (f"\n{told}" if told else ""),
+        + (f"\n{settings}" if settings else ""),
         title_justify="left",
         header_style="bold",
     )
@@ -117,30 +119,30 @@ def side_by_side(results: Sequence[Measured]) -> Table:
 def notes(measured: Measured) -> list[str]:
     run = measured.run
     warm = run.warm_up
-    told = ["total: from the intended send time; service: the call alone; queue: between them; [95 % interval]"]
+    lines = ["total: from the intended send time; service: the call alone; queue: between them; [95 % interval]"]
     if measured.split:
-        told.append("apart: in a pass of its own, one caller, each stage a call of its own")
+        lines.append("apart: in a pass of its own, one caller, each stage a call of its own")
     if measured.counted:
-        told.append("counted: by the target's own counters, warm-up included, up to a quarter too high")
+        lines.append("counted: by the target's own counters, warm-up included, up to a quarter too high")
     before = f"{duration_text(float(np.median(warm.total)))} p50" if len(warm) else "none"
-    told.append(
+    lines.append(
         f"{len(run.measured):,} requests; {run.answers:,} answers in {run.seconds:.3g} s; in the warm-up, not counted, "
         f"{len(warm):,} requests ({before})"
     )
     for when, lost in (("", run.lost), ("in the warm-up ", run.lost_in_warm_up)):
         if lost.count:
-            told.append(f"{when}failed {lost.failed:,}, rejected {lost.rejected:,}, not sent {lost.unsent:,}")
-    told += [f"  {count:,} x {text}" for text, count in run.errors.most_common(3)]
+            lines.append(f"{when}failed {lost.failed:,}, rejected {lost.rejected:,}, not sent {lost.unsent:,}")
+    lines += [f"  {count:,} x {text}" for text, count in run.errors.most_common(3)]
     if run.kept_up is False:
-        told.append(BEHIND)
+        lines.append(BEHIND)
     if run.stopped:
-        told.append(f"ended early: {run.stopped}")
+        lines.append(f"ended early: {run.stopped}")
     noise = measured.noise
-    told.append(
+    lines.append(
         f"machine: load {noise['load_1m']:g} on {noise['cores']} cores, spin p99 {noise['after']['spin_p99_ratio']:.2f} of its median, "
         f"{noise['involuntary_switches_per_s']:g} involuntary switches/s, steal {noise['steal_share'] or 0:.2%}"
     )
-    return told + [f"NOISY: {reason}" for reason in unsteady(noise)]
+    return lines + [f"NOISY: {reason}" for reason in unsteady(noise)]
 
 
 def _cell(q: Quantile) -> str:
@@ -151,9 +153,7 @@ def _cell(q: Quantile) -> str:
 
 def append(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
     try:
-        with path.open("a", encoding="utf-8") as file:
-            for one in documents:
-                file.write(json.dumps(one, allow_nan=False) + "\n")
+        results.append(path, documents)
     except OSError as error:
         raise InvalidInputError(f"--record: cannot write {path}: {error.strerror}") from None
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.load.quantiles import Nanoseconds
+from .quantiles import Nanoseconds
 
 TOTAL, QUEUE, SERVICE = "total", "queue", "service"
 MOST_KINDS_OF_ERRORS = 20
@@ -30,8 +30,8 @@ class Log:
 
     def fail(self, error: BaseException, intended: int) -> None:
         self.failed_at.append(intended)
-        told = f"{type(error).__name__}: {str(error)[:200]}"
-        self.errors[told if told in self.errors or len(self.errors) < MOST_KINDS_OF_ERRORS else "others"] += 1
+        text = f"{type(error).__name__}: {str(error)[:200]}"
+        self.errors[text if text in self.errors or len(self.errors) < MOST_KINDS_OF_ERRORS else "others"] += 1
 
 
 @dataclass(frozen=True)

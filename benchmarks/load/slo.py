@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.load.quantiles import Nanoseconds, Quantile, quantile
 from ipr_engine.errors import InvalidInputError
+
+from .quantiles import Nanoseconds, Quantile, quantile
 
 UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 MET, MISSED, UNTOLD = "met", "missed", "cannot tell"

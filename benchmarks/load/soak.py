@@ -16,14 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load.arrivals import MOST_REQUESTS
-from benchmarks.load.measure import Case, figures
-from benchmarks.load.quantiles import level_name
-from benchmarks.load.runner import Load, Run, run_parts
-from benchmarks.load.targets import Target
-from benchmarks.load.threads import Progress
-from benchmarks.load.window import Lost
 from ipr_engine.errors import InvalidInputError
+
+from .arrivals import MOST_REQUESTS
+from .loads import Load, Run
+from .measure import LoadCase, figures
+from .quantiles import level_name
+from .runner import run_parts
+from .targets import Target
+from .threads import Progress
+from .window import Lost
 
 WINDOWS = 40  # of ten minutes: enough for the slope's interval
 LEAST_WINDOW_S = 5.0  # each starts without a backlog: shorter ones would hide that there is one
@@ -118,12 +120,12 @@ class Soak:
 
 def soak(
     target: Target,
-    case: Case,
+    case: LoadCase,
     *,
     rate: float,
     most: float,
     seconds: float,
-    told: Callable[[str], Progress],
+    progress: Callable[[str], Progress],
     clock: Callable[[], float] = time.monotonic,
 ) -> Soak:
     """Open loop at `rate` for `seconds`, in windows on one session of the target. Ctrl-C ends it and keeps what was seen."""
@@ -147,12 +149,12 @@ def soak(
         gc.collect()
         found.rss.append((clock() - start, resident_mb()))
 
-    run_parts(target, case.mix.prompts, loads(), each, seconds=seconds + case.warm_up, progress=told("soak"))
+    run_parts(target, case.mix.prompts, loads(), each, seconds=seconds + case.warm_up, progress=progress("soak"))
     if found.rows and not found.answered:
-        told_of = "; ".join(f"{count} x {text}" for text, count in found.errors.most_common(3))
+        errors = "; ".join(f"{count} x {text}" for text, count in found.errors.most_common(3))
         raise InvalidInputError(
             f"target {target.name}: not one of {found.lost.count} requests was answered "
-            f"({told_of or f'{found.lost.rejected} rejected'}); give it a target that works"
+            f"({errors or f'{found.lost.rejected} rejected'}); give it a target that works"
         )
     return found
 

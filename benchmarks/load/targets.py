@@ -129,8 +129,8 @@ class StagesTarget:
 def _three_calls(engine: Engine) -> tuple[Tokenize, Embed] | None:
     """Ids of a prompt, embedding of the ids, as the engine's encoder makes them; None where it does both in one."""
     encoder = engine.encoder
-    if isinstance(encoder, StaticEncoder) and isinstance(encoder.tokenizer, WordPieceTokenizer):
-        of_ids = encoder._native.encode_ids
+    if isinstance(encoder, StaticEncoder) and isinstance(encoder.tokenizer, WordPieceTokenizer) and encoder.native:
+        of_ids = encoder.native.encode_ids
         return encoder.tokenizer.native.encode, lambda tokens: of_ids(*tokens)[0]
     if isinstance(encoder, TransformerEncoder):
         return lambda prompt: encoder.ids([prompt]), encoder.embed

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from benchmarks.load.targets import EngineTarget, InlineTarget, StagesTarget, Target
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
+
+from .targets import EngineTarget, InlineTarget, StagesTarget, Target
 
 Limits = Mapping[str, float]
 Factory = Callable[[Engine, Policy, Limits], Target]
 
 
 def _async(engine: Engine, policy: Policy, limits: Limits) -> Target:
-    from benchmarks.load.targets_serving import AsyncEngineTarget
+    from .targets_serving import AsyncEngineTarget
 
     return AsyncEngineTarget(engine, policy, limits)
 
 
 def _batching(engine: Engine, policy: Policy, limits: Limits) -> Target:
-    from benchmarks.load.targets_serving import BatchingEngineTarget
+    from .targets_serving import BatchingEngineTarget
 
     return BatchingEngineTarget(engine, policy, limits)
 

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import ipr_engine.errors
-from benchmarks.load.targets import AsyncCall, Call, Errors, Stages, chosen
 from ipr_engine.engine import Engine
 from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.policy.policy import Policy
+
+from .targets import AsyncCall, Call, Errors, Stages, chosen
 
 
 class _Serving:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from benchmarks.load.samples import Log
+from .samples import Log
 
 Progress = Callable[[float, int], None]  # seconds gone, requests answered
 

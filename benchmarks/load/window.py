@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.load.quantiles import Nanoseconds
+from .quantiles import Nanoseconds
 
 BEHIND = 0.02  # of the arrivals of a stretch: no more of them may be lost, or added to those that wait
 BEHIND_SIGMAS = 2.0  # and what the chance of Poisson arrivals adds at any time, in standard deviations

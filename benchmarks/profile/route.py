@@ -32,9 +32,9 @@ def main() -> None:
     if arguments.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"
 
+    import ipr_engine._profiling as profiling
     from benchmarks.gpu import models
     from ipr_engine import Engine
-    from ipr_engine import _profiling as profiling
     from ipr_engine.cuda import graphs
     from ipr_engine.encoders.transformer import TransformerEncoder
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _profiled(arguments: argparse.Namespace, call: Callable[[], object]) -> None:
-    from ipr_engine import _profiling as profiling
+    import ipr_engine._profiling as profiling
 
     torch: Any = importlib.import_module("torch")
     on_gpu = arguments.device != "cpu"

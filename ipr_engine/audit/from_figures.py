@@ -119,7 +119,7 @@ def decide_figures(
 def _sent_to(
     policy: Policy, quality: Float32s, cost: Float32s, may: npt.NDArray[np.bool_], bundle: Bundle
 ) -> int | None:
-    """Who answers a row of little support, as csrc/order.cpp; None where the one meant cannot: the plain decision stands."""
+    """Who answers a row of little support, as csrc/src/order.cpp; None where the one meant cannot: the plain decision stands."""
     able = may & np.isfinite(quality) & np.isfinite(cost)
     named = policy.unsupported.candidate
     if named is None:
@@ -137,7 +137,7 @@ def choose(
     nonfinite: npt.NDArray[np.bool_],
     tie_rank: npt.NDArray[np.int32],
 ) -> tuple[int, str, str, np.float32, np.float32]:
-    """index, status, cause, threshold and gap, as csrc/decide_kernel.h; the arrays are (models,)."""
+    """index, status, cause, threshold and gap, as csrc/src/simd/decide_kernel.h; the arrays are (models,)."""
     for status, bad in (
         ("none_allowed", not allowed.any()),
         ("nonfinite_quality", bool(nonfinite[allowed].any())),

@@ -1,13 +1,12 @@
-"""ipr bench: latency under load; one module a subcommand."""
+"""ipr bench: latency under load. The benchmarks are `ipr_engine.benchmarks`: the folder benchmarks/ of a clone, its parts in a wheel."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
-from ipr_engine.cli import bench_compare, bench_encoder, bench_load, bench_soak
-
-BENCHES = {"load": bench_load, "soak": bench_soak, "encoder": bench_encoder, "compare": bench_compare}
+BENCHES = ("load", "soak", "encoder", "compare")
 DEFAULT = "load"
 
 
@@ -19,8 +18,8 @@ def add_parser(subparsers: Any) -> None:
         f"changed. `ipr bench OPTIONS` is `ipr bench {DEFAULT} OPTIONS`.",
     )
     benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
-    for module in BENCHES.values():
-        module.add_parser(benches)
+    for name in BENCHES:
+        import_module(f"ipr_engine.benchmarks.cli.{name}_command").add_parser(benches)
 
 
 def spelled_out(argv: Sequence[str]) -> list[str]:

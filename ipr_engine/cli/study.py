@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.outputs import writable_folder
 
 # One line each; the study's module says the rest.
@@ -55,12 +57,9 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from importlib import import_module
-
-    from studies.study import Study
-
     writable_folder(arguments.out, "--out")
-    study = Study(
+    _find_studies()
+    study = import_module("studies.study").Study(
         outcomes=arguments.outcomes,
         out=arguments.out,
         sources=tuple(arguments.source or ()),
@@ -73,6 +72,22 @@ def run(arguments: argparse.Namespace) -> int:
     for path in import_module(f"studies.{arguments.name}").run(study):
         print(f"ipr study: wrote {path}", file=sys.stderr)
     return 0
+
+
+def _find_studies() -> None:
+    """Make `studies` importable: the folder stands beside ipr_engine in a clone.
+
+    Raises:
+        BackendUnavailableError: this is an installed package, which has no studies.
+    """
+    clone = Path(__file__).resolve().parents[2]
+    if not (clone / "studies" / "study.py").is_file():
+        raise BackendUnavailableError(
+            "the studies are part of a clone of this project, not of an installed package: clone it, install it there "
+            "(make test-all) and run the command with that clone's .venv/bin/ipr"
+        )
+    if str(clone) not in sys.path:
+        sys.path.append(str(clone))
 
 
 def _command(arguments: argparse.Namespace) -> str:

@@ -1,4 +1,4 @@
-"""Where a prompt that is too long is cut: the definition csrc/static_encoder.cpp implements, for the tiers in Python."""
+"""Where a prompt that is too long is cut: the definition csrc/src/static_encoder.cpp implements, for the tiers in Python."""
 
 from __future__ import annotations
 

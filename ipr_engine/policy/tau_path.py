@@ -183,7 +183,7 @@ def choice_errors(realised: Array, taken: Array, best: int, cheapest: int) -> tu
 def break_points(quality: Array, cost: Array, tie_rank: npt.NDArray[np.integer[Any]]) -> tuple[BreakPoints, Ints, Ints]:
     """Every move of every prompt along its lower envelope, by rising worth; where it starts (worth 0) and where it ends.
 
-    The definition, to the bit, is `ipr_engine.decide.reference.break_points`; csrc/tau_path.cpp computes it.
+    The definition, to the bit, is `ipr_engine.decide.reference.break_points`; csrc/src/tau_path.cpp computes it.
 
     Args:
         quality, cost: (rows, models), finite.

@@ -12,7 +12,7 @@ from ipr_engine._validate import MOST_TOKENS, told
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError
 
-BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/router.h
+BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/include/ipr/router.h
 
 
 def bill_floor(text: str, tokens: int) -> int:

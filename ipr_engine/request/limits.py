@@ -178,7 +178,7 @@ def own_tokens(
 
 
 class ContextWindows:
-    """A `ContextWindows` holds the windows of a bundle's candidates, as csrc/router.cpp holds requests against them.
+    """A `ContextWindows` holds the windows of a bundle's candidates, as csrc/src/router.cpp holds requests against them.
 
     Attributes:
         windows, ratios: (models,) float64; no limit is infinite.

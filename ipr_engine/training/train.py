@@ -89,7 +89,7 @@ def train(
         if estimator == "auto":
             progress(f"comparing {len(CLOSED_FORM)} estimators by nested cross-validation ...")
             costs = prompt_costs(listed, asked.prices, billed, own, rows.output_tokens)
-            compared = compare_estimators(judged, costs, progress=progress)
+            compared = compare_estimators(judged, costs, estimators=CLOSED_FORM, progress=progress)
             estimator = winner(compared)
         progress(f"fitting heads, estimator {estimator} ...")
         state = None if fit.run is None else _run_state(fit.run, rows, x, estimator, fit.options, seed)

@@ -43,6 +43,7 @@ from studies.default_bundle.model_card import SourceFacts, render
 ESTIMATOR = "caps"  # chosen on training prompts of several sources: docs/studies/estimators.md
 OPTIONS: Mapping[str, Any] = MappingProxyType({})
 INTERCEPTS = False  # several sources are parts of one traffic
+CARD = "MODEL_CARD.md"  # in the bundle's folder
 CANDIDATES = Path(__file__).parent / "candidates.json"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
@@ -58,7 +59,6 @@ def build(
     encoder_model: str | None = None,
     table: Path | None = None,
     created: str = CREATED,
-    card: Path | None = None,
     draws: int = DRAWS,
     allow_constant: bool = False,
     progress: Callable[[str], None] = lambda message: None,
@@ -70,7 +70,7 @@ def build(
             its repository, commit, licence and what its numbers mean. The first is what token ratios and intercepts refer to.
         encoder_model, table: a sentence-transformers folder or hub id to distil; or a folder that `distill` wrote, or a bundle
             that this recipe wrote, whose table is taken as it is: one of both.
-        created: YYYY-MM-DD. card: also write the model card here. draws: of the bootstrap. allow_constant: see `train`; the
+        created: YYYY-MM-DD. draws: of the bootstrap. allow_constant: see `train`; the
             card then names the constant heads.
     Raises:
         InvalidInputError: an argument, or what `train` and `evaluate_engine` say of outcomes and candidates.
@@ -80,9 +80,6 @@ def build(
         raise InvalidInputError("encoder_model, table: expected one of both")
     require_day("created", created)
     require_root("out", out)
-    if card is not None:
-        card.parent.mkdir(parents=True, exist_ok=True)
-        writable_file(card, "card")
     with tempfile.TemporaryDirectory() as scratch:
         if table is None:
             progress("distilling the token table ...")
@@ -110,8 +107,6 @@ def build(
         facts = [_facts(folder, source) for folder, source in zip(outcomes, loaded, strict=True)]
         command = _command(outcomes, "--table" if encoder_model is None else "--encoder-model")
         text = render(evaluated, facts, engine.bundle, encoder, command)
-        if card is not None:
-            card.write_text(text, encoding="utf-8")
         made = {
             "command": command,
             "sources": [_source_provenance(folder, fact) for folder, fact in zip(outcomes, facts, strict=True)],
@@ -119,7 +114,7 @@ def build(
             "versions": {"numpy": np.__version__},
         }
         provenance = {**engine.bundle.provenance, "default_bundle": made}
-        folder = with_extra_files(engine.bundle, {"MODEL_CARD.md": text.encode()}, provenance=provenance, root=out)
+        folder = with_extra_files(engine.bundle, {CARD: text.encode()}, provenance=provenance, root=out)
         if not (out / KEY_FILE).exists():
             shutil.copyfile(PUBLISHED, out / KEY_FILE)
         return folder
@@ -198,17 +193,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=DRAWS, help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--allow-constant", action="store_true", help="deliver constant heads, named in the card")
     given = parser.parse_args(arguments)
+    if given.card is not None:
+        given.card.parent.mkdir(parents=True, exist_ok=True)
+        writable_file(given.card, "card")
     folder = build(
         given.outcomes,
         given.out,
         encoder_model=given.encoder_model,
         table=given.table,
         created=given.created,
-        card=given.card,
         draws=given.draws,
         allow_constant=given.allow_constant,
         progress=lambda message: print(message, file=sys.stderr, flush=True),
     )
+    if given.card is not None:
+        shutil.copyfile(folder / CARD, given.card)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{folder.name}  {size / 2**20:.2f} MiB")
 

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from ipr_engine import Engine
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.recorder import MIN_WORDS, distinct_words
@@ -21,13 +20,13 @@ KEY = bytes(range(32))
 
 
 @pytest.fixture(scope="module")
-def engine():
-    return Engine.load()
+def engine(default_engine):
+    return default_engine
 
 
 @pytest.fixture(scope="module")
-def attacker(engine):
-    return Attacker(engine.bundle)
+def attacker(default_engine):
+    return Attacker(default_engine.bundle)
 
 
 def records_of(engine, prompts, **options):

@@ -26,19 +26,8 @@ from tests.support.bundles import bundle_parts, make_bundle, make_candidates
 pytest.importorskip("cryptography", reason=skips.RECORDS)
 
 EARLIER = Path(__file__).parent / "records" / "schema_1_2.jsonl"  # written by release 0.1.0 on the bundle of `path`
-WINDOWS = [1000, None, 100_000, None, 1000]
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 PROMPT = "explain to the python student why this code is slow and how to write a better story"
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp("bundle"), models=5, dim=16, context_windows=WINDOWS)
-
-
-@pytest.fixture(scope="module")
-def engine(path):
-    return Engine.load(path)
 
 
 def recorded(engine, prompt=PROMPT, *, tau=0.3, recorder=None, id=None, **options):

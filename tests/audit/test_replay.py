@@ -42,17 +42,6 @@ TERMS = [
 ]
 KEY = bytes(range(32))
 WHOLE = {"keep_x": True, "key": KEY}  # a recorder whose records the heads decide again
-WINDOWS = [1000, None, 100_000, None, 1000]
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp("bundle"), models=5, dim=16, context_windows=WINDOWS)
-
-
-@pytest.fixture(scope="module")
-def engine(path):
-    return Engine.load(path)
 
 
 @pytest.fixture(scope="module")

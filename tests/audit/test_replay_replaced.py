@@ -13,7 +13,6 @@ from ipr_engine.audit.outcome import Outcome
 from ipr_engine.audit.replay import Summary, replay
 from ipr_engine.bundle import Performance
 from tests.support import skips
-from tests.support.bundles import make_bundle
 
 pytest.importorskip("cryptography", reason=skips.RECORDS)
 
@@ -25,8 +24,8 @@ RECORDERS = [{"min_words": 0}, {"keep_x": True, "key": KEY}]
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    return Engine.load(make_bundle(tmp_path_factory.mktemp("bundle"), models=5, dim=16))
+def engine(bundle_folder):
+    return Engine.load(bundle_folder)
 
 
 def recorded(engine, *, recorder=RECORDERS[0], **terms):

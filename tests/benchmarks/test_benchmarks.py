@@ -14,12 +14,13 @@ import pytest
 from tests.support import skips
 from tests.support.places import ROOT
 
-NAMES = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py"))
+NAMES = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks" / "ops").glob("bench_*.py"))
+LONG = {"encoder", "instructions", "load"}  # seconds each, even at their smallest
 NEEDS = {"training": ("torch", skips.TORCH), "kernel_resources": ("triton", skips.GPU)}
 
 
 def python(*arguments, codes=(0,)):
-    """stdout of a Python process in the project's folder, whatever this process has set for Triton (kernel_data.py)."""
+    """stdout of a Python process in the project's folder, whatever this process has set for Triton (decide_implementations.py)."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -37,12 +38,12 @@ def smallest(name):
 
 @pytest.fixture
 def benchmarks(monkeypatch):
-    """Imports a module of the folder benchmarks, which no package installs."""
+    """Imports a module of the folder benchmarks, as a clone has it."""
     monkeypatch.syspath_prepend(str(ROOT))
     return lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in NAMES])
 def test_a_benchmark_runs_at_its_smallest_size(name):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name][0], reason=NEEDS[name][1])
@@ -86,7 +87,7 @@ def test_lines_of_the_smallest_size_are_not_recorded():
 
 def test_a_measurement_gives_back_the_cores_and_the_garbage_collector(benchmarks):
     cores = os.sched_getaffinity(0)
-    with benchmarks("harness").quiet():
+    with benchmarks("harness.turns").quiet():
         assert len(os.sched_getaffinity(0)) == 1
         assert not gc.isenabled()
     assert os.sched_getaffinity(0) == cores

@@ -57,7 +57,7 @@ def test_what_is_left_out_and_what_cannot_run_is_told(lines):
 
 
 def test_lines_are_json_and_tables_show_every_subject(lines, tmp_path):
-    from benchmarks.encoders.report import plot, tables
+    from benchmarks.encoders.tables import plot, tables
 
     json.dumps(lines[0], allow_nan=False)
     text = tables(lines[0])

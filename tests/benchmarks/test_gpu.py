@@ -35,8 +35,7 @@ def test_the_carried_tree_has_code_tests_extension_and_half_the_weights_bytes(pa
     for name in (
         "benchmarks/gpu.sh",
         "kernels/decide.py",
-        "tests/support/kernel_data.py",
-        "ipr_engine/kernels/decide.py",
+        "tests/support/decide_implementations.py",
         "COMMIT",
     ):
         assert (dest / name).is_file(), name
@@ -90,7 +89,7 @@ def test_text_to_decision_is_measured_and_read_back_as_a_table(encoder, tmp_path
     command = [sys.executable, "-m", "benchmarks.gpu"]
     for arguments in (
         ["floor", "--device", "cpu", "--quick", "--out", out],
-        ["text", encoder, "--pooling", "mean", "--device", "cpu", "--quick", "--minutes", "1", "--out", out],
+        ["text", encoder, "--pooling", "mean", "--device", "cpu", "--quick", "--minutes", "5", "--out", out],
         ["table", "--out", out],
     ):
         done = subprocess.run(

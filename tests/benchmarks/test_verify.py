@@ -18,12 +18,12 @@ GOOD = 'case = "route"\nimpl = "engine"\nquantile = "p99"\nat_most = 3\n'
 @pytest.fixture
 def targets(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
-    return importlib.import_module("benchmarks.targets")
+    return importlib.import_module("benchmarks.ops.bounds")
 
 
 @pytest.fixture
 def bench_verify(targets):
-    return importlib.import_module("benchmarks.bench_verify")
+    return importlib.import_module("benchmarks.ops.bench_verify")
 
 
 def calls(rng, *, us, sigma=0.5, rounds=200, drift=None):
@@ -37,7 +37,7 @@ def empty(rounds=200):
 
 
 def target(targets, **changes):
-    return targets.Target(**{"case": "route", "impl": "engine", "quantile": "p99", "at_most": 3.0, **changes})
+    return targets.Bound(**{"case": "route", "impl": "engine", "quantile": "p99", "at_most": 3.0, **changes})
 
 
 def covered(truth, figures):
@@ -186,6 +186,6 @@ def test_rounds_that_drift_together_widen_the_interval_of_a_ratio(targets, rng):
         for i in range(1, 400):
             drift[i] = 0.9 * drift[i - 1] + 0.05 * rng.standard_normal()
         above = [[round(100_000 * math.exp(part))] * 3 for part in drift]
-        found = targets._paired(above, [[1000] * 3] * 400, [[0] * 3] * 400)
+        found = targets.paired_ratio(above, [[1000] * 3] * 400, [[0] * 3] * 400)
         covered += found.low <= 100 <= found.high
     assert covered >= 50  # of rounds taken for independent about 30

@@ -14,7 +14,8 @@ from ipr_engine.bundle.edit import read_new_prices, with_candidate, without_cand
 from ipr_engine.bundle.origin import price_dates, price_days
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.errors import BundleFormatError, BundleValueError, InvalidInputError
-from tests.support.bundles import bundle_parts, make_bundle, make_candidates, make_tensors, seeded
+from tests.support.bundles import bundle_parts, make_bundle, make_candidates, make_tensors
+from tests.support.seeds import seeded
 
 FORMS = {
     "linear": {"hidden": 0},

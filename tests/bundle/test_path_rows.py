@@ -36,7 +36,7 @@ from ipr_engine.errors import (
     PathMismatchError,
 )
 from tests.support.bundles import bundle_parts, make_bundle, make_candidates, make_prices
-from tests.support.path_rows_data import assert_equal_rows, make_path_bundle, make_path_rows, with_path_rows
+from tests.support.path_rows import assert_equal_rows, make_path_bundle, make_path_rows, with_path_rows
 
 PATH = "path.safetensors"
 NEW = Candidate(name="beta/new", family="beta", provider="test")

@@ -18,7 +18,8 @@ from ipr_engine.bundle.reliability import (
     reliability_bytes,
 )
 from ipr_engine.errors import BundleError
-from tests.support.bundles import make_bundle, seeded
+from tests.support.bundles import make_bundle
+from tests.support.seeds import seeded
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 1), (1, 1), (0, 20), (3, 20), (20, 20), (199, 227), (1, 5000)])

@@ -28,7 +28,8 @@ from ipr_engine.errors import EncoderMismatchError, InvalidInputError
 from ipr_engine.evaluation.embedded import embed_for
 from tests.support.bundles import bundle_parts, make_tensors
 from tests.support.calibration_data import calibrate, make_outcomes, make_source
-from tests.support.two_tier_bundles import join, make_prompts, make_tiers, same_row
+from tests.support.decisions import same_row
+from tests.support.two_tier_bundles import join, make_prompts, make_tiers
 
 PROMPTS = make_prompts(40)
 

@@ -16,7 +16,8 @@ from ipr_engine.calibration.promises import certify_path
 from ipr_engine.cli.calibrate import render
 from ipr_engine.errors import BundleError
 from ipr_engine.evaluation.embedded import embed_for
-from tests.support.calibration_data import calibrate, make_engine, make_outcomes, seeded
+from tests.support.calibration_data import calibrate, make_engine, make_outcomes
+from tests.support.seeds import seeded
 
 LEVELS = (0.1, 0.3, 0.5)
 

@@ -12,13 +12,13 @@ from ipr_engine.cli.demo_prompts import DEMO_PROMPTS
 from tests.support.bundles import make_bundle
 
 
+@pytest.fixture(scope="module")
+def bundle(bundle):
+    return str(bundle)
+
+
 def give_stdin(monkeypatch, data):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data if isinstance(data, bytes) else data.encode())))
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return str(make_bundle(tmp_path_factory.mktemp("bundle"), models=4, dim=16))
 
 
 def test_route_prints_a_line_a_prompt(bundle, capsys):

@@ -17,11 +17,6 @@ pytest.importorskip("cryptography", reason=skips.RECORDS)
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp("bundle"), models=4, dim=16)
-
-
-@pytest.fixture(scope="module")
 def dear(bundle):
     """The same bundle with the prices turned round."""
     prices = {
@@ -272,7 +267,7 @@ def test_every_option_of_a_policy_is_a_term_that_replay_takes_alone():
     values = {"rule": "minmax", "price": "beta/mid=1,2", "cost_weight": "usd=2", "preset": "cost"}
     assert asked_terms(parser.parse_args([])) == {}
     found = set()
-    for action in parser._actions:
+    for action in parser._actions:  # noqa: SLF001  argparse lists its options nowhere else
         if action.dest == "help":
             continue
         value = [] if action.nargs == 0 else [values.get(action.dest, "0.5")]

@@ -12,7 +12,8 @@ from ipr_engine.cli import main
 from ipr_engine.data import duplicate_groups, load_outcomes, question_key, split_outcomes, write_outcomes
 from ipr_engine.data.questions import boilerplate_prompts, question_keys
 from ipr_engine.data.shingles import Shingler
-from tests.support.outcome_data import WORDS, make_outcomes, make_prompt, seeded
+from tests.support.outcome_data import WORDS, make_outcomes, make_prompt
+from tests.support.seeds import seeded
 
 
 def text(rng, words):

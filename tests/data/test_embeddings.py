@@ -21,7 +21,7 @@ class Counting:
     """An encoder that notes what it was asked to encode."""
 
     def __init__(self, encoder, fail_after=None):
-        self._encoder, self.seen, self._fail_after = encoder, [], fail_after
+        self.inner, self.seen, self._fail_after = encoder, [], fail_after
         self.dim, self.identity, self.max_tokens = encoder.dim, encoder.identity, encoder.max_tokens
         self.native = None
 
@@ -29,10 +29,10 @@ class Counting:
         if self._fail_after is not None and len(self.seen) >= self._fail_after:
             raise KeyboardInterrupt
         self.seen += prompts
-        return self._encoder.encode(prompts)
+        return self.inner.encode(prompts)
 
     def count_tokens(self, text):
-        return self._encoder.count_tokens(text)
+        return self.inner.count_tokens(text)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def shards(folder):
 
 def test_the_answer_is_the_encoders(tmp_path, encoder, prompts):
     cache = EmbeddingCache(tmp_path / "cache")
-    want = encoder._encoder.encode(prompts)
+    want = encoder.inner.encode(prompts)
     for _ in range(3):
         assert_equal(cache.embed(encoder, prompts), want)
     assert want.truncated.any()
@@ -82,19 +82,19 @@ def test_another_encoders_rows_are_never_returned(tmp_path, encoder, prompts):
     other = Counting(StaticEncoder.from_folder(make_encoder(tmp_path / "other", seed=1), max_tokens=8))
     cache = EmbeddingCache(tmp_path / "cache")
     cache.embed(encoder, prompts)
-    assert_equal(cache.embed(other, prompts), other._encoder.encode(prompts))
+    assert_equal(cache.embed(other, prompts), other.inner.encode(prompts))
     # even where a shard was copied into its folder
     shutil.rmtree(cache.folder / other.identity)
     shutil.copytree(cache.folder / encoder.identity, cache.folder / other.identity)
     with pytest.warns(EmbeddingCacheWarning, match="another encoder"):
-        assert_equal(cache.embed(other, prompts), other._encoder.encode(prompts))
+        assert_equal(cache.embed(other, prompts), other.inner.encode(prompts))
 
 
 def test_max_tokens_is_part_of_the_identity(tmp_path, encoder, prompts):
     longer = Counting(StaticEncoder.from_folder(tmp_path / "encoder", max_tokens=64))
     cache = EmbeddingCache(tmp_path / "cache")
     cache.embed(encoder, prompts)
-    assert_equal(cache.embed(longer, prompts), longer._encoder.encode(prompts))
+    assert_equal(cache.embed(longer, prompts), longer.inner.encode(prompts))
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "text"])
@@ -121,12 +121,12 @@ def test_a_damaged_shard_is_told_and_computed_again(tmp_path, encoder, prompts, 
 
 def test_an_interrupted_run_keeps_its_shards(tmp_path, encoder, prompts, monkeypatch):
     monkeypatch.setattr(embeddings, "SHARD_ROWS", 10)
-    stopping = Counting(encoder._encoder, fail_after=20)
+    stopping = Counting(encoder.inner, fail_after=20)
     cache = EmbeddingCache(tmp_path / "cache")
     with pytest.raises(KeyboardInterrupt):
         cache.embed(stopping, prompts)
     assert len(shards(cache.folder)) == 2
-    assert_equal(cache.embed(encoder, prompts), encoder._encoder.encode(prompts))
+    assert_equal(cache.embed(encoder, prompts), encoder.inner.encode(prompts))
     assert not set(stopping.seen) & set(encoder.seen)
 
 
@@ -140,7 +140,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, encoder, prompts, monkey
         with pytest.raises(OSError, match="disk full"):
             cache.embed(encoder, prompts)
     assert [path for path in cache.folder.rglob("*") if path.is_file()] == []
-    assert_equal(cache.embed(encoder, prompts), encoder._encoder.encode(prompts))
+    assert_equal(cache.embed(encoder, prompts), encoder.inner.encode(prompts))
 
 
 def test_an_identity_is_never_a_path(tmp_path, encoder, prompts):

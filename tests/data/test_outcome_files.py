@@ -263,7 +263,7 @@ def test_notices_name_what_makes_learning_hard():
     assert "1 of 20 prompts have no quality of any candidate" in replace(made, quality=quality).notices
 
 
-@pytest.mark.parametrize("module", ["load", "outcomes"])
+@pytest.mark.parametrize("module", ["outcome_files", "outcomes"])
 def test_the_examples_run(tmp_path, module):
     made = make_outcomes(rows=3, models=2)
     write_outcomes(replace(made, models=("a", "b"), splits=("train", "test", "train")), tmp_path, format="csv")

@@ -11,7 +11,8 @@ import pytest
 
 from ipr_engine.data import duplicate_groups, question_key, split_outcomes
 from ipr_engine.errors import InvalidInputError
-from tests.support.outcome_data import make_outcomes, make_prompt, seeded
+from tests.support.outcome_data import make_outcomes, make_prompt
+from tests.support.seeds import seeded
 
 
 def with_prompts(prompts, keys=None):

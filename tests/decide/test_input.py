@@ -10,7 +10,7 @@ import pytest
 
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy, DecideResult, Heads, available_isas
 from ipr_engine.errors import InvalidInputError
-from tests.support.generators import PARTS, floats, make_heads, make_policy, make_request
+from tests.support.decide_requests import PARTS, floats, make_heads, make_policy, make_request
 
 MODELS, DIM, HIDDEN, RANK = 5, 7, 6, 2
 

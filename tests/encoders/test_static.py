@@ -9,7 +9,6 @@ import random
 import subprocess
 import sys
 import threading
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from ipr_engine.errors import (
     InvalidInputError,
 )
 from tests.support import skips
+from tests.support.memory import resident_bytes
 from tests.support.places import ROOT
 from tests.support.wordpieces import ALPHABET, SCRIPTS, library, made_vocab, native, tokenizer_json
 
@@ -41,11 +41,6 @@ ISAS = ["scalar", "avx2", "avx512"]
 
 def taken_apart(encoded: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return encoded.x, encoded.billed_tokens, encoded.truncated
-
-
-@pytest.fixture
-def rng(request) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
 
 
 def isas_here() -> list[str]:
@@ -376,11 +371,6 @@ def test_identity_is_the_sha256_of_canonical_json(rng, tmp_path):
     assert encoder.identity == StaticEncoder.from_folder(tmp_path, max_tokens=99, isa="scalar").identity
 
 
-def resident_bytes() -> int:
-    fields = Path("/proc/self/status").read_text().split("VmRSS:")[1].split()
-    return int(fields[0]) * 1024
-
-
 def test_loading_maps_the_table_instead_of_copying_it(tmp_path):
     rows, dim = len(VOCAB), 40_000
     table = np.zeros((rows, dim), np.float16)
@@ -399,7 +389,8 @@ def test_memory_of_a_huge_prompt_is_given_back(rng, tmp_path):
     folder = write(tmp_path, tensors(rng, "float16", 16, True, True))
     # In a process of its own: what malloc keeps depends on what was freed before.
     code = f"""
-from tests.encoders.test_static import StaticEncoder, resident_bytes
+from ipr_engine.encoders.static import StaticEncoder
+from tests.support.memory import resident_bytes
 encoder = StaticEncoder.from_folder({str(folder)!r})
 encoder.encode(["warm up"])
 prompt = "a b " * 2_500_000

@@ -11,11 +11,11 @@ import pytest
 
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.encoders.torch_graphs import TorchGraphEncoder
-from tests.support import gpu_data
-from tests.support.gpu_data import make_export
+from tests.support import gpu_engines
+from tests.support.gpu_engines import make_export
 from tests.support.transformer_folders import make_bare_transformer
 
-torch = gpu_data.kernel_data.torch
+torch = gpu_engines.decide_implementations.torch
 # lift_fresh: a constant made of a Python number is copied from memory that is not pinned
 WAITS = {
     "lift_fresh",
@@ -66,7 +66,7 @@ CASES = [("bert", "mean", True), ("roberta", "cls", False), ("qwen3", "last", Tr
 def test_no_operator_waits_for_the_device(tmp_path, capturing, family, pooling, normalize, all_seen):
     folder = make_bare_transformer(tmp_path, family)
     eager = TorchEncoder.from_folder(folder, pooling=pooling, normalize=normalize, max_tokens=48)
-    encoder = TorchGraphEncoder(eager, graphs=gpu_data.emulated(), batches=(1, 3))
+    encoder = TorchGraphEncoder(eager, graphs=gpu_engines.emulated(), batches=(1, 3))
     for bucket in encoder.buckets:
         ids = torch.ones(bucket.shape, dtype=torch.int64)
         mask = torch.ones(bucket.shape, dtype=torch.int64)

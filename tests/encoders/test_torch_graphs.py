@@ -15,11 +15,11 @@ from ipr_engine.encoders.registry import open_encoder
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.encoders.torch_graphs import TorchGraphEncoder
 from ipr_engine.errors import BackendUnavailableError, DeviceLostError, InvalidInputError, OutOfDeviceMemoryError
-from tests.support import gpu_data  # before anything that imports triton
-from tests.support.gpu_data import DEVICE, PROMPTS, make_export, random_prompts
+from tests.support import gpu_engines  # before anything that imports triton
+from tests.support.gpu_engines import DEVICE, PROMPTS, make_export, random_prompts
 from tests.support.transformer_folders import make_bare_transformer
 
-torch = gpu_data.kernel_data.torch
+torch = gpu_engines.decide_implementations.torch
 BOUND = 1e-5 if DEVICE == "emulated" else 1e-4  # of ||x||, float32: a GPU's matrix products differ in the last bits
 
 

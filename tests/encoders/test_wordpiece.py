@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import sys
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,17 +33,28 @@ from tests.support.wordpieces import (
 )
 
 EVERY = [code for code in range(sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF]
+
+
+@functools.cache
+def telling() -> tuple[int, ...]:
+    """Every code point that is not just a letter by itself, and some of those."""
+    plain = {"Cn", "Co", "Lo"}
+    codes = [code for code in EVERY if unicodedata.category(chr(code)) not in plain or code % 29 == 0]
+    return *codes, *(code for code in EVERY if unicodedata.decomposition(chr(code)) and code % 29 and code < 0x2FA1E)
+
+
+CODES = [pytest.param(lambda: EVERY, marks=pytest.mark.slow, id="all"), pytest.param(telling, id="telling")]
 # Alone, between letters, doubled; among marks that strip_accents deletes (0301, 0316) and that it keeps (302e, 1d165).
 CONTEXTS = ("{0}", "a{0}b", "{0}{0}", "e\u0301{0}\u0316x", "o\u302e{0}\u0301\U0001d165{0}\u0334n")
 
 
-def chunks(codes: list[int], context: str, size: int = 2048) -> Iterator[tuple[list[int], str]]:
+def chunks(codes: Sequence[int], context: str, size: int = 2048) -> Iterator[tuple[Sequence[int], str]]:
     for start in range(0, len(codes), size):
         part = codes[start : start + size]
         yield part, "\n".join(context.format(chr(code)) for code in part)
 
 
-def assert_same_words(options: tuple[bool, bool, bool | None, bool], codes: list[int], context: str) -> None:
+def assert_same_words(options: tuple[bool, bool, bool | None, bool], codes: Sequence[int], context: str) -> None:
     tree = tokenizer_json({"[UNK]": 0}, options)
     ours, theirs = native(tree), library(tree)
     for part, text in chunks(codes, context):
@@ -56,27 +68,26 @@ def assert_same_words(options: tuple[bool, bool, bool | None, bool], codes: list
 @pytest.mark.parametrize(
     "context", CONTEXTS, ids=["alone", "between letters", "doubled", "after a mark", "among marks"]
 )
-def test_words_equal_over_every_code_point(context):
-    assert_same_words(BERT, EVERY, context)
+@pytest.mark.parametrize("codes", CODES)
+def test_words_equal_over_every_code_point(context, codes):
+    assert_same_words(BERT, codes(), context)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_words_equal_for_every_normalizer_option(options):
-    # Every code point that is not just a letter by itself, and some of those.
-    plain = {"Cn", "Co", "Lo"}
-    codes = [code for code in EVERY if unicodedata.category(chr(code)) not in plain or code % 29 == 0]
-    codes += [code for code in EVERY if unicodedata.decomposition(chr(code)) and code % 29 != 0 and code < 0x2FA1E]
-    assert_same_words(options, codes, CONTEXTS[-1])
+    assert_same_words(options, telling(), CONTEXTS[-1])
 
 
-def test_ids_equal_over_every_code_point_with_a_vocabulary_of_characters():
+@pytest.mark.parametrize("codes", CODES)
+def test_ids_equal_over_every_code_point_with_a_vocabulary_of_characters(codes):
     ours = native(tokenizer_json({"[UNK]": 0}))
-    normalized = {char for code in EVERY if code < 0x30000 for char in ours.words(chr(code)) if len(char) == 1}
+    normalized = {char for code in codes() if code < 0x30000 for char in ours.words(chr(code)) if len(char) == 1}
     tokens = ["[UNK]", *sorted(normalized), *(f"##{char}" for char in sorted(normalized))]
     tree = tokenizer_json({token: id for id, token in enumerate(tokens)})
-    assert_same_ids(native(tree), library(tree), (text for _, text in chunks(EVERY, "{0} a{0}b {0}{0}")), words=False)
+    assert_same_ids(native(tree), library(tree), (text for _, text in chunks(codes(), "{0} a{0}b {0}{0}")), words=False)
 
 
+@pytest.mark.slow
 def test_ids_equal_over_every_code_point_with_the_real_vocabulary():
     path = minilm_json()
     if path is None:
@@ -101,7 +112,7 @@ TREES = {options: tokenizer_json(made_vocab(), options) for options in OPTIONS}
 PAIRS = {options: (native(tree), library(tree)) for options, tree in TREES.items()}
 
 
-@settings(max_examples=3000, deadline=None, derandomize=True)
+@settings(max_examples=30 * settings.default.max_examples, deadline=None, derandomize=True)
 @given(texts(), st.sampled_from(OPTIONS))
 def test_ids_equal_on_generated_unicode(text, options):
     ours, theirs = PAIRS[options]
@@ -121,7 +132,10 @@ def test_ids_equal_for_other_model_settings(prefix, unk, max_chars):
     assert_same_ids(native(tree), library(tree), cases)
 
 
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 63, 64, 65, 99, 100, 101, 102, 127, 128, 129, 1000, 70_000])
+LENGTHS = [1, 15, 16, 17, 63, 64, 65, 99, 100, 101, 102, 127, 128, 129, 1000]
+
+
+@pytest.mark.parametrize("length", [*LENGTHS, pytest.param(70_000, marks=pytest.mark.slow)])
 def test_ids_equal_for_words_of_every_length(length):
     ours, theirs = PAIRS[BERT]
     filled = [

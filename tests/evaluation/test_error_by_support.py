@@ -7,7 +7,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.error_by_support import FIGURES, Judged, bins_of, prompt_errors, support_figures
 from ipr_engine.evaluation.evaluation_options import Baselines, EvaluationOptions
 from tests.support import skips
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 
 def make_judged(*seed, rows=203, models=3, error_by_distance=0.0):

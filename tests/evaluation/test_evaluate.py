@@ -16,7 +16,8 @@ from ipr_engine.evaluation.report import render, to_json
 from tests.support import skips
 from tests.support.bundles import NAMES, make_bundle
 from tests.support.evaluation_data import evaluate_engine
-from tests.support.training_data import seeded, write_source
+from tests.support.seeds import seeded
+from tests.support.training_data import write_source
 
 for module in ("pyarrow", "sklearn", "threadpoolctl"):
     pytest.importorskip(module, reason=skips.EVAL)

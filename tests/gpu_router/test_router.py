@@ -21,16 +21,16 @@ from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.decide.contract import STATUS
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
 from ipr_engine.gpu_router.router import GpuRouter, RouteRows
-from tests.support import kernel_data  # before anything that imports triton
+from tests.support import decide_implementations  # before anything that imports triton
 from tests.support.bundles import bundle_parts
-from tests.support.gpu_data import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, make_export, random_prompts
-from tests.support.path_data import make_rows, with_rows
+from tests.support.gpu_engines import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, make_export, random_prompts
+from tests.support.path_rows import make_rows, with_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of Triton's interpreter
 
 # emulated: float32 throughout, sums in another order. On a GPU: float16 states of two layers, heads of weights below 2; twice
 # what the eager tier in float16 on a CPU shows beside float32, over 300 prompts.
-QUALITY = 4e-3 if kernel_data.ON_DEVICE else 2e-5
+QUALITY = 4e-3 if decide_implementations.ON_DEVICE else 2e-5
 BATCHES = (1, 4)
 POLICIES = [
     {"tau": 0.0},

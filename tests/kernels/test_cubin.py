@@ -6,7 +6,6 @@ The build runs in a process of its own, since this one runs Triton's interpreter
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,14 +19,9 @@ from ipr_engine.kernels.form import KernelForm
 from ipr_engine.kernels.launch import launch_params
 from ipr_engine.kernels.shipped import SHIPPED
 from tests.support import skips
+from tests.support.cubin_builds import run_build
 
 BUILT = {"sm_80": ["trunk"], "sm_90": ["linear", "trunk_fp16_pooled", "trunk_1000"], "sm_100": ["trunk"]}
-
-
-def run_build(*arguments):
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "ipr_engine.kernels.build", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +130,11 @@ def test_no_driver_is_said_so(monkeypatch):
         Driver()
 
 
+def set_through(reference, kind, value):
+    """What a driver does with a result it was given the address of."""
+    ctypes.cast(reference, ctypes.POINTER(kind))[0] = value
+
+
 class Library:
     """Answers as the driver would: enough of it to see what is refused, nothing that launches."""
 
@@ -146,15 +145,15 @@ class Library:
         return self.init
 
     def cuDeviceGetCount(self, count):
-        count._obj.value = self.devices
+        set_through(count, ctypes.c_int, self.devices)
         return 0
 
     def cuDeviceGetAttribute(self, value, attribute, _):
-        value._obj.value = self.capability[attribute - 75]
+        set_through(value, ctypes.c_int, self.capability[attribute - 75])
         return 0
 
     def cuGetErrorString(self, _, text):
-        text._obj.value = b"no CUDA-capable device is detected"
+        set_through(text, ctypes.c_char_p, b"no CUDA-capable device is detected")
         return 0
 
 

@@ -1,6 +1,6 @@
 """One body of tests for decide on reference, C++ and the Triton kernel: in the interpreter, on a GPU where there is one.
 
-Granted errors: test_decide_reference.Error, twice those of plain float32 plus a floor of 4 roundings. The kernel's sums run
+Granted errors: decide_promises.accuracy.Error, twice those of plain float32 plus a floor of 4 roundings. The kernel's sums run
 in another order than numpy's, over the same float32 products; its exp is within 1 ulp, as the CPU's, its sigmoid adds
 two roundings; the division inside silu and gelu is off by 2 ulp at most.
 """
@@ -13,15 +13,23 @@ import numpy as np
 import pytest
 
 from ipr_engine.decide.contract import STATUS, Heads
-from ipr_engine.kernels.launch import LaunchParams
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
-from tests.decide import test_bits as bits
-from tests.decide import test_reference as against
-from tests.decide.test_choice import *  # noqa: F403
-from tests.support import kernel_data  # before anything that imports triton
-from tests.support.generators import PARTS, Request, make_policy, make_request
-from tests.support.kernel_data import DEVICE, IMPLEMENTATIONS, by_reference, by_triton, launch, tensor
+from tests.support import decide_implementations, decide_requests  # the first before anything that imports triton
+from tests.support.decide_implementations import (
+    DEVICE,
+    IMPLEMENTATIONS,
+    LAUNCHES,
+    TALL,
+    WIDE,
+    by_reference,
+    by_triton,
+    launch,
+    tensor,
+)
+from tests.support.decide_promises import accuracy, symmetry
+from tests.support.decide_promises.choice import *  # noqa: F403
+from tests.support.decide_requests import PARTS, Request, make_policy, make_request
 
 LARGE = [(257, 17, 7, "linear_uncapped"), (3, 1000, 7, "linear")]
 SIZES = [
@@ -34,23 +42,9 @@ SIZES = [
 def sized(sizes):
     return pytest.mark.parametrize(
         ("batch", "models", "dim", "form", "rule"),
-        [(*size, against.RULES[i % len(against.RULES)]) for i, size in enumerate(sizes)],
+        [(*size, accuracy.RULES[i % len(accuracy.RULES)]) for i, size in enumerate(sizes)],
         ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
     )
-
-
-# Blocks that the table does not use at these sizes: several hidden blocks, many rows, candidates split.
-SPLIT = LaunchParams(
-    one_program=False, block_rows=8, block_models=8, block_hidden=32, block_dim=32, unroll=1, block_choice=16,
-    block_tokens=2, num_warps=4, num_stages=1,
-)  # fmt: skip
-ROWS = LaunchParams(
-    one_program=True, block_rows=4, block_models=32, block_hidden=32, block_dim=32, unroll=2, block_choice=32,
-    block_tokens=4, num_warps=4, num_stages=2,
-)  # fmt: skip
-WIDE = replace(SPLIT, block_rows=16, block_models=512, block_choice=512, block_dim=64)
-TALL = replace(WIDE, one_program=True, block_models=64, block_hidden=64)
-LAUNCHES = {"table": None, "split": SPLIT, "rows": ROWS}
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -61,34 +55,34 @@ def impl(request):
 @pytest.fixture(params=["triton"])
 def isa(request, monkeypatch):
     """The bodies written for instruction sets run on the kernel here; the interpreter takes wide tiles, for its time."""
-    if not kernel_data.ON_DEVICE:
+    if not decide_implementations.ON_DEVICE:
         wide = {"triton": lambda it: by_triton(it, WIDE if len(it.heads.bias) > 64 else TALL)}
-        monkeypatch.setattr(kernel_data.generators, "IMPLEMENTATIONS", wide)
+        monkeypatch.setattr(decide_implementations.decide_requests, "IMPLEMENTATIONS", wide)
     return request.param
 
 
 @sized(SIZES)
 def test_quality_tokens_and_cost_are_within_twice_the_error_of_plain_float32(impl, rng, batch, models, dim, form, rule):
-    against.test_quality_tokens_and_cost_are_within_twice_the_error_of_plain_float32(
+    accuracy.quality_tokens_and_cost_are_within_twice_the_error_of_plain_float32(
         impl, rng, batch, models, dim, form, rule
     )
 
 
 @sized(SIZES)
 def test_choice_is_admissible_near_ties(impl, rng, batch, models, dim, form, rule):
-    against.test_choice_is_admissible_near_ties(impl, rng, batch, models, dim, form, rule)
+    accuracy.choice_is_admissible_near_ties(impl, rng, batch, models, dim, form, rule)
 
 
 @sized(SIZES + LARGE)
 def test_decision_equals_reference_when_margins_exceed_error(impl, rng, batch, models, dim, form, rule):
-    against.test_decision_equals_reference_when_margins_exceed_error(impl, rng, batch, models, dim, form, rule)
+    accuracy.decision_equals_reference_when_margins_exceed_error(impl, rng, batch, models, dim, form, rule)
 
 
 @pytest.mark.parametrize("tiles", ["split", "rows"])
 @pytest.mark.parametrize("form", ["linear", "all", "adapters_only"])
 def test_no_tiling_changes_a_decision(rng, monkeypatch, form, tiles):
-    monkeypatch.setitem(kernel_data.generators.IMPLEMENTATIONS, "triton", lambda it: by_triton(it, LAUNCHES[tiles]))
-    against.test_decision_equals_reference_when_margins_exceed_error("triton", rng, 17, 19, 40, form, against.RULES[1])
+    monkeypatch.setitem(decide_requests.IMPLEMENTATIONS, "triton", lambda it: by_triton(it, LAUNCHES[tiles]))
+    accuracy.decision_equals_reference_when_margins_exceed_error("triton", rng, 17, 19, 40, form, accuracy.RULES[1])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -99,7 +93,7 @@ def test_narrow_weights_are_only_rounded(rng, dtype, models):
     To the bit in the interpreter; compiled, a load of another width lays a tile out otherwise, and sums run in another order.
     """
     request = make_request(rng, 3, models, 63, "all", masked=True, worth=0.001)
-    torch = kernel_data.torch
+    torch = decide_implementations.torch
     rounded = {
         name: torch.from_numpy(value).to(getattr(torch, dtype)).float().numpy()
         for name, value in vars(request.heads).items()
@@ -107,9 +101,9 @@ def test_narrow_weights_are_only_rounded(rng, dtype, models):
     }
     same = request.but(heads=Heads(**{**vars(request.heads), **rounded}))
     narrow = by_triton(request, dtype=dtype)
-    if kernel_data.ON_DEVICE:
+    if decide_implementations.ON_DEVICE:
         exact = by_reference(same)
-        error = against.Error.granted(same, same.reference())
+        error = accuracy.Error.granted(same, same.reference())
         np.testing.assert_allclose(narrow.quality, exact.quality, rtol=0, atol=error.quality)
         np.testing.assert_allclose(narrow.tokens_out, exact.tokens_out, rtol=error.tokens)
         return
@@ -138,16 +132,16 @@ def test_row_of_a_batch_equals_that_row_alone(rng, form, tiles):
 
 
 def test_permuting_candidates_permutes_the_answer(isa, rng):
-    bits.test_permuting_candidates_permutes_the_answer(isa, rng, "all")
+    symmetry.permuting_candidates_permutes_the_answer(isa, rng, "all")
 
 
 @pytest.mark.parametrize("scale", [2.0**-10, 2.0**20])
 def test_scaling_prices_and_worth_by_a_power_of_two_changes_no_choice(isa, rng, scale):
-    bits.test_scaling_prices_and_worth_by_a_power_of_two_changes_no_choice(isa, rng, scale)
+    symmetry.scaling_prices_and_worth_by_a_power_of_two_changes_no_choice(isa, rng, scale)
 
 
 def test_a_candidate_that_is_never_allowed_changes_nothing(isa, rng):
-    bits.test_a_candidate_that_is_never_allowed_changes_nothing(isa, rng, "all")
+    symmetry.a_candidate_that_is_never_allowed_changes_nothing(isa, rng, "all")
 
 
 @pytest.mark.parametrize("tiles", LAUNCHES)
@@ -168,7 +162,7 @@ def test_a_launch_serves_what_its_buffers_hold_and_can_be_repeated(rng, tiles):
     run = launch(request, LAUNCHES[tiles])
     first = run().numpy()
     for _ in range(2):
-        kernel_data.poison(run.result)
+        decide_implementations.poison(run.result)
         again = run().numpy()
         assert {part: again[part].tobytes() for part in PARTS} == {part: first[part].tobytes() for part in PARTS}
     other = make_request(rng, 5, 19, 63, "adapters_only", masked=True, rule="max", tau=0.2, worth=0.01)
@@ -176,7 +170,7 @@ def test_a_launch_serves_what_its_buffers_hold_and_can_be_repeated(rng, tiles):
     for name in ("x", "billed_tokens", "extra_usd"):
         getattr(run.request, name).copy_(tensor(getattr(other, name)))
     run.request.allowed.copy_(tensor(other.allowed))
-    kernel_data.poison(run.result)
+    decide_implementations.poison(run.result)
     got, fresh = run().numpy(), by_triton(other.but(heads=request.heads), LAUNCHES[tiles])
     for part in PARTS:
         assert got[part].tobytes() == getattr(fresh, part).tobytes(), part
@@ -184,7 +178,7 @@ def test_a_launch_serves_what_its_buffers_hold_and_can_be_repeated(rng, tiles):
 
 @pytest.mark.parametrize("tiles", ["table", "split"])
 def test_each_row_follows_its_own_policy_and_an_unknown_one_allows_nobody(rng, tiles):
-    requests = [make_request(rng, 6, 19, 63, rule=rule, tau=tau, worth=worth) for rule, tau, worth in against.RULES]
+    requests = [make_request(rng, 6, 19, 63, rule=rule, tau=tau, worth=worth) for rule, tau, worth in accuracy.RULES]
     heads, x, billed = requests[0].heads, requests[0].x, requests[0].billed_tokens
     plan = GpuPlan(heads, device=DEVICE, policies=5, launch=LAUNCHES[tiles])
     for row, one in enumerate(requests):

@@ -6,16 +6,16 @@ import pytest
 
 from ipr_engine.kernels.cubin import CubinKernel
 from ipr_engine.kernels.run import DecideLaunch
-from tests.kernels.test_cubin import run_build
 from tests.support import (
-    kernel_data,  # before anything that imports triton
+    decide_implementations,  # before anything that imports triton
     skips,
 )
-from tests.support.generators import PARTS, make_request
-from tests.support.kernel_data import launch, poison
+from tests.support.cubin_builds import run_build
+from tests.support.decide_implementations import launch, poison
+from tests.support.decide_requests import PARTS, make_request
 
-pytestmark = pytest.mark.skipif(not kernel_data.ON_DEVICE, reason=f"{skips.HARDWARE} a CUDA GPU")
-torch = kernel_data.torch
+pytestmark = pytest.mark.skipif(not decide_implementations.ON_DEVICE, reason=f"{skips.HARDWARE} a CUDA GPU")
+torch = decide_implementations.torch
 
 
 def bytes_of(result):

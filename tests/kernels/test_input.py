@@ -11,16 +11,15 @@ import pytest
 
 from ipr_engine.decide.contract import Heads
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.kernels.decide import decide_kernel
 from ipr_engine.kernels.form import INTEGERS, POINTERS, KernelForm
 from ipr_engine.kernels.launch import launch_params
 from ipr_engine.kernels.plan import PER_MODEL, RESULTS, GpuPlan, GpuRequest, GpuResult, result_layout
 from ipr_engine.kernels.run import decide, form_of
-from tests.support import kernel_data  # before anything that imports triton
-from tests.support.generators import make_heads, make_policy, make_request
-from tests.support.kernel_data import DEVICE, gpu_request
+from tests.support import decide_implementations  # before anything that imports triton
+from tests.support.decide_implementations import DEVICE, gpu_request
+from tests.support.decide_requests import make_heads, make_policy, make_request
 
-torch = kernel_data.torch
+torch = decide_implementations.torch
 BATCH = 3
 
 
@@ -88,6 +87,10 @@ def test_a_policy_is_checked_as_on_the_cpu(rng, plan):
 
 
 def test_the_kernel_takes_the_arguments_that_the_form_lists():
+    from ipr_engine.kernels.decide import (
+        decide_kernel,  # imports triton, which decide_implementations has chosen how to run
+    )
+
     params = launch_params(11)
     constants = KernelForm(dim=7).constants(params)
     assert tuple(decide_kernel.arg_names) == (*POINTERS, *INTEGERS, *constants)

@@ -1,4 +1,4 @@
-"""The folder kernels/ is ipr_engine.kernels, and never takes the name of the published package `kernels`."""
+"""The folder kernels/ is ipr_engine.kernels without a link, and never takes the name of the published package `kernels`."""
 
 import subprocess
 import sys
@@ -22,6 +22,15 @@ def test_it_imports_as_part_of_the_package_and_loads_nothing_heavy():
     loaded = set(run(code).split())
     assert {"ipr_engine.kernels", "ipr_engine.kernels.cubin"} <= loaded
     assert not {"torch", "triton", "kernels"} & loaded
+
+
+def test_a_clone_that_is_not_installed_has_its_own_kernels():
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    code = "import ipr_engine.kernels.plan as plan; print(plan.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd="/", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(ROOT / "kernels" / "plan.py")
 
 
 def test_the_published_package_is_found_behind_the_repository(tmp_path):

@@ -9,11 +9,11 @@ from ipr_engine.decide.contract import STATUS
 from ipr_engine.kernels.launch import LaunchParams
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
-from tests.support import kernel_data  # before anything that imports triton
-from tests.support.generators import PARTS, make_request
-from tests.support.kernel_data import DEVICE, gpu_request, poison, tensor
+from tests.support import decide_implementations  # before anything that imports triton
+from tests.support.decide_implementations import DEVICE, gpu_request, poison, tensor
+from tests.support.decide_requests import PARTS, make_request
 
-torch = kernel_data.torch
+torch = decide_implementations.torch
 BATCH, TOKENS, DIM = 5, 11, 40
 SPLIT = LaunchParams(
     one_program=False, block_rows=2, block_models=8, block_hidden=16, block_dim=32, unroll=1, block_choice=16,
@@ -62,7 +62,7 @@ def test_x_is_pooled_as_the_torch_encoder_does_and_decided_as_if_it_were_given(
     got = run().numpy()
     x = run.request.x.cpu().numpy()
     np.testing.assert_allclose(x, expected_x(states, LENGTHS, pooling, normalize), rtol=0, atol=1e-6)
-    plain = kernel_data.by_triton(request_of_x.but(x=x), params)
+    plain = decide_implementations.by_triton(request_of_x.but(x=x), params)
     for part in PARTS:
         assert got[part].tobytes() == getattr(plain, part).tobytes(), part
 

@@ -1,4 +1,4 @@
-"""Price tiers and bills per candidate on the reference, C++ and the Triton kernel: the bodies of tests/decide/test_tiers.py."""
+"""Price tiers and bills per candidate on the reference, C++ and the Triton kernel."""
 
 from __future__ import annotations
 
@@ -8,22 +8,10 @@ import pytest
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.kernels.plan import MORE_TIERS, GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
-from tests.decide.test_tiers import (  # noqa: F401
-    bills_per_candidate,
-    terms,
-    test_a_bill_that_is_no_number_fails_its_row_alone,
-    test_a_dearer_tier_can_change_the_choice,
-    test_a_free_candidate_costs_nothing_in_any_tier,
-    test_decision_equals_reference,
-    test_each_candidate_is_billed_by_its_own_count_and_in_its_own_tier,
-    test_of_three_tiers_each_is_charged_between_its_edges,
-    test_the_whole_request_is_charged_at_the_tier_above_whose_edge_its_input_lies,
-    test_tiers_that_nobody_reaches_and_equal_bills_change_no_bit,
-    tiered,
-)
-from tests.kernels.test_decide import LAUNCHES
-from tests.support.generators import make_heads, make_policy, make_request
-from tests.support.kernel_data import DEVICE, IMPLEMENTATIONS, by_triton, tensor
+from tests.support.decide_implementations import DEVICE, IMPLEMENTATIONS, LAUNCHES, by_triton, tensor
+from tests.support.decide_promises.tiers import *  # noqa: F403
+from tests.support.decide_promises.tiers import bills_per_candidate, terms, tiered
+from tests.support.decide_requests import make_heads, make_policy, make_request
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)

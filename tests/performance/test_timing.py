@@ -15,7 +15,7 @@ from ipr_engine.performance import Refusal, TimingFit, fit_timing, read_answers
 from ipr_engine.performance.timing import LEAST
 from tests.support import skips
 from tests.support.bundles import make_bundle
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 TTFT, TPOT = 0.8, 0.02
 

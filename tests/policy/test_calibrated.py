@@ -8,76 +8,19 @@ import pytest
 from ipr_engine import Engine, Price
 from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import (
-    CalibrationMap,
-    CalibrationSample,
-    Knot,
-    OperatingPoint,
     with_calibrations,
     with_prices,
     write_bundle,
 )
-from ipr_engine.bundle.calibration import CERTAIN, heads_key, prices_key
-from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
+from ipr_engine.bundle.calibration import heads_key
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.calibrated import DriftEvidence
 from ipr_engine.serving import BatchingEngine
 from tests.support.bundles import bundle_parts
 from tests.support.calibration_data import calibrate, make_engine, make_outcomes
+from tests.support.calibration_maps import make_map
 
 PROMPT = "prove why the sum of ten loops"
-
-
-def make_map(bundle, names=None):
-    """Known numbers: point 1 costs 2, point 2 costs 1 USD per 1,000; nothing certified at tau 0.3."""
-    names = tuple(names or bundle.names)
-
-    def point(worth, allowed, quality, usd, share):
-        return OperatingPoint(
-            alpha_hi=0.0, alpha_lo=1.0, offset=0.0, worth=worth, allowed=allowed, quality=quality,
-            quality_lower=quality - 0.02, cost_usd=usd / 1000, share_best=share,
-        )  # fmt: skip
-
-    return CalibrationMap(
-        family=None,
-        whole=names == bundle.names,
-        candidates=names,
-        heads=heads_key(bundle, names),
-        prices=prices_key(bundle.prices, bundle.candidates, names),
-        best=names[0],
-        cheapest=names[-1],
-        risk=0.1,
-        simultaneous=False,
-        test="target",
-        best_quality=0.8,
-        cheapest_quality=0.4,
-        sample=CalibrationSample(
-            source="made", prompts=500, prompt_ids_sha256="0" * 64, path_source="made, split train", path_prompts=400,
-            disjoint="checked", support=tuple(np.linspace(0, 1, 21).tolist()),
-        ),
-        points=(
-            point(0.5, (names[0],), 0.8, 4.0, 1.0),
-            point(0.1, None, 0.79, 2.0, 0.5),
-            point(0.01, None, 0.7, 1.0, 0.1),
-            point(0.0, (names[-1],), 0.4, 0.25, 0.0),
-        ),
-        knots=(
-            Knot(level=0.0, point=0, status=CERTAIN),
-            Knot(level=0.1, point=1, status=CERTIFIED),
-            Knot(level=0.2, point=2, status=CERTIFIED),
-            Knot(level=0.3, point=2, status=INSUFFICIENT),
-            Knot(level=1.0, point=3, status=CERTAIN),
-        ),
-        shares=(
-            Knot(level=1.0, point=0, status=CERTAIN),
-            Knot(level=0.98, point=1, status=CERTIFIED),
-            Knot(level=0.95, point=2, status=CERTIFIED),
-        ),
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return make_engine(tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="module")

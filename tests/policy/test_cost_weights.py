@@ -17,11 +17,12 @@ from ipr_engine.decide import reference
 from ipr_engine.policy.cost_weights import CostWeights, settle_weights
 from ipr_engine.policy.promise import TAUS
 from ipr_engine.serving import BatchingEngine
-from tests.request.test_own_tokens import tokenized
 from tests.support import skips
 from tests.support.bundles import bundle_parts
 from tests.support.calibration_data import make_prompts
-from tests.support.path_data import make_rows, with_path, with_rows
+from tests.support.calibration_maps import make_map
+from tests.support.path_rows import make_rows, with_path, with_rows
+from tests.support.tokenized_bundles import tokenized
 from tests.support.two_tier_bundles import join, make_tiers, middle_gap
 from tests.support.two_tier_bundles import make_prompts as tier_prompts
 
@@ -425,8 +426,6 @@ def test_figures_without_a_weight_are_told_to_do_nothing(engine):
 
 
 def test_a_weighted_cost_is_not_certified_by_what_was_tested_in_usd(engine, shared_bundle):
-    from tests.policy.test_calibrated import make_map
-
     made = make_map(shared_bundle)
     calibrated = Engine(replace(shared_bundle, calibrations=(made,), hash="d" * 64))
     calibrated.update_performance(figures_of(shared_bundle.names))

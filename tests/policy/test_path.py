@@ -14,22 +14,12 @@ from ipr_engine.policy.paths import row_costs
 from ipr_engine.policy.policy import Coefficients
 from ipr_engine.policy.promise import TAUS, point_at
 from ipr_engine.policy.tau_path import TauPath
-from tests.policy.test_calibrated import make_map
-from tests.support.calibration_data import make_engine, make_outcomes
-from tests.support.path_data import with_path, with_rows
+from tests.support.calibration_data import make_outcomes
+from tests.support.calibration_maps import make_map
+from tests.support.path_rows import with_path, with_rows
 
 PROMPT = "prove why the sum of ten loops"
 ANY_QUALITY, HIGHEST = Coefficients(0.0, 0.0, 0.0), Coefficients(1.0, 0.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return make_engine(tmp_path_factory.mktemp("plain"))
-
-
-@pytest.fixture(scope="module")
-def engine(plain):
-    return with_path(plain)
 
 
 # -- which rule runs

@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipr_engine import Engine
 from ipr_engine.decide import reference
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.policy.policy import path_coefficients
 from ipr_engine.policy.promise import TAUS, point_at
 from ipr_engine.policy.tau_path import TauPath
 from tests.support.calibration_data import make_engine, make_outcomes
-from tests.support.generators import make_heads
-from tests.support.path_data import with_path
+from tests.support.decide_requests import make_heads
+from tests.support.path_rows import with_path
 
 ROUNDING = 4 * np.finfo(np.float32).eps  # of an objective: worth * quality, the difference, and the two costs
 
@@ -99,8 +98,8 @@ def engine(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def default():
-    return with_path(Engine.load(), rows=300)
+def default(default_engine):
+    return with_path(default_engine, rows=300)
 
 
 @pytest.mark.parametrize("family", [None, "claude", "gpt"])

@@ -18,10 +18,10 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.errors import BundleError
 from ipr_engine.policy.paths import row_costs
 from ipr_engine.policy.tau_path import TauPath
-from tests.request.test_own_tokens import RUSSIAN, tokenized_parts
-from tests.support.path_rows_data import assert_equal_rows, make_path_rows, with_path_rows
+from tests.support.hard_words import CREATED, NAMES, write_outcomes
+from tests.support.path_rows import assert_equal_rows, make_path_rows, with_path_rows
+from tests.support.tokenized_bundles import RUSSIAN, tokenized_parts
 from tests.support.training_data import add_model, train
-from tests.training.test_path_rows import CREATED, NAMES, write_outcomes
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 

@@ -5,26 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-import pytest
-
 from ipr_engine import AsyncEngine, Engine
 from ipr_engine.audit.replay import replay
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.fallback import StaticFallback
-from tests.support.calibration_data import make_engine, make_prompts
-from tests.support.path_data import with_path
+from tests.support.calibration_data import make_prompts
 
 PROMPTS = make_prompts("serving", 12)
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return make_engine(tmp_path_factory.mktemp("plain"))
-
-
-@pytest.fixture(scope="module")
-def engine(plain):
-    return with_path(plain)
 
 
 def told(decision):

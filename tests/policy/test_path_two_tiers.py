@@ -14,8 +14,8 @@ from ipr_engine.policy.paths import Paths, row_costs
 from ipr_engine.policy.promise import TAUS
 from ipr_engine.policy.tau_path import TauPath
 from ipr_engine.policy.two_tier_path import KNOTS
-from tests.support.calibration_data import seeded
-from tests.support.path_data import make_rows, with_rows
+from tests.support.path_rows import make_rows, with_rows
+from tests.support.seeds import seeded
 from tests.support.two_tier_bundles import join, make_prompts, make_tiers
 
 

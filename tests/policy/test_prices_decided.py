@@ -32,8 +32,8 @@ IMAGES = {
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    return Engine.load(make_bundle(tmp_path_factory.mktemp("bundle"), models=5, dim=16))
+def engine(bundle_folder):
+    return Engine.load(bundle_folder)
 
 
 @pytest.fixture(scope="module")

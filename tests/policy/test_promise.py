@@ -12,21 +12,11 @@ from ipr_engine.bundle import PriceList
 from ipr_engine.policy.paths import MAX_KEPT_PATHS, Paths, row_costs
 from ipr_engine.policy.policy import Coefficients
 from ipr_engine.policy.promise import TAUS
-from tests.support.calibration_data import make_engine, make_outcomes
-from tests.support.path_data import with_path, with_rows
+from tests.support.calibration_data import make_outcomes
+from tests.support.path_rows import with_path, with_rows
 
 PROMPT = "prove why the sum of ten loops"
 ANY_QUALITY = Coefficients(0.0, 0.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return make_engine(tmp_path_factory.mktemp("plain"))
-
-
-@pytest.fixture(scope="module")
-def engine(plain):
-    return with_path(plain)
 
 
 def test_the_promised_quality_is_kept_on_fresh_prompts(plain):

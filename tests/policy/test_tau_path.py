@@ -7,7 +7,7 @@ import pytest
 
 from ipr_engine.measures.sweeps import choose
 from ipr_engine.policy.tau_path import KNOTS, TauPath, break_points
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 TAUS = np.linspace(0.02, 0.98, 49)
 

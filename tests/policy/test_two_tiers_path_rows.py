@@ -15,7 +15,7 @@ from ipr_engine.bundle.two_tiers import encoder_source
 from ipr_engine.bundle.write import HeadsSource, heads_sha256
 from ipr_engine.cli import main
 from ipr_engine.errors import PathMismatchError
-from tests.support.path_rows_data import assert_equal_rows, make_path_rows
+from tests.support.path_rows import assert_equal_rows, make_path_rows
 from tests.support.two_tier_bundles import join, make_tiers
 
 

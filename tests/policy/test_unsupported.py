@@ -15,8 +15,9 @@ from ipr_engine.decide import reference
 from ipr_engine.policy.unsupported import UNSUPPORTED
 from ipr_engine.serving import BatchingEngine, prometheus_text
 from tests.support.bundles import bundle_parts, make_bundle
+from tests.support.decisions import same_row
 from tests.support.serving_encoders import queued_engine
-from tests.support.two_tier_bundles import join, make_prompts, make_tiers, measured, same_row
+from tests.support.two_tier_bundles import join, make_prompts, make_tiers, measured
 
 USER = {"role": "user", "content": "what is the story"}
 TOOL = {"type": "function", "function": {"name": "f"}}

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from ipr_engine import Engine
 from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes
 from ipr_engine.data.outcome_files import find_sources
@@ -46,8 +45,8 @@ LANGUAGES = [
 
 
 @pytest.fixture(scope="module")
-def engine():
-    return Engine.load()
+def engine(default_engine):
+    return default_engine
 
 
 def test_it_decides_every_prompt_plainly_unless_told_otherwise(engine):

@@ -9,8 +9,9 @@ from ipr_engine import Engine, InvalidInputError, RowError
 from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import write_bundle
 from ipr_engine.request.limits import ContextWindows
-from tests.support.bundles import bundle_parts, make_bundle, seeded
+from tests.support.bundles import bundle_parts, make_bundle
 from tests.support.decisions import bits
+from tests.support.seeds import seeded
 from tests.support.two_tier_bundles import join, make_tiers
 
 USER = {"role": "user", "content": "what is the story"}

@@ -11,7 +11,7 @@ from ipr_engine.bundle import with_calibrations, with_prices
 from ipr_engine.policy.calibrated import DriftEvidence
 from ipr_engine.serving import AsyncEngine, BatchingEngine
 from tests.support.calibration_data import calibrate, make_engine, make_outcomes
-from tests.support.path_data import with_path
+from tests.support.path_rows import with_path
 
 PROMPT = "prove why the sum of ten loops"
 REQUEST = [{"role": "user", "content": PROMPT}]

@@ -18,28 +18,14 @@ from ipr_engine.policy.price_table import expected_cost
 from ipr_engine.request.limits import SurelyFits
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.tokens import shipped_profile
-from tests.support.bundles import bundle_parts, make_bundle
+from tests.support.bundles import make_bundle
+from tests.support.tokenized_bundles import PROFILES, RUSSIAN, tokenized, tokenized_parts
 
-PROFILES = ("o200k_base", None, "claude_2", "o200k_base", "bpe")
-RUSSIAN = "Почему небо голубое? " * 6
 TEXTS = ["what is the story", RUSSIAN, "explain " * 40, "空はなぜ青いのか", '{"a": [1, 22, 333]}', "x" * 300]
 REQUEST = {
     "messages": [{"role": "system", "content": RUSSIAN}, {"role": "user", "content": "what is it"}],
     "max_tokens": 50,
 }
-
-
-def tokenized_parts(folder, profiles=PROFILES, **shape):
-    parts = bundle_parts(folder, models=len(profiles), dim=16, **shape)
-    parts["candidates"] = [
-        replace(candidate, tokenizer=None if name is None else shipped_profile(name))
-        for candidate, name in zip(parts["candidates"], profiles, strict=True)
-    ]
-    return parts
-
-
-def tokenized(folder, profiles=PROFILES, **shape):
-    return Bundle.load(write_bundle(folder / "bundles", **tokenized_parts(folder, profiles, **shape)))
 
 
 @pytest.fixture(scope="module")

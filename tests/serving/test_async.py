@@ -1,7 +1,6 @@
 """AsyncEngine: Engine.route's answers under any concurrency; each request's fault, cancellation and loop are its own."""
 
 import asyncio
-import functools
 import gc
 import sys
 import threading
@@ -13,39 +12,11 @@ import ipr_engine
 from ipr_engine import AsyncEngine, Engine, InvalidInputError, RowError
 from ipr_engine.errors import EncoderFailedError, NotServingError, OverloadError
 from ipr_engine.serving import Limits
+from tests.support.callers import held, in_loop, settled
 from tests.support.decisions import bits
-from tests.support.serving_encoders import CHAT, PROMPTS, Gate, queued_engine, sibling_bundles
+from tests.support.serving_encoders import CHAT, PROMPTS, Gate, queued_engine
 
 BAD = {"": "without one token", "a lone \ud800 surrogate": "surrogate"}
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    return sibling_bundles(tmp_path_factory.mktemp("serving"), 4)
-
-
-def in_loop(test):
-    """Run a coroutine test in an event loop of its own, for at most 20 seconds."""
-
-    @functools.wraps(test)
-    def run(*arguments, **named):
-        asyncio.run(asyncio.wait_for(test(*arguments, **named), 20))
-
-    return run
-
-
-async def settled(tasks):
-    return await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def held(encoder, serving, *prompts):
-    """A gate, and tasks of these prompts behind a forward that it holds up; the first task is the one in the forward."""
-    gate = encoder.on_encode = Gate()
-    first = asyncio.create_task(serving.route("first", tau=0.2))
-    await asyncio.to_thread(gate.entered.wait, 20)
-    tasks = [asyncio.create_task(serving.route(prompt, tau=0.2)) for prompt in prompts]
-    await asyncio.sleep(0)  # they have asked
-    return gate, first, tasks
 
 
 # -- the same answers
@@ -256,7 +227,7 @@ async def test_a_row_the_encoder_blames_is_found_by_encoding_one_by_one(bundles)
 async def test_embeddings_of_a_wrong_shape_are_the_encoders_failure(bundles):
     engine, encoder = queued_engine(bundles[0])
     async with AsyncEngine(engine) as serving:
-        encoder._inner = type("Short", (), {"encode": lambda self, prompts: Engine(bundles[0]).encode(["why"] * 3),
+        encoder.inner = type("Short", (), {"encode": lambda self, prompts: Engine(bundles[0]).encode(["why"] * 3),
                                             "count_tokens": lambda self, text: 3})()  # fmt: skip
         with pytest.raises(EncoderFailedError, match=r"shape \(3, 16\)"):
             await serving.route("why", tau=0.2)

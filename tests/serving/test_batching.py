@@ -1,8 +1,6 @@
 """What shares a forward, when the worker waits, and the blocking front for threads."""
 
 import sys
-import threading
-import time
 
 import pytest
 
@@ -13,20 +11,9 @@ from ipr_engine.serving import BatchingEngine, Limits
 from ipr_engine.serving.batching import compose, padded_tokens
 from ipr_engine.serving.forward_cost import ForwardCost
 from ipr_engine.serving.request import Request
+from tests.support.callers import join_all, start_all, until
 from tests.support.decisions import bits
-from tests.support.serving_encoders import CHAT, PROMPTS, Gate, queued_engine, sibling_bundles
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    return sibling_bundles(tmp_path_factory.mktemp("serving"), 2)
-
-
-def until(holds):
-    end = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0)
+from tests.support.serving_encoders import CHAT, PROMPTS, Gate, queued_engine
 
 
 def requests(*lengths, budget_us=None):
@@ -184,19 +171,6 @@ def test_after_a_forward_of_several_the_worker_waits_for_as_many_up_to_its_limit
         threads += start_all(lambda: serving.route("why", tau=0.2), 1)
         join_all(threads)
         assert encoder.batches[-1] == ["why"] * 3
-
-
-def start_all(call, count):
-    threads = [threading.Thread(target=call) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    return threads
-
-
-def join_all(threads):
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 # -- threads

@@ -10,12 +10,7 @@ from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.cache import DecisionCache
 from tests.support.decisions import bits
-from tests.support.serving_encoders import CHAT, queued_engine, sibling_bundles
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    return sibling_bundles(tmp_path_factory.mktemp("serving"), 3)
+from tests.support.serving_encoders import CHAT, queued_engine
 
 
 def looked_up(serving):

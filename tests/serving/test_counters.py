@@ -14,13 +14,7 @@ from ipr_engine.errors import NotServingError
 from ipr_engine.policy.calibrated import DriftEvidence
 from ipr_engine.serving import BatchingEngine, prometheus_text
 from ipr_engine.serving.histogram import EDGES_US, Latency
-from tests.support.serving_encoders import PROMPTS, queued_engine, sibling_bundles
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    return sibling_bundles(tmp_path_factory.mktemp("serving"), 3)
-
+from tests.support.serving_encoders import PROMPTS, queued_engine
 
 # -- histograms
 

@@ -12,13 +12,11 @@ from ipr_engine import AsyncEngine, Bundle, Engine, InvalidInputError
 from ipr_engine.errors import DeadlineError
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.scheduler import PROBE
-from tests.serving.test_async import held, in_loop, settled
-from tests.serving.test_batching import join_all, start_all, until
 from tests.support.bundles import make_bundle
+from tests.support.callers import SOON, held, in_loop, join_all, settled, start_all, until
 from tests.support.decisions import bits
-from tests.support.serving_encoders import CHAT, Gate, queued_engine, sibling_bundles
+from tests.support.serving_encoders import CHAT, Gate, queued_engine
 
-SOON = 1.0  # us: over before anything can be done
 LATE = 60e6  # a minute: not in a test
 
 
@@ -28,11 +26,6 @@ def timers_by_hand():
     set_one = loop.call_later
     loop.call_later = lambda delay, callback, *arguments: timers.append((callback, arguments)) or set_one(1e6, print)
     return timers
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    return sibling_bundles(tmp_path_factory.mktemp("serving"), 2)
 
 
 @in_loop

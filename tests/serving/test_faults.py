@@ -8,14 +8,9 @@ from ipr_engine import Engine
 from ipr_engine.errors import DeviceLostError, EncoderFailedError, NotServingError
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.batching import compose
-from tests.serving.test_batching import join_all, start_all, until
+from tests.support.callers import join_all, start_all, until
 from tests.support.decisions import bits
-from tests.support.serving_encoders import CHAT, Gate, queued_engine, sibling_bundles
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    return sibling_bundles(tmp_path_factory.mktemp("serving"), 2)
+from tests.support.serving_encoders import CHAT, Gate, queued_engine
 
 
 class Panic(BaseException):

@@ -7,13 +7,8 @@ import pytest
 
 from ipr_engine.errors import OverloadError
 from ipr_engine.serving import AsyncEngine, BatchingEngine
-from tests.serving.test_batching import join_all, start_all, until
-from tests.support.serving_encoders import Gate, queued_engine, sibling_bundles
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    return sibling_bundles(tmp_path_factory.mktemp("serving"), 1)
+from tests.support.callers import join_all, start_all, until
+from tests.support.serving_encoders import Gate, queued_engine
 
 
 def with_cost(serving, fixed_us, token_us):

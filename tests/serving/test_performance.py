@@ -8,14 +8,14 @@ import pytest
 from ipr_engine import AsyncEngine, Engine, InvalidInputError
 from ipr_engine.serving import BatchingEngine
 from tests.support.decisions import bits
-from tests.support.serving_encoders import PROMPTS, Gate, queued_engine, sibling_bundles
+from tests.support.serving_encoders import PROMPTS, Gate, queued_engine
 
 WEIGHTS = {"usd": 0.0, "ttft_s": 1.0}
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return sibling_bundles(tmp_path_factory.mktemp("serving"), 1)[0]
+def bundle(bundles):
+    return bundles[0]
 
 
 def in_loop(test):

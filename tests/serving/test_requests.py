@@ -8,10 +8,9 @@ from ipr_engine import AsyncEngine, Engine, InvalidInputError
 from ipr_engine.prompts import ParsedRequest, parse_request
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.cache import DecisionCache
-from tests.serving.test_async import in_loop
-from tests.serving.test_deadline import SOON
+from tests.support.callers import SOON, in_loop
 from tests.support.decisions import bits
-from tests.support.serving_encoders import queued_engine, sibling_bundles
+from tests.support.serving_encoders import queued_engine
 
 USER = {"role": "user", "content": "why"}
 TOOL = {"type": "function", "function": {"name": "add", "description": "adds two numbers"}}
@@ -24,11 +23,6 @@ REQUESTS = [
     [USER, CALL, {"role": "tool", "content": "42"}],
     parse_request([USER], tools=[TOOL]),
 ]
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    return sibling_bundles(tmp_path_factory.mktemp("serving"), 2)
 
 
 @pytest.mark.parametrize("queued", [False, True], ids=["inline", "queued"])

@@ -12,8 +12,9 @@ from ipr_engine import AsyncEngine, Engine
 from ipr_engine.errors import EncoderFailedError, InvalidInputError
 from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.serving import BatchingEngine
+from tests.support.decisions import same_row
 from tests.support.serving_encoders import Gate, QueuedEncoder
-from tests.support.two_tier_bundles import join, make_prompts, make_tiers, middle_gap, same_row
+from tests.support.two_tier_bundles import join, make_prompts, make_tiers, middle_gap
 
 PROMPTS = make_prompts(40, "serving")
 

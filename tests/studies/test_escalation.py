@@ -12,7 +12,8 @@ from ipr_engine.cli import main
 from ipr_engine.measures.sweeps import WORTHS, worth_sweep
 from studies import escalation
 from tests.support import skips
-from tests.support.training_data import seeded, write_source
+from tests.support.seeds import seeded
+from tests.support.training_data import write_source
 from tests.support.transformer_folders import import_torch, make_sentence_transformer
 from tests.support.two_tier_bundles import make_prompts, make_tiers
 

@@ -12,7 +12,7 @@ from ipr_engine.training.estimators.by_name import ESTIMATORS, fit_scores
 from ipr_engine.training.estimators.scores import FoldedRows
 from studies import estimators
 from tests.support.skips import EVAL, TORCH
-from tests.support.study_outcomes_data import make_study, write_study_source
+from tests.support.study_sources import make_study, write_study_source
 from tests.support.training_data import make_world
 
 for package, reason in (("pyarrow", EVAL), ("sklearn", EVAL), ("matplotlib", EVAL), ("torch", TORCH)):

@@ -9,7 +9,7 @@ import pytest
 from studies import families
 from studies.trials import Prediction
 from tests.support.skips import EVAL, TORCH
-from tests.support.study_outcomes_data import make_study, write_study_source
+from tests.support.study_sources import make_study, write_study_source
 
 LLAMAS = ("llama3.2-1b", "llama3.2-3b", "llama3.1-70b", "llama3.1-405b")
 OTHERS = ("gpt-4o", "qwen2.5-72b-instruct")

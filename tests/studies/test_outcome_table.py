@@ -7,7 +7,7 @@ from ipr_engine.errors import InvalidInputError
 from studies import outcome_table
 from studies.outcome_table import BUCKETS, MOST_TOKENS, fit_outcome_table, token_features
 from tests.support import skips
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 VOCABULARY = 50
 

@@ -12,7 +12,7 @@ from ipr_engine.cli import main
 from studies import performance_trade
 from studies.performance_answers import SOURCE, read_rated_answers
 from tests.support import skips
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 pytest.importorskip("threadpoolctl", reason=skips.TRAIN)
 

@@ -8,7 +8,7 @@ import pytest
 
 from studies import published, routellm, routerdc
 from tests.support.skips import EVAL, TORCH
-from tests.support.study_outcomes_data import make_study, write_study_source
+from tests.support.study_sources import make_study, write_study_source
 
 for package, reason in (("pyarrow", EVAL), ("sklearn", EVAL), ("matplotlib", EVAL), ("torch", TORCH)):
     pytest.importorskip(package, reason=reason)

@@ -11,15 +11,15 @@ from ipr_engine.measures.kept import EVERY_TAU, Kept
 from ipr_engine.policy.tau_path import TauPath
 from studies import tau as study_of_tau
 from studies.tau_walk import candidate_sets
+from tests.support.seeds import seeded
 from tests.support.skips import EVAL, TORCH
-from tests.support.training_data import seeded
 
 for package, reason in (("pyarrow", EVAL), ("sklearn", EVAL), ("torch", TORCH)):
     pytest.importorskip(package, reason=reason)
 
 from ipr_engine.bundle import RuleConstants  # noqa: E402
 from studies.tau_walk import Walk  # noqa: E402
-from tests.support.study_outcomes_data import make_study, write_study_source  # noqa: E402
+from tests.support.study_sources import make_study, write_study_source  # noqa: E402
 
 ROWS = {("train", "a"): 150, ("train", "b"): 150, ("test", "a"): 80, ("test", "b"): 80}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import string
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from ipr_engine.bundle import (
     SupportSpec,
     write_bundle,
 )
+from tests.support.seeds import seeded
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (
@@ -53,10 +53,6 @@ VOCAB = tuple(
     dict.fromkeys([*SPECIAL, *_LETTERS, *(f"##{c}" for c in _LETTERS), *string.punctuation, *WORDS, *SUFFIXES])
 )
 NAMES = ("alpha/large", "beta/mid", "gamma/small", "delta/tiny", "epsilon/nano")
-
-
-def seeded(*parts: object) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(repr(parts).encode()))
 
 
 def make_tokenizer(path: Path) -> Path:

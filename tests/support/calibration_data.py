@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ipr_engine.calibration.calibrate import calibrate as certify
 from ipr_engine.calibration.certify_options import CandidateSet, CertifyOptions, Disjointness
 from ipr_engine.data import Outcomes, prompt_hashes, question_key, write_outcomes
 from tests.support.bundles import bundle_parts
+from tests.support.seeds import seeded
 
 WORDS = (
     "prove",
@@ -33,10 +33,6 @@ WORDS = (
     "ten",
     "cube",
 )
-
-
-def seeded(*parts: object) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(repr(parts).encode()))
 
 
 def make_prompts(split: str, rows: int) -> tuple[str, ...]:

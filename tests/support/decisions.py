@@ -1,4 +1,4 @@
-"""A decision as one comparable value."""
+"""Decisions compared to the bit."""
 
 from __future__ import annotations
 
@@ -19,4 +19,14 @@ def bits(decision: Decision) -> tuple[Any, ...]:
         decision.threshold,
         decision.billed_tokens,
         decision.cause,
+    )
+
+
+def same_row(a: Any, b: Any) -> bool:
+    """Equal to the bit in everything that the heads decided."""
+    scalars = ("model", "index", "status", "cause", "threshold", "gap", "cost_usd")
+    return (
+        all(str(getattr(a, name)) == str(getattr(b, name)) for name in scalars)
+        and a.qualities.tobytes() == b.qualities.tobytes()
+        and a.costs_usd.tobytes() == b.costs_usd.tobytes()
     )

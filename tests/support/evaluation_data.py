@@ -14,7 +14,7 @@ from ipr_engine.evaluation.evaluation_options import EvaluatedCandidates, Evalua
 from ipr_engine.evaluation.judged_split import Split
 from ipr_engine.evaluation.summary import Summary
 from ipr_engine.measures.routing import WeightedOutcomes
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 
 def make_outcomes(*seed: object, rows: int = 300, models: int = 4, dim: int = 6) -> tuple[WeightedOutcomes, np.ndarray]:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
-
 import numpy as np
 
 from ipr_engine.data import Outcomes, question_key
-
-
-def seeded(*parts: object) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(repr(parts).encode()))
+from tests.support.seeds import seeded
 
 
 def _words(count: int = 4000) -> list[str]:

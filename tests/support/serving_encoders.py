@@ -36,7 +36,7 @@ class QueuedEncoder:
     native = None
 
     def __init__(self, inner: Encoder) -> None:
-        self._inner = inner
+        self.inner = inner
         self.dim, self.max_tokens, self.identity = inner.dim, inner.max_tokens, inner.identity
         self.summary = "queued"
         self.batches: list[list[str]] = []
@@ -46,10 +46,10 @@ class QueuedEncoder:
         self.batches.append(list(prompts))
         if self.on_encode is not None:
             self.on_encode(list(prompts))
-        return self._inner.encode(prompts)
+        return self.inner.encode(prompts)
 
     def count_tokens(self, text: str) -> int:
-        return self._inner.count_tokens(text)
+        return self.inner.count_tokens(text)
 
 
 class Gate:

@@ -3,7 +3,7 @@
 The plan it "builds" is the converted graph, which ONNX Runtime executes on the addresses it was given, in the stand-in driver's
 memory (stand_in_cuda.c), when the stream gets there. It is strict: a context runs only with its profile, exactly its profile's
 shapes, scratch memory and all addresses set. It cannot show that TensorRT does the same; the calls' names and arguments are those
-of the real bindings (test_encoders_tensorrt_bindings.py).
+of the real bindings (tests/encoders/tensorrt/test_bindings.py).
 """
 
 from __future__ import annotations

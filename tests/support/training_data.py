@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,7 @@ from ipr_engine.training.frozen_encoder import EncoderChoice
 from ipr_engine.training.train import Trained
 from ipr_engine.training.train import train as fit_bundle
 from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
-
-
-def seeded(*parts: object) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(repr(parts).encode()))
+from tests.support.seeds import seeded
 
 
 @dataclass(frozen=True)

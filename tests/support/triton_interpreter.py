@@ -21,10 +21,10 @@ def _mend() -> None:
     """Let the interpreter of triton 3.6 count with numpy 2.4, whose `int()` no longer takes an array of one element."""
     from triton.runtime import interpreter
 
-    patch = interpreter._patch_lang_tensor
+    patch = interpreter._patch_lang_tensor  # noqa: SLF001  the one place where a tensor's operators are set
 
     def patch_and_mend(tensor: Any, scope: Any) -> None:
         patch(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
-    interpreter._patch_lang_tensor = patch_and_mend
+    interpreter._patch_lang_tensor = patch_and_mend  # noqa: SLF001

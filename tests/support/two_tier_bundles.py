@@ -11,7 +11,8 @@ import numpy as np
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, EncoderSource, SupportSpec, write_bundle
 from ipr_engine.bundle.two_tiers import two_tiers
-from tests.support.bundles import WORDS, bundle_parts, make_encoder, make_tensors, seeded
+from tests.support.bundles import WORDS, bundle_parts, make_encoder, make_tensors
+from tests.support.seeds import seeded
 
 PROVENANCE = {"recipe": "tests/support/two_tier_bundles.py"}
 LETTERS = (*WORDS, *"abcdefg123")
@@ -52,16 +53,6 @@ def measured(bundle: Bundle) -> Bundle:
     x = Engine(bundle).encode(make_prompts(5, "centroids")).x
     distances = np.linspace(0, 1.5, 101).astype(np.float32)
     return replace(bundle, support=SupportSpec(encoder="static", centroids=x, distances=distances))
-
-
-def same_row(a: Any, b: Any) -> bool:
-    """Equal to the bit in everything that the heads decided."""
-    scalars = ("model", "index", "status", "cause", "threshold", "gap", "cost_usd")
-    return (
-        all(str(getattr(a, name)) == str(getattr(b, name)) for name in scalars)
-        and a.qualities.tobytes() == b.qualities.tobytes()
-        and a.costs_usd.tobytes() == b.costs_usd.tobytes()
-    )
 
 
 def middle_gap(gap: np.ndarray) -> float:

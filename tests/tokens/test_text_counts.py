@@ -60,7 +60,7 @@ LONG = {  # of runs of one character, beyond the fourth
 
 
 def letter_pair_table():
-    source = (CSRC / "text_counts_pairs.inc").read_text()
+    source = (CSRC / "src/simd/text_counts_pairs.inc").read_text()
     return [list(map(int, row.split(","))) for row in re.findall(r"\{([\d, ]+)\}", source)]
 
 
@@ -74,7 +74,7 @@ def script(char):
 
 
 def count_ref(text):
-    """Every term by its definition in csrc/text_counts.h."""
+    """Every term by its definition in csrc/include/ipr/text_terms.h."""
     terms = dict.fromkeys(TERMS, 0.0)
 
     def count(name, pattern):

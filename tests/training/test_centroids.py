@@ -6,7 +6,8 @@ import pytest
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.training.centroids import FEWEST, fit_support, kmeans, nearest_distance, without_few
-from tests.support.training_data import make_world, seeded
+from tests.support.seeds import seeded
+from tests.support.training_data import make_world
 
 
 def support_of(x, support):

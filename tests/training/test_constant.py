@@ -17,7 +17,8 @@ from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.constant import constancy, constant_heads, refuse_constant
 from ipr_engine.training.fitted_heads import HeadRows, calibration_rows, fit_heads
-from tests.support.training_data import add_model, make_world, seeded, train
+from tests.support.seeds import seeded
+from tests.support.training_data import add_model, make_world, train
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 

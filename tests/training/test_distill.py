@@ -9,7 +9,7 @@ import pytest
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 from ipr_engine.training.distill import distill, pack_table, probe_cosine, unpack_table
 from tests.support.bundles import make_tokenizer
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 
 def sif_like_table(*seed: object, rows: int = 501, dim: int = 63) -> np.ndarray:

@@ -15,9 +15,9 @@ from ipr_engine.data import EmbeddingCache, embed_prompts, load_outcomes
 from ipr_engine.encoders.registry import EncoderOptions
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.evaluate import evaluate_engine
 from ipr_engine.training.frozen_encoder import EncoderChoice
 from tests.support.bundles import make_encoder
+from tests.support.evaluation_data import evaluate_engine
 from tests.support.training_data import add_model, train, write_source
 from tests.support.transformer_folders import (
     import_torch,

@@ -6,7 +6,8 @@ import pytest
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.training.token_fits import CAP_PERCENTILE, fit_tokens, smearing_factor
-from tests.support.training_data import make_world, seeded
+from tests.support.seeds import seeded
+from tests.support.training_data import make_world
 
 
 def test_smearing_turns_a_log_median_into_the_mean(request):

@@ -5,7 +5,7 @@ import pytest
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.fitted_heads import fit_platt, fold_platt, sigmoid
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 
 @pytest.mark.parametrize(("slope", "offset"), [(1.0, 0.0), (6.5, -2.0), (0.3, 1.5)])

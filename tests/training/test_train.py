@@ -17,8 +17,9 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.sweeps import choose
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.fitted_heads import predict
+from tests.support.seeds import seeded
 from tests.support.skips import TORCH
-from tests.support.training_data import seeded, train
+from tests.support.training_data import train
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 

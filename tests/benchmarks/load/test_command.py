@@ -16,10 +16,10 @@ SHORT = ["--seconds", "0.2", "--warm-up", "0.05", "--lengths", "8"]
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
     """What surrounds a run (probes, the harness alone, the pass apart) is as it is, only shorter."""
-    monkeypatch.setattr("benchmarks.load.noise.PROBE_S", 0.01)
-    monkeypatch.setattr("benchmarks.load.measure.FLOOR_S", 0.03)
-    monkeypatch.setattr("benchmarks.load.measure.SPLIT_CALLS", 200)
-    monkeypatch.setattr("benchmarks.load.measure.ROUNDS", 8)
+    monkeypatch.setattr("ipr_engine.benchmarks.load.noise.PROBE_S", 0.01)
+    monkeypatch.setattr("ipr_engine.benchmarks.load.measure.FLOOR_S", 0.03)
+    monkeypatch.setattr("ipr_engine.benchmarks.load.measure.SPLIT_CALLS", 200)
+    monkeypatch.setattr("ipr_engine.benchmarks.load.measure.ROUNDS", 8)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_an_open_loop_of_every_kind_runs(bundle, capsys):
 
 
 def test_an_async_target_and_progress_on_stderr_alone(bundle, capsys, monkeypatch):
-    monkeypatch.setattr("ipr_engine.cli.bench_options.Teller.EVERY_S", 0.0)
+    monkeypatch.setattr("ipr_engine.benchmarks.cli.options.Reporter.EVERY_S", 0.0)
     code, out, err = bench(
         capsys, "--seconds", "0.7", "--target", "inline", "--callers", "4", "--json", "--bundle", bundle
     )
@@ -120,6 +120,7 @@ def test_the_verdict_of_a_comparison_is_the_exit_code(bundle, capsys, tmp_path):
     assert bench(capsys, "compare", str(slow), str(base))[0] in (0, 6)
 
 
+@pytest.mark.slow
 def test_turns_against_another_setting_are_paired(bundle, capsys):
     code, out, _ = bench(
         capsys, "--seconds", "1", "--lengths", "8", "--against", "isa=scalar", "--json", "--bundle", bundle
@@ -132,9 +133,9 @@ def test_turns_against_another_setting_are_paired(bundle, capsys):
 
 
 def test_peers_that_are_absent_are_reported(bundle, capsys, monkeypatch):
-    from benchmarks.load import peers
+    from ipr_engine.benchmarks.peers import registry as peers
 
-    ghost = peers.Peer("ghost", ("a_package_that_does_not_exist",), "pip install ghost", "peers_routers:Ghost", "")
+    ghost = peers.Peer("ghost", ("a_package_that_does_not_exist",), "pip install ghost", "routers:Ghost", "")
     monkeypatch.setattr(peers, "PEERS", (ghost,))
     code, out, err = bench(capsys, *SHORT, "--peers", "all", "--json", "--bundle", bundle)
     assert code == 0
@@ -142,8 +143,9 @@ def test_peers_that_are_absent_are_reported(bundle, capsys, monkeypatch):
     assert "peer ghost: not installed" in err
 
 
+@pytest.mark.slow
 def test_ladder_and_saturation_tell_each_step(bundle, capsys, monkeypatch):
-    from benchmarks.load import ladder
+    from ipr_engine.benchmarks.load import ladder
 
     monkeypatch.setattr(ladder, "SHARES", (0.2, 0.5))
     monkeypatch.setattr(ladder, "SEARCH", (1, 2))
@@ -160,10 +162,11 @@ def test_ladder_and_saturation_tell_each_step(bundle, capsys, monkeypatch):
     assert [step["share_of_most"] for step in document["steps"]["open loop"]] == [0.2, 0.5]
 
 
+@pytest.mark.slow
 def test_a_soak_gives_its_verdicts(bundle, capsys, monkeypatch):
-    monkeypatch.setattr("ipr_engine.cli.bench_soak.SEARCH_S", 0.05)
-    monkeypatch.setattr("benchmarks.load.ladder.SEARCH", (1, 2))
-    monkeypatch.setattr("benchmarks.load.soak.LEAST_WINDOW_S", 0.1)
+    monkeypatch.setattr("ipr_engine.benchmarks.cli.soak_command.SEARCH_S", 0.05)
+    monkeypatch.setattr("ipr_engine.benchmarks.load.ladder.SEARCH", (1, 2))
+    monkeypatch.setattr("ipr_engine.benchmarks.load.soak.LEAST_WINDOW_S", 0.1)
     code, out, _ = bench(capsys, "soak", "--minutes", "0.01", "--load", "0.2", "--json", "--bundle", bundle)
     document = json.loads(out)
     assert code == document["exit_code"]
@@ -175,7 +178,7 @@ def test_a_soak_gives_its_verdicts(bundle, capsys, monkeypatch):
 @pytest.mark.parametrize("kind", [[], ["--ladder"], ["--saturate"]])
 def test_plots_are_written(kind, bundle, capsys, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason=skips.EVAL)
-    from benchmarks.load import ladder
+    from ipr_engine.benchmarks.load import ladder
 
     monkeypatch.setattr(ladder, "SEARCH", (1, 2))
     steps = ["--seconds", "0.1", "--warm-up", "0.02", "--lengths", "4"]

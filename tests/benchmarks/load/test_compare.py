@@ -5,7 +5,32 @@ import pytest
 
 from benchmarks.load import compare, report
 from ipr_engine.errors import InvalidInputError
-from tests.support.loadtest_data import recorded
+
+
+def recorded(rng, *, p50_us=10.0, spread=0.02, parts=20, spin_us=100.0, machine="one machine", **case):
+    """A run's document as `ipr bench load --record` writes it, as far as comparisons read it."""
+    rows = [
+        {
+            "p50_us": p50_us * float(np.exp(spread * rng.standard_normal())),
+            "p90_us": 2 * p50_us * float(np.exp(spread * rng.standard_normal())),
+            "p99_us": 4 * p50_us * float(np.exp(spread * rng.standard_normal())),
+            "throughput_rps": 1e6 / p50_us * float(np.exp(spread * rng.standard_normal())),
+        }
+        for _ in range(parts)
+    ]
+    shape = {"mode": "closed", "callers": 1, "mix": "64 tokens", "mix_sha256": "a", "seed": 0}
+    return {
+        "schema_version": 2,
+        "kind": "load",
+        "target": "engine",
+        "settings": {"bundle": "b", "isa": "avx2"},
+        "case": {**shape, **case},
+        "subruns": rows,
+        "noise": {"before": {"spin_us": spin_us}},
+        "machine": machine,
+        "date": "2026-11-24",
+        "commit": "c",
+    }
 
 
 def turns(rng, slowness, count=20, drift=0.3, spread=0.03):

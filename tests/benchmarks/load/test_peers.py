@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 
-from benchmarks.load import peers
 from benchmarks.load.lengths import log_normal
 from benchmarks.load.targets import EngineTarget, StagesTarget
+from benchmarks.peers import registry as peers
 from ipr_engine import Engine
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 from tests.support import skips
-from tests.support.path_data import with_path
+from tests.support.path_rows import with_path
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def setup():
 
 
 def test_a_peer_that_is_not_installed_is_reported_and_not_run(setup, monkeypatch):
-    absent = peers.Peer("ghost", ("a_package_that_does_not_exist",), "pip install ghost", "peers_routers:Ghost", "")
+    absent = peers.Peer("ghost", ("a_package_that_does_not_exist",), "pip install ghost", "routers:Ghost", "")
     monkeypatch.setattr(peers, "PEERS", (absent,))
     targets, reasons = peers.open_peers(["all"], setup)
     assert targets == []
@@ -30,7 +30,7 @@ def test_a_peer_that_is_not_installed_is_reported_and_not_run(setup, monkeypatch
 
 
 def test_a_peer_that_does_not_run_is_reported_with_its_error(setup, monkeypatch):
-    broken = peers.Peer("broken", ("json",), "", "peers_routers:Missing", "")
+    broken = peers.Peer("broken", ("json",), "", "routers:Missing", "")
     monkeypatch.setattr(peers, "PEERS", (broken,))
     assert "does not run here: AttributeError" in peers.open_peers(["all"], setup)[1]["broken"]
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.load.arrivals import schedule
+from benchmarks.load.loads import Load
 from benchmarks.load.quantiles import quantile
-from benchmarks.load.runner import Load, run, run_parts
+from benchmarks.load.runner import run, run_parts
 from benchmarks.load.window import Lost
 from ipr_engine.errors import InvalidInputError
-from tests.support.loadtest_data import MS, US, AsyncKnownTarget, KnownTarget, MadeUpClock, S
+from tests.support.load_targets import MS, US, AsyncKnownTarget, KnownTarget, MadeUpClock, S
 
 
 class NoRoom(Exception):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.load.attribution import blame
+from benchmarks.load.attribution import attribute
 from benchmarks.load.slo import duration_text, judge, parse_slos
 from ipr_engine.errors import InvalidInputError
 
@@ -70,7 +70,7 @@ def test_a_slow_tail_is_blamed_on_the_stage_that_grew(rng):
     steady = rng.integers(3000, 3100, 5000)
     bursts = np.where(rng.random(5000) < 0.03, 50_000, 100)
     judgement, total = missed({"queue": bursts, "service": steady})
-    found = blame(judgement, {"queue": bursts, "service": steady}, total)
+    found = attribute(judgement, {"queue": bursts, "service": steady}, total)
     assert (found.stage, found.why) == ("queue", "tail")
     assert "to blame: queue" in str(found)
 
@@ -78,7 +78,7 @@ def test_a_slow_tail_is_blamed_on_the_stage_that_grew(rng):
 def test_where_even_the_median_misses_the_heaviest_stage_is_blamed(rng):
     parts = {"queue": rng.integers(100, 200, 5000), "encode": rng.integers(9000, 9100, 5000)}
     judgement, total = missed(parts)
-    found = blame(judgement, parts, total)
+    found = attribute(judgement, parts, total)
     assert (found.stage, found.why) == ("encode", "all")
 
 
@@ -86,9 +86,9 @@ def test_a_blamed_service_is_told_apart_by_a_pass_or_by_counters(rng):
     parts = {"queue": rng.integers(1, 2, 5000), "service": rng.integers(9000, 9100, 5000)}
     judgement, total = missed(parts)
     split = {"tokenize": rng.integers(1000, 1100, 500), "encode": rng.integers(7000, 7100, 500)}
-    assert blame(judgement, parts, total, split).stage == "encode"
-    assert blame(judgement, parts, total, None, {"total": 9.0, "inline": 8.0, "cache": 1.0}).stage == "inline"
-    assert blame(judgement, parts, total).stage == "service"
+    assert attribute(judgement, parts, total, split).stage == "encode"
+    assert attribute(judgement, parts, total, None, {"total": 9.0, "inline": 8.0, "cache": 1.0}).stage == "inline"
+    assert attribute(judgement, parts, total).stage == "service"
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,16 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks.cli import soak_command as bench_soak
 from benchmarks.load import soak as module
 from benchmarks.load.ladder import best, most, sustained, sustained_rate
 from benchmarks.load.lengths import Mix
-from benchmarks.load.measure import Case
+from benchmarks.load.measure import LoadCase
 from benchmarks.load.noise import Noise, unsteady
 from benchmarks.load.soak import Soak, soak, theil_sen
 from benchmarks.load.window import Lost
-from ipr_engine.cli import bench_soak
 from ipr_engine.errors import InvalidInputError
-from tests.support.loadtest_data import AsyncKnownTarget, KnownTarget, MadeUpClock
+from tests.support.load_targets import AsyncKnownTarget, KnownTarget, MadeUpClock
 
 MIX = Mix(("a",), "one", (1,))
 
@@ -28,7 +28,7 @@ def silent(label):
 
 def case(**changes):
     usual = {"mix": MIX, "mode": "open", "callers": 1, "seconds": 1, "warm_up": 0.0, "seed": 0}
-    return Case(**(usual | changes))
+    return LoadCase(**(usual | changes))
 
 
 def test_the_slope_of_memory_is_found_and_its_interval_covers_it(rng):
@@ -60,7 +60,7 @@ def test_one_step_of_an_allocator_does_not_look_like_growth():
 def test_a_soak_s_windows_hold_every_request_and_its_memory(monkeypatch):
     monkeypatch.setattr(module, "LEAST_WINDOW_S", 0.02)
     target = KnownTarget(MadeUpClock(), lambda call: 0, fails={50: ValueError("broken")})
-    found = soak(target, case(), rate=500, most=1000, seconds=0.4, told=silent)
+    found = soak(target, case(), rate=500, most=1000, seconds=0.4, progress=silent)
     assert found.lost == Lost(failed=1)
     assert found.answered + found.lost.count == target.calls
     assert len(found.rows) == len(found.rss) == 20
@@ -72,7 +72,12 @@ def test_an_outage_of_whole_windows_is_counted_and_the_others_stand(monkeypatch)
     monkeypatch.setattr(module, "LEAST_WINDOW_S", 0.02)
     down = {call: ValueError("down") for call in range(50, 130)}  # of 200 arrivals, ten a window
     found = soak(
-        KnownTarget(MadeUpClock(), lambda call: 0, fails=down), case(), rate=500, most=1000, seconds=0.4, told=silent
+        KnownTarget(MadeUpClock(), lambda call: 0, fails=down),
+        case(),
+        rate=500,
+        most=1000,
+        seconds=0.4,
+        progress=silent,
     )
     assert found.lost == Lost(failed=80)
     assert len(found.rows) == 20
@@ -90,7 +95,7 @@ def test_a_soak_of_a_target_that_never_answers_is_an_error(monkeypatch):
             rate=500,
             most=1000,
             seconds=0.2,
-            told=silent,
+            progress=silent,
         )
 
 
@@ -119,13 +124,14 @@ def test_a_target_that_falls_behind_is_told_by_its_windows_and_misses(monkeypatc
     monkeypatch.setattr(module, "LEAST_WINDOW_S", 0.1)
     target = KnownTarget(MadeUpClock(), lambda call: 0)
     target.call = lambda prompt: time.sleep(0.006)
-    found = soak(target, case(), rate=500, most=500, seconds=0.3, told=silent)
+    found = soak(target, case(), rate=500, most=500, seconds=0.3, progress=silent)
     assert found.behind == len(found.rows) == 3
-    verdicts, code = bench_soak._verdicts(found, None)
+    verdicts, code = bench_soak.judge_soak(found, None)
     assert verdicts["schedule"] == "behind in 3 of 3 windows"
     assert code == 5
 
 
+@pytest.mark.slow
 def test_the_most_of_an_open_loop_is_found_in_an_open_loop():
     """Of a target that is dear where each request is a task of its own, as in an open loop, and free where one task asks again."""
     seen = set()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.load.window import counted, kept_up, rates
-from tests.support.loadtest_data import MS, S
+from tests.support.load_targets import MS, S
 
 
 def closed_loop(callers, *, cost, most_in_batch, until):

@@ -13,7 +13,8 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.reliability import read_reliability
 from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError, KeyMismatchError
-from tests.support.training_data import add_model, seeded, train
+from tests.support.seeds import seeded
+from tests.support.training_data import add_model, train
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 

@@ -29,7 +29,8 @@ from ipr_engine.training.add.candidate_prior import (
     shift_to,
 )
 from tests.support import skips
-from tests.support.training_data import seeded, train
+from tests.support.seeds import seeded
+from tests.support.training_data import train
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 

@@ -9,7 +9,8 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.training.add.candidate_row import combine, fit_row
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
-from tests.support.training_data import make_world, seeded
+from tests.support.seeds import seeded
+from tests.support.training_data import make_world
 
 
 def heads_and_world(seed, estimator="plain", rows=2400):

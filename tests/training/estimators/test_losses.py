@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.training_data import seeded
+from tests.support.seeds import seeded
 
 torch = pytest.importorskip("torch", reason="needs extra [train]: torch, for networks")
 

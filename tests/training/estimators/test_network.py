@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.support.generators import Request, make_policy
-from tests.support.training_data import make_bent, make_world, seeded
+from tests.support.decide_requests import Request, make_policy
+from tests.support.seeds import seeded
+from tests.support.training_data import make_bent, make_world
 
 torch = pytest.importorskip("torch", reason="needs extra [train]: torch, for networks")
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
@@ -27,20 +27,8 @@ from ipr_engine.training.estimators.network_fit import Part, Stop, fit  # noqa: 
 from ipr_engine.training.estimators.network_module import export  # noqa: E402
 from ipr_engine.training.estimators.ridge import fit_ridge  # noqa: E402
 from ipr_engine.training.estimators.scores import FoldedRows  # noqa: E402
+from tests.support.network_fits import FORMS, fit_small  # noqa: E402
 from tests.support.places import ROOT  # noqa: E402
-
-SMALL: dict[str, Any] = {"hidden": 12, "epochs": 8, "batch": 64, "lr": 0.01, "weight_decay": 0.1}
-FORMS = {
-    "paper": NetworkConfig(form="paper", identity_dim=5, **SMALL),
-    "adapters": NetworkConfig(rank=2, skip=True, **SMALL),
-    "adapters, no skip": NetworkConfig(rank=3, skip=False, activation="silu", **SMALL),
-    "no adapters": NetworkConfig(rank=0, activation="gelu", link="identity", loss="squared", dropout=0.2, **SMALL),
-    "mixed loss": NetworkConfig(rank=1, skip=True, loss={"cross_entropy": 1.0, "pairwise": 0.5}, **SMALL),
-}
-
-
-def fit_small(data, config, **changes):
-    return fit_network(FoldedRows(data.x, data.quality, data.folds), config, **{"seed": 3} | changes)
 
 
 def as_bytes(scores):
@@ -175,11 +163,13 @@ def test_the_papers_form_learns_what_candidates_share():
 def test_same_input_same_bytes_and_no_global_state_is_left_changed(config):
     data = make_bent("bytes", rows=150, missing=0.1)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(3)  # another number than a fit's
     one = as_bytes(fit_small(data, config))
     torch.rand(3)
     assert as_bytes(fit_small(data, config)) == one
     assert as_bytes(fit_small(data, config, seed=4)) != one
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(threads)
     torch.set_rng_state(state)
 
 
@@ -268,7 +258,9 @@ def test_a_fit_stopped_between_epochs_goes_on_from_its_checkpoint(config, tmp_pa
 KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
-from tests.training.estimators.test_network import FORMS, RunState, fit_small, make_bent
+from ipr_engine.training.estimators.checkpoint import RunState
+from tests.support.network_fits import FORMS, fit_small
+from tests.support.training_data import make_bent
 fit_small(make_bent("killed", rows=300), FORMS["adapters"], run=RunState({folder!r}, "key"))
 """
 

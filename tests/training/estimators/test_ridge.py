@@ -13,7 +13,8 @@ from ipr_engine.training.estimators.ridge import (
     ridge_path,
     row_difficulty,
 )
-from tests.support.training_data import make_world, seeded
+from tests.support.seeds import seeded
+from tests.support.training_data import make_world
 
 
 @pytest.mark.parametrize(("rows", "dim", "targets"), [(40, 7, 1), (101, 33, 4), (20, 63, 3)])

@@ -1,0 +1,1 @@
+"""How benchmarks measure, and how they write what they found."""

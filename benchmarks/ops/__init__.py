@@ -1,0 +1,1 @@
+"""Single operations, one file each: `python -m benchmarks NAME` runs bench_NAME.py."""

@@ -1,0 +1,49 @@
+"""What importing and holding the library costs: milliseconds over numpy, megabytes over bare Python and numpy.
+
+Each figure is a fresh process; variants take turns, so that a noisy machine hits all of them alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from ..harness.results import Line
+from ..harness.turns import FULL, Size
+
+ROUNDS = 15
+IMPORT = (
+    "import time, {first}; start = time.perf_counter(); import {second}; print((time.perf_counter() - start) * 1e3)"
+)
+RESIDENT = """
+import numpy
+{work}
+fields = open('/proc/self/status').read().split('VmRSS:')[1].split()
+print(int(fields[0]) / 1024)
+"""
+VARIANTS = {
+    "import ipr_engine, ms over numpy": IMPORT.format(first="numpy", second="ipr_engine"),
+    "bare Python and numpy, MB": RESIDENT.format(work=""),
+    "with a loaded engine that has routed, MB": RESIDENT.format(
+        work="import ipr_engine; engine = ipr_engine.Engine.load(); engine.route('What is 17 * 23?', tau=0.1)"
+    ),
+    "Engine.load of the default bundle, ms": (
+        "import time, ipr_engine; start = time.perf_counter(); ipr_engine.Engine.load();"
+        "print((time.perf_counter() - start) * 1e3)"
+    ),
+}
+
+
+def run(size: Size = FULL) -> Iterator[Line]:
+    seen: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for _ in range(size.of(ROUNDS, 1)):
+        for name, code in VARIANTS.items():
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            seen[name].append(float(done.stdout))
+    medians = {name: statistics.median(values) for name, values in seen.items()}
+    for name, values in seen.items():
+        yield {"op": "footprint", "impl": name, "p50": round(medians[name], 2), "max": round(max(values), 2)}
+    over = medians["with a loaded engine that has routed, MB"] - medians["bare Python and numpy, MB"]
+    yield {"op": "footprint", "impl": "a loaded engine, MB over bare Python and numpy", "p50": round(over, 2)}

@@ -1,0 +1,35 @@
+"""What the compiler gives the GPU kernel: registers, shared memory, stack and local memory of every variant of
+ipr_engine/kernels/shipped.py on every architecture, read from the cubins. Compiled, not run: no GPU is needed, and no
+figure here is a time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..harness.results import Line
+from ..harness.turns import FULL, Size
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+
+
+def run(size: Size = FULL) -> Iterator[Line]:
+    from ipr_engine.kernels.build import compile_cubin
+    from ipr_engine.kernels.cubin import Metadata, write
+    from ipr_engine.kernels.launch import launch_params
+    from ipr_engine.kernels.shipped import SHIPPED
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (form, models) in list(SHIPPED.items())[: size.of(len(SHIPPED), 1)]:
+            for arch in size.of(ARCHITECTURES, ARCHITECTURES[:1]):
+                cubin, metadata = compile_cubin(form, launch_params(models, arch), arch)
+                built = Metadata.read(write(Path(folder), cubin, metadata))
+                yield {
+                    "op": "resources", "case": name, "impl": arch, "models": models, "dim": form.dim,
+                    "shape_class": built.params["shape_class"], "registers": built.registers,
+                    "threads": 32 * built.num_warps, "shared_bytes": built.shared_bytes,
+                    "stack_bytes": built.stack_bytes, "local_bytes": built.local_bytes, "cubin_bytes": len(cubin),
+                    "triton": built.triton,
+                }  # fmt: skip

@@ -1,0 +1,123 @@
+// StaticEncoder: prompt -> embedding, the mean of the table rows of its tokens (docs/design.md, section 7).
+//
+//   StaticEncoder encoder(std::move(config));                // throws InvalidInput
+//   EncodeInfo info = encoder.encode(utf8, bytes, x);        // allocates nothing after a thread's first calls
+//
+// A prompt is tokenized; its unknown tokens are dropped; where more than max_tokens are left, the middle is cut out,
+// between words where that is possible: half of max_tokens (the head rounded up) stay at each end. x is the mean of the
+// rows of the tokens that are left, each multiplied by the token's weight, and, where asked for, x / (||x|| + 1e-32).
+// The sum of weights is not divided by: the mean is over the number of tokens. Without a known token x is 0.
+// The table is read in place, so it may be a file that is mapped into memory. Billing and embedding see different
+// tokens: EncodeInfo::tokens counts all of the text, before anything is dropped or cut, since an LLM reads all of it.
+//
+// Numbers: float32. Every sum starts at +0 and takes the rows in their order, by fused multiply-add with the row's
+// weight; the norm's sum of squares keeps 16 partial sums. Every instruction set gives the same bits.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ipr/wordpiece.h"
+
+namespace ipr {
+
+// The functions of one instruction set; src/simd/kernel_table.h defines it. An encoder asks for them once, when it is
+// made.
+struct Kernels;
+
+// What the elements of a table are. The gather of an instruction set has a form for each (src/simd/gather_kernel.h);
+// values are widened to float32 as they are read, exactly.
+enum class TableType : uint8_t { kFloat32, kFloat16, kInt8 };
+
+// A table of embeddings, (rows, dim) in C order, little-endian. It is borrowed: it must live as long as its encoder.
+struct StaticTable {
+  const void* data = nullptr;
+  TableType type = TableType::kFloat32;
+  size_t rows = 0, dim = 0;
+};
+
+// What an encoder is made of. The encoder takes all of it over and checks it once, so that a prompt is encoded without
+// a check of its ids.
+struct StaticEncoderConfig {
+  // At least one column, and below 2^31 rows.
+  StaticTable table;
+
+  // (tokens): the row of each token id, below table.rows. Empty: a token's id is its row.
+  std::vector<uint32_t> mapping;
+
+  // (tokens): what each token's row is multiplied by. Empty: 1 each.
+  std::vector<float> weights;
+
+  // Null: only encode_ids works. Its ids must be below token_count().
+  std::shared_ptr<const WordPiece> tokenizer;
+
+  // The id that is dropped, below token_count(); -1: none. With a tokenizer it is the tokenizer's, whatever stands
+  // here.
+  int64_t unk_id = -1;
+
+  // The most known tokens in a mean, at least 1; what a longer prompt loses stands above.
+  size_t max_tokens = 512;
+
+  // Whether x is scaled to length 1; dot products with x are then cosines.
+  bool normalize = true;
+
+  // "auto", or a name of available_isas() (ipr/isa.h).
+  std::string isa = "auto";
+};
+
+// What is told of a prompt beside its embedding: its tokens before and after unknown ones were dropped and the middle
+// was cut.
+struct EncodeInfo {
+  // Tokens of the whole text, unknown ones included: what a request is billed by.
+  size_t tokens;
+
+  // Known tokens that are in the mean.
+  size_t kept;
+
+  // Whether there were more than max_tokens known tokens, so that the middle was cut out.
+  bool truncated;
+};
+
+// Immutable: every method may be called from many threads at once. A thread keeps scratch for its texts, of bounded
+// size.
+class StaticEncoder {
+ public:
+  // Throws InvalidInput, naming the field, for a config that does not fit together; BackendUnavailable for an
+  // instruction set that this machine lacks.
+  explicit StaticEncoder(StaticEncoderConfig config);
+
+  // Writes x (dim). utf8 as WordPiece wants it; has_tokenizer() must be true, which is not checked. Time is linear in
+  // the bytes, and in the tokens times dim.
+  EncodeInfo encode(const char* utf8, size_t bytes, float* x) const;
+
+  // The same from ids below token_count(), each word's first one with kWordStart; that is not checked. For callers that
+  // tokenize by other means.
+  EncodeInfo encode_ids(const uint32_t* ids, size_t count, float* x) const;
+
+  // EncodeInfo::tokens of a text, without its embedding and in constant memory; has_tokenizer() must be
+  // true.
+  size_t count_tokens(const char* utf8, size_t bytes) const;
+
+  // Columns of the table; the config's own max_tokens; whether encode and count_tokens may be called.
+  size_t dim() const { return config_.table.dim; }
+  size_t max_tokens() const { return config_.max_tokens; }
+  bool has_tokenizer() const { return config_.tokenizer != nullptr; }
+
+  // The instruction set that runs, never "auto": what the constructor made of the config's.
+  const char* isa() const;
+
+  // How many tokens there are, by mapping or by the table's rows: ids are below it.
+  size_t token_count() const;
+
+ private:
+  StaticEncoderConfig config_;
+
+  // Of the tokenizer, or the config's; UINT32_MAX: no token is dropped.
+  uint32_t unk_id_;
+  const Kernels* kernels_;
+};
+
+}  // namespace ipr

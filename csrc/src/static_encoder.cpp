@@ -1,0 +1,137 @@
+#include "ipr/static_encoder.h"
+
+#include <algorithm>
+
+#include "ipr/errors.h"
+#include "ipr/isa.h"
+#include "simd/kernel_table.h"
+
+namespace ipr {
+namespace {
+
+struct Scratch {
+  TokenIds ids;
+  std::vector<uint32_t> kept, rows;
+  std::vector<float> weights;
+};
+
+Scratch& scratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
+
+constexpr size_t kScratchKept = 1 << 16;
+
+template <class T>
+void shrink(std::vector<T>& values) {
+  if (values.capacity() > kScratchKept) std::vector<T>().swap(values);
+}
+
+// How much of kept[0, count) to use: its head [0, head) and its tail [tail, count).
+struct Cut {
+  size_t head, tail;
+};
+
+// Half of max_tokens (the head rounded up) from each end, less what it takes to end the head and start the tail between
+// words. A half that one word alone overfills is cut inside that word.
+Cut cut_between_words(const uint32_t* kept, size_t count, size_t max_tokens) {
+  const size_t head_room = max_tokens - max_tokens / 2, tail_room = max_tokens / 2;
+  size_t head = head_room;
+  while (head > 0 && !(kept[head] & kWordStart)) --head;
+  if (head == 0) head = head_room;
+  size_t tail = count - tail_room;
+  while (tail < count && !(kept[tail] & kWordStart)) ++tail;
+  if (tail == count) tail = count - tail_room;
+  return {head, tail};
+}
+
+}  // namespace
+
+StaticEncoder::StaticEncoder(StaticEncoderConfig config)
+    : config_(std::move(config)), unk_id_(UINT32_MAX), kernels_(&kernels_for(config_.isa)) {
+  const StaticTable& table = config_.table;
+  IPR_CHECK(table.dim > 0, "embeddings: expected at least one column");
+  IPR_CHECK(table.rows <= kIdMask, "embeddings: expected below 2^31 rows, got ", table.rows);
+  IPR_CHECK(config_.max_tokens > 0, "max_tokens: expected at least 1, got 0");
+  for (size_t id = 0; id < config_.mapping.size(); ++id) {
+    IPR_CHECK(config_.mapping[id] < table.rows, "mapping: expected rows below ", table.rows, ", got ",
+              config_.mapping[id], " at token ", id);
+  }
+  IPR_CHECK(config_.weights.empty() || config_.weights.size() == token_count(), "weights: expected one for each of ",
+            token_count(), " tokens, got ", config_.weights.size());
+  if (config_.tokenizer) {
+    IPR_CHECK(config_.tokenizer->max_id() < token_count(), "tokenizer: its ids reach ", config_.tokenizer->max_id(),
+              ", but the table knows only ", token_count(), " tokens");
+    unk_id_ = config_.tokenizer->unk_id();
+  } else if (config_.unk_id >= 0) {
+    IPR_CHECK(static_cast<size_t>(config_.unk_id) < token_count(), "unk_id: expected below ", token_count(), ", got ",
+              config_.unk_id);
+    unk_id_ = static_cast<uint32_t>(config_.unk_id);
+  }
+}
+
+const char* StaticEncoder::isa() const { return kernels_->isa; }
+
+size_t StaticEncoder::token_count() const {
+  return config_.mapping.empty() ? config_.table.rows : config_.mapping.size();
+}
+
+EncodeInfo StaticEncoder::encode(const char* utf8, size_t bytes, float* x) const {
+  TokenIds& ids = scratch().ids;
+  ids.clear();
+  config_.tokenizer->tokenize(utf8, bytes, ids);
+  const EncodeInfo info = encode_ids(ids.data(), ids.size(), x);
+  ids.shrink();
+  return info;
+}
+
+size_t StaticEncoder::count_tokens(const char* utf8, size_t bytes) const {
+  return config_.tokenizer->count(utf8, bytes);
+}
+
+EncodeInfo StaticEncoder::encode_ids(const uint32_t* ids, size_t count, float* x) const {
+  auto& [unused, kept, rows, weights] = scratch();
+  static_cast<void>(unused);
+  if (kept.size() < count) kept.resize(count);
+  size_t size = 0;
+  uint32_t start = 0;  // the word start of a dropped token passes to the next one
+  for (size_t k = 0; k < count; ++k) {
+    const uint32_t id = ids[k] | start;
+    const bool known = (id & kIdMask) != unk_id_;
+    kept[size] = id;
+    size += known;
+    start = known ? 0 : id & kWordStart;
+  }
+
+  EncodeInfo info{count, size, false};
+  if (size > config_.max_tokens) {
+    const Cut cut = cut_between_words(kept.data(), size, config_.max_tokens);
+    std::copy(kept.begin() + cut.tail, kept.begin() + size, kept.begin() + cut.head);
+    size = cut.head + (size - cut.tail);
+    info = {count, size, true};
+  }
+
+  if (size == 0) {
+    std::fill_n(x, config_.table.dim, 0.0f);
+  } else {
+    if (rows.size() < size) rows.resize(size);
+    for (size_t k = 0; k < size; ++k) {
+      const uint32_t id = kept[k] & kIdMask;
+      rows[k] = config_.mapping.empty() ? id : config_.mapping[id];
+    }
+    if (!config_.weights.empty()) {
+      if (weights.size() < size) weights.resize(size);
+      for (size_t k = 0; k < size; ++k) weights[k] = config_.weights[kept[k] & kIdMask];
+    }
+    kernels_->gather_mean[static_cast<int>(config_.table.type)](config_.table.data, config_.table.dim, rows.data(),
+                                                                config_.weights.empty() ? nullptr : weights.data(),
+                                                                size, x);
+    if (config_.normalize) kernels_->normalize(x, config_.table.dim);
+  }
+  shrink(kept);
+  shrink(rows);
+  shrink(weights);
+  return info;
+}
+
+}  // namespace ipr

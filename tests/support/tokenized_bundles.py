@@ -1,0 +1,29 @@
+"""Bundles whose candidates count tokens by profiles of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ipr_engine.bundle import Bundle, write_bundle
+from ipr_engine.tokens import shipped_profile
+from tests.support.bundles import bundle_parts
+
+PROFILES = ("o200k_base", None, "claude_2", "o200k_base", "bpe")
+RUSSIAN = "Почему небо голубое? " * 6
+
+
+def tokenized_parts(folder: Path, profiles: Sequence[str | None] = PROFILES, **shape: Any) -> dict[str, Any]:
+    """Arguments of `write_bundle`, a candidate a profile; None: its tokens are the bundle's times its ratio."""
+    parts = bundle_parts(folder, models=len(profiles), dim=16, **shape)
+    parts["candidates"] = [
+        replace(candidate, tokenizer=None if name is None else shipped_profile(name))
+        for candidate, name in zip(parts["candidates"], profiles, strict=True)
+    ]
+    return parts
+
+
+def tokenized(folder: Path, profiles: Sequence[str | None] = PROFILES, **shape: Any) -> Bundle:
+    return Bundle.load(write_bundle(folder / "bundles", **tokenized_parts(folder, profiles, **shape)))
