@@ -74,6 +74,19 @@ def matched_once(argument: str, wanted: Iterable[str], known: Iterable[str]) -> 
     return meant
 
 
+def list_of_names(argument: str, values: object) -> list[str]:
+    """Return names given as a collection of texts, or as one text, as a list.
+
+    Raises:
+        InvalidInputError: it is something else.
+    """
+    if isinstance(values, str):
+        return [values]
+    if not isinstance(values, (list, tuple, set, frozenset)) or not all(isinstance(value, str) for value in values):
+        raise InvalidInputError(f"{argument}: expected a list of names, got {values!r}")
+    return list(values)
+
+
 def number(name: str, value: object) -> float:
     """A finite real number as a float. bool and str are not numbers."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):

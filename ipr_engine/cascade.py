@@ -14,7 +14,8 @@ from ipr_engine._C import DecideResult, Router, decide_result
 from ipr_engine.bundle import Bundle, HeadsSpec
 from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder
-from ipr_engine.encoders.registry import EncoderOptions, make_encoder
+from ipr_engine.encoders.load_options import LoadOptions
+from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.request.limits import ContextWindows, capped_heads, most_output
 
 Rows = npt.NDArray[np.int64]
@@ -27,7 +28,7 @@ class SecondTier:
 
     __slots__ = ("encoder", "identity", "plan", "router")
 
-    def __init__(self, bundle: Bundle, heads: HeadsSpec, options: EncoderOptions, encoder: Encoder | None) -> None:
+    def __init__(self, bundle: Bundle, heads: HeadsSpec, options: LoadOptions, encoder: Encoder | None) -> None:
         """encoder: one already loaded with the identity that the heads name, or None."""
         self.encoder = make_encoder(bundle, heads.encoder, options) if encoder is None else encoder
         self.identity = self.encoder.identity
@@ -38,7 +39,7 @@ class SecondTier:
         return replace(self.encoder.encode(texts), encoder=self.identity)
 
 
-def plan_heads(bundle: Bundle, heads: HeadsSpec, options: EncoderOptions) -> DecidePlan:
+def plan_heads(bundle: Bundle, heads: HeadsSpec, options: LoadOptions) -> DecidePlan:
     """The heads of a bundle, packed."""
     return DecidePlan(capped_heads(bundle, heads), isa=options.isa)
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ipr_engine._C import DecideResult
     from ipr_engine.bundle import Bundle, HeadsSpec
     from ipr_engine.policy.cost_weights import CostTerms
-    from ipr_engine.policy.policy import Coefficients, Policy
+    from ipr_engine.policy.policy import Policy
+    from ipr_engine.policy.rules import Coefficients
     from ipr_engine.request.limits import RequestLimits, RowLimits
     from ipr_engine.request.moved_costs import Moved
 

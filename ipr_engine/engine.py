@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +16,18 @@ import numpy.typing as npt
 from ipr_engine._C import DecideResult
 from ipr_engine._default_bundle import DEFAULT_BUNDLE
 from ipr_engine._old_spellings import warn_list, warn_on_error
-from ipr_engine.bundle import Bundle, Performance, PriceList
+from ipr_engine._options import refuse_unknown
+from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.decision import Decision, Decisions, Row
 from ipr_engine.encoders.base import Encoded, Encoder
-from ipr_engine.encoders.registry import EncoderOptions
+from ipr_engine.encoders.load_options import LoadKeywords, LoadOptions
 from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.explanation import Explanation
 from ipr_engine.loaded_bundle import LoadedBundle, check_on_error, check_rows, checked_rows
 from ipr_engine.policy.calibrated import Calibrations, DriftEvidence
 from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.policy_spec import DEFAULTS, PolicyOptions, PolicySpec
 from ipr_engine.prompts import Prompt, is_one_prompt
 from ipr_engine.request.cached_tokens import CachedTokens
 from ipr_engine.request.intake import check_many
@@ -59,32 +61,14 @@ class Engine:
     def __init__(
         self,
         bundle: Bundle,
-        *,
-        isa: str = "auto",
-        tier: str = "auto",
-        device: str = "cpu",
-        threads: int | None = None,
-        encoder_folders: Sequence[str | os.PathLike[str]] = (),
-        batches: Sequence[int] | None = None,
-        fallback: str | None = None,
+        **options: Unpack[LoadKeywords],
     ) -> None:
         if not isinstance(bundle, Bundle):
             raise InvalidInputError(
                 f"bundle: expected a Bundle, got {type(bundle).__name__}; Engine.load(path) reads one from disk"
             )
-        if isinstance(encoder_folders, (str, os.PathLike)):
-            raise InvalidInputError(
-                f"encoder_folders: expected a list of folders, got one, {encoder_folders!r}; pass [{encoder_folders!r}]"
-            )
-        self._options = EncoderOptions(
-            isa=isa,
-            tier=tier,
-            device=device,
-            threads=threads,
-            folders=tuple(encoder_folders),
-            batches=None if batches is None else tuple(batches),
-            fallback=fallback,
-        )
+        refuse_unknown("Engine.__init__", options, LoadOptions)
+        self._options = LoadOptions(**options)
         self.loaded = LoadedBundle(bundle, options=self._options)  # a call reads this once; swap replaces it
         self._swapping = Lock()
         self._swaps = 0
@@ -117,143 +101,37 @@ class Engine:
         return self.loaded.calibrations
 
     @classmethod
-    def load(
-        cls,
-        path: str | Path | None = None,
-        *,
-        isa: str = "auto",
-        tier: str = "auto",
-        device: str = "cpu",
-        threads: int | None = None,
-        encoder_folders: Sequence[str | os.PathLike[str]] = (),
-        batches: Sequence[int] | None = None,
-        fallback: str | None = None,
-    ) -> Engine:
+    def load(cls, path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Engine:
         """Read, verify and plan a bundle.
 
         Args:
             path: a bundle root (with CURRENT) or one bundle folder; None for the embedded default.
-            isa: "auto" (the widest this machine has), "scalar", "avx2" or "avx512".
-            tier: who runs a transformer, where the heads read one: "onnx", "torch", "tensorrt", or "auto" (docs/encoders.md).
-            device: where it runs: "cpu", or a device of CUDA such as "cuda:0", where `route` decides too (docs/gpu.md).
-            threads: of the onnx tier; None is one a physical core.
-            encoder_folders: exports to look in for a transformer that the bundle references and does not contain.
-            batches: of the shapes planned on a GPU, (1, 8, 64) say; None is the tier's own. More take more memory and time.
-            fallback: "cpu" plans the bundle there as well, to fail over when a GPU fails in use; None: calls then raise.
+            options: who runs its encoders, and where: the fields of `LoadOptions` (isa, tier, device, threads, encoder_folders,
+                batches, fallback); docs/usage.md has a table of them.
         Raises:
             BundleError: the bundle is missing, damaged or inconsistent (the subclass says which).
             BackendUnavailableError: the instruction set, tier, package or device asked for is missing here.
         """
-        return cls(
-            Bundle.load(DEFAULT_BUNDLE if path is None else path),
-            isa=isa,
-            tier=tier,
-            device=device,
-            threads=threads,
-            encoder_folders=encoder_folders,
-            batches=batches,
-            fallback=fallback,
-        )
+        refuse_unknown("Engine.load", options, LoadOptions)
+        return cls(Bundle.load(DEFAULT_BUNDLE if path is None else path), **options)
 
-    def policy(
-        self,
-        *,
-        tau: float | None = None,
-        quality_share: float | None = None,
-        max_usd_per_1k: float | None = None,
-        max_share_strongest: float | None = None,
-        response_quality_difference: float | None = None,
-        preset: str | None = None,
-        rule: str | None = None,
-        slack: float = 0.0,
-        worth: float | None = None,
-        allowed: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
-        family: str | Sequence[str] | None = None,
-        requires: str | Sequence[str] | None = None,
-        max_latency_ms: float | None = None,
-        prices: PriceList | Mapping[str, object] | None = None,
-        escalate_below: float | None = None,
-        batch: bool | None = None,
-        cache_write: bool | None = None,
-        min_support: float | None = None,
-        unsupported: str | None = None,
-        cost_weights: Mapping[str, float] | None = None,
-        performance: Mapping[str, Performance | Mapping[str, float]] | None = None,
-    ) -> Policy:
+    def policy(self, **options: Unpack[PolicyOptions]) -> Policy:
         """Validate and compile everything of a decision that is not the prompt.
 
-        A policy outlives a swap: the first call after it compiles the policy's terms for the bundle that serves then.
+        A policy outlives a swap: the first call after it compiles the policy's options for the bundle that serves then.
 
         Args:
-            tau: tolerance in [0, 1]. Under rule "path" the share of the way from the best single candidate's mean quality to the
-                cheapest's that you agree to lose on average, over prompts like the fitting ones; a single prompt is promised
-                nothing. Under another rule see docs/design.md section 4. Or, instead of tau, one of the next five, which
-                the same path answers, and the calibration map under rule "calibrated" (docs/calibration.md):
-            quality_share: this share of the best single candidate's mean quality.
-            max_usd_per_1k: the best point that is expected to cost at most this, USD per 1,000 prompts.
-            max_share_strongest: the best point expected to send at most this share to the best single candidate.
-            response_quality_difference: percent of the best one's mean quality that may be lost, 0 to 100.
-            preset: "quality", "balanced" or "cost": 100, 98 or 95 % of the best one's mean quality.
-            rule: "path", "minmax", "max", "fixed" or "calibrated". By default "path" where the bundle has path rows of the allowed
-                candidates, and where it has none "minmax" for tau, "calibrated" for what is asked instead.
-            slack: margin of the "max" rule, in [0, 1].
-            worth: USD one more unit of quality is worth, >= 0; by default 0, the map's under "calibrated". Rule "path" reads its
-                own and refuses it: name the rule.
-            allowed: only these candidates (names, families and features are found whatever their case; one that means several
-                that differ by case alone is an error).
-            exclude: none of these candidates: the ones that are down, say.
-            family: only candidates of this family, or of these.
-            requires: only candidates with all these features.
-            max_latency_ms: only candidates known to answer within it.
-            prices: USD per 1 M tokens, name -> (input, output), a Price, or the like of prices.json (tiers, cached input and the
-                rest: docs/usage.md); the others keep the bundle's.
-            batch: requests go into a batch: batch prices, of the candidates that have some.
-            cache_write: requests ask the provider to keep their input in its cache: it costs what writing does, of candidates that
-                charge for that, where it is at least `cache_min_tokens` long.
-            escalate_below: a two-tier bundle decides again, by its second heads, where the first decision's gap is below it, in
-                quality units: 0 never, math.inf always; by default the bundle's own (docs/two-tiers.md).
-            min_support: in [0, 1]: a prompt whose `support` is below it is not decided by predicted quality (cause
-                "unsupported"); by default 0, none is. It needs a bundle with centroids.
-            unsupported: who answers it: "best", the single candidate of the greatest mean realised quality on the fitting
-                prompts (the default), "cheapest" on this prompt, or a candidate's name. Where that one cannot serve the request,
-                the plain decision stands.
-            cost_weights: what a unit of each term of cost is worth, in USD: "usd" (1 where it is left out), "ttft_s" (seconds to the
-                first token), "generation_s" (seconds per output token, times output tokens) and "wh". Their weighted sum is traded
-                against quality in place of USD, and tau's path runs on it; `cost_usd` stays USD (docs/usage.md).
-            performance: name -> Performance, or the same as a mapping: figures of candidates in place of the engine's, number by
-                number, whatever `update_performance` says later.
+            options: the fields of `PolicySpec`: how much quality may be lost (tau, or one of quality_share, max_usd_per_1k,
+                max_share_strongest, response_quality_difference and preset in its place), by which rule (rule, slack, worth,
+                escalate_below), who may answer (allowed, exclude, family, requires, max_latency_ms), at what cost (prices, batch,
+                cache_write, cost_weights, performance), and what is done with prompts unlike the fitting ones (min_support,
+                unsupported). docs/usage.md has a table of them.
         Raises:
             InvalidInputError: a value out of range, an unknown name, or nobody left to choose.
         """
+        refuse_unknown("Engine.policy", options, PolicySpec)
         loaded = self.loaded
-        policy = loaded.compile(
-            {
-                "tau": tau,
-                "quality_share": quality_share,
-                "max_usd_per_1k": max_usd_per_1k,
-                "max_share_strongest": max_share_strongest,
-                "response_quality_difference": response_quality_difference,
-                "preset": preset,
-                "rule": rule,
-                "slack": slack,
-                "worth": worth,
-                "allowed": allowed,
-                "exclude": exclude,
-                "family": family,
-                "requires": requires,
-                "max_latency_ms": max_latency_ms,
-                "prices": prices,
-                "escalate_below": escalate_below,
-                "batch": batch,
-                "cache_write": cache_write,
-                "min_support": min_support,
-                "unsupported": unsupported,
-                "cost_weights": cost_weights,
-                "performance": performance,
-            }
-        )
-        return loaded.keep(policy)
+        return loaded.keep(loaded.compile({**DEFAULTS, **options}))
 
     def route(
         self,

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ipr_engine.bundle.origin import prior_of
-from ipr_engine.bundle.reliability import Realised, read_reliability
+from ipr_engine.bundle.reliability import RealisedInBin, read_reliability
 from ipr_engine.decision import CandidateView, Decision
 from ipr_engine.frontier import FrontierStep
 from ipr_engine.policy.targets import PATH
@@ -49,7 +49,7 @@ class Explanation:
         )
         bundle = decision.bundle
         tables = read_reliability(bundle, second=decision.escalated) or {}
-        self.realised: dict[str, Realised] = {
+        self.realised: dict[str, RealisedInBin] = {
             view.name: tables[view.name].at(view.quality)
             for view in self.candidates
             if view.name in tables and math.isfinite(view.quality)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.policy.policy import Coefficients, compile_rule, path_coefficients
 from ipr_engine.policy.promise import point_at
+from ipr_engine.policy.rules import Coefficients, compile_rule, path_coefficients
 from ipr_engine.policy.targets import CALIBRATED, PATH
 
 if TYPE_CHECKING:
@@ -96,10 +96,10 @@ def _knot_frontier(
         point = policy.map.points[knot.point]
         names = policy.map.candidates if point.allowed is None else point.allowed
         mask = allowed & np.array([name in names for name in bundle.names])
-        if not mask.any():  # its single candidate is away: as `calibrated.settle`, the others take its place
+        if not mask.any():  # its single candidate is away: as `calibrated.resolve_point`, the others take its place
             mask = allowed
         least = threshold(Coefficients(point.alpha_hi, point.alpha_lo, point.offset), qualities[mask])
-        worth = point.worth if policy.terms.get("worth") is None else policy.worth
+        worth = point.worth if policy.options.get("worth") is None else policy.worth
         preferred = order(qualities, costs, worth, bundle.tie_rank)
         m = next(m for m in preferred if mask[m] and qualities[m] >= least)
         if not steps or steps[-1].model != bundle.names[m]:
@@ -116,7 +116,7 @@ def _path_frontier(
 
     def chosen_at(bits: int) -> int:
         point = point_at(path, float(np.int32(bits).view(np.float32)))
-        least = threshold(path_coefficients(point), qualities[allowed])
+        least = threshold(path_coefficients(takes_best=point.takes_best), qualities[allowed])
         preferred = order(qualities, costs, point.worth, bundle.tie_rank)
         return next(m for m in preferred if allowed[m] and qualities[m] >= least)
 

@@ -29,15 +29,17 @@ from ipr_engine.cascade import (
 from ipr_engine.decide.contract import STATUS
 from ipr_engine.decision import OK, Decisions
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
-from ipr_engine.encoders.registry import EncoderOptions, make_encoder, on_gpu
+from ipr_engine.encoders.load_options import LoadOptions, on_gpu
+from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError, RowError
 from ipr_engine.failed_rows import with_failures
 from ipr_engine.policy.calibrated import Calibrations, DriftFlag
+from ipr_engine.policy.compile import PolicyContext, compile_policy
 from ipr_engine.policy.cost_weights import Figures, merged_figures
-from ipr_engine.policy.options_json import frozen_terms, terms_on
 from ipr_engine.policy.paths import Paths
-from ipr_engine.policy.policy import Policy, compile_policy
-from ipr_engine.policy.targets import ASKS
+from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.policy_spec import DEFAULTS, PolicySpec, frozen_options, options_on
+from ipr_engine.policy.targets import TARGETS
 from ipr_engine.policy.unsupported import UNSUPPORTED
 from ipr_engine.prompts import BODY
 from ipr_engine.request.arguments import bare_embeddings, per_model, whole_counts
@@ -48,33 +50,12 @@ from ipr_engine.request.moved_costs import moved_by
 from ipr_engine.request.tokens_in import told_tokens
 
 if TYPE_CHECKING:
-    from ipr_engine.gpu_router.plan import GpuSide
+    from ipr_engine.gpu_router.route_plan import GpuRoutePlan
 
 Given = npt.NDArray[np.float32] | None  # (models,) or (batch, models)
 Asked = tuple[Given, Given, npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]
 NOTHING_ASKED: Asked = (None, None, None, None, None)  # tokens_out, extra_usd, allowed, max_tokens, answers
 MAX_KEPT_POLICIES = 256
-DEFAULT_TERMS: Mapping[str, Any] = {
-    "tau": None,
-    **dict.fromkeys(ASKS),
-    "rule": None,
-    "slack": 0.0,
-    "worth": None,
-    "allowed": None,
-    "exclude": None,
-    "family": None,
-    "requires": None,
-    "max_latency_ms": None,
-    "prices": None,
-    "escalate_below": None,
-    "batch": None,
-    "cache_write": None,
-    "min_support": None,
-    "unsupported": None,
-    "cost_weights": None,
-    "performance": None,
-}
-POLICY_TERMS = frozenset(DEFAULT_TERMS)
 
 
 class LoadedBundle:
@@ -123,7 +104,7 @@ class LoadedBundle:
         self,
         bundle: Bundle,
         *,
-        options: EncoderOptions,
+        options: LoadOptions,
         before: LoadedBundle | None = None,
         encoders: Mapping[str, Encoder] = MappingProxyType({}),
     ) -> None:
@@ -173,7 +154,7 @@ class LoadedBundle:
         self,
         bundle: Bundle,
         *,
-        options: EncoderOptions,
+        options: LoadOptions,
         allow_other_encoder: bool,
         allow_fewer_candidates: bool,
         allow_fewer_outputs: bool,
@@ -245,7 +226,7 @@ class LoadedBundle:
                 with suppress(InvalidInputError):
                     made[id(policy)] = (
                         self._while_held(policy),
-                        self.compile(terms_on(policy.terms, self.bundle), measured),
+                        self.compile(options_on(policy.options, self.bundle.names), measured),
                     )
         return made
 
@@ -282,21 +263,20 @@ class LoadedBundle:
         second = {} if self.second is None else {self.second.identity: self.second.encoder}
         return {self.encoder_identity: self.encoder, **second}
 
-    def compile(self, terms: Mapping[str, Any], measured: Figures | None = None) -> Policy:
-        """The policy of these terms (tau, and what differs from DEFAULT_TERMS) for this bundle.
+    def compile(self, options: Mapping[str, Any], measured: Figures | None = None) -> Policy:
+        """The policy of these options (tau, and what differs from the defaults) for this bundle.
 
         measured: figures in place of the loaded bundle's own.
         """
-        policy = compile_policy(
-            self.bundle,
-            self.plan,
-            None if self.second is None else self.second.plan,
-            self.calibrations,
-            self.paths,
-            self.measured if measured is None else measured,
-            **{**DEFAULT_TERMS, **terms},
+        context = PolicyContext(
+            bundle=self.bundle,
+            plan=self.plan,
+            second_plan=None if self.second is None else self.second.plan,
+            calibrations=self.calibrations,
+            paths=self.paths,
+            measured=self.measured if measured is None else measured,
         )
-        return replace(policy, terms=frozen_terms(terms))
+        return replace(compile_policy(PolicySpec(**options), context), options=frozen_options(options))
 
     def settle(self, policy: Policy | None, terms: dict[str, Any]) -> Policy:
         """The policy meant by a call's arguments, compiled for this bundle."""
@@ -319,7 +299,7 @@ class LoadedBundle:
             if mine.measured is None or mine.measured is self.measured:
                 return mine
         try:
-            mine = self.compile(terms_on(policy.terms, self.bundle))
+            mine = self.compile(options_on(policy.options, self.bundle.names))
         except InvalidInputError as error:
             if policy.bundle_hash == self.hash and policy.measured is not None:  # nothing else changed under it
                 raise InvalidInputError(
@@ -334,15 +314,15 @@ class LoadedBundle:
 
     def _from_terms(self, terms: dict[str, Any]) -> Policy:
         """The policy of these keyword arguments, kept for the next call when they are plain values."""
-        unknown = sorted(set(terms) - POLICY_TERMS)
+        unknown = sorted(terms.keys() - DEFAULTS.keys())
         if unknown:
             whole = (
                 ""
                 if not set(unknown) & set(BODY)
                 else "; a request with its tools and limits is given whole, as the prompt"
             )
-            raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}{whole}")
-        if "tau" not in terms and not terms.keys() & set(ASKS):
+            raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(DEFAULTS))}{whole}")
+        if "tau" not in terms and not terms.keys() & set(TARGETS):
             raise InvalidInputError("tau: missing; pass tau=... in [0, 1], or a policy from engine.policy(...)")
         # Other types are compiled each time: a list cannot be a key, and True and Decimal(1) would be found as 1.
         if not all(type(value) in (int, float, str) for value in terms.values()):
@@ -389,7 +369,7 @@ class LoadedBundle:
         told: npt.NDArray[np.float32] | None,
     ) -> Decisions | None:
         """The decisions, made in one recording; None where a prompt has no token, which leaves the recording nothing to read."""
-        from ipr_engine.gpu_router.router import RouteRows
+        from ipr_engine.gpu_router.route_rows import RouteRows
 
         assert self.gpu is not None
         batch, good = len(intake.requests), intake.good
@@ -410,18 +390,19 @@ class LoadedBundle:
         needs = [intake.requests[row].needs for row in rows.tolist()]
         with_cached = policy.rates.with_cached(extra, bills[rows], own, held)
         usd = policy.rates.with_images(with_cached, needs)
+        limits = request_limits(self.bundle, needs, tokens, len(rows))
         asked = RouteRows(
             ids=[own for _, own in kept],
             billed=bills[rows],
             own_tokens=own,
             tokens_out=tokens,
             extra_usd=policy.weighed(usd),
-            limits=request_limits(self.bundle, needs, tokens, len(rows)),
+            limits=limits,
         )
         result, x = self.gpu.route(policy, asked)
         support = self.router.support(x)
         if support is not None and policy.unsupported.min_support:
-            masks = (tokens is not None, *_limits_of(asked.limits))
+            masks = (tokens is not None, *_limits_of(limits))
             self.router.send_unsupported(result, policy.compiled, asked.billed, *masks, support, own_tokens=own)
         made = Decisions(
             result,
@@ -431,7 +412,7 @@ class LoadedBundle:
             truncated[rows],
             support,
             own,
-            limits=asked.limits,
+            limits=limits,
             extra_usd=usd,
             moved=moved_by(len(rows), terms, tokens, extra, with_cached, told),
             tokens_in_given=None if told is None else ~np.isnan(told),
@@ -718,12 +699,12 @@ def _same_path(bundle: Bundle, before: Bundle) -> bool:
     return same and np.array_equal(ours.outcome, theirs.outcome)
 
 
-def _gpu(bundle: Bundle, encoder: Encoder, options: EncoderOptions, before: LoadedBundle | None) -> GpuSide | None:
+def _gpu(bundle: Bundle, encoder: Encoder, options: LoadOptions, before: LoadedBundle | None) -> GpuRoutePlan | None:
     if not on_gpu(options.device):
         return None
-    from ipr_engine.gpu_router.plan import gpu_side
+    from ipr_engine.gpu_router.route_plan import plan_gpu_route
 
-    return gpu_side(bundle, encoder, options.device, None if before is None else before.gpu)
+    return plan_gpu_route(bundle, encoder, options.device, None if before is None else before.gpu)
 
 
 def _limits_of(

@@ -12,10 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ipr_engine._files import as_path
 from ipr_engine._validate import number
 from ipr_engine.bundle import Bundle
-from ipr_engine.bundle.files import as_path
-from ipr_engine.bundle.load import CURRENT, MANIFEST, find_folder
+from ipr_engine.bundle.load import CURRENT, find_folder
+from ipr_engine.bundle.spec import MANIFEST
 from ipr_engine.errors import InvalidInputError, IprError
 
 if TYPE_CHECKING:

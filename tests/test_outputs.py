@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from ipr_engine._files import writable_file, writable_folder
 from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.outputs import writable_file, writable_folder
 
 
 def test_a_folder_that_is_there_or_can_be_made_passes_and_nothing_is_made(tmp_path):
@@ -50,7 +50,7 @@ def test_what_may_not_be_written_is_refused():
     code = """
 import os
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.outputs import writable_file, writable_folder
+from ipr_engine._files import writable_file, writable_folder
 if os.getuid() == 0:
     os.setuid(65534)
 for check in (writable_folder, writable_file):

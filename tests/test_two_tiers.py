@@ -147,7 +147,7 @@ def test_the_gap_is_part_of_what_a_policy_means(engine, gap):
     own, same, other = (engine.policy(tau=0.2, **e) for e in ({}, {"escalate_below": gap}, {"escalate_below": 0.5}))
     assert own == same != other
     assert (own.escalate_below, other.escalate_below) == (gap, 0.5)
-    assert ("escalate_below" in own.terms, other.terms["escalate_below"]) == (False, 0.5)
+    assert ("escalate_below" in own.options, other.options["escalate_below"]) == (False, 0.5)
     assert "escalate_below=0.5" in repr(other)
     assert repr(engine).count("encoder=") == 2
     assert f"below a gap of {gap:g}: " in repr(engine)

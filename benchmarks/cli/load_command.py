@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ipr_engine.cli.common import load_engine
+from ipr_engine.cli.options import load_engine
 from ipr_engine.errors import InvalidInputError
 
 from ..load import compare, report, slo

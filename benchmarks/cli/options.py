@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._validate import nonnegative
-from ipr_engine.cli.common import add_bundle_options, load_engine
+from ipr_engine.cli.options import add_bundle_options, load_engine
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy

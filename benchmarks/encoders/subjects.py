@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export
-from ipr_engine.encoders.registry import EncoderOptions, open_export
+from ipr_engine.encoders.registry import open_export
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
 
 from ..peers.embedders import compiled_torch, openvino, plain_onnx, sentence_transformers, torch_on
@@ -54,7 +55,7 @@ def _given(model: Path | None) -> Path:
 def _tier(export: Export, tier: str, threads: int, device: str, *, dtype: str | None = None) -> Subject:
     if tier == "torch":
         torch_on(threads)
-    options = EncoderOptions(tier=tier, device=device, threads=threads)
+    options = LoadOptions(tier=tier, device=device, threads=threads)
     encoder: Any = open_export(export.folder, options, dtype=dtype)
     name = f"{tier} {dtype}" if dtype else tier
     return Subject(name, True, encoder.ids, encoder.embed, lambda prompts: encoder.encode(prompts).x)

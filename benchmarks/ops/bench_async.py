@@ -161,11 +161,11 @@ def tiny_transformer(folder: Path) -> Path:
 
 def transformer_engine(model: Path, folder: Path) -> Engine:
     """The model on the onnx tier; its 11 heads have random weights."""
-    from ipr_engine.bundle import write_bundle
+    from ipr_engine.bundle import BundleParts, write_bundle
     from ipr_engine.encoders.export import export_encoder
     from tests.support.bundles import bundle_parts
 
     export = export_encoder(model, folder / "export")
     parts = bundle_parts(folder / "sources", models=11, dim=export.dim, support=False)
     parts["encoders"] = [export.bundle_source(parts["heads"][0].encoder)]
-    return Engine.load(write_bundle(folder / "bundles", **parts), tier="onnx")
+    return Engine.load(write_bundle(folder / "bundles", BundleParts(**parts)), tier="onnx")

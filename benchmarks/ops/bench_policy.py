@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ipr_engine import Bundle, Decisions, Engine, Policy
-from ipr_engine.bundle import CalibrationMap, CalibrationSample, Knot, OperatingPoint, with_calibrations
-from ipr_engine.bundle.calibration import heads_key, prices_key
+from ipr_engine.bundle import CalibratedPoint, CalibrationMap, CalibrationSample, Knot, with_calibrations
 from ipr_engine.decide.reference import failover
 
 from ..harness.results import Line
@@ -86,7 +85,7 @@ def check(engine: Engine, policy: Policy, family: tuple[str, ...]) -> None:
 
 def family_map(bundle: Bundle, names: tuple[str, ...]) -> CalibrationMap:
     """A map in form, not in truth: what it costs to run one does not depend on its numbers."""
-    point = OperatingPoint(
+    point = CalibratedPoint(
         alpha_hi=0.0,
         alpha_lo=1.0,
         offset=0.0,
@@ -101,8 +100,8 @@ def family_map(bundle: Bundle, names: tuple[str, ...]) -> CalibrationMap:
         family=FAMILY,
         whole=False,
         candidates=names,
-        heads=heads_key(bundle, names),
-        prices=prices_key(bundle.prices, bundle.candidates, names),
+        heads=bundle.heads_key(names),
+        prices=bundle.prices.key(bundle.candidates, names),
         best=names[0],
         cheapest=names[-1],
         risk=0.1,

@@ -14,7 +14,8 @@ import numpy as np
 from ipr_engine import Bundle, Engine
 from ipr_engine.bundle import PathRows
 from ipr_engine.decide import reference
-from ipr_engine.policy.paths import Paths, row_costs
+from ipr_engine.policy.cost_weights import row_costs
+from ipr_engine.policy.paths import Paths
 from ipr_engine.policy.tau_path import TauPath, break_points
 
 from ..harness.results import Line

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from ipr_engine.tokens import count_texts
-from ipr_engine.tokens.counters import open_counter
-from ipr_engine.tokens.errors import letter_pairs
-from ipr_engine.tokens.pairs import SYMBOLS, pair_counts
+from ipr_engine.tokens.held_out import letter_pairs
+from ipr_engine.tokens.letter_pairs import SYMBOLS, pair_counts
 from ipr_engine.tokens.samples import read_samples
+from ipr_engine.tokens.tokenizers_at_hand import open_counter
 
 INC = Path(__file__).parents[1] / "src" / "simd" / "text_counts_pairs.inc"
 

@@ -16,7 +16,7 @@ from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decide.reference import expected_cost
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.frontier import order, threshold
-from ipr_engine.policy.policy import Coefficients
+from ipr_engine.policy.rules import Coefficients
 from ipr_engine.policy.unsupported import UNSUPPORTED
 from ipr_engine.request.limits import ContextWindows, most_output, request_limits
 

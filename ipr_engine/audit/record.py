@@ -35,7 +35,7 @@ from ipr_engine.audit.record_fields import (
 )
 from ipr_engine.audit.record_terms import check_terms
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
-from ipr_engine.policy.options_json import Terms, terms_from_json, terms_to_json
+from ipr_engine.policy.policy_spec import Options, options_from_json, options_to_json
 from ipr_engine.prompts import Needs, as_json, kind_of
 
 SCHEMA_VERSIONS = (1, 2, 3)  # 1: x in clear; 2: what the request needs too; 3: private, with the resolved policy
@@ -93,7 +93,7 @@ class Record:
     truncated: bool
     tokens_out: Float32s | None
     extra_usd: Float32s | None
-    terms: Terms
+    terms: Options
     candidates: tuple[str, ...]
     bundle: str
     encoder: str
@@ -197,7 +197,7 @@ class Record:
             "truncated": self.truncated,
             "tokens_out": None if self.tokens_out is None else bits(self.tokens_out),
             "extra_usd": None if self.extra_usd is None else bits(self.extra_usd),
-            "terms": terms_to_json(self.terms),
+            "terms": options_to_json(self.terms),
             "decision": {**self.outcome.choice_json(), **figures},
         }
         if self.schema_version < 3:
@@ -267,7 +267,7 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
         truncated=document["truncated"],
         tokens_out=None if (tokens := document["tokens_out"]) is None else floats(tokens, "tokens_out", models),
         extra_usd=None if (extra := document["extra_usd"]) is None else floats(extra, "extra_usd", models),
-        terms=terms_from_json(document["terms"]),
+        terms=options_from_json(document["terms"]),
         candidates=tuple(names),
         isa=document["isa"],
         **{name: document[name] for name in _HASHES},

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import MOST_TOKENS, shown
-from ipr_engine.policy.policy import EVERY_RULE, Coefficients, Policy
+from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.rules import EVERY_RULE, Coefficients
 from ipr_engine.prompts import Needs, kind_of
 
 Float32s = npt.NDArray[np.float32]

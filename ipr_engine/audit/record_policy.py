@@ -12,32 +12,33 @@ from ipr_engine.audit.record_fields import Resolved
 from ipr_engine.audit.record_terms import OF_BUNDLE
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, POLICY_TERMS, LoadedBundle
-from ipr_engine.policy.cost_weights import CostWeights, merged_figures, settle_weights
-from ipr_engine.policy.options_json import Terms, frozen_terms, terms_to_json
-from ipr_engine.policy.policy import EVERY_RULE, Policy, op_terms
-from ipr_engine.policy.targets import ASKS, CALIBRATED, PATH, tau_or_ask
+from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, LoadedBundle
+from ipr_engine.policy.cost_weights import CostWeights, merged_figures, resolve_weights
+from ipr_engine.policy.policy import Policy, op_terms
+from ipr_engine.policy.policy_spec import DEFAULTS, Options, frozen_options, options_to_json
+from ipr_engine.policy.rules import EVERY_RULE
+from ipr_engine.policy.targets import CALIBRATED, PATH, TARGETS, tau_or_target
 
 EARLIER_RULE = "minmax"  # of a record before schema 3 that names none, and asks nothing else than tau
-_LEVEL = ("tau", *ASKS)  # one of them says how much quality is asked for: they replace each other
+_LEVEL = ("tau", *TARGETS)  # one of them says how much quality is asked for: they replace each other
 _OF_RECORD = ("rule", "cost_weights", "performance")  # whether they fit depends on what else the record holds
 
 
-def replacing_terms(loaded: LoadedBundle, given: Mapping[str, Any]) -> Terms:
+def replacing_terms(loaded: LoadedBundle, given: Mapping[str, Any]) -> Options:
     """The terms that replace those of each record, checked as far as they can be without one.
 
     Raises:
         InvalidInputError: an unknown term, a value that no record could have here, or two of tau and what is asked instead.
     """
-    terms = dict(frozen_terms(given))
-    unknown = sorted(terms.keys() - POLICY_TERMS)
+    terms = dict(frozen_options(given))
+    unknown = sorted(terms.keys() - DEFAULTS.keys())
     if unknown:
-        raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(POLICY_TERMS))}")
+        raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(DEFAULTS))}")
     if terms.keys() & set(_LEVEL):
-        tau_or_ask(terms.get("tau"), {name: terms[name] for name in ASKS if name in terms})
+        tau_or_target(terms.get("tau"), {name: terms[name] for name in TARGETS if name in terms})
     if terms.get("rule", EARLIER_RULE) not in EVERY_RULE:
         raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, EVERY_RULE))}, got {terms['rule']!r}")
-    settle_weights(terms.get("cost_weights"), {}, (), ())
+    resolve_weights(terms.get("cost_weights"), {}, (), ())
     if "performance" in terms:
         checked = merged_figures("performance", {}, terms["performance"], loaded.bundle.names)
         taken_back = {name: None for name, own in terms["performance"].items() if own is None}
@@ -49,7 +50,7 @@ def replacing_terms(loaded: LoadedBundle, given: Mapping[str, Any]) -> Terms:
 
 
 def policy_of(
-    loaded: LoadedBundle, record: Record, policies: dict[str, Policy | str], replaced: Terms | None = None
+    loaded: LoadedBundle, record: Record, policies: dict[str, Policy | str], replaced: Options | None = None
 ) -> Policy:
     """The record's terms compiled for this bundle, once for all records of equal terms; else why they do not fit.
 
@@ -65,7 +66,7 @@ def policy_of(
         known = {name.casefold() for name in loaded.bundle.names}
         terms["performance"] = {name: own for name, own in terms["performance"].items() if name.casefold() in known}
     pinned = None if then is None else [then.to_json(), by_second]
-    key = json.dumps([terms_to_json(terms), pinned], sort_keys=True)
+    key = json.dumps([options_to_json(terms), pinned], sort_keys=True)
     found = policies.get(key)
     if found is None:
         if len(policies) >= MAX_KEPT_POLICIES:
@@ -81,7 +82,7 @@ def policy_of(
     return found
 
 
-def _replaced(own: dict[str, Any], given: Terms, names: tuple[str, ...]) -> dict[str, Any]:
+def _replaced(own: dict[str, Any], given: Options, names: tuple[str, ...]) -> dict[str, Any]:
     """A record's terms with the given ones in their place.
 
     tau and what is asked instead of it replace each other. Figures are taken number by number, over those that the record weighed.
@@ -118,7 +119,7 @@ def _rule(record: Record) -> Any:
     named = record.terms.get("rule")
     if named is not None:
         return named
-    return CALIBRATED if record.terms.keys() & set(ASKS) else EARLIER_RULE
+    return CALIBRATED if record.terms.keys() & set(TARGETS) else EARLIER_RULE
 
 
 def _as_then(loaded: LoadedBundle, policy: Policy, then: Resolved, by_second: bool) -> Policy:

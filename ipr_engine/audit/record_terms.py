@@ -11,41 +11,35 @@ from typing import Any
 
 from ipr_engine.audit.record_fields import refuse, require
 from ipr_engine.bundle import Performance, Price, PriceTier
-from ipr_engine.policy.cost_weights import TERMS
-from ipr_engine.policy.policy import EVERY_RULE
-from ipr_engine.policy.targets import ASKS, PRESETS
+from ipr_engine.policy.policy_spec import ABOUT
 
-NUMBERS = (*(ask for ask in ASKS if ask != "preset"), "tau", "slack", "worth", "max_latency_ms", "min_support")
-FLAGS = ("batch", "cache_write")
-OF_BUNDLE = ("family", "requires")  # names that only a bundle knows: record_policy.py tells those that it does not
+OF_BUNDLE = tuple(
+    name for name, option in ABOUT.items() if option.form == "names"
+)  # names that only a bundle knows: record_policy.py tells those that it does not
 _PRICE, _TIER, _FIGURES = ({field.name for field in fields(kind)} for kind in (Price, PriceTier, Performance))
 
 
 def check_terms(document: Any, candidates: Sequence[str]) -> None:
     """candidates: the record's. ValueError, of a field's name and the kind of what came, for what no recorder writes."""
     require(isinstance(document, dict), "terms", document)
-    unknown = len(document.keys() - _FORMS.keys())
+    unknown = len(document.keys() - ABOUT.keys())
     if unknown:
         refuse("terms", f"{unknown} that no policy of this release has")
     known = {name.casefold() for name in candidates}
     for name, value in document.items():
-        require(_FORMS[name](value, known), f"terms.{name}", value)
+        require(OF_FORM[ABOUT[name].form](value, known, ABOUT[name].choices), f"terms.{name}", value)
 
 
-def _is_number(value: Any, known: set[str] | None = None) -> bool:
+def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-def _is_flag(value: Any, known: set[str]) -> bool:
-    return type(value) is bool
-
-
-def _is_names(value: Any, known: set[str]) -> bool:
+def _is_names(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
 
 
 def _are_candidates(value: Any, known: set[str]) -> bool:
-    return _is_names(value, known) and {name.casefold() for name in _listed(value)} <= known
+    return _is_names(value) and {name.casefold() for name in _listed(value)} <= known
 
 
 def _listed(value: str | list[str]) -> list[str]:
@@ -77,16 +71,15 @@ def _has_numbers(row: Any, keys: set[str]) -> bool:
     return all(value is None or _is_number(value) for key, value in row.items() if key != "basis")
 
 
-_FORMS: Mapping[str, Callable[[Any, set[str]], bool]] = {
-    **dict.fromkeys(NUMBERS, _is_number),
-    **dict.fromkeys(FLAGS, _is_flag),
-    **dict.fromkeys(OF_BUNDLE, _is_names),
-    **dict.fromkeys(("allowed", "exclude"), _are_candidates),
-    "escalate_below": lambda value, known: _is_number(value) or value == "infinity",
-    "preset": lambda value, known: isinstance(value, str) and value in PRESETS,
-    "rule": lambda value, known: isinstance(value, str) and value in EVERY_RULE,
-    "unsupported": lambda value, known: isinstance(value, str) and value.casefold() in {*known, "best", "cheapest"},
-    "prices": _is_prices,
-    "cost_weights": lambda value, known: _has_numbers(value, set(TERMS)),
-    "performance": lambda value, known: _of_candidates(value, known, lambda row: _has_numbers(row, _FIGURES)),
+OF_FORM: Mapping[str | None, Callable[[Any, set[str], tuple[str, ...]], bool]] = {
+    "number": lambda value, known, choices: _is_number(value),
+    "number or infinity": lambda value, known, choices: _is_number(value) or value == "infinity",
+    "flag": lambda value, known, choices: type(value) is bool,
+    "text": lambda value, known, choices: isinstance(value, str) and value in choices,
+    "names": lambda value, known, choices: _is_names(value),
+    "candidates": lambda value, known, choices: _are_candidates(value, known),
+    "candidate": lambda value, known, choices: isinstance(value, str) and value.casefold() in {*known, *choices},
+    "prices": lambda value, known, choices: _is_prices(value, known),
+    "weights": lambda value, known, choices: _has_numbers(value, set(choices)),
+    "figures": lambda value, known, choices: _of_candidates(value, known, lambda row: _has_numbers(row, _FIGURES)),
 }

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._files import as_path
 from ipr_engine._old_spellings import warn_list, warn_on_error
 from ipr_engine.audit.outcome import Outcome
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record, RecordId
 from ipr_engine.audit.record_fields import Resolved
 from ipr_engine.bundle import Bundle
-from ipr_engine.bundle.files import as_path
 from ipr_engine.cascade import Rows
 from ipr_engine.decide.contract import STATUS, DecidePlan, DecidePolicy
 from ipr_engine.decision import Decision, Decisions, Row
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, RecordError
 from ipr_engine.loaded_bundle import LoadedBundle, check_on_error, check_rows
-from ipr_engine.policy.options_json import Terms
 from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.policy_spec import Options
 from ipr_engine.prompts import Prompt, is_one_prompt
 from ipr_engine.request.arguments import per_model
 from ipr_engine.request.cached_tokens import CachedTokens, held_tokens
@@ -311,11 +311,11 @@ def nonfinite_logits(plan: DecidePlan, x: npt.NDArray[np.float32], quality: npt.
     return tuple(found)
 
 
-def recorded_terms(policy: Policy, bundle: Bundle) -> Terms:
+def recorded_terms(policy: Policy, bundle: Bundle) -> Options:
     """The policy's terms, with the figures that it weighed: the engine's may be others by the time of a replay."""
     if policy.weighing is None:
-        return policy.terms
-    return {**policy.terms, "performance": policy.weighing.by_name(bundle.names)}
+        return policy.options
+    return {**policy.options, "performance": policy.weighing.by_name(bundle.names)}
 
 
 def tokenizer_keys(bundle: Bundle) -> tuple[str | None, ...] | None:

@@ -33,8 +33,8 @@ from ipr_engine.audit.record_policy import policy_of, replacing_terms
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
 from ipr_engine.loaded_bundle import LoadedBundle
-from ipr_engine.policy.options_json import Terms, terms_to_json
 from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.policy_spec import Options, options_to_json
 
 if TYPE_CHECKING:
     from ipr_engine.engine import Engine
@@ -63,7 +63,7 @@ class Replayed(NamedTuple):
     refused: str | None = None
     by_heads: bool = False
     kept: tuple[Kept, ...] = ()
-    replaced: Terms = MappingProxyType({})
+    replaced: Options = MappingProxyType({})
     whole_policy: bool = False
 
 
@@ -95,12 +95,12 @@ def replay(
     opener = None if key is None else OwnerKey.load(key)
     if policy is not None:
         whole = loaded.settle(policy, terms)
-        return _replay(lines, loaded, opener, whole, whole.terms)
+        return _replay(lines, loaded, opener, whole, whole.options)
     return _replay(lines, loaded, opener, None, replacing_terms(loaded, terms))
 
 
 def _replay(
-    lines: Iterable[bytes], loaded: LoadedBundle, key: OwnerKey | None, whole: Policy | None, replaced: Terms
+    lines: Iterable[bytes], loaded: LoadedBundle, key: OwnerKey | None, whole: Policy | None, replaced: Options
 ) -> Iterator[Replayed]:
     policies: dict[str, Policy | str] = {}
     told = partial(Replayed, replaced=replaced, whole_policy=whole is not None)
@@ -204,7 +204,7 @@ class Summary:
     isas: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
-    replaced: Terms = field(default_factory=dict)
+    replaced: Options = field(default_factory=dict)
     whole_policy: bool = False
 
     def add(self, replayed: Replayed) -> None:
@@ -245,7 +245,7 @@ class Summary:
             "cost_usd_now": self.cost_usd_now,
             "bundles": dict(self.bundles.most_common()),
             "isas": dict(self.isas.most_common()),
-            "replaced": terms_to_json(self.replaced),
+            "replaced": options_to_json(self.replaced),
             "whole_policy": self.whole_policy,
         }
 
@@ -255,7 +255,7 @@ class Summary:
             f"recorded on {', '.join(self.isas) or 'nothing known'}, bundle {', '.join(h[:12] for h in self.bundles) or 'unknown'}"
         ]
         if self.replaced:
-            terms = ", ".join(f"{name}={_term(value)}" for name, value in terms_to_json(self.replaced).items())
+            terms = ", ".join(f"{name}={_term(value)}" for name, value in options_to_json(self.replaced).items())
             rest = "each record's own policy" if self.whole_policy else "each record's own; its other terms stand"
             lines.append(f"decided under {terms} in place of {rest}")
         figures = self.equal + self.different - self.by_heads

@@ -1,52 +1,48 @@
 """A bundle: encoders, heads, prices and calibrations in one immutable, hashed folder (docs/design.md, section 6).
 
-Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects, load.py makes them after every
-check (fields.py for JSON, tensors.py for arrays, files.py for bytes), write.py goes back to disk through draft.py;
-encoder_entry.py does both for encoders, candidate_entry.py for candidates, path_rows.py for path rows.
+Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects (`BundleSpec` and its parts), load.py makes
+them after every check (fields.py for JSON, tensors.py for arrays, file_entry.py for bytes), write.py goes back to disk through
+draft.py. What reads and writes one entry of bundle.json is called after it: candidate_entry.py, encoder_entry.py ...
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ipr_engine.bundle.calibration import CalibrationMap, CalibrationSample, Knot, OperatingPoint
-from ipr_engine.bundle.encoder_entry import (
+from ipr_engine.bundle.calibration import CalibratedPoint, CalibrationMap, CalibrationSample, Knot, TestedTau
+from ipr_engine.bundle.encoder_source import (
     ConcatenatedSource,
     EncoderSource,
-    EncoderSpec,
     TransformerSource,
     concatenated_identity,
     encoder_identity,
 )
 from ipr_engine.bundle.load import Bundle, read_prices
+from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.performance import Performance
 from ipr_engine.bundle.price import Price, PriceTier
 from ipr_engine.bundle.spec import (
+    BundleSpec,
     Candidate,
+    EncoderSpec,
     EscalationSpec,
     FittedOn,
     HeadsSpec,
-    PathRows,
     PriceList,
     RuleConstants,
     SupportSpec,
 )
-from ipr_engine.bundle.tested import TestedTau
 
 if TYPE_CHECKING:
-    from ipr_engine.bundle.write import (
-        HeadsSource,
-        activate,
-        heads_sha256,
-        with_calibrations,
-        with_extra_files,
-        with_performance,
-        with_prices,
-        write_bundle,
-    )
+    from ipr_engine.bundle.heads_entry import HeadsSource, heads_sha256
+    from ipr_engine.bundle.rewrite import with_calibrations, with_extra_files, with_performance, with_prices
+    from ipr_engine.bundle.write import BundleParts, activate, write_bundle
 
 __all__ = [
     "Bundle",
+    "BundleParts",
+    "BundleSpec",
+    "CalibratedPoint",
     "CalibrationMap",
     "CalibrationSample",
     "Candidate",
@@ -58,7 +54,6 @@ __all__ = [
     "HeadsSource",
     "HeadsSpec",
     "Knot",
-    "OperatingPoint",
     "PathRows",
     "Performance",
     "Price",
@@ -82,9 +77,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load write.py when it is first asked for: serving reads bundles only, and imports should be quick."""
+    """Load what writes bundles when it is first asked for: serving reads bundles only, and imports should be quick."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ipr_engine.bundle import write
+    from ipr_engine.bundle import heads_entry, rewrite, write
 
-    return getattr(write, name)
+    return next(getattr(module, name) for module in (write, rewrite, heads_entry) if hasattr(module, name))

@@ -1,17 +1,25 @@
-"""A candidate's entry in bundle.json: read, written, and the least schema_version that holds it."""
+"""A candidate's entry in bundle.json and its price: read, written, and the least schema_version that holds them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
-from ipr_engine.bundle.fields import REWRITE, Field, fail, require_distinct
-from ipr_engine.bundle.performance import UNITS, Performance, performance_json, performance_of, performance_problem
-from ipr_engine.bundle.spec import Candidate
+from ipr_engine._files import as_path
+from ipr_engine.bundle.checks import performance_problem, price_problem
+from ipr_engine.bundle.fields import REWRITE, Field, fail, json_bytes, parse_json, require_distinct
+from ipr_engine.bundle.file_entry import read_regular
+from ipr_engine.bundle.performance import UNITS, Performance, performance_json, performance_of
+from ipr_engine.bundle.price import BASE, Price, price_json, price_of, says_more
+from ipr_engine.bundle.spec import BundleSpec, Candidate, PriceList
 from ipr_engine.errors import BundleFormatError, BundleValueError, InvalidInputError
-from ipr_engine.tokens.profiles import TokenProfile, profile_of
+from ipr_engine.tokens.profiles import profile_of
+from ipr_engine.tokens.token_profile import TokenProfile
 
+PRICES = "prices.json"
 _KEYS = ("name", "family", "provider", "context_window", "token_ratio", "features", "latency_ms")
 _STATED = {"tokenizer": 6, "performance": 7}  # written only where there is one, from this schema_version on
 
@@ -37,6 +45,64 @@ def parse_performance(field: Field, *, basis: str | None = None) -> Performance:
     return performance_of({"basis": basis, **field.value})
 
 
+def parse_prices(document: Field, names: Sequence[str], *, detailed: bool) -> PriceList:
+    keys = document.object(("currency", "date", "prices"))
+    rows = keys["prices"].object(names)
+    return PriceList(
+        currency=keys["currency"].one_of(("USD",)),
+        date=keys["date"].day(),
+        prices=MappingProxyType({name: parse_price(row, detailed=detailed) for name, row in rows.items()}),
+    )
+
+
+def parse_price(field: Field, *, detailed: bool, basis: str | None = None) -> Price:
+    """One candidate's price.
+
+    Args:
+        detailed: whether it may say more than bundles before schema_version 6 hold.
+        basis: where the price states none; None: it must, and fixed_usd too.
+    """
+    keys = field.mapping()
+    if not detailed or basis is None:
+        field.object(BASE if not detailed else (*BASE, *(key for key in keys if key not in BASE)))
+    problem = price_problem(field.value)
+    if problem is not None:
+        where = f"{field.where}.{problem.key}"
+        fail(BundleValueError if problem.is_value else BundleFormatError, where, problem.expected, problem.got)
+    if "basis" in keys:
+        keys["basis"].text()  # Unicode, too
+    return price_of(field.value, basis or "")
+
+
+def read_new_prices(path: str | os.PathLike[str], bundle: BundleSpec) -> PriceList:
+    """Return the prices of a file of the bundle's form, which may leave out candidates, fixed_usd and basis. The date is the file's.
+
+    Raises:
+        BundleError: the file is missing or not of that form, prices a candidate that the bundle does not have, or none.
+    """
+    file = as_path(path, "path")
+    keys = parse_json(read_regular(file, str(file)), str(file)).object(("currency", "date", "prices"))
+    given = keys["prices"].mapping()
+    if not given:
+        keys["prices"].fail("at least one candidate's price")
+    for name, field in given.items():
+        if name not in bundle.names:
+            fail(
+                BundleFormatError,
+                field.where,
+                f"one of {', '.join(bundle.names)}",
+                repr(name),
+                "name it as the bundle does",
+            )
+    return PriceList(
+        currency=keys["currency"].one_of((bundle.prices.currency,)),
+        date=keys["date"].day(),
+        prices={
+            name: parse_price(field, detailed=True, basis=f"given in {file.name}") for name, field in given.items()
+        },
+    )
+
+
 def candidate_json(candidate: Candidate, version: int) -> dict[str, Any]:
     """The entry in a bundle of this schema_version, which holds all that the candidate states."""
     entry = with_floats(asdict(candidate), "token_ratio", "latency_ms")
@@ -56,6 +122,17 @@ def version_of(candidates: Sequence[Candidate]) -> int:
     for key, version in _STATED.items():
         needed += [version for candidate in candidates if getattr(candidate, key) is not None]
     return max(needed, default=1)
+
+
+def price_version(prices: PriceList) -> int:
+    """Return the least schema_version that holds these prices: 6 where one says more than a price of tokens and requests."""
+    return 6 if any(says_more(price) for price in prices.prices.values()) else 1
+
+
+def prices_bytes(prices: PriceList) -> bytes:
+    """Return the price file of a bundle."""
+    rows = {name: price_json(price) for name, price in prices.prices.items()}
+    return json_bytes({"currency": prices.currency, "date": prices.date, "prices": rows}, PRICES)
 
 
 def with_floats(row: dict[str, Any], *keys: str) -> dict[str, Any]:

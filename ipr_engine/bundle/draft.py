@@ -5,16 +5,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.bundle.fields import is_hex64, parse_json
-from ipr_engine.bundle.files import as_path, is_plain_relative, read_regular, sha256_of
-from ipr_engine.bundle.load import CURRENT, MANIFEST, Bundle, listed_files
-from ipr_engine.bundle.spec import canonical_json
+from ipr_engine._files import as_path, sync_folder, temporary_beside, write_atomically, write_new
+from ipr_engine.bundle.fields import Field, is_hex64, json_bytes, parse_json
+from ipr_engine.bundle.file_entry import is_plain_relative, read_regular, sha256_of
+from ipr_engine.bundle.load import CURRENT, Bundle, listed_files
+from ipr_engine.bundle.spec import MANIFEST
 from ipr_engine.errors import BundleError, InvalidInputError
 
 
@@ -40,19 +40,26 @@ class Draft:
         self.files[relative], self._hashes[relative] = source, digest
         return {"path": relative, "sha256": digest, "bytes": size}
 
+    def keep(self, document: Field, folder: Path, *, but: Collection[str] = ()) -> None:
+        """Take in every file that the manifest of another bundle lists, but those of these relative paths."""
+        for entry in listed_files(document, folder):
+            if entry.relative not in but and entry.relative not in self.files:
+                self.add(entry.relative, entry.verify())
+
     def publish(self, manifest: Mapping[str, Any], activate: bool) -> Path:
         data = json_bytes(manifest, MANIFEST)
         digest = hashlib.sha256(data).hexdigest()
         self.root.mkdir(parents=True, exist_ok=True)
-        temp = self.root / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
+        temp = temporary_beside(self.root / MANIFEST)
         try:
             temp.mkdir()
             self._fill(temp)
-            _write_new(temp / MANIFEST, data)
-            _sync_folders([temp, *(path for path in temp.rglob("*") if path.is_dir())])
+            write_new(temp / MANIFEST, data)
+            for folder in (temp, *(path for path in temp.rglob("*") if path.is_dir())):
+                sync_folder(folder)
             Bundle.load(temp)
             _move_to(temp, self.root / digest)
-            _sync_folders([self.root])
+            sync_folder(self.root)
         finally:
             shutil.rmtree(temp, ignore_errors=True)  # already moved when all went well
         if activate:
@@ -66,8 +73,14 @@ class Draft:
             target.parent.mkdir(parents=True, exist_ok=True)
             twin = shared.get(self._hashes[relative])
             if twin is None or not _link(twin, target):
-                _write_new(target, source if isinstance(source, bytes) else source.read_bytes())
+                write_new(target, source if isinstance(source, bytes) else source.read_bytes())
                 shared[self._hashes[relative]] = target
+
+
+def begin_rewrite(folder: Path, root: str | os.PathLike[str] | None) -> tuple[Draft, Field]:
+    """Return an empty draft below `root`, by default the folder that holds the bundle `folder`, and that bundle's manifest."""
+    draft = Draft(folder.parent if root is None else as_path(root, "root"))
+    return draft, parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
 
 
 def _shared_files(root: Path, wanted: Iterable[str]) -> dict[str, Path]:
@@ -108,33 +121,6 @@ def _move_to(temp: Path, final: Path) -> None:
 
 
 def set_current(root: Path, digest: str) -> None:
-    temp = root / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
-    try:
-        _write_new(temp, f"{digest}\n".encode())
-        os.replace(temp, root / CURRENT)
-    finally:
-        temp.unlink(missing_ok=True)
-    _sync_folders([root])
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folders(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def json_bytes(document: Any, where: str) -> bytes:
-    try:
-        return canonical_json(document)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{where}: expected values that JSON can hold, got others ({error})") from error
+    """Have CURRENT name this bundle of the root."""
+    write_atomically(root / CURRENT, f"{digest}\n".encode())
+    sync_folder(root)

@@ -4,44 +4,73 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle.candidate_entry import candidate_json, version_of
-from ipr_engine.bundle.draft import Draft
-from ipr_engine.bundle.fields import fail, parse_json
-from ipr_engine.bundle.files import as_path, read_regular
-from ipr_engine.bundle.load import MANIFEST, Bundle, listed_files, parse_price
+from ipr_engine.bundle.candidate_entry import candidate_json, price_version, prices_bytes, version_of
+from ipr_engine.bundle.draft import begin_rewrite
+from ipr_engine.bundle.heads_entry import hash_bytes, tensor_bytes
+from ipr_engine.bundle.load import Bundle
 from ipr_engine.bundle.origin import CONSTANT, PRICE_DATES
-from ipr_engine.bundle.path_rows import path_of_edited, path_rows_json, rows_version
+from ipr_engine.bundle.path_rows import PathRows
+from ipr_engine.bundle.path_rows_entry import path_of_edited, path_rows_json, rows_version
 from ipr_engine.bundle.price import Price
 from ipr_engine.bundle.reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
 from ipr_engine.bundle.schema import raised
-from ipr_engine.bundle.spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, PriceList
-from ipr_engine.bundle.write import _hash_bytes, _price_version, _prices_bytes, _tensor_bytes
-from ipr_engine.errors import BundleFormatError, InvalidInputError
+from ipr_engine.bundle.spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PriceList
+from ipr_engine.errors import InvalidInputError
 
 Rows = Mapping[str, Float32]
 Hashes = Mapping[str, npt.NDArray[np.uint64]]
 Provenance = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NewCandidate:
+    """A candidate to add to a bundle.
+
+    Attributes:
+        rows: tensor name -> its row, float32, for every tensor of the deciding heads that has rows.
+        note: goes to provenance["added"][name] (docs/design.md section 6).
+        constant: why its head counts as constant, None where it does not.
+        called: its name in outcomes, one for all or {source: name}; goes to provenance["sources"], where `ipr eval` looks it up.
+    """
+
+    candidate: Candidate
+    price: Price
+    rows: Rows
+    note: Mapping[str, Any]
+    constant: str | None = None
+    called: Mapping[str, str] | str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Refit:
+    """What a new candidate changes of the others, and of the bundle as a whole.
+
+    Attributes:
+        prompt_hashes: replace those that the deciding heads keep; only where they keep some.
+        tensors: of the deciding heads, in place of the old candidates' (training/refresh.py), which then change.
+        path_rows: replace the bundle's, whose columns are the old candidates' alone; their `heads` are filled in. None keeps
+            those of the old candidates, but where `tensors` makes them predictions of heads that are no more: then none are kept.
+        extra_files: replace those of the same name.
+    """
+
+    prompt_hashes: Hashes | None = None
+    tensors: Rows | None = None
+    path_rows: PathRows | None = None
+    extra_files: Mapping[str, bytes] = field(default_factory=dict)
+
+
 def with_candidate(
     bundle: Bundle,
-    candidate: Candidate,
-    price: Price,
-    rows: Rows,
+    new: NewCandidate,
+    refit: Refit | None = None,
     *,
-    note: Mapping[str, Any],
-    constant: str | None = None,
-    called: Mapping[str, str] | str | None = None,
-    prompt_hashes: Hashes | None = None,
-    refreshed: Rows | None = None,
-    path_rows: PathRows | None = None,
-    extra_files: Mapping[str, bytes] | None = None,
     root: str | os.PathLike[str] | None = None,
     created: str | None = None,
     activate: bool = True,
@@ -51,21 +80,15 @@ def with_candidate(
     The deciding heads gain a row; other heads, the encoder, support, rule constants and calibrations stay.
 
     Args:
-        rows: tensor name -> the new candidate's row, float32, for every tensor of the deciding heads that has rows.
-        note: goes to provenance["added"][name] (docs/design.md section 6).
-        constant: why its head counts as constant, None where it does not.
-        called: its name in outcomes, one for all or {source: name}; goes to provenance["sources"], where `ipr eval` looks it up.
-        prompt_hashes: replace those that the deciding heads keep; only where they keep some.
-        refreshed: tensors of the deciding heads that replace the old candidates' (training/refresh.py), which then change.
-        path_rows: replace the bundle's, whose columns are the old candidates' alone; their `heads` are filled in. None keeps
-            those of the old candidates, but where `refreshed` makes them predictions of heads that are no more: then none are kept.
-        extra_files: replace those of the same name.
+        refit: None changes nothing else.
         root: by default the folder that holds the bundle's own. created: stays by default.
     Raises:
         InvalidInputError: the name is taken, or rows are not those the heads need.
         BundleError: what `Bundle.load` would say of the result; then nothing is left behind.
     """
     require_one_tier(bundle)
+    refit = Refit() if refit is None else refit
+    candidate, rows = new.candidate, new.rows
     if candidate.name in bundle.names:
         raise InvalidInputError(f"candidate: {candidate.name!r} is in the bundle already; remove it first")
     heads = bundle.quality_heads
@@ -73,34 +96,37 @@ def with_candidate(
     given = {name: row.shape for name, row in rows.items()}
     if needed != given:
         raise InvalidInputError(f"rows: expected one row for each of {needed}, got {given}")
-    old = {**heads.tensors, **(refreshed or {})}
+    old = {**heads.tensors, **(refit.tensors or {})}
     tensors = {
         name: tensor if name == SHARED_TENSOR else np.concatenate([tensor, rows[name][None]])
         for name, tensor in old.items()
     }
-
-    if path_rows is None and refreshed is None:
+    path_rows = refit.path_rows
+    if path_rows is None and refit.tensors is None:
         path_rows = bundle.path_rows
 
     def record(provenance: dict[str, Any]) -> dict[str, Any]:
         known = provenance.get("sources", {})
-        named = {} if called is None else {"sources": {**known, candidate.name: called}}
-        marked = {} if constant is None else {CONSTANT: {**provenance.get(CONSTANT, {}), candidate.name: constant}}
-        return {**provenance, **named, **marked, "added": {**provenance.get("added", {}), candidate.name: dict(note)}}
+        named = {} if new.called is None else {"sources": {**known, candidate.name: new.called}}
+        constant = {**provenance.get(CONSTANT, {}), candidate.name: new.constant}
+        marked = {} if new.constant is None else {CONSTANT: constant}
+        return {
+            **provenance,
+            **named,
+            **marked,
+            "added": {**provenance.get("added", {}), candidate.name: dict(new.note)},
+        }
 
-    return _rewrite(
-        bundle,
-        [*bundle.candidates, candidate],
-        {heads.id: ((*bundle.names, candidate.name), tensors)},
-        {**bundle.prices.prices, candidate.name: price},
-        record,
+    change = _Change(
+        candidates=[*bundle.candidates, candidate],
+        heads={heads.id: ((*bundle.names, candidate.name), tensors)},
+        prices={**bundle.prices.prices, candidate.name: new.price},
+        provenance=record,
         path_rows=path_rows,
-        prompt_hashes=prompt_hashes,
-        extra_files=extra_files or {},
-        root=root,
-        created=created,
-        activate=activate,
+        prompt_hashes=refit.prompt_hashes,
+        extra_files=refit.extra_files,
     )
+    return _rewrite(bundle, change, root=root, created=created, activate=activate)
 
 
 def require_one_tier(bundle: Bundle) -> None:
@@ -151,47 +177,15 @@ def without_candidate(
             left = {key: table for key, table in tables.items() if key != name}
             extra_files = {file: reliability_bytes(left), **(extra_files or {})}
 
-    return _rewrite(
-        bundle,
-        [candidate for candidate in bundle.candidates if candidate.name != name],
-        changed,
-        {key: price for key, price in bundle.prices.prices.items() if key != name},
-        record,
+    change = _Change(
+        candidates=[candidate for candidate in bundle.candidates if candidate.name != name],
+        heads=changed,
+        prices={key: price for key, price in bundle.prices.prices.items() if key != name},
+        provenance=record,
         path_rows=bundle.path_rows,
         extra_files=extra_files or {},
-        root=root,
-        created=created,
-        activate=activate,
     )
-
-
-def read_new_prices(path: str | os.PathLike[str], bundle: Bundle) -> PriceList:
-    """The prices of a file of the bundle's form, which may leave out candidates, fixed_usd and basis. The date is the file's.
-
-    Raises:
-        BundleError: the file is missing or not of that form, prices a candidate that the bundle does not have, or none.
-    """
-    file = as_path(path, "path")
-    keys = parse_json(read_regular(file, str(file)), str(file)).object(("currency", "date", "prices"))
-    given = keys["prices"].mapping()
-    if not given:
-        keys["prices"].fail("at least one candidate's price")
-    for name, field in given.items():
-        if name not in bundle.names:
-            fail(
-                BundleFormatError,
-                field.where,
-                f"one of {', '.join(bundle.names)}",
-                repr(name),
-                "name it as the bundle does",
-            )
-    return PriceList(
-        currency=keys["currency"].one_of((bundle.prices.currency,)),
-        date=keys["date"].day(),
-        prices={
-            name: parse_price(field, detailed=True, basis=f"given in {file.name}") for name, field in given.items()
-        },
-    )
+    return _rewrite(bundle, change, root=root, created=created, activate=activate)
 
 
 def _without(heads: HeadsSpec, name: str) -> tuple[tuple[str, ...], dict[str, Float32]]:
@@ -200,24 +194,31 @@ def _without(heads: HeadsSpec, name: str) -> tuple[tuple[str, ...], dict[str, Fl
     return tuple(heads.candidates[row] for row in keep), tensors
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Change:
+    """The parts of a manifest that an edit replaces. heads: id -> the candidates of the rows, and the tensors."""
+
+    candidates: list[Candidate]
+    heads: Mapping[str, tuple[tuple[str, ...], Rows]]
+    prices: Mapping[str, Price]
+    provenance: Provenance
+    path_rows: PathRows | None
+    extra_files: Mapping[str, bytes]
+    prompt_hashes: Hashes | None = None
+
+
 def _rewrite(
     bundle: Bundle,
-    candidates: list[Candidate],
-    changed: Mapping[str, tuple[tuple[str, ...], Rows]],
-    prices: Mapping[str, Price],
-    provenance: Provenance,
+    change: _Change,
     *,
-    path_rows: PathRows | None,
-    extra_files: Mapping[str, bytes],
-    prompt_hashes: Hashes | None = None,
     root: str | os.PathLike[str] | None,
     created: str | None,
     activate: bool,
 ) -> Path:
-    """The bundle's own manifest with these parts replaced; heads left without candidates go, and their columns of the path."""
+    """Write the bundle's own manifest with these parts replaced; heads left without candidates go, and their columns of the path."""
     folder = bundle.path
-    draft = Draft(folder.parent if root is None else as_path(root, "root"))
-    document = parse_json(read_regular(folder / MANIFEST, str(folder / MANIFEST)), str(folder / MANIFEST))
+    draft, document = begin_rewrite(folder, root)
+    candidates, changed, extra_files = change.candidates, change.heads, change.extra_files
     manifest = dict(document.value)
     old_heads = [head for head in manifest["heads"] if head["id"] not in changed or changed[head["id"]][0]]
     gone = [head for head in manifest["heads"] if head not in old_heads]
@@ -225,20 +226,18 @@ def _rewrite(
     replaced |= {head["weights"]["path"] for head in manifest["heads"] if head["id"] in changed}
     if manifest.get("path_rows") is not None:
         replaced.add(manifest["path_rows"]["arrays"]["path"])
-    grown = None if prompt_hashes is None else _hash_bytes(prompt_hashes, "prompt_hashes")
+    grown = None if change.prompt_hashes is None else hash_bytes(change.prompt_hashes, "prompt_hashes")
     if grown is not None:
         replaced |= {
             head["fitted_on"]["prompt_hashes"]["path"] for head in old_heads if head["id"] == bundle.quality_heads.id
         }
     replaced |= {entry["path"] for head in gone for entry in head["fitted_on"].values() if isinstance(entry, dict)}
-    for entry in listed_files(document, folder):
-        if entry.relative not in replaced and entry.relative not in draft.files:
-            draft.add(entry.relative, entry.verify())
+    draft.keep(document, folder, but=replaced)
     new_heads = []
     for head in old_heads:
         if head["id"] in changed:
             names, tensors = changed[head["id"]]
-            weights = draft.add(head["weights"]["path"], _tensor_bytes(tensors, f"heads {head['id']!r}"))
+            weights = draft.add(head["weights"]["path"], tensor_bytes(tensors, f"heads {head['id']!r}"))
             head = {**head, "candidates": list(names), "weights": weights}
         if grown is not None and head["id"] == bundle.quality_heads.id:
             fitted_on = head["fitted_on"]
@@ -248,19 +247,19 @@ def _rewrite(
     deciding = bundle.quality_heads.id  # first, so that no other heads come to cover every candidate before them
     manifest["heads"] = sorted(new_heads, key=lambda head: head["id"] != deciding)
     manifest = raised(manifest, version_of(candidates))
-    if path_rows is not None and path_rows.tokens_in is not None:
-        manifest = raised(manifest, rows_version(path_rows))
+    if change.path_rows is not None and change.path_rows.tokens_in is not None:
+        manifest = raised(manifest, rows_version(change.path_rows))
     manifest["candidates"] = [candidate_json(candidate, manifest["schema_version"]) for candidate in candidates]
     if manifest["schema_version"] >= 5:
         weights = {head["id"]: head["weights"]["sha256"] for head in manifest["heads"]}
         tiers = [deciding] if bundle.escalation is None else [deciding, bundle.escalation.heads]
-        kept = path_of_edited(path_rows, [c.name for c in candidates], [weights[id] for id in tiers])
+        kept = path_of_edited(change.path_rows, [c.name for c in candidates], [weights[id] for id in tiers])
         manifest["path_rows"] = None if kept is None else path_rows_json(draft.add, kept)
-    listed = PriceList(currency=bundle.prices.currency, date=bundle.prices.date, prices=prices)
-    manifest = raised(manifest, _price_version(listed))
-    manifest["prices"] = draft.add(manifest["prices"]["path"], _prices_bytes(listed))
+    listed = PriceList(currency=bundle.prices.currency, date=bundle.prices.date, prices=change.prices)
+    manifest = raised(manifest, price_version(listed))
+    manifest["prices"] = draft.add(manifest["prices"]["path"], prices_bytes(listed))
     others = [entry for entry in manifest["extra_files"] if entry["path"] not in extra_files]
     added = [draft.add(relative, data) for relative, data in extra_files.items()]
     manifest["extra_files"] = sorted([*others, *added], key=lambda entry: str(entry["path"]))
-    manifest["provenance"] = provenance(manifest["provenance"])
+    manifest["provenance"] = change.provenance(manifest["provenance"])
     return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)

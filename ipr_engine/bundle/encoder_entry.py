@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ipr_engine.bundle.fields import Field, parse_json, require_distinct
-from ipr_engine.bundle.files import as_path, file_entry, read_regular
-from ipr_engine.bundle.spec import canonical_json
-from ipr_engine.bundle.tensors import check_table, config_normalize
-from ipr_engine.errors import BundleValueError, EncoderMismatchError
+from ipr_engine.bundle.encoder_source import (
+    MANIFEST,
+    AnySource,
+    ConcatenatedSource,
+    TransformerSource,
+    concatenated_identity,
+    encoder_identity,
+)
+from ipr_engine.bundle.fields import REWRITE, Field, fail, parse_json, require_distinct
+from ipr_engine.bundle.file_entry import file_entry, read_regular, reading
+from ipr_engine.bundle.spec import EncoderSpec
+from ipr_engine.bundle.tensors import require_finite
+from ipr_engine.errors import BundleFormatError, BundleShapeError, BundleValueError, EncoderMismatchError
 
 KINDS = ("static", "transformer", "concatenated")  # all but the first need schema_version 3
 STATIC_FILES = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": "config.json"}
@@ -23,126 +28,7 @@ _STATIC = ("id", "kind", "dim", "max_tokens", "pooling", "normalize", "files")
 _TRANSFORMER = (*_STATIC, "dtype", "identity", "source")
 _CONCATENATED = ("id", "kind", "parts")
 _MANIFEST_ROLE = "manifest"  # the export's encoder.json, which names the others
-MANIFEST = "encoder.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderSpec:
-    """A frozen prompt encoder as a bundle holds it, and `identity`, the hash of everything that shapes its output.
-
-    Attributes:
-        kind: "static" (a model2vec table), "transformer" or "concatenated".
-        pooling, normalize: None of a concatenated one, whose parts have their own.
-        files: role -> verified path. static: table, tokenizer, config. transformer: manifest (encoder.json of an export) and
-            what it names; none when the model is referenced, to be found at load by its identity.
-        dtype: "int8" or "bfloat16" where the heads read embeddings of that arithmetic; else None.
-        name, revision: of a transformer: a hub id and its revision, or what the export was called.
-        parts: of a concatenated one: ids of this bundle's encoders, in the order of their columns.
-    """
-
-    id: str
-    kind: str
-    dim: int
-    max_tokens: int
-    pooling: str | None
-    normalize: bool | None
-    identity: str
-    files: Mapping[str, Path]
-    dtype: str | None = None
-    name: str | None = None
-    revision: str | None = None
-    parts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderSource:
-    """A table to put into a bundle; dim is read from it, normalize from its config."""
-
-    id: str
-    table: Path
-    tokenizer: Path
-    config: Path
-    max_tokens: int
-    pooling: str = "mean"
-
-    @classmethod
-    def in_folder(
-        cls, folder: str | os.PathLike[str], *, id: str, max_tokens: int, pooling: str = "mean"
-    ) -> EncoderSource:
-        """An encoder as model2vec saves it: model.safetensors, tokenizer.json and config.json in one folder."""
-        base = as_path(folder, "folder")
-        return cls(
-            id=id,
-            table=base / "model.safetensors",
-            tokenizer=base / "tokenizer.json",
-            config=base / "config.json",
-            max_tokens=max_tokens,
-            pooling=pooling,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerSource:
-    """A transformer to put into a bundle; `Export.bundle_source` makes it.
-
-    files: role -> (path in the export, the file), with "manifest"; empty to reference the model instead of containing it.
-    """
-
-    id: str
-    dim: int
-    max_tokens: int
-    pooling: str
-    normalize: bool
-    dtype: str | None
-    identity: str
-    name: str
-    revision: str | None
-    files: Mapping[str, tuple[str, Path]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConcatenatedSource:
-    """Encoders of the same bundle, listed before it, side by side."""
-
-    id: str
-    parts: tuple[str, ...]
-
-
-AnySource = EncoderSource | TransformerSource | ConcatenatedSource
-
-
-def encoder_identity(
-    *,
-    kind: str,
-    table: str,
-    tokenizer: str,
-    config: str,
-    pooling: str,
-    normalize: bool,
-    max_tokens: int,
-    dtype: str | None = None,
-) -> str:
-    """sha256 over all that shapes an encoder's output; table, tokenizer and config are the sha256 of those files.
-
-    dtype: what a transformer computes in, where that moves its embeddings by more than a cosine of 0.9999; else None,
-        and no part of the document.
-    """
-    document: dict[str, Any] = {
-        "kind": kind,
-        "files": {"table": table, "tokenizer": tokenizer, "config": config},
-        "pooling": pooling,
-        "normalize": normalize,
-        "max_tokens": max_tokens,
-    }
-    if dtype is not None:
-        document["dtype"] = dtype
-    return hashlib.sha256(canonical_json(document, compact=True)).hexdigest()
-
-
-def concatenated_identity(identities: Sequence[str]) -> str:
-    """The identity of encoders side by side: sha256 over theirs, in order."""
-    document = {"kind": "concatenated", "encoders": list(identities)}
-    return hashlib.sha256(canonical_json(document, compact=True)).hexdigest()
+_RECIPES = "export it again with model2vec, embeddings as float32, float16 or int8 and weights as float32"
 
 
 def parse_encoders(entries: Field, folder: Path, version: int) -> tuple[EncoderSpec, ...]:
@@ -272,3 +158,56 @@ def encoder_json(add: Callable[[str, Path], dict[str, Any]], encoder: AnySource)
         "normalize": config_normalize(read_regular(encoder.config, str(encoder.config)), str(encoder.config)),
         "files": files,
     }
+
+
+def check_table(path: Path, where: str, *, dim: int | None = None) -> int:
+    """Check an encoder's table without keeping it, and return its dim."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with reading(where), safe_open(str(path), "np") as file:
+            return _check_table(file, where, dim)
+    except SafetensorError as error:
+        fail(BundleFormatError, where, "a safetensors file", f"one that is not ({error})")
+
+
+def _check_table(file: Any, where: str, dim: int | None) -> int:
+    known = {"embeddings": ("F32", "F16", "I8"), "weights": ("F32",), "mapping": ("I32", "I64")}
+    headers = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  safe_open is no dict
+    for name in sorted(headers):
+        if name not in known:
+            fail(BundleFormatError, f"{where}: {name}", f"no tensor but {', '.join(known)}", f"unknown tensor {name!r}")
+        if headers[name].get_dtype() not in known[name]:
+            got = headers[name].get_dtype()
+            fail(BundleShapeError, f"{where}: {name}", f"dtype {' or '.join(known[name])}", got, _RECIPES)
+    if "embeddings" not in headers:
+        fail(BundleFormatError, f"{where}: embeddings", "this tensor", "nothing (it is missing)", _RECIPES)
+    shape = tuple(headers["embeddings"].get_shape())
+    if len(shape) != 2 or 0 in shape or shape[1] != (dim or shape[1]):
+        fail(BundleShapeError, f"{where}: embeddings", f"shape (rows, {dim or 'dim'})", shape)
+    rows = shape[0]
+    lengths = {name: tuple(headers[name].get_shape()) for name in ("mapping", "weights") if name in headers}
+    vocab = next(iter(lengths.values()), (rows,)) if "mapping" in headers else (rows,)
+    for name, length in lengths.items():
+        if len(length) != 1 or length != vocab or length == (0,):
+            source = "mapping" if "mapping" in headers else "embeddings"
+            expected = "(vocab,)" if name == source else f"{vocab} (vocab from {source})"
+            fail(BundleShapeError, f"{where}: {name}", f"shape {expected}", length)
+    if "mapping" in headers:
+        mapping = file.get_tensor("mapping")
+        if mapping.min() < 0 or mapping.max() >= rows:
+            span = f"{mapping.min()} to {mapping.max()}"
+            fail(BundleValueError, f"{where}: mapping", f"rows of embeddings, 0 to {rows - 1}", span, REWRITE)
+    if "weights" in headers:
+        require_finite(file.get_tensor("weights"), f"{where}: weights")
+    if headers["embeddings"].get_dtype() != "I8":
+        step = max(1, (1 << 20) // shape[1])  # about a million values at a time
+        for start in range(0, rows, step):
+            require_finite(headers["embeddings"][start : min(start + step, rows)], f"{where}: embeddings", start)
+    return int(shape[1])
+
+
+def config_normalize(data: bytes, where: str) -> bool:
+    """`normalize` of a model2vec config.json; absent means false there too."""
+    config = parse_json(data, where).mapping()
+    return "normalize" in config and config["normalize"].boolean()

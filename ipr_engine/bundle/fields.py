@@ -1,4 +1,4 @@
-"""Typed, named access to a JSON document: every check that fails says file, field, expected, got and what to do."""
+"""JSON documents: typed, named access, where every check that fails says file, field, expected, got and what to do; bytes to write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any, NoReturn
 
-from ipr_engine.errors import BundleError, BundleFormatError, BundleValueError
+import numpy as np
+
+from ipr_engine.errors import BundleError, BundleFormatError, BundleValueError, InvalidInputError
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # an id becomes a file name
@@ -168,3 +170,24 @@ def require_distinct(names: Sequence[str], fields: Sequence[Field]) -> None:
         if name in seen:
             fail(BundleFormatError, field.where, "distinct names", f"{name!r} a second time")
         seen.add(name)
+
+
+def canonical_json(document: Any, *, compact: bool = False) -> bytes:
+    """UTF-8 bytes that depend on the content alone: sorted keys; 2-space indent and a final newline unless compact."""
+    if compact:
+        return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    return (json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, default=_plain) + "\n").encode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON type")
+
+
+def json_bytes(document: Any, where: str) -> bytes:
+    """Return the canonical bytes of what a caller gives; InvalidInputError where JSON cannot hold it."""
+    try:
+        return canonical_json(document)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{where}: expected values that JSON can hold, got others ({error})") from error

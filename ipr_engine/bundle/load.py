@@ -1,52 +1,28 @@
-"""Bundle.load: read a bundle folder, verify all of it, and only then hand it out."""
+"""Bundle.load: read a bundle folder, verify all of it, and only then hand it out.
+
+What reads the entries of bundle.json is imported by the functions that do: `import ipr_engine` reads no bundle.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ipr_engine.bundle.calibration import CalibrationMap, parse_map
-from ipr_engine.bundle.candidate_entry import parse_candidates
-from ipr_engine.bundle.encoder_entry import EncoderSpec, encoder_file_fields, parse_encoders
+from ipr_engine._files import as_path
 from ipr_engine.bundle.fields import Field, fail, is_hex64, parse_json, require_distinct
-from ipr_engine.bundle.files import FileEntry, as_path, file_entry, read_regular, reading
-from ipr_engine.bundle.path_rows import parse_path_rows, path_rows_file
-from ipr_engine.bundle.price import BASE, Price, price_of
-from ipr_engine.bundle.price_check import price_problem
-from ipr_engine.bundle.schema import SCHEMA_VERSIONS
-from ipr_engine.bundle.spec import (
-    Candidate,
-    EscalationSpec,
-    FittedOn,
-    HeadsSpec,
-    PathRows,
-    PriceList,
-    RuleConstants,
-    SupportSpec,
-)
-from ipr_engine.bundle.tensors import heads_tensors, support_tensors
+from ipr_engine.bundle.file_entry import FileEntry, file_entry, read_regular, reading
+from ipr_engine.bundle.spec import MANIFEST, BundleSpec, PriceList
 from ipr_engine.errors import (
     BundleFormatError,
     BundleHashError,
     BundleNotFoundError,
-    BundleValueError,
     BundleVersionError,
-    EncoderMismatchError,
 )
 
-MANIFEST = "bundle.json"
 CURRENT = "CURRENT"
-OUTPUTS = ("quality", "tokens")
-ACTIVATIONS = ("relu", "silu", "gelu")
 _KEYS = (
     "schema_version",
     "name",
@@ -60,34 +36,10 @@ _KEYS = (
     "extra_files",
     "provenance",
 )
-_HEADS = ("id", "encoder", "outputs", "activation", "weights", "candidates", "rule_constants", "fitted_on")
-_SUPPORT = ("encoder", "weights")
-_FITTED_ON = ("source", "prompts", "prompt_ids_sha256")
-_HASHES, _HASH_KEY = "prompt_hashes", "hash_key"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Bundle:
-    """A verified bundle. hash is the sha256 of its bundle.json, path its folder; extra_files are by relative path.
-
-    prices_sha256: of its price file. path_rows: None in bundles before schema_version 5, and where no outcomes were kept.
-    """
-
-    hash: str
-    path: Path
-    name: str
-    created: str
-    candidates: tuple[Candidate, ...]
-    encoders: tuple[EncoderSpec, ...]
-    heads: tuple[HeadsSpec, ...]
-    prices: PriceList
-    prices_sha256: str
-    support: SupportSpec | None
-    escalation: EscalationSpec | None
-    calibrations: tuple[CalibrationMap, ...]
-    extra_files: Mapping[str, Path]
-    provenance: Mapping[str, Any]
-    path_rows: PathRows | None = None
+class Bundle(BundleSpec):
+    """A bundle, read from its folder and verified."""
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -109,44 +61,6 @@ class Bundle:
             todo = "restore the folder from its source"
             fail(BundleHashError, str(folder / MANIFEST), f"sha256 {folder.name} (the folder's name)", digest, todo)
         return _parse(parse_json(data, str(folder / MANIFEST)), folder, digest)
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Candidate names, in order."""
-        return tuple(candidate.name for candidate in self.candidates)
-
-    @cached_property
-    def tie_rank(self) -> NDArray[np.int32]:
-        """(models,) rank of each candidate's name, so that ties do not depend on the position."""
-        return np.argsort(np.argsort(np.array(self.names))).astype(np.int32)
-
-    @cached_property
-    def quality_heads(self) -> HeadsSpec:
-        """The heads a decision is made with: the first that cover every candidate, their rows in candidate order.
-
-        Raises:
-            BundleFormatError: no heads cover every candidate.
-        """
-        for heads in self.heads:
-            if set(heads.candidates) == set(self.names):
-                return heads.in_order(self.names)
-        todo = "add heads for the missing candidates, or leave those out"
-        fail(BundleFormatError, f"{self.path / MANIFEST}: heads", "one entry that covers every candidate", "none", todo)
-
-    @cached_property
-    def escalation_heads(self) -> HeadsSpec | None:
-        """The heads that decide again where the first ones' gap is small, their rows in candidate order; None without."""
-        if self.escalation is None:
-            return None
-        asked = self.escalation.heads
-        return next(heads for heads in self.heads if heads.id == asked).in_order(self.names)
-
-    def encoder(self, id: str) -> EncoderSpec:
-        """The encoder of that id."""
-        return next(encoder for encoder in self.encoders if encoder.id == id)
-
-    def __repr__(self) -> str:
-        return f"<Bundle {self.name!r} {self.hash[:12]}, {len(self.candidates)} candidates, {self.path}>"
 
 
 def find_folder(path: Path) -> Path:
@@ -174,28 +88,41 @@ def find_folder(path: Path) -> Path:
 
 def read_prices(path: str | os.PathLike[str], candidates: Sequence[str]) -> PriceList:
     """Read a price file of the bundle's form and check that it prices exactly these candidates."""
+    from ipr_engine.bundle.candidate_entry import parse_prices
+
     file = as_path(path, "path")
-    return _prices(parse_json(read_regular(file, str(file)), str(file)), candidates, detailed=True)
+    return parse_prices(parse_json(read_regular(file, str(file)), str(file)), candidates, detailed=True)
 
 
 def listed_files(document: Field, folder: Path) -> list[FileEntry]:
     """Every file a bundle.json lists besides itself, unverified."""
+    from ipr_engine.bundle.encoder_entry import encoder_file_fields
+    from ipr_engine.bundle.heads_entry import HEADS_KEYS, PROMPT_HASHES, SUPPORT_KEYS
+    from ipr_engine.bundle.path_rows_entry import path_rows_file
+
     keys = document.object(_keys_of(document))
     fields = [keys["prices"], *keys["extra_files"].list()]
     for encoder in keys["encoders"].list():
         fields += encoder_file_fields(encoder)
     for heads in keys["heads"].list():
-        parts = heads.object(_HEADS)
+        parts = heads.object(HEADS_KEYS)
         fields.append(parts["weights"])
-        fields += [f for key, f in parts["fitted_on"].mapping().items() if key == _HASHES and f.value is not None]
+        fields += [f for key, f in parts["fitted_on"].mapping().items() if key == PROMPT_HASHES and f.value is not None]
     if keys["support"].value is not None:
-        fields.append(keys["support"].object(_SUPPORT)["weights"])
+        fields.append(keys["support"].object(SUPPORT_KEYS)["weights"])
     if "path_rows" in keys and (rows := path_rows_file(keys["path_rows"])) is not None:
         fields.append(rows)
     return [file_entry(field, folder) for field in fields]
 
 
 def _parse(document: Field, folder: Path, digest: str) -> Bundle:
+    from ipr_engine.bundle.calibration_entry import parse_maps
+    from ipr_engine.bundle.candidate_entry import parse_candidates, parse_prices
+    from ipr_engine.bundle.encoder_entry import parse_encoders
+    from ipr_engine.bundle.heads_entry import deciding_sha256, parse_escalation, parse_heads, parse_support
+    from ipr_engine.bundle.path_rows_entry import parse_path_rows
+    from ipr_engine.bundle.schema import SCHEMA_VERSIONS
+
     version = document.mapping().get("schema_version")
     if version is not None and version.integer(at_least=0) not in SCHEMA_VERSIONS:
         todo = "use the release of ipr_engine that wrote it, or write the bundle again"
@@ -209,7 +136,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     encoders = parse_encoders(keys["encoders"], folder, number)
     dims = {encoder.id: encoder.dim for encoder in encoders}
     old = number == 1
-    heads = tuple(_heads(field, folder, names, dims, number) for field in keys["heads"].list(at_least=1))
+    heads = tuple(parse_heads(field, folder, names, dims, number) for field in keys["heads"].list(at_least=1))
     require_distinct([head.id for head in heads], keys["heads"].list())
     prices = file_entry(keys["prices"], folder)
     if old and keys["calibrations"].list():
@@ -218,7 +145,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     require_distinct([entry.relative for entry in extra], keys["extra_files"].list())
     keys["provenance"].mapping()
     keys["provenance"].require_finite_tree()
-    escalation = _escalation(keys["escalation"], heads, names) if number >= 3 else None
+    escalation = parse_escalation(keys["escalation"], heads, names) if number >= 3 else None
     return Bundle(
         hash=digest,
         path=folder,
@@ -227,15 +154,15 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         candidates=candidates,
         encoders=encoders,
         heads=heads,
-        prices=_prices(parse_json(prices.read(), prices.where), names, detailed=number >= 6),
+        prices=parse_prices(parse_json(prices.read(), prices.where), names, detailed=number >= 6),
         prices_sha256=prices.sha256,
-        support=_support(keys["support"], folder, dims),
+        support=parse_support(keys["support"], folder, dims),
         escalation=escalation,
-        calibrations=_calibrations(keys["calibrations"], number),
+        calibrations=parse_maps(keys["calibrations"], tested=number >= 5),
         extra_files=MappingProxyType({entry.relative: entry.verify() for entry in extra}),
         provenance=MappingProxyType(keys["provenance"].value),
         path_rows=parse_path_rows(
-            keys["path_rows"], folder, names, _deciding(heads, names, escalation), own=number >= 6
+            keys["path_rows"], folder, names, deciding_sha256(heads, names, escalation), own=number >= 6
         )
         if number >= 5
         else None,
@@ -243,123 +170,9 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
 
 
 def _keys_of(document: Field) -> tuple[str, ...]:
+    from ipr_engine.bundle.schema import SCHEMA_VERSIONS
+
     version = document.mapping().get("schema_version")
     number = 1 if version is None else version.value
     known = number if number in SCHEMA_VERSIONS else 1
     return (*_KEYS, *(("escalation",) if known >= 3 else ()), *(("path_rows",) if known >= 5 else ()))
-
-
-def _deciding(heads: Sequence[HeadsSpec], names: Sequence[str], escalation: EscalationSpec | None) -> list[str]:
-    """sha256 of the weights that decide: the first heads that cover every candidate, and the second tier's."""
-    first = [entry.sha256 for entry in heads if set(entry.candidates) == set(names)][:1]
-    return first + [entry.sha256 for entry in heads if escalation is not None and entry.id == escalation.heads]
-
-
-def _escalation(field: Field, heads: Sequence[HeadsSpec], names: Sequence[str]) -> EscalationSpec | None:
-    if field.value is None:
-        return None
-    keys = field.object(("heads", "gap"))
-    covering = [entry.id for entry in heads if set(entry.candidates) == set(names)]
-    if keys["heads"].text() not in covering[1:]:
-        keys["heads"].fail("the id of heads that cover every candidate and are not the first such")
-    first, second = (next(h for h in heads if h.id == id) for id in (covering[0], keys["heads"].text()))
-    if set(first.outputs) != set(second.outputs):
-        keys["heads"].fail(f"heads with the outputs of {first.id!r}, {', '.join(first.outputs)}", EncoderMismatchError)
-    return EscalationSpec(heads=second.id, gap=keys["gap"].number(at_least=0))
-
-
-def _calibrations(field: Field, version: int) -> tuple[CalibrationMap, ...]:
-    maps = tuple(parse_map(item, tested=version >= 5) for item in field.list())
-    require_distinct([", ".join(sorted(made.candidates)) for made in maps], field.list())
-    return maps
-
-
-def _known_encoder(field: Field, dims: Mapping[str, int]) -> str:
-    if field.text() not in dims:
-        field.fail(f"an encoder of this bundle ({', '.join(dims)})", EncoderMismatchError)
-    return field.text()
-
-
-def _heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, int], version: int) -> HeadsSpec:
-    keys = field.object(_HEADS)
-    encoder = _known_encoder(keys["encoder"], dims)
-    outputs = keys["outputs"].names(at_least=1, known=OUTPUTS)
-    if "quality" not in outputs:
-        keys["outputs"].fail("'quality' among them")
-    candidates = keys["candidates"].names(at_least=1, known=names)
-    weights = file_entry(keys["weights"], folder)
-    return HeadsSpec(
-        id=keys["id"].id(),
-        encoder=encoder,
-        outputs=outputs,
-        activation=keys["activation"].one_of(ACTIVATIONS),
-        candidates=candidates,
-        rule_constants=_rule_constants(keys["rule_constants"]),
-        fitted_on=_fitted_on(keys["fitted_on"], folder, version),
-        sha256=weights.sha256,
-        tensors=heads_tensors(
-            weights.read(), weights.where, models=len(candidates), dim=dims[encoder], outputs=outputs
-        ),
-    )
-
-
-def _rule_constants(field: Field) -> RuleConstants | None:
-    if field.value is None:
-        return None
-    keys = field.object(("hi", "lo"))
-    hi = keys["hi"].number(at_least=0, at_most=1)
-    return RuleConstants(hi=hi, lo=keys["lo"].number(at_least=0, at_most=hi))
-
-
-def _fitted_on(field: Field, folder: Path, version: int) -> FittedOn:
-    keyed = version >= 5 and _HASH_KEY in field.mapping()  # written only where there is a key
-    keys = field.object((*_FITTED_ON, *((_HASHES,) if version > 1 else ()), *((_HASH_KEY,) if keyed else ())))
-    hashes = None if version == 1 or keys[_HASHES].value is None else file_entry(keys[_HASHES], folder)
-    if keyed and hashes is None:
-        keys[_HASH_KEY].fail(f"no key where {_HASHES} is null")
-    return FittedOn(
-        source=keys["source"].text(),
-        prompts=keys["prompts"].integer(at_least=0),
-        prompt_ids_sha256=keys["prompt_ids_sha256"].sha256(),
-        prompt_hashes=None if hashes is None else hashes.verify(),
-        hash_key=keys[_HASH_KEY].text() if keyed else None,
-    )
-
-
-def _prices(document: Field, names: Sequence[str], *, detailed: bool) -> PriceList:
-    keys = document.object(("currency", "date", "prices"))
-    rows = keys["prices"].object(names)
-    return PriceList(
-        currency=keys["currency"].one_of(("USD",)),
-        date=keys["date"].day(),
-        prices=MappingProxyType({name: parse_price(row, detailed=detailed) for name, row in rows.items()}),
-    )
-
-
-def parse_price(field: Field, *, detailed: bool, basis: str | None = None) -> Price:
-    """One candidate's price.
-
-    Args:
-        detailed: whether it may say more than bundles before schema_version 6 hold.
-        basis: where the price states none; None: it must, and fixed_usd too.
-    """
-    keys = field.mapping()
-    if not detailed or basis is None:
-        field.object(BASE if not detailed else (*BASE, *(key for key in keys if key not in BASE)))
-    problem = price_problem(field.value)
-    if problem is not None:
-        where = f"{field.where}.{problem.key}"
-        fail(BundleValueError if problem.is_value else BundleFormatError, where, problem.expected, problem.got)
-    if "basis" in keys:
-        keys["basis"].text()  # Unicode, too
-    return price_of(field.value, basis or "")
-
-
-def _support(field: Field, folder: Path, dims: Mapping[str, int]) -> SupportSpec | None:
-    if field.value is None:
-        return None
-    keys = field.object(_SUPPORT)
-    encoder = _known_encoder(keys["encoder"], dims)
-    weights = file_entry(keys["weights"], folder)
-    centroids, distances = support_tensors(weights.read(), weights.where, dim=dims[encoder])
-    return SupportSpec(encoder=encoder, centroids=centroids, distances=distances)

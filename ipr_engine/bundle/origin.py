@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from ipr_engine.bundle.load import Bundle
-from ipr_engine.bundle.spec import HeadsSpec
+from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
 
 # Keys of the provenance. CONSTANT: candidate -> why its head counts as constant; FIRST_ALONE: why the path rows of a two-tier
 # bundle are those of the first tier alone; PRICE_DATES: candidate -> of which day its price is, where it is older than the list.
@@ -15,14 +14,14 @@ FIRST_ALONE = "path_rows"
 PRICE_DATES = "price_dates"
 
 
-def price_dates(bundle: Bundle) -> dict[str, str]:
+def price_dates(bundle: BundleSpec) -> dict[str, str]:
     """Candidate -> of which day its price is, YYYY-MM-DD: the list's, or an older one where new prices left the candidate out."""
     told = bundle.provenance.get(PRICE_DATES)
     older = told if isinstance(told, dict) else {}
     return {name: str(older.get(name, bundle.prices.date)) for name in bundle.names}
 
 
-def price_days(bundle: Bundle) -> str:
+def price_days(bundle: BundleSpec) -> str:
     """The day of a bundle's prices; where they are of several, the newest first, each with how many are of it."""
     counts = Counter(price_dates(bundle).values())
     if len(counts) == 1:
@@ -30,7 +29,7 @@ def price_days(bundle: Bundle) -> str:
     return ", ".join(f"{day} ({count} of {len(bundle.names)})" for day, count in sorted(counts.items(), reverse=True))
 
 
-def prior_of(bundle: Bundle, name: str) -> str | None:
+def prior_of(bundle: BundleSpec, name: str) -> str | None:
     """What stands in for a candidate that has no outcomes of its own ("prior from claude-x, lowered to mean quality 0.58"),
     None for any other."""
     added = bundle.provenance.get("added")
@@ -44,7 +43,7 @@ def prior_of(bundle: Bundle, name: str) -> str | None:
     return f"prior from {', '.join(map(str, like))}{told}"
 
 
-def constant_of(bundle: Bundle) -> dict[str, str]:
+def constant_of(bundle: BundleSpec) -> dict[str, str]:
     """Candidate -> why its head is constant: what the fit wrote down, and rows of zeros, which an earlier release did not tell.
 
     Of a two-tier bundle the first heads.

@@ -1,155 +1,74 @@
-"""Path rows on disk: the entry `path_rows` of bundle.json and the arrays of path.safetensors (docs/design.md, section 6)."""
+"""Path rows: fitting prompts as arrays, of which tau's path is computed (docs/design.md, section 6)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.bundle.fields import REWRITE, Field, fail
-from ipr_engine.bundle.files import file_entry
-from ipr_engine.bundle.spec import Float32, PathRows
-from ipr_engine.bundle.tensors import read_tensors, require_shapes
-from ipr_engine.errors import BundleShapeError, BundleValueError, PathMismatchError
-
-PATH = "path.safetensors"
+Float32 = NDArray[np.float32]
+OUTCOME_STEPS, NOT_JUDGED = 254, 255  # of `PathRows.outcome`
 MOST_ROWS = 4096
 # The file counts output tokens in 64s: float16 ends at 65,504, and answers may be longer than that. A power of two costs no digit.
 TOKENS_UNIT = np.float32(64)
 MOST_TOKENS = 65504 * 64
-_REFIT = "fit the heads and their path anew with `ipr train`"
-_KEYS = ("candidates", "heads", "arrays")
-_SHAPES = {
-    "quality": ("rows", "models"),
-    "tokens_out": ("rows", "models"),
-    "outcome": ("rows", "models"),
-    "billed_tokens": ("rows",),
-    "tokens_in": ("rows", "models"),
-    "again_quality": ("rows", "models"),
-    "again_tokens_out": ("rows", "models"),
-}
-_DTYPES = {
-    "quality": "F16",
-    "tokens_out": "F16",
-    "outcome": "U8",
-    "billed_tokens": "U32",
-    "tokens_in": "F32",
-    "again_quality": "F16",
-    "again_tokens_out": "F16",
-}
-_AGAIN = ("again_quality", "again_tokens_out")
-_OWN = "tokens_in"  # of schema_version 6, where a candidate names its tokenizer
-_HELD = {"F16": np.float16, "F32": np.float32, "U8": np.uint8, "U32": np.uint32}
 
 
-def path_rows_file(field: Field) -> Field | None:
-    """The FILE that an entry `path_rows` lists; None where it is null."""
-    return None if field.value is None else field.object(_KEYS)["arrays"]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PathRows:
+    """Fitting prompts in random order, what tau's path of any candidate set is computed from (ipr_engine/policy/tau_path.py).
 
+    They hold no prompt, no id and no hash. All arrays have a column per candidate of `candidates`.
 
-def parse_path_rows(
-    field: Field, folder: Path, names: Sequence[str], deciding: Sequence[str], *, own: bool
-) -> PathRows | None:
-    """The rows that an entry `path_rows` lists, checked; None where it is null.
-
-    Args:
-        names: of the bundle's candidates, in order.
-        deciding: sha256 of the weights that decide, the first heads' and, in a bundle of two tiers, the second's.
-        own: whether they may hold candidates' own input tokens, as from schema_version 6 on.
+    Attributes:
+        candidates: those that have a column, in the bundle's order; one added without outcomes on these prompts has none.
+        quality: (rows, models) float16 in [0, 1], predicted out of fold.
+        tokens_out: (rows, models) float32 >= 0, predicted output tokens.
+        outcome: (rows, models) uint8, realised quality in `OUTCOME_STEPS`ths; `NOT_JUDGED` where not judged.
+        billed_tokens: (rows,) uint32, by the bundle's tokenizer.
+        tokens_in: (rows, models) float32, input tokens by each candidate's own count, as `Decision.tokens_in`; None where no candidate
+            named its tokenizer when they were drawn: then own tokens are billed_tokens times token_ratio.
+        again_quality, again_tokens_out: the second heads' predictions on the same rows; None in a bundle of one tier, and in
+            one of two tiers whose bundles were not fitted on the same prompts: then the rows speak of the first heads alone.
+        heads: sha256 of the weights that predict, of both tiers where `again_quality` is there.
     """
-    if field.value is None:
-        return None
-    keys = field.object(_KEYS)
-    candidates = keys["candidates"].names(at_least=1, known=names)
-    if list(candidates) != [name for name in names if name in candidates]:
-        keys["candidates"].fail("them in the order of the bundle's candidates")
-    heads = tuple(item.sha256() for item in keys["heads"].list(at_least=1))
-    if heads not in (tuple(deciding[:1]), tuple(deciding)):
-        known = " and ".join(digest[:12] for digest in deciding) or "none that cover every candidate"
-        got = ", ".join(digest[:12] for digest in heads)
-        fail(PathMismatchError, keys["heads"].where, f"the sha256 of the heads that decide ({known})", got, _REFIT)
-    file = file_entry(keys["arrays"], folder)
-    arrays = _arrays(file.read(), file.where, len(candidates), again=len(heads) > 1, own=own)
-    return PathRows(candidates=candidates, heads=heads, **arrays)
 
+    candidates: tuple[str, ...]
+    quality: NDArray[np.float16] = field(repr=False)
+    tokens_out: Float32 = field(repr=False)
+    outcome: NDArray[np.uint8] = field(repr=False)
+    billed_tokens: NDArray[np.uint32] = field(repr=False)
+    tokens_in: Float32 | None = field(default=None, repr=False)
+    again_quality: NDArray[np.float16] | None = field(default=None, repr=False)
+    again_tokens_out: Float32 | None = field(default=None, repr=False)
+    heads: tuple[str, ...]
 
-def _arrays(data: bytes, where: str, models: int, *, again: bool, own: bool) -> dict[str, Any]:
-    """The arrays in memory, read-only, output tokens in ones."""
-    arrays = read_tensors(data, where, _DTYPES)
-    if _OWN in arrays and not own:
-        fail(BundleShapeError, f"{where}: {_OWN}", "no such tensor before schema_version 6", "one", REWRITE)
-    expected = [name for name in _DTYPES if (again or name not in _AGAIN) and name != _OWN]
-    for name in [name for name in _DTYPES if name != _OWN]:
-        if (name in arrays) != (name in expected):
-            tiers = "the sha256 of two heads are listed" if again else "the sha256 of one of the heads is listed"
-            wanted = f"this tensor ({tiers})" if name in expected else f"no such tensor ({tiers})"
-            fail(BundleShapeError, f"{where}: {name}", wanted, "none" if name in expected else "one", REWRITE)
-    rows = len(arrays["quality"]) if arrays["quality"].ndim else 0
-    if not 1 <= rows <= MOST_ROWS:
-        fail(BundleShapeError, f"{where}: quality", f"1 to {MOST_ROWS} rows", f"{rows} rows")
-    require_shapes(arrays, where, _SHAPES, {"rows": rows, "models": models})
-    for name in ("quality", "again_quality", "tokens_out", "again_tokens_out", _OWN):
-        if name in arrays:
-            _require_range(arrays[name], f"{where}: {name}", 1 if name.endswith("quality") else None)
-    for name in ("tokens_out", "again_tokens_out"):
-        if name in arrays:
-            arrays[name] = arrays[name].astype(np.float32) * TOKENS_UNIT
-            arrays[name].flags.writeable = False
-    return arrays
+    def without_rows(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of these names that have no column: a path of a set with one of them is stale."""
+        return tuple(name for name in names if name not in self.candidates)
 
+    def realised(self) -> NDArray[np.float64]:
+        """(rows, models) outcomes in [0, 1], NaN where not judged."""
+        return np.where(self.outcome == NOT_JUDGED, np.nan, self.outcome / OUTCOME_STEPS)
 
-def _require_range(values: NDArray[Any], where: str, most: int | None) -> None:
-    low, high = values.min(), values.max()
-    if low < 0 or (most is not None and high > most):
-        top = "" if most is None else f" and <= {most}"
-        fail(BundleValueError, where, f"values >= 0{top}", f"{low} to {high}")
+    def of(self, names: Sequence[str]) -> PathRows:
+        """The same rows with the columns of these candidates, in this order. KeyError for one without a column."""
+        position = {name: column for column, name in enumerate(self.candidates)}
+        columns = [position[name] for name in names]
 
+        def taken(values: NDArray[Any]) -> NDArray[Any]:
+            return np.ascontiguousarray(values[:, columns])
 
-def rows_version(rows: PathRows | None) -> int:
-    """The least schema_version that holds these rows."""
-    return 1 if rows is None else 5 if rows.tokens_in is None else 6
-
-
-def path_rows_json(add: Callable[[str, bytes], Mapping[str, Any]], rows: PathRows) -> dict[str, Any]:
-    """What bundle.json says of these rows; `add` takes their file in."""
-    return {"candidates": list(rows.candidates), "heads": list(rows.heads), "arrays": add(PATH, _bytes(rows))}
-
-
-def _bytes(rows: PathRows) -> bytes:
-    from safetensors.numpy import save
-
-    arrays = {}
-    for name, stored in _DTYPES.items():
-        values = getattr(rows, name)
-        if values is None:
-            continue
-        tokens = name.endswith("tokens_out")
-        held = np.float32 if tokens else _HELD[stored]
-        if not isinstance(values, np.ndarray) or values.dtype != held:
-            got = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
-            fail(BundleShapeError, f"path_rows: {name}", f"a {np.dtype(held)} array", str(got), "convert it")
-        arrays[name] = _in_64s(values, f"path_rows: {name}") if tokens else np.ascontiguousarray(values)
-    return save(arrays)
-
-
-def _in_64s(tokens: Float32, where: str) -> NDArray[np.float16]:
-    if tokens.size and tokens.max() > MOST_TOKENS:
-        fail(BundleValueError, where, f"at most {MOST_TOKENS} output tokens", f"{tokens.max():g}", "clip them")
-    return np.ascontiguousarray((tokens / TOKENS_UNIT).astype(np.float16))
-
-
-def path_of_edited(rows: PathRows | None, names: Sequence[str], heads: Sequence[str]) -> PathRows | None:
-    """The rows with the columns of those of `names` that have one, tied to these heads; None where none is left.
-
-    Args:
-        heads: sha256 of the weights that decide after the edit: predictions of the candidates left must be what they were.
-    """
-    if rows is None:
-        return None
-    left = [name for name in names if name in rows.candidates]
-    tiers = 1 if rows.again_quality is None else 2
-    return replace(rows.of(left), heads=tuple(heads[:tiers])) if left else None
+        return replace(
+            self,
+            candidates=tuple(names),
+            quality=taken(self.quality),
+            tokens_out=taken(self.tokens_out),
+            outcome=taken(self.outcome),
+            tokens_in=None if self.tokens_in is None else taken(self.tokens_in),
+            again_quality=None if self.again_quality is None else taken(self.again_quality),
+            again_tokens_out=None if self.again_tokens_out is None else taken(self.again_tokens_out),
+        )

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
-
-from ipr_engine._validate import MOST, shown
-from ipr_engine.bundle.price_check import Problem, amount_problem
 
 UNITS: Mapping[str, str] = {
     "ttft_s": "seconds to the first token",
@@ -42,34 +39,8 @@ class Performance:
     basis: str = "given by the caller"
 
 
-def performance_problem(row: Mapping[str, Any]) -> Problem | None:
-    """The first thing wrong with figures in their JSON form; None where nothing is. This is the one place that judges them."""
-    known = [field.name for field in fields(Performance)]
-    for key in row:
-        if key not in known:
-            told = ", ".join(f"{name} ({unit})" for name, unit in UNITS.items())
-            advice = f"; times are {IN_SECONDS}" if str(key).casefold().endswith("_ms") else ""
-            return Problem(str(key), f"one of {told}, or basis", f"unknown key {key!r}{advice}")
-    for key in UNITS:
-        if row.get(key) is not None:
-            found = amount_problem(key, row[key])
-            if found is None and row[key] > MOST:
-                found = Problem(key, f"a number up to {MOST:g}", shown(row[key]), True)
-            if found is None and row[key] > MOST_SECONDS.get(key, MOST):
-                most = f"a number of {UNITS[key]}, at most {MOST_SECONDS[key]:g}"
-                found = Problem(key, most, f"{shown(row[key])}; it is {IN_SECONDS}", True)
-            if found is not None:
-                return found
-    if all(row.get(key) is None for key in UNITS):
-        return Problem(next(iter(UNITS)), f"at least one of {', '.join(UNITS)}", "none")
-    basis = row.get("basis", "-")
-    if not isinstance(basis, str) or not basis.strip():
-        return Problem("basis", "a text that is not empty", shown(basis))
-    return None
-
-
 def performance_of(row: Mapping[str, Any]) -> Performance:
-    """The figures of a JSON form in which `performance_problem` finds nothing wrong."""
+    """The figures of a JSON form in which `checks.performance_problem` finds nothing wrong."""
     known: dict[str, Any] = {key: float(row[key]) for key in UNITS if row.get(key) is not None}
     return Performance(**known, **({"basis": row["basis"]} if "basis" in row else {}))
 

@@ -10,12 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ipr_engine._files import as_path
 from ipr_engine._validate import shown
 from ipr_engine.bundle.candidate_entry import parse_performance
+from ipr_engine.bundle.checks import performance_problem
 from ipr_engine.bundle.fields import fail, parse_json
-from ipr_engine.bundle.files import as_path, read_regular
-from ipr_engine.bundle.load import Bundle
-from ipr_engine.bundle.performance import IN_SECONDS, UNITS, Performance, performance_of, performance_problem
+from ipr_engine.bundle.file_entry import read_regular
+from ipr_engine.bundle.performance import IN_SECONDS, UNITS, Performance, performance_of
+from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.errors import BundleFormatError, InvalidInputError
 
 KEY = "performance"
@@ -25,7 +27,7 @@ _KNOWN = ("model", *UNITS, "basis")
 
 
 def read_new_performance(
-    path: str | os.PathLike[str], bundle: Bundle, *, called: Mapping[str, str] = MappingProxyType({})
+    path: str | os.PathLike[str], bundle: BundleSpec, *, called: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, Performance | None]:
     """Figures of some of the bundle's candidates; None where the file takes a candidate's away.
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._validate import shown
+from ipr_engine.bundle.checks import price_problem
 from ipr_engine.bundle.fields import parse_json
-from ipr_engine.bundle.files import read_regular
+from ipr_engine.bundle.file_entry import read_regular
 from ipr_engine.bundle.price import Price, price_of
-from ipr_engine.bundle.price_check import price_problem
 from ipr_engine.errors import InvalidInputError
 
 COLUMNS = ("model", "usd_in_per_m", "usd_out_per_m")

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle.fields import Field, parse_json
-from ipr_engine.bundle.files import read_regular
-from ipr_engine.bundle.load import Bundle
-from ipr_engine.bundle.spec import canonical_json
+from ipr_engine.bundle.fields import Field, canonical_json, parse_json
+from ipr_engine.bundle.file_entry import read_regular
+from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.errors import BundleValueError
 
 RELIABILITY = "reliability.json"
@@ -29,7 +28,7 @@ _STEPS = 50  # of bisection: about the precision of float64
 Array = npt.NDArray[np.float64]
 
 
-class Realised(NamedTuple):
+class RealisedInBin(NamedTuple):
     """Realised quality in one bin: its mean, the Clopper-Pearson interval of the chance of success, the prompts in it."""
 
     mean: float
@@ -45,11 +44,11 @@ class ReliabilityBins(NamedTuple):
     counts: tuple[int, ...]
     successes: tuple[float, ...]
 
-    def at(self, quality: float, confidence: float = CONFIDENCE) -> Realised:
+    def at(self, quality: float, confidence: float = CONFIDENCE) -> RealisedInBin:
         """What was realised in the bin of this predicted quality."""
         b = int(np.searchsorted(self.edges, quality, side="right"))
         low, high = clopper_pearson(self.successes[b], self.counts[b], confidence)
-        return Realised(self.successes[b] / self.counts[b], low, high, self.counts[b])
+        return RealisedInBin(self.successes[b] / self.counts[b], low, high, self.counts[b])
 
 
 def reliability_bins(predicted: Array, quality: Array) -> ReliabilityBins:
@@ -70,7 +69,7 @@ def reliability_bytes(tables: Mapping[str, ReliabilityBins]) -> bytes:
     return canonical_json({"candidates": {name: table._asdict() for name, table in tables.items()}})
 
 
-def read_reliability(bundle: Bundle, *, second: bool = False) -> dict[str, ReliabilityBins] | None:
+def read_reliability(bundle: BundleSpec, *, second: bool = False) -> dict[str, ReliabilityBins] | None:
     """Bins by candidate, None where the bundle has none (`ipr train` of an earlier release wrote it).
 
     second: those of the second heads of a two-tier bundle.

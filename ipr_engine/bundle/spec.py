@@ -1,9 +1,8 @@
-"""The parts of a bundle as frozen objects. They hold; load.py checks what goes into them."""
+"""A bundle and its parts as frozen objects. They hold; load.py checks what goes into them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -14,13 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine.bundle.calibration import CalibrationMap
+from ipr_engine.bundle.fields import canonical_json, fail
+from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.performance import Performance
-from ipr_engine.bundle.price import Price
-from ipr_engine.tokens.profiles import TokenProfile
+from ipr_engine.bundle.price import Price, price_numbers, says_more
+from ipr_engine.errors import BundleFormatError
+from ipr_engine.tokens.token_profile import TokenProfile
 
 Float32 = NDArray[np.float32]
+MANIFEST = "bundle.json"
 SHARED_TENSOR = "trunk"  # every other tensor of a head has a row per candidate
-OUTCOME_STEPS, NOT_JUDGED = 254, 255  # of `PathRows.outcome`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,49 @@ class PriceList:
     currency: str = "USD"
     date: str
     prices: Mapping[str, Price]
+
+    def key(self, candidates: Sequence[Candidate], names: Sequence[str]) -> str:
+        """Return the sha256 of the numbers that cost these candidates' tokens: prices, token ratios and tokenizers, not dates or names."""
+        rows: dict[str, list[Any]] = {}
+        for candidate in candidates:
+            if candidate.name in names:
+                price, tokenizer = self.prices[candidate.name], candidate.tokenizer
+                numbers = (price.input_usd_per_1m, price.output_usd_per_1m, price.fixed_usd, candidate.token_ratio)
+                own = () if tokenizer is None else (*tokenizer.coefficients, tokenizer.per_request)
+                rows[candidate.name] = [
+                    *map(float, numbers),
+                    *([price_numbers(price)] if says_more(price) else []),
+                    *own,
+                ]
+        return sha256(canonical_json(rows, compact=True)).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """A frozen prompt encoder as a bundle holds it, and `identity`, the hash of everything that shapes its output.
+
+    Attributes:
+        kind: "static" (a model2vec table), "transformer" or "concatenated".
+        pooling, normalize: None of a concatenated one, whose parts have their own.
+        files: role -> verified path. static: table, tokenizer, config. transformer: manifest (encoder.json of an export) and
+            what it names; none when the model is referenced, to be found at load by its identity.
+        dtype: "int8" or "bfloat16" where the heads read embeddings of that arithmetic; else None.
+        name, revision: of a transformer: a hub id and its revision, or what the export was called.
+        parts: of a concatenated one: ids of this bundle's encoders, in the order of their columns.
+    """
+
+    id: str
+    kind: str
+    dim: int
+    max_tokens: int
+    pooling: str | None
+    normalize: bool | None
+    identity: str
+    files: Mapping[str, Path]
+    dtype: str | None = None
+    name: str | None = None
+    revision: str | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,71 +179,89 @@ class EscalationSpec:
     gap: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PathRows:
-    """Fitting prompts in random order, what tau's path of any candidate set is computed from (ipr_engine/policy/tau_path.py).
-
-    They hold no prompt, no id and no hash. All arrays have a column per candidate of `candidates`.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class BundleSpec:
+    """What a verified bundle holds; `Bundle.load` reads one.
 
     Attributes:
-        candidates: those that have a column, in the bundle's order; one added without outcomes on these prompts has none.
-        quality: (rows, models) float16 in [0, 1], predicted out of fold.
-        tokens_out: (rows, models) float32 >= 0, predicted output tokens.
-        outcome: (rows, models) uint8, realised quality in `OUTCOME_STEPS`ths; `NOT_JUDGED` where not judged.
-        billed_tokens: (rows,) uint32, by the bundle's tokenizer.
-        tokens_in: (rows, models) float32, input tokens by each candidate's own count, as `Decision.tokens_in`; None where no candidate
-            named its tokenizer when they were drawn: then own tokens are billed_tokens times token_ratio.
-        again_quality, again_tokens_out: the second heads' predictions on the same rows; None in a bundle of one tier, and in
-            one of two tiers whose bundles were not fitted on the same prompts: then the rows speak of the first heads alone.
-        heads: sha256 of the weights that predict, of both tiers where `again_quality` is there.
+        hash: the sha256 of its bundle.json. path: its folder.
+        prices_sha256: of its price file.
+        extra_files: by relative path.
+        path_rows: None in bundles before schema_version 5, and where no outcomes were kept.
     """
 
-    candidates: tuple[str, ...]
-    quality: NDArray[np.float16] = field(repr=False)
-    tokens_out: Float32 = field(repr=False)
-    outcome: NDArray[np.uint8] = field(repr=False)
-    billed_tokens: NDArray[np.uint32] = field(repr=False)
-    tokens_in: Float32 | None = field(default=None, repr=False)
-    again_quality: NDArray[np.float16] | None = field(default=None, repr=False)
-    again_tokens_out: Float32 | None = field(default=None, repr=False)
-    heads: tuple[str, ...]
+    hash: str
+    path: Path
+    name: str
+    created: str
+    candidates: tuple[Candidate, ...]
+    encoders: tuple[EncoderSpec, ...]
+    heads: tuple[HeadsSpec, ...]
+    prices: PriceList
+    prices_sha256: str
+    support: SupportSpec | None
+    escalation: EscalationSpec | None
+    calibrations: tuple[CalibrationMap, ...]
+    extra_files: Mapping[str, Path]
+    provenance: Mapping[str, Any]
+    path_rows: PathRows | None = None
 
-    def without_rows(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those of these names that have no column: a path of a set with one of them is stale."""
-        return tuple(name for name in names if name not in self.candidates)
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Candidate names, in order."""
+        return tuple(candidate.name for candidate in self.candidates)
 
-    def realised(self) -> NDArray[np.float64]:
-        """(rows, models) outcomes in [0, 1], NaN where not judged."""
-        return np.where(self.outcome == NOT_JUDGED, np.nan, self.outcome / OUTCOME_STEPS)
+    @cached_property
+    def tie_rank(self) -> NDArray[np.int32]:
+        """(models,) rank of each candidate's name, so that ties do not depend on the position."""
+        return np.argsort(np.argsort(np.array(self.names))).astype(np.int32)
 
-    def of(self, names: Sequence[str]) -> PathRows:
-        """The same rows with the columns of these candidates, in this order. KeyError for one without a column."""
-        position = {name: column for column, name in enumerate(self.candidates)}
-        columns = [position[name] for name in names]
+    @cached_property
+    def quality_heads(self) -> HeadsSpec:
+        """The heads a decision is made with: the first that cover every candidate, their rows in candidate order.
 
-        def taken(values: NDArray[Any]) -> NDArray[Any]:
-            return np.ascontiguousarray(values[:, columns])
+        Raises:
+            BundleFormatError: no heads cover every candidate.
+        """
+        for heads in self.heads:
+            if set(heads.candidates) == set(self.names):
+                return heads.in_order(self.names)
+        todo = "add heads for the missing candidates, or leave those out"
+        fail(BundleFormatError, f"{self.path / MANIFEST}: heads", "one entry that covers every candidate", "none", todo)
 
-        return replace(
-            self,
-            candidates=tuple(names),
-            quality=taken(self.quality),
-            tokens_out=taken(self.tokens_out),
-            outcome=taken(self.outcome),
-            tokens_in=None if self.tokens_in is None else taken(self.tokens_in),
-            again_quality=None if self.again_quality is None else taken(self.again_quality),
-            again_tokens_out=None if self.again_tokens_out is None else taken(self.again_tokens_out),
-        )
+    @cached_property
+    def escalation_heads(self) -> HeadsSpec | None:
+        """The heads that decide again where the first ones' gap is small, their rows in candidate order; None without."""
+        if self.escalation is None:
+            return None
+        asked = self.escalation.heads
+        return next(heads for heads in self.heads if heads.id == asked).in_order(self.names)
 
+    def encoder(self, id: str) -> EncoderSpec:
+        """The encoder of that id."""
+        return next(encoder for encoder in self.encoders if encoder.id == id)
 
-def canonical_json(document: Any, *, compact: bool = False) -> bytes:
-    """UTF-8 bytes that depend on the content alone: sorted keys; 2-space indent and a final newline unless compact."""
-    if compact:
-        return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-    return (json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, default=_plain) + "\n").encode()
+    def heads_key(self, names: Sequence[str]) -> str:
+        """Return the sha256 of everything that predicts quality and tokens of these candidates: encoder, activation and their rows of
+        the heads; of a two-tier bundle those of both heads, and the gap below which the second ones decide.
 
+        Other candidates of the bundle do not enter: adding one leaves the maps of the others as they are.
+        """
+        digest = sha256()
+        for part in self._heads_bytes(self.quality_heads, names):
+            digest.update(part)
+        if self.escalation is not None and self.escalation_heads is not None:
+            digest.update(f"escalation {float(self.escalation.gap).hex()}\n".encode())
+            for part in self._heads_bytes(self.escalation_heads, names):
+                digest.update(part)
+        return digest.hexdigest()
 
-def _plain(value: object) -> object:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} is no JSON type")
+    def _heads_bytes(self, heads: HeadsSpec, names: Sequence[str]) -> Iterator[bytes]:
+        yield f"{self.encoder(heads.encoder).identity}\n{heads.activation}\n".encode()
+        rows = [heads.candidates.index(name) for name in sorted(names)]
+        for name, tensor in sorted(heads.tensors.items()):
+            part = tensor if name == SHARED_TENSOR else tensor[rows]
+            yield f"{name} {part.shape}\n".encode() + np.ascontiguousarray(part).tobytes()
+
+    def __repr__(self) -> str:
+        return f"<Bundle {self.name!r} {self.hash[:12]}, {len(self.candidates)} candidates, {self.path}>"

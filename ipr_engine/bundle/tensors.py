@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.bundle.fields import REWRITE, fail, parse_json
-from ipr_engine.bundle.files import reading
-from ipr_engine.bundle.spec import Float32
+from ipr_engine.bundle.fields import fail
 from ipr_engine.errors import BundleFormatError, BundleShapeError, BundleValueError
 
-_RECIPES = "export it again with model2vec, embeddings as float32, float16 or int8 and weights as float32"
 _HEADS = {
     "skip": ("models", "dim"),
     "bias": ("models",),
@@ -29,6 +25,7 @@ _HEADS = {
     "len_cap": ("models",),
 }
 _SUPPORT = {"centroids": ("k", "dim"), "distances": ("percentiles",)}
+Float32 = NDArray[np.float32]
 _NUMPY = {"F32": "<f4", "F16": "<f2", "U8": "u1", "U32": "<u4"}
 PERCENTILES = 101  # the 0th to the 100th
 
@@ -129,56 +126,3 @@ def require_finite(values: NDArray[Any], where: str, first_row: int = 0) -> None
         index = tuple(int(i) for i in np.unravel_index(flat, values.shape))
         shown = [index[0] + first_row, *index[1:]] if index else []
         fail(BundleValueError, f"{where}{shown}", "finite values", f"{values[index]}")
-
-
-def check_table(path: Path, where: str, *, dim: int | None = None) -> int:
-    """Check an encoder's table without keeping it, and return its dim."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with reading(where), safe_open(str(path), "np") as file:
-            return _check_table(file, where, dim)
-    except SafetensorError as error:
-        fail(BundleFormatError, where, "a safetensors file", f"one that is not ({error})")
-
-
-def _check_table(file: Any, where: str, dim: int | None) -> int:
-    known = {"embeddings": ("F32", "F16", "I8"), "weights": ("F32",), "mapping": ("I32", "I64")}
-    headers = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  safe_open is no dict
-    for name in sorted(headers):
-        if name not in known:
-            fail(BundleFormatError, f"{where}: {name}", f"no tensor but {', '.join(known)}", f"unknown tensor {name!r}")
-        if headers[name].get_dtype() not in known[name]:
-            got = headers[name].get_dtype()
-            fail(BundleShapeError, f"{where}: {name}", f"dtype {' or '.join(known[name])}", got, _RECIPES)
-    if "embeddings" not in headers:
-        fail(BundleFormatError, f"{where}: embeddings", "this tensor", "nothing (it is missing)", _RECIPES)
-    shape = tuple(headers["embeddings"].get_shape())
-    if len(shape) != 2 or 0 in shape or shape[1] != (dim or shape[1]):
-        fail(BundleShapeError, f"{where}: embeddings", f"shape (rows, {dim or 'dim'})", shape)
-    rows = shape[0]
-    lengths = {name: tuple(headers[name].get_shape()) for name in ("mapping", "weights") if name in headers}
-    vocab = next(iter(lengths.values()), (rows,)) if "mapping" in headers else (rows,)
-    for name, length in lengths.items():
-        if len(length) != 1 or length != vocab or length == (0,):
-            source = "mapping" if "mapping" in headers else "embeddings"
-            expected = "(vocab,)" if name == source else f"{vocab} (vocab from {source})"
-            fail(BundleShapeError, f"{where}: {name}", f"shape {expected}", length)
-    if "mapping" in headers:
-        mapping = file.get_tensor("mapping")
-        if mapping.min() < 0 or mapping.max() >= rows:
-            span = f"{mapping.min()} to {mapping.max()}"
-            fail(BundleValueError, f"{where}: mapping", f"rows of embeddings, 0 to {rows - 1}", span, REWRITE)
-    if "weights" in headers:
-        require_finite(file.get_tensor("weights"), f"{where}: weights")
-    if headers["embeddings"].get_dtype() != "I8":
-        step = max(1, (1 << 20) // shape[1])  # about a million values at a time
-        for start in range(0, rows, step):
-            require_finite(headers["embeddings"][start : min(start + step, rows)], f"{where}: embeddings", start)
-    return int(shape[1])
-
-
-def config_normalize(data: bytes, where: str) -> bool:
-    """`normalize` of a model2vec config.json; absent means false there too."""
-    config = parse_json(data, where).mapping()
-    return "normalize" in config and config["normalize"].boolean()

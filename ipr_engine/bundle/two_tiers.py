@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from ipr_engine.bundle.encoder_entry import AnySource, ConcatenatedSource, EncoderSource, EncoderSpec, TransformerSource
+from ipr_engine.bundle.encoder_source import AnySource, ConcatenatedSource, EncoderSource, TransformerSource
+from ipr_engine.bundle.heads_entry import HeadsSource, heads_sha256
 from ipr_engine.bundle.load import Bundle
 from ipr_engine.bundle.origin import CONSTANT, FIRST_ALONE, PRICE_DATES, constant_of
+from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.price import price_numbers
 from ipr_engine.bundle.reliability import RELIABILITY, RELIABILITY_SECOND
-from ipr_engine.bundle.spec import Candidate, EscalationSpec, HeadsSpec, PathRows
+from ipr_engine.bundle.spec import Candidate, EncoderSpec, EscalationSpec, HeadsSpec
 from ipr_engine.bundle.values import require_day, require_root, require_text
-from ipr_engine.bundle.write import HeadsSource, heads_sha256, write_bundle
+from ipr_engine.bundle.write import BundleParts, write_bundle
 from ipr_engine.errors import InvalidInputError
 
 SECOND = "second"
@@ -65,24 +67,26 @@ def two_tiers(
         extra[RELIABILITY_SECOND] = second.extra_files[RELIABILITY]
     return write_bundle(
         root,
-        name=first.name if name is None else name,
-        created=first.created if created is None else created,
-        candidates=_candidates(first, second),
-        encoders=encoders,
-        heads=heads,
-        prices=first.prices,
-        support=first.support,
-        escalation=EscalationSpec(heads=heads[1].id, gap=gap),
-        path_rows=path,
-        provenance={
-            **{key: value for key, value in first.provenance.items() if key in ("sources", PRICE_DATES)},
-            **_marks(first, second),
-            **provenance,
-            **({} if alone is None else {FIRST_ALONE: alone}),
-            "first": {"hash": first.hash, "name": first.name, "provenance": dict(first.provenance)},
-            "second": {"hash": second.hash, "name": second.name, "provenance": dict(second.provenance)},
-        },
-        extra_files=extra,
+        BundleParts(
+            name=first.name if name is None else name,
+            created=first.created if created is None else created,
+            candidates=_candidates(first, second),
+            encoders=encoders,
+            heads=heads,
+            prices=first.prices,
+            support=first.support,
+            escalation=EscalationSpec(heads=heads[1].id, gap=gap),
+            path_rows=path,
+            provenance={
+                **{key: value for key, value in first.provenance.items() if key in ("sources", PRICE_DATES)},
+                **_marks(first, second),
+                **provenance,
+                **({} if alone is None else {FIRST_ALONE: alone}),
+                "first": {"hash": first.hash, "name": first.name, "provenance": dict(first.provenance)},
+                "second": {"hash": second.hash, "name": second.name, "provenance": dict(second.provenance)},
+            },
+            extra_files=extra,
+        ),
         activate=activate,
     )
 

@@ -8,10 +8,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from ipr_engine._files import writable_folder
 from ipr_engine._validate import lone_surrogate, shown
-from ipr_engine.bundle.load import MANIFEST
+from ipr_engine.bundle.spec import MANIFEST
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.outputs import writable_folder
 
 MOST_RATIO = 1e6
 MOST_WHOLE = 2**63 - 1

@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.audit.owner_key import keys_beside
-from ipr_engine.bundle import Bundle, CalibrationMap, CalibrationSample, Knot, OperatingPoint
+from ipr_engine.bundle import Bundle, CalibratedPoint, CalibrationMap, CalibrationSample, Knot
 from ipr_engine.bundle.calibration import (
     CERTAIN,
+    CERTIFIED,
+    INSUFFICIENT,
     SUPPORT_QUANTILES,
-    heads_key,
-    prices_key,
+    TestedTau,
 )
 from ipr_engine.bundle.origin import constant_notice, constant_of
-from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT, TestedTau
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.certify_options import (
     CHECKED,
@@ -116,8 +116,8 @@ def calibrate(
         family=_whole_family(bundle, names) if of.family is not None else None,
         whole=len(names) == len(bundle.names),
         candidates=names,
-        heads=heads_key(bundle, names),
-        prices=prices_key(bundle.prices, bundle.candidates, names),
+        heads=bundle.heads_key(names),
+        prices=bundle.prices.key(bundle.candidates, names),
         best=names[path.best],
         cheapest=names[path.cheapest],
         risk=float(risk),
@@ -221,9 +221,9 @@ def _whole_family(bundle: Bundle, names: Sequence[str]) -> str | None:
 
 def _points(
     path: OperatingPath, names: Sequence[str], routed: Array, lower: Array, costs: Array, share_best: Array
-) -> tuple[OperatingPoint, ...]:
+) -> tuple[CalibratedPoint, ...]:
     return tuple(
-        OperatingPoint(
+        CalibratedPoint(
             alpha_hi=0.0,
             alpha_lo=1.0,
             offset=0.0,

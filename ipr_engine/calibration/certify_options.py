@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from ipr_engine.audit.owner_key import Key
 from ipr_engine.bundle.calibration import TESTS
-from ipr_engine.calibration.observed import POINTS
 from ipr_engine.calibration.promises import SHARES, TAUS
 from ipr_engine.errors import InvalidInputError
 
 RISK = 0.1
+POINTS = 40  # quality levels of the path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,7 @@ def quality_drift(
         shortfall, floor = bar - answers, 1 - bar
         against = f"the lower bound of {bar:.4f} it had at calibration"
     else:
-        share = policy.ask[1] if policy.ask is not None and policy.ask[0] == "quality_share" else None
+        share = policy.target[1] if policy.target is not None and policy.target[0] == "quality_share" else None
         of_best, of_cheapest = (1 - policy.tau, policy.tau) if share is None else (share, 0.0)
         owed = of_best * _scores("best", best, len(answers)) + of_cheapest * _scores("cheapest", cheapest, len(answers))
         shortfall, floor = owed - answers, 1.0

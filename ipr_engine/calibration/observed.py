@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle
+from ipr_engine.calibration.certify_options import POINTS
 from ipr_engine.data import Outcomes, name_in_source
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.embedded import EmbeddedPrompts
@@ -132,7 +133,6 @@ def observe(
 
 
 WORTHS = 600  # settings swept
-POINTS = 40  # quality levels, hence points at most, besides the ends
 DENSITY = 1.5  # levels are (i / POINTS) ** DENSITY below the top
 CHEAPER = 0.98  # a setting that costs more of the best single candidate's cost than this saves nothing
 

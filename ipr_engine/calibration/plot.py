@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import Any
 
+from ipr_engine._extras import need_pyplot
 from ipr_engine.bundle import CalibrationMap
-from ipr_engine.bundle.tested import INSUFFICIENT
-from ipr_engine.errors import BackendUnavailableError
+from ipr_engine.bundle.calibration import INSUFFICIENT
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito
 
@@ -19,12 +17,7 @@ def draw(made: CalibrationMap, path: Path) -> None:
     Raises:
         BackendUnavailableError: matplotlib is missing.
     """
-    try:
-        matplotlib = importlib.import_module("matplotlib")
-        matplotlib.use("Agg")
-        pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise BackendUnavailableError(f"plots need matplotlib: pip install 'ipr_engine[eval]' ({error})") from error
+    pyplot = need_pyplot()
     figure, axes = pyplot.subplots(figsize=(9.5, 6), layout="constrained")
     cost = [1000 * point.cost_usd for point in made.points]
     quality = [100 * point.quality for point in made.points]

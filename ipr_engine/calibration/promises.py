@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT, TestedTau
+from ipr_engine.bundle.calibration import CERTIFIED, INSUFFICIENT, TestedTau
 from ipr_engine.calibration.bounds import TESTS, Test, lower_bounds
 from ipr_engine.policy.policy import Policy
 

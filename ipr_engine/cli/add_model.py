@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from ipr_engine.cli.common import add_cache_option, add_encoder_options, add_key_option, encoder_options
+from ipr_engine.cli.options import add_cache_option, add_encoder_options, add_key_option, load_options
 
 
 def add_parser(subparsers: Any) -> None:
@@ -77,7 +77,7 @@ def run_add(arguments: argparse.Namespace) -> int:
             split=None if arguments.split == "all" else arguments.split,
             consistency=arguments.consistency,
             seed=arguments.seed,
-            encoder_options=encoder_options(arguments),
+            encoder_options=load_options(arguments),
             cache=arguments.cache,
             key=arguments.key,
         ),

@@ -10,12 +10,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ipr_engine._files import writable_file, writable_folder
 from ipr_engine.bundle import CalibrationMap, Knot
+from ipr_engine.bundle.calibration import CERTIFIED
 from ipr_engine.bundle.origin import constant_notice, constant_of
-from ipr_engine.bundle.tested import CERTIFIED
 from ipr_engine.bundle.values import require_root
-from ipr_engine.cli.common import add_bundle_options, add_cache_option, load_engine, source_names
-from ipr_engine.outputs import writable_file, writable_folder
+from ipr_engine.cli.options import add_bundle_options, add_cache_option, load_engine, source_names
 
 
 def add_parser(subparsers: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.cli import data_embed
-from ipr_engine.cli.named_pairs import named_pairs
+from ipr_engine.cli.renamed import named_pairs
 from ipr_engine.errors import InvalidInputError
 
 FORMATS = ("parquet", "csv", "jsonl")

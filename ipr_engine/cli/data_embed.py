@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.cli.common import add_encoder_options
+from ipr_engine.cli.options import add_encoder_options
 
 
 def add_parser(actions: Any) -> None:

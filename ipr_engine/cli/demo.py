@@ -10,8 +10,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ipr_engine.cli.common import add_bundle_options, load_engine, shorten
 from ipr_engine.cli.demo_prompts import DEMO_PROMPTS
+from ipr_engine.cli.options import add_bundle_options, load_engine, shorten
 from ipr_engine.decision import Decision, Decisions
 from ipr_engine.engine import Engine
 

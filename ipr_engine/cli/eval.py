@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.cli.common import add_bundle_options, add_cache_option, load_engine
+from ipr_engine._files import writable_folder
+from ipr_engine.cli.options import add_bundle_options, add_cache_option, load_engine
 from ipr_engine.data import load_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.outputs import writable_folder
 
 
 def add_parser(subparsers: Any) -> None:

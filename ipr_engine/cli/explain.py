@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.cli.common import add_bundle_options, add_policy_options, load_engine, make_policy
+from ipr_engine._files import writable_file
+from ipr_engine.cli.options import add_bundle_options, add_policy_options, load_engine, make_policy
 from ipr_engine.cli.rows import read_stdin
-from ipr_engine.outputs import writable_file
 
 
 def add_parser(subparsers: Any) -> None:

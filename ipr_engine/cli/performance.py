@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipr_engine.cli.named_pairs import named_pairs
+from ipr_engine.cli.renamed import named_pairs
 from ipr_engine.errors import InvalidInputError
 
 if TYPE_CHECKING:

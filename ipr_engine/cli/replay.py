@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ipr_engine.audit.replay import Replayed, Summary, replay
-from ipr_engine.cli.common import add_bundle_options, add_key_option, add_policy_options, asked_terms, load_engine
+from ipr_engine.cli.options import add_bundle_options, add_key_option, add_policy_options, given_options, load_engine
 from ipr_engine.errors import InvalidInputError
 
 DIFFERENT = 4
@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     engine = load_engine(arguments)
     summary = Summary()
-    for replayed in replay(_lines(arguments.log), engine, key=arguments.key, **asked_terms(arguments)):
+    for replayed in replay(_lines(arguments.log), engine, key=arguments.key, **given_options(arguments)):
         summary.add(replayed)
         if not arguments.summary and (replayed.differences or replayed.kept or replayed.refused is not None):
             print(_json(replayed) if arguments.json else _text(replayed))

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ipr_engine.audit.recorder import Recorder
-from ipr_engine.cli.common import (
+from ipr_engine.cli.options import (
     add_bundle_options,
     add_key_option,
     add_policy_options,

@@ -9,7 +9,7 @@ from typing import Any
 
 from ipr_engine.bundle.performance import UNITS, Performance, performance_json
 from ipr_engine.cli.edited import add_edited_options, edited_bundle
-from ipr_engine.cli.named_pairs import named_pairs
+from ipr_engine.cli.renamed import named_pairs
 
 
 def add_parser(subparsers: Any) -> None:

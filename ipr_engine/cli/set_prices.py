@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipr_engine.cli.edited import add_edited_options, edited_bundle
-from ipr_engine.cli.named_pairs import named_pairs
+from ipr_engine.cli.renamed import named_pairs
 from ipr_engine.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -102,9 +102,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _given(arguments: argparse.Namespace, bundle: Bundle) -> tuple[PriceList, list[str]]:
     """The prices that the file gives, and what there is to tell of it."""
+    from ipr_engine._files import as_path
     from ipr_engine.bundle import PriceList
-    from ipr_engine.bundle.edit import read_new_prices
-    from ipr_engine.bundle.files import as_path, read_regular
+    from ipr_engine.bundle.candidate_entry import read_new_prices
+    from ipr_engine.bundle.file_entry import read_regular
     from ipr_engine.bundle.price_import import is_foreign, read_foreign_prices
     from ipr_engine.bundle.values import require_day
 

@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ipr_engine._files import writable_folder
 from ipr_engine.errors import BackendUnavailableError
-from ipr_engine.outputs import writable_folder
 
 # One line each; the study's module says the rest.
 STUDIES = {

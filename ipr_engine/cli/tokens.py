@@ -56,10 +56,10 @@ def run_fit(arguments: argparse.Namespace) -> int:
 
     from ipr_engine.errors import InvalidInputError
     from ipr_engine.tokens import TokenProfile, count_texts
-    from ipr_engine.tokens.counters import open_counter
-    from ipr_engine.tokens.errors import held_out_errors, held_out_errors_of_some, summary
-    from ipr_engine.tokens.fit import fit_coefficients, fit_some
+    from ipr_engine.tokens.fit_profile import fit_coefficients, fit_some
+    from ipr_engine.tokens.held_out import held_out_errors, held_out_errors_of_some, summary
     from ipr_engine.tokens.samples import read_samples
+    from ipr_engine.tokens.tokenizers_at_hand import open_counter
 
     out = None if arguments.out is None else Path(arguments.out)
     if out is not None and out.exists():

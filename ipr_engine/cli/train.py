@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from ipr_engine.bundle.origin import constant_notice
-from ipr_engine.cli.common import add_cache_option, add_encoder_options, add_key_option, encoder_options
+from ipr_engine.cli.options import add_cache_option, add_encoder_options, add_key_option, load_options
 from ipr_engine.errors import InvalidInputError
 
 
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
             intercepts=not arguments.no_intercepts,
             encoder=EncoderChoice(
                 folders=arguments.encoder,
-                options=encoder_options(arguments),
+                options=load_options(arguments),
                 max_tokens=arguments.max_tokens,
                 pooling=arguments.pooling,
                 dtype=arguments.dtype,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._files import write_atomically
 from ipr_engine._validate import lone_surrogate
 from ipr_engine.data.progress import Progress
 from ipr_engine.encoders.base import Encoded, Encoder
@@ -122,15 +122,7 @@ class EmbeddingCache:
 
         data = save(tensors, metadata={"encoder": encoder.identity, "version": _VERSION})
         place.mkdir(parents=True, exist_ok=True)
-        temp = place / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
-        try:
-            with open(temp, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temp, place / f"{hashlib.sha256(data).hexdigest()}.safetensors")
-        finally:
-            temp.unlink(missing_ok=True)
+        write_atomically(place / f"{hashlib.sha256(data).hexdigest()}.safetensors", data)
 
 
 def embed_prompts(

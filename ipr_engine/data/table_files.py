@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import secrets
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._extras import need
+from ipr_engine._files import replacing
 from ipr_engine._validate import lone_surrogate
 from ipr_engine.data.tables import BadRows, Table, shown_cell
 from ipr_engine.errors import InvalidInputError
@@ -168,8 +167,7 @@ def _read_jsonl(path: Path, bad: BadRows | None) -> Table:
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns (None = missing) by the ending of `path`'s name: the whole file appears at once, or not at all."""
-    temp = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(6)}")
-    try:
+    with replacing(path) as temp:
         if path.suffix == ".parquet":
             arrow, parquet = need("pyarrow", "writing Parquet"), need("pyarrow.parquet", "writing Parquet")
             parquet.write_table(arrow.table(dict(columns)), temp)
@@ -185,9 +183,6 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
                     file.write(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n")
         else:
             raise InvalidInputError(f"{path.name}: expected a name that ends in .parquet, .csv or .jsonl")
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Decisions:
+class ReferenceDecisions:
     """The answers for a batch; the arrays are (batch, models)."""
 
     logit: Array
@@ -177,7 +177,7 @@ def failover(
 def decide(
     heads: Heads, policy: Mapping[str, Any], x: Array, billed_tokens: Any,
     tokens_out: Any = None, extra_usd: Any = 0.0, allowed: Any = True, dtype: Any = np.float64,
-) -> Decisions:  # fmt: skip
+) -> ReferenceDecisions:  # fmt: skip
     """A batch: x is (batch, dim), the others broadcast as in DecidePlan.run; policy is DecidePolicy's keywords."""
     in_rate, out_rate, fixed_usd = (policy[name].astype(dtype) for name in ("in_rate", "out_rate", "fixed_usd"))
     with np.errstate(all="ignore"):  # a row that overflows gets a status
@@ -192,7 +192,7 @@ def decide(
         masks = np.broadcast_to(policy["allowed"] & np.asarray(allowed), logit.shape)
         numbers = [policy[name] for name in ("alpha_hi", "alpha_lo", "offset", "worth")]
         rows = [choose(*row, ranks, *numbers) for row in zip(logit, cost, masks, strict=True)]
-        return Decisions(logit, 1 / (1 + np.exp(-logit)), np.broadcast_to(tokens, logit.shape), cost, rows)
+        return ReferenceDecisions(logit, 1 / (1 + np.exp(-logit)), np.broadcast_to(tokens, logit.shape), cost, rows)
 
 
 def break_points(quality: Array, cost_usd: Array, tie_rank: Array) -> tuple[Array, Array, Array, Array, Array, Array]:

@@ -1,8 +1,7 @@
-"""Reading an encoder's files: whole, hashed, or as JSON, with errors that name the file."""
+"""Reading an encoder's files: whole, or as JSON, with errors that name the file."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,15 @@ from ipr_engine.errors import BundleFormatError, BundleNotFoundError
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file; BundleNotFoundError if there is none."""
+    """Return the bytes of a file; BundleNotFoundError if there is none."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise BundleNotFoundError(f"{path}: no such file") from error
 
 
-def sha256_of(path: str | Path) -> str:
-    """Through a buffer, so that hashing does not make a mapped table resident."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
 def parse_json(path: str | Path, data: bytes) -> Any:
-    """What the bytes of a JSON file say; path is for the message of BundleFormatError."""
+    """Return what the bytes of a JSON file say; path is for the message of BundleFormatError."""
     try:
         return json.loads(data)
     except ValueError as error:

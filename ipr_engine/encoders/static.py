@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine import _C
+from ipr_engine._files import file_sha256
 from ipr_engine.bundle import encoder_identity
 from ipr_engine.encoders.base import Encoded, as_prompt_list
-from ipr_engine.encoders.files import parse_json, read_bytes, sha256_of
+from ipr_engine.encoders.files import parse_json, read_bytes
 from ipr_engine.encoders.tensor_file import map_tensors
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
 from ipr_engine.errors import (
@@ -108,7 +109,7 @@ class StaticEncoder:
         _check_tensors(table_path, tensors, chosen.max_id)
         identity = encoder_identity(
             kind="static",
-            table=sha256_of(table_path),
+            table=file_sha256(table_path)[0],
             tokenizer=hashlib.sha256(tokenizer_bytes).hexdigest(),
             config=hashlib.sha256(config_bytes).hexdigest(),
             pooling=POOLING,
@@ -121,7 +122,7 @@ class StaticEncoder:
     def from_folder(
         cls, folder: str | Path, *, max_tokens: int = 512, isa: str = "auto", tokenizer: str = "auto"
     ) -> StaticEncoder:
-        """`load` from a folder that model2vec's save_pretrained wrote."""
+        """Call `load` on a folder that model2vec's save_pretrained wrote."""
         folder = Path(folder)
         return cls.load(
             folder / "model.safetensors",
@@ -162,7 +163,7 @@ class StaticEncoder:
         return Encoded(x, billed, truncated)
 
     def count_tokens(self, text: str) -> int:
-        """The tokens of a text as `billed_tokens` counts them."""
+        """Return the tokens of a text as `billed_tokens` counts them."""
         return self.tokenizer.count(text)
 
     def __repr__(self) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.errors import BackendUnavailableError
+from ipr_engine._extras import need
 from ipr_engine.measures.bootstrap import Resamples
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import hull_mix, worth_grid, worth_sweep
@@ -43,7 +41,7 @@ def knn(
     x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array, neighbours: Sequence[int] = NEIGHBOURS
 ) -> Predictions:
     """Mean quality and cost of the k nearest training prompts by cosine; k of greatest out-of-fold area on train."""
-    from_sklearn = _need("sklearn.neighbors", "the kNN baseline")
+    from_sklearn = need("sklearn.neighbors", "the kNN baseline", "eval")
     unit, test_unit = _unit(x), _unit(test_x)
     values = np.concatenate([train.quality, train.cost], axis=1)
 
@@ -71,7 +69,7 @@ def kmeans(
     x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array, clusters: Sequence[int] = CLUSTERS, seed: int = 0
 ) -> Predictions:
     """Mean quality and cost of the prompt's k-means cluster; k of greatest out-of-fold area on train."""
-    from_sklearn = _need("sklearn.cluster", "the k-means baseline")
+    from_sklearn = need("sklearn.cluster", "the k-means baseline", "eval")
     unit, test_unit = _unit(x), _unit(test_x)
     values = np.concatenate([train.quality, train.cost], axis=1)
 
@@ -142,16 +140,9 @@ def litellm_tiers(prompts: Sequence[str]) -> Indices:
     """
     purpose = "LiteLLM's heuristic_v2"
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else importing it asks the network for prices
-    classifier = _need("litellm.router_strategy.adaptive_router.classifier", purpose, package="litellm")
-    tiers = _need("litellm.router_strategy.complexity_router.tier_predictor", purpose, package="litellm")
+    classifier = need("litellm.router_strategy.adaptive_router.classifier", purpose, package="litellm")
+    tiers = need("litellm.router_strategy.complexity_router.tier_predictor", purpose, package="litellm")
     predictor = tiers.TierSuccessPredictor(tiers.resolve_tier_artifact("ultrafeedback"))
     return np.asarray(
         [predictor.predict(p, classifier.classify_prompt(p)).required_tier - 1 for p in prompts], dtype=np.int64
     )
-
-
-def _need(module: str, purpose: str, package: str = "ipr_engine[eval]") -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise BackendUnavailableError(f"{purpose} needs {module}: pip install '{package}' ({error})") from error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
-from ipr_engine.errors import BackendUnavailableError, InvalidInputError
+from ipr_engine._extras import need_pyplot
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREY, ORANGE, RED, STYLE
 from ipr_engine.explanation import Explanation
 
@@ -26,12 +26,7 @@ def draw_explanation(explanation: Explanation, path: Path) -> Path:
     """
     if path.suffix.lower() != ".png":
         raise InvalidInputError(f"plot: expected a path that ends in .png, got {path}")
-    try:
-        matplotlib = importlib.import_module("matplotlib")
-        matplotlib.use("Agg")
-        pyplot = importlib.import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise BackendUnavailableError(f"plots need matplotlib: pip install 'ipr_engine[eval]' ({error})") from error
+    pyplot = need_pyplot()
     decision = explanation.decision
     views = sorted(explanation.candidates, key=lambda view: view.cost_usd)
     with pyplot.rc_context(STYLE):

@@ -5,7 +5,6 @@ Lines are told apart by colour, style and marker; every axis says its unit.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.errors import BackendUnavailableError
+from ipr_engine._extras import need, need_pyplot
 from ipr_engine.evaluation.plot_promised import promised
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, STYLE
 from ipr_engine.evaluation.plot_support import support
@@ -43,12 +42,7 @@ LINES: dict[str, dict[str, Any]] = {
 
 def draw_all(summary: Summary, out: Path, title: str) -> list[Path]:
     """Write every plot below `out` and return the paths."""
-    try:
-        matplotlib = importlib.import_module("matplotlib")
-        matplotlib.use("Agg")
-        pyplot = importlib.import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise BackendUnavailableError(f"plots need matplotlib: pip install 'ipr_engine[eval]' ({error})") from error
+    pyplot = need_pyplot()
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     with pyplot.rc_context(STYLE):
@@ -129,7 +123,7 @@ def _band(curve: Curve, points: int = 80) -> tuple[Array, Array, Array]:
 
 def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str]) -> None:
     """Name every dot where its name covers no other name or dot and as little of the curves as can be."""
-    effects = importlib.import_module("matplotlib.patheffects")
+    effects = need("matplotlib.patheffects", "plots", "eval")
     figure.canvas.draw()
     dots = axes.transData.transform(np.stack([x, y], axis=1))
     frame = axes.get_window_extent()

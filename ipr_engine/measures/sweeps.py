@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ipr_engine.bundle import RuleConstants
 from ipr_engine.measures.bootstrap import Resamples
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, hull, single_curve
-from ipr_engine.policy.policy import compile_rule
+from ipr_engine.policy.rules import compile_rule
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._files import as_path
 from ipr_engine._validate import MOST, MOST_TOKENS
-from ipr_engine.bundle.files import as_path
 from ipr_engine.data.table_files import read_table
 from ipr_engine.data.tables import BadRows, Table
 from ipr_engine.errors import InvalidInputError

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ipr_engine.bundle import Bundle, CalibrationMap, Knot, OperatingPoint, PriceList
-from ipr_engine.bundle.calibration import heads_key, prices_key
-from ipr_engine.bundle.tested import INSUFFICIENT
+from ipr_engine.bundle import BundleSpec, CalibratedPoint, CalibrationMap, Knot, PriceList
+from ipr_engine.bundle.calibration import INSUFFICIENT
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.targets import CALIBRATED
+from ipr_engine.policy.targets import CALIBRATED, Target
 
 ESTIMATED = "estimated"
 SAME_TAU, SAME_WORTH = 1e-9, 1e-6  # absolute; relative: another machine's last bits
@@ -66,7 +65,7 @@ class Calibrations:
         drift: what its policies look at; they do not refer to the bundle itself.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: BundleSpec) -> None:
         self.bundle = bundle
         self.drift = DriftFlag()
         self._changed = {made.candidates: self._changed_since(made) for made in bundle.calibrations}
@@ -75,7 +74,7 @@ class Calibrations:
         """What changed since the map was made, None if nothing that it depends on; at other prices than the bundle's if given."""
         known = self._changed[made.candidates]
         effective = self.bundle.prices if prices is None else prices
-        if known is None and prices_key(effective, self.bundle.candidates, made.candidates) != made.prices:
+        if known is None and effective.key(self.bundle.candidates, made.candidates) != made.prices:
             return "prices or token ratios changed since"
         return known
 
@@ -84,12 +83,12 @@ class Calibrations:
         gone = [name for name in made.candidates if name not in bundle.names]
         if gone:
             return f"candidates removed since: {', '.join(gone)}"
-        if heads_key(bundle, made.candidates) != made.heads:
+        if bundle.heads_key(made.candidates) != made.heads:
             return "encoder or heads changed since" if bundle.escalation is None else _CHANGED_TIERS
-        added = [name for name in self._meant(made) if name not in made.candidates]
+        added = [name for name in self.meant(made) if name not in made.candidates]
         return f"candidates added since: {', '.join(added)}" if added else None
 
-    def _meant(self, made: CalibrationMap) -> tuple[str, ...]:
+    def meant(self, made: CalibrationMap) -> tuple[str, ...]:
         """What the map's set would be today: every candidate, those of its family, or the very names."""
         if made.whole:
             return self.bundle.names
@@ -112,7 +111,7 @@ class Calibrations:
             if set(made.candidates) == wanted:
                 return made, None
         for made in maps:
-            if set(self._meant(made)) == wanted:
+            if set(self.meant(made)) == wanted:
                 return made, None  # stale: `changed` says which candidates came or went
         covering = [made for made in maps if wanted < set(made.candidates)]
         if not covering:
@@ -129,45 +128,45 @@ class Calibrations:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled:
+class ResolvedPoint:
     """What a policy under rule `calibrated` runs.
 
     Attributes:
-        tau: as given, or the estimated equivalent of what was asked.
+        tau: as given, or the estimated equivalent of the target.
         chosen_from: the candidates the point chooses from. left_out: name -> why, for the allowed others.
         certificate: the status as of compiling.
     """
 
     tau: float
     map: CalibrationMap
-    point: OperatingPoint
+    point: CalibratedPoint
     chosen_from: tuple[str, ...]
     left_out: Mapping[str, str]
     certificate: CalibrationStatus
 
 
-def settle(
+def resolve_point(
     calibrations: Calibrations,
     allowed: Sequence[str],
     *,
     tau: float | None,
-    ask: tuple[str, float] | None,
+    target: Target | None,
     worth: float | None,
     prices: PriceList | None,
     escalate_below: float = 0.0,
     other_cost: str | None = None,
-) -> Settled:
+) -> ResolvedPoint:
     """The point of the map that keeps the promise, and its certificate.
 
     Args:
-        tau: in [0, 1], or None with `ask`: one of ASKS and its value.
+        tau: in [0, 1], or None with `target`: one of `TARGETS` and its value.
         worth, prices: what overrides the map's own, None for nothing.
         escalate_below: the policy's; the map holds for the bundle's gap alone.
         other_cost: what is weighed in place of USD, in words; None for nothing: maps hold for USD alone.
     """
     bundle = calibrations.bundle
     made, mismatch = calibrations.map_for(allowed)
-    knot, promise = _knot(made, tau, ask)
+    knot, promise = _knot(made, tau, target)
     point = made.points[knot.point]
     reachable = [name for name in allowed if name in made.candidates]
     chosen_from = tuple(name for name in reachable if point.allowed is None or name in point.allowed)
@@ -179,8 +178,8 @@ def settle(
     if worth is not None and worth != point.worth:
         overrides.append(f"worth={worth:g} instead of the map's {point.worth:g}")
     overrides += _overrides(bundle, made, prices, escalate_below, other_cost)
-    return Settled(
-        tau=_equivalent(made, tau, ask, knot),
+    return ResolvedPoint(
+        tau=_equivalent(made, tau, target, knot),
         map=made,
         point=point,
         chosen_from=chosen_from,
@@ -200,7 +199,7 @@ def path_certificate(
     allowed: Sequence[str],
     *,
     tau: float | None,
-    ask: tuple[str, float] | None,
+    target: Target | None,
     worth: float,
     prices: PriceList | None,
     escalate_below: float,
@@ -209,24 +208,24 @@ def path_certificate(
     """What may be said of a point of tau's path: certified only where this very tau was tested, and nothing changed since.
 
     Args:
-        allowed: the candidates of the path. tau: as given, None with `ask`. worth: what runs.
+        allowed: the candidates of the path. tau: as given, None with `target`. worth: what runs.
         prices: what overrides the bundle's own, None for nothing. escalate_below: the policy's.
-        other_cost: as of `settle`.
+        other_cost: as of `resolve_point`.
     """
     wanted, bundle = set(allowed), calibrations.bundle
     maps = sorted((m for m in bundle.calibrations if m.tested), key=lambda m: set(m.candidates) != wanted)
-    made = next((m for m in maps if wanted in (set(m.candidates), set(calibrations._meant(m)))), None)
+    made = next((m for m in maps if wanted in (set(m.candidates), set(calibrations.meant(m)))), None)
     if made is None:
         return CalibrationStatus(ESTIMATED, f"{_READ}; no prompt tested it")
     overrides = _overrides(bundle, made, prices, escalate_below, other_cost)
-    if ask is not None:
-        overrides.append(f"{ask[0]}={ask[1]:g} was not tested, taus were")
+    if target is not None:
+        overrides.append(f"{target[0]}={target[1]:g} was not tested, taus were")
     if overrides:
         return CalibrationStatus(ESTIMATED, f"{_READ}; {'; '.join(overrides)}")
     changed = calibrations.changed(made, prices)
     if changed is not None:
         return CalibrationStatus("stale", f"{changed}; calibrate anew")
-    assert tau is not None  # no ask, hence given
+    assert tau is not None  # no target, hence given
     found = next((one for one in made.tested if abs(one.tau - tau) < SAME_TAU), None)
     if found is None:
         return CalibrationStatus(ESTIMATED, f"{_READ}; tau {tau:g} was not tested, {_around(made, tau)}")
@@ -250,10 +249,10 @@ def _around(made: CalibrationMap, tau: float) -> str:
 
 
 def _overrides(
-    bundle: Bundle, made: CalibrationMap, prices: PriceList | None, escalate_below: float, other_cost: str | None
+    bundle: BundleSpec, made: CalibrationMap, prices: PriceList | None, escalate_below: float, other_cost: str | None
 ) -> list[str]:
     """What a policy asks for that the map was not made with, each in words."""
-    differ = prices is not None and prices_key(prices, bundle.candidates, made.candidates) != made.prices
+    differ = prices is not None and prices.key(bundle.candidates, made.candidates) != made.prices
     found = ["prices= differ from those it was calibrated at"] if differ else []
     gap = 0.0 if bundle.escalation is None else bundle.escalation.gap
     if other_cost is not None:
@@ -287,13 +286,13 @@ def _certificate(
     return _certified(made, promise, "knot")
 
 
-def _knot(made: CalibrationMap, tau: float | None, ask: tuple[str, float] | None) -> tuple[Knot, str]:
+def _knot(made: CalibrationMap, tau: float | None, target: Target | None) -> tuple[Knot, str]:
     """The knot that answers, and its promise in words."""
-    if ask is None:
+    if target is None:
         assert tau is not None
         knot = [k for k in made.knots if k.level <= tau][-1]
         return knot, f"tau {knot.level:g} ((1 - tau) * {made.best} + tau * {made.cheapest})"
-    name, value = ask
+    name, value = target
     if name == "quality_share":
         knot = [k for k in made.shares if k.level >= value - 1e-9][-1]
         return knot, f"{knot.level:.1%} of {made.best}'s mean quality"
@@ -306,11 +305,11 @@ def _knot(made: CalibrationMap, tau: float | None, ask: tuple[str, float] | None
     raise InvalidInputError(f"{name}: the least that a knot of the map has is {least:.4g}, got {value:g}; ask for more")
 
 
-def _equivalent(made: CalibrationMap, tau: float | None, ask: tuple[str, float] | None, knot: Knot) -> float:
-    """tau as given; of a share, the tau that owes as much by the sample's means; of the other asks, their knot's."""
+def _equivalent(made: CalibrationMap, tau: float | None, target: Target | None, knot: Knot) -> float:
+    """tau as given; of a share, the tau that owes as much by the sample's means; of the other targets, their knot's."""
     if tau is not None:
         return tau
-    if ask is not None and ask[0] == "quality_share":
+    if target is not None and target[0] == "quality_share":
         gap = made.best_quality - made.cheapest_quality
-        return min(1.0, (1 - ask[1]) * made.best_quality / gap) if gap > 0 else 0.0
+        return min(1.0, (1 - target[1]) * made.best_quality / gap) if gap > 0 else 0.0
     return knot.level

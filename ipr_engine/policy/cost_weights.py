@@ -1,6 +1,6 @@
 """Cost as a weighted sum of named terms: USD, seconds to the first token, seconds of generation, Wh (docs/usage.md).
 
-    weighing = settle_weights({"ttft_s": 0.002}, figures, names, kept)    # USD per second, beside 1 USD per USD
+    weighing = resolve_weights({"ttft_s": 0.002}, figures, names, kept)    # USD per second, beside 1 USD per USD
     weighing.folded(rates)                                                # what the op is given: no time is spent at run
 
 A weight says what a unit of the term is worth, in USD; the sum is what a policy trades against quality in place of USD.
@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import matched_once, nonnegative, shown
-from ipr_engine.bundle import Performance
-from ipr_engine.bundle.performance import performance_json, performance_of, performance_problem
+from ipr_engine.bundle import Candidate, Performance, PriceList
+from ipr_engine.bundle.checks import performance_problem
+from ipr_engine.bundle.performance import performance_json, performance_of
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.price_table import Array, PriceTable
 
@@ -124,7 +125,7 @@ class Weighing:
         return np.array([0.0 if value is None else value for value in values], np.float64)
 
 
-def settle_weights(
+def resolve_weights(
     cost_weights: object, figures: Figures, names: Sequence[str], kept: Sequence[str]
 ) -> Weighing | None:
     """The weighing that a policy asks for; None where cost is plain USD.
@@ -207,3 +208,25 @@ def merged_figures(argument: str, before: Figures, given: object, names: Sequenc
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, (np.integer, np.floating)) else value
+
+
+def row_costs(
+    tokens_out: npt.NDArray[np.floating[Any]],
+    billed_tokens: npt.NDArray[np.uint32],
+    candidates: Sequence[Candidate],
+    prices: PriceList,
+    weighing: Weighing | None = None,
+    tokens_in: npt.NDArray[np.float32] | None = None,
+) -> Array:
+    """Return (rows, models) predicted cost of prompts at a price list: what `op_terms` folds for the op, in float64.
+
+    Args:
+        tokens_out: (rows, models), a column per candidate. billed_tokens: (rows,), by the bundle's tokenizer.
+        weighing: of these candidates; None: the cost is in USD.
+        tokens_in: (rows, models) by each candidate's own count; None: billed_tokens times its token_ratio.
+    """
+    rates = PriceTable([prices.prices[c.name] for c in candidates], [c.token_ratio for c in candidates])
+    if weighing is not None:
+        rates = weighing.folded(rates)
+    most = np.array([np.inf if c.max_output_tokens is None else c.max_output_tokens for c in candidates], np.float64)
+    return rates.cost(rates.counted(billed_tokens.astype(np.int64), tokens_in), np.minimum(tokens_out, most))

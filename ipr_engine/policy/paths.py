@@ -12,37 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle import Bundle, Candidate, PriceList
-from ipr_engine.bundle.spec import NOT_JUDGED
-from ipr_engine.policy.cost_weights import Weighing
-from ipr_engine.policy.price_table import PriceTable
-from ipr_engine.policy.tau_path import Array, TauPath
-from ipr_engine.policy.two_tier_path import TierRows, fit_two_tiers
+from ipr_engine.bundle import BundleSpec, PriceList
+from ipr_engine.bundle.path_rows import NOT_JUDGED
+from ipr_engine.policy.cost_weights import Weighing, row_costs
+from ipr_engine.policy.tau_path import Array, TauPath, TierRows
 
 MAX_KEPT_PATHS = 64  # at 11 candidates and 256 worths some 30 kB each
 NO_PATH = "bundle has no path"
-
-
-def row_costs(
-    tokens_out: npt.NDArray[np.floating[Any]],
-    billed_tokens: npt.NDArray[np.uint32],
-    candidates: Sequence[Candidate],
-    prices: PriceList,
-    weighing: Weighing | None = None,
-    tokens_in: npt.NDArray[np.float32] | None = None,
-) -> Array:
-    """(rows, models) predicted cost of prompts at a price list: what `op_terms` folds for the op, in float64.
-
-    Args:
-        tokens_out: (rows, models), a column per candidate. billed_tokens: (rows,), by the bundle's tokenizer.
-        weighing: of these candidates; None: the cost is in USD.
-        tokens_in: (rows, models) by each candidate's own count; None: billed_tokens times its token_ratio.
-    """
-    rates = PriceTable([prices.prices[c.name] for c in candidates], [c.token_ratio for c in candidates])
-    if weighing is not None:
-        rates = weighing.folded(rates)
-    most = np.array([np.inf if c.max_output_tokens is None else c.max_output_tokens for c in candidates], np.float64)
-    return rates.cost(rates.counted(billed_tokens.astype(np.int64), tokens_in), np.minimum(tokens_out, most))
 
 
 class Paths:
@@ -53,7 +29,7 @@ class Paths:
 
     __slots__ = ("_bundle", "_judged", "_kept", "_lock")
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: BundleSpec) -> None:
         self._bundle = bundle
         self._judged: set[str] | None = None  # candidates that have some outcome in the rows
         self._kept: OrderedDict[tuple[object, ...], TauPath] = OrderedDict()
@@ -131,4 +107,6 @@ class Paths:
         again = tier(rows.again_quality, rows.again_tokens_out)
         if math.isinf(escalate_below):  # the second tier decides every prompt
             return TauPath.fit(again.quality, outcome, again.cost, tie_rank, usd=again.usd)
+        from ipr_engine.policy.two_tier_path import fit_two_tiers  # few bundles have two tiers
+
         return fit_two_tiers(first, again, outcome, tie_rank, escalate_below)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy.targets import Target
 from ipr_engine.policy.tau_path import TauPath
 
 TAUS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -93,13 +94,13 @@ def _point(path: TauPath, tau: float, level: float, worth: float) -> PathPoint:
     return PathPoint(tau, level if worth else min(level, path.cheapest_choice_quality), worth)
 
 
-def point_for(path: TauPath, ask: tuple[str, float]) -> PathPoint:
+def point_for(path: TauPath, target: Target) -> PathPoint:
     """What runs where this was asked instead of tau: `quality_share`, `max_usd_per_1k` or `max_share_strongest`.
 
     Raises:
         InvalidInputError: even the cheapest choice on every prompt is over the limit asked for.
     """
-    name, value = ask
+    name, value = target
     if name == "quality_share":
         floor = min(path.least_quality, path.cheapest_choice_quality)  # nobody need do worse than at tau 1
         level = max(value * path.best_quality, floor)

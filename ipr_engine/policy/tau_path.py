@@ -33,6 +33,14 @@ class BreakPoints(NamedTuple):
     after: Ints
 
 
+class TierRows(NamedTuple):
+    """What one tier predicts of prompts, each (rows, models): quality, cost as weighed, and cost in USD."""
+
+    quality: Array
+    cost: Array
+    usd: Array
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TauPath:
     """The path of one candidate set at one price list.

@@ -9,17 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine import _C
-from ipr_engine.policy.tau_path import Array, TauPath, choice_errors, isotonic
+from ipr_engine.policy.tau_path import Array, TauPath, TierRows, choice_errors, isotonic
 
 KNOTS = 128  # worths of the grid: half of the tiers' own, since every prompt is decided at each
-
-
-class TierRows(NamedTuple):
-    """What one tier predicts of prompts, each (rows, models): quality, cost as weighed, and cost in USD."""
-
-    quality: Array
-    cost: Array
-    usd: Array
 
 
 def fit_two_tiers(

@@ -7,10 +7,9 @@ from typing import Any, TypeAlias
 
 from ipr_engine._validate import MOST_TOKENS, shown
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.prompts.messages import is_message, read_turns
 from ipr_engine.prompts.objects import as_fields, kind_of, to_json
 from ipr_engine.prompts.parsed import ParsedRequest
-from ipr_engine.prompts.parts import Found, checked_text, is_there, read_content
+from ipr_engine.prompts.turns import Found, checked_text, is_message, is_there, read_content, read_turns
 
 Prompt: TypeAlias = str | Sequence[Any] | Mapping[str, Any] | ParsedRequest
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle import Bundle, Candidate, HeadsSpec
+from ipr_engine.bundle import BundleSpec, Candidate, HeadsSpec
 from ipr_engine.decide.contract import Heads
-from ipr_engine.prompts import Needs
-from ipr_engine.tokens.profiles import TokenProfile
+from ipr_engine.prompts.parsed import Needs
+from ipr_engine.tokens.token_profile import TokenProfile
 
 Floats = npt.NDArray[np.float64]
 NONE: Mapping[str, str] = {}
@@ -62,7 +62,7 @@ class RequestLimits:
 
 
 def request_limits(
-    bundle: Bundle, needs: Sequence[Needs | None] | None, tokens_out: npt.NDArray[np.float32] | None, batch: int
+    bundle: BundleSpec, needs: Sequence[Needs | None] | None, tokens_out: npt.NDArray[np.float32] | None, batch: int
 ) -> RequestLimits | None:
     """Return what keeps candidates from these requests; None where they ask for nothing.
 
@@ -115,7 +115,7 @@ def _why_not(candidate: Candidate, needs: Needs | None, output: float | None) ->
     return None
 
 
-def most_output(bundle: Bundle, heads: HeadsSpec) -> Floats:
+def most_output(bundle: BundleSpec, heads: HeadsSpec) -> Floats:
     """Return (models,) what no prediction of output tokens by these heads is over; infinity where nothing bounds it."""
     most = [candidate.max_output_tokens for candidate in bundle.candidates]
     stated = np.array([np.inf if tokens is None else tokens for tokens in most], np.float64)
@@ -123,7 +123,7 @@ def most_output(bundle: Bundle, heads: HeadsSpec) -> Floats:
     return stated if caps is None else np.minimum(stated, caps)
 
 
-def capped_heads(bundle: Bundle, heads: HeadsSpec) -> Heads:
+def capped_heads(bundle: BundleSpec, heads: HeadsSpec) -> Heads:
     """Return the heads to plan: no candidate is predicted more output tokens than it can give."""
     tensors = dict(heads.tensors)
     if "len_skip" in tensors and any(candidate.max_output_tokens is not None for candidate in bundle.candidates):
@@ -143,7 +143,7 @@ class OwnTokenizers:
     of_model: tuple[int, ...]
 
     @classmethod
-    def of(cls, bundle: Bundle) -> OwnTokenizers | None:
+    def of(cls, bundle: BundleSpec) -> OwnTokenizers | None:
         """Return those of a bundle; None where no candidate names one."""
         named = [candidate.tokenizer for candidate in bundle.candidates]
         distinct = tuple(dict.fromkeys(profile for profile in named if profile is not None))
@@ -185,7 +185,7 @@ class ContextWindows:
         tokenizers: of the candidates that name one; None where nobody does.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: BundleSpec) -> None:
         windows = [candidate.context_window for candidate in bundle.candidates]
         self.windows: Floats = np.array([np.inf if window is None else window for window in windows], np.float64)
         self.ratios: Floats = np.array([candidate.token_ratio for candidate in bundle.candidates], np.float64)
@@ -238,7 +238,7 @@ class SurelyFits(NamedTuple):
     own: float
 
 
-def surely_fits(bundle: Bundle, allowed: Sequence[str]) -> SurelyFits:
+def surely_fits(bundle: BundleSpec, allowed: Sequence[str]) -> SurelyFits:
     """Return what surely fits these candidates of a bundle, by its heads of either tier."""
     again = bundle.escalation_heads
     deciding = [bundle.quality_heads, *([] if again is None else [again])]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy.typing as npt
 
@@ -14,6 +14,7 @@ from ipr_engine._C import clock_ns
 from ipr_engine._old_spellings import warn_on_error
 from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.decision import Decision, Row
+from ipr_engine.encoders.load_options import EncoderKeywords
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
@@ -62,7 +63,7 @@ class AsyncEngine:
         fallback: Engine | str | Sequence[str] | None = None,
         cache_entries: int = 0,
         limits: Limits | Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[EncoderKeywords],
     ) -> AsyncEngine:
         """`Engine.load` with its options (isa, tier, device ...), and those of the constructor. Reads the disk in the calling thread."""
         engine = Engine.load(path, **options)

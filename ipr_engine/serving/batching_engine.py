@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy.typing as npt
 
@@ -15,6 +15,7 @@ from ipr_engine._C import clock_ns
 from ipr_engine._old_spellings import warn_on_error
 from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.decision import Decision, Row
+from ipr_engine.encoders.load_options import EncoderKeywords
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.policy.policy import Policy
@@ -85,7 +86,7 @@ class BatchingEngine:
         fallback: Engine | str | Sequence[str] | None = None,
         cache_entries: int = 0,
         limits: Limits | Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[EncoderKeywords],
     ) -> BatchingEngine:
         """`Engine.load` with its options (isa, tier, device ...), and those of the constructor. Reads the disk in the calling thread."""
         engine = Engine.load(path, **options)

@@ -18,8 +18,8 @@ from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
 from ipr_engine.frontier import FrontierStep
 from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, LoadedBundle
 from ipr_engine.policy.calibrated import CalibrationStatus
-from ipr_engine.policy.options_json import frozen_terms
 from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.policy_spec import frozen_options
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.request.arguments import bill_floor
 from ipr_engine.request.intake import text_terms
@@ -130,7 +130,7 @@ class StaticFallback:
         engine that serves weighs, since those of the fallback's own bundle may be older.
         """
         changes: dict[str, Any] = {}
-        if "escalate_below" in policy.terms and not self._engine.bundle.escalation:
+        if "escalate_below" in policy.options and not self._engine.bundle.escalation:
             changes["escalate_below"] = None
         if policy.weighing is not None:
             changes["performance"] = policy.weighing.by_name(loaded.bundle.names)
@@ -140,7 +140,7 @@ class StaticFallback:
         if found is None:
             if len(self._as_here) >= MAX_KEPT_POLICIES:
                 self._as_here.clear()
-            made = replace(policy, terms=frozen_terms({**policy.terms, **changes}))
+            made = replace(policy, options=frozen_options({**policy.options, **changes}))
             found = self._as_here[id(policy)] = policy, made
         return found[1]
 

@@ -1,83 +1,22 @@
-"""Profiles of tokenizers: coefficients that turn what a text is made of into an estimate of its tokens."""
+"""Profiles of tokenizers as files: read, checked, and those that ship with the package."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache, cached_property
-from hashlib import sha256
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ipr_engine._C import TEXT_TERMS, count_texts, estimate_tokens
+from ipr_engine._C import TEXT_TERMS
 from ipr_engine._validate import shown
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.tokens.parts import PARTS
+from ipr_engine.tokens.token_profile import PARTS, TokenProfile
 
-Floats = npt.NDArray[np.float64]
 KEYS = ("name", "source", "coefficients", "per_request")
 MOST = 1e6  # tokens of one unit of a term
-DIGITS = 4  # of a coefficient that is kept
 SHIPPED = Path(__file__).with_name("profiles.json")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenProfile:
-    """How one tokenizer cuts texts: tokens = coefficients @ terms + per_request, rounded, at least 1 for a text.
-
-        >>> profile = shipped_profile("o200k_base")
-        >>> int(profile.tokens(["What is 17 * 23?"])[0])
-        9
-
-    Attributes:
-        name: of the tokenizer. source: what the coefficients were fitted to.
-        coefficients: (terms,) in the order of `TERMS`, >= 0. A part's (`parts.PARTS`) is added to its whole's, and may be as far
-            below 0 as that is above.
-        per_request: tokens that every request has besides its texts: the chat template's, >= 0.
-    """
-
-    name: str
-    source: str
-    coefficients: tuple[float, ...] = field(repr=False)
-    per_request: float = 0.0
-
-    @classmethod
-    def rounded(cls, name: str, source: str, coefficients: Floats, per_request: float = 0.0) -> TokenProfile:
-        """Make a profile of fitted coefficients, to the digits that a file keeps."""
-        kept = tuple(round(float(value), DIGITS) for value in coefficients)
-        return cls(name=name, source=source, coefficients=kept, per_request=round(float(per_request), DIGITS))
-
-    def estimate(self, terms: Floats) -> Floats:
-        """Return (rows,) estimated tokens of requests.
-
-        terms: (rows, terms), the sum of `count_texts` over the texts of each.
-        """
-        return estimate_tokens(terms, np.array([self.coefficients]), np.array([self.per_request]))[:, 0]
-
-    def tokens(self, texts: list[str]) -> Floats:
-        """Return (texts,) estimated tokens of each text, as a request of its own."""
-        return self.estimate(count_texts(texts))
-
-    @cached_property
-    def key(self) -> str:
-        """The name, and what it counts by: 12 hex digits of a sha256 over the coefficients and `per_request`."""
-        counts = {term: c for term, c in zip(TEXT_TERMS, self.coefficients, strict=True) if c}
-        text = json.dumps([counts, self.per_request], sort_keys=True)
-        return f"{self.name}:{sha256(text.encode()).hexdigest()[:12]}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `profile_of` reads: the coefficients by name, those of 0 left out."""
-        return {
-            "name": self.name,
-            "source": self.source,
-            "coefficients": {term: c for term, c in zip(TEXT_TERMS, self.coefficients, strict=True) if c},
-            "per_request": self.per_request,
-        }
 
 
 def profile_of(document: object, where: str) -> TokenProfile:

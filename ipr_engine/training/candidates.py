@@ -10,9 +10,9 @@ from typing import Any
 
 from ipr_engine._validate import shown
 from ipr_engine.bundle import Candidate, Performance, Price, PriceList
-from ipr_engine.bundle.performance import performance_of, performance_problem
+from ipr_engine.bundle.checks import performance_problem, price_problem
+from ipr_engine.bundle.performance import performance_of
 from ipr_engine.bundle.price import price_of
-from ipr_engine.bundle.price_check import price_problem
 from ipr_engine.bundle.values import MOST_RATIO, MOST_WHOLE, is_amount, is_text, require_day
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.tokens import TokenProfile, shipped_profile

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ipr_engine._default_bundle import DEFAULT_BUNDLE
 from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, TransformerSource
-from ipr_engine.bundle.encoder_entry import AnySource
+from ipr_engine.bundle.encoder_source import AnySource
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import is_export, read_export
-from ipr_engine.encoders.registry import EncoderOptions, is_model2vec, open_export
+from ipr_engine.encoders.registry import is_model2vec, open_export
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.transformer_folder import read_transformer_folder
 from ipr_engine.errors import InvalidInputError
@@ -50,7 +51,7 @@ class EncoderChoice:
     """
 
     folders: Folder | Sequence[Folder] | None = None
-    options: EncoderOptions = field(default_factory=EncoderOptions)
+    options: LoadOptions = field(default_factory=LoadOptions)
     max_tokens: int | None = None
     pooling: str | None = None
     dtype: str | None = None

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ipr_engine.bundle import Candidate
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.tokens import TokenProfile, shipped_profiles
-from ipr_engine.tokens.fit import fit_coefficients
+from ipr_engine.tokens.fit_profile import fit_coefficients
 from ipr_engine.training.candidates import RatiosAsked
 from ipr_engine.training.estimators.ridge import fit_ridge
 

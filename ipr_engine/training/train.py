@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._files import writable_folder
 from ipr_engine._version import __version__
 from ipr_engine.audit.owner_key import key_of_root, keys_beside
-from ipr_engine.bundle import SupportSpec, heads_sha256, write_bundle
+from ipr_engine.bundle import BundleParts, SupportSpec, heads_sha256, write_bundle
 from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.data import embed_prompts
 from ipr_engine.measures.prediction import brier, expected_calibration_error
 from ipr_engine.measures.repeatable import one_thread
-from ipr_engine.outputs import writable_folder
 from ipr_engine.request.arguments import bill_floors
 from ipr_engine.request.limits import own_tokens
 from ipr_engine.tokens import count_texts
@@ -109,29 +109,31 @@ def train(
     progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")
     folder = write_bundle(
         root,
-        name=target.name,
-        created=target.created,
-        candidates=listed,
-        encoders=frozen.sources,
-        heads=[made],
-        prices=asked.prices,
-        support=SupportSpec(encoder=frozen.id, **support),
-        path_rows=None if path is None else replace(path, heads=(heads_sha256(made),)),
-        extra_files={RELIABILITY: reliability(heads, names, rows)},
-        provenance={
-            "recipe": "ipr train",
-            "version": __version__,
-            "outcomes": list(rows.names),
-            "split": data.split,
-            "intercepts": source is not None,
-            "dropped": rows.dropped,
-            "leaked": rows.leaked,
-            "judged": (~np.isnan(rows.quality)).sum(axis=0).tolist(),
-            "sources": {candidate: asked.named[candidate] for candidate in names},
-            "settings": heads.settings,
-            "compared": as_json(compared),
-            **({CONSTANT: constant} if constant else {}),
-        },
+        BundleParts(
+            name=target.name,
+            created=target.created,
+            candidates=listed,
+            encoders=frozen.sources,
+            heads=[made],
+            prices=asked.prices,
+            support=SupportSpec(encoder=frozen.id, **support),
+            path_rows=None if path is None else replace(path, heads=(heads_sha256(made),)),
+            extra_files={RELIABILITY: reliability(heads, names, rows)},
+            provenance={
+                "recipe": "ipr train",
+                "version": __version__,
+                "outcomes": list(rows.names),
+                "split": data.split,
+                "intercepts": source is not None,
+                "dropped": rows.dropped,
+                "leaked": rows.leaked,
+                "judged": (~np.isnan(rows.quality)).sum(axis=0).tolist(),
+                "sources": {candidate: asked.named[candidate] for candidate in names},
+                "settings": heads.settings,
+                "compared": as_json(compared),
+                **({CONSTANT: constant} if constant else {}),
+            },
+        ),
     )
     return trained_figures(folder, rows, estimator, names, heads, constant)
 

@@ -23,9 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from ipr_engine._files import writable_file
 from ipr_engine.audit.owner_key import KEY_FILE, PUBLISHED
 from ipr_engine.bundle import Bundle, with_extra_files
-from ipr_engine.bundle.load import CURRENT, MANIFEST
+from ipr_engine.bundle.load import CURRENT
+from ipr_engine.bundle.spec import MANIFEST
 from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import Outcomes, load_outcomes
 from ipr_engine.engine import Engine
@@ -33,7 +35,6 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.evaluate import evaluate_engine
 from ipr_engine.evaluation.evaluation_options import EvaluationOptions
 from ipr_engine.measures.bootstrap import DRAWS
-from ipr_engine.outputs import writable_file
 from ipr_engine.training.distill import distill
 from ipr_engine.training.frozen_encoder import EncoderChoice
 from ipr_engine.training.train import train

@@ -14,12 +14,12 @@ from ipr_engine import Engine, InvalidInputError
 from ipr_engine.audit.owner_key import PUBLISHED, OwnerKey, key_of
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import canonical, crc32
-from ipr_engine.audit.record_terms import _FORMS
+from ipr_engine.audit.record_terms import OF_FORM
 from ipr_engine.audit.recorder import distinct_words
 from ipr_engine.audit.replay import replay
-from ipr_engine.bundle import with_prices, write_bundle
+from ipr_engine.bundle import BundleParts, with_prices, write_bundle
 from ipr_engine.errors import KeyMismatchError, RecordError
-from ipr_engine.loaded_bundle import POLICY_TERMS
+from ipr_engine.policy.policy_spec import ABOUT, DEFAULTS
 from tests.support import skips
 from tests.support.bundles import bundle_parts, make_bundle, make_candidates
 
@@ -213,7 +213,7 @@ def test_tokens_cut_at_a_limit_that_has_risen_are_told(tmp_path):
     for most in (3, 4000):
         parts = bundle_parts(tmp_path / "sources", models=3, dim=16)
         parts["candidates"] = [dataclasses.replace(c, max_output_tokens=most) for c in parts["candidates"]]
-        engines.append(Engine.load(write_bundle(tmp_path / str(most), activate=False, **parts)))
+        engines.append(Engine.load(write_bundle(tmp_path / str(most), BundleParts(**parts), activate=False)))
     low, high = engines
     [replayed] = replay([recorded(low)], high)
     assert "were cut at 3, its most then, and it may give more now" in replayed.refused
@@ -347,7 +347,7 @@ def assert_refused_without_a_secret(engine, document):
     assert "secret" not in replayed.refused
 
 
-@pytest.mark.parametrize("name", sorted(POLICY_TERMS))
+@pytest.mark.parametrize("name", sorted(DEFAULTS))
 def test_the_error_of_a_damaged_term_does_not_repeat_what_it_holds(engine, name):
     document = json.loads(recorded(engine))
     document.pop("crc32")
@@ -390,4 +390,5 @@ def test_other_errors_of_a_damaged_record_do_not_repeat_what_it_holds_either(eng
 
 
 def test_every_term_of_a_policy_has_a_form_in_records():
-    assert _FORMS.keys() == POLICY_TERMS
+    assert ABOUT.keys() == DEFAULTS.keys()
+    assert {option.form for option in ABOUT.values()} == OF_FORM.keys()

@@ -12,7 +12,7 @@ from ipr_engine.audit.outcome import Outcome
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import canonical, crc32
 from ipr_engine.audit.replay import Summary, replay
-from ipr_engine.bundle import Price, SupportSpec, with_prices, write_bundle
+from ipr_engine.bundle import BundleParts, Price, SupportSpec, with_prices, write_bundle
 from ipr_engine.cli.main import main
 from ipr_engine.tokens import shipped_profile
 from tests.support import skips
@@ -34,7 +34,7 @@ def engines(tmp_path_factory):
 
     def written(name, **parts):
         made = bundle_parts(root / "sources", models=3, dim=16) | parts
-        return Engine.load(write_bundle(root / name, **made))
+        return Engine.load(write_bundle(root / name, BundleParts(**made)))
 
     plain = bundle_parts(root / "sources", models=3, dim=16)
     candidates, prices = plain["candidates"], plain["prices"]

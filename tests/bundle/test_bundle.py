@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from ipr_engine.bundle import (
     Bundle,
+    BundleParts,
     EncoderSource,
     activate,
     encoder_identity,
@@ -56,7 +57,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_what_is_loaded_is_what_was_written(tmp_path: Path, models: int, hidden: int, rank: int, tokens: bool) -> None:
     shape = {"models": models, "hidden": hidden, "rank": rank, "tokens": tokens, "dim": 17}
     parts = bundle_parts(tmp_path / "sources", **shape)
-    bundle = Bundle.load(write_bundle(tmp_path / "bundles", **parts))
+    bundle = Bundle.load(write_bundle(tmp_path / "bundles", BundleParts(**parts)))
     assert (bundle.name, bundle.created, dict(bundle.provenance)) == ("test", "2026-11-24", parts["provenance"])
     assert bundle.candidates == tuple(parts["candidates"])
     assert bundle.prices == parts["prices"]
@@ -175,7 +176,7 @@ def test_extra_files_are_carried_and_verified(tmp_path: Path) -> None:
 def test_a_bundle_without_support_and_rule_constants_loads(tmp_path: Path) -> None:
     parts = bundle_parts(tmp_path / "sources", support=False)
     parts["heads"] = [replace(parts["heads"][0], rule_constants=None)]
-    bundle = Bundle.load(write_bundle(tmp_path / "bundles", **parts))
+    bundle = Bundle.load(write_bundle(tmp_path / "bundles", BundleParts(**parts)))
     assert bundle.support is None
     assert bundle.heads[0].rule_constants is None
 
@@ -187,7 +188,9 @@ def test_each_packed_form_of_a_hidden_head_loads(tmp_path: Path, kept: tuple[str
     parts = bundle_parts(tmp_path / "sources", tokens=False)
     tensors = make_tensors(models=3, dim=16, hidden=5, rank=2, tokens=False)
     parts["heads"] = [replace(parts["heads"][0], tensors={name: tensors[name] for name in (*kept, "bias")})]
-    assert sorted(Bundle.load(write_bundle(tmp_path / "bundles", **parts)).heads[0].tensors) == sorted((*kept, "bias"))
+    assert sorted(Bundle.load(write_bundle(tmp_path / "bundles", BundleParts(**parts))).heads[0].tensors) == sorted(
+        (*kept, "bias")
+    )
 
 
 @pytest.mark.parametrize("kept", [("out",), ("out", "identity")])
@@ -196,7 +199,7 @@ def test_heads_that_do_not_look_at_the_prompt_are_refused(tmp_path: Path, kept: 
     tensors = make_tensors(models=3, dim=16, hidden=5, rank=2, tokens=False)
     parts["heads"] = [replace(parts["heads"][0], tensors={name: tensors[name] for name in (*kept, "bias")})]
     with pytest.raises(BundleFormatError, match="one of skip, trunk or down"):
-        write_bundle(tmp_path / "bundles", **parts)
+        write_bundle(tmp_path / "bundles", BundleParts(**parts))
 
 
 def test_the_generated_tokenizer_splits_any_english(tmp_path: Path) -> None:
@@ -228,7 +231,10 @@ def test_the_order_of_tensors_prices_and_extra_files_does_not_matter(tmp_path: P
         "prices": replace(parts["prices"], prices=dict(reversed(parts["prices"].prices.items()))),
         "extra_files": {"b": b"2", "a": b"1"},
     }
-    assert write_bundle(tmp_path / "a", **parts).name == write_bundle(tmp_path / "b", **turned).name
+    assert (
+        write_bundle(tmp_path / "a", BundleParts(**parts)).name
+        == write_bundle(tmp_path / "b", BundleParts(**turned)).name
+    )
 
 
 def test_tensors_in_another_memory_order_give_the_same_hash(tmp_path: Path) -> None:
@@ -236,14 +242,17 @@ def test_tensors_in_another_memory_order_give_the_same_hash(tmp_path: Path) -> N
     head = parts["heads"][0]
     turned = {name: np.asfortranarray(tensor) for name, tensor in head.tensors.items()}
     other = parts | {"heads": [replace(head, tensors=turned)]}
-    assert write_bundle(tmp_path / "a", **parts).name == write_bundle(tmp_path / "b", **other).name
+    assert (
+        write_bundle(tmp_path / "a", BundleParts(**parts)).name
+        == write_bundle(tmp_path / "b", BundleParts(**other)).name
+    )
 
 
 def test_whole_numbers_as_int_or_float_give_the_same_hash(tmp_path: Path) -> None:
     parts = bundle_parts(tmp_path / "sources")
     candidates = [replace(c, token_ratio=1, latency_ms=250) for c in parts["candidates"]]
     floats = [replace(c, token_ratio=1.0, latency_ms=250.0) for c in parts["candidates"]]
-    names = {write_bundle(tmp_path / "b", **(parts | {"candidates": c})).name for c in (candidates, floats)}
+    names = {write_bundle(tmp_path / "b", BundleParts(**parts | {"candidates": c})).name for c in (candidates, floats)}
     assert len(names) == 1
 
 
@@ -392,14 +401,14 @@ print(sum(loads.values()), *loads)
 def test_readers_never_see_a_broken_state_during_rewrites(tmp_path: Path, rewrites: int) -> None:
     parts = bundle_parts(tmp_path / "sources")
     prices = [make_prices(parts["candidates"], scale=1.0 + i) for i in range(5)]
-    root = write_bundle(tmp_path / "bundles", **(parts | {"prices": prices[0]})).parent
+    root = write_bundle(tmp_path / "bundles", BundleParts(**parts | {"prices": prices[0]})).parent
     command = [sys.executable, "-c", READER, str(root), str(tmp_path / "stop")]
     readers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     try:
         for reader in readers:
             assert reader.stdout is not None
             assert reader.stdout.readline() == "ready\n"
-        names = {write_bundle(root, **(parts | {"prices": prices[i % 5]})).name for i in range(rewrites)}
+        names = {write_bundle(root, BundleParts(**parts | {"prices": prices[i % 5]})).name for i in range(rewrites)}
     finally:
         (tmp_path / "stop").touch()
         results = [reader.communicate(timeout=60) for reader in readers]
@@ -430,7 +439,7 @@ def test_an_id_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> Non
     parts = bundle_parts(tmp_path / "sources")
     parts["heads"] = [replace(parts["heads"][0], id=name)]
     with pytest.raises((InvalidInputError, BundleFormatError)):
-        write_bundle(tmp_path / "bundles", **parts)
+        write_bundle(tmp_path / "bundles", BundleParts(**parts))
     assert files(tmp_path / "bundles") == {}
 
 
@@ -450,11 +459,11 @@ def test_heads_that_would_not_load_are_not_written(
     tmp_path: Path, change: dict[str, Any], error: type[Exception], named: str
 ) -> None:
     parts = bundle_parts(tmp_path / "sources")
-    old = write_bundle(tmp_path / "bundles", **parts)
+    old = write_bundle(tmp_path / "bundles", BundleParts(**parts))
     before = files(old.parent)
     parts["heads"] = [replace(parts["heads"][0], **change)]
     with pytest.raises(error, match=named):
-        write_bundle(tmp_path / "bundles", **parts)
+        write_bundle(tmp_path / "bundles", BundleParts(**parts))
     assert files(old.parent) == before
     assert sorted(path.name for path in old.parent.iterdir()) == sorted(["CURRENT", old.name])
 
@@ -489,17 +498,17 @@ def test_a_missing_or_garbled_encoder_source_is_named(tmp_path: Path, name: str)
     parts = bundle_parts(tmp_path / "sources")
     (tmp_path / "sources" / "encoder" / name).write_text("garbage")
     with pytest.raises(BundleFormatError, match=name):
-        write_bundle(tmp_path / "bundles", **parts)
+        write_bundle(tmp_path / "bundles", BundleParts(**parts))
     (tmp_path / "sources" / "encoder" / name).unlink()
     with pytest.raises(BundleNotFoundError, match=name):
-        write_bundle(tmp_path / "bundles", **parts)
+        write_bundle(tmp_path / "bundles", BundleParts(**parts))
     assert not (tmp_path / "bundles").exists()
 
 
 def test_two_encoders_of_one_id_are_refused(tmp_path: Path) -> None:
     parts = bundle_parts(tmp_path / "sources")
     with pytest.raises(InvalidInputError, match="static"):
-        write_bundle(tmp_path / "bundles", **(parts | {"encoders": parts["encoders"] * 2}))
+        write_bundle(tmp_path / "bundles", BundleParts(**parts | {"encoders": parts["encoders"] * 2}))
 
 
 def test_two_encoders_with_heads_each_share_one_table_on_disk(tmp_path: Path) -> None:
@@ -507,7 +516,7 @@ def test_two_encoders_with_heads_each_share_one_table_on_disk(tmp_path: Path) ->
     short = EncoderSource.in_folder(tmp_path / "sources" / "encoder", id="short", max_tokens=32)
     parts["encoders"] = [*parts["encoders"], short]
     parts["heads"] = [*parts["heads"], replace(parts["heads"][0], id="short", encoder="short")]
-    bundle = Bundle.load(write_bundle(tmp_path / "bundles", **parts))
+    bundle = Bundle.load(write_bundle(tmp_path / "bundles", BundleParts(**parts)))
     assert [head.encoder for head in bundle.heads] == ["static", "short"]
     assert bundle.encoders[0].identity != bundle.encoders[1].identity
     assert bundle.encoders[0].files["table"].samefile(bundle.encoders[1].files["table"])
@@ -518,7 +527,7 @@ def test_a_bundle_folder_is_no_root(tmp_path: Path) -> None:
     parts = bundle_parts(tmp_path / "sources")
     for root in (folder, folder / "bundle.json"):
         with pytest.raises(InvalidInputError, match="root"):
-            write_bundle(root, **parts)
+            write_bundle(root, BundleParts(**parts))
 
 
 def test_a_damaged_folder_in_the_way_is_named(tmp_path: Path) -> None:
@@ -534,11 +543,11 @@ def test_hashes_under_a_key_are_of_schema_version_5_and_name_it(tmp_path):
     [head] = parts["heads"]
     for key, version in ((None, 2), ("0123456789abcdef", 5)):
         keyed = replace(head, prompt_hashes=hashes, fitted_on=replace(head.fitted_on, hash_key=key))
-        folder = write_bundle(tmp_path / "root", **{**parts, "heads": [keyed]})
+        folder = write_bundle(tmp_path / "root", BundleParts(**{**parts, "heads": [keyed]}))
         manifest = json.loads((folder / "bundle.json").read_text())
         assert manifest["schema_version"] == version
         assert ("hash_key" in manifest["heads"][0]["fitted_on"]) == (key is not None)
         assert Bundle.load(folder).quality_heads.fitted_on.hash_key == key
     lying = replace(head, fitted_on=replace(head.fitted_on, hash_key="0123456789abcdef"))
     with pytest.raises(BundleFormatError, match="hash_key: expected no key where prompt_hashes is null"):
-        write_bundle(tmp_path / "root", **{**parts, "heads": [lying]})
+        write_bundle(tmp_path / "root", BundleParts(**{**parts, "heads": [lying]}))

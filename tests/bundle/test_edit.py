@@ -10,7 +10,8 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, Candidate, Price, with_prices
-from ipr_engine.bundle.edit import read_new_prices, with_candidate, without_candidate
+from ipr_engine.bundle.candidate_entry import read_new_prices
+from ipr_engine.bundle.edit import NewCandidate, Refit, with_candidate, without_candidate
 from ipr_engine.bundle.origin import price_dates, price_days
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.errors import BundleFormatError, BundleValueError, InvalidInputError
@@ -38,7 +39,8 @@ def new_rows(bundle: Bundle, seed: object = 0) -> dict[str, np.ndarray]:
 
 def add(folder, **arguments):
     bundle = Bundle.load(folder)
-    return with_candidate(bundle, NEW, PRICE, new_rows(bundle), note={"prompts": 3}, **arguments)
+    new = NewCandidate(candidate=NEW, price=PRICE, rows=new_rows(bundle), note={"prompts": 3})
+    return with_candidate(bundle, new, **arguments)
 
 
 def decided(engine: Engine, names, **terms):
@@ -82,7 +84,9 @@ def test_ties_between_old_candidates_fall_as_before(tmp_path):
     folder = make_bundle(tmp_path, models=3, overrides={"candidates": candidates, "prices": prices, "heads": heads})
     first = replace(NEW, name="aaa/first")
     bundle = Bundle.load(folder)
-    after = Engine.load(with_candidate(bundle, first, PRICE, new_rows(bundle), note={}))
+    after = Engine.load(
+        with_candidate(bundle, NewCandidate(candidate=first, price=PRICE, rows=new_rows(bundle), note={}))
+    )
     before = Engine.load(folder)
     assert decided(before, bundle.names, tau=0.2)[2] == decided(after, bundle.names, tau=0.2)[2] == ["alpha/large"] * 40
 
@@ -142,7 +146,9 @@ def test_unknown_and_taken_names_are_refused(tmp_path):
     with pytest.raises(InvalidInputError, match="unknown 'nobody'; known: alpha/large, beta/mid"):
         without_candidate(bundle, "nobody")
     with pytest.raises(InvalidInputError, match="'beta/mid' is in the bundle already"):
-        with_candidate(bundle, make_candidates(2)[1], PRICE, new_rows(bundle), note={})
+        with_candidate(
+            bundle, NewCandidate(candidate=make_candidates(2)[1], price=PRICE, rows=new_rows(bundle), note={})
+        )
 
 
 def test_rows_must_be_those_the_heads_need(tmp_path):
@@ -154,16 +160,19 @@ def test_rows_must_be_those_the_heads_need(tmp_path):
         {**rows, "skip": rows["skip"][1:]},
     ):
         with pytest.raises(InvalidInputError, match="rows: expected one row for each of"):
-            with_candidate(bundle, NEW, PRICE, wrong, note={})
+            with_candidate(bundle, NewCandidate(candidate=NEW, price=PRICE, rows=wrong, note={}))
     with pytest.raises(BundleValueError, match="skip"):
-        with_candidate(bundle, NEW, PRICE, {**rows, "skip": rows["skip"] * np.float32("nan")}, note={})
+        with_candidate(
+            bundle,
+            NewCandidate(candidate=NEW, price=PRICE, rows={**rows, "skip": rows["skip"] * np.float32("nan")}, note={}),
+        )
     assert Bundle.load(bundle.path.parent).hash == bundle.hash  # CURRENT still names the old one
 
 
 def test_an_extra_file_can_be_replaced_and_the_others_stay(tmp_path):
     extra = {RELIABILITY: b"{}", "CARD.md": b"hello"}
     folder = make_bundle(tmp_path, models=2, overrides={"extra_files": extra})
-    new = Bundle.load(add(folder, extra_files={RELIABILITY: b"[]"}))
+    new = Bundle.load(add(folder, refit=Refit(extra_files={RELIABILITY: b"[]"})))
     assert {name: path.read_bytes() for name, path in new.extra_files.items()} == extra | {RELIABILITY: b"[]"}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine
-from ipr_engine.bundle import Bundle, ConcatenatedSource, EscalationSpec, with_prices, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, ConcatenatedSource, EscalationSpec, with_prices, write_bundle
 from ipr_engine.encoders.manifest import read_export
 from ipr_engine.errors import (
     BackendUnavailableError,
@@ -42,7 +42,7 @@ def write(tmp_path, export, *, contained=True, on="transformer", dim=32, **chang
     made = read_export(export).bundle_source("transformer", contained=contained)
     parts["encoders"] += [made, ConcatenatedSource(id="both", parts=("static", "transformer"))]
     heads = replace(parts["heads"][0], encoder=on, tensors=make_tensors(models=3, dim=dim))
-    return write_bundle(tmp_path / "bundles", **{**parts, "heads": [heads], **changed})
+    return write_bundle(tmp_path / "bundles", BundleParts(**{**parts, "heads": [heads], **changed}))
 
 
 def edit(folder, change):
@@ -115,7 +115,7 @@ def test_two_tiers_of_heads_are_kept_apart(tmp_path, export):
 
 
 def test_a_bundle_of_tables_is_written_for_earlier_releases(tmp_path):
-    folder = write_bundle(tmp_path / "bundles", **bundle_parts(tmp_path / "sources"))
+    folder = write_bundle(tmp_path / "bundles", BundleParts(**bundle_parts(tmp_path / "sources")))
     assert json.loads((folder / "bundle.json").read_text())["schema_version"] == 1
     assert Bundle.load(folder).escalation is None
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ipr_engine import Bundle, Engine, InvalidInputError
-from ipr_engine.bundle import write_bundle
+from ipr_engine.bundle import BundleParts, write_bundle
 from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.errors import BundleError
 from ipr_engine.training.candidates import read_candidates
@@ -24,12 +24,12 @@ def limited(tmp_path_factory):
         replace(candidate, max_output_tokens=tokens, features=("tools",))
         for candidate, tokens in zip(parts["candidates"], most, strict=True)
     ]
-    return Engine.load(write_bundle(folder / "bundles", **parts))
+    return Engine.load(write_bundle(folder / "bundles", BundleParts(**parts)))
 
 
 def test_the_fields_of_a_candidate_survive_writing_and_the_least_version_is_written(limited, tmp_path):
     assert [c.max_output_tokens for c in limited.bundle.candidates] == [None, 100, 50]
-    plain = Bundle.load(write_bundle(tmp_path / "bundles", **bundle_parts(tmp_path / "sources")))
+    plain = Bundle.load(write_bundle(tmp_path / "bundles", BundleParts(**bundle_parts(tmp_path / "sources"))))
     for bundle, version in ((limited.bundle, 4), (plain, 1)):
         text = (bundle.path / "bundle.json").read_text()
         assert f'"schema_version": {version}' in text

@@ -18,6 +18,7 @@ import ipr_engine
 from ipr_engine import Engine
 from ipr_engine.bundle import (
     Bundle,
+    BundleParts,
     Candidate,
     Price,
     heads_sha256,
@@ -26,7 +27,7 @@ from ipr_engine.bundle import (
     with_prices,
     write_bundle,
 )
-from ipr_engine.bundle.edit import with_candidate, without_candidate
+from ipr_engine.bundle.edit import NewCandidate, Refit, with_candidate, without_candidate
 from ipr_engine.errors import (
     BundleError,
     BundleFormatError,
@@ -55,7 +56,7 @@ def new_rows(bundle: Bundle) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("models", [1, 3, 11])
 def test_path_rows_are_read_as_they_were_written(tmp_path: Path, rows: int, models: int) -> None:
     parts = with_path_rows(bundle_parts(tmp_path / "sources", models=models), rows=rows)
-    folder = write_bundle(tmp_path / "bundles", **parts)
+    folder = write_bundle(tmp_path / "bundles", BundleParts(**parts))
     bundle = Bundle.load(folder)
     assert manifest_of(folder)["schema_version"] == 5
     assert_equal_rows(bundle.path_rows, parts["path_rows"])
@@ -104,7 +105,7 @@ def test_long_answers_are_held_and_are_no_infinity(tmp_path: Path) -> None:
     parts = bundle_parts(tmp_path / "sources")
     rows = make_path_rows([c.name for c in parts["candidates"]])
     long = replace(rows, tokens_out=np.full_like(rows.tokens_out, 131_072.0))
-    bundle = Bundle.load(write_bundle(tmp_path / "bundles", **with_path_rows(parts, long)))
+    bundle = Bundle.load(write_bundle(tmp_path / "bundles", BundleParts(**with_path_rows(parts, long))))
     assert (bundle.path_rows.tokens_out == 131_072.0).all()
 
 
@@ -218,7 +219,7 @@ def test_path_rows_of_other_heads_are_refused_and_nothing_is_left_behind(tmp_pat
     parts = with_path_rows(bundle_parts(tmp_path / "sources"))
     other = bundle_parts(tmp_path / "others", seed=1)["heads"]
     with pytest.raises(PathMismatchError, match="path_rows"):
-        write_bundle(tmp_path / "bundles", **{**parts, "heads": other})
+        write_bundle(tmp_path / "bundles", BundleParts(**{**parts, "heads": other}))
     assert not list((tmp_path / "bundles").iterdir())
 
 
@@ -236,7 +237,7 @@ def test_path_rows_of_other_heads_are_refused_and_nothing_is_left_behind(tmp_pat
 def test_arrays_that_cannot_be_kept_are_refused_by_name(tmp_path: Path, change: Any, error: type[BundleError]) -> None:
     parts = with_path_rows(bundle_parts(tmp_path / "sources"))
     with pytest.raises(error, match="path"):
-        write_bundle(tmp_path / "bundles", **{**parts, "path_rows": change(parts["path_rows"])})
+        write_bundle(tmp_path / "bundles", BundleParts(**{**parts, "path_rows": change(parts["path_rows"])}))
 
 
 # -- carried
@@ -267,7 +268,9 @@ def test_a_candidate_removed_takes_its_column_along(tmp_path: Path, gone: int) -
 
 def test_a_candidate_added_has_no_column_and_the_others_keep_theirs(tmp_path: Path) -> None:
     bundle = make_path_bundle(tmp_path)
-    grown = Bundle.load(with_candidate(bundle, NEW, PRICE, new_rows(bundle), note={}))
+    grown = Bundle.load(
+        with_candidate(bundle, NewCandidate(candidate=NEW, price=PRICE, rows=new_rows(bundle), note={}))
+    )
     assert_equal_rows(grown.path_rows, bundle.path_rows)
     assert grown.path_rows.heads == (grown.quality_heads.sha256,)
     assert grown.path_rows.without_rows(grown.names) == ("beta/new",)
@@ -278,7 +281,9 @@ def test_a_candidate_added_has_no_column_and_the_others_keep_theirs(tmp_path: Pa
 
 def test_the_last_candidate_with_a_column_takes_the_rows_along(tmp_path: Path) -> None:
     bundle = make_path_bundle(tmp_path, models=1)
-    grown = Bundle.load(with_candidate(bundle, NEW, PRICE, new_rows(bundle), note={}))
+    grown = Bundle.load(
+        with_candidate(bundle, NewCandidate(candidate=NEW, price=PRICE, rows=new_rows(bundle), note={}))
+    )
     left = without_candidate(grown, bundle.names[0])
     assert Bundle.load(left).path_rows is None
     assert manifest_of(left)["path_rows"] is None
@@ -288,21 +293,27 @@ def test_the_last_candidate_with_a_column_takes_the_rows_along(tmp_path: Path) -
 def test_rows_given_with_a_candidate_replace_the_old_ones(tmp_path: Path) -> None:
     bundle = make_path_bundle(tmp_path)
     rows = make_path_rows((*bundle.names, NEW.name), rows=9, seed=5)
-    grown = Bundle.load(with_candidate(bundle, NEW, PRICE, new_rows(bundle), note={}, path_rows=rows))
+    grown = Bundle.load(
+        with_candidate(
+            bundle, NewCandidate(candidate=NEW, price=PRICE, rows=new_rows(bundle), note={}), Refit(path_rows=rows)
+        )
+    )
     assert_equal_rows(grown.path_rows, rows)
 
 
 def test_heads_that_changed_keep_no_rows(tmp_path: Path) -> None:
     bundle = make_path_bundle(tmp_path)
     moved = {name: tensor + np.float32(0.5) for name, tensor in bundle.quality_heads.tensors.items()}
-    folder = with_candidate(bundle, NEW, PRICE, new_rows(bundle), note={}, refreshed=moved)
+    folder = with_candidate(
+        bundle, NewCandidate(candidate=NEW, price=PRICE, rows=new_rows(bundle), note={}), Refit(tensors=moved)
+    )
     assert Bundle.load(folder).path_rows is None
 
 
 def test_an_edit_of_a_bundle_without_rows_adds_none(tmp_path: Path) -> None:
     bundle = Bundle.load(make_bundle(tmp_path))
     for folder in (
-        with_candidate(bundle, NEW, PRICE, new_rows(bundle), note={}),
+        with_candidate(bundle, NewCandidate(candidate=NEW, price=PRICE, rows=new_rows(bundle), note={})),
         without_candidate(bundle, "beta/mid"),
     ):
         assert Bundle.load(folder).path_rows is None
@@ -311,8 +322,8 @@ def test_an_edit_of_a_bundle_without_rows_adds_none(tmp_path: Path) -> None:
 
 def test_decisions_by_the_old_rules_do_not_read_the_rows(tmp_path: Path) -> None:
     parts = bundle_parts(tmp_path / "sources")
-    with_rows = Engine.load(write_bundle(tmp_path / "with", **with_path_rows(parts)))
-    without = Engine.load(write_bundle(tmp_path / "without", **parts))
+    with_rows = Engine.load(write_bundle(tmp_path / "with", BundleParts(**with_path_rows(parts))))
+    without = Engine.load(write_bundle(tmp_path / "without", BundleParts(**parts)))
     a, b = (engine.route("write python code", tau=0.3, rule="minmax") for engine in (with_rows, without))
     assert a.model == b.model
     assert a.qualities.tobytes() == b.qualities.tobytes()
@@ -320,5 +331,5 @@ def test_decisions_by_the_old_rules_do_not_read_the_rows(tmp_path: Path) -> None
 
 def test_the_hash_of_heads_is_that_of_their_file(tmp_path: Path) -> None:
     parts = bundle_parts(tmp_path / "sources", hidden=6, rank=2)
-    bundle = Bundle.load(write_bundle(tmp_path / "bundles", **parts))
+    bundle = Bundle.load(write_bundle(tmp_path / "bundles", BundleParts(**parts)))
     assert heads_sha256(parts["heads"][0]) == bundle.quality_heads.sha256

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ipr_engine import Bundle, Engine, InvalidInputError
 from ipr_engine.bundle import (
+    BundleParts,
     Performance,
     Price,
     PriceList,
@@ -20,7 +21,7 @@ from ipr_engine.bundle import (
     write_bundle,
 )
 from ipr_engine.bundle.candidate_entry import candidate_json, parse_candidates, version_of
-from ipr_engine.bundle.edit import with_candidate, without_candidate
+from ipr_engine.bundle.edit import NewCandidate, with_candidate, without_candidate
 from ipr_engine.bundle.fields import parse_json
 from ipr_engine.bundle.performance import MOST_SECONDS, UNITS
 from ipr_engine.bundle.spec import SHARED_TENSOR, canonical_json
@@ -44,7 +45,7 @@ def parts_with(folder, figures=FIGURES, **shape):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("measured")
-    return Bundle.load(write_bundle(folder / "bundles", **parts_with(folder)))
+    return Bundle.load(write_bundle(folder / "bundles", BundleParts(**parts_with(folder))))
 
 
 def figures_of(bundle):
@@ -61,14 +62,14 @@ def test_figures_survive_writing_in_version_7_and_only_where_stated(measured, tm
     assert manifest["schema_version"] == 7
     assert ["performance" in entry for entry in manifest["candidates"]] == [True, False, True]
     assert manifest["candidates"][0]["performance"] == {"ttft_s": 0.25, "tpot_s": 0.01, "basis": "measured"}
-    plain = Bundle.load(write_bundle(tmp_path / "bundles", **bundle_parts(tmp_path / "sources")))
+    plain = Bundle.load(write_bundle(tmp_path / "bundles", BundleParts(**bundle_parts(tmp_path / "sources"))))
     assert manifest_of(plain)["schema_version"] == 1
     assert "performance" not in (plain.path / "bundle.json").read_text()
 
 
 def test_whole_numbers_as_int_or_float_give_the_same_hash(tmp_path):
     made = [
-        write_bundle(tmp_path / "b", **parts_with(tmp_path / "s", {"beta/mid": Performance(ttft_s=one)}))
+        write_bundle(tmp_path / "b", BundleParts(**parts_with(tmp_path / "s", {"beta/mid": Performance(ttft_s=one)})))
         for one in (1, 1.0)
     ]
     assert made[0] == made[1]
@@ -152,7 +153,7 @@ def test_earlier_versions_know_no_figures(measured, tmp_path):
 
 def test_figures_that_would_not_load_are_not_written(tmp_path):
     with pytest.raises(BundleError, match=r"performance.ttft_s"):
-        write_bundle(tmp_path / "b", **parts_with(tmp_path / "s", {"beta/mid": Performance(ttft_s=-1.0)}))
+        write_bundle(tmp_path / "b", BundleParts(**parts_with(tmp_path / "s", {"beta/mid": Performance(ttft_s=-1.0)})))
     assert not list((tmp_path / "b").glob("*"))
 
 
@@ -178,10 +179,12 @@ def cached_prices(bundle):
 def test_a_candidate_more_brings_its_figures_and_keeps_the_others(measured, tmp_path):
     rows = {name: t[0] for name, t in measured.quality_heads.tensors.items() if name != SHARED_TENSOR}
     price = Price(input_usd_per_1m=1.0, output_usd_per_1m=2.0, basis="made up")
-    plain = Bundle.load(write_bundle(tmp_path / "plain", **bundle_parts(tmp_path / "sources")))
+    plain = Bundle.load(write_bundle(tmp_path / "plain", BundleParts(**bundle_parts(tmp_path / "sources"))))
     for old, kept in ((measured, FIGURES), (plain, {})):
         new = replace(old.candidates[0], name="new", performance=FAST)
-        made = Bundle.load(with_candidate(old, new, price, rows, note={}, root=tmp_path / "out"))
+        made = Bundle.load(
+            with_candidate(old, NewCandidate(candidate=new, price=price, rows=rows, note={}), root=tmp_path / "out")
+        )
         assert figures_of(made) == {**kept, "new": FAST}
 
 

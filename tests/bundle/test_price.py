@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, Price, PriceList, PriceTier, with_prices
+from ipr_engine.bundle.checks import MOST_TIERS, price_problem
 from ipr_engine.bundle.price import price_json, price_of
-from ipr_engine.bundle.price_check import MOST_TIERS, price_problem
 from ipr_engine.errors import BundleFormatError, BundleValueError
 from ipr_engine.policy.price_table import PriceTable, expected_cost
 from tests.support.bundles import make_bundle

@@ -11,6 +11,7 @@ import pytest
 from ipr_engine import Engine
 from ipr_engine.bundle import (
     Bundle,
+    BundleParts,
     ConcatenatedSource,
     EncoderSource,
     EscalationSpec,
@@ -19,8 +20,7 @@ from ipr_engine.bundle import (
     with_prices,
     write_bundle,
 )
-from ipr_engine.bundle.calibration import heads_key
-from ipr_engine.bundle.edit import with_candidate, without_candidate
+from ipr_engine.bundle.edit import NewCandidate, with_candidate, without_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.cli import main
 from ipr_engine.data import prompt_hashes
@@ -63,13 +63,13 @@ def test_the_same_two_bundles_make_the_same_bundle(tiers, joined, tmp_path):
 
 def test_an_encoder_of_both_tiers_is_kept_once_and_loaded_once(tmp_path):
     parts = bundle_parts(tmp_path / "sources", models=3)
-    first = Bundle.load(write_bundle(tmp_path / "one", **parts))
+    first = Bundle.load(write_bundle(tmp_path / "one", BundleParts(**parts)))
     other = bundle_parts(tmp_path / "other", models=3, dim=8, seed=3)["encoders"][0]
     side = ConcatenatedSource(id="both", parts=("static", "small"))
     heads = replace(parts["heads"][0], encoder="both", tensors=make_tensors(models=3, dim=24))
     encoders = [*parts["encoders"], replace(other, id="small"), side]
     changed = {**parts, "encoders": encoders, "heads": [heads], "support": None}
-    second = Bundle.load(write_bundle(tmp_path / "two", **changed))
+    second = Bundle.load(write_bundle(tmp_path / "two", BundleParts(**changed)))
     bundle = join(tmp_path, (first, second), gap=10.0)
     assert [(spec.id, spec.kind) for spec in bundle.encoders] == [
         ("static", "static"),
@@ -82,7 +82,9 @@ def test_an_encoder_of_both_tiers_is_kept_once_and_loaded_once(tmp_path):
 
 def test_encoders_of_one_id_that_differ_are_both_kept(tmp_path):
     first, second = (
-        Bundle.load(write_bundle(tmp_path / name, **bundle_parts(tmp_path / "s" / name, dim=dim, support=False)))
+        Bundle.load(
+            write_bundle(tmp_path / name, BundleParts(**bundle_parts(tmp_path / "s" / name, dim=dim, support=False)))
+        )
         for name, dim in (("one", 16), ("two", 8))
     )
     assert [(spec.id, spec.dim) for spec in join(tmp_path, (first, second)).encoders] == [
@@ -96,7 +98,9 @@ def test_bundles_that_do_not_fit_are_refused_by_what_differs(tiers, joined, tmp_
     dearer = {**second.prices.prices, second.names[0]: replace(second.prices.prices[second.names[0]], fixed_usd=1.0)}
     priced = Bundle.load(with_prices(second, replace(second.prices, prices=dearer), root=tmp_path / "p"))
     smaller = Bundle.load(without_candidate(second, second.names[0], root=tmp_path / "s"))
-    mute = Bundle.load(write_bundle(tmp_path / "m", **bundle_parts(tmp_path / "mute", models=3, tokens=False)))
+    mute = Bundle.load(
+        write_bundle(tmp_path / "m", BundleParts(**bundle_parts(tmp_path / "mute", models=3, tokens=False)))
+    )
     for other, told in (
         (priced, "cost otherwise; set them"),
         (smaller, f"only one has {first.names[0]}"),
@@ -114,7 +118,9 @@ def test_heads_of_unequal_outputs_are_no_two_tiers(tmp_path):
     with pytest.raises(EncoderMismatchError, match=r"escalation\.heads: expected heads with the outputs of 'static'"):
         write_bundle(
             tmp_path / "b",
-            **{**parts, "heads": [*parts["heads"], mute], "escalation": EscalationSpec(heads="mute", gap=0.1)},
+            BundleParts(
+                **{**parts, "heads": [*parts["heads"], mute], "escalation": EscalationSpec(heads="mute", gap=0.1)}
+            ),
         )
 
 
@@ -133,7 +139,7 @@ def test_a_candidate_is_removed_from_both_tiers_and_added_to_neither(joined, tmp
     new = replace(joined.candidates[0], name="new/one")
     price = joined.prices.prices[joined.names[0]]
     with pytest.raises(InvalidInputError, match=r"two tiers.* join them again with `ipr escalate`"):
-        with_candidate(joined, new, price, rows, note={}, root=tmp_path)
+        with_candidate(joined, NewCandidate(candidate=new, price=price, rows=rows, note={}), root=tmp_path)
 
 
 def test_realised_quality_is_read_from_the_heads_that_decided(tiers, tmp_path):
@@ -164,7 +170,9 @@ def knowing(bundle, root, fitted, scale):
     tensors |= {"skip": scale * tensors["skip"], "bias": np.linspace(1.5, -0.5, 4).astype(np.float32)}
     hashes = prompt_hashes(fitted.prompts, fitted.question_keys)
     head = replace(parts["heads"][0], id="h", encoder=spec.id, tensors=tensors, prompt_hashes=hashes)
-    return Bundle.load(write_bundle(root / "b", **{**parts, "encoders": [table], "heads": [head], "support": None}))
+    return Bundle.load(
+        write_bundle(root / "b", BundleParts(**{**parts, "encoders": [table], "heads": [head], "support": None}))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +216,7 @@ def test_a_map_is_of_what_both_tiers_choose_and_dies_with_the_gap(scene, tmp_pat
 
 def test_the_maps_key_covers_both_heads_both_encoders_and_the_gap(scene, tiers):
     bundle = scene[0]
-    key, names = heads_key(bundle, bundle.names), bundle.names
+    key, names = bundle.heads_key(bundle.names), bundle.names
     second = bundle.escalation_heads
     other = {**second.tensors, "bias": second.tensors["bias"] + np.float32(1)}
     swapped = [replace(h, tensors=other) if h.id == second.id else h for h in bundle.heads]
@@ -221,8 +229,8 @@ def test_the_maps_key_covers_both_heads_both_encoders_and_the_gap(scene, tiers):
             encoders=tuple(replace(e, identity="0" * 64) if e.id == second.encoder else e for e in bundle.encoders),
         ),
     ):
-        assert heads_key(changed, names) != key
-    assert heads_key(replace(bundle, created="2027-01-01"), names) == key
+        assert changed.heads_key(names) != key
+    assert replace(bundle, created="2027-01-01").heads_key(names) == key
 
 
 def test_prompts_that_either_head_was_fitted_on_are_no_calibration_sample(scene):

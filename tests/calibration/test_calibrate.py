@@ -8,9 +8,9 @@ import pytest
 from ipr_engine import Engine, Price
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.bundle import Bundle, with_calibrations, with_prices
-from ipr_engine.bundle.calibration import CERTAIN, parse_map
+from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT
+from ipr_engine.bundle.calibration_entry import parse_map
 from ipr_engine.bundle.fields import Field
-from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
 from ipr_engine.errors import BundleError, InvalidInputError, KeyMismatchError
 from tests.support.calibration_data import calibrate, make_engine, make_outcomes
 

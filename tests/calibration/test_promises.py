@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from ipr_engine.bundle.calibration import CERTAIN
-from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
+from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT
 from ipr_engine.calibration.bounds import lower_bounds, target
 from ipr_engine.calibration.calibrate import knots_of
 from ipr_engine.calibration.promises import NONE, ExcessDraws, Promises, certified_points, monotone

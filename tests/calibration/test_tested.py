@@ -8,9 +8,9 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine.bundle import PathRows, TestedTau, with_calibrations, with_prices
-from ipr_engine.bundle.calibration import parse_map
+from ipr_engine.bundle.calibration import CERTIFIED, INSUFFICIENT
+from ipr_engine.bundle.calibration_entry import parse_map
 from ipr_engine.bundle.fields import Field
-from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
 from ipr_engine.calibration.observed import observe
 from ipr_engine.calibration.promises import certify_path
 from ipr_engine.cli.calibrate import render

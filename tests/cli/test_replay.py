@@ -256,21 +256,21 @@ def test_a_record_replays_on_a_sibling_whose_candidates_stand_in_another_order(t
 
 
 def test_every_option_of_a_policy_is_a_term_that_replay_takes_alone():
-    """None of them is passed over: a new one that `asked_terms` lacks fails here."""
+    """None of them is passed over: a new one that `given_options` lacks fails here."""
     import argparse
 
-    from ipr_engine.cli.common import add_policy_options, asked_terms
-    from ipr_engine.loaded_bundle import POLICY_TERMS
+    from ipr_engine.cli.options import add_policy_options, given_options
+    from ipr_engine.policy.policy_spec import DEFAULTS
 
     parser = argparse.ArgumentParser()
     add_policy_options(parser)
-    values = {"rule": "minmax", "price": "beta/mid=1,2", "cost_weight": "usd=2", "preset": "cost"}
-    assert asked_terms(parser.parse_args([])) == {}
+    values = {"rule": "minmax", "prices": "beta/mid=1,2", "cost_weights": "usd=2", "preset": "cost"}
+    assert given_options(parser.parse_args([])) == {}
     found = set()
     for action in parser._actions:  # noqa: SLF001  argparse lists its options nowhere else
         if action.dest == "help":
             continue
         value = [] if action.nargs == 0 else [values.get(action.dest, "0.5")]
-        [term] = asked_terms(parser.parse_args([action.option_strings[0], *value]))
+        [term] = given_options(parser.parse_args([action.option_strings[0], *value]))
         found.add(term)
-    assert found == POLICY_TERMS - {"performance"}
+    assert found == DEFAULTS.keys() - {"performance"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine
-from ipr_engine.bundle import Bundle, PriceList, with_prices, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, PriceList, with_prices, write_bundle
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation import evaluate, report
@@ -118,7 +118,7 @@ def test_missing_input_tokens_are_stood_in_for_and_counted(engine, outcomes):
 def test_what_stands_in_for_input_tokens_is_the_candidates_own_count(outcomes, work):
     parts = bundle_parts(work / "own_sources", models=3, dim=16)
     parts["candidates"][1] = replace(parts["candidates"][1], tokenizer=shipped_profile("claude_2"))
-    engine = Engine.load(write_bundle(work / "own", **parts))
+    engine = Engine.load(write_bundle(work / "own", BundleParts(**parts)))
     figures = evaluate_engine(engine, without(outcomes, "input_tokens", "beta/mid"), draws=DRAWS).figures
     rows, price = outcomes.of_split("test"), engine.bundle.prices.prices["beta/mid"]
     billed = shipped_profile("claude_2").tokens(list(rows.prompts))

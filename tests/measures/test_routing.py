@@ -245,7 +245,7 @@ def test_inverse_coverage_recovers_the_mean_of_strata_seen_unequally(rng):
 
 def test_choices_of_every_rule_equal_the_reference(request):
     from ipr_engine.decide.reference import choose as reference
-    from ipr_engine.policy.policy import RULES, compile_rule
+    from ipr_engine.policy.rules import RULES, compile_rule
 
     outcomes, _ = make_outcomes(request.node.name, rows=60)
     rng = np.random.default_rng(0)

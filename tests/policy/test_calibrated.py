@@ -8,11 +8,11 @@ import pytest
 from ipr_engine import Engine, Price
 from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import (
+    BundleParts,
     with_calibrations,
     with_prices,
     write_bundle,
 )
-from ipr_engine.bundle.calibration import heads_key
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.calibrated import DriftEvidence
 from ipr_engine.serving import BatchingEngine
@@ -200,10 +200,10 @@ def test_a_candidate_added_since_is_not_chosen_until_calibrated(plain):
 def test_a_candidate_added_to_a_family_makes_its_map_stale(tmp_path):
     parts = bundle_parts(tmp_path / "sources", models=3)
     family = [replace(c, family="house") for c in parts["candidates"][:2]] + parts["candidates"][2:]
-    engine = Engine.load(write_bundle(tmp_path / "bundles", **(parts | {"candidates": family})))
+    engine = Engine.load(write_bundle(tmp_path / "bundles", BundleParts(**parts | {"candidates": family})))
     one = replace(make_map(engine.bundle, engine.bundle.names[:2]), family="house")
     grown = [replace(c, family="house") for c in family]
-    other = Engine.load(write_bundle(tmp_path / "bundles", **(parts | {"candidates": grown})))
+    other = Engine.load(write_bundle(tmp_path / "bundles", BundleParts(**parts | {"candidates": grown})))
     served = Engine.load(with_calibrations(other.bundle, [one], activate=False))
     policy = served.policy(tau=0.1, rule="calibrated", family="house")
     assert policy.calibration.status == "stale"
@@ -217,8 +217,8 @@ def test_another_candidate_of_the_bundle_does_not_touch_a_map(plain):
     other["skip"] = other["skip"].copy()
     other["skip"][3] += 1
     changed = replace(plain.bundle, heads=(replace(plain.bundle.quality_heads, tensors=other),))
-    assert heads_key(changed, names) == heads_key(plain.bundle, names)
-    assert heads_key(changed, plain.bundle.names) != heads_key(plain.bundle, plain.bundle.names)
+    assert changed.heads_key(names) == plain.bundle.heads_key(names)
+    assert changed.heads_key(plain.bundle.names) != plain.bundle.heads_key(plain.bundle.names)
 
 
 def test_drift_turns_every_calibrated_policy_stale_and_can_be_taken_back(plain, engine):

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipr_engine import Engine, InvalidInputError
-from ipr_engine.bundle import Bundle, Performance, PriceTier, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, Performance, PriceTier, write_bundle
 from ipr_engine.cli import main
 from ipr_engine.decide import reference
-from ipr_engine.policy.cost_weights import CostWeights, settle_weights
+from ipr_engine.policy.cost_weights import CostWeights, resolve_weights
 from ipr_engine.policy.promise import TAUS
 from ipr_engine.serving import BatchingEngine
 from tests.support import skips
@@ -501,7 +501,7 @@ def test_two_tiers_run_the_path_of_the_weighted_sum(tmp_path):
     figures = figures_of(names)
     policy = engine.policy(tau=0.3, cost_weights=WEIGHTS, performance=figures)
     path = policy.path
-    weighing = settle_weights(WEIGHTS, figures, names, names)
+    weighing = resolve_weights(WEIGHTS, figures, names, names)
     rates, folded = policy.rates, weighing.folded(policy.rates)
     billed = rows.billed_tokens.astype(float)[:, None]
     usd, cost = (
@@ -528,7 +528,7 @@ def test_two_tiers_run_the_path_of_the_weighted_sum(tmp_path):
 def test_the_command_line_weighs_what_the_bundle_states(tmp_path, capsys):
     parts = bundle_parts(tmp_path / "parts", models=5, dim=16)
     parts["candidates"] = [replace(c, performance=own) for c, own in zip(parts["candidates"], FIGURES, strict=True)]
-    folder = write_bundle(tmp_path / "bundles", **parts)
+    folder = write_bundle(tmp_path / "bundles", BundleParts(**parts))
     assert Bundle.load(folder).candidates[0].performance == FIGURES[0]
     asked = ["route", "what is it", "--bundle", str(folder), "--tau", "1", "--json"]
     assert main([*asked, "--cost-weight", "usd=0", "--cost-weight", "ttft_s=1"]) == 0

@@ -10,9 +10,9 @@ import pytest
 
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.cli import main
-from ipr_engine.policy.paths import row_costs
-from ipr_engine.policy.policy import Coefficients
+from ipr_engine.policy.cost_weights import row_costs
 from ipr_engine.policy.promise import TAUS, point_at
+from ipr_engine.policy.rules import Coefficients
 from ipr_engine.policy.tau_path import TauPath
 from tests.support.calibration_data import make_outcomes
 from tests.support.calibration_maps import make_map
@@ -182,7 +182,7 @@ def test_the_calibration_rule_keeps_the_map(engine):
 def test_a_policy_held_across_swaps_means_what_tau_means_on_each_bundle(plain, engine):
     served = Engine(engine.bundle)
     policy, price = served.policy(tau=0.3), served.policy(max_usd_per_1k=5.0)
-    assert dict(policy.terms) == {"tau": 0.3, "slack": 0.0}
+    assert dict(policy.options) == {"tau": 0.3, "slack": 0.0}
     for bundle, rule in ((plain.bundle, "minmax"), (engine.bundle, "path"), (plain.bundle, "minmax")):
         served.swap(bundle, allow_fewer_outputs=True)
         decision = served.route(PROMPT, policy)

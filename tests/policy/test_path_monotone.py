@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ipr_engine.decide import reference
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
-from ipr_engine.policy.policy import path_coefficients
 from ipr_engine.policy.promise import TAUS, point_at
+from ipr_engine.policy.rules import path_coefficients
 from ipr_engine.policy.tau_path import TauPath
 from tests.support.calibration_data import make_engine, make_outcomes
 from tests.support.decide_requests import make_heads
@@ -69,7 +69,7 @@ def test_predicted_cost_never_rises_with_tau(seed, models, extra, spread, rounde
     allowed = np.ones(models, bool)
     made = []
     for point in points:
-        c = path_coefficients(point)
+        c = path_coefficients(takes_best=point.takes_best)
         rule = {"alpha_hi": c.alpha_hi, "alpha_lo": c.alpha_lo, "offset": c.offset, "worth": point.worth}
         result = plan.run(x, DecidePolicy(plan, **rule, **terms, allowed=allowed), billed)
         made.append(result.index.copy())

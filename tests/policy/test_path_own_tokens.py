@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine
-from ipr_engine.bundle import Bundle, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, write_bundle
 from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import BundleError
-from ipr_engine.policy.paths import row_costs
+from ipr_engine.policy.cost_weights import row_costs
 from ipr_engine.policy.tau_path import TauPath
 from tests.support.hard_words import CREATED, NAMES, write_outcomes
 from tests.support.path_rows import assert_equal_rows, make_path_rows, with_path_rows
@@ -31,7 +31,7 @@ TEXTS = ["what is the story", RUSSIAN, "explain " * 40, "空はなぜ青いの�
 def counted_bundle(folder: Path, **changed: Any) -> Bundle:
     """A bundle whose path rows are of TEXTS, with what the engine bills for them."""
     parts = tokenized_parts(folder / "sources")
-    plain = Engine.load(write_bundle(folder / "plain", **parts))
+    plain = Engine.load(write_bundle(folder / "plain", BundleParts(**parts)))
     made = plain.route_many(TEXTS, tau=0.5, rule="minmax")
     rows = replace(
         make_path_rows([c.name for c in parts["candidates"]], rows=len(TEXTS)),
@@ -39,7 +39,7 @@ def counted_bundle(folder: Path, **changed: Any) -> Bundle:
         tokens_in=made.own_tokens,
         **changed,
     )
-    return Bundle.load(write_bundle(folder / "bundles", **with_path_rows(parts, rows)))
+    return Bundle.load(write_bundle(folder / "bundles", BundleParts(**with_path_rows(parts, rows))))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_own_tokens_are_read_as_they_were_written(tmp_path: Path) -> None:
     parts = with_path_rows(tokenized_parts(tmp_path / "sources"), rows=7, own=True)
-    folder = write_bundle(tmp_path / "bundles", **parts)
+    folder = write_bundle(tmp_path / "bundles", BundleParts(**parts))
     assert json.loads((folder / "bundle.json").read_text())["schema_version"] == 6
     bundle = Bundle.load(folder)
     assert_equal_rows(bundle.path_rows, parts["path_rows"])
@@ -64,7 +64,7 @@ def test_own_tokens_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_bundle_of_tokenizers_whose_rows_hold_no_own_tokens_loads(tmp_path: Path) -> None:
     parts = with_path_rows(tokenized_parts(tmp_path / "sources"), rows=7)
-    bundle = Bundle.load(write_bundle(tmp_path / "bundles", **parts))
+    bundle = Bundle.load(write_bundle(tmp_path / "bundles", BundleParts(**parts)))
     assert bundle.path_rows is not None
     assert bundle.path_rows.tokens_in is None
     assert Engine(bundle).policy(tau=0.5).rule == "path"
@@ -83,12 +83,14 @@ def test_wrong_own_tokens_are_refused_by_name(tmp_path: Path, wrong: Any, named:
     parts = with_path_rows(tokenized_parts(tmp_path / "sources"), rows=7, own=True)
     rows = parts["path_rows"]
     with pytest.raises(BundleError, match=named):
-        write_bundle(tmp_path / "bundles", **{**parts, "path_rows": replace(rows, tokens_in=wrong(rows.tokens_in))})
+        write_bundle(
+            tmp_path / "bundles", BundleParts(**{**parts, "path_rows": replace(rows, tokens_in=wrong(rows.tokens_in))})
+        )
 
 
 def test_own_tokens_are_refused_before_schema_version_6(tmp_path: Path) -> None:
     parts = with_path_rows(tokenized_parts(tmp_path / "sources", (None, None)), rows=7, own=True)
-    folder = write_bundle(tmp_path / "bundles", **parts)
+    folder = write_bundle(tmp_path / "bundles", BundleParts(**parts))
     old = Path(shutil.copytree(folder, tmp_path / "old"))
     manifest = json.loads((folder / "bundle.json").read_text())
     (old / "bundle.json").write_text(json.dumps({**manifest, "schema_version": 5}))

@@ -10,7 +10,8 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine.decide import reference
-from ipr_engine.policy.paths import Paths, row_costs
+from ipr_engine.policy.cost_weights import row_costs
+from ipr_engine.policy.paths import Paths
 from ipr_engine.policy.promise import TAUS
 from ipr_engine.policy.tau_path import TauPath
 from ipr_engine.policy.two_tier_path import KNOTS

@@ -9,9 +9,10 @@ import pytest
 
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.bundle import PriceList
-from ipr_engine.policy.paths import MAX_KEPT_PATHS, Paths, row_costs
-from ipr_engine.policy.policy import Coefficients
+from ipr_engine.policy.cost_weights import row_costs
+from ipr_engine.policy.paths import MAX_KEPT_PATHS, Paths
 from ipr_engine.policy.promise import TAUS
+from ipr_engine.policy.rules import Coefficients
 from tests.support.calibration_data import make_outcomes
 from tests.support.path_rows import with_path, with_rows
 

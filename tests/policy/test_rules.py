@@ -8,7 +8,7 @@ import pytest
 
 from ipr_engine.bundle import RuleConstants
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.policy import RULES, compile_rule
+from ipr_engine.policy.rules import RULES, compile_rule
 
 CONSTANTS = RuleConstants(hi=0.9, lo=0.3)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ipr_engine.bundle import Bundle, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, write_bundle
 from ipr_engine.bundle.edit import without_candidate
+from ipr_engine.bundle.heads_entry import HeadsSource, heads_sha256
 from ipr_engine.bundle.two_tiers import encoder_source
-from ipr_engine.bundle.write import HeadsSource, heads_sha256
 from ipr_engine.cli import main
 from ipr_engine.errors import PathMismatchError
 from tests.support.path_rows import assert_equal_rows, make_path_rows
@@ -38,15 +38,17 @@ def with_rows(bundle: Bundle, folder: Path, *, settings: dict[str, Any] | None =
     return Bundle.load(
         write_bundle(
             folder / heads.id,
-            name=bundle.name,
-            created=bundle.created,
-            candidates=bundle.candidates,
-            encoders=[encoder_source(spec, spec.id, spec.parts) for spec in bundle.encoders],
-            heads=[source],
-            prices=bundle.prices,
-            support=bundle.support,
-            path_rows=rows,
-            provenance={} if settings is None else {"settings": settings},
+            BundleParts(
+                name=bundle.name,
+                created=bundle.created,
+                candidates=bundle.candidates,
+                encoders=[encoder_source(spec, spec.id, spec.parts) for spec in bundle.encoders],
+                heads=[source],
+                prices=bundle.prices,
+                support=bundle.support,
+                path_rows=rows,
+                provenance={} if settings is None else {"settings": settings},
+            ),
         )
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from ipr_engine import Bundle, Engine, InvalidInputError
 from ipr_engine.audit.replay import replay
-from ipr_engine.bundle import PathRows, write_bundle
+from ipr_engine.bundle import BundleParts, PathRows, write_bundle
 from ipr_engine.bundle.reliability import ReliabilityBins, reliability_bytes
 from ipr_engine.decide import reference
 from ipr_engine.policy.unsupported import UNSUPPORTED
@@ -44,7 +44,9 @@ def bundle(tmp_path_factory):
     parts = bundle_parts(folder / "sources", models=5, dim=16, context_windows=WINDOWS)
     names = [candidate.name for candidate in parts["candidates"]]
     file = tables(dict(zip(names, (0.5, 0.6, 0.9, 0.2, 0.9), strict=True)))
-    return measured(Bundle.load(write_bundle(folder / "root", **parts, extra_files={"reliability.json": file})))
+    return measured(
+        Bundle.load(write_bundle(folder / "root", BundleParts(**parts, extra_files={"reliability.json": file})))
+    )
 
 
 @pytest.fixture(scope="module")

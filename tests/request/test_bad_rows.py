@@ -10,9 +10,9 @@ import pytest
 
 from ipr_engine import Decision, Engine, InvalidInputError, RowError
 from ipr_engine.audit.record import Record, RecordError
-from ipr_engine.bundle import write_bundle
+from ipr_engine.bundle import BundleParts, write_bundle
 from ipr_engine.data.embeddings import EmbeddingCache
-from ipr_engine.encoders.registry import EncoderOptions
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.loaded_bundle import LoadedBundle
 from tests.support.bundles import bundle_parts, make_bundle
 from tests.support.decisions import bits
@@ -35,7 +35,7 @@ def by_library(tmp_path_factory):
     parts = bundle_parts(folder)
     file = folder / "encoder" / "tokenizer.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "normalizer": None}))
-    return Engine.load(write_bundle(folder / "bundles", **parts))
+    return Engine.load(write_bundle(folder / "bundles", BundleParts(**parts)))
 
 
 @pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))
@@ -140,7 +140,7 @@ class Blames:
 
 def test_a_row_that_the_encoder_blames_fails_alone(engine):
     loaded = LoadedBundle(
-        engine.bundle, options=EncoderOptions(), encoders={engine.encoder.identity: Blames(engine.encoder)}
+        engine.bundle, options=LoadOptions(), encoders={engine.encoder.identity: Blames(engine.encoder)}
     )
     made = loaded.route(["why", "bad", "how"], loaded.settle(None, {"tau": 0.4}), None, None, None, "status")
     assert [row.status for row in made] == ["ok", "invalid_input", "ok"]

@@ -7,7 +7,7 @@ import pytest
 
 from ipr_engine import Engine, InvalidInputError, RowError
 from ipr_engine.audit.replay import replay
-from ipr_engine.bundle import write_bundle
+from ipr_engine.bundle import BundleParts, write_bundle
 from ipr_engine.request.limits import ContextWindows
 from tests.support.bundles import bundle_parts, make_bundle
 from tests.support.decisions import bits
@@ -39,7 +39,7 @@ def limited(tmp_path_factory):
         replace(candidate, max_output_tokens=tokens, features=("tools",))
         for candidate, tokens in zip(parts["candidates"], most, strict=True)
     ]
-    return Engine.load(write_bundle(folder / "bundles", **parts))
+    return Engine.load(write_bundle(folder / "bundles", BundleParts(**parts)))
 
 
 def need(decision, name):
@@ -122,10 +122,10 @@ def test_no_more_output_is_predicted_than_the_request_allows(engine):
 def test_a_bound_on_the_output_spares_short_prompts_a_second_look(tmp_path):
     """Heads without a cap predict without bound: every row is looked at, to the same answers."""
     parts = bundle_parts(tmp_path, models=3, dim=16, context_windows=[500, 500, 9000])
-    capped = Engine.load(write_bundle(tmp_path / "capped", **parts))
+    capped = Engine.load(write_bundle(tmp_path / "capped", BundleParts(**parts)))
     tensors = {name: tensor for name, tensor in parts["heads"][0].tensors.items() if name != "len_cap"}
     parts["heads"] = [replace(parts["heads"][0], tensors=tensors)]
-    free = Engine.load(write_bundle(tmp_path / "free", **parts))
+    free = Engine.load(write_bundle(tmp_path / "free", BundleParts(**parts)))
     prompts = ["why " * count for count in (1, 100, 300, 600)]
     assert [capped.route(p, tau=0.5).excluded for p in prompts] == [free.route(p, tau=0.5).excluded for p in prompts]
     assert capped.policy(tau=0.5).surely_fits.billed < 9000

@@ -9,7 +9,7 @@ import pytest
 
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine._validate import matched
-from ipr_engine.bundle import write_bundle
+from ipr_engine.bundle import BundleParts, write_bundle
 from tests.support.bundles import bundle_parts
 
 
@@ -29,7 +29,7 @@ def engine(tmp_path_factory):
     parts["heads"] = [replace(parts["heads"][0], candidates=list(names))]
     prices = {new: parts["prices"].prices[name] for new, name in zip(names, old, strict=True)}
     parts["prices"] = replace(parts["prices"], prices=prices)
-    return Engine.load(write_bundle(folder / "bundles", **parts))
+    return Engine.load(write_bundle(folder / "bundles", BundleParts(**parts)))
 
 
 def test_an_exact_match_wins_and_one_that_differs_by_case_is_found():

@@ -9,7 +9,7 @@ import pytest
 from ipr_engine import Engine
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.replay import replay
-from ipr_engine.bundle import Bundle, PriceTier, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, PriceTier, write_bundle
 from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.cli.main import main
 from ipr_engine.errors import BundleFormatError
@@ -153,9 +153,9 @@ def test_a_bundle_without_tokenizers_decides_as_before_to_the_bit(tmp_path):
 
 def test_embeddings_outlive_a_swap_to_a_bundle_with_tokenizers(tmp_path):
     parts = tokenized_parts(tmp_path)
-    named = write_bundle(tmp_path / "named", **parts)
+    named = write_bundle(tmp_path / "named", BundleParts(**parts))
     parts["candidates"] = [replace(candidate, tokenizer=None) for candidate in parts["candidates"]]
-    engine = Engine.load(write_bundle(tmp_path / "plain", **parts))
+    engine = Engine.load(write_bundle(tmp_path / "plain", BundleParts(**parts)))
     encoded = engine.encode([RUSSIAN])
     engine.swap(named)
     assert tokens_in(engine.decide(encoded, tau=0.5)[0]) == tokens_in(engine.route(RUSSIAN, tau=0.5))
@@ -258,7 +258,7 @@ def test_own_tokens_of_a_brief_record_are_sealed(engine):
 def test_a_prompt_that_is_said_to_fit_surely_fits_every_window(tmp_path, window):
     """What a decision says without looking at every candidate is what it says when it does."""
     parts = tokenized_parts(tmp_path, context_windows=[window, None, 2 * window, window + 1, 10**6])
-    engine = Engine(Bundle.load(write_bundle(tmp_path / "bundles", **parts)))
+    engine = Engine(Bundle.load(write_bundle(tmp_path / "bundles", BundleParts(**parts))))
     policy = engine.policy(tau=0.3)
     looking = replace(policy, surely_fits=SurelyFits(-np.inf, -np.inf))
     prompts = ["what " * n for n in (1, 2, 3, 5, 6, 7, 8, 9, 20, 30, 60, 250, 400, 900, 1500)]

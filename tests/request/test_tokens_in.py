@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.replay import replay
-from ipr_engine.bundle import PriceTier, with_prices, write_bundle
+from ipr_engine.bundle import BundleParts, PriceTier, with_prices, write_bundle
 from ipr_engine.cli.main import main
 from ipr_engine.policy.price_table import PriceTable, expected_cost
 from ipr_engine.request.tokens_in import told_tokens
@@ -57,7 +57,7 @@ def engines(tmp_path_factory):
             for who, price in parts["prices"].prices.items()
         }
         parts["prices"] = replace(parts["prices"], prices=prices)
-        made[name] = Engine.load(write_bundle(root / name, **parts))
+        made[name] = Engine.load(write_bundle(root / name, BundleParts(**parts)))
     return made
 
 

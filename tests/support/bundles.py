@@ -17,6 +17,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from ipr_engine.bundle import (
+    BundleParts,
     Candidate,
     EncoderSource,
     FittedOn,
@@ -205,7 +206,7 @@ def make_bundle(
     `shape` goes to `bundle_parts`; `overrides` replaces arguments of `write_bundle`.
     """
     parts = bundle_parts(tmp_path / "sources", **shape) | dict(overrides or {})
-    return write_bundle(tmp_path / "bundles", activate=activate, **parts)
+    return write_bundle(tmp_path / "bundles", BundleParts(**parts), activate=activate)
 
 
 def make_siblings(tmp_path: Path, count: int, *, models: int = 5, dim: int = 16, **shape: Any) -> list[Path]:
@@ -224,5 +225,5 @@ def make_siblings(tmp_path: Path, count: int, *, models: int = 5, dim: int = 16,
         ]
         prices = make_prices(candidates, scale=1 + number)
         parts |= {"candidates": candidates, "prices": prices, "provenance": {"sibling": number}}
-        written.append(write_bundle(tmp_path / "bundles", activate=number == 0, **parts))
+        written.append(write_bundle(tmp_path / "bundles", BundleParts(**parts), activate=number == 0))
     return written

@@ -10,7 +10,7 @@ import numpy as np
 
 from ipr_engine import Engine
 from ipr_engine.audit.owner_key import OwnerKey
-from ipr_engine.bundle import CalibrationMap, write_bundle
+from ipr_engine.bundle import BundleParts, CalibrationMap, write_bundle
 from ipr_engine.calibration.calibrate import calibrate as certify
 from ipr_engine.calibration.certify_options import CandidateSet, CertifyOptions, Disjointness
 from ipr_engine.data import Outcomes, prompt_hashes, question_key, write_outcomes
@@ -52,7 +52,7 @@ def make_engine(
     hashes = prompt_hashes(fitted.prompts, fitted.question_keys, key) if fitted is not None else None
     fitted_on = head.fitted_on if key is None else replace(head.fitted_on, hash_key=key.id)
     parts["heads"] = [replace(head, tensors=tensors, prompt_hashes=hashes, fitted_on=fitted_on)]
-    return Engine.load(write_bundle(folder / "bundles", **parts))
+    return Engine.load(write_bundle(folder / "bundles", BundleParts(**parts)))
 
 
 def make_outcomes(engine: Engine, split: str, rows: int, *, shift: float = 0.0) -> Outcomes:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ipr_engine.bundle import Bundle, CalibrationMap, CalibrationSample, Knot, OperatingPoint
-from ipr_engine.bundle.calibration import CERTAIN, heads_key, prices_key
-from ipr_engine.bundle.tested import CERTIFIED, INSUFFICIENT
+from ipr_engine.bundle import Bundle, CalibratedPoint, CalibrationMap, CalibrationSample, Knot
+from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT
 
 
 def make_map(bundle: Bundle, names: Sequence[str] | None = None) -> CalibrationMap:
@@ -17,8 +16,8 @@ def make_map(bundle: Bundle, names: Sequence[str] | None = None) -> CalibrationM
 
     def point(
         worth: float, allowed: tuple[str, ...] | None, quality: float, usd: float, share: float
-    ) -> OperatingPoint:
-        return OperatingPoint(
+    ) -> CalibratedPoint:
+        return CalibratedPoint(
             alpha_hi=0.0, alpha_lo=1.0, offset=0.0, worth=worth, allowed=allowed, quality=quality,
             quality_lower=quality - 0.02, cost_usd=usd / 1000, share_best=share,
         )  # fmt: skip
@@ -27,8 +26,8 @@ def make_map(bundle: Bundle, names: Sequence[str] | None = None) -> CalibrationM
         family=None,
         whole=names == bundle.names,
         candidates=names,
-        heads=heads_key(bundle, names),
-        prices=prices_key(bundle.prices, bundle.candidates, names),
+        heads=bundle.heads_key(names),
+        prices=bundle.prices.key(bundle.candidates, names),
         best=names[0],
         cheapest=names[-1],
         risk=0.1,

@@ -100,7 +100,7 @@ class Request:
         optional = {"tokens_out": self.tokens_out, "extra_usd": self.extra_usd, "allowed": self.allowed}
         return plan.run(self.x, DecidePolicy(plan, **self.policy), self.billed_tokens, **optional)
 
-    def reference(self, dtype: Any = np.float64) -> reference.Decisions:
+    def reference(self, dtype: Any = np.float64) -> reference.ReferenceDecisions:
         optional = {"extra_usd": self.extra_usd, "allowed": self.allowed}
         given = {name: value for name, value in optional.items() if value is not None}
         return reference.decide(

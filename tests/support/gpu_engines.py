@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ipr_engine.bundle import SupportSpec, write_bundle
+from ipr_engine.bundle import BundleParts, SupportSpec, write_bundle
 from ipr_engine.encoders.manifest import read_export
 from ipr_engine.engine import Engine
 from tests.support import decide_implementations
@@ -42,7 +42,7 @@ def make_bundle(
         parts["support"] = SupportSpec(
             encoder="transformer", centroids=rng.normal(0, 0.3, (5, 32)).astype(np.float32), distances=distances
         )
-    return write_bundle(folder / "bundles", **{**parts, "encoders": [transformer], "heads": [heads]})
+    return write_bundle(folder / "bundles", BundleParts(**{**parts, "encoders": [transformer], "heads": [heads]}))
 
 
 def random_prompts(rng: np.random.Generator, count: int) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine import Engine
-from ipr_engine.bundle import Bundle, PathRows, heads_sha256, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, PathRows, heads_sha256, write_bundle
 from tests.support.bundles import bundle_parts
 from tests.support.calibration_data import make_prompts
 from tests.support.seeds import seeded
@@ -60,7 +60,7 @@ def with_path_rows(parts: dict[str, Any], given: PathRows | None = None, **shape
 
 def make_path_bundle(folder: Path, *, rows: int = 40, **shape: Any) -> Bundle:
     parts = with_path_rows(bundle_parts(folder / "sources", **shape), rows=rows)
-    return Bundle.load(write_bundle(folder / "bundles", **parts))
+    return Bundle.load(write_bundle(folder / "bundles", BundleParts(**parts)))
 
 
 def make_rows(engine: Engine, rows: int = 500, split: str = "path", **changes: Any) -> PathRows:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.bundle import Bundle, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, write_bundle
 from ipr_engine.tokens import shipped_profile
 from tests.support.bundles import bundle_parts
 
@@ -26,4 +26,4 @@ def tokenized_parts(folder: Path, profiles: Sequence[str | None] = PROFILES, **s
 
 
 def tokenized(folder: Path, profiles: Sequence[str | None] = PROFILES, **shape: Any) -> Bundle:
-    return Bundle.load(write_bundle(folder / "bundles", **tokenized_parts(folder, profiles, **shape)))
+    return Bundle.load(write_bundle(folder / "bundles", BundleParts(**tokenized_parts(folder, profiles, **shape))))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine import Engine
-from ipr_engine.bundle import Bundle, EncoderSource, SupportSpec, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, EncoderSource, SupportSpec, write_bundle
 from ipr_engine.bundle.two_tiers import two_tiers
 from tests.support.bundles import WORDS, bundle_parts, make_encoder, make_tensors
 from tests.support.seeds import seeded
@@ -39,8 +39,8 @@ def make_tiers(folder: Path, *, models: int = 4, hidden: int = 0, seed: int = 1,
     )
     second |= {"encoders": [EncoderSource.in_folder(table, id="large", max_tokens=5)], "heads": [head]}
     return (
-        Bundle.load(write_bundle(folder / "one", **first)),
-        Bundle.load(write_bundle(folder / "two", **second)),
+        Bundle.load(write_bundle(folder / "one", BundleParts(**first))),
+        Bundle.load(write_bundle(folder / "two", BundleParts(**second))),
     )
 
 

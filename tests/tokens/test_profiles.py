@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from ipr_engine import InvalidInputError
-from ipr_engine.bundle import write_bundle
+from ipr_engine.bundle import BundleParts, write_bundle
 from ipr_engine.cli import main
 from ipr_engine.tokens import TERMS, TokenProfile, count_texts, read_profiles, shipped_profile, shipped_profiles
-from ipr_engine.tokens.counters import open_counter
-from ipr_engine.tokens.fit import fit_coefficients, fit_some
-from ipr_engine.tokens.parts import PARTS, coefficients_apart, coefficients_beside
+from ipr_engine.tokens.fit_profile import fit_coefficients, fit_some
 from ipr_engine.tokens.profiles import profile_of
 from ipr_engine.tokens.samples import read_samples
+from ipr_engine.tokens.token_profile import PARTS, coefficients_apart, coefficients_beside
+from ipr_engine.tokens.tokenizers_at_hand import open_counter
 from tests.support.bundles import bundle_parts
 from tests.support.places import SENTENCES as SENTENCES_FILE
 
@@ -285,7 +285,7 @@ def test_info_says_which_tokenizers_were_fitted_and_to_what(tmp_path, capsys):
     )
     profiles = (own, shipped_profile("claude_2"), None)
     parts["candidates"] = [replace(c, tokenizer=p) for c, p in zip(parts["candidates"], profiles, strict=True)]
-    path = write_bundle(tmp_path / "bundles", **parts)
+    path = write_bundle(tmp_path / "bundles", BundleParts(**parts))
     assert main(["info", "--bundle", str(path)]) == 0
     told = capsys.readouterr().out
     assert "profiles of tokenizers fitted, of 1 of 3 candidates" in told

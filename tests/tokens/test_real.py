@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.tokens import count_texts, shipped_profile
-from ipr_engine.tokens.counters import open_counter
+from ipr_engine.tokens.tokenizers_at_hand import open_counter
 from tests.support.places import ROOT
 from tests.support.places import SENTENCES as SENTENCES_FILE
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import Bundle, BundleParts
 from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.bundle.origin import constant_of
 from ipr_engine.bundle.two_tiers import two_tiers
@@ -205,22 +205,24 @@ def test_a_row_of_zeros_is_told_even_where_no_mark_is(marked, tmp_path):
     tensors["skip"][2] = 0
     folder = write_bundle(
         tmp_path / "flat",
-        name="flat",
-        created="2026-11-24",
-        candidates=bundle.candidates,
-        encoders=[encoder_source(bundle.encoders[0], bundle.encoders[0].id, ())],
-        heads=[
-            HeadsSource(
-                id=heads.id,
-                encoder=heads.encoder,
-                outputs=heads.outputs,
-                candidates=heads.candidates,
-                fitted_on=dataclasses.replace(heads.fitted_on, prompt_hashes=None, hash_key=None),
-                tensors=tensors,
-            )
-        ],
-        prices=bundle.prices,
-        provenance={},
+        BundleParts(
+            name="flat",
+            created="2026-11-24",
+            candidates=bundle.candidates,
+            encoders=[encoder_source(bundle.encoders[0], bundle.encoders[0].id, ())],
+            heads=[
+                HeadsSource(
+                    id=heads.id,
+                    encoder=heads.encoder,
+                    outputs=heads.outputs,
+                    candidates=heads.candidates,
+                    fitted_on=dataclasses.replace(heads.fitted_on, prompt_hashes=None, hash_key=None),
+                    tensors=tensors,
+                )
+            ],
+            prices=bundle.prices,
+            provenance={},
+        ),
     )
     assert constant_of(Bundle.load(folder)) == {"dear": "its row is zero: one quality for every prompt"}
 

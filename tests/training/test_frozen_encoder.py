@@ -12,7 +12,7 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.cli import main
 from ipr_engine.data import EmbeddingCache, embed_prompts, load_outcomes
-from ipr_engine.encoders.registry import EncoderOptions
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.frozen_encoder import EncoderChoice
@@ -36,7 +36,7 @@ PROMPTS = [
     "how is the river in the end",
     "what to code and why",
 ]
-TORCH = EncoderOptions(tier="torch")
+TORCH = LoadOptions(tier="torch")
 
 
 @pytest.fixture(scope="module")

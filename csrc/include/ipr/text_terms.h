@@ -110,7 +110,7 @@ enum class Term : uint8_t {
   // Code points of four bytes.
   kOther4,
   // ---- Parts: each counts some of what a term above counts too; that term is in brackets
-  // (ipr_engine/tokens/parts.py).
+  // (ipr_engine/tokens/token_profile.py).
   // U+1F000 to U+1F8FF, but the two below. [other_4]
   kEmoji,
   // U+1F900 to U+1FAFF. [other_4]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.bundle.spec import canonical_json
+from ipr_engine.bundle.fields import canonical_json
 from ipr_engine.cuda.shapes import Bucket
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
 
@@ -116,7 +116,7 @@ def read_engine(path: Path, wanted: EngineKey) -> EngineFile:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """A temporary file beside it, flushed, then renamed; the folder is made."""
+    """Write a temporary file beside `path`, flush it, then rename it; the folder is made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._files import writable_folder
 from ipr_engine._validate import random_seed
 from ipr_engine.audit.owner_key import Key, OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle
-from ipr_engine.bundle.edit import require_one_tier, with_candidate
+from ipr_engine.bundle.edit import NewCandidate, Refit, require_one_tier, with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import embed_prompts, key_of_hashes, load_outcomes
-from ipr_engine.encoders.registry import EncoderOptions, make_encoder
+from ipr_engine.encoders.load_options import LoadOptions
+from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.repeatable import one_thread
-from ipr_engine.outputs import writable_folder
 from ipr_engine.request.arguments import bill_floors
 from ipr_engine.tokens import count_texts
 from ipr_engine.training.add.added import Added
@@ -68,7 +69,7 @@ class Evidence:
     split: str | None = "train"
     consistency: float | None = None
     seed: int = 0
-    encoder_options: EncoderOptions | None = None
+    encoder_options: LoadOptions | None = None
     cache: Path | str | None = None
     key: Key | None = None
 
@@ -261,16 +262,20 @@ def _from_outcomes(
         extra = {RELIABILITY: reliability_bytes({**tables, candidate.name: bins})}
     folder = with_candidate(
         base,
-        candidate,
-        price,
-        tensors,
-        note=note_of(note, created),
-        constant=constant,
-        called=source,
-        prompt_hashes=hashes_with(base, rows, keys),
-        refreshed=changed,
-        path_rows=path_rows,
-        extra_files=extra,
+        NewCandidate(
+            candidate=candidate,
+            price=price,
+            rows=tensors,
+            note=note_of(note, created),
+            constant=constant,
+            called=source,
+        ),
+        Refit(
+            prompt_hashes=hashes_with(base, rows, keys),
+            tensors=changed,
+            path_rows=path_rows,
+            extra_files=extra or {},
+        ),
         root=out,
         created=created,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ipr_engine.bundle import Bundle
-from ipr_engine.bundle.edit import with_candidate
+from ipr_engine.bundle.edit import NewCandidate, with_candidate
 from ipr_engine.bundle.origin import constant_of
 from ipr_engine.training.add.added import Added
 from ipr_engine.training.add.candidate_prior import lowered, mean_qualities, price_bound, prior_row, shift_to
@@ -48,12 +48,14 @@ def add_prior(
     path = None if base.path_rows is None else f"stale: {candidate.name} has no outcomes and no path rows"
     folder = with_candidate(
         base,
-        candidate,
-        price,
-        rows,
-        note=note_of(note, created),
-        called=named,
-        constant=constant,
+        NewCandidate(
+            candidate=candidate,
+            price=price,
+            rows=rows,
+            note=note_of(note, created),
+            called=named,
+            constant=constant,
+        ),
         root=out,
         created=created,
     )

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._files import sync_folder, write_atomically
 from ipr_engine.errors import InvalidInputError
 
 STATE = "state.json"
@@ -148,20 +148,8 @@ class RunState:
         self._write(STATE, (json.dumps(state, indent=2, sort_keys=True) + "\n").encode())
 
     def _write(self, name: str, data: bytes) -> None:
-        temp = self.folder / f".tmp-{os.getpid()}-{secrets.token_hex(8)}"
-        try:
-            with open(temp, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temp, self.folder / name)
-        finally:
-            temp.unlink(missing_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_atomically(self.folder / name, data)
+        sync_folder(self.folder)
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.decide.contract import CAUSE, STATUS
-from ipr_engine.decide.reference import Decisions
+from ipr_engine.decide.reference import ReferenceDecisions
 from tests.support.decide_requests import Request, Rng, make_request
 
 Rule = tuple[str, float, float]  # its name, tau, worth
@@ -25,7 +25,7 @@ class Error:
     cost: float
 
     @classmethod
-    def granted(cls, request: Request, exact: Decisions) -> Error:
+    def granted(cls, request: Request, exact: ReferenceDecisions) -> Error:
         plain = request.reference(np.float32)
 
         def worst(name: str, unit: Any = 1.0) -> float:

@@ -11,7 +11,7 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, Price
-from ipr_engine.bundle.edit import with_candidate, without_candidate
+from ipr_engine.bundle.edit import NewCandidate, with_candidate, without_candidate
 from ipr_engine.data import load_outcomes, name_in_source
 from ipr_engine.decide.contract import Heads
 from ipr_engine.decide.reference import predict_logit
@@ -103,7 +103,13 @@ def left_and_back(bundle, name, folder):
     shift = shift_to(left, [like], qualities, bound)
     row = prior_row(left.quality_heads, [like])
     bundles = [left] + [
-        Bundle.load(with_candidate(left, candidate, price, part, note={"prior_from": [like]}, root=folder / "back"))
+        Bundle.load(
+            with_candidate(
+                left,
+                NewCandidate(candidate=candidate, price=price, rows=part, note={"prior_from": [like]}),
+                root=folder / "back",
+            )
+        )
         for part in (row, lowered(row, shift))
     ]
     return bundles, like, bound, shift
@@ -214,8 +220,8 @@ def test_a_fixed_price_counts(bundle):
 
 
 def test_without_a_reliability_table_the_centroids_of_the_support_are_predicted(bundle, tmp_path):
+    from ipr_engine.bundle import with_extra_files
     from ipr_engine.bundle.reliability import RELIABILITY, reliability_bytes
-    from ipr_engine.bundle.write import with_extra_files
 
     bare = Bundle.load(with_extra_files(bundle, {RELIABILITY: reliability_bytes({})}, root=tmp_path))
     for name, quality in mean_qualities(bundle).items():

@@ -1,105 +1,29 @@
-"""The type of a part decides what of it is text, which feature it needs, and whether its tokens can be counted.
-
-The types are those of OpenAI chat completions, OpenAI Responses and Anthropic Messages, with what common servers add.
-"""
+"""This module reads the turns of a conversation and their parts: chat messages, and the items that OpenAI Responses has beside them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ipr_engine._validate import lone_surrogate
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.objects import as_fields, kind_of, to_json
-
-# Parts that are one text: type -> its field.
-TEXTS = {
-    "text": "text",
-    "input_text": "text",
-    "output_text": "text",
-    "refusal": "refusal",
-    "thinking": "thinking",
-    "redacted_thinking": "data",
-    "summary_text": "text",
-    "reasoning_text": "text",
-    "tool_reference": "tool_name",
-}
-# Parts that only a candidate with this feature reads, and whose tokens cannot be counted here.
-MEDIA = {
-    **dict.fromkeys(("image_url", "image", "input_image", "computer_screenshot", "image_generation_call"), "vision"),
-    **dict.fromkeys(("input_audio", "audio_url", "audio", "output_audio"), "audio"),
-    **dict.fromkeys(("file", "input_file", "container_upload"), "files"),
-    **dict.fromkeys(("video_url", "video", "input_video"), "video"),
-}
-# Parts that are texts in fields of their own, all billed.
-REASONING = ("reasoning", "compaction")
-ANTHROPIC_TOOLS = (
-    "tool_use",
-    "server_tool_use",
-    "mcp_tool_use",
-    "mcp_tool_result",
-    "mcp_tool_listing",
-    "web_search_tool_result",
-    "web_fetch_tool_result",
-    "code_execution_tool_result",
-    "bash_code_execution_tool_result",
-    "text_editor_code_execution_tool_result",
-    "tool_search_tool_result",
-    "advisor_tool_result",
-    "tool_addition",
-    "tool_removal",
-)
-STRUCTURED_PARTS = (*REASONING, *ANTHROPIC_TOOLS, "fallback")
-PARTS = (*TEXTS, *MEDIA, "document", "search_result", "tool_result", *STRUCTURED_PARTS)
-
-# Fields that a model is shown as JSON, keys and all.
-_AS_JSON = frozenset(
-    (
-        "input",
-        "arguments",
-        "tools",
-        "tool",
-        "action",
-        "actions",
-        "operation",
-        "parameters",
-        "input_schema",
-        "tool_changes",
-    )
-)
-# Fields that are no text of the conversation: names of things, states, what a client keeps for itself.
-_NO_TEXT = frozenset(
-    (
-        "type",
-        "id",
-        "call_id",
-        "tool_use_id",
-        "status",
-        "role",
-        "cache_control",
-        "caller",
-        "index",
-        "signature",
-        "fingerprint",
-        "container_id",
-        "approval_request_id",
-        "citations",
-        "annotations",
-        "logprobs",
-        "transformations",
-        "phase",
-        "prompt_cache_breakpoint",
-        "execution",
-        "environment",
-        "created_by",
-        "acknowledged_safety_checks",
-        "pending_safety_checks",
-        "format",
-        "file_id",
-        "page_age",
-        "error_code",
-    )
+from ipr_engine.prompts.part_types import (
+    ANTHROPIC_TOOLS,
+    CALLS,
+    ITEMS,
+    MEDIA,
+    NO_TEXT,
+    OUTPUTS,
+    PARTS,
+    REASONING,
+    REASONINGS,
+    ROLES,
+    SHOWN_AS_JSON,
+    STRUCTURED_PARTS,
+    TEXTS,
+    WITHOUT_TEXT,
 )
 
 
@@ -225,10 +149,10 @@ def read_tree(found: Found, value: object, where: str) -> None:
             found.media(kind)
         else:
             for name, item in fields.items():
-                if name in _NO_TEXT or item is None:
+                if name in NO_TEXT or item is None:
                     continue
                 here = f"{where}[{shown_name(str(name))}]"
-                if name in _AS_JSON:
+                if name in SHOWN_AS_JSON:
                     found.other.append(checked_text(to_json(item, here), here))
                 else:
                     read_tree(found, item, here)
@@ -247,3 +171,91 @@ def unknown_type(where: str, what: str, kind: str, known: Iterable[str]) -> Inva
         f"{where}['type']: unknown {what} type {shown_name(kind)}: what it costs and needs cannot be told; leave it out, or give its "
         f"text as type 'text'; known: {', '.join(sorted(known))}"
     )
+
+
+def is_message(value: object) -> bool:
+    """Return whether a value is a message or an item: it has a role or a type, or nothing else that is known."""
+    fields = as_fields(value)
+    if fields is None or "messages" in fields:
+        return False
+    return "role" in fields or "type" in fields or not ("input" in fields or "prompt" in fields)
+
+
+def read_turns(found: Found, turns: Sequence[object], where: str) -> None:
+    """Read a conversation into `found`, turn by turn."""
+    for number, turn in enumerate(turns):
+        here = f"{where}[{number}]"
+        fields = as_fields(turn)
+        if fields is None:
+            raise InvalidInputError(
+                f"{here}: expected a message such as {{'role': 'user', 'content': ...}}, got {kind_of(turn)}{_of_sdk(turn)}"
+            )
+        kind = fields.get("type")
+        if kind is None or (isinstance(kind, str) and (kind == "message" or (kind not in ITEMS and "role" in fields))):
+            _read_message(found, fields, here, turn)
+        else:
+            _read_item(found, fields, kind, here)
+
+
+def _of_sdk(turn: object) -> str:
+    """Return what to do about an object of an SDK that is no message; "" for plain JSON types."""
+    if isinstance(turn, (Mapping, str, list, tuple, int, float, type(None))):
+        return ""
+    return f" in a {type(turn).__name__}; give an SDK's message itself, not what holds it"
+
+
+def _read_message(found: Found, message: Mapping[str, Any], where: str, turn: object) -> None:
+    role = message.get("role")
+    if not isinstance(role, str):
+        raise InvalidInputError(
+            f"{where}['role']: expected a string such as 'user', got {kind_of(role)}{_of_sdk(turn)}"
+        )
+    if role not in ROLES:
+        raise InvalidInputError(f"{where}['role']: expected one of {', '.join(ROLES)}, got {shown_name(role)}")
+    content = message.get("content")
+    if not is_there(content) and is_there(message.get("parts")):  # of other APIs: unread it would be billed to nobody
+        raise InvalidInputError(
+            f"{where}['parts']: expected what is said in 'content', got it in 'parts'; give it there"
+        )
+    if role in ("tool", "function") or (role == "user" and is_there(content)):
+        found.asked = True
+    if role in ("tool", "function"):
+        found.need("tools", f"role {role}")
+    read_content(found, content, f"{where}['content']", found.user if role == "user" else found.other)
+    for name in ("tool_calls", "function_call"):
+        if is_there(message.get(name)):
+            found.need("tools", name)
+            read_tree(found, message[name], f"{where}[{name!r}]")
+    if message.get("refusal") is not None:
+        found.other.append(checked_text(message["refusal"], f"{where}['refusal']"))
+    if message.get("audio") is not None:  # an answer that was spoken, by its id
+        found.media("audio")
+    reasoning = next((name for name in REASONINGS if is_there(message.get(name))), None)
+    if reasoning is not None:
+        read_tree(found, message[reasoning], f"{where}[{reasoning!r}]")
+
+
+def _read_item(found: Found, item: Mapping[str, Any], kind: object, where: str) -> None:
+    if not isinstance(kind, str):
+        raise InvalidInputError(f"{where}['type']: expected a string such as 'message', got {kind_of(kind)}")
+    if kind in CALLS or kind in OUTPUTS:
+        found.need("tools", kind)
+        if kind in OUTPUTS:
+            found.asked = True
+        if kind in ("function_call_output", "custom_tool_call_output"):
+            read_content(found, item.get("output"), f"{where}['output']", found.other)
+        else:
+            read_tree(found, item, where)
+    elif kind in REASONING:
+        read_tree(found, item, where)
+    elif kind in MEDIA and kind in ITEMS:
+        found.media(kind)
+    elif kind == "item_reference":
+        found.uncountable.append(kind)
+        found.asked = True
+    elif kind not in WITHOUT_TEXT:
+        if kind in PARTS:
+            raise InvalidInputError(
+                f"{where}: expected a message, got a part of type {kind!r}; put it into a message's content"
+            )
+        raise unknown_type(where, "item", kind, ITEMS)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ipr_engine._files import file_sha256
 from ipr_engine.bundle.fields import Field, fail
 from ipr_engine.errors import (
     BundleError,
@@ -17,20 +18,9 @@ from ipr_engine.errors import (
     BundleHashError,
     BundleNotFoundError,
     BundlePathError,
-    InvalidInputError,
 )
 
-_CHUNK = 1 << 18  # stays in the L2 cache between the read and the hash
 _RESTORE = "restore the folder from its source, or write the bundle again with write_bundle"
-
-
-def as_path(value: object, name: str) -> Path:
-    if not isinstance(value, (str, os.PathLike)):
-        raise InvalidInputError(f"{name}: expected a str or os.PathLike, got {type(value).__name__}; pass a folder")
-    text = os.fspath(value)
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise InvalidInputError(f"{name}: expected a path, got {text!r}; pass a folder")
-    return Path(text)
 
 
 @contextmanager
@@ -53,16 +43,10 @@ def read_regular(path: Path, where: str) -> bytes:
 
 
 def sha256_of(path: Path, where: str) -> tuple[str, int]:
-    """(hex digest, bytes) of a file, in one pass and without holding it."""
-    digest, buffer, total = hashlib.sha256(), bytearray(_CHUNK), 0
-    view = memoryview(buffer)
+    """Return (hex digest, bytes) of a regular file, in one pass and without holding it."""
     with reading(where):
         _require_regular(path, where)
-        with open(path, "rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                digest.update(view[:count])
-                total += count
-    return digest.hexdigest(), total
+        return file_sha256(path)
 
 
 def _require_regular(path: Path, where: str) -> None:

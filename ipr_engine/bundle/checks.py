@@ -1,4 +1,4 @@
-"""The one place that judges a price, in its JSON form: whoever reads prices says what is wrong in the words of its own errors."""
+"""The one place that judges prices and performance in their JSON form: who reads them says what is wrong in its own errors' words."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from ipr_engine._validate import shown
+from ipr_engine._validate import MOST, shown
+from ipr_engine.bundle.performance import IN_SECONDS, MOST_SECONDS, UNITS, Performance
 from ipr_engine.bundle.price import AMOUNTS, BASE, CACHED, REQUIRED, Price, PriceTier
 
-MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what kernels/plan.py has room for
+MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what kernels/packing.py has room for
 
 
 class Problem(NamedTuple):
-    """What is wrong with a price: `key` of its JSON form, what was expected there, what came; `is_value`: a number outside its range."""
+    """What is wrong with a price or a figure: `key` of its JSON form, what was expected there, and what came.
+
+    is_value: whether it is a number outside its range.
+    """
 
     key: str
     expected: str
@@ -25,7 +29,7 @@ class Problem(NamedTuple):
 def price_problem(row: Mapping[str, Any]) -> Problem | None:
     """The first thing wrong with a price in its JSON form; None where nothing is.
 
-    Keys that may be left out may be: `REQUIRED` are the others. This is the one place that judges a price.
+    Keys that may be left out may be: `REQUIRED` are the others.
     """
     known = [field.name for field in fields(Price)]
     for key in row:
@@ -140,4 +144,30 @@ def _reasoning_problem(row: Mapping[str, Any]) -> Problem | None:
         return Problem(key, "a number in [0, 1]", shown(share), True)
     if row.get("reasoning_usd_per_1m") is None:
         return Problem("reasoning_usd_per_1m", f"a price of reasoning beside {key}", "none")
+    return None
+
+
+def performance_problem(row: Mapping[str, Any]) -> Problem | None:
+    """The first thing wrong with figures in their JSON form; None where nothing is."""
+    known = [field.name for field in fields(Performance)]
+    for key in row:
+        if key not in known:
+            told = ", ".join(f"{name} ({unit})" for name, unit in UNITS.items())
+            advice = f"; times are {IN_SECONDS}" if str(key).casefold().endswith("_ms") else ""
+            return Problem(str(key), f"one of {told}, or basis", f"unknown key {key!r}{advice}")
+    for key in UNITS:
+        if row.get(key) is not None:
+            found = amount_problem(key, row[key])
+            if found is None and row[key] > MOST:
+                found = Problem(key, f"a number up to {MOST:g}", shown(row[key]), True)
+            if found is None and row[key] > MOST_SECONDS.get(key, MOST):
+                most = f"a number of {UNITS[key]}, at most {MOST_SECONDS[key]:g}"
+                found = Problem(key, most, f"{shown(row[key])}; it is {IN_SECONDS}", True)
+            if found is not None:
+                return found
+    if all(row.get(key) is None for key in UNITS):
+        return Problem(next(iter(UNITS)), f"at least one of {', '.join(UNITS)}", "none")
+    basis = row.get("basis", "-")
+    if not isinstance(basis, str) or not basis.strip():
+        return Problem("basis", "a text that is not empty", shown(basis))
     return None

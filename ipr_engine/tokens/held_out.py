@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS
-from ipr_engine.tokens.fit import fit_coefficients, fit_some
-from ipr_engine.tokens.pairs import fit_pairs, pair_counts
-from ipr_engine.tokens.parts import terms_apart
+from ipr_engine.tokens.fit_profile import fit_coefficients, fit_some
+from ipr_engine.tokens.letter_pairs import fit_pairs, pair_counts
 from ipr_engine.tokens.samples import Sample
+from ipr_engine.tokens.token_profile import terms_apart
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.tokens.parts import PLACES, coefficients_apart, coefficients_beside, terms_apart
+from ipr_engine.tokens.token_profile import PLACES, coefficients_apart, coefficients_beside, terms_apart
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.tokens.fit import NEAR, nonnegative_minimum
+from ipr_engine.tokens.fit_profile import NEAR, nonnegative_minimum
 
 Array = npt.NDArray[np.float64]
 

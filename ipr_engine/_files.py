@@ -1,0 +1,118 @@
+"""Paths that a caller gives, and files that are written: a path that cannot be used is refused at once, not after an hour of work."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ipr_engine.errors import InvalidInputError
+
+_CHUNK = 1 << 18  # stays in the L2 cache between the read and the hash
+
+
+def as_path(value: object, name: str) -> Path:
+    if not isinstance(value, (str, os.PathLike)):
+        raise InvalidInputError(f"{name}: expected a str or os.PathLike, got {type(value).__name__}; pass a folder")
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidInputError(f"{name}: expected a path, got {text!r}; pass a folder")
+    return Path(text)
+
+
+def writable_folder(path: str | os.PathLike[str], name: str) -> Path:
+    """The path of a folder that is there and may be written to, or can be made. Nothing is made yet.
+
+    Raises:
+        InvalidInputError: names the argument, and which part of the path is in the way.
+    """
+    folder = _path(path, name, "a folder")
+    place = folder
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise InvalidInputError(
+            f"{name}: expected a folder to write to, got {folder}: {place} is no folder; name another"
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InvalidInputError(
+            f"{name}: expected a folder to write to, got {folder}: {place} cannot be written; name another"
+        )
+    return folder
+
+
+def writable_file(path: str | os.PathLike[str], name: str) -> Path:
+    """The path of a file that can be written, in a folder that is there. Nothing is made yet; what is there will be replaced.
+
+    Raises:
+        InvalidInputError: names the argument, and what is in the way.
+    """
+    file = _path(path, name, "a file")
+    if file.is_dir():
+        raise InvalidInputError(f"{name}: expected a file to write, got the folder {file}; name a file in it")
+    if not file.parent.is_dir():
+        raise InvalidInputError(
+            f"{name}: expected a file to write, got {file}: its folder does not exist; make it, or name another"
+        )
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise InvalidInputError(f"{name}: expected a file to write, got {file}, which cannot be written; name another")
+    return file
+
+
+def _path(path: str | os.PathLike[str], name: str, what: str) -> Path:
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise InvalidInputError(f"{name}: expected {what}, got {text!r}")
+    return Path(text)
+
+
+def file_sha256(path: str | os.PathLike[str]) -> tuple[str, int]:
+    """Return (hex digest, bytes) of a file, in one pass and without holding it; hashing makes no mapped table resident."""
+    digest, buffer, total = hashlib.sha256(), bytearray(_CHUNK), 0
+    view = memoryview(buffer)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+            total += count
+    return digest.hexdigest(), total
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a free name in the same folder; whatever starts with ".tmp-" there is of a write that did not end."""
+    return path.with_name(f".tmp-{os.getpid()}-{os.urandom(8).hex()}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to, which replaces it at the end of the block, or is deleted after an error."""
+    temp = temporary_beside(path)
+    try:
+        yield temp
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that readers see the whole of it or what was there before, after a crash too."""
+    with replacing(path) as temp:
+        write_new(temp, data)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet, and have it on the disk."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's own entries on the disk: names that were made or replaced in it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,106 @@
+"""Encoders to put into a bundle, and the identity of each: the hash of everything that shapes its output."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ipr_engine._files import as_path
+from ipr_engine.bundle.fields import canonical_json
+
+MANIFEST = "encoder.json"  # of an export, which names its other files
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSource:
+    """A table to put into a bundle; dim is read from it, normalize from its config."""
+
+    id: str
+    table: Path
+    tokenizer: Path
+    config: Path
+    max_tokens: int
+    pooling: str = "mean"
+
+    @classmethod
+    def in_folder(
+        cls, folder: str | os.PathLike[str], *, id: str, max_tokens: int, pooling: str = "mean"
+    ) -> EncoderSource:
+        """An encoder as model2vec saves it: model.safetensors, tokenizer.json and config.json in one folder."""
+        base = as_path(folder, "folder")
+        return cls(
+            id=id,
+            table=base / "model.safetensors",
+            tokenizer=base / "tokenizer.json",
+            config=base / "config.json",
+            max_tokens=max_tokens,
+            pooling=pooling,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerSource:
+    """A transformer to put into a bundle; `Export.bundle_source` makes it.
+
+    files: role -> (path in the export, the file), with "manifest"; empty to reference the model instead of containing it.
+    """
+
+    id: str
+    dim: int
+    max_tokens: int
+    pooling: str
+    normalize: bool
+    dtype: str | None
+    identity: str
+    name: str
+    revision: str | None
+    files: Mapping[str, tuple[str, Path]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConcatenatedSource:
+    """Encoders of the same bundle, listed before it, side by side."""
+
+    id: str
+    parts: tuple[str, ...]
+
+
+AnySource = EncoderSource | TransformerSource | ConcatenatedSource
+
+
+def encoder_identity(
+    *,
+    kind: str,
+    table: str,
+    tokenizer: str,
+    config: str,
+    pooling: str,
+    normalize: bool,
+    max_tokens: int,
+    dtype: str | None = None,
+) -> str:
+    """sha256 over all that shapes an encoder's output; table, tokenizer and config are the sha256 of those files.
+
+    dtype: what a transformer computes in, where that moves its embeddings by more than a cosine of 0.9999; else None,
+        and no part of the document.
+    """
+    document: dict[str, Any] = {
+        "kind": kind,
+        "files": {"table": table, "tokenizer": tokenizer, "config": config},
+        "pooling": pooling,
+        "normalize": normalize,
+        "max_tokens": max_tokens,
+    }
+    if dtype is not None:
+        document["dtype"] = dtype
+    return hashlib.sha256(canonical_json(document, compact=True)).hexdigest()
+
+
+def concatenated_identity(identities: Sequence[str]) -> str:
+    """The identity of encoders side by side: sha256 over theirs, in order."""
+    document = {"kind": "concatenated", "encoders": list(identities)}
+    return hashlib.sha256(canonical_json(document, compact=True)).hexdigest()

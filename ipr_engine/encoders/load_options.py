@@ -1,0 +1,120 @@
+"""Every option of loading a bundle, once: its default, what it means, its flag on the command line.
+
+A new option is a field of `LoadOptions`, the same name in `LoadKeywords`, and what an encoder's tier makes of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from ipr_engine._options import Flag, option
+from ipr_engine.cuda.recording import EMULATED
+from ipr_engine.encoders.tiers import TIERS
+from ipr_engine.errors import InvalidInputError
+
+ISAS = ("auto", "scalar", "avx2", "avx512")
+_DEVICE = re.compile(r"cpu|emulated|cuda(:\d+)?")
+
+
+def on_gpu(device: str) -> bool:
+    """Return whether a device runs the CUDA path: "cuda", "cuda:N", or "emulated", which takes its steps on the CPU."""
+    return device == EMULATED or device.partition(":")[0] == "cuda"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """How a bundle's encoders are to run; nothing of it changes what they mean.
+
+    Each field is an argument of `Engine.load`; docs/usage.md has a table of them.
+
+    Raises:
+        InvalidInputError: an unknown tier or device, or options that do not go together.
+    """
+
+    isa: str = option(
+        "auto",
+        "the instruction set of the compiled code: `auto` (the widest this machine has), `scalar`, `avx2` or `avx512`",
+        flag=Flag(choices=ISAS, help="instruction set", states_default=True),
+    )
+    tier: str = option(
+        "auto",
+        "who runs a transformer, where the heads read one: `onnx`, `torch` or `tensorrt`. `auto` takes, on the CPU, onnx, else torch, "
+        "and on a GPU tensorrt, else torch: the first whose package is installed and whose file the export has "
+        "([encoders.md](encoders.md))",
+        flag=Flag(choices=TIERS, help="who runs them (default auto: docs/encoders.md)", states_default=True),
+    )
+    device: str = option(
+        "cpu",
+        "where it runs: `cpu`, or a device of CUDA such as `cuda:0`, where `route` decides too ([gpu.md](gpu.md)). `emulated` takes "
+        "the steps of the CUDA path on the CPU, for tests",
+        flag=Flag(help="where they run, such as cuda:0 (default cpu)", states_default=True),
+    )
+    threads: int | None = option(
+        None,
+        "threads of the onnx tier, at least 1; by default one a physical core",
+        flag=Flag(
+            takes="whole number",
+            metavar="N",
+            help="of the onnx tier (default one a physical core)",
+            states_default=True,
+        ),
+    )
+    encoder_folders: Sequence[str | os.PathLike[str]] = option(
+        (),
+        "exports (or transformers folders, for the torch tier) to look in for a transformer that the bundle references and does not "
+        "contain",
+        flag=Flag(
+            name="--encoder-folder",
+            takes="list",
+            metavar="DIR",
+            help="an export to look in for a transformer that the bundle references and does not contain; repeatable",
+            states_default=True,
+        ),
+    )
+    batches: Sequence[int] | None = option(
+        None,
+        "batch sizes of the shapes planned on a GPU, `(1, 8, 64)` say; by default the tier's own. More take more memory and time",
+    )
+    fallback: str | None = option(
+        None,
+        "`cpu` plans the bundle there as well, to fail over when a GPU fails in use; by default calls then raise",
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.encoder_folders, (str, os.PathLike)):
+            raise InvalidInputError(
+                f"encoder_folders: expected a list of folders, got one, {self.encoder_folders!r}; pass [{self.encoder_folders!r}]"
+            )
+        object.__setattr__(self, "encoder_folders", tuple(self.encoder_folders))
+        object.__setattr__(self, "batches", None if self.batches is None else tuple(self.batches))
+        if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
+            raise InvalidInputError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
+        if self.tier not in TIERS:
+            raise InvalidInputError(f"tier: expected one of {', '.join(TIERS)}, got {self.tier!r}")
+        if self.fallback not in (None, "cpu") or (self.fallback and not on_gpu(self.device)):
+            raise InvalidInputError(
+                f"fallback: expected None, or 'cpu' beside a device of CUDA, got {self.fallback!r} beside {self.device!r}"
+            )
+        if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
+            raise InvalidInputError(f"threads: expected an int >= 1 or None, got {self.threads!r}")
+
+
+class EncoderKeywords(TypedDict, total=False):
+    """The options of `LoadOptions` but `fallback`, as keywords: `load` of a serving engine has a `fallback` of its own."""
+
+    isa: str
+    tier: str
+    device: str
+    threads: int | None
+    encoder_folders: Sequence[str | os.PathLike[str]]
+    batches: Sequence[int] | None
+
+
+class LoadKeywords(EncoderKeywords, total=False):
+    """The options of `LoadOptions` as keywords: `Engine.load(path, **options: Unpack[LoadKeywords])`."""
+
+    fallback: str | None

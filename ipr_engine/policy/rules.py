@@ -1,0 +1,85 @@
+"""The rules that a policy may run, and what each makes of tau: the coefficients of a threshold (IPR, arXiv 2509.06274, sec. 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ipr_engine._validate import unit_interval
+from ipr_engine.bundle import RuleConstants
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy.targets import CALIBRATED, PATH
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What a kernel knows of a rule: threshold = min((alpha_hi*hi + alpha_lo*lo) + offset, hi)."""
+
+    alpha_hi: float
+    alpha_lo: float
+    offset: float
+
+
+def _minmax(tau: float, slack: float, constants: RuleConstants | None) -> Coefficients:
+    return Coefficients(1.0 - tau, tau, 0.0)
+
+
+def _max(tau: float, slack: float, constants: RuleConstants | None) -> Coefficients:
+    return Coefficients(1.0 - tau, 0.0, -slack)
+
+
+def _fixed(tau: float, slack: float, constants: RuleConstants | None) -> Coefficients:
+    if constants is None:
+        raise InvalidInputError(
+            "rule: 'fixed' needs rule_constants in the bundle's heads, and this bundle has none; use 'minmax' or 'max'"
+        )
+    return Coefficients(0.0, 0.0, (1.0 - tau) * constants.hi + tau * constants.lo)
+
+
+RULES: Mapping[str, Callable[[float, float, RuleConstants | None], Coefficients]] = MappingProxyType(
+    {"minmax": _minmax, "max": _max, "fixed": _fixed}
+)
+EVERY_RULE = (PATH, *RULES, CALIBRATED)  # what a policy may be given
+
+
+def compile_rule(rule: str, tau: float, *, slack: float = 0.0, constants: RuleConstants | None = None) -> Coefficients:
+    """Return the threshold coefficients of a rule at tau.
+
+    Args:
+        rule: "minmax" (loss bounded as a share of hi - lo), "max" (relative to hi, less slack) or "fixed" (an absolute level).
+        tau: in [0, 1]. 0 asks for the best predicted candidate, 1 accepts the cheapest (for slack 0 and "max", quality >= 0).
+        slack: in [0, 1], for "max" only.
+        constants: the fitting set's mean hi and lo, for "fixed" only.
+    Raises:
+        InvalidInputError: an unknown rule, a value outside its range, or a rule without what it needs.
+    """
+    if rule not in RULES:
+        raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, (*RULES, CALIBRATED)))}, got {rule!r}")
+    tau = unit_interval("tau", tau)
+    slack = unit_interval("slack", slack)
+    if slack != 0.0 and rule != "max":
+        raise InvalidInputError(f"slack: only rule 'max' has one, got slack={slack} with rule {rule!r}; leave it out")
+    return RULES[rule](tau, slack, constants)
+
+
+def path_coefficients(*, takes_best: bool) -> Coefficients:
+    """Return those of rule `path`: at tau 0 the threshold is the highest predicted quality; elsewhere nobody is left out."""
+    return Coefficients(1.0 if takes_best else 0.0, 0.0, 0.0)
+
+
+def rule_meant(rule: str | None, targets: Mapping[str, object], *, has_path: bool) -> str:
+    """Return the rule that answers: the one named, else the path where the allowed candidates have one.
+
+    Raises:
+        InvalidInputError: the rule is no name, or does not answer the target that is given.
+    """
+    if rule is not None and not isinstance(rule, str):
+        raise InvalidInputError(f"rule: expected a name, got {type(rule).__name__}")
+    target = next((name for name, value in targets.items() if value is not None), None)
+    if rule is None:
+        return PATH if has_path else "minmax" if target is None else CALIBRATED
+    if target is not None and rule not in (PATH, CALIBRATED):
+        who = f"only rules {PATH!r} and {CALIBRATED!r} answer" if has_path else f"only rule {CALIBRATED!r} answers"
+        raise InvalidInputError(f"{target}: {who} it, got rule {rule!r}; leave the rule out")
+    return rule
