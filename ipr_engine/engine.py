@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._default_bundle import DEFAULT_BUNDLE
 from ipr_engine._old_spellings import on_error_of_route
 from ipr_engine._options import refuse_unknown
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.bundle_holder import BundleHolder
 from ipr_engine.decision import Decision
 from ipr_engine.decisions import Decisions

@@ -10,7 +10,7 @@ from ipr_engine.bundle.origin import prior_of
 from ipr_engine.bundle.reliability import RealisedInBin, read_reliability
 from ipr_engine.decision import Decision
 from ipr_engine.frontier import FrontierStep
-from ipr_engine.policy.targets import PATH
+from ipr_engine.policy.rules import PATH
 from ipr_engine.policy.unsupported import BEST
 from ipr_engine.result_row import CandidateView
 

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.policy.promise import point_at
-from ipr_engine.policy.rules import Coefficients, compile_rule, path_coefficients
-from ipr_engine.policy.targets import CALIBRATED, PATH
+from ipr_engine.policy.rules import CALIBRATED, PATH, Coefficients, compile_rule, path_coefficients
 
 if TYPE_CHECKING:
-    from ipr_engine.bundle import BundleSpec, RuleConstants
+    from ipr_engine.bundle.calibration import RuleConstants
+    from ipr_engine.bundle.spec import BundleSpec
     from ipr_engine.policy.policy import Policy
 
 Float32s = npt.NDArray[np.float32]

@@ -32,19 +32,17 @@ from ipr_engine._profiling import span
 from ipr_engine.cascade import EmbedRows, Rows, escalating, merged
 from ipr_engine.decide.contract import STATUS
 from ipr_engine.decision import OK, Decision, FailedRow, Row
-from ipr_engine.decisions import Decisions, MadeOn
+from ipr_engine.decisions import Decisions, MadeOn, with_failures
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
-from ipr_engine.failed_rows import with_failures
 from ipr_engine.planned_bundle import PlannedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.unsupported import UNSUPPORTED
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.request.intake import Intake, bill_all, encode_all, take_in, text_terms
-from ipr_engine.request.limits import RequestLimits, of_rows, request_limits
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
 from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest, check_on_error
-from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, moved_by
+from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, RequestLimits, moved_by, of_rows, request_limits
 
 Asked = tuple[
     npt.NDArray[np.float32] | None,  # tokens_out, (models,) or (batch, models)

@@ -19,7 +19,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.frontier import order, threshold
 from ipr_engine.policy.rules import Coefficients
 from ipr_engine.policy.unsupported import UNSUPPORTED
-from ipr_engine.request.limits import request_limits
+from ipr_engine.request.row_inputs import request_limits
 
 if TYPE_CHECKING:
     from ipr_engine.audit.record import Record

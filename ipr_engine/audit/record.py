@@ -22,6 +22,7 @@ from ipr_engine.audit.record_fields import (
     Sealed,
     bits,
     canonical,
+    check_options,
     crc32,
     floats,
     is_form,
@@ -33,7 +34,6 @@ from ipr_engine.audit.record_fields import (
     require,
     whole,
 )
-from ipr_engine.audit.record_options import check_options
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
 from ipr_engine.policy.policy_spec import Options, options_from_json, options_to_json
 from ipr_engine.prompts import Needs, as_json, kind_of

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.record_fields import Resolved
-from ipr_engine.audit.record_options import OF_BUNDLE
+from ipr_engine.audit.record_fields import OF_BUNDLE, Resolved
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.loaded_bundle import LoadedBundle
@@ -17,8 +16,7 @@ from ipr_engine.policy.cost_weights import CostWeights, merged_figures, resolve_
 from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy, op_terms
 from ipr_engine.policy.policy_spec import DEFAULTS, Options, frozen_options, options_to_json
-from ipr_engine.policy.rules import EVERY_RULE
-from ipr_engine.policy.targets import CALIBRATED, PATH, TARGETS, tau_or_target
+from ipr_engine.policy.rules import CALIBRATED, EVERY_RULE, PATH, TARGETS, tau_or_target
 
 EARLIER_RULE = "minmax"  # of a record before schema 3 that names none, and asks nothing else than tau
 _LEVEL = ("tau", *TARGETS)  # one of them says how much quality is asked for: they replace each other

@@ -39,7 +39,7 @@ from ipr_engine.policy.policy_spec import Options, options_to_json
 from ipr_engine.request.overrides import RequestOverrides
 
 if TYPE_CHECKING:
-    from ipr_engine.engine import Engine
+    from ipr_engine.bundle_holder import BundleHolder
 
 
 class Replayed(NamedTuple):
@@ -71,7 +71,7 @@ class Replayed(NamedTuple):
 
 def replay(
     lines: Iterable[bytes],
-    engine: Engine,
+    engine: BundleHolder,
     policy: Policy | None = None,
     *,
     key: OwnerKey | str | os.PathLike[str] | bytes | None = None,

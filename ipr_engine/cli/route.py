@@ -14,8 +14,8 @@ from ipr_engine.cli.options import (
     add_bundle_options,
     add_key_option,
     add_policy_options,
-    load_engine,
-    make_policy,
+    load_keywords,
+    policy_keywords,
     shorten,
 )
 from ipr_engine.cli.rows import GIVEN, BadRow, PromptRow, read_rows, read_stdin
@@ -71,8 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         if given and arguments.record is None:
             raise InvalidInputError(f"{option}: there are no records that it could concern; add --record LOG")
-    engine = load_engine(arguments)
-    policy = make_policy(engine, arguments)
+    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
+    policy = engine.policy(**policy_keywords(arguments))
     as_json = arguments.json or arguments.jsonl is not None
     asked = failed = 0
     bad: list[int] = []

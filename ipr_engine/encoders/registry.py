@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ipr_engine.bundle.spec import BundleSpec, EncoderSpec
-from ipr_engine.cuda.recording import EMULATED
+from ipr_engine.cuda import EMULATED
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, TRANSFORMER_TIERS

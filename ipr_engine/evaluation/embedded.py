@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ipr_engine._C import count_texts
 from ipr_engine.bundle import Bundle
 from ipr_engine.data.embeddings import EmbeddingCache, embed_prompts
+from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.decisions import Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.errors import InvalidInputError
@@ -33,6 +34,9 @@ class DecidingEngine(Protocol):
 
     @property
     def second_encoder(self) -> Encoder | None: ...
+
+    @property
+    def plan(self) -> DecidePlan: ...
 
     def policy(self, **options: Unpack[PolicyOptions]) -> Policy: ...
 

@@ -18,8 +18,19 @@ from ipr_engine.policy.policy import Policy, SecondRule, op_terms
 from ipr_engine.policy.policy_spec import PolicySpec
 from ipr_engine.policy.prices import effective_prices, merge_prices, price_table
 from ipr_engine.policy.promise import Promise, make_promise, point_at, point_for
-from ipr_engine.policy.rules import EVERY_RULE, RULES, Coefficients, compile_rule, path_coefficients, rule_meant
-from ipr_engine.policy.targets import CALIBRATED, PATH, TARGETS, Target, tau_or_target
+from ipr_engine.policy.rules import (
+    CALIBRATED,
+    EVERY_RULE,
+    PATH,
+    RULES,
+    TARGETS,
+    Coefficients,
+    Target,
+    compile_rule,
+    path_coefficients,
+    rule_meant,
+    tau_or_target,
+)
 from ipr_engine.policy.tau_path import TauPath
 from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
 

@@ -18,7 +18,7 @@ from ipr_engine.policy.cost_weights import Figures, merged_figures
 from ipr_engine.policy.paths import Paths
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import DEFAULTS, PolicySpec, frozen_options, options_on
-from ipr_engine.policy.targets import TARGETS
+from ipr_engine.policy.rules import TARGETS
 from ipr_engine.prompts import BODY
 
 MAX_KEPT_POLICIES = 256

@@ -18,8 +18,7 @@ from ipr_engine.policy.calibrated import CalibrationStatus, DriftFlag
 from ipr_engine.policy.cost_weights import Figures, Weighing
 from ipr_engine.policy.price_table import PriceTable
 from ipr_engine.policy.promise import Promise
-from ipr_engine.policy.rules import Coefficients
-from ipr_engine.policy.targets import CALIBRATED, PATH, Target
+from ipr_engine.policy.rules import CALIBRATED, PATH, Coefficients, Target
 from ipr_engine.policy.tau_path import TauPath
 from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
 

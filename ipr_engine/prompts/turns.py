@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.prompts.objects import as_fields, kind_of, to_json
-from ipr_engine.prompts.parsed import checked_text
-from ipr_engine.prompts.part_types import (
+from ipr_engine.prompts.objects import (
     ANTHROPIC_TOOLS,
     CALLS,
     ITEMS,
@@ -24,7 +22,11 @@ from ipr_engine.prompts.part_types import (
     STRUCTURED_PARTS,
     TEXTS,
     WITHOUT_TEXT,
+    as_fields,
+    kind_of,
+    to_json,
 )
+from ipr_engine.prompts.parsed import checked_text
 
 
 class Found:

@@ -16,7 +16,7 @@ from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Needs, ParsedRequest, is_one_prompt, kind_of, parse_request
 from ipr_engine.prompts.parsed import bill_floor
 from ipr_engine.request.arguments import whole_counts
-from ipr_engine.request.limits import lacking
+from ipr_engine.request.row_inputs import lacking
 
 
 class Intake:

@@ -14,8 +14,8 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.context_windows import ContextWindows
 from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decision import OK, Decision
+from ipr_engine.decisions import unpredicted
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
-from ipr_engine.failed_rows import unpredicted
 from ipr_engine.frontier import FrontierStep
 from ipr_engine.loaded_bundle import LoadedBundle, checked_rows
 from ipr_engine.policy.calibrated import CalibrationStatus
@@ -25,8 +25,7 @@ from ipr_engine.policy.policy_spec import frozen_options
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.prompts.parsed import bill_floor
 from ipr_engine.request.intake import text_terms
-from ipr_engine.request.limits import RowLimits, request_limits
-from ipr_engine.request.row_inputs import RowInputs
+from ipr_engine.request.row_inputs import RowInputs, RowLimits, request_limits
 from ipr_engine.serving.metrics import DEADLINE
 from ipr_engine.serving.queued_request import QueuedRequest
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.audit.owner_key import PUBLISHED, OwnerKey, key_of
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.record_fields import canonical, crc32
-from ipr_engine.audit.record_options import OF_FORM
+from ipr_engine.audit.record_fields import OF_FORM, canonical, crc32
 from ipr_engine.audit.replay import replay
 from ipr_engine.audit.row_record import distinct_words
 from ipr_engine.bundle import BundleParts, with_prices, write_bundle

@@ -14,7 +14,7 @@ from ipr_engine.audit.replay import ReplaySummary, replay
 from ipr_engine.audit.row_record import outcome_of
 from ipr_engine.bundle import BundleParts, Price, SupportSpec, with_prices, write_bundle
 from ipr_engine.cli.main import main
-from ipr_engine.tokens import shipped_profile
+from ipr_engine.tokens.profiles import shipped_profile
 from tests.support import skips
 from tests.support.bundles import bundle_parts
 from tests.support.two_tier_bundles import join, make_tiers, measured

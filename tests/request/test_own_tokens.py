@@ -17,7 +17,7 @@ from ipr_engine.errors import BundleFormatError
 from ipr_engine.evaluation.embedded import embed_for
 from ipr_engine.policy.price_table import expected_cost
 from ipr_engine.serving import BatchingEngine
-from ipr_engine.tokens import shipped_profile
+from ipr_engine.tokens.profiles import shipped_profile
 from tests.support.bundles import make_bundle
 from tests.support.tokenized_bundles import PROFILES, RUSSIAN, tokenized, tokenized_parts
 

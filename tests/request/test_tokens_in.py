@@ -19,7 +19,7 @@ from ipr_engine.policy.price_table import PriceTable, expected_cost
 from ipr_engine.request.by_candidate import given_tokens
 from ipr_engine.request.overrides import RequestOverrides
 from ipr_engine.serving import AsyncEngine, BatchingEngine
-from ipr_engine.tokens import shipped_profile
+from ipr_engine.tokens.profiles import shipped_profile
 from tests.support import skips
 from tests.support.bundles import bundle_parts, make_siblings
 from tests.support.two_tier_bundles import join, make_prompts, make_tiers
