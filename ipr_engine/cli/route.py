@@ -19,7 +19,7 @@ from ipr_engine.cli.options import (
     shorten,
 )
 from ipr_engine.cli.rows import GIVEN, BadRow, PromptRow, read_rows, read_stdin
-from ipr_engine.decision import Decisions, Row
+from ipr_engine.decision import Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
@@ -121,13 +121,13 @@ def _decide(
             raise InvalidInputError(f"prompt: expected one prompt, got {kind_of(row.prompt)}")
         given = {name: row.given.get(name) for name in GIVEN}
         if recorder is None:
-            decision = engine._route(row.prompt, policy, **given, on_error="status", terms={})
+            decisions = engine.route_rows(row.prompt, policy, given, "status")
         else:
             id = name if type(name) in (str, int) else None
-            decision = recorder._route(row.prompt, policy, id, **given, on_error="status", terms={})
+            decisions = recorder.route_rows(row.prompt, policy, given, "status", ids=[id])
     except InvalidInputError as error:
         return BadRow(number, row.carried.get("id"), str(error))
-    assert not isinstance(decision, Decisions)  # one prompt
+    decision = decisions[0]
     if decision.status == "invalid_input":
         return BadRow(number, row.carried.get("id"), str(decision.reason))
     return decision

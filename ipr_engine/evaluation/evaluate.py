@@ -15,13 +15,13 @@ from ipr_engine._validate import random_seed
 from ipr_engine.bundle.origin import constant_of
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import name_in_source
-from ipr_engine.decision import Decisions
+from ipr_engine.decisions import Decisions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.about import about
 from ipr_engine.evaluation.baselines import litellm_tiers
 from ipr_engine.evaluation.costs import CostBasis
-from ipr_engine.evaluation.embedded import EmbeddedPrompts, embed_for
+from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
 from ipr_engine.evaluation.promised import promised_figures
 from ipr_engine.evaluation.split import Split
 from ipr_engine.evaluation.summary import Summary, summarise
@@ -266,11 +266,11 @@ def _elsewhere(
     )
 
 
-def _predicts_tokens(engine: Engine) -> bool:
+def _predicts_tokens(engine: DecidingEngine) -> bool:
     return "len_skip" in engine.bundle.quality_heads.tensors
 
 
-def _all_columns(engine: Engine, columns: list[int], tokens: Array) -> npt.NDArray[np.float32]:
+def _all_columns(engine: DecidingEngine, columns: list[int], tokens: Array) -> npt.NDArray[np.float32]:
     """Tokens (models of the bundle,) from those of the evaluated columns."""
     result = np.zeros(len(engine.bundle.names), np.float32)
     result[columns] = tokens

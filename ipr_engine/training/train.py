@@ -26,6 +26,7 @@ from ipr_engine.bundle import (
     heads_sha256,
     write_bundle,
 )
+from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.bundle.values import require_day, require_root, require_text
@@ -34,7 +35,6 @@ from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.price_table import PriceTable
 from ipr_engine.request.arguments import bill_floors
-from ipr_engine.request.limits import own_tokens
 from ipr_engine.tokens import count_texts
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.constant import constant_heads, refuse_constant

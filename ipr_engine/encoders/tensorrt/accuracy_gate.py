@@ -1,0 +1,83 @@
+"""What an engine must answer: a fixed sample, its float32 embeddings by ONNX Runtime on the CPU, and the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipr_engine._extras import need
+from ipr_engine.cuda.shapes import Bucket
+from ipr_engine.errors import EngineMismatchError, InvalidInputError
+
+MIN_COSINE = 0.9999
+_TEXTS = (
+    "Why?",
+    "Write a Python function that returns the n-th Fibonacci number without recursion.",
+    "A train leaves at 7:42 and arrives at 11:05. How long does the journey take? Explain each step.",
+    "Übersetze ins Englische: „Morgen fahren wir ans Meer, wenn das Wetter hält.“",
+    "Summarise the following contract clause in one sentence: the lessee shall keep the premises in good repair.",
+    "<html><body>{{ user.name }}</body></html> SELECT * FROM t WHERE x = 'y'; -- why is this slow?",
+)
+
+
+def make_sample(
+    ids_of: Callable[[Sequence[str]], list[NDArray[np.int64]]], buckets: Sequence[Bucket]
+) -> list[NDArray[np.int64]]:
+    """Make rows of ids that exercise every bucket: each text as it is, and one that nearly fills each length.
+
+    Args:
+        ids_of: the encoder's own way from texts to ids, cut at its max_tokens.
+    """
+    lengths = sorted({bucket.tokens for bucket in buckets})
+    rows = [*ids_of(_TEXTS), *ids_of([" ".join(_TEXTS) * (1 + size // 64) for size in lengths])]
+    rows += [row[:size] for row, size in zip(rows[len(_TEXTS) :], lengths, strict=True)]
+    unique = {row.tobytes(): row for row in rows if len(row)}
+    rows = [row for row in unique.values() if len(row) <= lengths[-1]]
+    if not any(len(row) <= lengths[0] for row in rows):
+        raise InvalidInputError(f"buckets: expected the shortest to hold a text of one word, got {lengths[0]} tokens")
+    return rows
+
+
+def embed_reference(onnx: Path, sample: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+    """Return (rows, dim) float32 of the model itself, each row alone and without padding.
+
+    Raises:
+        InvalidInputError: the graph does not load, or is no encoder with these inputs and output.
+    """
+    ort = need("onnxruntime", "an engine's reference embeddings", "tensorrt")
+    errors = (RuntimeError, ValueError, ort.capi.onnxruntime_pybind11_state.Fail)
+    try:
+        session = ort.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
+        rows = [
+            session.run(
+                ["embedding"], {"input_ids": ids[None], "attention_mask": np.ones((1, len(ids)), dtype=np.int64)}
+            )
+            for ids in sample
+        ]
+    except errors as error:
+        raise InvalidInputError(f"{onnx}: ONNX Runtime cannot run it as an encoder: {error}") from error
+    return np.concatenate([row[0] for row in rows]).astype(np.float32)
+
+
+def require_cosines(
+    x: NDArray[np.float32], reference: NDArray[np.float32], where: str, min_cosine: float = MIN_COSINE
+) -> float:
+    """Return the smallest cosine between rows of x and the reference.
+
+    Raises:
+        EngineMismatchError: it is below min_cosine, or a value is not finite.
+    """
+    a, b = x.astype(np.float64), reference.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines = (a * b).sum(axis=1) / norms
+    worst = int(np.argmin(np.nan_to_num(cosines, nan=-2.0)))
+    if not cosines[worst] >= min_cosine:
+        raise EngineMismatchError(
+            f"{where}: expected a cosine of at least {min_cosine} with the float32 model, got {cosines[worst]:.6f} at row "
+            f"{worst} of the sample; the engine is refused: use precision='float32', or report the model"
+        )
+    return float(cosines[worst])

@@ -1,0 +1,110 @@
+"""A model's ONNX graph to a serialized plan: converted, parsed, one optimisation profile per bucket, compiled."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ipr_engine._extras import need
+from ipr_engine.cuda.shapes import Bucket
+from ipr_engine.encoders.tensorrt import bindings
+from ipr_engine.encoders.tensorrt.api import Api
+from ipr_engine.encoders.tensorrt.engine_file import write_atomically
+from ipr_engine.encoders.tensorrt.io_tensors import INPUTS, check_network
+from ipr_engine.encoders.tensorrt.precision import convert_precision
+from ipr_engine.errors import BackendUnavailableError, InvalidInputError
+
+WORKSPACE_BYTES = 1 << 30
+_INLINE_BYTES = 1 << 30  # a larger graph keeps its weights beside it: protobuf ends at 2 GB
+
+
+def build_plan(
+    api: Api,
+    onnx: Path,
+    *,
+    dim: int,
+    buckets: Sequence[Bucket],
+    precision: str,
+    workspace_bytes: int = WORKSPACE_BYTES,
+    timing_cache: Path | None = None,
+) -> bytes:
+    """Compile a graph to a serialized plan.
+
+    Args:
+        onnx: float32, input_ids and attention_mask (batch, tokens) int64 or int32 -> embedding (batch, dim) float32.
+        timing_cache: read if it fits this machine, and written; not for a portable plan, whose kernels are not timed.
+    Raises:
+        InvalidInputError: the graph cannot be read, converted or parsed, or its inputs and output are others.
+        BackendUnavailableError: TensorRT cannot build here, or fails to.
+    """
+    builder = api.builder()
+    with tempfile.TemporaryDirectory(prefix="ipr-engine-") as folder:
+        network, parser = parse_network(api, builder, _convert(onnx, precision, Path(folder)), onnx)
+        check_network(network, dim, onnx)
+        config = configure(api, builder, buckets, workspace_bytes)
+        timings = None if api.portable else _use_timing_cache(config, timing_cache)
+        plan = builder.build_serialized_network(network, config)
+        del parser  # it owns the weights the network reads, and outlives the build
+    if plan is None:
+        raise BackendUnavailableError(f"{api} cannot build {onnx} in {precision}: {api.why()}")
+    if timings is not None and timing_cache is not None:
+        write_atomically(timing_cache, bytes(timings.serialize()))
+    return bytes(plan)
+
+
+def parse_network(
+    api: Api, builder: bindings.Builder, converted: Path, onnx: Path
+) -> tuple[bindings.INetworkDefinition, bindings.OnnxParser]:
+    """Return the network of a converted graph, strongly typed. The parser must live as long as the network is used."""
+    # Asked for in TensorRT 10, the only mode (and ignored) in 11 and in RTX.
+    network = builder.create_network(1 << int(api.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser: bindings.OnnxParser = api.module.OnnxParser(network, api.logger)
+    if not parser.parse_from_file(str(converted)):
+        errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise InvalidInputError(f"{onnx}: {api} cannot parse it: {errors or api.why()}")
+    return network, parser
+
+
+def configure(
+    api: Api, builder: bindings.Builder, buckets: Sequence[Bucket], workspace_bytes: int
+) -> bindings.IBuilderConfig:
+    """Make the configuration: profiles in the order of the buckets, each of exactly one shape. Hardware compatibility stays off."""
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(api.module.MemoryPoolType.WORKSPACE, workspace_bytes)
+    config.clear_flag(api.module.BuilderFlag.TF32)  # float32 islands mean float32
+    for i, bucket in enumerate(buckets):
+        profile = builder.create_optimization_profile()
+        for name in INPUTS:
+            profile.set_shape(name, bucket.shape, bucket.shape, bucket.shape)
+        if config.add_optimization_profile(profile) != i:
+            raise BackendUnavailableError(f"{api} refuses the profile of bucket {bucket}: {api.why()}")
+    return config
+
+
+def _convert(onnx: Path, precision: str, folder: Path) -> Path:
+    """Convert the graph, and return it as a file that the parser reads."""
+    package = need("onnx", "building an engine", "tensorrt")
+    try:
+        model = package.load(str(onnx))
+    except (OSError, ValueError, package.checker.ValidationError) as error:
+        raise InvalidInputError(f"{onnx}: no ONNX graph: {error}") from error
+    except Exception as error:  # protobuf's DecodeError derives from Exception alone
+        raise InvalidInputError(f"{onnx}: no ONNX graph: {error}") from error
+    converted: Any = convert_precision(model, precision)
+    path = folder / "model.onnx"
+    large = sum(len(tensor.raw_data) for tensor in converted.graph.initializer) > _INLINE_BYTES
+    package.save_model(converted, str(path), save_as_external_data=large, location="weights")
+    return path
+
+
+def _use_timing_cache(config: bindings.IBuilderConfig, path: Path | None) -> bindings.ITimingCache | None:
+    """Attach and return the cache of this machine; another machine's is not used."""
+    if path is None:
+        return None
+    cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+    if not config.set_timing_cache(cache, False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache

@@ -1,0 +1,56 @@
+"""The bounds of a service: validated once, at construction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ipr_engine._validate import number
+from ipr_engine.errors import InvalidInputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The bounds of the queue and of a batch.
+
+    Attributes:
+        max_batch: most prompts of one forward.
+        max_batch_tokens: most tokens of one forward, padding included; a prompt alone may exceed it.
+        max_queue: requests that may wait, those in a forward not counted; one more is an OverloadError.
+        max_wait_us: a request that would have to wait longer for its decision, as foreseen from what forwards cost, is an
+            OverloadError, unless nobody waits before it; None: as many as max_queue.
+        wait_fraction: after a forward of several prompts the worker waits at most this share of a forward of one prompt
+            for as many again; it never waits otherwise.
+        inline_chars: a text up to this long is answered in the caller's thread where the encoder is compiled (static tier), and looked
+            up in the cache there; a longer one goes to the worker, so that it holds up no event loop.
+    """
+
+    max_batch: int = 32
+    max_batch_tokens: int = 8192
+    max_queue: int = 256
+    max_wait_us: float | None = None
+    wait_fraction: float = 0.25
+    inline_chars: int = 65_536
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "wait_fraction":
+                if not 0.0 <= number("wait_fraction", value) <= 1.0:
+                    raise InvalidInputError(f"wait_fraction: expected a share in [0, 1], got {value!r}")
+            elif field.name == "max_wait_us":
+                if value is not None and number("max_wait_us", value) <= 0.0:
+                    raise InvalidInputError(f"max_wait_us: expected microseconds above 0, or None, got {value!r}")
+            elif type(value) is not int or value < (least := 0 if field.name == "inline_chars" else 1):
+                raise InvalidInputError(f"{field.name}: expected an int >= {least}, got {value!r}")
+
+
+def read_limits(limits: Limits | Mapping[str, Any] | None) -> Limits:
+    """Return the limits that a caller gave, whole or as a mapping of some of them."""
+    if limits is None or isinstance(limits, Limits):
+        return limits or Limits()
+    known = Limits.__dataclass_fields__.keys()
+    if not isinstance(limits, Mapping) or not limits.keys() <= known:
+        raise InvalidInputError(f"limits: expected Limits, or a mapping of {', '.join(known)}, got {limits!r}")
+    return Limits(**limits)
