@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +81,7 @@ def file_sha256(path: str | os.PathLike[str]) -> tuple[str, int]:
 
 def temporary_beside(path: Path) -> Path:
     """Return a free name in the same folder; whatever starts with ".tmp-" there is of a write that did not end."""
-    return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(8)}")
+    return path.with_name(f".tmp-{os.getpid()}-{os.urandom(8).hex()}")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ MARKERS = ("nvtx", "profiler")
 
 
 def span(name: str) -> AbstractContextManager[Any]:
-    """A range around what runs inside; one of NAMES."""
+    """Open a range around what runs inside; `name` is one of NAMES."""
     return _OFF if _nvtx is None else _nvtx.range(name)
 
 

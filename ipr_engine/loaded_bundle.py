@@ -299,7 +299,7 @@ class LoadedBundle(PlannedBundle):
 
     def _route_on_gpu(self, intake: Intake, policy: Policy, overrides: RequestOverrides) -> Decisions | None:
         """The decisions, made in one recording; None where a prompt has no token, which leaves the recording nothing to read."""
-        from ipr_engine.gpu_router.router import RouteRows
+        from ipr_engine.gpu_router.route_rows import RouteRows
 
         assert self.gpu is not None
         batch, good = len(intake.requests), intake.good
@@ -319,21 +319,22 @@ class LoadedBundle(PlannedBundle):
         needs = [request.needs for request in requests]
         with_cached = policy.rates.with_cached(extra, bills[rows], own, overrides.cached_tokens)
         usd = policy.rates.with_images(with_cached, needs)
+        limits = request_limits(self.bundle, needs, tokens, len(rows))
         asked = RouteRows(
             ids=[own for _, own in kept],
             billed=bills[rows],
             own_tokens=own,
             tokens_out=tokens,
             extra_usd=policy.weighed(usd),
-            limits=request_limits(self.bundle, needs, tokens, len(rows)),
+            limits=limits,
         )
         result, x = self.gpu.route(policy, asked)
         support = self.router.support(x)
         if support is not None and policy.unsupported.min_support:
-            masks = (tokens is not None, *_limits_of(asked.limits))
+            masks = (tokens is not None, *_limits_of(limits))
             self.router.send_unsupported(result, policy.compiled, asked.billed, *masks, support, own_tokens=own)
         moved = moved_by(len(rows), terms, tokens, extra, with_cached, overrides.tokens_in)
-        inputs = BatchInputs(limits=asked.limits, extra_usd=usd, moved=moved, tokens_in_given=overrides.tokens_in_given)
+        inputs = BatchInputs(limits=limits, extra_usd=usd, moved=moved, tokens_in_given=overrides.tokens_in_given)
         figures = (asked.billed, truncated[rows], support, own)
         made = Decisions(result, policy, self.bundle, figures, inputs=inputs)
         return with_failures(made, rows, intake.errors, batch) if intake.errors else made

@@ -18,7 +18,7 @@ from ipr_engine.policy.cost_weights import Figures
 from ipr_engine.policy.in_use import PoliciesInUse
 
 if TYPE_CHECKING:
-    from ipr_engine.gpu_router.plan import GpuSide
+    from ipr_engine.gpu_router.route_plan import GpuRoutePlan
 
 
 class PlannedBundle:
@@ -129,9 +129,9 @@ class PlannedBundle:
             self.cpu_fallback.measure(figures)
 
 
-def _gpu(bundle: Bundle, encoder: Encoder, options: LoadOptions, before: PlannedBundle | None) -> GpuSide | None:
+def _gpu(bundle: Bundle, encoder: Encoder, options: LoadOptions, before: PlannedBundle | None) -> GpuRoutePlan | None:
     if not on_gpu(options.device):
         return None
-    from ipr_engine.gpu_router.plan import gpu_side
+    from ipr_engine.gpu_router.route_plan import plan_gpu_route
 
-    return gpu_side(bundle, encoder, options.device, None if before is None else before.gpu)
+    return plan_gpu_route(bundle, encoder, options.device, None if before is None else before.gpu)

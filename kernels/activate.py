@@ -16,7 +16,7 @@ def _power_of_two(n):
 
 @triton.jit
 def exp(x):
-    """e^x within 1 ulp, subnormal results too; +-inf and NaN are right. tl.exp is ex2.approx: off by |x| 2^-24 and more.
+    """Return e^x within 1 ulp, subnormal results too; +-inf and NaN are right. tl.exp is ex2.approx: off by |x| 2^-24 and more.
 
     ln 2 stands in two floats of which the first has 9 bits, so that n times it is exact with and without fma.
     """
@@ -36,13 +36,13 @@ def exp(x):
 
 @triton.jit
 def sigmoid(a):
-    """Correctly rounded but for exp."""
+    """Return the logistic function, correctly rounded but for exp."""
     return tl.div_rn(tl.full(a.shape, 1.0, tl.float32), 1.0 + exp(-a))
 
 
 @triton.jit
 def activate(a, ACTIVATION: tl.constexpr):
-    """relu, silu or gelu of the hidden units; the division is off by 2 ulp at most."""
+    """Apply relu, silu or gelu to the hidden units; the division is off by 2 ulp at most."""
     if ACTIVATION == "relu":
         a = tl.where(a < 0, 0.0, a)  # NaN stays
     elif ACTIVATION == "silu":

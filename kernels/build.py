@@ -1,9 +1,9 @@
 """Cubins of decide_kernel for named architectures, made without a GPU; kernels/cubin.py loads them without Triton.
 
-    python -m ipr_engine.kernels.build --arch sm_80 --arch sm_90 --out DIR                      those of shipped.py
+    python -m ipr_engine.kernels.build --arch sm_80 --arch sm_90 --out DIR                      those of aot_variants.py
     python -m ipr_engine.kernels.build --arch sm_90 --out DIR --models 11 --dim 384 --hidden 64 --trunk
 
-Each variant is NAME.cubin beside NAME.json (cubin.Metadata). Put into ipr_engine/kernels/cubins before building a wheel,
+Each variant is NAME.cubin beside NAME.json (cubin.CubinMetadata). Put into ipr_engine/kernels/cubins before building a wheel,
 they travel in it. A variant serves any number of candidates of its shape class, any batch and any number of policies.
 """
 
@@ -21,16 +21,16 @@ from pathlib import Path
 from ipr_engine._extras import need
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
 
-from .cubin import Metadata, write
-from .form import KernelForm, options
+from .aot_variants import AOT_VARIANTS
+from .cubin import CubinMetadata, write
 from .launch import LaunchParams, launch_params
-from .shipped import SHIPPED
+from .variant import KernelVariant, options
 
 PURPOSE = "compiling cubins"
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
 
-def compile_cubin(form: KernelForm, params: LaunchParams, arch: str) -> tuple[bytes, Metadata]:
+def compile_cubin(variant: KernelVariant, params: LaunchParams, arch: str) -> tuple[bytes, CubinMetadata]:
     """Compile one variant for one architecture.
 
     Raises:
@@ -49,7 +49,7 @@ def compile_cubin(form: KernelForm, params: LaunchParams, arch: str) -> tuple[by
     backends = need("triton.backends.compiler", PURPOSE, "gpu")
     from .decide import decide_kernel
 
-    signature, constants = form.signature(), form.constants(params)
+    signature, constants = variant.signature(), variant.constants(params)
     aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(signature.values()) if kind.startswith("*")}
     source = compiler.ASTSource(
         fn=decide_kernel,
@@ -62,16 +62,16 @@ def compile_cubin(form: KernelForm, params: LaunchParams, arch: str) -> tuple[by
     for name in ("global_scratch_size", "profile_scratch_size"):
         if getattr(compiled.metadata, name, 0):
             raise BackendUnavailableError(
-                f"{form.name(params)} on {arch}: Triton asks for {name}, which no launcher gives"
+                f"{variant.name(params)} on {arch}: Triton asks for {name}, which no launcher gives"
             )
     cubin: bytes = compiled.asm["cubin"]
-    metadata = Metadata.of(
+    metadata = CubinMetadata.of(
         cubin,
         kernel=compiled.metadata.name,
         arch=arch,
         shared_bytes=compiled.metadata.shared,
         triton=triton.__version__,
-        form=form,
+        variant=variant,
         params=params,
         resources=read_resources(cubin),
     )
@@ -84,7 +84,7 @@ def compile_cubin(form: KernelForm, params: LaunchParams, arch: str) -> tuple[by
 
 
 def read_resources(cubin: bytes) -> dict[str, int]:
-    """Registers, stack and local memory of a thread, read from the cubin by cuobjdump, which Triton brings."""
+    """Return registers, stack and local memory of a thread, read from the cubin by cuobjdump, which Triton brings."""
     found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", cuobjdump(cubin, "--dump-resource-usage"))
     if found is None:
         raise BackendUnavailableError(
@@ -94,7 +94,7 @@ def read_resources(cubin: bytes) -> dict[str, int]:
 
 
 def read_parameter_bytes(cubin: bytes) -> list[int]:
-    """The size of every kernel parameter, in order, read from the cubin."""
+    """Return the size of every kernel parameter, in order, read from the cubin."""
     found = re.findall(
         r"Ordinal : (0x[0-9a-f]+)\s+Offset  : \S+\s+Size    : (0x[0-9a-f]+)", cuobjdump(cubin, "--dump-elf")
     )
@@ -113,10 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ipr_engine.kernels.build", description=__doc__.split("\n")[0])
     parser.add_argument("--arch", action="append", required=True, choices=ARCHITECTURES)
     parser.add_argument("--out", type=Path, required=True, help="folder for NAME.cubin and NAME.json")
-    parser.add_argument("--shipped", action="append", choices=sorted(SHIPPED), help="only these of shipped.py")
+    parser.add_argument(
+        "--shipped", action="append", choices=sorted(AOT_VARIANTS), help="only these of aot_variants.py"
+    )
     parser.add_argument("--models", type=int, help="a variant of one's own: the number of candidates")
     parser.add_argument("--dim", type=int, help="and the width of x; the flags below say the rest")
-    for field in fields(KernelForm):
+    for field in fields(KernelVariant):
         flag = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default)
@@ -131,11 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     archs, out, models, shipped = (parsed.pop(name) for name in ("arch", "out", "models", "shipped"))
     if (models is None) != (parsed["dim"] is None) or (models is not None and shipped):
         parser.error("--models and --dim go together, and without --shipped")
-    wanted = [(KernelForm(**parsed), models)] if models else [SHIPPED[name] for name in shipped or SHIPPED]
+    wanted = [(KernelVariant(**parsed), models)] if models else [AOT_VARIANTS[name] for name in shipped or AOT_VARIANTS]
     try:
-        for form, count in wanted:
+        for variant, count in wanted:
             for arch in archs:
-                print(write(out, *compile_cubin(form, launch_params(count, arch), arch)))
+                print(write(out, *compile_cubin(variant, launch_params(count, arch), arch)))
     except IprError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -21,7 +21,7 @@ def is_finite(a):
 def load_allowed(
     policy, policy_known, row_allowed, rows, live, candidates, models, padded, allowed_stride, HAS_ROW_MASK: tl.constexpr
 ):  # fmt: skip
-    """(rows, candidates) bool: what the policy and the row allow."""
+    """Return (rows, candidates) bool: what the policy and the row allow."""
     real = live[:, None] & policy_known[:, None] & (candidates < models)[None, :]
     at = policy[:, None] + POLICY_NUMBERS + 3 * padded + candidates[None, :]
     allowed = real & (tl.load(at, mask=real, other=0.0) != 0)
@@ -33,7 +33,7 @@ def load_allowed(
 
 @triton.jit
 def highest_lowest(quality, among):
-    """(rows,) each: over the candidates of `among`."""
+    """Return (rows,) each: over the candidates of `among`."""
     return tl.max(tl.where(among, quality, -NEVER), axis=1), tl.min(tl.where(among, quality, NEVER), axis=1)
 
 
@@ -44,7 +44,7 @@ def level_of(alpha_hi, alpha_lo, offset, hi, lo):
 
 @triton.jit
 def best_of(quality, objective, tie_rank, candidate, feasible):
-    """(rows,) objective, quality, tie rank and position of the best feasible candidate: least objective, then highest
+    """Return (rows,) objective, quality, tie rank and position of the best feasible candidate: least objective, then highest
     quality, then lowest tie rank. +inf, -inf, +inf, 0 where none is feasible."""
     least = tl.min(tl.where(feasible, objective, NEVER), axis=1)
     tied = feasible & (objective == least[:, None])
@@ -57,7 +57,7 @@ def best_of(quality, objective, tie_rank, candidate, feasible):
 
 @triton.jit
 def better_of(a_objective, a_quality, a_rank, a_index, b_objective, b_quality, b_rank, b_index):
-    """The better of two answers of best_of, row by row."""
+    """Return the better of two answers of best_of, row by row."""
     b_wins = (b_objective < a_objective) | (
         (b_objective == a_objective) & ((b_quality > a_quality) | ((b_quality == a_quality) & (b_rank < a_rank)))
     )
@@ -71,7 +71,7 @@ def better_of(a_objective, a_quality, a_rank, a_index, b_objective, b_quality, b
 
 @triton.jit
 def least_entering(quality, objective, others, threshold, chosen_objective, worth):
-    """(rows,): the least change of the quality of one of `others` that makes it the choice."""
+    """Return (rows,): the least change of the quality of one of `others` that makes it the choice."""
     dearer = objective > chosen_objective[:, None]
     divisor = tl.broadcast_to(tl.where(worth > 0, worth, 1.0)[:, None], objective.shape)
     to_pay = tl.div_rn(objective - chosen_objective[:, None], divisor)
@@ -87,7 +87,7 @@ def store_rows(
     count, bad_quality, bad_cost, hi, level, threshold, index, chosen_quality, hi_others, level_others, entering,
     fixed,
 ):  # fmt: skip
-    """Status, cause, gap and what goes with them, of rows whose choice is known."""
+    """Store status, cause, gap and what goes with them, of rows whose choice is known."""
     left = tl.minimum(level_others, hi_others)
     leaving = chosen_quality - tl.where(chosen_quality == hi, left, threshold)
     gap = tl.maximum(tl.minimum(leaving, entering), 0.0)
@@ -112,7 +112,7 @@ def choose_from_outputs(
     rows, live, models, padded, programs, allowed_stride, alpha_hi, alpha_lo, offset, worth, fixed,
     HAS_ROW_MASK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_MODELS: tl.constexpr, BLOCK_CHOICE: tl.constexpr,
 ):  # fmt: skip
-    """The choice by the last program of a row block, in three passes over what all of them wrote.
+    """Make the choice in the last program of a row block, in three passes over what all of them wrote.
 
     ".cg": from L2, where other processors' writes are."""
     hi = tl.full([BLOCK_ROWS], -NEVER, tl.float32)

@@ -1,6 +1,6 @@
 """A cubin of decide_kernel, loaded and launched through the CUDA driver: neither Triton nor a link against CUDA.
 
-    kernel = CubinKernel.find(folder, form, params, device=0)       # reads, checks the hash, loads
+    kernel = CubinKernel.find(folder, variant, params, device=0)    # reads, checks the hash, loads
     launch = DecideLaunch(plan, request, result, kernel=kernel)     # run.py; or kernel.launch(grid, arguments, stream)
 
 kernels/build.py makes the files. The launch path has run on one H200 (docs/kernels.md).
@@ -16,22 +16,21 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ipr_engine.cuda import driver
 from ipr_engine.errors import BackendUnavailableError, CubinError, InvalidInputError
 
-from .form import KernelForm
 from .launch import LaunchParams
+from .variant import KernelVariant
 
-LIBRARY = "libcuda.so.1"  # of the driver, not of the toolkit
 VERSION = 1
 HIDDEN_POINTERS = 2  # Triton appends the pointers of its global and its profiling scratch; this kernel uses neither
 BYTES = {"i32": 4}  # of an argument; pointers have 8
 SHARED_WITHOUT_ASKING = 48 << 10
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metadata:
+class CubinMetadata:
     """What NAME.json says of NAME.cubin.
 
     Attributes:
@@ -59,18 +58,18 @@ class Metadata:
 
     @classmethod
     def of(
-        cls, cubin: bytes, *, kernel: str, arch: str, shared_bytes: int, triton: str, form: KernelForm,
+        cls, cubin: bytes, *, kernel: str, arch: str, shared_bytes: int, triton: str, variant: KernelVariant,
         params: LaunchParams, resources: dict[str, int],
-    ) -> Metadata:  # fmt: skip
+    ) -> CubinMetadata:  # fmt: skip
         return cls(
             schema_version=VERSION,
-            name=file_name(form, params, arch),
+            name=file_name(variant, params, arch),
             kernel=kernel,
             arch=arch,
             sha256=hashlib.sha256(cubin).hexdigest(),
-            arguments=tuple(form.signature().items()),
-            constants=form.constants(params),
-            form=asdict(form),
+            arguments=tuple(variant.signature().items()),
+            constants=variant.constants(params),
+            form=asdict(variant),
             params=asdict(params),
             num_warps=params.num_warps,
             shared_bytes=shared_bytes,
@@ -79,8 +78,8 @@ class Metadata:
         )
 
     @classmethod
-    def read(cls, path: Path) -> Metadata:
-        """Raises CubinError: the file is missing, unreadable, of another version or has other keys."""
+    def read(cls, path: Path) -> CubinMetadata:
+        """Read NAME.json. Raises CubinError: the file is missing, unreadable, of another version or has other keys."""
         try:
             found = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
@@ -93,15 +92,15 @@ class Metadata:
         return cls(**{**found, "arguments": tuple((name, kind) for name, kind in found["arguments"])})
 
     def argument_bytes(self) -> list[int]:
-        """The size of every parameter of the cubin, Triton's hidden pointers last."""
+        """Return the size of every parameter of the cubin, Triton's hidden pointers last."""
         return [BYTES.get(kind, 8) for _, kind in self.arguments] + [8] * HIDDEN_POINTERS
 
 
-def file_name(form: KernelForm, params: LaunchParams, arch: str) -> str:
-    return f"{form.name(params)}.{arch}"
+def file_name(variant: KernelVariant, params: LaunchParams, arch: str) -> str:
+    return f"{variant.name(params)}.{arch}"
 
 
-def write(folder: Path, cubin: bytes, metadata: Metadata) -> Path:
+def write(folder: Path, cubin: bytes, metadata: CubinMetadata) -> Path:
     """Write NAME.cubin and NAME.json; returns the latter's path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{metadata.name}.cubin").write_bytes(cubin)
@@ -110,8 +109,8 @@ def write(folder: Path, cubin: bytes, metadata: Metadata) -> Path:
     return path
 
 
-def pack_arguments(metadata: Metadata, values: Sequence[Any]) -> tuple[Any, list[Any]]:
-    """cuLaunchKernel's array of pointers to arguments, and what it points to, which must outlive the launch.
+def pack_arguments(metadata: CubinMetadata, values: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """Return cuLaunchKernel's array of pointers to arguments, and what it points to, which must outlive the launch.
 
     Args:
         values: integers, or things with data_ptr() (torch tensors), in the order of metadata.arguments.
@@ -138,27 +137,28 @@ def pack_arguments(metadata: Metadata, values: Sequence[Any]) -> tuple[Any, list
 
 
 def runs_on(arch: str, device: str) -> bool:
-    """Whether a cubin of one architecture runs on another: within a generation up to sm_89; Triton's from sm_90 on only there."""
+    """Return whether a cubin of one architecture runs on another: within a generation up to sm_89; Triton's from sm_90 on only there."""
     built, here = (int(name.removeprefix("sm_")) for name in (arch, device))
     return built == here if built >= 90 else built // 10 == here // 10 and built <= here
 
 
-class Driver:
-    """The few calls of libcuda that a launch needs; loaded when made.
+class LaunchDriver:
+    """The driver's calls that a launch needs, each checked; loaded when made.
 
+    Attributes:
+        devices: how many CUDA devices this process sees.
     Raises:
         BackendUnavailableError: no driver here, or it reports no usable device.
     """
 
     def __init__(self, library: Any = None) -> None:
-        if library is None:
-            try:
-                library = ctypes.CDLL(LIBRARY)
-            except OSError as error:
-                raise BackendUnavailableError(
-                    f"cubin: the NVIDIA driver's {LIBRARY} cannot be loaded ({error}); install the driver, or decide on the CPU"
-                ) from error
-        self._library = library
+        """library: an object with libcuda's functions; None loads the driver's own."""
+        try:
+            self._driver = driver.Driver(library)
+        except OSError as error:
+            raise BackendUnavailableError(
+                f"cubin: the NVIDIA driver's {driver.LIBRARY} cannot be loaded ({error}); install the driver, or decide on the CPU"
+            ) from error
         self.call("cuInit", 0)
         count = ctypes.c_int()
         self.call("cuDeviceGetCount", ctypes.byref(count))
@@ -167,20 +167,18 @@ class Driver:
             raise BackendUnavailableError("cubin: the driver is there, but no CUDA device is visible to this process")
 
     def call(self, name: str, *arguments: Any) -> None:
-        code = getattr(self._library, name)(*arguments)
+        """Call one function; BackendUnavailableError where it fails."""
+        code = self._driver.call(name, *arguments)
         if code:
-            raise BackendUnavailableError(f"cubin: {name} failed: {self.error_text(code)}")
-
-    def error_text(self, code: int) -> str:
-        text = ctypes.c_char_p()
-        self._library.cuGetErrorString(code, ctypes.byref(text))
-        return f"CUDA error {code} ({(text.value or b'unknown').decode()})"
+            reason = f"CUDA error {code} ({self._driver.error_text(code)})"
+            raise BackendUnavailableError(f"cubin: {name} failed: {reason}")
 
     def arch(self, device: int) -> str:
+        """Return a device's architecture, "sm_90" say."""
         if not 0 <= device < self.devices:
             raise BackendUnavailableError(f"cubin: expected a device from 0 to {self.devices - 1}, got {device}")
         numbers = []
-        for attribute in (_MAJOR, _MINOR):
+        for attribute in driver.COMPUTE_CAPABILITY:
             value = ctypes.c_int()
             self.call("cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
             numbers.append(value.value)
@@ -195,21 +193,21 @@ class CubinKernel:
         BackendUnavailableError: no driver, no such device, a cubin of an architecture that does not run there.
     """
 
-    def __init__(self, path: Path, *, device: int = 0, driver: Driver | None = None) -> None:
-        self.metadata = Metadata.read(path)
+    def __init__(self, path: Path, *, device: int = 0, libcuda: LaunchDriver | None = None) -> None:
+        self.metadata = CubinMetadata.read(path)
         try:
             cubin = path.with_name(f"{self.metadata.name}.cubin").read_bytes()
         except OSError as error:
             raise CubinError(f"{path}: its cubin cannot be read: {error}") from error
         if hashlib.sha256(cubin).hexdigest() != self.metadata.sha256:
             raise CubinError(f"{path}: the cubin's sha256 is not the one stated here; build it again")
-        self._driver = driver or Driver()
-        here = self._driver.arch(device)
+        self._libcuda = libcuda or LaunchDriver()
+        here = self._libcuda.arch(device)
         if not runs_on(self.metadata.arch, here):
             raise BackendUnavailableError(
                 f"{path.name}: built for {self.metadata.arch}, but device {device} is {here}; build with --arch {here}"
             )
-        call = self._driver.call
+        call = self._libcuda.call
         self._context = ctypes.c_void_p()
         call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
         self._enter()
@@ -224,16 +222,22 @@ class CubinKernel:
 
     @classmethod
     def find(
-        cls, folder: Path, form: KernelForm, params: LaunchParams, *, device: int = 0, driver: Driver | None = None
+        cls,
+        folder: Path,
+        variant: KernelVariant,
+        params: LaunchParams,
+        *,
+        device: int = 0,
+        libcuda: LaunchDriver | None = None,
     ) -> CubinKernel:
-        """The cubin of `folder` for this variant and the device's architecture; CubinError names what is there instead."""
-        driver = driver or Driver()
-        here = driver.arch(device)
-        stem = form.name(params)
+        """Return the cubin of `folder` for this variant and the device's architecture; CubinError names what is there instead."""
+        libcuda = libcuda or LaunchDriver()
+        here = libcuda.arch(device)
+        stem = variant.name(params)
         known = sorted(folder.glob(f"{stem}.sm_*.json"))
         for path in known:
             if runs_on(path.stem.rpartition(".")[2], here):
-                return cls(path, device=device, driver=driver)
+                return cls(path, device=device, libcuda=libcuda)
         found = ", ".join(path.stem.rpartition(".")[2] for path in known) or "none"
         raise CubinError(
             f"{folder}: no cubin {stem} for {here} (architectures there: {found}); "
@@ -245,7 +249,7 @@ class CubinKernel:
         packed, _held = pack_arguments(self.metadata, arguments)
         self._enter()
         try:
-            self._driver.call(
+            self._libcuda.call(
                 "cuLaunchKernel", self._function, *grid, 32 * self.metadata.num_warps, 1, 1,
                 self.metadata.shared_bytes, ctypes.c_void_p(stream), packed, None,
             )  # fmt: skip
@@ -253,7 +257,7 @@ class CubinKernel:
             self._leave()
 
     def _enter(self) -> None:
-        self._driver.call("cuCtxPushCurrent_v2", self._context)
+        self._libcuda.call("cuCtxPushCurrent_v2", self._context)
 
     def _leave(self) -> None:
-        self._driver.call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+        self._libcuda.call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))

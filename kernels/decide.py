@@ -6,7 +6,7 @@ program of a row block to arrive makes it, from the outputs that the others have
 
 Whatever fixes the order of a sum is a constexpr: the same for every batch, hence a row of a batch equals that row alone.
 
-Memory (ipr_engine/kernels/plan.py fills it; all row-major, `|` = concatenated, PADDED = models rounded up to 16):
+Memory (packing.py fills it; all row-major, `|` = concatenated, PADDED = models rounded up to 16):
     weights     skip (models, DP) | len_skip (models, DP) | trunk (HP, DP) | down (models, RANK, DP)
                 | up (models, RANK, HP) | identity (models, HP) | out (models, HP); absent ones take no room, padding is 0
     vectors     bias | len_bias | len_cap (inf: none) | tie_rank, each (PADDED,)
@@ -41,7 +41,7 @@ def _sums(ROWS: tl.constexpr, N: tl.constexpr, BLOCK_DIM: tl.constexpr):
 
 @triton.jit
 def _add_products(sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
-    """Elements k to k + BLOCK_DIM of x (rows,) times those of the weight rows `some` (N,), into sums.
+    """Add elements k to k + BLOCK_DIM of x (rows,) times those of the weight rows `some` (N,) to sums.
 
     The weights' dim is padded with zeros, so only their rows are masked. Both are loaded in the shape of sums,
     (1, N, BLOCK_DIM) and (rows, 1, BLOCK_DIM), so that the threads which load a weight are those that use it.
@@ -57,13 +57,13 @@ def _add_products(sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr
 
 @triton.jit
 def _finish_sums(sums):
-    """(ROWS, N)"""
+    """Return (ROWS, N): the partial sums added up."""
     return tl.sum(sums, axis=2)
 
 
 @triton.jit
 def _tier_rates(policy, rates, billed, in_rate, out_rate, live, inside, padded):
-    """The rates in the price tier of each bill. Tiers that a row's policy lacks begin above infinity."""
+    """Return the rates in the price tier of each bill. Tiers that a row's policy lacks begin above infinity."""
     more = tl.max(tl.load(policy + 4, mask=live, other=0.0), axis=0).to(tl.int32)
     for tier in range(more):
         at = rates + (4 + 3 * tier) * padded
@@ -124,7 +124,7 @@ def decide_kernel(
     if HAS_IDENTITY:
         out_at += models * HP
 
-    # what does not wait for x, asked for early
+    # Issue the policy and price loads first: they do not depend on x.
     inside = live[:, None] & real[None, :]
     of_row = tl.load(policy_of_row + rows, mask=live, other=0)
     known = (of_row >= 0) & (of_row < policy_count)

@@ -61,7 +61,7 @@ def _entries() -> list[dict[str, Any]]:
 
 
 def launch_params(models: int, arch: str | None = None) -> LaunchParams:
-    """The parameters of heads of so many candidates; arch: "sm_90", or None for what holds anywhere."""
+    """Return the parameters of heads of so many candidates; arch: "sm_90", or None for what holds anywhere."""
     for entry in _entries():
         if entry["arch"] in (None, arch) and (entry["models_max"] is None or models <= entry["models_max"]):
             return LaunchParams(**entry["params"], shape_class=entry["shape_class"], source=entry["source"])

@@ -15,93 +15,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._extras import need
-from ipr_engine.decide.contract import DecidePlan, DecidePolicy, Heads
+from ipr_engine.decide.contract import DecidePlan, Heads
 from ipr_engine.errors import InvalidInputError
 
-from .form import TYPES, KernelForm, Pooling, WeightType, grid
 from .launch import LaunchParams, check_fits, launch_params
+from .packing import Floats, dim_of, pack_policy, pack_vectors, pack_weights, policy_width, round_up
+from .variant import TYPES, KernelVariant, Pooling, WeightType, grid
 
 PURPOSE = "decide on a GPU"
-POLICY_NUMBERS, MORE_TIERS = 16, 7  # of a policy: floats before its rates, price tiers above the first; as in choose.py
-DIM_PADDING, HIDDEN_PADDING = 128, 64
-
-Floats = npt.NDArray[np.float32]
-
-
-def round_up(value: int, step: int) -> int:
-    return -(-value // step) * step
-
-
-def pack_weights(heads: Heads) -> Floats:
-    """One array of all matrices, in the order that decide.py tells: dim and hidden padded with zeros."""
-    models = len(heads.bias)
-    parts: list[Floats] = []
-
-    def put(array: Floats | None, *shape: int) -> None:
-        if array is not None:
-            padded = np.zeros(shape, np.float32)
-            padded[tuple(slice(size) for size in array.shape)] = array
-            parts.append(padded.ravel())
-
-    dim = round_up(_dim(heads), DIM_PADDING)
-    hidden = 0 if heads.out is None else round_up(heads.out.shape[1], HIDDEN_PADDING)
-    rank = 0 if heads.down is None else heads.down.shape[1]
-    put(heads.skip, models, dim)
-    put(heads.len_skip, models, dim)
-    put(heads.trunk, hidden, dim)
-    put(heads.down, models, rank, dim)
-    put(None if heads.up is None else np.swapaxes(heads.up, 1, 2), models, rank, hidden)
-    put(heads.identity, models, hidden)
-    put(heads.out, models, hidden)
-    return np.concatenate(parts)
-
-
-def pack_vectors(heads: Heads) -> Floats:
-    """(4, padded): bias, len_bias, len_cap (+inf where there is none), tie rank (its order, exact in float32)."""
-    models = len(heads.bias)
-    packed = np.zeros((4, round_up(models, 16)), np.float32)
-    packed[0, :models] = heads.bias
-    packed[1, :models] = 0 if heads.len_bias is None else heads.len_bias
-    packed[2, :models] = np.inf if heads.len_cap is None else heads.len_cap
-    packed[3, :models] = np.arange(models) if heads.tie_rank is None else np.argsort(np.argsort(heads.tie_rank))
-    return packed
-
-
-def pack_policy(checker: DecidePlan, **terms: Any) -> Floats:
-    """A row of GpuPlan.policies. terms: DecidePolicy's; checker: any plan of as many candidates.
-
-    Raises:
-        InvalidInputError: as DecidePolicy.
-    """
-    more = DecidePolicy(checker, **terms).tiers - 1
-    if more > MORE_TIERS:
-        raise InvalidInputError(f"tier_above: expected at most {MORE_TIERS} thresholds on a GPU, got {more}")
-    models = checker.models
-    row = np.zeros(policy_width(models), np.float32)
-    row[:5] = terms["alpha_hi"], terms["alpha_lo"], terms["offset"], terms["worth"], more
-    columns = row[POLICY_NUMBERS:].reshape(4 + 3 * MORE_TIERS, -1)[:, :models]
-    in_rate, out_rate = np.atleast_2d(terms["in_rate"], terms["out_rate"])
-    columns[:4] = in_rate[0], out_rate[0], terms["fixed_usd"], terms["allowed"]
-    columns[4::3] = np.inf  # a batch may hold rows of policies with more tiers
-    for tier in range(more):
-        columns[4 + 3 * tier : 7 + 3 * tier] = terms["tier_above"][tier], in_rate[tier + 1], out_rate[tier + 1]
-    return row
-
-
-def policy_width(models: int) -> int:
-    """Floats of a policy's row."""
-    return POLICY_NUMBERS + (4 + 3 * MORE_TIERS) * round_up(models, 16)
-
-
-def _dim(heads: Heads) -> int:
-    for array in (heads.skip, heads.trunk, heads.down):
-        if array is not None:
-            return int(array.shape[-1])
-    raise InvalidInputError("skip: expected an array, since trunk and down are absent too, got None")
 
 
 class GpuPlan:
@@ -115,7 +39,7 @@ class GpuPlan:
         launch: None takes launch.json's entry for the number of candidates and the device.
     Attributes:
         models, dim, hidden, rank, has_tokens: of the heads.
-        weights, vectors, policies: torch tensors (layout: decide.py). Other heads of the same form may be copied into
+        weights, vectors, policies: torch tensors (layout: decide.py). Other heads of the same variant may be copied into
             the first two in stream order; launches after the copy use them.
         nothing: (1,) int64, 0: what a launch points to in place of what a request leaves out.
         launch: LaunchParams, the same for every batch.
@@ -140,7 +64,7 @@ class GpuPlan:
             raise InvalidInputError(f"policies: expected at least 1, got {policies}")
         self.device = torch.device(device)
         self.dtype: WeightType = dtype
-        self.models, self.dim = len(heads.bias), _dim(heads)
+        self.models, self.dim = len(heads.bias), dim_of(heads)
         self.hidden = 0 if heads.out is None else heads.out.shape[1]
         self.rank = 0 if heads.down is None else heads.down.shape[1]
         self.has_tokens = heads.len_skip is not None
@@ -157,14 +81,14 @@ class GpuPlan:
         self.policies = torch.zeros(shape, dtype=torch.float32, device=self.device)
         self.nothing = torch.zeros(1, dtype=torch.int64, device=self.device)
         self._checker = DecidePlan(heads)
-        self._form: dict[str, Any] = {
+        self._fixed: dict[str, Any] = {
             "dim": self.dim, "hidden": self.hidden, "rank": self.rank, "activation": heads.activation,
             "skip": heads.skip is not None, "trunk": heads.trunk is not None, "identity": heads.identity is not None,
             "tokens": self.has_tokens, "weights": dtype,
         }  # fmt: skip
 
     def pack_policy(self, **terms: Any) -> Floats:
-        """A policy as a row of `policies`, checked; terms are DecidePolicy's keywords."""
+        """Return a policy as a row of `policies`, checked; terms are DecidePolicy's keywords."""
         return pack_policy(self._checker, **terms)
 
     def set_policy(self, row: int, **terms: Any) -> None:
@@ -178,17 +102,18 @@ class GpuPlan:
         torch = need("torch", PURPOSE, "gpu")
         self.policies[row].copy_(torch.from_numpy(self.pack_policy(**terms)))
 
-    def form(
+    def variant(
         self, *, given: bool = False, extra: bool = False, row_mask: bool = False, pooling: Pooling = "none",
         normalize: bool = False, states: WeightType = "float32",
-    ) -> KernelForm:  # fmt: skip
-        """The kernel variant of these heads for requests that bring what is said."""
-        return KernelForm(
-            **self._form, given=given, extra=extra, row_mask=row_mask, pooling=pooling, normalize=normalize,
+    ) -> KernelVariant:  # fmt: skip
+        """Return the kernel variant of these heads for requests that bring what is said."""
+        return KernelVariant(
+            **self._fixed, given=given, extra=extra, row_mask=row_mask, pooling=pooling, normalize=normalize,
             states=states,
         )  # fmt: skip
 
     def grid(self, batch: int) -> tuple[int, int, int]:
+        """Return the programs of a launch."""
         return grid(self.launch, batch, self.models)
 
 
@@ -228,7 +153,7 @@ class GpuRequest:
 
     @classmethod
     def buffers(cls, plan: GpuPlan, batch: int, *, optional: bool = True, **given: Any) -> GpuRequest:
-        """Buffers of a batch: policy 0, no tokens given, nothing extra, everybody allowed; x and billed_tokens are 0.
+        """Make the buffers of a batch: policy 0, no tokens given, nothing extra, everybody allowed; x and billed_tokens are 0.
 
         optional: whether tokens_out, extra_usd and allowed get (batch, models) buffers. `given` replaces any of them.
         """
@@ -259,7 +184,7 @@ PER_MODEL = ("quality", "tokens_out", "cost_usd")
 
 
 def result_layout(batch: int, models: int) -> tuple[dict[str, tuple[int, int]], int]:
-    """Where each result lies in a block: (first byte, bytes), each at a multiple of 256; and the block's bytes."""
+    """Return where each result lies in a block: (first byte, bytes), each at a multiple of 256; and the block's bytes."""
     at, layout = 0, {}
     for name, (_, size) in RESULTS.items():
         count = batch * (models if name in PER_MODEL else 1) * size
@@ -269,7 +194,7 @@ def result_layout(batch: int, models: int) -> tuple[dict[str, tuple[int, int]], 
 
 
 def result_views(block: Any, batch: int, models: int) -> dict[str, Any]:
-    """The results in a block: a torch uint8 tensor on any device, pinned memory too."""
+    """Return the results in a block: a torch uint8 tensor on any device, pinned memory too."""
     torch = need("torch", PURPOSE, "gpu")
     layout, _ = result_layout(batch, models)
     shapes = {name: (batch, models) if name in PER_MODEL else (batch,) for name in RESULTS}
@@ -311,6 +236,6 @@ class GpuResult:
         self.arrivals = torch.zeros(max(row_blocks, 1), dtype=torch.int32, device=plan.device)
 
     def numpy(self) -> dict[str, npt.NDArray[Any]]:
-        """The answers on the host; waits for the launch."""
+        """Copy the answers to the host; this waits for the launch."""
         views = result_views(self.block.cpu(), self.batch, self.models)
         return {name: view.numpy() for name, view in views.items()}

@@ -10,7 +10,7 @@ def pool_rows(
     DIM: tl.constexpr, POOLING: tl.constexpr, NORMALIZE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_POOL: tl.constexpr,
 ):  # fmt: skip
-    """Writes x (batch, DIM) float32 of BLOCK_ROWS rows, as ipr_engine.encoders.torch pools (batch, tokens, DIM) states.
+    """Write x (batch, DIM) float32 of BLOCK_ROWS rows, as ipr_engine.encoders.torch pools (batch, tokens, DIM) states.
 
     BLOCK_POOL >= DIM: a row stands in registers until it is finished, since programs of other candidates may write the
     same row of x, with the same bits. Tokens are added block by block from the first, masked ones as 0, so that padding

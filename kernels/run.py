@@ -15,13 +15,13 @@ from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
 
 from .cubin import CubinKernel
-from .form import INTEGERS, POINTERS, TYPES, KernelForm, options
 from .plan import PURPOSE, GpuPlan, GpuRequest, GpuResult
+from .variant import INTEGERS, POINTERS, TYPES, KernelVariant, options
 
 
-def form_of(plan: GpuPlan, request: GpuRequest) -> KernelForm:
-    """The kernel variant that `request` needs."""
-    return plan.form(
+def variant_of(plan: GpuPlan, request: GpuRequest) -> KernelVariant:
+    """Return the kernel variant that `request` needs."""
+    return plan.variant(
         given=request.tokens_out is not None,
         extra=request.extra_usd is not None,
         row_mask=request.allowed is not None,
@@ -32,7 +32,7 @@ def form_of(plan: GpuPlan, request: GpuRequest) -> KernelForm:
 
 
 def kernel_arguments(plan: GpuPlan, request: GpuRequest, result: GpuResult) -> tuple[Any, ...]:
-    """The kernel's arguments in the order of form.POINTERS and INTEGERS, checked.
+    """Return the kernel's arguments in the order of variant.POINTERS and INTEGERS, checked.
 
     Raises:
         InvalidInputError: a tensor's shape, dtype, device or layout differs from GpuRequest's.
@@ -95,7 +95,7 @@ def _check(plan: GpuPlan, name: str, tensor: Any, shapes: list[tuple[int, ...]],
 
 
 def _check_pooling(plan: GpuPlan, request: GpuRequest, batch: int) -> int:
-    """The number of tokens, 0 without pooling."""
+    """Return the number of tokens, 0 without pooling."""
     if request.pooling not in ("none", "mean", "cls", "last"):
         raise InvalidInputError(f"pooling: expected 'none', 'mean', 'cls' or 'last', got {request.pooling!r}")
     if (request.pooling == "none") != (request.states is None) or (request.states is None) != (
@@ -121,10 +121,10 @@ class DecideLaunch:
     """A launch bound to its tensors. Calling it enqueues the kernel on torch's current stream of the plan's device.
 
     Args:
-        kernel: a cubin to launch through the driver; None compiles with Triton, at the first call of a form (Triton keeps
+        kernel: a cubin to launch through the driver; None compiles with Triton, at the first call of a variant (Triton keeps
             it on disk): call once before capturing a graph.
     Raises:
-        InvalidInputError: as kernel_arguments; `kernel` was compiled for another form.
+        InvalidInputError: as kernel_arguments; `kernel` was compiled for another variant.
         BackendUnavailableError: torch, or without `kernel` triton, is missing.
     """
 
@@ -132,7 +132,7 @@ class DecideLaunch:
         self, plan: GpuPlan, request: GpuRequest, result: GpuResult, *, kernel: CubinKernel | None = None
     ) -> None:
         self.plan, self.request, self.result = plan, request, result
-        self.form = form_of(plan, request)
+        self.variant = variant_of(plan, request)
         self.arguments = kernel_arguments(plan, request, result)
         self.grid = plan.grid(result.batch)
         self._launch = self._by_triton() if kernel is None else self._by_driver(kernel)
@@ -142,7 +142,7 @@ class DecideLaunch:
         torch, device = need("torch", PURPOSE, "gpu"), self.plan.device
         from .decide import decide_kernel
 
-        fixed = {**self.form.constants(self.plan.launch), **options(self.plan.launch)}
+        fixed = {**self.variant.constants(self.plan.launch), **options(self.plan.launch)}
         launch = partial(decide_kernel[self.grid], *self.arguments, **fixed)
         if device.type != "cuda" or torch.cuda.device_count() == 1:
             return launch
@@ -155,10 +155,10 @@ class DecideLaunch:
 
     def _by_driver(self, kernel: CubinKernel) -> Callable[[], object]:
         torch, device = need("torch", PURPOSE, "gpu"), self.plan.device
-        wanted = self.form.constants(self.plan.launch)
-        if kernel.metadata.constants != wanted or kernel.metadata.arguments != tuple(self.form.signature().items()):
+        wanted = self.variant.constants(self.plan.launch)
+        if kernel.metadata.constants != wanted or kernel.metadata.arguments != tuple(self.variant.signature().items()):
             raise InvalidInputError(
-                f"kernel: expected {self.form.name(self.plan.launch)}, got {kernel.metadata.name}, compiled for another form"
+                f"kernel: expected {self.variant.name(self.plan.launch)}, got {kernel.metadata.name}, compiled for another form"
             )
         return lambda: kernel.launch(self.grid, self.arguments, torch.cuda.current_stream(device).cuda_stream)
 

@@ -22,7 +22,7 @@ MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))} | KERN
 
 
 def imports_of(module):
-    """The modules of this package that a module imports, inside its functions too; a name of a package is that name's module."""
+    """The modules that a module imports, inside its functions too; a name of a package is that name's module."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -35,10 +35,11 @@ def imports_of(module):
                     [*package.split(".")[: len(package.split(".")) - node.level + 1], *([base] if base else [])]
                 )
             found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base for alias in node.names}
-    return {name for name in found if name.startswith("ipr_engine")} - {module}
+    return found - {module}
 
 
-IMPORTS = {module: imports_of(module) for module in MODULES}
+EVERY_IMPORT = {module: imports_of(module) for module in MODULES}
+IMPORTS = {module: {name for name in found if name.startswith("ipr_engine")} for module, found in EVERY_IMPORT.items()}
 
 
 def below(module, *packages):
@@ -56,10 +57,10 @@ def test_nothing_imports_the_command_line_but_itself():
             assert not below(module, "cli"), module
 
 
-def test_only_the_command_line_imports_the_load_tests():
-    for module in MODULES:
-        if module not in ("ipr_engine.__main__", *of("cli"), *of("loadtest"), *of("encoder_bench")):
-            assert not below(module, "loadtest"), module
+def test_nothing_imports_the_benchmarks_the_studies_or_the_tests():
+    for module, found in EVERY_IMPORT.items():
+        roots = {name.removeprefix("ipr_engine.").partition(".")[0] for name in found}
+        assert not roots & {"benchmarks", "studies", "tests"}, module
 
 
 @pytest.mark.parametrize("package", ["bundle", "encoders", "engine", "policy", "decide", "reference"])
@@ -68,10 +69,11 @@ def test_what_serves_knows_nothing_of_data_training_or_evaluation(package):
         assert not below(module, "data", "training", "evaluation"), module
 
 
-def test_kernels_stand_on_decide_alone():
+def test_kernels_stand_on_decide_and_the_cuda_driver_alone():
     assert of("kernels")
+    below_them = {"ipr_engine.decide.contract", "ipr_engine.cuda.driver", "ipr_engine.errors", "ipr_engine._extras"}
     for module in of("kernels"):
-        allowed = {"ipr_engine.decide.contract", "ipr_engine.errors", "ipr_engine._extras", *of("kernels")}
+        allowed = {*below_them, *of("kernels")}
         assert IMPORTS[module] <= allowed, module
 
 
@@ -95,11 +97,17 @@ def test_training_uses_measures_alone_of_evaluation_and_only_the_recipe_stands_a
         assert not IMPORTS[module] & RECIPE, module
 
 
-def test_the_gpu_room_lies_between_generations_and_encoders():
-    for module in of("gpu"):
-        assert not below(module, "generation", "engine", "recorder", "cli"), module
-    for module in (*of("encoders"), *of("kernels")):
-        assert not below(module, "gpu"), module
+def test_the_gpu_router_lies_between_loaded_bundles_and_encoders():
+    assert of("gpu_router")
+    for module in of("gpu_router"):
+        assert not below(module, "loaded_bundle", "engine", "audit", "cli"), module
+    for module in (*of("encoders"), *of("kernels"), *of("cuda")):
+        assert not below(module, "gpu_router"), module
+
+
+def test_what_gpu_tiers_share_knows_none_of_them():
+    for module in of("cuda"):
+        assert not below(module, "encoders", "kernels", "gpu_router", "bundle", "policy"), module
 
 
 def test_serving_stands_on_the_engine_and_only_the_command_line_above_it():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ipr_engine.bundle import BundleParts, FittedOn, HeadsSource, RuleConstants, write_bundle
-from ipr_engine.encoders.manifest import is_export, read_export, write_manifest
+from ipr_engine.encoders.manifest import ModelOrigin, is_export, read_export, write_manifest
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.encoders.transformer import TransformerEncoder
 from tests.support.bundles import WORDS, make_candidates, make_prices, make_tensors
@@ -34,8 +34,7 @@ def as_export(folder: Path, work: Path, *, pooling: str | None) -> Path:
         dim=encoder.dim,
         max_tokens=min(MAX_TOKENS, encoder.spec.positions or MAX_TOKENS),
         spec=encoder.spec,
-        name=folder.name,
-        revision=None,
+        origin=ModelOrigin(folder.name),
         files=files,
         provenance={"made_by": "benchmarks/gpu/models.py"},
     )

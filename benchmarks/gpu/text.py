@@ -16,7 +16,8 @@ import torch
 from ipr_engine import Decisions, Engine
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.encoders.torch import TorchEncoder
-from ipr_engine.gpu_router.router import GpuRouter, RouteRows, RouteSlot
+from ipr_engine.gpu_router.route_rows import RouteRows
+from ipr_engine.gpu_router.router import GpuRouter, RouteSlot
 
 from ..harness.results import Line
 from .models import prompts_of
@@ -175,17 +176,17 @@ class _Compiled(TorchEncoder):
 
     def __init__(self, eager: TorchEncoder, mode: str) -> None:
         self.__dict__.update(eager.__dict__)
-        self._model = torch.compile(self._model, mode=mode, dynamic=False)
+        self.model = torch.compile(self.model, mode=mode, dynamic=False)
 
 
 def _pooling(run: GpuRun, engine: Engine, pooling: str) -> Iterator[Line]:
     """What fusing the pooling into the decide launch saves, whole replays."""
-    side = engine.loaded.gpu
-    assert side is not None
+    plan = engine.loaded.gpu
+    assert plan is not None
     router = GpuRouter.__new__(GpuRouter)  # the recordings of one bucket, not of all
-    router.__dict__.update(side.router.__dict__)
+    router.__dict__.update(plan.router.__dict__)
     router.fused = pooling == "fused"
-    for bucket in side.stream.buckets:
+    for bucket in plan.stream.buckets:
         if (bucket.batch, bucket.tokens) in ((1, 16), (1, 64), (8, 64), (64, 64)):
             yield {
                 "op": "pooling",
@@ -204,8 +205,8 @@ def _throughput(run: GpuRun, engine: Engine, batch: int, tokens: int = 64) -> It
     policy = engine.policy(tau=0.3)
     ids, billed, _ = loaded.gpu.stream.read(prompts)
     rows = RouteRows(ids=ids, billed=billed)
-    side = loaded.gpu
-    variants = {"text": lambda: engine.route_many(prompts, policy), "ids": lambda: side.route(policy, rows)}
+    plan = loaded.gpu
+    variants = {"text": lambda: engine.route_many(prompts, policy), "ids": lambda: plan.route(policy, rows)}
     for name, found in calls_us(run, variants, rounds=5, calls=10):
         rate = round(batch / found["p50_us"] * 1e6)
         yield {"op": "throughput", "batch": batch, "tokens": tokens, "impl": name, "prompts_per_s": rate, **found}

@@ -1,5 +1,5 @@
 """What the compiler gives the GPU kernel: registers, shared memory, stack and local memory of every variant of
-ipr_engine/kernels/shipped.py on every architecture, read from the cubins. Compiled, not run: no GPU is needed, and no
+ipr_engine/kernels/aot_variants.py on every architecture, read from the cubins. Compiled, not run: no GPU is needed, and no
 figure here is a time.
 """
 
@@ -16,18 +16,18 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 
 
 def run(size: Size = FULL) -> Iterator[Line]:
+    from ipr_engine.kernels.aot_variants import AOT_VARIANTS
     from ipr_engine.kernels.build import compile_cubin
-    from ipr_engine.kernels.cubin import Metadata, write
+    from ipr_engine.kernels.cubin import CubinMetadata, write
     from ipr_engine.kernels.launch import launch_params
-    from ipr_engine.kernels.shipped import SHIPPED
 
     with tempfile.TemporaryDirectory() as folder:
-        for name, (form, models) in list(SHIPPED.items())[: size.of(len(SHIPPED), 1)]:
+        for name, (variant, models) in list(AOT_VARIANTS.items())[: size.of(len(AOT_VARIANTS), 1)]:
             for arch in size.of(ARCHITECTURES, ARCHITECTURES[:1]):
-                cubin, metadata = compile_cubin(form, launch_params(models, arch), arch)
-                built = Metadata.read(write(Path(folder), cubin, metadata))
+                cubin, metadata = compile_cubin(variant, launch_params(models, arch), arch)
+                built = CubinMetadata.read(write(Path(folder), cubin, metadata))
                 yield {
-                    "op": "resources", "case": name, "impl": arch, "models": models, "dim": form.dim,
+                    "op": "resources", "case": name, "impl": arch, "models": models, "dim": variant.dim,
                     "shape_class": built.params["shape_class"], "registers": built.registers,
                     "threads": 32 * built.num_warps, "shared_bytes": built.shared_bytes,
                     "stack_bytes": built.stack_bytes, "local_bytes": built.local_bytes, "cubin_bytes": len(cubin),

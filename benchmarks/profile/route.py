@@ -36,14 +36,15 @@ def main() -> None:
     from benchmarks.gpu import models
     from ipr_engine import Engine
     from ipr_engine.cuda import graphs
+    from ipr_engine.cuda.recording import EMULATED
     from ipr_engine.encoders.transformer import TransformerEncoder
 
     if arguments.trace:
         profiling.enable("profiler")  # before the recordings are made, which mark what is inside them then
         with importlib.import_module("torch").profiler.profile():
             pass  # CUPTI is up before graphs are captured; started later it may not see the kernels inside them
-    device = graphs.EMULATED if arguments.device == "cpu" else arguments.device
-    if arguments.eager and device != graphs.EMULATED:
+    device = EMULATED if arguments.device == "cpu" else arguments.device
+    if arguments.eager and device != EMULATED:
         on = graphs.CudaGraphs(device).device
         graphs.CudaGraphs = lambda *_, **__: graphs.EagerGraphs(on)  # type: ignore[misc,assignment]
     with tempfile.TemporaryDirectory() as folder:

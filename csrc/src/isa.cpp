@@ -18,7 +18,7 @@ bool has_f16c() {
 }
 #endif
 
-std::vector<const Kernels*> available() {
+std::vector<const Kernels*> find_available() {
   std::vector<const Kernels*> found{&kernels_scalar};
 #if IPR_X86
   __builtin_cpu_init();
@@ -29,6 +29,12 @@ std::vector<const Kernels*> available() {
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
     found.push_back(&kernels_avx512);
 #endif
+  return found;
+}
+
+// Asked of the CPU once: its answer takes microseconds where a hypervisor gives it.
+const std::vector<const Kernels*>& available() {
+  static const std::vector<const Kernels*> found = find_available();
   return found;
 }
 
@@ -43,7 +49,7 @@ std::vector<std::string> available_isas() {
 const Kernels& kernels_for(const std::string& isa) {
   IPR_CHECK(isa == "auto" || isa == "scalar" || isa == "avx2" || isa == "avx512",
             "isa: expected auto, scalar, avx2 or avx512, got ", isa);
-  const auto found = available();
+  const std::vector<const Kernels*>& found = available();
   if (isa == "auto") return *found.back();
   std::string names;
   for (const Kernels* kernels : found) {

@@ -11,7 +11,7 @@ from ipr_engine._validate import MOST, shown
 from ipr_engine.bundle.performance import IN_SECONDS, MOST_SECONDS, UNITS, Performance
 from ipr_engine.bundle.price import AMOUNTS, BASE, CACHED, REQUIRED, Price, PriceTier
 
-MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what kernels/plan.py has room for
+MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what kernels/packing.py has room for
 
 
 class Problem(NamedTuple):

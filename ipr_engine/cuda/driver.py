@@ -1,4 +1,7 @@
-"""The little of CUDA that this tier needs, from the driver's own library (libcuda.so.1) by ctypes: no further package.
+"""The little of CUDA that we need, from the driver's own library (libcuda.so.1) by ctypes: no torch, no further package.
+
+    Driver    the library and its errors, for whoever calls it: `Device` here, kernels/cubin.py
+    Device    one GPU's primary context, memory and streams, for the tensorrt tier
 
 The device's primary context is used, so that TensorRT, PyTorch and this module see the same memory and streams.
 """
@@ -6,9 +9,10 @@ The device's primary context is used, so that TensorRT, PyTorch and this module 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,10 +21,10 @@ from numpy.typing import NDArray
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 
 OUT_OF_MEMORY = 2
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
-LIBRARY = "libcuda.so.1"
-_ARGUMENTS: dict[str, tuple[Any, ...]] = {
+LIBRARY = "libcuda.so.1"  # of the driver, not of the toolkit
+_DEVICE_CALLS: Mapping[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
     "cuDriverGetVersion": (c_void_p,),
     "cuDeviceGetCount": (c_void_p,),
@@ -51,6 +55,40 @@ class CudaError(RuntimeError):
         self.code = code
 
 
+class Driver:
+    """The driver's library, loaded."""
+
+    def __init__(self, library: Any = None, *, calls: Mapping[str, tuple[Any, ...]] = MappingProxyType({})) -> None:
+        """Load the library, or take one already loaded.
+
+        Args:
+            calls: name -> types of the arguments, of calls that the library must have; other calls are typed by what they are given.
+        Raises:
+            OSError: the library cannot be loaded here.
+            AttributeError: it lacks one of `calls`.
+        """
+        self._library = ctypes.CDLL(LIBRARY) if library is None else library
+        for name, arguments in calls.items():
+            getattr(self._library, name).argtypes = arguments
+
+    def call(self, name: str, *arguments: Any) -> int:
+        """Call one function, and return its CUresult: 0 for success."""
+        code: int = getattr(self._library, name)(*arguments)
+        return code
+
+    def error_name(self, code: int) -> str:
+        """Return the name of a CUresult, "CUDA_ERROR_OUT_OF_MEMORY" say."""
+        text = c_char_p()
+        self.call("cuGetErrorName", code, byref(text))
+        return (text.value or b"unknown error").decode()
+
+    def error_text(self, code: int) -> str:
+        """Return what a CUresult means, "out of memory" say."""
+        text = c_char_p()
+        self.call("cuGetErrorString", code, byref(text))
+        return (text.value or b"unknown").decode()
+
+
 class Device:
     """One GPU: its primary context, memory and streams.
 
@@ -67,9 +105,7 @@ class Device:
         """
         index = _index_of(device)
         try:
-            self._cuda = ctypes.CDLL(LIBRARY)
-            for name, arguments in _ARGUMENTS.items():
-                getattr(self._cuda, name).argtypes = arguments
+            self._driver = Driver(calls=_DEVICE_CALLS)
         except (OSError, AttributeError) as error:
             raise BackendUnavailableError(
                 f"device: {device!r} needs NVIDIA's driver, whose {LIBRARY} does not load here: {error}"
@@ -84,7 +120,7 @@ class Device:
             self._call("cuDriverGetVersion", byref(version))
             text = ctypes.create_string_buffer(256)
             self._call("cuDeviceGetName", text, len(text), handle)
-            major, minor = (self._attribute(which, handle) for which in (_MAJOR, _MINOR))
+            major, minor = (self._attribute(which, handle) for which in COMPUTE_CAPABILITY)
             self._call("cuDevicePrimaryCtxRetain", byref(context), handle)
         except CudaError as error:
             raise BackendUnavailableError(f"device: {device!r} was asked for and cannot be used: {error}") from error
@@ -105,14 +141,14 @@ class Device:
         self._call("cuCtxSetCurrent", self._context)
 
     def allocate(self, size: int) -> int:
-        """Device memory, 256-byte aligned; CudaError with OUT_OF_MEMORY where there is not enough."""
+        """Allocate device memory, 256-byte aligned; CudaError with OUT_OF_MEMORY where there is not enough."""
         pointer = c_uint64()
         self._call("cuMemAlloc_v2", byref(pointer), max(size, 1))
         self._memory.append(pointer.value)
         return pointer.value
 
     def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
-        """Host memory (size,) that copies asynchronously; valid until `close`."""
+        """Allocate host memory (size,) that copies asynchronously; valid until `close`."""
         pointer = c_void_p()
         self._call("cuMemHostAlloc", byref(pointer), max(size, 1), 0)
         address = int(pointer.value or 0)
@@ -120,35 +156,38 @@ class Device:
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def create_stream(self) -> int:
+        """Make a stream that does not wait for the default one; valid until `close`."""
         stream = c_void_p()
         self._call("cuStreamCreate", byref(stream), _NON_BLOCKING)
         self._streams.append(int(stream.value or 0))
         return self._streams[-1]
 
     def copy_in(self, device: int, host: int, size: int, stream: int) -> None:
-        """size bytes of pinned memory to the device, in the stream's order."""
+        """Enqueue a copy of size bytes of pinned memory to the device, in the stream's order."""
         self._call("cuMemcpyHtoDAsync_v2", device, host, size, stream)
 
     def copy_out(self, host: int, device: int, size: int, stream: int) -> None:
+        """Enqueue a copy of size bytes of the device to pinned memory, in the stream's order."""
         self._call("cuMemcpyDtoHAsync_v2", host, device, size, stream)
 
     def synchronize(self, stream: int) -> None:
+        """Wait for all that the stream was given."""
         self._call("cuStreamSynchronize", stream)
 
     def close(self) -> None:
         """Give everything back, once. A device that was lost cannot take it: the driver's answers are not looked at."""
         if not self._open:
             return
-        self._cuda.cuCtxSetCurrent(self._context)
+        self._driver.call("cuCtxSetCurrent", self._context)
         for stream in self._streams:
-            self._cuda.cuStreamDestroy_v2(stream)
+            self._driver.call("cuStreamDestroy_v2", stream)
         for pointer in self._memory:
-            self._cuda.cuMemFree_v2(pointer)
+            self._driver.call("cuMemFree_v2", pointer)
         for address in self._pinned:
-            self._cuda.cuMemFreeHost(address)
+            self._driver.call("cuMemFreeHost", address)
         for kept in (self._streams, self._memory, self._pinned):
             kept.clear()
-        self._cuda.cuDevicePrimaryCtxRelease_v2(self._handle)
+        self._driver.call("cuDevicePrimaryCtxRelease_v2", self._handle)
         self._open = False
 
     @contextmanager
@@ -166,11 +205,9 @@ class Device:
         return value.value
 
     def _call(self, name: str, *arguments: Any) -> None:
-        code = getattr(self._cuda, name)(*arguments)
+        code = self._driver.call(name, *arguments)
         if code:
-            text = c_char_p()
-            self._cuda.cuGetErrorName(code, byref(text))
-            raise CudaError(name, code, (text.value or b"unknown error").decode())
+            raise CudaError(name, code, self._driver.error_name(code))
 
 
 def _index_of(device: str) -> int:

@@ -1,4 +1,4 @@
-"""Work of fixed shape, recorded once and replayed: CUDA graphs, or the same work run eagerly where there is none.
+"""What runs recorded work: CUDA graphs, or the same work run eagerly where there is none (recording.py says what both offer).
 
     graphs = open_graphs("cuda:0")                      # or "emulated": on the CPU, for tests
     recording = graphs.record("1 x 64", work)           # warms up, captures; `work` enqueues and does not wait
@@ -15,9 +15,10 @@ import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 from ipr_engine._extras import need
+from ipr_engine.cuda.recording import EMULATED, PURPOSE, Graphs, Recording, Work
 from ipr_engine.errors import (
     BackendUnavailableError,
     DeviceLostError,
@@ -26,69 +27,7 @@ from ipr_engine.errors import (
     OutOfDeviceMemoryError,
 )
 
-PURPOSE = "the GPU path"
-EMULATED = "emulated"
 WARM_UPS = 3  # runs before a capture: libraries choose their algorithms and allocate workspaces in the first ones
-
-Work = Callable[[], None]
-
-
-class Recording(Protocol):
-    """Recorded work. Only within `Graphs.exclusive`."""
-
-    def replay(self) -> None:
-        """Enqueue it, behind what was replayed before."""
-
-    def wait(self) -> None:
-        """Wait until its last replay, and all before it, is done."""
-
-
-class Graphs(Protocol):
-    """Where work is recorded and replayed, in one order.
-
-    Attributes:
-        device: the torch device its buffers are on, "cuda:0" or "cpu".
-        kind: "CUDA graphs" or "eager".
-    """
-
-    device: str
-    kind: str
-
-    def buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """A zeroed torch tensor on the device; its address stays."""
-
-    def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """A zeroed torch tensor on the host, pinned where the device reads it."""
-
-    def record(self, label: str, work: Work) -> Recording:
-        """Run `work` to warm it up, then record it. The recording holds `work`, hence every tensor that it refers to: a
-        graph reads and writes their addresses.
-
-        Raises:
-            BackendUnavailableError: the work cannot be captured, it waits for the device, say.
-        """
-
-    def for_owner(self) -> Graphs:
-        """The same device, order and memory for recordings that are freed together, with a capture stream of their own.
-
-        A library's workspace belongs to the stream it was captured in, and goes with the first graph that is freed:
-        recordings of another owner must not point into it (pytorch#193402).
-        """
-
-    def planning(self, label: str) -> AbstractContextManager[None]:
-        """Around the making of a bucket's buffers and recording.
-
-        Raises:
-            OutOfDeviceMemoryError: names `label` and the memory.
-        """
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """One caller at a time; torch work inside is enqueued in the order of the replays.
-
-        Raises:
-            DeviceLostError: the device failed, now or before; there is no further work.
-        """
 
 
 class _Failure:
@@ -121,16 +60,18 @@ class _Failure:
 
 
 def _ran_out(error: BaseException) -> bool:
-    """Out of device memory; torch ends a capture that broke by it with an error of its own, behind which it stands."""
+    """Return whether device memory ran out; torch ends a capture that broke by it with an error of its own, behind which it stands."""
     kind = need("torch", PURPOSE, "gpu").OutOfMemoryError
     return isinstance(error, kind) or isinstance(error.__context__, kind)
 
 
 def is_device_error(error: BaseException) -> bool:
-    """Whether torch or Triton tells of a failed device: each says CUDA."""
+    """Return whether an error of torch or Triton reports a failed device: each says CUDA."""
     kind = getattr(need("torch", PURPOSE, "gpu"), "AcceleratorError", ())  # torch 2.8 and later
     text = str(error)
-    return isinstance(error, kind) or any(told in text for told in ("CUDA error", "CUDA driver", "Triton Error [CUDA]"))
+    return isinstance(error, kind) or any(
+        words in text for words in ("CUDA error", "CUDA driver", "Triton Error [CUDA]")
+    )
 
 
 class EagerGraphs:
@@ -213,7 +154,7 @@ class CudaGraphs:
         self._held_before = torch.cuda.memory_reserved(self.device)
         self._memory_bytes = memory_bytes
         self._stream = torch.cuda.Stream(self.device)  # of replays
-        self._side = torch.cuda.Stream(self.device)  # of warm-ups and captures; an owner's own
+        self.side_stream = torch.cuda.Stream(self.device)  # of warm-ups and captures; an owner's own
         self._pool = torch.cuda.graph_pool_handle()
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -224,7 +165,7 @@ class CudaGraphs:
 
     def for_owner(self) -> Graphs:
         owner = copy.copy(self)
-        owner._side = self._torch.cuda.Stream(self.device)
+        owner.side_stream = self._torch.cuda.Stream(self.device)
         return owner
 
     def record(self, label: str, work: Work) -> Recording:
@@ -232,13 +173,15 @@ class CudaGraphs:
         with self.exclusive():
             try:
                 torch.cuda.synchronize(self.device)  # buffers were zeroed in another stream
-                with torch.cuda.stream(self._side):
+                with torch.cuda.stream(self.side_stream):
                     for _ in range(WARM_UPS):
                         work()
-                self._side.synchronize()
+                self.side_stream.synchronize()
                 graph = torch.cuda.CUDAGraph()
                 # thread_local: other threads of the process may go on calling CUDA meanwhile
-                with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"):
+                with torch.cuda.graph(
+                    graph, pool=self._pool, stream=self.side_stream, capture_error_mode="thread_local"
+                ):
                     work()
                 recording = _CudaRecording(torch, graph, self._stream, work)
                 recording.replay()  # the first launch uploads the graph
@@ -293,7 +236,7 @@ class _CudaRecording:
 
 
 def open_graphs(device: str, *, memory_bytes: int | None = None) -> Graphs:
-    """What records work on a device: "cuda", "cuda:N", or "emulated", which runs it on the CPU.
+    """Open what records work on a device: "cuda", "cuda:N", or "emulated", which runs it on the CPU.
 
     Raises:
         InvalidInputError: another name.

@@ -35,7 +35,7 @@ class Pass:
 
 
 def make_buckets(max_tokens: int, batches: Sequence[int] = DEFAULT_BATCHES) -> tuple[Bucket, ...]:
-    """Every batch with every length 16, 32, 64, ... below max_tokens, and max_tokens; ascending by tokens, then batch."""
+    """Pair every batch with every length 16, 32, 64, ... below max_tokens, and max_tokens; ascending by tokens, then batch."""
     if not batches or any(type(batch) is not int or batch < 1 for batch in batches):
         raise InvalidInputError(f"batches: expected ints >= 1, got {list(batches)!r}")
     lengths = [max_tokens]
@@ -47,7 +47,7 @@ def make_buckets(max_tokens: int, batches: Sequence[int] = DEFAULT_BATCHES) -> t
 
 
 def plan_passes(lengths: Sequence[int], buckets: Sequence[Bucket]) -> list[Pass]:
-    """Which rows go together.
+    """Return which rows go together.
 
     The longest row left decides the tokens; the rows that need as many decide the batch: the smallest that holds them, else the
     largest. Shorter rows ride along where it has room.

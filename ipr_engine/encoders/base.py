@@ -90,7 +90,7 @@ class Encoder(Protocol):
         ...
 
     def count_tokens(self, text: str) -> int:
-        """The tokens of a text as `billed_tokens` counts them, without embedding it."""
+        """Return the tokens of a text as `billed_tokens` counts them, without embedding it."""
         ...
 
 
@@ -110,7 +110,7 @@ def record_graphs(encoders: Iterable[Encoder]) -> None:
 
 
 def as_prompt_list(prompts: Any) -> list[str]:
-    """The prompts as a list; a lone str, or what cannot be iterated, is an InvalidInputError."""
+    """Return the prompts as a list; a lone str, or what cannot be iterated, is an InvalidInputError."""
     if isinstance(prompts, str):
         raise InvalidInputError("prompts: expected a sequence of str, got one str; pass [prompt]")
     if not isinstance(prompts, Iterable):

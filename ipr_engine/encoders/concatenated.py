@@ -42,7 +42,7 @@ class ConcatenatedEncoder:
         return self.join([encoder.encode(prompts) for encoder in self.encoders])
 
     def join(self, parts: Sequence[Encoded]) -> Encoded:
-        """What `encode` gives, of what each part gave for the same prompts."""
+        """Return what `encode` gives, of what each part gave for the same prompts."""
         return Encoded(
             np.concatenate([part.x for part in parts], axis=1),
             parts[0].billed_tokens,
@@ -54,7 +54,7 @@ class ConcatenatedEncoder:
         record_graphs(self.encoders)
 
     def count_tokens(self, text: str) -> int:
-        """The first part's count."""
+        """Return the first part's count."""
         return self.encoders[0].count_tokens(text)
 
     def __repr__(self) -> str:

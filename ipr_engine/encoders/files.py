@@ -10,7 +10,7 @@ from ipr_engine.errors import BundleFormatError, BundleNotFoundError
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file; BundleNotFoundError if there is none."""
+    """Return the bytes of a file; BundleNotFoundError if there is none."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
@@ -18,7 +18,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def parse_json(path: str | Path, data: bytes) -> Any:
-    """What the bytes of a JSON file say; path is for the message of BundleFormatError."""
+    """Return what the bytes of a JSON file say; path is for the message of BundleFormatError."""
     try:
         return json.loads(data)
     except ValueError as error:

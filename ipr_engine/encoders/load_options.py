@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from ipr_engine._options import Flag, option
+from ipr_engine.cuda.recording import EMULATED
+from ipr_engine.encoders.tiers import TIERS
 from ipr_engine.errors import InvalidInputError
 
 ISAS = ("auto", "scalar", "avx2", "avx512")
-TIERS = ("auto", "onnx", "torch", "tensorrt")
-EMULATED = "emulated"  # as cuda/graphs.py, which this does not import
 _DEVICE = re.compile(r"cpu|emulated|cuda(:\d+)?")
 
 

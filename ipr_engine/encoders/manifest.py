@@ -26,7 +26,7 @@ from ipr_engine.bundle import TransformerSource
 from ipr_engine.bundle.encoder_source import MANIFEST
 from ipr_engine.bundle.fields import Field, canonical_json, fail, parse_json
 from ipr_engine.bundle.file_entry import FileEntry, file_entry, read_regular, sha256_of
-from ipr_engine.encoders.transformer import POOLINGS, TransformerSpec
+from ipr_engine.encoders.transformer_spec import POOLINGS, TransformerSpec
 from ipr_engine.errors import BundleNotFoundError, BundleValueError, BundleVersionError
 
 SCHEMA_VERSION = 1
@@ -46,6 +46,14 @@ _KEYS = (
     "files",
     "provenance",
 )
+
+
+@dataclass(frozen=True)
+class ModelOrigin:
+    """Where a model came from: the name of a hub's repository, or of a folder, and the hub's commit, None for a folder."""
+
+    name: str
+    revision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +83,17 @@ class Export:
     provenance: Mapping[str, Any]
 
     def arithmetic(self, dtype: str | None) -> str | None:
-        """What the identity says of the arithmetic: int8 weights are rounded on prompts, so their file is named by its hash."""
+        """Return what the identity says of the arithmetic: int8 weights are rounded on prompts, so their file is named by its hash."""
         return f"int8 {self.hashes['onnx_int8']}" if dtype == "int8" and self.file("onnx_int8") else dtype
 
     def identity(self, max_tokens: int, *, dtype: str | None = None) -> str:
-        """The identity of the encoder that this export is on any tier, see `TransformerSpec.identity`."""
+        """Return the identity of the encoder that this export is on any tier, see `TransformerSpec.identity`."""
         return self.spec.identity(max_tokens, dtype=self.arithmetic(dtype))
 
     def bundle_source(
         self, id: str, *, max_tokens: int | None = None, dtype: str | None = None, contained: bool = True
     ) -> TransformerSource:
-        """What `write_bundle` takes to put this model into a bundle, or to reference it only.
+        """Return what `write_bundle` takes to put this model into a bundle, or to reference it only.
 
         Args:
             max_tokens: None is the export's own.
@@ -109,7 +117,7 @@ class Export:
         )
 
     def file(self, role: str) -> Path:
-        """The file of that role; BundleNotFoundError if this export has none."""
+        """Return the file of that role; BundleNotFoundError if this export has none."""
         if role not in self.files:
             raise BundleNotFoundError(
                 f"{self.folder / MANIFEST}: files.{role}: this export has none (it has {', '.join(self.files)}); "
@@ -119,7 +127,7 @@ class Export:
 
 
 def is_export(folder: str | os.PathLike[str]) -> bool:
-    """Whether the folder has an encoder.json."""
+    """Return whether the folder has an encoder.json."""
     return (Path(folder) / MANIFEST).exists()
 
 
@@ -185,8 +193,7 @@ def write_manifest(
     dim: int,
     max_tokens: int,
     spec: TransformerSpec,
-    name: str,
-    revision: str | None,
+    origin: ModelOrigin,
     files: Mapping[str, str],
     provenance: Mapping[str, Any],
 ) -> Export:
@@ -213,8 +220,8 @@ def write_manifest(
         "pad_id": spec.pad_id,
         "special": {"before": list(spec.before), "after": list(spec.after)},
         "source": {
-            "name": name,
-            "revision": revision,
+            "name": origin.name,
+            "revision": origin.revision,
             "weights_sha256": spec.weights_sha256,
             "tokenizer_sha256": spec.tokenizer_sha256,
             "config_sha256": spec.config_sha256,

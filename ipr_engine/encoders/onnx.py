@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._extras import need
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.transformer import TransformerEncoder
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
@@ -106,6 +107,21 @@ class OnnxEncoder(TransformerEncoder):
             batch=batch,
         )
 
+    @classmethod
+    def open_export(
+        cls, export: Export, options: LoadOptions, *, max_tokens: int | None, dtype: str | None
+    ) -> OnnxEncoder:
+        """Load an export as the registry asks for it; of the options, device and threads apply."""
+        if options.device not in ("cpu", "cuda", "cuda:0"):
+            raise InvalidInputError(f"device: the onnx tier runs on 'cpu' or 'cuda:0', got {options.device!r}")
+        return cls.from_export(
+            export.folder,
+            max_tokens=max_tokens,
+            precision="int8" if dtype == "int8" else "float32",
+            threads=options.threads,
+            provider="cpu" if options.device == "cpu" else "cuda",
+        )
+
     @property
     def summary(self) -> str:
         """Tier, dimensions, what is computed in, where and with how many threads, tokenizer."""
@@ -113,19 +129,19 @@ class OnnxEncoder(TransformerEncoder):
         return f"onnx {self.dim}-d {self.precision} on {where}, {self.tokenizer.kind} tokenizer"
 
     def _plan(self) -> None:
-        """Allocate for the largest run, and run it once: what memory lacks is told now, and by bucket."""
+        """Allocate for the largest run, and run it once: what memory lacks is an error now, and names the bucket."""
         if self.provider == "cpu":
             tokens, rows = self.max_tokens, max(1, min(self.batch, GROUP_TOKENS // self.max_tokens))
             elements = max(self.max_tokens, min(self.batch * self.max_tokens, GROUP_TOKENS))
         else:
-            tokens, rows = self._bucket(self.max_tokens), self.batch
+            tokens, rows = self.padded_length(self.max_tokens), self.batch
             elements = rows * tokens
         try:
             self._input = np.zeros(elements, dtype=np.int64)
             self._seen = np.ones(elements if self._masked else 0, dtype=np.int64)
             self._output = np.zeros((self.batch, self.dim), dtype=np.float32)
             self._binding = self._session.io_binding()
-            self._run(rows, tokens)
+            self.run_planned(rows, tokens)
         except Exception as error:  # ONNX Runtime's errors have no base of their own
             raise BackendUnavailableError(
                 f"onnx: no run of {rows} rows x {tokens} tokens on {self.provider!r}, the largest bucket planned: "
@@ -134,11 +150,11 @@ class OnnxEncoder(TransformerEncoder):
         self.bytes_planned = self._input.nbytes + self._seen.nbytes + self._output.nbytes
 
     def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """CPU: rows of one length, at most `batch` and GROUP_TOKENS ids. GPU: rows of one bucket, at most `batch`."""
+        """Return, on a CPU, rows of one length, at most `batch` and GROUP_TOKENS ids; on a GPU, rows of one bucket, at most `batch`."""
         groups: list[list[int]] = []
         size = 0
         for row, length in zip(rows, lengths, strict=True):
-            bucket = self._bucket(length)
+            bucket = self.padded_length(length)
             room = self.batch if self.provider != "cpu" else max(1, min(self.batch, GROUP_TOKENS // bucket))
             if bucket != size or len(groups[-1]) >= room:
                 groups.append([])
@@ -146,15 +162,16 @@ class OnnxEncoder(TransformerEncoder):
             size = bucket
         return groups
 
-    def _bucket(self, length: int) -> int:
+    def padded_length(self, length: int) -> int:
+        """Return how many ids a row of `length` ids is filled up to."""
         if self.provider == "cpu":
             return length
         bucket = next((size for size in BUCKETS if size >= length), -(-length // 256) * 256)
         return bucket if self.spec.positions is None else min(bucket, self.spec.positions)
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """(rows, dim) embeddings of the rows of one group, in planned buffers."""
-        rows, tokens = len(ids), self._bucket(max(map(len, ids)))
+        """Return (rows, dim) embeddings of the rows of one group, in planned buffers."""
+        rows, tokens = len(ids), self.padded_length(max(map(len, ids)))
         with self._lock:
             filled = self._input[: rows * tokens].reshape(rows, tokens)
             if self._masked:
@@ -165,15 +182,15 @@ class OnnxEncoder(TransformerEncoder):
                     filled[row, len(own) :] = self.spec.pad_id
                     self._seen[row * tokens + len(own) : (row + 1) * tokens] = 0
             try:
-                self._run(rows, tokens)
+                self.run_planned(rows, tokens)
             except Exception as error:  # as above; a GPU that went away, say
                 raise BackendUnavailableError(
                     f"onnx: a run of {rows} rows x {tokens} tokens on {self.provider!r} failed: {_first_line(error)}"
                 ) from error
             return self._output[:rows].copy()
 
-    def _run(self, rows: int, tokens: int) -> None:
-        """One run over the planned buffers; on a GPU ONNX Runtime copies them there and back."""
+    def run_planned(self, rows: int, tokens: int) -> None:
+        """Run the graph once over the planned buffers; on a GPU ONNX Runtime copies them there and back."""
         binding, shape = self._binding, (rows, tokens)
         binding.bind_input("input_ids", "cpu", 0, np.int64, shape, self._input.ctypes.data)
         if self._masked:
@@ -190,7 +207,7 @@ class OnnxEncoder(TransformerEncoder):
 
 
 def physical_cores() -> int:
-    """Cores that this process may run on; two hardware threads of one core count once: they share its arithmetic."""
+    """Count the cores that this process may run on; two hardware threads of one core count once: they share its arithmetic."""
     allowed = os.sched_getaffinity(0)
     cores = set()
     for cpu in allowed:
@@ -234,7 +251,7 @@ def _open_session(path: Path, provider: str, threads: int) -> Any:
 
 
 def _check_signature(session: Any, path: Path, dim: int) -> bool:
-    """Whether the graph takes a mask; BundleFormatError where it is not a graph of this tier or of another dim."""
+    """Return whether the graph takes a mask; BundleFormatError where it is not a graph of this tier or of another dim."""
     inputs = {given.name: given.type for given in session.get_inputs()}
     outputs = {made.name: (made.type, made.shape[-1:]) for made in session.get_outputs()}
     fitting = inputs in (

@@ -1,21 +1,43 @@
-"""Which class serves which encoder: lazy factories, so that a tier's packages load only when it is used."""
+"""From what a bundle, or a folder, holds to the encoder that serves it. A tier's packages load only when it is used (tiers.py)."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ipr_engine.bundle import Bundle, EncoderSpec
+from ipr_engine.cuda.recording import EMULATED
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.encoders.files import parse_json, read_bytes
-from ipr_engine.encoders.load_options import EMULATED, LoadOptions, on_gpu
-from ipr_engine.encoders.manifest import Export, is_export, read_export
+from ipr_engine.encoders.load_options import LoadOptions, on_gpu
+from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, TRANSFORMER_TIERS
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, EncoderMismatchError, InvalidInputError
+
+if TYPE_CHECKING:
+    from ipr_engine.encoders.manifest import Export
+
+
+class TransformerTier(Protocol):
+    """What the class of a row in tiers.py offers."""
+
+    def open_export(
+        self, export: Export, options: LoadOptions, *, max_tokens: int | None, dtype: str | None
+    ) -> Encoder:
+        """Load an export, with what the tier takes from the options.
+
+        Args:
+            max_tokens: None is the export's own.
+            dtype: a key of the tier's `roles`.
+        """
+
+
+class FolderTier(TransformerTier, Protocol):
+    """What the class of FOLDER_TIER offers besides."""
+
+    def open_folder(self, folder: Path, options: LoadOptions, **arguments: Any) -> Encoder:
+        """Load a transformers folder; the arguments are those of the class's `from_folder`, device and batches apart."""
 
 
 def make_encoder(bundle: Bundle, id: str, options: LoadOptions | None = None) -> Encoder:
@@ -28,15 +50,7 @@ def make_encoder(bundle: Bundle, id: str, options: LoadOptions | None = None) ->
     """
     options = LoadOptions() if options is None else options
     spec = bundle.encoder(id)
-    encoder: Encoder
-    if spec.kind == "static":
-        encoder = _static(spec, options)
-    elif spec.kind == "transformer":
-        encoder = _transformer(spec, options)
-    else:
-        from ipr_engine.encoders.concatenated import ConcatenatedEncoder
-
-        encoder = ConcatenatedEncoder([make_encoder(bundle, part, options) for part in spec.parts])
+    encoder = _KINDS[spec.kind](bundle, spec, options)
     if encoder.identity != spec.identity or encoder.dim != spec.dim:
         raise EncoderMismatchError(
             f"encoder {spec.id!r}: expected identity {spec.identity[:12]} of {spec.dim} dimensions, got "
@@ -45,7 +59,7 @@ def make_encoder(bundle: Bundle, id: str, options: LoadOptions | None = None) ->
     return encoder
 
 
-def _static(spec: EncoderSpec, options: LoadOptions) -> Encoder:
+def _static(bundle: Bundle, spec: EncoderSpec, options: LoadOptions) -> Encoder:
     from ipr_engine.encoders.static import StaticEncoder
 
     files = spec.files
@@ -54,7 +68,9 @@ def _static(spec: EncoderSpec, options: LoadOptions) -> Encoder:
     )
 
 
-def _transformer(spec: EncoderSpec, options: LoadOptions) -> Encoder:
+def _transformer(bundle: Bundle, spec: EncoderSpec, options: LoadOptions) -> Encoder:
+    from ipr_engine.encoders.manifest import is_export, read_export
+
     if spec.files:
         return open_export(spec.files["manifest"].parent, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
     for folder in options.encoder_folders:
@@ -72,8 +88,17 @@ def _transformer(spec: EncoderSpec, options: LoadOptions) -> Encoder:
     )
 
 
+def _concatenated(bundle: Bundle, spec: EncoderSpec, options: LoadOptions) -> Encoder:
+    from ipr_engine.encoders.concatenated import ConcatenatedEncoder
+
+    return ConcatenatedEncoder([make_encoder(bundle, part, options) for part in spec.parts])
+
+
+_KINDS = {"static": _static, "transformer": _transformer, "concatenated": _concatenated}  # of an EncoderSpec
+
+
 def _folder(folder: Path, spec: EncoderSpec, options: LoadOptions) -> Encoder | None:
-    """A transformers folder on the torch tier, if it is the model that is meant."""
+    """Load a transformers folder, if it is the model that is meant; else return None."""
     from ipr_engine.encoders.transformer_folder import read_transformer_folder
 
     modules = (folder / "modules.json").exists()
@@ -81,19 +106,12 @@ def _folder(folder: Path, spec: EncoderSpec, options: LoadOptions) -> Encoder | 
     source = read_transformer_folder(folder, **asked)  # type: ignore[arg-type]
     if source.identity(spec.max_tokens, dtype=spec.dtype) != spec.identity:
         return None
-    if options.tier not in ("auto", "torch"):
+    if options.tier not in ("auto", FOLDER_TIER):
         raise BackendUnavailableError(
             f"tier: {options.tier!r} needs an export of {folder}; make one with ipr export-encoder"
         )
-    encoder: Encoder = _torch_class(options.device).from_folder(
-        folder,
-        **asked,
-        max_tokens=spec.max_tokens,
-        device=options.device,
-        dtype=spec.dtype or "float32",
-        **_batches(options),
-    )
-    return encoder
+    tier = cast(FolderTier, _tier_class(FOLDER_TIER, options.device))
+    return tier.open_folder(folder, options, **asked, max_tokens=spec.max_tokens, dtype=spec.dtype or "float32")
 
 
 def open_export(
@@ -112,39 +130,34 @@ def open_export(
         BackendUnavailableError: no tier can serve it here, or not the one asked for; the message says why each cannot.
         as `read_export`.
     """
+    from ipr_engine.encoders.manifest import read_export
+
     options = LoadOptions() if options is None else options
     export = read_export(folder)
-    tier = _choose_tier(export, options, dtype)
-    return _TRANSFORMER_TIERS[tier].make(export, options, max_tokens, dtype)
+    tier = _tier_class(_choose_tier(export, options, dtype), options.device)
+    return tier.open_export(export, options, max_tokens=max_tokens, dtype=dtype)
 
 
 def _choose_tier(export: Export, options: LoadOptions, dtype: str | None) -> str:
-    order: Sequence[str] = ("tensorrt", "torch", "onnx")
     if options.tier == "tensorrt" and options.device == "cpu":
         raise InvalidInputError("tier: 'tensorrt' runs on a GPU; pass device='cuda' or 'cuda:N' beside it")
-    if options.device == "cpu":
-        order = ("onnx", "torch")
-    elif options.device == EMULATED:
-        order = ("torch",)
-    asked = order if options.tier == "auto" else (options.tier,)
+    asked = AUTO[_kind_of(options.device)] if options.tier == "auto" else (options.tier,)
     reasons = []
     for name in asked:
-        reason = _why_not(_TRANSFORMER_TIERS[name], export, dtype)
+        reason = _why_not(name, export, dtype)
         if reason is None:
             return name
         reasons.append(f"{name}: {reason}")
     raise BackendUnavailableError(f"tier: no tier can run {export.name!r} here ({'; '.join(reasons)})")
 
 
-@dataclass(frozen=True)
-class _Tier:
-    packages: tuple[str, ...]  # one of them
-    extra: str  # what pip installs to have one
-    roles: Mapping[str | None, tuple[str, ...]]  # dtype -> the files, one of which it needs
-    make: Callable[[Export, LoadOptions, int | None, str | None], Encoder]
+def _kind_of(device: str) -> str:
+    return device if device in ("cpu", EMULATED) else "cuda"
 
 
-def _why_not(tier: _Tier, export: Export, dtype: str | None) -> str | None:
+def _why_not(name: str, export: Export, dtype: str | None) -> str | None:
+    """Say why a tier cannot serve an export; None where it can."""
+    tier = TRANSFORMER_TIERS[name]
     if dtype not in tier.roles:
         return f"it has no {dtype}"
     if not any(role in export.files for role in tier.roles[dtype]):
@@ -154,62 +167,13 @@ def _why_not(tier: _Tier, export: Export, dtype: str | None) -> str | None:
     return None
 
 
-def _onnx(export: Export, options: LoadOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
-    from ipr_engine.encoders.onnx import OnnxEncoder
-
-    if options.device not in ("cpu", "cuda", "cuda:0"):
-        raise InvalidInputError(f"device: the onnx tier runs on 'cpu' or 'cuda:0', got {options.device!r}")
-    return OnnxEncoder.from_export(
-        export.folder,
-        max_tokens=max_tokens,
-        precision="int8" if dtype == "int8" else "float32",
-        threads=options.threads,
-        provider="cpu" if options.device == "cpu" else "cuda",
-    )
-
-
-def _torch_class(device: str) -> Any:
-    """Under CUDA graphs on a GPU, eager on the CPU and on what else torch has."""
-    if on_gpu(device):
-        from ipr_engine.encoders.torch_graphs import TorchGraphEncoder
-
-        return TorchGraphEncoder
-    from ipr_engine.encoders.torch import TorchEncoder
-
-    return TorchEncoder
-
-
-def _batches(options: LoadOptions) -> dict[str, Any]:
-    return {} if options.batches is None or not on_gpu(options.device) else {"batches": options.batches}
-
-
-def _torch(export: Export, options: LoadOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
-    encoder: Encoder = _torch_class(options.device).from_export(
-        export.folder, max_tokens=max_tokens, device=options.device, dtype=dtype, **_batches(options)
-    )
-    return encoder
-
-
-def _tensorrt(export: Export, options: LoadOptions, max_tokens: int | None, dtype: str | None) -> Encoder:
-    from ipr_engine.encoders.tensorrt import TensorRtEncoder
-
-    return TensorRtEncoder.from_export(export.folder, max_tokens=max_tokens, device=options.device, **_batches(options))
-
-
-_TRANSFORMER_TIERS: Mapping[str, _Tier] = MappingProxyType(
-    {
-        "onnx": _Tier(
-            ("onnxruntime",), "'ipr_engine[onnx]'", {None: ("onnx", "onnx_cpu"), "int8": ("onnx_int8",)}, _onnx
-        ),
-        "torch": _Tier(("torch",), "'ipr_engine[gpu]'", {None: ("weights",), "bfloat16": ("weights",)}, _torch),
-        "tensorrt": _Tier(
-            ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"),
-            "'ipr_engine[tensorrt]' or 'ipr_engine[tensorrt-rtx]'",
-            {None: ("onnx",)},
-            _tensorrt,
-        ),
-    }
-)
+def _tier_class(name: str, device: str) -> TransformerTier:
+    """Import the class of a tier for a device."""
+    tier = TRANSFORMER_TIERS[name]
+    place = tier.gpu_encoder if tier.gpu_encoder is not None and on_gpu(device) else tier.encoder
+    module, _, encoder = place.partition(":")
+    found: TransformerTier = getattr(importlib.import_module(f"ipr_engine.encoders.{module}"), encoder)
+    return found
 
 
 def open_encoder(
@@ -235,6 +199,8 @@ def open_encoder(
         BackendUnavailableError: a package or the device is missing here.
         BundleNotFoundError, BundleFormatError, BundleShapeError, BundleValueError: a file is not what it should be.
     """
+    from ipr_engine.encoders.manifest import is_export
+
     folder = Path(folder)
     options = LoadOptions(tier=tier, device=device, threads=threads)
     if not folder.is_dir():
@@ -249,13 +215,13 @@ def open_encoder(
     if dtype is not None:
         raise InvalidInputError(f"dtype: {folder} is no export; expected None, got {dtype!r}")
     if not is_model2vec(folder):
-        if tier not in ("auto", "torch"):
+        if tier not in ("auto", FOLDER_TIER):
             raise InvalidInputError(
                 f"tier: {folder} is a transformers folder, which the torch tier runs; for {tier!r} export it first "
                 "(ipr export-encoder)"
             )
-        encoder: Encoder = _torch_class(device).from_folder(folder, pooling=pooling, device=device, **limit)
-        return encoder
+        runs = cast(FolderTier, _tier_class(FOLDER_TIER, device))
+        return runs.open_folder(folder, options, pooling=pooling, **limit)
     if pooling is not None or device != "cpu" or tier != "auto":
         raise InvalidInputError(
             f"pooling, device, tier: {folder} holds a model2vec table, which is averaged on the CPU; "
@@ -267,8 +233,10 @@ def open_encoder(
 
 
 def is_model2vec(folder: Path) -> bool:
-    """Whether a folder holds a table. config.json tells; modules.json does not: model2vec writes one too, and a transformer may
+    """Return whether a folder holds a table. config.json tells; modules.json does not: model2vec writes one too, and a transformer may
     live in a subfolder of it."""
+    from ipr_engine.encoders.files import parse_json, read_bytes
+
     path = folder / "config.json"
     if not path.exists():
         if (folder / "modules.json").exists():

@@ -122,7 +122,7 @@ class StaticEncoder:
     def from_folder(
         cls, folder: str | Path, *, max_tokens: int = 512, isa: str = "auto", tokenizer: str = "auto"
     ) -> StaticEncoder:
-        """`load` from a folder that model2vec's save_pretrained wrote."""
+        """Call `load` on a folder that model2vec's save_pretrained wrote."""
         folder = Path(folder)
         return cls.load(
             folder / "model.safetensors",
@@ -163,7 +163,7 @@ class StaticEncoder:
         return Encoded(x, billed, truncated)
 
     def count_tokens(self, text: str) -> int:
-        """The tokens of a text as `billed_tokens` counts them."""
+        """Return the tokens of a text as `billed_tokens` counts them."""
         return self.tokenizer.count(text)
 
     def __repr__(self) -> str:

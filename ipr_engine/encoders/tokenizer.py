@@ -34,11 +34,11 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-        """ids (tokens,), and whether each is the first of its word (tokens,)."""
+        """Return ids (tokens,), and whether each is the first of its word (tokens,)."""
         ...
 
     def count(self, text: str) -> int:
-        """How many ids `encode` gives."""
+        """Return how many ids `encode` gives."""
         ...
 
 
@@ -152,7 +152,7 @@ def _native(tree: dict[str, Any]) -> _C.WordPiece:
 
 
 def _only(node: Any, members: str) -> Any:
-    """A Sequence of one step is that step."""
+    """Return the one step of a Sequence of one step; any other node as it is."""
     while isinstance(node, dict) and node.keys() == {"type", members} and node["type"] == "Sequence":
         if not isinstance(node[members], list) or len(node[members]) != 1:
             break
@@ -161,7 +161,7 @@ def _only(node: Any, members: str) -> Any:
 
 
 def _is(node: Any, **fields: Any) -> bool:
-    """Whether node has exactly these keys, each equal to its value or of its type; a type of bool is never an int."""
+    """Return whether node has exactly these keys, each equal to its value or of its type; a type of bool is never an int."""
     if not isinstance(node, dict) or node.keys() != fields.keys():
         return False
     for name, wanted in fields.items():
@@ -172,7 +172,7 @@ def _is(node: Any, **fields: Any) -> bool:
 
 
 def _why_not_wordpiece(tree: dict[str, Any]) -> str | None:
-    """Why C++ would not give this file's exact ids; None if it does. What is not known to be the same is a reason."""
+    """Return why C++ would not give this file's exact ids; None if it does. What is not known to be the same is a reason."""
     normalizer, pre_tokenizer = tree.get("normalizer"), tree.get("pre_tokenizer")
     model, added = tree["model"], tree.get("added_tokens") or []
     if not _is(
@@ -211,7 +211,7 @@ def _name(node: Any) -> str:
 
 
 def _library_unk_id(library: Any, json_text: str) -> int:
-    """The id that model2vec drops: by name, or by number for Unigram."""
+    """Return the id that model2vec drops: by name, or by number for Unigram."""
     unk = getattr(library.model, "unk_token", None)
     if unk is not None:
         found = library.token_to_id(unk)

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._extras import need
-from ipr_engine.encoders.manifest import read_export
+from ipr_engine.encoders.load_options import LoadOptions
+from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
-from ipr_engine.encoders.transformer import TransformerEncoder, TransformerSpec, padded, special_ids
+from ipr_engine.encoders.transformer import TransformerEncoder, padded
 from ipr_engine.encoders.transformer_folder import TransformerFolder, read_transformer_folder
+from ipr_engine.encoders.transformer_spec import TransformerSpec, special_ids
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -29,6 +31,7 @@ class TorchEncoder(TransformerEncoder):
     less than 1e-5 * ||x||.
 
     Attributes:
+        model: the transformer, a torch module.
         device, dtype: where and in what the transformer computes. The identity names neither, but for bfloat16, whose
             embeddings are further from float32's than a cosine of 0.9999.
     """
@@ -46,7 +49,7 @@ class TorchEncoder(TransformerEncoder):
     ) -> None:
         named = dtype if dtype == "bfloat16" else None
         super().__init__(spec, max_tokens=max_tokens, batch=batch, dtype=named, tokenizer=tokenizer)
-        self._model = model.to(device)
+        self.model = model.to(device)
         self.device, self.dtype = device, dtype
         self.dim = self._embed([np.zeros(1, dtype=np.int64)]).shape[1]
 
@@ -101,7 +104,7 @@ class TorchEncoder(TransformerEncoder):
         device: str = "cpu",
         dtype: str | None = None,
     ) -> TorchEncoder:
-        """Load the float16 weights of an export (encoders/export.py).
+        """Load the float16 weights of an export (encoders/export/).
 
         Args:
             max_tokens: None is the export's own.
@@ -121,17 +124,29 @@ class TorchEncoder(TransformerEncoder):
         max_tokens = export.max_tokens if max_tokens is None else max_tokens
         return cls(model, export.spec, tokenizer, max_tokens=max_tokens, batch=batch, device=device, dtype=dtype)
 
+    @classmethod
+    def open_export(
+        cls, export: Export, options: LoadOptions, *, max_tokens: int | None, dtype: str | None
+    ) -> TorchEncoder:
+        """Load an export as the registry asks for it; of the options, the device applies."""
+        return cls.from_export(export.folder, max_tokens=max_tokens, device=options.device, dtype=dtype)
+
+    @classmethod
+    def open_folder(cls, folder: Path, options: LoadOptions, **arguments: Any) -> TorchEncoder:
+        """Load a transformers folder as the registry asks for it: `from_folder` on the options' device."""
+        return cls.from_folder(folder, device=options.device, **arguments)
+
     @property
     def summary(self) -> str:
         """Tier, dimensions, what the transformer computes in and where, tokenizer."""
         return f"torch {self.dim}-d {self.dtype} on {self.device}, {self.tokenizer.kind} tokenizer"
 
     def states(self, ids: Any, mask: Any) -> Any:
-        """(batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state."""
-        return self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+        """Run the transformer: (batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state."""
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """(rows, dim) embeddings of sequences of at least one id each, padded on the right to the longest."""
+        """Return (rows, dim) embeddings of sequences of at least one id each, padded on the right to the longest."""
         torch = need("torch", _PURPOSE)
         filled, mask = padded(ids, max(map(len, ids)), self.spec.pad_id)
         with torch.inference_mode():
@@ -149,7 +164,7 @@ class TorchEncoder(TransformerEncoder):
 
 
 def pool(states: Any, seen: Any, pooling: str, normalize: bool) -> Any:
-    """Token states (batch, tokens, dim) float32 and who is a token (batch, tokens) 0 or 1 -> (batch, dim), as torch tensors."""
+    """Pool token states (batch, tokens, dim) float32, by who is a token (batch, tokens) 0 or 1, to (batch, dim): torch tensors."""
     torch = need("torch", _PURPOSE)
     if pooling == "mean":
         x = (states * seen[..., None]).sum(dim=1) / seen.sum(dim=1, keepdim=True)
@@ -161,7 +176,7 @@ def pool(states: Any, seen: Any, pooling: str, normalize: bool) -> Any:
 
 
 def spec_of(source: TransformerFolder, model: Any, before: tuple[int, ...], after: tuple[int, ...]) -> TransformerSpec:
-    """What the tiers share of a model that transformers loaded."""
+    """Return what the tiers share of a model that transformers loaded."""
     positions = getattr(model.config, "max_position_embeddings", None)
     table: Any = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     if positions is not None and getattr(table, "padding_idx", None) is not None:
@@ -201,6 +216,7 @@ def _check_device(device: str) -> None:
 
 
 def load_model(path: Path, dtype: str) -> Any:
+    """Load the transformer of a folder; BundleFormatError where the weights do not fit config.json."""
     torch, transformers = need("torch", _PURPOSE), need("transformers", _PURPOSE)
     safetensors = need("safetensors", _PURPOSE)
     try:
@@ -228,7 +244,7 @@ def load_model(path: Path, dtype: str) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bar and its table of loaded weights: what matters of it is checked and raised here."""
+    """Run the block without transformers' progress bar and its table of loaded weights: what matters of it is checked and raised here."""
     logging = need("transformers", _PURPOSE).utils.logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -242,6 +258,7 @@ def quiet() -> Iterator[None]:
 
 
 def check_fit(model: Any, tokenizer: WordPieceTokenizer | LibraryTokenizer) -> None:
+    """Refuse an encoder-decoder, and a model that knows fewer tokens than its tokenizer."""
     if model.config.is_encoder_decoder:
         raise InvalidInputError(
             f"folder: expected an encoder or decoder alone, got {model.config.model_type!r}, which is both"

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from ipr_engine._extras import need
 from ipr_engine._profiling import span
-from ipr_engine.cuda.buckets import Passes
-from ipr_engine.cuda.graphs import EMULATED, Graphs, Recording, open_graphs
+from ipr_engine.cuda.buckets import Passes, fill_rows
+from ipr_engine.cuda.graphs import open_graphs
+from ipr_engine.cuda.recording import EMULATED, Graphs, Recording
 from ipr_engine.cuda.shapes import Bucket, Pass, make_buckets
+from ipr_engine.encoders.load_options import LoadOptions
+from ipr_engine.encoders.manifest import Export
 from ipr_engine.encoders.torch import TorchEncoder, pool
 from ipr_engine.encoders.transformer import TransformerEncoder
 
@@ -66,7 +69,7 @@ class TorchGraphEncoder(TransformerEncoder):
         memory_bytes: int | None = None,
         **arguments: Any,
     ) -> TorchGraphEncoder:
-        """As `TorchEncoder.from_folder`, on "cuda", "cuda:N" or "emulated" (the CPU, nothing captured: for tests).
+        """Load as `TorchEncoder.from_folder` does, on "cuda", "cuda:N" or "emulated" (the CPU, nothing captured: for tests).
 
         Args:
             memory_bytes: the most that weights' workspaces, buffers and graphs may hold of the device; None is no bound.
@@ -85,10 +88,26 @@ class TorchGraphEncoder(TransformerEncoder):
         memory_bytes: int | None = None,
         **arguments: Any,
     ) -> TorchGraphEncoder:
-        """As `TorchEncoder.from_export`, on the devices of `from_folder`; float16 unless `dtype` says another."""
+        """Load as `TorchEncoder.from_export` does, on the devices of `from_folder`; float16 unless `dtype` says another."""
         graphs = open_graphs(device, memory_bytes=memory_bytes)
         eager = TorchEncoder.from_export(folder, device=graphs.device, **arguments)
         return cls(eager, graphs=graphs, batches=batches)
+
+    @classmethod
+    def open_export(
+        cls, export: Export, options: LoadOptions, *, max_tokens: int | None, dtype: str | None
+    ) -> TorchGraphEncoder:
+        """Load an export as the registry asks for it; of the options, device and batches apply."""
+        batches = BATCHES if options.batches is None else options.batches
+        return cls.from_export(
+            export.folder, max_tokens=max_tokens, device=options.device, dtype=dtype, batches=batches
+        )
+
+    @classmethod
+    def open_folder(cls, folder: Path, options: LoadOptions, **arguments: Any) -> TorchGraphEncoder:
+        """Load a transformers folder as the registry asks for it: `from_folder` on the options' device, with their batches."""
+        batches = BATCHES if options.batches is None else options.batches
+        return cls.from_folder(folder, device=options.device, batches=batches, **arguments)
 
     @property
     def summary(self) -> str:
@@ -104,16 +123,16 @@ class TorchGraphEncoder(TransformerEncoder):
         """The type of the ids and the mask that `enqueue` reads."""
         return "int64"
 
-    @property
-    def pad_id(self) -> int:
-        return self.spec.pad_id
+    def on_stream(self, device: str) -> TorchGraphEncoder:
+        """Return this encoder: it is a StateEncoder as it stands, on the device it was loaded on."""
+        return self
 
     def states(self, ids: Any, mask: Any) -> Any:
-        """(batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state; enqueues, never waits."""
+        """Enqueue the transformer: (batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state; never waits."""
         return self.eager.states(ids, mask)
 
     def enqueue(self, bucket: Bucket, ids: Any, mask: Any, x: Any) -> None:
-        """Embed a bucket into x (batch, dim) float32, all on the device; enqueues in the current stream, never waits."""
+        """Embed a bucket into x (batch, dim) float32, all on the device, in the current stream; this never waits."""
         x.copy_(pool(self.states(ids, mask).float(), mask, self.pooling, self.normalize))
 
     def record(self) -> None:
@@ -137,11 +156,11 @@ class TorchGraphEncoder(TransformerEncoder):
         return _Slot(self, graphs, bucket)
 
     def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """All at once: they are sorted into buckets, and waited for once."""
+        """Return all rows at once: they are sorted into buckets, and waited for once."""
         return [rows] if rows else []
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """(rows, dim) embeddings of sequences of 1 to max_tokens ids, longest first."""
+        """Return (rows, dim) embeddings of sequences of 1 to max_tokens ids, longest first."""
         x = np.empty((len(ids), self.dim), dtype=np.float32)
 
         def fill(slot: _Slot, step: Pass) -> None:
@@ -156,7 +175,7 @@ class TorchGraphEncoder(TransformerEncoder):
 
 
 class _Slot:
-    """One pass: ids and mask on the host, side by side so that one copy takes both; x on the host."""
+    """The buffers of one pass and its recording: ids and mask on the host, side by side so that one copy takes both; x on the host."""
 
     recording: Recording
 
@@ -176,13 +195,3 @@ class _Slot:
             outputs.copy_(embedded, non_blocking=True)
 
         self.recording = graphs.record(str(bucket), work)
-
-
-def fill_rows(ids: NDArray[Any], mask: NDArray[Any], rows: Sequence[NDArray[np.int64]], pad_id: int) -> None:
-    """Write rows into a bucket's (batch, tokens) ids and mask; what is left is padding of which one token is seen."""
-    ids.fill(pad_id)
-    mask.fill(0)
-    for at, own in enumerate(rows):
-        ids[at, : len(own)] = own
-        mask[at, : len(own)] = 1
-    mask[len(rows) :, 0] = 1  # a row without one token would be 0 / 0

@@ -1,62 +1,17 @@
-"""What every transformer tier shares: text to ids, the cut, the bills, batches of like length. A tier adds `_embed`."""
+"""What every transformer tier shares: text to ids, truncation, bills, batches of like length. A tier adds `_embed`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.bundle import encoder_identity
 from ipr_engine.encoders.base import Encoded, as_prompt_list
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
+from ipr_engine.encoders.transformer_spec import TransformerSpec
 from ipr_engine.encoders.truncation import cut_between_words
-from ipr_engine.errors import BundleFormatError, InvalidInputError
-
-POOLINGS = ("mean", "cls", "last")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerSpec:
-    """All that decides an embedding besides the arithmetic of a tier.
-
-    Attributes:
-        pooling: "mean" over all ids, the first one's state ("cls") or the "last" one's. normalize: x / max(||x||, 1e-12).
-        before, after: the special ids around those of a prompt. pad_id: what fills a row up.
-        positions: the most ids the model can see, None where it has no table of them.
-        tokenizer: the bytes of tokenizer.json.
-        weights_sha256, tokenizer_sha256, config_sha256: of the original files; of several weight files, over their names
-            and hashes.
-    """
-
-    pooling: str
-    normalize: bool
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-    pad_id: int
-    positions: int | None
-    tokenizer: bytes
-    weights_sha256: str
-    tokenizer_sha256: str
-    config_sha256: str
-
-    def identity(self, max_tokens: int, *, dtype: str | None = None) -> str:
-        """The encoder's name, the same on every tier (see `ipr_engine.bundle.encoder_identity`).
-
-        Args:
-            dtype: None for float32 and for what is told from it by no more than a cosine of 0.9999 (float16); else its name.
-        """
-        return encoder_identity(
-            kind="transformer",
-            table=self.weights_sha256,
-            tokenizer=self.tokenizer_sha256,
-            config=self.config_sha256,
-            pooling=self.pooling,
-            normalize=self.normalize,
-            max_tokens=max_tokens,
-            dtype=dtype,
-        )
+from ipr_engine.errors import InvalidInputError
 
 
 class TransformerEncoder:
@@ -113,13 +68,17 @@ class TransformerEncoder:
     def normalize(self) -> bool:
         return self.spec.normalize
 
+    @property
+    def pad_id(self) -> int:
+        return self.spec.pad_id
+
     def encode(self, prompts: Sequence[str]) -> Encoded:
         """Embed each prompt; see `Encoder.encode` and, for what batch mates change, the tier."""
         ids, billed, truncated = self.read(prompts)
         return Encoded(self.embed(ids), billed, truncated)
 
     def read(self, prompts: Sequence[str]) -> tuple[list[NDArray[np.int64]], NDArray[np.int64], NDArray[np.bool_]]:
-        """What `encode` does before it embeds: ids (none of a prompt without a token), billed_tokens, truncated."""
+        """Do what `encode` does before it embeds: return ids (none of a prompt without a token), billed_tokens, truncated."""
         prompts = as_prompt_list(prompts)
         billed = np.zeros(len(prompts), dtype=np.int64)
         truncated = np.zeros(len(prompts), dtype=np.bool_)
@@ -130,7 +89,7 @@ class TransformerEncoder:
         return ids, billed, truncated
 
     def embed(self, ids: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """What `encode` does once there are ids: (rows, dim) of sequences as `ids` gives them; 0 where one is empty."""
+        """Do what `encode` does once there are ids: return (rows, dim) of sequences as `ids` gives them; 0 where one is empty."""
         x = np.zeros((len(ids), self.dim), dtype=np.float32)
         longest_first = sorted((row for row in range(len(ids)) if len(ids[row])), key=lambda row: -len(ids[row]))
         for rows in self._groups(longest_first, [len(ids[row]) for row in longest_first]):
@@ -138,15 +97,15 @@ class TransformerEncoder:
         return x
 
     def count_tokens(self, text: str) -> int:
-        """The tokens of a text as `billed_tokens` counts them."""
+        """Return the tokens of a text as `billed_tokens` counts them."""
         return self.tokenizer.count(text)
 
     def ids(self, prompts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """What the transformer sees of each prompt, special ids included and long ones cut: (1..max_tokens,) each."""
+        """Return what the transformer sees of each prompt, special ids included and long ones cut: (1..max_tokens,) each."""
         return [self._ids(prompt, row)[0] for row, prompt in enumerate(as_prompt_list(prompts))]
 
     def _ids(self, prompt: str, row: int) -> tuple[NDArray[np.int64], int, bool]:
-        """What the transformer sees (at most max_tokens,), the prompt's own tokens, and whether some were cut."""
+        """Return what the transformer sees (at most max_tokens,), the prompt's own tokens, and whether some were cut."""
         try:
             own, starts = self.tokenizer.encode(prompt)
         except InvalidInputError as error:
@@ -158,35 +117,18 @@ class TransformerEncoder:
         return np.concatenate([self._before, own.astype(np.int64), self._after]), billed, billed > room
 
     def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """Which rows pass together: rows and their lengths come longest first. A tier with buckets has its own."""
+        """Return which rows pass together: rows and their lengths come longest first. A tier with buckets has its own."""
         return [rows[begin : begin + self.batch] for begin in range(0, len(rows), self.batch)]
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """(rows, dim) embeddings of sequences of 1 to max_tokens ids each, longest first."""
+        """Return (rows, dim) embeddings of sequences of 1 to max_tokens ids each, longest first."""
         raise NotImplementedError
 
 
 def padded(ids: list[NDArray[np.int64]], tokens: int, pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows filled up on the right to (rows, tokens) int64, and which of it is theirs (rows, tokens) int64 of 0 and 1."""
+    """Return the rows filled up on the right to (rows, tokens) int64, and which of it is theirs (rows, tokens) int64 of 0 and 1."""
     filled = np.full((len(ids), tokens), pad_id, dtype=np.int64)
     for row, own in enumerate(ids):
         filled[row, : len(own)] = own
     lengths = np.array([len(own) for own in ids])
     return filled, (np.arange(tokens) < lengths[:, None]).astype(np.int64)
-
-
-def special_ids(tokenizer: bytes, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that a tokenizer.json's post-processor puts before and after the tokens of a text; needs `tokenizers`."""
-    from tokenizers import Tokenizer
-
-    try:
-        library = Tokenizer.from_str(tokenizer.decode())
-        library.no_truncation()
-        library.no_padding()
-        probe = library.encode("a")
-    except Exception as error:  # the library raises bare Exception
-        raise BundleFormatError(f"{where}: the tokenizers library fails on it: {error}") from error
-    own = np.flatnonzero(np.array(probe.special_tokens_mask) == 0)
-    if not len(own):
-        raise BundleFormatError(f"{where}: it gives no token for the text 'a'")
-    return tuple(probe.ids[: own[0]]), tuple(probe.ids[own[-1] + 1 :])

@@ -8,46 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._files import file_sha256
-from ipr_engine.bundle import encoder_identity
 from ipr_engine.encoders.files import parse_json, read_bytes
-from ipr_engine.encoders.transformer import POOLINGS
+from ipr_engine.encoders.transformer_spec import POOLINGS, TransformerFiles
 from ipr_engine.errors import BundleFormatError, BundleNotFoundError, InvalidInputError
 
 _POOLING_KEYS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerFolder:
+class TransformerFolder(TransformerFiles):
     """What `read_transformer_folder` found.
 
     Attributes:
         path: the folder of config.json, tokenizer.json and the weights.
-        pooling: "mean" over the tokens, the first one ("cls") or the "last" one.
-        normalize: whether an embedding is divided by its norm.
-        tokenizer: the bytes of tokenizer.json.
-        weights_sha256, tokenizer_sha256, config_sha256: of the files; of several weight files, over their names and hashes.
     """
 
     path: Path
-    pooling: str
-    normalize: bool
-    tokenizer: bytes
-    weights_sha256: str
-    tokenizer_sha256: str
-    config_sha256: str
-
-    def identity(self, max_tokens: int, *, dtype: str | None = None) -> str:
-        """As `TransformerSpec.identity`, without loading the model."""
-        return encoder_identity(
-            kind="transformer",
-            table=self.weights_sha256,
-            tokenizer=self.tokenizer_sha256,
-            config=self.config_sha256,
-            pooling=self.pooling,
-            normalize=self.normalize,
-            max_tokens=max_tokens,
-            dtype=dtype,
-        )
 
 
 def read_transformer_folder(
@@ -93,7 +69,7 @@ def read_transformer_folder(
 
 
 def _read_modules(folder: Path) -> tuple[Path, str, bool]:
-    """The transformer's folder, pooling and normalize of modules.json: Transformer, Pooling and maybe Normalize."""
+    """Return the transformer's folder, pooling and normalize of modules.json: Transformer, Pooling and maybe Normalize."""
     file = folder / "modules.json"
     modules = _read_json(file, list)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,65 +12,35 @@ from numpy.typing import NDArray
 from ipr_engine._C import DecideResult, decide_result
 from ipr_engine._extras import need
 from ipr_engine._profiling import enable_from_environment, span
-from ipr_engine.cuda.buckets import Passes
-from ipr_engine.cuda.graphs import PURPOSE, Graphs, Recording
+from ipr_engine.cuda.buckets import Passes, fill_rows
+from ipr_engine.cuda.recording import PURPOSE, Graphs, Recording
 from ipr_engine.cuda.shapes import Bucket, Pass
-from ipr_engine.encoders.torch_graphs import fill_rows
+from ipr_engine.cuda.stream_encoder import StateEncoder, StreamEncoder
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
-from ipr_engine.gpu_router.buffers import Block
-from ipr_engine.gpu_router.encoder import StateEncoder, StreamEncoder
-from ipr_engine.gpu_router.heads import GpuHeads
-from ipr_engine.policy.policy import Policy
-from ipr_engine.request.limits import RequestLimits, of_rows
+from ipr_engine.gpu_router.block import Block
+from ipr_engine.gpu_router.gpu_heads import GpuHeads, PolicyT
+from ipr_engine.gpu_router.route_rows import RouteRows, rows_of
+from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult, result_views
+from ipr_engine.kernels.run import DecideLaunch
 
 POOLING = ("auto", "fused", "apart")
 _RESULTS = {"threshold": np.float32, "gap": np.float32, "index": np.int32, "status": np.uint8, "cause": np.uint8}
 _PER_MODEL = ("quality", "tokens_out", "cost_usd")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RouteRows:
-    """What a request brings besides its policy.
-
-    Attributes:
-        ids: (tokens,) int64 each, 1 to max_tokens. billed: (rows,) int64.
-        tokens_out, extra_usd: (models,) or (rows, models) float32, or None.
-        own_tokens: (rows, models) float32, input tokens by each candidate's own count; None: billed * token_ratio.
-        limits: what the requests ask for; None for nothing.
-    """
-
-    ids: list[NDArray[np.int64]]
-    billed: NDArray[np.int64]
-    tokens_out: NDArray[np.float32] | None = None
-    extra_usd: NDArray[np.float32] | None = None
-    own_tokens: NDArray[np.float32] | None = None
-    limits: RequestLimits | None = None
-
-    def at(self, rows: NDArray[Any]) -> RouteRows:
-        """The same for these rows."""
-        return RouteRows(
-            ids=[self.ids[row] for row in rows.tolist()],
-            billed=self.billed[rows],
-            tokens_out=of_rows(self.tokens_out, rows),
-            extra_usd=of_rows(self.extra_usd, rows),
-            own_tokens=None if self.own_tokens is None else self.own_tokens[rows],
-            limits=None if self.limits is None else self.limits.at(rows),
-        )
-
-
 class GpuRouter:
     """Recordings of encoder, pooling and decide for every bucket, over live heads that may be replaced.
 
-    The live heads are buffers of their own: before the rows of a request on other heads of the same form, those are copied
+    The live heads are buffers of their own: before the rows of a request on other heads of the same variant, those are copied
     into them in the stream's order, so that requests in flight finish on the ones they began with, and a loaded bundle that a
     swap has replaced can still be asked. Safe to share between threads, which take turns.
 
     Attributes:
-        encoder: whose work is recorded. live: the GpuPlan that the recordings read.
+        encoder: whose work is recorded. live: the GpuPlan that the recordings read. passes: the slots of every bucket.
         fused: the decide kernel pools the token states; else torch (or the engine of TensorRT) does before it.
     """
 
-    def __init__(self, encoder: StreamEncoder, heads: GpuHeads, *, pooling: str = "auto") -> None:
+    def __init__(self, encoder: StreamEncoder, heads: GpuHeads[Any], *, pooling: str = "auto") -> None:
         """Record every bucket.
 
         Args:
@@ -78,8 +48,6 @@ class GpuRouter:
         Raises:
             OutOfDeviceMemoryError, BackendUnavailableError: as Graphs.record.
         """
-        from ipr_engine.kernels.plan import GpuPlan
-
         if pooling not in POOLING:
             raise InvalidInputError(f"pooling: expected one of {', '.join(POOLING)}, got {pooling!r}")
         if encoder.graphs.device == "cpu" and not need("triton", PURPOSE, "gpu").knobs.runtime.interpret:
@@ -87,21 +55,23 @@ class GpuRouter:
                 "device: 'emulated' needs TRITON_INTERPRET=1 in the environment before triton loads"
             )
         enable_from_environment()
-        self.encoder, self.form = encoder, heads.form
+        self.encoder, self.variant = encoder, heads.variant
         plan = heads.plan
         self.live = GpuPlan(heads.packed, device=plan.device, policies=len(plan.policies), launch=plan.launch)
-        self._loaded: GpuHeads | None = None
+        self._loaded: GpuHeads[Any] | None = None
         states = isinstance(encoder, StateEncoder)
         if pooling == "fused" and not states:
             raise InvalidInputError("pooling: 'fused' needs an encoder that gives token states, as the torch tier does")
         self.fused = pooling == "fused" or (pooling == "auto" and states and plan.launch.one_program)
-        self._passes = Passes(encoder.graphs, encoder.buckets, lambda graphs, bucket: RouteSlot(self, graphs, bucket))
+        self.passes = Passes(encoder.graphs, encoder.buckets, lambda graphs, bucket: RouteSlot(self, graphs, bucket))
 
-    def serves(self, encoder: object, heads: GpuHeads) -> bool:
-        """Whether these recordings can run other heads: the same encoder, the same form."""
-        return encoder is self.encoder and heads.form == self.form
+    def serves(self, encoder: object, heads: GpuHeads[Any]) -> bool:
+        """Return whether these recordings can run other heads: the same encoder, the same variant."""
+        return encoder is self.encoder and heads.variant == self.variant
 
-    def route(self, heads: GpuHeads, policy: Policy, rows: RouteRows) -> tuple[DecideResult, NDArray[np.float32]]:
+    def route(
+        self, heads: GpuHeads[PolicyT], policy: PolicyT, rows: RouteRows
+    ) -> tuple[DecideResult, NDArray[np.float32]]:
         """Decide the rows with `heads` under a policy of their bundle.
 
         Returns:
@@ -116,9 +86,9 @@ class GpuRouter:
         max_tokens, answers = (None, None) if rows.limits is None else (rows.limits.max_tokens, rows.limits.answers)
         if rows.tokens_out is not None:  # as given: NaN came back as the infinity that stood for it
             found["tokens_out"][:] = rows.tokens_out
-        told = found["tokens_out"].copy()
-        fits, tokens = heads.windows.within(rows.billed, told, max_tokens, answers, rows.own_tokens)
-        differs = (~fits).any(axis=1) | (tokens < told).any(axis=1)
+        expected = found["tokens_out"].copy()
+        fits, tokens = heads.windows.within(rows.billed, expected, max_tokens, answers, rows.own_tokens)
+        differs = (~fits).any(axis=1) | (tokens < expected).any(axis=1)
         again = np.flatnonzero(differs if answers is None else differs | (answers > 1))
         if len(again):  # their output is known only now
             mask = fits[again] if allowed is None else fits[again] & allowed[again]
@@ -130,13 +100,13 @@ class GpuRouter:
 
     def _decide(
         self,
-        heads: GpuHeads,
-        policy: Policy,
+        heads: GpuHeads[PolicyT],
+        policy: PolicyT,
         rows: RouteRows,
         tokens_out: NDArray[np.float32] | None,
         allowed: NDArray[np.bool_] | None,
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
-        """The answers of the rows as arrays, allowed (rows, models) or everyone, and their embeddings."""
+        """Return the answers of the rows as arrays, allowed (rows, models) or everyone, and their embeddings."""
         order = sorted(range(len(rows.ids)), key=lambda row: -len(rows.ids[row]))
         count, models = len(order), heads.plan.models
         found: dict[str, NDArray[Any]] = {name: np.empty((count, models), np.float32) for name in _PER_MODEL}
@@ -159,8 +129,8 @@ class GpuRouter:
                 host["billed_tokens"][live] = rows.billed[mine, None] if own is None else own
                 host["policy_of_row"].fill(policy_row)
                 host["allowed"][live] = 1 if allowed is None else allowed[mine]
-                host["tokens_out"][live] = _rows_of(tokens_out, mine, np.nan)  # NaN: the predicted ones
-                host["extra_usd"][live] = _rows_of(rows.extra_usd, mine, 0)
+                host["tokens_out"][live] = _rows_or(np.nan, tokens_out, mine)  # NaN: the predicted ones
+                host["extra_usd"][live] = _rows_or(0, rows.extra_usd, mine)
 
         def collect(slot: RouteSlot, step: Pass) -> None:
             mine = order[step.begin : step.end]
@@ -168,10 +138,10 @@ class GpuRouter:
                 array[mine] = slot.outputs[name][: len(mine)]
             x[mine] = slot.x[: len(mine)]
 
-        self._passes.run([len(rows.ids[row]) for row in order], fill, collect, begin)
+        self.passes.run([len(rows.ids[row]) for row in order], fill, collect, begin)
         return found, x
 
-    def _load(self, heads: GpuHeads) -> None:
+    def _load(self, heads: GpuHeads[Any]) -> None:
         """Make `heads` the live ones, in the stream's order: on the device, nothing waits."""
         if self._loaded is not heads:
             for name in ("weights", "vectors", "policies"):
@@ -190,8 +160,6 @@ class RouteSlot:
     recording: Recording
 
     def __init__(self, router: GpuRouter, graphs: Graphs, bucket: Bucket) -> None:
-        from ipr_engine.kernels.plan import GpuResult, result_views
-
         torch = need("torch", PURPOSE, "gpu")
         encoder, plan = router.encoder, router.live
         self.pad_id = encoder.pad_id
@@ -228,10 +196,7 @@ class RouteSlot:
 
 
 def _decide(router: GpuRouter, inputs: dict[str, Any], x: Any, result: Any, bucket: Bucket) -> Callable[[], None]:
-    """What enqueues encoder and decision on the slot's device buffers."""
-    from ipr_engine.kernels.plan import GpuRequest
-    from ipr_engine.kernels.run import DecideLaunch
-
+    """Return what enqueues encoder and decision on the slot's device buffers."""
     encoder, plan, fused = router.encoder, router.live, router.fused
     ids, mask = inputs["ids"], inputs["mask"]
     rest = ("billed_tokens", "policy_of_row", "tokens_out", "extra_usd", "allowed")
@@ -257,7 +222,7 @@ def _decide(router: GpuRouter, inputs: dict[str, Any], x: Any, result: Any, buck
     return run
 
 
-def _given_tokens(given: NDArray[np.float32] | None, heads: GpuHeads) -> NDArray[np.float32] | None:
+def _given_tokens(given: NDArray[np.float32] | None, heads: GpuHeads[Any]) -> NDArray[np.float32] | None:
     if given is None:
         if not heads.plan.has_tokens:
             raise InvalidInputError(
@@ -270,7 +235,6 @@ def _given_tokens(given: NDArray[np.float32] | None, heads: GpuHeads) -> NDArray
     return np.where(np.isnan(given), np.float32(np.inf), given)
 
 
-def _rows_of(values: NDArray[np.float32] | None, rows: list[int], absent: float) -> NDArray[np.float32] | float:
-    if values is None:
-        return absent
-    return values if values.ndim == 1 else values[rows]
+def _rows_or(absent: float, values: NDArray[np.float32] | None, rows: list[int]) -> NDArray[np.float32] | float:
+    found = rows_of(values, rows)
+    return absent if found is None else found

@@ -88,8 +88,8 @@ def test_batch_mates_change_a_row_by_less_than_the_stated_bound(exported, rng):
 def test_no_run_holds_rows_of_two_lengths_nor_more_tokens_than_planned(exported, monkeypatch, rng):
     encoder = OnnxEncoder.from_export(exported, threads=1, max_tokens=600, batch=32)
     seen = []
-    run = encoder._run
-    monkeypatch.setattr(encoder, "_run", lambda rows, tokens: (seen.append((rows, tokens)), run(rows, tokens)))
+    run = encoder.run_planned
+    monkeypatch.setattr(encoder, "run_planned", lambda rows, tokens: (seen.append((rows, tokens)), run(rows, tokens)))
     lengths = [3] * 70 + [40] * 20 + [41, 600, 600]
     rows = [rng.integers(7, 20, length) for length in lengths]
     x = encoder.embed([rows[row] for row in rng.permutation(len(rows))])
@@ -186,7 +186,7 @@ def test_a_file_that_does_not_match_its_manifest_is_refused(exported, tmp_path, 
 
 def change_manifest(exported, folder, **files):
     """A copy of an export whose manifest names other files."""
-    from ipr_engine.encoders.manifest import read_export, write_manifest
+    from ipr_engine.encoders.manifest import ModelOrigin, read_export, write_manifest
 
     export = read_export(exported)
     for source in exported.iterdir():
@@ -200,8 +200,7 @@ def change_manifest(exported, folder, **files):
         dim=export.dim,
         max_tokens=export.max_tokens,
         spec=export.spec,
-        name=export.name,
-        revision=None,
+        origin=ModelOrigin(export.name),
         files={"tokenizer": "tokenizer.json", "config": "config.json", **files},
         provenance={},
     )
@@ -244,7 +243,7 @@ def test_memory_that_lacks_at_plan_time_names_the_bucket(exported, monkeypatch):
     def exhausted(self, rows, tokens):
         raise MemoryError("Failed to allocate memory for requested buffer of size 123")
 
-    monkeypatch.setattr(OnnxEncoder, "_run", exhausted)
+    monkeypatch.setattr(OnnxEncoder, "run_planned", exhausted)
     with pytest.raises(BackendUnavailableError, match=r"10 rows x 48 tokens on 'cpu', the largest bucket planned"):
         OnnxEncoder.from_export(exported)
 
@@ -255,7 +254,7 @@ def test_a_run_that_fails_later_is_told(exported, monkeypatch):
     def gone(rows, tokens):
         raise RuntimeError("CUDA failure 46: device unavailable")
 
-    monkeypatch.setattr(encoder, "_run", gone)
+    monkeypatch.setattr(encoder, "run_planned", gone)
     with pytest.raises(BackendUnavailableError, match=r"1 rows x 3 tokens on 'cpu' failed: .*device unavailable"):
         encoder.encode(["why"])
 
@@ -287,7 +286,7 @@ def test_a_missing_package_is_told_with_its_extra(exported, monkeypatch):
 def test_buckets_of_a_gpu_grow_and_end_at_the_models_positions(exported):
     encoder = OnnxEncoder.from_export(exported, threads=1)
     encoder.provider = "cuda"
-    assert [encoder._bucket(length) for length in (1, 16, 17, 65, 130, 512, 513, 600)] == [
+    assert [encoder.padded_length(length) for length in (1, 16, 17, 65, 130, 512, 513, 600)] == [
         *(16, 16, 32, 96, 192, 512),
         *(600, 600),
     ]

@@ -20,7 +20,8 @@ from ipr_engine.bundle import Bundle, BundleParts, Price, PriceTier, with_prices
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.decide.contract import STATUS
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
-from ipr_engine.gpu_router.router import GpuRouter, RouteRows
+from ipr_engine.gpu_router.route_rows import RouteRows
+from ipr_engine.gpu_router.router import GpuRouter
 from ipr_engine.request.route_request import RouteRequest
 from tests.support import decide_implementations  # before anything that imports triton
 from tests.support.bundles import bundle_parts
@@ -239,19 +240,19 @@ def test_kept_embeddings_are_decided_on_the_cpu(engine, cpu):
 
 @pytest.mark.parametrize("pooling", ["fused", "apart"])
 def test_pooling_in_the_kernel_and_before_it_agree(engine, cpu, pooling):
-    side = engine.loaded.gpu
-    router = GpuRouter(side.stream, side.heads, pooling=pooling)
+    plan = engine.loaded.gpu
+    router = GpuRouter(plan.stream, plan.heads, pooling=pooling)
     assert router.fused == (pooling == "fused")
     policy = engine.policy(tau=0.3)
-    ids, billed, _ = side.stream.read(PROMPTS)
-    result, x = router.route(side.heads, policy, RouteRows(ids=ids, billed=billed))
+    ids, billed, _ = plan.stream.read(PROMPTS)
+    result, x = router.route(plan.heads, policy, RouteRows(ids=ids, billed=billed))
     want = cpu.route_many(PROMPTS, tau=0.3)
     np.testing.assert_allclose(x, cpu.encode(PROMPTS).x, atol=QUALITY)
     np.testing.assert_allclose(result.quality, want.qualities, atol=QUALITY)
 
 
 def test_more_policies_than_rows_are_served_each_with_its_own(root, export, cpu, monkeypatch):
-    monkeypatch.setattr("ipr_engine.gpu_router.heads.POLICY_ROWS", 3)
+    monkeypatch.setattr("ipr_engine.gpu_router.gpu_heads.POLICY_ROWS", 3)
     folder = make_bundle(root, export, name="rows")
     engine, cpu = gpu_engine(folder, batches=(1,)), cpu_engine(folder)
     policies = [engine.policy(tau=tau, worth=0.001) for tau in (0.0, 0.25, 0.5, 0.75, 1.0)]
@@ -334,7 +335,7 @@ def break_device(engine, monkeypatch):
     def lost(*_):
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
 
-    for slots in engine.loaded.gpu.router._passes._slots.values():
+    for slots in engine.loaded.gpu.router.passes.slots.values():
         for slot in slots:
             monkeypatch.setattr(slot, "recording", type("Lost", (), {"replay": lost, "wait": lost})())
 

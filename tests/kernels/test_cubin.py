@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import pytest
 
+from ipr_engine.cuda import driver
 from ipr_engine.errors import BackendUnavailableError, CubinError, InvalidInputError
-from ipr_engine.kernels import cubin
-from ipr_engine.kernels.cubin import CubinKernel, Driver, Metadata, pack_arguments, runs_on, write
-from ipr_engine.kernels.form import KernelForm
+from ipr_engine.kernels.aot_variants import AOT_VARIANTS
+from ipr_engine.kernels.cubin import CubinKernel, CubinMetadata, LaunchDriver, pack_arguments, runs_on, write
 from ipr_engine.kernels.launch import launch_params
-from ipr_engine.kernels.shipped import SHIPPED
+from ipr_engine.kernels.variant import KernelVariant
 from tests.support import skips
 from tests.support.cubin_builds import run_build
 
@@ -37,21 +37,21 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def metadata():
     """As build.py makes it, of bytes that are no cubin."""
-    form, params = SHIPPED["linear"][0], launch_params(11)
-    return Metadata.of(
-        b"no cubin", kernel="decide_kernel", arch="sm_90", shared_bytes=0, triton="3.9.0", form=form, params=params,
+    variant, params = AOT_VARIANTS["linear"][0], launch_params(11)
+    return CubinMetadata.of(
+        b"no cubin", kernel="decide_kernel", arch="sm_90", shared_bytes=0, triton="3.9.0", variant=variant, params=params,
         resources={"registers": 1, "stack_bytes": 0, "local_bytes": 0},
     )  # fmt: skip
 
 
 def path_of(folder, name, arch):
-    form, models = SHIPPED[name]
-    return folder / f"{form.name(launch_params(models, arch))}.{arch}.json"
+    variant, models = AOT_VARIANTS[name]
+    return folder / f"{variant.name(launch_params(models, arch))}.{arch}.json"
 
 
 @pytest.mark.parametrize(("arch", "name"), [(arch, name) for arch, names in BUILT.items() for name in names])
 def test_what_we_ship_neither_spills_nor_uses_local_memory(folder, arch, name):
-    built = Metadata.read(path_of(folder, name, arch))
+    built = CubinMetadata.read(path_of(folder, name, arch))
     assert (built.stack_bytes, built.local_bytes) == (0, 0)
     assert 0 < built.registers <= 255
     assert built.shared_bytes <= 48 << 10
@@ -68,13 +68,13 @@ def test_metadata_names_the_parameters_that_the_cubin_has(folder):
     done = subprocess.run(
         [sys.executable, "-c", code, str(path.with_suffix(".cubin"))], capture_output=True, text=True, check=True
     )
-    built = Metadata.read(path)
+    built = CubinMetadata.read(path)
     assert str(built.argument_bytes()) == done.stdout.strip()
-    assert built.arguments == tuple(SHIPPED["trunk_1000"][0].signature().items())
+    assert built.arguments == tuple(AOT_VARIANTS["trunk_1000"][0].signature().items())
 
 
 def test_metadata_survives_its_file(tmp_path, metadata):
-    assert Metadata.read(write(tmp_path, b"no cubin", metadata)) == metadata
+    assert CubinMetadata.read(write(tmp_path, b"no cubin", metadata)) == metadata
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": 2}', '{"schema_version": 1, "kernel": "x"}'])
@@ -82,7 +82,7 @@ def test_damaged_metadata_is_refused(tmp_path, text):
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(CubinError, match=r"x\.json: "):
-        Metadata.read(path)
+        CubinMetadata.read(path)
 
 
 def test_an_unknown_variant_is_refused_before_compiling(tmp_path):
@@ -125,9 +125,9 @@ def test_a_cubin_runs_where_cuda_says(built, device, runs):
 
 
 def test_no_driver_is_said_so(monkeypatch):
-    monkeypatch.setattr(cubin, "LIBRARY", "libcuda-absent.so.1")
+    monkeypatch.setattr(driver, "LIBRARY", "libcuda-absent.so.1")
     with pytest.raises(BackendUnavailableError, match=r"libcuda-absent\.so\.1 cannot be loaded .*install the driver"):
-        Driver()
+        LaunchDriver()
 
 
 def set_through(reference, kind, value):
@@ -159,11 +159,11 @@ class Library:
 
 def test_no_device_is_said_so():
     with pytest.raises(BackendUnavailableError, match=r"cuInit failed: CUDA error 100 \(no CUDA-capable device"):
-        Driver(Library(init=100))
+        LaunchDriver(Library(init=100))
     with pytest.raises(BackendUnavailableError, match="no CUDA device is visible"):
-        Driver(Library(devices=0))
+        LaunchDriver(Library(devices=0))
     with pytest.raises(BackendUnavailableError, match="expected a device from 0 to 0, got 3"):
-        Driver(Library()).arch(3)
+        LaunchDriver(Library()).arch(3)
 
 
 def test_a_cubin_of_another_architecture_is_refused_naming_both(folder):
@@ -171,27 +171,27 @@ def test_a_cubin_of_another_architecture_is_refused_naming_both(folder):
     with pytest.raises(
         BackendUnavailableError, match="built for sm_100, but device 0 is sm_80; build with --arch sm_80"
     ):
-        CubinKernel(path, driver=Driver(Library()))
-    form, models = SHIPPED["linear"]
+        CubinKernel(path, libcuda=LaunchDriver(Library()))
+    variant, models = AOT_VARIANTS["linear"]
     with pytest.raises(CubinError, match=r"for sm_80 \(architectures there: sm_90\)"):
-        CubinKernel.find(folder, form, launch_params(models), driver=Driver(Library()))
+        CubinKernel.find(folder, variant, launch_params(models), libcuda=LaunchDriver(Library()))
     with pytest.raises(CubinError, match=r"architectures there: none\)"):
-        CubinKernel.find(folder, KernelForm(dim=31), launch_params(models), driver=Driver(Library()))
+        CubinKernel.find(folder, KernelVariant(dim=31), launch_params(models), libcuda=LaunchDriver(Library()))
 
 
 def test_a_cubin_that_is_not_the_one_described_is_refused(folder, tmp_path):
     path = path_of(folder, "trunk", "sm_80")
     (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(CubinError, match="its cubin cannot be read"):
-        CubinKernel(tmp_path / path.name, driver=Driver(Library()))
+        CubinKernel(tmp_path / path.name, libcuda=LaunchDriver(Library()))
     damaged = bytearray(path.with_suffix(".cubin").read_bytes())
     damaged[-1] ^= 1
     (tmp_path / path.with_suffix(".cubin").name).write_bytes(damaged)
     with pytest.raises(CubinError, match="sha256 is not the one stated"):
-        CubinKernel(tmp_path / path.name, driver=Driver(Library()))
+        CubinKernel(tmp_path / path.name, libcuda=LaunchDriver(Library()))
 
 
 def test_a_name_does_not_change_with_the_words_about_its_parameters():
-    form, params = SHIPPED["linear"][0], launch_params(11)
-    assert form.name(params) == form.name(replace(params, source="measured: elsewhere"))
-    assert form.name(params) != form.name(replace(params, num_warps=2))
+    variant, params = AOT_VARIANTS["linear"][0], launch_params(11)
+    assert variant.name(params) == variant.name(replace(params, source="measured: elsewhere"))
+    assert variant.name(params) != variant.name(replace(params, num_warps=2))

@@ -51,7 +51,7 @@ def test_a_cubin_gives_the_bits_of_the_kernel_that_triton_compiles(rng, tmp_path
         "--arch", f"sm_{major}{minor}", "--out", tmp_path, "--models", models, "--dim", 384, "--extra", "--row-mask"
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    kernel = CubinKernel.find(tmp_path, run.form, run.plan.launch)
+    kernel = CubinKernel.find(tmp_path, run.variant, run.plan.launch)
     poison(run.result)
     assert bytes_of(DecideLaunch(run.plan, run.request, run.result, kernel=kernel)()) == expected
     graph = torch.cuda.CUDAGraph()

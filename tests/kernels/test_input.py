@@ -1,4 +1,4 @@
-"""What GpuPlan, GpuRequest and the launch table refuse, by name; the kernel's arguments are those that form.py lists."""
+"""What GpuPlan, GpuRequest and the launch table refuse, by name; the kernel's arguments are those that variant.py lists."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from ipr_engine.decide.contract import Heads
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.kernels.form import INTEGERS, POINTERS, KernelForm
 from ipr_engine.kernels.launch import launch_params
 from ipr_engine.kernels.plan import PER_MODEL, RESULTS, GpuPlan, GpuRequest, GpuResult, result_layout
-from ipr_engine.kernels.run import decide, form_of
+from ipr_engine.kernels.run import decide, variant_of
+from ipr_engine.kernels.variant import INTEGERS, POINTERS, KernelVariant
 from tests.support import decide_implementations  # before anything that imports triton
 from tests.support.decide_implementations import DEVICE, gpu_request
 from tests.support.decide_requests import make_heads, make_policy, make_request
@@ -92,16 +92,22 @@ def test_the_kernel_takes_the_arguments_that_the_form_lists():
     )
 
     params = launch_params(11)
-    constants = KernelForm(dim=7).constants(params)
+    constants = KernelVariant(dim=7).constants(params)
     assert tuple(decide_kernel.arg_names) == (*POINTERS, *INTEGERS, *constants)
-    assert tuple(KernelForm(dim=7).signature()) == (*POINTERS, *INTEGERS)
+    assert tuple(KernelVariant(dim=7).signature()) == (*POINTERS, *INTEGERS)
 
 
 def test_the_form_tells_what_a_request_brings(rng):
     request = make_request(rng, BATCH, 5, 7, "all", masked=True)
-    form = form_of(GpuPlan(request.heads, device=DEVICE, dtype="bfloat16"), gpu_request(request, BATCH))
-    assert (form.hidden, form.rank, form.identity, form.tokens, form.weights) == (33, 3, True, True, "bfloat16")
-    assert (form.given, form.extra, form.row_mask, form.pooling) == (False, True, True, "none")
+    variant = variant_of(GpuPlan(request.heads, device=DEVICE, dtype="bfloat16"), gpu_request(request, BATCH))
+    assert (variant.hidden, variant.rank, variant.identity, variant.tokens, variant.weights) == (
+        33,
+        3,
+        True,
+        True,
+        "bfloat16",
+    )
+    assert (variant.given, variant.extra, variant.row_mask, variant.pooling) == (False, True, True, "none")
 
 
 def test_every_launch_parameter_says_whence_it_is_and_every_number_of_candidates_has_some():

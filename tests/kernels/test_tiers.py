@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.kernels.plan import MORE_TIERS, GpuPlan, GpuRequest, GpuResult
+from ipr_engine.kernels.packing import MORE_TIERS
+from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
 from tests.support.decide_implementations import DEVICE, IMPLEMENTATIONS, LAUNCHES, by_triton, tensor
 from tests.support.decide_promises.tiers import *  # noqa: F403

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from ipr_engine.encoders.manifest import Export, write_manifest
-from ipr_engine.encoders.transformer import TransformerSpec
+from ipr_engine.encoders.manifest import Export, ModelOrigin, write_manifest
+from ipr_engine.encoders.transformer_spec import TransformerSpec
 from tests.support.bundles import make_tokenizer
 
 SMALL = {"layers": 2, "hidden": 32, "heads": 2, "inner": 48, "positions": 64, "vocabulary": 200}
@@ -183,8 +183,7 @@ def make_export(folder: Path, rng: np.random.Generator, *, max_tokens: int = 40,
         dim=SMALL["hidden"],
         max_tokens=max_tokens,
         spec=spec,
-        name="small",
-        revision=None,
+        origin=ModelOrigin("small"),
         files={"onnx": "model.onnx", "tokenizer": "tokenizer.json", "config": "config.json"},
         provenance={},
     )

@@ -13,9 +13,9 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from ipr_engine.encoders.manifest import write_manifest
-from ipr_engine.encoders.transformer import TransformerSpec, special_ids
+from ipr_engine.encoders.manifest import ModelOrigin, write_manifest
 from ipr_engine.encoders.transformer_folder import read_transformer_folder
+from ipr_engine.encoders.transformer_spec import TransformerSpec, special_ids
 from tests.support import skips
 from tests.support.bundles import make_tokenizer
 
@@ -105,8 +105,7 @@ def make_export_without_graph(source: Path, folder: Path) -> Path:
         dim=32,
         max_tokens=48,
         spec=spec,
-        name="tiny",
-        revision=None,
+        origin=ModelOrigin("tiny"),
         files={"config": "config.json", "tokenizer": "tokenizer.json", "weights": "model.safetensors"},
         provenance={"made_by": "tests/support/transformer_folders.py"},
     )

@@ -33,8 +33,11 @@ struct Lanes {
   Floats quarter[4];
 };
 
-// One register's worth of Lanes, for loops that must count registers: part i holds lanes kPartLanes * i and on.
-using Part = Lanes;
+// One register's worth of Lanes, for loops that must count registers: part i holds lanes kPartLanes * i and on. Here it
+// is memory: all that such a loop does is fma, which is a call of fmaf for each lane, and a call takes every register.
+struct Part {
+  float at[16];
+};
 constexpr int kParts = 1, kPartLanes = 16;
 
 // All bits of a lane that is true, none of one that is false.
@@ -83,10 +86,21 @@ inline Lanes load(const int8_t* p) {
   using Quarter = int8_t __attribute__((vector_size(4)));
   return each_quarter([&](int q) { return __builtin_convertvector(bits_of<Quarter>(p + 4 * q), Floats); });
 }
-inline Part zero_part() { return broadcast(0.0f); }
-inline Part load_part(const float* p) { return load(p); }
-inline Lanes join(const Part (&parts)[kParts]) { return parts[0]; }
-inline Part part_of(const Lanes& a, int) { return a; }
+// Number by number: what is copied whole the compiler keeps whole, and spills around every call.
+template <class Op>
+inline Part each(Op op) {
+  Part out;
+  for (int i = 0; i < 16; ++i) out.at[i] = op(i);
+  return out;
+}
+inline Part zero_part() {
+  return each([](int) { return 0.0f; });
+}
+inline Part load_part(const float* p) {
+  return each([&](int i) { return p[i]; });
+}
+inline Lanes join(const Part (&parts)[kParts]) { return load(parts[0].at); }
+inline Part part_of(const Lanes& a, int) { return bits_of<Part>(a.quarter); }
 // The first n lanes, the others 0. 0 <= n; no byte behind lane n is touched.
 inline Lanes load_first(const float* p, int64_t n) {
   if (n >= 16) return load(p);
@@ -95,7 +109,7 @@ inline Lanes load_first(const float* p, int64_t n) {
   return load(padded);
 }
 inline void store(float* p, const Lanes& a) { std::memcpy(p, a.quarter, sizeof a.quarter); }
-inline void store_part(float* p, const Part& part) { store(p, part); }
+inline void store_part(float* p, const Part& part) { std::memcpy(p, part.at, sizeof part.at); }
 // The first n lanes. 0 <= n; no byte behind lane n is touched.
 inline void store_first(float* p, int64_t n, const Lanes& a) {
   if (n >= 16) return store(p, a);
@@ -117,12 +131,11 @@ inline Lanes operator/(const Lanes& a, const Lanes& b) {
   return each_quarter([&](int q) { return a.quarter[q] / b.quarter[q]; });
 }
 // a * b + c, rounded once.
+inline Part fma(const Part& a, const Part& b, const Part& c) {
+  return each([&](int i) { return __builtin_fmaf(a.at[i], b.at[i], c.at[i]); });
+}
 inline Lanes fma(const Lanes& a, const Lanes& b, const Lanes& c) {
-  return each_quarter([&](int q) {
-    Floats out = c.quarter[q];
-    for (int i = 0; i < 4; ++i) out[i] = __builtin_fmaf(a.quarter[q][i], b.quarter[q][i], out[i]);
-    return out;
-  });
+  return load(fma(part_of(a, 0), part_of(b, 0), part_of(c, 0)).at);
 }
 // Both return b when a or b is NaN and when both are zeros.
 inline Floats min(Floats a, Floats b) { return a < b ? a : b; }

@@ -52,7 +52,7 @@ class BertWeights:
         return int(self.words.shape[1])
 
     def linears(self) -> dict[str, Linear]:
-        """Every linear map, named like "layer0.query"."""
+        """Return every linear map, named like "layer0.query"."""
         parts = ("query", "key", "value", "output", "up", "down")
         return {
             f"layer{number}.{part}": getattr(layer, part) for number, layer in enumerate(self.layers) for part in parts
@@ -60,7 +60,7 @@ class BertWeights:
 
 
 def read_bert_weights(model: Any) -> BertWeights | None:
-    """Those of a model that transformers loaded in float32; None where it is not shaped like BERT."""
+    """Read the weights of a model that transformers loaded in float32; None where it is not shaped like BERT."""
     config = model.config
     plain = (
         config.model_type in ARCHITECTURES

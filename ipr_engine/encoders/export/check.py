@@ -27,7 +27,7 @@ Embed = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 
 
 def sample(reference: TransformerEncoder) -> list[NDArray[np.int64]]:
-    """ids of the fixed texts, and ids drawn from the vocabulary (seed 0) at every length up to the model's own limit."""
+    """Return ids of the fixed texts, and ids drawn from the vocabulary (seed 0) at every length up to the model's own limit."""
     rng = np.random.default_rng(0)
     ids = np.arange(reference.tokenizer.max_id + 1)
     ids = ids[ids != reference.spec.pad_id]  # RoBERTa counts no position for it, and no prompt has it
@@ -46,19 +46,19 @@ def sample(reference: TransformerEncoder) -> list[NDArray[np.int64]]:
 
 
 def embedded_alone(reference: TransformerEncoder, rows: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-    """(rows, dim) by the reference, each row on its own, so that no padding enters."""
-    return np.concatenate([reference._embed([ids]) for ids in rows])
+    """Embed by the reference, (rows, dim), each row on its own, so that no padding enters."""
+    return np.concatenate([reference.embed([ids]) for ids in rows])
 
 
 def worst_cosine(x: NDArray[np.float32], want: NDArray[np.float32]) -> float:
-    """The smallest cosine between corresponding rows; NaN where a row is not finite."""
+    """Return the smallest cosine between corresponding rows; NaN where a row is not finite."""
     a, b = x.astype(np.float64), want.astype(np.float64)
     cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
     return float(np.min(cosines))
 
 
 def check_cosine(what: str, cosine: float, least: float) -> float:
-    """The cosine, rounded for the manifest; InvalidInputError where it is below the least."""
+    """Return the cosine, rounded for the manifest; InvalidInputError where it is below the least."""
     if not cosine >= least:
         raise InvalidInputError(
             f"{what}: its embeddings differ from those of the float32 model: smallest cosine {cosine:.7f}, expected at least "
@@ -68,7 +68,7 @@ def check_cosine(what: str, cosine: float, least: float) -> float:
 
 
 def check_standard_graph(path: Path, rows: list[NDArray[np.int64]], want: NDArray[np.float32], pad_id: int) -> float:
-    """model.onnx: every row alone, the texts padded beyond their longest, and a third of the drawn rows to the longest."""
+    """Check model.onnx: every row alone, the texts padded beyond their longest, and a third of the drawn rows to the longest."""
     embed = _session(path)
     alone = np.concatenate([embed(ids[None], np.ones((1, len(ids)), np.int64)) for ids in rows])
     cosines = [worst_cosine(alone, want)]
@@ -83,7 +83,7 @@ def check_standard_graph(path: Path, rows: list[NDArray[np.int64]], want: NDArra
 
 
 def check_rows_graph(path: Path, rows: list[NDArray[np.int64]], want: NDArray[np.float32], least: float) -> float:
-    """A graph for rows of one length: every row alone, and three times over."""
+    """Check a graph for rows of one length: every row alone, and three times over."""
     embed = _session(path)
     cosines = []
     for ids, expected in zip(rows, want, strict=True):

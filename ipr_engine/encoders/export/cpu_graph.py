@@ -69,7 +69,7 @@ def write_cpu_graph(
 
 
 def _embedding(graph: GraphWriter, weights: BertWeights) -> str:
-    """(batch, tokens, dim) states before the first layer."""
+    """Return (batch, tokens, dim) states before the first layer."""
     tokens = graph.node("Shape", "input_ids", start=1, end=2)
     zero = graph.constant("zero", [0])
     words = graph.node("Gather", graph.constant("words", weights.words), "input_ids")
@@ -78,14 +78,14 @@ def _embedding(graph: GraphWriter, weights: BertWeights) -> str:
 
 
 def normed(graph: GraphWriter, name: str, norm: Linear, x: str, epsilon: float) -> str:
-    """LayerNormalization over the last axis."""
+    """Add LayerNormalization over the last axis."""
     scale, bias = graph.constant(f"{name}.scale", norm.weight), graph.constant(f"{name}.bias", norm.bias)
     result: str = graph.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
     return result
 
 
 def pooled(graph: GraphWriter, states: str, pooling: str, normalize: bool) -> str:
-    """(batch, tokens, dim) states of rows without padding -> (batch, dim)."""
+    """Add the pooling: (batch, tokens, dim) states of rows without padding -> (batch, dim)."""
     if pooling == "mean":
         # Not ReduceMean: for one row it sums in another order than for several, the only node here that would.
         tokens = graph.node("Shape", states, start=1, end=2)

@@ -25,13 +25,13 @@ class GraphWriter:
         self._constants: dict[str, Any] = {}
 
     def constant(self, name: str, array: NDArray[Any] | np.generic | Sequence[int]) -> str:
-        """A constant under a name of its own; the same name again is the same constant. Plain ints are int64."""
+        """Add a constant under a name of its own; the same name again is the same constant. Plain ints are int64."""
         if name not in self._constants:
             self._constants[name] = self._onnx.numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def node(self, op: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
-        """One operator; its output's name, or a list of them where it has several."""
+        """Add one operator; return its output's name, or a list of them where it has several."""
         number = len(self._nodes)
         names = [f"{op}_{number}.{index}" for index in range(outputs)]
         node = self._onnx.helper.make_node(op, inputs, names, name=f"{op}_{number}", domain=domain, **attributes)
@@ -39,7 +39,7 @@ class GraphWriter:
         return names[0] if outputs == 1 else names
 
     def save(self, path: Path, *, inputs: Sequence[str], output: str, dim: int) -> None:
-        """inputs (batch, tokens) int64 -> `embedding` (batch, dim) float32, from the value `output`."""
+        """Write the graph: inputs (batch, tokens) int64 -> `embedding` (batch, dim) float32, from the value `output`."""
         helper, kinds = self._onnx.helper, self._onnx.TensorProto
         self._nodes.append(helper.make_node("Identity", [output], ["embedding"], name="embedding"))
         graph = helper.make_graph(

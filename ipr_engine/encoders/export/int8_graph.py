@@ -55,7 +55,7 @@ class Int8Linears:
         return result
 
     def _product(self, graph: GraphWriter, name: str, x: str) -> str:
-        """(rows, outputs), without the bias."""
+        """Return (rows, outputs), without the bias."""
         quantized, scale = self._rows(graph, name, x)
         own = self._linears[name]
         product = graph.node(
@@ -72,7 +72,7 @@ class Int8Linears:
         return result
 
     def _rows(self, graph: GraphWriter, name: str, x: str) -> tuple[str, str]:
-        """x in uint8 around 128, and each row's scale (rows, 1); once for the maps that share x."""
+        """Return x in uint8 around 128, and each row's scale (rows, 1); once for the maps that share x."""
         key = (x, id(self._divisors[name]))
         if key not in self._quantized:
             factor = graph.constant(f"{name}.factor", (1 / self._divisors[name]).astype(np.float32))

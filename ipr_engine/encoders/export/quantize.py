@@ -32,7 +32,7 @@ class Int8Linear:
 
 
 def quantize_together(linears: Sequence[Linear], x: Array) -> tuple[Array, list[Int8Linear]]:
-    """Maps of one input -> the divisor of its columns (inputs,), and each map for the input so divided.
+    """Quantise the maps of one input: return the divisor of its columns (inputs,), and each map for the input so divided.
 
     Args:
         x: (rows, inputs), inputs the maps see on real prompts.
@@ -51,7 +51,7 @@ def quantize_together(linears: Sequence[Linear], x: Array) -> tuple[Array, list[
 
 
 def _inverse_factor(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The upper Cholesky factor of the damped inverse of x^T x, (inputs, inputs)."""
+    """Return the upper Cholesky factor of the damped inverse of x^T x, (inputs, inputs)."""
     hessian = x.T @ x
     hessian[np.diag_indices_from(hessian)] += DAMPING * np.mean(np.diag(hessian)) + 1e-12
     return np.ascontiguousarray(np.linalg.cholesky(np.linalg.inv(hessian)).T)
@@ -74,7 +74,7 @@ def _round(weight: NDArray[np.float64], scale: NDArray[np.float64], factor: NDAr
 
 
 def linear_inputs(model: Any, ids: Sequence[NDArray[np.int64]], embed: Any) -> dict[str, Array]:
-    """What the linear maps of a BERT-shaped model see on these rows: "layer0.query" -> (tokens, inputs).
+    """Return what the linear maps of a BERT-shaped model see on these rows: "layer0.query" -> (tokens, inputs).
 
     Key and value see what query sees. embed: runs the model on one row.
     """

@@ -27,7 +27,7 @@ class Source:
 
 
 def find_source(source: str, revision: str | None = None) -> Source:
-    """A folder as it is; a hub id downloaded (or taken from the hub's cache) at a revision.
+    """Take a folder as it is; download a hub id (or take it from the hub's cache) at a revision.
 
     Raises:
         InvalidInputError: source is neither a folder nor a hub id, or revision comes with a folder.
@@ -59,7 +59,7 @@ def find_source(source: str, revision: str | None = None) -> Source:
 
 
 def max_tokens_of(folder: Path, positions: int | None, default: int = 512) -> int:
-    """How long a prompt the model was made for: sentence-transformers' max_seq_length, at most `default` and `positions`."""
+    """Return how long a prompt the model was made for: sentence-transformers' max_seq_length, at most `default` and `positions`."""
     limits = [default] if positions is None else [default, positions]
     settings = folder / "sentence_bert_config.json"
     if settings.exists():
@@ -71,7 +71,7 @@ def max_tokens_of(folder: Path, positions: int | None, default: int = 512) -> in
 
 
 def check_out(out: Path) -> None:
-    """The folder to write must not exist yet, or be empty; its parent must exist."""
+    """Refuse a folder to write that exists and is not empty, or whose parent does not exist."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidInputError(f"out: {out} exists already; remove it, or write to another folder")
     if not out.absolute().parent.is_dir():

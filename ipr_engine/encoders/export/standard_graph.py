@@ -63,7 +63,7 @@ def write_standard_graph(
 
 
 def _pooled(torch: Any, model: Any, pooling: str, normalize: bool) -> Any:
-    """The module that is traced; every size in it comes from its inputs."""
+    """Return the module that is traced; every size in it comes from its inputs."""
 
     def forward(_: Any, input_ids: Any, attention_mask: Any) -> Any:
         states = model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (batch, tokens, dim)
@@ -83,7 +83,7 @@ def _pooled(torch: Any, model: Any, pooling: str, normalize: bool) -> Any:
 
 
 def _tidy(onnx: Any, path: Path, single_file_bytes: int) -> Path | None:
-    """Without source lines, and with weights either inside or in one file beside it."""
+    """Write the graph again without source lines, and with weights either inside or in one file beside it."""
     graph = onnx.load(str(path))
     for file in path.parent.iterdir():  # of a large model the exporter writes one file a tensor
         if file != path:

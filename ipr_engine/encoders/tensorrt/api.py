@@ -45,7 +45,7 @@ class Api:
         return self.flavour == "tensorrt_rtx"
 
     def builder(self) -> bindings.Builder:
-        """A builder; BackendUnavailableError where it needs a GPU and there is none."""
+        """Make a builder; BackendUnavailableError where it needs a GPU and there is none."""
         try:
             made: bindings.Builder = self.module.Builder(self.logger)
         except (RuntimeError, TypeError) as error:  # pybind11's TypeError: the factory returned None
@@ -53,7 +53,7 @@ class Api:
         return made
 
     def runtime(self) -> bindings.Runtime:
-        """A run time; BackendUnavailableError where it cannot be made."""
+        """Make a run time; BackendUnavailableError where it cannot be made."""
         try:
             made: bindings.Runtime = self.module.Runtime(self.logger)
         except (RuntimeError, TypeError) as error:
@@ -61,7 +61,7 @@ class Api:
         return made
 
     def why(self, error: object = None) -> str:
-        """What TensorRT said last, for a message; empties the memory."""
+        """Return what TensorRT said last, for a message; empties the memory."""
         said = [*([str(error)] if error else []), *self.messages]
         self.messages.clear()
         return "; ".join(said) or "TensorRT gave no reason"
@@ -95,7 +95,7 @@ def load_api(flavour: str = "auto") -> Api:
 
 
 def make_api(flavour: str, module: Any) -> Api:
-    """The API around an imported module; BackendUnavailableError below OLDEST."""
+    """Return the API around an imported module; BackendUnavailableError below OLDEST."""
     version = str(module.__version__)
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST[flavour]:
         wanted = ".".join(map(str, OLDEST[flavour]))

@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine.cuda.driver import Device
-from ipr_engine.cuda.shapes import DEFAULT_BATCHES, Bucket, make_buckets
+from ipr_engine.cuda.shapes import DEFAULT_BATCHES, make_buckets
+from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
+from ipr_engine.encoders.tensorrt.accuracy_gate import embed_reference, make_sample, require_cosines
 from ipr_engine.encoders.tensorrt.api import Api, load_api
-from ipr_engine.encoders.tensorrt.build import WORKSPACE_BYTES, build_plan
 from ipr_engine.encoders.tensorrt.engine_file import EngineFile, EngineKey, bucket_names, read_engine, write_engine
+from ipr_engine.encoders.tensorrt.plan_builder import WORKSPACE_BYTES, build_plan
 from ipr_engine.encoders.tensorrt.precision import PRECISIONS
-from ipr_engine.encoders.tensorrt.reference import embed_reference, make_sample, require_cosines
 from ipr_engine.encoders.tensorrt.runtime import EngineRuntime
-from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer
+from ipr_engine.encoders.tensorrt.stream import TensorRtStream
 from ipr_engine.encoders.transformer import TransformerEncoder
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
 
@@ -40,32 +41,21 @@ class TensorRtEncoder(TransformerEncoder):
         cosine: the smallest of the gate.
     """
 
-    def __init__(
-        self,
-        export: Export,
-        engine: EngineFile,
-        api: Api,
-        device: Device,
-        *,
-        max_tokens: int,
-        tokenizer: WordPieceTokenizer | LibraryTokenizer,
-        precision: str,
-        buckets: tuple[Bucket, ...],
-        path: Path,
-        origin: str,
-    ) -> None:
-        batch = max(bucket.batch for bucket in buckets)
-        super().__init__(export.spec, max_tokens=max_tokens, batch=batch, tokenizer=tokenizer)
-        self.dim, self.precision, self.engine, self.origin = export.dim, precision, path, origin
+    def __init__(self, order: EngineOrder, engine: EngineFile, device: Device, *, path: Path, origin: str) -> None:
+        """Load an engine that was made for an order; path and origin are where it came from."""
+        export, text = order.export, order.text
+        batch = max(bucket.batch for bucket in order.buckets)
+        super().__init__(export.spec, max_tokens=text.max_tokens, batch=batch, tokenizer=text.tokenizer)
+        self.dim, self.precision, self.engine, self.origin = export.dim, order.key.precision, path, origin
         self.runtime = EngineRuntime(
-            api,
+            order.api,
             device,
             engine.plan,
-            buckets=buckets,
+            buckets=order.buckets,
             dim=export.dim,
             pad_id=export.spec.pad_id,
             where=str(path),
-            kernels=path.with_suffix(f".{_slug(device)}.kernels") if api.portable else None,
+            kernels=path.with_suffix(f".{_slug(device)}.kernels") if order.api.portable else None,
         )
         try:
             self.cosine = _gate(self.runtime, engine, str(path))
@@ -88,7 +78,7 @@ class TensorRtEncoder(TransformerEncoder):
         flavour: str = "auto",
         workspace_bytes: int = WORKSPACE_BYTES,
     ) -> TensorRtEncoder:
-        """Load an export (encoders/export.py): with the cached engine made for exactly this, or one built now (minutes).
+        """Load an export (encoders/export/): with the cached engine made for exactly this, or one built now (minutes).
 
         Args:
             device: "cuda" or "cuda:N".
@@ -108,9 +98,9 @@ class TensorRtEncoder(TransformerEncoder):
         api = load_api(flavour)
         gpu = Device(device)
         with gpu.closed_on_error():
-            order = _Order(export, api, gpu, max_tokens, precision, batches, workspace_bytes)
+            order = EngineOrder(export, api, gpu, max_tokens, precision, batches, workspace_bytes)
             engine, path, origin = order.find_or_build(Path(cache).expanduser())
-            return order.load(engine, path, origin, gpu)
+            return cls(order, engine, gpu, path=path, origin=origin)
 
     @classmethod
     def from_engine(
@@ -135,8 +125,16 @@ class TensorRtEncoder(TransformerEncoder):
         api = load_api(flavour)
         gpu = Device(device)
         with gpu.closed_on_error():
-            order = _Order(export, api, gpu, max_tokens, precision, batches, workspace_bytes)
-            return order.load(read_engine(Path(path), order.key), Path(path), "file", gpu)
+            order = EngineOrder(export, api, gpu, max_tokens, precision, batches, workspace_bytes)
+            return cls(order, read_engine(Path(path), order.key), gpu, path=Path(path), origin="file")
+
+    @classmethod
+    def open_export(
+        cls, export: Export, options: LoadOptions, *, max_tokens: int | None, dtype: str | None
+    ) -> TensorRtEncoder:
+        """Load an export as the registry asks for it; of the options, device and batches apply."""
+        batches = DEFAULT_BATCHES if options.batches is None else options.batches
+        return cls.from_export(export.folder, max_tokens=max_tokens, device=options.device, batches=batches)
 
     @property
     def summary(self) -> str:
@@ -147,12 +145,16 @@ class TensorRtEncoder(TransformerEncoder):
             f"to {buckets[-1]}, engine {self.origin.partition(':')[0]}, {self.tokenizer.kind} tokenizer"
         )
 
+    def on_stream(self, device: str) -> TensorRtStream:
+        """Return this encoder as one that enqueues in torch's current stream of `device`."""
+        return TensorRtStream(self, self.runtime, device)
+
     def close(self) -> None:
         """Give the GPU's memory back; the encoder does no further work."""
         self.runtime.close()
 
     def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """All at once: the runtime sorts them into buckets, and waits for the GPU once."""
+        """Return all rows at once: the runtime sorts them into buckets, and waits for the GPU once."""
         return [rows] if rows else []
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
@@ -179,12 +181,17 @@ def prepare_engine(
     with contextlib.ExitStack() as stack:
         if gpu is not None:
             stack.callback(gpu.close)
-        order = _Order(read_export(folder), api, gpu, max_tokens, precision, batches, workspace_bytes)
+        order = EngineOrder(read_export(folder), api, gpu, max_tokens, precision, batches, workspace_bytes)
         return order.find_or_build(Path(cache).expanduser())[1]
 
 
-class _Order:
-    """What engine is wanted: the arguments of `from_export`, checked, and its key."""
+class EngineOrder:
+    """The engine that is wanted: the arguments of `TensorRtEncoder.from_export`, checked.
+
+    Attributes:
+        export: the model. api: the TensorRT that builds or loads. buckets: the shapes, ascending.
+        text: what makes ids of prompts. key: what an engine file must state to be this one.
+    """
 
     def __init__(
         self,
@@ -200,25 +207,25 @@ class _Order:
             raise InvalidInputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
         if type(workspace_bytes) is not int or workspace_bytes < 1:
             raise InvalidInputError(f"workspace_bytes: expected an int >= 1, got {workspace_bytes!r}")
-        self._export, self._api, self._device = export, api, device
+        self.export, self.api, self._device = export, api, device
         self._onnx = export.file("onnx")
         limit = export.max_tokens if max_tokens is None else max_tokens
-        self._text = TransformerEncoder(export.spec, max_tokens=limit, batch=1)
-        self._buckets = make_buckets(self._text.max_tokens, batches)
+        self.text = TransformerEncoder(export.spec, max_tokens=limit, batch=1)
+        self.buckets = make_buckets(self.text.max_tokens, batches)
         self.key = EngineKey(
             model="+".join(export.hashes[role] for role in ("onnx", "onnx_data") if role in export.hashes),
             tensorrt=str(api),
             gpu="any" if api.portable else str(device),
             precision=precision,
-            buckets=bucket_names(self._buckets),
+            buckets=bucket_names(self.buckets),
             pad_id=export.spec.pad_id,
-            max_tokens=self._text.max_tokens,
+            max_tokens=self.text.max_tokens,
             tokenizer=export.spec.tokenizer_sha256,
             workspace_bytes=workspace_bytes,
         )
 
     def find_or_build(self, cache: Path) -> tuple[EngineFile, Path, str]:
-        """The engine, its file, and where it came from; what is stale, foreign or damaged is replaced, and the log says so."""
+        """Return the engine, its file, and where it came from; what is stale, foreign or damaged is replaced, and the log says so."""
         path = cache / self.key.file_name
         origin = "built"
         if path.exists():
@@ -231,39 +238,25 @@ class _Order:
         write_engine(path, engine)
         return engine, path, origin
 
-    def load(self, engine: EngineFile, path: Path, origin: str, device: Device) -> TensorRtEncoder:
-        return TensorRtEncoder(
-            self._export,
-            engine,
-            self._api,
-            device,
-            max_tokens=self.key.max_tokens,
-            tokenizer=self._text.tokenizer,
-            precision=self.key.precision,
-            buckets=self._buckets,
-            path=path,
-            origin=origin,
-        )
-
     def _build(self, cache: Path) -> EngineFile:
         if self._device is not None:
             self._device.activate()
         plan = build_plan(
-            self._api,
+            self.api,
             self._onnx,
-            dim=self._export.dim,
-            buckets=self._buckets,
+            dim=self.export.dim,
+            buckets=self.buckets,
             precision=self.key.precision,
             workspace_bytes=self.key.workspace_bytes,
-            timing_cache=cache / f"{self._api.flavour}-{self._api.version}-{_slug(self._device)}.timings",
+            timing_cache=cache / f"{self.api.flavour}-{self.api.version}-{_slug(self._device)}.timings",
         )
-        sample = make_sample(self._text.ids, self._buckets)
+        sample = make_sample(self.text.ids, self.buckets)
         reference = embed_reference(self._onnx, sample)
         return EngineFile(key=self.key.document(), plan=plan, sample=sample, reference=reference)
 
 
 def _gate(runtime: EngineRuntime, engine: EngineFile, where: str) -> float:
-    """The smallest cosine with the reference, each bucket full of rows of the sample that fit it, the longest first."""
+    """Return the smallest cosine with the reference, each bucket full of rows of the sample that fit it, the longest first."""
     worst = 1.0
     lengths = np.array([len(row) for row in engine.sample])
     for bucket in runtime.buckets:
@@ -277,5 +270,5 @@ def _gate(runtime: EngineRuntime, engine: EngineFile, where: str) -> float:
 
 
 def _slug(device: Device | None) -> str:
-    """A part of a file name."""
+    """Return what names a device in a file name."""
     return "".join(c if c.isalnum() else "-" for c in str(device)) if device is not None else "any"

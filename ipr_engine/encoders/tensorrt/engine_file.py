@@ -116,7 +116,7 @@ def read_engine(path: Path, wanted: EngineKey) -> EngineFile:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """A temporary file beside it, flushed, then renamed; the folder is made."""
+    """Write a temporary file beside `path`, flush it, then rename it; the folder is made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

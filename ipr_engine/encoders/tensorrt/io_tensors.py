@@ -18,7 +18,7 @@ _INTEGERS: dict[str, np.dtype[Any]] = {"DataType.INT64": np.dtype(np.int64), "Da
 
 
 def check_network(network: bindings.INetworkDefinition, dim: int, onnx: Path) -> None:
-    """Its inputs and output, by name, rank, type and dim, are an encoder's; InvalidInputError names what differs."""
+    """Raise InvalidInputError, which names what differs, unless inputs and output are an encoder's by name, rank, type and dim."""
     inputs = {tensor.name: tensor for tensor in map(network.get_input, range(network.num_inputs))}
     outputs = {tensor.name: tensor for tensor in map(network.get_output, range(network.num_outputs))}
     if set(inputs) != set(INPUTS) or set(outputs) != {OUTPUT}:
@@ -36,7 +36,7 @@ def check_network(network: bindings.INetworkDefinition, dim: int, onnx: Path) ->
 
 
 def check_engine(engine: bindings.ICudaEngine, buckets: Sequence[Bucket], dim: int, where: str) -> np.dtype[Any]:
-    """The type of the inputs of an engine whose names, types, output and profiles are the expected ones."""
+    """Return the type of the inputs of an engine whose names, types, output and profiles are the expected ones."""
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     if set(names) != {*INPUTS, OUTPUT}:
         raise EngineMismatchError(

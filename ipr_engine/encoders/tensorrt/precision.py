@@ -34,7 +34,7 @@ _SMALL = frozenset(
 
 
 def convert_precision(model: Any, precision: str) -> Any:
-    """The same function of the same inputs, computed in another type; the input graph is left as it is.
+    """Return the same function of the same inputs, computed in another type; the input graph is left as it is.
 
     Args:
         model: onnx.ModelProto, float32, standard operators of opset 17 or later, weights inside.
@@ -96,7 +96,7 @@ class _Graph:
         self._graph.initializer.extend(kept)
 
     def _small_nodes(self) -> set[int]:
-        """ids of the nodes that compute in the small type; the rest keep float32 (or have nothing to do with floats)."""
+        """Return ids of the nodes that compute in the small type; the rest keep float32 (or have nothing to do with floats)."""
         multiply = [node for node in self._graph.node if node.op_type in _MULTIPLY]
         trigonometric = [node for node in self._graph.node if node.op_type in ("Sin", "Cos")]
         exact = self._ancestors(trigonometric, self._float32)
@@ -116,7 +116,7 @@ class _Graph:
         return small
 
     def _ancestors(self, nodes: Iterable[Any], over: Container[str]) -> set[int]:
-        """ids of all nodes whose results reach one of these over values of these names."""
+        """Return ids of all nodes whose results reach one of these over values of these names."""
         found: set[int] = set()
         pending = list(nodes)
         while pending:
@@ -142,7 +142,7 @@ class _Graph:
         self._graph.initializer.append(self._onnx.numpy_helper.from_array(small, name=new))
 
     def _constants_to_initializers(self) -> None:
-        """Float constants as initializers, which are converted once; refuses what this rewriting does not see through."""
+        """Turn float constants into initializers, which are converted once; refuses what this rewriting does not see through."""
         TensorProto, nodes = self._onnx.TensorProto, []
         for node in self._graph.node:
             if any(attribute.type in (attribute.GRAPH, attribute.GRAPHS) for attribute in node.attribute):
@@ -166,7 +166,7 @@ class _Graph:
         self._graph.node.extend(nodes)
 
     def _float32_values(self) -> set[str]:
-        """Names of all float32 values, by ONNX's own type inference on the graph without its weights' bytes."""
+        """Return names of all float32 values, by ONNX's own type inference on the graph without its weights' bytes."""
         onnx, light = self._onnx, self._onnx.ModelProto()
         light.CopyFrom(_without_weights(onnx, self._model))
         try:
@@ -188,7 +188,7 @@ class _Graph:
 
 
 def _without_weights(onnx: Any, model: Any) -> Any:
-    """The model with its large initializers as typed inputs: inference copies the model, and protobuf ends at 2 GB."""
+    """Return the model with its large initializers as typed inputs: inference copies the model, and protobuf ends at 2 GB."""
     light = onnx.ModelProto()
     light.ir_version = model.ir_version
     light.opset_import.extend(model.opset_import)

@@ -41,6 +41,7 @@ class EngineRuntime:
     Attributes:
         buckets: the shapes, in the plan's order of profiles. stream: the CUDA stream it runs on.
         device_bytes: what it holds on the GPU besides the plan itself.
+        lock: held by whoever runs the contexts.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class EngineRuntime:
         self._dim, self._pad_id, self._where = dim, pad_id, where
         self._kernels = kernels
         self._runtime_cache: bindings.IRuntimeCache | None = None
-        self._lock, self._failed = threading.Lock(), ""
+        self.lock, self._failed = threading.Lock(), ""
         self._runtime: bindings.Runtime | None = None
         self._engine: bindings.ICudaEngine | None = None
         self._contexts: list[bindings.IExecutionContext] = []
@@ -81,13 +82,13 @@ class EngineRuntime:
         self.device_bytes = self._scratch_bytes + self._input_bytes + self._output_bytes
 
     def embed(self, ids: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """(rows, dim) embeddings of rows of 1 to max_tokens ids, longest first; the host waits once per SLOTS passes.
+        """Return (rows, dim) embeddings of rows of 1 to max_tokens ids, longest first; the host waits once per SLOTS passes.
 
         Raises:
             BackendUnavailableError: the GPU or TensorRT failed, now or before: this runtime does no further work.
         """
         x = np.empty((len(ids), self._dim), dtype=np.float32)
-        with self._lock:
+        with self.lock:
             self._require_working()
             try:
                 self.device.activate()
@@ -133,7 +134,7 @@ class EngineRuntime:
 
     def close(self) -> None:
         """Free everything, contexts before the memory they use; further calls raise BackendUnavailableError."""
-        with self._lock:
+        with self.lock:
             if self._failed != "closed":
                 self._failed = "closed"
                 self._contexts.clear()
@@ -146,7 +147,7 @@ class EngineRuntime:
             self.close()
 
     def _plan(self, plan: bytes) -> None:
-        """Everything that may fail; `_need` says what was being planned."""
+        """Do everything that may fail; `_need` says what was being planned."""
         largest = max(self.buckets, key=lambda bucket: bucket.batch * bucket.tokens)
         self._need = f"bucket {largest}"
         self.device.activate()
@@ -192,7 +193,7 @@ class EngineRuntime:
         ]
 
     def _stage(self, memory: NDArray[np.uint8], bucket: Bucket) -> _Staging:
-        """A slot's memory as a bucket: ids, then the mask at the next multiple of 256 bytes, so that one copy takes both."""
+        """View a slot's memory as a bucket: ids, then the mask at the next multiple of 256 bytes, so that one copy takes both."""
         size, begin = bucket.batch * bucket.tokens * self._integer.itemsize, self._mask_offset(bucket)
         ids, mask = (memory[at : at + size].view(self._integer).reshape(bucket.shape) for at in (0, begin))
         x = memory[self._input_bytes :][: bucket.batch * self._dim * 4].view(np.float32)
@@ -202,7 +203,7 @@ class EngineRuntime:
         return _aligned(bucket.batch * bucket.tokens * self._integer.itemsize)
 
     def _make_context(self, engine: bindings.ICudaEngine, index: int, bucket: Bucket) -> bindings.IExecutionContext:
-        """Its profile, shapes, scratch and addresses set, once and for all."""
+        """Make a bucket's context, with its profile, shapes, scratch and addresses set once and for all."""
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(
             self.api.module.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -271,7 +272,7 @@ class EngineRuntime:
 
 
 def _tells_out_of_memory(reason: str) -> bool:
-    """Of an allocation TensorRT makes itself it logs "Error Code 2: OutOfMemory", or CUDA's "out of memory"."""
+    """Return whether memory ran out: of an allocation of its own TensorRT logs "Error Code 2: OutOfMemory", or CUDA's "out of memory"."""
     return "outofmemory" in reason.replace(" ", "").lower()
 
 

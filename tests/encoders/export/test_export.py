@@ -39,7 +39,7 @@ def assert_graph_equals_model(export, folder, **how):
     """model.onnx on rows alone and padded, against the torch tier on the original folder; the other files by the manifest."""
     reference = TorchEncoder.from_folder(folder, max_tokens=export.max_tokens, **how)
     rows = reference.ids(PROMPTS)
-    want = np.concatenate([reference._embed([ids]) for ids in rows])
+    want = np.concatenate([reference.embed([ids]) for ids in rows])
     assert check_standard_graph(export.files["onnx"], rows, want, export.spec.pad_id) >= 0.99999
     alone = run_graph(
         export.files["onnx"], input_ids=rows[2][None], attention_mask=np.ones((1, len(rows[2])), np.int64)
@@ -106,7 +106,7 @@ def test_weights_beyond_one_file_lie_beside_the_graph(tmp_path):
     assert {file.name for file in (tmp_path / "graph").iterdir()} == {"model.onnx", "model.onnx.data"}
     reference = TorchEncoder.from_folder(folder, max_tokens=48)
     rows = reference.ids(PROMPTS)
-    want = np.concatenate([reference._embed([ids]) for ids in rows])
+    want = np.concatenate([reference.embed([ids]) for ids in rows])
     assert check_standard_graph(tmp_path / "graph" / "model.onnx", rows, want, 0) >= 0.99999
 
 
@@ -114,16 +114,16 @@ def test_a_graph_of_another_model_is_refused(tmp_path):
     export = export_encoder(make_sentence_transformer(tmp_path / "model"), tmp_path / "out")
     other = TorchEncoder.from_folder(make_sentence_transformer(tmp_path / "other", seed=1), max_tokens=48)
     rows = other.ids(PROMPTS)
-    want = np.concatenate([other._embed([ids]) for ids in rows])
+    want = np.concatenate([other.embed([ids]) for ids in rows])
     with pytest.raises(InvalidInputError, match=r"smallest cosine .* expected at least 0.99999"):
         check_standard_graph(export.files["onnx"], rows, want, 0)
 
 
 def test_out_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    from ipr_engine.encoders.export import write
+    from ipr_engine.encoders.export import exporter
 
     folder = make_sentence_transformer(tmp_path / "model")
-    monkeypatch.setattr(write, "MIN_COSINE_FLOAT16", 2.0)
+    monkeypatch.setattr(exporter, "MIN_COSINE_FLOAT16", 2.0)
     with pytest.raises(InvalidInputError, match="float16 weights"):
         export_encoder(folder, tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["model"]

@@ -33,11 +33,11 @@ from ipr_engine.encoders.export.int8_graph import write_int8_graph
 from ipr_engine.encoders.export.quantize import linear_inputs
 from ipr_engine.encoders.export.source import check_out, find_source, max_tokens_of
 from ipr_engine.encoders.export.standard_graph import OPSET, write_standard_graph
-from ipr_engine.encoders.manifest import Export, read_export, write_manifest
+from ipr_engine.encoders.manifest import Export, ModelOrigin, read_export, write_manifest
 from ipr_engine.encoders.tokenizer import read_tokenizer
 from ipr_engine.encoders.torch import TorchEncoder, check_fit, load_model, spec_of
-from ipr_engine.encoders.transformer import special_ids
 from ipr_engine.encoders.transformer_folder import read_transformer_folder
+from ipr_engine.encoders.transformer_spec import special_ids
 from ipr_engine.errors import BundleFormatError, InvalidInputError
 
 _PURPOSE = "exporting an encoder"
@@ -132,7 +132,7 @@ def export_encoder(
                     "GELU have; leave it out"
                 )
             files["onnx_int8"] = "model.int8.onnx"
-            inputs = linear_inputs(model, reference.ids(calibration), reference._embed)
+            inputs = linear_inputs(model, reference.ids(calibration), reference.embed)
             write_int8_graph(weights, inputs, spec.pooling, spec.normalize, work / files["onnx_int8"])
             # Judged on text: drawn ids are unlike anything that the weights were rounded on.
             texts = slice(0, len(TEXTS))
@@ -146,8 +146,7 @@ def export_encoder(
             dim=want.shape[1],
             max_tokens=max_tokens,
             spec=spec,
-            name=origin.name,
-            revision=origin.revision,
+            origin=ModelOrigin(origin.name, origin.revision),
             files=files,
             provenance=_provenance(cosines, len(rows)),
         )
@@ -165,7 +164,7 @@ def export_encoder(
 
 
 def _write_float16(model: Any, path: Path) -> None:
-    """The weights under transformers' own names; those that do not fit float16 are an InvalidInputError."""
+    """Write the weights under transformers' own names; those that do not fit float16 are an InvalidInputError."""
     torch, safetensors = need("torch", _PURPOSE, "export"), need("safetensors.torch", _PURPOSE)
     tensors = {}
     for name, tensor in model.state_dict().items():

@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._C import DecideResult
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.context_windows import ContextWindows, capped_heads
+from ipr_engine.cuda.stream_encoder import StreamEncoder, stream_encoder
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.gpu_router.encoder import StreamEncoder, stream_encoder
-from ipr_engine.gpu_router.heads import GpuHeads
-from ipr_engine.gpu_router.router import GpuRouter, RouteRows
-from ipr_engine.policy.policy import Policy
+from ipr_engine.gpu_router.gpu_heads import GpuHeads
+from ipr_engine.gpu_router.route_rows import RouteRows
+from ipr_engine.gpu_router.router import GpuRouter
+from ipr_engine.policy.policy import Policy, op_terms
 
 
-class GpuSide:
-    """A loaded bundle's heads on the device, and the recordings that run them, which loaded bundles share."""
+class GpuRoutePlan:
+    """A loaded bundle's heads on the device, and the recordings that run them, which loaded bundles share.
 
-    def __init__(self, encoder: Encoder, stream: StreamEncoder, heads: GpuHeads, router: GpuRouter) -> None:
+    Attributes:
+        encoder: of the bundle. stream: the same encoder, as its work is recorded.
+        heads: of the bundle. router: the recordings.
+    """
+
+    def __init__(self, encoder: Encoder, stream: StreamEncoder, heads: GpuHeads[Policy], router: GpuRouter) -> None:
         self.encoder, self.stream, self.heads, self.router = encoder, stream, heads, router
 
     def route(self, policy: Policy, rows: RouteRows) -> tuple[DecideResult, NDArray[np.float32]]:
+        """Decide the rows by this bundle's heads; see `GpuRouter.route`."""
         return self.router.route(self.heads, policy, rows)
 
     @property
     def summary(self) -> str:
-        """Where and how it decides."""
+        """Where and how the rows are decided."""
         graphs = self.stream.graphs
         where = "emulated on the CPU" if graphs.device == "cpu" else f"on {graphs.device}"
         return f"Triton {where}, {graphs.kind}, pooling {'fused' if self.router.fused else 'apart'}"
 
 
-def gpu_side(bundle: Bundle, encoder: Encoder, device: str, before: GpuSide | None) -> GpuSide | None:
+def plan_gpu_route(bundle: Bundle, encoder: Encoder, device: str, before: GpuRoutePlan | None) -> GpuRoutePlan | None:
     """Plan a bundle for a device.
 
     Bundles of two tiers, heads on encoders side by side, or on a tier that enqueues nothing (onnx), are decided on the CPU,
     wherever their transformer runs: None. Where `before`
-    runs the same encoder and heads of the same form, its recordings are shared; else every bucket is recorded.
+    runs the same encoder and heads of the same variant, its recordings are shared; else every bucket is recorded.
 
     Raises:
         InvalidInputError: nothing of the encoder runs on a GPU.
@@ -54,7 +65,15 @@ def gpu_side(bundle: Bundle, encoder: Encoder, device: str, before: GpuSide | No
     stream = before.stream if before is not None and same else stream_encoder(encoder, device)
     if stream is None:
         return None
-    heads = GpuHeads(bundle, stream.graphs.device)
+    heads = _gpu_heads(bundle, stream.graphs.device)
     if before is not None and before.router.serves(stream, heads):
-        return GpuSide(encoder, stream, heads, before.router)
-    return GpuSide(encoder, stream, heads, GpuRouter(stream, heads))
+        return GpuRoutePlan(encoder, stream, heads, before.router)
+    return GpuRoutePlan(encoder, stream, heads, GpuRouter(stream, heads))
+
+
+def _gpu_heads(bundle: Bundle, device: str) -> GpuHeads[Policy]:
+    def terms(policy: Policy) -> Mapping[str, Any]:
+        return op_terms(bundle, policy.coefficients, policy.worth, policy.folded, policy.allowed)
+
+    packed = capped_heads(bundle.candidates, bundle.quality_heads, bundle.tie_rank)
+    return GpuHeads(packed, ContextWindows(bundle.candidates), terms, device)

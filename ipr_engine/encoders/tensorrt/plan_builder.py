@@ -30,7 +30,7 @@ def build_plan(
     workspace_bytes: int = WORKSPACE_BYTES,
     timing_cache: Path | None = None,
 ) -> bytes:
-    """Compile.
+    """Compile a graph to a serialized plan.
 
     Args:
         onnx: float32, input_ids and attention_mask (batch, tokens) int64 or int32 -> embedding (batch, dim) float32.
@@ -57,7 +57,7 @@ def build_plan(
 def parse_network(
     api: Api, builder: bindings.Builder, converted: Path, onnx: Path
 ) -> tuple[bindings.INetworkDefinition, bindings.OnnxParser]:
-    """The network of a converted graph, strongly typed. The parser must live as long as the network is used."""
+    """Return the network of a converted graph, strongly typed. The parser must live as long as the network is used."""
     # Asked for in TensorRT 10, the only mode (and ignored) in 11 and in RTX.
     network = builder.create_network(1 << int(api.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser: bindings.OnnxParser = api.module.OnnxParser(network, api.logger)
@@ -70,7 +70,7 @@ def parse_network(
 def configure(
     api: Api, builder: bindings.Builder, buckets: Sequence[Bucket], workspace_bytes: int
 ) -> bindings.IBuilderConfig:
-    """Profiles in the order of the buckets, each of exactly one shape; hardware compatibility stays off, its default."""
+    """Make the configuration: profiles in the order of the buckets, each of exactly one shape. Hardware compatibility stays off."""
     config = builder.create_builder_config()
     config.set_memory_pool_limit(api.module.MemoryPoolType.WORKSPACE, workspace_bytes)
     config.clear_flag(api.module.BuilderFlag.TF32)  # float32 islands mean float32
@@ -84,7 +84,7 @@ def configure(
 
 
 def _convert(onnx: Path, precision: str, folder: Path) -> Path:
-    """The converted graph as a file that the parser reads."""
+    """Convert the graph, and return it as a file that the parser reads."""
     package = need("onnx", "building an engine", "tensorrt")
     try:
         model = package.load(str(onnx))
@@ -100,7 +100,7 @@ def _convert(onnx: Path, precision: str, folder: Path) -> Path:
 
 
 def _use_timing_cache(config: bindings.IBuilderConfig, path: Path | None) -> bindings.ITimingCache | None:
-    """The cache of this machine, attached; another machine's is not used."""
+    """Attach and return the cache of this machine; another machine's is not used."""
     if path is None:
         return None
     cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")

@@ -26,7 +26,7 @@ _TEXTS = (
 def make_sample(
     ids_of: Callable[[Sequence[str]], list[NDArray[np.int64]]], buckets: Sequence[Bucket]
 ) -> list[NDArray[np.int64]]:
-    """Rows of ids that exercise every bucket: each text as it is, and one that nearly fills each length.
+    """Make rows of ids that exercise every bucket: each text as it is, and one that nearly fills each length.
 
     Args:
         ids_of: the encoder's own way from texts to ids, cut at its max_tokens.
@@ -42,7 +42,7 @@ def make_sample(
 
 
 def embed_reference(onnx: Path, sample: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-    """(rows, dim) float32 of the model itself, each row alone and without padding.
+    """Return (rows, dim) float32 of the model itself, each row alone and without padding.
 
     Raises:
         InvalidInputError: the graph does not load, or is no encoder with these inputs and output.
@@ -65,7 +65,7 @@ def embed_reference(onnx: Path, sample: Sequence[NDArray[np.int64]]) -> NDArray[
 def require_cosines(
     x: NDArray[np.float32], reference: NDArray[np.float32], where: str, min_cosine: float = MIN_COSINE
 ) -> float:
-    """The smallest cosine between rows of x and the reference.
+    """Return the smallest cosine between rows of x and the reference.
 
     Raises:
         EngineMismatchError: it is below min_cosine, or a value is not finite.

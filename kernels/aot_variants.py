@@ -1,17 +1,17 @@
-"""The variants that are built, recorded and tested ahead of time: name -> (form, number of candidates)."""
+"""The variants that are built, recorded and tested ahead of time (AOT): name -> (variant, number of candidates)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from .form import KernelForm
+from .variant import KernelVariant
 
 # A captured graph keeps buffers for everything that a request may bring.
-_GRAPH = KernelForm(dim=384, given=True, extra=True, row_mask=True)
+_GRAPH = KernelVariant(dim=384, given=True, extra=True, row_mask=True)
 _TRUNK = replace(_GRAPH, hidden=64, trunk=True)
 _ADAPTERS = replace(_TRUNK, identity=True, rank=4, activation="gelu")
 
-SHIPPED: dict[str, tuple[KernelForm, int]] = {
+AOT_VARIANTS: dict[str, tuple[KernelVariant, int]] = {
     "linear": (_GRAPH, 11),
     "linear_static": (replace(_GRAPH, dim=256), 11),  # the embedded table's dim
     "trunk": (_TRUNK, 11),

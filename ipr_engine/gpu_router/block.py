@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ipr_engine._extras import need
-from ipr_engine.cuda.graphs import PURPOSE, Graphs
+from ipr_engine.cuda.recording import PURPOSE, Graphs
 
 ALIGN = 256  # of each array: what cudaMalloc aligns to, and more than any load needs
 

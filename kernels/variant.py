@@ -1,4 +1,4 @@
-"""What a compiled `decide` is compiled for, without Triton or torch: shared by the launch, the build and the cubins."""
+"""What a compiled `decide` is compiled for: shared by the launch, the build and the cubins, and free of Triton and torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _UINT8 = {"row_allowed", "status_to", "cause_to"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class KernelForm:
+class KernelVariant:
     """One compiled variant of decide_kernel: the packed form, what a request brings, the pooling before it.
 
     The number of candidates, the batch and the number of policies are arguments of the kernel: one variant serves all.
@@ -56,14 +56,14 @@ class KernelForm:
     states: WeightType = "float32"
 
     def signature(self) -> dict[str, str]:
-        """Triton's type of each argument, in order; "*" is a pointer, aligned to 16 bytes."""
+        """Return Triton's type of each argument, in order; "*" is a pointer, aligned to 16 bytes."""
         types = dict.fromkeys(POINTERS, "*fp32")
         types |= dict.fromkeys(_INT32, "*i32") | dict.fromkeys(_UINT8, "*u8")
         types |= {"token_mask": "*i64", "weights": f"*{TYPES[self.weights]}", "states": f"*{TYPES[self.states]}"}
         return types | dict.fromkeys(INTEGERS, "i32")
 
     def constants(self, params: LaunchParams) -> dict[str, Any]:
-        """The compile-time arguments."""
+        """Return the compile-time arguments."""
         return {
             "DIM": self.dim, "HIDDEN": self.hidden, "RANK": self.rank, "ACTIVATION": self.activation,
             "HAS_SKIP": self.skip, "HAS_TRUNK": self.trunk, "HAS_IDENTITY": self.identity, "HAS_LEN": self.tokens,
@@ -77,14 +77,14 @@ class KernelForm:
         }  # fmt: skip
 
     def name(self, params: LaunchParams) -> str:
-        """A file name: shape class, dim, hidden and a hash of everything else but the source of the parameters."""
+        """Return a file name: shape class, dim, hidden and a hash of everything else but the source of the parameters."""
         text = json.dumps([asdict(self), {**asdict(params), "source": None}], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         return f"decide_{params.shape_class}_{self.dim}x{self.hidden}_{self.weights}_{digest}"
 
 
 def options(params: LaunchParams) -> dict[str, Any]:
-    """Triton's compile options.
+    """Return Triton's compile options.
 
     No contraction: the written order of docs/design.md section 3; what is fused says tl.fma. maxnreg: all the registers
     that a program can have; left to itself ptxas spills to fit more programs on a processor than there are.
@@ -96,5 +96,5 @@ def options(params: LaunchParams) -> dict[str, Any]:
 
 
 def grid(params: LaunchParams, batch: int, models: int) -> tuple[int, int, int]:
-    """Programs of a launch: row blocks by blocks of candidates."""
+    """Return the programs of a launch: row blocks by blocks of candidates."""
     return (-(-batch // params.block_rows), 1 if params.one_program else -(-models // params.block_models), 1)

@@ -1,0 +1,59 @@
+"""The tiers that run a transformer, as a table: each tier's module is named here and imported when the tier is asked for.
+
+A new tier is its own file, with a class that has `open_export`, and a row here; the packages it needs are an extra in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tier:
+    """One way to run a transformer.
+
+    Attributes:
+        encoder: "module:class" of this package; the class's `open_export` loads an export (registry.TransformerTier).
+        gpu_encoder: the same where the tier has another class on a GPU; None where it has not.
+        packages: one of them must be installed. extra: what pip installs to have one.
+        roles: dtype -> the files of an export, one of which the tier needs; a dtype that is no key cannot be served.
+    """
+
+    encoder: str
+    gpu_encoder: str | None = None
+    packages: tuple[str, ...]
+    extra: str
+    roles: Mapping[str | None, tuple[str, ...]]
+
+
+TRANSFORMER_TIERS: Mapping[str, Tier] = MappingProxyType(
+    {
+        "onnx": Tier(
+            encoder="onnx:OnnxEncoder",
+            packages=("onnxruntime",),
+            extra="'ipr_engine[onnx]'",
+            roles={None: ("onnx", "onnx_cpu"), "int8": ("onnx_int8",)},
+        ),
+        "torch": Tier(
+            encoder="torch:TorchEncoder",
+            gpu_encoder="torch_graphs:TorchGraphEncoder",
+            packages=("torch",),
+            extra="'ipr_engine[gpu]'",
+            roles={None: ("weights",), "bfloat16": ("weights",)},
+        ),
+        "tensorrt": Tier(
+            encoder="tensorrt.encoder:TensorRtEncoder",
+            packages=("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"),
+            extra="'ipr_engine[tensorrt]' or 'ipr_engine[tensorrt-rtx]'",
+            roles={None: ("onnx",)},
+        ),
+    }
+)
+# What tier "auto" tries on a kind of device, in this order; the first that can serve an export does.
+AUTO: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"cpu": ("onnx", "torch"), "emulated": ("torch",), "cuda": ("tensorrt", "torch", "onnx")}
+)
+TIERS = ("auto", *TRANSFORMER_TIERS)
+FOLDER_TIER = "torch"  # the tier that runs a transformers folder as it is, without an export

@@ -1,0 +1,90 @@
+"""Heads and policies as the arrays that the kernel reads (decide.py tells their layout); numpy alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.decide.contract import DecidePlan, DecidePolicy, Heads
+from ipr_engine.errors import InvalidInputError
+
+POLICY_NUMBERS, MORE_TIERS = 16, 7  # of a policy: floats before its rates, price tiers above the first; as in choose.py
+DIM_PADDING, HIDDEN_PADDING = 128, 64
+
+Floats = npt.NDArray[np.float32]
+
+
+def round_up(value: int, step: int) -> int:
+    """Return the smallest multiple of `step` that is at least `value`."""
+    return -(-value // step) * step
+
+
+def pack_weights(heads: Heads) -> Floats:
+    """Return one array of all matrices, in the order that decide.py tells: dim and hidden padded with zeros."""
+    models = len(heads.bias)
+    parts: list[Floats] = []
+
+    def put(array: Floats | None, *shape: int) -> None:
+        if array is not None:
+            padded = np.zeros(shape, np.float32)
+            padded[tuple(slice(size) for size in array.shape)] = array
+            parts.append(padded.ravel())
+
+    dim = round_up(dim_of(heads), DIM_PADDING)
+    hidden = 0 if heads.out is None else round_up(heads.out.shape[1], HIDDEN_PADDING)
+    rank = 0 if heads.down is None else heads.down.shape[1]
+    put(heads.skip, models, dim)
+    put(heads.len_skip, models, dim)
+    put(heads.trunk, hidden, dim)
+    put(heads.down, models, rank, dim)
+    put(None if heads.up is None else np.swapaxes(heads.up, 1, 2), models, rank, hidden)
+    put(heads.identity, models, hidden)
+    put(heads.out, models, hidden)
+    return np.concatenate(parts)
+
+
+def pack_vectors(heads: Heads) -> Floats:
+    """Return (4, padded): bias, len_bias, len_cap (+inf where there is none), tie rank (its order, exact in float32)."""
+    models = len(heads.bias)
+    packed = np.zeros((4, round_up(models, 16)), np.float32)
+    packed[0, :models] = heads.bias
+    packed[1, :models] = 0 if heads.len_bias is None else heads.len_bias
+    packed[2, :models] = np.inf if heads.len_cap is None else heads.len_cap
+    packed[3, :models] = np.arange(models) if heads.tie_rank is None else np.argsort(np.argsort(heads.tie_rank))
+    return packed
+
+
+def pack_policy(checker: DecidePlan, **terms: Any) -> Floats:
+    """Return a row of GpuPlan.policies. terms: DecidePolicy's; checker: any plan of as many candidates.
+
+    Raises:
+        InvalidInputError: as DecidePolicy.
+    """
+    more = DecidePolicy(checker, **terms).tiers - 1
+    if more > MORE_TIERS:
+        raise InvalidInputError(f"tier_above: expected at most {MORE_TIERS} thresholds on a GPU, got {more}")
+    models = checker.models
+    row = np.zeros(policy_width(models), np.float32)
+    row[:5] = terms["alpha_hi"], terms["alpha_lo"], terms["offset"], terms["worth"], more
+    columns = row[POLICY_NUMBERS:].reshape(4 + 3 * MORE_TIERS, -1)[:, :models]
+    in_rate, out_rate = np.atleast_2d(terms["in_rate"], terms["out_rate"])
+    columns[:4] = in_rate[0], out_rate[0], terms["fixed_usd"], terms["allowed"]
+    columns[4::3] = np.inf  # a batch may hold rows of policies with more tiers
+    for tier in range(more):
+        columns[4 + 3 * tier : 7 + 3 * tier] = terms["tier_above"][tier], in_rate[tier + 1], out_rate[tier + 1]
+    return row
+
+
+def policy_width(models: int) -> int:
+    """Return the number of floats in a policy's row."""
+    return POLICY_NUMBERS + (4 + 3 * MORE_TIERS) * round_up(models, 16)
+
+
+def dim_of(heads: Heads) -> int:
+    """Return the number of columns that x has."""
+    for array in (heads.skip, heads.trunk, heads.down):
+        if array is not None:
+            return int(array.shape[-1])
+    raise InvalidInputError("skip: expected an array, since trunk and down are absent too, got None")
