@@ -82,11 +82,7 @@ class BundleHolder:
         Raises:
             DeviceLostError: the device failed, and no fallback was planned.
         """
-        loaded = self.loaded
-        try:
-            return call(loaded)
-        except DeviceLostError as error:
-            return call(self.fail_over(loaded, error))
+        return self.loaded.run(call, self.fail_over)
 
     def fail_over(self, loaded: LoadedBundle, error: DeviceLostError) -> LoadedBundle:
         """Put the CPU's bundle in place of one whose device failed, and return it; raise the error where none was asked for."""

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, Router, decide_result
-from ipr_engine.bundle import Bundle, HeadsSpec
 from ipr_engine.bundle.context_windows import ContextWindows, capped_heads, most_output
+from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
 from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.load_options import LoadOptions
@@ -27,7 +27,7 @@ class SecondTier:
 
     __slots__ = ("encoder", "identity", "plan", "router")
 
-    def __init__(self, bundle: Bundle, heads: HeadsSpec, options: LoadOptions, encoder: Encoder | None) -> None:
+    def __init__(self, bundle: BundleSpec, heads: HeadsSpec, options: LoadOptions, encoder: Encoder | None) -> None:
         """encoder: one already loaded with the identity that the heads name, or None."""
         self.encoder = make_encoder(bundle, heads.encoder, options) if encoder is None else encoder
         self.identity = self.encoder.identity
@@ -38,12 +38,12 @@ class SecondTier:
         return replace(self.encoder.encode(texts), encoder=self.identity)
 
 
-def plan_heads(bundle: Bundle, heads: HeadsSpec, options: LoadOptions) -> DecidePlan:
+def plan_heads(bundle: BundleSpec, heads: HeadsSpec, options: LoadOptions) -> DecidePlan:
     """The heads of a bundle, packed."""
     return DecidePlan(capped_heads(bundle.candidates, heads, bundle.tie_rank), isa=options.isa)
 
 
-def make_router(bundle: Bundle, heads: HeadsSpec, plan: DecidePlan, encoder: Encoder | None) -> Router:
+def make_router(bundle: BundleSpec, heads: HeadsSpec, plan: DecidePlan, encoder: Encoder | None) -> Router:
     """Text or embeddings to decisions. encoder: of the first heads, whose router encodes and measures support; None: neither."""
     support = None if encoder is None else bundle.support
     windows = ContextWindows(bundle.candidates)

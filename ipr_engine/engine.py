@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._default_bundle import DEFAULT_BUNDLE
 from ipr_engine._old_spellings import on_error_of_route
 from ipr_engine._options import refuse_unknown
 from ipr_engine.bundle import Bundle
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from ipr_engine.audit.recorder import Recorder
     from ipr_engine.explanation import Explanation
     from ipr_engine.watch import Watch
-
-DEFAULT_BUNDLE = Path(__file__).parent / "default_bundle"
 
 
 class Engine(BundleHolder):

@@ -13,16 +13,16 @@ An engine holds one loaded bundle and swaps it with one assignment (docs/design.
     encoded = loaded.encode_each(requests)            several callers' prompts, taken apart and checked before, in one forward
 
 `RouteRequest`, `RequestOverrides` and the options' names are in the room request/. A lost device raises DeviceLostError from any
-of these; `Engine.run` is the one place that catches it.
+of these; `LoadedBundle.run` is the one place that catches it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ from ipr_engine.decide.contract import STATUS
 from ipr_engine.decision import OK, Decision, FailedRow, Row
 from ipr_engine.decisions import Decisions, MadeOn
 from ipr_engine.encoders.base import Encoded
-from ipr_engine.errors import InvalidInputError, RowError
+from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
 from ipr_engine.failed_rows import with_failures
 from ipr_engine.planned_bundle import PlannedBundle
 from ipr_engine.policy.policy import Policy
@@ -54,6 +54,7 @@ Asked = tuple[
     npt.NDArray[np.int64] | None,  # answers
 ]
 NOTHING_ASKED: Asked = (None, None, None, None, None)
+Made = TypeVar("Made")
 
 
 class LoadedBundle(PlannedBundle):
@@ -174,6 +175,17 @@ class LoadedBundle(PlannedBundle):
         x[good], truncated[good] = made.x, made.truncated
         return replace(first, x=x, truncated=truncated, encoder=made.encoder)
 
+    def run(
+        self,
+        call: Callable[[LoadedBundle], Made],
+        fail_over: Callable[[LoadedBundle, DeviceLostError], LoadedBundle],
+    ) -> Made:
+        """Return what `call` gives on this bundle; once its device is lost, on the one that `fail_over` puts in its place."""
+        try:
+            return call(self)
+        except DeviceLostError as error:
+            return call(fail_over(self, error))
+
     def encode_each(self, requests: Sequence[ParsedRequest], bill_given: Sequence[bool]) -> Encoded:
         """Embed several callers' prompts in one forward, each taken apart and checked before; their bills are counted by the caller.
 
@@ -212,23 +224,23 @@ class LoadedBundle(PlannedBundle):
             router, compiled, escalated = self.router, policy.compiled, None
         billed, terms, needs = encoded.billed_tokens, encoded.terms, encoded.needs
         tokens, extra, own = overrides.tokens_out, overrides.extra_usd, overrides.tokens_in
-        usd = extra
-        if overrides.cached_tokens is not None or own is not None:
-            own = self.own_tokens(terms, billed, own)
-            usd = policy.rates.with_cached(extra, billed, own, overrides.cached_tokens)
-        moved = moved_by(batch, terms, tokens, extra, usd, overrides.tokens_in)
-        limits: RequestLimits | None = None
-        asked = NOTHING_ASKED
-        if not (needs is None and tokens is None and usd is None):
-            limits = request_limits(self.bundle, needs, tokens, batch)
-            usd = policy.rates.with_images(usd, needs)
-            asked = (tokens, policy.weighed(usd), *_limits_of(limits))
-        # by position: names take the compiled call half as long again
-        result, support, own = router.decide(encoded.x, compiled, billed, *asked, own, terms)
-        inputs = PLAIN_BATCH
-        if not (limits is None and usd is None and moved is None and overrides is NO_OVERRIDES):
+        inputs, asked = PLAIN_BATCH, NOTHING_ASKED
+        nothing_given = overrides is NO_OVERRIDES and _all_counted(terms)
+        if not nothing_given or needs is not None:
+            usd = extra
+            if overrides.cached_tokens is not None or own is not None:
+                own = self.own_tokens(terms, billed, own)
+                usd = policy.rates.with_cached(extra, billed, own, overrides.cached_tokens)
+            moved = None if nothing_given else moved_by(batch, terms, tokens, extra, usd, overrides.tokens_in)
+            limits: RequestLimits | None = None
+            if not (needs is None and tokens is None and usd is None):
+                limits = request_limits(self.bundle, needs, tokens, batch)
+                usd = policy.rates.with_images(usd, needs)
+                asked = (tokens, policy.weighed(usd), *_limits_of(limits))
             given = overrides.tokens_in_given
             inputs = BatchInputs(limits=limits, extra_usd=usd, moved=moved, tokens_in_given=given)
+        # by position: names take the compiled call half as long again
+        result, support, own = router.decide(encoded.x, compiled, billed, *asked, own, terms)
         figures = (billed, encoded.truncated, support, own)
         decisions = Decisions(result, policy, self.bundle, figures, escalated, inputs)
         if again is not None and policy.escalate_below:
@@ -333,7 +345,9 @@ class LoadedBundle(PlannedBundle):
         if support is not None and policy.unsupported.min_support:
             masks = (tokens is not None, *_limits_of(limits))
             self.router.send_unsupported(result, policy.compiled, asked.billed, *masks, support, own_tokens=own)
-        moved = moved_by(len(rows), terms, tokens, extra, with_cached, overrides.tokens_in)
+        moved = None
+        if overrides is not NO_OVERRIDES or not _all_counted(terms):
+            moved = moved_by(len(rows), terms, tokens, extra, with_cached, overrides.tokens_in)
         inputs = BatchInputs(limits=limits, extra_usd=usd, moved=moved, tokens_in_given=overrides.tokens_in_given)
         figures = (asked.billed, truncated[rows], support, own)
         made = Decisions(result, policy, self.bundle, figures, inputs=inputs)
@@ -350,6 +364,13 @@ def _keeping(again: EmbedRows, x: list[npt.NDArray[np.float32]]) -> EmbedRows:
         return made
 
     return embed
+
+
+def _all_counted(terms: npt.NDArray[np.float64] | None) -> bool:
+    """Whether the bill of every row was counted and not given, as far as is known; terms: as of `Encoded`."""
+    if terms is not None and len(terms) == 1:  # numpy takes 30 times as long to look at one number
+        return not math.isnan(terms.item(0))
+    return terms is None or not np.isnan(terms[:, 0]).any()
 
 
 def _limits_of(

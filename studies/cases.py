@@ -17,9 +17,9 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.contenders import Mix
 from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.routing import Axis, Curve, Outcomes, single_curve
+from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.routing import Axis, Curve, WeightedOutcomes, single_curve
 from ipr_engine.measures.sweeps import hull_mix
-from ipr_engine.training.folds import grouped_folds
 
 Array = npt.NDArray[np.float64]
 
@@ -84,8 +84,8 @@ class Rows:
     cost: Array
 
     @cached_property
-    def outcomes(self) -> Outcomes:
-        return Outcomes.complete(self.quality, self.cost)
+    def outcomes(self) -> WeightedOutcomes:
+        return WeightedOutcomes.complete(self.quality, self.cost)
 
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Rows:
         return Rows(self.data.take(rows), self.quality[rows], self.cost[rows])

@@ -19,7 +19,7 @@ from ipr_engine.evaluation.contenders import (
     halves_of,
 )
 from ipr_engine.measures.bootstrap import estimate
-from ipr_engine.measures.routing import SHARES, OperatingPoint, read_operating_point
+from ipr_engine.measures.routing import SHARES, ChosenSetting, read_operating_point
 from ipr_engine.measures.sweeps import hull_mix
 from studies.cases import Case, Rows
 from studies.headline import SHIPPED, VIEW
@@ -129,7 +129,7 @@ def _write_case(page: Any, study: Study, case: Case, lines: list[Contender]) -> 
             for share in SHARES:
                 chosen, _ = at_operating_point(line, share, case.axis, case.test.outcomes, outcomes, halves)
                 at = curve_of_shares(chosen, case.test.outcomes, case.resamples)
-                saved, kept = read_operating_point(OperatingPoint(share, 0), at, case.axis, singles)
+                saved, kept = read_operating_point(ChosenSetting(share, 0), at, case.axis, singles)
                 cells.append(_pair(saved, kept))
                 figures["saved"].setdefault(validation, {}).setdefault(line.name, {})[f"{share:g}"] = {
                     "saved": estimate(saved).to_json(),

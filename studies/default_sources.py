@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from ipr_engine.data import load_outcomes
 from ipr_engine.measures.bootstrap import Resamples, difference, estimate
-from ipr_engine.measures.routing import Axis, Outcomes, bounded_arqgc, single_curve, sweep_curve
+from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_sweep
-from ipr_engine.training.heads import predict
+from ipr_engine.training.fitted_heads import predict
 from studies import plots
 from studies.cases import load_case
 from studies.learning import nested_part
@@ -55,7 +55,7 @@ class Ground:
     """
 
     def __init__(self, quality: Array, real: Array, cost: Array, columns: list[int], draws: int) -> None:
-        self.outcomes, self.cost, self.columns = Outcomes.complete(quality, real), cost, columns
+        self.outcomes, self.cost, self.columns = WeightedOutcomes.complete(quality, real), cost, columns
         self.resamples = Resamples(len(quality), draws=draws)
         self.axis, self.singles = Axis.of(self.outcomes), single_curve(self.outcomes, self.resamples)
 

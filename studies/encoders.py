@@ -14,9 +14,9 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.bootstrap import Estimate, difference, estimate
-from ipr_engine.training.outcome_table import DIM, OutcomeTable, fit_outcome_table
 from studies import plots
 from studies.cases import RECIPES, Case
+from studies.outcome_table import DIM, OutcomeTable, fit_outcome_table
 from studies.pages import Page
 from studies.study import Study
 from studies.trials import area, area_on_train, brier, fit_and_predict, shown, shown_difference, sweep

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ipr_engine.evaluation.baselines import ESTIMATORS as BASELINES
 from ipr_engine.measures.bootstrap import Estimate, difference, estimate
-from ipr_engine.training.network_config import NetworkConfig
+from ipr_engine.training.estimators.network_config import NetworkConfig
 from studies.bars import Series, intervals
 from studies.cases import Case
 from studies.study import Study

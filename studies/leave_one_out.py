@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.baselines import NEIGHBOURS
+from ipr_engine.measures.repeatable import grouped_folds, one_thread
 from ipr_engine.measures.sweeps import worth_sweep
-from ipr_engine.training.candidate_row import fit_row
-from ipr_engine.training.extra import one_thread
-from ipr_engine.training.folds import grouped_folds
-from ipr_engine.training.heads import FittedHeads, fit_heads, predict
-from ipr_engine.training.platt import fit_platt, sigmoid
-from ipr_engine.training.ridge import PENALTIES, fit_ridge
+from ipr_engine.training.add.candidate_row import fit_row
+from ipr_engine.training.estimators.ridge import PENALTIES, fit_ridge
+from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, fit_platt, predict, sigmoid
 from studies.cases import FOLDS, Case
 from studies.headline import SHIPPED, VIEW
 from studies.study import Study
@@ -151,10 +149,12 @@ def _no_tokens(dim: int) -> dict[str, npt.NDArray[np.float32]]:
 def fit_columns(case: Case, x: Array, columns: list[int], rows: npt.NDArray[np.bool_] | None) -> FittedHeads:
     part = case.train if rows is None else case.train.take(rows)
     return fit_heads(
-        x if rows is None else x[rows],
-        part.quality[:, columns],
-        part.cost[:, columns] * NANO,
-        part.data.question_keys,
+        HeadRows(
+            x if rows is None else x[rows],
+            part.quality[:, columns],
+            part.cost[:, columns] * NANO,
+            part.data.question_keys,
+        ),
         estimator=SHIPPED,
         folds=FOLDS,
     )

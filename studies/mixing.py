@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.extra import one_thread
-from ipr_engine.training.heads import FittedHeads, fit_heads
+from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads
 from studies.cases import FOLDS
 from studies.views import Views
 
@@ -71,7 +71,10 @@ def fit_arm(arm: str, own: Judged, other: Judged, estimator: str, *, seed: int =
     source = np.repeat([0, 1], [len(own), len(other)]) if arm == LEVELLED else None
     with one_thread():
         return fit_heads(
-            rows.x, rows.quality, rows.tokens, rows.keys, estimator=estimator, source=source, folds=FOLDS, seed=seed
+            HeadRows(rows.x, rows.quality, rows.tokens, rows.keys, source=source),
+            estimator=estimator,
+            folds=FOLDS,
+            seed=seed,
         )
 
 

@@ -16,9 +16,10 @@ from ipr_engine.decisions import Decisions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.bootstrap import Estimate, Resamples, estimate
+from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.performance import Refusal, TimingFit, fit_timing
-from ipr_engine.training.folds import grouped_folds
 from ipr_engine.training.train import train
+from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
 from studies.performance_answers import RatedAnswers
 
 Array = npt.NDArray[np.float64]
@@ -139,13 +140,9 @@ def _engine(answers: RatedAnswers, inside: Rows, folder: Path) -> Engine:
     answers.write(folder / "outcomes", inside)
     listed = answers.candidates(folder / "candidates.json", timing_of(answers, inside))
     made = train(
-        folder / "outcomes",
-        listed,
-        folder / "bundles",
-        name="performance study",
-        created="2026-11-28",
-        estimator=ESTIMATOR,
-        allow_constant=True,
+        TrainingData(outcomes=folder / "outcomes", candidates=listed),
+        BundleTarget(root=folder / "bundles", name="performance study", created="2026-11-28"),
+        fit=FitOptions(estimator=ESTIMATOR, allow_constant=True),
     )
     return Engine.load(made.folder)
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from ipr_engine.data import Outcomes, load_outcomes
 from ipr_engine.evaluation.pair import CPT_LEVELS, apgr, cpt, pair_curve
 from ipr_engine.measures.bootstrap import Resamples, estimate
-from ipr_engine.training.extra import one_thread
-from ipr_engine.training.heads import FittedHeads, fit_heads, predict
+from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, predict
 from studies.bars import Series, intervals
 from studies.pages import Page
 from studies.study import Study
@@ -208,4 +208,6 @@ def _scores(test: Outcomes, study: Study, views: Sequence[str]) -> dict[str, Arr
 def _fit(x: Array, pair: Pair, estimator: str) -> FittedHeads:
     several = pair.source if pair.source.max() > 0 else None
     with one_thread():  # no token counts that would matter here: the figures count calls
-        return fit_heads(x, pair.quality, np.ones_like(pair.quality), pair.keys, estimator=estimator, source=several)
+        return fit_heads(
+            HeadRows(x, pair.quality, np.ones_like(pair.quality), pair.keys, source=several), estimator=estimator
+        )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ipr_engine.training.extra import one_thread
-from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators
+from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.training.fitted_heads import HeadRows
+from ipr_engine.training.selection import EstimatorScore, PromptCosts, as_json, compare_estimators
 from studies.headline import VIEW
 from studies.study import Study
 from studies.trials import NANO
@@ -31,13 +32,8 @@ def run(study: Study) -> list[Path]:
         nothing = np.zeros_like(rows.cost)
         with one_thread():
             scores[case.name] = compare_estimators(
-                x,
-                rows.quality,
-                rows.cost * NANO,
-                rows.cost,
-                nothing,
-                np.full(len(case.models), 1 / NANO),
-                rows.data.question_keys,
+                HeadRows(x, rows.quality, rows.cost * NANO, rows.data.question_keys),
+                PromptCosts(rows.cost, nothing, np.full(len(case.models), 1 / NANO)),
                 progress=_named(study, case.name),
             )
         page.figures[case.name] = as_json(scores[case.name])

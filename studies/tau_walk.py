@@ -14,9 +14,9 @@ from ipr_engine.bundle import RuleConstants
 from ipr_engine.bundle.path_rows import OUTCOME_STEPS
 from ipr_engine.measures.bootstrap import Resamples
 from ipr_engine.measures.kept import EVERY_TAU, Kept
+from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.measures.sweeps import choose, rule_constants
 from ipr_engine.policy.tau_path import TauPath
-from ipr_engine.training.folds import grouped_folds
 from studies.cases import Case
 from studies.trials import Prediction
 

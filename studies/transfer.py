@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ipr_engine.data import load_outcomes
 from ipr_engine.measures.bootstrap import Estimate, difference, estimate
 from ipr_engine.measures.sweeps import worth_sweep
-from ipr_engine.training.heads import predict
+from ipr_engine.training.fitted_heads import predict
 from studies import plots
 from studies.cases import Case, load_case
 from studies.learning import nested_part

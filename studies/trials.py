@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from ipr_engine.evaluation.baselines import ESTIMATORS as BASELINES
 from ipr_engine.measures.bootstrap import Estimate, Resamples, difference, estimate
+from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.measures.routing import bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import rule_constants, rule_sweep, worth_sweep
-from ipr_engine.training.extra import one_thread
-from ipr_engine.training.heads import fit_heads, predict
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
 from studies.cases import FOLDS, Case, Rows
 
 Array = npt.NDArray[np.float64]
@@ -53,10 +53,7 @@ def fit_and_predict(
     ranked = (rows.cost == rows.cost[:1]).all()  # one cost a candidate: nothing to predict
     with one_thread():
         heads = fit_heads(
-            train_x,
-            rows.quality,
-            rows.cost * NANO,
-            rows.data.question_keys,
+            HeadRows(train_x, rows.quality, rows.cost * NANO, rows.data.question_keys),
             estimator=estimator,
             options=options,
             folds=FOLDS,

@@ -27,8 +27,8 @@ SMALL_SIZES = (200, 400)
 FIT = """
 import json, resource, time
 import numpy as np
-from ipr_engine.training.extra import one_thread
-from ipr_engine.training.heads import fit_heads
+from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads
 
 rng = np.random.default_rng(0)
 x = rng.standard_normal(({prompts}, {dim})).astype(np.float64)
@@ -40,7 +40,7 @@ keys = [str(i) for i in range({prompts})]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 with one_thread():
-    heads = fit_heads(x, quality, tokens, keys, estimator="{estimator}", options={options})
+    heads = fit_heads(HeadRows(x, quality, tokens, keys), estimator="{estimator}", options={options})
 seconds = time.perf_counter() - start
 assert np.isfinite(heads.out_of_fold_quality).all()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,9 +1,9 @@
 """One-sided tests of a bounded mean: is E[x] > 0, for independent draws x of one distribution on [-floor, top]?
 
 The null is E[x] <= 0; every test rejects a true null with chance <= risk, at any sample size, whatever the distribution. They differ
-in power (`python -m ipr_engine.calibration.power` compares them at equal validity):
+in power (`python -m studies.calibration.power` compares them at equal validity):
 
-    target               betting with a target (below); what `fit` uses
+    target               betting with a target (below); what `calibrate` uses
     plugin               betting with predictable plug-in bets for a fixed n: Waudby-Smith & Ramdas, JRSS-B 86 (2024), sec. 3.3
     agrapa               betting with approximate growth-rate-adaptive bets: the same, sec. B.3
     hoeffding_bentkus    p-value of Bates et al., J. ACM 68 (2021), prop. 2, as used by Learn then Test (Angelopoulos et al. 2021),

@@ -1,8 +1,18 @@
-"""Scored prompts as calibration needs them: encoded once, decided as often as there are operating points."""
+"""Scored prompts as calibration needs them, encoded once; and the path of operating points that is laid out on some of them.
+
+The path leads from the best single candidate to the cheapest. It is fitted on data other than the calibration sample (the heads'
+training split, or a part of its own), so that testing along it in order costs no validity. Between its ends only `worth` moves: the
+choice is the candidate of least cost - worth * quality among all, and worth falls. On public data that sweep beat the per-prompt
+threshold (docs/calibration.md).
+
+Which points: worth is swept finely; kept are, for each of some quality levels (denser near the best single candidate's), the
+cheapest setting that reaches it on the path's data. Settings not cheaper than the best single candidate, or dearer and no better
+than another, are no points. Predictions on the heads' own training rows flatter every setting, but hardly their order; the tests
+do not rely on either.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,10 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle import Bundle
+from ipr_engine.calibration.certify_options import POINTS
 from ipr_engine.data import Outcomes, name_in_source
-from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.embedded import EmbeddedPrompts, embed_for
+from ipr_engine.evaluation.embedded import EmbeddedPrompts
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -30,7 +41,7 @@ class Observed:
         source: what it is, for the map. prompts are those of `outcomes`.
     """
 
-    engine: Engine
+    bundle: Bundle
     names: tuple[str, ...]
     embedded: EmbeddedPrompts
     outcomes: Outcomes
@@ -45,16 +56,16 @@ class Observed:
     @property
     def columns(self) -> list[int]:
         """Positions of `names` in the bundle."""
-        return [self.engine.bundle.names.index(name) for name in self.names]
+        return [self.bundle.names.index(name) for name in self.names]
 
     def choices(self, worth: float, allowed: Sequence[str] | None = None) -> tuple[Indices, Array]:
         """Positions in `names` and expected USD, (rows,) each, of what the engine chooses at this point."""
         return self.decided(tau=1.0, rule="minmax", worth=worth, allowed=list(allowed or self.names))
 
-    def decided(self, **terms: Any) -> tuple[Indices, Array]:
-        """The same of what the engine chooses under these terms of `Engine.decide`, which allow none but `names`."""
-        decisions = self.embedded.decide(**terms)
-        position = np.full(len(self.engine.bundle.names), -1, dtype=np.int64)
+    def decided(self, **options: Any) -> tuple[Indices, Array]:
+        """The same of what the engine chooses under these policy options, which allow none but `names`."""
+        decisions = self.embedded.decide(**options)
+        position = np.full(len(self.bundle.names), -1, dtype=np.int64)
         position[self.columns] = np.arange(len(self.names))
         return position[decisions.index], decisions.cost_usd.astype(np.float64)
 
@@ -79,21 +90,20 @@ class Observed:
 
 
 def observe(
-    engine: Engine,
+    bundle: Bundle,
+    embed: Callable[[Sequence[str]], EmbeddedPrompts],
     outcomes: Outcomes,
     names: Sequence[str],
     sources: Mapping[str, Mapping[str, str] | str],
     *,
     label: str,
-    cache: str | os.PathLike[str] | None = None,
-    progress: Callable[[str], None] = lambda message: None,
 ) -> Observed:
     """Encode the rows on which every one of `names` has a quality, and predict on them.
 
     Args:
+        embed: embeds prompts by every encoder of the bundle.
         sources: name in the bundle -> name in the outcomes, for those that differ; one for all, or {source: name}.
         label: what these prompts are, such as "mine, split calibration".
-        cache: folder that keeps a transformer's embeddings. progress: told how far it is.
     Raises:
         InvalidInputError: a candidate has no outcomes, no row is complete, or the heads predict no output tokens.
     """
@@ -104,14 +114,14 @@ def observe(
             f"outcomes: no outcomes of {', '.join(missing)} in {outcomes.source}, which has {', '.join(outcomes.models)}; "
             "say what they are called there, or calibrate without them"
         )
-    if "len_skip" not in engine.bundle.quality_heads.tensors:
+    if "len_skip" not in bundle.quality_heads.tensors:
         raise InvalidInputError("bundle: expected heads that predict output tokens, since a map weighs expected costs")
     rows = outcomes.complete(wanted)
-    embedded = embed_for(engine, rows.prompts, cache=cache, progress=progress)
+    embedded = embed(rows.prompts)
     decisions = embedded.decide(tau=0.0, allowed=list(names))
-    columns = [engine.bundle.names.index(name) for name in names]
+    columns = [bundle.names.index(name) for name in names]
     return Observed(
-        engine=engine,
+        bundle=bundle,
         names=tuple(names),
         embedded=embedded,
         outcomes=rows,
@@ -120,3 +130,81 @@ def observe(
         cost_usd=np.asarray(decisions.costs_usd[:, columns], np.float64),
         source=label,
     )
+
+
+WORTHS = 600  # settings swept
+DENSITY = 1.5  # levels are (i / POINTS) ** DENSITY below the top
+CHEAPER = 0.98  # a setting that costs more of the best single candidate's cost than this saves nothing
+
+
+@dataclass(frozen=True, eq=False)
+class OperatingPath:
+    """Points, safest first: 0 is the single candidate `best`, the last the single `cheapest`.
+
+    Attributes:
+        best, cheapest: positions among the observed names.
+        worth: (points,) USD per unit of quality, never rising.
+        routed: (rows, points) realised quality on the path's own rows, and their `best_quality`, `cheapest_quality` (rows,):
+            a guess of second moments, nothing more.
+    """
+
+    best: int
+    cheapest: int
+    worth: Array
+    routed: Array
+    best_quality: Array
+    cheapest_quality: Array
+
+    def __len__(self) -> int:
+        return len(self.worth)
+
+    def single(self, point: int) -> int | None:
+        """The one candidate a point allows, None for all."""
+        return self.best if point == 0 else self.cheapest if point == len(self) - 1 else None
+
+
+def fit_path(rows: Observed, *, points: int = POINTS) -> OperatingPath:
+    """Lay the path out on these rows.
+
+    Raises:
+        InvalidInputError: fewer than two candidates, or the best single one is also the cheapest: there is nothing to trade.
+    """
+    if len(rows.names) < 2:
+        raise InvalidInputError(f"candidates: expected at least two to choose between, got {', '.join(rows.names)}")
+    quality, cost = rows.quality.mean(axis=0), rows.cost_usd.mean(axis=0)
+    best = int(np.lexsort((cost, -quality))[0])
+    cheapest = int(np.lexsort((-quality, cost))[0])
+    if best == cheapest or cost[cheapest] >= CHEAPER * cost[best]:
+        raise InvalidInputError(
+            f"candidates: {rows.names[best]!r} has the highest mean quality and {rows.names[cheapest]!r} costs "
+            f"{cost[cheapest] / cost[best]:.0%} of it: nothing can be saved on {rows.source}, no map is needed"
+        )
+    worths = np.geomspace(1e-4, 1e4, WORTHS)[::-1] * cost.max()
+    chosen = rows.swept(worths)  # (worths, rows)
+    row = np.arange(len(rows))
+    routed, paid = rows.quality[row, chosen], rows.cost_usd[row, chosen].mean(axis=1)
+    kept = _select(routed.mean(axis=1), paid, quality, cost, best, cheapest, points)
+    columns = [rows.quality[:, best], *routed[kept], rows.quality[:, cheapest]]
+    inner = worths[kept]
+    top = inner[0] if len(inner) else 0.0
+    return OperatingPath(
+        best=best,
+        cheapest=cheapest,
+        worth=np.concatenate([[top], inner, [0.0]]),
+        routed=np.stack(columns, axis=1),
+        best_quality=rows.quality[:, best],
+        cheapest_quality=rows.quality[:, cheapest],
+    )
+
+
+def _select(routed: Array, paid: Array, quality: Array, cost: Array, best: int, cheapest: int, points: int) -> Indices:
+    """Indices of the settings (worths falling) that become points."""
+    useful = (paid <= CHEAPER * cost[best]) & (paid > cost[cheapest]) & (routed > quality[cheapest])
+    settings = np.flatnonzero(useful)
+    if not len(settings):
+        return settings
+    settings = settings[int(routed[settings].argmax()) :]  # dearer than the best of them: no better
+    top, floor = float(routed[settings[0]]), float(quality[cheapest])
+    levels = top - (top - floor) * (np.arange(points) / points) ** DENSITY
+    last = [settings[np.flatnonzero(routed[settings] >= level)[-1]] for level in levels]
+    return np.unique(last)

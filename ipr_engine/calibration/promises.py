@@ -9,17 +9,23 @@ most risk (Bauer 1991; Learn then Test, Angelopoulos et al. 2021). The last one,
 What needs no test because it is true of any data: the single best keeps every share, and tau 0; the single cheapest keeps tau 1.
 For 0 < tau < 1 the single best keeps the promise iff it is at least as good as the cheapest, the same question for every tau; it
 is the first test of each, so a promise that is certified certifies this too, and with it that a stricter promise implies a looser one.
+
+The points of tau's path are tested as well (`certify_path`): one point for one promise, at the whole risk (or its part, where all
+taus are to hold together); no point is picked by what the sample shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.calibration.bounds import Test
+from ipr_engine.bundle.calibration import CERTIFIED, INSUFFICIENT, TestedTau
+from ipr_engine.calibration.bounds import TESTS, Test, lower_bounds
+from ipr_engine.policy.policy import Policy
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -119,3 +125,75 @@ def monotone(last: Indices) -> Indices:
     filled = np.where(last == NONE, np.iinfo(np.int64).max, last)
     least = np.minimum.accumulate(filled[..., ::-1], axis=-1)[..., ::-1]
     return np.asarray(np.where(last == NONE, NONE, least))
+
+
+class DecidedRows(Protocol):
+    """Scored prompts that can be decided on: `names` are the candidates, and the columns of `quality` (rows, models)."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def quality(self) -> Array: ...
+    def __len__(self) -> int: ...
+    def decided(self, **options: Any) -> tuple[Indices, Array]:
+        """Positions in `names` and expected USD, (rows,) each, of what is chosen under these options."""
+        ...
+
+
+def certify_path(
+    rows: DecidedRows,
+    other: DecidedRows,
+    taus: Sequence[float],
+    policies: Sequence[Policy],
+    order: npt.NDArray[np.int64],
+    *,
+    risk: float,
+    simultaneous: bool,
+    test: str,
+) -> tuple[TestedTau, ...]:
+    """Test the points of tau's path: does what runs at a tau keep what that tau promises? (docs/calibration.md)
+
+    For a prompt, x = routed - (1 - tau) * best - tau * cheapest; the promise is kept iff E[x] >= 0, and the test tries to reject
+    E[x] <= 0.
+
+    Args:
+        rows: the calibration sample. other: other prompts of the same kind, for a guess of second moments alone.
+        taus: in [0, 1], rising. policies: what runs at each of them, under rule "path".
+        order: (rows,) in which the sample's prompts are tested.
+        risk, simultaneous, test: see `certify_options.CertifyOptions`.
+    """
+    tau = np.asarray(taus, np.float64)
+    routed, promised, costs = _at(rows, policies, tau)
+    seen, owed, _ = _at(other, policies, tau)
+    kept = TESTS[test](
+        (routed - promised)[order],
+        floor=np.ones(len(tau)),
+        top=np.ones(len(tau)),
+        second_moment=np.square(seen - owed).mean(axis=0),
+        risk=risk / len(tau) if simultaneous else risk,
+    )
+    lower = lower_bounds(routed[order], TESTS[test], risk=risk)
+    return tuple(
+        TestedTau(
+            tau=float(tau[i]),
+            worth=float(policy.worth),
+            status=CERTIFIED if kept[i] else INSUFFICIENT,
+            promised=float(promised[:, i].mean()),
+            quality=float(routed[:, i].mean()),
+            quality_lower=float(lower[i]),
+            cost_usd=float(costs[i]),
+        )
+        for i, policy in enumerate(policies)
+    )
+
+
+def _at(rows: DecidedRows, policies: Sequence[Policy], tau: Array) -> tuple[Array, Array, Array]:
+    """What the policies route to and what they promise, (rows, taus) each, and mean expected USD (taus,)."""
+    promise = policies[0].promise
+    assert promise is not None  # of rule `path`
+    decided = [rows.decided(policy=policy) for policy in policies]
+    best, cheapest = (rows.quality[:, rows.names.index(name)] for name in (promise.best, promise.cheapest))
+    every = np.arange(len(rows))
+    routed = np.stack([rows.quality[every, chosen] for chosen, _ in decided], axis=1)
+    promised = best[:, None] * (1 - tau) + cheapest[:, None] * tau
+    return routed, promised, np.array([paid.mean() for _, paid in decided])

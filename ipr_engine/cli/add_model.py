@@ -64,30 +64,31 @@ def run_add(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ipr_engine.bundle import Bundle
-    from ipr_engine.training.add_model import add_model
+    from ipr_engine.training.add.add_model import Evidence, PriorFrom, add_model
 
     added = add_model(
         arguments.bundle,
         arguments.candidates,
-        name=arguments.name,
-        outcomes=arguments.outcomes,
-        split=None if arguments.split == "all" else arguments.split,
-        like=arguments.like,
-        family=arguments.family,
-        consistency=arguments.consistency,
-        out=arguments.out,
         created=arguments.created,
-        seed=arguments.seed,
-        encoder_options=load_options(arguments),
-        key=arguments.key,
-        cache=arguments.cache,
+        name=arguments.name,
+        out=arguments.out,
+        evidence=Evidence(
+            outcomes=arguments.outcomes,
+            split=None if arguments.split == "all" else arguments.split,
+            consistency=arguments.consistency,
+            seed=arguments.seed,
+            encoder_options=load_options(arguments),
+            cache=arguments.cache,
+            key=arguments.key,
+        ),
+        prior=PriorFrom(like=arguments.like, family=arguments.family),
         progress=lambda message: print(f"ipr add-model: {message}", file=sys.stderr, flush=True),
     )
     if arguments.json:
         facts = {key: value for key, value in vars(added).items() if key not in ("folder", "refreshed")}
         names = Bundle.load(added.folder).names[:-1]
-        told = None if added.refreshed is None else added.refreshed.facts(names)
-        print(json.dumps({"bundle": added.folder.name, **facts, "refreshed": told}))
+        moved = None if added.refreshed is None else added.refreshed.facts(names)
+        print(json.dumps({"bundle": added.folder.name, **facts, "refreshed": moved}))
         return 0
     print(added.folder)
     if added.quality is None:

@@ -87,7 +87,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.bundle import with_calibrations
-    from ipr_engine.calibration.fit import calibrate
+    from ipr_engine.calibration.calibrate import calibrate
+    from ipr_engine.calibration.certify_options import CandidateSet, CertifyOptions, Disjointness
     from ipr_engine.data import load_outcomes, name_in_source
 
     if arguments.out is not None:
@@ -111,15 +112,9 @@ def run(arguments: argparse.Namespace) -> int:
         engine,
         sample,
         path_data,
-        candidates=arguments.allow,
-        family=arguments.family,
-        sources=sources,
-        risk=arguments.risk,
-        simultaneous=arguments.simultaneous,
-        seed=arguments.seed,
-        drop_overlap=arguments.drop_overlap,
-        stated_disjoint=arguments.disjoint,
-        key=arguments.key,
+        of=CandidateSet(candidates=arguments.allow, family=arguments.family, sources=sources),
+        options=CertifyOptions(risk=arguments.risk, simultaneous=arguments.simultaneous, seed=arguments.seed),
+        disjoint=Disjointness(drop_overlap=arguments.drop_overlap, stated=arguments.disjoint, key=arguments.key),
         cache=arguments.cache,
         progress=_say,
     )

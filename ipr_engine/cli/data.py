@@ -104,7 +104,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    from ipr_engine.data.load import find_sources, load_outcomes
+    from ipr_engine.data.outcome_files import find_sources, load_outcomes
 
     for name in arguments.source:
         folders = find_sources(name)
@@ -115,9 +115,9 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 
 def run_import(arguments: argparse.Namespace) -> int:
-    from ipr_engine.data.bad_rows import BadRows
     from ipr_engine.data.importers import IMPORTERS
-    from ipr_engine.data.load import free_for_outcomes, write_outcomes
+    from ipr_engine.data.outcome_files import free_for_outcomes, write_outcomes
+    from ipr_engine.data.tables import BadRows
 
     source = Path(arguments.source)
     if not source.exists():
@@ -145,7 +145,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 
 def run_split(arguments: argparse.Namespace) -> int:
-    from ipr_engine.data.load import free_for_outcomes, load_outcomes, write_outcomes
+    from ipr_engine.data.outcome_files import free_for_outcomes, load_outcomes, write_outcomes
     from ipr_engine.data.split import split_outcomes
 
     free_for_outcomes(arguments.out)
@@ -258,7 +258,7 @@ def _shares(text: str) -> dict[str, float]:
 
 
 def _other(text: str) -> Any:
-    from ipr_engine.data.load import load_outcomes
+    from ipr_engine.data.outcome_files import load_outcomes
 
     folder, _, split = text.rpartition(":")
     if folder and not Path(text).is_dir():

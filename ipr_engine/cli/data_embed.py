@@ -34,8 +34,8 @@ def add_parser(actions: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.data import EmbeddingCache
-    from ipr_engine.data.embeddings import telling
-    from ipr_engine.data.load import find_sources, load_outcomes
+    from ipr_engine.data.embeddings import reporting
+    from ipr_engine.data.outcome_files import find_sources, load_outcomes
     from ipr_engine.encoders.registry import open_encoder
 
     cache = EmbeddingCache(arguments.cache)
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     for folder in find_sources(arguments.source) or [Path(arguments.source)]:
         outcomes = load_outcomes(folder, split=arguments.split)
         begin = time.perf_counter()
-        encoded = cache.embed(telling(encoder, _say), outcomes.prompts)
+        encoded = cache.embed(reporting(encoder, _say), outcomes.prompts)
         facts = {
             "source": outcomes.source,
             "prompts": len(outcomes),

@@ -58,6 +58,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.evaluation import report
     from ipr_engine.evaluation.evaluate import evaluate_engine
+    from ipr_engine.evaluation.evaluation_options import EvaluatedCandidates, EvaluationOptions
 
     if arguments.draws < 1:
         raise InvalidInputError(f"--draws: expected at least 1, got {arguments.draws}")
@@ -70,14 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
     summary = evaluate_engine(
         engine,
         load_outcomes(arguments.outcomes),
-        names=names,
-        allowed=arguments.allow,
-        family=arguments.family,
+        candidates=EvaluatedCandidates(names=names, allowed=arguments.allow, family=arguments.family),
         also=[load_outcomes(folder) for folder in arguments.also],
-        validate_on_train=arguments.validation == "train",
-        litellm=arguments.litellm,
-        draws=arguments.draws,
-        seed=arguments.seed,
+        options=EvaluationOptions(
+            validate_on_train=arguments.validation == "train",
+            litellm=arguments.litellm,
+            draws=arguments.draws,
+            seed=arguments.seed,
+        ),
         command=_command(arguments),
         cache=arguments.cache,
         progress=_say,

@@ -13,7 +13,7 @@ from ipr_engine.bundle.origin import constant_notice, constant_of, price_dates, 
 from ipr_engine.bundle.performance import UNITS, performance_json
 from ipr_engine.bundle.price import price_numbers
 from ipr_engine.cli.options import add_bundle_options, load_engine
-from ipr_engine.cli.path_rows import path_rows_facts, path_rows_line
+from ipr_engine.cli.path_notice import path_rows_facts, path_rows_line
 from ipr_engine.decide.contract import available_isas
 from ipr_engine.engine import Engine
 from ipr_engine.policy.promise import TAUS

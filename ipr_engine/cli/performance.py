@@ -56,7 +56,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
     from ipr_engine.performance import Refusal, fit_timing, read_answers
 
     columns = named_pairs("--column", arguments.column, "NAME=THEIRS such as output_tokens=completion_tokens")
-    answers = _named(read_answers(arguments.file, columns=columns, told=_tell), arguments)
+    answers = _named(read_answers(arguments.file, columns=columns, report=_tell), arguments)
     fits, refused = {}, {}
     for name, own in answers.items():
         made = fit_timing(own.output_tokens, own.seconds, own.ttft_seconds)
@@ -86,7 +86,7 @@ def _tell_of_first_tokens(name: str, own: Answers, made: TimingFit) -> None:
     """Say which answers, or which times of a first token, were not read."""
     import numpy as np
 
-    from ipr_engine.performance.fit import LEAST
+    from ipr_engine.performance.timing import LEAST
 
     if made.left_out:
         _tell(

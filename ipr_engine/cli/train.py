@@ -95,29 +95,34 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ipr_engine.training.frozen_encoder import EncoderChoice
     from ipr_engine.training.train import train
+    from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
 
     trained = train(
-        arguments.outcomes,
-        arguments.candidates,
-        arguments.out,
-        name=arguments.name,
-        created=arguments.created,
-        encoder=arguments.encoder,
-        encoder_options=load_options(arguments),
-        max_tokens=arguments.max_tokens,
-        pooling=arguments.pooling,
-        dtype=arguments.dtype,
-        contained=not arguments.reference,
-        key=arguments.key,
-        cache=arguments.cache,
-        split=None if arguments.split == "all" else arguments.split,
-        intercepts=not arguments.no_intercepts,
-        estimator=arguments.estimator,
-        options=_options(arguments.option),
-        seed=arguments.seed,
-        run=arguments.run_folder,
-        allow_constant=arguments.allow_constant,
+        TrainingData(
+            outcomes=arguments.outcomes,
+            candidates=arguments.candidates,
+            split=None if arguments.split == "all" else arguments.split,
+            intercepts=not arguments.no_intercepts,
+            encoder=EncoderChoice(
+                folders=arguments.encoder,
+                options=load_options(arguments),
+                max_tokens=arguments.max_tokens,
+                pooling=arguments.pooling,
+                dtype=arguments.dtype,
+                contained=not arguments.reference,
+            ),
+            cache=arguments.cache,
+        ),
+        BundleTarget(root=arguments.out, name=arguments.name, created=arguments.created, key=arguments.key),
+        fit=FitOptions(
+            estimator=arguments.estimator,
+            options=_options(arguments.option),
+            seed=arguments.seed,
+            run=arguments.run_folder,
+            allow_constant=arguments.allow_constant,
+        ),
         progress=lambda message: print(f"ipr train: {message}", file=sys.stderr, flush=True),
     )
     columns = (

@@ -6,9 +6,8 @@ full = outcomes.complete(["a", "b"])                    the rows on which both h
 
 from ipr_engine.data.duplicates import duplicate_groups
 from ipr_engine.data.embeddings import EmbeddingCache, EmbeddingCacheWarning, embed_prompts
-from ipr_engine.data.load import load_outcomes, write_outcomes
-from ipr_engine.data.names import name_in_source
-from ipr_engine.data.outcomes import MEASURES, Outcomes, question_key
+from ipr_engine.data.outcome_files import load_outcomes, write_outcomes
+from ipr_engine.data.outcomes import MEASURES, Outcomes, name_in_source, question_key
 from ipr_engine.data.overlap import key_of_hashes, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.data.split import SplitReport, split_outcomes
 

@@ -12,13 +12,13 @@ chains of pairs.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.data.outcomes import MIN_KEY
+from ipr_engine.data.outcomes import MIN_KEY, normalised
 from ipr_engine.data.progress import Progress
 from ipr_engine.data.shingles import Shingler
 from ipr_engine.errors import InvalidInputError
@@ -32,12 +32,6 @@ ESTIMATE_MARGIN = 0.2  # 5 standard deviations of a similarity estimated from 12
 SEED = 20240612  # of the hash functions; part of the method, so that groups are the same everywhere
 
 UInt64 = npt.NDArray[np.uint64]
-
-
-def normalised(prompt: str) -> str:
-    """Letters and digits, case folded; a letter and its accent are one character, however they are written."""
-    text = prompt if prompt.isascii() else unicodedata.normalize("NFC", prompt)
-    return "".join(character for character in text.casefold() if character.isalnum())
 
 
 def duplicate_groups(
@@ -89,45 +83,51 @@ def _join_similar(texts: list[str], rows: list[int], forest: _Forest, threshold:
             # multiply-add modulo 2^64; its high half is the well mixed one
             signatures[i] = _minima(shingles(text), factors, offsets) >> np.uint64(32)
             progress.advance()
-    kept: dict[int, UInt64] = {}  # shingles of the representatives
+    joiner = _Joiner(texts, rows, signatures, forest, threshold, shingles)
     for band in range(BANDS):
         part = np.ascontiguousarray(signatures[:, band * ROWS : (band + 1) * ROWS])
         buckets: dict[bytes, list[int]] = {}
         for i in range(len(texts)):
             representatives = buckets.setdefault(part[i].tobytes(), [])
-            joined = _joins_one(i, representatives, texts, rows, signatures, forest, threshold, shingles, kept)
-            if not joined and len(representatives) < REPRESENTATIVES:
+            if not joiner.joins_one(i, representatives) and len(representatives) < REPRESENTATIVES:
                 representatives.append(i)
-        if len(kept) > KEPT:
-            kept.clear()
+        joiner.end_band()
 
 
-def _joins_one(
-    i: int,
-    representatives: list[int],
-    texts: list[str],
-    rows: list[int],
-    signatures: npt.NDArray[np.uint32],
-    forest: _Forest,
-    threshold: float,
-    shingles: Shingler,
-    kept: dict[int, UInt64],
-) -> bool:
-    """Whether text i belongs with a representative of its bucket; joins them."""
-    mine: UInt64 | None = None
-    for j in representatives:
-        if forest.root(rows[i]) == forest.root(rows[j]):
-            return True
-        if (signatures[i] == signatures[j]).mean() < threshold - ESTIMATE_MARGIN:
-            continue
-        if mine is None:
-            mine = shingles(texts[i])
-        if j not in kept:
-            kept[j] = shingles(texts[j])
-        if _jaccard(mine, kept[j]) >= threshold:
-            forest.join(rows[j], rows[i])
-            return True
-    return False
+@dataclass(eq=False)
+class _Joiner:
+    """Compares a text with the representatives of its bucket; `kept` are the shingles of these."""
+
+    texts: list[str]
+    rows: list[int]
+    signatures: npt.NDArray[np.uint32]
+    forest: _Forest
+    threshold: float
+    shingles: Shingler
+    kept: dict[int, UInt64] = field(default_factory=dict)
+
+    def joins_one(self, i: int, representatives: list[int]) -> bool:
+        """Whether text i belongs with one of these; joins them."""
+        rows, forest = self.rows, self.forest
+        mine: UInt64 | None = None
+        for j in representatives:
+            if forest.root(rows[i]) == forest.root(rows[j]):
+                return True
+            if (self.signatures[i] == self.signatures[j]).mean() < self.threshold - ESTIMATE_MARGIN:
+                continue
+            if mine is None:
+                mine = self.shingles(self.texts[i])
+            if j not in self.kept:
+                self.kept[j] = self.shingles(self.texts[j])
+            if _jaccard(mine, self.kept[j]) >= self.threshold:
+                forest.join(rows[j], rows[i])
+                return True
+        return False
+
+    def end_band(self) -> None:
+        """Forget the shingles where they are many."""
+        if len(self.kept) > KEPT:
+            self.kept.clear()
 
 
 def _hash_functions() -> tuple[UInt64, UInt64]:

@@ -24,7 +24,7 @@ from ipr_engine.errors import InvalidInputError
 SHARD_ROWS = 8192
 BATCH = 256
 _VERSION = "1"
-_TELL_EVERY_S = 10.0
+_REPORT_EVERY_S = 10.0
 
 
 class EmbeddingCacheWarning(UserWarning):
@@ -35,7 +35,7 @@ class EmbeddingCache:
     """A folder of safetensors shards: <folder>/<encoder identity>/<sha256 of the shard's bytes>.safetensors.
 
     A shard's name is the hash of its bytes and its header names the encoder, so a damaged, renamed or misplaced shard is
-    found out, told (`EmbeddingCacheWarning`), deleted and computed again. Shards are written whole or not at all, each as soon as
+    found out, reported (`EmbeddingCacheWarning`), deleted and computed again. Shards are written whole or not at all, each as soon as
     its rows are known: an interrupted run loses at most 8192 rows. Several processes may share a folder.
 
     Example:
@@ -91,7 +91,7 @@ class EmbeddingCache:
 
         try:
             data = shard.read_bytes()
-        except FileNotFoundError:  # another process found it damaged, told so and deleted it
+        except FileNotFoundError:  # another process found it damaged, reported and deleted it
             return None
         reason = None
         if hashlib.sha256(data).hexdigest() != shard.stem:
@@ -132,21 +132,21 @@ def embed_prompts(
     cache: EmbeddingCache | str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Encoded:
-    """`encoder.encode(prompts)`, through the cache where there is one, told on the way where it takes long.
+    """`encoder.encode(prompts)`, through the cache where there is one; what takes long is reported on the way.
 
     Args:
         cache: a cache or its folder. A table is read faster than a cache, and is not kept in it.
-        progress: told how far it is, every ten seconds.
+        progress: called with how far it is, every ten seconds.
     """
     if isinstance(encoder, ConcatenatedEncoder):
         return encoder.join([embed_prompts(p, prompts, cache=cache, progress=progress) for p in encoder.encoders])
     if encoder.native is not None:
         return encoder.encode(list(prompts))
-    told = telling(encoder, progress)
+    reporter = reporting(encoder, progress)
     if cache is not None:
         kept = cache if isinstance(cache, EmbeddingCache) else EmbeddingCache(cache)
-        return kept.embed(told, prompts)
-    parts = [told.encode(list(prompts[begin : begin + BATCH])) for begin in range(0, len(prompts), BATCH)]
+        return kept.embed(reporter, prompts)
+    parts = [reporter.encode(list(prompts[begin : begin + BATCH])) for begin in range(0, len(prompts), BATCH)]
     return Encoded(
         np.concatenate([part.x for part in parts] or [np.zeros((0, encoder.dim), np.float32)]),
         np.concatenate([part.billed_tokens for part in parts] or [np.zeros(0, np.int64)]),
@@ -154,13 +154,13 @@ def embed_prompts(
     )
 
 
-def telling(encoder: Encoder, progress: Callable[[str], None]) -> Encoder:
-    """The encoder, telling every ten seconds how many prompts it has embedded."""
-    return _Telling(encoder, progress)
+def reporting(encoder: Encoder, progress: Callable[[str], None]) -> Encoder:
+    """The encoder, which reports every ten seconds how many prompts it has embedded."""
+    return _Reporting(encoder, progress)
 
 
-class _Telling:
-    """An encoder that tells how many prompts it has embedded, every so often."""
+class _Reporting:
+    """An encoder that reports how many prompts it has embedded, every so often."""
 
     native = None
 
@@ -168,13 +168,13 @@ class _Telling:
         self._encoder, self._progress = encoder, progress
         self.dim, self.max_tokens = encoder.dim, encoder.max_tokens
         self.identity, self.summary = encoder.identity, encoder.summary
-        self._done, self._told = 0, time.monotonic()
+        self._done, self._reported = 0, time.monotonic()
 
     def encode(self, prompts: Sequence[str]) -> Encoded:
         encoded = self._encoder.encode(prompts)
         self._done += len(encoded)
-        if time.monotonic() - self._told >= _TELL_EVERY_S:
-            self._told = time.monotonic()
+        if time.monotonic() - self._reported >= _REPORT_EVERY_S:
+            self._reported = time.monotonic()
             self._progress(f"{self._done} prompts embedded ({self.summary}) ...")
         return encoded
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,12 @@ Array = npt.NDArray[np.float64]
 MEASURES = ("quality", "input_tokens", "output_tokens", "cost_usd")
 KEY_CHARACTERS = 120
 MIN_KEY = 30  # a shorter key names too little of a question to say that two are the same
+
+
+def normalised(prompt: str) -> str:
+    """Letters and digits, case folded; a letter and its accent are one character, however they are written."""
+    text = prompt if prompt.isascii() else unicodedata.normalize("NFC", prompt)
+    return "".join(character for character in text.casefold() if character.isalnum())
 
 
 def question_key(question: str) -> str:
@@ -191,3 +198,13 @@ def source_name(path: Path) -> str:
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:8])
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
+
+
+def name_in_source(named: Mapping[str, Mapping[str, str] | str], candidate: str, source: str) -> str:
+    """The candidate's name in a source.
+
+    Args:
+        named: candidate -> its name, one for all sources or {source: name}; where it says nothing the name is the same.
+    """
+    name = named.get(candidate, candidate)
+    return name if isinstance(name, str) else name.get(source, candidate)

@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from ipr_engine.audit.owner_key import OwnerKey, key_of
 from ipr_engine.bundle import FittedOn
-from ipr_engine.data.duplicates import normalised
-from ipr_engine.data.outcomes import MIN_KEY, Outcomes
+from ipr_engine.data.outcomes import MIN_KEY, Outcomes, normalised
 from ipr_engine.errors import BundleFormatError
 
 Hashes = npt.NDArray[np.uint64]

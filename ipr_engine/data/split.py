@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import random_seed
-from ipr_engine.data.duplicates import THRESHOLD, duplicate_groups, normalised
-from ipr_engine.data.outcomes import MIN_KEY, Outcomes
+from ipr_engine.data.duplicates import THRESHOLD, duplicate_groups
+from ipr_engine.data.outcomes import MIN_KEY, Outcomes, normalised
 from ipr_engine.errors import InvalidInputError
 
 SHARES: Mapping[str, float] = {"train": 0.8, "test": 0.2}
-MARGIN = 0.01  # of all prompts: a share that is off by more is told
+MARGIN = 0.01  # of all prompts: a share that is off by more is reported
 _FIX = {
     "question_key": "If its prompts ask different questions, give them question keys of their own (column question_key)",
     "equal text": "The same prompt stands there many times: leave the copies out",

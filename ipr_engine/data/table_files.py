@@ -17,8 +17,7 @@ import numpy.typing as npt
 from ipr_engine._extras import need
 from ipr_engine._files import replacing
 from ipr_engine._validate import lone_surrogate
-from ipr_engine.data.bad_rows import BadRows
-from ipr_engine.data.tables import Table, shown_cell
+from ipr_engine.data.tables import BadRows, Table, shown_cell
 from ipr_engine.errors import InvalidInputError
 
 FORMATS = ("parquet", "csv", "jsonl")

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import lone_surrogate
-from ipr_engine.data.bad_rows import BadRows
 from ipr_engine.errors import InvalidInputError
 
 SHORT_CELL = 24  # characters
@@ -139,7 +138,7 @@ class Table:
                 self.complain(row, column, f"expected a number, got {shown_cell(cell)}")
             else:
                 continue
-            missing[row] = True  # told already
+            missing[row] = True  # reported already
         return values, missing
 
 
@@ -152,3 +151,42 @@ def shown_cell(value: object) -> str:
     if isinstance(value, (list, dict)):
         return text if len(text) <= SHORT_CELL // 2 else f"a {type(value).__name__} of {len(value)}"
     return text if len(text) <= SHORT_CELL else f"{text[:SHORT_CELL]}…"
+
+
+SHOWN = 10  # rows named in an error or a notice; the others are counted
+
+
+class BadRows:
+    """Collects what checks find, a row once, by the first thing wrong with it.
+
+    Attributes:
+        skip: whether an importer may leave such rows out; else `refuse` raises.
+    """
+
+    def __init__(self, *, skip: bool = False) -> None:
+        self.skip = skip
+        self._found: dict[str, str] = {}
+
+    def add(self, where: str, reason: str, *, row: str | None = None) -> None:
+        """where: for the reader, such as "mine.csv, row 3, model 'a'". row: the row it is of, by default `where`."""
+        self._found.setdefault(where if row is None else row, f"{where}{reason}")
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __contains__(self, row: str) -> bool:
+        return row in self._found
+
+    @property
+    def summary(self) -> str:
+        """One line for one row; else their number, and the first of them a line each."""
+        found = list(self._found.values())
+        if len(found) == 1:
+            return found[0]
+        more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        return "\n  ".join([f"{len(found)} bad rows:", *found[:SHOWN], *more])
+
+    def refuse(self, hint: str = "") -> None:
+        """Raise InvalidInputError where there is any."""
+        if self._found:
+            raise InvalidInputError(self.summary + hint)

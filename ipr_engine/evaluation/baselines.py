@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from ipr_engine._extras import need
 from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.routing import Axis, Outcomes, bounded_arqgc, single_curve, sweep_curve
+from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import hull_mix, worth_grid, worth_sweep
-from ipr_engine.training.ridge import fit_ridge
+from ipr_engine.training.estimators.ridge import fit_ridge
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -23,7 +23,7 @@ CLUSTERS = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Predictions:
     """An estimator's predictions: for test rows, and for training rows out of fold; what tuning chose.
 
     Attributes:
@@ -37,7 +37,9 @@ class Estimate:
     setting: str
 
 
-def knn(x: Array, train: Outcomes, folds: Indices, test_x: Array, neighbours: Sequence[int] = NEIGHBOURS) -> Estimate:
+def knn(
+    x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array, neighbours: Sequence[int] = NEIGHBOURS
+) -> Predictions:
     """Mean quality and cost of the k nearest training prompts by cosine; k of greatest out-of-fold area on train."""
     from_sklearn = need("sklearn.neighbors", "the kNN baseline", "eval")
     unit, test_unit = _unit(x), _unit(test_x)
@@ -64,8 +66,8 @@ def knn(x: Array, train: Outcomes, folds: Indices, test_x: Array, neighbours: Se
 
 
 def kmeans(
-    x: Array, train: Outcomes, folds: Indices, test_x: Array, clusters: Sequence[int] = CLUSTERS, seed: int = 0
-) -> Estimate:
+    x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array, clusters: Sequence[int] = CLUSTERS, seed: int = 0
+) -> Predictions:
     """Mean quality and cost of the prompt's k-means cluster; k of greatest out-of-fold area on train."""
     from_sklearn = need("sklearn.cluster", "the k-means baseline", "eval")
     unit, test_unit = _unit(x), _unit(test_x)
@@ -86,7 +88,7 @@ def kmeans(
     return _split(averages(unit, values, test_unit, k), table, train.models, f"k = {k}")
 
 
-def ridge(x: Array, train: Outcomes, folds: Indices, test_x: Array) -> Estimate:
+def ridge(x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array) -> Predictions:
     """Plain ridge for every quality and every cost, a penalty each of least squared error out of fold; clipped."""
     values = np.concatenate([train.quality, train.cost], axis=1)
     fit = fit_ridge(x, values, folds)
@@ -96,7 +98,7 @@ def ridge(x: Array, train: Outcomes, folds: Indices, test_x: Array) -> Estimate:
     return _split(final, np.clip(fit.out_of_fold, low, high), train.models, "a penalty a target")
 
 
-def _best(settings: Sequence[int], tables: Sequence[Array], train: Outcomes) -> tuple[int, Array]:
+def _best(settings: Sequence[int], tables: Sequence[Array], train: WeightedOutcomes) -> tuple[int, Array]:
     """The setting whose out-of-fold `worth` sweep has the greatest area; ties and undefined areas to the largest."""
     once, axis, worths = Resamples(train.rows, draws=0), Axis.of(train), worth_grid(train.cost)
     singles = single_curve(train, once)
@@ -109,22 +111,22 @@ def _best(settings: Sequence[int], tables: Sequence[Array], train: Outcomes) -> 
     return settings[best], tables[best]
 
 
-def _split(final: Array, held: Array, models: int, setting: str) -> Estimate:
-    return Estimate(final[:, :models], final[:, models:], held[:, :models], held[:, models:], setting)
+def _split(final: Array, held: Array, models: int, setting: str) -> Predictions:
+    return Predictions(final[:, :models], final[:, models:], held[:, :models], held[:, models:], setting)
 
 
 def _unit(x: Array) -> Array:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-32))
 
 
-ESTIMATORS: dict[str, Callable[[Array, Outcomes, Indices, Array], Estimate]] = {
+ESTIMATORS: dict[str, Callable[[Array, WeightedOutcomes, Indices, Array], Predictions]] = {
     "kNN": knn,
     "k-means": kmeans,
     "ridge": ridge,
 }
 
 
-def tier_columns(train: Outcomes, tiers: int = 4) -> Indices:
+def tier_columns(train: WeightedOutcomes, tiers: int = 4) -> Indices:
     """A candidate for every tier, easy to hard: hull vertices of the training outcomes, evenly spread by rank."""
     vertices = hull_mix(train).argmax(axis=1)
     return np.asarray(vertices[np.round(np.linspace(0, len(vertices) - 1, tiers)).astype(int)])

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from ipr_engine.measures.bootstrap import Resamples
 from ipr_engine.measures.routing import (
     Axis,
+    ChosenSetting,
     Curve,
-    OperatingPoint,
-    Outcomes,
+    WeightedOutcomes,
     choose_operating_point,
     mixture_curve,
     single_curve,
@@ -28,7 +28,7 @@ Indices = npt.NDArray[np.int64]
 class Sweep(Protocol):
     """Settings in order, the cheap end first."""
 
-    def curve(self, outcomes: Outcomes, resamples: Resamples) -> Curve: ...
+    def curve(self, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve: ...
     def shares_at(self, point: int, rows: npt.NDArray[np.bool_], models: int) -> Array:
         """(rows, models): the chance of every candidate to answer each of the rows, at one setting."""
         ...
@@ -42,7 +42,7 @@ class Choices:
 
     choices: Indices
 
-    def curve(self, outcomes: Outcomes, resamples: Resamples) -> Curve:
+    def curve(self, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
         return sweep_curve(self.choices, outcomes, resamples)
 
     def shares_at(self, point: int, rows: npt.NDArray[np.bool_], models: int) -> Array:
@@ -65,7 +65,7 @@ class Mix:
         pieces = [(1 - part) * a + part * b for a, b in zip(vertices[:-1], vertices[1:], strict=True)]
         return cls(np.concatenate([*pieces, vertices[-1:]]))
 
-    def curve(self, outcomes: Outcomes, resamples: Resamples) -> Curve:
+    def curve(self, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
         return mixture_curve(self.shares, single_curve(outcomes, resamples))
 
     def shares_at(self, point: int, rows: npt.NDArray[np.bool_], models: int) -> Array:
@@ -96,10 +96,10 @@ def at_operating_point(
     contender: Contender,
     share: float,
     axis: Axis,
-    test: Outcomes,
-    validation: Outcomes | None,
+    test: WeightedOutcomes,
+    validation: WeightedOutcomes | None,
     halves: npt.NDArray[np.bool_],
-) -> tuple[Array, list[OperatingPoint]]:
+) -> tuple[Array, list[ChosenSetting]]:
     """Shares (test rows, models) of a contender run where validation says it keeps `share` of the best single.
 
     With `validation` outcomes and the contender's sweep on them, one setting serves the whole test split. Without, each
@@ -122,7 +122,7 @@ def at_operating_point(
     return result, points
 
 
-def curve_of_shares(shares: Array, outcomes: Outcomes, resamples: Resamples) -> Curve:
+def curve_of_shares(shares: Array, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
     """One point: mean cost and quality when candidate m answers row r with chance shares[r, m]."""
     weight = shares * outcomes.weight
     used = weight > 0

@@ -23,7 +23,7 @@ from ipr_engine.policy.price_table import expected_cost
 Array = npt.NDArray[np.float64]
 
 
-class Realised(NamedTuple):
+class RealisedCosts(NamedTuple):
     """Costs (rows, models) in USD, and how many of the input token counts in them are stand-ins: what the engine bills the prompt."""
 
     cost: Array
@@ -84,7 +84,7 @@ class CostBasis:
 
     def realised(
         self, rows: Outcomes, billed_tokens: npt.NDArray[np.int64], own_tokens: npt.NDArray[np.float32] | None = None
-    ) -> Realised:
+    ) -> RealisedCosts:
         """What the rows of `complete` cost.
 
         Args:
@@ -98,9 +98,9 @@ class CostBasis:
         unknown = np.isnan(rows.input_tokens)
         read = np.where(unknown, billed, rows.input_tokens)
         cost = expected_cost(prices, read, rows.output_tokens)
-        return Realised(np.where(self.priced, cost, rows.cost_usd), int((unknown & self.priced).sum()))
+        return RealisedCosts(np.where(self.priced, cost, rows.cost_usd), int((unknown & self.priced).sum()))
 
-    def told(self, stand_ins: int, outcomes: int) -> str:
+    def report(self, stand_ins: int, outcomes: int) -> str:
         """The report's line: what costs are made of, and what is missing. outcomes: priced ones, stand-ins among them."""
         parts = []
         if self.priced.any():

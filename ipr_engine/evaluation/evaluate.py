@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._validate import random_seed
 from ipr_engine.bundle.origin import constant_of
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import name_in_source
@@ -22,18 +20,19 @@ from ipr_engine.evaluation.about import about
 from ipr_engine.evaluation.baselines import litellm_tiers
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
+from ipr_engine.evaluation.error_by_support import Judged, support_figures
+from ipr_engine.evaluation.evaluation_options import Baselines, EvaluatedCandidates, EvaluationOptions
+from ipr_engine.evaluation.judged_split import Split
 from ipr_engine.evaluation.promised import promised_figures
-from ipr_engine.evaluation.split import Split
 from ipr_engine.evaluation.summary import Summary, summarise
-from ipr_engine.evaluation.support import Judged, support_figures
-from ipr_engine.measures.bootstrap import DRAWS
-from ipr_engine.measures.routing import Outcomes
+from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import TAUS, worth_grid
-from ipr_engine.training.folds import grouped_folds
 
 Array = npt.NDArray[np.float64]
 Embed = Callable[[OutcomeData], EmbeddedPrompts]
 
+EVERY_CANDIDATE, DEFAULTS = EvaluatedCandidates(), EvaluationOptions()
 FOLDS = 5
 
 
@@ -41,14 +40,9 @@ def evaluate_engine(
     engine: Engine,
     outcomes: OutcomeData,
     *,
-    names: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    allowed: Sequence[str] | None = None,
-    family: Sequence[str] | None = None,
+    candidates: EvaluatedCandidates = EVERY_CANDIDATE,
     also: Sequence[OutcomeData] = (),
-    validate_on_train: bool = False,
-    litellm: bool = False,
-    draws: int = DRAWS,
-    seed: int = 0,
+    options: EvaluationOptions = DEFAULTS,
     command: str = "",
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda message: None,
@@ -62,11 +56,8 @@ def evaluate_engine(
 
     Args:
         outcomes: a source with both splits, and output tokens or costs of every candidate.
-        names: candidate -> its names in the sources, where neither equal nor in the bundle's provenance (`ipr train`).
-        allowed, family: only these candidates; of them those count that are in the source.
         also: other sources that have some of the candidates, for error against support alone: their split "test" (all of a
             source without one), less the questions of the train split.
-        validate_on_train, draws, seed: see `summary.summarise`. litellm: with LiteLLM's heuristic_v2 as a baseline.
         command: shown as what wrote the report.
         cache: folder that keeps a transformer's embeddings.
     Returns:
@@ -76,13 +67,13 @@ def evaluate_engine(
         InvalidInputError: no candidate is in a source, or there is no complete row.
         BackendUnavailableError: the extra [eval], or litellm, is missing.
     """
-    random_seed("seed", seed)
+    names, draws, seed = candidates.names, options.draws, options.seed
     known = source_names(engine, outcomes, names)
     have = {model for source in (outcomes, *also) for model in source.models}
     for asked in (asked for several in names.values() for asked in several):
         if asked not in have:
             raise InvalidInputError(f"names: {asked!r} is in no source; known: {', '.join(sorted(have))}")
-    wanted = engine.policy(tau=0.0, allowed=allowed, family=family).allowed
+    wanted = engine.policy(tau=0.0, allowed=candidates.allowed, family=candidates.family).allowed
     shared = [name for name in wanted if known[name] in outcomes.models]
     left_out = [name for name in wanted if name not in shared]
     if left_out:
@@ -107,26 +98,32 @@ def evaluate_engine(
         shared,
         _swept(train, shared, worths),
         _swept(test, shared, worths),
-        grouped_folds(train.rows.question_keys, FOLDS, seed),
-        worths=worths,
+        Baselines(
+            grouped_folds(train.rows.question_keys, FOLDS, seed),
+            worths,
+            litellm_tiers(test.rows.prompts) if options.litellm else None,
+        ),
         constant=constant_of(engine.bundle),
-        validate_on_train=validate_on_train,
-        tiers=litellm_tiers(test.rows.prompts) if litellm else None,
-        draws=draws,
-        seed=seed,
+        options=options,
         progress=progress,
     )
     summary.figures["path"] = promised_figures(
-        engine, shared, lambda plan: _choices(test, shared, plan), test.outcomes, draws=draws, seed=seed
+        engine.bundle,
+        shared,
+        lambda tau: engine.policy(tau=tau, rule="path", allowed=shared),
+        lambda plan: _choices(test, shared, plan),
+        test.outcomes,
+        draws=draws,
+        seed=seed,
     )
     summary.figures["about"] = about(
-        engine,
         basis,
         train.rows,
         test.rows,
+        isa=engine.plan.isa,
         stand_ins=train.stand_ins + test.stand_ins,
         predicts_tokens=_predicts_tokens(engine),
-        litellm=litellm,
+        litellm=options.litellm,
         command=command,
     )
     summary.figures["support"] = [support_figures(part, draws=draws, seed=seed) for part in judged]
@@ -150,14 +147,14 @@ class _Read:
     """One split as the evaluation sees it.
 
     Attributes:
-        rows: the outcomes it came from. outcomes: their qualities and costs; stand_ins: see `costs.Realised`.
+        rows: the outcomes it came from. outcomes: their qualities and costs; stand_ins: see `costs.RealisedCosts`.
         tokens: (models of the bundle,) output tokens that decisions are given, None where the heads predict them.
         decisions: at tau 0. columns: the evaluated candidates in the bundle.
     """
 
     embedded: EmbeddedPrompts
     rows: OutcomeData
-    outcomes: Outcomes
+    outcomes: WeightedOutcomes
     stand_ins: int
     tokens: Any
     decisions: Decisions
@@ -186,7 +183,7 @@ def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
     return _Read(
         embedded=embedded,
         rows=rows,
-        outcomes=Outcomes.complete(rows.quality, realised.cost),
+        outcomes=WeightedOutcomes.complete(rows.quality, realised.cost),
         stand_ins=realised.stand_ins,
         tokens=tokens,
         decisions=decisions,
@@ -292,9 +289,9 @@ def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.N
 
 
 def _choices(read: _Read, names: Sequence[str], plan: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.int64]:
-    """(settings, rows) positions in `names` of what the engine chooses under each of these terms."""
+    """(settings, rows) positions in `names` of what the engine chooses under each of these policy options."""
     position = np.full(len(read.embedded.engine.bundle.names), -1)
     position[read.columns] = np.arange(len(read.columns))
     return np.stack(
-        [position[read.embedded.decide(allowed=names, tokens_out=read.tokens, **terms).index] for terms in plan]
+        [position[read.embedded.decide(allowed=names, tokens_out=read.tokens, **policy).index] for policy in plan]
     )

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.evaluation.baselines import Estimate
+from ipr_engine.evaluation.baselines import Predictions
+from ipr_engine.evaluation.judged_split import Split
 from ipr_engine.evaluation.pair import CPT_LEVELS, apgr, cpt, pair_curve
-from ipr_engine.evaluation.split import Split
 from ipr_engine.measures import prediction
 from ipr_engine.measures.bootstrap import Resamples, estimate
 from ipr_engine.measures.routing import Axis, Curve, arena_score
@@ -24,13 +24,13 @@ def mean_predictions(train: Split, rows: int) -> tuple[Array, Array]:
     return np.tile(quality, (rows, 1)), np.tile(cost, (rows, 1))
 
 
-def constant_here(models: Sequence[str], told: Mapping[str, str], predicted: Array) -> dict[str, str]:
+def constant_here(models: Sequence[str], known: Mapping[str, str], predicted: Array) -> dict[str, str]:
     """Candidate -> why its head counts as constant: by the bundle, or by its predictions (rows, models) here."""
     found = {}
     for m, name in enumerate(models):
         spread = float(predicted[:, m].std())
-        if name in told:
-            found[name] = told[name]
+        if name in known:
+            found[name] = known[name]
         elif len(predicted) > 1 and spread < LEAST_SPREAD:
             found[name] = f"its predicted qualities have a standard deviation of {spread:.4f} on these prompts"
     return found
@@ -97,7 +97,7 @@ def prediction_line(test: Split, predicted: Array, predicted_cost: Array) -> dic
 
 
 def pair_lines(
-    test: Split, axis: Axis, estimates: Mapping[str, Estimate], resamples: Resamples, models: Sequence[str]
+    test: Split, axis: Axis, estimates: Mapping[str, Predictions], resamples: Resamples, models: Sequence[str]
 ) -> dict[str, Any]:
     """RouteLLM's figures on the two ends of the axis; complete rows."""
     weak, strong = test.outcomes.quality[:, axis.cheapest], test.outcomes.quality[:, axis.best]

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.engine import Engine
+from ipr_engine.bundle import Bundle
 from ipr_engine.evaluation.markdown import number, per_1000, table
 from ipr_engine.measures.bootstrap import Resamples, estimate
 from ipr_engine.measures.kept import EVERY_TAU, Kept
-from ipr_engine.measures.routing import Outcomes
+from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.policy.paths import Paths
+from ipr_engine.policy.policy import Policy
 
 Indices = npt.NDArray[np.int64]
 
@@ -22,10 +23,11 @@ Plan = Sequence[Mapping[str, Any]]
 
 
 def promised_figures(
-    engine: Engine,
+    bundle: Bundle,
     names: Sequence[str],
+    policy_at: Callable[[float], Policy],
     decide: Callable[[Plan], Indices],
-    outcomes: Outcomes,
+    outcomes: WeightedOutcomes,
     *,
     draws: int,
     seed: int,
@@ -33,13 +35,14 @@ def promised_figures(
     """The section as plain JSON; `reason` says why there is none.
 
     Args:
-        decide: terms of `Engine.decide`, a setting each -> (settings, rows) positions in `names` of what the engine chooses.
+        policy_at: what runs at a tau under rule "path", the candidates `names` allowed.
+        decide: options of `Engine.decide`, a setting each -> (settings, rows) positions in `names` of what the engine chooses.
         outcomes: of the test split, columns as `names`.
     """
-    reason = Paths(engine.bundle).lacking(names)
+    reason = Paths(bundle).lacking(names)
     if reason is not None:
         return {"reason": reason, "taus": []}
-    policies = [engine.policy(tau=tau, rule="path", allowed=names) for tau in EVERY_TAU]
+    policies = [policy_at(tau) for tau in EVERY_TAU]
     promise, path = policies[1].promise, policies[1].path
     assert promise is not None
     assert path is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.baselines import ESTIMATORS, Estimate, tier_columns
+from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions, tier_columns
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
+from ipr_engine.evaluation.evaluation_options import Baselines, EvaluationOptions
+from ipr_engine.evaluation.judged_split import Split
 from ipr_engine.evaluation.prediction_lines import (
     candidate_lines,
     constant_here,
@@ -20,14 +22,14 @@ from ipr_engine.evaluation.prediction_lines import (
     pair_lines,
     prediction_line,
 )
-from ipr_engine.evaluation.split import Split
 from ipr_engine.measures import prediction
-from ipr_engine.measures.bootstrap import DRAWS, Resamples, difference, estimate
+from ipr_engine.measures.bootstrap import Resamples, difference, estimate
+from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.measures.routing import (
     SHARES,
     Axis,
+    ChosenSetting,
     Curve,
-    OperatingPoint,
     aiq,
     arena_score,
     bounded_arqgc,
@@ -38,7 +40,6 @@ from ipr_engine.measures.routing import (
 )
 from ipr_engine.measures.sweeps import (
     TAUS,
-    WORTHS,
     hull_mix,
     oracle_sweep,
     random_mix,
@@ -47,11 +48,11 @@ from ipr_engine.measures.sweeps import (
     single,
     worth_sweep,
 )
-from ipr_engine.training.extra import one_thread
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
+DEFAULTS = EvaluationOptions()
 SHOWN_TAUS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
@@ -71,28 +72,21 @@ def summarise(
     models: Sequence[str],
     train: Split,
     test: Split,
-    folds: Indices,
+    baselines: Baselines,
     *,
-    worths: Array = WORTHS,
     constant: Mapping[str, str] = MappingProxyType({}),
-    validate_on_train: bool = False,
-    tiers: Indices | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-    progress: Any = lambda message: None,
+    options: EvaluationOptions = DEFAULTS,
+    progress: Callable[[str], None] = lambda message: None,
 ) -> Summary:
     """Evaluate a router against every baseline.
 
     Args:
-        models: (models,) names of the columns. folds: (train rows,) fold numbers for the baselines' tuning.
-        worths: of the baselines' sweeps, see `sweeps.worth_grid`.
+        models: (models,) names of the columns.
         constant: candidate -> why its head counts as constant by the bundle; heads whose predictions hardly differ on the test
             split are found here.
-        validate_on_train: choose operating points on the training split (out of fold for the baselines; say so if the
-            router was fitted on it); else on one half of the test split for the other.
-        tiers: (test rows,) LiteLLM's tier 0 to 3 of every prompt, None to leave that baseline out.
         progress: called with a line of text before each long step.
     """
+    worths, draws, seed, validate_on_train = baselines.worths, options.draws, options.seed, options.validate_on_train
     if set(train.sweeps) != set(test.sweeps) or not test.sweeps:
         raise InvalidInputError("sweeps: expected the same names in both splits, at least one")
     if not all(np.isfinite(split.outcomes.quality).all() for split in (train, test)):
@@ -100,13 +94,13 @@ def summarise(
     resamples = Resamples(test.outcomes.rows, draws=draws, seed=seed)
     axis = Axis.of(train.outcomes)
     singles = single_curve(test.outcomes, resamples)
-    estimates: dict[str, Estimate] = {}
+    estimates: dict[str, Predictions] = {}
     for name, fit in ESTIMATORS.items():
         progress(f"fitting {name} ...")
         with one_thread():
-            estimates[name] = fit(train.x, train.outcomes, folds, test.x)
+            estimates[name] = fit(train.x, train.outcomes, baselines.folds, test.x)
     progress("sweeping ...")
-    table = _contenders(models, train, test, axis, estimates, tiers, worths)
+    table = _contenders(models, train, test, axis, estimates, baselines.tiers, worths)
     halves = halves_of(test.groups, seed)
     top = oracle_quality(test.outcomes, resamples)
     summary = Summary(tuple(models), axis, singles, {}, test)
@@ -169,7 +163,7 @@ def _contenders(
     train: Split,
     test: Split,
     axis: Axis,
-    estimates: Mapping[str, Estimate],
+    estimates: Mapping[str, Predictions],
     tiers: Indices | None,
     worths: Array,
 ) -> list[Contender]:
@@ -255,7 +249,7 @@ def _operating_points(
 
 
 def _against_best(at: Curve, axis: Axis, singles: Curve) -> tuple[Array, Array]:
-    return read_operating_point(OperatingPoint(1.0, 0), at, axis, singles)
+    return read_operating_point(ChosenSetting(1.0, 0), at, axis, singles)
 
 
 def _tau_table(test: Split, axis: Axis, resamples: Resamples, singles: Curve) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ ARENA_BETA, ARENA_DEAREST, ARENA_CHEAPEST = 0.1, 200.0, 0.0044  # RouterArena, U
 
 
 @dataclass(frozen=True, eq=False)
-class Outcomes:
+class WeightedOutcomes:
     """What every candidate scored and cost on every prompt.
 
     Attributes:
@@ -35,19 +35,19 @@ class Outcomes:
     weight: Array
 
     @classmethod
-    def complete(cls, quality: Array, cost: Array) -> Outcomes:
+    def complete(cls, quality: Array, cost: Array) -> WeightedOutcomes:
         """Rows without a gap. Use `complete_rows` first to drop the others, or `inverse_coverage` to keep them."""
         quality, cost = _checked(quality, cost)
         missing = int((~(np.isfinite(quality) & np.isfinite(cost))).any(axis=1).sum())
         if missing:
             raise InvalidInputError(
                 f"quality, cost: expected no NaN, got {missing} incomplete row(s); "
-                "drop them with complete_rows(...) or weigh with Outcomes.inverse_coverage(...)"
+                "drop them with complete_rows(...) or weigh with WeightedOutcomes.inverse_coverage(...)"
             )
         return cls(quality, cost, np.ones_like(quality))
 
     @classmethod
-    def inverse_coverage(cls, quality: Array, cost: Array, strata: Sequence[object] | None = None) -> Outcomes:
+    def inverse_coverage(cls, quality: Array, cost: Array, strata: Sequence[object] | None = None) -> WeightedOutcomes:
         """Sparse rows: an outcome weighs 1 / (share of its stratum's rows on which the candidate has one).
 
         Unbiased where, inside a stratum (a dataset, say), it is chance which outcomes are missing.
@@ -82,11 +82,11 @@ class Outcomes:
     def models(self) -> int:
         return int(self.quality.shape[1])
 
-    def subset(self, rows: npt.NDArray[np.bool_] | Indices) -> Outcomes:
-        return Outcomes(self.quality[rows], self.cost[rows], self.weight[rows])
+    def subset(self, rows: npt.NDArray[np.bool_] | Indices) -> WeightedOutcomes:
+        return WeightedOutcomes(self.quality[rows], self.cost[rows], self.weight[rows])
 
-    def columns(self, models: Sequence[int]) -> Outcomes:
-        return Outcomes(self.quality[:, models], self.cost[:, models], self.weight[:, models])
+    def columns(self, models: Sequence[int]) -> WeightedOutcomes:
+        return WeightedOutcomes(self.quality[:, models], self.cost[:, models], self.weight[:, models])
 
 
 def _checked(quality: Array, cost: Array) -> tuple[Array, Array]:
@@ -117,7 +117,7 @@ class Curve:
         return int(self.cost.shape[1])
 
 
-def sweep_curve(choices: Indices, outcomes: Outcomes, resamples: Resamples) -> Curve:
+def sweep_curve(choices: Indices, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
     """What choices (points, rows) really had, in the order given."""
     choices = np.atleast_2d(choices)
     if choices.shape[1] != outcomes.rows or choices.min() < 0 or choices.max() >= outcomes.models:
@@ -133,7 +133,7 @@ def sweep_curve(choices: Indices, outcomes: Outcomes, resamples: Resamples) -> C
     )
 
 
-def single_curve(outcomes: Outcomes, resamples: Resamples) -> Curve:
+def single_curve(outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
     """Every candidate alone: one point a column, in column order."""
     return Curve(resamples.means(outcomes.cost, outcomes.weight), resamples.means(outcomes.quality, outcomes.weight))
 
@@ -153,7 +153,7 @@ class Axis:
     best: int
 
     @classmethod
-    def of(cls, train: Outcomes) -> Axis:
+    def of(cls, train: WeightedOutcomes) -> Axis:
         """Least mean cost and highest mean quality; ties to the better, the cheaper, then the first column."""
         once = Resamples(train.rows, draws=0)
         singles = single_curve(train, once)
@@ -208,7 +208,7 @@ def _clipped_integral(u: Array, v: Array) -> Array:
         return np.asarray(np.where(a == b, 0.0, (b - a) * middle).sum(axis=1))
 
 
-def oracle_quality(outcomes: Outcomes, resamples: Resamples) -> Array:
+def oracle_quality(outcomes: WeightedOutcomes, resamples: Resamples) -> Array:
     """Mean of the row maximum, (1 + draws,): what knowing every outcome would reach. Expects complete rows."""
     return resamples.means(outcomes.quality.max(axis=1))
 
@@ -229,22 +229,22 @@ def hull(cost: Array, quality: Array) -> Indices:
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
+class ChosenSetting:
     """A setting chosen on validation; `index` is None where no setting kept the share: then the best single answers."""
 
     share: float
     index: int | None
 
 
-def choose_operating_point(curve: Curve, axis: Axis, singles: Curve, share: float) -> OperatingPoint:
+def choose_operating_point(curve: Curve, axis: Axis, singles: Curve, share: float) -> ChosenSetting:
     """The cheapest validation point (row 0) that keeps `share` of the best single candidate's validation quality."""
     reached = np.flatnonzero(curve.quality[0] >= share * singles.quality[0, axis.best] - 1e-12)
     if not len(reached):
-        return OperatingPoint(share, None)
-    return OperatingPoint(share, int(reached[curve.cost[0, reached].argmin()]))
+        return ChosenSetting(share, None)
+    return ChosenSetting(share, int(reached[curve.cost[0, reached].argmin()]))
 
 
-def read_operating_point(point: OperatingPoint, curve: Curve, axis: Axis, singles: Curve) -> tuple[Array, Array]:
+def read_operating_point(point: ChosenSetting, curve: Curve, axis: Axis, singles: Curve) -> tuple[Array, Array]:
     """(cost saved, quality kept) on another split as shares of the best single candidate's, (1 + draws,) each; NaN of none."""
     cost = singles.cost[:, axis.best] if point.index is None else curve.cost[:, point.index]
     quality = singles.quality[:, axis.best] if point.index is None else curve.quality[:, point.index]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import RuleConstants
 from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.routing import Axis, Outcomes, hull, single_curve
+from ipr_engine.measures.routing import Axis, WeightedOutcomes, hull, single_curve
 from ipr_engine.policy.rules import compile_rule
 
 Array = npt.NDArray[np.float64]
@@ -103,7 +103,7 @@ def random_mix(axis: Axis, models: int, points: int = 11) -> Array:
     return shares
 
 
-def hull_mix(outcomes: Outcomes) -> Array:
+def hull_mix(outcomes: WeightedOutcomes) -> Array:
     """Shares (vertices, models), one hull vertex of single candidates a row: straight lines between are random mixes.
 
     Of training outcomes an honest baseline; of the test split itself the hindsight hull.
@@ -112,7 +112,7 @@ def hull_mix(outcomes: Outcomes) -> Array:
     return np.eye(outcomes.models)[hull(singles.cost[0], singles.quality[0])]
 
 
-def oracle_sweep(outcomes: Outcomes, points: int = 200) -> Indices:
+def oracle_sweep(outcomes: WeightedOutcomes, points: int = 200) -> Indices:
     """Choices (points, rows) of a router that knows every outcome, for all worths at which a choice changes.
 
     At each of its points no policy has a greater sum of worth * quality - cost. More than `points` worths are thinned

@@ -14,9 +14,8 @@ import numpy.typing as npt
 
 from ipr_engine._files import as_path
 from ipr_engine._validate import MOST, MOST_TOKENS
-from ipr_engine.data.bad_rows import BadRows
 from ipr_engine.data.table_files import read_table
-from ipr_engine.data.tables import Table
+from ipr_engine.data.tables import BadRows, Table
 from ipr_engine.errors import InvalidInputError
 
 Array = npt.NDArray[np.float64]
@@ -38,14 +37,14 @@ def read_answers(
     path: str | os.PathLike[str],
     *,
     columns: Mapping[str, str] = MappingProxyType({}),
-    told: Callable[[str], object] = lambda message: None,
+    report: Callable[[str], object] = lambda message: None,
 ) -> dict[str, Answers]:
     """The answers of a .jsonl, .csv or .parquet file by model, in order of appearance; other columns are not read.
 
     Args:
         path: its columns: model, output_tokens, seconds (or latency_ms), and optionally ttft_seconds (or ttft_ms).
         columns: {column: what the file calls it}.
-        told: called with what the file may mean and does not say, such as a column that looks like the time of the first token.
+        report: called with what the file may mean and does not say, such as a column that looks like the time of the first token.
     Raises:
         InvalidInputError: no such file or column, two columns of one time, or bad rows: every one is named.
     """
@@ -64,7 +63,7 @@ def read_answers(
         table.require((column,), f"; name yours: --column {column}=THEIRS{_looks_like(table, (column,))}")
     if first is None:
         for other in _alike(table, _FIRST):
-            told(
+            report(
                 f"column {other!r} is not read; if it is the time of the first token, say --column ttft_seconds={other}, or --column "
                 f"ttft_ms={other} where it is in milliseconds"
             )
@@ -126,7 +125,7 @@ def _time(table: Table, known: Mapping[str, float]) -> str | None:
 def _numbers(
     table: Table, column: str, most: float, unit: float, *, whole_numbers: bool = False, optional: bool = False
 ) -> Array:
-    """The column in units of `unit`; what is missing where it must not be, or out of range, is told as bad and NaN."""
+    """The column in units of `unit`; what is missing where it must not be, or out of range, is reported as bad and NaN."""
     values, missing = table.numbers(column)
     kind = "a whole number >= 0" if whole_numbers else "a finite number >= 0"
     good = (values >= 0) & (values <= most) & ((values == np.floor(values)) | (not whole_numbers))

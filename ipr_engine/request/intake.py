@@ -14,7 +14,8 @@ from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Needs, ParsedRequest, is_one_prompt, kind_of, parse_request
-from ipr_engine.request.arguments import bill_floor, whole_counts
+from ipr_engine.prompts.parsed import bill_floor
+from ipr_engine.request.arguments import whole_counts
 from ipr_engine.request.limits import lacking
 
 

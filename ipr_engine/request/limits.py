@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import BundleSpec, Candidate
-from ipr_engine.prompts.parsed import Needs
+from ipr_engine.prompts.needs import Needs
 
 NONE: Mapping[str, str] = {}
 

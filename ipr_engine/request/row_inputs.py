@@ -113,15 +113,6 @@ def moved_by(
         with_cached: extra_usd with what cached tokens save. A row that nothing is added to, or saved on, is not moved.
         given_tokens: (batch, models) as of the function of that name. Where they are all of a row's, a given bill moves nothing.
     """
-    if terms is None:
-        counted = True
-    elif batch == 1:  # numpy takes 30 times as long to look at one number
-        first = terms.item(0)
-        counted = first == first
-    else:
-        counted = not np.isnan(terms[:, 0]).any()
-    if counted and tokens_out is None and extra_usd is None and with_cached is None and given_tokens is None:
-        return None
     before = np.float32(0) if extra_usd is None else extra_usd
     estimated = np.ones((1, 1), np.bool_) if given_tokens is None else np.isnan(given_tokens)
     rows = {

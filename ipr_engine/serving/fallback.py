@@ -23,10 +23,9 @@ from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import frozen_options
 from ipr_engine.prompts import ParsedRequest
-from ipr_engine.request.arguments import bill_floor
+from ipr_engine.prompts.parsed import bill_floor
 from ipr_engine.request.intake import text_terms
 from ipr_engine.request.limits import RowLimits, request_limits
-from ipr_engine.request.overrides import RequestOverrides
 from ipr_engine.request.row_inputs import RowInputs
 from ipr_engine.serving.metrics import DEADLINE
 from ipr_engine.serving.queued_request import QueuedRequest
@@ -75,14 +74,7 @@ UNKNOWN = ("quality", "cost_usd", "cost", "cost_terms", "tokens_out", "threshold
 class Fallback(Protocol):
     """A `Fallback` has two turns: `prepare` when the request comes, so that what cannot work is refused then, `answer` when it is late."""
 
-    def prepare(
-        self,
-        text: ParsedRequest,
-        billed_tokens: int | None,
-        own: RequestOverrides,
-        policy: Policy,
-        loaded: LoadedBundle,
-    ) -> Any: ...
+    def prepare(self, request: QueuedRequest, loaded: LoadedBundle) -> Any: ...
 
     def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision: ...
 
@@ -106,24 +98,16 @@ class StaticFallback:
         self._engine = engine
         self._as_here: dict[int, tuple[Policy, Policy]] = {}
 
-    def prepare(
-        self,
-        text: ParsedRequest,
-        billed_tokens: int | None,
-        own: RequestOverrides,
-        policy: Policy,
-        loaded: LoadedBundle,
-    ) -> Policy:
-        cpu_fallback = self._engine.loaded
+    def prepare(self, request: QueuedRequest, loaded: LoadedBundle) -> Policy:
         try:
-            return cpu_fallback.resolve(self._for_this_engine(policy, loaded))
+            return self._engine.loaded.resolve(self._for_this_engine(request.policy, loaded))
         except InvalidInputError as error:
             raise InvalidInputError(f"budget_us: the fallback engine cannot serve this policy: {error}") from error
 
     def _for_this_engine(self, policy: Policy, loaded: LoadedBundle) -> Policy:
-        """The policy as the fallback engine compiles it; made once, then kept.
+        """Return the policy as the fallback engine compiles it; it is made once, then kept.
 
-        Without escalate_below, which an answer in haste has no time for where there is no second tier; with the figures that the
+        It is without escalate_below, which an answer in haste has no time for where there is no second tier; with the figures that the
         engine that serves weighs, since those of the fallback's own bundle may be older.
         """
         changes: dict[str, Any] = {}
@@ -142,15 +126,15 @@ class StaticFallback:
         return found[1]
 
     def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision:
-        own = self._engine.loaded
-        policy = own.resolve(request.fallback)
-        encoded = own.encode(request.text, request.billed_tokens, policy=policy)
-        overrides = request.overrides.on(own.bundle.names)
-        made = checked_rows(own.decide(encoded, policy, overrides), "raise")[0]  # never escalates: no text
+        here = self._engine.loaded
+        policy = here.resolve(request.fallback)
+        encoded = here.encode(request.text, request.billed_tokens, policy=policy)
+        overrides = request.overrides.on(here.bundle.names)
+        made = checked_rows(here.decide(encoded, policy, overrides), "raise")[0]  # never escalates: no text
         if made.model not in loaded.bundle.names:
             raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")
         figures = made.billed_tokens, made.truncated, made.support, made.own_tokens
-        degraded = DegradedDecision(made.result, 0, policy, own.bundle, *figures)
+        degraded = DegradedDecision(made.result, 0, policy, here.bundle, *figures)
         degraded.degraded, degraded.inputs = "static", made.inputs
         return degraded
 
@@ -166,18 +150,11 @@ class CandidateFallback:
             )
         self._names = tuple(names)
 
-    def prepare(
-        self,
-        text: ParsedRequest,
-        billed_tokens: int | None,
-        own: RequestOverrides,
-        policy: Policy,
-        loaded: LoadedBundle,
-    ) -> tuple[str, int]:
-        billed = _least_bill(text) if billed_tokens is None else billed_tokens
-        _, away, _ = _kept_out(loaded, text, billed, billed_tokens is not None, own)
+    def prepare(self, request: QueuedRequest, loaded: LoadedBundle) -> tuple[str, int]:
+        billed = _least_bill(request.text) if request.billed_tokens is None else request.billed_tokens
+        _, away, _ = _kept_out(loaded, request, billed)
         for name in self._names:
-            if name in policy.allowed and name in loaded.bundle.names and name not in away:
+            if name in request.policy.allowed and name in loaded.bundle.names and name not in away:
                 return name, billed
         why = "".join(f"; {name} {away[name]}" for name in self._names if name in away)
         raise InvalidInputError(
@@ -190,8 +167,7 @@ class CandidateFallback:
         bundle, policy = loaded.bundle, loaded.resolve(request.policy)
         if name not in bundle.names or name not in policy.allowed:
             raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
-        given = request.billed_tokens is not None
-        limits, away, counted = _kept_out(loaded, request.text, billed, given, request.overrides)
+        limits, away, counted = _kept_out(loaded, request, billed)
         if name in away:
             raise InvalidInputError(f"fallback: {name!r} {away[name]} in the bundle that serves now")
         at = bundle.names.index(name)
@@ -205,24 +181,22 @@ class CandidateFallback:
 
 
 def _kept_out(
-    loaded: LoadedBundle, text: ParsedRequest, billed: int, given: bool, own: RequestOverrides
+    loaded: LoadedBundle, request: QueuedRequest, billed: int
 ) -> tuple[RowLimits | None, dict[str, str], npt.NDArray[np.float32] | None]:
-    """What a request asks for, candidate -> why it may not answer it (its limits, its context window), and (1, models) tokens by
-    each candidate's own count, where one names its tokenizer or the caller tells them.
-
-    given: whether the caller gives the bill.
+    """Return what a request asks for, candidate -> why it may not answer it (its limits, its context window), and (1, models) tokens
+    by each candidate's own count, where one names its tokenizer or the caller gives them.
     """
-    bundle = loaded.bundle
+    bundle, text = loaded.bundle, request.text
     models = len(bundle.names)
-    own = own.on(bundle.names)
-    outputs = own.tokens_out
+    overrides = request.overrides.on(bundle.names)
+    outputs = overrides.tokens_out
     expected = None if outputs is None else np.broadcast_to(outputs, (1, models))
     limits = request_limits(bundle, (text.needs,), expected, 1)
     asked = None if limits is None else limits.rows[0]
     away = {} if asked is None else dict(asked.excluded)
     output = np.full((1, models), text.max_output_tokens or 0, np.float64) if expected is None else expected
     bills = np.array([billed], np.int64)
-    counted = loaded.own_tokens(text_terms([text], [given]), bills, own.tokens_in)
+    counted = loaded.own_tokens(text_terms([text], [request.billed_tokens is not None]), bills, overrides.tokens_in)
     fits = ContextWindows(bundle.candidates).fit(bills, output, counted)[0]
     prompts = [billed] * models if counted is None else counted[0].tolist()
     for name, prompt, tokens, fit in zip(bundle.names, prompts, output[0], fits, strict=True):

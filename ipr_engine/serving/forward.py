@@ -10,15 +10,15 @@ from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 from ipr_engine._C import clock_ns
-from ipr_engine.cascade import EmbedRows, Rows
 from ipr_engine.decision import Decision
 from ipr_engine.encoders.base import Encoded
-from ipr_engine.errors import BackendUnavailableError, DeviceLostError, EncoderFailedError, InvalidInputError, IprError
+from ipr_engine.errors import BackendUnavailableError, DeviceLostError, InvalidInputError, IprError
 from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.intake import bill, check_readable, require_token
 from ipr_engine.request.overrides import NO_OVERRIDES
 from ipr_engine.serving.counter_board import CounterBoard
+from ipr_engine.serving.encoder_faults import encoder_failed, guarded, raise_if_lost
 from ipr_engine.serving.queue_limits import Limits
 from ipr_engine.serving.queued_request import DONE, Answer, QueuedRequest
 
@@ -261,16 +261,17 @@ class Forwards:
 
     def run(self, loaded: LoadedBundle, batch: Sequence[QueuedRequest]) -> list[Answered]:
         """Encode and decide a batch, on the CPU where the device is lost."""
-        try:
-            return run_forward(loaded, batch, self.cost, self._board)
-        except DeviceLostError as error:  # as Engine.route does: the CPU serves from now on, this batch too
-            cpu_fallback = self._engine.fail_over(loaded, error)
-            self.cost = ForwardCost(cpu_fallback.encoder_identity)  # the same model, not the same speed
-            return run_forward(cpu_fallback, batch, self.cost, self._board)
+
+        def forward(serving: LoadedBundle) -> list[Answered]:
+            if serving is not loaded:  # the same model, not the same speed
+                self.cost = ForwardCost(serving.encoder_identity)
+            return run_forward(serving, batch, self.cost, self._board)
+
+        return loaded.run(forward, self._engine.fail_over)
 
 
 def measure(loaded: LoadedBundle, request: QueuedRequest) -> Exception | None:
-    """Count the request's tokens as this loaded bundle's encoder reads them; what is wrong with its prompt, if anything.
+    """Count the request's tokens as this loaded bundle's encoder reads them; return what is wrong with its prompt, if anything.
 
     A prompt without one token, or that the tokenizer refuses, is found here, before it shares a forward with others.
     """
@@ -280,7 +281,7 @@ def measure(loaded: LoadedBundle, request: QueuedRequest) -> Exception | None:
     except IprError as error:
         return error
     except BaseException as error:  # an encoder of anyone's making; a panic of Rust's is no Exception
-        return _encoder_failed(error, "count_tokens")
+        return encoder_failed(error, "count_tokens")
     try:
         require_token(request.text, "prompt", counted)
     except InvalidInputError as error:
@@ -293,9 +294,9 @@ def measure(loaded: LoadedBundle, request: QueuedRequest) -> Exception | None:
 def run_forward(
     loaded: LoadedBundle, batch: Sequence[QueuedRequest], cost: ForwardCost, board: CounterBoard
 ) -> list[Answered]:
-    """Encode the batch at once, decide it policy by policy; an outcome for every request.
+    """Encode the batch at once, decide it policy by policy; return every request's answer.
 
-    InvalidInputError out of the encoder means that it blames a row: each row is then encoded alone, so that only that one
+    InvalidInputError out of the encoder means that it finds a row at fault: each row is then encoded alone, so that only that one
     fails. Any other failure is the encoder's own and fails the whole batch, once, with EncoderFailedError: trying again row
     by row would multiply an outage. DeviceLostError alone is raised, where a cpu_fallback is planned that can fail over.
     """
@@ -320,8 +321,8 @@ def run_forward(
             return [*answers, (ready[0][0], error)]
         return answers + [made for request, _ in ready for made in run_forward(loaded, [request], cost, board)]
     except BaseException as error:
-        _raise_if_lost(loaded, error)
-        return answers + [(request, _encoder_failed(error, f"a batch of {len(ready)}")) for request, _ in ready]
+        raise_if_lost(error, loaded.cpu_fallback is not None)
+        return answers + [(request, encoder_failed(error, f"a batch of {len(ready)}")) for request, _ in ready]
     encode_ns = clock_ns() - start
     requests = [request for request, _ in ready]
     padded = padded_tokens(requests)
@@ -338,7 +339,7 @@ def run_forward(
 def _decide(
     loaded: LoadedBundle, encoded: Encoded, ready: Sequence[tuple[QueuedRequest, Policy]]
 ) -> Iterator[Answered]:
-    """One call a policy; a request with tokens or costs of its own is decided alone. Of two tiers the second encoder runs in here."""
+    """Decide in one call a policy; a request with tokens or costs of its own is decided alone. The second encoder runs in here."""
     billed = encoded.billed_tokens.copy()
     groups: dict[int, list[int]] = {}
     for row, (request, policy) in enumerate(ready):
@@ -351,7 +352,7 @@ def _decide(
             yield request, error
             continue
         except BaseException as error:  # of the encoder's count_tokens
-            yield request, _encoder_failed(error, "count_tokens")
+            yield request, encoder_failed(error, "count_tokens")
             continue
         groups.setdefault(id(policy) if request.overrides is NO_OVERRIDES else -1 - row, []).append(row)
     encoded = replace(encoded, billed_tokens=billed)
@@ -359,44 +360,20 @@ def _decide(
     while waiting:
         rows = waiting.pop(0)
         first, policy = ready[rows[0]]
-        again = _again(loaded, [ready[row][0].text.encoded for row in rows])
+        embed = loaded.embed_texts([ready[row][0].text.encoded for row in rows])
+        again = None if embed is None else guarded(embed, loaded.cpu_fallback is not None)
         try:
-            made = loaded.decide(encoded[rows], policy, first.overrides.on(loaded.bundle.names), again)
+            chosen = encoded if len(rows) == len(ready) else encoded[rows]  # a group keeps the order of its rows
+            overrides = first.overrides
+            if overrides is not NO_OVERRIDES:
+                overrides = overrides.on(loaded.bundle.names)
+            made = loaded.decide(chosen, policy, overrides, again)
         except DeviceLostError:
             raise
         except IprError as error:
             if isinstance(error, InvalidInputError) and again is not None and len(rows) > 1:
-                waiting += [[row] for row in rows]  # the second encoder blames a row
+                waiting += [[row] for row in rows]  # the second encoder finds a row at fault
                 continue
             yield from ((ready[row][0], error) for row in rows)
             continue
         yield from ((ready[row][0], made[position]) for position, row in enumerate(rows))
-
-
-def _again(loaded: LoadedBundle, texts: list[str]) -> EmbedRows | None:
-    """The second encoder on rows of these texts; what goes wrong there is an encoder's failure."""
-    embed = loaded.embed_texts(texts)
-    if embed is None:
-        return None
-
-    def again(rows: Rows) -> Encoded:
-        try:
-            return embed(rows)
-        except InvalidInputError:
-            raise
-        except BaseException as error:  # an encoder of anyone's making; a panic of Rust's is no Exception
-            _raise_if_lost(loaded, error)
-            raise _encoder_failed(error, f"a batch of {len(rows)}") from error
-
-    return again
-
-
-def _raise_if_lost(loaded: LoadedBundle, error: BaseException) -> None:
-    if isinstance(error, DeviceLostError) and loaded.cpu_fallback is not None:
-        raise error
-
-
-def _encoder_failed(error: BaseException, what: str) -> EncoderFailedError:
-    failed = EncoderFailedError(f"the encoder failed on {what}: {type(error).__name__}: {error}")
-    failed.__cause__ = error
-    return failed

@@ -15,10 +15,10 @@ from ipr_engine.decision import Decision, Row
 from ipr_engine.errors import InvalidInputError, IprError, NotServingError
 from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
-from ipr_engine.prompts import Prompt, parse_request
+from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
 from ipr_engine.request.arguments import whole_counts
 from ipr_engine.request.intake import check_readable
-from ipr_engine.request.overrides import RequestOverrides
+from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
 from ipr_engine.request.route_request import REQUEST_OPTIONS, RouteOptions, RouteRequest, check_on_error, policy_options
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.decision_cache import DecisionCache
@@ -105,7 +105,7 @@ class Service:
                     self.board.decided(decision)
                     self.board.inline.since(begun)
                     return decision if type(decision) is Decision else _checked(decision, on_error)
-            policy = loaded.resolve(policy, policy_options(options))
+            policy = loaded.resolve(policy, policy_options(options) if options else options)
             given = {name: value for name in REQUEST_OPTIONS if (value := options.get(name)) is not None}
             return self._begin(loaded, prompt, policy, budget_us, given, on_error, begun)
         except InvalidInputError:
@@ -122,7 +122,7 @@ class Service:
         on_error: str,
         begun: int,
     ) -> Row | QueuedRequest:
-        text = parse_request(prompt)
+        text = ParsedRequest.of_text(prompt) if type(prompt) is str else parse_request(prompt)
         short = len(text.encoded) + sum(map(len, text.billed_only)) <= self.limits.inline_chars
         plain = not given and not text.uncountable
         key = None
@@ -133,7 +133,7 @@ class Service:
                 self.board.decided(found)
                 self.board.cached.since(begun)
                 return found
-        if short:
+        if short and loaded.routes_text:
             decision = loaded.route_here(RouteRequest(text, policy, given))
             if decision is not None:
                 self.board.decided(decision)
@@ -145,11 +145,10 @@ class Service:
         check_readable(text, "prompt", billed_tokens, loaded.bundle, policy)
         if billed_tokens is not None:
             billed_tokens = int(whole_counts(billed_tokens, 1).item())
-        overrides = RequestOverrides.of(given, 1, loaded.bundle.names, policy.prices).copied()
-        prepared = None
-        if budget_us is not None and self._fallback is not None:
-            prepared = self._fallback.prepare(text, billed_tokens, overrides, policy, loaded)
-        return QueuedRequest(
+        overrides = NO_OVERRIDES
+        if given:
+            overrides = RequestOverrides.of(given, 1, loaded.bundle.names, policy.prices).copied()
+        queued = QueuedRequest(
             text,
             policy,
             begun_ns=begun,
@@ -159,8 +158,10 @@ class Service:
             overrides=overrides,
             on_error=on_error,
             key=key,
-            fallback=prepared,
         )
+        if budget_us is not None and self._fallback is not None:
+            queued.fallback = self._fallback.prepare(queued, loaded)
+        return queued
 
     def _refuse(self) -> NoReturn:
         self.board.event("not_serving")

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle import Candidate, PriceList
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.measures.routing import (
     Axis,
-    Outcomes,
+    WeightedOutcomes,
     bounded_arqgc,
     complete_rows,
     degenerate_axis,
@@ -20,9 +22,9 @@ from ipr_engine.measures.routing import (
     sweep_curve,
 )
 from ipr_engine.measures.sweeps import rule_sweep, worth_grid, worth_sweep
-from ipr_engine.training.estimators import CLOSED_FORM
-from ipr_engine.training.folds import grouped_folds
-from ipr_engine.training.heads import fit_heads, predict
+from ipr_engine.policy.price_table import PriceTable
+from ipr_engine.training.estimators.by_name import CLOSED_FORM
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
 
 Array = npt.NDArray[np.float64]
 
@@ -49,16 +51,39 @@ class EstimatorScore:
         return float(np.mean(self.area_worth) + np.mean(self.area_minmax)) / 2
 
 
+@dataclass(frozen=True, eq=False)
+class PromptCosts:
+    """Costs of rows in USD.
+
+    Attributes:
+        realised: (rows, models), NaN where unknown. of_input: (rows, models) of the prompt as the router would bill it.
+        output_rate: (models,) or (rows, models) per output token.
+    """
+
+    realised: Array
+    of_input: Array
+    output_rate: Array
+
+
+def prompt_costs(
+    listed: Sequence[Candidate],
+    prices: PriceList,
+    billed: Array,
+    own: npt.NDArray[np.float32] | None,
+    output_tokens: Array,
+) -> PromptCosts:
+    """Costs from the price list, of prompts billed (rows,) by the encoder's tokenizer and (rows, models) by the candidates' own."""
+    price_rows = [prices.prices[candidate.name] for candidate in listed]
+    rates = PriceTable(price_rows, [candidate.token_ratio for candidate in listed])
+    bills = rates.counted(billed.astype(np.int64), own)
+    of_input = rates.cost(bills, np.zeros((1, len(listed))))
+    return PromptCosts(rates.cost(bills, output_tokens), of_input, rates.out_rates(bills))
+
+
 def compare_estimators(
-    x: Array,
-    quality: Array,
-    tokens: Array,
-    cost: Array,
-    input_cost: Array,
-    output_rate: Array,
-    keys: Sequence[str],
+    rows: HeadRows,
+    costs: PromptCosts,
     *,
-    source: npt.NDArray[np.int64] | None = None,
     estimators: Sequence[str] = CLOSED_FORM,
     repeats: int = 2,
     folds: int = 5,
@@ -66,34 +91,22 @@ def compare_estimators(
 ) -> list[EstimatorScore]:
     """Score every estimator by nested, repeated cross-validation; every estimator sees the same folds.
 
-    Args:
-        x: (rows, dim). quality, tokens, cost: (rows, models), realised, NaN where unknown. input_cost: (rows, models) USD of
-            the prompt as the router would bill it. output_rate: (models,) or (rows, models) USD per output token.
-        source: see `fit_heads`; figures are taken on the rows of source 0.
+    Figures are taken on the rows of source 0 alone.
     """
-    at_home = np.ones(len(x), np.bool_) if source is None else source == 0
-    full = complete_rows(quality, cost) & at_home
-    outcomes = Outcomes.complete(quality[full], cost[full]) if full.sum() >= FEWEST_ROWS else None
+    x, quality, at_home = rows.x, rows.quality, rows.at_home
+    full = complete_rows(quality, costs.realised) & at_home
+    outcomes = WeightedOutcomes.complete(quality[full], costs.realised[full]) if full.sum() >= FEWEST_ROWS else None
     scores = []
     for estimator in estimators:
         figures = []
         for repeat in range(repeats):
-            outer = grouped_folds(keys, folds, seed=1000 + repeat)
+            outer = grouped_folds(rows.keys, folds, seed=1000 + repeat)
             predicted, length = np.empty_like(quality), np.empty_like(quality)
             for fold in range(folds):
                 out = outer == fold
-                rest = [key for key, held in zip(keys, out, strict=True) if not held]
-                heads = fit_heads(
-                    x[~out],
-                    quality[~out],
-                    tokens[~out],
-                    rest,
-                    estimator=estimator,
-                    source=None if source is None else source[~out],
-                    seed=repeat,
-                )
+                heads = fit_heads(rows.take(~out), estimator=estimator, seed=repeat)
                 predicted[out], length[out] = predict(heads.tensors, x[out], heads.activation)
-            expected = input_cost + output_rate * length
+            expected = costs.of_input + costs.output_rate * length
             error = float(np.nanmean(np.square(predicted - quality)[at_home]))
             figures.append((*_areas(predicted[full], expected[full], outcomes), error))
         worth, minmax, brier = zip(*figures, strict=True)
@@ -106,7 +119,7 @@ def compare_estimators(
     return scores
 
 
-def _no_area(outcomes: Outcomes | None) -> str | None:
+def _no_area(outcomes: WeightedOutcomes | None) -> str | None:
     """Why no estimator has an area, None where they have."""
     if outcomes is None:
         return f"fewer than {FEWEST_ROWS} prompts have a quality and a cost of every candidate"
@@ -114,7 +127,7 @@ def _no_area(outcomes: Outcomes | None) -> str | None:
     return degenerate_axis(Axis.of(outcomes), single_curve(outcomes, Resamples(outcomes.rows, draws=0)), names)
 
 
-def _areas(predicted: Array, expected: Array, outcomes: Outcomes | None) -> tuple[float, float]:
+def _areas(predicted: Array, expected: Array, outcomes: WeightedOutcomes | None) -> tuple[float, float]:
     if outcomes is None:
         return np.nan, np.nan
     once, axis = Resamples(outcomes.rows, draws=0), Axis.of(outcomes)

@@ -33,9 +33,12 @@ from ipr_engine.data import Outcomes, load_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.evaluate import evaluate_engine
+from ipr_engine.evaluation.evaluation_options import EvaluationOptions
 from ipr_engine.measures.bootstrap import DRAWS
 from ipr_engine.training.distill import distill
+from ipr_engine.training.frozen_encoder import EncoderChoice
 from ipr_engine.training.train import train
+from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
 from studies.default_bundle.model_card import SourceFacts, render
 
 ESTIMATOR = "caps"  # chosen on training prompts of several sources: docs/studies/estimators.md
@@ -86,26 +89,22 @@ def build(
             table = _table_of(Bundle.load(table), Path(scratch) / "table")
         encoder = _encoder_record(table)
         trained = train(
-            list(outcomes),
-            CANDIDATES,
-            Path(scratch) / "bundles",
-            name="default",
-            created=created,
-            encoder=table,
-            key=PUBLISHED,
-            intercepts=INTERCEPTS,
-            estimator=ESTIMATOR,
-            options=OPTIONS,
-            seed=SEED,
-            allow_constant=allow_constant,
+            TrainingData(
+                outcomes=list(outcomes),
+                candidates=CANDIDATES,
+                intercepts=INTERCEPTS,
+                encoder=EncoderChoice(folders=table),
+            ),
+            BundleTarget(root=Path(scratch) / "bundles", name="default", created=created, key=PUBLISHED),
+            fit=FitOptions(estimator=ESTIMATOR, options=OPTIONS, seed=SEED, allow_constant=allow_constant),
             progress=progress,
         )
         engine = Engine.load(trained.folder)
         loaded = [load_outcomes(folder) for folder in outcomes]
-        evaluated = []
+        evaluated, judged = [], EvaluationOptions(draws=draws, seed=SEED)
         for source in loaded:
             progress(f"evaluating on {source.source} ...")
-            evaluated.append(evaluate_engine(engine, source, draws=draws, seed=SEED, progress=progress).figures)
+            evaluated.append(evaluate_engine(engine, source, options=judged, progress=progress).figures)
         facts = [_facts(folder, source) for folder, source in zip(outcomes, loaded, strict=True)]
         command = _command(outcomes, "--table" if encoder_model is None else "--encoder-model")
         text = render(evaluated, facts, engine.bundle, encoder, command)

@@ -22,13 +22,12 @@ from ipr_engine.bundle import (
 )
 from ipr_engine.bundle.edit import NewCandidate, with_candidate, without_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
-from ipr_engine.calibration.fit import calibrate
 from ipr_engine.cli import main
 from ipr_engine.data import prompt_hashes
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError
 from ipr_engine.evaluation.embedded import embed_for
 from tests.support.bundles import bundle_parts, make_tensors
-from tests.support.calibration_data import make_outcomes, make_source
+from tests.support.calibration_data import calibrate, make_outcomes, make_source
 from tests.support.decisions import same_row
 from tests.support.two_tier_bundles import join, make_prompts, make_tiers
 

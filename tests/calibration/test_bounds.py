@@ -10,7 +10,7 @@ from ipr_engine.calibration.bounds import (
     hoeffding_bentkus_p,
     target,
 )
-from ipr_engine.calibration.power import rejected
+from studies.calibration.power import rejected
 
 ONE = np.ones(1)
 SAMPLES = 2000

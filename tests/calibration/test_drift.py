@@ -8,10 +8,9 @@ import pytest
 from ipr_engine import Engine
 from ipr_engine.bundle import with_calibrations
 from ipr_engine.calibration.drift import embedding_drift, kolmogorov_p, ks_distance, quality_drift
-from ipr_engine.calibration.fit import calibrate
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError
-from tests.support.calibration_data import make_engine, make_outcomes
+from tests.support.calibration_data import calibrate, make_engine, make_outcomes
 
 
 @pytest.fixture(scope="module")

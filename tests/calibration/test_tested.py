@@ -1,6 +1,7 @@
 """The points of tau's path on a calibration sample: kept promises are certified, broken ones are not; what a policy then says."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,12 +11,12 @@ from ipr_engine.bundle import PathRows, TestedTau, with_calibrations, with_price
 from ipr_engine.bundle.calibration import CERTIFIED, INSUFFICIENT
 from ipr_engine.bundle.calibration_entry import parse_map
 from ipr_engine.bundle.fields import Field
-from ipr_engine.calibration.fit import calibrate
 from ipr_engine.calibration.observed import observe
-from ipr_engine.calibration.tested import certify_path
+from ipr_engine.calibration.promises import certify_path
 from ipr_engine.cli.calibrate import render
 from ipr_engine.errors import BundleError
-from tests.support.calibration_data import make_engine, make_outcomes
+from ipr_engine.evaluation.embedded import embed_for
+from tests.support.calibration_data import calibrate, make_engine, make_outcomes
 from tests.support.seeds import seeded
 
 LEVELS = (0.1, 0.3, 0.5)
@@ -91,18 +92,20 @@ def test_promise_kept_with_room_is_certified(scene):
 
 @pytest.fixture(scope="module")
 def observed(scene):
-    """The sample and the path's data as calibration sees them."""
+    """The sample and the path's data as calibration sees them, and what rule `path` runs at LEVELS."""
     engine, _, path_data, sample, _ = scene
     parts = (sample.take(np.arange(250)), path_data.take(np.arange(100)))
-    return [observe(engine, rows, engine.bundle.names, {}, label="made") for rows in parts]
+    embed = partial(embed_for, engine)
+    policies = [engine.policy(tau=tau, rule="path", allowed=list(engine.bundle.names)) for tau in LEVELS]
+    return [*(observe(engine.bundle, embed, rows, engine.bundle.names, {}, label="made") for rows in parts), policies]
 
 
 def statuses_of(observed, quality):
     """{tau: tested} of the sample with other outcomes."""
-    rows, other = observed
+    rows, other, policies = observed
     order = np.arange(len(quality))
     found = certify_path(
-        replace(rows, quality=quality), other, LEVELS, order, risk=0.1, simultaneous=False, test="target"
+        replace(rows, quality=quality), other, LEVELS, policies, order, risk=0.1, simultaneous=False, test="target"
     )
     return {one.tau: one for one in found}
 

@@ -9,8 +9,8 @@ import pytest
 
 from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes
-from ipr_engine.data.bad_rows import SHOWN, BadRows
 from ipr_engine.data.importers import import_llmrouterbench, import_routellm, import_routerbench, import_wide
+from ipr_engine.data.tables import SHOWN, BadRows
 from ipr_engine.errors import InvalidInputError
 
 ROWS = [

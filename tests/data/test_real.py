@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from ipr_engine.data import load_outcomes, split_outcomes, write_outcomes
-from ipr_engine.data.duplicates import normalised
-from ipr_engine.data.load import find_sources
-from ipr_engine.data.outcomes import MIN_KEY
+from ipr_engine.data.outcome_files import find_sources
+from ipr_engine.data.outcomes import MIN_KEY, normalised
 from tests.support import skips
 from tests.support.outcome_data import assert_same
 

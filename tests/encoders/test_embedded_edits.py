@@ -5,8 +5,8 @@ import json
 import pytest
 
 from ipr_engine import Bundle
+from ipr_engine._default_bundle import DEFAULT_BUNDLE
 from ipr_engine.cli import main
-from ipr_engine.engine import DEFAULT_BUNDLE
 
 NAME = "gpt-4o-2024-08-06"
 PRICE = {

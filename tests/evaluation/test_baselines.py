@@ -6,8 +6,8 @@ import pytest
 from ipr_engine.evaluation import baselines as b
 from ipr_engine.measures import sweeps
 from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.routing import Axis, Outcomes, bounded_arqgc, single_curve, sweep_curve
-from ipr_engine.training.folds import grouped_folds
+from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from tests.support import skips
 from tests.support.evaluation_data import make_outcomes
 
@@ -23,7 +23,7 @@ def world(seed, rows=400):
     x = rng.standard_normal((rows, 5)) * 0.1 + np.where(easy, 1.0, -1.0)[:, None] * np.array([1.0, 0, 0, 0, 0])
     quality = np.stack([easy.astype(float), np.ones(rows)], axis=1)
     cost = np.tile([0.001, 0.01], (rows, 1))
-    return Outcomes.complete(quality, cost), x
+    return WeightedOutcomes.complete(quality, cost), x
 
 
 @pytest.mark.parametrize("name", list(b.ESTIMATORS))
@@ -50,7 +50,7 @@ def test_training_predictions_are_out_of_fold(name, rng):
         sklearn()
     x = rng.standard_normal((200, 4))
     quality = rng.integers(0, 2, (200, 2)).astype(float)
-    train = Outcomes.complete(quality, np.tile([0.001, 0.01], (200, 1)))
+    train = WeightedOutcomes.complete(quality, np.tile([0.001, 0.01], (200, 1)))
     found = b.ESTIMATORS[name](x, train, grouped_folds([str(i) for i in range(200)], 5, 0), x[:3])
     assert abs(np.corrcoef(found.train_quality.ravel(), quality.ravel())[0, 1]) < 0.2
 
@@ -65,7 +65,7 @@ def test_degenerate_outcomes_give_predictions_not_errors(name, case, rng):
     cost = np.full((40, models), 0.01) if case == "equal costs" else rng.random((40, models))
     x = np.zeros((40, 4)) if case == "zero embeddings" else rng.standard_normal((40, 4))
     found = b.ESTIMATORS[name](
-        x, Outcomes.complete(quality, cost), grouped_folds([str(i) for i in range(40)], 5, 0), x[:7]
+        x, WeightedOutcomes.complete(quality, cost), grouped_folds([str(i) for i in range(40)], 5, 0), x[:7]
     )
     assert np.isfinite(found.quality).all()
     assert np.isfinite(found.cost).all()
@@ -91,7 +91,7 @@ def test_tiers_go_from_the_cheapest_to_the_best_hull_vertex(request):
 
 
 def test_the_oracle_of_one_candidate_is_that_candidate():
-    outcomes = Outcomes.complete(np.array([[0.0], [1.0]]), np.array([[0.1], [0.2]]))
+    outcomes = WeightedOutcomes.complete(np.array([[0.0], [1.0]]), np.array([[0.1], [0.2]]))
     assert (sweeps.oracle_sweep(outcomes) == 0).all()
 
 

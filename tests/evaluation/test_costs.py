@@ -12,16 +12,16 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation import evaluate, report
 from ipr_engine.evaluation.costs import CostBasis
-from ipr_engine.evaluation.evaluate import evaluate_engine
+from ipr_engine.evaluation.evaluation_options import Baselines, EvaluationOptions
 from ipr_engine.evaluation.summary import summarise
 from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.measures.routing import Axis, degenerate_axis, single_curve
 from ipr_engine.measures.sweeps import WORTHS, worth_grid, worth_sweep
 from ipr_engine.tokens import shipped_profile
-from ipr_engine.training.folds import grouped_folds
 from tests.support import skips
 from tests.support.bundles import bundle_parts, make_bundle
-from tests.support.evaluation_data import make_split
+from tests.support.evaluation_data import evaluate_engine, make_split
 from tests.support.training_data import write_source
 
 for module in ("pyarrow", "sklearn", "threadpoolctl"):
@@ -185,9 +185,10 @@ def test_candidates_that_cost_nothing_end_in_a_report(engine, outcomes, work, tm
         assert figures["axis"]["degenerate"]
 
 
-def summarised(split_train, split_test, **more):
-    folds = grouped_folds(split_train.groups, 5, 0)
-    return summarise(("a", "b", "c", "d"), split_train, split_test, folds, draws=DRAWS, **more)
+def summarised(split_train, split_test, worths=WORTHS, **more):
+    baselines = Baselines(grouped_folds(split_train.groups, 5, 0), worths)
+    options = EvaluationOptions(draws=DRAWS)
+    return summarise(("a", "b", "c", "d"), split_train, split_test, baselines, options=options, **more)
 
 
 def recosted(split, cost):

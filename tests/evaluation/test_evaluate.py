@@ -10,11 +10,12 @@ from ipr_engine import Engine
 from ipr_engine.bundle import PathRows
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.evaluate import evaluate_engine, source_names
+from ipr_engine.evaluation.evaluate import source_names
 from ipr_engine.evaluation.promised import verdict
 from ipr_engine.evaluation.report import render, to_json
 from tests.support import skips
 from tests.support.bundles import NAMES, make_bundle
+from tests.support.evaluation_data import evaluate_engine
 from tests.support.seeds import seeded
 from tests.support.training_data import write_source
 

@@ -8,10 +8,11 @@ import pytest
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation import report
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
+from ipr_engine.evaluation.evaluation_options import Baselines, EvaluationOptions
 from ipr_engine.evaluation.summary import summarise
 from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.measures.routing import Axis, single_curve
-from ipr_engine.training.folds import grouped_folds
 from tests.support import skips
 from tests.support.evaluation_data import make_outcomes, make_split
 
@@ -23,7 +24,13 @@ def summary():
     pytest.importorskip("sklearn", reason=skips.EVAL)
     train, test = make_split("summary"), make_split("summary", rows=200)
     tiers = np.random.default_rng(0).integers(0, 4, 200)
-    return summarise(NAMES, train, test, grouped_folds(train.groups, 5, 0), tiers=tiers, draws=50)
+    return summarise(
+        NAMES,
+        train,
+        test,
+        Baselines(grouped_folds(train.groups, 5, 0), tiers=tiers),
+        options=EvaluationOptions(draws=50),
+    )
 
 
 def line(summary, name):
@@ -67,7 +74,13 @@ def test_report_is_plain_json_and_markdown_with_a_line_for_everyone(summary, tmp
 def test_the_same_input_gives_the_same_bytes(summary):
     train, test = make_split("summary"), make_split("summary", rows=200)
     tiers = np.random.default_rng(0).integers(0, 4, 200)
-    again = summarise(NAMES, train, test, grouped_folds(train.groups, 5, 0), tiers=tiers, draws=50)
+    again = summarise(
+        NAMES,
+        train,
+        test,
+        Baselines(grouped_folds(train.groups, 5, 0), tiers=tiers),
+        options=EvaluationOptions(draws=50),
+    )
     assert report.to_json(again.figures) == report.to_json(summary.figures)
 
 
@@ -89,7 +102,9 @@ def test_one_candidate_is_evaluated_without_areas(models, tmp_path):
     from ipr_engine.evaluation.plots import draw_all
 
     train, test = make_split("few", models=models, rows=60), make_split("few", models=models, rows=60)
-    found = summarise(NAMES[:models], train, test, grouped_folds(train.groups, 5, 0), draws=20)
+    found = summarise(
+        NAMES[:models], train, test, Baselines(grouped_folds(train.groups, 5, 0)), options=EvaluationOptions(draws=20)
+    )
     if models == 1:
         assert line(found, "random mix")["area"]["value"] is None
         assert line(found, "router, worth")["operating_points"][0]["saved"]["value"] == pytest.approx(0)
@@ -110,11 +125,11 @@ def test_choosing_on_train_uses_one_setting_and_on_halves_one_a_half(request):
 
 def test_a_setting_is_never_chosen_on_the_rows_it_is_read_on():
     """Two halves with opposite outcomes: each half runs what looked best on the other, and is wrong."""
-    from ipr_engine.measures.routing import Outcomes
+    from ipr_engine.measures.routing import WeightedOutcomes
 
     half = np.arange(40) < 20
     quality = np.stack([np.where(half, 1.0, 0.0), np.where(half, 0.0, 1.0), np.full(40, 0.4)], axis=1)
-    test = Outcomes.complete(quality, np.tile([0.1, 0.1, 1.0], (40, 1)))
+    test = WeightedOutcomes.complete(quality, np.tile([0.1, 0.1, 1.0], (40, 1)))
     sweep = Choices(np.stack([np.full(40, 0), np.full(40, 1)]))
     shares, _ = at_operating_point(Contender("x", "router", sweep), 1.0, Axis(0, 2), test, None, half)
     assert curve_of_shares(shares, test, Resamples(40, draws=0)).quality[0, 0] == 0
@@ -124,7 +139,7 @@ def test_sparse_outcomes_are_refused_with_the_way_out():
     train, test = make_split("sparse"), make_split("sparse")
     train.outcomes.quality[0, 0] = np.nan
     with pytest.raises(InvalidInputError, match="complete_rows"):
-        summarise(NAMES, train, test, grouped_folds(train.groups, 5, 0), draws=2)
+        summarise(NAMES, train, test, Baselines(grouped_folds(train.groups, 5, 0)), options=EvaluationOptions(draws=2))
 
 
 def test_halves_never_split_a_question():

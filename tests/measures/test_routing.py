@@ -165,7 +165,7 @@ def test_the_hindsight_hull_is_at_least_the_hull_of_training_vertices(request):
 def test_axis_ends_come_from_the_outcomes_given_with_ties_to_the_better_and_the_cheaper():
     quality = np.array([[0.2, 0.4, 0.9, 0.9]] * 3)
     cost = np.array([[1.0, 1.0, 4.0, 3.0]] * 3)
-    assert r.Axis.of(r.Outcomes.complete(quality, cost)) == r.Axis(cheapest=1, best=3)
+    assert r.Axis.of(r.WeightedOutcomes.complete(quality, cost)) == r.Axis(cheapest=1, best=3)
 
 
 def test_an_operating_point_is_the_cheapest_that_keeps_the_share_on_validation():
@@ -177,9 +177,9 @@ def test_an_operating_point_is_the_cheapest_that_keeps_the_share_on_validation()
 
 def test_an_operating_point_is_read_on_the_other_split_and_none_saves_nothing():
     curve = points([1.0, 2.5], [0.5, 0.7])
-    saved, kept = r.read_operating_point(r.OperatingPoint(0.95, 1), curve, AXIS, SINGLES)
+    saved, kept = r.read_operating_point(r.ChosenSetting(0.95, 1), curve, AXIS, SINGLES)
     assert (saved[0], kept[0]) == (pytest.approx(0.5), pytest.approx(0.7 / 0.8))
-    saved, kept = r.read_operating_point(r.OperatingPoint(0.95, None), curve, AXIS, SINGLES)
+    saved, kept = r.read_operating_point(r.ChosenSetting(0.95, None), curve, AXIS, SINGLES)
     assert (saved[0], kept[0]) == (0, 1)
 
 
@@ -226,7 +226,7 @@ def test_arena_score_by_hand():
 
 def test_inverse_coverage_of_complete_rows_changes_nothing(request):
     outcomes, _ = make_outcomes(request.node.name)
-    sparse = r.Outcomes.inverse_coverage(outcomes.quality, outcomes.cost)
+    sparse = r.WeightedOutcomes.inverse_coverage(outcomes.quality, outcomes.cost)
     np.testing.assert_array_equal(sparse.weight, 1)
 
 
@@ -237,7 +237,7 @@ def test_inverse_coverage_recovers_the_mean_of_strata_seen_unequally(rng):
     sparse = quality.copy()
     sparse[hard & (rng.random(rows) < 0.9), 0] = NAN
     cost = np.ones_like(quality)
-    outcomes = r.Outcomes.inverse_coverage(sparse, cost, strata=hard.tolist())
+    outcomes = r.WeightedOutcomes.inverse_coverage(sparse, cost, strata=hard.tolist())
     curve = r.sweep_curve(np.zeros((1, rows), int), outcomes, Resamples(rows, draws=0))
     assert np.nanmean(sparse[:, 0]) > 0.7
     assert curve.quality[0, 0] == pytest.approx(0.2 * hard.mean() + 0.8 * (1 - hard.mean()))
@@ -269,13 +269,22 @@ def test_choices_of_every_rule_equal_the_reference(request):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: r.Outcomes.complete(np.array([[NAN]]), np.array([[1.0]])), "1 incomplete row"),
-        (lambda: r.Outcomes.complete(np.array([[1.5]]), np.array([[1.0]])), r"quality: expected values in \[0, 1\]"),
-        (lambda: r.Outcomes.complete(np.array([[0.5]]), np.array([[-1.0]])), "cost: expected finite"),
-        (lambda: r.Outcomes.complete(np.zeros((0, 2)), np.zeros((0, 2))), "equal"),
-        (lambda: r.Outcomes.inverse_coverage(np.array([[NAN], [1.0]]), np.ones((2, 1)), ["a", "b"]), "stratum 'a'"),
+        (lambda: r.WeightedOutcomes.complete(np.array([[NAN]]), np.array([[1.0]])), "1 incomplete row"),
+        (
+            lambda: r.WeightedOutcomes.complete(np.array([[1.5]]), np.array([[1.0]])),
+            r"quality: expected values in \[0, 1\]",
+        ),
+        (lambda: r.WeightedOutcomes.complete(np.array([[0.5]]), np.array([[-1.0]])), "cost: expected finite"),
+        (lambda: r.WeightedOutcomes.complete(np.zeros((0, 2)), np.zeros((0, 2))), "equal"),
+        (
+            lambda: r.WeightedOutcomes.inverse_coverage(np.array([[NAN], [1.0]]), np.ones((2, 1)), ["a", "b"]),
+            "stratum 'a'",
+        ),
         (lambda: r.mixture_curve(np.array([[0.7, 0.7]]), SINGLES), "shares"),
-        (lambda: r.sweep_curve(np.array([[2]]), r.Outcomes.complete(*[np.ones((1, 2))] * 2), Resamples(1)), "choices"),
+        (
+            lambda: r.sweep_curve(np.array([[2]]), r.WeightedOutcomes.complete(*[np.ones((1, 2))] * 2), Resamples(1)),
+            "choices",
+        ),
     ],
 )
 def test_bad_input_is_named(call, message):

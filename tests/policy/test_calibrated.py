@@ -13,12 +13,11 @@ from ipr_engine.bundle import (
     with_prices,
     write_bundle,
 )
-from ipr_engine.calibration.fit import calibrate
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.calibrated import DriftEvidence
 from ipr_engine.serving import BatchingEngine
 from tests.support.bundles import bundle_parts
-from tests.support.calibration_data import make_engine, make_outcomes
+from tests.support.calibration_data import calibrate, make_engine, make_outcomes
 from tests.support.calibration_maps import make_map
 
 PROMPT = "prove why the sum of ten loops"

@@ -18,11 +18,10 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.errors import BundleError
 from ipr_engine.policy.cost_weights import row_costs
 from ipr_engine.policy.tau_path import TauPath
-from ipr_engine.training.add_model import add_model
-from ipr_engine.training.train import train
 from tests.support.hard_words import CREATED, NAMES, write_outcomes
 from tests.support.path_rows import assert_equal_rows, make_path_rows, with_path_rows
 from tests.support.tokenized_bundles import RUSSIAN, tokenized_parts
+from tests.support.training_data import add_model, train
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 

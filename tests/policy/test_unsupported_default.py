@@ -5,7 +5,7 @@ import pytest
 
 from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes
-from ipr_engine.data.load import find_sources
+from ipr_engine.data.outcome_files import find_sources
 from tests.support import skips
 
 LEAST = 0.02  # the min_support that docs/usage.md names

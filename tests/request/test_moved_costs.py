@@ -8,10 +8,9 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine.bundle import with_calibrations, with_prices
-from ipr_engine.calibration.fit import calibrate
 from ipr_engine.policy.calibrated import DriftEvidence
 from ipr_engine.serving import AsyncEngine, BatchingEngine
-from tests.support.calibration_data import make_engine, make_outcomes
+from tests.support.calibration_data import calibrate, make_engine, make_outcomes
 from tests.support.path_rows import with_path
 
 PROMPT = "prove why the sum of ten loops"
@@ -48,7 +47,7 @@ def engine(tmp_path_factory):
     prices = {n: replace(p, cached_read_usd_per_1m=p.input_usd_per_1m / 4) for n, p in plain.prices.prices.items()}
     priced = Engine.load(with_prices(plain, replace(plain.prices, prices=prices), activate=False))
     made = calibrate(
-        priced, make_outcomes(priced, "sample", 60), make_outcomes(priced, "path", 60), points=6, stated_disjoint=True
+        priced, make_outcomes(priced, "sample", 60), make_outcomes(priced, "path", 60), points=6, stated=True
     )
     return Engine.load(with_calibrations(priced.bundle, [made], activate=False))
 

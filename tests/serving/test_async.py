@@ -371,7 +371,7 @@ async def test_a_coroutine_that_dies_while_it_waits_leaves_the_queue(bundles):
 
 
 @in_loop
-async def test_a_batch_is_decided_within_one_generation_whatever_is_swapped_meanwhile(bundles):
+async def test_a_batch_is_decided_within_one_loaded_bundle_whatever_is_swapped_meanwhile(bundles):
     """No torn decision while bundles are swapped between forwards, and within them."""
     engines = {bundle.hash: queued_engine(bundle) for bundle in bundles}
     engine, _ = engines[bundles[0].hash]

@@ -135,7 +135,7 @@ def test_a_worker_thread_that_cannot_be_had_is_told_and_the_start_can_be_tried_a
         assert serving.route("why", tau=0.2).status == "ok"
 
 
-def test_a_lost_device_hands_its_batch_and_all_that_follow_to_the_standby(bundles):
+def test_a_lost_device_hands_its_batch_and_all_that_follow_to_the_cpu_fallback(bundles):
     engine, encoder = queued_engine(bundles[0])
     loaded = engine.loaded
     cpu_fallback = loaded.cpu_fallback = queued_engine(bundles[0])[0].loaded
@@ -155,7 +155,7 @@ def test_a_lost_device_hands_its_batch_and_all_that_follow_to_the_standby(bundle
             serving.route("why", tau=0.2)
 
 
-def test_what_is_known_of_drift_holds_on_the_standby(bundles):
+def test_what_is_known_of_drift_holds_on_the_cpu_fallback(bundles):
     engine, _ = queued_engine(bundles[0])
     loaded = engine.loaded
     loaded.cpu_fallback = queued_engine(bundles[0])[0].loaded

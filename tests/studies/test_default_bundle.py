@@ -122,8 +122,8 @@ def test_provenance_keeps_what_train_wrote_and_adds_whence_it_all_came(built):
 
 def test_the_card_says_of_each_source_what_ipr_eval_says(built, inputs, card):
     from ipr_engine.data import load_outcomes
-    from ipr_engine.evaluation.evaluate import evaluate_engine
     from ipr_engine.evaluation.markdown import number
+    from tests.support.evaluation_data import evaluate_engine
 
     for folder in inputs[0]:
         figures = evaluate_engine(Engine.load(built), load_outcomes(folder), draws=20).figures

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.estimators import ESTIMATORS, fit_scores
-from ipr_engine.training.folds import grouped_folds
+from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.training.estimators.by_name import ESTIMATORS, fit_scores
+from ipr_engine.training.estimators.scores import FoldedRows
 from studies import estimators
 from tests.support.skips import EVAL, TORCH
 from tests.support.study_sources import make_study, write_study_source
@@ -29,7 +30,7 @@ def test_every_variant_names_an_estimator_once() -> None:
 
 
 def test_every_variant_of_a_network_is_a_config() -> None:
-    from ipr_engine.training.network_config import NetworkConfig
+    from ipr_engine.training.estimators.network_config import NetworkConfig
 
     for variant in estimators.VARIANTS:
         if variant.estimator not in estimators.CLOSED:
@@ -53,11 +54,13 @@ def test_page_holds_every_line_and_the_settings(tmp_path: Path, monkeypatch: pyt
 def test_caps_take_their_settings_as_options() -> None:
     world = make_world("caps options", rows=120)
     folds = grouped_folds(world.keys, 3, 0)
-    few = fit_scores("caps", world.x, world.quality, folds, options={"caps": 3, "forms": ("plain",)})
+    few = fit_scores("caps", FoldedRows(world.x, world.quality, folds), options={"caps": 3, "forms": ("plain",)})
     assert few.tensors["trunk"].shape == (3, world.x.shape[1])
     assert few.settings["forms"] == ["plain"]
-    same = fit_scores("caps", world.x, world.quality, folds, options={"inside": 0.25, "spread": 0.5})
-    np.testing.assert_array_equal(same.out_of_fold, fit_scores("caps", world.x, world.quality, folds).out_of_fold)
+    same = fit_scores("caps", FoldedRows(world.x, world.quality, folds), options={"inside": 0.25, "spread": 0.5})
+    np.testing.assert_array_equal(
+        same.out_of_fold, fit_scores("caps", FoldedRows(world.x, world.quality, folds)).out_of_fold
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,4 +70,4 @@ def test_caps_take_their_settings_as_options() -> None:
 def test_caps_refuse_settings_that_mean_nothing(options: dict[str, object]) -> None:
     world = make_world("caps refused", rows=60)
     with pytest.raises(InvalidInputError, match="expected"):
-        fit_scores("caps", world.x, world.quality, grouped_folds(world.keys, 3, 0), options=options)
+        fit_scores("caps", FoldedRows(world.x, world.quality, grouped_folds(world.keys, 3, 0)), options=options)

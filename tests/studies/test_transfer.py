@@ -8,7 +8,7 @@ import pytest
 
 from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.heads import predict
+from ipr_engine.training.fitted_heads import predict
 from studies import default_sources, transfer
 from studies.cases import ZEROEVAL
 from studies.mixing import ARMS, LEVELLED, OTHER, OWN, POOLED, Judged, fit_arm, judged

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import numpy as np
 
 from ipr_engine import Engine
 from ipr_engine.audit.owner_key import OwnerKey
-from ipr_engine.bundle import BundleParts, write_bundle
+from ipr_engine.bundle import BundleParts, CalibrationMap, write_bundle
+from ipr_engine.calibration.calibrate import calibrate as certify
+from ipr_engine.calibration.certify_options import CandidateSet, CertifyOptions, Disjointness
 from ipr_engine.data import Outcomes, prompt_hashes, question_key, write_outcomes
 from tests.support.bundles import bundle_parts
 from tests.support.seeds import seeded
@@ -83,3 +85,13 @@ def make_source(folder: Path, *parts: Outcomes) -> Path:
     for name in ("quality", "input_tokens", "output_tokens", "cost_usd"):
         joined[name] = np.concatenate([getattr(part, name) for part in parts])
     return write_outcomes(replace(first, **joined), folder, format="csv")
+
+
+def calibrate(engine: Engine, sample: Outcomes, path_data: Outcomes, **options: Any) -> CalibrationMap:
+    """`calibrate` with the fields of its three objects of options by name."""
+    made = []
+    for kind in (CandidateSet, CertifyOptions, Disjointness):
+        mine = {field.name for field in fields(kind)} & set(options)
+        made.append(kind(**{name: options.pop(name) for name in mine}))
+    of, how, disjoint = made
+    return certify(engine, sample, path_data, of=of, options=how, disjoint=disjoint, **options)

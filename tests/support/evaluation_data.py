@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import numpy as np
 
-from ipr_engine.evaluation.split import Split
-from ipr_engine.measures.routing import Outcomes
+from ipr_engine import Engine
+from ipr_engine.data import Outcomes
+from ipr_engine.evaluation.evaluate import evaluate_engine as evaluate
+from ipr_engine.evaluation.evaluation_options import EvaluatedCandidates, EvaluationOptions
+from ipr_engine.evaluation.judged_split import Split
+from ipr_engine.evaluation.summary import Summary
+from ipr_engine.measures.routing import WeightedOutcomes
 from tests.support.seeds import seeded
 
 
-def make_outcomes(*seed: object, rows: int = 300, models: int = 4, dim: int = 6) -> tuple[Outcomes, np.ndarray]:
+def make_outcomes(*seed: object, rows: int = 300, models: int = 4, dim: int = 6) -> tuple[WeightedOutcomes, np.ndarray]:
     """Complete outcomes and the embeddings (rows, dim) that half explain them."""
     rng = seeded("outcomes", rows, models, dim, *seed)
     x = rng.standard_normal((rows, dim))
     chance = 1 / (1 + np.exp(-(x @ rng.standard_normal((dim, models)) + np.linspace(-0.5, 1.5, models))))
     cost = 1e-3 * np.geomspace(1, 20, models) * rng.uniform(0.7, 1.3, (rows, models))
-    return Outcomes.complete((rng.random(chance.shape) < chance).astype(float), cost), x
+    return WeightedOutcomes.complete((rng.random(chance.shape) < chance).astype(float), cost), x
 
 
 def make_split(*seed: object, rows: int = 300, models: int = 4) -> Split:
@@ -33,3 +41,12 @@ def make_split(*seed: object, rows: int = 300, models: int = 4) -> Split:
         predicted_cost=cost,
         sweeps={"worth": worth_sweep(predicted, cost), "minmax": rule_sweep(predicted, cost, "minmax")},
     )
+
+
+def evaluate_engine(engine: Engine, outcomes: Outcomes, **options: Any) -> Summary:
+    """`evaluate_engine` with the fields of its two objects of options by name."""
+    of, how = (
+        kind(**{field.name: options.pop(field.name) for field in fields(kind) if field.name in options})
+        for kind in (EvaluatedCandidates, EvaluationOptions)
+    )
+    return evaluate(engine, outcomes, candidates=of, options=how, **options)

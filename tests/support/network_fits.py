@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ipr_engine.training.network import NetworkConfig, fit_network
+from ipr_engine.training.estimators.network import NetworkConfig, fit_network
+from ipr_engine.training.estimators.scores import FoldedRows
 
 SMALL: dict[str, Any] = {"hidden": 12, "epochs": 8, "batch": 64, "lr": 0.01, "weight_decay": 0.1}
 FORMS = {
@@ -18,4 +19,5 @@ FORMS = {
 
 def fit_small(data: Any, config: NetworkConfig, **changes: Any) -> Any:
     """data: with x, quality and folds."""
-    return fit_network(data.x, data.quality, data.folds, config, **{"seed": 3} | changes)
+    rows = FoldedRows(data.x, data.quality, data.folds, changes.pop("linear_only", 0))
+    return fit_network(rows, config, **{"seed": 3} | changes)

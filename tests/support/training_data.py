@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ipr_engine.training.add.add_model import Evidence, PriorFrom
+from ipr_engine.training.add.add_model import add_model as add_candidate
+from ipr_engine.training.add.added import Added
+from ipr_engine.training.frozen_encoder import EncoderChoice
+from ipr_engine.training.train import Trained
+from ipr_engine.training.train import train as fit_bundle
+from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
 from tests.support.seeds import seeded
 
 
@@ -83,3 +91,26 @@ def write_source(folder: Path, models: list[str], prompts: list[str], *, rows_pe
     parquet.write_table(pyarrow.table(table), folder / "prompts.parquet")
     parquet.write_table(pyarrow.table(outcomes), folder / "outcomes.parquet")
     return folder
+
+
+def _split(options: dict[str, Any], kind: type) -> dict[str, Any]:
+    """The options that are fields of `kind`, taken out of `options`."""
+    return {field.name: options.pop(field.name) for field in fields(kind) if field.name in options}
+
+
+def train(outcomes: Any, candidates: Path, out: Path, **options: Any) -> Trained:
+    """`train` with the fields of its objects of options by name; encoder and encoder_options are those of `EncoderChoice`."""
+    target = BundleTarget(root=out, **_split(options, BundleTarget))
+    chosen = {"folders": options.pop("encoder", None)}
+    if "encoder_options" in options:
+        chosen["options"] = options.pop("encoder_options")
+    fit = FitOptions(**_split(options, FitOptions))
+    encoder = EncoderChoice(**chosen, **_split(options, EncoderChoice))
+    data = TrainingData(outcomes=outcomes, candidates=candidates, encoder=encoder, **_split(options, TrainingData))
+    return fit_bundle(data, target, fit=fit, **options)
+
+
+def add_model(bundle: Path, candidates: Path, **options: Any) -> Added:
+    """`add_model` with the fields of its objects of options by name."""
+    evidence, prior = Evidence(**_split(options, Evidence)), PriorFrom(**_split(options, PriorFrom))
+    return add_candidate(bundle, candidates, evidence=evidence, prior=prior, **options)

@@ -27,6 +27,7 @@ class Walk:
     def __init__(self) -> None:
         self.functions: dict[str, list[str]] = {}
         self._inside: dict[str, str | None] = {}
+        self._over = False
 
     @property
     def files(self) -> list[str]:
@@ -36,10 +37,14 @@ class Walk:
         """Forget what ran so far: a warm-up, say."""
         self.functions = {}
 
+    def stop(self) -> None:
+        """Count nothing from now on."""
+        self._over = True
+
     def hook(self, frame: FrameType, event: str, _: Any) -> None:
         """Take one event, as `sys.setprofile` hands it over."""
         code = frame.f_code
-        if event != "call" or code.co_name == "<module>":
+        if self._over or event != "call" or code.co_name == "<module>":
             return
         if code.co_filename not in self._inside:
             path = Path(code.co_filename).resolve()

@@ -15,12 +15,10 @@ from ipr_engine.bundle.origin import constant_of
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.add_model import add_model
 from ipr_engine.training.constant import constancy, constant_heads, refuse_constant
-from ipr_engine.training.heads import calibration_rows, fit_heads
-from ipr_engine.training.train import train
+from ipr_engine.training.fitted_heads import HeadRows, calibration_rows, fit_heads
 from tests.support.seeds import seeded
-from tests.support.training_data import make_world
+from tests.support.training_data import add_model, make_world, train
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 
@@ -71,7 +69,7 @@ def test_heads_fitted_on_noise_seldom_pass(request):
     passed = 0
     for _ in range(10):
         x, quality = rng.standard_normal((150, 8)), (rng.random((150, 6)) < 0.6).astype(float)
-        heads = fit_heads(x, quality, np.ones_like(quality), keys(150), estimator="plain")
+        heads = fit_heads(HeadRows(x, quality, np.ones_like(quality), keys(150)), estimator="plain")
         rows = calibration_rows(quality, np.ones(150, np.bool_))
         found = constant_heads([f"m{m}" for m in range(6)], heads.out_of_fold_quality, quality, keys(150), rows)
         passed += 6 - len(found)
@@ -80,7 +78,7 @@ def test_heads_fitted_on_noise_seldom_pass(request):
 
 def test_heads_that_learn_pass(request):
     world = make_world(request.node.name, rows=400)
-    heads = fit_heads(world.x, world.quality, world.tokens, world.keys, estimator="advantage_shared")
+    heads = fit_heads(HeadRows(world.x, world.quality, world.tokens, world.keys), estimator="advantage_shared")
     rows = calibration_rows(world.quality, np.ones(400, np.bool_))
     names = [f"m{m}" for m in range(world.quality.shape[1])]
     assert not constant_heads(names, heads.out_of_fold_quality, world.quality, world.keys, rows)
@@ -93,7 +91,7 @@ def test_telling_sources_apart_is_no_merit_of_a_head(request):
     reader = (rng.random(402) < 1 / (1 + np.exp(-3 * x[:, 0]))).astype(float)
     blind = np.where(source == 0, np.nan, rng.random(402) < np.where(source == 1, 0.95, 0.2))
     quality = np.stack([reader, blind], axis=1)
-    heads = fit_heads(x, quality, np.ones_like(quality), keys(402), estimator="plain", source=source)
+    heads = fit_heads(HeadRows(x, quality, np.ones_like(quality), keys(402), source=source), estimator="plain")
     rows = calibration_rows(quality, source == 0)
     found = constant_heads(["reader", "blind"], heads.out_of_fold_quality, quality, keys(402), rows, source)
     assert list(found) == ["blind"]

@@ -8,7 +8,7 @@ import pytest
 
 from ipr_engine.tokens import count_texts, shipped_profile
 from ipr_engine.training.candidates import RatiosAsked
-from ipr_engine.training.own_tokens import FEWEST, with_tokenizers
+from ipr_engine.training.token_fits import FEWEST, with_tokenizers
 from tests.support.bundles import make_candidates
 from tests.support.seeds import seeded
 

@@ -15,12 +15,11 @@ from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.data import load_outcomes
 from ipr_engine.measures.prediction import brier
-from ipr_engine.training.add_model import add_model
-from ipr_engine.training.heads import predict
-from ipr_engine.training.path_rows import draw_path_rows
-from ipr_engine.training.train import train
+from ipr_engine.training.fitted_heads import predict
+from ipr_engine.training.fitted_parts import OutOfFold, draw_path_rows
 from tests.support.hard_words import CREATED, NAMES, write_outcomes
 from tests.support.seeds import seeded
+from tests.support.training_data import add_model, train
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 
@@ -69,8 +68,7 @@ def drawn(order: np.ndarray, *, seed: int = 0, rows: int = 50) -> PathRows:
         [f"id{row}" for row in order],
         [f"prompt {row}" for row in order],
         ("a", "b"),
-        predicted=predicted[order],
-        tokens_out=100 * predicted[order],
+        predicted=OutOfFold(predicted[order], 100 * predicted[order]),
         outcome=outcome[order],
         billed_tokens=np.arange(rows)[order],
         seed=seed,
@@ -114,7 +112,7 @@ def test_missing_outcomes_are_marked_and_a_prompt_without_any_is_left_out() -> N
 def test_no_prompt_gives_no_rows_and_long_answers_are_clipped() -> None:
     def made(outcome: float, tokens: float) -> PathRows | None:
         shape = np.ones((1, 1))
-        given = {"predicted": shape / 2, "tokens_out": tokens * shape, "outcome": outcome * shape}
+        given = {"predicted": OutOfFold(shape / 2, tokens * shape), "outcome": outcome * shape}
         return draw_path_rows(["i"], ["p"], ("a",), billed_tokens=np.ones(1, np.int64), seed=0, **given)
 
     assert made(np.nan, 1.0) is None

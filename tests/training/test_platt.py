@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.platt import fit_platt, fold_platt, sigmoid
+from ipr_engine.training.fitted_heads import fit_platt, fold_platt, sigmoid
 from tests.support.seeds import seeded
 
 

@@ -13,9 +13,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.data.bad_rows import BadRows
-from ipr_engine.data.importers.build import SourceBuilder
+from ipr_engine.data.importers.outcome_builder import SourceBuilder
 from ipr_engine.data.outcomes import Outcomes, question_key
+from ipr_engine.data.tables import BadRows
 from ipr_engine.errors import InvalidInputError
 
 _TIMESTAMP = re.compile(r"(\d{8}_\d{6})\.json$")

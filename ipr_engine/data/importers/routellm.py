@@ -13,11 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.data.bad_rows import BadRows
-from ipr_engine.data.importers.build import SourceBuilder
+from ipr_engine.data.importers.outcome_builder import SourceBuilder
 from ipr_engine.data.outcomes import Outcomes
 from ipr_engine.data.table_files import read_table
-from ipr_engine.data.tables import Table
+from ipr_engine.data.tables import BadRows, Table
 from ipr_engine.errors import InvalidInputError
 
 

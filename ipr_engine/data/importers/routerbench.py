@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from ipr_engine.data.bad_rows import BadRows
-from ipr_engine.data.importers.build import SourceBuilder
+from ipr_engine.data.importers.outcome_builder import SourceBuilder
 from ipr_engine.data.outcomes import Outcomes
 from ipr_engine.data.table_files import read_table
+from ipr_engine.data.tables import BadRows
 from ipr_engine.errors import InvalidInputError
 
 COST = "|total_cost"

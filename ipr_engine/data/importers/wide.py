@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from ipr_engine.data.bad_rows import BadRows
-from ipr_engine.data.importers.build import SourceBuilder
+from ipr_engine.data.importers.outcome_builder import SourceBuilder
 from ipr_engine.data.outcomes import MEASURES, Outcomes
 from ipr_engine.data.table_files import read_table
-from ipr_engine.data.tables import Table
+from ipr_engine.data.tables import BadRows, Table
 from ipr_engine.errors import InvalidInputError
 
 RESERVED = ("prompt_id", "prompt", "split", "dataset", "question_key")

@@ -1,0 +1,292 @@
+"""`calibrate`: a calibration sample to a map. `ipr calibrate` is this module's face; docs/calibration.md says what is promised."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.audit.owner_key import keys_beside
+from ipr_engine.bundle import Bundle, CalibratedPoint, CalibrationMap, CalibrationSample, Knot
+from ipr_engine.bundle.calibration import (
+    CERTAIN,
+    CERTIFIED,
+    INSUFFICIENT,
+    SUPPORT_QUANTILES,
+    TestedTau,
+)
+from ipr_engine.bundle.origin import constant_notice, constant_of
+from ipr_engine.calibration import bounds
+from ipr_engine.calibration.certify_options import (
+    CHECKED,
+    DEFAULTS,
+    EVERY_CANDIDATE,
+    CandidateSet,
+    CertifyOptions,
+    Disjointness,
+)
+from ipr_engine.calibration.observed import Observed, OperatingPath, fit_path, observe
+from ipr_engine.calibration.promises import (
+    NONE,
+    ExcessDraws,
+    Promises,
+    certified_points,
+    certify_path,
+    monotone,
+)
+from ipr_engine.data import Outcomes, key_of_hashes, overlap, prompt_hashes, read_prompt_hashes
+from ipr_engine.data.outcomes import MIN_KEY
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation.embedded import EmbeddedPrompts, embed_for
+from ipr_engine.policy.paths import Paths
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+def calibrate(
+    engine: Engine,
+    sample: Outcomes,
+    path_data: Outcomes,
+    *,
+    of: CandidateSet = EVERY_CANDIDATE,
+    options: CertifyOptions = DEFAULTS,
+    disjoint: Disjointness = CHECKED,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> CalibrationMap:
+    """Certify what tau runs, for one candidate set; of a two-tier bundle what both tiers together choose at the bundle's gap.
+
+    Where the bundle has a path, what rule `path` runs at each tau of the map is tested as well (`tested`).
+
+    Args:
+        engine: with the bundle to calibrate; points are decided by it.
+        sample: scored prompts like the traffic to come, none of them among the heads' fitting prompts.
+        path_data: other scored prompts, where the path is laid out; the heads' training split may serve.
+        cache: folder that keeps a transformer's embeddings.
+    Raises:
+        KeyMismatchError: the hashes are of another key than what is at hand.
+        InvalidInputError: an argument is out of range; prompts overlap; a candidate lacks outcomes or a price; or nothing
+            can be saved.
+    """
+    bundle = engine.bundle
+    names = engine.policy(tau=0.0, allowed=of.candidates, family=of.family).allowed
+    _check_prices(bundle, names)
+    sample, known_by = _disjoint(bundle, sample, path_data, disjoint)
+    risk, test, simultaneous = options.risk, bounds.TESTS[options.test], options.simultaneous
+    progress("laying out the path ...")
+
+    def embed(prompts: Sequence[str]) -> EmbeddedPrompts:
+        return embed_for(engine, prompts, cache=cache, progress=progress)
+
+    def observed(rows: Outcomes) -> Observed:
+        return observe(bundle, embed, rows, names, of.sources, label=_label(rows))
+
+    path_rows = observed(path_data)
+    path = fit_path(path_rows, points=options.points)
+    rows = observed(sample)
+    progress(
+        f"{len(path)} points, fitted on {len(path_rows)} prompts; testing on {len(rows)}, {rows.outcomes.dropped} left out"
+    )
+    repeated = len(rows) - len(
+        {key if len(key) >= MIN_KEY else row for row, key in enumerate(rows.outcomes.question_keys)}
+    )
+    if repeated:
+        progress(f"{repeated} prompts ask what another one asks: they are not independent, and the risk may be higher")
+    choices, costs = _decide_points(rows, path)
+    _report_constant(bundle, names, choices, progress)
+    routed = rows.quality[np.arange(len(rows)), choices].T  # (rows, points)
+    best, cheapest = rows.quality[:, path.best], rows.quality[:, path.cheapest]
+    order = np.random.default_rng(options.seed).permutation(len(rows))
+
+    levels, parts = sorted({0.0, 1.0, *options.taus}), sorted({1.0, *options.shares}, reverse=True)
+    promises = Promises.of(levels, parts)
+    tested = len(promises) - 2  # tau 1 is certain, tau 0 and share 1 are one promise
+    draws = ExcessDraws(promises, routed, best, cheapest, order[:, None])
+    moment = (promises.excess(path.routed, path.best_quality, path.cheapest_quality) ** 2).mean(axis=0)
+    certain = promises.certain(len(path))
+    level_risk = risk / tested if simultaneous else risk
+    last = certified_points(draws, test, second_moment=moment, risk=level_risk)[0]
+    lower = bounds.lower_bounds(routed[order], test, risk=risk)
+    return CalibrationMap(
+        family=_whole_family(bundle, names) if of.family is not None else None,
+        whole=len(names) == len(bundle.names),
+        candidates=names,
+        heads=bundle.heads_key(names),
+        prices=bundle.prices.key(bundle.candidates, names),
+        best=names[path.best],
+        cheapest=names[path.cheapest],
+        risk=float(risk),
+        simultaneous=simultaneous,
+        test=options.test,
+        best_quality=float(best.mean()),
+        cheapest_quality=float(cheapest.mean()),
+        sample=CalibrationSample(
+            source=rows.source,
+            prompts=len(rows),
+            prompt_ids_sha256=rows.outcomes.prompt_ids_sha256,
+            path_source=path_rows.source,
+            path_prompts=len(path_rows),
+            disjoint=known_by,
+            support=_support_quantiles(rows),
+        ),
+        points=_points(path, names, routed, lower, costs, (choices == path.best).mean(axis=1)),
+        knots=knots_of(levels, last[: len(levels)], certain[: len(levels)], costs),
+        shares=knots_of(parts, last[len(levels) :], certain[len(levels) :], costs),
+        tested=_tested(engine, rows, path_rows, levels, order, options),
+    )
+
+
+def _tested(
+    engine: Engine,
+    rows: Observed,
+    path_rows: Observed,
+    levels: Sequence[float],
+    order: Indices,
+    options: CertifyOptions,
+) -> tuple[TestedTau, ...]:
+    """The points of tau's path, tested at these taus; nothing where the bundle has no path of the candidates."""
+    if Paths(engine.bundle).lacking(rows.names) is not None:
+        return ()
+    policies = [engine.policy(tau=tau, rule="path", allowed=list(rows.names)) for tau in levels]
+    return certify_path(
+        rows,
+        path_rows,
+        levels,
+        policies,
+        order,
+        risk=options.risk,
+        simultaneous=options.simultaneous,
+        test=options.test,
+    )
+
+
+def _report_constant(bundle: Bundle, names: Sequence[str], choices: Indices, progress: Callable[[str], None]) -> None:
+    """Say which heads are constant, and whether the points (points, rows) choose among such heads alone."""
+    constant = {name: why for name, why in constant_of(bundle).items() if name in names}
+    if not constant:
+        return
+    progress(constant_notice(constant, len(names)))
+    if {names[m] for m in np.unique(choices)} <= set(constant):
+        progress(
+            "every operating point rests on constant heads alone: what is certified is a fixed choice by price and length, "
+            "not routing by what prompts say"
+        )
+
+
+def knots_of(levels: Sequence[float], last: Indices, certain: npt.NDArray[np.bool_], costs: Array) -> tuple[Knot, ...]:
+    """Knots from the strictest promise on: what is certified, else what runs at the nearest safer one.
+
+    Every point up to the last certified one is certified; the cheapest of them on the sample runs, the safer one of equals.
+
+    Args:
+        last: (promises,) last certified points. certain: (promises, points). costs: (points,) mean expected USD.
+    """
+    result: list[Knot] = []
+    for level, point, sure in zip(levels, monotone(last).tolist(), certain, strict=True):
+        before = result[-1] if result else None
+        if point == NONE and before is not None:
+            result.append(Knot(level=level, point=before.point, status=INSUFFICIENT))
+        elif sure[point] and before is not None and costs[point] > costs[before.point]:
+            # tau 1: what a stricter promise certified is better than the cheapest single, and on the sample it costs less
+            result.append(Knot(level=level, point=before.point, status=before.status))
+        elif sure[point]:
+            result.append(Knot(level=level, point=point, status=CERTAIN))
+        else:
+            runs = int(costs[: point + 1].argmin())
+            result.append(Knot(level=level, point=runs, status=CERTAIN if sure[runs] else CERTIFIED))
+    return tuple(result)
+
+
+def _decide_points(rows: Observed, path: OperatingPath) -> tuple[Indices, Array]:
+    """Choices (points, rows) and mean expected USD (points,), by the engine."""
+    choices, costs = [], []
+    for point, worth in enumerate(path.worth):
+        single = path.single(point)
+        chosen, paid = rows.choices(float(worth), None if single is None else [rows.names[single]])
+        choices.append(chosen)
+        costs.append(float(paid.mean()))
+    return np.stack(choices), np.array(costs)
+
+
+def _whole_family(bundle: Bundle, names: Sequence[str]) -> str | None:
+    """The family that these are all of, None for a part of one: the rest of it must not pass for added since."""
+    family = bundle.candidates[bundle.names.index(names[0])].family
+    return family if sum(c.family == family for c in bundle.candidates) == len(names) else None
+
+
+def _points(
+    path: OperatingPath, names: Sequence[str], routed: Array, lower: Array, costs: Array, share_best: Array
+) -> tuple[CalibratedPoint, ...]:
+    return tuple(
+        CalibratedPoint(
+            alpha_hi=0.0,
+            alpha_lo=1.0,
+            offset=0.0,
+            worth=float(path.worth[i]),
+            allowed=None if (single := path.single(i)) is None else (names[single],),
+            quality=float(routed[:, i].mean()),
+            quality_lower=float(lower[i]),
+            cost_usd=float(costs[i]),
+            share_best=float(share_best[i]),
+        )
+        for i in range(len(path))
+    )
+
+
+def _support_quantiles(rows: Observed) -> tuple[float, ...] | None:
+    support = replace(rows.embedded, second=None).decide(tau=0.0, allowed=list(rows.names)).support
+    if support is None:
+        return None
+    steps = np.linspace(0, 1, SUPPORT_QUANTILES)
+    return tuple(float(q) for q in np.quantile(support.astype(np.float64), steps, method="inverted_cdf"))
+
+
+def _label(outcomes: Outcomes) -> str:
+    splits = sorted(set(outcomes.splits) - {""})
+    return f"{outcomes.source}, split {splits[0]}" if len(splits) == 1 else outcomes.source
+
+
+def _check_prices(bundle: Bundle, names: Sequence[str]) -> None:
+    prices = bundle.prices.prices
+    free = [n for n in names if prices[n].is_free]
+    if free:
+        raise InvalidInputError(
+            f"prices: expected a price above 0 of every candidate, {', '.join(map(repr, free))} cost nothing; "
+            "a map trades quality for cost: give what their tokens cost you, or calibrate without them"
+        )
+
+
+def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, disjoint: Disjointness) -> tuple[Outcomes, str]:
+    """The sample without what the path or the heads were fitted on (else such rows are refused), and how that is known."""
+    keys, stated = keys_beside(bundle.path.parent, disjoint.key), disjoint.stated
+    heads = [h for h in (bundle.quality_heads, bundle.escalation_heads) if h is not None]
+    unreadable = stated and not keys  # what is stated needs no key
+    known = [
+        (read_prompt_hashes(h.fitted_on.prompt_hashes), key_of_hashes(h.fitted_on, keys))
+        for h in heads
+        if h.fitted_on.prompt_hashes is not None and not (unreadable and h.fitted_on.hash_key is not None)
+    ]
+    if len(known) < len(heads) and not stated:
+        raise InvalidInputError(
+            "bundle: it keeps no hashes of its fitting prompts, so overlap with the sample cannot be checked; "
+            "train it anew with `ipr train`, or state that they are disjoint (--disjoint)"
+        )
+    on_path = overlap(sample, prompt_hashes(path_data.prompts, path_data.question_keys))
+    fitted = np.zeros_like(on_path)
+    for hashes, key in known:
+        fitted |= overlap(sample, hashes, key)
+    for what, shared, why in (
+        ("the heads were fitted on", fitted, "predictions on them flatter, and nothing would be certified"),
+        ("the path is fitted on", on_path, "the path must not depend on the sample"),
+    ):
+        if shared.any() and not disjoint.drop_overlap:
+            raise InvalidInputError(
+                f"outcomes: {shared.sum()} of {len(sample)} calibration prompts (or their questions) are among those {what}; "
+                f"{why}: use other prompts, or leave these out (--drop-overlap)"
+            )
+    return sample.take(~(on_path | fitted)), "checked" if len(known) == len(heads) else "stated"

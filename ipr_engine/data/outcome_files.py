@@ -1,0 +1,260 @@
+"""Two tables to `Outcomes` and back, checked cell by cell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._files import writable_folder
+from ipr_engine.data.outcomes import MEASURES, Outcomes, source_name
+from ipr_engine.data.questions import question_keys
+from ipr_engine.data.table_files import FORMATS, read_table, write_table
+from ipr_engine.data.tables import BadRows, Table
+from ipr_engine.errors import InvalidInputError
+
+PROMPTS, OUTCOMES = "prompts", "outcomes"
+
+PathLike = str | os.PathLike[str]
+
+
+def load_outcomes(
+    source: PathLike | tuple[PathLike, PathLike],
+    *,
+    models: Sequence[str] | None = None,
+    split: str | None = None,
+) -> Outcomes:
+    """Read and check outcome data (docs/outcome-data.md).
+
+    Args:
+        source: a folder that holds prompts.* and outcomes.*, or the two files; .parquet (extra `[train]`), .csv or
+            .jsonl, each of its own.
+        models: the candidates wanted, in the column order wanted; None takes all, sorted by name.
+        split: keep the prompts of this split; None keeps all.
+    Returns:
+        Outcomes, sparse: NaN where a candidate has no outcome. Rows are sorted by prompt_id, whatever the file's order.
+    Raises:
+        InvalidInputError: names file, row (counted from 1), column and reason.
+        BackendUnavailableError: Parquet without pyarrow.
+
+    Example:
+        >>> train = load_outcomes(folder, split="train")
+        >>> train.complete(["a", "b"]).quality.shape
+        (2, 2)
+    """
+    prompts_file, outcomes_file = _files(source)
+    name = source_name(prompts_file.parent)
+    bad = BadRows()
+    loaded = assemble(name, read_table(prompts_file, bad), read_table(outcomes_file, bad), bad)
+    if split is not None:
+        loaded = loaded.of_split(split)
+    return loaded if models is None else loaded.select(models)
+
+
+def assemble(name: str, prompts: Table, outcomes: Table, bad: BadRows | None = None, hint: str = "") -> Outcomes:
+    """Check two tables and join them; the one place where outcome data is judged.
+
+    Args:
+        bad: collects every bad row before any is refused; by default one of this call.
+        hint: what to do about them, for the error.
+    """
+    bad = BadRows() if bad is None else bad
+    prompts.bad = outcomes.bad = bad
+    prompts.require(("prompt_id", "prompt"))
+    outcomes.require(("prompt_id", "model", "quality"))
+    ids, texts = _filled(prompts, "prompt_id"), _prompt_texts(prompts)
+    if not ids:
+        raise InvalidInputError(f"{prompts.name}: expected prompts, the table is empty")
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    row_of: dict[str, int] = {}
+    for place, i in enumerate(order):
+        if ids[i] in row_of:
+            if ids[i]:
+                twin = prompts.where(order[place - 1])
+                prompts.complain(i, "prompt_id", f"expected distinct ids, {ids[i]!r} stands in {twin} too")
+            continue
+        row_of[ids[i]] = place
+
+    row, column, models = _pairs(prompts, outcomes, row_of)
+    shape = (len(ids), len(models))
+    splits, datasets = _optional(prompts, "split"), _optional(prompts, "dataset")
+    keys = prompts.text("question_key") if "question_key" in prompts.columns else [None] * len(ids)
+    measures = {measure: _placed(outcomes, measure, shape, row, column) for measure in MEASURES}
+    bad.refuse(hint)
+    made = question_keys(texts) if None in keys else ()
+    return Outcomes(
+        source=name,
+        models=tuple(models),
+        prompt_ids=tuple(ids[i] for i in order),
+        prompts=tuple(texts[i] for i in order),
+        splits=tuple(splits[i] for i in order),
+        datasets=tuple(datasets[i] for i in order),
+        question_keys=tuple(made[i] if (key := keys[i]) is None else key for i in order),
+        quality=measures["quality"],
+        input_tokens=measures["input_tokens"],
+        output_tokens=measures["output_tokens"],
+        cost_usd=measures["cost_usd"],
+    )
+
+
+def write_outcomes(outcomes: Outcomes, folder: PathLike, *, format: str = "parquet") -> Path:
+    """Write prompts.* and outcomes.* into `folder`, which may not hold any yet; loading them gives the same arrays.
+
+    Each file appears whole or not at all. Returns the folder.
+    """
+    if format not in FORMATS:
+        raise InvalidInputError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
+    target = free_for_outcomes(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    write_table(
+        target / f"{PROMPTS}.{format}",
+        {
+            "prompt_id": outcomes.prompt_ids,
+            "prompt": outcomes.prompts,
+            "split": outcomes.splits,
+            "dataset": outcomes.datasets,
+            "question_key": outcomes.question_keys,
+        },
+    )
+    known = np.zeros(outcomes.quality.shape, dtype=np.bool_)
+    for measure in MEASURES:
+        known |= ~np.isnan(getattr(outcomes, measure))
+    row, column = np.nonzero(known)
+    columns: dict[str, list[Any]] = {
+        "prompt_id": [outcomes.prompt_ids[i] for i in row],
+        "model": [outcomes.models[j] for j in column],
+    }
+    for measure in MEASURES:
+        columns[measure] = _cells(getattr(outcomes, measure)[row, column])
+    write_table(target / f"{OUTCOMES}.{format}", columns)
+    return target
+
+
+def free_for_outcomes(folder: PathLike) -> Path:
+    """The folder as a path, once it is certain that outcome data can be written there.
+
+    Raises:
+        InvalidInputError: it is a file, cannot be written, or holds outcome data already.
+    """
+    target = writable_folder(folder, "folder")
+    taken = [file.name for table in (PROMPTS, OUTCOMES) for file in _candidates(target, table)]
+    if taken:
+        raise InvalidInputError(f"folder: expected a folder without outcome data, {target} holds {taken[0]}")
+    return target
+
+
+def find_sources(folder: PathLike) -> list[Path]:
+    """The folder itself or its subfolders that hold outcome data, sorted by name."""
+    base = Path(folder)
+    places = [base, *sorted(base.iterdir())] if base.is_dir() else []
+    return [place for place in places if place.is_dir() and all(_candidates(place, t) for t in (PROMPTS, OUTCOMES))]
+
+
+def _files(source: PathLike | tuple[PathLike, PathLike]) -> tuple[Path, Path]:
+    if isinstance(source, tuple):
+        if len(source) != 2:
+            raise InvalidInputError(f"source: expected a folder or (prompts file, outcomes file), got {source!r}")
+        return Path(source[0]), Path(source[1])
+    folder = Path(source)
+    if not folder.is_dir():
+        raise InvalidInputError(f"source: expected a folder with prompts.* and outcomes.*, got {folder}")
+    found = []
+    for table in (PROMPTS, OUTCOMES):
+        files = _candidates(folder, table)
+        if len(files) != 1:
+            names = ", ".join(f"{table}.{ending}" for ending in FORMATS)
+            held = " and ".join(file.name for file in files) or "none"
+            raise InvalidInputError(f"source: expected one of {names} in {folder}, found {held}")
+        found.append(files[0])
+    return found[0], found[1]
+
+
+def _candidates(folder: Path, table: str) -> list[Path]:
+    return [file for ending in FORMATS if (file := folder / f"{table}.{ending}").is_file()]
+
+
+def _filled(table: Table, column: str) -> list[str]:
+    cells = []
+    for row, cell in enumerate(table.text(column)):
+        if not cell:
+            table.complain(row, column, "expected text, it is missing")
+        cells.append(cell or "")
+    return cells
+
+
+def _prompt_texts(prompts: Table) -> list[str]:
+    texts = []
+    for row, text in enumerate(prompts.text("prompt")):
+        if text is None:
+            prompts.complain(row, "prompt", "expected text, it is missing")
+        texts.append(text or "")
+    return texts
+
+
+def _optional(table: Table, column: str) -> list[str]:
+    return [cell or "" for cell in table.text(column)] if column in table.columns else [""] * table.rows
+
+
+def _pairs(
+    prompts: Table, outcomes: Table, row_of: Mapping[str, int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[str]]:
+    """Row and column of every outcome, and the models in column order; each pair at most once."""
+    id_codes, ids = outcomes.coded("prompt_id")
+    model_codes, names = outcomes.coded("model")
+    for code, name in enumerate(names):
+        if not name:
+            for i in np.flatnonzero(model_codes == code).tolist():
+                outcomes.complain(i, "model", "expected text, it is missing")
+    if not names:
+        raise InvalidInputError(f"{outcomes.name}: expected outcomes, the table is empty")
+    places = np.array([-1 if name is None else row_of.get(name, -1) for name in ids], dtype=np.int64)
+    row = places[id_codes]
+    for i in np.flatnonzero(row < 0).tolist():
+        outcomes.complain(i, "prompt_id", f"expected an id of {prompts.name}, got {ids[id_codes[i]]!r}")
+    models = sorted(str(name) for name in names)
+    column = np.array([models.index(str(name)) for name in names], dtype=np.int64)[model_codes]
+    pair = row * len(models) + column
+    order = np.argsort(pair, kind="stable")
+    for at in np.flatnonzero((np.diff(pair[order]) == 0) & (row[order][1:] >= 0)).tolist():
+        first, second = (int(i) for i in order[at : at + 2])
+        what = f"{ids[id_codes[second]]!r} and {models[column[second]]!r}"
+        outcomes.complain(
+            second, "model", f"expected each prompt and model once, {what} stand in {outcomes.where(first)} too"
+        )
+    return row, column, models
+
+
+def _placed(
+    outcomes: Table,
+    measure: str,
+    shape: tuple[int, int],
+    row: npt.NDArray[np.int64],
+    column: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float64]:
+    """The checked values of a measure as (prompts, models), NaN where there are none."""
+    placed = np.full(shape, np.nan)
+    if measure in outcomes.columns:
+        placed[row, column] = _checked(outcomes, measure)
+    return placed
+
+
+def _checked(outcomes: Table, measure: str) -> npt.NDArray[np.float64]:
+    values, missing = outcomes.numbers(measure)
+    with np.errstate(invalid="ignore"):
+        good = (values >= 0) & (values <= 1 if measure == "quality" else np.isfinite(values))
+    expected = "a number in [0, 1]" if measure == "quality" else "a finite number >= 0"
+    for i in np.flatnonzero(~(good | missing)).tolist():
+        outcomes.complain(i, measure, f"expected {expected}, or nothing where it is missing, got {values[i]:g}")
+    return values
+
+
+def _cells(values: npt.NDArray[np.float64]) -> list[Any]:
+    """Python numbers, None where NaN; whole numbers as int when the column has no other (1 and 1.0 load alike)."""
+    missing = np.isnan(values)
+    whole = (values[~missing] == np.floor(values[~missing])).all()
+    kind = int if whole else float
+    return [None if gone else kind(value) for value, gone in zip(values.tolist(), missing, strict=True)]

@@ -1,0 +1,62 @@
+"""What an evaluation is asked: of which candidates, against which baselines, and how figures are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._validate import random_seed
+from ipr_engine.measures.bootstrap import DRAWS
+from ipr_engine.measures.sweeps import WORTHS
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedCandidates:
+    """The candidates that are evaluated.
+
+    Attributes:
+        names: candidate -> its names in the sources, where neither equal nor in the bundle's provenance (`ipr train`).
+        allowed, family: only these candidates; of them those count that are in the source.
+    """
+
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    allowed: Sequence[str] | None = None
+    family: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """How figures are taken.
+
+    Attributes:
+        validate_on_train: choose operating points on the training split (out of fold for the baselines; say so if the
+            router was fitted on it); else on one half of the test split for the other.
+        litellm: with LiteLLM's heuristic_v2 as a baseline.
+        draws: of the bootstrap. seed: of bootstrap, halves, folds, k-means.
+    """
+
+    validate_on_train: bool = False
+    litellm: bool = False
+    draws: int = DRAWS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        random_seed("seed", self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Baselines:
+    """How the baselines are fitted.
+
+    Attributes:
+        folds: (train rows,) fold numbers for their tuning.
+        worths: of their sweeps, see `sweeps.worth_grid`.
+        tiers: (test rows,) LiteLLM's tier 0 to 3 of every prompt, None to leave that baseline out.
+    """
+
+    folds: npt.NDArray[np.int64]
+    worths: npt.NDArray[np.float64] = field(default_factory=lambda: WORTHS)
+    tiers: npt.NDArray[np.int64] | None = None

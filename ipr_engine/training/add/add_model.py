@@ -1,0 +1,295 @@
+"""`ipr add-model`: one candidate more in a bundle, from its outcomes or, without any, from what it is likely to be like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._files import writable_folder
+from ipr_engine._validate import random_seed
+from ipr_engine.audit.owner_key import Key, OwnerKey, keys_beside
+from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.edit import NewCandidate, Refit, require_one_tier, with_candidate
+from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
+from ipr_engine.bundle.spec import SHARED_TENSOR
+from ipr_engine.bundle.values import require_day, require_root
+from ipr_engine.data import embed_prompts, key_of_hashes, load_outcomes
+from ipr_engine.encoders.load_options import LoadOptions
+from ipr_engine.encoders.registry import make_encoder
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.request.arguments import bill_floors
+from ipr_engine.tokens import count_texts
+from ipr_engine.training.add.added import Added
+from ipr_engine.training.add.candidate_prior import (
+    most_similar,
+    prior_row,
+)
+from ipr_engine.training.add.candidate_row import Row, fit_row
+from ipr_engine.training.add.inputs import (
+    AskedEntry,
+    asked_entry,
+    hashes_with,
+    judged_rows,
+    members_of,
+    note_of,
+    old_quality,
+)
+from ipr_engine.training.add.path_column import Newcomer, grown_path_rows
+from ipr_engine.training.add.refresh import QUALITY, held_out, refresh
+from ipr_engine.training.add.without_outcomes import add_prior
+from ipr_engine.training.constant import constancy
+from ipr_engine.training.token_fits import with_tokenizers
+from ipr_engine.training.training_rows import FEWEST_JUDGED
+
+Array = npt.NDArray[np.float64]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known of the candidate's answers, and how it is used.
+
+    Attributes:
+        outcomes: folder of outcome data in which the candidate is judged. None: a prior stands in, marked in the bundle.
+        split: of the outcomes; None takes every prompt.
+        consistency: None keeps everything frozen. A weight refreshes the shared trunk and every quality row instead, by the
+            paper's consistency loss (`refresh.refresh`): old qualities move, and how far is reported and kept in the bundle.
+        seed: of folds.
+        encoder_options: who runs a transformer that the heads read. cache: folder that keeps its embeddings.
+        key: the owner's, under which the bundle hashed its fitting prompts; None reads owner.key beside the bundle.
+    """
+
+    outcomes: Path | str | None = None
+    split: str | None = "train"
+    consistency: float | None = None
+    seed: int = 0
+    encoder_options: LoadOptions | None = None
+    cache: Path | str | None = None
+    key: Key | None = None
+
+    def __post_init__(self) -> None:
+        if self.consistency is not None and self.outcomes is None:
+            raise InvalidInputError("consistency: a trunk is refreshed from outcomes, and none are given; leave it out")
+        random_seed("seed", self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorFrom:
+    """Who stands in for a candidate without outcomes: another candidate's rows, or the mean of a family's.
+
+    Neither: the most similar candidate, of its family if there is one, nearest in price. Each is lowered to what the price makes likely.
+    """
+
+    like: str | None = None
+    family: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.like is not None and self.family is not None:
+            raise InvalidInputError("like, family: expected one of them, got both")
+
+    @property
+    def stated(self) -> bool:
+        """Whether one of the two is named."""
+        return self.like is not None or self.family is not None
+
+
+NO_OUTCOMES, MOST_SIMILAR = Evidence(), PriorFrom()
+
+
+def add_model(
+    bundle: Path | str,
+    candidates: Path | str,
+    *,
+    created: str,
+    name: str | None = None,
+    out: Path | str | None = None,
+    evidence: Evidence = NO_OUTCOMES,
+    prior: PriorFrom = MOST_SIMILAR,
+    progress: Progress = lambda message: None,
+) -> Added:
+    """Add a candidate; the encoder and every existing row stay as they are, so old qualities keep their bits.
+
+    Args:
+        bundle: root or folder.
+        candidates: JSON as for `train`; the entry of `name`, or the one entry that the bundle does not have.
+        out: bundle root, None for the bundle's own; the new bundle becomes its CURRENT.
+    Raises:
+        KeyMismatchError: outcomes are given, and the hashes are of another key than what is at hand.
+        InvalidInputError: an argument, the candidates' file or the outcomes are not as above.
+        BundleError: the bundle is damaged, or the new one would be.
+        BackendUnavailableError: the extra [train] is missing.
+    """
+    if evidence.outcomes is not None and prior.stated:
+        raise InvalidInputError("like, family: they stand in for outcomes, and outcomes are given; leave one out")
+    require_day("created", created)
+    base = Bundle.load(bundle)
+    require_root("out", base.path.parent if out is None else out)
+    if evidence.cache is not None:
+        writable_folder(evidence.cache, "cache")
+    require_one_tier(base)
+    entry = asked_entry(Path(candidates), base, name)
+    similar = None if prior.stated else most_similar(base, entry.candidate, entry.price)
+    if evidence.outcomes is None:
+        members = members_of(base, prior.like, prior.family) if similar is None else (similar,)
+        return add_prior(base, entry, members, out, created, progress)
+    assert similar is not None
+    keys = keys_beside(base.path.parent, evidence.key)
+    key_of_hashes(base.quality_heads.fitted_on, keys)  # refused before the work
+    return _from_outcomes(base, entry, similar, evidence, keys, out, created, progress)
+
+
+def _from_outcomes(
+    base: Bundle,
+    entry: AskedEntry,
+    similar: str,
+    evidence: Evidence,
+    keys: Sequence[OwnerKey],
+    out: Path | str | None,
+    created: str,
+    progress: Progress,
+) -> Added:
+    candidate, price, source, ratios = entry
+    assert evidence.outcomes is not None
+    outcomes, split, seed = load_outcomes(evidence.outcomes), evidence.split, evidence.seed
+    cache, consistency = evidence.cache, evidence.consistency
+    heads = base.quality_heads
+    called = source if isinstance(source, str) else source.get(outcomes.source, candidate.name)
+    part = outcomes if split is None else outcomes.of_split(split)
+    rows = judged_rows(part, called, candidate.name)
+    column = rows.models.index(called)
+    measures = (rows.quality, rows.output_tokens, rows.input_tokens)
+    quality, tokens, input_tokens = (measure[:, column] for measure in measures)
+    with one_thread():
+        progress(f"embedding {len(rows)} prompts of {outcomes.source} ...")
+        encoder = make_encoder(base, heads.encoder, evidence.encoder_options)
+        encoded = embed_prompts(encoder, rows.prompts, cache=cache, progress=progress)
+        x, bills = np.asarray(encoded.x, np.float64), bill_floors(rows.prompts, encoded.billed_tokens)
+        billed = bills.astype(np.float64)
+        texts, at_home = count_texts(list(rows.prompts)), np.ones(len(x), np.bool_)
+        (candidate,) = with_tokenizers([candidate], ratios, texts, billed, input_tokens[:, None], at_home, progress)
+        enough = (~np.isnan(tokens)).sum() >= FEWEST_JUDGED
+        progress("fitting its row, the others stay as they are ...")
+        fit = fit_row(
+            heads.tensors,
+            heads.activation,
+            x,
+            quality,
+            tokens if enough else None,
+            rows.question_keys,
+            seed=seed,
+        )
+        newcomer = Newcomer(
+            candidate=candidate,
+            part=part,
+            called=called,
+            rows=rows,
+            x=x,
+            billed=billed,
+            tokens=tokens if enough else None,
+            like=base.names.index(similar),
+            keys=keys,
+        )
+
+        def embed(prompts: Sequence[str]) -> tuple[Array, Array]:
+            more = embed_prompts(encoder, prompts, cache=cache, progress=progress)
+            return np.asarray(more.x, np.float64), bill_floors(prompts, more.billed_tokens).astype(np.float64)
+
+        path_rows, path = grown_path_rows(base, newcomer, embed, seed)
+        refreshed = None
+        if consistency is not None:
+            progress("refreshing the trunk ...")
+            seen = ~held_out(rows.question_keys, seed)
+            asked = [question for question, kept in zip(rows.question_keys, seen, strict=True) if kept]
+            start = fit_row(heads.tensors, heads.activation, x[seen], quality[seen], None, asked, seed=seed).tensors
+            refreshed = refresh(
+                {
+                    name: np.concatenate([tensor, start[name][None]]) if name != SHARED_TENSOR else tensor
+                    for name, tensor in heads.tensors.items()
+                    if name in QUALITY
+                },
+                heads.activation,
+                x,
+                quality,
+                old_quality(rows, base),
+                rows.question_keys,
+                consistency=consistency,
+                seed=seed,
+            )
+    tensors: Row = dict(fit.tensors)
+    changed: dict[str, npt.NDArray[np.float32]] | None = None
+    if refreshed is not None and refreshed.epochs:
+        tensors |= {name: part[-1] for name, part in refreshed.tensors.items() if name != SHARED_TENSOR}
+        changed = {name: part if name == SHARED_TENSOR else part[:-1] for name, part in refreshed.tensors.items()}
+        if path is not None:
+            path_rows, path = (
+                None,
+                "none are left: the refreshed heads are not those that predicted them; fit anew with `ipr train`",
+            )
+    if path is not None:
+        progress(f"path rows: {path}")
+    tokens_from: tuple[str, ...] = ()
+    if "tokens" in heads.outputs and not enough:
+        tokens_from = (similar,)
+        progress(f"{candidate.name} has too few output tokens to fit; it is taken to write as much as {similar}")
+        tensors |= {key: row for key, row in prior_row(heads, tokens_from).items() if key.startswith("len_")}
+    constant = constancy(fit.out_of_fold_quality, quality, rows.question_keys).reason
+    if constant is not None:
+        progress(f"constant head of {candidate.name}: {constant}; more prompts may tell it apart")
+    note = {
+        "source": outcomes.source,
+        "called": called,
+        "split": split,
+        "prompts": len(rows),
+        "prompt_ids_sha256": sha256("\n".join(rows.prompt_ids).encode()).hexdigest(),
+        "tokens_from": list(tokens_from),
+        "settings": fit.settings,
+        "layer_of": None if fit.host is None else base.names[fit.host],
+    }
+    if refreshed is not None:
+        note["refreshed"] = {"consistency": consistency, **refreshed.facts(base.names)}
+    tables = read_reliability(base)
+    extra = {}
+    if changed is not None and tables is not None:  # of qualities that are no more
+        extra = {RELIABILITY: reliability_bytes({})}
+    elif tables is not None:
+        bins = reliability_bins(fit.out_of_fold_quality, quality)
+        extra = {RELIABILITY: reliability_bytes({**tables, candidate.name: bins})}
+    folder = with_candidate(
+        base,
+        NewCandidate(
+            candidate=candidate,
+            price=price,
+            rows=tensors,
+            note=note_of(note, created),
+            constant=constant,
+            called=source,
+        ),
+        Refit(
+            prompt_hashes=hashes_with(base, rows, keys),
+            tensors=changed,
+            path_rows=path_rows,
+            extra_files=extra or {},
+        ),
+        root=out,
+        created=created,
+    )
+    predicted = fit.out_of_fold_quality
+    return Added(
+        folder,
+        candidate.name,
+        len(rows),
+        (),
+        tokens_from,
+        float(quality.mean()),
+        float(predicted.mean()),
+        float(np.square(predicted - quality).mean()),
+        refreshed,
+        constant,
+        path=path,
+    )

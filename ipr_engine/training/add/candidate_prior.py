@@ -1,0 +1,204 @@
+"""A row for a candidate without outcomes: the rows of similar candidates, lowered to what its price makes likely.
+
+A copy of a dearer candidate's row would have its quality at a lower price, and take its traffic for no reason but that. So
+the copied logit is lowered by a constant until the mean quality over prompts is no more than all of these:
+
+- what candidates of its price reach: logit of mean quality regressed on log price over the candidates with outcomes, the lower
+  end of the one-sided 90 % prediction interval;
+- the worst of the candidates with outcomes whose price is within a factor of 2; without any, the best of all of them;
+- where it is cheaper than a member it stands in for, that member's quality less 0.1 logits.
+
+A prior is never raised: a dearer newcomer is not better until outcomes say so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.bundle import Bundle, Candidate, HeadsSpec, Price
+from ipr_engine.bundle.origin import prior_of
+from ipr_engine.bundle.reliability import read_reliability
+from ipr_engine.bundle.spec import SHARED_TENSOR
+from ipr_engine.decide.contract import Heads
+from ipr_engine.decide.reference import predict_logit
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy.price_table import expected_cost
+from ipr_engine.training.add.candidate_row import LAYER, Row
+from ipr_engine.training.fitted_heads import sigmoid
+
+Array = npt.NDArray[np.float64]
+
+FREE_USD = 1e-3  # per 1 M tokens: below it prices no longer tell candidates apart
+REQUEST = (1000.0, 500.0)  # input and output tokens of the request whose cost is a candidate's price here
+COMPARABLE = 2.0  # a factor of price
+CHEAPER_LOGITS = 0.1
+FEWEST_REGRESSED = 4  # candidates with outcomes: with fewer the worst of them is the bound
+# Student's 0.9 quantiles by degrees of freedom 2 to 10, then the normal one (Abramowitz and Stegun, table 26.10)
+T_QUANTILES = (1.886, 1.638, 1.533, 1.476, 1.440, 1.415, 1.397, 1.383, 1.372)
+NORMAL_QUANTILE = 1.282
+ROUNDING = 1e-9  # logits: less is no shift
+FARTHEST_LOGIT = 50.0  # of the search for a shift: far beyond any head's
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The most mean quality a prior may have: `quality`, and why."""
+
+    quality: float
+    reason: str
+
+
+def most_similar(bundle: Bundle, candidate: Candidate, price: Price) -> str:
+    """Of the candidates with outcomes of their own, those of its family where there are some: the nearest in the ratio of prices;
+    ties by name.
+
+    Raises:
+        InvalidInputError: nobody has outcomes of its own.
+    """
+
+    def distance(other: Candidate) -> tuple[bool, float, str]:
+        listed = bundle.prices.prices[other.name]
+        return other.family.casefold() != candidate.family.casefold(), _distance(price, listed), other.name
+
+    judged = [other for other in bundle.candidates if prior_of(bundle, other.name) is None]
+    if not judged:
+        raise InvalidInputError("bundle: no candidate of it has outcomes of its own; add one with outcomes first")
+    return min(judged, key=distance).name
+
+
+def _distance(a: Price, b: Price) -> float:
+    pairs = ((a.input_usd_per_1m, b.input_usd_per_1m), (a.output_usd_per_1m, b.output_usd_per_1m))
+    return sum(abs(math.log(max(one, FREE_USD) / max(other, FREE_USD))) for one, other in pairs)
+
+
+def prior_row(heads: HeadsSpec, members: Sequence[str]) -> Row:
+    """The mean of the members' rows of every tensor, float32; of one member its own bits.
+
+    Raises:
+        InvalidInputError: their hidden layers differ, so that no row predicts the mean of their logits.
+    """
+    rows = [heads.candidates.index(name) for name in members]
+    for name in LAYER:
+        if name in heads.tensors and not (heads.tensors[name][rows] == heads.tensors[name][rows[0]]).all():
+            raise InvalidInputError(
+                f"family: {', '.join(members)} have hidden layers of their own ({name}), which have no mean; name one with like"
+            )
+    row: Row = {}
+    for name, tensor in heads.tensors.items():
+        if name != SHARED_TENSOR:
+            mean = tensor[rows[0]] if len(rows) == 1 else tensor[rows].mean(axis=0, dtype=np.float64)
+            row[name] = np.array(mean, np.float32, order="C")
+    return row
+
+
+def mean_qualities(bundle: Bundle) -> dict[str, float]:
+    """Mean quality of every candidate with outcomes of its own.
+
+    Realised on fitting prompts, as reliability.json has it; else predicted at the centroids of the support, else for x = 0.
+    """
+    known = [name for name in bundle.names if prior_of(bundle, name) is None]
+    tables = read_reliability(bundle) or {}
+    predicted = sigmoid(_typical_logits(bundle)).mean(axis=0)
+    return {
+        name: sum(tables[name].successes) / sum(tables[name].counts)
+        if name in tables
+        else float(predicted[bundle.names.index(name)])
+        for name in known
+    }
+
+
+def _typical_logits(bundle: Bundle) -> Array:
+    """(prompts, models): predicted at the centroids of the support, which stand for prompts; without any for x = 0."""
+    heads = bundle.quality_heads
+    support = bundle.support
+    x = np.zeros((1, bundle.encoder(heads.encoder).dim))
+    if support is not None and support.encoder == heads.encoder:
+        x = support.centroids.astype(np.float64)
+    logits = predict_logit(Heads(**heads.tensors, activation=heads.activation), x)  # type: ignore[arg-type]
+    return logits[:, [heads.candidates.index(name) for name in bundle.names]]
+
+
+def price_bound(bundle: Bundle, members: Sequence[str], price: Price, qualities: Mapping[str, float]) -> Bound:
+    """What the module says: the least of its bounds on the mean quality of a newcomer of this price.
+
+    Args:
+        members: whose rows stand in. qualities: of every candidate with outcomes, at least one.
+    """
+    prices = {name: bundle.prices.prices[name] for name in bundle.names}
+    at = math.log(_request_usd(price))
+    logs = {name: math.log(_request_usd(prices[name])) for name in qualities}
+    bounds = [_regressed([logs[n] for n in qualities], [_logit(q) for q in qualities.values()], at)]
+    near = {name: q for name, q in qualities.items() if abs(logs[name] - at) <= math.log(COMPARABLE)}
+    if near:
+        worst = min(near, key=near.__getitem__)
+        bounds.append(Bound(near[worst], f"{worst} of about its price reaches that"))
+    else:
+        best = max(qualities, key=qualities.__getitem__)
+        bounds.append(Bound(qualities[best], f"{best}, the best candidate with outcomes, reaches that"))
+    for name in members:
+        if name in qualities and at < math.log(_request_usd(prices[name])):
+            below = _squash(_logit(qualities[name]) - CHEAPER_LOGITS)
+            bounds.append(Bound(below, f"it is cheaper than {name}"))
+    return min(bounds, key=lambda bound: bound.quality)
+
+
+def lowered(row: Row, shift: float) -> Row:
+    """The row with its logit lowered by -shift >= 0; the same bits for 0."""
+    return row if shift == 0 else {**row, "bias": np.array(row["bias"] + shift, np.float32)}
+
+
+def shift_to(bundle: Bundle, members: Sequence[str], qualities: Mapping[str, float], bound: Bound) -> float:
+    """By how much the members' mean logit is to be moved, so that its mean quality over prompts falls to the bound: <= 0.
+
+    A mean over prompts moves less than its own logit would: prompts that are sure to be right, or wrong, hardly move.
+    """
+    own = [_logit(qualities[name]) for name in members if name in qualities]
+    if not own:
+        return 0.0
+    logits = _typical_logits(bundle)[:, [bundle.names.index(name) for name in members]].mean(axis=1)
+    shift = _offset(logits, bound.quality) - _offset(logits, _squash(sum(own) / len(own)))
+    return shift if shift < -ROUNDING else 0.0
+
+
+def _offset(logits: Array, quality: float) -> float:
+    """What is to be added to the logits (prompts,) for this mean quality, by bisection."""
+    low, high, wanted = -FARTHEST_LOGIT, FARTHEST_LOGIT, _squash(_logit(quality))
+    while high - low > ROUNDING / 4:
+        middle = (low + high) / 2
+        low, high = (middle, high) if sigmoid(logits + middle).mean() < wanted else (low, middle)
+    return high
+
+
+def _regressed(x: Sequence[float], y: Sequence[float], at: float) -> Bound:
+    """Lower end of the prediction interval at a log price; the slope is not let below 0."""
+    prices, logits = np.asarray(x), np.asarray(y)
+    if len(prices) < FEWEST_REGRESSED or np.ptp(prices) < 1e-9:
+        return Bound(_squash(float(logits.min())), "the worst candidate with outcomes reaches that")
+    centred = prices - prices.mean()
+    spread = float(centred @ centred)
+    slope = max(0.0, float(centred @ logits) / spread)
+    rest = logits - logits.mean() - slope * centred
+    freedom = len(prices) - 2
+    error = math.sqrt(float(rest @ rest) / freedom * (1 + 1 / len(prices) + (at - float(prices.mean())) ** 2 / spread))
+    quantile = T_QUANTILES[freedom - 2] if freedom - 2 < len(T_QUANTILES) else NORMAL_QUANTILE
+    line = float(logits.mean()) + slope * (at - float(prices.mean()))
+    return Bound(_squash(line - quantile * error), f"{len(prices)} candidates' quality over price makes more unlikely")
+
+
+def _request_usd(price: Price) -> float:
+    usd = float(expected_cost([price], [[REQUEST[0]]], [[REQUEST[1]]])[0, 0])
+    return max(usd, FREE_USD * sum(REQUEST) / 1e6)
+
+
+def _logit(quality: float) -> float:
+    q = min(max(quality, 0.001), 0.999)
+    return math.log(q / (1 - q))
+
+
+def _squash(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit))

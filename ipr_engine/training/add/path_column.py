@@ -1,0 +1,212 @@
+"""The path rows of a bundle that gained a candidate: with a column for it where its outcomes allow one (docs/own-bundle.md).
+
+A column must hold what the candidate's row would predict of prompts that no head has seen. The row leans on the other
+candidates' predictions, so these must be out of fold too: on the bundle's own fitting prompts they are its path rows, on
+prompts that its heads have not seen they are what the heads say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.audit.owner_key import OwnerKey
+from ipr_engine.bundle import Bundle, Candidate, PathRows
+from ipr_engine.bundle.context_windows import own_tokens
+from ipr_engine.bundle.path_rows import MOST_TOKENS
+from ipr_engine.data import Outcomes
+from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.tokens import count_texts
+from ipr_engine.training.add.candidate_row import Tensors, best_host, combine, features_of, sharing
+from ipr_engine.training.add.inputs import old_quality, unseen
+from ipr_engine.training.fitted_heads import predict, sigmoid
+from ipr_engine.training.fitted_parts import OutOfFold, draw_path_rows, drawn_order, in_steps
+from ipr_engine.training.token_fits import CAP_PERCENTILE
+from ipr_engine.training.training_rows import FEWEST_JUDGED
+
+Array = npt.NDArray[np.float64]
+Embed = Callable[[Sequence[str]], tuple[Array, Array]]  # prompts -> x (rows, dim), billed tokens (rows,)
+
+FEWEST_UNSEEN = 500  # rows that replace a path: a share of quality is then known to some 0.02
+NEAR_CERTAIN = 1e-4  # a logit needs a quality that is not 0 or 1
+
+
+@dataclass(frozen=True)
+class Newcomer:
+    """The candidate and the prompts on which it is judged.
+
+    Attributes:
+        part: every prompt of the split; called: its name there. rows: those on which it is judged, with x (rows, dim),
+        billed (rows,) and tokens (rows,), NaN where unknown; None where they are too few to fit.
+        like: column of the bundle whose output tokens are taken then.
+        keys: at hand, among them that of the bundle's prompt hashes.
+    """
+
+    candidate: Candidate
+    part: Outcomes
+    called: str
+    rows: Outcomes
+    x: Array
+    billed: Array
+    tokens: Array | None
+    like: int
+    keys: Sequence[OwnerKey] = ()
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
+
+
+def grown_path_rows(base: Bundle, new: Newcomer, embed: Embed, seed: int) -> tuple[PathRows | None, str | None]:
+    """Path rows with a column for the candidate, None where its outcomes do not allow one; and what became of them, in words.
+
+    First the bundle's own rows are looked for among the outcomes: its draw is repeated, and the rows are those where every
+    outcome and every bill agrees. Else rows are made of the prompts that its heads have not seen and on which every
+    candidate is judged, if these are at least `FEWEST_UNSEEN`.
+    """
+    if base.path_rows is None:
+        return None, None
+    for made in (_with_column(base, base.path_rows, new, embed, seed), _of_unseen(base, new, seed)):
+        if made is not None:
+            return made
+    why = f"fewer than {FEWEST_UNSEEN} prompts that no head has seen have outcomes of every candidate, and the fitting prompts are others"
+    return None, f"stale: {new.name} has no path rows ({why}); fit anew with `ipr train`"
+
+
+def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed: int) -> tuple[PathRows, str] | None:
+    """The bundle's own rows and one column more, where the outcomes hold the very prompts they were drawn from."""
+    settings = base.provenance.get("settings")
+    fitted = settings.get("seed", seed) if isinstance(settings, dict) else seed
+    columns = [base.names.index(name) for name in kept.candidates]
+    listed = [base.candidates[m] for m in columns]
+    outcome = old_quality(new.part, base)[:, columns]
+    order = drawn_order(new.part.prompt_ids, new.part.prompts, outcome, fitted)
+    if not np.array_equal(in_steps(outcome[order]), kept.outcome):
+        return None
+    x, billed = _embedded(new, order, embed)
+    if not np.array_equal(billed.astype(np.uint32), kept.billed_tokens):
+        return None
+    realised = new.part.quality[order, new.part.models.index(new.called)]
+    written = None if new.tokens is None else new.part.output_tokens[order, new.part.models.index(new.called)]
+    others = np.full((2, len(order), len(base.names)), np.nan)
+    others[0][:, columns], others[1][:, columns] = kept.quality, kept.tokens_out
+    keys = [new.part.question_keys[row] for row in order]
+    column = fresh_column(base, x, OutOfFold(*others), realised, written, keys, like=new.like, seed=seed)
+    if column is None:
+        return None
+    rows = replace(
+        kept,
+        candidates=(*kept.candidates, new.name),
+        quality=np.column_stack([kept.quality, column[0].astype(np.float16)]),
+        tokens_out=np.column_stack([kept.tokens_out, np.minimum(column[1], MOST_TOKENS).astype(np.float32)]),
+        outcome=np.column_stack([kept.outcome, in_steps(realised)]),
+        tokens_in=own_tokens([*listed, new.candidate], count_texts([new.part.prompts[row] for row in order]), billed),
+    )
+    return rows, f"the bundle's {len(order)} path rows gained a column for {new.name}"
+
+
+def _embedded(new: Newcomer, order: npt.NDArray[np.int64], embed: Embed) -> tuple[Array, Array]:
+    """x and billed tokens of these rows of `new.part`; those judged are embedded already."""
+    at = {prompt_id: row for row, prompt_id in enumerate(new.rows.prompt_ids)}
+    found = np.array([at.get(new.part.prompt_ids[row], -1) for row in order])
+    x, billed = new.x[found], new.billed[found]
+    missing = np.flatnonzero(found < 0)
+    if len(missing):
+        x[missing], billed[missing] = embed([new.part.prompts[order[row]] for row in missing])
+    return x, billed
+
+
+def _of_unseen(base: Bundle, new: Newcomer, seed: int) -> tuple[PathRows, str] | None:
+    """Rows of the prompts that no head has seen and on which every candidate is judged."""
+    outcome = np.column_stack([old_quality(new.rows, base), new.rows.quality[:, new.rows.models.index(new.called)]])
+    kept = np.flatnonzero(unseen(base, new.rows, new.keys) & ~np.isnan(outcome).any(axis=1))
+    if len(kept) < FEWEST_UNSEEN or "tokens" not in base.quality_heads.outputs:
+        return None
+    x, heads = new.x[kept], base.quality_heads
+    quality, tokens = predict(heads.tensors, x, heads.activation)
+    written = None if new.tokens is None else new.tokens[kept]
+    keys = [new.rows.question_keys[row] for row in kept]
+    column = fresh_column(
+        base, x, OutOfFold(quality, tokens), outcome[kept, -1], written, keys, like=new.like, seed=seed
+    )
+    if column is None:
+        return None
+    rows = draw_path_rows(
+        [new.rows.prompt_ids[row] for row in kept],
+        [new.rows.prompts[row] for row in kept],
+        (*base.names, new.name),
+        predicted=OutOfFold(np.column_stack([quality, column[0]]), np.column_stack([tokens, column[1]])),
+        outcome=outcome[kept],
+        billed_tokens=new.billed[kept].astype(np.uint32),
+        tokens_in=own_tokens(
+            [*base.candidates, new.candidate],
+            count_texts([new.rows.prompts[row] for row in kept]),
+            new.billed[kept],
+        ),
+        seed=seed,
+    )
+    assert rows is not None  # every prompt is judged
+    return (
+        rows,
+        f"{len(rows.quality)} new path rows of {new.rows.source}, prompts that no head has seen, in place of the old ones",
+    )
+
+
+def fresh_column(
+    base: Bundle,
+    x: Array,
+    others: OutOfFold,
+    quality: Array,
+    tokens: Array | None,
+    keys: Sequence[str],
+    *,
+    like: int,
+    seed: int,
+) -> tuple[Array, Array] | None:
+    """Quality and output tokens (rows,) that the new candidate's row would predict of these prompts, had no head seen them.
+
+    Args:
+        others: of the bundle's candidates; NaN columns where unknown.
+        quality: (rows,) of the new candidate, NaN where not judged. tokens: (rows,) likewise; None takes those of `like`.
+    Returns:
+        None where the candidates that the row leans on have no such predictions, or too few of these rows are judged.
+    """
+    heads = base.quality_heads
+    tensors: Tensors = heads.tensors
+    folds = grouped_folds(keys, 5, seed)
+    judged = ~np.isnan(quality)
+    counts = [judged.sum(), *([] if tokens is None else [(~np.isnan(tokens)).sum()])]
+    if min(counts) < FEWEST_JUDGED:
+        return None
+    host = None if "out" not in tensors else best_host(tensors, heads.activation, x[judged], quality[judged])
+    known = [m for m in range(len(base.names)) if not np.isnan(others.quality[:, m]).any()]
+    group = [m for m in (known if host is None else sharing(tensors, host)) if m in known]
+    if not group or (tokens is None and like not in known):
+        return None
+    features = features_of(tensors, heads.activation, x, host)
+    weights = np.concatenate([tensors[name][group] for name in ("skip", "out") if name in tensors], axis=1)
+    seen = features @ weights.T.astype(np.float64) + tensors["bias"][group].astype(np.float64)
+    likely = np.clip(others.quality[:, group], NEAR_CERTAIN, 1 - NEAR_CERTAIN)
+    predicted = sigmoid(_fresh(features, seen, np.log(likely / (1 - likely)), quality, folds, logistic=True))
+    if tokens is None:
+        return predicted, others.tokens[:, like]
+    counted = np.log(np.maximum(tokens, 1.0))
+    seen = x @ tensors["len_skip"][known].T.astype(np.float64) + tensors["len_bias"][known].astype(np.float64)
+    length = _fresh(x, seen, np.log(np.maximum(others.tokens[:, known], 1.0)), counted, folds, logistic=False)
+    smearing = float(np.nanmean(np.exp(counted - length)))
+    cap = float(np.nanpercentile(np.maximum(tokens, 1.0), CAP_PERCENTILE))
+    return predicted, np.minimum(np.exp(length) * smearing, cap)
+
+
+def _fresh(
+    features: Array, seen: Array, unseen: Array, y: Array, folds: npt.NDArray[np.int64], *, logistic: bool
+) -> Array:
+    """(rows,) out of fold where y is known, by the whole fit elsewhere, from the others' predictions `unseen`."""
+    known = ~np.isnan(y)
+    fit = combine(features[known], seen[known], y[known], folds[known], logistic=logistic, unseen=unseen[known])
+    line: Array = features @ fit.own + unseen @ fit.shares + fit.bias
+    line[known] = fit.out_of_fold
+    return line

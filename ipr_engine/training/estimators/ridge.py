@@ -1,0 +1,234 @@
+"""Ridge regression in closed form, with the penalty chosen by cross-validation, plain or as difficulty + advantage.
+
+    minimise  sum over rows of weight * (y - w.x - b)^2  +  penalty * |w|^2          (b is not penalised)
+
+One eigendecomposition of the centred Gram matrix serves every penalty and every target that is known on the same rows.
+Targets may be missing (NaN): each is fitted on the rows where it is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.training.estimators.scores import Scores
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+# Rows have norm 1, so the Gram's eigenvalues sum to the number of rows; this spans "no shrinkage" to "only the mean".
+PENALTIES: Array = np.geomspace(1e-2, 1e4, 25)
+
+RANKS = (1, 2, 3, 4)
+
+FORMS = ("plain", "advantage_shared", "advantage_each", *(f"advantage_rank{rank}" for rank in RANKS))
+
+BLOCK = 2048  # rows whose errors at every penalty are held at once
+ROUNDS = 50  # of alternating means; the additive fit of a sparse table converges much sooner
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """Linear scores `x @ weights.T + bias` of several targets, and what was learned about them out of fold.
+
+    Attributes:
+        weights: (targets, dim).
+        bias: (targets,).
+        out_of_fold: (rows, targets), each row scored by weights that have not seen its fold, at the penalties (and, for
+            the rank forms, the projection) chosen on all rows; known for every row, judged there or not.
+        penalties: what was chosen, by part: {"each": [...]} or {"difficulty": .., "advantage": [...]}.
+    """
+
+    weights: Array
+    bias: Array
+    out_of_fold: Array
+    penalties: dict[str, list[float]]
+
+    def scores(self, form: str) -> Scores:
+        """As an estimator's answer: a linear head a target."""
+        settings = {"form": form, "penalties": self.penalties}
+        return Scores({"skip": self.weights, "bias": self.bias}, "relu", self.out_of_fold, settings)
+
+
+def ridge_path(x: Array, y: Array, penalties: Array, weight: Array | None = None) -> tuple[Array, Array]:
+    """Weights (penalties, targets, dim) and bias (penalties, targets) of every target at every penalty > 0.
+
+    Args:
+        x: (rows, dim). y: (rows, targets), NaN where unknown. weight: (rows,) > 0, None for 1 each.
+    """
+    shape = (len(penalties), y.shape[1])
+    weights, bias = np.empty((*shape, x.shape[1])), np.empty(shape)
+    for rows, targets in _alike(~np.isnan(y)):
+        if rows.all():
+            part = _complete_path(x, y[:, targets], penalties, weight)
+        else:
+            part = _complete_path(
+                x[rows], y[np.ix_(rows, targets)], penalties, None if weight is None else weight[rows]
+            )
+        weights[:, targets], bias[:, targets] = part
+    return weights, bias
+
+
+def _alike(known: Mask) -> Iterator[tuple[Mask, npt.NDArray[np.int64]]]:
+    """Targets that are known on the same rows: ((rows,) mask, their columns)."""
+    patterns, pattern_of = np.unique(known, axis=1, return_inverse=True)
+    for i, rows in enumerate(patterns.T):
+        targets = np.flatnonzero(pattern_of.reshape(-1) == i)
+        if not rows.any():
+            raise InvalidInputError(f"y: expected some known value of target {targets[0]} in every part, got none")
+        yield rows, targets
+
+
+def _complete_path(x: Array, y: Array, penalties: Array, weight: Array | None) -> tuple[Array, Array]:
+    share = np.full(len(x), 1.0) if weight is None else weight
+    x_mean, y_mean = share @ x / share.sum(), share @ y / share.sum()
+    centred = x - x_mean
+    weighted = centred if weight is None else centred * weight[:, None]
+    eigenvalues, vectors = np.linalg.eigh(weighted.T @ centred)  # (dim,), (dim, dim)
+    projected = vectors.T @ (weighted.T @ (y - y_mean))  # (dim, targets)
+    shrunk = projected[None] / (np.maximum(eigenvalues, 0.0)[None, :, None] + penalties[:, None, None])
+    weights = np.swapaxes(vectors @ shrunk, 1, 2)
+    return weights, y_mean - weights @ x_mean
+
+
+@dataclass(frozen=True)
+class _FoldPath:
+    """One fold left out: its rows (rows,), and the paths fitted on the others."""
+
+    held_out: npt.NDArray[np.int64]
+    weights: Array
+    bias: Array
+
+    def squared_error(self, x: Array, y: Array, weight: Array | None) -> Array:
+        """Sum over the held-out rows, (penalties, targets); unknown targets do not count."""
+        total = np.zeros(self.bias.shape)
+        for rows in np.array_split(self.held_out, max(1, len(self.held_out) // BLOCK)):
+            error = (
+                x[rows] @ np.swapaxes(self.weights, 1, 2) + self.bias[:, None] - y[rows]
+            )  # (penalties, rows, targets)
+            np.square(error, out=error)
+            if weight is not None:
+                error *= weight[rows][:, None]
+            total += np.nansum(error, axis=1)
+        return total
+
+
+def fit_ridge(
+    x: Array,
+    y: Array,
+    folds: npt.NDArray[np.int64],
+    *,
+    shared: bool = False,
+    weight: Array | None = None,
+    penalties: Array = PENALTIES,
+) -> RidgeFit:
+    """Fit every target; the penalty is the one of least squared error out of fold, per target or `shared` by all.
+
+    Args:
+        x: (rows, dim). y: (rows, targets), NaN where unknown. folds: (rows,) fold numbers, see `folds.grouped_folds`.
+        weight: (rows,) > 0 of each row's squared error, None for 1 each.
+
+    Raises:
+        InvalidInputError: shapes disagree, x is not finite, y is infinite or known in one fold only, or a penalty is not positive.
+    """
+    if x.ndim != 2 or y.ndim != 2 or not len(x) == len(y) == len(folds):
+        raise InvalidInputError(f"x, y, folds: expected equal rows, got {x.shape}, {y.shape}, {folds.shape}")
+    if not np.isfinite(x).all() or np.isinf(y).any():
+        raise InvalidInputError("x, y: expected finite values, in y also NaN where unknown")
+    if not (penalties > 0).all():
+        raise InvalidInputError(f"penalties: expected values > 0, got {penalties.min()}")
+    paths = []
+    for fold in np.unique(folds):
+        rest = folds != fold
+        fitted = ridge_path(x[rest], y[rest], penalties, None if weight is None else weight[rest])
+        paths.append(_FoldPath(np.flatnonzero(~rest), *fitted))
+    error = np.sum([path.squared_error(x, y, weight) for path in paths], axis=0)
+    error = error / (~np.isnan(y)).sum(axis=0)  # (penalties, targets)
+    targets = np.arange(y.shape[1])
+    best = np.full(len(targets), error.mean(axis=1).argmin()) if shared else error.argmin(axis=0)
+    out_of_fold = np.empty(y.shape)
+    for path in paths:
+        out_of_fold[path.held_out] = x[path.held_out] @ path.weights[best, targets].T + path.bias[best, targets]
+    weights, bias = ridge_path(x, y, penalties, weight)
+    return RidgeFit(
+        weights[best, targets],
+        bias[best, targets],
+        out_of_fold,
+        {"each": [float(penalties[i]) for i in (best[:1] if shared else best)]},
+    )
+
+
+def row_difficulty(y: Array) -> tuple[Array, Array]:
+    """The mean of each row, (rows,), and how much of the row it rests on, (rows,) in (0, 1].
+
+    Where targets are missing it is the row's part of the additive fit y = row + column (so that a row judged on strong
+    candidates only is not taken for an easy one), at the level of the mean column.
+    """
+    known = ~np.isnan(y)
+    if known.all():
+        return y.mean(axis=1), np.ones(len(y))
+    row, column = np.zeros(len(y)), np.nanmean(y, axis=0)
+    for _ in range(ROUNDS):
+        row = np.nanmean(y - column, axis=1)
+        before, column = column, np.nanmean(y - row[:, None], axis=0)
+        if np.abs(column - before).max() < 1e-9:
+            break
+    return row + column.mean(), known.mean(axis=1)
+
+
+def fit_difficulty_advantage(
+    x: Array,
+    y: Array,
+    folds: npt.NDArray[np.int64],
+    *,
+    shared: bool = True,
+    rank: int | None = None,
+    penalties: Array = PENALTIES,
+) -> RidgeFit:
+    """Fit the row's mean (its difficulty) and each target's deviation from it (its advantage) apart, then add them up.
+
+    The difficulty is easy to predict and decides nothing; the advantages decide and are hard to predict. Apart, each
+    gets the penalty it needs. The sum is again one linear score per target, so it costs nothing at run time.
+
+    With a `rank`, the advantages keep only the directions over targets in which their out-of-fold scores vary most
+    (reduced-rank regression): candidates differ in a few skills, the rest of what ridge finds is noise.
+    """
+    mean, weight = row_difficulty(y)
+    deviation = y - mean[:, None]
+    difficulty = fit_ridge(x, mean[:, None], folds, weight=None if (weight == 1).all() else weight, penalties=penalties)
+    advantage = fit_ridge(x, deviation, folds, shared=shared, penalties=penalties)
+    if rank is not None:
+        advantage = _of_rank(advantage, np.nanmean(deviation, axis=0), rank)
+    return RidgeFit(
+        difficulty.weights + advantage.weights,
+        difficulty.bias + advantage.bias,
+        difficulty.out_of_fold + advantage.out_of_fold,
+        {"difficulty": difficulty.penalties["each"], "advantage": advantage.penalties["each"]},
+    )
+
+
+def _of_rank(fit: RidgeFit, level: Array, rank: int) -> RidgeFit:
+    """Project scores around `level` (targets,) onto the leading `rank` principal directions of those out of fold."""
+    centred = fit.out_of_fold - fit.out_of_fold.mean(axis=0)
+    leading = np.linalg.eigh(centred.T @ centred)[1][:, -rank:]
+    projector = leading @ leading.T  # (targets, targets), symmetric
+    return RidgeFit(
+        projector @ fit.weights,
+        level + projector @ (fit.bias - level),
+        level + (fit.out_of_fold - level) @ projector,
+        fit.penalties,
+    )
+
+
+def fit_form(form: str, x: Array, y: Array, folds: npt.NDArray[np.int64]) -> RidgeFit:
+    """Fit by name: one of FORMS."""
+    if form == "plain":
+        return fit_ridge(x, y, folds)
+    if form in FORMS:
+        rank = int(form.removeprefix("advantage_rank")) if "rank" in form else None
+        return fit_difficulty_advantage(x, y, folds, shared=form == "advantage_shared", rank=rank)
+    raise InvalidInputError(f"form: expected one of {', '.join(FORMS)}, got {form!r}")

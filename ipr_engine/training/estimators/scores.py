@@ -1,0 +1,46 @@
+"""What every estimator takes, rows in folds, and what it gives back: quality scores in the packed form that `decide` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedRows:
+    """Judged rows in folds.
+
+    Attributes:
+        x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
+        folds: (rows,) fold numbers; `Scores.out_of_fold` comes from as many fits.
+        linear_only: trailing columns of x that only shift scores (source intercepts): no region or kink may use them.
+    """
+
+    x: Array
+    quality: Array
+    folds: npt.NDArray[np.int64]
+    linear_only: int = 0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Quality scores before calibration, in the packed form of docs/design.md section 3 (the logit, before the sigmoid).
+
+    Attributes:
+        tensors: float64 by the bundle's names: skip (models, dim), bias (models,), trunk (hidden, dim), identity (models,
+            hidden), up (models, hidden, rank), down (models, rank, dim), out (models, hidden); those that exist.
+        activation: "relu", "silu" or "gelu" (gelu = tanh form, ipr_engine/decide/reference.py).
+        out_of_fold: (rows, models), each row's score by a fit that has not seen its fold.
+        settings: plain JSON types.
+    """
+
+    tensors: Mapping[str, Array]
+    activation: str
+    out_of_fold: Array
+    settings: dict[str, Any]

@@ -1,0 +1,251 @@
+"""From embeddings and outcomes to the heads of a bundle: scores, calibration, output tokens.
+
+Around whatever the estimator fits stand two steps. Sources mixed get an intercept each but the first, so that a source's level does
+not pass for what its prompts say. Platt's map makes a score a quality: quality = sigmoid(slope * score + offset), fitted on scores
+that the head gave to rows it had not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.decide.contract import Heads
+from ipr_engine.decide.reference import predict_logit, predict_tokens
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.training.estimators.by_name import fit_scores
+from ipr_engine.training.estimators.scores import FoldedRows
+from ipr_engine.training.token_fits import fit_tokens
+
+if TYPE_CHECKING:
+    from ipr_engine.training.estimators.checkpoint import RunState
+
+Array = npt.NDArray[np.float64]
+Tensors = dict[str, npt.NDArray[np.float32]]
+
+# Rows of source 0 that a level or a map can be taken from; a handful would make a constant of a head
+FEWEST_AT_HOME = 20
+MOST_AT_ONCE = 1 << 22  # numbers of the hidden layer in `predict`: bounds its memory at some 32 MB
+
+
+@dataclass(frozen=True)
+class FittedHeads:
+    """Fitted heads of every candidate, in the order of the columns they were fitted on.
+
+    Attributes:
+        tensors: of the quality head (skip, bias, trunk, identity, up, down, out: those the estimator has) and the tokens
+            head (len_skip, len_bias, len_cap), as docs/design.md section 6 names them, float32.
+        activation: of the hidden layer.
+        rule_constants: {"hi", "lo"}: mean over rows of the greatest and least predicted quality, out of fold.
+        out_of_fold_quality, out_of_fold_tokens: (rows, models), each row by a fit that has not seen its fold; penalties,
+            Platt's map and the smearing factor are fitted on all rows.
+        folds: (rows,) fold numbers.
+        settings: the estimator's, Platt's slopes and offsets, smearing factors; plain JSON types.
+    """
+
+    tensors: Tensors
+    activation: str
+    rule_constants: dict[str, float]
+    out_of_fold_quality: Array
+    out_of_fold_tokens: Array
+    folds: npt.NDArray[np.int64]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class HeadRows:
+    """Rows that heads are fitted on.
+
+    Attributes:
+        x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
+        tokens: (rows, models) output tokens >= 0, NaN where unknown.
+        keys: (rows,) the question of each row; one question stays in one fold.
+        source: (rows,) number of the source of each row, None for one source. Sources differ in level: each but number 0
+            gets an intercept of its own, which the exported heads leave out, so they speak of source 0.
+    """
+
+    x: Array
+    quality: Array
+    tokens: Array
+    keys: Sequence[str]
+    source: npt.NDArray[np.int64] | None = None
+
+    @property
+    def at_home(self) -> npt.NDArray[np.bool_]:
+        """(rows,) True where the row is of source 0."""
+        return np.ones(len(self.x), np.bool_) if self.source is None else self.source == 0
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> HeadRows:
+        """The rows of this mask."""
+        keys = [key for key, kept in zip(self.keys, rows, strict=True) if kept]
+        source = None if self.source is None else self.source[rows]
+        return HeadRows(self.x[rows], self.quality[rows], self.tokens[rows], keys, source)
+
+
+def fit_heads(
+    rows: HeadRows,
+    *,
+    estimator: str,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    folds: int = 5,
+    seed: int = 0,
+    run: RunState | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> FittedHeads:
+    """Fit quality and tokens heads; calibrate quality per candidate, out of fold; fold the calibration in.
+
+    Args:
+        estimator, options, run: see `by_name.fit_scores`.
+        folds, seed: of the cross-validation that chooses penalties and feeds Platt's map.
+    """
+    x, quality, at_home = rows.x, rows.quality, rows.at_home
+    fold_of_row = grouped_folds(rows.keys, folds, seed)
+    dim = x.shape[1]
+    seen = with_intercepts(x, rows.source)  # (rows, dim + sources - 1)
+    scores = fit_scores(
+        estimator,
+        FoldedRows(seen, quality, fold_of_row, linear_only=seen.shape[1] - dim),
+        options=options,
+        seed=seed,
+        run=run,
+        progress=progress,
+    )
+    slope, offset = _calibrate(scores.out_of_fold, quality, at_home)
+    calibrated = sigmoid(slope * scores.out_of_fold + offset)
+    length = fit_tokens(seen, rows.tokens, fold_of_row, at_home)
+    tensors = {
+        **fold_platt(drop_intercepts(scores.tensors, dim), slope, offset),
+        "len_skip": length.skip[:, :dim],
+        "len_bias": length.bias,
+        "len_cap": length.cap,
+    }
+    home = calibrated[at_home]
+    return FittedHeads(
+        {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in tensors.items()},
+        scores.activation,
+        {"hi": float(home.max(axis=1).mean()), "lo": float(home.min(axis=1).mean())},
+        calibrated,
+        length.out_of_fold,
+        fold_of_row,
+        {
+            "estimator": estimator,
+            "folds": folds,
+            "seed": seed,
+            **scores.settings,
+            "platt_slope": slope.tolist(),
+            "platt_offset": offset.tolist(),
+            "smearing": length.smearing.tolist(),
+        },
+    )
+
+
+def _calibrate(score: Array, quality: Array, at_home: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Platt's slope and offset (models,), each on its `calibration_rows`."""
+    rows = calibration_rows(quality, at_home)
+    maps = [fit_platt(score[rows[:, m], m], quality[rows[:, m], m]) for m in range(quality.shape[1])]
+    slopes, offsets = zip(*maps, strict=True)
+    return np.array(slopes), np.array(offsets)
+
+
+def calibration_rows(quality: Array, at_home: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(rows, models): a candidate's judged rows of source 0 where these are enough, else all its judged rows."""
+    judged = ~np.isnan(quality)
+    home = judged & at_home[:, None]
+    return np.where(home.sum(axis=0) >= FEWEST_AT_HOME, home, judged)
+
+
+def predict(tensors: Mapping[str, npt.NDArray[Any]], x: Array, activation: str = "relu") -> tuple[Array, Array]:
+    """Quality and output tokens, both (rows, models), in float64 by the reference: docs/design.md section 3."""
+    heads = Heads(**tensors, activation=activation)  # type: ignore[arg-type]  # checked by Heads
+    width = max(1, tensors["out"].size if "out" in tensors else 1)
+    parts = np.array_split(x, max(1, -(-len(x) * width // MOST_AT_ONCE)))
+    logit = np.concatenate([predict_logit(heads, part) for part in parts])
+    return sigmoid(logit), predict_tokens(heads, x)
+
+
+# The intercept's column: large beside an embedding of norm 1, so that a penalty meant for embeddings hardly shrinks it.
+HEIGHT = 10.0
+
+READS_X = ("skip", "trunk", "down")  # the tensors whose last axis is x
+
+
+def with_intercepts(x: Array, source: npt.NDArray[np.int64] | None) -> Array:
+    """x (rows, dim) and one indicator column for every source but number 0, (rows, dim + sources - 1)."""
+    if source is None:
+        return x
+    indicator = np.eye(int(source.max()) + 1)[source][:, 1:] * HEIGHT
+    return np.concatenate([x, indicator], axis=1)
+
+
+def drop_intercepts(tensors: Mapping[str, Array], dim: int) -> dict[str, Array]:
+    """The tensors on x (dim,) alone: scores as if every prompt came from source 0. A linear part of zeros only is left out."""
+    kept = {name: value[..., :dim] if name in READS_X else value for name, value in tensors.items()}
+    if "out" in kept and "skip" in kept and not kept["skip"].any():
+        del kept["skip"]
+    return kept
+
+
+def sigmoid(logit: Array) -> Array:
+    return 0.5 * (1.0 + np.tanh(0.5 * logit))
+
+
+def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[float, float]:
+    """Slope and offset of greatest likelihood, by Newton's method with step halving.
+
+    The targets are Platt's: (n1 + 1) / (n1 + 2) for a success and 1 / (n0 + 2) for a failure, so that separable
+    scores do not run to infinity. A quality between 0 and 1 mixes the two.
+
+    Args:
+        score: (rows,). quality: (rows,) in [0, 1].
+    Returns:
+        slope >= 0, offset. Where a higher score means lower quality the slope is 0 and the map is the mean:
+        the map never reverses a head.
+    """
+    if score.ndim != 1 or score.shape != quality.shape or not len(score):
+        raise InvalidInputError(f"score, quality: expected equal 1-d shapes, got {score.shape} and {quality.shape}")
+    if not ((quality >= 0) & (quality <= 1)).all():
+        raise InvalidInputError("quality: expected values in [0, 1]")
+    successes = quality.sum()
+    high, low = (successes + 1) / (successes + 2), 1 / (len(quality) - successes + 2)
+    target = quality * high + (1 - quality) * low
+    level = float(np.log(target.mean() / (1 - target.mean())))
+
+    centre, scale = score.mean(), score.std()
+    if scale <= 1e-12 * max(1.0, abs(centre)):  # one value: nothing to learn from it
+        return 0.0, level
+    standard = (score - centre) / scale  # keeps the 2 x 2 system well conditioned
+    design = np.stack([standard, np.ones_like(standard)], axis=1)  # (rows, 2)
+
+    def loss(theta: Array) -> float:
+        logit = design @ theta
+        return float((np.logaddexp(0.0, logit) - target * logit).mean())
+
+    theta = np.array([0.0, level])
+    for _ in range(iterations):
+        p = sigmoid(design @ theta)
+        gradient = design.T @ (p - target) / len(target)
+        if np.abs(gradient).max() < 1e-12:
+            break
+        hessian = (design * (p * (1 - p))[:, None]).T @ design / len(target) + 1e-12 * np.eye(2)
+        step, share, before = np.linalg.solve(hessian, gradient), 1.0, loss(theta)
+        while loss(theta - share * step) > before and share > 1e-10:
+            share /= 2
+        theta = theta - share * step
+    slope, offset = float(theta[0] / scale), float(theta[1] - theta[0] * centre / scale)
+    return (slope, offset) if slope > 0 else (0.0, level)
+
+
+def fold_platt(tensors: Mapping[str, Array], slope: Array, offset: Array) -> dict[str, Array]:
+    """Fold slope (models,) and offset (models,) into a head's tensors: its score becomes the logit of quality."""
+    folded = dict(tensors)
+    for name in ("skip", "out"):
+        if name in folded:
+            folded[name] = slope[:, None] * folded[name]
+    folded["bias"] = slope * folded["bias"] + offset
+    return folded
