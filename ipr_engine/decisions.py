@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecideResult
+from ipr_engine._C import DecideResult, decide_result
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.decide.contract import CAUSE, STATUS
 from ipr_engine.decision import Decision, FailedRow, Row
-from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs
+from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, RowInputs, spread_rows
 
 if TYPE_CHECKING:
     from ipr_engine.bundle import BundleSpec
@@ -23,9 +23,18 @@ if TYPE_CHECKING:
     from ipr_engine.request.overrides import RequestOverrides
     from ipr_engine.request.row_inputs import Moved
 
-INVALID_INPUT = STATUS.index("invalid_input")
-FAILED = CAUSE.index("failed")
 
+_FILL: Mapping[str, np.generic] = {
+    "quality": np.float32("nan"),
+    "tokens_out": np.float32("nan"),
+    "cost_usd": np.float32("nan"),
+    "threshold": np.float32("nan"),
+    "gap": np.float32("nan"),
+    "index": np.int32(-1),
+    "status": np.uint8(STATUS.index("invalid_input")),
+    "cause": np.uint8(CAUSE.index("failed")),
+}
+_PER_MODEL = ("quality", "tokens_out", "cost_usd")
 
 # What the first encoder and the router tell of a batch's prompts, in the order of `Router.route_many`: billed_tokens (batch,) int64,
 # truncated (batch,) bool, support (batch,) float32 or None, own_tokens (batch, models) float32 or None. A named tuple costs 0.3 us more.
@@ -258,3 +267,38 @@ class Decisions:
             counts[name or "failed"] = counts.get(name or "failed", 0) + 1
         shown = ", ".join(f"{name}: {n}" for name, n in sorted(counts.items(), key=lambda item: -item[1]))
         return f"Decisions({len(self)} rows; {shown})"
+
+
+def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[int, str], batch: int) -> Decisions:
+    """Return the decisions `made` of the rows `good`, and for every other row the status "invalid_input" with its error."""
+    arrays = {name: spread_rows(getattr(made.result, name), good, batch, fill) for name, fill in _FILL.items()}
+    nan = np.float32("nan")
+    figures = (
+        spread_rows(made.billed_tokens, good, batch, np.int64(0)),
+        spread_rows(made.truncated, good, batch, np.False_),
+        None if made.support is None else spread_rows(made.support, good, batch, nan),
+        None if made.own_tokens is None else spread_rows(made.own_tokens, good, batch, nan),
+    )
+    escalated = spread_rows(made.escalated, good, batch, np.False_)
+    inputs = made.inputs.spread(good, batch, errors)
+    return Decisions(decide_result(**arrays), made.policy, made.bundle, figures, escalated, inputs)
+
+
+def invalid_row(policy: Policy, bundle: BundleSpec, error: str) -> FailedRow:
+    """Return the row of one bad prompt: status "invalid_input", with what is wrong with it."""
+    support = None if bundle.support is None else np.nan
+    row = FailedRow(unpredicted(len(bundle.names)), 0, policy, bundle, 0, False, support)
+    row.inputs = RowInputs(error=error)
+    return row
+
+
+def unpredicted(models: int, **fields: int) -> DecideResult:
+    """Return a result of one row for which nothing was predicted: of a bad prompt, unless `fields` say otherwise.
+
+    fields: index, status and cause, in place of a bad prompt's.
+    """
+    arrays: dict[str, Any] = {}
+    for name, fill in _FILL.items():
+        shape = (1, models) if name in _PER_MODEL else (1,)
+        arrays[name] = np.full(shape, fields.get(name, fill), fill.dtype)
+    return decide_result(**arrays)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
 from ipr_engine.bundle import Bundle
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.planned_bundle import PlannedBundle
 from ipr_engine.policy.paths import Paths
+
+Planned = TypeVar("Planned", bound=PlannedBundle)
 
 
 def successor(
-    serving: LoadedBundle,
+    serving: Planned,
     bundle: Bundle,
     *,
     options: LoadOptions,
     allow_other_encoder: bool,
     allow_fewer_candidates: bool,
     allow_fewer_outputs: bool,
-) -> LoadedBundle:
+) -> Planned:
     """Return `bundle` planned to serve in place of `serving`, with its encoders where the identity is the same.
 
     Raises:
@@ -54,7 +58,7 @@ def successor(
     lost = _lost(serving.bundle, bundle)
     if lost is not None and not allow_fewer_outputs:
         raise InvalidInputError(f"bundle: {bundle.hash[:12]} {lost}; pass allow_fewer_outputs=True if that is meant")
-    made = LoadedBundle(bundle, options=options, before=serving)
+    made = type(serving)(bundle, options=options, before=serving)
     if bundle.calibrations == serving.bundle.calibrations and _same_path(bundle, serving.bundle):
         made.share_drift(
             serving.calibrations.drift

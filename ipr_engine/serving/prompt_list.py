@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from ipr_engine.decision import Row
+from ipr_engine.decisions import invalid_row
 from ipr_engine.errors import InvalidInputError, RowError
-from ipr_engine.failed_rows import invalid_row
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt
 from ipr_engine.request.arguments import per_model
