@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, decide_result
-from ipr_engine.bundle import BundleSpec
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.decide.contract import CAUSE, STATUS
 from ipr_engine.decision import Decision, FailedRow, Row
-from ipr_engine.policy.policy import Policy
 from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, RowInputs, spread_rows
 
 if TYPE_CHECKING:
@@ -24,9 +22,18 @@ if TYPE_CHECKING:
     from ipr_engine.request.overrides import RequestOverrides
     from ipr_engine.request.row_inputs import Moved, RequestLimits
 
-INVALID_INPUT = STATUS.index("invalid_input")
-FAILED = CAUSE.index("failed")
 
+_FILL: Mapping[str, np.generic] = {
+    "quality": np.float32("nan"),
+    "tokens_out": np.float32("nan"),
+    "cost_usd": np.float32("nan"),
+    "threshold": np.float32("nan"),
+    "gap": np.float32("nan"),
+    "index": np.int32(-1),
+    "status": np.uint8(STATUS.index("invalid_input")),
+    "cause": np.uint8(CAUSE.index("failed")),
+}
+_PER_MODEL = ("quality", "tokens_out", "cost_usd")
 
 # What the first encoder and the router tell of a batch's prompts, in the order of `Router.route_many`: billed_tokens (batch,) int64,
 # truncated (batch,) bool, support (batch,) float32 or None, own_tokens (batch, models) float32 or None. A named tuple costs 0.3 us more.
@@ -259,19 +266,6 @@ class Decisions:
             counts[name or "failed"] = counts.get(name or "failed", 0) + 1
         shown = ", ".join(f"{name}: {n}" for name, n in sorted(counts.items(), key=lambda item: -item[1]))
         return f"Decisions({len(self)} rows; {shown})"
-
-
-_FILL: Mapping[str, np.generic] = {
-    "quality": np.float32("nan"),
-    "tokens_out": np.float32("nan"),
-    "cost_usd": np.float32("nan"),
-    "threshold": np.float32("nan"),
-    "gap": np.float32("nan"),
-    "index": np.int32(-1),
-    "status": np.uint8(STATUS.index("invalid_input")),
-    "cause": np.uint8(CAUSE.index("failed")),
-}
-_PER_MODEL = ("quality", "tokens_out", "cost_usd")
 
 
 def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[int, str], batch: int) -> Decisions:

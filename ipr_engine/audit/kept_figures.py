@@ -13,7 +13,7 @@ import numpy as np
 from ipr_engine.audit.record_fields import Float32s
 from ipr_engine.bundle import Candidate
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.planned_bundle import PlannedBundle
 from ipr_engine.prompts import parse_request
 from ipr_engine.request.intake import text_terms
 
@@ -34,7 +34,7 @@ class KeptFigure(NamedTuple):
         return f"{self.field} kept: {self.why}"
 
 
-def input_tokens(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None, list[KeptFigure]]:
+def input_tokens(loaded: PlannedBundle, record: Record) -> tuple[Float32s | None, list[KeptFigure]]:
     """(models,) input tokens by the own count of this bundle's candidates, None where nobody told any and none names a tokenizer.
 
     What the caller told stands. Else, where the same tokenizer counted, or none did, the figure is this bundle's; where the prompt is at
@@ -50,7 +50,7 @@ def input_tokens(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None,
     return np.array(named, np.float32), [one for one in kept if one.field not in stand]
 
 
-def _estimated(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None, list[KeptFigure]]:
+def _estimated(loaded: PlannedBundle, record: Record) -> tuple[Float32s | None, list[KeptFigure]]:
     """The same of a caller who told nothing."""
     now = [None if c.tokenizer is None else c.tokenizer.key for c in loaded.bundle.candidates]
     own, billed = record.own_tokens, record.billed_tokens
@@ -89,7 +89,7 @@ def _estimated(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None, l
     return _as_counted(loaded, record, counted_then), kept
 
 
-def support(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[np.float32 | None, list[KeptFigure]]:
+def support(loaded: PlannedBundle, record: Record, policy: Policy) -> tuple[np.float32 | None, list[KeptFigure]]:
     """The record's support as this bundle may read it, of a record that first heads decided, where no embedding is at hand.
 
     Raises:
@@ -127,7 +127,7 @@ def _by_ratio(candidate: Candidate, billed_tokens: int) -> float:
     return billed_tokens * candidate.token_ratio
 
 
-def _as_counted(loaded: LoadedBundle, record: Record, counted: list[bool]) -> Float32s:
+def _as_counted(loaded: PlannedBundle, record: Record, counted: list[bool]) -> Float32s:
     """(models,) the record's own tokens where they were counted so, and of others by the bundle's tokenizer."""
     own = {} if record.own_tokens is None else dict(zip(record.candidates, record.own_tokens.tolist(), strict=True))
     figures = [

@@ -11,7 +11,7 @@ from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import OF_BUNDLE, Resolved
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.planned_bundle import PlannedBundle
 from ipr_engine.policy.cost_weights import CostWeights, merged_figures, resolve_weights
 from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy, op_terms
@@ -23,7 +23,7 @@ _LEVEL = ("tau", *TARGETS)  # one of them says how much quality is asked for: th
 _OF_RECORD = ("rule", "cost_weights", "performance")  # whether they fit depends on what else the record holds
 
 
-def replacing_options(loaded: LoadedBundle, given: Mapping[str, Any]) -> Options:
+def replacing_options(loaded: PlannedBundle, given: Mapping[str, Any]) -> Options:
     """The terms that replace those of each record, checked as far as they can be without one.
 
     Raises:
@@ -49,7 +49,7 @@ def replacing_options(loaded: LoadedBundle, given: Mapping[str, Any]) -> Options
 
 
 def policy_of(
-    loaded: LoadedBundle, record: Record, policies: dict[str, Policy | str], replaced: Options | None = None
+    loaded: PlannedBundle, record: Record, policies: dict[str, Policy | str], replaced: Options | None = None
 ) -> Policy:
     """The record's terms compiled for this bundle, once for all records of equal terms; else why they do not fit.
 
@@ -103,7 +103,7 @@ def _replaced(own: dict[str, Any], given: Options, names: tuple[str, ...]) -> di
     return terms
 
 
-def _without_names(error: str, loaded: LoadedBundle) -> str:
+def _without_names(error: str, loaded: PlannedBundle) -> str:
     """An error of terms that a record holds, without what it says of names that nothing in the record vouches for."""
     name = error.partition(":")[0]
     if name not in OF_BUNDLE:
@@ -121,7 +121,7 @@ def _rule(record: Record) -> Any:
     return CALIBRATED if record.terms.keys() & set(TARGETS) else EARLIER_RULE
 
 
-def _as_then(loaded: LoadedBundle, policy: Policy, then: Resolved, by_second: bool) -> Policy:
+def _as_then(loaded: PlannedBundle, policy: Policy, then: Resolved, by_second: bool) -> Policy:
     """The policy with the coefficients, worth and mask that a record of this very bundle holds."""
     plan = loaded.second.plan if by_second and loaded.second is not None else loaded.plan
     made, names = then.coefficients, loaded.bundle.names

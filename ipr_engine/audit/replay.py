@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -38,8 +38,12 @@ from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import Options, options_to_json
 from ipr_engine.request.overrides import RequestOverrides
 
-if TYPE_CHECKING:
-    from ipr_engine.bundle_holder import BundleHolder
+
+class ReplayingEngine(Protocol):
+    """What a replay needs of an engine: the bundle that serves when it begins."""
+
+    @property
+    def loaded(self) -> LoadedBundle: ...
 
 
 class Replayed(NamedTuple):
@@ -71,7 +75,7 @@ class Replayed(NamedTuple):
 
 def replay(
     lines: Iterable[bytes],
-    engine: BundleHolder,
+    engine: ReplayingEngine,
     policy: Policy | None = None,
     *,
     key: OwnerKey | str | os.PathLike[str] | bytes | None = None,
