@@ -32,6 +32,12 @@ class Module:
         return self.path.name == "__init__.py"
 
     @property
+    def only_hands_on(self) -> bool:
+        """Whether it is a package's face that defines nothing itself."""
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        return self.is_face and not any(isinstance(node, kinds) and node.name != "__getattr__" for node in self.tree.body)
+
+    @property
     def room(self) -> str:
         """The package it lies in; "" for the top of `ipr_engine`."""
         parts = self.name.split(".")
@@ -70,7 +76,7 @@ class Structure:
 
     @cached_property
     def graph(self) -> dict[str, set[str]]:
-        """Module -> the modules that it imports."""
+        """Module -> the modules that it imports; a package's face that only hands names on has none of its own."""
         return {
             module.name: {
                 target
@@ -78,6 +84,7 @@ class Structure:
                 if (target := self.defining(base, name)) is not None and target != module.name
             }
             for module in self.modules.values()
+            if not module.only_hands_on
         }
 
     def defining(self, base: str, name: str | None, seen: frozenset[tuple[str, str]] = frozenset()) -> str | None:
@@ -183,7 +190,7 @@ def longest_chain(graph: Mapping[str, set[str]]) -> list[str]:
 
     def chain(node: str) -> list[str]:
         if node not in below:
-            below[node] = [node, *max((chain(target) for target in sorted(graph[node])), key=len, default=[])]
+            below[node] = [node, *max((chain(target) for target in sorted(graph.get(node, ()))), key=len, default=[])]
         return below[node]
 
     return max((chain(node) for node in graph), key=len)
