@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.decide.contract import CAUSE, STATUS
+from ipr_engine.decide.numpy_rule import order
 from ipr_engine.errors import RowError
-from ipr_engine.frontier import FrontierStep, frontier, order
+from ipr_engine.frontier import FrontierStep, frontier
 from ipr_engine.policy.calibrated import CalibrationStatus
 from ipr_engine.request.row_inputs import PLAIN_ROW
 from ipr_engine.result_row import ResultRow

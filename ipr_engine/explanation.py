@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.bundle.reliability import RealisedInBin, read_reliability
+from ipr_engine.decide.numpy_rule import threshold
 from ipr_engine.decision import Decision
 from ipr_engine.frontier import FrontierStep
 from ipr_engine.policy.rules import PATH
@@ -86,7 +87,7 @@ class Explanation:
         if not others:
             return {chosen.name: math.inf}
         c, hi, lo = d.coefficients, max(others), min(others)
-        level = min(c.alpha_hi * hi + c.alpha_lo * lo + c.offset, hi) if chosen.quality >= hi else d.threshold
+        level = float(threshold(c, hi, lo, float)) if chosen.quality >= hi else d.threshold
         out = max(chosen.quality - level, 0.0)
         beaten = [gaps[view.name] for view in self.candidates if view.feasible and not view.chosen and worth > 0]
         return {chosen.name: min([out, *beaten]), **gaps}

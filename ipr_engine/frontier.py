@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.decide.numpy_rule import order, threshold
 from ipr_engine.policy.promise import point_at
-from ipr_engine.policy.rules import CALIBRATED, PATH, Coefficients, compile_rule, path_coefficients
+from ipr_engine.policy.rules import CALIBRATED, PATH, compile_rule, path_coefficients
 
 if TYPE_CHECKING:
     from ipr_engine.bundle.calibration import RuleConstants
@@ -25,19 +26,6 @@ class FrontierStep(NamedTuple):
     model: str
     quality: float
     cost_usd: float
-
-
-def order(qualities: Float32s, costs: Float32s, worth: float, tie_rank: npt.NDArray[np.int32]) -> list[int]:
-    """Candidates by objective = cost - worth*quality, ties to the higher quality, then the lower tie_rank."""
-    objective = costs - np.float32(worth) * qualities
-    return [int(m) for m in np.lexsort((tie_rank, -qualities, objective))]
-
-
-def threshold(c: Coefficients, qualities: Float32s) -> np.float32:
-    """The op's threshold over these (allowed) qualities, in its written order."""
-    hi, lo = qualities.max(), qualities.min()
-    level = np.float32(c.alpha_hi) * hi + np.float32(c.alpha_lo) * lo + np.float32(c.offset)
-    return min(np.float32(level), hi)
 
 
 def frontier(
@@ -63,7 +51,7 @@ def frontier(
 
     def threshold_at(tau: np.float32) -> np.float32:
         coefficients = compile_rule(policy.rule, float(tau), slack=policy.slack, constants=constants)
-        return threshold(coefficients, qualities[allowed])
+        return threshold(coefficients, qualities[allowed].max(), qualities[allowed].min())
 
     def enters_at(m: int) -> np.float32 | None:
         """The smallest float32 tau at which m is feasible: a bisection over the bit patterns of [0, 1]."""
@@ -98,7 +86,7 @@ def _knot_frontier(
         mask = allowed & np.array([name in names for name in bundle.names])
         if not mask.any():  # its single candidate is away: as `calibrated.resolve_point`, the others take its place
             mask = allowed
-        least = threshold(Coefficients(point.alpha_hi, point.alpha_lo, point.offset), qualities[mask])
+        least = threshold(point, qualities[mask].max(), qualities[mask].min())
         worth = point.worth if policy.options.get("worth") is None else policy.worth
         preferred = order(qualities, costs, worth, bundle.tie_rank)
         m = next(m for m in preferred if mask[m] and qualities[m] >= least)
@@ -116,7 +104,8 @@ def _path_frontier(
 
     def chosen_at(bits: int) -> int:
         point = point_at(path, float(np.int32(bits).view(np.float32)))
-        least = threshold(path_coefficients(takes_best=point.takes_best), qualities[allowed])
+        rule = path_coefficients(takes_best=point.takes_best)
+        least = threshold(rule, qualities[allowed].max(), qualities[allowed].min())
         preferred = order(qualities, costs, point.worth, bundle.tie_rank)
         return next(m for m in preferred if allowed[m] and qualities[m] >= least)
 

@@ -7,6 +7,7 @@ from ipr_engine import Engine
 from ipr_engine._C import DecidePlan, DecidePolicy, decide_result
 from ipr_engine.decide import reference
 from ipr_engine.decide.contract import Heads
+from ipr_engine.policy.rules import Coefficients
 from tests.support.bundles import make_bundle
 from tests.support.two_tier_bundles import join, make_tiers
 
@@ -59,10 +60,10 @@ def test_the_compiled_order_is_the_definition_to_the_last_tie(models, rng):
             status=np.zeros(1, np.uint8),
             cause=np.full(1, 3, np.uint8),
         )
-        want = reference.failover(quality, cost, mask, ties, hi, lo, offset, worth, np.float32)
+        want = reference.failover(quality, cost, mask, ties, Coefficients(hi, lo, offset), worth, np.float32)
         assert result.ranked(0, policy, names, None) == tuple(names[m] for m in want)
         fewer = mask & (rng.random(models) < 0.5)
-        want = reference.failover(quality, cost, fewer, ties, hi, lo, offset, worth, np.float32)
+        want = reference.failover(quality, cost, fewer, ties, Coefficients(hi, lo, offset), worth, np.float32)
         assert result.ranked(0, policy, names, fewer.tobytes()) == tuple(names[m] for m in want)
 
 
@@ -83,7 +84,7 @@ def as_before(decision):
         c = decision.coefficients
         order = reference.failover(
             decision.qualities, decision.costs_usd, decision.allowed, decision.bundle.tie_rank,
-            c.alpha_hi, c.alpha_lo, c.offset, policy.worth, np.float32,
+            c, policy.worth, np.float32,
         )  # fmt: skip
         if decision.cause == "unsupported":
             cheapest = policy.unsupported.candidate is None

@@ -65,7 +65,7 @@ def readings() -> dict[str, Callable[[str], object]]:
     made = {prompt: engine.route(prompt, policy) for prompt in ASCII}
     for decision in made.values():
         c, rows = decision.coefficients, (decision.qualities, decision.costs_usd, decision.allowed)
-        order = failover(*rows, rank, c.alpha_hi, c.alpha_lo, c.offset, policy.worth, np.float32)
+        order = failover(*rows, rank, c, policy.worth, np.float32)
         assert decision.ranked == tuple(engine.bundle.names[m] for m in order), decision
         assert decision.to_dict()["ranked"] == list(decision.ranked)
     return {

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from ipr_engine.audit.outcome import Outcome
 from ipr_engine.bundle.context_windows import ContextWindows, most_output
 from ipr_engine.decide.contract import CAUSE
+from ipr_engine.decide.numpy_rule import level, order, threshold
 from ipr_engine.decide.reference import expected_cost
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.frontier import order, threshold
 from ipr_engine.policy.rules import Coefficients
 from ipr_engine.policy.unsupported import UNSUPPORTED
 from ipr_engine.request.row_inputs import request_limits
@@ -146,14 +146,16 @@ def choose(
     ):
         if bad:
             return -1, status, "failed", NAN, NAN
-    high, low, offset = np.float32(made.alpha_hi), np.float32(made.alpha_lo), np.float32(made.offset)
-    hi, least = quality[allowed].max(), threshold(made, quality[allowed])
+    hi, lo = quality[allowed].max(), quality[allowed].min()
+    least = threshold(made, hi, lo)
     chosen = next(m for m in order(quality, cost, worth, tie_rank) if allowed[m] and quality[m] >= least)
     others = allowed.copy()
     others[chosen] = False
     if not others.any():
         return chosen, "ok", "only_allowed", least, INF
-    leaving = quality[chosen] - (threshold(made, quality[others]) if quality[chosen] == hi else least)
+    leaving = quality[chosen] - (
+        threshold(made, quality[others].max(), quality[others].min()) if quality[chosen] == hi else least
+    )
     paid = np.float32(worth)
     objective = cost - paid * quality
     over = objective[others] - objective[chosen]
@@ -162,8 +164,7 @@ def choose(
     dearer = np.where(objective[others] > objective[chosen], to_pay, zero)
     entering = np.maximum(np.maximum(least - quality[others], zero), dearer).min()
     gap = max(zero, min(leaving, entering))
-    wanted = (high * hi + low * quality[allowed].min()) + offset
-    if high == 0 and low == 0 and wanted > hi:
+    if made.alpha_hi == made.alpha_lo == 0 and level(made, hi, lo) > hi:
         cause = "below_fixed_level"
     else:
         cause = "best_quality" if quality[chosen] == hi else "within_tolerance"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ipr_engine.decide.numpy_rule import ThresholdRule, order, threshold
 from ipr_engine.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -159,17 +160,16 @@ def send_unsupported(row: Row, quality: Array, cost: Array, may: Array, tie_rank
 
 def failover(
     quality: Array, cost: Array, allowed: Array, tie_rank: Array,
-    alpha_hi: float, alpha_lo: float, offset: float, worth: float, dtype: Any = np.float64,
+    rule: ThresholdRule, worth: float, dtype: Any = np.float64,
 ) -> list[int]:  # fmt: skip
     """One prompt, arrays (models,): the allowed candidates as each would be chosen, were all before it away."""
     quality, cost = quality.astype(dtype), cost.astype(dtype)
-    objective = cost - dtype(worth) * quality
-    left = [int(m) for m in np.lexsort((tie_rank, -quality, objective)) if allowed[m]]
+    left = [m for m in order(quality, cost, worth, tie_rank) if allowed[m]]
     chosen: list[int] = []
     while left:
         hi, lo = quality[left].max(), quality[left].min()
-        threshold = min((dtype(alpha_hi) * hi + dtype(alpha_lo) * lo) + dtype(offset), hi)
-        chosen.append(next(m for m in left if quality[m] >= threshold))
+        reached = threshold(rule, hi, lo, dtype)
+        chosen.append(next(m for m in left if quality[m] >= reached))
         left.remove(chosen[-1])
     return chosen
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import RuleConstants
+from ipr_engine.decide.numpy_rule import threshold
 from ipr_engine.measures.bootstrap import Resamples
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, hull, single_curve
 from ipr_engine.policy.rules import compile_rule
@@ -66,8 +67,7 @@ def choose(
     """
     c = compile_rule(rule, tau, constants=constants)
     hi, lo = quality.max(axis=1), quality.min(axis=1)
-    threshold = np.minimum((c.alpha_hi * hi + c.alpha_lo * lo) + c.offset, hi)
-    objective = np.where(quality >= threshold[:, None], cost - worth * quality, np.inf)
+    objective = np.where(quality >= threshold(c, hi, lo, np.float64)[:, None], cost - worth * quality, np.inf)
     tied = objective == objective.min(axis=1, keepdims=True)
     return np.asarray(np.where(tied, quality, -np.inf).argmax(axis=1))
 

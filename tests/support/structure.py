@@ -35,7 +35,9 @@ class Module:
     def only_hands_on(self) -> bool:
         """Whether it is a package's face that defines nothing itself."""
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        return self.is_face and not any(isinstance(node, kinds) and node.name != "__getattr__" for node in self.tree.body)
+        return self.is_face and not any(
+            isinstance(node, kinds) and node.name != "__getattr__" for node in self.tree.body
+        )
 
     @property
     def room(self) -> str:
