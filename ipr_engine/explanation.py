@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.bundle.reliability import RealisedInBin, read_reliability
-from ipr_engine.decision import CandidateView, Decision
+from ipr_engine.decision import Decision
 from ipr_engine.frontier import FrontierStep
-from ipr_engine.policy.targets import PATH
+from ipr_engine.policy.rules import PATH
 from ipr_engine.policy.unsupported import BEST
+from ipr_engine.result_row import CandidateView
 
 WHY = {
     "best_quality": "it has the highest predicted quality",
@@ -56,9 +57,9 @@ class Explanation:
         }
         found = {view.name: prior_of(bundle, view.name) for view in self.candidates}
         self.priors: dict[str, str] = {name: prior for name, prior in found.items() if prior is not None}
-        told = getattr(decision, "_given", None)
-        self.given: tuple[str, ...] = () if told is None else tuple(n for m, n in enumerate(bundle.names) if told[m])
-        by_ratio = decision._counted is None or "billed_tokens" in getattr(decision, "_moved", ())
+        given = decision.inputs.tokens_in_given
+        self.given: tuple[str, ...] = () if given is None else tuple(n for m, n in enumerate(bundle.names) if given[m])
+        by_ratio = decision.own_tokens is None or "billed_tokens" in decision.inputs.moved
         named = {} if by_ratio else {c.name: c.tokenizer for c in bundle.candidates if c.name not in self.given}
         self.tokenizers: dict[str, str] = {name: own.name for name, own in named.items() if own is not None}
 
@@ -73,7 +74,7 @@ class Explanation:
         if d.model is None:
             return {}
         chosen = next(view for view in self.candidates if view.chosen)
-        if d._sent:  # no quality decides
+        if d.by_support:  # no quality decides
             return {view.name: math.inf for view in self.candidates if view.allowed}
         worth, gaps = d.policy.worth, dict[str, float]()
         for view in self.candidates:
@@ -134,7 +135,7 @@ class Explanation:
         if to.candidate is None:
             return ", so the cheapest candidate answers"
         best = "the best single candidate" if to.asked == BEST else "the one named for that"
-        if d._sent:
+        if d.by_support:
             return f", so {best} answers"
         why = next((view.excluded_because for view in self.candidates if view.name == to.candidate), None)
         return f"; {to.candidate}, {best}, cannot ({why}), so the plain decision stands"

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.policy.promise import point_at
-from ipr_engine.policy.rules import Coefficients, compile_rule, path_coefficients
-from ipr_engine.policy.targets import CALIBRATED, PATH
+from ipr_engine.policy.rules import CALIBRATED, PATH, Coefficients, compile_rule, path_coefficients
 
 if TYPE_CHECKING:
-    from ipr_engine.bundle import Bundle, RuleConstants
+    from ipr_engine.bundle.calibration import RuleConstants
+    from ipr_engine.bundle.spec import BundleSpec
     from ipr_engine.policy.policy import Policy
 
 Float32s = npt.NDArray[np.float32]
@@ -42,7 +42,7 @@ def threshold(c: Coefficients, qualities: Float32s) -> np.float32:
 
 def frontier(
     policy: Policy,
-    bundle: Bundle,
+    bundle: BundleSpec,
     qualities: Float32s,
     costs: Float32s,
     allowed: npt.NDArray[np.bool_],
@@ -88,7 +88,7 @@ def frontier(
 
 
 def _knot_frontier(
-    policy: Policy, bundle: Bundle, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
+    policy: Policy, bundle: BundleSpec, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
 ) -> tuple[FrontierStep, ...]:
     assert policy.map is not None  # what rule `calibrated` reads
     steps: list[FrontierStep] = []
@@ -108,7 +108,7 @@ def _knot_frontier(
 
 
 def _path_frontier(
-    policy: Policy, bundle: Bundle, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
+    policy: Policy, bundle: BundleSpec, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
 ) -> tuple[FrontierStep, ...]:
     """The choice moves along the prompt's lower envelope as tau rises, so that where both ends agree nothing lies between."""
     path = policy.path

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ipr_engine._files import as_path
 from ipr_engine._validate import number
@@ -19,14 +19,27 @@ from ipr_engine.bundle.load import CURRENT, find_folder
 from ipr_engine.bundle.spec import MANIFEST
 from ipr_engine.errors import InvalidInputError, IprError
 
-if TYPE_CHECKING:
-    from ipr_engine.engine import Engine
-
 LOGGER = logging.getLogger(__name__)
 
 
+class SwappingEngine(Protocol):
+    """What a watch needs of an engine: the bundle that serves, and to put another in its place."""
+
+    @property
+    def bundle(self) -> Bundle: ...
+
+    def swap(
+        self,
+        bundle: str | os.PathLike[str],
+        *,
+        allow_other_encoder: bool = ...,
+        allow_fewer_candidates: bool = ...,
+        allow_fewer_outputs: bool = ...,
+    ) -> Bundle: ...
+
+
 class Watch:
-    """A daemon thread that looks at root/CURRENT; made by `Engine.watch`, running until `close()` or the engine's end.
+    """A `Watch` is a daemon thread that looks at root/CURRENT; made by `Engine.watch`, running until `close()` or the engine's end.
 
     CURRENT counts as replaced when its file or its text is another than at the last look, so activating the same hash
     again, after a repair, is a new try. A bundle swapped in by hand stays until CURRENT is replaced. A process that
@@ -40,7 +53,7 @@ class Watch:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: SwappingEngine,
         root: str | os.PathLike[str],
         *,
         interval_s: float = 5.0,
@@ -92,7 +105,7 @@ class Watch:
             self._report(failure, before)
         elif swapped is not None:
             LOGGER.info("%s: bundle %s serves in place of %s", self.root, swapped.hash[:12], before[:12])
-            self._tell(self._on_swap, swapped)
+            self._call(self._on_swap, swapped)
         return swapped is not None
 
     def _report(self, error: Exception, serving: str) -> None:
@@ -106,9 +119,9 @@ class Watch:
             exc_info=None if expected else error,
         )
         error.__traceback__ = None  # its frames hold the engine, and last_error outlives them
-        self._tell(self._on_error, error)
+        self._call(self._on_error, error)
 
-    def _tell(self, callback: Callable[[Any], object] | None, what: object) -> None:
+    def _call(self, callback: Callable[[Any], object] | None, what: object) -> None:
         if callback is None:
             return
         try:

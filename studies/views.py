@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._default_bundle import DEFAULT_BUNDLE
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.data import EmbeddingCache
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.registry import make_encoder, open_encoder

@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from ipr_engine.cli.options import load_engine
+from ipr_engine.cli.options import load_keywords
+from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 
 from ..load import compare, report, slo
@@ -187,7 +188,8 @@ def _other(arguments: argparse.Namespace, prepared: Prepared) -> tuple[Target, d
         )
     engine, policy = prepared.engine, prepared.policy
     if what != "target":
-        engine = load_engine(argparse.Namespace(**{**vars(arguments), what: value}))
+        other = argparse.Namespace(**{**vars(arguments), what: value})
+        engine = Engine.load(other.bundle, **load_keywords(other))
         policy = engine.policy(tau=arguments.tau)
     target = make_target(value if what == "target" else arguments.target, engine, policy, limits_of(arguments))
     if is_async(target) != is_async(prepared.target) and arguments.rate is not None and arguments.callers is None:

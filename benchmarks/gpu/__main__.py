@@ -97,8 +97,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace, ends: float) -> Iterator[Line]:
+    from ipr_engine.cuda import EMULATED
     from ipr_engine.cuda.graphs import open_graphs
-    from ipr_engine.cuda.recording import EMULATED
 
     from .timing import GpuRun
 
@@ -144,7 +144,7 @@ def _load(
 ) -> tuple[Path, Engine, Line]:
     """The encoder as an export, an engine on it whose graphs `run` then uses, and the line of its loading."""
     from ipr_engine import Engine
-    from ipr_engine.cuda.recording import EMULATED
+    from ipr_engine.cuda import EMULATED
 
     from . import models
 

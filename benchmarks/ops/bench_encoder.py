@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ipr_engine._default_bundle import DEFAULT_BUNDLE
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.decide.contract import available_isas
 from ipr_engine.encoders.static import StaticEncoder
 

@@ -44,11 +44,11 @@ def variants(rows: int) -> dict[str, Callable[[None], object]]:
     tau = cycle(np.linspace(0.1, 0.9, 7).tolist())
 
     def policy(_: None) -> object:
-        engine.loaded.paths = Paths(one)  # nobody asked before
+        engine.loaded.policies.paths = Paths(one)  # nobody asked before
         return engine.policy(tau=next(tau))
 
     def weighed(_: None) -> object:
-        engine.loaded.paths = Paths(one)
+        engine.loaded.policies.paths = Paths(one)
         return engine.policy(tau=next(tau), cost_weights={"ttft_s": 1e-3, "generation_s": 1e-3}, performance=figures)
 
     return {

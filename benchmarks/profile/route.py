@@ -35,8 +35,7 @@ def main() -> None:
     import ipr_engine._profiling as profiling
     from benchmarks.gpu import models
     from ipr_engine import Engine
-    from ipr_engine.cuda import graphs
-    from ipr_engine.cuda.recording import EMULATED
+    from ipr_engine.cuda import EMULATED, graphs
     from ipr_engine.encoders.transformer import TransformerEncoder
 
     if arguments.trace:

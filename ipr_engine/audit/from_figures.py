@@ -12,17 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.audit.outcome import Outcome
+from ipr_engine.bundle.context_windows import ContextWindows, most_output
 from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decide.reference import expected_cost
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.frontier import order, threshold
 from ipr_engine.policy.rules import Coefficients
 from ipr_engine.policy.unsupported import UNSUPPORTED
-from ipr_engine.request.limits import ContextWindows, most_output, request_limits
+from ipr_engine.request.row_inputs import request_limits
 
 if TYPE_CHECKING:
     from ipr_engine.audit.record import Record
-    from ipr_engine.bundle import Bundle, HeadsSpec
+    from ipr_engine.bundle import BundleSpec, HeadsSpec
     from ipr_engine.policy.policy import Policy
 
 Float32s = npt.NDArray[np.float32]
@@ -42,7 +43,7 @@ def in_order(name: str, values: Float32s | None, had: Sequence[str], has: Sequen
 def decide_figures(
     record: Record,
     policy: Policy,
-    bundle: Bundle,
+    bundle: BundleSpec,
     heads: HeadsSpec,
     *,
     own_tokens: Float32s | None,
@@ -77,7 +78,7 @@ def decide_figures(
     each = predicted / answers  # what a record tells is of all answers
     tokens = _within_most(record, each, bundle, heads) if given is None else given
     bill = np.array([record.billed_tokens], np.int64)
-    windows, own = ContextWindows(bundle), None if own_tokens is None else own_tokens[None]
+    windows, own = ContextWindows(bundle.candidates), None if own_tokens is None else own_tokens[None]
     fits, one = windows.within(bill, tokens[None], stated, own=own)
     cut = (one[0] < each) if given is None else np.ones(len(names), np.bool_)
     wanted = np.where(cut, one[0] * answers, predicted)
@@ -117,7 +118,7 @@ def decide_figures(
 
 
 def _sent_to(
-    policy: Policy, quality: Float32s, cost: Float32s, may: npt.NDArray[np.bool_], bundle: Bundle
+    policy: Policy, quality: Float32s, cost: Float32s, may: npt.NDArray[np.bool_], bundle: BundleSpec
 ) -> int | None:
     """Who answers a row of little support, as csrc/src/order.cpp; None where the one meant cannot: the plain decision stands."""
     able = may & np.isfinite(quality) & np.isfinite(cost)
@@ -181,7 +182,7 @@ def _plain_nan(values: Float32s) -> Float32s:
     return np.where(np.isnan(values), NAN, values)
 
 
-def _within_most(record: Record, predicted: Float32s, bundle: Bundle, heads: HeadsSpec) -> Float32s:
+def _within_most(record: Record, predicted: Float32s, bundle: BundleSpec, heads: HeadsSpec) -> Float32s:
     """Predicted output tokens under this bundle's own limits of its candidates."""
     then = record.max_output_tokens or (None,) * len(record.candidates)
     for m, candidate in enumerate(bundle.candidates):
@@ -193,4 +194,6 @@ def _within_most(record: Record, predicted: Float32s, bundle: Bundle, heads: Hea
             )
     if all(candidate.max_output_tokens is None for candidate in bundle.candidates):
         return predicted
-    return np.minimum(predicted, np.minimum(most_output(bundle, heads), np.finfo(np.float32).max).astype(np.float32))
+    return np.minimum(
+        predicted, np.minimum(most_output(bundle.candidates, heads), np.finfo(np.float32).max).astype(np.float32)
+    )

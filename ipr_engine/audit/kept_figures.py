@@ -1,7 +1,7 @@
 """What a record's support and own input tokens are worth on the bundle that replays it: the same, computed anew, or kept and told.
 
 They were measured on an embedding and counted from texts. A record holds neither by default, so another bundle's centroids
-and tokenizers cannot be asked; then the record's own figures stand, and a `Kept` says so.
+and tokenizers cannot be asked; then the record's own figures stand, and a `KeptFigure` says so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _RATIO = "billed_tokens * token_ratio"
 
 
-class Kept(NamedTuple):
+class KeptFigure(NamedTuple):
     """A figure of the record that stands though this bundle would make another: "support", "own_tokens", "own_tokens[name]"."""
 
     field: str
@@ -34,7 +34,7 @@ class Kept(NamedTuple):
         return f"{self.field} kept: {self.why}"
 
 
-def input_tokens(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None, list[Kept]]:
+def input_tokens(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None, list[KeptFigure]]:
     """(models,) input tokens by the own count of this bundle's candidates, None where nobody told any and none names a tokenizer.
 
     What the caller told stands. Else, where the same tokenizer counted, or none did, the figure is this bundle's; where the prompt is at
@@ -50,7 +50,7 @@ def input_tokens(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None,
     return np.array(named, np.float32), [one for one in kept if one.field not in stand]
 
 
-def _estimated(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None, list[Kept]]:
+def _estimated(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None, list[KeptFigure]]:
     """The same of a caller who told nothing."""
     now = [None if c.tokenizer is None else c.tokenizer.key for c in loaded.bundle.candidates]
     own, billed = record.own_tokens, record.billed_tokens
@@ -59,7 +59,7 @@ def _estimated(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None, l
     then = record.tokenizers
     given = record.bill_given or record.tokens_in_given
     if own is not None and then is None and not given:  # of a build that did not keep who counted
-        told = Kept("own_tokens", "the line does not say which tokenizers counted them")
+        told = KeptFigure("own_tokens", "the line does not say which tokenizers counted them")
         return _as_counted(loaded, record, [True] * len(now)), [told]
     if not any(now):
         return None, []
@@ -76,7 +76,7 @@ def _estimated(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None, l
         counted = loaded.router.own_tokens(terms, np.array([billed], np.int64))
         return None if counted is None else counted[0], []
     kept = [
-        Kept(
+        KeptFigure(
             f"own_tokens[{c.name}]",
             f"counted by {before.get(c.name) or _RATIO}, and this bundle counts by {key}; its text is not here",
         )
@@ -89,7 +89,7 @@ def _estimated(loaded: LoadedBundle, record: Record) -> tuple[Float32s | None, l
     return _as_counted(loaded, record, counted_then), kept
 
 
-def support(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[np.float32 | None, list[Kept]]:
+def support(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[np.float32 | None, list[KeptFigure]]:
     """The record's support as this bundle may read it, of a record that first heads decided, where no embedding is at hand.
 
     Raises:
@@ -100,12 +100,12 @@ def support(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[np.fl
         return measured, []
     if measured is None:
         return None, [
-            Kept(
+            KeptFigure(
                 "support", "the record has none, and this bundle measures it on an embedding; min_support asks nothing"
             )
         ]
     if record.centroids is None:
-        return measured, [Kept("support", "the line does not say which centroids measured it")]
+        return measured, [KeptFigure("support", "the line does not say which centroids measured it")]
     if now is None:
         return None, []
     if now.key == record.centroids:
@@ -115,7 +115,7 @@ def support(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[np.fl
             f"support: measured on centroids {record.centroids}, this bundle has {now.key}, and min_support decides by it; record with "
             "keep_x=True and a key, or replay without min_support"
         )
-    return measured, [Kept("support", f"measured on centroids {record.centroids}, and this bundle has {now.key}")]
+    return measured, [KeptFigure("support", f"measured on centroids {record.centroids}, and this bundle has {now.key}")]
 
 
 def _counts_alike(then: str | None, now: str) -> bool:

@@ -10,7 +10,6 @@ import numpy as np
 
 from ipr_engine.audit.record_fields import Float32s, bits, floats, require
 from ipr_engine.decide.contract import CAUSE, STATUS
-from ipr_engine.decision import Decisions
 
 CHOICE = ("model", "index", "status", "cause")
 PER_MODEL = ("quality", "cost_usd", "tokens_out")
@@ -34,22 +33,6 @@ class Outcome:
     threshold: np.float32
     gap: np.float32
     support: np.float32 | None
-
-    @classmethod
-    def of(cls, decisions: Decisions, row: int) -> Outcome:
-        decision = decisions[row]
-        return cls(
-            model=decision.model,
-            index=decision.index,
-            status=decision.status,
-            cause=decision.cause,
-            quality=decisions.qualities[row],
-            cost_usd=decision.costs_usd,
-            tokens_out=decisions.tokens_out[row],
-            threshold=decisions.threshold[row],
-            gap=decisions.gap[row],
-            support=None if decisions.support is None or decision.escalated else decisions.support[row],
-        )
 
     def choice_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in CHOICE}

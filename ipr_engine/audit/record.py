@@ -22,6 +22,7 @@ from ipr_engine.audit.record_fields import (
     Sealed,
     bits,
     canonical,
+    check_options,
     crc32,
     floats,
     is_form,
@@ -33,7 +34,6 @@ from ipr_engine.audit.record_fields import (
     require,
     whole,
 )
-from ipr_engine.audit.record_terms import check_terms
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
 from ipr_engine.policy.policy_spec import Options, options_from_json, options_to_json
 from ipr_engine.prompts import Needs, as_json, kind_of
@@ -255,7 +255,7 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
         require(is_form(form, document[name]), name, document[name])
     require(whole(document["billed_tokens"]), "billed_tokens", document["billed_tokens"])
     require(type(document["truncated"]) is bool, "truncated", document["truncated"])
-    check_terms(document["terms"], names)
+    check_options(document["terms"], names)
     models, needs = len(names), document.get("needs")
     outcome, brief = parse_outcome(document["decision"], names, may_lack_figures=version >= 3)
     private: dict[str, Any] = {"x": floats(document["x"], "x")} if version < 3 else _of_schema_3(document, names)

@@ -8,23 +8,22 @@ from dataclasses import replace
 from typing import Any
 
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.record_fields import Resolved
-from ipr_engine.audit.record_terms import OF_BUNDLE
+from ipr_engine.audit.record_fields import OF_BUNDLE, Resolved
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, LoadedBundle
+from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.policy.cost_weights import CostWeights, merged_figures, resolve_weights
+from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy, op_terms
 from ipr_engine.policy.policy_spec import DEFAULTS, Options, frozen_options, options_to_json
-from ipr_engine.policy.rules import EVERY_RULE
-from ipr_engine.policy.targets import CALIBRATED, PATH, TARGETS, tau_or_target
+from ipr_engine.policy.rules import CALIBRATED, EVERY_RULE, PATH, TARGETS, tau_or_target
 
 EARLIER_RULE = "minmax"  # of a record before schema 3 that names none, and asks nothing else than tau
 _LEVEL = ("tau", *TARGETS)  # one of them says how much quality is asked for: they replace each other
 _OF_RECORD = ("rule", "cost_weights", "performance")  # whether they fit depends on what else the record holds
 
 
-def replacing_terms(loaded: LoadedBundle, given: Mapping[str, Any]) -> Options:
+def replacing_options(loaded: LoadedBundle, given: Mapping[str, Any]) -> Options:
     """The terms that replace those of each record, checked as far as they can be without one.
 
     Raises:
@@ -45,7 +44,7 @@ def replacing_terms(loaded: LoadedBundle, given: Mapping[str, Any]) -> Options:
         terms["performance"] = {**checked, **taken_back}
     plain = {name: value for name, value in terms.items() if name not in (*_LEVEL, *_OF_RECORD)}
     beside = {"min_support": 0.0} if "unsupported" in plain and "min_support" not in plain else {}
-    loaded.compile({"tau": 0.0, "rule": "max" if "slack" in plain else "minmax", **beside, **plain})
+    loaded.policies.compile({"tau": 0.0, "rule": "max" if "slack" in plain else "minmax", **beside, **plain})
     return terms
 
 
@@ -72,7 +71,7 @@ def policy_of(
         if len(policies) >= MAX_KEPT_POLICIES:
             policies.clear()
         try:
-            found = loaded.settle(None, _replaced(terms, replaced, loaded.bundle.names) if replaced else terms)
+            found = loaded.policies.of_options(_replaced(terms, replaced, loaded.bundle.names) if replaced else terms)
             found = found if then is None else _as_then(loaded, found, then, by_second)
         except InvalidInputError as error:
             found = f"terms: {_without_names(str(error), loaded)}"

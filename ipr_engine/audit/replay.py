@@ -1,6 +1,6 @@
 """Replay: decide every record of a log again, with any bundle and instruction set, and say what differs, bit for bit.
 
-summary = Summary()
+summary = ReplaySummary()
 with open("log.jsonl", "rb") as log:
     for replayed in replay(log, engine):  # key=... where embeddings are sealed; tau=... in place of each record's own
         summary.add(replayed)
@@ -16,7 +16,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,19 +25,21 @@ import numpy as np
 
 from ipr_engine.audit.differences import Difference, compare
 from ipr_engine.audit.from_figures import decide_figures, in_order
-from ipr_engine.audit.kept_figures import Kept, input_tokens, support
+from ipr_engine.audit.kept_figures import KeptFigure, input_tokens, support
 from ipr_engine.audit.outcome import Outcome
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.record_policy import policy_of, replacing_terms
+from ipr_engine.audit.record_policy import policy_of, replacing_options
+from ipr_engine.audit.row_record import outcome_of
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
 from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import Options, options_to_json
+from ipr_engine.request.overrides import RequestOverrides
 
 if TYPE_CHECKING:
-    from ipr_engine.engine import Engine
+    from ipr_engine.bundle_holder import BundleHolder
 
 
 class Replayed(NamedTuple):
@@ -62,14 +64,14 @@ class Replayed(NamedTuple):
     differences: tuple[Difference, ...] = ()
     refused: str | None = None
     by_heads: bool = False
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptFigure, ...] = ()
     replaced: Options = MappingProxyType({})
     whole_policy: bool = False
 
 
 def replay(
     lines: Iterable[bytes],
-    engine: Engine,
+    engine: BundleHolder,
     policy: Policy | None = None,
     *,
     key: OwnerKey | str | os.PathLike[str] | bytes | None = None,
@@ -94,9 +96,9 @@ def replay(
     loaded = engine.loaded
     opener = None if key is None else OwnerKey.load(key)
     if policy is not None:
-        whole = loaded.settle(policy, terms)
+        whole = loaded.resolve(policy, terms)
         return _replay(lines, loaded, opener, whole, whole.options)
-    return _replay(lines, loaded, opener, None, replacing_terms(loaded, terms))
+    return _replay(lines, loaded, opener, None, replacing_options(loaded, terms))
 
 
 def _replay(
@@ -120,7 +122,7 @@ def _replay(
         yield told(number, record, outcome, differences, by_heads=record.x is not None, kept=tuple(kept))
 
 
-def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
+def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[KeptFigure]]:
     if record.x is None:
         return _from_figures(loaded, record, policy)
     by_second = loaded.is_second(record.encoder)
@@ -140,17 +142,19 @@ def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outco
         record.encoder,
         None if record.needs is None else (record.needs,),
     )
-    tokens, extra, cached = (
-        in_order(name, getattr(record, name), record.candidates, names)
+    given = {
+        name: in_order(name, getattr(record, name), record.candidates, names)
         for name in ("tokens_out", "extra_usd", "cached_tokens")
-    )
+    }
     own, kept = input_tokens(loaded, record)
-    counted = None if own is None else own[None]
-    made = loaded.decide(encoded, policy, tokens, extra, "status", own_tokens=counted, cached_tokens=cached)
-    return Outcome.of(made, 0), kept
+    overrides = RequestOverrides.of(given, 1, names, policy.prices)
+    if own is not None:
+        overrides = replace(overrides, tokens_in=own[None])
+    made = loaded.decide(encoded, policy, overrides)
+    return outcome_of(made, 0), kept
 
 
-def _from_figures(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[Kept]]:
+def _from_figures(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[KeptFigure]]:
     """From the record's own qualities and tokens, which are those of its heads."""
     if record.withheld:
         sealing = record.sealed
@@ -176,7 +180,7 @@ SHOWN_REASONS = 5  # why records were not replayed, of the text
 
 
 @dataclass
-class Summary:
+class ReplaySummary:
     """What a whole log came to.
 
     Attributes:

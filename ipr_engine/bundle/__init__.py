@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ipr_engine.bundle.calibration import CalibratedPoint, CalibrationMap, CalibrationSample, Knot, TestedTau
+from ipr_engine.bundle.calibration import (
+    CalibratedPoint,
+    CalibrationMap,
+    CalibrationSample,
+    Knot,
+    RuleConstants,
+    TestedTau,
+)
 from ipr_engine.bundle.encoder_source import (
     ConcatenatedSource,
     EncoderSource,
@@ -29,7 +36,6 @@ from ipr_engine.bundle.spec import (
     FittedOn,
     HeadsSpec,
     PriceList,
-    RuleConstants,
     SupportSpec,
 )
 

@@ -17,6 +17,14 @@ COST_SLACK = 1e-6  # relative; float32 means of equal choices may differ by this
 
 
 @dataclass(frozen=True, kw_only=True)
+class RuleConstants:
+    """Mean row maximum and mean row minimum of predicted quality on the fitting prompts (rule `fixed`)."""
+
+    hi: float
+    lo: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class CalibratedPoint:
     """One setting of the op, and what it did on the calibration sample.
 

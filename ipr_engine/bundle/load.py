@@ -37,6 +37,8 @@ _KEYS = (
     "provenance",
 )
 
+DEFAULT_BUNDLE = Path(__file__).parent.parent / "default_bundle"  # the root of the embedded bundle
+
 
 class Bundle(BundleSpec):
     """A bundle, read from its folder and verified."""

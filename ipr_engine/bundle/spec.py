@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.bundle.calibration import CalibrationMap
+from ipr_engine.bundle.calibration import CalibrationMap, RuleConstants
 from ipr_engine.bundle.fields import canonical_json, fail
 from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.performance import Performance
@@ -100,14 +100,6 @@ class EncoderSpec:
     name: str | None = None
     revision: str | None = None
     parts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class RuleConstants:
-    """Mean row maximum and mean row minimum of predicted quality on the fitting prompts (rule `fixed`)."""
-
-    hi: float
-    lo: float
 
 
 @dataclass(frozen=True, kw_only=True)

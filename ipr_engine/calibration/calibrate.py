@@ -39,9 +39,8 @@ from ipr_engine.calibration.promises import (
 )
 from ipr_engine.data import Outcomes, key_of_hashes, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.data.outcomes import MIN_KEY
-from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.embedded import EmbeddedPrompts, embed_for
+from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
 from ipr_engine.policy.paths import Paths
 
 Array = npt.NDArray[np.float64]
@@ -49,7 +48,7 @@ Indices = npt.NDArray[np.int64]
 
 
 def calibrate(
-    engine: Engine,
+    engine: DecidingEngine,
     sample: Outcomes,
     path_data: Outcomes,
     *,
@@ -142,7 +141,7 @@ def calibrate(
 
 
 def _tested(
-    engine: Engine,
+    engine: DecidingEngine,
     rows: Observed,
     path_rows: Observed,
     levels: Sequence[float],

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from ipr_engine.bundle import CalibrationMap
 from ipr_engine.calibration.bounds import agrapa_log_capital
 from ipr_engine.encoders.base import Encoded
-from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation.embedded import DecidingEngine
 from ipr_engine.policy.calibrated import DriftEvidence
 from ipr_engine.policy.policy import Policy
 
@@ -32,7 +32,7 @@ LEAST_PROMPTS = 50  # fewer say nothing
 
 
 def embedding_drift(
-    engine: Engine, recent: Encoded, *, made: CalibrationMap | None = None, risk: float = RISK
+    engine: DecidingEngine, recent: Encoded, *, made: CalibrationMap | None = None, risk: float = RISK
 ) -> DriftEvidence:
     """Kolmogorov-Smirnov test of the `support` of recent prompts against that of the calibration sample.
 

@@ -15,7 +15,8 @@ from ipr_engine.bundle import CalibrationMap, Knot
 from ipr_engine.bundle.calibration import CERTIFIED
 from ipr_engine.bundle.origin import constant_notice, constant_of
 from ipr_engine.bundle.values import require_root
-from ipr_engine.cli.options import add_bundle_options, add_cache_option, load_engine, source_names
+from ipr_engine.cli.options import add_bundle_options, add_cache_option, load_keywords, source_names
+from ipr_engine.engine import Engine
 
 
 def add_parser(subparsers: Any) -> None:
@@ -97,13 +98,13 @@ def run(arguments: argparse.Namespace) -> int:
         writable_folder(arguments.cache, "--cache")
     if arguments.plot is not None:
         writable_file(arguments.plot, "--plot")
-    engine = load_engine(arguments)
+    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
     sample = load_outcomes(arguments.outcomes, split=None if arguments.split == "all" else arguments.split)
     path_data = load_outcomes(
         arguments.path_outcomes or arguments.outcomes,
         split=None if arguments.path_split == "all" else arguments.path_split,
     )
-    sources = source_names(engine, arguments.map)
+    sources = source_names(engine.bundle, arguments.map)
     called = {name_in_source(sources, name, sample.source) for name in sources}
     unseen = [name for name in sample.models if name not in called]
     if unseen:

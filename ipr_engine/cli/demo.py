@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ipr_engine.cli.demo_prompts import DEMO_PROMPTS
-from ipr_engine.cli.options import add_bundle_options, load_engine, shorten
-from ipr_engine.decision import Decision, Decisions
+from ipr_engine.cli.options import add_bundle_options, load_keywords, shorten
+from ipr_engine.decision import Decision
+from ipr_engine.decisions import Decisions
 from ipr_engine.engine import Engine
 
 TAUS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
@@ -32,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    engine = load_engine(arguments)
+    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
     routed = engine.route_many(DEMO_PROMPTS, tau=arguments.tau)
     console = Console(width=max(NARROWEST, Console().width) if Console().is_terminal else 132)
     bundle = engine.bundle

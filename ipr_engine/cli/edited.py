@@ -27,8 +27,8 @@ def edited_bundle(arguments: argparse.Namespace) -> Bundle:
     Raises:
         InvalidInputError: the new one would go into the installed package.
     """
-    from ipr_engine._default_bundle import DEFAULT_BUNDLE
     from ipr_engine.bundle import Bundle
+    from ipr_engine.bundle.load import DEFAULT_BUNDLE
 
     bundle = Bundle.load(DEFAULT_BUNDLE if arguments.bundle is None else arguments.bundle)
     root = bundle.path.parent if arguments.out is None else Path(arguments.out)

@@ -7,57 +7,40 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from ipr_engine._version import __version__
-from ipr_engine.cli import (
-    add_model,
-    bench,
-    calibrate,
-    data,
-    demo,
-    distill,
-    escalate,
-    eval,
-    explain,
-    export_encoder,
-    info,
-    key,
-    performance,
-    replay,
-    route,
-    set_performance,
-    set_prices,
-    study,
-    tokens,
-    train,
-)
+from ipr_engine.cli.bench import spelled_out
 from ipr_engine.errors import IprError
 
-SUBCOMMANDS = (
-    route,
-    explain,
-    replay,
-    key,
-    info,
-    demo,
-    data,
-    train,
-    add_model,
-    set_prices,
-    set_performance,
-    performance,
-    escalate,
-    calibrate,
-    eval,
-    study,
-    distill,
-    tokens,
-    export_encoder,
-    bench,
-)
+# Command -> its module of this package, imported when the command is asked for. In the order of the help.
+COMMANDS = {
+    "route": "route",
+    "explain": "explain",
+    "replay": "replay",
+    "key": "key",
+    "info": "info",
+    "demo": "demo",
+    "data": "data",
+    "train": "train",
+    "add-model": "add_model",
+    "remove-model": "add_model",
+    "set-prices": "set_prices",
+    "set-performance": "set_performance",
+    "performance": "performance",
+    "escalate": "escalate",
+    "calibrate": "calibrate",
+    "eval": "eval",
+    "study": "study",
+    "distill": "distill",
+    "tokens": "tokens",
+    "export-encoder": "export_encoder",
+    "bench": "bench",
+}
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of `command` and of what belongs to it; of every command where it is not one."""
     parser = argparse.ArgumentParser(
         prog="ipr",
         description="Which LLM should answer this prompt, if mean quality may go a share tau of the way from the best to the cheapest?",
@@ -66,15 +49,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ipr_engine {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in SUBCOMMANDS:
-        module.add_parser(subparsers)
+    modules = [COMMANDS[command]] if command in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
+    for name in modules:
+        import_module(f"ipr_engine.cli.{name}").add_parser(subparsers)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a character still gets the line
         sys.stdout.reconfigure(errors="backslashreplace")
-    arguments = build_parser().parse_args(bench.spelled_out(sys.argv[1:] if argv is None else argv))
+    given = spelled_out(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser(given[0] if given else None).parse_args(given)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()

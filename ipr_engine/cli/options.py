@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ipr_engine._options import flags
+from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.encoders.load_options import LoadOptions
-from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import PolicySpec
-from ipr_engine.policy.targets import TARGETS
+from ipr_engine.policy.rules import TARGETS
 
 _OF_TRANSFORMERS = ("tier", "device", "threads", "encoder_folders")
 
@@ -66,21 +65,18 @@ def _add_flags(parser: argparse._ActionsContainer, options: type, names: tuple[s
 
 def load_options(arguments: argparse.Namespace) -> LoadOptions:
     """Return the options of loading that were given; a command without some of the flags leaves their defaults."""
-    return LoadOptions(**_load_keywords(arguments))
+    return LoadOptions(**load_keywords(arguments))
 
 
-def _load_keywords(arguments: argparse.Namespace) -> Any:
+def load_keywords(arguments: argparse.Namespace) -> Any:
+    """Return what `Engine.load` takes of these, by name."""
     return {name: getattr(arguments, name) for name in flags(LoadOptions) if name in arguments}
 
 
-def load_engine(arguments: argparse.Namespace) -> Engine:
-    return Engine.load(arguments.bundle, **_load_keywords(arguments))
-
-
-def make_policy(engine: Engine, arguments: argparse.Namespace) -> Policy:
-    """Return the policy of these options, of tau 0.1 where none says how much quality is asked for."""
+def policy_keywords(arguments: argparse.Namespace) -> Any:
+    """Return what `Engine.policy` takes of these, by name: tau 0.1 where none says how much quality is asked for."""
     options = given_options(arguments)
-    return engine.policy(**options) if options.keys() & {"tau", *TARGETS} else engine.policy(tau=0.1, **options)
+    return options if options.keys() & {"tau", *TARGETS} else {"tau": 0.1, **options}
 
 
 def given_options(arguments: argparse.Namespace) -> Any:
@@ -125,10 +121,10 @@ _READ: Mapping[str, Callable[[str], Any]] = {"number": float, "whole number": in
 _LISTED: Mapping[str, Callable[[list[str]], Any]] = {"prices": _prices, "cost_weights": _weights}
 
 
-def source_names(engine: Engine, items: list[str]) -> dict[str, Mapping[str, str] | str]:
+def source_names(bundle: BundleSpec, items: list[str]) -> dict[str, Mapping[str, str] | str]:
     """Each candidate's name in the outcomes, see `data.name_in_source`: what `ipr train` wrote down, or NAME=SOURCE of --map."""
-    trained_as = engine.bundle.provenance.get("sources", {})
-    names = {name: trained_as.get(name, name) for name in engine.bundle.names}
+    trained_as = bundle.provenance.get("sources", {})
+    names = {name: trained_as.get(name, name) for name in bundle.names}
     for item in items:
         name, _, source = item.partition("=")
         if name not in names or not source:

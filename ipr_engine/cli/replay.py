@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ipr_engine.audit.replay import Replayed, Summary, replay
-from ipr_engine.cli.options import add_bundle_options, add_key_option, add_policy_options, given_options, load_engine
+from ipr_engine.audit.replay import Replayed, ReplaySummary, replay
+from ipr_engine.cli.options import add_bundle_options, add_key_option, add_policy_options, given_options, load_keywords
+from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 
 DIFFERENT = 4
@@ -42,8 +43,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    engine = load_engine(arguments)
-    summary = Summary()
+    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
+    summary = ReplaySummary()
     for replayed in replay(_lines(arguments.log), engine, key=arguments.key, **given_options(arguments)):
         summary.add(replayed)
         if not arguments.summary and (replayed.differences or replayed.kept or replayed.refused is not None):

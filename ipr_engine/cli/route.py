@@ -14,12 +14,12 @@ from ipr_engine.cli.options import (
     add_bundle_options,
     add_key_option,
     add_policy_options,
-    load_engine,
-    make_policy,
+    load_keywords,
+    policy_keywords,
     shorten,
 )
 from ipr_engine.cli.rows import GIVEN, BadRow, PromptRow, read_rows, read_stdin
-from ipr_engine.decision import Decisions, Row
+from ipr_engine.decision import Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
@@ -71,8 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         if given and arguments.record is None:
             raise InvalidInputError(f"{option}: there are no records that it could concern; add --record LOG")
-    engine = load_engine(arguments)
-    policy = make_policy(engine, arguments)
+    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
+    policy = engine.policy(**policy_keywords(arguments))
     as_json = arguments.json or arguments.jsonl is not None
     asked = failed = 0
     bad: list[int] = []
@@ -121,13 +121,13 @@ def _decide(
             raise InvalidInputError(f"prompt: expected one prompt, got {kind_of(row.prompt)}")
         given = {name: row.given.get(name) for name in GIVEN}
         if recorder is None:
-            decision = engine._route(row.prompt, policy, **given, on_error="status", terms={})
+            decisions = engine.route_rows(row.prompt, policy, given, "status")
         else:
             id = name if type(name) in (str, int) else None
-            decision = recorder._route(row.prompt, policy, id, **given, on_error="status", terms={})
+            decisions = recorder.route_rows(row.prompt, policy, given, "status", ids=[id])
     except InvalidInputError as error:
         return BadRow(number, row.carried.get("id"), str(error))
-    assert not isinstance(decision, Decisions)  # one prompt
+    decision = decisions[0]
     if decision.status == "invalid_input":
         return BadRow(number, row.carried.get("id"), str(decision.reason))
     return decision

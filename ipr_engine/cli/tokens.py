@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ipr_engine.tokens import TokenProfile
+    from ipr_engine.tokens.token_profile import TokenProfile
 
 LEAST_KINDS = 2
 
@@ -54,11 +54,12 @@ def add_parser(subparsers: Any) -> None:
 def run_fit(arguments: argparse.Namespace) -> int:
     import numpy as np
 
+    from ipr_engine._C import count_texts
     from ipr_engine.errors import InvalidInputError
-    from ipr_engine.tokens import TokenProfile, count_texts
     from ipr_engine.tokens.fit_profile import fit_coefficients, fit_some
     from ipr_engine.tokens.held_out import held_out_errors, held_out_errors_of_some, summary
     from ipr_engine.tokens.samples import read_samples
+    from ipr_engine.tokens.token_profile import TokenProfile
     from ipr_engine.tokens.tokenizers_at_hand import open_counter
 
     out = None if arguments.out is None else Path(arguments.out)
@@ -113,8 +114,9 @@ def _kept(arguments: argparse.Namespace) -> tuple[Mapping[str, TokenProfile], ND
     """The profiles of --keep, none without; (terms,) which of their coefficients to fit."""
     import numpy as np
 
+    from ipr_engine._C import TEXT_TERMS as TERMS
     from ipr_engine.errors import InvalidInputError
-    from ipr_engine.tokens import TERMS, read_profiles
+    from ipr_engine.tokens.profiles import read_profiles
 
     if (arguments.keep is None) != (arguments.term is None):
         raise InvalidInputError("--keep and --term: expected both or neither")
@@ -126,7 +128,7 @@ def _kept(arguments: argparse.Namespace) -> tuple[Mapping[str, TokenProfile], ND
 
 
 def run_show(arguments: argparse.Namespace) -> int:
-    from ipr_engine.tokens import shipped_profiles
+    from ipr_engine.tokens.profiles import shipped_profiles
 
     for profile in shipped_profiles().values():
         print(f"{profile.name:12} {profile.source}")

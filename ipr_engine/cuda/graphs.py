@@ -18,7 +18,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from ipr_engine._extras import need
-from ipr_engine.cuda.recording import EMULATED, PURPOSE, Graphs, Recording, Work
+from ipr_engine.cuda import EMULATED
+from ipr_engine.cuda.recording import PURPOSE, Graphs, Recording, Work
 from ipr_engine.errors import (
     BackendUnavailableError,
     DeviceLostError,

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 PURPOSE = "the GPU path"  # what an error says torch or triton is missing for
-EMULATED = "emulated"  # the name of the device that takes the steps of the CUDA path on the CPU
 
 Work = Callable[[], None]
 

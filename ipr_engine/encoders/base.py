@@ -13,7 +13,7 @@ from ipr_engine import _C
 from ipr_engine.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from ipr_engine.prompts import Needs
+    from ipr_engine.prompts.needs import Needs
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from ipr_engine._options import Flag, option
-from ipr_engine.cuda.recording import EMULATED
+from ipr_engine.cuda import EMULATED
 from ipr_engine.encoders.tiers import TIERS
 from ipr_engine.errors import InvalidInputError
 

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ipr_engine.bundle import Bundle, EncoderSpec
-from ipr_engine.cuda.recording import EMULATED
+from ipr_engine.bundle.spec import BundleSpec, EncoderSpec
+from ipr_engine.cuda import EMULATED
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, TRANSFORMER_TIERS
@@ -40,7 +40,7 @@ class FolderTier(TransformerTier, Protocol):
         """Load a transformers folder; the arguments are those of the class's `from_folder`, device and batches apart."""
 
 
-def make_encoder(bundle: Bundle, id: str, options: LoadOptions | None = None) -> Encoder:
+def make_encoder(bundle: BundleSpec, id: str, options: LoadOptions | None = None) -> Encoder:
     """Load and plan an encoder of a bundle.
 
     Raises:
@@ -59,7 +59,7 @@ def make_encoder(bundle: Bundle, id: str, options: LoadOptions | None = None) ->
     return encoder
 
 
-def _static(bundle: Bundle, spec: EncoderSpec, options: LoadOptions) -> Encoder:
+def _static(bundle: BundleSpec, spec: EncoderSpec, options: LoadOptions) -> Encoder:
     from ipr_engine.encoders.static import StaticEncoder
 
     files = spec.files
@@ -68,7 +68,7 @@ def _static(bundle: Bundle, spec: EncoderSpec, options: LoadOptions) -> Encoder:
     )
 
 
-def _transformer(bundle: Bundle, spec: EncoderSpec, options: LoadOptions) -> Encoder:
+def _transformer(bundle: BundleSpec, spec: EncoderSpec, options: LoadOptions) -> Encoder:
     from ipr_engine.encoders.manifest import is_export, read_export
 
     if spec.files:
@@ -88,7 +88,7 @@ def _transformer(bundle: Bundle, spec: EncoderSpec, options: LoadOptions) -> Enc
     )
 
 
-def _concatenated(bundle: Bundle, spec: EncoderSpec, options: LoadOptions) -> Encoder:
+def _concatenated(bundle: BundleSpec, spec: EncoderSpec, options: LoadOptions) -> Encoder:
     from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 
     return ConcatenatedEncoder([make_encoder(bundle, part, options) for part in spec.parts])

@@ -5,38 +5,69 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import count_texts
+from ipr_engine.bundle import Bundle
 from ipr_engine.data.embeddings import EmbeddingCache, embed_prompts
-from ipr_engine.decision import Decisions
-from ipr_engine.encoders.base import Encoded
-from ipr_engine.engine import Engine
+from ipr_engine.decide.contract import DecidePlan
+from ipr_engine.decisions import Decisions
+from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.policy_spec import PolicyOptions
 from ipr_engine.request.arguments import bill_floors
+from ipr_engine.request.route_request import RouteOptions
+
+
+class DecidingEngine(Protocol):
+    """What embedded prompts need of an engine."""
+
+    @property
+    def bundle(self) -> Bundle: ...
+
+    @property
+    def encoder(self) -> Encoder: ...
+
+    @property
+    def second_encoder(self) -> Encoder | None: ...
+
+    @property
+    def plan(self) -> DecidePlan: ...
+
+    def policy(self, **options: Unpack[PolicyOptions]) -> Policy: ...
+
+    def decide(
+        self,
+        x: Encoded,
+        policy: Policy | None = None,
+        *,
+        second: Encoded | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> Decisions: ...
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedPrompts:
-    """`decide` gives what `engine.route` would decide, the second heads of a two-tier bundle included.
+    """`decide` gives what `engine.route` would decide of these prompts, the second heads of a two-tier bundle included.
 
     Attributes:
         first: by the encoder of the deciding heads. second: of every prompt, by the second encoder of a two-tier bundle; else None.
     """
 
-    engine: Engine
+    engine: DecidingEngine
     first: Encoded
     second: Encoded | None
 
     def __len__(self) -> int:
         return len(self.first)
 
-    def decide(self, **terms: Any) -> Decisions:
-        """As `Engine.decide`."""
-        return self.engine.decide(self.first, second=self.second, **terms)
+    def decide(self, policy: Policy | None = None, **options: Unpack[RouteOptions]) -> Decisions:
+        """Decide on all of them; the arguments are those of `Engine.decide`."""
+        return self.engine.decide(self.first, policy, second=self.second, **options)
 
     def take(self, rows: npt.NDArray[Any]) -> EmbeddedPrompts:
         at = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
@@ -44,7 +75,7 @@ class EmbeddedPrompts:
 
 
 def embed_for(
-    engine: Engine,
+    engine: DecidingEngine,
     prompts: Sequence[str],
     *,
     cache: EmbeddingCache | str | os.PathLike[str] | None = None,

@@ -13,13 +13,12 @@ import numpy.typing as npt
 from ipr_engine.bundle.origin import constant_of
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import name_in_source
-from ipr_engine.decision import Decisions
-from ipr_engine.engine import Engine
+from ipr_engine.decisions import Decisions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.about import about
 from ipr_engine.evaluation.baselines import litellm_tiers
 from ipr_engine.evaluation.costs import CostBasis
-from ipr_engine.evaluation.embedded import EmbeddedPrompts, embed_for
+from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
 from ipr_engine.evaluation.error_by_support import Judged, support_figures
 from ipr_engine.evaluation.evaluation_options import Baselines, EvaluatedCandidates, EvaluationOptions
 from ipr_engine.evaluation.judged_split import Split
@@ -37,7 +36,7 @@ FOLDS = 5
 
 
 def evaluate_engine(
-    engine: Engine,
+    engine: DecidingEngine,
     outcomes: OutcomeData,
     *,
     candidates: EvaluatedCandidates = EVERY_CANDIDATE,
@@ -130,7 +129,7 @@ def evaluate_engine(
     return summary
 
 
-def source_names(engine: Engine, outcomes: OutcomeData, names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def source_names(engine: DecidingEngine, outcomes: OutcomeData, names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Every candidate's name in a source: the first asked for that the source has, else what the bundle's provenance says."""
     unknown = sorted(set(names) - set(engine.bundle.names))
     if unknown:
@@ -191,7 +190,7 @@ def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
     )
 
 
-def _require_expected_tokens(engine: Engine, basis: CostBasis, source: str) -> None:
+def _require_expected_tokens(engine: DecidingEngine, basis: CostBasis, source: str) -> None:
     lacking = [name for name, priced in zip(basis.called, basis.priced, strict=True) if not priced]
     if lacking and not _predicts_tokens(engine):
         raise InvalidInputError(
@@ -214,7 +213,7 @@ def _swept(read: _Read, names: Sequence[str], worths: Array) -> Split:
 
 
 def _judge(
-    engine: Engine,
+    engine: DecidingEngine,
     embed: Embed,
     test: _Read,
     train: _Read,
@@ -234,7 +233,7 @@ def _judge(
 
 
 def _elsewhere(
-    engine: Engine,
+    engine: DecidingEngine,
     embed: Embed,
     other: OutcomeData,
     names: Mapping[str, Sequence[str]],
@@ -263,11 +262,11 @@ def _elsewhere(
     )
 
 
-def _predicts_tokens(engine: Engine) -> bool:
+def _predicts_tokens(engine: DecidingEngine) -> bool:
     return "len_skip" in engine.bundle.quality_heads.tensors
 
 
-def _all_columns(engine: Engine, columns: list[int], tokens: Array) -> npt.NDArray[np.float32]:
+def _all_columns(engine: DecidingEngine, columns: list[int], tokens: Array) -> npt.NDArray[np.float32]:
     """Tokens (models of the bundle,) from those of the evaluated columns."""
     result = np.zeros(len(engine.bundle.names), np.float32)
     result[columns] = tokens

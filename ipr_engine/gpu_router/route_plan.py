@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._C import DecideResult
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.context_windows import ContextWindows, capped_heads
+from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.cuda.stream_encoder import StreamEncoder, stream_encoder
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.errors import InvalidInputError
@@ -17,7 +18,6 @@ from ipr_engine.gpu_router.gpu_heads import GpuHeads
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuRouter
 from ipr_engine.policy.policy import Policy, op_terms
-from ipr_engine.request.limits import ContextWindows, capped_heads
 
 
 class GpuRoutePlan:
@@ -43,7 +43,9 @@ class GpuRoutePlan:
         return f"Triton {where}, {graphs.kind}, pooling {'fused' if self.router.fused else 'apart'}"
 
 
-def plan_gpu_route(bundle: Bundle, encoder: Encoder, device: str, before: GpuRoutePlan | None) -> GpuRoutePlan | None:
+def plan_gpu_route(
+    bundle: BundleSpec, encoder: Encoder, device: str, before: GpuRoutePlan | None
+) -> GpuRoutePlan | None:
     """Plan a bundle for a device.
 
     Bundles of two tiers, heads on encoders side by side, or on a tier that enqueues nothing (onnx), are decided on the CPU,
@@ -71,8 +73,9 @@ def plan_gpu_route(bundle: Bundle, encoder: Encoder, device: str, before: GpuRou
     return GpuRoutePlan(encoder, stream, heads, GpuRouter(stream, heads))
 
 
-def _gpu_heads(bundle: Bundle, device: str) -> GpuHeads[Policy]:
+def _gpu_heads(bundle: BundleSpec, device: str) -> GpuHeads[Policy]:
     def terms(policy: Policy) -> Mapping[str, Any]:
         return op_terms(bundle, policy.coefficients, policy.worth, policy.folded, policy.allowed)
 
-    return GpuHeads(capped_heads(bundle, bundle.quality_heads), ContextWindows(bundle), terms, device)
+    packed = capped_heads(bundle.candidates, bundle.quality_heads, bundle.tie_rank)
+    return GpuHeads(packed, ContextWindows(bundle.candidates), terms, device)

@@ -28,7 +28,7 @@ class AskedLimits(Protocol):
 
 
 class Windows(Protocol):
-    """The context windows of a bundle's candidates; `ContextWindows` (request/limits.py) is one.
+    """The context windows of a bundle's candidates; `ContextWindows` (bundle/context_windows.py) is one.
 
     Attributes:
         ratios: (models,), each candidate's tokens for one of the bundle's.

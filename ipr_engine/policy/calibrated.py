@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ipr_engine.bundle import BundleSpec, CalibratedPoint, CalibrationMap, Knot, PriceList
 from ipr_engine.bundle.calibration import INSUFFICIENT
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.targets import CALIBRATED, Target
+from ipr_engine.policy.rules import CALIBRATED, Target
 
 ESTIMATED = "estimated"
 SAME_TAU, SAME_WORTH = 1e-9, 1e-6  # absolute; relative: another machine's last bits

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from ipr_engine._validate import list_of_names, matched, nonnegative, nonnegative_or_infinite
 from ipr_engine.bundle import BundleSpec, CalibrationMap, Candidate, EscalationSpec, PriceList
+from ipr_engine.bundle.context_windows import surely_fits
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.calibrated import Calibrations, CalibrationStatus, path_certificate, resolve_point
@@ -17,11 +18,21 @@ from ipr_engine.policy.policy import Policy, SecondRule, op_terms
 from ipr_engine.policy.policy_spec import PolicySpec
 from ipr_engine.policy.prices import effective_prices, merge_prices, price_table
 from ipr_engine.policy.promise import Promise, make_promise, point_at, point_for
-from ipr_engine.policy.rules import EVERY_RULE, RULES, Coefficients, compile_rule, path_coefficients, rule_meant
-from ipr_engine.policy.targets import CALIBRATED, PATH, TARGETS, Target, tau_or_target
+from ipr_engine.policy.rules import (
+    CALIBRATED,
+    EVERY_RULE,
+    PATH,
+    RULES,
+    TARGETS,
+    Coefficients,
+    Target,
+    compile_rule,
+    path_coefficients,
+    rule_meant,
+    tau_or_target,
+)
 from ipr_engine.policy.tau_path import TauPath
 from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
-from ipr_engine.request.limits import surely_fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +141,7 @@ def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:
             again = compile_rule(rule, run.tau, slack=spec.slack, constants=constants)
         terms = op_terms(bundle, again, run.worth, folded, allowed)
         second = SecondRule(again, DecidePolicy(context.second_plan, **terms))
+    deciding = [heads for heads in (bundle.quality_heads, bundle.escalation_heads) if heads is not None]
     return Policy(
         tau=float(run.tau),
         rule=rule,
@@ -158,7 +170,7 @@ def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:
         path=run.path,
         certificate=run.certificate,
         drift=context.calibrations.drift,
-        surely_fits=surely_fits(bundle, allowed),
+        surely_fits=surely_fits(bundle.candidates, deciding, allowed),
         unsupported=unsupported,
     )
 

@@ -11,17 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import BundleSpec, CalibrationMap, PriceList
+from ipr_engine.bundle.context_windows import SurelyFits
 from ipr_engine.decide.contract import DecidePolicy
 from ipr_engine.decide.reference import expected_cost
 from ipr_engine.policy.calibrated import CalibrationStatus, DriftFlag
 from ipr_engine.policy.cost_weights import Figures, Weighing
 from ipr_engine.policy.price_table import PriceTable
 from ipr_engine.policy.promise import Promise
-from ipr_engine.policy.rules import Coefficients
-from ipr_engine.policy.targets import CALIBRATED, PATH, Target
+from ipr_engine.policy.rules import CALIBRATED, PATH, Coefficients, Target
 from ipr_engine.policy.tau_path import TauPath
 from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
-from ipr_engine.request.limits import SurelyFits
 
 
 @dataclass(frozen=True)

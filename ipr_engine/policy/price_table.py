@@ -16,7 +16,7 @@ from ipr_engine.bundle.price import Price
 from ipr_engine.decide import reference
 
 if TYPE_CHECKING:
-    from ipr_engine.prompts.parsed import Needs
+    from ipr_engine.prompts.needs import Needs
 
 Array = npt.NDArray[np.float64]
 

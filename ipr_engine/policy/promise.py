@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.targets import Target
+from ipr_engine.policy.rules import Target
 from ipr_engine.policy.tau_path import TauPath
 
 TAUS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 from ipr_engine._validate import MOST_TOKENS, shown
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.objects import as_fields, kind_of, to_json
-from ipr_engine.prompts.parsed import ParsedRequest
-from ipr_engine.prompts.turns import Found, checked_text, is_message, is_there, read_content, read_turns
+from ipr_engine.prompts.parsed import ParsedRequest, checked_text
+from ipr_engine.prompts.turns import Found, is_message, is_there, read_content, read_turns
 
 Prompt: TypeAlias = str | Sequence[Any] | Mapping[str, Any] | ParsedRequest
 
@@ -43,7 +43,7 @@ def parse_request(request: object, *, tools: Sequence[Any] | None = None, where:
         InvalidInputError: something is not of that form, or of a type unknown here; the place is named, never the content.
     """
     if type(request) is str and tools is None:
-        return ParsedRequest(checked_text(request, where))
+        return ParsedRequest.of_text(request, where)
     if isinstance(request, ParsedRequest):
         if tools is not None:
             raise InvalidInputError("tools: this request is taken apart already; pass them with the request itself")

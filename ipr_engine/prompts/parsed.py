@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import NamedTuple
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
+from ipr_engine._validate import lone_surrogate
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.prompts.needs import Needs
+from ipr_engine.prompts.objects import kind_of
 
-
-class Needs(NamedTuple):
-    """A `Needs` says what a request asks of whoever answers it, besides reading its text.
-
-    Attributes:
-        features: feature -> the first part of the request that needs it.
-        max_output_tokens: most output tokens that the request allows; None where it does not say.
-        answers: how many answers it asks for; each is billed.
-        images: how many it holds.
-    """
-
-    features: Mapping[str, str] = NOTHING
-    max_output_tokens: int | None = None
-    answers: int = 1
-    images: int = 0
+BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/include/ipr/router.h
 
 
 @dataclass(frozen=True)
@@ -50,6 +37,11 @@ class ParsedRequest:
     answers: int = 1
     images: int = 0
 
+    @classmethod
+    def of_text(cls, text: str, where: str = "prompt") -> ParsedRequest:
+        """Take a plain text as the whole request: what `parse_request` makes of it."""
+        return cls(checked_text(text, where))
+
     def __repr__(self) -> str:
         """Show sizes alone: what is printed into a log shall hold no text of a prompt."""
         return (
@@ -63,3 +55,19 @@ class ParsedRequest:
         """Return what the request asks of a candidate; None where any candidate may answer."""
         needs = Needs(self.features, self.max_output_tokens, self.answers, self.images)
         return None if not self.features and needs[1:] == (None, 1, 0) else needs
+
+
+def checked_text(value: object, where: str) -> str:
+    """Return the text; InvalidInputError for anything else, and for one that has no UTF-8 form."""
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{where}: expected a string, got {kind_of(value)}")
+    if not value.isascii() and lone_surrogate(value) is not None:
+        raise InvalidInputError(
+            f"{where}: expected Unicode text, got a lone surrogate; decode with errors='replace', not 'surrogateescape'"
+        )
+    return value
+
+
+def bill_floor(text: str, tokens: int) -> int:
+    """Return at least a token per 8 bytes: a very long word (base64, say) is one token to WordPiece, but not to any LLM."""
+    return max(tokens, -(-len(text.encode()) // BYTES_PER_TOKEN))

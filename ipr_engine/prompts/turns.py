@@ -6,10 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ipr_engine._validate import lone_surrogate
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.prompts.objects import as_fields, kind_of, to_json
-from ipr_engine.prompts.part_types import (
+from ipr_engine.prompts.objects import (
     ANTHROPIC_TOOLS,
     CALLS,
     ITEMS,
@@ -24,7 +22,11 @@ from ipr_engine.prompts.part_types import (
     STRUCTURED_PARTS,
     TEXTS,
     WITHOUT_TEXT,
+    as_fields,
+    kind_of,
+    to_json,
 )
+from ipr_engine.prompts.parsed import checked_text
 
 
 class Found:
@@ -56,17 +58,6 @@ class Found:
         self.need(MEDIA[kind], kind)
         self.uncountable.append(kind)
         self.images += MEDIA[kind] == "vision"
-
-
-def checked_text(value: object, where: str) -> str:
-    """Return the text; InvalidInputError for anything else, and for one that has no UTF-8 form."""
-    if not isinstance(value, str):
-        raise InvalidInputError(f"{where}: expected a string, got {kind_of(value)}")
-    if not value.isascii() and lone_surrogate(value) is not None:
-        raise InvalidInputError(
-            f"{where}: expected Unicode text, got a lone surrogate; decode with errors='replace', not 'surrogateescape'"
-        )
-    return value
 
 
 def is_there(value: object) -> bool:

@@ -11,13 +11,7 @@ import numpy.typing as npt
 from ipr_engine._validate import MOST_TOKENS, told
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError
-
-BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/include/ipr/router.h
-
-
-def bill_floor(text: str, tokens: int) -> int:
-    """At least a token per 8 bytes: a very long word (base64, say) is one token to WordPiece, but not to any LLM."""
-    return max(tokens, -(-len(text.encode()) // BYTES_PER_TOKEN))
+from ipr_engine.prompts.parsed import bill_floor
 
 
 def bill_floors(texts: Sequence[str], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -1,4 +1,11 @@
-"""This module reads numbers that a caller tells of candidates: an array in the bundle's order, or by name, for all prompts or each."""
+"""Numbers that a caller gives of candidates, as an array in the bundle's order or by name, for all prompts or each: input tokens by
+each candidate's own count, and how much of a prompt the candidates' caches hold.
+
+engine.route(prompt, policy, cached_tokens={"gemini-1.5-pro": 90_000})              # nobody else's cache holds any of it
+engine.route(prompt, policy, cached_tokens={"gemini-1.5-pro": (90_000, 240.0)})     # last used 240 s ago: held if cache_ttl_s says so
+engine.route(prompt, policy, tokens_in={"gemini-1.5-pro": 128_001})                 # the others keep their estimates
+engine.route_many(prompts, policy, tokens_in=[{"gemini-1.5-pro": 128_001}, None])
+"""
 
 from __future__ import annotations
 
@@ -8,13 +15,17 @@ from typing import Any, TypeAlias, TypeGuard, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._validate import matched_once, shown
+from ipr_engine._validate import matched_once, nonnegative, shown, told
+from ipr_engine.bundle import PriceList
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.request.arguments import per_model
 
 Value = TypeVar("Value")
 ByName: TypeAlias = Mapping[str, Value]
 PerCandidate: TypeAlias = npt.ArrayLike | ByName[Value] | Sequence[ByName[Value] | None]
+# by name: tokens, or tokens and the seconds since the cache was used last
+CachedTokens: TypeAlias = PerCandidate[float | tuple[float, float]]
+TokensIn: TypeAlias = PerCandidate[float]
 
 
 def per_candidate(
@@ -85,3 +96,44 @@ def _of_names(
     for name, value in told.items():
         values[names.index(meant[name])] = read(f"{where}[{name!r}]", value, meant[name])
     return values
+
+
+def held_tokens(
+    cached_tokens: CachedTokens, batch: int, names: Sequence[str], prices: PriceList
+) -> npt.NDArray[np.float64]:
+    """(batch, models) tokens that each candidate's cache holds, by its own count.
+
+    Args:
+        cached_tokens: as of `per_candidate`; by name tokens, or (tokens, seconds since last used). Who is not named has none.
+        prices: their `cache_ttl_s`, once passed, leaves nothing of what was used so many seconds ago; one that is not known
+            never passes.
+    Raises:
+        InvalidInputError: no such array or mapping, an unknown name, or a number that is not finite and >= 0.
+    """
+
+    def read(where: str, value: object, name: str) -> float:
+        pair = value if isinstance(value, (tuple, list)) else (value, 0.0)
+        if len(pair) != 2:
+            raise InvalidInputError(
+                f"{where}: expected tokens, or (tokens, seconds since last used), got {told(value)}"
+            )
+        tokens, age_s = nonnegative(where, pair[0]), nonnegative(f"{where}, seconds", pair[1])
+        ttl_s = prices.prices[name].cache_ttl_s
+        return tokens if ttl_s is None or age_s < ttl_s else 0.0
+
+    return per_candidate("cached_tokens", cached_tokens, batch, names, absent=0.0, read=read).astype(np.float64)
+
+
+def given_tokens(tokens_in: TokensIn, batch: int, names: Sequence[str]) -> npt.NDArray[np.float32]:
+    """(batch, models) input tokens by each candidate's own count; NaN where its estimate stands, since it is not named.
+
+    Args:
+        tokens_in: as of `per_candidate`.
+    Raises:
+        InvalidInputError: no such array or mapping, an unknown name, or a number that is not finite and >= 0.
+    """
+    return per_candidate("tokens_in", tokens_in, batch, names, absent=np.nan, read=_tokens)
+
+
+def _tokens(where: str, value: object, name: str) -> float:
+    return nonnegative(where, value)

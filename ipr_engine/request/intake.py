@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS, count_texts
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import BundleSpec
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Needs, ParsedRequest, is_one_prompt, kind_of, parse_request
-from ipr_engine.request.arguments import bill_floor, whole_counts
-from ipr_engine.request.limits import lacking
+from ipr_engine.prompts.parsed import bill_floor
+from ipr_engine.request.arguments import whole_counts
+from ipr_engine.request.row_inputs import lacking
 
 
 class Intake:
@@ -41,14 +42,14 @@ class Intake:
         """Return the rows whose prompts are not bad, as far as is known."""
         return [row for row in range(len(self.requests)) if row not in self.errors]
 
-    def blame(self, row: int, error: InvalidInputError) -> None:
+    def attribute(self, row: int, error: InvalidInputError) -> None:
         """Keep what is wrong with a row, where errors are kept; else raise it."""
         if not self.keep_errors:
             raise error
         self.errors[row] = str(error)
 
 
-def take_in(prompts: Any, billed_tokens: Any, bundle: Bundle, policy: Policy | None, on_error: str) -> Intake:
+def take_in(prompts: Any, billed_tokens: Any, bundle: BundleSpec, policy: Policy | None, on_error: str) -> Intake:
     """Take one prompt or a list of them apart, and hold each against what the policy's candidates can read.
 
     Raises:
@@ -68,7 +69,7 @@ def take_in(prompts: Any, billed_tokens: Any, bundle: Bundle, policy: Policy | N
             check_readable(parsed, name, made.given[row], bundle, policy)
             made.requests[row] = parsed
         except InvalidInputError as error:
-            made.blame(row, error)
+            made.attribute(row, error)
     return made
 
 
@@ -101,7 +102,7 @@ def given_bills(billed_tokens: Any, batch: int) -> list[int | None]:
 
 
 def check_readable(
-    request: ParsedRequest, name: str, billed_tokens: object, bundle: Bundle, policy: Policy | None
+    request: ParsedRequest, name: str, billed_tokens: object, bundle: BundleSpec, policy: Policy | None
 ) -> None:
     """Refuse a request that cannot be billed, or that no allowed candidate can read.
 
@@ -118,7 +119,7 @@ def check_readable(
         check_features(request.needs, name, bundle, policy)
 
 
-def check_features(needs: Needs, name: str, bundle: Bundle, policy: Policy) -> None:
+def check_features(needs: Needs, name: str, bundle: BundleSpec, policy: Policy) -> None:
     """Refuse a request that no allowed candidate can read.
 
     Raises:
@@ -172,7 +173,7 @@ def _one_by_one(encoder: Encoder, intake: Intake) -> tuple[list[int], Encoded]:
         try:
             made[row] = encoder.encode([intake.requests[row].encoded])
         except InvalidInputError as error:
-            intake.blame(row, InvalidInputError(str(error).replace("prompts[0]", intake.names[row], 1)))
+            intake.attribute(row, InvalidInputError(str(error).replace("prompts[0]", intake.names[row], 1)))
     none = Encoded(np.empty((0, encoder.dim), np.float32), np.empty(0, np.int64), np.empty(0, np.bool_))
     parts = [none, *made.values()]
     return list(made), Encoded(
@@ -191,7 +192,7 @@ def bill_all(encoder: Encoder, intake: Intake, counts: npt.NDArray[np.int64]) ->
             require_token(request, intake.names[row], count)
             bills[row] = bill(encoder, request, count) if given is None else given
         except InvalidInputError as error:
-            intake.blame(row, error)
+            intake.attribute(row, error)
     return bills
 
 

@@ -1,9 +1,7 @@
-"""Serving: an engine under many callers at once, from asyncio tasks and from threads (docs/operations.md)."""
+"""This room serves an engine to many callers at once, asyncio tasks and threads (docs/operations.md)."""
 
-from ipr_engine.serving.async_engine import AsyncEngine
-from ipr_engine.serving.batching_engine import BatchingEngine
-from ipr_engine.serving.counters import Counters
-from ipr_engine.serving.limits import Limits
-from ipr_engine.serving.prometheus import prometheus_text
+from ipr_engine.serving.faces import AsyncEngine, BatchingEngine
+from ipr_engine.serving.metrics import Counters, prometheus_text
+from ipr_engine.serving.queue_limits import Limits
 
 __all__ = ["AsyncEngine", "BatchingEngine", "Counters", "Limits", "prometheus_text"]

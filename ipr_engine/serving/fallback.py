@@ -9,28 +9,29 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecideResult, decide_result
+from ipr_engine._C import clock_ns
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.context_windows import ContextWindows
 from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decision import OK, Decision
-from ipr_engine.engine import Engine
+from ipr_engine.decisions import unpredicted
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
 from ipr_engine.frontier import FrontierStep
-from ipr_engine.loaded_bundle import MAX_KEPT_POLICIES, LoadedBundle
+from ipr_engine.loaded_bundle import LoadedBundle, checked_rows
 from ipr_engine.policy.calibrated import CalibrationStatus
+from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import frozen_options
 from ipr_engine.prompts import ParsedRequest
-from ipr_engine.request.arguments import bill_floor
+from ipr_engine.prompts.parsed import bill_floor
 from ipr_engine.request.intake import text_terms
-from ipr_engine.request.limits import ContextWindows, RowLimits, request_limits
-from ipr_engine.serving.counters import DEADLINE
-from ipr_engine.serving.request import Request
-from ipr_engine.serving.request_overrides import NOTHING, RequestOverrides
+from ipr_engine.request.row_inputs import RowInputs, RowLimits, request_limits
+from ipr_engine.serving.metrics import DEADLINE
+from ipr_engine.serving.queued_request import QueuedRequest
 
 
 class DegradedDecision(Decision):
-    """A decision made by the fallback: cause "deadline", never calibrated. `degraded` says who answered.
+    """A `DegradedDecision` is made by the fallback: cause "deadline", never calibrated. `degraded` says who answered.
 
     "static": the fallback engine's own decision, under the same policy; its bundle is the fallback's.
     "candidate": the configured candidate; nothing was predicted, so quality, cost_usd and the like are NaN, and
@@ -39,35 +40,21 @@ class DegradedDecision(Decision):
 
     __slots__ = ("degraded",)
 
-    def __init__(
-        self,
-        result: DecideResult,
-        policy: Policy,
-        bundle: Bundle,
-        billed_tokens: int,
-        truncated: bool,
-        support: float | None,
-        degraded: str,
-        limits: RowLimits | None,
-    ) -> None:
-        super().__init__(result, 0, policy, bundle, billed_tokens, truncated, support)
-        self.degraded = degraded
-        if limits is not None:
-            self._limits = limits
+    degraded: str
 
     @property
     def cause(self) -> str:
         return DEADLINE
 
     @property
-    def _calibration(self) -> CalibrationStatus:
+    def calibration_status(self) -> CalibrationStatus:
         return CalibrationStatus(
             "uncalibrated", "answered by the fallback past the deadline; nothing is certified of it"
         )
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        return super().ranked if self.degraded == "static" else (self._bundle.names[self.index],)
+        return super().ranked if self.degraded == "static" else (self.bundle.names[self.index],)
 
     @property
     def frontier(self) -> tuple[FrontierStep, ...]:
@@ -84,53 +71,46 @@ UNKNOWN = ("quality", "cost_usd", "cost", "cost_terms", "tokens_out", "threshold
 
 
 class Fallback(Protocol):
-    """`prepare` when the request comes, so that what cannot work is refused then; `answer` when its budget is over."""
+    """A `Fallback` has two turns: `prepare` when the request comes, so that what cannot work is refused then, `answer` when it is late."""
 
-    def prepare(
-        self,
-        text: ParsedRequest,
-        billed_tokens: int | None,
-        own: RequestOverrides | None,
-        policy: Policy,
-        loaded: LoadedBundle,
-    ) -> Any: ...
+    def prepare(self, request: QueuedRequest, loaded: LoadedBundle) -> Any: ...
 
-    def answer(self, request: Request, loaded: LoadedBundle) -> Decision: ...
+    def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision: ...
+
+
+class FallbackEngine(Protocol):
+    """An engine, as far as a fallback reads it."""
+
+    @property
+    def loaded(self) -> LoadedBundle: ...
 
 
 class StaticFallback:
-    """Decides with another engine's compiled encoder, in microseconds."""
+    """A `StaticFallback` decides with another engine's compiled encoder, in microseconds."""
 
-    def __init__(self, engine: Engine) -> None:
-        if engine.encoder.native is None:
+    def __init__(self, engine: FallbackEngine) -> None:
+        encoder = engine.loaded.encoder
+        if encoder.native is None:
             raise InvalidInputError(
-                f"fallback: expected an engine of the static tier, got {engine.encoder.summary}; its forward would be late as well"
+                f"fallback: expected an engine of the static tier, got {encoder.summary}; its forward would be late as well"
             )
         self._engine = engine
         self._as_here: dict[int, tuple[Policy, Policy]] = {}
 
-    def prepare(
-        self,
-        text: ParsedRequest,
-        billed_tokens: int | None,
-        own: RequestOverrides | None,
-        policy: Policy,
-        loaded: LoadedBundle,
-    ) -> Policy:
-        cpu_fallback = self._engine.loaded
+    def prepare(self, request: QueuedRequest, loaded: LoadedBundle) -> Policy:
         try:
-            return cpu_fallback.settle(self._for_this_engine(policy, loaded), {})
+            return self._engine.loaded.resolve(self._for_this_engine(request.policy, loaded))
         except InvalidInputError as error:
             raise InvalidInputError(f"budget_us: the fallback engine cannot serve this policy: {error}") from error
 
     def _for_this_engine(self, policy: Policy, loaded: LoadedBundle) -> Policy:
-        """The policy as the fallback engine compiles it; made once, then kept.
+        """Return the policy as the fallback engine compiles it; it is made once, then kept.
 
-        Without escalate_below, which an answer in haste has no time for where there is no second tier; with the figures that the
+        It is without escalate_below, which an answer in haste has no time for where there is no second tier; with the figures that the
         engine that serves weighs, since those of the fallback's own bundle may be older.
         """
         changes: dict[str, Any] = {}
-        if "escalate_below" in policy.options and not self._engine.bundle.escalation:
+        if "escalate_below" in policy.options and not self._engine.loaded.bundle.escalation:
             changes["escalate_below"] = None
         if policy.weighing is not None:
             changes["performance"] = policy.weighing.by_name(loaded.bundle.names)
@@ -144,27 +124,22 @@ class StaticFallback:
             found = self._as_here[id(policy)] = policy, made
         return found[1]
 
-    def answer(self, request: Request, loaded: LoadedBundle) -> Decision:
-        own = self._engine.loaded
-        policy = own.settle(request.fallback, {})
-        encoded, _ = own.prepare(request.text, request.billed_tokens, policy)
-        columns = NOTHING if request.own is None else request.own.on(own.bundle.names)
-        tokens_out, extra_usd, cached, counted = columns
-        given = (tokens_out, extra_usd)
-        made = own.decide(encoded, policy, *given, "raise", None, counted, cached)[0]  # never escalates: no text
+    def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision:
+        here = self._engine.loaded
+        policy = here.resolve(request.fallback)
+        encoded = here.encode(request.text, request.billed_tokens, policy=policy)
+        overrides = request.overrides.on(here.bundle.names)
+        made = checked_rows(here.decide(encoded, policy, overrides), "raise")[0]  # never escalates: no text
         if made.model not in loaded.bundle.names:
             raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")
-        told = DegradedDecision(
-            made._result, policy, own.bundle, made.billed_tokens, made.truncated, made.support, "static", made._asked
-        )
-        for name in ("_own", "_given", "_extra"):  # set only where there are any
-            if (values := getattr(made, name, None)) is not None:
-                setattr(told, name, values)
-        return told
+        figures = made.billed_tokens, made.truncated, made.support, made.own_tokens
+        degraded = DegradedDecision(made.result, 0, policy, here.bundle, *figures)
+        degraded.degraded, degraded.inputs = "static", made.inputs
+        return degraded
 
 
 class CandidateFallback:
-    """Takes the first of the named candidates that the request's policy allows and the prompt may fit."""
+    """A `CandidateFallback` takes the first of the named candidates that the request's policy allows and the prompt may fit."""
 
     def __init__(self, names: Sequence[str], bundle: Bundle) -> None:
         unknown = [name for name in names if name not in bundle.names]
@@ -174,18 +149,11 @@ class CandidateFallback:
             )
         self._names = tuple(names)
 
-    def prepare(
-        self,
-        text: ParsedRequest,
-        billed_tokens: int | None,
-        own: RequestOverrides | None,
-        policy: Policy,
-        loaded: LoadedBundle,
-    ) -> tuple[str, int]:
-        billed = _least_bill(text) if billed_tokens is None else billed_tokens
-        _, away, _ = _kept_out(loaded, text, billed, billed_tokens is not None, own)
+    def prepare(self, request: QueuedRequest, loaded: LoadedBundle) -> tuple[str, int]:
+        billed = _least_bill(request.text) if request.billed_tokens is None else request.billed_tokens
+        _, away, _ = _kept_out(loaded, request, billed)
         for name in self._names:
-            if name in policy.allowed and name in loaded.bundle.names and name not in away:
+            if name in request.policy.allowed and name in loaded.bundle.names and name not in away:
                 return name, billed
         why = "".join(f"; {name} {away[name]}" for name in self._names if name in away)
         raise InvalidInputError(
@@ -193,44 +161,42 @@ class CandidateFallback:
             f"this request{why}; allow another, or leave out the budget"
         )
 
-    def answer(self, request: Request, loaded: LoadedBundle) -> Decision:
+    def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision:
         name, billed = request.fallback
-        bundle, policy = loaded.bundle, loaded.settle(request.policy, {})
+        bundle, policy = loaded.bundle, loaded.resolve(request.policy)
         if name not in bundle.names or name not in policy.allowed:
             raise InvalidInputError(f"fallback: {name!r} is not among the candidates of the bundle that serves now")
-        result = _unpredicted(bundle.names.index(name), len(bundle.names))
-        given = request.billed_tokens is not None
-        asked, away, counted = _kept_out(loaded, request.text, billed, given, request.own)
+        limits, away, counted = _kept_out(loaded, request, billed)
         if name in away:
             raise InvalidInputError(f"fallback: {name!r} {away[name]} in the bundle that serves now")
-        made = DegradedDecision(result, policy, bundle, billed, False, None, "candidate", asked)
-        if counted is not None:
-            made._own = counted[0]
-        stated = None if request.own is None else request.own.on(bundle.names)[3]
-        if stated is not None:
-            made._given = ~np.isnan(stated[0])
+        at = bundle.names.index(name)
+        result = unpredicted(len(bundle.names), index=at, status=OK, cause=CAUSE.index("only_allowed"))
+        own = None if counted is None else counted[0]
+        made = DegradedDecision(result, 0, policy, bundle, billed, False, None, own)
+        stated = request.overrides.on(bundle.names).tokens_in_given
+        made.inputs = RowInputs(limits, tokens_in_given=None if stated is None else stated[0])
+        made.degraded = "candidate"
         return made
 
 
 def _kept_out(
-    loaded: LoadedBundle, text: ParsedRequest, billed: int, given: bool, own: RequestOverrides | None
+    loaded: LoadedBundle, request: QueuedRequest, billed: int
 ) -> tuple[RowLimits | None, dict[str, str], npt.NDArray[np.float32] | None]:
-    """What a request asks for, candidate -> why it may not answer it (its limits, its context window), and (1, models) tokens by
-    each candidate's own count, where one names its tokenizer or the caller tells them.
-
-    given: whether the caller gives the bill.
+    """Return what a request asks for, candidate -> why it may not answer it (its limits, its context window), and (1, models) tokens
+    by each candidate's own count, where one names its tokenizer or the caller gives them.
     """
-    bundle = loaded.bundle
+    bundle, text = loaded.bundle, request.text
     models = len(bundle.names)
-    outputs, _, _, told = NOTHING if own is None else own.on(bundle.names)
+    overrides = request.overrides.on(bundle.names)
+    outputs = overrides.tokens_out
     expected = None if outputs is None else np.broadcast_to(outputs, (1, models))
     limits = request_limits(bundle, (text.needs,), expected, 1)
     asked = None if limits is None else limits.rows[0]
     away = {} if asked is None else dict(asked.excluded)
     output = np.full((1, models), text.max_output_tokens or 0, np.float64) if expected is None else expected
     bills = np.array([billed], np.int64)
-    counted = loaded.own_tokens(text_terms([text], [given]), bills, told)
-    fits = ContextWindows(bundle).fit(bills, output, counted)[0]
+    counted = loaded.own_tokens(text_terms([text], [request.billed_tokens is not None]), bills, overrides.tokens_in)
+    fits = ContextWindows(bundle.candidates).fit(bills, output, counted)[0]
     prompts = [billed] * models if counted is None else counted[0].tolist()
     for name, prompt, tokens, fit in zip(bundle.names, prompts, output[0], fits, strict=True):
         if not fit and name not in away:
@@ -244,28 +210,13 @@ def _least_bill(text: ParsedRequest) -> int:
     return sum(bill_floor(part, 0) for part in (text.encoded, *text.billed_only))
 
 
-def _unpredicted(index: int, models: int) -> DecideResult:
-    """The answer of a row for which nothing was predicted."""
-    every, one = np.full((1, models), np.nan, np.float32), np.full(1, np.nan, np.float32)
-    return decide_result(
-        quality=every,
-        tokens_out=every,
-        cost_usd=every,
-        threshold=one,
-        gap=one,
-        index=np.array([index], np.int32),
-        status=np.array([OK], np.uint8),
-        cause=np.array([CAUSE.index("only_allowed")], np.uint8),
-    )
-
-
-def make_fallback(fallback: Engine | str | Sequence[str] | None, bundle: Bundle) -> Fallback | None:
-    """The fallback a caller configured: an engine of the static tier, or candidates by name, the first allowed one answers."""
+def make_fallback(fallback: Any, bundle: Bundle) -> Fallback | None:
+    """Return the fallback a caller configured: an engine of the static tier, or candidates by name, the first allowed one answers."""
     if fallback is None:
         return None
-    if isinstance(fallback, Engine):
+    if isinstance(getattr(fallback, "loaded", None), LoadedBundle):
         made = StaticFallback(fallback)
-        strangers = sorted(set(fallback.bundle.names) - set(bundle.names))
+        strangers = sorted(set(fallback.loaded.bundle.names) - set(bundle.names))
         if strangers:
             raise InvalidInputError(f"fallback: its bundle has candidates the engine lacks: {', '.join(strangers)}")
         return made
@@ -275,12 +226,13 @@ def make_fallback(fallback: Engine | str | Sequence[str] | None, bundle: Bundle)
     return CandidateFallback(names, bundle)
 
 
-def answer_late(request: Request, fallback: Fallback | None, loaded: LoadedBundle, now_ns: int) -> Decision:
-    """The fallback's decision for a request whose budget is over.
+def answer_late(request: QueuedRequest, fallback: Fallback | None, loaded: LoadedBundle) -> Decision:
+    """Return the fallback's decision for a request whose budget is over.
 
     Raises:
         DeadlineError: there is no fallback, or it cannot answer this request; the reason is in the message.
     """
+    now_ns = clock_ns()
     reason = "pass fallback=... (an engine of the static tier, or a candidate's name) to get an answer all the same"
     if fallback is not None:
         try:

@@ -1,34 +1,41 @@
-"""What happens to schedulers when the process forks or ends."""
+"""The hooks of fork and exit: schedulers begin anew in a forked child, and end with the process."""
 
 from __future__ import annotations
 
 import atexit
 import os
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import WeakSet
-
-if TYPE_CHECKING:
-    from ipr_engine.serving.scheduler import Scheduler
 
 EXIT_TIMEOUT_S = (
     5.0  # a forward that runs is waited for so long; a thread that ends inside of native code may abort the process
 )
 
-_SCHEDULERS: WeakSet[Scheduler] = WeakSet()
+
+class WatchedThread(Protocol):
+    """An owner of a thread: it ends the thread with `close`, and begins without it in a forked child."""
+
+    def close(self, *, drain: bool, timeout_s: float | None) -> bool: ...
+
+    def after_fork(self) -> None: ...
 
 
-def watch(scheduler: Scheduler) -> None:
-    _SCHEDULERS.add(scheduler)
+_WATCHED: WeakSet[WatchedThread] = WeakSet()
+
+
+def watch(owner: WatchedThread) -> None:
+    """Call the owner's `close` when the process ends, and its `after_fork` in a forked child, as long as it lives."""
+    _WATCHED.add(owner)
 
 
 def _at_exit() -> None:
-    for scheduler in list(_SCHEDULERS):
-        scheduler.close(drain=False, timeout_s=EXIT_TIMEOUT_S)
+    for owner in list(_WATCHED):
+        owner.close(drain=False, timeout_s=EXIT_TIMEOUT_S)
 
 
 def _in_child() -> None:
-    for scheduler in list(_SCHEDULERS):
-        scheduler.after_fork()
+    for owner in list(_WATCHED):
+        owner.after_fork()
 
 
 atexit.register(_at_exit)

@@ -1,59 +1,80 @@
-"""The queue and the one worker thread that empties it, forward by forward (docs/operations.md)."""
+"""The queue, the one worker thread that empties it, forward by forward, and the way back to the callers (docs/operations.md)."""
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from threading import Condition, Event, RLock, Thread, current_thread
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard
 
 from ipr_engine._C import clock_ns
-from ipr_engine.decision import Decision
-from ipr_engine.engine import Engine
-from ipr_engine.errors import DeviceLostError, NotServingError, OverloadError
+from ipr_engine.decision import Decision, Row
+from ipr_engine.errors import NotServingError, OverloadError, RowError
 from ipr_engine.loaded_bundle import LoadedBundle
 from ipr_engine.serving import fork_hooks
-from ipr_engine.serving.admission import Admission
-from ipr_engine.serving.batching import WINDOW, compose, padded_tokens
-from ipr_engine.serving.cache import DecisionCache
-from ipr_engine.serving.counters import CounterBoard
-from ipr_engine.serving.delivery import Delivery
-from ipr_engine.serving.fallback import Fallback, answer_late
-from ipr_engine.serving.forward import measure, run_forward
-from ipr_engine.serving.forward_cost import ForwardCost
-from ipr_engine.serving.limits import Limits
-from ipr_engine.serving.request import DONE, QUEUED, RUNNING, Outcome, Request
-from ipr_engine.serving.warm_up import warm_up
+from ipr_engine.serving.counter_board import CounterBoard
+from ipr_engine.serving.decision_cache import DecisionCache
+from ipr_engine.serving.queue_limits import Limits
+from ipr_engine.serving.queued_request import DONE, QUEUED, RUNNING, Answer, QueuedRequest
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 LOGGER = logging.getLogger(__name__)
-FRESH = 0.2  # weight of a forward in the mean length of a prompt
-PROBE = 16  # every 16th request that the estimate gives up is tried all the same, so that a wrong estimate is corrected
+
+Answered: TypeAlias = tuple[QueuedRequest, Answer]
+
+
+class Work(Protocol):
+    """What the worker does with the requests that wait; forward.py has it."""
+
+    window: int
+
+    @property
+    def loaded(self) -> LoadedBundle: ...
+
+    @property
+    def compiled(self) -> bool: ...
+
+    @property
+    def single_us(self) -> float: ...
+
+    def wait_us(self, prompts: int, running: bool) -> float: ...
+
+    def warm_up(self) -> None: ...
+
+    def sort(
+        self, loaded: LoadedBundle, window: Sequence[QueuedRequest], now_ns: int
+    ) -> tuple[list[Answered], list[QueuedRequest]]: ...
+
+    def compose(self, waiting: Sequence[QueuedRequest], now_ns: int) -> list[QueuedRequest]: ...
+
+    def foresee(self, batch: Sequence[QueuedRequest], now_ns: int) -> None: ...
+
+    def run(self, loaded: LoadedBundle, batch: Sequence[QueuedRequest]) -> list[Answered]: ...
+
+    def after_fork(self) -> None: ...
 
 
 class Scheduler:
-    """Takes what is queued, batch by batch; answers in the callers' loops and threads.
+    """A `Scheduler` takes what is queued, batch by batch, and answers in the callers' loops and threads.
 
     One lock guards the queue, the requests' states and the open flag; nothing slow happens under it. The worker is a daemon
     thread that ends with `close`; whoever owns the scheduler closes it (the thread itself keeps it alive).
+
+    Attributes:
+        worker: the thread, None before the start.
+        wanted: the queue's length that wakes the worker, 0 while it works.
+        last: prompts of the last forward. in_forward: of the one that runs.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        limits: Limits,
-        board: CounterBoard,
-        cache: DecisionCache | None,
-        fallback: Fallback | None,
-    ) -> None:
-        self._engine = engine
+    def __init__(self, work: Work, limits: Limits, board: CounterBoard, cache: DecisionCache | None) -> None:
+        self._work = work
         self._limits = limits
         self._board = board
         self._cache = cache
-        self.delivery = Delivery(board, cache)
-        self._fallback = fallback
-        self._cost = ForwardCost("")
-        self._given_up = 0
         self._forked = False
         self._reset()
         fork_hooks.watch(self)
@@ -61,32 +82,33 @@ class Scheduler:
     def _reset(self) -> None:
         self._lock = RLock()  # a garbage collection under it may close this very scheduler
         self._changed = Condition(self._lock)
-        self._queue: OrderedDict[Request, None] = OrderedDict()  # in order of arrival; any of them may leave at once
-        self._wanted = 0  # queue length that wakes the worker, 0 while it works
-        self._in_forward = 0
-        self._forward_ends_ns = 0  # as foreseen
-        self._mean_tokens = 0.0  # of a prompt with its padding, as they last came
-        self._last = 0  # prompts of the last forward
+        self._queue: OrderedDict[QueuedRequest, None] = (
+            OrderedDict()
+        )  # in order of arrival; any of them may leave at once
         self._closing = False
-        self._worker: Thread | None = None
         self._ready = Event()  # the worker's warm-up is over
+        self.worker: Thread | None = None
+        self.wanted = 0
+        self.last = 0
+        self.in_forward = 0
 
-    # -- callers' side
+    # -- the callers' side
 
     @property
     def depth(self) -> int:
+        """How many requests wait."""
         return len(self._queue)
 
-    @property
-    def in_forward(self) -> int:
-        return self._in_forward
+    def start(self, ready: Callable[[], None]) -> None:
+        """Start the worker, wait until it has warmed up, then call `ready`; what the warm-up raises is raised here, and closes this.
 
-    def start(self, admission: Admission) -> None:
-        """Start the worker, wait until it has warmed up, then serve; what the warm-up raises is raised here, and closes this."""
+        Raises:
+            NotServingError: closed before, or meanwhile.
+        """
         failure = list[BaseException]()
         with self._lock:
             self._check_serving()
-            if self._worker is None:
+            if self.worker is None:
                 self._spawn(failure)
         self._ready.wait()
         if failure:
@@ -94,15 +116,15 @@ class Scheduler:
             raise failure[0]
         with self._lock:
             self._check_serving()  # closed meanwhile, or another caller's warm-up failed
-            admission.serving = True
+            ready()
 
     def _spawn(self, failure: list[BaseException] | None = None) -> None:
-        worker = Thread(target=self._work, args=(failure,), name="ipr worker", daemon=True)
+        worker = Thread(target=self._run, args=(failure,), name="ipr worker", daemon=True)
         worker.start()
-        self._worker = worker
+        self.worker = worker
 
-    def submit(self, request: Request) -> None:
-        """Queue a request.
+    def submit(self, request: QueuedRequest) -> None:
+        """Queue a request; who waits for it must be set before.
 
         Raises:
             OverloadError: the queue is full, or the wait foreseen is over max_wait_us.
@@ -113,34 +135,27 @@ class Scheduler:
             if len(self._queue) >= self._limits.max_queue:
                 raise OverloadError(len(self._queue), self._limits.max_queue)
             if self._limits.max_wait_us is not None and self._queue:  # who is next is taken whatever is foreseen
-                predicted_us = self._wait_us(len(self._queue) + 1)
+                predicted_us = self._work.wait_us(len(self._queue) + 1, bool(self.in_forward))
                 if predicted_us > self._limits.max_wait_us:
                     raise OverloadError(len(self._queue), self._limits.max_queue, predicted_us)
-            if self._worker is None:  # in a forked child
+            if self.worker is None:  # in a forked child
                 self._spawn()
             self._queue[request] = None
             request.state = QUEUED
-            if 0 < self._wanted <= len(self._queue):
+            if 0 < self.wanted <= len(self._queue):
                 self._changed.notify()
 
-    def _wait_us(self, prompts: int) -> float:
-        """Until as many prompts, of the length of those before, are decided: the rest of this forward, and those to come."""
-        cost, forwards = self._cost, -(-prompts // self._limits.max_batch)
-        running = max(0.0, (self._forward_ends_ns - clock_ns()) / 1e3) if self._in_forward else 0.0
-        return running + forwards * cost.fixed_us + prompts * self._mean_tokens * cost.token_us
-
     def _check_serving(self) -> None:
+        """Refuse to serve once closed, or after a fork that the encoder's threads did not survive."""
         if self._closing:
             raise NotServingError("closed: no request is taken any more; make a new engine")
-        second = self._engine.second_encoder
-        threaded = self._engine.encoder.native is None or (second is not None and second.native is None)
-        if self._forked and threaded:
+        if self._forked and not self._work.compiled:
             raise NotServingError(
                 "this process was forked after the engine was loaded, and the encoder's threads did not come along; "
                 "load the engine in the child"
             )
 
-    def withdraw(self, request: Request) -> bool:
+    def withdraw(self, request: QueuedRequest) -> bool:
         """Take a request back, which frees its place; False when it is answered already. One in a forward is not stopped."""
         with self._lock:
             if request.state == DONE:
@@ -149,11 +164,8 @@ class Scheduler:
             request.state = DONE
             return True
 
-    def expired(self, request: Request) -> Decision:
-        """The fallback's answer to a request that was withdrawn because its budget is over, or a DeadlineError."""
-        return answer_late(request, self._fallback, self._engine.loaded, clock_ns())
-
     def take_no_more(self) -> None:
+        """Refuse requests from now on."""
         with self._lock:
             self._closing = True
 
@@ -169,109 +181,81 @@ class Scheduler:
             for request in refused:  # in one step with leaving the queue: the worker may have them in its window
                 del self._queue[request]
                 request.state = DONE
-            worker = self._worker
+            worker = self.worker
             self._changed.notify_all()
         if refused:
             error = "closed before this request was decided"
-            self.delivery.deliver([(request, NotServingError(error)) for request in refused])
+            self.deliver([(request, NotServingError(error)) for request in refused])
         if worker is None or worker is current_thread():
             return True
         worker.join(timeout_s)
         return not worker.is_alive()
 
     def after_fork(self) -> None:
-        """In a forked child: the worker, its lock and the parent's requests did not come along."""
+        """Begin anew in a forked child: the worker, its lock and the parent's requests did not come along."""
         was_closed = self._closing
         self._reset()
         self._closing, self._forked = was_closed, True
+        self._work.after_fork()
         self._board.after_fork()
         if self._cache is not None:
             self._cache.after_fork()
 
     # -- the worker
 
-    def _work(self, failure: list[BaseException] | None) -> None:
+    def _run(self, failure: list[BaseException] | None) -> None:
         if failure is not None:
             try:
-                self._cost = warm_up(self._engine.loaded)
+                self._work.warm_up()
             except BaseException as error:
                 failure.append(error)
-                with self._lock:
-                    self._closing = True
+                self.take_no_more()
             self._ready.set()
-        while self._await_work():
+        while self._await_requests():
             self._turn()
 
-    def _await_work(self) -> bool:
+    def _await_requests(self) -> bool:
         """Wait for requests; False when there are none left and the scheduler closes.
 
         After a forward of several, their callers often ask again at once: the worker lets as many come together, for at
         most wait_fraction of a forward of one. Otherwise the first request to come is taken at once.
         """
         with self._lock:
-            if self._last > 1:
-                until = clock_ns() + int(self._limits.wait_fraction * self._single_us * 1e3)
-                self._wanted = min(self._last, self._limits.max_queue)
-                while len(self._queue) < self._wanted and not self._closing and (left := until - clock_ns()) > 0:
+            if self.last > 1:
+                until = clock_ns() + int(self._limits.wait_fraction * self._work.single_us * 1e3)
+                self.wanted = min(self.last, self._limits.max_queue)
+                while len(self._queue) < self.wanted and not self._closing and (left := until - clock_ns()) > 0:
                     self._changed.wait(left / 1e9)
             while not self._queue and not self._closing:
-                self._wanted = 1
+                self.wanted = 1
                 self._changed.wait()
-            self._wanted = 0
+            self.wanted = 0
             return bool(self._queue)
 
-    @property
-    def _single_us(self) -> float:
-        """A forward of one of the prompts as they last came."""
-        return self._cost.predict(round(self._mean_tokens)) if self._mean_tokens else 0.0
-
     def _turn(self) -> None:
-        """One forward. Nothing of it outlives the turn, so that a swapped bundle is freed while the worker waits."""
+        """Run one forward. Nothing of it outlives the turn, so that a swapped bundle is freed while the worker waits."""
         with self._lock:
-            window = list(islice(self._queue, WINDOW * self._limits.max_batch))
+            window = list(islice(self._queue, self._work.window))
         try:
-            loaded = self._engine.loaded
+            loaded = self._work.loaded
             batch = self._take(loaded, window)
-            self._last = len(batch)
+            self.last = len(batch)
             if batch:
                 window = batch  # who is concerned if something fails from here on
-                self._finish(self._forward(loaded, batch))
+                self.finish(self._work.run(loaded, batch))
         except Exception as error:  # a fault of our own: these callers learn of it, and the worker goes on
             LOGGER.exception("the worker failed on %d requests", len(window))
-            self._finish([(request, error) for request in window])
+            self.finish([(request, error) for request in window])
         finally:
-            self._in_forward = 0
+            self.in_forward = 0
 
-    def _forward(self, loaded: LoadedBundle, batch: list[Request]) -> list[tuple[Request, Outcome]]:
-        try:
-            return run_forward(loaded, batch, self._cost, self._board)
-        except DeviceLostError as error:  # as Engine.route does: the cpu_fallback serves from now on, this batch too
-            cpu_fallback = self._engine._fail_over(loaded, error)
-            self._cost = ForwardCost(cpu_fallback.encoder_identity)  # the same model, not the same speed
-            return run_forward(cpu_fallback, batch, self._cost, self._board)
-
-    def _take(self, loaded: LoadedBundle, window: list[Request]) -> list[Request]:
-        """Which of the window go into the next forward, claimed. Bad prompts and passed deadlines are answered here."""
-        if self._cost.encoder != loaded.encoder_identity:
-            self._cost = ForwardCost(loaded.encoder_identity)
-        done: list[tuple[Request, Outcome]] = []
-        waiting = []
+    def _take(self, loaded: LoadedBundle, window: list[QueuedRequest]) -> list[QueuedRequest]:
+        """Claim those of the window that go into the next forward; answer those that need none."""
         now = clock_ns()
-        for request in window:
-            if request.state == DONE:
-                continue
-            problem = None if request.encoder == loaded.encoder_identity else measure(loaded, request)
-            if problem is not None:
-                done.append((request, problem))
-            elif request.deadline_ns is not None and self._hopeless(request, now):
-                done.append((request, self._late(request, loaded)))
-            else:
-                waiting.append(request)
-        if done:
-            self._finish(done)
-        if not waiting:
-            return []
-        batch = compose(waiting, self._limits, self._cost, now)
+        answered, waiting = self._work.sort(loaded, window, now)
+        if answered:
+            self.finish(answered)
+        batch = self._work.compose(waiting, now)
         claimed = []
         with self._lock:
             for request in batch:
@@ -279,39 +263,75 @@ class Scheduler:
                     del self._queue[request]
                     request.state = RUNNING
                     claimed.append(request)
-            self._in_forward = len(claimed)
+            self.in_forward = len(claimed)
             begun = clock_ns()
             if claimed:
-                padded = padded_tokens(claimed)
-                self._forward_ends_ns = begun + int(1e3 * self._cost.predict(padded))
-                self._mean_tokens += (padded / len(claimed) - self._mean_tokens) * (FRESH if self._mean_tokens else 1.0)
+                self._work.foresee(claimed, begun)
         for request in claimed:
             self._board.stages["queue"].add(begun - request.begun_ns)
         return claimed
 
-    def _hopeless(self, request: Request, now_ns: int) -> bool:
-        """Its deadline is past, or would be before a forward of it alone ends."""
-        slack = request.slack_us(now_ns)
-        if slack <= 0:
-            return True
-        if self._cost.predict(request.tokens) <= slack:
-            return False
-        self._given_up += 1
-        return self._given_up % PROBE != 0
+    # -- the way back
 
-    def _late(self, request: Request, loaded: LoadedBundle) -> Outcome:
-        try:
-            return answer_late(request, self._fallback, loaded, clock_ns())
-        except Exception as error:
-            return error
-
-    def _finish(self, outcomes: Iterable[tuple[Request, Outcome]]) -> None:
+    def finish(self, answers: Iterable[Answered]) -> None:
         """Answer those who still wait."""
         wanted = []
         with self._lock:
-            for request, outcome in outcomes:
+            for request, answer in answers:
                 if request.state != DONE:
                     self._queue.pop(request, None)
                     request.state = DONE
-                    wanted.append((request, outcome))
-        self.delivery.deliver(wanted)
+                    wanted.append((request, answer))
+        self.deliver(wanted)
+
+    def deliver(self, answers: Sequence[Answered]) -> None:
+        """Hand answers over: one call into each event loop, one lock released for each thread. Every request is DONE."""
+        by_loop: dict[AbstractEventLoop, list[Answered]] = {}
+        for request, answer in answers:
+            if self._cache is not None and request.key is not None and _is_kept(answer):
+                self._cache.put(request.key, answer)
+            if request.loop is not None:
+                by_loop.setdefault(request.loop, []).append((request, answer))
+            elif request.ready is not None:
+                request.answer = answer
+                request.ready.release()
+        for loop, mine in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(self._arrive, mine)
+            except RuntimeError:  # the loop is closed: nobody waits there any more
+                self._board.event("undelivered", len(mine))
+
+    def _arrive(self, answers: Sequence[Answered]) -> None:
+        for request, answer in answers:
+            self.resolve(request, answer)
+
+    def resolve(self, request: QueuedRequest, answer: Answer) -> None:
+        """Give the future its answer, in the caller's event loop, unless it was cancelled meanwhile."""
+        future = request.future
+        if future is None:
+            return
+        if future.done():  # cancelled after it was decided, before it arrived
+            self._board.event("cancelled")
+            return
+        arrived = self.arrived(request, answer)
+        if isinstance(arrived, Exception):
+            future.set_exception(arrived)
+        else:
+            future.set_result(arrived)
+
+    def arrived(self, request: QueuedRequest, answer: Answer) -> Answer:
+        """Count an answer as it reaches its caller, and turn a failed row into the RowError asked for."""
+        self._board.arrived(answer, request.begun_ns)
+        return answer if isinstance(answer, Exception) else checked(answer, request.on_error)
+
+
+def checked(decision: Row, on_error: str) -> Answer:
+    """Return the decision, or the RowError that `on_error` asks for in place of one that failed."""
+    if decision.degraded is not None or on_error == "status" or decision.status == "ok":
+        return decision
+    return RowError([0], [decision.status])
+
+
+def _is_kept(answer: Answer) -> TypeGuard[Decision]:
+    """Whether the cache keeps it: a decision of the engine's own; what a fallback answered is not what the prompt deserves."""
+    return isinstance(answer, Decision) and answer.degraded is None and answer.status == "ok"

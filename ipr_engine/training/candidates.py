@@ -15,8 +15,8 @@ from ipr_engine.bundle.performance import performance_of
 from ipr_engine.bundle.price import price_of
 from ipr_engine.bundle.values import MOST_RATIO, MOST_WHOLE, is_amount, is_text, require_day
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.tokens import TokenProfile, shipped_profile
-from ipr_engine.tokens.profiles import profile_of
+from ipr_engine.tokens.profiles import profile_of, shipped_profile
+from ipr_engine.tokens.token_profile import TokenProfile
 
 REQUIRED = ("name", "family", "provider", "input_usd_per_1m", "output_usd_per_1m")
 OPTIONAL = (

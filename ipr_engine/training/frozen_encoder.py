@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ipr_engine._default_bundle import DEFAULT_BUNDLE
 from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, TransformerSource
 from ipr_engine.bundle.encoder_source import AnySource
+from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 from ipr_engine.encoders.load_options import LoadOptions

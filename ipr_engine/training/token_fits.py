@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import Candidate
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.tokens import TokenProfile, shipped_profiles
 from ipr_engine.tokens.fit_profile import fit_coefficients
+from ipr_engine.tokens.profiles import shipped_profiles
+from ipr_engine.tokens.token_profile import TokenProfile
 from ipr_engine.training.candidates import RatiosAsked
 from ipr_engine.training.estimators.ridge import fit_ridge
 

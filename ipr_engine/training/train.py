@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._C import count_texts
 from ipr_engine._files import writable_folder
 from ipr_engine._version import __version__
 from ipr_engine.audit.owner_key import key_of_root, keys_beside
 from ipr_engine.bundle import BundleParts, SupportSpec, heads_sha256, write_bundle
+from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.data import embed_prompts
 from ipr_engine.measures.prediction import brier, expected_calibration_error
 from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.request.arguments import bill_floors
-from ipr_engine.request.limits import own_tokens
-from ipr_engine.tokens import count_texts
 from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.centroids import PROMPTS_PER_CENTROID, fit_support
 from ipr_engine.training.constant import constant_heads, refuse_constant

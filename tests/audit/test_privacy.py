@@ -7,7 +7,8 @@ import pytest
 
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.recorder import MIN_WORDS, distinct_words
+from ipr_engine.audit.recorder import MIN_WORDS
+from ipr_engine.audit.row_record import distinct_words
 from ipr_engine.data import prompt_hashes, question_key
 from ipr_engine.training.centroids import FEWEST, PROMPTS_PER_CENTROID, kmeans, squared_distances, without_few
 from tests.support import skips

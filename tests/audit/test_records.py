@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.audit.owner_key import PUBLISHED, OwnerKey, key_of
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.record_fields import canonical, crc32
-from ipr_engine.audit.record_terms import OF_FORM
-from ipr_engine.audit.recorder import distinct_words
+from ipr_engine.audit.record_fields import OF_FORM, canonical, crc32
 from ipr_engine.audit.replay import replay
+from ipr_engine.audit.row_record import distinct_words
 from ipr_engine.bundle import BundleParts, with_prices, write_bundle
 from ipr_engine.errors import KeyMismatchError, RecordError
 from ipr_engine.policy.policy_spec import ABOUT, DEFAULTS
@@ -66,9 +65,9 @@ def test_a_record_that_names_no_rule_means_minmax_whatever_a_bare_tau_means_now(
     line = EARLIER.read_bytes().splitlines()[0]
     assert "rule" not in Record.from_line(line).terms
     asked = []
-    compiled = type(engine.loaded).compile
+    compiled = type(engine.loaded.policies).compile
     monkeypatch.setattr(
-        type(engine.loaded), "compile", lambda self, terms: asked.append(terms) or compiled(self, terms)
+        type(engine.loaded.policies), "compile", lambda self, terms: asked.append(terms) or compiled(self, terms)
     )
     list(replay([line], Engine(engine.bundle)))
     assert asked[0]["rule"] == "minmax"

@@ -12,7 +12,7 @@ import pytest
 from ipr_engine import Bundle, Engine, InvalidInputError, Price, RowError
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.replay import Difference, Summary, replay
+from ipr_engine.audit.replay import Difference, ReplaySummary, replay
 from ipr_engine.bundle import PriceList, with_prices
 from ipr_engine.decide.contract import available_isas
 from ipr_engine.errors import EncoderMismatchError, RecordError
@@ -67,7 +67,7 @@ def log(engine, tmp_path_factory):
 
 
 def summarise(lines, engine):
-    summary = Summary()
+    summary = ReplaySummary()
     for replayed in replay(lines, engine, key=KEY):
         summary.add(replayed)
     return summary

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine
-from ipr_engine.audit.kept_figures import Kept
-from ipr_engine.audit.outcome import Outcome
+from ipr_engine.audit.kept_figures import KeptFigure
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import canonical, crc32
-from ipr_engine.audit.replay import Summary, replay
+from ipr_engine.audit.replay import ReplaySummary, replay
+from ipr_engine.audit.row_record import outcome_of
 from ipr_engine.bundle import BundleParts, Price, SupportSpec, with_prices, write_bundle
 from ipr_engine.cli.main import main
-from ipr_engine.tokens import shipped_profile
+from ipr_engine.tokens.profiles import shipped_profile
 from tests.support import skips
 from tests.support.bundles import bundle_parts
 from tests.support.two_tier_bundles import join, make_tiers, measured
@@ -89,7 +89,7 @@ def bits(outcome, *fields):
 
 
 def as_routed(engine, **options):
-    return Outcome.of(engine.route_many([TEXT], **{"tau": 0.5, **options}), 0)
+    return outcome_of(engine.route_many([TEXT], **{"tau": 0.5, **options}), 0)
 
 
 def same_decision(one, engine, **options):
@@ -167,7 +167,7 @@ def test_tokens_that_another_tokenizer_counted_are_kept_and_told(engines):
     name = engines["own"].bundle.names[0]
     then, now = (engines[which].bundle.candidates[0].tokenizer.key for which in ("own", "others"))
     assert one.kept == (
-        Kept(f"own_tokens[{name}]", f"counted by {then}, and this bundle counts by {now}; its text is not here"),
+        KeptFigure(f"own_tokens[{name}]", f"counted by {then}, and this bundle counts by {now}; its text is not here"),
     )
     assert one.differences == ()
     by_heads = replayed(recorded(engines["own"], recorder={"keep_x": True, "key": KEY}), engines["others"], key=KEY)
@@ -265,7 +265,7 @@ def test_the_summary_and_the_command_line_say_what_was_kept(engines, tmp_path, c
     log = tmp_path / "log.jsonl"
     with engines["own"].recorder(log, min_words=0) as recorder:
         recorder.route_many([TEXT, "a story"], tau=0.5)
-    lines, summary = log.read_bytes().splitlines(), Summary()
+    lines, summary = log.read_bytes().splitlines(), ReplaySummary()
     for one in replay(lines, engines["others"]):
         summary.add(one)
     assert summary.to_dict()["kept"] == {"own_tokens": 2}

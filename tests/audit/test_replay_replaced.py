@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipr_engine import Engine, InvalidInputError
-from ipr_engine.audit.outcome import Outcome
-from ipr_engine.audit.replay import Summary, replay
+from ipr_engine.audit.replay import ReplaySummary, replay
+from ipr_engine.audit.row_record import outcome_of
 from ipr_engine.bundle import Performance
 from tests.support import skips
 
@@ -41,7 +41,7 @@ def replayed(line, engine, policy=None, **terms):
 
 def same(outcome, engine, **terms):
     """Whether it is what the engine decides of the prompt under these terms, to the bit."""
-    now = Outcome.of(engine.route_many([TEXT], **terms), 0)
+    now = outcome_of(engine.route_many([TEXT], **terms), 0)
     return all(np.asarray(getattr(outcome, f)).tobytes() == np.asarray(getattr(now, f)).tobytes() for f in FIELDS)
 
 
@@ -110,7 +110,7 @@ def test_a_whole_policy_replaces_everything(engine, names):
     one = replayed(line, engine, engine.policy(tau=0.0))
     assert same(one.outcome, engine, tau=0.0)
     assert one.whole_policy
-    summary = Summary()
+    summary = ReplaySummary()
     summary.add(one)
     assert "decided under tau=0.0, slack=0.0 in place of each record's own policy" in str(summary)
     with pytest.raises(InvalidInputError, match="tau: give either a policy or its arguments, not both"):
@@ -182,7 +182,7 @@ def test_figures_of_a_record_can_be_taken_away(engine, weighed, names):
     others = {"performance": {names[0].upper(): None}, "exclude": [names[0]]}
     one = replayed(line, engine, **others)
     assert same(one.outcome, weighed, tau=0.3, cost_weights=WEIGHTS, exclude=[names[0]])
-    summary = Summary()
+    summary = ReplaySummary()
     summary.add(one)
     assert summary.to_dict()["replaced"]["performance"] == {names[0].upper(): None}
 
@@ -203,7 +203,7 @@ def test_figures_given_to_a_record_that_weighs_none_are_refused_there(engine, na
 
 def test_the_summary_tells_every_kind_of_term(engine, names):
     line = recorded(engine, tau=0.3)
-    summary = Summary()
+    summary = ReplaySummary()
     given = {"tau": np.float64(0.9), "exclude": {names[0]}, "prices": {names[1]: (1, 2)}}
     for one in replay([line, line], engine, **given):
         summary.add(one)

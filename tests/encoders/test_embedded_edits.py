@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ipr_engine import Bundle
-from ipr_engine._default_bundle import DEFAULT_BUNDLE
+from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.cli import main
 
 NAME = "gpt-4o-2024-08-06"

@@ -18,7 +18,7 @@ from ipr_engine.measures.bootstrap import Resamples
 from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.measures.routing import Axis, degenerate_axis, single_curve
 from ipr_engine.measures.sweeps import WORTHS, worth_grid, worth_sweep
-from ipr_engine.tokens import shipped_profile
+from ipr_engine.tokens.profiles import shipped_profile
 from tests.support import skips
 from tests.support.bundles import bundle_parts, make_bundle
 from tests.support.evaluation_data import evaluate_engine, make_split

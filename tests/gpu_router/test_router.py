@@ -22,6 +22,7 @@ from ipr_engine.decide.contract import STATUS
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuRouter
+from ipr_engine.request.route_request import RouteRequest
 from tests.support import decide_implementations  # before anything that imports triton
 from tests.support.bundles import bundle_parts
 from tests.support.gpu_engines import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, make_export, random_prompts
@@ -278,7 +279,7 @@ def test_a_swap_to_heads_of_the_same_form_records_nothing_and_the_old_ones_still
     after = engine.route("why", policy)
     assert after.bundle_hash == other.name != before.bundle_hash
     np.testing.assert_allclose(after.qualities, cpu_engine(other).route("why", tau=0.3).qualities, atol=QUALITY)
-    again = old.route("why", old.settle(policy, {}), None, None, None, "raise")[0]  # a call that began before the swap
+    again = old.route(RouteRequest("why", old.resolve(policy)))[0]  # a call that began before the swap
     np.testing.assert_array_equal(again.qualities, before.qualities)
     np.testing.assert_array_equal(engine.route("why", policy).qualities, after.qualities)
 

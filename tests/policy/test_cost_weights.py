@@ -257,8 +257,10 @@ def test_policies_in_use_are_compiled_by_the_refresh_and_others_not_at_all(engin
     held, dropped = engine.policy(tau=0.5, cost_weights=weights), engine.policy(tau=0.6, cost_weights=weights)
     plain = engine.policy(tau=0.5)
     loaded, compiled = engine.loaded, []
-    compile_ = type(loaded).compile
-    monkeypatch.setattr(type(loaded), "compile", lambda self, *given: compiled.append(given) or compile_(self, *given))
+    compile_ = type(loaded.policies).compile
+    monkeypatch.setattr(
+        type(loaded.policies), "compile", lambda self, *given: compiled.append(given) or compile_(self, *given)
+    )
     del dropped
     engine.update_performance({names[0]: {"ttft_s": 0.001}})
     assert len(compiled) == 1
@@ -326,10 +328,10 @@ def test_what_was_compiled_for_a_policy_goes_with_its_last_holder(engine):
     engine.update_performance({engine.bundle.names[0]: {"ttft_s": 0.4}})
     for policy in held:
         assert engine.route("what", policy).policy is engine.route("what", policy).policy  # kept, however many
-    assert len(engine.loaded._followed) == 300
+    assert len(engine.loaded.policies.followed) == 300
     del held, policy
     gc.collect()
-    assert not engine.loaded._followed
+    assert not engine.loaded.policies.followed
 
 
 def test_a_policy_whose_figures_were_taken_back_says_so(engine):

@@ -121,7 +121,7 @@ def test_the_frontier_is_every_tau_at_which_the_choice_changes(engine):
         steps = decision.frontier
         assert steps[0].tau == 0.0
         assert [step.cost_usd for step in steps] == sorted((step.cost_usd for step in steps), reverse=True)
-        encoded = engine.encode(prompts[decision._row])
+        encoded = engine.encode(prompts[decision.row])
         for step, then in zip(steps, [*steps[1:], None], strict=True):
             assert engine.decide(encoded, tau=step.tau).models == [step.model]
             last = 1.0 if then is None else float(np.nextafter(np.float32(then.tau), np.float32(0)))

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from ipr_engine import AsyncEngine, Engine
 from ipr_engine.audit.replay import replay
+from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.fallback import StaticFallback
+from ipr_engine.serving.queued_request import QueuedRequest
 from tests.support.calibration_data import make_prompts
 
 PROMPTS = make_prompts("serving", 12)
@@ -50,7 +52,8 @@ def test_a_cached_decision_is_of_the_rule_asked_for_and_of_the_bundle_that_serve
 def test_a_fallback_engine_means_by_tau_what_its_own_bundle_does(plain, engine):
     policy = engine.policy(tau=0.3)
     for cpu_fallback, rule in ((plain, "minmax"), (engine, "path")):
-        prepared = StaticFallback(Engine(cpu_fallback.bundle)).prepare(None, None, None, policy, engine.loaded)
+        request = QueuedRequest(ParsedRequest(PROMPTS[0]), policy, begun_ns=0)
+        prepared = StaticFallback(Engine(cpu_fallback.bundle)).prepare(request, engine.loaded)
         assert prepared.rule == rule
 
 

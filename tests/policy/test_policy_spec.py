@@ -12,7 +12,7 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.encoders.load_options import LoadKeywords, LoadOptions
 from ipr_engine.engine import DEFAULT_BUNDLE
 from ipr_engine.policy.policy_spec import DEFAULTS, PolicyOptions, PolicySpec
-from ipr_engine.policy.targets import TARGETS
+from ipr_engine.policy.rules import TARGETS
 
 USAGE = Path(__file__).parents[2] / "docs" / "usage.md"
 

@@ -14,6 +14,7 @@ from ipr_engine.bundle import BundleParts, write_bundle
 from ipr_engine.data.embeddings import EmbeddingCache
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.request.route_request import RouteRequest
 from tests.support.bundles import bundle_parts, make_bundle
 from tests.support.decisions import bits
 from tests.support.two_tier_bundles import join, make_tiers
@@ -142,7 +143,8 @@ def test_a_row_that_the_encoder_blames_fails_alone(engine):
     loaded = LoadedBundle(
         engine.bundle, options=LoadOptions(), encoders={engine.encoder.identity: Blames(engine.encoder)}
     )
-    made = loaded.route(["why", "bad", "how"], loaded.settle(None, {"tau": 0.4}), None, None, None, "status")
+    policy = loaded.resolve(None, {"tau": 0.4})
+    made = loaded.route(RouteRequest(["why", "bad", "how"], policy, on_error="status"))
     assert [row.status for row in made] == ["ok", "invalid_input", "ok"]
     assert made[1].reason == "prompts[1]: refused by the encoder"
     assert bits(made[2]) == bits(engine.route("how", tau=0.4))

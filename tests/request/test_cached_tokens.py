@@ -12,9 +12,9 @@ from ipr_engine import Engine, InvalidInputError
 from ipr_engine.audit.record import Record
 from ipr_engine.bundle import with_prices
 from ipr_engine.cli.main import main
-from ipr_engine.request.cached_tokens import held_tokens
+from ipr_engine.request.by_candidate import held_tokens
+from ipr_engine.request.overrides import RequestOverrides
 from ipr_engine.serving import BatchingEngine
-from ipr_engine.serving.request_overrides import RequestOverrides
 from tests.support.bundles import make_bundle, make_siblings
 
 PROMPT = "what is the sum of two and two " * 20
@@ -113,8 +113,10 @@ def test_names_outlive_a_swap_that_orders_candidates_otherwise_or_brings_new_one
     assert costs(other.route(PROMPT, policy, cached_tokens=named)) == costs(
         other.route(PROMPT, policy, cached_tokens=np.array([30, 0, 0])[order])
     )
-    own = RequestOverrides.of(one.bundle.names, policy.prices, None, None, named, None)
-    assert own.on([*other.bundle.names, "new"])[2].tolist() == [[*np.array([30.0, 0, 0])[order].tolist(), 0.0]]
+    own = RequestOverrides.of({"cached_tokens": named}, 1, one.bundle.names, policy.prices)
+    assert own.on([*other.bundle.names, "new"]).cached_tokens.tolist() == [
+        [*np.array([30.0, 0, 0])[order].tolist(), 0.0]
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from ipr_engine import Engine, InvalidInputError, RowError
 from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import BundleParts, write_bundle
-from ipr_engine.request.limits import ContextWindows
+from ipr_engine.bundle.context_windows import ContextWindows
 from tests.support.bundles import bundle_parts, make_bundle
 from tests.support.decisions import bits
 from tests.support.seeds import seeded
@@ -46,7 +46,7 @@ def need(decision, name):
     """Tokens of prompt and output, by the candidate's own count."""
     at = decision.bundle.names.index(name)
     candidate = decision.bundle.candidates[at]
-    return decision.billed_tokens * candidate.token_ratio + float(decision._result.tokens_out[decision._row, at])
+    return decision.billed_tokens * candidate.token_ratio + float(decision.result.tokens_out[decision.row, at])
 
 
 # -- the context window
@@ -110,8 +110,8 @@ def test_no_more_output_is_predicted_than_the_request_allows(engine):
     predicted = engine.route([USER], tau=0.2)
     cut = engine.route(asking(7), tau=0.2)
     names = engine.bundle.names
-    tokens = np.minimum(predicted._result.tokens_out[0], 7)
-    assert cut._result.tokens_out[0].tolist() == tokens.tolist()
+    tokens = np.minimum(predicted.result.tokens_out[0], 7)
+    assert cut.result.tokens_out[0].tolist() == tokens.tolist()
     expected = engine.route([USER], tau=0.2, tokens_out=[tokens.tolist()])
     assert cut.costs_usd.tobytes() == expected.costs_usd.tobytes()
     assert cut.model == expected.model
@@ -143,7 +143,7 @@ def test_windows_in_numpy_are_those_of_the_router(engine):
     )[0]
     predicted = engine.encode(prompts[:1])
     tokens = np.repeat(engine.decide(predicted, tau=0.5, billed_tokens=1).tokens_out, 40, axis=0)
-    fits, cut = ContextWindows(engine.bundle).within(bills, tokens, limits)
+    fits, cut = ContextWindows(engine.bundle.candidates).within(bills, tokens, limits)
     np.testing.assert_array_equal(made.tokens_out, cut)
     again = engine.loaded.router.decide(
         engine.encode(prompts).x, engine.policy(tau=0.5).compiled, np.zeros(40, np.int64), tokens_out=cut, allowed=fits
@@ -156,7 +156,7 @@ def test_a_prompt_over_a_window_is_kept_out_whatever_its_output_is_said_to_be(en
     given[0, engine.bundle.names.index("alpha/large")] = np.nan
     decision = engine.route("what is the story", tau=0.6, billed_tokens=1500, tokens_out=given)
     assert (decision.status, "alpha/large" in decision.excluded) == ("ok", True)
-    windows = ContextWindows(engine.bundle)
+    windows = ContextWindows(engine.bundle.candidates)
     np.testing.assert_array_equal(windows.fit(np.array([1500]), given)[0], decision.allowed)
     (short,) = engine.route_many(["what is the story"], tau=0.6, billed_tokens=5, tokens_out=given, on_error="status")
     assert (short.status, short.excluded) == ("nonfinite_cost", {})
@@ -166,7 +166,7 @@ def test_a_prompt_over_a_window_is_kept_out_whatever_its_output_is_said_to_be(en
 
 
 def test_no_candidate_is_predicted_more_than_it_can_give(limited):
-    predicted = limited.route([USER], tau=0.2)._result.tokens_out[0]
+    predicted = limited.route([USER], tau=0.2).result.tokens_out[0]
     assert predicted[1] <= 100
     assert predicted[2] <= 50
     assert limited.plan.has_tokens

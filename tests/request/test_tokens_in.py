@@ -16,10 +16,10 @@ from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import BundleParts, PriceTier, with_prices, write_bundle
 from ipr_engine.cli.main import main
 from ipr_engine.policy.price_table import PriceTable, expected_cost
-from ipr_engine.request.tokens_in import told_tokens
+from ipr_engine.request.by_candidate import given_tokens
+from ipr_engine.request.overrides import RequestOverrides
 from ipr_engine.serving import AsyncEngine, BatchingEngine
-from ipr_engine.serving.request_overrides import RequestOverrides
-from ipr_engine.tokens import shipped_profile
+from ipr_engine.tokens.profiles import shipped_profile
 from tests.support import skips
 from tests.support.bundles import bundle_parts, make_siblings
 from tests.support.two_tier_bundles import join, make_prompts, make_tiers
@@ -160,7 +160,7 @@ def test_a_list_gives_every_prompt_its_own(engines):
 def test_every_form_is_rounded_once(told):
     expected = [told.get(name, np.nan) if isinstance(told, dict) else told for name in NAMES]
     expected = told if isinstance(told, list) else expected
-    found = told_tokens(told, 2, NAMES)
+    found = given_tokens(told, 2, NAMES)
     assert found.tobytes() == np.float32([expected] * 2).tobytes()
 
 
@@ -232,14 +232,14 @@ def test_names_outlive_a_swap_and_a_candidate_that_it_brings_is_estimated(tmp_pa
     one, other = (Engine.load(path) for path in make_siblings(tmp_path, 2, models=3))
     assert one.bundle.names != other.bundle.names
     policy, names = one.policy(tau=0.5), one.bundle.names
-    own = RequestOverrides.of(names, policy.prices, None, None, None, {names[0]: 30})
-    moved = own.on([*other.bundle.names, "new"])[3]
+    own = RequestOverrides.of({"tokens_in": {names[0]: 30}}, 1, names, policy.prices)
+    moved = own.on([*other.bundle.names, "new"]).tokens_in
     assert dict(zip([*other.bundle.names, "new"], moved[0].tolist(), strict=True)) == pytest.approx(
         {names[0]: 30, names[1]: np.nan, names[2]: np.nan, "new": np.nan}, nan_ok=True
     )
-    everyone = RequestOverrides.of(names, policy.prices, None, None, None, 8)
-    assert everyone.on([*names, "new"])[3].tolist() == [[8, 8, 8, 8]]
-    array = RequestOverrides.of(names, policy.prices, None, None, None, [1, 2, 3])
+    everyone = RequestOverrides.of({"tokens_in": 8}, 1, names, policy.prices)
+    assert everyone.on([*names, "new"]).tokens_in.tolist() == [[8, 8, 8, 8]]
+    array = RequestOverrides.of({"tokens_in": [1, 2, 3]}, 1, names, policy.prices)
     with pytest.raises(
         InvalidInputError, match=r"tokens_in: given for .*, and the bundle that decides has new besides"
     ):

@@ -305,7 +305,7 @@ async def test_closing_decides_what_is_queued_and_takes_no_more(bundles):
     await serving.start()
     gate, first, tasks = await held(encoder, serving, "why", "how")
     closing = asyncio.create_task(serving.close())
-    while serving.blocking._admission.serving:
+    while serving.service.serving:
         await asyncio.sleep(0)
     with pytest.raises(NotServingError):
         await serving.route("prove", tau=0.2)
@@ -371,7 +371,7 @@ async def test_a_coroutine_that_dies_while_it_waits_leaves_the_queue(bundles):
 
 
 @in_loop
-async def test_a_batch_is_decided_within_one_generation_whatever_is_swapped_meanwhile(bundles):
+async def test_a_batch_is_decided_within_one_loaded_bundle_whatever_is_swapped_meanwhile(bundles):
     """No torn decision while bundles are swapped between forwards, and within them."""
     engines = {bundle.hash: queued_engine(bundle) for bundle in bundles}
     engine, _ = engines[bundles[0].hash]
@@ -418,7 +418,7 @@ async def test_a_swapped_bundle_is_freed_while_the_worker_waits(bundles):
         assert (await serving.route("why", tau=0.3)).status == "ok"
         assert serving.blocking.route("why", tau=0.3).status == "ok"
         engine.swap(bundles[1])
-        while serving.blocking._scheduler._wanted != 1:  # the worker's turn is over
+        while serving.service.scheduler.wanted != 1:  # the worker's turn is over
             await asyncio.sleep(0)
         gc.collect()
         assert old() is None
@@ -428,7 +428,7 @@ def test_an_engine_that_nobody_holds_ends_its_worker(bundles):
     engine, _ = queued_engine(bundles[0])
     serving = AsyncEngine(engine)
     serving.blocking.start()
-    worker = serving.blocking._scheduler._worker
+    worker = serving.service.scheduler.worker
     assert worker.is_alive()
     assert sys.getrefcount(serving) == 2
     del serving

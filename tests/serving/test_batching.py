@@ -8,9 +8,8 @@ from ipr_engine import Engine, InvalidInputError
 from ipr_engine.errors import EncoderFailedError, IprError, NotServingError, OverloadError
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving import BatchingEngine, Limits
-from ipr_engine.serving.batching import compose, padded_tokens
-from ipr_engine.serving.forward_cost import ForwardCost
-from ipr_engine.serving.request import Request
+from ipr_engine.serving.forward import ForwardCost, compose, padded_tokens
+from ipr_engine.serving.queued_request import QueuedRequest
 from tests.support.callers import join_all, start_all, until
 from tests.support.decisions import bits
 from tests.support.serving_encoders import CHAT, PROMPTS, Gate, queued_engine
@@ -19,7 +18,8 @@ from tests.support.serving_encoders import CHAT, PROMPTS, Gate, queued_engine
 def requests(*lengths, budget_us=None):
     made = []
     for tokens in lengths:
-        one = Request(ParsedRequest("x"), None, begun_ns=0, budget_us=budget_us)
+        one = QueuedRequest(ParsedRequest("x"), None, begun_ns=0)
+        one.deadline_ns = None if budget_us is None else budget_us * 1000
         one.tokens = tokens
         made.append(one)
     return made
@@ -136,9 +136,9 @@ def test_the_worker_takes_what_is_queued_and_does_not_wait_for_more(bundles):
         for _ in range(5):  # one caller at a time: a forward of one has none after it to wait for
             serving.route("why", tau=0.2)
         assert encoder.batches == [["why"]] * 5
-        assert serving._scheduler._last == 1
-        serving._scheduler._cost.fixed_us = 1e5  # together is cheaper, whatever this machine's times say
-        serving._scheduler._cost.observe = lambda padded, us: None
+        assert serving.service.scheduler.last == 1
+        serving.service.forwards.cost.fixed_us = 1e5  # together is cheaper, whatever this machine's times say
+        serving.service.forwards.cost.observe = lambda padded, us: None
         gate = encoder.on_encode = Gate()
         threads = start_all(lambda: serving.route("how", tau=0.2), 1)
         until(gate.entered.is_set)  # it alone is taken: five that come meanwhile are queued
@@ -153,18 +153,18 @@ def test_the_worker_takes_what_is_queued_and_does_not_wait_for_more(bundles):
 def test_after_a_forward_of_several_the_worker_waits_for_as_many_up_to_its_limit(bundles):
     engine, encoder = queued_engine(bundles[0])
     with BatchingEngine(engine, limits={"wait_fraction": 1.0}) as serving:
-        scheduler = serving._scheduler
+        scheduler, cost = serving.service.scheduler, serving.service.forwards.cost
         gate = encoder.on_encode = Gate()
         threads = start_all(lambda: serving.route("how", tau=0.2), 1)
         until(gate.entered.is_set)
         threads += start_all(lambda: serving.route("how", tau=0.2), 3)
         until(lambda: serving.counters().queue_depth == 3)
-        scheduler._cost.fixed_us = 1e12  # so that it would wait for ever
-        scheduler._cost.observe = lambda padded, us: None
+        cost.fixed_us = 1e12  # so that it would wait for ever
+        cost.observe = lambda padded, us: None
         gate.let()
         until(lambda: len(encoder.batches[-1]) == 3 and gate.entered.is_set())
         gate.open()
-        until(lambda: scheduler._wanted == 3)
+        until(lambda: scheduler.wanted == 3)
         join_all(threads)  # their forward is over: the worker waits for three more
         threads = start_all(lambda: serving.route("why", tau=0.2), 2)
         until(lambda: serving.counters().queue_depth == 2)
@@ -236,7 +236,7 @@ def test_a_fault_of_the_workers_own_fails_what_it_looked_at_and_is_logged(bundle
     engine, _ = queued_engine(bundles[0])
     with BatchingEngine(engine) as serving:
         with monkeypatch.context() as patch:
-            patch.setattr("ipr_engine.serving.scheduler.compose", lambda *_: 1 / 0)
+            patch.setattr("ipr_engine.serving.forward.compose", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 serving.route("why", tau=0.2)
         assert "the worker failed on 1 requests" in caplog.text

@@ -8,7 +8,7 @@ import pytest
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving import BatchingEngine
-from ipr_engine.serving.cache import DecisionCache
+from ipr_engine.serving.decision_cache import DecisionCache
 from tests.support.decisions import bits
 from tests.support.serving_encoders import CHAT, queued_engine
 
@@ -114,9 +114,9 @@ def test_no_prompt_is_in_the_cache_and_its_keys_differ_between_processes(bundles
     assert caches[0].key(ParsedRequest("a", ("b",)), policy) != caches[0].key(ParsedRequest("ab"), policy)
     with BatchingEngine(Engine(bundles[0]), cache_entries=10) as serving:
         serving.route("explain the secret", tau=0.3)
-        assert b"secret" not in pickle.dumps(list(serving._cache._entries))
+        assert b"secret" not in pickle.dumps(list(serving.service.cache.entries))
         gc.collect()
-        seen = [type(held).__name__ for held in gc.get_referents(*serving._cache._entries.values())]
+        seen = [type(held).__name__ for held in gc.get_referents(*serving.service.cache.entries.values())]
         assert "str" not in seen
 
 
@@ -129,7 +129,7 @@ def test_a_size_that_is_none_is_refused(bundles, entries):
 def test_without_being_asked_for_there_is_no_cache(bundles):
     with BatchingEngine(Engine(bundles[0])) as serving:
         serving.route("why", tau=0.3)
-        assert serving._cache is None
+        assert serving.service.cache is None
         assert serving.counters().cache.limit == 0
 
 

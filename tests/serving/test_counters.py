@@ -13,7 +13,7 @@ from ipr_engine._C import LatencyHistogram, Tally, clock_ns
 from ipr_engine.errors import NotServingError
 from ipr_engine.policy.calibrated import DriftEvidence
 from ipr_engine.serving import BatchingEngine, prometheus_text
-from ipr_engine.serving.histogram import EDGES_US, Latency
+from ipr_engine.serving.metrics import EDGES_US, Latency
 from tests.support.serving_encoders import PROMPTS, queued_engine
 
 # -- histograms
@@ -86,14 +86,14 @@ def test_a_tally_reads_the_row_of_a_result(bundles):
     decisions = Engine(bundles[0]).route_many(PROMPTS, tau=0.4)
     tally = Tally(6 * 5)
     for row in range(len(PROMPTS)):
-        tally.add_decision(decisions._result, row, 5, 1, 0)
+        tally.add_decision(decisions.result, row, 5, 1, 0)
     expected = [0] * 30
     for index, cause in zip(decisions.index.tolist(), decisions.cause.tolist(), strict=True):
         expected[(index + 1) * 5 + cause] += 1
     assert tally.counts() == expected
     for arguments in ((len(PROMPTS), 5, 1, 0), (0, 1, 1, 0), (0, 5, 1, 1)):
         with pytest.raises(IndexError):
-            tally.add_decision(decisions._result, *arguments)
+            tally.add_decision(decisions.result, *arguments)
 
 
 # -- what is counted
@@ -145,7 +145,7 @@ def test_counts_of_one_candidate_in_several_bundles_are_one_count(bundles):
         counters = serving.counters()
         assert counters.by_model == {model: models.count(model) for model in set(models)}
         assert counters.swaps == 8
-        assert len(serving._board._tallies) == 3
+        assert len(serving.service.board.tallies) == 3
 
 
 def test_every_stage_of_a_queued_request_has_its_latency(bundles):

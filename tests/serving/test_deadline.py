@@ -11,7 +11,7 @@ import pytest
 from ipr_engine import AsyncEngine, Bundle, Engine, InvalidInputError
 from ipr_engine.errors import DeadlineError
 from ipr_engine.serving import BatchingEngine
-from ipr_engine.serving.scheduler import PROBE
+from ipr_engine.serving.forward import PROBE
 from tests.support.bundles import make_bundle
 from tests.support.callers import SOON, held, in_loop, join_all, settled, start_all, until
 from tests.support.decisions import bits
@@ -149,7 +149,7 @@ def test_a_thread_is_answered_past_its_budget_too(bundles):
 def test_what_cannot_be_ready_in_time_takes_no_part_in_a_forward_but_is_tried_now_and_then(bundles):
     engine, encoder = queued_engine(bundles[0])
     with BatchingEngine(engine, fallback="beta/mid") as serving:
-        cost = serving._scheduler._cost
+        cost = serving.service.forwards.cost
         cost.observe = lambda padded, us: None
         cost.fixed_us = 1e11
         encoder.batches.clear()

@@ -7,7 +7,7 @@ import pytest
 from ipr_engine import Engine
 from ipr_engine.errors import DeviceLostError, EncoderFailedError, NotServingError
 from ipr_engine.serving import BatchingEngine
-from ipr_engine.serving.batching import compose
+from ipr_engine.serving.forward import compose
 from tests.support.callers import join_all, start_all, until
 from tests.support.decisions import bits
 from tests.support.serving_encoders import CHAT, Gate, queued_engine
@@ -83,20 +83,20 @@ def test_a_close_without_draining_refuses_what_the_worker_was_about_to_take(bund
         assert closed.wait(20)
         return compose(window, *rest)
 
-    monkeypatch.setattr("ipr_engine.serving.scheduler.compose", slowly)
-    scheduler, answers = serving._scheduler, []
+    monkeypatch.setattr("ipr_engine.serving.forward.compose", slowly)
+    scheduler, answers = serving.service.scheduler, []
 
     def late(answer):
         def run(outcomes):  # between the queue's emptying and the answers, as a busy machine may have it
-            if threading.current_thread() is not scheduler._worker:
+            if threading.current_thread() is not scheduler.worker:
                 closed.set()
-                scheduler._worker.join(0.2)
+                scheduler.worker.join(0.2)
             answer(outcomes)
 
         return run
 
-    monkeypatch.setattr(scheduler.delivery, "deliver", late(scheduler.delivery.deliver))
-    monkeypatch.setattr(scheduler, "_finish", late(scheduler._finish))
+    monkeypatch.setattr(scheduler, "deliver", late(scheduler.deliver))
+    monkeypatch.setattr(scheduler, "finish", late(scheduler.finish))
     threads = start_all(lambda: outcome_of(lambda: serving.route("why", tau=0.2), answers), 1)
     assert composing.wait(20)
     assert serving.close(drain=False)
@@ -117,7 +117,7 @@ def test_a_second_start_waits_for_the_warm_up_and_a_close_meanwhile_wins(bundles
     gate.open()
     join_all(threads)
     assert [type(one) for one in outcomes] == [NotServingError] * 2
-    assert not serving._admission.serving
+    assert not serving.service.serving
 
 
 def test_a_worker_thread_that_cannot_be_had_is_told_and_the_start_can_be_tried_again(bundles, monkeypatch):
@@ -135,11 +135,11 @@ def test_a_worker_thread_that_cannot_be_had_is_told_and_the_start_can_be_tried_a
         assert serving.route("why", tau=0.2).status == "ok"
 
 
-def test_a_lost_device_hands_its_batch_and_all_that_follow_to_the_standby(bundles):
+def test_a_lost_device_hands_its_batch_and_all_that_follow_to_the_cpu_fallback(bundles):
     engine, encoder = queued_engine(bundles[0])
     loaded = engine.loaded
     cpu_fallback = loaded.cpu_fallback = queued_engine(bundles[0])[0].loaded
-    loaded._share_drift(loaded.calibrations.drift)
+    loaded.share_drift(loaded.calibrations.drift)
     with BatchingEngine(engine) as serving:
 
         def lose(prompts):
@@ -155,12 +155,12 @@ def test_a_lost_device_hands_its_batch_and_all_that_follow_to_the_standby(bundle
             serving.route("why", tau=0.2)
 
 
-def test_what_is_known_of_drift_holds_on_the_standby(bundles):
+def test_what_is_known_of_drift_holds_on_the_cpu_fallback(bundles):
     engine, _ = queued_engine(bundles[0])
     loaded = engine.loaded
     loaded.cpu_fallback = queued_engine(bundles[0])[0].loaded
-    loaded._share_drift(loaded.calibrations.drift)
+    loaded.share_drift(loaded.calibrations.drift)
     policy = engine.policy(tau=0.2)
-    engine._fail_over(loaded, DeviceLostError("the GPU is gone"))
+    engine.fail_over(loaded, DeviceLostError("the GPU is gone"))
     assert engine.calibrations.drift is policy.drift
-    assert engine.loaded.settle(policy, {}) is policy
+    assert engine.loaded.resolve(policy, {}) is policy

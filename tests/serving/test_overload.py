@@ -12,7 +12,7 @@ from tests.support.serving_encoders import Gate, queued_engine
 
 
 def with_cost(serving, fixed_us, token_us):
-    cost = serving._scheduler._cost
+    cost = serving.service.forwards.cost
     cost.observe = lambda padded, us: None
     cost.fixed_us, cost.token_us = fixed_us, token_us
 

@@ -7,7 +7,7 @@ import pytest
 from ipr_engine import AsyncEngine, Engine, InvalidInputError
 from ipr_engine.prompts import ParsedRequest, parse_request
 from ipr_engine.serving import BatchingEngine
-from ipr_engine.serving.cache import DecisionCache
+from ipr_engine.serving.decision_cache import DecisionCache
 from tests.support.callers import SOON, in_loop
 from tests.support.decisions import bits
 from tests.support.serving_encoders import queued_engine

@@ -20,7 +20,7 @@ def engine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("torch")
     encoder = TorchEncoder.from_folder(make_sentence_transformer(folder / "model"), max_tokens=48)
     made = Engine.load(make_bundle(folder, models=5, dim=encoder.dim))
-    made.loaded = LoadedBundle(made.bundle, options=made._options, encoders={made.encoder.identity: encoder})
+    made.loaded = LoadedBundle(made.bundle, options=made.options, encoders={made.encoder.identity: encoder})
     return made
 
 

@@ -31,7 +31,7 @@ def engine(bundle):
     """Its second encoder is not compiled, and counts."""
     made = Engine(bundle)
     second = QueuedEncoder(made.second_encoder)
-    made.loaded = LoadedBundle(bundle, options=made._options, encoders={second.identity: second})
+    made.loaded = LoadedBundle(bundle, options=made.options, encoders={second.identity: second})
     return made
 
 

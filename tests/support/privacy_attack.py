@@ -246,7 +246,8 @@ def composed(count: int) -> tuple[str, ...]:
 def measure() -> dict[str, float]:
     """What docs/privacy.md quotes: recall of each attack on prompts of up to forty tokens."""
     from ipr_engine import Engine
-    from ipr_engine.audit.recorder import MIN_WORDS, distinct_words
+    from ipr_engine.audit.recorder import MIN_WORDS
+    from ipr_engine.audit.row_record import distinct_words
 
     engine = Engine.load()
     attacker = Attacker(engine.bundle)

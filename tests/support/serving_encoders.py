@@ -78,7 +78,7 @@ def queued_engine(bundle: Bundle) -> tuple[Engine, QueuedEncoder]:
     """An engine of this bundle whose requests go by the queue, with the answers of `Engine(bundle)` to the bit."""
     engine = Engine(bundle)
     encoder = QueuedEncoder(engine.encoder)
-    engine.loaded = LoadedBundle(bundle, options=engine._options, encoders={engine.encoder.identity: encoder})  # type: ignore[arg-type]
+    engine.loaded = LoadedBundle(bundle, options=engine.options, encoders={engine.encoder.identity: encoder})  # type: ignore[arg-type]
     return engine, encoder
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import Bundle, BundleParts, write_bundle
-from ipr_engine.tokens import shipped_profile
+from ipr_engine.tokens.profiles import shipped_profile
 from tests.support.bundles import bundle_parts
 
 PROFILES = ("o200k_base", None, "claude_2", "o200k_base", "bpe")

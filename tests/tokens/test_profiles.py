@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from ipr_engine import InvalidInputError
+from ipr_engine._C import TEXT_TERMS as TERMS
+from ipr_engine._C import count_texts
 from ipr_engine.bundle import BundleParts, write_bundle
 from ipr_engine.cli import main
-from ipr_engine.tokens import TERMS, TokenProfile, count_texts, read_profiles, shipped_profile, shipped_profiles
 from ipr_engine.tokens.fit_profile import fit_coefficients, fit_some
-from ipr_engine.tokens.profiles import profile_of
+from ipr_engine.tokens.profiles import profile_of, read_profiles, shipped_profile, shipped_profiles
 from ipr_engine.tokens.samples import read_samples
-from ipr_engine.tokens.token_profile import PARTS, coefficients_apart, coefficients_beside
+from ipr_engine.tokens.token_profile import PARTS, TokenProfile, coefficients_apart, coefficients_beside
 from ipr_engine.tokens.tokenizers_at_hand import open_counter
 from tests.support.bundles import bundle_parts
 from tests.support.places import SENTENCES as SENTENCES_FILE

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ipr_engine.tokens import count_texts, shipped_profile
+from ipr_engine._C import count_texts
+from ipr_engine.tokens.profiles import shipped_profile
 from ipr_engine.tokens.tokenizers_at_hand import open_counter
 from tests.support.places import ROOT
 from tests.support.places import SENTENCES as SENTENCES_FILE

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipr_engine import _C, InvalidInputError
+from ipr_engine._C import TEXT_TERMS as TERMS
+from ipr_engine._C import count_texts
 from ipr_engine.decide.contract import available_isas
-from ipr_engine.tokens import TERMS, count_texts
 from ipr_engine.tokens.token_profile import PARTS, terms_apart
 from tests.support.places import ROOT
 from tests.support.wordpieces import SCRIPTS

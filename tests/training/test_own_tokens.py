@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ipr_engine.tokens import count_texts, shipped_profile
+from ipr_engine._C import count_texts
+from ipr_engine.tokens.profiles import shipped_profile
 from ipr_engine.training.candidates import RatiosAsked
 from ipr_engine.training.token_fits import FEWEST, with_tokenizers
 from tests.support.bundles import make_candidates

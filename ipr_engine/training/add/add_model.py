@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._C import count_texts
 from ipr_engine._files import writable_folder
 from ipr_engine._validate import random_seed
 from ipr_engine.audit.owner_key import Key, OwnerKey, keys_beside
@@ -24,7 +25,6 @@ from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.request.arguments import bill_floors
-from ipr_engine.tokens import count_texts
 from ipr_engine.training.add.added import Added
 from ipr_engine.training.add.candidate_prior import (
     most_similar,

@@ -1,8 +1,10 @@
-"""What bounds a batching engine: validated once, at construction."""
+"""The bounds of a service: validated once, at construction."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from ipr_engine._validate import number
 from ipr_engine.errors import InvalidInputError
@@ -10,7 +12,7 @@ from ipr_engine.errors import InvalidInputError
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds of the queue and of a batch.
+    """The bounds of the queue and of a batch.
 
     Attributes:
         max_batch: most prompts of one forward.
@@ -42,3 +44,13 @@ class Limits:
                     raise InvalidInputError(f"max_wait_us: expected microseconds above 0, or None, got {value!r}")
             elif type(value) is not int or value < (least := 0 if field.name == "inline_chars" else 1):
                 raise InvalidInputError(f"{field.name}: expected an int >= {least}, got {value!r}")
+
+
+def read_limits(limits: Limits | Mapping[str, Any] | None) -> Limits:
+    """Return the limits that a caller gave, whole or as a mapping of some of them."""
+    if limits is None or isinstance(limits, Limits):
+        return limits or Limits()
+    known = Limits.__dataclass_fields__.keys()
+    if not isinstance(limits, Mapping) or not limits.keys() <= known:
+        raise InvalidInputError(f"limits: expected Limits, or a mapping of {', '.join(known)}, got {limits!r}")
+    return Limits(**limits)

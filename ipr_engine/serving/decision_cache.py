@@ -1,10 +1,9 @@
-"""Exact decisions kept: the same prompt under the same policy on the same bundle is not decided twice."""
+"""A cache of exact decisions: the same prompt under the same policy on the same bundle is not decided twice."""
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from dataclasses import dataclass
 from hashlib import blake2b
 from threading import Lock
 
@@ -12,33 +11,20 @@ from ipr_engine.decision import Decision
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest
+from ipr_engine.serving.metrics import CacheCounts
 
 KEY_BYTES = 16
 MAX_KNOWN_POLICIES = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class CacheCounts:
-    """hits, misses and evictions since the start; entries now, of at most `limit` (0: there is no cache)."""
-
-    hits: int = 0
-    misses: int = 0
-    evictions: int = 0
-    entries: int = 0
-    limit: int = 0
-
-    @property
-    def hit_rate(self) -> float:
-        """Hits of all look-ups; NaN before the first."""
-        looked = self.hits + self.misses
-        return self.hits / looked if looked else float("nan")
-
-
 class DecisionCache:
-    """The least recently used goes first. Holds no prompt: keys are 128-bit hashes, salted per process.
+    """A `DecisionCache` drops the least recently used first. It holds no prompt: keys are 128-bit hashes, salted per process.
 
-    A decision is found by what it was made of: the prompt's texts and needs, the policy (all of its terms) and the bundle's hash.
+    A decision is found by what it was made of: the prompt's texts and needs, the policy (all of its options) and the bundle's hash.
     Entries of another bundle than the one asked for last are dropped, so that a swap frees what they keep alive.
+
+    Attributes:
+        entries: key -> decision, the least recently used first.
     """
 
     def __init__(self, limit: int) -> None:
@@ -47,7 +33,7 @@ class DecisionCache:
         self._limit = limit
         self._salt = os.urandom(KEY_BYTES)
         self._bundle_hash = ""
-        self._entries: OrderedDict[bytes, Decision] = OrderedDict()
+        self.entries: OrderedDict[bytes, Decision] = OrderedDict()
         self._by_id: dict[int, tuple[Policy, bytes]] = {}  # hashing a policy costs more than looking up its id
         self._serials: dict[tuple[object, ...], bytes] = {}
         self._issued = 0
@@ -55,7 +41,7 @@ class DecisionCache:
         self._lock = Lock()
 
     def key(self, text: ParsedRequest, policy: Policy) -> bytes:
-        """What a decision of this prompt under this policy is found by."""
+        """Return what a decision of this prompt under this policy is found by."""
         known = self._by_id.get(id(policy))
         serial = known[1] if known is not None else self._serial(policy)
         digest = blake2b(serial, digest_size=KEY_BYTES, key=self._salt)
@@ -70,30 +56,34 @@ class DecisionCache:
         return digest.digest()
 
     def _serial(self, policy: Policy) -> bytes:
-        """A number of this policy and of those that tell the same of a decision, never issued twice."""
-        told = (policy, policy.drift, *policy.exclusions.items())  # the choice; whether it is stale; why not the others
+        """Return the number of this policy, and of those that say the same of a decision; none is issued twice."""
+        meaning = (
+            policy,
+            policy.drift,
+            *policy.exclusions.items(),
+        )  # the choice; whether it is stale; why not the others
         with self._lock:
             if len(self._by_id) >= MAX_KNOWN_POLICIES:
                 self._by_id.clear()
             if len(self._serials) >= MAX_KNOWN_POLICIES:
                 self._serials.clear()  # their entries are not found any more, and leave as the least recently used
-            serial = self._serials.get(told)
+            serial = self._serials.get(meaning)
             if serial is None:
                 self._issued += 1
-                serial = self._serials[told] = self._issued.to_bytes(8, "little")
+                serial = self._serials[meaning] = self._issued.to_bytes(8, "little")
             self._by_id[id(policy)] = (policy, serial)  # the kept policy cannot lose its id to another
             return serial
 
     def get(self, key: bytes, bundle_hash: str) -> Decision | None:
         with self._lock:
             if bundle_hash != self._bundle_hash:
-                self._entries.clear()
+                self.entries.clear()
                 self._bundle_hash = bundle_hash
-            found = self._entries.get(key)
+            found = self.entries.get(key)
             if found is None:
                 self._misses += 1
                 return None
-            self._entries.move_to_end(key)
+            self.entries.move_to_end(key)
             self._hits += 1
             return found
 
@@ -102,17 +92,17 @@ class DecisionCache:
         with self._lock:
             if decision.bundle_hash != self._bundle_hash:
                 return
-            self._entries[key] = decision
-            self._entries.move_to_end(key)
-            if len(self._entries) > self._limit:
-                self._entries.popitem(last=False)
+            self.entries[key] = decision
+            self.entries.move_to_end(key)
+            if len(self.entries) > self._limit:
+                self.entries.popitem(last=False)
                 self._evictions += 1
 
     def counts(self) -> CacheCounts:
         with self._lock:
-            return CacheCounts(self._hits, self._misses, self._evictions, len(self._entries), self._limit)
+            return CacheCounts(self._hits, self._misses, self._evictions, len(self.entries), self._limit)
 
     def after_fork(self) -> None:
-        """In a forked child: what was decided holds there too, the counts begin anew."""
+        """Begin the counts anew in a forked child; what was decided holds there too."""
         self._lock = Lock()
         self._hits = self._misses = self._evictions = 0

@@ -1,0 +1,147 @@
+"""The record of each row that was decided: what it was decided on, by what, and what came of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.audit.outcome import Outcome
+from ipr_engine.audit.record import Record
+from ipr_engine.audit.record_fields import Resolved
+from ipr_engine.bundle import BundleSpec
+from ipr_engine.decide.contract import STATUS, DecidePlan, DecidePolicy
+from ipr_engine.decisions import Decisions, MadeOn
+from ipr_engine.planned_bundle import PlannedBundle
+from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.policy_spec import Options
+
+_WORD = re.compile(r"[\u2e80-\U0003ffff]|\w+")  # a sign of a script without blanks is a word
+
+
+def outcome_of(decisions: Decisions, row: int) -> Outcome:
+    """Return what was decided of one row of a batch."""
+    decision = decisions[row]
+    return Outcome(
+        model=decision.model,
+        index=decision.index,
+        status=decision.status,
+        cause=decision.cause,
+        quality=decisions.qualities[row],
+        cost_usd=decision.costs_usd,
+        tokens_out=decisions.tokens_out[row],
+        threshold=decisions.threshold[row],
+        gap=decisions.gap[row],
+        support=None if decisions.support is None or decision.escalated else decisions.support[row],
+    )
+
+
+def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, min_words: int) -> Callable[..., Record]:
+    """Return what gives the record of a row; what is kept of it besides (x, prompt, id) is passed as keywords.
+
+    Args:
+        loaded: the bundle that decided. made_on: what it decided on.
+        min_words: a prompt of fewer different words is brief; of embeddings without texts the billed tokens count.
+    """
+    bundle, policy, second = loaded.bundle, decisions.policy, loaded.second
+    encoded, overrides, batch, models = made_on.encoded, made_on.overrides, len(decisions), len(loaded.bundle.names)
+    words = encoded.billed_tokens.tolist() if made_on.texts is None else [distinct_words(t) for t in made_on.texts]
+    tokens_out, extra_usd = _rows_of(overrides.tokens_out, batch, models), _rows_of(overrides.extra_usd, batch, models)
+    cached, given_tokens = overrides.cached_tokens, overrides.tokens_in_given
+    escalated = decisions.escalated.tolist()
+    options, most, profiles = recorded_options(policy, bundle), _most_tokens(bundle), tokenizer_keys(bundle)
+    centroids = None if bundle.support is None else bundle.support.key
+    resolved = [Resolved.of(policy, by_second=by_second) for by_second in (False, True)]
+
+    def record_of(row: int, **kept: Any) -> Record:
+        by_second = escalated[row] and second is not None
+        outcome = outcome_of(decisions, row)
+        deciding = second if escalated[row] and second is not None else None
+        # of a bare array no text was counted
+        bill_given = encoded.terms is None or bool(np.isnan(encoded.terms[row, 0]))
+        return Record(
+            billed_tokens=int(encoded.billed_tokens[row]),
+            truncated=bool(decisions.truncated[row]),
+            tokens_out=None if tokens_out is None else tokens_out[row],
+            extra_usd=None if extra_usd is None else extra_usd[row],
+            terms=options,
+            policy=resolved[by_second],
+            candidates=bundle.names,
+            max_output_tokens=most,
+            nonfinite=nonfinite_logits(
+                loaded.plan if deciding is None else deciding.plan, made_on.x[row], outcome.quality
+            ),
+            bundle=bundle.hash,
+            encoder=loaded.encoder_identity if deciding is None else deciding.identity,
+            heads=decisions[row].heads.sha256,
+            prices=bundle.prices_sha256,
+            isa=loaded.plan.isa,
+            outcome=outcome,
+            needs=None if encoded.needs is None else encoded.needs[row],
+            own_tokens=None if decisions.own_tokens is None else decisions.own_tokens[row],
+            cached_tokens=None if cached is None else cached[row].astype(np.float32),
+            tokenizers=None if bill_given else profiles,
+            centroids=None if outcome.support is None else centroids,
+            bill_given=bill_given,
+            tokens_in_given=() if given_tokens is None else tuple(np.flatnonzero(given_tokens[row]).tolist()),
+            brief=words[row] < min_words,
+            **kept,
+        )
+
+    return record_of
+
+
+def _rows_of(values: npt.NDArray[np.float32] | None, batch: int, models: int) -> npt.NDArray[np.float32] | None:
+    return None if values is None else np.broadcast_to(values, (batch, models))
+
+
+def distinct_words(text: str) -> int:
+    """How many different words a text has, whatever their case."""
+    return len(set(_WORD.findall(text.casefold())))
+
+
+def nonfinite_logits(plan: DecidePlan, x: npt.NDArray[np.float32], quality: npt.NDArray[np.float32]) -> tuple[int, ...]:
+    """Candidates, by position, whose logit on x is not finite; a quality of 0 or 1 does not tell, so the op is asked."""
+    unclear = np.flatnonzero(~((quality > 0) & (quality < 1)))
+    if not len(unclear):
+        return ()
+    nothing = np.zeros(plan.models, np.float32)
+    found = []
+    for m in unclear.tolist():
+        alone = np.arange(plan.models) == m
+        policy = DecidePolicy(
+            plan,
+            alpha_hi=1,
+            alpha_lo=0,
+            offset=0,
+            worth=0,
+            in_rate=nothing,
+            out_rate=nothing,
+            fixed_usd=nothing,
+            allowed=alone,
+        )
+        made = plan.run(x[None], policy, 0, tokens_out=nothing)
+        if STATUS[made.status_at(0)] == "nonfinite_quality":
+            found.append(m)
+    return tuple(found)
+
+
+def recorded_options(policy: Policy, bundle: BundleSpec) -> Options:
+    """The policy's terms, with the figures that it weighed: the engine's may be others by the time of a replay."""
+    if policy.weighing is None:
+        return policy.options
+    return {**policy.options, "performance": policy.weighing.by_name(bundle.names)}
+
+
+def tokenizer_keys(bundle: BundleSpec) -> tuple[str | None, ...] | None:
+    """Which profile counts each candidate's own tokens; None where no candidate names one."""
+    named = tuple(None if c.tokenizer is None else c.tokenizer.key for c in bundle.candidates)
+    return named if any(named) else None
+
+
+def _most_tokens(bundle: BundleSpec) -> tuple[int | None, ...] | None:
+    stated = tuple(candidate.max_output_tokens for candidate in bundle.candidates)
+    return stated if any(most is not None for most in stated) else None

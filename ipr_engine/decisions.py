@@ -1,0 +1,309 @@
+"""The decisions of a batch, as a sequence and as arrays; a batch in which some prompts are bad keeps the others in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._C import DecideResult, decide_result
+from ipr_engine.bundle import BundleSpec
+from ipr_engine.bundle.origin import prior_of
+from ipr_engine.decide.contract import CAUSE, STATUS
+from ipr_engine.decision import Decision, FailedRow, Row
+from ipr_engine.policy.policy import Policy
+from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, RowInputs, spread_rows
+
+if TYPE_CHECKING:
+    from ipr_engine.bundle import BundleSpec
+    from ipr_engine.encoders.base import Encoded
+    from ipr_engine.policy.policy import Policy
+    from ipr_engine.request.overrides import RequestOverrides
+    from ipr_engine.request.row_inputs import Moved, RequestLimits
+
+INVALID_INPUT = STATUS.index("invalid_input")
+FAILED = CAUSE.index("failed")
+
+
+# What the first encoder and the router tell of a batch's prompts, in the order of `Router.route_many`: billed_tokens (batch,) int64,
+# truncated (batch,) bool, support (batch,) float32 or None, own_tokens (batch, models) float32 or None. A named tuple costs 0.3 us more.
+PromptFigures: TypeAlias = tuple[
+    npt.NDArray[np.int64],
+    npt.NDArray[np.bool_],
+    npt.NDArray[np.float32] | None,
+    npt.NDArray[np.float32] | None,
+]
+
+
+@dataclass(frozen=True, eq=False)
+class MadeOn:
+    """A `MadeOn` holds what a batch was decided on, for a record of it.
+
+    Attributes:
+        encoded: by the first encoder. x: of each row the embedding that was decided on, the second encoder's where the row escalated.
+        texts: what was encoded of each prompt; None where embeddings were given. overrides: what the caller gave.
+    """
+
+    encoded: Encoded
+    overrides: RequestOverrides
+    texts: Sequence[str] | None
+    x: list[npt.NDArray[np.float32]]
+
+
+class Decisions:
+    """The answers for a batch: a sequence of Decision and FailedRow, and the same as arrays.
+
+    Attributes:
+        index: (batch,) int32, -1 where a row failed.
+        qualities, costs_usd, costs, tokens_out: (batch, models) float32, every candidate, in bundle order; costs are what the policy
+            trades against quality: costs_usd, or the weighted sums of its `cost_weights`, NaN of candidates whose terms are not known.
+        cost_usd, cost: (batch,) float32, of the chosen candidates.
+        extra_usd: (models,) or (batch, models) float32, what was added to the costs; None for nothing.
+        threshold, gap: (batch,) float32.
+        billed_tokens (batch,) int64, truncated and escalated (batch,) bool, support (batch,) float32 or None: as of Decision.
+        own_tokens: (batch, models) float32, input tokens by each candidate's own count; None where none was given and no candidate
+            names its tokenizer. tokens_in_given: (batch, models) bool, which of them the caller gave; None for none.
+        status, cause: (batch,) uint8 into `ipr_engine.decide.contract.STATUS` and `CAUSE`.
+        errors: row -> what is wrong with its prompt, where the status is "invalid_input".
+        limits: what the requests ask for; None where they are text alone and output tokens are predicted.
+        moved: of each row, which arguments of the caller moved its predicted costs; None where none moved any.
+        result, policy, bundle: the answers of the run, and those that decided. inputs: errors, limits, moved and the like, as one.
+        made_on: the embeddings that were decided on, where somebody asked to keep them; else None.
+    """
+
+    __slots__ = (
+        "_escalated",
+        "billed_tokens",
+        "bundle",
+        "inputs",
+        "made_on",
+        "own_tokens",
+        "policy",
+        "result",
+        "support",
+        "truncated",
+    )
+
+    def __init__(
+        self,
+        result: DecideResult,
+        policy: Policy,
+        bundle: BundleSpec,
+        figures: PromptFigures,
+        escalated: npt.NDArray[np.bool_] | None = None,
+        inputs: BatchInputs = PLAIN_BATCH,
+    ) -> None:
+        """figures: of the prompts, see `PromptFigures`. escalated: (batch,); None for no row."""
+        self.result = result
+        self.policy = policy
+        self.bundle = bundle
+        self.billed_tokens, self.truncated, self.support, self.own_tokens = figures
+        self._escalated = escalated
+        self.inputs = inputs
+        self.made_on: MadeOn | None = None
+
+    def __len__(self) -> int:
+        return len(self.result)
+
+    @overload
+    def __getitem__(self, row: int) -> Row: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Row]: ...
+    def __getitem__(self, row: int | slice) -> Row | list[Row]:
+        if isinstance(row, slice):
+            return [self[r] for r in range(*row.indices(len(self)))]
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} decisions")
+        row %= len(self)
+        kind = Decision if self.result.index_at(row) >= 0 else FailedRow
+        made: Row = kind(
+            self.result,
+            row,
+            self.policy,
+            self.bundle,
+            int(self.billed_tokens[row]),
+            bool(self.truncated[row]),
+            None if self.support is None else float(self.support[row]),
+            None if self.own_tokens is None else self.own_tokens[row],
+        )
+        if self._escalated is not None:
+            made.escalated = bool(self._escalated[row])
+        if self.inputs is not PLAIN_BATCH:
+            made.inputs = self.inputs.row(row)
+        return made
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[row] for row in range(len(self)))
+
+    @property
+    def models(self) -> list[str | None]:
+        """Names of the chosen candidates, None where a row failed."""
+        names = self.bundle.names
+        return [None if m < 0 else names[m] for m in self.result.index.tolist()]
+
+    @property
+    def priors(self) -> list[str | None]:
+        """`Decision.prior` of every row."""
+        bundle = self.bundle
+        priors = {name: prior_of(bundle, name) for name in bundle.names}
+        return [None if name is None else priors[name] for name in self.models]
+
+    @property
+    def all_ok(self) -> bool:
+        """Every row was decided."""
+        return self.result.all_ok
+
+    @property
+    def escalated(self) -> npt.NDArray[np.bool_]:
+        return np.zeros(len(self), np.bool_) if self._escalated is None else self._escalated
+
+    @property
+    def extra_usd(self) -> npt.NDArray[np.float32] | None:
+        return self.inputs.extra_usd
+
+    @property
+    def tokens_in_given(self) -> npt.NDArray[np.bool_] | None:
+        return self.inputs.tokens_in_given
+
+    @property
+    def errors(self) -> Mapping[int, str]:
+        return self.inputs.errors
+
+    @property
+    def limits(self) -> RequestLimits | None:
+        return self.inputs.limits
+
+    @property
+    def moved(self) -> Moved | None:
+        return self.inputs.moved
+
+    @property
+    def index(self) -> npt.NDArray[np.int32]:
+        return self.result.index
+
+    @property
+    def quality(self) -> npt.NDArray[np.float32]:
+        """(batch,) predicted quality of the chosen candidate, NaN where a row failed."""
+        return self._chosen(self.result.quality)
+
+    @property
+    def cost_usd(self) -> npt.NDArray[np.float32]:
+        """(batch,) expected cost of the chosen candidate, NaN where a row failed."""
+        return self._chosen(self.costs_usd)
+
+    @property
+    def cost(self) -> npt.NDArray[np.float32]:
+        return self._chosen(self.result.cost_usd)
+
+    @property
+    def qualities(self) -> npt.NDArray[np.float32]:
+        return self.result.quality
+
+    @property
+    def costs_usd(self) -> npt.NDArray[np.float32]:
+        if self.policy.weighing is None:
+            return self.result.cost_usd
+        return self.policy.usd(self.billed_tokens, self.own_tokens, self.result.tokens_out, self.extra_usd)
+
+    @property
+    def costs(self) -> npt.NDArray[np.float32]:
+        costs = self.result.cost_usd
+        return costs if self.policy.weighing is None else self.policy.weighing.known(costs)
+
+    @property
+    def tokens_out(self) -> npt.NDArray[np.float32]:
+        return self.result.tokens_out
+
+    @property
+    def threshold(self) -> npt.NDArray[np.float32]:
+        return self.result.threshold
+
+    @property
+    def gap(self) -> npt.NDArray[np.float32]:
+        return self.result.gap
+
+    @property
+    def status(self) -> npt.NDArray[np.uint8]:
+        return self.result.status
+
+    @property
+    def cause(self) -> npt.NDArray[np.uint8]:
+        return self.result.cause
+
+    @property
+    def calibration(self) -> list[str]:
+        """`Decision.calibration` of every row."""
+        return [decision.calibration for decision in self]
+
+    @property
+    def bundle_hash(self) -> str:
+        return self.bundle.hash
+
+    def _chosen(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        index = self.result.index
+        if values.shape[1] == 0 or len(index) == 0:
+            return np.zeros(len(index), np.float32)
+        picked = np.take_along_axis(values, np.maximum(index, 0)[:, None].astype(np.int64), axis=1)[:, 0]
+        return np.where(index >= 0, picked, np.float32("nan"))
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """`Decision.to_dict` of every row."""
+        return [decision.to_dict() for decision in self]
+
+    def __repr__(self) -> str:
+        counts: dict[str, int] = {}
+        for name in self.models:
+            counts[name or "failed"] = counts.get(name or "failed", 0) + 1
+        shown = ", ".join(f"{name}: {n}" for name, n in sorted(counts.items(), key=lambda item: -item[1]))
+        return f"Decisions({len(self)} rows; {shown})"
+
+
+_FILL: Mapping[str, np.generic] = {
+    "quality": np.float32("nan"),
+    "tokens_out": np.float32("nan"),
+    "cost_usd": np.float32("nan"),
+    "threshold": np.float32("nan"),
+    "gap": np.float32("nan"),
+    "index": np.int32(-1),
+    "status": np.uint8(STATUS.index("invalid_input")),
+    "cause": np.uint8(CAUSE.index("failed")),
+}
+_PER_MODEL = ("quality", "tokens_out", "cost_usd")
+
+
+def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[int, str], batch: int) -> Decisions:
+    """Return the decisions `made` of the rows `good`, and for every other row the status "invalid_input" with its error."""
+    arrays = {name: spread_rows(getattr(made.result, name), good, batch, fill) for name, fill in _FILL.items()}
+    nan = np.float32("nan")
+    figures = (
+        spread_rows(made.billed_tokens, good, batch, np.int64(0)),
+        spread_rows(made.truncated, good, batch, np.False_),
+        None if made.support is None else spread_rows(made.support, good, batch, nan),
+        None if made.own_tokens is None else spread_rows(made.own_tokens, good, batch, nan),
+    )
+    escalated = spread_rows(made.escalated, good, batch, np.False_)
+    inputs = made.inputs.spread(good, batch, errors)
+    return Decisions(decide_result(**arrays), made.policy, made.bundle, figures, escalated, inputs)
+
+
+def invalid_row(policy: Policy, bundle: BundleSpec, error: str) -> FailedRow:
+    """Return the row of one bad prompt: status "invalid_input", with what is wrong with it."""
+    support = None if bundle.support is None else np.nan
+    row = FailedRow(unpredicted(len(bundle.names)), 0, policy, bundle, 0, False, support)
+    row.inputs = RowInputs(error=error)
+    return row
+
+
+def unpredicted(models: int, **fields: int) -> DecideResult:
+    """Return a result of one row for which nothing was predicted: of a bad prompt, unless `fields` say otherwise.
+
+    fields: index, status and cause, in place of a bad prompt's.
+    """
+    arrays: dict[str, Any] = {}
+    for name, fill in _FILL.items():
+        shape = (1, models) if name in _PER_MODEL else (1,)
+        arrays[name] = np.full(shape, fields.get(name, fill), fill.dtype)
+    return decide_result(**arrays)

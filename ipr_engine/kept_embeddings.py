@@ -1,0 +1,87 @@
+"""Embeddings that a caller kept: held against the bundle that is to decide on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._C import TEXT_TERMS
+from ipr_engine.cascade import EmbedRows
+from ipr_engine.encoders.base import Encoded
+from ipr_engine.errors import EncoderMismatchError, InvalidInputError
+from ipr_engine.planned_bundle import PlannedBundle
+from ipr_engine.policy.policy import Policy
+from ipr_engine.request.arguments import bare_embeddings, whole_counts
+from ipr_engine.request.intake import check_features
+from ipr_engine.request.route_request import check_on_error
+
+
+def as_encoded(
+    loaded: PlannedBundle,
+    x: Encoded | npt.NDArray[np.float32],
+    policy: Policy,
+    *,
+    billed_tokens: Any = None,
+    on_error: object = "raise",
+) -> Encoded:
+    """Return what `Engine.decide` is given, with its bills, held against what the policy's candidates can read.
+
+    Raises:
+        EncoderMismatchError: the heads read another encoder.
+        InvalidInputError: a bare array or a bill is not what it should be; or a row needs what every allowed candidate lacks, unless
+            on_error is "status": then it is in `errors`.
+    """
+    if type(x) is not Encoded or billed_tokens is not None or x.encoder != loaded.encoder_identity:
+        x = _billed(loaded, x, billed_tokens)
+    return x if x.needs is None else _readable(loaded, x, policy, on_error)
+
+
+def _billed(loaded: PlannedBundle, x: Encoded | npt.NDArray[np.float32], billed_tokens: Any) -> Encoded:
+    encoded = x if type(x) is Encoded else bare_embeddings(x, loaded.plan.dim, billed_tokens)
+    if encoded.encoder not in (None, loaded.encoder_identity) and not loaded.is_second(encoded.encoder):
+        raise EncoderMismatchError(
+            f"x: embedded by encoder {encoded.encoder[:12]}, but the heads of bundle {loaded.hash[:12]} read "
+            f"{loaded.read_by_heads()}; encode the prompts again"
+        )
+    if billed_tokens is None:
+        return encoded
+    bills, terms = whole_counts(billed_tokens, len(encoded)), None
+    if encoded is x:  # a bare array has no count but this
+        terms = np.full((len(encoded), len(TEXT_TERMS)), np.nan)
+    return replace(encoded, billed_tokens=bills, terms=terms)
+
+
+def _readable(loaded: PlannedBundle, encoded: Encoded, policy: Policy, on_error: object) -> Encoded:
+    """The same, each row held against what the policy's candidates can read, as `route` holds prompts before it encodes them."""
+    check_on_error(on_error)
+    errors = dict(encoded.errors)
+    for row, needs in enumerate(encoded.needs or ()):
+        try:
+            if needs is not None and row not in errors:
+                check_features(needs, "prompt" if len(encoded) == 1 else f"prompts[{row}]", loaded.bundle, policy)
+        except InvalidInputError as error:
+            if on_error != "status":
+                raise
+            errors[row] = str(error)
+    return encoded if len(errors) == len(encoded.errors) else replace(encoded, errors=errors)
+
+
+def kept_rows(loaded: PlannedBundle, x: Encoded, again: Encoded) -> EmbedRows:
+    """Return what `LoadedBundle.decide` takes as `again`, of embeddings kept beside x."""
+    if loaded.second is None:
+        raise InvalidInputError(f"second: bundle {loaded.hash[:12]} has no second tier; leave it out")
+    if type(again) is not Encoded or len(again) != len(x):
+        got = f"{len(again)} rows" if type(again) is Encoded else type(again).__name__
+        raise InvalidInputError(f"second: expected what encode(..., second=True) returns, {len(x)} rows, got {got}")
+    for name, given, wanted in (
+        ("x", x.encoder, loaded.encoder_identity),
+        ("second", again.encoder, loaded.second.identity),
+    ):
+        if given not in (None, wanted):
+            raise EncoderMismatchError(
+                f"{name}: expected embeddings of encoder {wanted[:12]}, got those of {given[:12]}; encode the prompts again"
+            )
+    return lambda rows: again[rows]

@@ -1,0 +1,137 @@
+"""A bundle, planned: its encoders, packed heads and routers on this machine, and the policies compiled for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self
+
+from ipr_engine.bundle import Bundle, Performance
+from ipr_engine.cascade import SecondTier, make_router, plan_heads
+from ipr_engine.encoders.base import Encoder, record_graphs
+from ipr_engine.encoders.load_options import LoadOptions, on_gpu
+from ipr_engine.encoders.registry import make_encoder
+from ipr_engine.errors import EncoderMismatchError
+from ipr_engine.policy.calibrated import Calibrations, DriftFlag
+from ipr_engine.policy.cost_weights import Figures
+from ipr_engine.policy.in_use import PoliciesInUse
+
+if TYPE_CHECKING:
+    from ipr_engine.gpu_router.route_plan import GpuRoutePlan
+
+
+class PlannedBundle:
+    """A `PlannedBundle` is one bundle with its encoder, packed heads and router, and the policies compiled for it.
+
+    A call reads the engine's bundle once and uses nothing else, so that its decision's names, prices, costs and hash
+    come from one bundle. Nothing refers back to it: it is freed with its last reader.
+
+    Attributes:
+        bundle, hash: the bundle and its hash.
+        encoder, encoder_identity: the prompt encoder of its heads, and its name.
+        plan: the packed heads.
+        calibrations: its maps, with what is known of their validity.
+        policies: those compiled for it, with the figures of candidates that they weigh.
+        router: text or embeddings to decisions, in C++.
+        routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
+        gpu: encoder and decision in one recording, where both run on a GPU; None elsewhere.
+        cpu_fallback: the same bundle planned for the CPU, which takes over should the GPU fail, if that was asked for.
+        second: the heads that decide again where the gap is small, planned; None in a bundle of one tier.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "bundle",
+        "calibrations",
+        "cpu_fallback",
+        "encoder",
+        "encoder_identity",
+        "gpu",
+        "hash",
+        "plan",
+        "policies",
+        "router",
+        "routes_text",
+        "second",
+    )
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        options: LoadOptions,
+        before: Self | None = None,
+        encoders: Mapping[str, Encoder] = MappingProxyType({}),
+    ) -> None:
+        """Plan `bundle`; of `before` the encoders that the heads name are kept, with what was recorded of them.
+
+        encoders: identity -> an encoder already loaded, in place of the one that the options ask for.
+        """
+        heads, again = bundle.quality_heads, bundle.escalation_heads
+        if before is not None:
+            encoders = {**before.encoders_at_hand(), **encoders}
+        support = bundle.support
+        if support is not None and support.encoder != heads.encoder:
+            raise EncoderMismatchError(
+                f"support: measured on encoder {support.encoder!r}, but the heads read {heads.encoder!r}; measure it on theirs"
+            )
+        kept = encoders.get(bundle.encoder(heads.encoder).identity)
+        self.bundle = bundle
+        self.hash = bundle.hash
+        self.encoder: Encoder = make_encoder(bundle, heads.encoder, options) if kept is None else kept
+        self.encoder_identity = self.encoder.identity
+        self.plan = plan_heads(bundle, heads, options)
+        self.router = make_router(bundle, heads, self.plan, self.encoder)
+        self.routes_text = self.encoder.native is not None
+        self.second: SecondTier | None = None
+        if again is not None:
+            encoders = {**encoders, self.encoder_identity: self.encoder}
+            self.second = SecondTier(bundle, again, options, encoders.get(bundle.encoder(again.encoder).identity))
+        self.gpu = _gpu(bundle, self.encoder, options, before)
+        if self.gpu is None:
+            record_graphs(self.encoders_at_hand().values())
+        self.cpu_fallback: Self | None = None
+        if options.fallback is not None:
+            on_cpu = replace(options, device=options.fallback, fallback=None, tier="auto")
+            self.cpu_fallback = type(self)(
+                bundle, options=on_cpu, before=None if before is None else before.cpu_fallback
+            )
+        self.calibrations = Calibrations(bundle)
+        self.share_drift(self.calibrations.drift)
+        refreshed: Figures = MappingProxyType({}) if before is None else before.policies.refreshed
+        second_plan = None if self.second is None else self.second.plan
+        self.policies: PoliciesInUse = PoliciesInUse(bundle, self.plan, second_plan, self.calibrations, refreshed)
+
+    def is_second(self, identity: str | None) -> bool:
+        """Whether embeddings of this encoder are for the second heads; those of an encoder that both read are for the first."""
+        return self.second is not None and identity == self.second.identity and identity != self.encoder_identity
+
+    def read_by_heads(self) -> str:
+        """Return the encoders that the heads read, for a message."""
+        return self.encoder_identity[:12] + ("" if self.second is None else f" or {self.second.identity[:12]}")
+
+    def share_drift(self, drift: DriftFlag) -> None:
+        """What is known of drift holds wherever the bundle runs."""
+        self.calibrations.drift = drift
+        if self.cpu_fallback is not None:
+            self.cpu_fallback.share_drift(drift)
+
+    def encoders_at_hand(self) -> dict[str, Encoder]:
+        """Return the encoders by identity, for a bundle that follows."""
+        second = {} if self.second is None else {self.second.identity: self.second.encoder}
+        return {self.encoder_identity: self.encoder, **second}
+
+    def measure(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
+        """Take new figures of candidates, on the CPU's bundle as well; see `Engine.update_performance`."""
+        self.policies.measure(figures)
+        if self.cpu_fallback is not None:
+            self.cpu_fallback.measure(figures)
+
+
+def _gpu(bundle: Bundle, encoder: Encoder, options: LoadOptions, before: PlannedBundle | None) -> GpuRoutePlan | None:
+    if not on_gpu(options.device):
+        return None
+    from ipr_engine.gpu_router.route_plan import plan_gpu_route
+
+    return plan_gpu_route(bundle, encoder, options.device, None if before is None else before.gpu)

@@ -1,0 +1,215 @@
+"""One row of a result and who could answer it: which candidates its request, its context window and its policy leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.policy.unsupported import UNSUPPORTED
+
+if TYPE_CHECKING:
+    from ipr_engine._C import DecideResult
+    from ipr_engine.bundle import BundleSpec
+    from ipr_engine.policy.cost_weights import CostTerms
+    from ipr_engine.policy.policy import Policy
+    from ipr_engine.request.row_inputs import RowInputs
+
+
+class CandidateView(NamedTuple):
+    """One candidate of one decision. Money in USD for this prompt; tokens_in are by its own tokenizer.
+
+    cost: what the policy trades against quality: cost_usd, or the weighted sum of its `cost_weights`; NaN where that is not known.
+    """
+
+    name: str
+    family: str
+    quality: float
+    cost_usd: float
+    cost: float
+    tokens_in: float
+    tokens_out: float
+    allowed: bool
+    feasible: bool
+    chosen: bool
+    excluded_because: str | None
+
+
+class ResultRow:
+    """A `ResultRow` is one row of a result, with what tells who could have been chosen; `Decision` reads the choice of it.
+
+    Attributes:
+        result, row: the answers of a run, and the position of this one among them.
+        policy, bundle: those that decided.
+        billed_tokens: tokens of the whole request by the bundle's tokenizer.
+        inputs: what the request asks for and the caller gave.
+    """
+
+    __slots__ = ("_own", "billed_tokens", "bundle", "inputs", "policy", "result", "row")
+
+    result: DecideResult
+    row: int
+    policy: Policy
+    bundle: BundleSpec
+    billed_tokens: int
+    inputs: RowInputs
+    _own: npt.NDArray[np.float32] | bytes | None  # bytes on the path of a plain text, which makes no array
+
+    @property
+    def own_tokens(self) -> npt.NDArray[np.float32] | None:
+        """(models,) input tokens by each candidate's own count; None where none was given and no candidate names its tokenizer."""
+        own = self._own
+        return np.frombuffer(own, np.float32) if isinstance(own, bytes) else own
+
+    def input_tokens(self, m: int) -> float:
+        """Return the input tokens of the whole request by the tokenizer of the candidate at this position."""
+        own = self.own_tokens
+        return self.billed_tokens * self.bundle.candidates[m].token_ratio if own is None else float(own[m])
+
+    @property
+    def qualities(self) -> npt.NDArray[np.float32]:
+        """(models,) predicted quality of every candidate, allowed or not, in bundle order."""
+        row: npt.NDArray[np.float32] = self.result.quality[self.row]
+        return row
+
+    @property
+    def costs_usd(self) -> npt.NDArray[np.float32]:
+        """(models,) expected cost of this prompt in USD, in bundle order."""
+        row: npt.NDArray[np.float32]
+        if self.policy.weighing is None:
+            row = self.result.cost_usd[self.row]
+        else:
+            billed, own, extra = np.array([self.billed_tokens]), self.own_tokens, self.inputs.extra_usd
+            tokens = self.result.tokens_out[self.row][None]
+            row = self.policy.usd(billed, None if own is None else own[None], tokens, extra)[0]
+        return row
+
+    @property
+    def costs(self) -> npt.NDArray[np.float32]:
+        """(models,) what the policy trades against quality: `costs_usd`, or the weighted sums, in bundle order; NaN where not known."""
+        row: npt.NDArray[np.float32] = self.result.cost_usd[self.row]
+        return row if self.policy.weighing is None else self.policy.weighing.known(row)
+
+    def usd_of(self, m: int) -> float:
+        """Return the expected cost of one candidate in USD."""
+        policy = self.policy
+        if policy.weighing is None:
+            return self.result.cost_at(self.row, m)
+        own, extra = self.own_tokens, self.inputs.extra_usd
+        tokens = self.result.tokens_at(self.row, m)
+        of_m = None if own is None else own[m], tokens, None if extra is None else extra[m]
+        return policy.usd_of(m, self.billed_tokens, *of_m)
+
+    def cost_terms_of(self, m: int, usd: float) -> CostTerms | None:
+        """Return USD, seconds and Wh of one candidate that costs so much, where the policy weighs more than USD; else None."""
+        weighing = self.policy.weighing
+        if weighing is None:
+            return None
+        return weighing.terms(m, usd, self.input_tokens(m), self.result.tokens_at(self.row, m))
+
+    @property
+    def may_keep_out(self) -> bool:
+        """Whether this request may keep out a candidate that the policy allows."""
+        if self.inputs.limits is not None:
+            return True
+        own = self._own
+        if own is None:
+            return self.billed_tokens >= self.policy.surely_fits.billed
+        # of the few, a tenth of numpy's time
+        most = max(memoryview(own).cast("f")) if isinstance(own, bytes) else own.max()
+        return bool(most >= self.policy.surely_fits.own)
+
+    @property
+    def by_support(self) -> bool:
+        """Whether the policy's candidate for prompts of little support answers, and not the plain decision."""
+        result, row = self.result, self.row
+        if result.cause_at(row) != UNSUPPORTED:
+            return False
+        to = self.policy.unsupported.candidate
+        return to is None or to == self.bundle.candidates[result.index_at(row)].name
+
+    @property
+    def open_to(self) -> Sequence[str]:
+        """Who may be chosen, whatever this request asks for: under `unsupported="cheapest"` an operating point leaves out nobody."""
+        policy = self.policy
+        by_cost = policy.reserve and policy.unsupported.candidate is None and self.by_support
+        return (*policy.allowed, *policy.reserve) if by_cost else policy.allowed
+
+    def could_serve(self, names: Sequence[str]) -> bytes:
+        """Return (models,) as bytes: who of these can serve this request."""
+        candidates = self.bundle.candidates
+        if names is self.policy.allowed and not self.may_keep_out:
+            return bytes(candidate.name in names for candidate in candidates)
+        return bytes(c.name in names and self.unable(m) is None for m, c in enumerate(candidates))
+
+    @property
+    def reserve(self) -> npt.NDArray[np.bool_]:
+        """(models,) the policy's reserve, less who cannot serve this request."""
+        return np.frombuffer(self.could_serve(self.policy.reserve), np.bool_)
+
+    @property
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """(models,) who could be chosen: the policy's mask, less who cannot serve this request."""
+        mask = np.frombuffer(bytearray(self.could_serve(self.open_to)), np.bool_)
+        if self.by_support:  # one that an operating point leaves out may be named for prompts of little support
+            mask[self.result.index_at(self.row)] = True
+        return mask
+
+    def unable(self, m: int) -> str | None:
+        """Return why a candidate cannot serve this request, whatever the policy says; None where it can."""
+        candidate, limits = self.bundle.candidates[m], self.inputs.limits
+        if limits is not None and candidate.name in limits.excluded:
+            return limits.excluded[candidate.name]
+        window = candidate.context_window
+        if window is None:
+            return None
+        prompt = self.input_tokens(m)
+        stated = None if limits is None else limits.max_tokens
+        answers = 1 if limits is None else limits.answers  # each answer has the window to itself
+        output = self.result.tokens_at(self.row, m) / answers if stated is None else float(stated)
+        if not (prompt + output > window or prompt > window):  # an output that is not known, NaN, is not over
+            return None
+        if prompt > window:
+            return f"prompt of about {prompt:.0f} tokens over its context window of {window}"
+        return f"prompt of about {prompt:.0f} and output of {output:.0f} tokens over its context window of {window}"
+
+    def excluded_because(self, m: int) -> str | None:
+        """Return why a candidate could not be chosen; None where it could, and of the chosen one."""
+        if m == self.result.index_at(self.row):  # also one that an operating point leaves out, as of `allowed`
+            return None
+        return self.policy.exclusions.get(self.bundle.candidates[m].name) or self.unable(m)
+
+    @property
+    def excluded(self) -> dict[str, str]:
+        """Candidate -> why it could not be chosen: the policy's mask, a feature that the request needs, too long an answer asked
+        for, or a context window that does not hold prompt and output."""
+        if not self.may_keep_out and not self.policy.reserve:
+            return dict(self.policy.exclusions)
+        found = {candidate.name: self.excluded_because(m) for m, candidate in enumerate(self.bundle.candidates)}
+        return {name: reason for name, reason in found.items() if reason is not None}
+
+    @property
+    def candidates(self) -> tuple[CandidateView, ...]:
+        """Every candidate, in bundle order, with what was predicted and why it could not be chosen."""
+        result, row = self.result, self.row
+        chosen, threshold = result.index_at(row), np.float32(result.threshold_at(row))
+        allowed, qualities, usd, costs = self.allowed, self.qualities, self.costs_usd, self.costs
+        tokens = result.tokens_out[row]
+        return tuple(
+            CandidateView(
+                name=candidate.name,
+                family=candidate.family,
+                quality=float(qualities[m]),
+                cost_usd=float(usd[m]),
+                cost=float(costs[m]),
+                tokens_in=self.input_tokens(m),
+                tokens_out=float(tokens[m]),
+                allowed=bool(allowed[m]),
+                feasible=bool(allowed[m] and qualities[m] >= threshold),
+                chosen=m == chosen,
+                excluded_because=self.excluded_because(m),
+            )
+            for m, candidate in enumerate(self.bundle.candidates)
+        )

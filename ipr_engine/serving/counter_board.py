@@ -1,0 +1,140 @@
+"""The counts of a serving engine while they grow: written from every thread without a lock, read as one plain snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import Lock
+from types import MappingProxyType
+
+from ipr_engine._C import LatencyHistogram, Tally
+from ipr_engine.bundle import BundleSpec
+from ipr_engine.decision import Row
+from ipr_engine.errors import (
+    DeadlineError,
+    EncoderFailedError,
+    InvalidInputError,
+    NotServingError,
+    OverloadError,
+    RowError,
+)
+from ipr_engine.serving.metrics import CAUSES, DEADLINE, EVENTS, KINDS, STAGES, CacheCounts, Counters, Latency
+
+_KIND = {kind: position for position, kind in enumerate(KINDS)}
+_EVENT = {event: position for position, event in enumerate(EVENTS)}
+_DEADLINE = CAUSES.index(DEADLINE)
+_ERRORS: Mapping[type[Exception], str] = {
+    OverloadError: "rejected",
+    InvalidInputError: "invalid",
+    DeadlineError: "deadline_unanswered",
+    EncoderFailedError: "encoder_failed",
+    NotServingError: "not_serving",
+}
+Named = tuple[tuple[str, str], ...]  # (name, family) of every candidate, in a bundle's order
+
+
+class CounterBoard:
+    """The counts of one service. A tally belongs to a set of candidates in its order, so that swaps do not add up memory.
+
+    Attributes:
+        stages: STAGES -> latencies. inline, cached, queued: three of them, by name since every request adds to one.
+        batch_sizes, tokens, padded_tokens: of all forwards.
+        tallies: (name, family) of each candidate -> decisions.
+    """
+
+    def __init__(self) -> None:
+        self.stages = {name: LatencyHistogram() for name in STAGES}
+        self.inline, self.cached, self.queued = self.stages["inline"], self.stages["cache"], self.stages["queued"]
+        self.batch_sizes: dict[int, int] = {}  # written by the worker alone, as the next two
+        self.tokens = 0
+        self.padded_tokens = 0
+        self._events = Tally(len(EVENTS))
+        self.tallies: dict[Named, Tally] = {}
+        self._current: tuple[str, Tally] = ("", Tally(1))
+        self._lock = Lock()
+
+    def decided(self, decision: Row) -> None:
+        """Count a decision of the engine's own, or a row that failed."""
+        kind = _KIND[decision.policy.certificate.status]
+        if kind:  # the rest costs more: drift, and whether this prompt fits every candidate
+            kind = _KIND[decision.calibration]
+        bundle = decision.bundle
+        current = self._current
+        if current[0] != bundle.hash:
+            current = self._current = (bundle.hash, self._tally(bundle))
+        current[1].add_decision(decision.result, decision.row, len(CAUSES), len(KINDS), kind)
+
+    def degraded(self, decision: Row) -> None:
+        """Count a decision of the fallback."""
+        self._tally(decision.bundle).add(((decision.index + 1) * len(CAUSES) + _DEADLINE) * len(KINDS))
+
+    def arrived(self, answer: Row | Exception, begun_ns: int) -> None:
+        """Count what a queued request got, as it reaches its caller."""
+        if isinstance(answer, Exception):
+            self.error(answer)
+        else:
+            self.decided(answer) if answer.degraded is None else self.degraded(answer)
+            self.queued.since(begun_ns)
+
+    def event(self, event: str, by: int = 1) -> None:
+        self._events.add(_EVENT[event], by)
+
+    def error(self, error: Exception) -> None:
+        """Count what a request got instead of a decision; a RowError was counted as a failed row."""
+        if not isinstance(error, RowError):
+            kinds = (event for kind, event in _ERRORS.items() if isinstance(error, kind))
+            self.event(next(kinds, "failed"))
+
+    def batch(self, size: int, tokens: int, padded: int) -> None:
+        self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
+        self.tokens += tokens
+        self.padded_tokens += padded
+
+    def _tally(self, bundle: BundleSpec) -> Tally:
+        named = tuple((candidate.name, candidate.family) for candidate in bundle.candidates)
+        with self._lock:
+            found = self.tallies.get(named)
+            if found is None:
+                found = self.tallies[named] = Tally((len(named) + 1) * len(CAUSES) * len(KINDS))
+            return found
+
+    def snapshot(
+        self, *, queue_depth: int, queue_limit: int, in_forward: int, cache: CacheCounts, swaps: int, bundle_hash: str
+    ) -> Counters:
+        stages = {name: Latency.of(histogram) for name, histogram in self.stages.items()}
+        stages["total"] = Latency.of(self.inline, self.cached, self.queued)
+        return Counters(
+            decisions=MappingProxyType(self._decisions()),
+            events=MappingProxyType(dict(zip(EVENTS, self._events.counts(), strict=True))),
+            stages=MappingProxyType(stages),
+            batch_sizes=MappingProxyType(self.batch_sizes.copy()),
+            tokens=self.tokens,
+            padded_tokens=self.padded_tokens,
+            queue_depth=queue_depth,
+            queue_limit=queue_limit,
+            in_forward=in_forward,
+            cache=cache,
+            swaps=swaps,
+            bundle_hash=bundle_hash,
+        )
+
+    def _decisions(self) -> dict[tuple[str | None, str | None, str, str], int]:
+        with self._lock:
+            tallies = list(self.tallies.items())
+        summed: dict[tuple[str | None, str | None, str, str], int] = {}
+        for named, tally in tallies:
+            rows: list[tuple[str | None, str | None]] = [(None, None), *named]
+            labels = ((*row, cause, kind) for row in rows for cause in CAUSES for kind in KINDS)
+            for label, count in zip(labels, tally.counts(), strict=True):
+                if count:
+                    summed[label] = summed.get(label, 0) + count
+        return summed
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child, where nothing was counted yet."""
+        self._lock = Lock()
+        for histogram in self.stages.values():
+            histogram.clear()
+        for tally in (self._events, *self.tallies.values()):
+            tally.clear()
+        self.batch_sizes.clear()
+        self.tokens = self.padded_tokens = 0

@@ -1,0 +1,35 @@
+"""An encoder of anyone's making fails: what its callers get for it, and when the CPU takes over instead."""
+
+from __future__ import annotations
+
+from ipr_engine.cascade import EmbedRows, Rows
+from ipr_engine.encoders.base import Encoded
+from ipr_engine.errors import DeviceLostError, EncoderFailedError, InvalidInputError
+
+
+def encoder_failed(error: BaseException, what: str) -> EncoderFailedError:
+    """Return what callers get for a failure of the encoder on `what`; a panic of Rust's is no Exception, and is one too."""
+    failed = EncoderFailedError(f"the encoder failed on {what}: {type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed
+
+
+def raise_if_lost(error: BaseException, cpu_planned: bool) -> None:
+    """Raise the error of a lost device where the CPU is planned to take over."""
+    if isinstance(error, DeviceLostError) and cpu_planned:
+        raise error
+
+
+def guarded(embed: EmbedRows, cpu_planned: bool) -> EmbedRows:
+    """Return the second encoder's `embed` such that what goes wrong in it is an encoder's failure, unless it finds a row at fault."""
+
+    def embed_guarded(rows: Rows) -> Encoded:
+        try:
+            return embed(rows)
+        except InvalidInputError:
+            raise
+        except BaseException as error:
+            raise_if_lost(error, cpu_planned)
+            raise encoder_failed(error, f"a batch of {len(rows)}") from error
+
+    return embed_guarded

@@ -1,0 +1,370 @@
+"""The two faces of a service: `AsyncEngine` for asyncio tasks, in any number of event loops, `BatchingEngine` for threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, Self, Unpack
+
+from ipr_engine._C import clock_ns
+from ipr_engine._old_spellings import warn_on_error
+from ipr_engine.bundle import Bundle, Performance
+from ipr_engine.decision import Decision, Row
+from ipr_engine.encoders.load_options import EncoderKeywords
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.policy_spec import PolicyOptions
+from ipr_engine.prompts import Prompt
+from ipr_engine.request.route_request import RouteOptions
+from ipr_engine.serving.metrics import Counters
+from ipr_engine.serving.prompt_list import PromptList
+from ipr_engine.serving.queue_limits import Limits
+from ipr_engine.serving.queued_request import QueuedRequest
+from ipr_engine.serving.service import Service
+
+
+class _Face:
+    """What both faces are: an engine and the service that many callers share.
+
+    Attributes:
+        engine: what decides; swap bundles, make policies and mark drift on it as ever.
+        service: the queue, the worker and the counters.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        fallback: Engine | str | Sequence[str] | None = None,
+        cache_entries: int = 0,
+        limits: Limits | Mapping[str, Any] | None = None,
+    ) -> None:
+        """Wrap an engine, which may be shared with other callers.
+
+        Args:
+            fallback: who answers when a request's budget_us is over: an engine of the static tier, or a candidate's name, or
+                several (the first that the request's policy allows). None: a DeadlineError.
+            cache_entries: decisions kept by exact prompt, policy and bundle; 0 for no cache.
+            limits: of the queue and of a batch; see `Limits`.
+        Raises:
+            InvalidInputError: an argument is outside of the above.
+        """
+        if not isinstance(engine, Engine):
+            raise InvalidInputError(f"engine: expected an Engine, got {type(engine).__name__}; load(path) makes one")
+        self.engine = engine
+        self.service = Service(engine, fallback=fallback, cache_entries=cache_entries, limits=limits)
+
+    @classmethod
+    def beside(cls, other: _Face) -> Self:
+        """Make a face of the same engine and service."""
+        made = cls.__new__(cls)
+        made.engine, made.service = other.engine, other.service
+        return made
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        fallback: Engine | str | Sequence[str] | None = None,
+        cache_entries: int = 0,
+        limits: Limits | Mapping[str, Any] | None = None,
+        **options: Unpack[EncoderKeywords],
+    ) -> Self:
+        """`Engine.load` reads the bundle, in the calling thread, with its options (isa, tier, device ...); the engine is wrapped."""
+        return cls(Engine.load(path, **options), fallback=fallback, cache_entries=cache_entries, limits=limits)
+
+    def policy(self, **options: Unpack[PolicyOptions]) -> Policy:
+        """`Engine.policy` makes it."""
+        return self.engine.policy(**options)
+
+    @property
+    def performance(self) -> Mapping[str, Performance]:
+        """`Engine.performance`: what candidates are measured at."""
+        return self.engine.performance
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that serves."""
+        return self.engine.bundle
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of the queue and of a batch."""
+        return self.service.limits
+
+    def counters(self) -> Counters:
+        """Take a snapshot of all counts, of tasks and threads alike; cheap enough for every second."""
+        return self.service.counters()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.service.summary})"
+
+
+class BatchingEngine(_Face):
+    """`Engine.route` for any number of threads at once; `AsyncEngine` is the same for asyncio tasks.
+
+        >>> with BatchingEngine.load() as serving:
+        ...     decision = serving.route("Explain quicksort", tau=0.1)
+
+    A prompt of the static tier is decided in the calling thread. One of another tier waits in a bounded queue for the worker
+    thread, which takes what is there, batch by batch; every batch is decided within one bundle, whatever is swapped meanwhile.
+    """
+
+    def start(self) -> BatchingEngine:
+        """Warm up and serve; returns when ready. May be called again. What the warm-up raises closes this engine.
+
+        Raises:
+            NotServingError: closed before, or meanwhile.
+        """
+        self.service.start()
+        return self
+
+    def close(self, *, drain: bool = True, timeout_s: float | None = None) -> bool:
+        """Take no more requests, decide those that wait (drain) or refuse them with NotServingError. May be called again.
+
+        Args:
+            timeout_s: seconds to wait for the worker; None until it is done.
+        Returns:
+            Whether the worker has ended.
+        """
+        return self.service.close(drain=drain, timeout_s=timeout_s)
+
+    def route(
+        self,
+        prompt: Prompt,
+        policy: Policy | None = None,
+        *,
+        budget_us: float | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> Decision:
+        """Decide who should answer one prompt; blocks the calling thread until it is decided.
+
+        Args:
+            prompt: a string, chat messages or a whole request.
+            policy, options: those of `Engine.route`; on_error, of an earlier release, is `route_many`'s.
+            budget_us: microseconds from now after which the fallback answers (cause "deadline"), > 0; None for no limit.
+                What is decided in the caller's thread is not cut short.
+        Raises:
+            InvalidInputError: a bad prompt or argument, named; this request alone fails.
+            OverloadError: the queue is full.
+            DeadlineError: the budget is over, and no fallback could answer.
+            EncoderFailedError: the encoder failed on the batch this request was in.
+            RowError: the prompt cannot be decided.
+            NotServingError: not started, closed, or forked after load.
+        """
+        on_error = options.pop("on_error", None)
+        if on_error is not None:
+            warn_on_error("BatchingEngine", stacklevel=4)
+        answer = self.service.begin(prompt, policy, budget_us, options, "raise" if on_error is None else on_error)
+        if not isinstance(answer, QueuedRequest):
+            return answer
+        self._submit(answer)
+        return self._await(answer)
+
+    def route_many(
+        self,
+        prompts: Sequence[Prompt],
+        policy: Policy | None = None,
+        *,
+        budget_us: float | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> list[Row]:
+        """Decide who should answer each of several prompts, which may share forwards; blocks until all are decided.
+
+        Every prompt is a request of its own, to the queue, to its budget and to the counters.
+
+        Args:
+            prompts, policy, options: those of `Engine.route_many`.
+            budget_us: as of `route`, for each.
+        Returns:
+            A row a prompt: a list, since a swap meanwhile gives some of them another bundle.
+        Raises:
+            As `route`, the first that fails; the others are then withdrawn. RowError names all rows that cannot be decided.
+        """
+        listed = PromptList(self.engine, prompts, policy, options)
+        waiting: list[QueuedRequest] = []
+        begun: list[Row | QueuedRequest] = []
+        try:
+            for row in range(len(listed)):
+                answer = listed.begin(self.service.begin, row, budget_us)
+                begun.append(answer)
+                if isinstance(answer, QueuedRequest):
+                    self._submit(answer)
+                    waiting.append(answer)
+            return listed.checked([self._await_row(listed, row, one) for row, one in enumerate(begun)])
+        except BaseException:
+            for request in waiting:
+                self.service.cancel(request)
+            raise
+
+    def _await_row(self, listed: PromptList, row: int, answer: Row | QueuedRequest) -> Row:
+        if not isinstance(answer, QueuedRequest):
+            return answer
+        try:
+            return self._await(answer)
+        except InvalidInputError as error:
+            return listed.bad(row, error)
+
+    def _submit(self, request: QueuedRequest) -> None:
+        request.ready = Lock()
+        request.ready.acquire()
+        self.service.submit(request)
+
+    def _await(self, request: QueuedRequest) -> Row:
+        """Block until a queued request is answered."""
+        ready = request.ready
+        assert ready is not None
+        try:
+            if request.deadline_ns is None:
+                ready.acquire()
+            elif not ready.acquire(timeout=max(0.0, (request.deadline_ns - clock_ns()) / 1e9)):
+                late = self.service.expire(request)
+                if late is not None:
+                    return self.service.arrived(request, late)
+                ready.acquire()  # the worker was faster by a hair
+        except BaseException:  # KeyboardInterrupt, say: the caller is gone
+            self.service.cancel(request)
+            raise
+        assert request.answer is not None
+        return self.service.arrived(request, request.answer)
+
+    def swap(self, bundle: Bundle | str | Path, **allow: bool) -> Bundle:
+        """`Engine.swap`: requests in a forward finish on the bundle they began with, those that wait get the new one."""
+        return self.engine.swap(bundle, **allow)
+
+    def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
+        """`Engine.update_performance`: requests that wait are decided by the new figures."""
+        self.engine.update_performance(figures)
+
+    def __enter__(self) -> BatchingEngine:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncEngine(_Face):
+    """`Engine.route` for asyncio tasks, and for threads beside them.
+
+        >>> async with AsyncEngine.load() as engine:
+        ...     decision = await engine.route("Explain quicksort", tau=0.1)
+
+    The static tier answers within the call, without yielding to the loop: queueing would cost more than the work. Other tiers
+    share forwards (docs/operations.md). A cancelled task gives its place in the queue free.
+
+    Attributes:
+        blocking: the same engine, queue and counters for threads, a BatchingEngine.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        fallback: Engine | str | Sequence[str] | None = None,
+        cache_entries: int = 0,
+        limits: Limits | Mapping[str, Any] | None = None,
+    ) -> None:
+        """Wrap an engine; the arguments are those of `BatchingEngine`."""
+        super().__init__(engine, fallback=fallback, cache_entries=cache_entries, limits=limits)
+        self.blocking = BatchingEngine.beside(self)
+        self._begin = self.service.begin
+
+    async def start(self) -> AsyncEngine:
+        """Warm up in a thread, then serve; see `BatchingEngine.start`."""
+        await asyncio.to_thread(self.service.start)
+        return self
+
+    async def close(self, *, drain: bool = True, timeout_s: float | None = None) -> bool:
+        """`BatchingEngine.close`; the loop goes on meanwhile, so that tasks get their answers."""
+        return await asyncio.to_thread(self.service.close, drain=drain, timeout_s=timeout_s)
+
+    async def route(
+        self,
+        prompt: Prompt,
+        policy: Policy | None = None,
+        *,
+        budget_us: float | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> Decision:
+        """Decide who should answer one prompt; the arguments and errors are those of `BatchingEngine.route`."""
+        on_error = options.pop("on_error", None)
+        if on_error is not None:
+            warn_on_error("AsyncEngine")
+        answer = self._begin(prompt, policy, budget_us, options, "raise" if on_error is None else on_error)
+        return await self._await(answer) if isinstance(answer, QueuedRequest) else answer
+
+    async def route_many(
+        self,
+        prompts: Sequence[Prompt],
+        policy: Policy | None = None,
+        *,
+        budget_us: float | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> list[Row]:
+        """Decide who should answer each of several prompts; arguments, rows and errors are those of `BatchingEngine.route_many`."""
+        listed = PromptList(self.engine, prompts, policy, options)
+        begun = [listed.begin(self._begin, row, budget_us) for row in range(len(listed))]
+        waits = [asyncio.ensure_future(self._await_row(listed, row, one)) for row, one in enumerate(begun)]
+        try:
+            rows = await asyncio.gather(*waits)
+        except BaseException:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            raise
+        return listed.checked(rows)
+
+    async def _await_row(self, listed: PromptList, row: int, answer: Row | QueuedRequest) -> Row:
+        if not isinstance(answer, QueuedRequest):
+            return answer
+        try:
+            return await self._await(answer)
+        except InvalidInputError as error:
+            return listed.bad(row, error)
+
+    async def _await(self, request: QueuedRequest) -> Row:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Row] = loop.create_future()
+        request.loop, request.future = loop, future
+        self.service.submit(request)
+        timer = None
+        if request.deadline_ns is not None:
+            timer = loop.call_later(max(0.0, (request.deadline_ns - clock_ns()) / 1e9), self._expire, request)
+        try:
+            return await future
+        except BaseException:
+            self.service.cancel(request)  # nothing where the request itself failed: it is answered then
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, request: QueuedRequest) -> None:
+        late = self.service.expire(request)
+        if late is not None:
+            self.service.scheduler.resolve(request, late)
+
+    def route_blocking(self, prompt: Prompt, policy: Policy | None = None, **options: Any) -> Decision:
+        """`BatchingEngine.route`, from a thread; in an event loop's own it would hold up the loop. Of a list: `blocking.route_many`."""
+        return self.blocking.route(prompt, policy, **options)
+
+    async def swap(self, bundle: Bundle | str | Path, **allow: bool) -> Bundle:
+        """`Engine.swap`, read and planned in a thread."""
+        return await asyncio.to_thread(self.engine.swap, bundle, **allow)
+
+    async def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
+        """`Engine.update_performance`; policies in use are compiled anew in a thread."""
+        await asyncio.to_thread(self.engine.update_performance, figures)
+
+    async def __aenter__(self) -> AsyncEngine:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"Async{self.blocking!r}"

@@ -1,0 +1,229 @@
+"""The service behind both faces: one queue, one worker, one set of counters, whoever asks.
+
+A request is checked, and answered at once where no encoder has to run in Python; else it is queued.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from ipr_engine._C import clock_ns
+from ipr_engine._validate import number
+from ipr_engine.decision import Decision, Row
+from ipr_engine.errors import InvalidInputError, IprError, NotServingError
+from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.policy.policy import Policy
+from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
+from ipr_engine.request.arguments import whole_counts
+from ipr_engine.request.intake import check_readable
+from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
+from ipr_engine.request.route_request import REQUEST_OPTIONS, RouteOptions, RouteRequest, check_on_error, policy_options
+from ipr_engine.serving.counter_board import CounterBoard
+from ipr_engine.serving.decision_cache import DecisionCache
+from ipr_engine.serving.fallback import answer_late, make_fallback
+from ipr_engine.serving.forward import Forwards, ServedEngine
+from ipr_engine.serving.metrics import CacheCounts, Counters
+from ipr_engine.serving.queue_limits import Limits, read_limits
+from ipr_engine.serving.queued_request import Answer, QueuedRequest
+from ipr_engine.serving.scheduler import Scheduler, checked
+
+MOST_US = 1e12  # of a budget: eleven days
+
+
+class Service:
+    """An engine under many callers at once; `BatchingEngine` and `AsyncEngine` are its faces.
+
+    Attributes:
+        serving: whether prompts are taken.
+        engine: what decides. limits: of the queue and of a batch.
+        board: the counts. cache: None for none.
+        forwards, scheduler: what the worker runs, and when.
+    """
+
+    def __init__(
+        self,
+        engine: ServedEngine,
+        *,
+        fallback: object = None,
+        cache_entries: int = 0,
+        limits: Limits | Mapping[str, Any] | None = None,
+    ) -> None:
+        """Plan the service; the arguments are those of `BatchingEngine`."""
+        self.serving = False
+        self.engine = engine
+        self.cache = DecisionCache(cache_entries) if cache_entries != 0 or isinstance(cache_entries, bool) else None
+        self.limits = read_limits(limits)
+        self.board = CounterBoard()
+        self._fallback = made = make_fallback(fallback, engine.loaded.bundle)
+        self.forwards = Forwards(engine, self.limits, self.board, lambda late, loaded: answer_late(late, made, loaded))
+        self.scheduler = Scheduler(self.forwards, self.limits, self.board, self.cache)
+        self._ends = weakref.finalize(self, self.scheduler.close, drain=False, timeout_s=0.0)
+        self._ends.atexit = False  # fork_hooks waits for the worker then
+
+    def start(self) -> None:
+        """Warm up and serve; return when ready."""
+        self.scheduler.start(self._open)
+
+    def _open(self) -> None:
+        self.serving = True
+
+    def close(self, *, drain: bool, timeout_s: float | None) -> bool:
+        """Take no more requests, decide those that wait (drain) or refuse them; return whether the worker has ended."""
+        self.scheduler.take_no_more()
+        self.serving = False  # in this order: a start at the same time does not set it again
+        return self.scheduler.close(drain=drain, timeout_s=timeout_s)
+
+    def begin(
+        self,
+        prompt: Prompt,
+        policy: Policy | None,
+        budget_us: float | None,
+        options: RouteOptions,
+        on_error: str = "raise",
+    ) -> Row | QueuedRequest:
+        """Return the decision, where it can be made here and now, or a request to be queued.
+
+        This is the whole path of the static tier, in the caller's thread, hence straight-line code.
+
+        Raises:
+            InvalidInputError, RowError, NotServingError: as `BatchingEngine.route`.
+        """
+        begun = clock_ns()
+        if not self.serving:
+            self._refuse()
+        loaded = self.engine.loaded
+        try:
+            if budget_us is not None:
+                _check_budget(budget_us)
+            if on_error != "raise":
+                check_on_error(on_error)
+            if type(prompt) is str and len(prompt) <= self.limits.inline_chars and self.cache is None:
+                decision = loaded.route_text(prompt, policy, options, "status")
+                if decision is not None:
+                    self.board.decided(decision)
+                    self.board.inline.since(begun)
+                    return decision if type(decision) is Decision else _checked(decision, on_error)
+            policy = loaded.resolve(policy, policy_options(options) if options else options)
+            given = {name: value for name in REQUEST_OPTIONS if (value := options.get(name)) is not None}
+            return self._begin(loaded, prompt, policy, budget_us, given, on_error, begun)
+        except InvalidInputError:
+            self.board.event("invalid")
+            raise
+
+    def _begin(
+        self,
+        loaded: LoadedBundle,
+        prompt: Prompt,
+        policy: Policy,
+        budget_us: float | None,
+        given: dict[str, Any],
+        on_error: str,
+        begun: int,
+    ) -> Row | QueuedRequest:
+        text = ParsedRequest.of_text(prompt) if type(prompt) is str else parse_request(prompt)
+        short = len(text.encoded) + sum(map(len, text.billed_only)) <= self.limits.inline_chars
+        plain = not given and not text.uncountable
+        key = None
+        if self.cache is not None and plain and short:
+            key = self.cache.key(text, policy)
+            found = self.cache.get(key, loaded.hash)
+            if found is not None:
+                self.board.decided(found)
+                self.board.cached.since(begun)
+                return found
+        if short and loaded.routes_text:
+            decision = loaded.route_here(RouteRequest(text, policy, given))
+            if decision is not None:
+                self.board.decided(decision)
+                self.board.inline.since(begun)
+                if key is not None and self.cache is not None and decision.status == "ok":
+                    self.cache.put(key, decision)
+                return _checked(decision, on_error)
+        billed_tokens = given.get("billed_tokens")
+        check_readable(text, "prompt", billed_tokens, loaded.bundle, policy)
+        if billed_tokens is not None:
+            billed_tokens = int(whole_counts(billed_tokens, 1).item())
+        overrides = NO_OVERRIDES
+        if given:
+            overrides = RequestOverrides.of(given, 1, loaded.bundle.names, policy.prices).copied()
+        queued = QueuedRequest(
+            text,
+            policy,
+            begun_ns=begun,
+            budget_us=budget_us,
+            deadline_ns=None if budget_us is None else begun + int(budget_us * 1e3),
+            billed_tokens=billed_tokens,
+            overrides=overrides,
+            on_error=on_error,
+            key=key,
+        )
+        if budget_us is not None and self._fallback is not None:
+            queued.fallback = self._fallback.prepare(queued, loaded)
+        return queued
+
+    def _refuse(self) -> NoReturn:
+        self.board.event("not_serving")
+        raise NotServingError("not started, or closed: enter it (`with ... as serving`), or call start() first")
+
+    def submit(self, request: QueuedRequest) -> None:
+        """Queue what `begin` gave; who waits for it must be set before."""
+        try:
+            self.scheduler.submit(request)
+        except IprError as error:
+            self.board.error(error)
+            raise
+
+    def arrived(self, request: QueuedRequest, answer: Answer) -> Row:
+        """Count an answer as it reaches its caller, and return or raise it."""
+        result = self.scheduler.arrived(request, answer)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def cancel(self, request: QueuedRequest) -> None:
+        """Free the request's place in the queue: its caller waits no longer."""
+        if self.scheduler.withdraw(request):
+            self.board.event("cancelled")
+
+    def expire(self, request: QueuedRequest) -> Answer | None:
+        """Return what the caller gets, its budget being over; None when it is answered already."""
+        if not self.scheduler.withdraw(request):
+            return None
+        try:
+            return answer_late(request, self._fallback, self.engine.loaded)
+        except Exception as error:  # whatever it is, the caller waits for it
+            return error
+
+    def counters(self) -> Counters:
+        """Take a snapshot of all counts."""
+        loaded = self.engine.loaded
+        return self.board.snapshot(
+            queue_depth=self.scheduler.depth,
+            queue_limit=self.limits.max_queue,
+            in_forward=self.scheduler.in_forward,
+            cache=CacheCounts() if self.cache is None else self.cache.counts(),
+            swaps=self.engine.swaps,
+            bundle_hash=loaded.hash,
+        )
+
+    @property
+    def summary(self) -> str:
+        """The engine, whether it is served, and how many wait, for the repr of a face."""
+        state = "serving" if self.serving else "not serving"
+        return f"{self.engine!r}, {state}, {self.scheduler.depth} of {self.limits.max_queue} waiting"
+
+
+def _checked(decision: Row, on_error: str) -> Row:
+    result = checked(decision, on_error)
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _check_budget(budget_us: float) -> None:
+    if not 0.0 < number("budget_us", budget_us) <= MOST_US:
+        raise InvalidInputError(
+            f"budget_us: expected microseconds above 0, got {budget_us!r}; leave it out for no limit"
+        )

@@ -1,0 +1,48 @@
+"""The house as it is promised to be: layers, names and sizes of every module (docs/design.md)."""
+
+import pytest
+
+from tests.support.structure import Structure, circles, longest_chain
+
+MOST_FLOORS = 12
+MOST_PARAMETERS = 8
+MOST_LINES = 400
+
+
+@pytest.fixture(scope="module")
+def structure():
+    return Structure()
+
+
+def test_no_module_imports_one_that_imports_it(structure):
+    assert circles(structure.graph) == []
+
+
+def test_no_room_imports_one_that_imports_it(structure):
+    assert circles(structure.rooms) == []
+
+
+def test_the_longest_chain_of_imports_is_short(structure):
+    chain = longest_chain(structure.graph)
+    assert len(chain) <= MOST_FLOORS, " -> ".join(chain)
+
+
+def test_nothing_in_the_package_imports_its_face(structure):
+    assert structure.importers_of_the_face() == []
+
+
+def test_a_public_class_name_means_one_thing(structure):
+    assert {name: places for name, places in structure.public_classes().items() if len(places) > 1} == {}
+
+
+def test_a_file_name_means_one_thing(structure):
+    assert {stem: places for stem, places in structure.stems().items() if len(places) > 1} == {}
+
+
+def test_functions_take_few_parameters(structure):
+    assert structure.wide_functions(MOST_PARAMETERS) == []
+
+
+def test_files_are_short_enough_to_hold(structure):
+    lines = {m.name: len(m.path.read_text(encoding="utf-8").splitlines()) for m in structure.modules.values()}
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
