@@ -51,7 +51,8 @@ def frontier(
 
     def threshold_at(tau: np.float32) -> np.float32:
         coefficients = compile_rule(policy.rule, float(tau), slack=policy.slack, constants=constants)
-        return threshold(coefficients, qualities[allowed].max(), qualities[allowed].min())
+        reached: np.float32 = threshold(coefficients, qualities[allowed].max(), qualities[allowed].min())
+        return reached
 
     def enters_at(m: int) -> np.float32 | None:
         """The smallest float32 tau at which m is feasible: a bisection over the bit patterns of [0, 1]."""

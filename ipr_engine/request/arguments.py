@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._validate import MOST_TOKENS, told
+from ipr_engine._validate import MOST_TOKENS, matched_once, nonnegative, shown, told
+from ipr_engine.bundle import PriceList
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.parsed import bill_floor
@@ -78,3 +79,122 @@ def _holds_bool(values: Any) -> bool:
 
 def _described(values: object, array: npt.NDArray[Any]) -> str:
     return told(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"
+
+
+Value = TypeVar("Value")
+ByName: TypeAlias = Mapping[str, Value]
+PerCandidate: TypeAlias = npt.ArrayLike | ByName[Value] | Sequence[ByName[Value] | None]
+# by name: tokens, or tokens and the seconds since the cache was used last
+CachedTokens: TypeAlias = PerCandidate[float | tuple[float, float]]
+TokensIn: TypeAlias = PerCandidate[float]
+
+
+def per_candidate(
+    argument: str,
+    told: Any,
+    batch: int,
+    names: Sequence[str],
+    *,
+    absent: float,
+    read: Callable[[str, object, str], float],
+) -> npt.NDArray[np.float32]:
+    """Return (batch, models) of what a caller tells, each rounded to float32 once, whatever the form.
+
+    Args:
+        argument: what errors call it.
+        told: what `per_model` takes, in the order of `names`; or name -> value, or a list of such mappings (None: an empty one), one a
+            prompt. Names are found whatever their case.
+        absent: of a candidate that a mapping does not name.
+        read: the number that a mapping's value means, or an error: it gets where the value stands, the value, and the candidate.
+    Raises:
+        InvalidInputError: no such array or mapping, an unknown name, or a number that is not finite and >= 0.
+    """
+    if isinstance(told, Mapping):
+        row = _of_names(argument, told, names, absent, read)
+        return np.ascontiguousarray(np.broadcast_to(row, (batch, len(names))))
+    if _is_list(told):
+        if len(told) != batch:
+            raise InvalidInputError(f"{argument}: expected one mapping a prompt, {batch} in all, got {len(told)}")
+        rows = [
+            _of_names(f"{argument}[{row}]", {} if one is None else one, names, absent, read)
+            for row, one in enumerate(told)
+        ]
+        return np.array(rows, np.float32).reshape(batch, len(names))
+    also = "candidate -> tokens (or a list of these, one a prompt), "
+    values = per_model(argument, told, batch, len(names), also=also)
+    wrong = values[~(np.isfinite(values) & (values >= 0))]
+    if wrong.size:
+        raise InvalidInputError(f"{argument}: expected finite numbers >= 0, got {wrong.flat[0]:g}")
+    return np.ascontiguousarray(np.broadcast_to(values, (batch, len(names))))
+
+
+def one_a_row(told: Any, made: npt.NDArray[Any]) -> Sequence[Any]:
+    """Return what each row of `made`, made of `told`, was told alone: names stay names, which outlive a swap."""
+    if isinstance(told, Mapping):
+        return [told] * len(made)
+    return told if _is_list(told) else list(made)
+
+
+def is_by_name(told: Any) -> bool:
+    """Return whether candidates are told by name, so that one that is not named is told nothing."""
+    return isinstance(told, Mapping) or _is_list(told)
+
+
+def _is_list(told: Any) -> TypeGuard[Sequence[ByName[Any] | None]]:
+    if not isinstance(told, (list, tuple)):
+        return False
+    return not told or any(row is None or isinstance(row, Mapping) for row in told)
+
+
+def _of_names(
+    where: str, told: object, names: Sequence[str], absent: float, read: Callable[[str, object, str], float]
+) -> npt.NDArray[np.float32]:
+    """(models,) of one mapping."""
+    if not isinstance(told, Mapping) or not all(isinstance(name, str) for name in told):
+        raise InvalidInputError(f"{where}: expected candidate -> tokens, got {shown(told)}")
+    meant = matched_once(where, list(told), names)
+    values = np.full(len(names), absent, np.float32)
+    for name, value in told.items():
+        values[names.index(meant[name])] = read(f"{where}[{name!r}]", value, meant[name])
+    return values
+
+
+def held_tokens(
+    cached_tokens: CachedTokens, batch: int, names: Sequence[str], prices: PriceList
+) -> npt.NDArray[np.float64]:
+    """(batch, models) tokens that each candidate's cache holds, by its own count.
+
+    Args:
+        cached_tokens: as of `per_candidate`; by name tokens, or (tokens, seconds since last used). Who is not named has none.
+        prices: their `cache_ttl_s`, once passed, leaves nothing of what was used so many seconds ago; one that is not known
+            never passes.
+    Raises:
+        InvalidInputError: no such array or mapping, an unknown name, or a number that is not finite and >= 0.
+    """
+
+    def read(where: str, value: object, name: str) -> float:
+        pair = value if isinstance(value, (tuple, list)) else (value, 0.0)
+        if len(pair) != 2:
+            raise InvalidInputError(
+                f"{where}: expected tokens, or (tokens, seconds since last used), got {told(value)}"
+            )
+        tokens, age_s = nonnegative(where, pair[0]), nonnegative(f"{where}, seconds", pair[1])
+        ttl_s = prices.prices[name].cache_ttl_s
+        return tokens if ttl_s is None or age_s < ttl_s else 0.0
+
+    return per_candidate("cached_tokens", cached_tokens, batch, names, absent=0.0, read=read).astype(np.float64)
+
+
+def given_tokens(tokens_in: TokensIn, batch: int, names: Sequence[str]) -> npt.NDArray[np.float32]:
+    """(batch, models) input tokens by each candidate's own count; NaN where its estimate stands, since it is not named.
+
+    Args:
+        tokens_in: as of `per_candidate`.
+    Raises:
+        InvalidInputError: no such array or mapping, an unknown name, or a number that is not finite and >= 0.
+    """
+    return per_candidate("tokens_in", tokens_in, batch, names, absent=np.nan, read=_tokens)
+
+
+def _tokens(where: str, value: object, name: str) -> float:
+    return nonnegative(where, value)

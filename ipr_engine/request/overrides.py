@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import PriceList
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.request.arguments import per_model
-from ipr_engine.request.by_candidate import given_tokens, held_tokens, is_by_name
+from ipr_engine.request.arguments import given_tokens, held_tokens, is_by_name, per_model
 from ipr_engine.request.row_inputs import of_rows
 
 COLUMNS = ("tokens_out", "extra_usd", "cached_tokens", "tokens_in")

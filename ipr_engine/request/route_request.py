@@ -11,7 +11,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import PolicyOptions
 from ipr_engine.prompts import is_one_prompt
-from ipr_engine.request.by_candidate import CachedTokens, TokensIn
+from ipr_engine.request.arguments import CachedTokens, TokensIn
 
 
 class RequestOptions(TypedDict, total=False):

@@ -10,8 +10,7 @@ from ipr_engine.decisions import invalid_row
 from ipr_engine.errors import InvalidInputError, RowError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt
-from ipr_engine.request.arguments import per_model
-from ipr_engine.request.by_candidate import given_tokens, held_tokens, one_a_row
+from ipr_engine.request.arguments import given_tokens, held_tokens, one_a_row, per_model
 from ipr_engine.request.intake import check_many, given_bills
 from ipr_engine.request.route_request import RouteOptions, check_on_error, policy_options
 from ipr_engine.serving.forward import ServedEngine

@@ -245,10 +245,8 @@ def test_drift_makes_an_estimate_stale(engine):
 
 @pytest.fixture
 def served(engine, monkeypatch):
-    from ipr_engine.cli import explain, info, route
 
-    for module in (explain, info, route):
-        monkeypatch.setattr(module, "load_engine", lambda arguments: engine)
+    monkeypatch.setattr(Engine, "load", lambda path, **options: engine)
 
 
 def test_info_shows_what_tau_buys(served, engine, capsys):

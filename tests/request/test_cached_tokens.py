@@ -12,7 +12,7 @@ from ipr_engine import Engine, InvalidInputError
 from ipr_engine.audit.record import Record
 from ipr_engine.bundle import with_prices
 from ipr_engine.cli.main import main
-from ipr_engine.request.by_candidate import held_tokens
+from ipr_engine.request.arguments import held_tokens
 from ipr_engine.request.overrides import RequestOverrides
 from ipr_engine.serving import BatchingEngine
 from tests.support.bundles import make_bundle, make_siblings

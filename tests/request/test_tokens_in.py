@@ -16,7 +16,7 @@ from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import BundleParts, PriceTier, with_prices, write_bundle
 from ipr_engine.cli.main import main
 from ipr_engine.policy.price_table import PriceTable, expected_cost
-from ipr_engine.request.by_candidate import given_tokens
+from ipr_engine.request.arguments import given_tokens
 from ipr_engine.request.overrides import RequestOverrides
 from ipr_engine.serving import AsyncEngine, BatchingEngine
 from ipr_engine.tokens.profiles import shipped_profile
