@@ -2,7 +2,7 @@
 # make test      the core's tests: no torch, nothing marked slow
 # make test-all  every extra that installs on a CPU, and all tests
 # make bench     check, time and print the benchmarks (RECORD=1 appends to benchmarks/results)
-# make lint      ruff, mypy, clang-format
+# make lint      ruff, mypy, import-linter, clang-format
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -36,6 +36,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 format: $(VENV)/.lint

@@ -1,4 +1,4 @@
-"""The house as it is promised to be: layers, names and sizes of every module (docs/design.md)."""
+"""The house as it is promised to be: floors, names and sizes of every module (docs/design.md); `make lint` holds the layers."""
 
 import pytest
 
@@ -29,6 +29,27 @@ def test_the_longest_chain_of_imports_is_short(structure):
 
 def test_nothing_in_the_package_imports_its_face(structure):
     assert structure.importers_of_the_face() == []
+
+
+def test_nothing_in_the_package_imports_the_benchmarks_the_studies_or_the_tests(structure):
+    for module in structure.modules.values():
+        roots = {base.removeprefix("ipr_engine.").partition(".")[0] for base, _ in module.imports()}
+        assert not roots & {"benchmarks", "studies", "tests"}, module.name
+
+
+def test_kernels_stand_on_decide_and_the_cuda_driver_alone(structure):
+    below = {"ipr_engine.decide.contract", "ipr_engine.cuda.driver", "ipr_engine.errors", "ipr_engine._extras"}
+    kernels = {name for name in structure.modules if name.startswith("ipr_engine.kernels")}
+    assert kernels
+    for name in kernels:
+        assert structure.graph.get(name, set()) <= below | kernels, name
+
+
+def test_what_gpu_tiers_share_knows_none_of_them(structure):
+    for name in structure.graph:
+        if name.startswith("ipr_engine.cuda."):
+            rooms = {structure.modules[target].room for target in structure.graph[name]}
+            assert not rooms & {"encoders", "kernels", "gpu_router", "bundle", "policy"}, name
 
 
 def test_a_public_class_name_means_one_thing(structure):

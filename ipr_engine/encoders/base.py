@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine import _C
+from ipr_engine._C import StaticEncoder as NativeStatic
 from ipr_engine.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Encoder(Protocol):
         ...
 
     @property
-    def native(self) -> _C.StaticEncoder | None:
+    def native(self) -> NativeStatic | None:
         """The C++ object that encodes text on its own, so that one call routes; None for a tier that needs Python."""
         ...
 

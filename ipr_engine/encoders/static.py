@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine import _C
+from ipr_engine._C import StaticEncoder as NativeStatic
 from ipr_engine._files import file_sha256
 from ipr_engine.bundle import encoder_identity
 from ipr_engine.encoders.base import Encoded, as_prompt_list
@@ -54,7 +54,7 @@ class StaticEncoder:
         native_tokenizer = tokenizer.native if isinstance(tokenizer, WordPieceTokenizer) else None
         mapping, weights = tensors.get("mapping"), tensors.get("weights")
         self._tensors = tensors
-        self._native = _C.StaticEncoder(
+        self._native = NativeStatic(
             tensors["embeddings"],
             tokenizer=native_tokenizer,
             mapping=None if mapping is None else mapping.astype(np.int64),

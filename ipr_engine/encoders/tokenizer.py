@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine import _C
+from ipr_engine._C import WordPiece as NativeWordPiece
 from ipr_engine._validate import lone_surrogate
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
 
@@ -47,7 +47,7 @@ class WordPieceTokenizer:
 
     kind = "wordpiece"
 
-    def __init__(self, native: _C.WordPiece) -> None:
+    def __init__(self, native: NativeWordPiece) -> None:
         self.native = native
         self.unk_id = native.unk_id
         self.max_id = native.max_id
@@ -134,10 +134,10 @@ def read_tokenizer(json_bytes: bytes, tokenizer: str = "auto") -> WordPieceToken
     return LibraryTokenizer(text)
 
 
-def _native(tree: dict[str, Any]) -> _C.WordPiece:
+def _native(tree: dict[str, Any]) -> NativeWordPiece:
     model, normalizer = tree["model"], _only(tree["normalizer"], "normalizers")
     try:
-        return _C.WordPiece(
+        return NativeWordPiece(
             model["vocab"],
             unk_token=model["unk_token"],
             continuing_prefix=model["continuing_subword_prefix"],

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine import _C
+from ipr_engine._C import break_points as native_break_points
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -198,7 +198,9 @@ def break_points(quality: Array, cost: Array, tie_rank: npt.NDArray[np.integer[A
         tie_rank: (models,): of candidates that are equal in both, the lower one is taken.
     """
     by_rank = np.argsort(tie_rank).astype(np.int64, copy=False)
-    found = _C.break_points(np.ascontiguousarray(quality, np.float64), np.ascontiguousarray(cost, np.float64), by_rank)
+    found = native_break_points(
+        np.ascontiguousarray(quality, np.float64), np.ascontiguousarray(cost, np.float64), by_rank
+    )
     return BreakPoints(*found[:4]), *found[4:]
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine import _C
+from ipr_engine._C import two_tier_choices as native_choices
 from ipr_engine.policy.tau_path import Array, TauPath, TierRows, choice_errors, isotonic
 
 KNOTS = 128  # worths of the grid: half of the tiers' own, since every prompt is decided at each
@@ -36,7 +36,7 @@ def fit_two_tiers(
     def summed(values: Array, again_values: Array) -> tuple[Array, Array, npt.NDArray[np.int64]]:
         """Of the choices at each worth: sums over the prompts of these values and of the cost, and how often whom."""
         tables = (_contiguous(first, values), _contiguous(again, again_values))
-        return _C.two_tier_choices(*tables[0], *tables[1], by_rank, worth, below)
+        return native_choices(*tables[0], *tables[1], by_rank, worth, below)
 
     realised = _realised(first, outcome), _realised(again, outcome)
     reached, spent, count = summed(*realised)
