@@ -75,7 +75,7 @@ def make_extension(include_dirs: list[str], flags: list[str], **arguments) -> Ex
 sources = sorted(str(path) for path in Path("csrc").rglob("*.cpp") if X86 or isa_of(path.name) is None)
 extension = make_extension(
     ["csrc/include"],
-    # -ffp-contract=off: the written order of docs/design.md section 3 is a promise.
+    # -ffp-contract=off: the written order of docs/decide.md is a promise.
     [
         "-O3",
         "-g0",

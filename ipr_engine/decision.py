@@ -43,7 +43,7 @@ class Decision(ResultRow):
         degraded: None; which fallback answered instead, "static" or "candidate" (docs/operations.md).
         status: "ok", or why the row failed: "nonfinite_quality", "nonfinite_cost", "none_allowed"; "invalid_input" where the
             prompt itself is bad, as `reason` tells.
-        gap: how far one candidate's quality must move before the choice flips (docs/design.md section 3).
+        gap: how far one candidate's quality must move before the choice flips (docs/decide.md).
         support: in [0, 1], how close the prompt is to the fitting data: 0 is farther than every prompt held out, or no
             token of it was known. None when the bundle has no centroids.
         billed_tokens: tokens of the whole request by the bundle's tokenizer; what is charged for are `tokens_in`.

@@ -68,7 +68,7 @@ class Explanation:
     def gaps(self) -> dict[str, float]:
         """Candidate -> how far its own quality must move, all others held, for the choice to change; infinite if nothing does.
 
-        The chosen one's way out is the threshold without it, or an objective that another beats (docs/design.md section 3);
+        The chosen one's way out is the threshold without it, or an objective that another beats (docs/decide.md);
         another's way in is to reach the threshold and a better objective.
         """
         d = self.decision

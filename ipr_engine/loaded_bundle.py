@@ -1,6 +1,6 @@
 """A bundle, planned: all that a call reads, and the one walk from prompts to decisions.
 
-An engine holds one loaded bundle and swaps it with one assignment (docs/design.md section 8). Its calls, cheapest first:
+An engine holds one loaded bundle and swaps it with one assignment (docs/operations.md). Its calls, cheapest first:
 
     policy = loaded.resolve(policy, options)          the Policy that a call's arguments mean, compiled for this bundle
     row = loaded.route_text(text, policy, options)    one plain text in one C++ call; None where an option is given of the prompt,

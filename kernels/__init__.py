@@ -1,6 +1,6 @@
 """GPU code, importable as `ipr_engine.kernels` alone (docs/kernels.md).
 
-    decide.py   the Triton kernel: docs/design.md section 3 in one launch; activate.py, choose.py, pool.py are its parts
+    decide.py   the Triton kernel: docs/decide.md in one launch; activate.py, choose.py, pool.py are its parts
     plan.py     GpuPlan: heads, policies and working memory on the device; GpuResult: the answers in one block
     run.py      decide(plan, x, ...): checks, then the launch
     launch.py   block sizes, warps and stages by architecture and shape class, from launch.json

@@ -1,4 +1,4 @@
-"""The choice of `decide` (docs/design.md section 3) on tiles of candidates: parts of kernels/decide.py.
+"""The choice of `decide` (docs/decide.md) on tiles of candidates: parts of kernels/decide.py.
 
 A tile is (BLOCK_ROWS, candidates). Each function reduces one tile; kernels/decide.py merges several where the candidates
 do not fit one. Minima and maxima are exact, so no tiling changes a bit.

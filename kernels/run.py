@@ -169,7 +169,7 @@ class DecideLaunch:
 
 
 def decide(plan: GpuPlan, request: GpuRequest, result: GpuResult) -> GpuResult:
-    """Decide one batch: docs/design.md section 3, with the answers in `result`.
+    """Decide one batch: docs/decide.md, with the answers in `result`.
 
     Raises:
         InvalidInputError: as kernel_arguments.

@@ -86,7 +86,7 @@ class KernelVariant:
 def options(params: LaunchParams) -> dict[str, Any]:
     """Return Triton's compile options.
 
-    No contraction: the written order of docs/design.md section 3; what is fused says tl.fma. maxnreg: all the registers
+    No contraction: the written order of docs/decide.md; what is fused says tl.fma. maxnreg: all the registers
     that a program can have; left to itself ptxas spills to fit more programs on a processor than there are.
     """
     most = min(255, (1 << 16) // (32 * params.num_warps))

@@ -77,7 +77,7 @@ def run(study: Study) -> list[Path]:
     page.say(
         f"""First tier: `{ESTIMATOR}` heads on the static table. Second tier: the same on the frozen transformer
         ({"none given" if encoder is None else encoder.summary}), alone (*transformer*) or beside the table (*both*). Worth is swept
-        with predicted costs; at each worth the rows whose gap (docs/design.md section 3) under the first heads lies below a
+        with predicted costs; at each worth the rows whose gap (docs/decide.md) under the first heads lies below a
         threshold are decided again by the second ones. The threshold of a share is that quantile of the gap on the **training split,
         out of fold**, so the share on test is what it comes to. *At random*: as many rows, picked blindly. *area*: bounded-ARQGC
         (docs/metrics.md section 3) on the test split; *kept*, *cost*: mean realised quality and cost, as shares of the best single
@@ -110,7 +110,7 @@ def run(study: Study) -> list[Path]:
 
 
 def gaps(quality: Array, cost: Array, choice: Indices, worth: float) -> Array:
-    """(rows,) docs/design.md section 3 at tau 1, where the threshold is the least quality: what changes the choice.
+    """(rows,) docs/decide.md at tau 1, where the threshold is the least quality: what changes the choice.
 
     Args:
         quality, cost: (rows, models). choice: (rows,), by `choose` at this worth.

@@ -1,4 +1,4 @@
-"""A bundle: encoders, heads, prices and calibrations in one immutable, hashed folder (docs/design.md, section 6).
+"""A bundle: encoders, heads, prices and calibrations in one immutable, hashed folder (docs/formats.md).
 
 Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects (`BundleSpec` and its parts), load.py makes
 them after every check (fields.py for JSON, tensors.py for arrays, file_entry.py for bytes), write.py goes back to disk through

@@ -29,7 +29,7 @@ class CalibratedPoint:
     """One setting of the op, and what it did on the calibration sample.
 
     Attributes:
-        alpha_hi, alpha_lo, offset, worth: coefficients of docs/design.md section 3; worth in USD per unit of quality.
+        alpha_hi, alpha_lo, offset, worth: coefficients of docs/decide.md; worth in USD per unit of quality.
         allowed: the only candidates this point chooses from; None for all of the map's.
         quality: mean realised quality. quality_lower: lower confidence bound of its mean at 1 - risk, for this point alone.
         cost_usd: mean expected cost of a prompt, by the op. share_best: share of prompts that went to the map's `best`.
@@ -68,7 +68,7 @@ class CalibrationSample:
     Attributes:
         path_source, path_prompts: what its path was fitted on.
         disjoint: how it is known that no head saw the prompts: "checked" by hash, or "stated" by the caller.
-        support: quantiles, at 21 equal steps, of the prompts' support (docs/design.md section 6); None without centroids.
+        support: quantiles, at 21 equal steps, of the prompts' support (docs/formats.md); None without centroids.
     """
 
     source: str

@@ -35,7 +35,7 @@ class NewCandidate:
 
     Attributes:
         rows: tensor name -> its row, float32, for every tensor of the deciding heads that has rows.
-        note: goes to provenance["added"][name] (docs/design.md section 6).
+        note: goes to provenance["added"][name] (docs/formats.md).
         constant: why its head counts as constant, None where it does not.
         called: its name in outcomes, one for all or {source: name}; goes to provenance["sources"], where `ipr eval` looks it up.
     """

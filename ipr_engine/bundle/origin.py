@@ -1,4 +1,4 @@
-"""What a bundle says of its candidates' rows: stand-ins for outcomes, and heads that are constant (docs/design.md section 6)."""
+"""What a bundle says of its candidates' rows: stand-ins for outcomes, and heads that are constant (docs/formats.md)."""
 
 from __future__ import annotations
 

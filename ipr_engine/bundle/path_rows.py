@@ -1,4 +1,4 @@
-"""Path rows: fitting prompts as arrays, of which tau's path is computed (docs/design.md, section 6)."""
+"""Path rows: fitting prompts as arrays, of which tau's path is computed (docs/formats.md)."""
 
 from __future__ import annotations
 

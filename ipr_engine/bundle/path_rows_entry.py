@@ -1,4 +1,4 @@
-"""Path rows on disk: the entry `path_rows` of bundle.json and the arrays of path.safetensors (docs/design.md, section 6)."""
+"""Path rows on disk: the entry `path_rows` of bundle.json and the arrays of path.safetensors (docs/formats.md)."""
 
 from __future__ import annotations
 

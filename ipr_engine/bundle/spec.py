@@ -119,7 +119,7 @@ class FittedOn:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadsSpec:
-    """Trained heads over one encoder; tensors as docs/design.md section 3, float32, read-only, a row per candidate.
+    """Trained heads over one encoder; tensors as docs/decide.md, float32, read-only, a row per candidate.
 
     sha256: of their weights file.
     """

@@ -1,4 +1,4 @@
-"""What the tensors of a bundle must be: names, shapes, dtypes and values (docs/design.md, sections 3, 6 and 7)."""
+"""What the tensors of a bundle must be: names, shapes, dtypes and values (docs/decide.md, 6 and 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The definition of `decide` (docs/design.md section 3) in numpy float64: what tests and benchmarks compare with.
+"""The definition of `decide` (docs/decide.md) in numpy float64: what tests and benchmarks compare with.
 
 `dtype=np.float32` gives what plain numpy makes of the same formulas, the yardstick of every tolerance.
 """

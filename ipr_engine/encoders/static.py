@@ -28,7 +28,7 @@ POOLING = "mean"
 
 
 class StaticEncoder:
-    """A model2vec model (docs/design.md, section 7): x = mean of weights[id] * embeddings[mapping[id]] over known ids.
+    """A model2vec model (docs/decide.md): x = mean of weights[id] * embeddings[mapping[id]] over known ids.
 
     Immutable and safe to share between threads. `load` and `from_folder` build it.
 

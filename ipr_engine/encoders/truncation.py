@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def cut_between_words(starts: NDArray[np.bool_], max_tokens: int) -> tuple[int, int]:
-    """Return which tokens to keep: the head [0, head) and the tail [tail, tokens) (docs/design.md, section 7).
+    """Return which tokens to keep: the head [0, head) and the tail [tail, tokens) (docs/decide.md).
 
     Half of max_tokens (the head rounded up) from each end, less what it takes to end the head and start the tail between
     words. A half that one word alone overfills is cut inside that word.

@@ -59,7 +59,7 @@ def choose(
     worth: float = 0.0,
     constants: RuleConstants | None = None,
 ) -> Indices:
-    """The choice of every row by docs/design.md sections 3 and 4, in float64, all candidates allowed.
+    """The choice of every row by docs/decide.md, in float64, all candidates allowed.
 
     Args:
         quality: (rows, models). cost: (rows, models), or (models,) for one mean cost each.

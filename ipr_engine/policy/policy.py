@@ -1,4 +1,4 @@
-"""A policy: everything of a decision that is not the prompt, compiled for one bundle (docs/design.md sections 2 and 4)."""
+"""A policy: everything of a decision that is not the prompt, compiled for one bundle (docs/glossary.md and docs/decide.md)."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class PolicySpec:
         None,
         "tolerance in [0, 1]. Under rule `path` the share of the way from the best single candidate's mean quality to the cheapest's "
         "that you agree to lose on average, over prompts like the fitting ones; a single prompt is promised nothing. Under another "
-        "rule see [design.md](design.md), section 4. Or, in its place, one of the next five: the same path answers them, and the "
+        "rule see [decide.md](decide.md). Or, in its place, one of the next five: the same path answers them, and the "
         "calibration map under rule `calibrated` ([calibration.md](calibration.md))",
         form="number",
         flag=Flag(takes="number", help="tolerance in [0, 1]: 0 best quality, 1 cheapest (default 0.1)"),

@@ -1,4 +1,4 @@
-"""Prices of several candidates as arrays: the rates of the op, and what a request costs, in float64 (docs/design.md sections 3 and 6).
+"""Prices of several candidates as arrays: the rates of the op, and what a request costs, in float64 (docs/decide.md and docs/formats.md).
 
 expected_cost([price], input_tokens=[[300_000]], output_tokens=[[800]])      # (requests, candidates) USD
 """

@@ -1,4 +1,4 @@
-"""What a policy does with prompts that are unlike the fitting data: one candidate answers, or the cheapest (docs/design.md section 6)."""
+"""What a policy does with prompts that are unlike the fitting data: one candidate answers, or the cheapest (docs/formats.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Support: how near a prompt lies to the prompts the heads were fitted on (docs/design.md section 6).
+"""Support: how near a prompt lies to the prompts the heads were fitted on (docs/formats.md).
 
 k-means centroids of the fitting embeddings, and the percentiles of the distance to the nearest centroid over prompts
 that were held out when centroids were fitted: a prompt's own centroid would flatter it.

@@ -40,7 +40,7 @@ class FittedHeads:
 
     Attributes:
         tensors: of the quality head (skip, bias, trunk, identity, up, down, out: those the estimator has) and the tokens
-            head (len_skip, len_bias, len_cap), as docs/design.md section 6 names them, float32.
+            head (len_skip, len_bias, len_cap), as docs/formats.md names them, float32.
         activation: of the hidden layer.
         rule_constants: {"hi", "lo"}: mean over rows of the greatest and least predicted quality, out of fold.
         out_of_fold_quality, out_of_fold_tokens: (rows, models), each row by a fit that has not seen its fold; penalties,
@@ -161,7 +161,7 @@ def calibration_rows(quality: Array, at_home: npt.NDArray[np.bool_]) -> npt.NDAr
 
 
 def predict(tensors: Mapping[str, npt.NDArray[Any]], x: Array, activation: str = "relu") -> tuple[Array, Array]:
-    """Quality and output tokens, both (rows, models), in float64 by the reference: docs/design.md section 3."""
+    """Quality and output tokens, both (rows, models), in float64 by the reference: docs/decide.md."""
     heads = Heads(**tensors, activation=activation)  # type: ignore[arg-type]  # checked by Heads
     width = max(1, tensors["out"].size if "out" in tensors else 1)
     parts = np.array_split(x, max(1, -(-len(x) * width // MOST_AT_ONCE)))

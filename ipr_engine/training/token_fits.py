@@ -28,7 +28,7 @@ CAP_PERCENTILE = 99.5
 
 @dataclass(frozen=True)
 class TokensFit:
-    """tokens = min(exp(x @ skip.T + bias), cap), the form of docs/design.md section 3.
+    """tokens = min(exp(x @ skip.T + bias), cap), the form of docs/decide.md.
 
     Attributes:
         skip: (models, dim). bias: (models,), the log of `smearing` included. cap, smearing: (models,).

@@ -1,4 +1,4 @@
-"""The static encoder against its definition (docs/design.md, section 7), against model2vec, and against itself."""
+"""The static encoder against its definition (docs/decide.md), against model2vec, and against itself."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Rng = np.random.Generator
 # Other implementations of decide by name, beside the instruction sets; whoever brings one puts it here.
 IMPLEMENTATIONS: dict[str, Callable[[Request], Any]] = {}
 
-# The packed forms of docs/design.md section 3, as keywords of make_heads. Sizes sit off the 16-lane edge.
+# The packed forms of docs/decide.md, as keywords of make_heads. Sizes sit off the 16-lane edge.
 FORMS: dict[str, dict[str, Any]] = {
     "linear": {},
     "linear_uncapped": {"cap": False},

@@ -11,7 +11,7 @@ from tests.support.training_data import make_world
 
 
 def support_of(x, support):
-    """docs/design.md section 6, counted on the percentiles."""
+    """docs/formats.md, counted on the percentiles."""
     return (nearest_distance(x, support["centroids"].astype(float))[:, None] < support["distances"]).mean(axis=1)
 
 

@@ -5,7 +5,7 @@
 //   plan.run(policy, rows, results);                         // allocates nothing after a thread's first call
 //
 // What stands for the rule of a caller (minmax, max, fixed, path, calibrated) is folded into four numbers of the
-// policy; the op knows no rules (docs/design.md section 4). The host folds prices, too: token_ratio is in in_rate.
+// policy; the op knows no rules (docs/decide.md). The host folds prices, too: token_ratio is in in_rate.
 //
 // Plans and policies are immutable once made: any number of threads may run one plan with one policy at once.
 //
@@ -35,7 +35,7 @@
 // Numbers: float32. A dot product keeps 16 partial sums (element i goes to sum i mod 16, by fused multiply-add, from
 // +0), then adds lanes l and l+8, l+4, l+2, l+1. `up d` accumulates over rank in index order by fused multiply-add on
 // top of u + identity. Everything else is in the written order, never contracted. exp is our own. Hence every
-// instruction set gives the same bits, and a row of a batch equals that row alone. docs/design.md section 3 is the same
+// instruction set gives the same bits, and a row of a batch equals that row alone. docs/decide.md is the same
 // contract with its reasons; ipr_engine/decide/reference.py is the definition in float64.
 #pragma once
 
@@ -89,7 +89,7 @@ constexpr int64_t kCheapest = -1;
 
 // What a policy says before it is compiled. The policy copies the arrays.
 struct PolicySpec {
-  // The coefficients of the threshold, finite; docs/design.md section 4 derives them from a rule and tau. worth: USD
+  // The coefficients of the threshold, finite; docs/decide.md derives them from a rule and tau. worth: USD
   // per unit of quality, finite, at least 0.
   float alpha_hi, alpha_lo, offset, worth;
 

@@ -1,4 +1,4 @@
-// What follows from a decided row's qualities and costs (docs/design.md section 3): who is next when others are away,
+// What follows from a decided row's qualities and costs (docs/decide.md): who is next when others are away,
 // and who answers a row that is unlike the fitting data. ipr_engine/decide/reference.py defines both.
 //
 // Both functions take one row: Results whose pointers stand at that row (row_of of ipr/decide_types.h), of the

@@ -1,4 +1,4 @@
-// StaticEncoder: prompt -> embedding, the mean of the table rows of its tokens (docs/design.md, section 7).
+// StaticEncoder: prompt -> embedding, the mean of the table rows of its tokens (docs/decide.md).
 //
 //   StaticEncoder encoder(std::move(config));                // throws InvalidInput
 //   EncodeInfo info = encoder.encode(utf8, bytes, x);        // allocates nothing after a thread's first calls

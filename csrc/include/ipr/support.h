@@ -1,4 +1,4 @@
-// Support: how close an embedding lies to the data that the heads were fitted on (docs/design.md section 6).
+// Support: how close an embedding lies to the data that the heads were fitted on (docs/formats.md).
 //
 //   Support support(centroids, k, dim, distances, 101, plan.isa());
 //   const float near = support.of(x);                        // 0.93: farther away than 7 % of the held-out prompts

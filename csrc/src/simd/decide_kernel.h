@@ -1,4 +1,4 @@
-// decide (docs/design.md section 3), written once over the lanes. Included after one lanes_*.h.
+// decide (docs/decide.md), written once over the lanes. Included after one lanes_*.h.
 #pragma once
 
 #include "dot16_kernel.h"

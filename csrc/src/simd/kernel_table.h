@@ -54,7 +54,7 @@ struct PackedPolicy {
 struct Kernels {
   const char* isa;
 
-  // out[b * out_stride + j] = row j of weights . x row b, summed as docs/design.md section 3 says.
+  // out[b * out_stride + j] = row j of weights . x row b, summed as docs/decide.md says.
   void (*dot16)(const PackedRows& weights, const float* x, int64_t batch, int64_t x_stride, float* out,
                 int64_t out_stride);
 

@@ -7,7 +7,7 @@ Candidates fail on much the same prompts, and the frozen heads know on which. So
 with a Gaussian prior, c ~ N(1, 0.1^2), d ~ N(0, 0.1^2), w . features about 0.5 wide, and b free: with few prompts it is the
 mean, shifted; with many it goes its own way. The most probable values are found by Newton's method on the logistic loss,
 so quality is calibrated without a further map. All terms are linear in what the row multiplies: the sum folds into one row
-of the packed form (docs/design.md section 3). Output tokens likewise, on their logarithm and with squared loss.
+of the packed form (docs/decide.md). Output tokens likewise, on their logarithm and with squared loss.
 
 The heads may have been fitted on the very prompts that the new candidate is judged on. Their logits there know more than
 they would of fresh prompts, and cross-validation, which cannot tell, would trust them too much: hence a fixed prior.

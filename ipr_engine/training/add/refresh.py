@@ -141,7 +141,7 @@ def refresh(
 
 
 def _logits(torch: Any, parts: Mapping[str, Any], activation: str, x: Any) -> Any:
-    """(rows, models): docs/design.md section 3."""
+    """(rows, models): docs/decide.md."""
     functional = torch.nn.functional
     h = (x @ parts["trunk"].T)[:, None, :]  # (rows, 1, hidden)
     if "identity" in parts:

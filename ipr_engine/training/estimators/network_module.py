@@ -1,6 +1,6 @@
 """The network itself, as functions on named parameters: start values, scores, and the way back to the packed form.
 
-Two forms over z, the standardised embedding (docs/design.md section 3 has the packed form both export to):
+Two forms over z, the standardised embedding (docs/decide.md has the packed form both export to):
 
     paper      score[m] = out . act(W (z ++ e[m]) + b) + c     W = [trunk | wid]; e[m] is candidate m's identity embedding
     adapters   score[m] = out[m] . act(trunk z + identity[m] + up[m] down[m] z) + skip[m] . z + common . z + bias[m]

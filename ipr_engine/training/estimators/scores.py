@@ -30,7 +30,7 @@ class FoldedRows:
 
 @dataclass(frozen=True)
 class Scores:
-    """Quality scores before calibration, in the packed form of docs/design.md section 3 (the logit, before the sigmoid).
+    """Quality scores before calibration, in the packed form of docs/decide.md (the logit, before the sigmoid).
 
     Attributes:
         tensors: float64 by the bundle's names: skip (models, dim), bias (models,), trunk (hidden, dim), identity (models,
