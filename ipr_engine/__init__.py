@@ -9,8 +9,8 @@ import os
 from typing import TYPE_CHECKING
 
 from ipr_engine.bundle import Bundle, Price
-from ipr_engine.decision import Decision
-from ipr_engine.decisions import Decisions
+from ipr_engine.decision.decision import Decision
+from ipr_engine.decision.decisions import Decisions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import (
     BackendUnavailableError,

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._old_spellings import on_error_of_route
 from ipr_engine._options import refuse_unknown
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import DEFAULT_BUNDLE
-from ipr_engine.bundle_holder import BundleHolder
-from ipr_engine.decision import Decision
-from ipr_engine.decisions import Decisions
+from ipr_engine.decision.decision import Decision
+from ipr_engine.decision.decisions import Decisions
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.encoders.load_options import LoadKeywords, LoadOptions
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.kept_embeddings import as_encoded, kept_rows
-from ipr_engine.loaded_bundle import LoadedBundle, checked_rows
+from ipr_engine.loaded.bundle_holder import BundleHolder
+from ipr_engine.loaded.kept_embeddings import as_encoded, kept_rows
+from ipr_engine.loaded.loaded_bundle import LoadedBundle, checked_rows
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import DEFAULTS, PolicyOptions, PolicySpec
 from ipr_engine.prompts import Prompt, is_one_prompt
@@ -32,7 +31,7 @@ from ipr_engine.request.route_request import RouteOptions, RouteRequest, check_o
 if TYPE_CHECKING:
     from ipr_engine.audit.owner_key import OwnerKey
     from ipr_engine.audit.recorder import Recorder
-    from ipr_engine.explanation import Explanation
+    from ipr_engine.decision.explanation import Explanation
     from ipr_engine.watch import Watch
 
 
@@ -101,7 +100,11 @@ class Engine(BundleHolder):
             made = self.loaded.route_text(prompt, policy, options)
             if made is not None:
                 return made
-        on_error = on_error_of_route("Engine", prompt, options)
+        on_error = "raise"
+        if "on_error" in options or isinstance(prompt, (list, tuple)):
+            from ipr_engine._old_spellings import on_error_of_route
+
+            on_error = on_error_of_route("Engine", prompt, options)
         decisions = self.route_rows(prompt, policy, options, on_error)
         return decisions[0] if is_one_prompt(prompt) else cast(Decision, decisions)  # an old spelling of route_many
 
@@ -202,7 +205,7 @@ class Engine(BundleHolder):
             prompt: as of `route`; or a decision, under the policy it was made with.
             options: as of `route`, but for on_error.
         """
-        from ipr_engine.explanation import Explanation
+        from ipr_engine.decision.explanation import Explanation
 
         if isinstance(prompt, Decision):
             if policy is not None or options:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.decisions import Decisions
+from ipr_engine.decision.decisions import Decisions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.bootstrap import Estimate, Resamples, estimate

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import Decision, Decisions, Engine, InvalidInputError, RowError
-from ipr_engine.decision import FailedRow
+from ipr_engine.decision.decision import FailedRow
 from ipr_engine.serving import AsyncEngine, BatchingEngine
 from tests.support.bundles import make_bundle
 from tests.support.serving_encoders import queued_engine

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
-from ipr_engine.decision import Decision
+from ipr_engine.decision.decision import Decision
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.tokenizer import WordPieceTokenizer
 from ipr_engine.encoders.transformer import TransformerEncoder

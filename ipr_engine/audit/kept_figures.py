@@ -13,7 +13,7 @@ import numpy as np
 from ipr_engine.audit.record_fields import Float32s
 from ipr_engine.bundle import Candidate
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.planned_bundle import PlannedBundle
+from ipr_engine.loaded.planned_bundle import PlannedBundle
 from ipr_engine.prompts import parse_request
 from ipr_engine.request.intake import text_terms
 

@@ -11,7 +11,7 @@ from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import OF_BUNDLE, Resolved
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.planned_bundle import PlannedBundle
+from ipr_engine.loaded.planned_bundle import PlannedBundle
 from ipr_engine.policy.cost_weights import CostWeights, merged_figures, resolve_weights
 from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy, op_terms

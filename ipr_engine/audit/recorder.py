@@ -18,12 +18,12 @@ from ipr_engine._old_spellings import on_error_of_route
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import RecordId
 from ipr_engine.audit.row_record import row_records
-from ipr_engine.decision import Decision
-from ipr_engine.decisions import Decisions, MadeOn
+from ipr_engine.decision.decision import Decision
+from ipr_engine.decision.decisions import Decisions, MadeOn
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, RecordError
-from ipr_engine.kept_embeddings import as_encoded
-from ipr_engine.loaded_bundle import LoadedBundle, checked_rows
+from ipr_engine.loaded.kept_embeddings import as_encoded
+from ipr_engine.loaded.loaded_bundle import LoadedBundle, checked_rows
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt, is_one_prompt
 from ipr_engine.request.intake import check_many

@@ -33,7 +33,7 @@ from ipr_engine.audit.record_policy import policy_of, replacing_options
 from ipr_engine.audit.row_record import outcome_of
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import Options, options_to_json
 from ipr_engine.request.overrides import RequestOverrides

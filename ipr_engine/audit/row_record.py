@@ -14,8 +14,8 @@ from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import Resolved
 from ipr_engine.bundle import BundleSpec
 from ipr_engine.decide.contract import STATUS, DecidePlan, DecidePolicy
-from ipr_engine.decisions import Decisions, MadeOn
-from ipr_engine.planned_bundle import PlannedBundle
+from ipr_engine.decision.decisions import Decisions, MadeOn
+from ipr_engine.loaded.planned_bundle import PlannedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import Options
 

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from ipr_engine.cli.demo_prompts import DEMO_PROMPTS
 from ipr_engine.cli.options import add_bundle_options, load_keywords, shorten
-from ipr_engine.decision import Decision
-from ipr_engine.decisions import Decisions
+from ipr_engine.decision.decision import Decision
+from ipr_engine.decision.decisions import Decisions
 from ipr_engine.engine import Engine
 
 TAUS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)

@@ -19,7 +19,7 @@ from ipr_engine.cli.options import (
     shorten,
 )
 from ipr_engine.cli.rows import GIVEN, BadRow, PromptRow, read_rows, read_stdin
-from ipr_engine.decision import Row
+from ipr_engine.decision.decision import Row
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy

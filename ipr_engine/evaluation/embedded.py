@@ -14,7 +14,7 @@ from ipr_engine._C import count_texts
 from ipr_engine.bundle import Bundle
 from ipr_engine.data.embeddings import EmbeddingCache, embed_prompts
 from ipr_engine.decide.contract import DecidePlan
-from ipr_engine.decisions import Decisions
+from ipr_engine.decision.decisions import Decisions
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ipr_engine.bundle.origin import constant_of
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import name_in_source
-from ipr_engine.decisions import Decisions
+from ipr_engine.decision.decisions import Decisions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.about import about
 from ipr_engine.evaluation.baselines import litellm_tiers

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ipr_engine._extras import need_pyplot
+from ipr_engine.decision.explanation import Explanation
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREY, ORANGE, RED, STYLE
-from ipr_engine.explanation import Explanation
 
 STATES = {  # state -> colour, marker, label
     "chosen": (RED, "*", "chosen"),

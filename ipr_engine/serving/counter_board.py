@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from ipr_engine._C import LatencyHistogram, Tally
 from ipr_engine.bundle import BundleSpec
-from ipr_engine.decision import Row
+from ipr_engine.decision.decision import Row
 from ipr_engine.errors import (
     DeadlineError,
     EncoderFailedError,

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from hashlib import blake2b
 from threading import Lock
 
-from ipr_engine.decision import Decision
+from ipr_engine.decision.decision import Decision
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest

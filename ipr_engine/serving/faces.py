@@ -11,7 +11,7 @@ from typing import Any, Self, Unpack
 from ipr_engine._C import clock_ns
 from ipr_engine._old_spellings import warn_on_error
 from ipr_engine.bundle import Bundle, Performance
-from ipr_engine.decision import Decision, Row
+from ipr_engine.decision.decision import Decision, Row
 from ipr_engine.encoders.load_options import EncoderKeywords
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 from ipr_engine._C import clock_ns
-from ipr_engine.decision import Decision
+from ipr_engine.decision.decision import Decision
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import BackendUnavailableError, DeviceLostError, InvalidInputError, IprError
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.intake import bill, check_readable, require_token
 from ipr_engine.request.overrides import NO_OVERRIDES

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from ipr_engine.decision import Row
-from ipr_engine.decisions import invalid_row
+from ipr_engine.decision.decision import Row
+from ipr_engine.decision.decisions import invalid_row
 from ipr_engine.errors import InvalidInputError, RowError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt

@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ipr_engine.decision import Row
+from ipr_engine.decision.decision import Row
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides

@@ -10,9 +10,9 @@ from threading import Condition, Event, RLock, Thread, current_thread
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard
 
 from ipr_engine._C import clock_ns
-from ipr_engine.decision import Decision, Row
+from ipr_engine.decision.decision import Decision, Row
 from ipr_engine.errors import NotServingError, OverloadError, RowError
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.serving import fork_hooks
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.decision_cache import DecisionCache

@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 from ipr_engine._C import clock_ns
 from ipr_engine._validate import number
-from ipr_engine.decision import Decision, Row
+from ipr_engine.decision.decision import Decision, Row
 from ipr_engine.errors import InvalidInputError, IprError, NotServingError
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
 from ipr_engine.request.arguments import whole_counts

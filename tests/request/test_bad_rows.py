@@ -13,7 +13,7 @@ from ipr_engine.audit.record import Record, RecordError
 from ipr_engine.bundle import BundleParts, write_bundle
 from ipr_engine.data.embeddings import EmbeddingCache
 from ipr_engine.encoders.load_options import LoadOptions
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.request.route_request import RouteRequest
 from tests.support.bundles import bundle_parts, make_bundle
 from tests.support.decisions import bits

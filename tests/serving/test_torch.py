@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import AsyncEngine, Engine
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from tests.support.bundles import make_bundle
 from tests.support.serving_encoders import PROMPTS
 from tests.support.transformer_folders import import_torch, make_sentence_transformer

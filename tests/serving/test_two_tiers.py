@@ -10,7 +10,7 @@ import pytest
 
 from ipr_engine import AsyncEngine, Engine
 from ipr_engine.errors import EncoderFailedError, InvalidInputError
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.serving import BatchingEngine
 from tests.support.decisions import same_row
 from tests.support.serving_encoders import Gate, QueuedEncoder

@@ -9,7 +9,7 @@ from typing import Any
 
 from ipr_engine import Bundle, Engine
 from ipr_engine.encoders.base import Encoded, Encoder
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from tests.support.bundles import make_siblings
 
 PROMPTS = [

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ipr_engine._C import DecideResult, decide_result
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.decide.contract import CAUSE, STATUS
-from ipr_engine.decision import Decision, FailedRow, Row
+from ipr_engine.decision.decision import Decision, FailedRow, Row
 from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, RowInputs, spread_rows
 
 if TYPE_CHECKING:

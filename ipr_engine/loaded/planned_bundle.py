@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 from ipr_engine.bundle import Bundle, Performance
-from ipr_engine.cascade import SecondTier, make_router, plan_heads
 from ipr_engine.encoders.base import Encoder, record_graphs
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import EncoderMismatchError
+from ipr_engine.loaded.cascade import SecondTier, make_router, plan_heads
 from ipr_engine.policy.calibrated import Calibrations, DriftFlag
 from ipr_engine.policy.cost_weights import Figures
 from ipr_engine.policy.in_use import PoliciesInUse

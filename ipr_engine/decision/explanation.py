@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.bundle.reliability import RealisedInBin, read_reliability
 from ipr_engine.decide.numpy_rule import threshold
-from ipr_engine.decision import Decision
-from ipr_engine.frontier import FrontierStep
+from ipr_engine.decision.decision import Decision
+from ipr_engine.decision.frontier import FrontierStep
+from ipr_engine.decision.result_row import CandidateView
 from ipr_engine.policy.rules import PATH
 from ipr_engine.policy.unsupported import BEST
-from ipr_engine.result_row import CandidateView
 
 WHY = {
     "best_quality": "it has the highest predicted quality",

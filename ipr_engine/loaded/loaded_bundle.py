@@ -29,13 +29,13 @@ import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS, DecideResult
 from ipr_engine._profiling import span
-from ipr_engine.cascade import EmbedRows, Rows, escalating, merged
 from ipr_engine.decide.contract import STATUS
-from ipr_engine.decision import OK, Decision, FailedRow, Row
-from ipr_engine.decisions import Decisions, MadeOn, with_failures
+from ipr_engine.decision.decision import OK, Decision, FailedRow, Row
+from ipr_engine.decision.decisions import Decisions, MadeOn, with_failures
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
-from ipr_engine.planned_bundle import PlannedBundle
+from ipr_engine.loaded.cascade import EmbedRows, Rows, escalating, merged
+from ipr_engine.loaded.planned_bundle import PlannedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.unsupported import UNSUPPORTED
 from ipr_engine.prompts import ParsedRequest

@@ -15,7 +15,7 @@ from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.load_options import LoadKeywords, LoadOptions
 from ipr_engine.errors import DeviceLostError, InvalidInputError
-from ipr_engine.loaded_bundle import LoadedBundle
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.calibrated import Calibrations, DriftEvidence
 
 Made = TypeVar("Made")
@@ -151,7 +151,7 @@ class BundleHolder:
             EncoderMismatchError: its heads read another encoder, and that was not allowed.
             InvalidInputError: it lacks candidates or outputs of the bundle that serves, and that was not allowed.
         """
-        from ipr_engine.succession import successor
+        from ipr_engine.loaded.succession import successor
 
         with self._swapping:
             loaded = self.loaded

@@ -9,7 +9,7 @@ import numpy as np
 from ipr_engine.bundle import Bundle
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError
-from ipr_engine.planned_bundle import PlannedBundle
+from ipr_engine.loaded.planned_bundle import PlannedBundle
 from ipr_engine.policy.paths import Paths
 
 Planned = TypeVar("Planned", bound=PlannedBundle)
