@@ -229,7 +229,7 @@ class ReplaySummary:
         self.by_heads += replayed.by_heads
         self.equal += not replayed.differences
         self.different += bool(replayed.differences)
-        self.fields.update({difference.field.partition("[")[0] for difference in replayed.differences})
+        self.fields.update(dict.fromkeys(difference.field.partition("[")[0] for difference in replayed.differences))
         self.kept.update({one.field.partition("[")[0] for one in replayed.kept})
         if then.model != now.model:
             self.moves[then.model, now.model] += 1
