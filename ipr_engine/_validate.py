@@ -35,7 +35,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def told(value: object) -> str:
+def shown_safely(value: object) -> str:
     """A caller's value for an error: as `shown`, but of a text its length alone, since it may be of a prompt."""
     return f"a text of {len(value)} characters" if isinstance(value, str) else shown(value)
 
@@ -92,7 +92,7 @@ def number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         sentence = isinstance(value, str) and len(value.split()) > 1  # it may be of a prompt
         raise InvalidInputError(
-            f"{name}: expected a number, got {told(value) if sentence else f'{type(value).__name__} {shown(value)}'}"
+            f"{name}: expected a number, got {shown_safely(value) if sentence else f'{type(value).__name__} {shown(value)}'}"
         )
     try:
         result = float(value)

@@ -66,9 +66,9 @@ LOSSES: Mapping[tuple[str, str], str | Mapping[str, float]] = MappingProxyType(
 VARIANTS = (
     *(Variant(form) for form in CLOSED),
     *(
-        Variant(form, loss, link, {"loss": told, "link": "sigmoid" if link == "-" else link})
+        Variant(form, loss, link, {"loss": stated, "link": "sigmoid" if link == "-" else link})
         for form in ("paper", "adapters")
-        for (loss, link), told in LOSSES.items()
+        for (loss, link), stated in LOSSES.items()
     ),
 )
 # The shipped estimator, one setting changed at a time.

@@ -192,10 +192,10 @@ def _verdict(trade: Trade, name: str) -> str:
 
 
 def _shown(point: TradePoint) -> list[str]:
-    def told(part: Estimate, digits: int) -> str:
+    def stated(part: Estimate, digits: int) -> str:
         return f"{part.value:.{digits}f} [{part.low:.{digits}f}, {part.high:.{digits}f}]"
 
-    return [told(point.quality, 2), told(point.usd, 2), told(point.seconds, 1)]
+    return [stated(point.quality, 2), stated(point.usd, 2), stated(point.seconds, 1)]
 
 
 def _json(answers: RatedAnswers, point: TradePoint) -> dict[str, Any]:

@@ -153,12 +153,12 @@ class Reporter:
             print(f"ipr bench {self.name}: {text}", file=sys.stderr, flush=True)
 
     def __call__(self, label: str) -> Progress:
-        def tell(seconds: float, answered: int) -> None:
+        def report(seconds: float, answered: int) -> None:
             if time.monotonic() - self.last >= self.EVERY_S:
                 self.last = time.monotonic()
                 self.say(f"{label}: {seconds:.0f} s, {answered:,} answers")
 
-        return tell
+        return report
 
 
 def command_line(arguments: argparse.Namespace) -> str:

@@ -43,10 +43,10 @@ def input_tokens(loaded: PlannedBundle, record: Record) -> tuple[Float32s | None
     made, kept = _estimated(loaded, record)
     if record.bundle == loaded.hash or not record.tokens_in_given or record.own_tokens is None:
         return made, kept
-    told = {record.candidates[m]: record.own_tokens[m] for m in record.tokens_in_given}
+    stated = {record.candidates[m]: record.own_tokens[m] for m in record.tokens_in_given}
     own = [_by_ratio(c, record.billed_tokens) for c in loaded.bundle.candidates] if made is None else made.tolist()
-    named = [told.get(name, tokens) for name, tokens in zip(loaded.bundle.names, own, strict=True)]
-    stand = {f"own_tokens[{name}]" for name in told}
+    named = [stated.get(name, tokens) for name, tokens in zip(loaded.bundle.names, own, strict=True)]
+    stand = {f"own_tokens[{name}]" for name in stated}
     return np.array(named, np.float32), [one for one in kept if one.field not in stand]
 
 
@@ -59,8 +59,8 @@ def _estimated(loaded: PlannedBundle, record: Record) -> tuple[Float32s | None, 
     then = record.tokenizers
     given = record.bill_given or record.tokens_in_given
     if own is not None and then is None and not given:  # of a build that did not keep who counted
-        told = KeptFigure("own_tokens", "the line does not say which tokenizers counted them")
-        return _as_counted(loaded, record, [True] * len(now)), [told]
+        stated = KeptFigure("own_tokens", "the line does not say which tokenizers counted them")
+        return _as_counted(loaded, record, [True] * len(now)), [stated]
     if not any(now):
         return None, []
     by_ratio = np.array([_by_ratio(c, billed) for c in loaded.bundle.candidates], np.float32)

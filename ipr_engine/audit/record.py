@@ -236,11 +236,11 @@ class Record:
             version, known = document["schema_version"], " or ".join(map(str, SCHEMA_VERSIONS))
             got = shown(version) if type(version) is int else kind_of(version)
             raise RecordError(f"expected schema_version {known}, got {got}; use the release that wrote it")
-        given, told = document.pop("crc32", None), {key: document.pop(key, None) for key in _OPTIONAL}
+        given, reported = document.pop("crc32", None), {key: document.pop(key, None) for key in _OPTIONAL}
         if given != crc32(canonical(document)):
             raise RecordError("crc32: expected that of the line's content, got another: the line was damaged or edited")
         try:
-            return _parse(document, **told)
+            return _parse(document, **reported)
         except (ValueError, TypeError, KeyError) as error:  # a checksum that holds, on something we did not write
             raise RecordError(f"expected the fields of schema_version {document['schema_version']}: {error}") from None
 

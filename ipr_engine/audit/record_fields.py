@@ -101,8 +101,8 @@ def parse_resolved(document: Any, names: Sequence[str]) -> Resolved:
 def parse_sealed(document: Any) -> Sealed | None:
     if document is None:
         return None
-    told = isinstance(document, dict) and document.keys() == set(_SEALED)
-    require(told and all(isinstance(value, str) for value in document.values()), "sealed", document)
+    reported = isinstance(document, dict) and document.keys() == set(_SEALED)
+    require(reported and all(isinstance(value, str) for value in document.values()), "sealed", document)
     require(is_form(_HEX_16, document["key"]), "sealed.key", document["key"])
     nonce, data = (base64.b64decode(document[name], validate=True) for name in _SEALED[1:])
     return Sealed(key=document["key"], nonce=nonce, data=data)
@@ -113,8 +113,8 @@ def parse_made_by(document: Mapping[str, Any], models: int) -> dict[str, Any]:
     made: dict[str, Any] = {}
     if "tokenizers" in document:
         keys = document["tokenizers"]
-        told = isinstance(keys, list) and len(keys) == models
-        require(told and all(key is None or is_form(_PROFILE, key) for key in keys), "tokenizers", keys)
+        reported = isinstance(keys, list) and len(keys) == models
+        require(reported and all(key is None or is_form(_PROFILE, key) for key in keys), "tokenizers", keys)
         made["tokenizers"] = tuple(keys)
     if "centroids" in document:
         require(is_form(_HEX_16, document["centroids"]), "centroids", document["centroids"])
@@ -139,8 +139,8 @@ def needs_json(needs: Needs) -> dict[str, Any]:
 
 def parse_needs(document: Any) -> Needs:
     stated = {"features", "max_output_tokens"}
-    told = isinstance(document, dict) and stated <= document.keys() <= {*stated, *_BARE}
-    require(told, "needs", document)
+    reported = isinstance(document, dict) and stated <= document.keys() <= {*stated, *_BARE}
+    require(reported, "needs", document)
     features, most = document["features"], document["max_output_tokens"]
     named = isinstance(features, dict) and all(isinstance(part, str) for part in features.values())
     require(named, "features", features)
@@ -162,8 +162,8 @@ def require(holds: bool, name: str, got: object) -> None:
         refuse(name, shown(got) if type(got) in (bool, int, float) else kind_of(got))
 
 
-def refuse(name: str, told: str) -> NoReturn:
-    raise ValueError(f"{name}: got {told}")
+def refuse(name: str, reported: str) -> NoReturn:
+    raise ValueError(f"{name}: got {reported}")
 
 
 def canonical(document: Mapping[str, Any]) -> str:

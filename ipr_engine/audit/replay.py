@@ -109,7 +109,7 @@ def _replay(
     lines: Iterable[bytes], loaded: LoadedBundle, key: OwnerKey | None, whole: Policy | None, replaced: Options
 ) -> Iterator[Replayed]:
     policies: dict[str, Policy | str] = {}
-    told = partial(Replayed, replaced=replaced, whole_policy=whole is not None)
+    stated = partial(Replayed, replaced=replaced, whole_policy=whole is not None)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -120,10 +120,10 @@ def _replay(
                 record = record.opened(key)
             outcome, kept = _decide(loaded, record, whole or policy_of(loaded, record, policies, replaced))
         except (RecordError, KeyMismatchError, InvalidInputError) as error:
-            yield told(number, record, refused=str(error))
+            yield stated(number, record, refused=str(error))
             continue
         differences = tuple(compare(record.candidates, record.outcome, loaded.bundle.names, outcome))
-        yield told(number, record, outcome, differences, by_heads=record.x is not None, kept=tuple(kept))
+        yield stated(number, record, outcome, differences, by_heads=record.x is not None, kept=tuple(kept))
 
 
 def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[KeptFigure]]:
@@ -229,7 +229,7 @@ class ReplaySummary:
         self.by_heads += replayed.by_heads
         self.equal += not replayed.differences
         self.different += bool(replayed.differences)
-        self.fields.update(dict.fromkeys(difference.field.partition("[")[0] for difference in replayed.differences))
+        self.fields.update(list(dict.fromkeys(one.field.partition("[")[0] for one in replayed.differences)))
         self.kept.update({one.field.partition("[")[0] for one in replayed.kept})
         if then.model != now.model:
             self.moves[then.model, now.model] += 1

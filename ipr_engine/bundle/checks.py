@@ -93,8 +93,10 @@ def _tiers_problem(row: Mapping[str, Any]) -> Problem | None:
         if found is not None:
             return found
         if tier["above_tokens"] <= before:
-            told = "the tier before ends there too, so they overlap" if tier["above_tokens"] == before else "sort them"
-            expected = f"more than {before}, the tier before it ({told})"
+            reported = (
+                "the tier before ends there too, so they overlap" if tier["above_tokens"] == before else "sort them"
+            )
+            expected = f"more than {before}, the tier before it ({reported})"
             return Problem(f"{here}.above_tokens", expected, str(tier["above_tokens"]), True)
         for key in CACHED:
             if tier.get(key) is not None and row.get(key) is None:
@@ -152,9 +154,9 @@ def performance_problem(row: Mapping[str, Any]) -> Problem | None:
     known = [field.name for field in fields(Performance)]
     for key in row:
         if key not in known:
-            told = ", ".join(f"{name} ({unit})" for name, unit in UNITS.items())
+            reported = ", ".join(f"{name} ({unit})" for name, unit in UNITS.items())
             advice = f"; times are {IN_SECONDS}" if str(key).casefold().endswith("_ms") else ""
-            return Problem(str(key), f"one of {told}, or basis", f"unknown key {key!r}{advice}")
+            return Problem(str(key), f"one of {reported}, or basis", f"unknown key {key!r}{advice}")
     for key in UNITS:
         if row.get(key) is not None:
             found = amount_problem(key, row[key])

@@ -168,7 +168,7 @@ def without_candidate(
         rest |= {CONSTANT: constant} if constant else {}
         for by_name in ("sources", PRICE_DATES):
             if isinstance(rest.get(by_name), dict):
-                rest[by_name] = {key: told for key, told in rest[by_name].items() if key != name}
+                rest[by_name] = {key: stated for key, stated in rest[by_name].items() if key != name}
         return {**rest, **({"added": added} if added else {}), "removed": removed}
 
     for second, file in enumerate((RELIABILITY, RELIABILITY_SECOND)):

@@ -16,8 +16,8 @@ PRICE_DATES = "price_dates"
 
 def price_dates(bundle: BundleSpec) -> dict[str, str]:
     """Candidate -> of which day its price is, YYYY-MM-DD: the list's, or an older one where new prices left the candidate out."""
-    told = bundle.provenance.get(PRICE_DATES)
-    older = told if isinstance(told, dict) else {}
+    stated = bundle.provenance.get(PRICE_DATES)
+    older = stated if isinstance(stated, dict) else {}
     return {name: str(older.get(name, bundle.prices.date)) for name in bundle.names}
 
 
@@ -39,8 +39,8 @@ def prior_of(bundle: BundleSpec, name: str) -> str | None:
         return None
     lowered = note.get("lowered")
     level = lowered.get("mean_quality") if isinstance(lowered, dict) else None
-    told = f", lowered to mean quality {level:.2f} by its price" if isinstance(level, float) else ""
-    return f"prior from {', '.join(map(str, like))}{told}"
+    stated = f", lowered to mean quality {level:.2f} by its price" if isinstance(level, float) else ""
+    return f"prior from {', '.join(map(str, like))}{stated}"
 
 
 def constant_of(bundle: BundleSpec) -> dict[str, str]:
@@ -49,8 +49,8 @@ def constant_of(bundle: BundleSpec) -> dict[str, str]:
     Of a two-tier bundle the first heads.
     """
     heads = bundle.quality_heads
-    told = bundle.provenance.get(CONSTANT)
-    written = told if isinstance(told, dict) else {}
+    stated = bundle.provenance.get(CONSTANT)
+    written = stated if isinstance(stated, dict) else {}
     found = {}
     for row, name in enumerate(bundle.names):
         if name in written:
@@ -62,8 +62,8 @@ def constant_of(bundle: BundleSpec) -> dict[str, str]:
 
 def constant_notice(constant: Mapping[str, str], candidates: int) -> str:
     """One line that names the constant heads, and says what follows where there are no others."""
-    told = f"constant heads (they tell prompts apart no better than a mean): {', '.join(constant)}"
-    return told + ("; no head reads the prompt: only prices and lengths route" if len(constant) == candidates else "")
+    stated = f"constant heads (they tell prompts apart no better than a mean): {', '.join(constant)}"
+    return stated + ("; no head reads the prompt: only prices and lengths route" if len(constant) == candidates else "")
 
 
 def _is_flat(heads: HeadsSpec, row: int) -> bool:

@@ -55,8 +55,8 @@ def read_new_performance(
 
 def _of_json(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performance | None]:
     document = parse_json(data, str(file))
-    told = document.mapping()
-    keys = document.object((KEY, *(key for key in _UNREAD if key in told)))
+    reported = document.mapping()
+    keys = document.object((KEY, *(key for key in _UNREAD if key in reported)))
     given = keys[KEY].mapping()
     if not given:
         keys[KEY].fail("at least one candidate's figures")
@@ -81,10 +81,10 @@ def _of_csv(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performa
         raise InvalidInputError(f"file: {file} is not CSV: {error}") from None
     unknown = [name for name in header if name not in _KNOWN]
     if unknown or "model" not in header or len(set(header)) < len(header):
-        told = ", ".join(f"{name} ({unit})" for name, unit in UNITS.items())
+        reported = ", ".join(f"{name} ({unit})" for name, unit in UNITS.items())
         advice = f"; times are {IN_SECONDS}" if any(name.casefold().endswith("_ms") for name in unknown) else ""
         raise InvalidInputError(
-            f"file: expected the column model and distinct others of {told}, basis in {file}, got {shown(','.join(header))}{advice}"
+            f"file: expected the column model and distinct others of {reported}, basis in {file}, got {shown(','.join(header))}{advice}"
         )
     found: dict[str, Performance | None] = {}
     for number, row in enumerate(rows, start=1):

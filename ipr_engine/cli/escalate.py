@@ -46,8 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     joined = Bundle.load(folder)
     if arguments.json:
-        told = {"bundle": folder.name, "gap": arguments.gap, "first": first.hash, "second": second.hash}
-        print(json.dumps({**told, "path_rows": path_rows_facts(joined)}))
+        stated = {"bundle": folder.name, "gap": arguments.gap, "first": first.hash, "second": second.hash}
+        print(json.dumps({**stated, "path_rows": path_rows_facts(joined)}))
         return 0
     print(folder)
     print(path_rows_line(joined))

@@ -195,5 +195,5 @@ def _print_performance(bundle: Bundle) -> None:
     width = max(map(len, stated))
     for name, figures in stated.items():
         known = performance_json(figures)
-        told = ", ".join(f"{known[key]:g} {unit}" for key, unit in UNITS.items() if key in known)
-        print(f"{name:<{width}}  {told} ({figures.basis})")
+        reported = ", ".join(f"{known[key]:g} {unit}" for key, unit in UNITS.items() if key in known)
+        print(f"{name:<{width}}  {reported} ({figures.basis})")

@@ -71,8 +71,8 @@ def run_fit(arguments: argparse.Namespace) -> int:
         raise InvalidInputError(f"file: nothing could be fitted to the answers of any model of {arguments.file}")
     if arguments.json:
         figures = {name: _figures(made, Path(arguments.file).name) for name, made in fits.items()}
-        told = {name: made.to_json() for name, made in fits.items()}
-        print(json.dumps({"performance": figures, "fits": told, "refused": refused}, indent=1))
+        stated = {name: made.to_json() for name, made in fits.items()}
+        print(json.dumps({"performance": figures, "fits": stated, "refused": refused}, indent=1))
     else:
         _print(fits)
     return 3 if refused else 0

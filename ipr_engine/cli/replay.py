@@ -87,4 +87,4 @@ def _text(replayed: Replayed) -> str:
     where = f"line {replayed.line}" + (f" (id {replayed.record.id})" if named and replayed.record is not None else "")
     if replayed.refused is not None:
         return f"{where}: not replayed: {replayed.refused}"
-    return "\n".join(f"{where}: {told}" for told in (*replayed.differences, *replayed.kept))
+    return "\n".join(f"{where}: {stated}" for stated in (*replayed.differences, *replayed.kept))

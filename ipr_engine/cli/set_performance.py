@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name, figures in lines.items():
         gone = [key for key, _, now in figures if now is None]
         if gone and given[name] is not None:
-            told = f"{name}: {arguments.file} does not say {', '.join(gone)}, not known any more"
-            print(f"ipr set-performance: {told}", file=sys.stderr)
+            stated = f"{name}: {arguments.file} does not say {', '.join(gone)}, not known any more"
+            print(f"ipr set-performance: {stated}", file=sys.stderr)
     if arguments.json:
         print(json.dumps({"bundle": folder.name, "changed": sorted(changed)}))
         return 0

@@ -52,11 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.bundle.price import price_numbers
 
     bundle = edited_bundle(arguments)
-    given, told = _given(arguments, bundle)
+    given, stated = _given(arguments, bundle)
     old = bundle.prices.prices
     kept = [name for name in bundle.names if name not in given.prices]
     changed = {name: price for name, price in given.prices.items() if price != old[name]}
-    told += [
+    stated += [
         f"{name}: its price of reasoning tokens is not counted in decisions: state reasoning_share, how much of its output they are, "
         "in a price file"
         for name, price in changed.items()
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     merged = PriceList(currency=given.currency, date=given.date, prices={**old, **given.prices})
     folder = with_prices(bundle, merged, kept=kept, root=arguments.out)
-    for line in told:
+    for line in stated:
         print(f"ipr set-prices: {line}", file=sys.stderr)
     for name, price in changed.items():
         if 0 < max(price.input_usd_per_1m, price.output_usd_per_1m) < LEAST_USUAL_USD:
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
             "date": given.date,
             "changed": sorted(changed),
             "kept": sorted(kept),
-            "told": told,
+            "told": stated,
         }
         print(json.dumps(facts))
         return 0
@@ -120,11 +120,11 @@ def _given(arguments: argparse.Namespace, bundle: Bundle) -> tuple[PriceList, li
     date = time.strftime("%Y-%m-%d") if arguments.date is None else arguments.date
     require_day("--date", date)
     made = read_foreign_prices(file, bundle.names, named_pairs("--as", arguments.called, "NAME=KEY"))
-    told = [
+    stated = [
         f"{name}: {file.name} says {', '.join(keys)} too, which its price here does not hold"
         for name, keys in made.untold.items()
     ]
     for name, alike in made.missing.items():
         hint = f"; if one of {', '.join(alike)} is meant, add --as {name}=KEY" if alike else ""
-        told.append(f"{name} is not in {file.name} and keeps its price{hint}")
-    return PriceList(currency="USD", date=date, prices=made.prices), told
+        stated.append(f"{name} is not in {file.name} and keeps its price{hint}")
+    return PriceList(currency="USD", date=date, prices=made.prices), stated

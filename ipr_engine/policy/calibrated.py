@@ -230,8 +230,8 @@ def path_certificate(
     if found is None:
         return CalibrationStatus(ESTIMATED, f"{_READ}; tau {tau:g} was not tested, {_around(made, tau)}")
     if not math.isclose(found.worth, worth, rel_tol=SAME_WORTH):
-        told = f"at tau {tau:g} worth {worth:g} runs and {found.worth:g} was tested; calibrate anew"
-        return CalibrationStatus("stale", told)
+        stated = f"at tau {tau:g} worth {worth:g} runs and {found.worth:g} was tested; calibrate anew"
+        return CalibrationStatus("stale", stated)
     if found.status == INSUFFICIENT:
         return CalibrationStatus(
             INSUFFICIENT,

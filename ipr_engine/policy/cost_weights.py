@@ -138,10 +138,10 @@ def resolve_weights(
     """
     if cost_weights is None:
         return None
-    told = ", ".join(f"{name} ({unit})" for name, unit in TERMS.items())
+    reported = ", ".join(f"{name} ({unit})" for name, unit in TERMS.items())
     if not isinstance(cost_weights, Mapping) or not all(isinstance(name, str) for name in cost_weights):
         raise InvalidInputError(
-            f"cost_weights: expected term -> USD per unit of it, of {told}, got {shown(cost_weights)}"
+            f"cost_weights: expected term -> USD per unit of it, of {reported}, got {shown(cost_weights)}"
         )
     unknown = [name for name in cost_weights if name not in TERMS]
     if unknown:
@@ -150,7 +150,7 @@ def resolve_weights(
         ]
         hint = f"; {', '.join(figures_of)}" if figures_of else ""
         raise InvalidInputError(
-            f"cost_weights: unknown {', '.join(map(repr, unknown))}; known, each in USD per unit: {told}{hint}"
+            f"cost_weights: unknown {', '.join(map(repr, unknown))}; known, each in USD per unit: {reported}{hint}"
         )
     weights = CostWeights(
         **{name: nonnegative(f"cost_weights[{name!r}]", value) for name, value in cost_weights.items()}

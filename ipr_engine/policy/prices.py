@@ -47,10 +47,10 @@ def merge_prices(base: PriceList, prices: PriceList | Mapping[str, object]) -> P
 def effective_prices(prices: PriceList, batch: bool, cache_write: bool) -> PriceList:
     """Return what requests of this kind cost: those of a batch, and those whose input is written to the provider's cache."""
     kinds = [(batch, Price.in_batch, "batch"), (cache_write, Price.writing_cache, "written to the cache")]
-    for asked, priced, told in kinds:
+    for asked, priced, stated in kinds:
         if asked:
             rows = {name: priced(price) for name, price in prices.prices.items()}
-            prices = PriceList(currency="USD", date=f"{prices.date}, {told}", prices=MappingProxyType(rows))
+            prices = PriceList(currency="USD", date=f"{prices.date}, {stated}", prices=MappingProxyType(rows))
     return prices
 
 

@@ -39,8 +39,8 @@ def _fields_of(value: Any) -> Mapping[str, Any] | None:
         if callable(getattr(value, dump, None)):
             found = getattr(value, dump)()
             return found if isinstance(found, Mapping) else None
-    told = isinstance(getattr(value, "role", None), str) or isinstance(getattr(value, "type", None), str)
-    if told or isinstance(getattr(value, "messages", None), (list, tuple)) or _has_input(value):
+    stated = isinstance(getattr(value, "role", None), str) or isinstance(getattr(value, "type", None), str)
+    if stated or isinstance(getattr(value, "messages", None), (list, tuple)) or _has_input(value):
         return dict(_attributes(value))
     return None
 

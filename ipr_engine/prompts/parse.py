@@ -95,8 +95,8 @@ def _read_body(found: Found, request: object, where: str, tools: object) -> tupl
     if body is None or not is_body(body):
         what = kind_of(request)
         if body is not None:
-            told = "role" in body or "type" in body
-            what = "one message; put it into a list" if told else f"{what} without any of them"
+            stated = "role" in body or "type" in body
+            what = "one message; put it into a list" if stated else f"{what} without any of them"
         raise InvalidInputError(f"{where}: expected {EXPECTED}, got {what}")
     given = [name for name in TURNS if body.get(name) is not None and not _is_template(body, name)]
     if len(given) > 1:

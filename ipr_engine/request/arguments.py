@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeGuard, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._validate import MOST_TOKENS, matched_once, nonnegative, shown, told
+from ipr_engine._validate import MOST_TOKENS, matched_once, nonnegative, shown, shown_safely
 from ipr_engine.bundle import PriceList
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError
@@ -78,7 +78,7 @@ def _holds_bool(values: Any) -> bool:
 
 
 def _described(values: object, array: npt.NDArray[Any]) -> str:
-    return told(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"
+    return shown_safely(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"
 
 
 Value = TypeVar("Value")
@@ -91,7 +91,7 @@ TokensIn: TypeAlias = PerCandidate[float]
 
 def per_candidate(
     argument: str,
-    told: Any,
+    stated: Any,
     batch: int,
     names: Sequence[str],
     *,
@@ -109,52 +109,52 @@ def per_candidate(
     Raises:
         InvalidInputError: no such array or mapping, an unknown name, or a number that is not finite and >= 0.
     """
-    if isinstance(told, Mapping):
-        row = _of_names(argument, told, names, absent, read)
+    if isinstance(stated, Mapping):
+        row = _of_names(argument, stated, names, absent, read)
         return np.ascontiguousarray(np.broadcast_to(row, (batch, len(names))))
-    if _is_list(told):
-        if len(told) != batch:
-            raise InvalidInputError(f"{argument}: expected one mapping a prompt, {batch} in all, got {len(told)}")
+    if _is_list(stated):
+        if len(stated) != batch:
+            raise InvalidInputError(f"{argument}: expected one mapping a prompt, {batch} in all, got {len(stated)}")
         rows = [
             _of_names(f"{argument}[{row}]", {} if one is None else one, names, absent, read)
-            for row, one in enumerate(told)
+            for row, one in enumerate(stated)
         ]
         return np.array(rows, np.float32).reshape(batch, len(names))
     also = "candidate -> tokens (or a list of these, one a prompt), "
-    values = per_model(argument, told, batch, len(names), also=also)
+    values = per_model(argument, stated, batch, len(names), also=also)
     wrong = values[~(np.isfinite(values) & (values >= 0))]
     if wrong.size:
         raise InvalidInputError(f"{argument}: expected finite numbers >= 0, got {wrong.flat[0]:g}")
     return np.ascontiguousarray(np.broadcast_to(values, (batch, len(names))))
 
 
-def one_a_row(told: Any, made: npt.NDArray[Any]) -> Sequence[Any]:
+def one_a_row(stated: Any, made: npt.NDArray[Any]) -> Sequence[Any]:
     """Return what each row of `made`, made of `told`, was told alone: names stay names, which outlive a swap."""
-    if isinstance(told, Mapping):
-        return [told] * len(made)
-    return told if _is_list(told) else list(made)
+    if isinstance(stated, Mapping):
+        return [stated] * len(made)
+    return stated if _is_list(stated) else list(made)
 
 
-def is_by_name(told: Any) -> bool:
+def is_by_name(stated: Any) -> bool:
     """Return whether candidates are told by name, so that one that is not named is told nothing."""
-    return isinstance(told, Mapping) or _is_list(told)
+    return isinstance(stated, Mapping) or _is_list(stated)
 
 
-def _is_list(told: Any) -> TypeGuard[Sequence[ByName[Any] | None]]:
-    if not isinstance(told, (list, tuple)):
+def _is_list(stated: Any) -> TypeGuard[Sequence[ByName[Any] | None]]:
+    if not isinstance(stated, (list, tuple)):
         return False
-    return not told or any(row is None or isinstance(row, Mapping) for row in told)
+    return not stated or any(row is None or isinstance(row, Mapping) for row in stated)
 
 
 def _of_names(
-    where: str, told: object, names: Sequence[str], absent: float, read: Callable[[str, object, str], float]
+    where: str, stated: object, names: Sequence[str], absent: float, read: Callable[[str, object, str], float]
 ) -> npt.NDArray[np.float32]:
     """(models,) of one mapping."""
-    if not isinstance(told, Mapping) or not all(isinstance(name, str) for name in told):
-        raise InvalidInputError(f"{where}: expected candidate -> tokens, got {shown(told)}")
-    meant = matched_once(where, list(told), names)
+    if not isinstance(stated, Mapping) or not all(isinstance(name, str) for name in stated):
+        raise InvalidInputError(f"{where}: expected candidate -> tokens, got {shown(stated)}")
+    meant = matched_once(where, list(stated), names)
     values = np.full(len(names), absent, np.float32)
-    for name, value in told.items():
+    for name, value in stated.items():
         values[names.index(meant[name])] = read(f"{where}[{name!r}]", value, meant[name])
     return values
 
@@ -176,7 +176,7 @@ def held_tokens(
         pair = value if isinstance(value, (tuple, list)) else (value, 0.0)
         if len(pair) != 2:
             raise InvalidInputError(
-                f"{where}: expected tokens, or (tokens, seconds since last used), got {told(value)}"
+                f"{where}: expected tokens, or (tokens, seconds since last used), got {shown_safely(value)}"
             )
         tokens, age_s = nonnegative(where, pair[0]), nonnegative(f"{where}, seconds", pair[1])
         ttl_s = prices.prices[name].cache_ttl_s

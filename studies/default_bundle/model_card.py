@@ -131,11 +131,11 @@ def _counted(candidates: Sequence[Candidate]) -> str:
     for candidate in candidates:
         named = "" if candidate.tokenizer is None else candidate.tokenizer.name
         groups.setdefault((named, candidate.token_ratio), []).append(candidate.name)
-    told = [
+    stated = [
         f"{', '.join(names)} by {f'the profile `{named}`' if named else 'the encoder alone'}, {ratio:.2f} tokens per token of the encoder"
         for (named, ratio), names in groups.items()
     ]
-    return f"""estimated from what a text is made of (docs/tokens.md): {"; ".join(told)}. `claude_2` is the last tokenizer that Anthropic
+    return f"""estimated from what a text is made of (docs/tokens.md): {"; ".join(stated)}. `claude_2` is the last tokenizer that Anthropic
         published, and `bpe` the mean of five known ones, for tokenizers that are not at hand: approximations both."""
 
 
