@@ -36,12 +36,6 @@ TRANSFORMER_TIERS: Mapping[str, Tier] = MappingProxyType(
             extra="'ipr_engine[onnx]'",
             roles={None: ("onnx", "onnx_cpu"), "int8": ("onnx_int8",)},
         ),
-        "plain_onnx": Tier(
-            encoder="plain_onnx:PlainOnnxEncoder",
-            packages=("onnxruntime",),
-            extra="'ipr_engine[onnx]'",
-            roles={None: ("onnx", "onnx_cpu")},
-        ),
         "torch": Tier(
             encoder="torch:TorchEncoder",
             gpu_encoder="torch_graphs:TorchGraphEncoder",
