@@ -13,9 +13,9 @@ from ipr_engine.prompts.turns import Found, is_message, is_there, read_content, 
 
 Prompt: TypeAlias = str | Sequence[Any] | Mapping[str, Any] | ParsedRequest
 
-TURNS = ("messages", "input", "prompt", "contents")
+TURNS = ("messages", "input", "prompt")
 LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
-SYSTEM = ("system", "instructions", "systemInstruction")
+SYSTEM = ("system", "instructions")
 KEPT_BY_SERVER = ("previous_response_id", "conversation")  # OpenAI Responses: the conversation before
 ANSWERS = ("n", "best_of")  # how many answers are made: the second, of OpenAI completions, more than are returned
 MOST_ANSWERS = 1024

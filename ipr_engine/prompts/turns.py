@@ -169,7 +169,7 @@ def is_message(value: object) -> bool:
     fields = as_fields(value)
     if fields is None or "messages" in fields:
         return False
-    return "role" in fields or "type" in fields or not ({"input", "prompt", "contents"} & fields.keys())
+    return "role" in fields or "type" in fields or not ("input" in fields or "prompt" in fields)
 
 
 def read_turns(found: Found, turns: Sequence[object], where: str) -> None:
@@ -204,8 +204,10 @@ def _read_message(found: Found, message: Mapping[str, Any], where: str, turn: ob
     if role not in ROLES:
         raise InvalidInputError(f"{where}['role']: expected one of {', '.join(ROLES)}, got {shown_name(role)}")
     content = message.get("content")
-    if not is_there(content) and is_there(message.get("parts")):  # Gemini's parts name no type
-        content = [{"type": "text", **dict(as_fields(part) or {})} for part in message["parts"]]
+    if not is_there(content) and is_there(message.get("parts")):  # of other APIs: unread it would be billed to nobody
+        raise InvalidInputError(
+            f"{where}['parts']: expected what is said in 'content', got it in 'parts'; give it there"
+        )
     if role in ("tool", "function") or (role == "user" and is_there(content)):
         found.asked = True
     if role in ("tool", "function"):
