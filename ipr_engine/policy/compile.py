@@ -324,7 +324,6 @@ def _exclusions(candidates: Sequence[Candidate], spec: PolicySpec) -> dict[str, 
     families = None if family is None else _known("family", family, {c.family for c in candidates})
     features = set() if requires is None else _known("requires", requires, {f for c in candidates for f in c.features})
     limit = None if spec.max_latency_ms is None else nonnegative("max_latency_ms", spec.max_latency_ms)
-    least = 0.0 if spec.min_context_window is None else nonnegative("min_context_window", spec.min_context_window)
 
     result: dict[str, str] = {}
     for candidate in candidates:
@@ -341,6 +340,4 @@ def _exclusions(candidates: Sequence[Candidate], spec: PolicySpec) -> dict[str, 
             result[candidate.name] = "latency unknown"
         elif limit is not None and candidate.latency_ms is not None and candidate.latency_ms > limit:
             result[candidate.name] = f"latency {candidate.latency_ms:g} ms over {limit:g} ms"
-        elif candidate.context_window is not None and candidate.context_window < least:
-            result[candidate.name] = f"context window of {candidate.context_window} tokens, under {least:g}"
     return result

@@ -135,12 +135,6 @@ class PolicySpec:
         form="number",
         flag=Flag(takes="number", metavar="MS", help="only candidates known to answer within it"),
     )
-    min_context_window: float | None = option(
-        None,
-        "only candidates whose context window holds so many tokens",
-        form="number",
-        flag=Flag(takes="number", metavar="TOKENS", help="only candidates whose context window holds so many tokens"),
-    )
     prices: PriceList | Mapping[str, object] | None = option(
         None,
         "USD per 1 M tokens: name -> (input, output), a `Price`, or the like of prices.json (tiers, cached input and the rest: "
@@ -242,7 +236,6 @@ class PolicyOptions(TypedDict, total=False):
     family: str | Sequence[str] | None
     requires: str | Sequence[str] | None
     max_latency_ms: float | None
-    min_context_window: float | None
     prices: PriceList | Mapping[str, object] | None
     batch: bool | None
     cache_write: bool | None
