@@ -6,6 +6,9 @@ Distil the token table (or take one with --table: that of an earlier default bun
 on the training split of every source given (`train`), evaluate them on the test splits (`evaluate_engine`), and write
 the bundle again with a model card of these figures. What it is made of stands in the constants and in
 candidates.json; the test splits decide nothing. Same input, same bytes on one machine.
+
+The embedded bundle was made when this file was `ipr_engine.training.default_bundle`. Its provenance and its card name that
+command; made anew they name this one, so the hash is another, and nothing else is.
 """
 
 from __future__ import annotations
