@@ -123,6 +123,9 @@ class Recorder:
         ids: one a prompt; None for none.
         """
         of_policy = policy_options(options)
+        many = isinstance(prompts, (list, tuple)) and not is_one_prompt(prompts)
+        readable = many or is_one_prompt(prompts)  # what is no prompt at all is refused by the walk
+        names = _ids(ids, len(prompts) if many else 1) if readable else ()
 
         def route(loaded: LoadedBundle) -> tuple[LoadedBundle, Decisions]:
             request = RouteRequest(prompts, loaded.resolve(policy, of_policy), options, on_error)
@@ -132,7 +135,7 @@ class Recorder:
         kept = None
         if self._keep_prompts:
             kept = [prompts] if is_one_prompt(prompts) else list(prompts)
-        self._record(loaded, decisions, ids, kept)
+        self._record(loaded, decisions, names, kept)
         return checked_rows(decisions, on_error)
 
     def decide(
@@ -152,17 +155,19 @@ class Recorder:
         on_error = options.get("on_error", "raise")
         check_on_error(on_error)
         encoded = as_encoded(loaded, x, policy, billed_tokens=options.get("billed_tokens"), on_error=on_error)
+        names = _ids(id, len(encoded))
         overrides = RequestOverrides.of(options, len(encoded), loaded.bundle.names, policy.prices)
         decisions = loaded.decide(encoded, policy, overrides)
         decisions.made_on = MadeOn(encoded, overrides, None, list(encoded.x))
-        self._record(loaded, decisions, id, None)
+        self._record(loaded, decisions, names, None)
         return checked_rows(decisions, on_error)
 
-    def _record(self, loaded: LoadedBundle, decisions: Decisions, ids: Any, prompts: list[Any] | None) -> None:
+    def _record(
+        self, loaded: LoadedBundle, decisions: Decisions, names: Sequence[RecordId], prompts: list[Any] | None
+    ) -> None:
         """Write the record of every row that was decided, in one write."""
         made_on = decisions.made_on
         assert made_on is not None
-        names = _ids(ids, len(decisions))
         rows = [
             row for row in range(len(decisions)) if row not in decisions.errors
         ]  # nothing was decided of a bad prompt

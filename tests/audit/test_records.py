@@ -391,3 +391,14 @@ def test_other_errors_of_a_damaged_record_do_not_repeat_what_it_holds_either(eng
 def test_every_term_of_a_policy_has_a_form_in_records():
     assert ABOUT.keys() == DEFAULTS.keys()
     assert {option.form for option in ABOUT.values()} == OF_FORM.keys()
+
+
+def test_a_bad_id_is_refused_before_anything_is_decided(default_engine, tmp_path, monkeypatch):
+    decided = []
+    monkeypatch.setattr(type(default_engine.loaded), "walk", lambda self, *given, **options: decided.append(given))
+    with default_engine.recorder(tmp_path / "log") as recorder:
+        with pytest.raises(InvalidInputError, match=r"id: expected a string or a whole number, got float 1.5"):
+            recorder.route("why", tau=0.2, id=1.5)
+        with pytest.raises(InvalidInputError, match=r"id: expected one a row, 2 in all, got 1 of them"):
+            recorder.route_many(["why", "how"], tau=0.2, id=[1])
+    assert decided == []

@@ -10,7 +10,7 @@
 namespace ipr {
 namespace {
 
-// Rows ahead of use that are asked of memory. measured: benchmarks/bench_encoder.py
+// Rows ahead of use that are asked of memory. measured: benchmarks/ops/bench_encoder.py
 constexpr size_t kPrefetch = 6;
 
 // The first n < 16 elements, widened to float; the other lanes are 0.
