@@ -5,7 +5,7 @@ decision = engine.route("Explain quicksort", tau=0.1)
 decision.model, decision.quality, decision.cost_usd, decision.cause
 """
 
-import os
+import os as _os
 from typing import TYPE_CHECKING
 
 from ipr_engine.bundle import Bundle, Price
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # A wheel holds kernels/ and benchmarks/; in a clone they stand beside this folder.
-_HERE = os.path.dirname(os.path.abspath(__file__))
-if not os.path.isdir(os.path.join(_HERE, "kernels")):
-    __path__.append(os.path.dirname(_HERE))
+_HERE = _os.path.dirname(_os.path.abspath(__file__))
+if not _os.path.isdir(_os.path.join(_HERE, "kernels")):
+    __path__.append(_os.path.dirname(_HERE))
 
 __all__ = [
     "AsyncEngine",

@@ -45,6 +45,10 @@ class Engine(BundleHolder):
     True
     """
 
+    def __init__(self, bundle: Bundle, **options: Unpack[LoadKeywords]) -> None:
+        """Plan `bundle` for this machine; the options are those of `load`."""
+        super().__init__(bundle, **options)
+
     @classmethod
     def load(cls, path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Engine:
         """Read, verify and plan a bundle.

@@ -1,5 +1,5 @@
 """What the compiler gives the GPU kernel: registers, shared memory, stack and local memory of every variant of
-ipr_engine/kernels/aot_variants.py on every architecture, read from the cubins. Compiled, not run: no GPU is needed, and no
+kernels/aot_variants.py on every architecture, read from the cubins. Compiled, not run: no GPU is needed, and no
 figure here is a time.
 """
 

@@ -54,7 +54,7 @@ class Refit:
 
     Attributes:
         prompt_hashes: replace those that the deciding heads keep; only where they keep some.
-        tensors: of the deciding heads, in place of the old candidates' (training/refresh.py), which then change.
+        tensors: of the deciding heads, in place of the old candidates' (training/add/refresh.py), which then change.
         path_rows: replace the bundle's, whose columns are the old candidates' alone; their `heads` are filled in. None keeps
             those of the old candidates, but where `tensors` makes them predictions of heads that are no more: then none are kept.
         extra_files: replace those of the same name.

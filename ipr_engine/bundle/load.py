@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -40,6 +41,7 @@ _KEYS = (
 DEFAULT_BUNDLE = Path(__file__).parent.parent / "default_bundle"  # the root of the embedded bundle
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Bundle(BundleSpec):
     """A bundle, read from its folder and verified."""
 

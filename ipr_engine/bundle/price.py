@@ -1,4 +1,4 @@
-"""What one candidate costs: the price model and its form in JSON (docs/formats.md). price_check.py judges it."""
+"""What one candidate costs: the price model and its form in JSON (docs/formats.md). checks.py judges it."""
 
 from __future__ import annotations
 

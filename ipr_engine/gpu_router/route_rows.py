@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class AskedLimits(Protocol):
-    """What the requests of a batch ask for; `RequestLimits` (request/limits.py) is one.
+    """What the requests of a batch ask for; `RequestLimits` (request/row_inputs.py) is one.
 
     Attributes: each has a row a request, and is None where no request asks for it.
         allowed: (rows, models), who may be chosen. max_tokens: (rows,), -1 where nothing is stated. answers: (rows,).

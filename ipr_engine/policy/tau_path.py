@@ -45,7 +45,7 @@ class TierRows(NamedTuple):
 class TauPath:
     """The path of one candidate set at one price list.
 
-    Cost is what a policy weighs: USD, or a weighted sum of which USD is one term (cost_terms.py); the means told are in USD.
+    Cost is what a policy weighs: USD, or a weighted sum of which USD is one term (cost_weights.py); the means told are in USD.
 
     Attributes:
         best, cheapest: positions of the single candidates that tau speaks of: the greatest mean outcome, the least mean cost.

@@ -26,7 +26,7 @@ from ipr_engine.serving.queued_request import QueuedRequest
 from ipr_engine.serving.service import Service
 
 
-class _Face:
+class ServingFace:
     """What both faces are: an engine and the service that many callers share.
 
     Attributes:
@@ -58,7 +58,7 @@ class _Face:
         self.service = Service(engine, fallback=fallback, cache_entries=cache_entries, limits=limits)
 
     @classmethod
-    def beside(cls, other: _Face) -> Self:
+    def beside(cls, other: ServingFace) -> Self:
         """Make a face of the same engine and service."""
         made = cls.__new__(cls)
         made.engine, made.service = other.engine, other.service
@@ -104,7 +104,7 @@ class _Face:
         return f"{type(self).__name__}({self.service.summary})"
 
 
-class BatchingEngine(_Face):
+class BatchingEngine(ServingFace):
     """`Engine.route` for any number of threads at once; `AsyncEngine` is the same for asyncio tasks.
 
         >>> with BatchingEngine.load() as serving:
@@ -247,7 +247,7 @@ class BatchingEngine(_Face):
         self.close()
 
 
-class AsyncEngine(_Face):
+class AsyncEngine(ServingFace):
     """`Engine.route` for asyncio tasks, and for threads beside them.
 
         >>> async with AsyncEngine.load() as engine:

@@ -145,7 +145,9 @@ def combine(
     widths = np.repeat([SHARE_WIDTH, DEVIATION_WIDTH / np.sqrt(spread)], [1 + models, features.shape[1]])
     precision = 1 / np.square(widths)
     if logistic:
-        successes = y.sum()  # Platt's targets (training/platt.py): an unbroken run of successes has no finite logit
+        successes = (
+            y.sum()
+        )  # Platt's targets (training/fitted_heads.py): an unbroken run of successes has no finite logit
         high, low = (successes + 1) / (successes + 2), 1 / (len(y) - successes + 2)
         y, noise = y * high + (1 - y) * low, None
     else:
@@ -232,7 +234,7 @@ def best_host(tensors: Tensors, activation: str, x: Array, quality: Array) -> in
 def _fit_tokens_row(
     tensors: Tensors, x: Array, tokens: Array, folds: npt.NDArray[np.int64]
 ) -> tuple[dict[str, npt.NDArray[Any]], float]:
-    """len_skip, len_bias and len_cap (where the heads have one), and Duan's smearing factor (training/tokens.py)."""
+    """len_skip, len_bias and len_cap (where the heads have one), and Duan's smearing factor (training/token_fits.py)."""
     known = ~np.isnan(tokens)
     counted = np.maximum(tokens[known], 1.0)
     if not np.isfinite(counted).all() or (tokens[known] < 0).any():
