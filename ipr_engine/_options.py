@@ -6,8 +6,8 @@ An options class is a frozen dataclass whose fields are made by `option(...)`; `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Any, Literal, NamedTuple
 
 Takes = Literal["text", "number", "whole number", "names", "switch", "list"]
 Form = Literal[
@@ -15,8 +15,7 @@ Form = Literal[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Flag:
+class Flag(NamedTuple):
     """How an option is given on the command line.
 
     Attributes:
@@ -35,8 +34,7 @@ class Flag:
     states_default: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class About:
+class About(NamedTuple):
     """What is known of an option besides its name, type and default.
 
     Attributes:

@@ -9,21 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ipr_engine.bundle.calibration import (
-    CalibratedPoint,
-    CalibrationMap,
-    CalibrationSample,
-    Knot,
-    RuleConstants,
-    TestedTau,
-)
-from ipr_engine.bundle.encoder_source import (
-    ConcatenatedSource,
-    EncoderSource,
-    TransformerSource,
-    concatenated_identity,
-    encoder_identity,
-)
 from ipr_engine.bundle.load import Bundle, read_prices
 from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.performance import Performance
@@ -40,6 +25,21 @@ from ipr_engine.bundle.spec import (
 )
 
 if TYPE_CHECKING:
+    from ipr_engine.bundle.calibration import (
+        CalibratedPoint,
+        CalibrationMap,
+        CalibrationSample,
+        Knot,
+        RuleConstants,
+        TestedTau,
+    )
+    from ipr_engine.bundle.encoder_source import (
+        ConcatenatedSource,
+        EncoderSource,
+        TransformerSource,
+        concatenated_identity,
+        encoder_identity,
+    )
     from ipr_engine.bundle.heads_entry import HeadsSource, heads_sha256
     from ipr_engine.bundle.rewrite import with_calibrations, with_extra_files, with_performance, with_prices
     from ipr_engine.bundle.write import BundleParts, activate, write_bundle
@@ -83,9 +83,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load what writes bundles when it is first asked for: serving reads bundles only, and imports should be quick."""
+    """Import what only some bundles hold, and what writes them, when it is first asked for: importing this is quick."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ipr_engine.bundle import calibration, encoder_source
+
+    for module in (calibration, encoder_source):
+        if hasattr(module, name):
+            return getattr(module, name)
     from ipr_engine.bundle import heads_entry, rewrite, write
 
     return next(getattr(module, name) for module in (write, rewrite, heads_entry) if hasattr(module, name))

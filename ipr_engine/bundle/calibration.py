@@ -60,6 +60,11 @@ class Knot:
     point: int
     status: str
 
+    @property
+    def insufficient(self) -> bool:
+        """Whether the sample could not show that the promise is kept."""
+        return self.status == INSUFFICIENT
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSample:
@@ -101,6 +106,11 @@ class TestedTau:
     quality: float
     quality_lower: float
     cost_usd: float
+
+    @property
+    def insufficient(self) -> bool:
+        """Whether the sample could not show that the promise is kept."""
+        return self.status == INSUFFICIENT
 
 
 @dataclass(frozen=True, kw_only=True)

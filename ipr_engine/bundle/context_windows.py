@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,8 +31,7 @@ def capped_heads(candidates: Sequence[Candidate], heads: HeadsSpec, tie_rank: np
     return Heads(**tensors, activation=heads.activation, tie_rank=tie_rank)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, eq=False)
-class OwnTokenizers:
+class OwnTokenizers(NamedTuple):
     """An `OwnTokenizers` holds the profiles that candidates name.
 
     Attributes:

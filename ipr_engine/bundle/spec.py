@@ -8,18 +8,20 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.bundle.calibration import CalibrationMap, RuleConstants
 from ipr_engine.bundle.fields import canonical_json, fail
 from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.performance import Performance
 from ipr_engine.bundle.price import Price, price_numbers, says_more
 from ipr_engine.errors import BundleFormatError
 from ipr_engine.tokens.token_profile import TokenProfile
+
+if TYPE_CHECKING:
+    from ipr_engine.bundle.calibration import CalibrationMap, RuleConstants
 
 Float32 = NDArray[np.float32]
 MANIFEST = "bundle.json"

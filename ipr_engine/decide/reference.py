@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,7 @@ class Row:
     cause: str
 
 
-@dataclass(frozen=True)
-class ReferenceDecisions:
+class ReferenceDecisions(NamedTuple):
     """The answers for a batch; the arrays are (batch, models)."""
 
     logit: Array

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -45,8 +44,7 @@ PromptFigures: TypeAlias = tuple[
 ]
 
 
-@dataclass(frozen=True, eq=False)
-class MadeOn:
+class MadeOn(NamedTuple):
     """A `MadeOn` holds what a batch was decided on, for a record of it.
 
     Attributes:

@@ -6,26 +6,25 @@ A new tier is its own file, with a class that has `open_export`, and a row here;
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tier:
+class Tier(NamedTuple):
     """One way to run a transformer.
 
     Attributes:
         encoder: "module:class" of this package; the class's `open_export` loads an export (registry.TransformerTier).
-        gpu_encoder: the same where the tier has another class on a GPU; None where it has not.
         packages: one of them must be installed. extra: what pip installs to have one.
         roles: dtype -> the files of an export, one of which the tier needs; a dtype that is no key cannot be served.
+        gpu_encoder: `encoder` where the tier has another class on a GPU; None where it has not.
     """
 
     encoder: str
-    gpu_encoder: str | None = None
     packages: tuple[str, ...]
     extra: str
     roles: Mapping[str | None, tuple[str, ...]]
+    gpu_encoder: str | None = None
 
 
 TRANSFORMER_TIERS: Mapping[str, Tier] = MappingProxyType(

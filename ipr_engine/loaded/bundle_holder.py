@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,7 +18,6 @@ from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.calibrated import Calibrations, DriftEvidence
 
 Made = TypeVar("Made")
-_LOG = logging.getLogger(__name__)
 
 
 class BundleHolder:
@@ -93,7 +91,9 @@ class BundleHolder:
             self.options = replace(self.options, device="cpu", tier="auto", fallback=None)
             if self.loaded is loaded:
                 self.loaded = cpu_fallback
-                _LOG.error("%s; bundle %s is served by the CPU from now on", error, loaded.hash[:12])
+                from logging import getLogger  # slow to import, and needed once a device is lost
+
+                getLogger(__name__).error("%s; bundle %s is served by the CPU from now on", error, loaded.hash[:12])
         return cpu_fallback
 
     @property

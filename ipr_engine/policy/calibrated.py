@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ipr_engine.bundle import BundleSpec, CalibratedPoint, CalibrationMap, Knot, PriceList
-from ipr_engine.bundle.calibration import INSUFFICIENT
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.rules import CALIBRATED, Target
+
+if TYPE_CHECKING:
+    from ipr_engine.bundle import BundleSpec, CalibratedPoint, CalibrationMap, Knot, PriceList
 
 ESTIMATED = "estimated"
 SAME_TAU, SAME_WORTH = 1e-9, 1e-6  # absolute; relative: another machine's last bits
@@ -127,8 +128,7 @@ class Calibrations:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResolvedPoint:
+class ResolvedPoint(NamedTuple):
     """What a policy under rule `calibrated` runs.
 
     Attributes:
@@ -232,9 +232,9 @@ def path_certificate(
     if not math.isclose(found.worth, worth, rel_tol=SAME_WORTH):
         stated = f"at tau {tau:g} worth {worth:g} runs and {found.worth:g} was tested; calibrate anew"
         return CalibrationStatus("stale", stated)
-    if found.status == INSUFFICIENT:
+    if found.insufficient:
         return CalibrationStatus(
-            INSUFFICIENT,
+            found.status,
             f"tau {tau:g} kept {found.quality:.4f} on {made.sample.prompts} prompts of {made.sample.source}, promised was "
             f"{found.promised:.4f}: not certified; rule 'calibrated' runs the nearest safer certified point",
         )
@@ -277,10 +277,10 @@ def _certificate(
         return CalibrationStatus("uncalibrated", "; ".join(overrides))
     if changed is not None:
         return CalibrationStatus("stale", f"{changed}; calibrate anew")
-    if knot.status == INSUFFICIENT:
+    if knot.insufficient:
         prompts = made.sample.prompts
         return CalibrationStatus(
-            INSUFFICIENT,
+            knot.status,
             f"{promise} could not be certified on {prompts} prompts; the nearest safer certified point runs",
         )
     return _certified(made, promise, "knot")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from ipr_engine._validate import list_of_names, matched, nonnegative, nonnegative_or_infinite
-from ipr_engine.bundle import BundleSpec, CalibrationMap, Candidate, EscalationSpec, PriceList
 from ipr_engine.bundle.context_windows import surely_fits
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
@@ -34,9 +33,11 @@ from ipr_engine.policy.rules import (
 from ipr_engine.policy.tau_path import TauPath
 from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
 
+if TYPE_CHECKING:
+    from ipr_engine.bundle import BundleSpec, CalibrationMap, Candidate, EscalationSpec, PriceList
 
-@dataclass(frozen=True, kw_only=True)
-class PolicyContext:
+
+class PolicyContext(NamedTuple):
     """What policies of a loaded bundle are compiled with.
 
     Attributes:
@@ -52,8 +53,7 @@ class PolicyContext:
     measured: Figures
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Conditions:
+class _Conditions(NamedTuple):
     """What holds under every rule: tau or its target, checked, and the candidates that the caller leaves, at the prices that run."""
 
     tau: float | None
@@ -67,8 +67,7 @@ class _Conditions:
     unsupported: Unsupported
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Run:
+class _Run(NamedTuple):
     """What a rule makes of the conditions. left_out: candidates that its operating point alone leaves out, and why."""
 
     tau: float
@@ -78,7 +77,7 @@ class _Run:
     path: TauPath | None = None
     promise: Promise | None = None
     map: CalibrationMap | None = None
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = MappingProxyType({})
 
 
 def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle import BundleSpec, CalibrationMap, PriceList
 from ipr_engine.bundle.context_windows import SurelyFits
 from ipr_engine.decide.contract import DecidePolicy
 from ipr_engine.decide.reference import expected_cost
@@ -21,6 +20,9 @@ from ipr_engine.policy.promise import Promise
 from ipr_engine.policy.rules import CALIBRATED, PATH, Coefficients, Target
 from ipr_engine.policy.tau_path import TauPath
 from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
+
+if TYPE_CHECKING:
+    from ipr_engine.bundle import BundleSpec, CalibrationMap, PriceList
 
 
 @dataclass(frozen=True)

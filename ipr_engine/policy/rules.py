@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ipr_engine._validate import nonnegative, unit_interval
-from ipr_engine.bundle.calibration import RuleConstants
 from ipr_engine.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from ipr_engine.bundle.calibration import RuleConstants
 
 CALIBRATED, PATH = "calibrated", "path"  # the rules that answer a target
 PRESETS: Mapping[str, float] = MappingProxyType({"quality": 1.0, "balanced": 0.98, "cost": 0.95})  # share of best kept

@@ -37,8 +37,7 @@ def of_rows(values: npt.NDArray[Any] | None, rows: npt.NDArray[Any]) -> npt.NDAr
     return values if values is None or values.ndim == 1 else np.ascontiguousarray(values[rows])
 
 
-@dataclass(frozen=True, eq=False)
-class RequestLimits:
+class RequestLimits(NamedTuple):
     """A `RequestLimits` says what the requests of a batch ask for, as the router takes it.
 
     Attributes:
