@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,8 +67,20 @@ def _path(path: str | os.PathLike[str], name: str, what: str) -> Path:
     return Path(text)
 
 
+def sha256_hex(*parts: bytes) -> str:
+    """Return the hex digest of these bytes, one part after another."""
+    import hashlib  # OpenSSL takes 3 ms to load, and nothing is hashed before a bundle is read
+
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
 def file_sha256(path: str | os.PathLike[str]) -> tuple[str, int]:
     """Return (hex digest, bytes) of a file, in one pass and without holding it; hashing makes no mapped table resident."""
+    import hashlib
+
     digest, buffer, total = hashlib.sha256(), bytearray(_CHUNK), 0
     view = memoryview(buffer)
     with open(path, "rb", buffering=0) as file:

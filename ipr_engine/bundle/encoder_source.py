@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ipr_engine._files import as_path
+from ipr_engine._files import as_path, sha256_hex
 from ipr_engine.bundle.fields import canonical_json
 
 MANIFEST = "encoder.json"  # of an export, which names its other files
@@ -97,10 +96,10 @@ def encoder_identity(
     }
     if dtype is not None:
         document["dtype"] = dtype
-    return hashlib.sha256(canonical_json(document, compact=True)).hexdigest()
+    return sha256_hex(canonical_json(document, compact=True))
 
 
 def concatenated_identity(identities: Sequence[str]) -> str:
     """The identity of encoders side by side: sha256 over theirs, in order."""
     document = {"kind": "concatenated", "encoders": list(identities)}
-    return hashlib.sha256(canonical_json(document, compact=True)).hexdigest()
+    return sha256_hex(canonical_json(document, compact=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ipr_engine._files import file_sha256
+from ipr_engine._files import file_sha256, sha256_hex
 from ipr_engine.bundle.fields import Field, fail
 from ipr_engine.errors import (
     BundleError,
@@ -82,7 +81,7 @@ class FileEntry:
             self._require_size(os.stat(self.path).st_size)
             data = self.path.read_bytes()
         self._require_size(len(data))
-        self._require_digest(hashlib.sha256(data).hexdigest())
+        self._require_digest(sha256_hex(data))
         return data
 
     def _require_size(self, size: int) -> None:

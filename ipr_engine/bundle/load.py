@@ -5,14 +5,13 @@ What reads the entries of bundle.json is imported by the functions that do: `imp
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from ipr_engine._files import as_path
+from ipr_engine._files import as_path, sha256_hex
 from ipr_engine.bundle.fields import Field, fail, is_hex64, parse_json, require_distinct
 from ipr_engine.bundle.file_entry import FileEntry, file_entry, read_regular, reading
 from ipr_engine.bundle.spec import MANIFEST, BundleSpec, PriceList
@@ -60,7 +59,7 @@ class Bundle(BundleSpec):
         """
         folder = find_folder(as_path(path, "path"))
         data = read_regular(folder / MANIFEST, str(folder / MANIFEST))
-        digest = hashlib.sha256(data).hexdigest()
+        digest = sha256_hex(data)
         if is_hex64(folder.name) and digest != folder.name:
             todo = "restore the folder from its source"
             fail(BundleHashError, str(folder / MANIFEST), f"sha256 {folder.name} (the folder's name)", digest, todo)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine._files import sha256_hex
 from ipr_engine.bundle.fields import canonical_json, fail
 from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.performance import Performance
@@ -73,7 +73,7 @@ class PriceList:
                     *([price_numbers(price)] if says_more(price) else []),
                     *own,
                 ]
-        return sha256(canonical_json(rows, compact=True)).hexdigest()
+        return sha256_hex(canonical_json(rows, compact=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class SupportSpec:
     def key(self) -> str:
         """What a support is measured by: 16 hex digits of a sha256 over both arrays."""
         parts = (np.ascontiguousarray(part, "<f4").tobytes() for part in (self.centroids, self.distances))
-        return sha256(b"".join(parts)).hexdigest()[:16]
+        return sha256_hex(*parts)[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,14 +241,11 @@ class BundleSpec:
 
         Other candidates of the bundle do not enter: adding one leaves the maps of the others as they are.
         """
-        digest = sha256()
-        for part in self._heads_bytes(self.quality_heads, names):
-            digest.update(part)
+        parts = [*self._heads_bytes(self.quality_heads, names)]
         if self.escalation is not None and self.escalation_heads is not None:
-            digest.update(f"escalation {float(self.escalation.gap).hex()}\n".encode())
-            for part in self._heads_bytes(self.escalation_heads, names):
-                digest.update(part)
-        return digest.hexdigest()
+            parts.append(f"escalation {float(self.escalation.gap).hex()}\n".encode())
+            parts += self._heads_bytes(self.escalation_heads, names)
+        return sha256_hex(*parts)
 
     def _heads_bytes(self, heads: HeadsSpec, names: Sequence[str]) -> Iterator[bytes]:
         yield f"{self.encoder(heads.encoder).identity}\n{heads.activation}\n".encode()

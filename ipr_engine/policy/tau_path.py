@@ -217,8 +217,8 @@ def _grid(moves: BreakPoints, cost: Array) -> Array:
     last, half = len(worth) - 1, KNOTS // 2
     by_cost = np.searchsorted(spent, np.linspace(0.0, spent[-1], half)).clip(max=last)
     by_count = np.linspace(0, last, half).round().astype(np.int64)
-    grid: Array = np.unique(worth[np.concatenate([by_cost, by_count])])
-    return grid
+    grid: Array = np.sort(worth[np.concatenate([by_cost, by_count])])
+    return grid[np.append(True, grid[1:] != grid[:-1])]  # np.unique would import numpy.ma, 10 ms of the first policy
 
 
 def isotonic(values: Array, position: Array) -> tuple[Array, Array]:
