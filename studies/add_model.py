@@ -60,11 +60,9 @@ def run(study: Study) -> list[Path]:
         """The widths of the prior that `add-model` uses were picked from three settings by Brier score on the test split, on six
         of the eleven candidates of each of these two sources: its figures here are slightly favourable."""
     )
-    names = study.sources or tuple(name for name in SOURCES if (study.outcomes / name).is_dir())
     curves = {}
-    for name in names:
-        case = study.case(name)
-        curves[name] = measure(Case(case.name, case.note, case.train, case.test, draws=0), study)
+    for case in study.cases(SOURCES):
+        curves[case.name] = measure(Case(case.name, case.note, case.train, case.test, draws=0), study)
     for name, found in curves.items():
         _tables(page, name, found)
     page.say("## All sources")

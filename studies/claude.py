@@ -61,8 +61,7 @@ def run(study: Study) -> list[Path]:
         (1.5 M prompts scored by a reward model); these are other prompts, other scores (right or wrong) and other
         candidates, so the numbers stand beside each other, not against each other."""
     )
-    names = study.sources or tuple(name for name in CLAUDE if (study.outcomes / name).is_dir())
-    for name in names:
+    for name in study.names(tuple(CLAUDE)):
         case = _case(study, name)
         study.progress(f"{name}: fitting ...")
         train_x, test_x = (study.views.see(VIEW, rows.data.prompts) for rows in (case.train, case.test))

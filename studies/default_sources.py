@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.data import load_outcomes
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.bootstrap import Resamples, difference, estimate
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_sweep
@@ -95,6 +96,10 @@ def run(study: Study) -> list[Path]:
         candidate's mean elsewhere. Means over {SEEDS} sets of folds; {study.draws} paired bootstrap resamples, 95 %
         intervals; bold: a difference whose interval excludes zero."""
     )
+    if study.sources:
+        raise InvalidInputError(
+            f"source: this study always reads {HOME}, {MORE} and {OUTSIDE}, got {', '.join(study.sources)}; leave it out"
+        )
     material = gather(study)
     checks = {estimator: _checks(material, estimator, study) for estimator in ESTIMATORS}
     page.table(

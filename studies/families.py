@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.bootstrap import Estimate, difference, estimate
 from ipr_engine.measures.routing import bounded_arqgc, oracle_quality, sweep_curve
 from studies.bars import Series, intervals
@@ -121,6 +122,10 @@ def run(study: Study) -> list[Path]:
                         f"{brier(fits['unified'], one) - brier(fits['own'], one):+.4f}",
                     ]
                 )
+    if not members:
+        raise InvalidInputError(
+            f"source: expected one with {FEWEST} candidates or more of one family, got {', '.join(study.sources) or study.outcomes}"
+        )
     for estimator in ESTIMATORS:
         page.say(f"## `{estimator}`")
         page.say(_verdict(differences[estimator]))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.bootstrap import Estimate
 from studies.pages import Page
 from studies.performance_answers import SOURCE, RatedAnswers, read_rated_answers
@@ -34,8 +33,7 @@ SHOWN = (0.0, 1e-4, 1e-3, 1e-2, 1.0)  # weights in the table; the plot and the J
 
 
 def run(study: Study) -> list[Path]:
-    if study.sources not in ((), (SOURCE,)):
-        raise InvalidInputError(f"source: this study reads {SOURCE} alone, got {', '.join(study.sources)}")
+    study.names((SOURCE,))
     study.progress(f"reading {SOURCE} ...")
     answers = read_rated_answers(study.outcomes / SOURCE)
     page = study.page("performance", "Speed: from recorded answers to routing by seconds")

@@ -18,6 +18,5 @@ def run(study: Study) -> list[Path]:
         resamples of test prompts, 95 %. What can be compared, and what cannot, stands at the head of each part."""
     )
     views = ("static",) if study.transformer is None else ("static", "transformer", "both")
-    wanted = study.sources or tuple(name for name in SECTIONS if (study.outcomes / name).is_dir())
-    plots = [path for name in wanted for path in SECTIONS[name](page, study, views)]
+    plots = [path for name in study.names(tuple(SECTIONS)) for path in SECTIONS[name](page, study, views)]
     return [*page.write(study.out), *plots]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ipr_engine.errors import InvalidInputError
 from studies.cases import RECIPES, Case, load_case
 from studies.pages import Page
 from studies.views import Views
@@ -35,10 +36,34 @@ class Study:
     def views(self) -> Views:
         return Views(self.transformer, self.cache)
 
-    def cases(self, default: tuple[str, ...]) -> list[Case]:
-        """The sources asked for, or those of `default` that are in the folder."""
-        names = self.sources or tuple(name for name in default if (self.outcomes / RECIPES[name].source).is_dir())
-        return [self.case(name) for name in names]
+    def cases(self, default: Sequence[str]) -> list[Case]:
+        """Return the sources asked for, or those of `default` that are in the folder.
+
+        Raises:
+            InvalidInputError: a source of no recipe is asked for, or none is found.
+        """
+        folders = {name: RECIPES[name].source for name in default}
+        return [self.case(name) for name in self.sources or self._found(folders)]
+
+    def names(self, known: Sequence[str]) -> tuple[str, ...]:
+        """Return the sources asked for, or those of `known` that are in the folder, where a study reads these and no others.
+
+        Raises:
+            InvalidInputError: another source is asked for, or none is found.
+        """
+        other = [name for name in self.sources if name not in known]
+        if other:
+            raise InvalidInputError(f"source: this study reads {', '.join(known)} alone, got {', '.join(other)}")
+        return self.sources or self._found({name: name for name in known})
+
+    def _found(self, folders: Mapping[str, str]) -> tuple[str, ...]:
+        names = tuple(name for name, folder in folders.items() if (self.outcomes / folder).is_dir())
+        if not names:
+            raise InvalidInputError(
+                f"outcomes: expected a folder that holds one of {', '.join(dict.fromkeys(folders.values()))}, "
+                f"got {self.outcomes}, which has none of them; name it with --outcomes"
+            )
+        return names
 
     def case(self, name: str) -> Case:
         self.progress(f"reading {name} ...")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.data import load_outcomes
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.bootstrap import Estimate, difference, estimate
 from ipr_engine.measures.sweeps import worth_sweep
 from ipr_engine.training.fitted_heads import predict
@@ -61,10 +62,9 @@ def run(study: Study) -> list[Path]:
     )
     panels: dict[str, dict[str, list[Estimate]]] = {}
     sizes = [str(n) for n in SMALL] + ["all"]
+    targets = study.names(tuple(dict.fromkeys(target for target, _ in PAIRS)))
     for (target, other), names in PAIRS.items():
-        if not all((study.outcomes / name).is_dir() for name in (target, other)):
-            continue
-        if study.sources and target not in study.sources:
+        if target not in targets or not all((study.outcomes / name).is_dir() for name in (target, other)):
             continue
         case, rows = _case(study, target, other, names)
         results = _results(case, rows, study, f"{target} with {other}")
@@ -79,6 +79,9 @@ def run(study: Study) -> list[Path]:
         panels[f"{target}\nfrom {other}"] = {
             arm: [difference(r[arm].area, r[OWN].area) for r in results.values()] for arm in ARMS[1:]
         }
+    if not panels:
+        pairs = "; ".join(f"{target} and {other}" for target, other in PAIRS if target in targets)
+        raise InvalidInputError(f"outcomes: expected a folder that holds two sources, {pairs}, got {study.outcomes}")
     path = plots.intervals(
         study.out / "transfer.png",
         panels,
