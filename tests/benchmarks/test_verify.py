@@ -105,6 +105,16 @@ def test_too_few_calls_tell_nothing_and_say_how_many_it_takes(wanted, targets, r
         assert found.needed > 3
 
 
+@pytest.mark.parametrize("wanted", [{}, {"over_quantile": "p50"}, {"quantile": "p50", "over_impl": "peer"}])
+def test_a_machine_without_time_to_spare_counts_one_round_and_tells_nothing(wanted, targets):
+    turns = importlib.import_module("benchmarks.harness.turns")
+    variants = {name: lambda item: None for name in ("engine", "peer", targets.FLOOR)}
+    times = turns.in_turns(variants, ["prompt"], rounds=12, calls=40, most_s=0.0)
+    assert {name: [len(calls) for calls in rounds] for name, rounds in times.items()} == {name: [40] for name in variants}
+    bound = target(targets, **wanted)
+    assert targets.verdict(bound, targets.figure(bound, times)) == "cannot tell"
+
+
 @pytest.mark.parametrize("bound", [{"at_most": 3.0}, {"at_most": None, "at_least": 3.0}])
 @pytest.mark.parametrize("over", [{"over_quantile": "p50"}, {"quantile": "p50", "over_impl": "engine"}])
 def test_a_call_as_short_as_an_empty_one_tells_no_ratio(over, bound, targets, rng):
