@@ -217,8 +217,11 @@ def _grid(moves: BreakPoints, cost: Array) -> Array:
     last, half = len(worth) - 1, KNOTS // 2
     by_cost = np.searchsorted(spent, np.linspace(0.0, spent[-1], half)).clip(max=last)
     by_count = np.linspace(0, last, half).round().astype(np.int64)
-    grid: Array = np.sort(worth[np.concatenate([by_cost, by_count])])
-    return grid[np.append(True, grid[1:] != grid[:-1])]  # np.unique would import numpy.ma, 10 ms of the first policy
+    rising = np.sort(worth[np.concatenate([by_cost, by_count])])
+    grid: Array = rising[
+        np.append(True, rising[1:] != rising[:-1])
+    ]  # np.unique imports numpy.ma, 10 ms of a first policy
+    return grid
 
 
 def isotonic(values: Array, position: Array) -> tuple[Array, Array]:
