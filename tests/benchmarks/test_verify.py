@@ -110,7 +110,9 @@ def test_a_machine_without_time_to_spare_counts_one_round_and_tells_nothing(want
     turns = importlib.import_module("benchmarks.harness.turns")
     variants = {name: lambda item: None for name in ("engine", "peer", targets.FLOOR)}
     times = turns.in_turns(variants, ["prompt"], rounds=12, calls=40, most_s=0.0)
-    assert {name: [len(calls) for calls in rounds] for name, rounds in times.items()} == {name: [40] for name in variants}
+    assert {name: [len(calls) for calls in rounds] for name, rounds in times.items()} == {
+        name: [40] for name in variants
+    }
     bound = target(targets, **wanted)
     assert targets.verdict(bound, targets.figure(bound, times)) == "cannot tell"
 
