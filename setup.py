@@ -1,7 +1,7 @@
 """Builds ipr_engine._C and says where each package lies. Metadata lives in pyproject.toml.
 
-`ipr_engine.kernels` lies in kernels/, and `ipr_engine.benchmarks`, as far as `ipr bench` needs it, in benchmarks/. In a clone
-without an installation ipr_engine/__init__.py finds the same two folders.
+A wheel holds kernels/ as `ipr_engine.kernels`, and of benchmarks/ what `ipr bench` needs as `ipr_engine.benchmarks`. A clone and
+an editable installation have `ipr_engine.kernels` too, and benchmarks/ where it stands (ipr_engine/_clone.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
 
 try:
     from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
@@ -41,6 +42,16 @@ class BuildWhatIsServed(build_py):
     def find_package_modules(self, package, package_dir):
         found = super().find_package_modules(package, package_dir)
         return [entry for entry in found if package != "ipr_engine.benchmarks" or entry[1] == "__init__"]
+
+
+class EditableWithoutBenchmarks(editable_wheel):
+    """An editable installation maps no part of benchmarks/ into the package: nothing is a module of two names."""
+
+    def finalize_options(self):
+        packages = self.distribution.packages
+        self.distribution.packages = [name for name in packages if not name.startswith("ipr_engine.benchmarks")]
+        del self.distribution.package_dir["ipr_engine.benchmarks"]
+        super().finalize_options()
 
 
 def isa_of(source: str) -> str | None:
@@ -96,5 +107,9 @@ with nullcontext() if ParallelCompile is None else ParallelCompile(default=os.cp
         packages=PACKAGES,
         package_dir=BESIDE,
         ext_modules=[extension],
-        cmdclass={"build_ext": BuildWithIsaFlags, "build_py": BuildWhatIsServed},
+        cmdclass={
+            "build_ext": BuildWithIsaFlags,
+            "build_py": BuildWhatIsServed,
+            "editable_wheel": EditableWithoutBenchmarks,
+        },
     )

@@ -5,7 +5,8 @@ decision = engine.route("Explain quicksort", tau=0.1)
 decision.model, decision.quality, decision.cost_usd, decision.cause
 """
 
-import os as _os
+import sys as _sys
+from os import path as _path
 from typing import TYPE_CHECKING
 
 from ipr_engine.bundle import Bundle, Price
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# A wheel holds kernels/ and benchmarks/; in a clone they stand beside this folder.
-_HERE = _os.path.dirname(_os.path.abspath(__file__))
-if not _os.path.isdir(_os.path.join(_HERE, "kernels")):
-    __path__.append(_os.path.dirname(_HERE))
+if not _path.isfile(_path.join(_path.dirname(__file__), "kernels", "__init__.py")):  # a clone, not a wheel
+    from ipr_engine._clone import KernelsBeside as _KernelsBeside
+
+    _sys.meta_path.append(_KernelsBeside)
 
 __all__ = [
     "AsyncEngine",

@@ -1,10 +1,12 @@
-"""ipr bench: latency under load. The benchmarks are `ipr_engine.benchmarks`: the folder benchmarks/ of a clone, its parts in a wheel."""
+"""ipr bench: latency under load. The benchmarks are the folder benchmarks/ of a clone; in a wheel, its part `ipr_engine.benchmarks`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
+
+from ipr_engine._clone import import_beside
 
 BENCHES = ("load", "soak", "encoder", "compare")
 DEFAULT = "load"
@@ -18,8 +20,9 @@ def add_parser(subparsers: Any) -> None:
         f"changed. `ipr bench OPTIONS` is `ipr bench {DEFAULT} OPTIONS`.",
     )
     benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
+    benchmarks = "benchmarks" if import_beside("benchmarks") else "ipr_engine.benchmarks"
     for name in BENCHES:
-        import_module(f"ipr_engine.benchmarks.cli.{name}_command").add_parser(benches)
+        import_module(f"{benchmarks}.cli.{name}_command").add_parser(benches)
 
 
 def spelled_out(argv: Sequence[str]) -> list[str]:

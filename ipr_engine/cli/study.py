@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ipr_engine._clone import import_beside
 from ipr_engine._files import writable_folder
 from ipr_engine.errors import BackendUnavailableError
 
@@ -58,7 +59,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     writable_folder(arguments.out, "--out")
-    _find_studies()
+    if not import_beside("studies"):
+        raise BackendUnavailableError(
+            "the studies are part of a clone of this project, not of an installed package: clone it, install it there "
+            "(make test-all) and run the command with that clone's .venv/bin/ipr"
+        )
     study = import_module("studies.study").Study(
         outcomes=arguments.outcomes,
         out=arguments.out,
@@ -72,22 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
     for path in import_module(f"studies.{arguments.name}").run(study):
         print(f"ipr study: wrote {path}", file=sys.stderr)
     return 0
-
-
-def _find_studies() -> None:
-    """Make `studies` importable: the folder stands beside ipr_engine in a clone.
-
-    Raises:
-        BackendUnavailableError: this is an installed package, which has no studies.
-    """
-    clone = Path(__file__).resolve().parents[2]
-    if not (clone / "studies" / "study.py").is_file():
-        raise BackendUnavailableError(
-            "the studies are part of a clone of this project, not of an installed package: clone it, install it there "
-            "(make test-all) and run the command with that clone's .venv/bin/ipr"
-        )
-    if str(clone) not in sys.path:
-        sys.path.append(str(clone))
 
 
 def _command(arguments: argparse.Namespace) -> str:

@@ -16,10 +16,10 @@ SHORT = ["--seconds", "0.2", "--warm-up", "0.05", "--lengths", "8"]
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
     """What surrounds a run (probes, the harness alone, the pass apart) is as it is, only shorter."""
-    monkeypatch.setattr("ipr_engine.benchmarks.load.noise.PROBE_S", 0.01)
-    monkeypatch.setattr("ipr_engine.benchmarks.load.measure.FLOOR_S", 0.03)
-    monkeypatch.setattr("ipr_engine.benchmarks.load.measure.SPLIT_CALLS", 200)
-    monkeypatch.setattr("ipr_engine.benchmarks.load.measure.ROUNDS", 8)
+    monkeypatch.setattr("benchmarks.load.noise.PROBE_S", 0.01)
+    monkeypatch.setattr("benchmarks.load.measure.FLOOR_S", 0.03)
+    monkeypatch.setattr("benchmarks.load.measure.SPLIT_CALLS", 200)
+    monkeypatch.setattr("benchmarks.load.measure.ROUNDS", 8)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_an_open_loop_of_every_kind_runs(bundle, capsys):
 
 
 def test_an_async_target_and_progress_on_stderr_alone(bundle, capsys, monkeypatch):
-    monkeypatch.setattr("ipr_engine.benchmarks.cli.options.Reporter.EVERY_S", 0.0)
+    monkeypatch.setattr("benchmarks.cli.options.Reporter.EVERY_S", 0.0)
     code, out, err = bench(
         capsys, "--seconds", "0.7", "--target", "inline", "--callers", "4", "--json", "--bundle", bundle
     )
@@ -133,7 +133,7 @@ def test_turns_against_another_setting_are_paired(bundle, capsys):
 
 
 def test_peers_that_are_absent_are_reported(bundle, capsys, monkeypatch):
-    from ipr_engine.benchmarks.peers import registry as peers
+    from benchmarks.peers import registry as peers
 
     ghost = peers.Peer("ghost", ("a_package_that_does_not_exist",), "pip install ghost", "routers:Ghost", "")
     monkeypatch.setattr(peers, "PEERS", (ghost,))
@@ -145,7 +145,7 @@ def test_peers_that_are_absent_are_reported(bundle, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_ladder_and_saturation_tell_each_step(bundle, capsys, monkeypatch):
-    from ipr_engine.benchmarks.load import ladder
+    from benchmarks.load import ladder
 
     monkeypatch.setattr(ladder, "SHARES", (0.2, 0.5))
     monkeypatch.setattr(ladder, "SEARCH", (1, 2))
@@ -164,9 +164,9 @@ def test_ladder_and_saturation_tell_each_step(bundle, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_a_soak_gives_its_verdicts(bundle, capsys, monkeypatch):
-    monkeypatch.setattr("ipr_engine.benchmarks.cli.soak_command.SEARCH_S", 0.05)
-    monkeypatch.setattr("ipr_engine.benchmarks.load.ladder.SEARCH", (1, 2))
-    monkeypatch.setattr("ipr_engine.benchmarks.load.soak.LEAST_WINDOW_S", 0.1)
+    monkeypatch.setattr("benchmarks.cli.soak_command.SEARCH_S", 0.05)
+    monkeypatch.setattr("benchmarks.load.ladder.SEARCH", (1, 2))
+    monkeypatch.setattr("benchmarks.load.soak.LEAST_WINDOW_S", 0.1)
     code, out, _ = bench(capsys, "soak", "--minutes", "0.01", "--load", "0.2", "--json", "--bundle", bundle)
     document = json.loads(out)
     assert code == document["exit_code"]
@@ -178,7 +178,7 @@ def test_a_soak_gives_its_verdicts(bundle, capsys, monkeypatch):
 @pytest.mark.parametrize("kind", [[], ["--ladder"], ["--saturate"]])
 def test_plots_are_written(kind, bundle, capsys, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason=skips.EVAL)
-    from ipr_engine.benchmarks.load import ladder
+    from benchmarks.load import ladder
 
     monkeypatch.setattr(ladder, "SEARCH", (1, 2))
     steps = ["--seconds", "0.1", "--warm-up", "0.02", "--lengths", "4"]
