@@ -23,13 +23,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ipr_engine.audit.differences import Difference, compare
+from ipr_engine.audit.carried_over import KeptFigure, input_tokens, policy_of, replacing_options, support
 from ipr_engine.audit.from_figures import decide_figures, in_order
-from ipr_engine.audit.kept_figures import KeptFigure, input_tokens, support
-from ipr_engine.audit.outcome import Outcome
+from ipr_engine.audit.outcome import Difference, Outcome, compare
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.record_policy import policy_of, replacing_options
 from ipr_engine.audit.row_record import outcome_of
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError

@@ -25,7 +25,6 @@ from ipr_engine.bundle.encoder_source import (
     encoder_identity,
 )
 from ipr_engine.bundle.load import Bundle, read_prices
-from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.performance import Performance
 from ipr_engine.bundle.price import Price, PriceTier
 from ipr_engine.bundle.spec import (
@@ -35,6 +34,7 @@ from ipr_engine.bundle.spec import (
     EscalationSpec,
     FittedOn,
     HeadsSpec,
+    PathRows,
     PriceList,
     SupportSpec,
 )

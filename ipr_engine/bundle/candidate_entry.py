@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from ipr_engine._files import as_path
+from ipr_engine.bundle.bundle_files import read_regular
 from ipr_engine.bundle.checks import performance_problem, price_problem
-from ipr_engine.bundle.fields import REWRITE, Field, fail, json_bytes, parse_json, require_distinct
-from ipr_engine.bundle.file_entry import read_regular
+from ipr_engine.bundle.fields import REWRITE, Field, fail, json_bytes, parse_json, require_distinct, with_floats
 from ipr_engine.bundle.performance import UNITS, Performance, performance_json, performance_of
 from ipr_engine.bundle.price import BASE, Price, price_json, price_of, says_more
 from ipr_engine.bundle.spec import BundleSpec, Candidate, PriceList
@@ -133,11 +133,6 @@ def prices_bytes(prices: PriceList) -> bytes:
     """Return the price file of a bundle."""
     rows = {name: price_json(price) for name, price in prices.prices.items()}
     return json_bytes({"currency": prices.currency, "date": prices.date, "prices": rows}, PRICES)
-
-
-def with_floats(row: dict[str, Any], *keys: str) -> dict[str, Any]:
-    """The row with floats for these: 1 and 1.0 are the same number and shall be the same bytes."""
-    return row | {key: float(row[key]) for key in keys if type(row.get(key)) is int}
 
 
 def _candidate(field: Field, version: int) -> Candidate:

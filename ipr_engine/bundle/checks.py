@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import fields
+from datetime import date
 from typing import Any, NamedTuple
 
-from ipr_engine._validate import MOST, shown
+from ipr_engine._validate import MOST, lone_surrogate, shown
 from ipr_engine.bundle.performance import IN_SECONDS, MOST_SECONDS, UNITS, Performance
 from ipr_engine.bundle.price import AMOUNTS, BASE, CACHED, REQUIRED, Price, PriceTier
+from ipr_engine.errors import InvalidInputError
 
+MOST_RATIO = 1e6
+MOST_WHOLE = 2**63 - 1
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what kernels/packing.py has room for
 
 
@@ -173,3 +179,41 @@ def performance_problem(row: Mapping[str, Any]) -> Problem | None:
     if not isinstance(basis, str) or not basis.strip():
         return Problem("basis", "a text that is not empty", shown(basis))
     return None
+
+
+def is_text(value: object) -> bool:
+    """A text that is not blank and that UTF-8 can hold."""
+    return isinstance(value, str) and bool(value.strip()) and lone_surrogate(value) is None
+
+
+def is_amount(value: Any) -> bool:
+    """A finite number >= 0 that float64 can hold."""
+    if type(value) not in (int, float):
+        return False
+    try:
+        return 0 <= float(value) < float("inf")
+    except OverflowError:
+        return False
+
+
+def is_day(value: object) -> bool:
+    """A date as YYYY-MM-DD that the calendar has."""
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        return False
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def require_text(name: str, value: object) -> None:
+    """Raise InvalidInputError, naming the argument, for what is no text of a bundle."""
+    if not is_text(value):
+        raise InvalidInputError(f"{name}: expected a text that is not blank and is Unicode, got {shown(value)}")
+
+
+def require_day(name: str, value: object) -> None:
+    """Raise InvalidInputError, naming the argument, for what is no date of a bundle."""
+    if not is_day(value):
+        raise InvalidInputError(f"{name}: expected a date YYYY-MM-DD, got {shown(value)}")

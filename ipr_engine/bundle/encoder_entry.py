@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ipr_engine.bundle.bundle_files import file_entry, read_regular, reading, require_finite
 from ipr_engine.bundle.encoder_source import (
     MANIFEST,
     AnySource,
@@ -16,9 +17,7 @@ from ipr_engine.bundle.encoder_source import (
     encoder_identity,
 )
 from ipr_engine.bundle.fields import REWRITE, Field, fail, parse_json, require_distinct
-from ipr_engine.bundle.file_entry import file_entry, read_regular, reading
 from ipr_engine.bundle.spec import EncoderSpec
-from ipr_engine.bundle.tensors import require_finite
 from ipr_engine.errors import BundleFormatError, BundleShapeError, BundleValueError, EncoderMismatchError
 
 KINDS = ("static", "transformer", "concatenated")  # all but the first need schema_version 3

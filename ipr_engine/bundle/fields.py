@@ -191,3 +191,8 @@ def json_bytes(document: Any, where: str) -> bytes:
         return canonical_json(document)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"{where}: expected values that JSON can hold, got others ({error})") from error
+
+
+def with_floats(row: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The row with floats for these: 1 and 1.0 are the same number and shall be the same bytes."""
+    return row | {key: float(row[key]) for key in keys if type(row.get(key)) is int}

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine.bundle.bundle_files import file_entry, heads_tensors, support_tensors
 from ipr_engine.bundle.calibration import RuleConstants
-from ipr_engine.bundle.candidate_entry import with_floats
-from ipr_engine.bundle.fields import Field, fail
-from ipr_engine.bundle.file_entry import file_entry
+from ipr_engine.bundle.fields import Field, fail, with_floats
 from ipr_engine.bundle.spec import EscalationSpec, FittedOn, Float32, HeadsSpec, SupportSpec
-from ipr_engine.bundle.tensors import heads_tensors, support_tensors
 from ipr_engine.errors import BundleShapeError, EncoderMismatchError
 
 OUTPUTS = ("quality", "tokens")

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ipr_engine._files import as_path
+from ipr_engine.bundle.bundle_files import FileEntry, file_entry, read_regular, reading
 from ipr_engine.bundle.fields import Field, fail, is_hex64, parse_json, require_distinct
-from ipr_engine.bundle.file_entry import FileEntry, file_entry, read_regular, reading
 from ipr_engine.bundle.spec import MANIFEST, BundleSpec, PriceList
 from ipr_engine.errors import (
     BundleFormatError,
@@ -24,6 +25,10 @@ from ipr_engine.errors import (
 )
 
 CURRENT = "CURRENT"
+# 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus, keyed
+# hashes; 6: prices that say more than those of tokens and requests, candidates' tokenizers, path rows' tokens_in;
+# 7: candidates' performance.
+SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6, 7)
 _KEYS = (
     "schema_version",
     "name",
@@ -125,7 +130,6 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     from ipr_engine.bundle.encoder_entry import parse_encoders
     from ipr_engine.bundle.heads_entry import deciding_sha256, parse_escalation, parse_heads, parse_support
     from ipr_engine.bundle.path_rows_entry import parse_path_rows
-    from ipr_engine.bundle.schema import SCHEMA_VERSIONS
 
     version = document.mapping().get("schema_version")
     if version is not None and version.integer(at_least=0) not in SCHEMA_VERSIONS:
@@ -174,9 +178,24 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
 
 
 def _keys_of(document: Field) -> tuple[str, ...]:
-    from ipr_engine.bundle.schema import SCHEMA_VERSIONS
-
     version = document.mapping().get("schema_version")
     number = 1 if version is None else version.value
     known = number if number in SCHEMA_VERSIONS else 1
     return (*_KEYS, *(("escalation",) if known >= 3 else ()), *(("path_rows",) if known >= 5 else ()))
+
+
+def raised(manifest: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """The manifest in this schema_version, or as it is where its own is as late: what is new says nothing."""
+    if manifest["schema_version"] >= version:
+        return dict(manifest)
+    newer = {**manifest, "schema_version": version}
+    if version >= 2:
+        heads = manifest["heads"]
+        newer["heads"] = [{**head, "fitted_on": {"prompt_hashes": None, **head["fitted_on"]}} for head in heads]
+    if version >= 3:
+        newer.setdefault("escalation", None)
+    if version >= 4:
+        newer["candidates"] = [{"max_output_tokens": None, **candidate} for candidate in manifest["candidates"]]
+    if version >= 5:
+        newer.setdefault("path_rows", None)
+    return newer

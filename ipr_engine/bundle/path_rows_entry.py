@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine.bundle.bundle_files import file_entry, read_tensors, require_shapes
 from ipr_engine.bundle.fields import REWRITE, Field, fail
-from ipr_engine.bundle.file_entry import file_entry
-from ipr_engine.bundle.path_rows import MOST_ROWS, MOST_TOKENS, TOKENS_UNIT, Float32, PathRows
-from ipr_engine.bundle.tensors import read_tensors, require_shapes
+from ipr_engine.bundle.spec import MOST_ROWS, MOST_TOKENS, TOKENS_UNIT, Float32, PathRows
 from ipr_engine.errors import BundleShapeError, BundleValueError, PathMismatchError
 
 PATH = "path.safetensors"

@@ -12,10 +12,10 @@ from typing import Any
 
 from ipr_engine._files import as_path
 from ipr_engine._validate import shown
+from ipr_engine.bundle.bundle_files import read_regular
 from ipr_engine.bundle.candidate_entry import parse_performance
 from ipr_engine.bundle.checks import performance_problem
 from ipr_engine.bundle.fields import fail, parse_json
-from ipr_engine.bundle.file_entry import read_regular
 from ipr_engine.bundle.performance import IN_SECONDS, UNITS, Performance, performance_of
 from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.errors import BundleFormatError, InvalidInputError

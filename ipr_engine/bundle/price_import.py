@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._validate import shown
+from ipr_engine.bundle.bundle_files import read_regular
 from ipr_engine.bundle.checks import price_problem
 from ipr_engine.bundle.fields import parse_json
-from ipr_engine.bundle.file_entry import read_regular
 from ipr_engine.bundle.price import Price, price_of
 from ipr_engine.errors import InvalidInputError
 

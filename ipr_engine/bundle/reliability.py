@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.bundle_files import read_regular
 from ipr_engine.bundle.fields import Field, canonical_json, parse_json
-from ipr_engine.bundle.file_entry import read_regular
 from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.errors import BundleValueError
 

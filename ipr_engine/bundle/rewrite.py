@@ -11,12 +11,11 @@ from typing import Any
 from ipr_engine._files import as_path
 from ipr_engine.bundle.calibration import CalibrationMap
 from ipr_engine.bundle.candidate_entry import candidate_json, price_version, prices_bytes, version_of
-from ipr_engine.bundle.draft import begin_rewrite
-from ipr_engine.bundle.load import Bundle, find_folder
+from ipr_engine.bundle.load import Bundle, find_folder, raised
 from ipr_engine.bundle.origin import PRICE_DATES, price_dates
 from ipr_engine.bundle.performance import Performance
-from ipr_engine.bundle.schema import raised
 from ipr_engine.bundle.spec import PriceList
+from ipr_engine.bundle.write import begin_rewrite
 from ipr_engine.errors import InvalidInputError
 
 

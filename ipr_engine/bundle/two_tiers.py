@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from ipr_engine.bundle.checks import require_day, require_text
 from ipr_engine.bundle.encoder_source import AnySource, ConcatenatedSource, EncoderSource, TransformerSource
 from ipr_engine.bundle.heads_entry import HeadsSource, heads_sha256
 from ipr_engine.bundle.load import Bundle
 from ipr_engine.bundle.origin import CONSTANT, FIRST_ALONE, PRICE_DATES, constant_of
-from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.price import price_numbers
 from ipr_engine.bundle.reliability import RELIABILITY, RELIABILITY_SECOND
-from ipr_engine.bundle.spec import Candidate, EncoderSpec, EscalationSpec, HeadsSpec
-from ipr_engine.bundle.values import require_day, require_root, require_text
-from ipr_engine.bundle.write import BundleParts, write_bundle
+from ipr_engine.bundle.spec import Candidate, EncoderSpec, EscalationSpec, HeadsSpec, PathRows
+from ipr_engine.bundle.write import BundleParts, require_root, write_bundle
 from ipr_engine.errors import InvalidInputError
 
 SECOND = "second"

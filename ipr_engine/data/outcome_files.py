@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._files import writable_folder
-from ipr_engine.data.outcomes import MEASURES, Outcomes, source_name
-from ipr_engine.data.questions import question_keys
+from ipr_engine.data.outcomes import MEASURES, Outcomes, question_keys, source_name
 from ipr_engine.data.table_files import FORMATS, read_table, write_table
 from ipr_engine.data.tables import BadRows, Table
 from ipr_engine.errors import InvalidInputError

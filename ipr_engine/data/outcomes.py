@@ -18,6 +18,9 @@ Array = npt.NDArray[np.float64]
 MEASURES = ("quality", "input_tokens", "output_tokens", "cost_usd")
 KEY_CHARACTERS = 120
 MIN_KEY = 30  # a shorter key names too little of a question to say that two are the same
+# Different prompts that make what they share boilerplate: a twentieth of the source, but at least so many and at most so many.
+# Fewer may be one document under several instructions, or one question reworded: those belong together.
+FEWEST_SHARING, MOST_SHARING, SHARE_SHARING = 20, 40, 0.05
 
 
 def normalised(prompt: str) -> str:
@@ -40,6 +43,59 @@ def question_key(question: str) -> str:
             if len(kept) == KEY_CHARACTERS:
                 break
     return "".join(kept)
+
+
+def boilerplate_prompts(prompts: int) -> float:
+    """How many different prompts of a source of so many must share a stretch of text for it to be boilerplate."""
+    return max(FEWEST_SHARING, min(SHARE_SHARING * prompts, MOST_SHARING))
+
+
+def question_keys(prompts: Sequence[str]) -> tuple[str, ...]:
+    """Key of every prompt of one source: `question_key` of what follows its boilerplate opening.
+
+    Notes:
+        A prompt whose opening is not shared has the key that `question_key` gives it, whatever the source. One that is
+        nothing but boilerplate keeps its opening as key.
+
+    Example:
+        >>> opening = "Answer with one letter and nothing else. " * 4
+        >>> question_keys([f"{opening} What is {n} + {n}?" for n in range(30)])[7]
+        '77'
+    """
+    keys = [question_key(prompt) for prompt in prompts]
+    enough = boilerplate_prompts(len(prompts))
+    waiting = [rows for rows in _by_key(keys, range(len(keys))) if len(rows) >= enough]
+    letters: dict[int, str] = {}
+    skipped = dict.fromkeys((row for rows in waiting for row in rows), 0)
+    while waiting:
+        rows = waiting.pop()
+        for row in rows:
+            letters.setdefault(row, _letters(prompts[row]))
+        rest = {letters[row][skipped[row] :] for row in rows}
+        if len(rest) < enough:
+            continue
+        least, greatest = min(rest), max(rest)  # what these two begin with, all do
+        ends = (i for i, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b)
+        shared = next(ends, len(least))
+        going = [row for row in rows if len(letters[row]) > skipped[row] + shared]
+        for row in going:
+            skipped[row] += shared
+            keys[row] = letters[row][skipped[row] : skipped[row] + KEY_CHARACTERS]
+        waiting += [part for part in _by_key(keys, going) if enough <= len(part) and shared > 0]
+    return tuple(keys)
+
+
+def _by_key(keys: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
+    """Rows of one key together; keys of fewer than KEY_CHARACTERS are whole prompts, and stay out."""
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        if len(keys[row]) == KEY_CHARACTERS:
+            found.setdefault(keys[row], []).append(row)
+    return list(found.values())
+
+
+def _letters(prompt: str) -> str:
+    return "".join(character.lower() for character in prompt if character.isalnum())
 
 
 @dataclass(frozen=True, eq=False)
