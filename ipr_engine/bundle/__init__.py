@@ -40,7 +40,7 @@ from ipr_engine.bundle.spec import (
 )
 
 if TYPE_CHECKING:
-    from ipr_engine.bundle.heads_entry import HeadsSource, heads_sha256
+    from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
     from ipr_engine.bundle.rewrite import with_calibrations, with_extra_files, with_performance, with_prices
     from ipr_engine.bundle.write import BundleParts, activate, write_bundle
 
@@ -86,6 +86,6 @@ def __getattr__(name: str) -> Any:
     """Load what writes bundles when it is first asked for: serving reads bundles only, and imports should be quick."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ipr_engine.bundle import heads_entry, rewrite, write
+    from ipr_engine.bundle import fitted_entries, rewrite, write
 
-    return next(getattr(module, name) for module in (write, rewrite, heads_entry) if hasattr(module, name))
+    return next(getattr(module, name) for module in (write, rewrite, fitted_entries) if hasattr(module, name))

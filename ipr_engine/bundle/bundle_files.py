@@ -246,3 +246,30 @@ def require_finite(values: NDArray[Any], where: str, first_row: int = 0) -> None
         index = tuple(int(i) for i in np.unravel_index(flat, values.shape))
         shown = [index[0] + first_row, *index[1:]] if index else []
         fail(BundleValueError, f"{where}{shown}", "finite values", f"{values[index]}")
+
+
+def tensor_bytes(tensors: Mapping[str, Float32], where: str) -> bytes:
+    """Return safetensors bytes without metadata; the library orders them by dtype and name."""
+    from safetensors.numpy import save
+
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32:
+            got = tensor.dtype if isinstance(tensor, np.ndarray) else type(tensor).__name__
+            fail(BundleShapeError, f"{where}: {name}", "a float32 array", str(got), "convert it")
+    return save({name: np.asarray(tensor, order="C") for name, tensor in sorted(tensors.items())})
+
+
+def hash_bytes(hashes: Mapping[str, NDArray[np.uint64]], where: str) -> bytes:
+    """Return the file of the fitting prompts' hashes."""
+    from safetensors.numpy import save
+
+    for name, values in hashes.items():
+        if values.dtype != np.uint64 or values.ndim != 1:
+            fail(
+                BundleShapeError,
+                f"{where}: {name}",
+                "a (n,) uint64 array",
+                f"{values.dtype} {values.shape}",
+                "convert it",
+            )
+    return save({name: np.asarray(values, order="C") for name, values in sorted(hashes.items())})

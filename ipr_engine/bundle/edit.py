@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.bundle_files import hash_bytes, tensor_bytes
 from ipr_engine.bundle.candidate_entry import candidate_json, price_version, prices_bytes, version_of
-from ipr_engine.bundle.heads_entry import hash_bytes, tensor_bytes
+from ipr_engine.bundle.fitted_entries import path_of_edited, path_rows_json, rows_version
 from ipr_engine.bundle.load import Bundle, raised
 from ipr_engine.bundle.origin import CONSTANT, PRICE_DATES
-from ipr_engine.bundle.path_rows_entry import path_of_edited, path_rows_json, rows_version
 from ipr_engine.bundle.price import Price
 from ipr_engine.bundle.reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, PriceList

@@ -106,8 +106,7 @@ def read_prices(path: str | os.PathLike[str], candidates: Sequence[str]) -> Pric
 def listed_files(document: Field, folder: Path) -> list[FileEntry]:
     """Every file a bundle.json lists besides itself, unverified."""
     from ipr_engine.bundle.encoder_entry import encoder_file_fields
-    from ipr_engine.bundle.heads_entry import HEADS_KEYS, PROMPT_HASHES, SUPPORT_KEYS
-    from ipr_engine.bundle.path_rows_entry import path_rows_file
+    from ipr_engine.bundle.fitted_entries import HEADS_KEYS, PROMPT_HASHES, SUPPORT_KEYS, path_rows_file
 
     keys = document.object(_keys_of(document))
     fields = [keys["prices"], *keys["extra_files"].list()]
@@ -128,8 +127,13 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     from ipr_engine.bundle.calibration_entry import parse_maps
     from ipr_engine.bundle.candidate_entry import parse_candidates, parse_prices
     from ipr_engine.bundle.encoder_entry import parse_encoders
-    from ipr_engine.bundle.heads_entry import deciding_sha256, parse_escalation, parse_heads, parse_support
-    from ipr_engine.bundle.path_rows_entry import parse_path_rows
+    from ipr_engine.bundle.fitted_entries import (
+        deciding_sha256,
+        parse_escalation,
+        parse_heads,
+        parse_path_rows,
+        parse_support,
+    )
 
     version = document.mapping().get("schema_version")
     if version is not None and version.integer(at_least=0) not in SCHEMA_VERSIONS:

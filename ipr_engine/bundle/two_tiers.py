@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from ipr_engine.bundle.checks import require_day, require_text
 from ipr_engine.bundle.encoder_source import AnySource, ConcatenatedSource, EncoderSource, TransformerSource
-from ipr_engine.bundle.heads_entry import HeadsSource, heads_sha256
+from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
 from ipr_engine.bundle.load import Bundle
 from ipr_engine.bundle.origin import CONSTANT, FIRST_ALONE, PRICE_DATES, constant_of
 from ipr_engine.bundle.price import price_numbers

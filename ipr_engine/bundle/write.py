@@ -17,9 +17,8 @@ from ipr_engine.bundle.candidate_entry import PRICES, candidate_json, price_vers
 from ipr_engine.bundle.encoder_entry import encoder_json
 from ipr_engine.bundle.encoder_source import AnySource, EncoderSource
 from ipr_engine.bundle.fields import Field, is_hex64, json_bytes, parse_json
-from ipr_engine.bundle.heads_entry import HeadsSource, head_json, support_json
+from ipr_engine.bundle.fitted_entries import HeadsSource, head_json, path_rows_json, rows_version, support_json
 from ipr_engine.bundle.load import CURRENT, Bundle, listed_files
-from ipr_engine.bundle.path_rows_entry import path_rows_json, rows_version
 from ipr_engine.bundle.spec import MANIFEST, Candidate, EscalationSpec, PathRows, PriceList, SupportSpec
 from ipr_engine.errors import BundleError, InvalidInputError
 

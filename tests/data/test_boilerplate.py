@@ -211,7 +211,7 @@ def test_shingles_of_a_large_source_are_counted_by_sample(monkeypatch):
     from ipr_engine.data import duplicates
 
     rng = seeded("sampled stretches")
-    monkeypatch.setattr(shingles, "MOST_BITS", 16)
+    monkeypatch.setattr(duplicates, "MOST_BITS", 16)
     prompts = templated(rng, 361)
     assert len(set(duplicate_groups(prompts))) == 361
     assert np.array_equal(*(Shingler(prompts)(prompts[0]) for _ in range(2)))
