@@ -1,8 +1,8 @@
 """A bundle: encoders, heads, prices and calibrations in one immutable, hashed folder (docs/formats.md).
 
-Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects (`BundleSpec` and its parts), load.py makes
-them after every check (fields.py for JSON, tensors.py for arrays, file_entry.py for bytes), write.py goes back to disk through
-draft.py. What reads and writes one entry of bundle.json is called after it: candidate_entry.py, encoder_entry.py ...
+Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects: `BundleSpec` and its parts. load.py makes
+them once every check has passed: fields.py reads JSON, bundle_files.py bytes and tensors. write.py writes them to a new folder.
+What reads and writes one entry of bundle.json is called after it: candidate_entry.py, encoder_entry.py, fitted_entries.py ...
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load what writes bundles when it is first asked for: serving reads bundles only, and imports should be quick."""
+    """Import what writes bundles when it is first asked for: serving only reads them, and `import ipr_engine` should be quick."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ipr_engine.bundle import fitted_entries, rewrite, write

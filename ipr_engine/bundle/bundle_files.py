@@ -1,4 +1,7 @@
-"""The bytes of a bundle: paths that stay inside its folder, sizes and hashes, each file read once."""
+"""The files of a bundle: paths that stay inside its folder, sizes, hashes, and the tensors in them (docs/decide.md, 6 and 7).
+
+Each file is read once: the bytes that are parsed are the bytes that were hashed.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ Float32 = NDArray[np.float32]
 _RESTORE = "restore the folder from its source, or write the bundle again with write_bundle"
 
 
+# Tensor -> its dimensions. hidden is the width of the trunk, rank that of the adapters.
 _HEADS = {
     "skip": ("models", "dim"),
     "bias": ("models",),
@@ -44,6 +48,7 @@ _HEADS = {
     "len_cap": ("models",),
 }
 _SUPPORT = {"centroids": ("k", "dim"), "distances": ("percentiles",)}
+# safetensors' names of dtypes, as numpy reads the bytes: little-endian.
 _NUMPY = {"F32": "<f4", "F16": "<f2", "U8": "u1", "U32": "<u4"}
 PERCENTILES = 101  # the 0th to the 100th
 
@@ -62,6 +67,7 @@ def reading(where: str) -> Iterator[None]:
 
 
 def read_regular(path: Path, where: str) -> bytes:
+    """Return the bytes of a regular file; `where` names it in errors."""
     with reading(where):
         _require_regular(path, where)
         return path.read_bytes()
@@ -75,13 +81,14 @@ def sha256_of(path: Path, where: str) -> tuple[str, int]:
 
 
 def _require_regular(path: Path, where: str) -> None:
+    """Raise BundleFormatError for a folder, a pipe or a device."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         fail(BundleFormatError, where, "a regular file", "a folder or a special file", _RESTORE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
-    """What bundle.json says of one file (FILE in the design), with its resolved path."""
+    """A `FileEntry` holds what bundle.json says of one file (FILE in docs/formats.md), with its resolved path."""
 
     relative: str
     path: Path
@@ -90,9 +97,10 @@ class FileEntry:
     where: str
 
     def verify(self) -> Path:
-        """Size, then hash."""
+        """Check the file's size, then its hash, and return its path."""
         with reading(self.where):
             _require_regular(self.path, self.where)
+            # The size is asked first: a cut or grown file is found out without hashing it.
             size = os.stat(self.path).st_size
         self._require_size(size)
         digest, size = sha256_of(self.path, self.where)
@@ -101,7 +109,7 @@ class FileEntry:
         return self.path
 
     def read(self) -> bytes:
-        """The file's bytes, the very ones that were hashed."""
+        """Return the file's bytes, the very ones that were hashed."""
         with reading(self.where):
             _require_regular(self.path, self.where)
             self._require_size(os.stat(self.path).st_size)
@@ -111,15 +119,18 @@ class FileEntry:
         return data
 
     def _require_size(self, size: int) -> None:
+        """Raise BundleHashError for another size than bundle.json states."""
         if size != self.size:
             fail(BundleHashError, self.where, f"{self.size} bytes", f"{size} bytes", _RESTORE)
 
     def _require_digest(self, digest: str) -> None:
+        """Raise BundleHashError for another sha256 than bundle.json states."""
         if digest != self.sha256:
             fail(BundleHashError, self.where, f"sha256 {self.sha256}", digest, _RESTORE)
 
 
 def file_entry(field: Field, folder: Path) -> FileEntry:
+    """Return the FILE of a field of bundle.json; the file itself is not read yet."""
     keys = field.object(("path", "sha256", "bytes"))
     relative = keys["path"].text()
     path = _inside(folder, relative, keys["path"])
@@ -133,13 +144,14 @@ def file_entry(field: Field, folder: Path) -> FileEntry:
 
 
 def is_plain_relative(text: str) -> bool:
+    """Return whether a text is a relative path in its one plain form, without "..", backslashes or line ends."""
     pure = PurePosixPath(text)
     plain = str(pure) == text and not any(character in text for character in "\\\0\n")
     return plain and text != "." and not pure.is_absolute() and ".." not in pure.parts
 
 
 def _inside(folder: Path, relative: str, field: Field) -> Path:
-    """folder/relative, once it is certain that it stays inside folder, links included."""
+    """Return folder/relative, once it is certain that it stays inside folder, links included."""
     if not is_plain_relative(relative):
         field.fail("a plain relative path without '..'", BundlePathError)
     path = folder / relative
@@ -151,7 +163,7 @@ def _inside(folder: Path, relative: str, field: Field) -> Path:
 
 
 def heads_tensors(data: bytes, where: str, *, models: int, dim: int, outputs: Sequence[str]) -> Mapping[str, Float32]:
-    """The tensors of one head, in one of the packed forms of section 3."""
+    """Return the tensors of one head, in one of the packed forms of docs/decide.md, section 3."""
     tensors = _float32_tensors(data, where, _HEADS)
     required = {"bias": "always"}
     if "out" in tensors:
@@ -177,7 +189,7 @@ def heads_tensors(data: bytes, where: str, *, models: int, dim: int, outputs: Se
 
 
 def support_tensors(data: bytes, where: str, *, dim: int) -> tuple[Float32, Float32]:
-    """(centroids, distances)."""
+    """Return the centroids, (k, dim), and the percentiles of distances, (101,)."""
     tensors = _float32_tensors(data, where, _SUPPORT)
     for name in _SUPPORT:
         if name not in tensors:
@@ -190,7 +202,10 @@ def support_tensors(data: bytes, where: str, *, dim: int) -> tuple[Float32, Floa
 
 
 def read_tensors(data: bytes, where: str, dtypes: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """The tensors of safetensors bytes, read-only; of no other names than `dtypes`, of these dtypes, floats finite."""
+    """Return the tensors of safetensors bytes, read-only.
+
+    dtypes: name -> dtype, of all tensors that may be there. Floats must be finite.
+    """
     from safetensors import SafetensorError, deserialize
 
     try:
@@ -208,19 +223,24 @@ def read_tensors(data: bytes, where: str, dtypes: Mapping[str, str]) -> dict[str
         tensor = np.frombuffer(entry["data"], dtype=_NUMPY[dtypes[name]]).reshape(entry["shape"])
         if tensor.dtype.kind == "f":
             require_finite(tensor, f"{where}: {name}")
+        # The array looks into `data`, which may be shared: nobody writes to it.
         tensor.flags.writeable = False
         tensors[name] = tensor
     return tensors
 
 
 def _float32_tensors(data: bytes, where: str, known: Mapping[str, Any]) -> dict[str, Float32]:
+    """Return the tensors of safetensors bytes, which may have these names alone and are float32."""
     return read_tensors(data, where, dict.fromkeys(known, "F32"))
 
 
 def require_shapes(
     tensors: Mapping[str, NDArray[Any]], where: str, layout: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]
 ) -> None:
-    """Each tensor as `layout` says; a dimension that `sizes` leaves open is set by the first tensor that has it."""
+    """Check that each tensor has the shape that `layout` says.
+
+    A dimension that `sizes` leaves open is set by the first tensor that has it.
+    """
     known, owner = dict(sizes), dict.fromkeys(sizes, "the bundle")
     for name, dims in layout.items():
         if name not in tensors:
@@ -237,7 +257,9 @@ def require_shapes(
 
 
 def require_finite(values: NDArray[Any], where: str, first_row: int = 0) -> None:
-    """Refuse NaN and infinity: their exponent bits are all ones, so two integer maxima find them without a copy."""
+    """Raise BundleValueError for NaN and infinity. Their exponent bits are all ones: two integer maxima find them without a copy."""
+    # As signed integers positive floats order by size: those from `inf` on are infinite or NaN. Negative ones are found
+    # as unsigned integers, where the sign is the highest bit.
     signed, unsigned, inf = {2: ("<i2", "<u2", 0x7C00), 4: ("<i4", "<u4", 0x7F800000)}[values.dtype.itemsize]
     if values.size and (
         values.view(signed).max() >= inf or values.view(unsigned).max() >= inf | 1 << (8 * values.dtype.itemsize - 1)
@@ -249,7 +271,7 @@ def require_finite(values: NDArray[Any], where: str, first_row: int = 0) -> None
 
 
 def tensor_bytes(tensors: Mapping[str, Float32], where: str) -> bytes:
-    """Return safetensors bytes without metadata; the library orders them by dtype and name."""
+    """Return float32 tensors as safetensors bytes without metadata; the library orders them by dtype and name."""
     from safetensors.numpy import save
 
     for name, tensor in tensors.items():
@@ -260,7 +282,7 @@ def tensor_bytes(tensors: Mapping[str, Float32], where: str) -> bytes:
 
 
 def hash_bytes(hashes: Mapping[str, NDArray[np.uint64]], where: str) -> bytes:
-    """Return the file of the fitting prompts' hashes."""
+    """Return the file of the fitting prompts' hashes, each (n,) uint64."""
     from safetensors.numpy import save
 
     for name, values in hashes.items():

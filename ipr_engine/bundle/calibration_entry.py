@@ -1,4 +1,4 @@
-"""Calibration maps in bundle.json: read, and held against what a map promises to be."""
+"""Calibration maps in bundle.json: they are read, and held against what a map promises to be."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ _TESTED = tuple(TestedTau.__dataclass_fields__)
 
 
 def parse_maps(field: Field, *, tested: bool) -> tuple[CalibrationMap, ...]:
-    """Return the maps of this JSON list, one a candidate set. tested: as of `parse_map`."""
+    """Return the maps of this JSON list, one a candidate set. tested: as in `parse_map`."""
     maps = tuple(parse_map(item, tested=tested) for item in field.list())
     require_distinct([", ".join(sorted(made.candidates)) for made in maps], field.list())
     return maps
 
 
 def parse_map(field: Field, *, tested: bool = True) -> CalibrationMap:
-    """The map of this JSON object; BundleError where it is none or is not monotone. Names need not be the bundle's: it may be stale.
+    """Return the map of this JSON object; BundleError where it is none or is not monotone.
+
+    Names need not be the bundle's: a map may be stale.
 
     tested: whether it may hold tested taus.
     """
@@ -48,6 +50,7 @@ def parse_map(field: Field, *, tested: bool = True) -> CalibrationMap:
     knots = tuple(_knot(item, len(points)) for item in keys["knots"].list(at_least=2))
     shares = tuple(_knot(item, len(points)) for item in keys["shares"].list(at_least=1))
     _require_steps(knots, points, keys["knots"], [knot.level for knot in knots], 0.0)
+    # Shares fall from 1 where taus rise from 0: with the sign turned both are held to the same rule.
     _require_steps(shares, points, keys["shares"], [-knot.level for knot in shares], -1.0)
     if knots[-1].level != 1.0:
         keys["knots"].fail("the last knot at tau 1")
@@ -73,6 +76,7 @@ def parse_map(field: Field, *, tested: bool = True) -> CalibrationMap:
 
 
 def _point(field: Field, candidates: Sequence[str]) -> CalibratedPoint:
+    """Return one operating point; `allowed` names candidates of the map."""
     keys = field.object(_POINT)
     return CalibratedPoint(
         alpha_hi=keys["alpha_hi"].number(at_least=-1, at_most=1),
@@ -88,6 +92,7 @@ def _point(field: Field, candidates: Sequence[str]) -> CalibratedPoint:
 
 
 def _knot(field: Field, points: int) -> Knot:
+    """Return one knot, whose point is one of so many."""
     keys = field.object(_KNOT)
     return Knot(
         level=keys["level"].number(at_least=0, at_most=1),
@@ -97,6 +102,7 @@ def _knot(field: Field, points: int) -> Knot:
 
 
 def _sample(field: Field) -> CalibrationSample:
+    """Return what the map was certified on."""
     keys = field.object(_SAMPLE)
     support = None
     if keys["support"].value is not None:
@@ -115,6 +121,7 @@ def _sample(field: Field) -> CalibrationSample:
 
 
 def _require_falling(values: Sequence[float], field: Field, expected: str, slack: float = 0.0) -> None:
+    """Raise BundleFormatError where a value rises above the one before it, by more than a relative slack."""
     for before, after in zip(values[:-1], values[1:], strict=True):
         if after > before * (1 + slack):
             field.fail(f"{expected} (a map is monotone; {after:g} comes after {before:g})")
@@ -123,6 +130,7 @@ def _require_falling(values: Sequence[float], field: Field, expected: str, slack
 def _require_steps(
     knots: Sequence[Knot], points: Sequence[CalibratedPoint], field: Field, order: Sequence[float], first: float
 ) -> None:
+    """Raise BundleFormatError where knots are no step function that is safer and dearer at its start."""
     if order[0] != first:
         field.fail(f"the first knot at {abs(first):g}")
     if (np.diff(order) <= 0).any() or (np.diff([knot.point for knot in knots]) < 0).any():
@@ -133,7 +141,7 @@ def _require_steps(
 
 
 def _tested(field: Field) -> tuple[TestedTau, ...]:
-    """The tested taus of this JSON list; BundleError where it is none, or where taus do not rise or worths rise."""
+    """Return the tested taus of this JSON list; BundleError where it is none, or where taus do not rise or worths rise."""
     found = []
     for item in field.list(at_least=1):
         keys = item.object(_TESTED)

@@ -25,14 +25,14 @@ _STATED = {"tokenizer": 6, "performance": 7}  # written only where there is one,
 
 
 def parse_candidates(field: Field, version: int) -> tuple[Candidate, ...]:
-    """The candidates of a bundle of this schema_version."""
+    """Return the candidates of a bundle of this schema_version."""
     candidates = tuple(_candidate(item, version) for item in field.list(at_least=1))
     require_distinct([candidate.name for candidate in candidates], field.list())
     return candidates
 
 
 def parse_performance(field: Field, *, basis: str | None = None) -> Performance:
-    """A candidate's figures. basis: where they state none; None: they must."""
+    """Return a candidate's figures. basis: where they state none; None: they must."""
     keys = field.mapping()
     if basis is None and "basis" not in keys:
         field.object(("basis",))
@@ -46,6 +46,7 @@ def parse_performance(field: Field, *, basis: str | None = None) -> Performance:
 
 
 def parse_prices(document: Field, names: Sequence[str], *, detailed: bool) -> PriceList:
+    """Return the prices of exactly these candidates. detailed: as in `parse_price`."""
     keys = document.object(("currency", "date", "prices"))
     rows = keys["prices"].object(names)
     return PriceList(
@@ -56,7 +57,7 @@ def parse_prices(document: Field, names: Sequence[str], *, detailed: bool) -> Pr
 
 
 def parse_price(field: Field, *, detailed: bool, basis: str | None = None) -> Price:
-    """One candidate's price.
+    """Return one candidate's price.
 
     Args:
         detailed: whether it may say more than bundles before schema_version 6 hold.
@@ -104,7 +105,7 @@ def read_new_prices(path: str | os.PathLike[str], bundle: BundleSpec) -> PriceLi
 
 
 def candidate_json(candidate: Candidate, version: int) -> dict[str, Any]:
-    """The entry in a bundle of this schema_version, which holds all that the candidate states."""
+    """Return the entry in a bundle of this schema_version, which holds all that the candidate states."""
     entry = with_floats(asdict(candidate), "token_ratio", "latency_ms")
     del entry["tokenizer"], entry["performance"]
     if version < 4:
@@ -117,7 +118,7 @@ def candidate_json(candidate: Candidate, version: int) -> dict[str, Any]:
 
 
 def version_of(candidates: Sequence[Candidate]) -> int:
-    """The least schema_version that holds what these candidates state."""
+    """Return the least schema_version that holds what these candidates state."""
     needed = [4 for candidate in candidates if candidate.max_output_tokens is not None]
     for key, version in _STATED.items():
         needed += [version for candidate in candidates if getattr(candidate, key) is not None]
@@ -136,6 +137,8 @@ def prices_bytes(prices: PriceList) -> bytes:
 
 
 def _candidate(field: Field, version: int) -> Candidate:
+    """Return the candidate of one entry."""
+    # Unlike the other keys these may be left out, which keeps old bundles' bytes.
     stated = [key for key, first in _STATED.items() if version >= first and field.mapping().get(key) is not None]
     keys = field.object((*_KEYS, *(("max_output_tokens",) if version >= 4 else ()), *stated))
     window, latency, most = keys["context_window"], keys["latency_ms"], keys.get("max_output_tokens")
@@ -154,6 +157,7 @@ def _candidate(field: Field, version: int) -> Candidate:
 
 
 def _tokenizer(field: Field) -> TokenProfile:
+    """Return the profile of one entry; BundleFormatError, with the profile's own words, where it is none."""
     try:
         return profile_of(field.value, field.where)
     except InvalidInputError as error:

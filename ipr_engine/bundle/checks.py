@@ -1,4 +1,7 @@
-"""The one place that judges prices and performance in their JSON form: who reads them says what is wrong in its own errors' words."""
+"""Checks of what a caller gives for a bundle, by the rules of `Bundle.load`, before any work is put into it.
+
+Prices and performance are judged in their JSON form and nowhere else: who reads them tells a `Problem` in its own errors' words.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what
 
 
 class Problem(NamedTuple):
-    """What is wrong with a price or a figure: `key` of its JSON form, what was expected there, and what came.
+    """A `Problem` says what is wrong with a price or a figure: `key` of its JSON form, what was expected there, and what came.
 
     is_value: whether it is a number outside its range.
     """
@@ -33,9 +36,9 @@ class Problem(NamedTuple):
 
 
 def price_problem(row: Mapping[str, Any]) -> Problem | None:
-    """The first thing wrong with a price in its JSON form; None where nothing is.
+    """Return the first thing wrong with a price in its JSON form; None where nothing is.
 
-    Keys that may be left out may be: `REQUIRED` are the others.
+    The keys of `REQUIRED` must be there; any other may be left out.
     """
     known = [field.name for field in fields(Price)]
     for key in row:
@@ -44,6 +47,7 @@ def price_problem(row: Mapping[str, Any]) -> Problem | None:
     for key in REQUIRED:
         if key not in row:
             return Problem(key, "this key", "nothing (it is missing)")
+    # Order matters: the first problem found is the one that is told.
     for key in (*BASE[:3], *AMOUNTS):
         optional = key not in (*BASE[:3], "per_image_usd")
         if key in row and not (row[key] is None and optional):
@@ -57,7 +61,7 @@ def price_problem(row: Mapping[str, Any]) -> Problem | None:
 
 
 def amount_problem(key: str, value: object, *, above: float | None = None) -> Problem | None:
-    """What is wrong with a number that must be finite, and >= 0 or above a limit; None for nothing."""
+    """Return what is wrong with a number that must be finite, and >= 0 or above a limit; None for nothing."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return Problem(key, "a number", shown(value))
     try:
@@ -72,6 +76,7 @@ def amount_problem(key: str, value: object, *, above: float | None = None) -> Pr
 
 
 def _count(key: str, value: object, least: int) -> Problem | None:
+    """Return what is wrong with a whole number of tokens; None for nothing."""
     if type(value) is not int:
         return Problem(key, "an integer", shown(value))
     return (
@@ -80,6 +85,7 @@ def _count(key: str, value: object, least: int) -> Problem | None:
 
 
 def _tiers_problem(row: Mapping[str, Any]) -> Problem | None:
+    """Return what is wrong with the tiers: too many, unsorted, or prices of cached input that the base lacks."""
     tiers = row.get("tiers", ())
     if not isinstance(tiers, (list, tuple)):
         return Problem("tiers", "a list of tiers by rising above_tokens", shown(tiers))
@@ -112,6 +118,7 @@ def _tiers_problem(row: Mapping[str, Any]) -> Problem | None:
 
 
 def _cache_problem(row: Mapping[str, Any]) -> Problem | None:
+    """Return what is wrong with the cache's minimum and lifetime, or with what is stated without a price of reading."""
     least, ttl = row.get("cache_min_tokens", 0), row.get("cache_ttl_s")
     found = _count("cache_min_tokens", least, 0)
     if found is None and ttl is not None:
@@ -126,6 +133,7 @@ def _cache_problem(row: Mapping[str, Any]) -> Problem | None:
 
 
 def _batch_problem(row: Mapping[str, Any]) -> Problem | None:
+    """Return what is wrong with the prices of a batch: a factor beside them, or one of the two alone."""
     names = ("batch_input_usd_per_1m", "batch_output_usd_per_1m")
     given = [name for name in names if row.get(name) is not None]
     if given and row.get("batch_factor") is not None:
@@ -135,12 +143,14 @@ def _batch_problem(row: Mapping[str, Any]) -> Problem | None:
         return Problem(missing, f"a price beside {given[0]}", "none")
     for name in given:
         plain = name.removeprefix("batch_")
+        # `Price.in_batch` scales by the share of the plain price, and no price is a share of 0.
         if row[name] > 0 and row[plain] == 0:
             return Problem(name, f"0, since {plain} is 0", shown(row[name]), True)
     return None
 
 
 def _reasoning_problem(row: Mapping[str, Any]) -> Problem | None:
+    """Return what is wrong with the share of reasoning, which needs a price of reasoning beside it."""
     key = "reasoning_share"
     share = row.get(key)
     if share is None:
@@ -156,7 +166,7 @@ def _reasoning_problem(row: Mapping[str, Any]) -> Problem | None:
 
 
 def performance_problem(row: Mapping[str, Any]) -> Problem | None:
-    """The first thing wrong with figures in their JSON form; None where nothing is."""
+    """Return the first thing wrong with figures in their JSON form; None where nothing is."""
     known = [field.name for field in fields(Performance)]
     for key in row:
         if key not in known:
@@ -182,12 +192,12 @@ def performance_problem(row: Mapping[str, Any]) -> Problem | None:
 
 
 def is_text(value: object) -> bool:
-    """A text that is not blank and that UTF-8 can hold."""
+    """Return whether a value is a text that is not blank and that UTF-8 can hold."""
     return isinstance(value, str) and bool(value.strip()) and lone_surrogate(value) is None
 
 
 def is_amount(value: Any) -> bool:
-    """A finite number >= 0 that float64 can hold."""
+    """Return whether a value is a finite number >= 0 that float64 can hold."""
     if type(value) not in (int, float):
         return False
     try:
@@ -197,7 +207,7 @@ def is_amount(value: Any) -> bool:
 
 
 def is_day(value: object) -> bool:
-    """A date as YYYY-MM-DD that the calendar has."""
+    """Return whether a value is a date as YYYY-MM-DD that the calendar has."""
     if not isinstance(value, str) or not _DATE.fullmatch(value):
         return False
     try:

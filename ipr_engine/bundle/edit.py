@@ -48,7 +48,7 @@ class NewCandidate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Refit:
-    """What a new candidate changes of the others, and of the bundle as a whole.
+    """A `Refit` holds what a new candidate changes of the others, and of the bundle as a whole.
 
     Attributes:
         prompt_hashes: replace those that the deciding heads keep; only where they keep some.
@@ -73,7 +73,7 @@ def with_candidate(
     created: str | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle with one candidate more, the last; returns its folder. A two-tier bundle is refused.
+    """Write a bundle with one candidate more, the last, and return its folder. A two-tier bundle is refused.
 
     The deciding heads gain a row; other heads, the encoder, support, rule constants and calibrations stay.
 
@@ -99,6 +99,7 @@ def with_candidate(
         name: tensor if name == SHARED_TENSOR else np.concatenate([tensor, rows[name][None]])
         for name, tensor in old.items()
     }
+    # Old path rows are no predictions of refitted heads: they stay only where no tensor is replaced.
     path_rows = refit.path_rows
     if path_rows is None and refit.tensors is None:
         path_rows = bundle.path_rows
@@ -128,7 +129,7 @@ def with_candidate(
 
 
 def require_one_tier(bundle: Bundle) -> None:
-    """A candidate is added to the first heads alone: InvalidInputError for a bundle of two tiers."""
+    """Raise InvalidInputError for a bundle of two tiers: a candidate is added to the first heads alone."""
     if bundle.escalation is not None:
         raise InvalidInputError(
             "bundle: it has two tiers, and the new candidate's row would be in the first heads alone; add the candidate to each of "
@@ -145,7 +146,9 @@ def without_candidate(
     created: str | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle with one candidate less, in both heads of a two-tier one; returns its folder. Arguments as for `with_candidate`.
+    """Write a bundle with one candidate less, in both heads of a two-tier one, and return its folder.
+
+    Arguments as for `with_candidate`.
 
     Raises:
         InvalidInputError: no candidate of that name, or it is the last one.
@@ -187,6 +190,7 @@ def without_candidate(
 
 
 def _without(heads: HeadsSpec, name: str) -> tuple[tuple[str, ...], dict[str, Float32]]:
+    """Return the candidates and tensors of heads without one of them."""
     keep = [row for row, candidate in enumerate(heads.candidates) if candidate != name]
     tensors = {key: tensor if key == SHARED_TENSOR else tensor[keep] for key, tensor in heads.tensors.items()}
     return tuple(heads.candidates[row] for row in keep), tensors
@@ -194,7 +198,7 @@ def _without(heads: HeadsSpec, name: str) -> tuple[tuple[str, ...], dict[str, Fl
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Change:
-    """The parts of a manifest that an edit replaces. heads: id -> the candidates of the rows, and the tensors."""
+    """A `_Change` holds the parts of a manifest that an edit replaces. heads: id -> the candidates of the rows, and the tensors."""
 
     candidates: list[Candidate]
     heads: Mapping[str, tuple[tuple[str, ...], Rows]]
@@ -213,7 +217,10 @@ def _rewrite(
     created: str | None,
     activate: bool,
 ) -> Path:
-    """Write the bundle's own manifest with these parts replaced; heads left without candidates go, and their columns of the path."""
+    """Write the bundle's own manifest with these parts replaced.
+
+    Heads left without candidates go, and their columns of the path.
+    """
     folder = bundle.path
     draft, document = begin_rewrite(folder, root)
     candidates, changed, extra_files = change.candidates, change.heads, change.extra_files
@@ -230,6 +237,7 @@ def _rewrite(
             head["fitted_on"]["prompt_hashes"]["path"] for head in old_heads if head["id"] == bundle.quality_heads.id
         }
     replaced |= {entry["path"] for head in gone for entry in head["fitted_on"].values() if isinstance(entry, dict)}
+    # Files that stay are taken in first; those that are written anew below keep their paths.
     draft.keep(document, folder, but=replaced)
     new_heads = []
     for head in old_heads:
@@ -249,6 +257,7 @@ def _rewrite(
         manifest = raised(manifest, rows_version(change.path_rows))
     manifest["candidates"] = [candidate_json(candidate, manifest["schema_version"]) for candidate in candidates]
     if manifest["schema_version"] >= 5:
+        # Path rows name the weights they are predictions of, which have just been written.
         weights = {head["id"]: head["weights"]["sha256"] for head in manifest["heads"]}
         tiers = [deciding] if bundle.escalation is None else [deciding, bundle.escalation.heads]
         kept = path_of_edited(change.path_rows, [c.name for c in candidates], [weights[id] for id in tiers])

@@ -1,4 +1,4 @@
-"""The heads of a bundle, its support and its escalation: what their entries in bundle.json say, read and written."""
+"""What was fitted: the entries of heads, support, escalation and path rows in bundle.json, read and written (docs/formats.md)."""
 
 from __future__ import annotations
 
@@ -41,10 +41,12 @@ HEADS_KEYS = ("id", "encoder", "outputs", "activation", "weights", "candidates",
 SUPPORT_KEYS = ("encoder", "weights")
 PROMPT_HASHES = "prompt_hashes"
 _FITTED_ON, _HASH_KEY = ("source", "prompts", "prompt_ids_sha256"), "hash_key"
+
+# Of path rows: their file, the keys of their entry, and the arrays in the file.
 PATH = "path.safetensors"
 _REFIT = "fit the heads and their path anew with `ipr train`"
-_KEYS = ("candidates", "heads", "arrays")
-_SHAPES = {
+_ROWS_KEYS = ("candidates", "heads", "arrays")
+_ROWS_SHAPES = {
     "quality": ("rows", "models"),
     "tokens_out": ("rows", "models"),
     "outcome": ("rows", "models"),
@@ -53,7 +55,7 @@ _SHAPES = {
     "again_quality": ("rows", "models"),
     "again_tokens_out": ("rows", "models"),
 }
-_DTYPES = {
+_ROWS_DTYPES = {
     "quality": "F16",
     "tokens_out": "F16",
     "outcome": "U8",
@@ -71,7 +73,7 @@ Add = Callable[[str, bytes], dict[str, Any]]  # takes a file into the bundle, an
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadsSource:
-    """Heads to put into a bundle; tensors float32, named and shaped as docs/formats.md says.
+    """Heads to put into a bundle; their tensors are float32, named and shaped as docs/formats.md says.
 
     prompt_hashes: "texts" and "questions" of the fitting prompts, uint64 (data/overlap.py); a calibration sample is held against them.
         fitted_on.hash_key names the key they are hashed under.
@@ -89,6 +91,7 @@ class HeadsSource:
 
 
 def _known_encoder(field: Field, dims: Mapping[str, int]) -> str:
+    """Return the id of an encoder of this bundle."""
     if field.text() not in dims:
         field.fail(f"an encoder of this bundle ({', '.join(dims)})", EncoderMismatchError)
     return field.text()
@@ -119,6 +122,7 @@ def parse_heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[
 
 
 def _rule_constants(field: Field) -> RuleConstants | None:
+    """Return the constants of rule `fixed`; None where the entry is null."""
     if field.value is None:
         return None
     keys = field.object(("hi", "lo"))
@@ -127,6 +131,7 @@ def _rule_constants(field: Field) -> RuleConstants | None:
 
 
 def _fitted_on(field: Field, folder: Path, version: int) -> FittedOn:
+    """Return the prompts that heads were fitted on, their hashes verified."""
     keyed = version >= 5 and _HASH_KEY in field.mapping()  # written only where there is a key
     keys = field.object((*_FITTED_ON, *((PROMPT_HASHES,) if version > 1 else ()), *((_HASH_KEY,) if keyed else ())))
     hashes = None if version == 1 or keys[PROMPT_HASHES].value is None else file_entry(keys[PROMPT_HASHES], folder)
@@ -154,6 +159,7 @@ def parse_support(field: Field, folder: Path, dims: Mapping[str, int]) -> Suppor
 
 def deciding_sha256(heads: Sequence[HeadsSpec], names: Sequence[str], escalation: EscalationSpec | None) -> list[str]:
     """Return the sha256 of the weights that decide: the first heads that cover every candidate, and the second tier's."""
+    # As `BundleSpec.quality_heads` picks them.
     first = [entry.sha256 for entry in heads if set(entry.candidates) == set(names)][:1]
     return first + [entry.sha256 for entry in heads if escalation is not None and entry.id == escalation.heads]
 
@@ -164,6 +170,7 @@ def parse_escalation(field: Field, heads: Sequence[HeadsSpec], names: Sequence[s
         return None
     keys = field.object(("heads", "gap"))
     covering = [entry.id for entry in heads if set(entry.candidates) == set(names)]
+    # The first heads that cover every candidate decide first: only the others can decide again.
     if keys["heads"].text() not in covering[1:]:
         keys["heads"].fail("the id of heads that cover every candidate and are not the first such")
     first, second = (next(h for h in heads if h.id == id) for id in (covering[0], keys["heads"].text()))
@@ -187,6 +194,7 @@ def head_json(add: Add, head: HeadsSource, hashed: bool) -> dict[str, Any]:
 
 
 def _fitted_on_json(add: Add, head: HeadsSource, hashed: bool) -> dict[str, Any]:
+    """Return the entry of the fitting prompts; their hashes are taken into the bundle."""
     document = asdict(head.fitted_on)
     del document["prompt_hashes"]  # where a loaded bundle keeps them; here they come as arrays
     key = document.pop("hash_key")
@@ -207,19 +215,19 @@ def support_json(add: Add, support: SupportSpec | None) -> dict[str, Any] | None
 
 
 def heads_sha256(head: HeadsSource) -> str:
-    """sha256 of the weights file that `write_bundle` makes of these heads, for `PathRows.heads`."""
+    """Return the sha256 of the weights file that `write_bundle` makes of these heads, for `PathRows.heads`."""
     return hashlib.sha256(tensor_bytes(head.tensors, f"heads {head.id!r}")).hexdigest()
 
 
 def path_rows_file(field: Field) -> Field | None:
-    """The FILE that an entry `path_rows` lists; None where it is null."""
-    return None if field.value is None else field.object(_KEYS)["arrays"]
+    """Return the FILE that an entry `path_rows` lists; None where it is null."""
+    return None if field.value is None else field.object(_ROWS_KEYS)["arrays"]
 
 
 def parse_path_rows(
     field: Field, folder: Path, names: Sequence[str], deciding: Sequence[str], *, own: bool
 ) -> PathRows | None:
-    """The rows that an entry `path_rows` lists, checked; None where it is null.
+    """Return the rows that an entry `path_rows` lists, checked; None where it is null.
 
     Args:
         names: of the bundle's candidates, in order.
@@ -228,7 +236,7 @@ def parse_path_rows(
     """
     if field.value is None:
         return None
-    keys = field.object(_KEYS)
+    keys = field.object(_ROWS_KEYS)
     candidates = keys["candidates"].names(at_least=1, known=names)
     if list(candidates) != [name for name in names if name in candidates]:
         keys["candidates"].fail("them in the order of the bundle's candidates")
@@ -238,17 +246,17 @@ def parse_path_rows(
         got = ", ".join(digest[:12] for digest in heads)
         fail(PathMismatchError, keys["heads"].where, f"the sha256 of the heads that decide ({known})", got, _REFIT)
     file = file_entry(keys["arrays"], folder)
-    arrays = _arrays(file.read(), file.where, len(candidates), again=len(heads) > 1, own=own)
+    arrays = _rows_arrays(file.read(), file.where, len(candidates), again=len(heads) > 1, own=own)
     return PathRows(candidates=candidates, heads=heads, **arrays)
 
 
-def _arrays(data: bytes, where: str, models: int, *, again: bool, own: bool) -> dict[str, Any]:
-    """The arrays in memory, read-only, output tokens in ones."""
-    arrays = read_tensors(data, where, _DTYPES)
+def _rows_arrays(data: bytes, where: str, models: int, *, again: bool, own: bool) -> dict[str, Any]:
+    """Return the arrays of path rows as they are held in memory: read-only, output tokens in ones."""
+    arrays = read_tensors(data, where, _ROWS_DTYPES)
     if _OWN in arrays and not own:
         fail(BundleShapeError, f"{where}: {_OWN}", "no such tensor before schema_version 6", "one", REWRITE)
-    expected = [name for name in _DTYPES if (again or name not in _AGAIN) and name != _OWN]
-    for name in [name for name in _DTYPES if name != _OWN]:
+    expected = [name for name in _ROWS_DTYPES if (again or name not in _AGAIN) and name != _OWN]
+    for name in [name for name in _ROWS_DTYPES if name != _OWN]:
         if (name in arrays) != (name in expected):
             tiers = "the sha256 of two heads are listed" if again else "the sha256 of one of the heads is listed"
             wanted = f"this tensor ({tiers})" if name in expected else f"no such tensor ({tiers})"
@@ -256,7 +264,7 @@ def _arrays(data: bytes, where: str, models: int, *, again: bool, own: bool) -> 
     rows = len(arrays["quality"]) if arrays["quality"].ndim else 0
     if not 1 <= rows <= MOST_ROWS:
         fail(BundleShapeError, f"{where}: quality", f"1 to {MOST_ROWS} rows", f"{rows} rows")
-    require_shapes(arrays, where, _SHAPES, {"rows": rows, "models": models})
+    require_shapes(arrays, where, _ROWS_SHAPES, {"rows": rows, "models": models})
     for name in ("quality", "again_quality", "tokens_out", "again_tokens_out", _OWN):
         if name in arrays:
             _require_range(arrays[name], f"{where}: {name}", 1 if name.endswith("quality") else None)
@@ -268,6 +276,7 @@ def _arrays(data: bytes, where: str, models: int, *, again: bool, own: bool) -> 
 
 
 def _require_range(values: NDArray[Any], where: str, most: int | None) -> None:
+    """Raise BundleValueError for values below 0, or above `most`."""
     low, high = values.min(), values.max()
     if low < 0 or (most is not None and high > most):
         top = "" if most is None else f" and <= {most}"
@@ -275,20 +284,21 @@ def _require_range(values: NDArray[Any], where: str, most: int | None) -> None:
 
 
 def rows_version(rows: PathRows | None) -> int:
-    """The least schema_version that holds these rows."""
+    """Return the least schema_version that holds these rows."""
     return 1 if rows is None else 5 if rows.tokens_in is None else 6
 
 
 def path_rows_json(add: Callable[[str, bytes], Mapping[str, Any]], rows: PathRows) -> dict[str, Any]:
-    """What bundle.json says of these rows; `add` takes their file in."""
-    return {"candidates": list(rows.candidates), "heads": list(rows.heads), "arrays": add(PATH, _bytes(rows))}
+    """Return what bundle.json says of these rows; `add` takes their file in."""
+    return {"candidates": list(rows.candidates), "heads": list(rows.heads), "arrays": add(PATH, _rows_bytes(rows))}
 
 
-def _bytes(rows: PathRows) -> bytes:
+def _rows_bytes(rows: PathRows) -> bytes:
+    """Return the file of these rows."""
     from safetensors.numpy import save
 
     arrays = {}
-    for name, stored in _DTYPES.items():
+    for name, stored in _ROWS_DTYPES.items():
         values = getattr(rows, name)
         if values is None:
             continue
@@ -302,13 +312,14 @@ def _bytes(rows: PathRows) -> bytes:
 
 
 def _in_64s(tokens: Float32, where: str) -> NDArray[np.float16]:
+    """Return output tokens as the file counts them, in 64s as float16."""
     if tokens.size and tokens.max() > MOST_TOKENS:
         fail(BundleValueError, where, f"at most {MOST_TOKENS} output tokens", f"{tokens.max():g}", "clip them")
     return np.ascontiguousarray((tokens / TOKENS_UNIT).astype(np.float16))
 
 
 def path_of_edited(rows: PathRows | None, names: Sequence[str], heads: Sequence[str]) -> PathRows | None:
-    """The rows with the columns of those of `names` that have one, tied to these heads; None where none is left.
+    """Return the rows with the columns of those of `names` that have one, tied to these heads; None where none is left.
 
     Args:
         heads: sha256 of the weights that decide after the edit: predictions of the candidates left must be what they were.

@@ -1,4 +1,6 @@
-"""Bundle.load: read a bundle folder, verify all of it, and only then hand it out.
+"""`Bundle.load`: a bundle folder is read and all of it verified before any of it is handed out.
+
+What reads the entries of bundle.json is imported by the functions that do: `import ipr_engine` reads no bundle.
 
 What reads the entries of bundle.json is imported by the functions that do: `import ipr_engine` reads no bundle.
 """
@@ -48,7 +50,7 @@ DEFAULT_BUNDLE = Path(__file__).parent.parent / "default_bundle"  # the root of 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Bundle(BundleSpec):
-    """A bundle, read from its folder and verified."""
+    """A bundle that was read from its folder and verified."""
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -66,6 +68,7 @@ class Bundle(BundleSpec):
         folder = find_folder(as_path(path, "path"))
         data = read_regular(folder / MANIFEST, str(folder / MANIFEST))
         digest = hashlib.sha256(data).hexdigest()
+        # A folder under any other name is a copy that somebody renamed; what it lists is verified all the same.
         if is_hex64(folder.name) and digest != folder.name:
             todo = "restore the folder from its source"
             fail(BundleHashError, str(folder / MANIFEST), f"sha256 {folder.name} (the folder's name)", digest, todo)
@@ -73,7 +76,7 @@ class Bundle(BundleSpec):
 
 
 def find_folder(path: Path) -> Path:
-    """The bundle folder meant by `path`: itself, or the one CURRENT names."""
+    """Return the bundle folder meant by `path`: itself, or the one CURRENT names."""
     with reading(str(path)):
         if not path.is_dir():
             got = "a file" if path.exists() else "nothing there"
@@ -84,6 +87,7 @@ def find_folder(path: Path) -> Path:
             got = "a folder with neither"
             fail(BundleNotFoundError, str(path), f"a folder with {MANIFEST} or {CURRENT}", got, "check the path")
     line = read_regular(path / CURRENT, str(path / CURRENT)).removesuffix(b"\n")
+    # CURRENT may hold anything: what goes into the error is short and printable.
     name = line[:100].decode("ascii", "backslashreplace")
     if len(line) > 64 or not is_hex64(name):
         todo = "write the hash of one of the folders beside it, or activate() one"
@@ -104,7 +108,7 @@ def read_prices(path: str | os.PathLike[str], candidates: Sequence[str]) -> Pric
 
 
 def listed_files(document: Field, folder: Path) -> list[FileEntry]:
-    """Every file a bundle.json lists besides itself, unverified."""
+    """Return every file that a bundle.json lists besides itself, unverified."""
     from ipr_engine.bundle.encoder_entry import encoder_file_fields
     from ipr_engine.bundle.fitted_entries import HEADS_KEYS, PROMPT_HASHES, SUPPORT_KEYS, path_rows_file
 
@@ -124,6 +128,7 @@ def listed_files(document: Field, folder: Path) -> list[FileEntry]:
 
 
 def _parse(document: Field, folder: Path, digest: str) -> Bundle:
+    """Return the bundle of a manifest; every entry and file is checked on the way."""
     from ipr_engine.bundle.calibration_entry import parse_maps
     from ipr_engine.bundle.candidate_entry import parse_candidates, parse_prices
     from ipr_engine.bundle.encoder_entry import parse_encoders
@@ -141,6 +146,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         known = " or ".join(map(str, SCHEMA_VERSIONS))
         fail(BundleVersionError, version.where, f"schema_version {known}", version.value, todo)
     keys = document.object(_keys_of(document))
+    # Only for the type checker: `object` has refused a manifest without the key.
     number = 1 if version is None else int(version.value)
 
     candidates = parse_candidates(keys["candidates"], number)
@@ -182,6 +188,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
 
 
 def _keys_of(document: Field) -> tuple[str, ...]:
+    """Return the keys that a manifest of its schema_version has."""
     version = document.mapping().get("schema_version")
     number = 1 if version is None else version.value
     known = number if number in SCHEMA_VERSIONS else 1
@@ -189,7 +196,7 @@ def _keys_of(document: Field) -> tuple[str, ...]:
 
 
 def raised(manifest: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """The manifest in this schema_version, or as it is where its own is as late: what is new says nothing."""
+    """Return the manifest in this schema_version, or as it is where its own is as late; keys that are new say nothing."""
     if manifest["schema_version"] >= version:
         return dict(manifest)
     newer = {**manifest, "schema_version": version}

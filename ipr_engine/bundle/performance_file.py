@@ -29,7 +29,7 @@ _KNOWN = ("model", *UNITS, "basis")
 def read_new_performance(
     path: str | os.PathLike[str], bundle: BundleSpec, *, called: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, Performance | None]:
-    """Figures of some of the bundle's candidates; None where the file takes a candidate's away.
+    """Return figures of some of the bundle's candidates; None where the file takes a candidate's away.
 
     Args:
         path: a .csv with a header of `model`, any of the figures' names and `basis`, an empty cell where not known and comments
@@ -54,6 +54,7 @@ def read_new_performance(
 
 
 def _of_json(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performance | None]:
+    """Return the figures of a JSON file, by the file's own names."""
     document = parse_json(data, str(file))
     reported = document.mapping()
     keys = document.object((KEY, *(key for key in _UNREAD if key in reported)))
@@ -70,6 +71,7 @@ def _of_json(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Perform
 
 
 def _of_csv(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performance | None]:
+    """Return the figures of a CSV, by the file's own names."""
     try:
         lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
     except UnicodeDecodeError:
@@ -103,6 +105,7 @@ def _of_csv(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performa
 
 
 def _of_row(row: Mapping[str, str], here: str, basis: str) -> Performance:
+    """Return the figures of one row of a CSV; an empty cell is not known."""
     stated: dict[str, Any] = {"basis": row.get("basis") or basis}
     for key in UNITS:
         cell = row.get(key, "").strip()

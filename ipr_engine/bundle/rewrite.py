@@ -28,7 +28,7 @@ def with_prices(
     created: str | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle that differs from `bundle` in its prices alone, sharing every other file; returns its folder.
+    """Write a bundle that differs from `bundle` in its prices alone, and return its folder; every other file is shared.
 
     Args:
         prices: of every candidate.
@@ -63,7 +63,7 @@ def with_performance(
     created: str | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle that differs from `bundle` in these candidates' figures alone; returns its folder.
+    """Write a bundle that differs from `bundle` in these candidates' figures alone, and return its folder.
 
     Args:
         figures: candidate -> all that is known of it from now on, None for nothing; candidates left out keep theirs.
@@ -90,7 +90,7 @@ def with_calibrations(
     root: str | os.PathLike[str] | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle that differs from `bundle` in its calibration maps alone, sharing every file; returns its folder.
+    """Write a bundle that differs from `bundle` in its calibration maps alone, and return its folder; every file is shared.
 
     Each map replaces the one of the same candidate set; the others stay. Errors as for `write_bundle`.
     """
@@ -101,6 +101,7 @@ def with_calibrations(
     replaced = [set(made.candidates) for made in maps]
     kept = [entry for entry in manifest["calibrations"] if set(entry["candidates"]) not in replaced]
     new = [made.to_json() for made in maps]
+    # Larger sets first, then by name: the bytes do not depend on the order in which maps were made.
     manifest["calibrations"] = sorted([*kept, *new], key=lambda entry: (-len(entry["candidates"]), entry["candidates"]))
     return draft.publish(manifest, activate)
 
@@ -113,7 +114,7 @@ def with_extra_files(
     root: str | os.PathLike[str] | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle that differs from `bundle` in its extra files (a model card, say) alone; returns its folder.
+    """Write a bundle that differs from `bundle` in its extra files (a model card, say) alone, and return its folder.
 
     Args:
         extra_files: as for `write_bundle`; one of a path that the bundle has replaces it, the others stay.

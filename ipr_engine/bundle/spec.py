@@ -1,4 +1,4 @@
-"""A bundle and its parts as frozen objects. They hold; load.py checks what goes into them."""
+"""A bundle and its parts as frozen objects. `Bundle.load` checks what goes into them; they check nothing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class PriceList:
-    """Prices of every candidate by name, as of `date` (YYYY-MM-DD)."""
+    """The prices of every candidate by name, as they were on `date` (YYYY-MM-DD)."""
 
     currency: str = "USD"
     date: str
@@ -80,10 +80,11 @@ class PriceList:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
-    """A frozen prompt encoder as a bundle holds it, and `identity`, the hash of everything that shapes its output.
+    """A frozen prompt encoder of a bundle.
 
     Attributes:
         kind: "static" (a model2vec table), "transformer" or "concatenated".
+        identity: the hash of everything that shapes its output.
         pooling, normalize: None of a concatenated one, whose parts have their own.
         files: role -> verified path. static: table, tokenizer, config. transformer: manifest (encoder.json of an export) and
             what it names; none when the model is referenced, to be found at load by its identity.
@@ -139,7 +140,7 @@ class HeadsSpec:
     tensors: Mapping[str, Float32] = field(repr=False)
 
     def in_order(self, candidates: tuple[str, ...]) -> HeadsSpec:
-        """The same heads with their rows in this order of the same candidates."""
+        """Return the same heads with their rows in this order of the same candidates."""
         if candidates == self.candidates:
             return self
         rows = [self.candidates.index(name) for name in candidates]
@@ -159,14 +160,14 @@ class SupportSpec:
 
     @cached_property
     def key(self) -> str:
-        """What a support is measured by: 16 hex digits of a sha256 over both arrays."""
+        """16 hex digits of the sha256 over both arrays: they name what a support was measured by."""
         parts = (np.ascontiguousarray(part, "<f4").tobytes() for part in (self.centroids, self.distances))
         return sha256(b"".join(parts)).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EscalationSpec:
-    """Two tiers: the heads that decide first, and those asked again where its gap is small.
+    """The two tiers of a bundle: the heads that decide first, and those asked again where the first ones' gap is small.
 
     heads: id of the second ones. gap: in quality units, >= 0: below it a decision is made again, unless the policy says its own.
     """
@@ -177,7 +178,7 @@ class EscalationSpec:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PathRows:
-    """Fitting prompts in random order, what tau's path of any candidate set is computed from (ipr_engine/policy/tau_path.py).
+    """Fitting prompts in random order, from which tau's path of any candidate set is computed (ipr_engine/policy/tau_path.py).
 
     They hold no prompt, no id and no hash. All arrays have a column per candidate of `candidates`.
 
@@ -205,15 +206,15 @@ class PathRows:
     heads: tuple[str, ...]
 
     def without_rows(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those of these names that have no column: a path of a set with one of them is stale."""
+        """Return those of these names that have no column: a path of a set with one of them is stale."""
         return tuple(name for name in names if name not in self.candidates)
 
     def realised(self) -> NDArray[np.float64]:
-        """(rows, models) outcomes in [0, 1], NaN where not judged."""
+        """Return (rows, models) outcomes in [0, 1], NaN where not judged."""
         return np.where(self.outcome == NOT_JUDGED, np.nan, self.outcome / OUTCOME_STEPS)
 
     def of(self, names: Sequence[str]) -> PathRows:
-        """The same rows with the columns of these candidates, in this order. KeyError for one without a column."""
+        """Return the same rows with the columns of these candidates, in this order. KeyError for one without a column."""
         position = {name: column for column, name in enumerate(self.candidates)}
         columns = [position[name] for name in names]
 
@@ -261,12 +262,13 @@ class BundleSpec:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Candidate names, in order."""
+        """The candidates' names, in order."""
         return tuple(candidate.name for candidate in self.candidates)
 
     @cached_property
     def tie_rank(self) -> NDArray[np.int32]:
         """(models,) rank of each candidate's name, so that ties do not depend on the position."""
+        # The argsort of an argsort gives each element's rank.
         return np.argsort(np.argsort(np.array(self.names))).astype(np.int32)
 
     @cached_property
@@ -291,7 +293,7 @@ class BundleSpec:
         return next(heads for heads in self.heads if heads.id == asked).in_order(self.names)
 
     def encoder(self, id: str) -> EncoderSpec:
-        """The encoder of that id."""
+        """Return the encoder of that id."""
         return next(encoder for encoder in self.encoders if encoder.id == id)
 
     def heads_key(self, names: Sequence[str]) -> str:
@@ -310,6 +312,7 @@ class BundleSpec:
         return digest.hexdigest()
 
     def _heads_bytes(self, heads: HeadsSpec, names: Sequence[str]) -> Iterator[bytes]:
+        """Yield what the predictions of these candidates depend on, in an order that does not depend on the bundle's."""
         yield f"{self.encoder(heads.encoder).identity}\n{heads.activation}\n".encode()
         rows = [heads.candidates.index(name) for name in sorted(names)]
         for name, tensor in sorted(heads.tensors.items()):

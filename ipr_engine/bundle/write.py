@@ -1,4 +1,8 @@
-"""Writing bundles: equal input gives equal bytes and one hash; readers see the old bundle or the new, never a part."""
+"""Writing bundles: equal input gives equal bytes and one hash; readers see the old bundle or the new, never a part.
+
+A `Draft` gathers the files. `Draft.publish` writes them under a temporary name, verifies them, renames the folder to its hash and
+makes it the live one.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,10 @@ from ipr_engine.errors import BundleError, InvalidInputError
 
 
 class Draft:
-    """The files of a bundle to be, by relative path, until `publish` gives them a folder."""
+    """A `Draft` holds the files of a bundle to be, by relative path, until `publish` gives them a folder."""
 
     def __init__(self, root: Path) -> None:
+        """Take the folder of bundles, which need not exist; InvalidInputError where it is a file or a bundle itself."""
         if (root / MANIFEST).exists() or (root.exists() and not root.is_dir()):
             raise InvalidInputError(f"root: expected a folder of bundles, got {root}, a file or a bundle; pass another")
         self.root = root
@@ -52,6 +57,7 @@ class Draft:
                 self.add(entry.relative, entry.verify())
 
     def publish(self, manifest: Mapping[str, Any], activate: bool) -> Path:
+        """Write the files and this manifest below the root, verify them, and return the new bundle's folder."""
         data = json_bytes(manifest, MANIFEST)
         digest = hashlib.sha256(data).hexdigest()
         self.root.mkdir(parents=True, exist_ok=True)
@@ -60,8 +66,10 @@ class Draft:
             temp.mkdir()
             self._fill(temp)
             write_new(temp / MANIFEST, data)
+            # The entries of all folders are on the disk before the rename makes them visible.
             for folder in (temp, *(path for path in temp.rglob("*") if path.is_dir())):
                 sync_folder(folder)
+            # What was written is read back: a bundle that cannot be loaded never gets a name.
             Bundle.load(temp)
             _move_to(temp, self.root / digest)
             sync_folder(self.root)
@@ -72,6 +80,7 @@ class Draft:
         return self.root / digest
 
     def _fill(self, folder: Path) -> None:
+        """Write the files into a folder, linked to equal ones of other bundles where that can be done."""
         shared = _shared_files(self.root, self._hashes.values())
         for relative, source in self.files.items():
             target = folder / relative
@@ -89,7 +98,7 @@ def begin_rewrite(folder: Path, root: str | os.PathLike[str] | None) -> tuple[Dr
 
 
 def _shared_files(root: Path, wanted: Iterable[str]) -> dict[str, Path]:
-    """sha256 -> file for the wanted files that another bundle of `root` has, undamaged."""
+    """Return sha256 -> file, for the wanted files that another bundle of `root` has, undamaged."""
     missing, found = set(wanted), dict[str, Path]()
     for manifest in sorted(root.glob(f"*/{MANIFEST}")):
         if not is_hex64(manifest.parent.name):
@@ -106,6 +115,7 @@ def _shared_files(root: Path, wanted: Iterable[str]) -> dict[str, Path]:
 
 
 def _link(source: Path, target: Path) -> bool:
+    """Make a hard link, and return whether the file system could."""
     try:
         os.link(source, target)
     except OSError:  # another device, or a file system without hard links: the caller copies
@@ -114,6 +124,7 @@ def _link(source: Path, target: Path) -> bool:
 
 
 def _move_to(temp: Path, final: Path) -> None:
+    """Give a written bundle its final name; one that is there already must be whole."""
     try:
         os.rename(temp, final)
     except OSError as error:
@@ -126,14 +137,14 @@ def _move_to(temp: Path, final: Path) -> None:
 
 
 def set_current(root: Path, digest: str) -> None:
-    """Have CURRENT name this bundle of the root."""
+    """Make CURRENT name this bundle of the root."""
     write_atomically(root / CURRENT, f"{digest}\n".encode())
     sync_folder(root)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BundleParts:
-    """What a bundle is to hold, before it is written.
+    """The parts of a bundle that is to be written.
 
     Attributes:
         created: YYYY-MM-DD. It is part of the content, so the same input gives the same hash on any day.
@@ -216,7 +227,7 @@ def activate(root: str | os.PathLike[str], hash: str) -> None:
 
 
 def require_root(name: str, path: str | os.PathLike[str]) -> Path:
-    """The path, once it is certain that bundles can be written below it; InvalidInputError names the argument."""
+    """Return the path, once it is certain that bundles can be written below it; InvalidInputError names the argument."""
     root = writable_folder(path, name)
     if (root / MANIFEST).exists():
         raise InvalidInputError(
