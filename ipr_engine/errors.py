@@ -40,6 +40,7 @@ class RowError(IprError, RuntimeError):
             "route_many(..., on_error='status') gives every row with its status and the reason why each candidate was excluded"
         )
 
+    # Exceptions are pickled by their message alone: what another process gets is made of the arguments instead.
     def __reduce__(self) -> tuple[type[RowError], tuple[tuple[int, ...], tuple[str, ...]]]:
         return type(self), (self.rows, self.reasons)
 

@@ -1,4 +1,8 @@
-"""What a record's support and own input tokens are worth on the bundle that replays it: the same, computed anew, or kept and told.
+"""What of a record holds on the bundle that decides it again: its policy's terms, its support and its input tokens.
+
+The terms are compiled anew, some of them replaced. Support was measured on an embedding, own tokens were counted from texts. A
+record holds neither by default, so another bundle's centroids and tokenizers cannot be asked; then the record's own figures stand,
+and a `KeptFigure` says so.
 
 They were measured on an embedding and counted from texts. A record holds neither by default, so another bundle's centroids
 and tokenizers cannot be asked; then the record's own figures stand, and a `KeptFigure` says so.
@@ -34,7 +38,7 @@ _OF_RECORD = ("rule", "cost_weights", "performance")  # whether they fit depends
 
 
 def replacing_options(loaded: PlannedBundle, given: Mapping[str, Any]) -> Options:
-    """The terms that replace those of each record, checked as far as they can be without one.
+    """Return the terms that replace those of each record, checked as far as they can be without one.
 
     Raises:
         InvalidInputError: an unknown term, a value that no record could have here, or two of tau and what is asked instead.
@@ -52,6 +56,7 @@ def replacing_options(loaded: PlannedBundle, given: Mapping[str, Any]) -> Option
         checked = merged_figures("performance", {}, terms["performance"], loaded.bundle.names)
         taken_back = {name: None for name, own in terms["performance"].items() if own is None}
         terms["performance"] = {**checked, **taken_back}
+    # What is left fits with any rule that takes it: whatever is wrong with it is told before the first record.
     plain = {name: value for name, value in terms.items() if name not in (*_LEVEL, *_OF_RECORD)}
     beside = {"min_support": 0.0} if "unsupported" in plain and "min_support" not in plain else {}
     loaded.policies.compile({"tau": 0.0, "rule": "max" if "slack" in plain else "minmax", **beside, **plain})
@@ -61,7 +66,7 @@ def replacing_options(loaded: PlannedBundle, given: Mapping[str, Any]) -> Option
 def policy_of(
     loaded: PlannedBundle, record: Record, policies: dict[str, Policy | str], replaced: Options | None = None
 ) -> Policy:
-    """The record's terms compiled for this bundle, once for all records of equal terms; else why they do not fit.
+    """Return the record's terms compiled for this bundle, once for all records of equal terms; else why they do not fit.
 
     On the bundle that decided, what they came to then holds; on another, and where some are replaced, they are resolved anew,
     under the same rule unless another is given.
@@ -78,6 +83,7 @@ def policy_of(
     key = json.dumps([options_to_json(terms), pinned], sort_keys=True)
     found = policies.get(key)
     if found is None:
+        # A log may hold any number of policies: the table is bounded. Errors are kept in it like policies.
         if len(policies) >= MAX_KEPT_POLICIES:
             policies.clear()
         try:
@@ -92,7 +98,7 @@ def policy_of(
 
 
 def _replaced(own: dict[str, Any], given: Options, names: tuple[str, ...]) -> dict[str, Any]:
-    """A record's terms with the given ones in their place.
+    """Return a record's terms with the given ones in their place.
 
     tau and what is asked instead of it replace each other. Figures are taken number by number, over those that the record weighed.
     The record's worth, slack and figures stay only where the rule and the weights that then run read them.
@@ -114,7 +120,7 @@ def _replaced(own: dict[str, Any], given: Options, names: tuple[str, ...]) -> di
 
 
 def _without_names(error: str, loaded: PlannedBundle) -> str:
-    """An error of terms that a record holds, without what it says of names that nothing in the record vouches for."""
+    """Return an error of terms that a record holds, without the names in it that nothing in the record vouches for."""
     name = error.partition(":")[0]
     if name not in OF_BUNDLE:
         return error
@@ -122,7 +128,10 @@ def _without_names(error: str, loaded: PlannedBundle) -> str:
 
 
 def _rule(record: Record) -> Any:
-    """The rule that a record was decided under. Those before schema 3 name none where it was the only answer to what was asked."""
+    """Return the rule that a record was decided under.
+
+    Records before schema 3 name none where it was the only answer to what was asked.
+    """
     if record.policy is not None:
         return record.policy.rule
     named = record.terms.get("rule")
@@ -132,7 +141,7 @@ def _rule(record: Record) -> Any:
 
 
 def _as_then(loaded: PlannedBundle, policy: Policy, then: Resolved, by_second: bool) -> Policy:
-    """The policy with the coefficients, worth and mask that a record of this very bundle holds."""
+    """Return the policy with the coefficients, worth and mask that a record of this very bundle holds."""
     plan = loaded.second.plan if by_second and loaded.second is not None else loaded.plan
     made, names = then.coefficients, loaded.bundle.names
     kept = (*policy.allowed, *policy.reserve)
@@ -152,7 +161,10 @@ def _as_then(loaded: PlannedBundle, policy: Policy, then: Resolved, by_second: b
 
 
 class KeptFigure(NamedTuple):
-    """A figure of the record that stands though this bundle would make another: "support", "own_tokens", "own_tokens[name]"."""
+    """A `KeptFigure` is a figure of the record that stands though this bundle would make another.
+
+    field: "support", "own_tokens" or "own_tokens[name]".
+    """
 
     field: str
     why: str
@@ -162,7 +174,9 @@ class KeptFigure(NamedTuple):
 
 
 def input_tokens(loaded: PlannedBundle, record: Record) -> tuple[Float32s | None, list[KeptFigure]]:
-    """(models,) input tokens by the own count of this bundle's candidates, None where nobody told any and none names a tokenizer.
+    """Return (models,) input tokens by the own count of this bundle's candidates, and which of them are the record's.
+
+    They are None where nobody told any and no candidate names its tokenizer.
 
     What the caller told stands. Else, where the same tokenizer counted, or none did, the figure is this bundle's; where the prompt is at
     hand it is counted anew.
@@ -178,7 +192,7 @@ def input_tokens(loaded: PlannedBundle, record: Record) -> tuple[Float32s | None
 
 
 def _estimated(loaded: PlannedBundle, record: Record) -> tuple[Float32s | None, list[KeptFigure]]:
-    """The same of a caller who told nothing."""
+    """Return what `input_tokens` returns of a caller who told nothing."""
     now = [None if c.tokenizer is None else c.tokenizer.key for c in loaded.bundle.candidates]
     own, billed = record.own_tokens, record.billed_tokens
     if record.bundle == loaded.hash or (own is None and not any(now)):
@@ -246,16 +260,17 @@ def support(loaded: PlannedBundle, record: Record, policy: Policy) -> tuple[np.f
 
 
 def _counts_alike(then: str | None, now: str) -> bool:
-    """Whether two profiles count the same, whatever they are called."""
+    """Return whether two profiles count the same, whatever they are called."""
     return then is not None and then.rpartition(":")[2] == now.rpartition(":")[2]
 
 
 def _by_ratio(candidate: Candidate, billed_tokens: int) -> float:
+    """Return a candidate's input tokens where no tokenizer of its own counts them."""
     return billed_tokens * candidate.token_ratio
 
 
 def _as_counted(loaded: PlannedBundle, record: Record, counted: list[bool]) -> Float32s:
-    """(models,) the record's own tokens where they were counted so, and of others by the bundle's tokenizer."""
+    """Return (models,) the record's own tokens where they were counted so, and of others by the bundle's tokenizer."""
     own = {} if record.own_tokens is None else dict(zip(record.candidates, record.own_tokens.tolist(), strict=True))
     figures = [
         own.get(c.name, _by_ratio(c, record.billed_tokens)) if kept else _by_ratio(c, record.billed_tokens)

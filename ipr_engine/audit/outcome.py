@@ -1,4 +1,7 @@
-"""What was decided, and its fields in a record's line: the choice, and the figures that a prompt of few words does not show."""
+"""What was decided: its fields in a record's line, and the comparison of two outcomes, bit by bit.
+
+The choice is written always; figures, by which a prompt of few words could be told, may be left out.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ FIGURES = (*PER_MODEL, "threshold", "gap", "support")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """What was decided: the choice, and every number with its bits; quality, cost_usd, tokens_out are (models,) float32.
+    """An `Outcome` is what was decided: the choice, and every number with its bits.
+
+    quality, cost_usd and tokens_out are (models,) float32. support is None also where second heads decided: it is not of the embedding
+    that they read.
 
     support: None also where second heads decided: it is not of the embedding that they read.
     """
@@ -45,7 +51,7 @@ class Outcome:
 
 
 def parse_outcome(made: Any, names: list[str], *, may_lack_figures: bool) -> tuple[Outcome, bool]:
-    """The outcome, and whether its figures are left out: then they are NaN. ValueError for what no recorder writes."""
+    """Return the outcome, and whether its figures are left out: then they are NaN. ValueError for what no recorder writes."""
     require(isinstance(made, dict) and made.keys() == {*CHOICE, *FIGURES}, "decision", made)
     require(type(made["index"]) is int and -1 <= made["index"] < len(names), "index", made["index"])
     chosen = None if made["index"] < 0 else names[made["index"]]
@@ -58,6 +64,7 @@ def parse_outcome(made: Any, names: list[str], *, may_lack_figures: bool) -> tup
 
 
 def parse_figures(figures: Mapping[str, Any], models: int) -> dict[str, Any]:
+    """Return the figures of an outcome of so many models."""
     support = figures["support"]
     return {
         **{name: floats(figures[name], name, models) for name in PER_MODEL},
@@ -68,20 +75,21 @@ def parse_figures(figures: Mapping[str, Any], models: int) -> dict[str, Any]:
 
 
 def _nothing(models: int) -> dict[str, Any]:
+    """Return figures that are not there: NaN, and no support."""
     nan = np.float32("nan")
     empty = dict.fromkeys(PER_MODEL, np.full(models, nan, np.float32))
     return {**empty, "threshold": nan, "gap": nan, "support": None}
 
 
 class Difference(NamedTuple):
-    """One field that came out otherwise: "model", "threshold", "quality[name]"; floats are float32."""
+    """A `Difference` is one field that came out otherwise: "model", "threshold", "quality[name]"; floats are float32."""
 
     field: str
     recorded: Any
     now: Any
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types: numbers at their shortest, the non-finite as text, and the bits of a float32 beside it."""
+        """Return plain JSON types: numbers at their shortest, the non-finite as text, and the bits of a float32 beside it."""
         document: dict[str, Any] = {"field": self.field}
         for side, value in (("recorded", self.recorded), ("now", self.now)):
             if isinstance(value, np.float32):
@@ -101,7 +109,7 @@ class Difference(NamedTuple):
 
 
 def compare(had: Sequence[str], then: Outcome, has: Sequence[str], now: Outcome) -> Iterator[Difference]:
-    """Every field of an outcome over the candidates `had` that differs in one over the candidates `has`."""
+    """Yield every field of an outcome over the candidates `had` that differs in one over the candidates `has`."""
     if tuple(had) != tuple(has):
         yield Difference("candidates", tuple(had), tuple(has))
     for name in ("model", "index", "status", "cause", "threshold", "gap", "support"):
@@ -109,6 +117,7 @@ def compare(had: Sequence[str], then: Outcome, has: Sequence[str], now: Outcome)
             yield Difference(name, getattr(then, name), getattr(now, name))
     for name in PER_MODEL:
         before, after = getattr(then, name), getattr(now, name)
+        # Nearly always so: one comparison in place of one a candidate.
         if tuple(had) == tuple(has) and before.tobytes() == after.tobytes():
             continue
         for m, candidate in enumerate(had):
@@ -117,7 +126,7 @@ def compare(had: Sequence[str], then: Outcome, has: Sequence[str], now: Outcome)
 
 
 def _same(then: Any, now: Any) -> bool:
-    """Equal to the bit: NaN equals itself, and 0 is not -0."""
+    """Return whether two values are equal to the bit: NaN equals itself, and 0 is not -0."""
     if isinstance(then, np.float32) and isinstance(now, np.float32):
         return bool(then.view(np.uint32) == now.view(np.uint32))
     return type(then) is type(now) and bool(then == now)

@@ -35,7 +35,10 @@ Made = TypeVar("Made")
 
 
 class RecordedEngine(Protocol):
-    """What a recorder needs of an engine: the bundle that serves now, and to run a call on it, on the CPU where a device is lost."""
+    """A `RecordedEngine` is an engine that a recorder may use.
+
+    It gives the bundle that serves now, and runs a call on it, on the CPU where a device is lost.
+    """
 
     @property
     def loaded(self) -> LoadedBundle: ...
@@ -128,6 +131,7 @@ class Recorder:
         names = _ids(ids, len(prompts) if many else 1) if readable else ()
 
         def route(loaded: LoadedBundle) -> tuple[LoadedBundle, Decisions]:
+            # Embeddings are kept for the record even where it holds none: `row_records` asks the op which logits are not finite.
             request = RouteRequest(prompts, loaded.resolve(policy, of_policy), options, on_error)
             return loaded, loaded.walk(request, keep_x=True)
 
@@ -177,6 +181,7 @@ class Recorder:
         lines = []
         for row in rows:
             x, prompt = made_on.x[row] if self._keep_x else None, None if prompts is None else prompts[row]
+            # What is not asked for never gets into the record.
             lines.append(record_of(row, id=names[row], x=x, prompt=prompt).to_line(self._key))
         self._write(b"".join(lines))
 
@@ -195,6 +200,7 @@ class Recorder:
 
 
 def _ids(ids: Any, batch: int) -> Sequence[RecordId]:
+    """Return one id a row; InvalidInputError where they are others."""
     if ids is None:
         return [None] * batch
     if not isinstance(ids, (list, tuple)) or len(ids) != batch:
@@ -207,7 +213,7 @@ def _ids(ids: Any, batch: int) -> Sequence[RecordId]:
 
 
 class _Log:
-    """A file that lines are appended to, each call's in one write."""
+    """A `_Log` is a file that lines are appended to, each call's in one write."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -222,9 +228,11 @@ class _Log:
             self.write(b"\n")
 
     def write(self, lines: bytes) -> None:
+        """Write whole lines; RecordError where the file is closed or the system refuses."""
         with self._writing:
             if self._file is None:
                 raise RecordError(f"to: {self._path} is closed; make a new recorder")
+            # The system may write less than it is given: the rest follows under the same lock.
             left = memoryview(lines)
             try:
                 while left:

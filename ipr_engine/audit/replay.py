@@ -38,14 +38,14 @@ from ipr_engine.request.overrides import RequestOverrides
 
 
 class ReplayingEngine(Protocol):
-    """What a replay needs of an engine: the bundle that serves when it begins."""
+    """A `ReplayingEngine` gives the bundle that serves when a replay begins."""
 
     @property
     def loaded(self) -> LoadedBundle: ...
 
 
 class Replayed(NamedTuple):
-    """One line of a log, decided again.
+    """A `Replayed` is one line of a log, decided again.
 
     Attributes:
         line: its number, from 1.
@@ -106,6 +106,8 @@ def replay(
 def _replay(
     lines: Iterable[bytes], loaded: LoadedBundle, key: OwnerKey | None, whole: Policy | None, replaced: Options
 ) -> Iterator[Replayed]:
+    """Yield each line of a log, decided again; `whole` replaces all of a record's terms, `replaced` some."""
+    # terms as JSON -> the compiled policy, or why they do not fit this bundle
     policies: dict[str, Policy | str] = {}
     stated = partial(Replayed, replaced=replaced, whole_policy=whole is not None)
     for number, line in enumerate(lines, start=1):
@@ -125,6 +127,7 @@ def _replay(
 
 
 def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[KeptFigure]]:
+    """Return what is decided now, by the heads where the record holds an embedding, and which figures of it are the record's."""
     if record.x is None:
         return _from_figures(loaded, record, policy)
     by_second = loaded.is_second(record.encoder)
@@ -157,7 +160,7 @@ def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outco
 
 
 def _from_figures(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[KeptFigure]]:
-    """From the record's own qualities and tokens, which are those of its heads."""
+    """Decide from the record's own qualities and tokens, which are those of its heads."""
     if record.withheld:
         sealing = record.sealed
         todo = "record with a key, which seals them" if sealing is None else f"give the key of id {sealing.key}"
@@ -171,6 +174,7 @@ def _from_figures(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple
             f"what other heads make of a prompt only its embedding tells: record with keep_x=True and a key{sealed}"
         )
     counted, kept = input_tokens(loaded, record)
+    # Second heads read another embedding than centroids measure.
     measured = record.outcome.support
     if own is not loaded.bundle.escalation_heads:
         measured, also = support(loaded, record, policy)
@@ -183,7 +187,7 @@ SHOWN_REASONS = 5  # why records were not replayed, of the text
 
 @dataclass
 class ReplaySummary:
-    """What a whole log came to.
+    """A `ReplaySummary` counts what a whole log came to.
 
     Attributes:
         records: lines that hold one, damaged ones included; equal, different, refused: how they came out.
@@ -214,6 +218,7 @@ class ReplaySummary:
     whole_policy: bool = False
 
     def add(self, replayed: Replayed) -> None:
+        """Count one line."""
         self.records += 1
         self.replaced, self.whole_policy = replayed.replaced, replayed.whole_policy
         if replayed.record is not None:
@@ -236,6 +241,7 @@ class ReplaySummary:
             self.cost_usd_now += float(now.cost_usd[now.index])
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, commonest first."""
         return {
             "records": self.records,
             "equal": self.equal,
@@ -284,7 +290,7 @@ class ReplaySummary:
 
 
 def _term(value: Any) -> str:
-    """A term as its JSON form; prices and figures without their date and where they come from."""
+    """Return a term as its JSON form; prices and figures without their date and where they come from."""
     if isinstance(value, dict):
         value = value.get("prices", value)
         value = {
