@@ -60,6 +60,7 @@ def writable_file(path: str | os.PathLike[str], name: str) -> Path:
         raise InvalidInputError(
             f"{name}: expected a file to write, got {file}: its folder does not exist; make it, or name another"
         )
+    # A new file needs its folder to be writable, an old one only itself.
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise InvalidInputError(f"{name}: expected a file to write, got {file}, which cannot be written; name another")
     return file
@@ -77,6 +78,7 @@ def file_sha256(path: str | os.PathLike[str]) -> tuple[str, int]:
     """Return (hex digest, bytes) of a file, in one pass and without holding it; hashing makes no mapped table resident."""
     digest, buffer, total = hashlib.sha256(), bytearray(_CHUNK), 0
     view = memoryview(buffer)
+    # Unbuffered into one buffer of ours: no copy in between.
     with open(path, "rb", buffering=0) as file:
         while count := file.readinto(buffer):
             digest.update(view[:count])
@@ -109,6 +111,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def write_new(path: Path, data: bytes) -> None:
     """Write a file that is not there yet, and flush it to the disk."""
+    # x: somebody else's file of that name is never touched.
     with open(path, "xb") as file:
         file.write(data)
         file.flush()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+# How a flag takes its value, and the JSON form of an option in a record.
 Takes = Literal["text", "number", "whole number", "names", "switch", "list"]
 Form = Literal[
     "number", "number or infinity", "flag", "text", "candidates", "candidate", "names", "prices", "weights", "figures"

@@ -47,6 +47,7 @@ def matched(argument: str, wanted: Iterable[str], known: Iterable[str]) -> dict[
         InvalidInputError: a name is unknown, or several that differ by case alone match it and none exactly.
     """
     names = sorted(set(known))
+    # folded name -> the known ones that are written so but for case
     by_case: dict[str, list[str]] = {}
     for name in names:
         by_case.setdefault(name.casefold(), []).append(name)
@@ -96,7 +97,7 @@ def number(name: str, value: object) -> float:
         )
     try:
         result = float(value)
-    except OverflowError:
+    except OverflowError:  # an int beyond float64
         result = math.inf
     if not math.isfinite(result):
         raise InvalidInputError(f"{name}: expected a finite number, got {result}")

@@ -2,6 +2,4 @@
 
 record.py is the line, recorder.py writes it, replay.py reads it back and decides it again. owner_key.py seals what a line holds of a
 prompt. The form of a line: docs/formats.md.
-
-owner_key.py seals what a line holds of a prompt. The form of a line: docs/formats.md.
 """

@@ -3,9 +3,6 @@
 The terms are compiled anew, some of them replaced. Support was measured on an embedding, own tokens were counted from texts. A
 record holds neither by default, so another bundle's centroids and tokenizers cannot be asked; then the record's own figures stand,
 and a `KeptFigure` says so.
-
-They were measured on an embedding and counted from texts. A record holds neither by default, so another bundle's centroids
-and tokenizers cannot be asked; then the record's own figures stand, and a `KeptFigure` says so.
 """
 
 from __future__ import annotations
@@ -72,6 +69,7 @@ def policy_of(
     under the same rule unless another is given.
     """
     then = record.policy if record.bundle == loaded.hash and not replaced else None
+    # Of a two-tier bundle the encoder tells which heads decided.
     by_second = loaded.is_second(record.encoder)
     terms = {**record.terms, "rule": _rule(record)}
     if (
@@ -79,6 +77,7 @@ def policy_of(
     ):  # a recorder writes everybody's figures: those of a candidate that is gone say nothing here
         known = {name.casefold() for name in loaded.bundle.names}
         terms["performance"] = {name: own for name, own in terms["performance"].items() if name.casefold() in known}
+    # What the terms came to then is part of the key: equal terms need not have come to the same.
     pinned = None if then is None else [then.to_json(), by_second]
     key = json.dumps([options_to_json(terms), pinned], sort_keys=True)
     found = policies.get(key)
@@ -145,6 +144,7 @@ def _as_then(loaded: PlannedBundle, policy: Policy, then: Resolved, by_second: b
     plan = loaded.second.plan if by_second and loaded.second is not None else loaded.plan
     made, names = then.coefficients, loaded.bundle.names
     kept = (*policy.allowed, *policy.reserve)
+    # Candidates that answer only where the support is small.
     reserve = tuple(name for name in kept if name not in then.allowed)
     sent = {} if by_second else policy.unsupported.op_terms(names, kept)
 
@@ -187,6 +187,7 @@ def input_tokens(loaded: PlannedBundle, record: Record) -> tuple[Float32s | None
     stated = {record.candidates[m]: record.own_tokens[m] for m in record.tokens_in_given}
     own = [_by_ratio(c, record.billed_tokens) for c in loaded.bundle.candidates] if made is None else made.tolist()
     named = [stated.get(name, tokens) for name, tokens in zip(loaded.bundle.names, own, strict=True)]
+    # What the caller told is no figure that somebody should have counted anew.
     stand = {f"own_tokens[{name}]" for name in stated}
     return np.array(named, np.float32), [one for one in kept if one.field not in stand]
 

@@ -69,6 +69,7 @@ def decide_figures(
             ("cached_tokens", record.cached_tokens),
         )
     )
+    # All (models,), in this bundle's order; a record always has these two.
     assert quality is not None
     assert predicted is not None
     asked = None if record.needs is None else (record.needs,)
@@ -76,6 +77,7 @@ def decide_figures(
     stated = None if limits is None else limits.max_tokens
     answers = np.float32(1 if record.needs is None else record.needs.answers)
     each = predicted / answers  # what a record tells is of all answers
+    # A record tells what was decided with; the bundle may allow more now than what they were cut at.
     tokens = _within_most(record, each, bundle, heads) if given is None else given
     bill = np.array([record.billed_tokens], np.int64)
     # bill: (1,), own: (1, models)
@@ -93,6 +95,7 @@ def decide_figures(
     # the policy's rates are of the bundle's tokens: token_ratio is in them
     counted = bill[:, None] if own is None else own.astype(np.float64) / windows.ratios
     cost = _cost(policy, counted, wanted, policy.weighed(extra))
+    # Under weights `cost` is what was minimised, in other units than USD.
     usd = cost if policy.weighing is None else policy.usd(bill, own, wanted[None], extra)[0]
     nonfinite = np.array([record.candidates.index(name) in record.nonfinite for name in names])
     with np.errstate(all="ignore"):
@@ -154,7 +157,7 @@ def choose(
     hi, lo = quality[allowed].max(), quality[allowed].min()
     least = threshold(made, hi, lo)
     chosen = next(m for m in order(quality, cost, worth, tie_rank) if allowed[m] and quality[m] >= least)
-    others = allowed.copy()
+    others = allowed.copy()  # who could be chosen in its place
     others[chosen] = False
     # Nobody else could be chosen: no change of price or tau moves this decision.
     if not others.any():
@@ -163,6 +166,7 @@ def choose(
     leaving = quality[chosen] - (
         threshold(made, quality[others].max(), quality[others].min()) if quality[chosen] == hi else least
     )
+    # float32 from here on, as the op: products and differences round alike.
     paid = np.float32(worth)
     objective = cost - paid * quality
     over = objective[others] - objective[chosen]

@@ -25,8 +25,6 @@ class Outcome:
 
     quality, cost_usd and tokens_out are (models,) float32. support is None also where second heads decided: it is not of the embedding
     that they read.
-
-    support: None also where second heads decided: it is not of the embedding that they read.
     """
 
     model: str | None
@@ -55,9 +53,11 @@ def parse_outcome(made: Any, names: list[str], *, may_lack_figures: bool) -> tup
     require(isinstance(made, dict) and made.keys() == {*CHOICE, *FIGURES}, "decision", made)
     require(type(made["index"]) is int and -1 <= made["index"] < len(names), "index", made["index"])
     chosen = None if made["index"] < 0 else names[made["index"]]
+    # The name is written for readers; the index decides, and both must agree.
     require(made["model"] == chosen, "model", made["model"])
     require(made["status"] in STATUS and made["cause"] in CAUSE, "status, cause", (made["status"], made["cause"]))
     choice = {name: made[name] for name in CHOICE}
+    # All or none of them: a line that lacks some was edited.
     lacking = may_lack_figures and all(made[name] is None for name in FIGURES)
     figures = _nothing(len(names)) if lacking else parse_figures(made, len(names))
     return Outcome(**choice, **figures), lacking
@@ -127,6 +127,7 @@ def compare(had: Sequence[str], then: Outcome, has: Sequence[str], now: Outcome)
 
 def _same(then: Any, now: Any) -> bool:
     """Return whether two values are equal to the bit: NaN equals itself, and 0 is not -0."""
+    # Bits, not values: NaN == NaN is False, and 0.0 == -0.0 is True.
     if isinstance(then, np.float32) and isinstance(now, np.float32):
         return bool(then.view(np.uint32) == now.view(np.uint32))
     return type(then) is type(now) and bool(then == now)

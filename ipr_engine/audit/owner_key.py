@@ -65,6 +65,7 @@ class OwnerKey:
             data = path.read_bytes()
         except OSError as error:
             raise InvalidInputError(f"key: cannot read {path}: {error.strerror}; {_MAKE}") from None
+        # Not decoded before it is checked: an error would show bytes of whatever the file holds.
         text = data.strip()
         if len(text) != 2 * KEY_BYTES or not set(text) <= set(b"0123456789abcdef"):
             raise InvalidInputError(
@@ -81,6 +82,7 @@ class OwnerKey:
         """
         file, key = _path(path), secrets.token_bytes(KEY_BYTES)
         try:
+            # O_EXCL: never over a key that is there.
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             raise InvalidInputError(

@@ -150,6 +150,7 @@ class Record:
         sealed = self.sealed
         if sealed is None:
             return self
+        # Told apart from a changed line, which the cipher alone could not do.
         if sealed.key != key.id:
             raise KeyMismatchError(
                 f"key: the record was sealed under the key of id {sealed.key}, got that of id {key.id}; give that key"
@@ -160,6 +161,7 @@ class Record:
             raise RecordError("sealed: expected what this key sealed with this record, got another: it was changed")
         kept, models = json.loads(plain), len(self.candidates)
         figures = kept.get("figures")
+        # A brief record's; of any other they stand in the line.
         private: dict[str, Any] = {name: floats(kept[name], name, models) for name in _PRIVATE if name in kept}
         return replace(
             self,
@@ -239,6 +241,7 @@ class Record:
             got = shown(version) if type(version) is int else kind_of(version)
             raise RecordError(f"expected schema_version {known}, got {got}; use the release that wrote it")
         given, reported = document.pop("crc32", None), {key: document.pop(key, None) for key in _OPTIONAL}
+        # The writer's own form of the line, so that whitespace and the order of keys do not matter.
         if given != crc32(canonical(document)):
             raise RecordError("crc32: expected that of the line's content, got another: the line was damaged or edited")
         try:
@@ -250,6 +253,7 @@ class Record:
 def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
     """Return the record of a line whose checksum holds; ValueError, TypeError or KeyError for what no recorder writes."""
     version = document["schema_version"]
+    # Exactly the keys that a recorder of this schema writes.
     known = {1: _OLD, 2: _OLD | {"needs"}, 3: _KEYS | (document.keys() & _MORE)}[version]
     require(document.keys() == known, "keys", document.keys() ^ known)
     names = document["candidates"]

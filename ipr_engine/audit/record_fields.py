@@ -87,6 +87,7 @@ def parse_resolved(document: Any, names: Sequence[str]) -> Resolved:
     require(isinstance(document, dict) and document.keys() == set(_RESOLVED), "policy", document)
     *numbers, allowed = (document[name] for name in _RESOLVED[1:])
     require(isinstance(document["rule"], str) and document["rule"] in EVERY_RULE, "policy.rule", document["rule"])
+    # json.loads gives NaN and infinity, which are no JSON: neither is within this bound.
     plain = all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in numbers)
     require(plain, "policy", numbers)
     require(isinstance(allowed, list) and set(allowed) <= set(names), "policy.allowed", allowed)
@@ -195,6 +196,7 @@ def bits(values: npt.ArrayLike) -> str:
 def floats(text: object, name: str, count: int | None = None) -> Float32s:
     """Return the (numbers,) of such base64; `count` is how many there must be."""
     data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+    # 4 bytes a float32; no record has none.
     if len(data) % 4 or not data or (count is not None and len(data) != 4 * count):
         refuse(name, f"{len(data)} bytes of float32" + ("" if count is None else f" for {count} numbers"))
     return np.frombuffer(data, "<f4").astype(np.float32)
@@ -208,6 +210,7 @@ _PRICE, _TIER, _FIGURES = ({field.name for field in fields(kind)} for kind in (P
 def check_options(document: Any, candidates: Sequence[str]) -> None:
     """Raise ValueError for terms that no recorder writes. candidates: the record's."""
     require(isinstance(document, dict), "terms", document)
+    # Counted, not named: a damaged line may hold anything in their place.
     unknown = len(document.keys() - ABOUT.keys())
     if unknown:
         refuse("terms", f"{unknown} that no policy of this release has")
@@ -268,6 +271,7 @@ OF_FORM: Mapping[str | None, Callable[[Any, set[str], tuple[str, ...]], bool]] =
     "text": lambda value, known, choices: isinstance(value, str) and value in choices,
     "names": lambda value, known, choices: _is_names(value),
     "candidates": lambda value, known, choices: _are_candidates(value, known),
+    # A rule for who answers may stand in a candidate's place.
     "candidate": lambda value, known, choices: isinstance(value, str) and value.casefold() in {*known, *choices},
     "prices": lambda value, known, choices: _is_prices(value, known),
     "weights": lambda value, known, choices: _has_numbers(value, set(choices)),

@@ -135,6 +135,7 @@ class Recorder:
             request = RouteRequest(prompts, loaded.resolve(policy, of_policy), options, on_error)
             return loaded, loaded.walk(request, keep_x=True)
 
+        # The bundle comes back with the decisions: the engine may have swapped to another since.
         loaded, decisions = self._engine.run(route)
         kept = None
         if self._keep_prompts:
@@ -154,6 +155,7 @@ class Recorder:
 
         The prompts are not known here: none is kept, nothing escalates.
         """
+        # Read once: the whole call is of this bundle.
         loaded = self._engine.loaded
         policy = loaded.resolve(policy, policy_options(options))
         on_error = options.get("on_error", "raise")
@@ -219,6 +221,7 @@ class _Log:
         self._path = path
         self._writing = Lock()
         try:
+            # O_APPEND: the system puts each write at the end, so that lines of several processes do not mix.
             self._file: int | None = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             state = os.fstat(self._file)
             cut = stat.S_ISREG(state.st_mode) and state.st_size and os.pread(self._file, 1, state.st_size - 1) != b"\n"

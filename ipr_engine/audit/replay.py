@@ -95,6 +95,7 @@ def replay(
     Raises:
         InvalidInputError: the key, the policy or its terms. A record that cannot be replayed is told in `Replayed.refused`.
     """
+    # Read once: a swap while the log is read changes nothing.
     loaded = engine.loaded
     opener = None if key is None else OwnerKey.load(key)
     if policy is not None:
@@ -107,8 +108,7 @@ def _replay(
     lines: Iterable[bytes], loaded: LoadedBundle, key: OwnerKey | None, whole: Policy | None, replaced: Options
 ) -> Iterator[Replayed]:
     """Yield each line of a log, decided again; `whole` replaces all of a record's terms, `replaced` some."""
-    # terms as JSON -> the compiled policy, or why they do not fit this bundle
-    policies: dict[str, Policy | str] = {}
+    policies: dict[str, Policy | str] = {}  # terms as JSON -> the compiled policy, or why they do not fit this bundle
     stated = partial(Replayed, replaced=replaced, whole_policy=whole is not None)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -119,6 +119,7 @@ def _replay(
             if key is not None:
                 record = record.opened(key)
             outcome, kept = _decide(loaded, record, whole or policy_of(loaded, record, policies, replaced))
+        # One bad line does not end a replay.
         except (RecordError, KeyMismatchError, InvalidInputError) as error:
             yield stated(number, record, refused=str(error))
             continue
@@ -141,7 +142,7 @@ def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outco
         raise InvalidInputError(f"x: expected {dim} numbers, got {len(record.x)}")
     names = loaded.bundle.names
     encoded = Encoded(
-        record.x[None, :],
+        record.x[None, :],  # (1, dim)
         np.array([record.billed_tokens], np.int64),
         np.array([record.truncated]),
         record.encoder,
@@ -154,7 +155,7 @@ def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outco
     own, kept = input_tokens(loaded, record)
     overrides = RequestOverrides.of(given, 1, names, policy.prices)
     if own is not None:
-        overrides = replace(overrides, tokens_in=own[None])
+        overrides = replace(overrides, tokens_in=own[None])  # (1, models)
     made = loaded.decide(encoded, policy, overrides)
     return outcome_of(made, 0), kept
 
@@ -232,6 +233,7 @@ class ReplaySummary:
         self.by_heads += replayed.by_heads
         self.equal += not replayed.differences
         self.different += bool(replayed.differences)
+        # quality[a] and quality[b] are one field, counted once a record.
         self.fields.update(list(dict.fromkeys(one.field.partition("[")[0] for one in replayed.differences)))
         self.kept.update({one.field.partition("[")[0] for one in replayed.kept})
         if then.model != now.model:

@@ -116,6 +116,7 @@ def nonfinite_logits(plan: DecidePlan, x: npt.NDArray[np.float32], quality: npt.
     nothing = np.zeros(plan.models, np.float32)
     found = []
     for m in unclear.tolist():
+        # With this one candidate allowed the op's status speaks of its logit.
         alone = np.arange(plan.models) == m
         policy = DecidePolicy(
             plan,
@@ -136,6 +137,7 @@ def nonfinite_logits(plan: DecidePlan, x: npt.NDArray[np.float32], quality: npt.
 
 def recorded_options(policy: Policy, bundle: BundleSpec) -> Options:
     """Return the policy's terms, with the figures that it weighed: the engine's may be others by the time of a replay."""
+    # Figures that no weight reads are not part of the decision.
     if policy.weighing is None:
         return policy.options
     return {**policy.options, "performance": policy.weighing.by_name(bundle.names)}

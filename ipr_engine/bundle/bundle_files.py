@@ -114,6 +114,7 @@ class FileEntry:
             _require_regular(self.path, self.where)
             self._require_size(os.stat(self.path).st_size)
             data = self.path.read_bytes()
+        # Again: the file may have grown between the two questions.
         self._require_size(len(data))
         self._require_digest(hashlib.sha256(data).hexdigest())
         return data
@@ -145,6 +146,7 @@ def file_entry(field: Field, folder: Path) -> FileEntry:
 
 def is_plain_relative(text: str) -> bool:
     """Return whether a text is a relative path in its one plain form, without "..", backslashes or line ends."""
+    # One form a path: "a//b" and "./a" would be second names of a file.
     pure = PurePosixPath(text)
     plain = str(pure) == text and not any(character in text for character in "\\\0\n")
     return plain and text != "." and not pure.is_absolute() and ".." not in pure.parts
@@ -164,6 +166,7 @@ def _inside(folder: Path, relative: str, field: Field) -> Path:
 
 def heads_tensors(data: bytes, where: str, *, models: int, dim: int, outputs: Sequence[str]) -> Mapping[str, Float32]:
     """Return the tensors of one head, in one of the packed forms of docs/decide.md, section 3."""
+    # A linear head is skip and bias; a deep one has trunk or adapters (up, down), and out over them.
     tensors = _float32_tensors(data, where, _HEADS)
     required = {"bias": "always"}
     if "out" in tensors:
@@ -196,6 +199,7 @@ def support_tensors(data: bytes, where: str, *, dim: int) -> tuple[Float32, Floa
             fail(BundleFormatError, f"{where}: {name}", "this tensor", "nothing (it is missing)")
     require_shapes(tensors, where, _SUPPORT, {"dim": dim, "percentiles": PERCENTILES})
     distances = tensors["distances"]
+    # NaN would pass both tests; `read_tensors` has refused it.
     if distances[0] < 0 or (np.diff(distances) < 0).any():
         fail(BundleValueError, f"{where}: distances", "values >= 0 that never decrease", "others")
     return tensors["centroids"], distances
@@ -241,6 +245,7 @@ def require_shapes(
 
     A dimension that `sizes` leaves open is set by the first tensor that has it.
     """
+    # dimension -> its size, and who set it, for the message
     known, owner = dict(sizes), dict.fromkeys(sizes, "the bundle")
     for name, dims in layout.items():
         if name not in tensors:

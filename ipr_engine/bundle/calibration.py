@@ -2,9 +2,6 @@
 
 `ipr_engine/calibration/` makes them, calibration_entry.py reads them from a bundle, and `ipr_engine/policy/calibrated.py` reads a
 policy off them.
-
-`ipr_engine/calibration/` makes them, calibration_entry.py reads them from a bundle, `ipr_engine/policy/calibrated.py` reads a policy
-off them.
 """
 
 from __future__ import annotations
@@ -12,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# Statuses of a knot: true of any data, shown on the calibration sample, or neither.
 CERTAIN, CERTIFIED, INSUFFICIENT = "certain", "certified", "insufficient_evidence"
 KNOT_STATUS = (CERTAIN, CERTIFIED, INSUFFICIENT)
 TESTS = ("target", "plugin", "agrapa", "hoeffding_bentkus", "empirical_bernstein")
@@ -141,6 +139,7 @@ class CalibrationMap:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types; `calibration_entry.parse_map` reads them back. `tested` is there only where something was."""
+        # asdict leaves tuples as they are: lists take their place, as JSON gives them back.
         document: dict[str, Any] = asdict(self)
         document["candidates"] = list(self.candidates)
         if not self.tested:

@@ -42,16 +42,20 @@ def parse_map(field: Field, *, tested: bool = True) -> CalibrationMap:
 
     tested: whether it may hold tested taus.
     """
+    # Absent where the bundle had no path: then no key is written, and old maps keep their bytes.
     has_tested = tested and "tested" in field.mapping()
     keys = field.object((*_MAP, "tested") if has_tested else _MAP)
+    # A map is of two candidates or more: one alone leaves nothing to choose.
     candidates = keys["candidates"].names(at_least=2)
     points = tuple(_point(item, candidates) for item in keys["points"].list(at_least=2))
+    # The path goes from the safest point to the cheapest: what a unit of quality is worth falls along it.
     _require_falling([p.worth for p in points], keys["points"], "worth that never rises")
     knots = tuple(_knot(item, len(points)) for item in keys["knots"].list(at_least=2))
     shares = tuple(_knot(item, len(points)) for item in keys["shares"].list(at_least=1))
     _require_steps(knots, points, keys["knots"], [knot.level for knot in knots], 0.0)
     # Shares fall from 1 where taus rise from 0: with the sign turned both are held to the same rule.
     _require_steps(shares, points, keys["shares"], [-knot.level for knot in shares], -1.0)
+    # Every tau in [0, 1] has a knot.
     if knots[-1].level != 1.0:
         keys["knots"].fail("the last knot at tau 1")
     return CalibrationMap(
@@ -158,6 +162,7 @@ def _tested(field: Field) -> tuple[TestedTau, ...]:
         )
     if (np.diff([one.tau for one in found]) <= 0).any():
         field.fail("taus that rise")
+    # At tau 0 no worth runs: the highest predicted quality is chosen whatever it costs.
     if (np.diff([one.worth for one in found if one.tau > 0]) > 0).any():
         field.fail("worth that never rises with tau")
     return tuple(found)

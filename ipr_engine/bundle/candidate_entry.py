@@ -36,12 +36,14 @@ def parse_performance(field: Field, *, basis: str | None = None) -> Performance:
     keys = field.mapping()
     if basis is None and "basis" not in keys:
         field.object(("basis",))
+    # The checks know nothing of files: where the value stands is added here.
     problem = performance_problem(field.value)
     if problem is not None:
         where = f"{field.where}.{problem.key}"
         fail(BundleValueError if problem.is_value else BundleFormatError, where, problem.expected, problem.got)
     if "basis" in keys:
         keys["basis"].text()  # Unicode, too
+    # The basis that the figures state themselves goes before the default.
     return performance_of({"basis": basis, **field.value})
 
 
@@ -107,6 +109,7 @@ def read_new_prices(path: str | os.PathLike[str], bundle: BundleSpec) -> PriceLi
 def candidate_json(candidate: Candidate, version: int) -> dict[str, Any]:
     """Return the entry in a bundle of this schema_version, which holds all that the candidate states."""
     entry = with_floats(asdict(candidate), "token_ratio", "latency_ms")
+    # These have a form of their own, and are written only where they are stated.
     del entry["tokenizer"], entry["performance"]
     if version < 4:
         del entry["max_output_tokens"]
@@ -132,6 +135,7 @@ def price_version(prices: PriceList) -> int:
 
 def prices_bytes(prices: PriceList) -> bytes:
     """Return the price file of a bundle."""
+    # The bytes do not depend on the order of candidates: `json_bytes` sorts keys.
     rows = {name: price_json(price) for name, price in prices.prices.items()}
     return json_bytes({"currency": prices.currency, "date": prices.date, "prices": rows}, PRICES)
 

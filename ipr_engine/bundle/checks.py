@@ -19,6 +19,7 @@ from ipr_engine.errors import InvalidInputError
 
 MOST_RATIO = 1e6
 MOST_WHOLE = 2**63 - 1
+# Python 3.11 also parses 20261124 and 2026-W48-2 as dates.
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what kernels/packing.py has room for
 
@@ -49,6 +50,7 @@ def price_problem(row: Mapping[str, Any]) -> Problem | None:
             return Problem(key, "this key", "nothing (it is missing)")
     # Order matters: the first problem found is the one that is told.
     for key in (*BASE[:3], *AMOUNTS):
+        # These are numbers in every price; the others may be null, which is as if they were left out.
         optional = key not in (*BASE[:3], "per_image_usd")
         if key in row and not (row[key] is None and optional):
             found = amount_problem(key, row[key])
@@ -94,6 +96,7 @@ def _tiers_problem(row: Mapping[str, Any]) -> Problem | None:
     known, before = [field.name for field in fields(PriceTier)], 0
     for number, tier in enumerate(tiers):
         here = f"tiers[{number}]"
+        # above_tokens and both prices must be there; prices of cached input may be.
         if not isinstance(tier, Mapping) or not set(known[:3]) <= set(tier) <= set(known):
             got = ", ".join(sorted(map(str, tier))) if isinstance(tier, Mapping) else tier
             return Problem(here, f"{', '.join(known[:3])} and at most {' and '.join(known[3:])}", shown(got))
@@ -110,6 +113,7 @@ def _tiers_problem(row: Mapping[str, Any]) -> Problem | None:
             )
             expected = f"more than {before}, the tier before it ({reported})"
             return Problem(f"{here}.above_tokens", expected, str(tier["above_tokens"]), True)
+        # Without a base price of cached input its share, which other tiers keep, would have no meaning.
         for key in CACHED:
             if tier.get(key) is not None and row.get(key) is None:
                 return Problem(f"{here}.{key}", f"none, since the price has no {key} below the tier", shown(tier[key]))
@@ -178,6 +182,7 @@ def performance_problem(row: Mapping[str, Any]) -> Problem | None:
             found = amount_problem(key, row[key])
             if found is None and row[key] > MOST:
                 found = Problem(key, f"a number up to {MOST:g}", shown(row[key]), True)
+            # Most likely milliseconds: told with what to do about it.
             if found is None and row[key] > MOST_SECONDS.get(key, MOST):
                 most = f"a number of {UNITS[key]}, at most {MOST_SECONDS[key]:g}"
                 found = Problem(key, most, f"{shown(row[key])}; it is {IN_SECONDS}", True)

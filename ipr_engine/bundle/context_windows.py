@@ -26,6 +26,7 @@ def most_output(candidates: Sequence[Candidate], heads: HeadsSpec) -> Floats:
 
 def capped_heads(candidates: Sequence[Candidate], heads: HeadsSpec, tie_rank: npt.NDArray[np.int32]) -> Heads:
     """Return the heads to plan: no candidate is predicted more output tokens than it can give."""
+    # A shallow copy: the bundle's own tensors are read-only and stay.
     tensors = dict(heads.tensors)
     if "len_skip" in tensors and any(candidate.max_output_tokens is not None for candidate in candidates):
         tensors["len_cap"] = np.minimum(most_output(candidates, heads), np.finfo(np.float32).max).astype(np.float32)
@@ -71,6 +72,7 @@ def own_tokens(
     """
     if all(candidate.tokenizer is None for candidate in candidates):
         return None
+    # one (rows,) column a candidate
     counted = [
         billed * candidate.token_ratio if candidate.tokenizer is None else candidate.tokenizer.estimate(terms)
         for candidate in candidates
@@ -121,12 +123,13 @@ class ContextWindows:
         """
         fits, tokens = self.fit(billed, tokens_out, own), tokens_out
         if max_tokens is not None:
-            # (rows, 1)
-            stated = max_tokens[:, None]
+            stated = max_tokens[:, None]  # (rows, 1)
+            # Whoever states a limit may fill it: the window must hold all of it. The cost is of the smaller of the two.
             cut = (stated >= 0) & (tokens_out > stated)
             fits = self.fit(billed, np.where(stated >= 0, stated, tokens_out), own)
             tokens = np.where(cut, stated, tokens_out).astype(np.float32)
         if answers is not None:
+            # The window holds each answer alone; the bill has all of them.
             tokens = tokens * answers[:, None].astype(np.float32)
         return fits, tokens
 
@@ -143,13 +146,13 @@ class SurelyFits(NamedTuple):
 
 def surely_fits(candidates: Sequence[Candidate], deciding: Sequence[HeadsSpec], allowed: Sequence[str]) -> SurelyFits:
     """Return the input tokens that surely fit the allowed ones of these candidates, by any of the deciding heads."""
-    # (models,)
-    most = np.max([most_output(candidates, heads) for heads in deciding], axis=0)
+    most = np.max([most_output(candidates, heads) for heads in deciding], axis=0)  # (models,)
     limits = [
         (candidate.context_window - most[m], candidate.token_ratio)
         for m, candidate in enumerate(candidates)
         if candidate.context_window is not None and candidate.name in allowed
     ]
+    # Both bounds are a little low: a product of floats may end just above what it stands for.
     return SurelyFits(
         billed=float((1 - 1e-9) * min((own / ratio for own, ratio in limits), default=np.inf)),
         own=float((1 - 1e-6) * min((own for own, _ in limits), default=np.inf)),  # counts are float32

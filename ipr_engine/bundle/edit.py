@@ -90,12 +90,14 @@ def with_candidate(
     if candidate.name in bundle.names:
         raise InvalidInputError(f"candidate: {candidate.name!r} is in the bundle already; remove it first")
     heads = bundle.quality_heads
+    # tensor -> the shape of one candidate's row
     needed = {name: tensor.shape[1:] for name, tensor in heads.tensors.items() if name != SHARED_TENSOR}
     given = {name: row.shape for name, row in rows.items()}
     if needed != given:
         raise InvalidInputError(f"rows: expected one row for each of {needed}, got {given}")
     old = {**heads.tensors, **(refit.tensors or {})}
     tensors = {
+        # (models, ...) and (1, ...) give (models + 1, ...)
         name: tensor if name == SHARED_TENSOR else np.concatenate([tensor, rows[name][None]])
         for name, tensor in old.items()
     }
@@ -164,6 +166,7 @@ def without_candidate(
     def record(provenance: dict[str, Any]) -> dict[str, Any]:
         added = {key: note for key, note in provenance.get("added", {}).items() if key != name}
         removed = [*provenance.get("removed", []), name]
+        # What is said of the candidate by name goes with it: another one may come under the same name.
         rest = {key: value for key, value in provenance.items() if key not in ("added", CONSTANT)}
         constant = {key: why for key, why in provenance.get(CONSTANT, {}).items() if key != name}
         rest |= {CONSTANT: constant} if constant else {}
@@ -227,6 +230,7 @@ def _rewrite(
     manifest = dict(document.value)
     old_heads = [head for head in manifest["heads"] if head["id"] not in changed or changed[head["id"]][0]]
     gone = [head for head in manifest["heads"] if head not in old_heads]
+    # Paths of files that are written anew, or whose heads go.
     replaced = {manifest["prices"]["path"], *extra_files}
     replaced |= {head["weights"]["path"] for head in manifest["heads"] if head["id"] in changed}
     if manifest.get("path_rows") is not None:
@@ -252,6 +256,7 @@ def _rewrite(
         new_heads.append(head)
     deciding = bundle.quality_heads.id  # first, so that no other heads come to cover every candidate before them
     manifest["heads"] = sorted(new_heads, key=lambda head: head["id"] != deciding)
+    # The version rises only as far as what is new needs it, part by part.
     manifest = raised(manifest, version_of(candidates))
     if change.path_rows is not None and change.path_rows.tokens_in is not None:
         manifest = raised(manifest, rows_version(change.path_rows))

@@ -193,6 +193,7 @@ def _check_table(file: Any, where: str, dim: int | None) -> int:
     # weights: (vocab,) factor of each token
     rows = shape[0]
     lengths = {name: tuple(headers[name].get_shape()) for name in ("mapping", "weights") if name in headers}
+    # The vocabulary is as long as the mapping, or, without one, as the embeddings.
     vocab = next(iter(lengths.values()), (rows,)) if "mapping" in headers else (rows,)
     for name, length in lengths.items():
         if len(length) != 1 or length != vocab or length == (0,):

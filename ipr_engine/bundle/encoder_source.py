@@ -69,6 +69,7 @@ class ConcatenatedSource:
     parts: tuple[str, ...]
 
 
+# What `write_bundle` takes.
 AnySource = EncoderSource | TransformerSource | ConcatenatedSource
 
 

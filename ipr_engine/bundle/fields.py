@@ -34,6 +34,7 @@ def parse_json(data: bytes, file: str) -> Field:
     """Return the document in `data`; a key that stands twice is refused, since JSON would silently keep the last."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # The last of two equal keys would win: fewer keys than pairs tell that there were two.
         found = dict(pairs)
         if len(found) != len(pairs):
             keys = [key for key, _ in pairs]
@@ -98,6 +99,7 @@ class Field:
         if not isinstance(self.value, str) or not self.value.strip():
             self.fail("a text that is not empty")
         try:
+            # A lone surrogate is JSON ("\ud800") and no text.
             self.value.encode()
         except UnicodeEncodeError:
             fail(BundleFormatError, self.where, "Unicode text", f"{self.value!a}, which holds a lone surrogate")
@@ -139,6 +141,7 @@ class Field:
 
     def integer(self, *, at_least: int, at_most: int = 2**63 - 1) -> int:
         """Return a whole number in this range; JSON's true and 1.0 are none."""
+        # bool is an int in Python, and true is no number in JSON.
         if isinstance(self.value, bool) or not isinstance(self.value, int):
             self.fail("an integer")
         if not at_least <= self.value <= at_most:
@@ -152,8 +155,7 @@ class Field:
         try:
             value = float(self.value)
         except OverflowError:
-            # an integer beyond float64
-            value = math.inf
+            value = math.inf  # an integer beyond float64
         if not math.isfinite(value):
             self.fail("a finite number", BundleValueError)
         if not above < value:
@@ -193,6 +195,7 @@ def canonical_json(document: Any, *, compact: bool = False) -> bytes:
 
     Keys are sorted. There is a 2-space indent and a final newline, unless `compact`.
     """
+    # The compact form is hashed and stays ASCII; the other one is read by people, in their own letters.
     if compact:
         return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     return (json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, default=_plain) + "\n").encode()

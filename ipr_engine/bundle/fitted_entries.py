@@ -197,6 +197,7 @@ def _fitted_on_json(add: Add, head: HeadsSource, hashed: bool) -> dict[str, Any]
     """Return the entry of the fitting prompts; their hashes are taken into the bundle."""
     document = asdict(head.fitted_on)
     del document["prompt_hashes"]  # where a loaded bundle keeps them; here they come as arrays
+    # Written only where the hashes have a key: entries of plain ones keep their bytes.
     key = document.pop("hash_key")
     if not hashed:
         return document
@@ -210,6 +211,7 @@ def support_json(add: Add, support: SupportSpec | None) -> dict[str, Any] | None
     if support is None:
         return None
     tensors = {"centroids": support.centroids, "distances": support.distances}
+    # centroids: (k, dim), distances: (101,)
     weights = add("support.safetensors", tensor_bytes(tensors, "support"))
     return {"encoder": support.encoder, "weights": weights}
 
@@ -241,6 +243,7 @@ def parse_path_rows(
     if list(candidates) != [name for name in names if name in candidates]:
         keys["candidates"].fail("them in the order of the bundle's candidates")
     heads = tuple(item.sha256() for item in keys["heads"].list(at_least=1))
+    # In a bundle of two tiers rows may still speak of the first heads alone.
     if heads not in (tuple(deciding[:1]), tuple(deciding)):
         known = " and ".join(digest[:12] for digest in deciding) or "none that cover every candidate"
         got = ", ".join(digest[:12] for digest in heads)
@@ -270,7 +273,7 @@ def _rows_arrays(data: bytes, where: str, models: int, *, again: bool, own: bool
             _require_range(arrays[name], f"{where}: {name}", 1 if name.endswith("quality") else None)
     for name in ("tokens_out", "again_tokens_out"):
         if name in arrays:
-            arrays[name] = arrays[name].astype(np.float32) * TOKENS_UNIT
+            arrays[name] = arrays[name].astype(np.float32) * TOKENS_UNIT  # (rows, models), from 64s to ones
             arrays[name].flags.writeable = False
     return arrays
 
@@ -300,6 +303,7 @@ def _rows_bytes(rows: PathRows) -> bytes:
     arrays = {}
     for name, stored in _ROWS_DTYPES.items():
         values = getattr(rows, name)
+        # Arrays that a bundle does not have are left out of the file.
         if values is None:
             continue
         tokens = name.endswith("tokens_out")

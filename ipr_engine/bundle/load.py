@@ -1,8 +1,6 @@
 """`Bundle.load`: a bundle folder is read and all of it verified before any of it is handed out.
 
 What reads the entries of bundle.json is imported by the functions that do: `import ipr_engine` reads no bundle.
-
-What reads the entries of bundle.json is imported by the functions that do: `import ipr_engine` reads no bundle.
 """
 
 from __future__ import annotations
@@ -77,6 +75,7 @@ class Bundle(BundleSpec):
 
 def find_folder(path: Path) -> Path:
     """Return the bundle folder meant by `path`: itself, or the one CURRENT names."""
+    # A folder that must not be read says so in a BundleError too.
     with reading(str(path)):
         if not path.is_dir():
             got = "a file" if path.exists() else "nothing there"
@@ -113,6 +112,7 @@ def listed_files(document: Field, folder: Path) -> list[FileEntry]:
     from ipr_engine.bundle.fitted_entries import HEADS_KEYS, PROMPT_HASHES, SUPPORT_KEYS, path_rows_file
 
     keys = document.object(_keys_of(document))
+    # No file is read: whoever asks verifies those that it takes.
     fields = [keys["prices"], *keys["extra_files"].list()]
     for encoder in keys["encoders"].list():
         fields += encoder_file_fields(encoder)
@@ -149,6 +149,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     # Only for the type checker: `object` has refused a manifest without the key.
     number = 1 if version is None else int(version.value)
 
+    # Candidates and encoders come first: heads, prices and path rows are held against them.
     candidates = parse_candidates(keys["candidates"], number)
     names = [candidate.name for candidate in candidates]
     encoders = parse_encoders(keys["encoders"], folder, number)
@@ -191,6 +192,7 @@ def _keys_of(document: Field) -> tuple[str, ...]:
     """Return the keys that a manifest of its schema_version has."""
     version = document.mapping().get("schema_version")
     number = 1 if version is None else version.value
+    # `_parse` refuses other versions with a better message than a missing key.
     known = number if number in SCHEMA_VERSIONS else 1
     return (*_KEYS, *(("escalation",) if known >= 3 else ()), *(("path_rows",) if known >= 5 else ()))
 

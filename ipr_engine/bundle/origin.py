@@ -62,6 +62,7 @@ def constant_of(bundle: BundleSpec) -> dict[str, str]:
     for row, name in enumerate(bundle.names):
         if name in written:
             found[name] = str(written[name])
+        # Bundles of earlier releases say nothing of constant heads: their zeros tell.
         elif _is_flat(heads, row):
             found[name] = "its row is zero: one quality for every prompt"
     return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+# Every figure, and its unit as errors and `ipr info` tell it.
 UNITS: Mapping[str, str] = {
     "ttft_s": "seconds to the first token",
     "tpot_s": "seconds per output token",

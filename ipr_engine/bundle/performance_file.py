@@ -76,6 +76,7 @@ def _of_csv(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performa
         lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
     except UnicodeDecodeError:
         raise InvalidInputError(f"file: expected UTF-8 text in {file}") from None
+    # strict: a quote that is not closed is an error and not a long cell.
     reader = csv.DictReader(io.StringIO("\n".join(lines)), strict=True)
     try:
         header, rows = list(reader.fieldnames or []), list(reader)
@@ -91,6 +92,7 @@ def _of_csv(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performa
     found: dict[str, Performance | None] = {}
     for number, row in enumerate(rows, start=1):
         here = f"{file.name}, row {number}"
+        # DictReader puts cells beyond the header under None, and None into those that a row lacks.
         if None in row or None in row.values():
             raise InvalidInputError(f"{here}: expected {len(header)} cells as in the header")
         name = row["model"]

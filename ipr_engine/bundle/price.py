@@ -212,6 +212,7 @@ def price_json(price: Price) -> dict[str, Any]:
     row = {name: _plain(getattr(price, name)) for name in BASE}
     for field in fields(Price):
         value = getattr(price, field.name)
+        # A price that says nothing new keeps the bytes of files from before schema_version 6.
         if field.name not in BASE and field.name != "tiers" and value != field.default:
             row[field.name] = value if field.name == "cache_min_tokens" else _plain(value)
     if price.tiers:

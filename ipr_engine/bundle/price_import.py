@@ -93,6 +93,7 @@ def read_foreign_prices(path: Path, names: tuple[str, ...], called: Mapping[str,
     for name in names:
         key = called.get(name, name)
         if key not in entries:
+            # LiteLLM's keys carry a provider ("azure/gpt-4o"): those that end alike may be meant.
             alike = tuple(sorted(other for other in entries if other.rsplit("/", 1)[-1] == key.rsplit("/", 1)[-1]))[:5]
             if name in called:
                 hint = f"; keys that end alike: {', '.join(alike)}" if alike else ""
@@ -166,6 +167,7 @@ def _litellm_price(entry: Mapping[str, Any], where: str) -> tuple[dict[str, Any]
     for to in ("input_usd_per_1m", "output_usd_per_1m"):
         if to not in row:
             raise InvalidInputError(f"{where}: has no price of {to.split('_')[0]} tokens; set its price by hand")
+    # The minimum says something only where reading from the cache has a price.
     if "cached_read_usd_per_1m" in row and _MIN_TOKENS in stated:
         row["cache_min_tokens"] = stated[_MIN_TOKENS]
     left = [key for key in stated if key not in _READ_KEYS and key not in used and _PRICES.search(key)]
@@ -176,6 +178,7 @@ def _litellm_price(entry: Mapping[str, Any], where: str) -> tuple[dict[str, Any]
     if len(one_side) == 1:
         del row[one_side[0]]
         left.append(f"{_INPUT if 'input' in one_side[0] else _OUTPUT}_batches")
+    # A tier states the prices that change; the others are the base's.
     for tier in tiers:
         for key in ("cached_read_usd_per_1m", "cached_write_usd_per_1m"):
             if key in tier and key not in row:
@@ -226,6 +229,7 @@ def _ranges(table: object, where: str) -> Iterator[dict[str, Any]]:
             raise InvalidInputError(
                 f"{here}.range: expected it to begin at {end} and to end above that, got {shown(span)}"
             )
+        # The first range is the base price, which holds these; a `PriceTier` does not.
         if any(key in tier for key in _MORE_PER_TOKEN) and number:
             raise InvalidInputError(
                 f"{here}: has a price of reasoning or batches of its own, which a tier does not hold; set it by hand"
@@ -252,6 +256,7 @@ def _decimal(value: object, where: str) -> Decimal:
     try:
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             raise ValueError
+        # The decimal as it is written: 1.5e-07 USD a token is exactly 0.15 USD per 1 M.
         number = Decimal(str(value))
         if not number.is_finite():
             raise ValueError

@@ -46,6 +46,7 @@ class ReliabilityBins(NamedTuple):
 
     def at(self, quality: float, confidence: float = CONFIDENCE) -> RealisedInBin:
         """Return what was realised in the bin of this predicted quality."""
+        # A quality on an edge is of the bin above it, as where bins are counted.
         b = int(np.searchsorted(self.edges, quality, side="right"))
         low, high = clopper_pearson(self.successes[b], self.counts[b], confidence)
         return RealisedInBin(self.successes[b] / self.counts[b], low, high, self.counts[b])
@@ -57,11 +58,14 @@ def reliability_bins(predicted: Array, quality: Array) -> ReliabilityBins:
     # Equal predictions give equal edges, which are one: constant predictions have a single bin.
     edges = np.unique(np.sort(predicted)[np.arange(1, bins) * len(predicted) // bins])
     edges = edges[edges > predicted.min()]  # else nothing would lie below the first
-    of_row = np.searchsorted(edges, predicted, side="right")
+    of_row = np.searchsorted(edges, predicted, side="right")  # (rows,) the bin of each row
     counts = np.bincount(of_row, minlength=len(edges) + 1)
     successes = np.bincount(of_row, weights=quality, minlength=len(edges) + 1)
     return ReliabilityBins(
-        tuple(edges.tolist()), tuple(counts.tolist()), tuple(np.minimum(successes, counts).round(9).tolist())
+        # A sum of floats may be above its count by its last digit.
+        tuple(edges.tolist()),
+        tuple(counts.tolist()),
+        tuple(np.minimum(successes, counts).round(9).tolist()),
     )
 
 
@@ -106,6 +110,7 @@ def clopper_pearson(successes: float, trials: int, confidence: float = CONFIDENC
     A sum of qualities between 0 and 1 is rounded outwards to whole successes: an approximation there.
     """
     risk = (1 - confidence) / 2
+    # Outwards: the interval only gets wider.
     fewest, most = math.floor(successes), math.ceil(successes)
     low = 0.0 if fewest == 0 else _chance(fewest, trials, risk)
     high = 1.0 if most == trials else 1.0 - _chance(trials - most, trials, risk)

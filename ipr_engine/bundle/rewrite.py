@@ -38,10 +38,12 @@ def with_prices(
     Raises:
         InvalidInputError: no candidate of that name is `kept`. Else as `write_bundle`.
     """
+    # Only kept prices have a day of their own: else the bundle need not be loaded.
     dates = price_dates(bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)) if kept else {}
     unknown = sorted(set(kept) - dates.keys())
     if unknown:
         raise InvalidInputError(f"kept: unknown candidate {', '.join(unknown)}; known: {', '.join(dates)}")
+    # Written only where it is another day than the list's.
     older = {name: dates[name] for name in kept if dates[name] != prices.date}
     folder = bundle.path if isinstance(bundle, Bundle) else find_folder(as_path(bundle, "bundle"))
     draft, document = begin_rewrite(folder, root)
@@ -98,6 +100,7 @@ def with_calibrations(
     draft, document = begin_rewrite(folder, root)
     draft.keep(document, folder)
     manifest = raised(document.value, 2)
+    # A set of candidates has one map, whatever the order of their names.
     replaced = [set(made.candidates) for made in maps]
     kept = [entry for entry in manifest["calibrations"] if set(entry["candidates"]) not in replaced]
     new = [made.to_json() for made in maps]

@@ -68,6 +68,7 @@ class PriceList:
         for candidate in candidates:
             if candidate.name in names:
                 price, tokenizer = self.prices[candidate.name], candidate.tokenizer
+                # Keys of old bundles stay: only a price that says more than these adds its whole form.
                 numbers = (price.input_usd_per_1m, price.output_usd_per_1m, price.fixed_usd, candidate.token_ratio)
                 own = () if tokenizer is None else (*tokenizer.coefficients, tokenizer.per_request)
                 rows[candidate.name] = [
@@ -279,6 +280,7 @@ class BundleSpec:
             BundleFormatError: no heads cover every candidate.
         """
         for heads in self.heads:
+            # Heads may be written in another order than the candidates stand.
             if set(heads.candidates) == set(self.names):
                 return heads.in_order(self.names)
         todo = "add heads for the missing candidates, or leave those out"
@@ -302,6 +304,7 @@ class BundleSpec:
 
         Other candidates of the bundle do not enter: adding one leaves the maps of the others as they are.
         """
+        # Calibration maps carry this key: hashing anything else, or in another order, makes all of them stale.
         digest = sha256()
         for part in self._heads_bytes(self.quality_heads, names):
             digest.update(part)

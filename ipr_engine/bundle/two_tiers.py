@@ -78,6 +78,7 @@ def two_tiers(
             escalation=EscalationSpec(heads=heads[1].id, gap=gap),
             path_rows=path,
             provenance={
+                # What `ipr eval` and price days read; all else of both bundles is kept whole below.
                 **{key: value for key, value in first.provenance.items() if key in ("sources", PRICE_DATES)},
                 **_marks(first, second),
                 **provenance,
@@ -107,6 +108,7 @@ def _path_rows(first: Bundle, second: Bundle, heads: list[str]) -> tuple[PathRow
         why = f"the bundles were fitted with seeds {_seed(first)} and {_seed(second)}"
     elif missing := again.without_rows(rows.candidates):
         why = f"the second bundle has no path rows of {', '.join(missing)}"
+    # Equal outcomes in equal order: the rows are of the same prompts.
     elif not np.array_equal(rows.outcome, again.of(rows.candidates).outcome):
         why = "the bundles' path rows do not hold the same outcomes in the same order"
     else:
@@ -179,6 +181,7 @@ def _encoders(first: Bundle, second: Bundle) -> tuple[list[AnySource], str]:
         if spec.identity in of_identity:
             return of_identity[spec.identity]
         parts = tuple(put(bundle, part) for part in spec.parts)
+        # Both bundles may call different encoders alike.
         free = next(name for name in (id, *(f"{id}_{n}" for n in range(2, 99))) if name not in sources)
         sources[free] = encoder_source(spec, free, parts)
         of_identity[spec.identity] = free
@@ -208,6 +211,7 @@ def encoder_source(spec: EncoderSpec, id: str, parts: tuple[str, ...]) -> AnySou
             max_tokens=spec.max_tokens,
             pooling=spec.pooling,
         )
+    # A transformer that is only referenced has no files to take along.
     folder = spec.files["manifest"].parent if spec.files else None
     return TransformerSource(
         id=id,

@@ -85,6 +85,7 @@ class Draft:
         for relative, source in self.files.items():
             target = folder / relative
             target.parent.mkdir(parents=True, exist_ok=True)
+            # A draft may hold one content twice: what was just written serves as well.
             twin = shared.get(self._hashes[relative])
             if twin is None or not _link(twin, target):
                 write_new(target, source if isinstance(source, bytes) else source.read_bytes())
@@ -101,6 +102,7 @@ def _shared_files(root: Path, wanted: Iterable[str]) -> dict[str, Path]:
     """Return sha256 -> file, for the wanted files that another bundle of `root` has, undamaged."""
     missing, found = set(wanted), dict[str, Path]()
     for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+        # Folders under other names are drafts of other processes, or copies.
         if not is_hex64(manifest.parent.name):
             continue
         try:
@@ -128,6 +130,7 @@ def _move_to(temp: Path, final: Path) -> None:
     try:
         os.rename(temp, final)
     except OSError as error:
+        # A folder of that name is there: an equal bundle, unless it was damaged since.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         try:
@@ -208,6 +211,7 @@ def write_bundle(root: str | os.PathLike[str], parts: BundleParts, *, activate: 
 def _version(parts: BundleParts) -> int:
     """Return the least schema_version that holds these parts."""
     tables = all(isinstance(encoder, EncoderSource) for encoder in parts.encoders)
+    # Each part, and the first version that holds it (`load.SCHEMA_VERSIONS`).
     needs = (
         (any(head.prompt_hashes is not None for head in parts.heads), 2),
         (parts.escalation is not None or not tables, 3),
@@ -220,6 +224,7 @@ def _version(parts: BundleParts) -> int:
 def activate(root: str | os.PathLike[str], hash: str) -> None:
     """Make the bundle `hash` of `root` the live one, once it has passed every check."""
     base = as_path(root, "root")
+    # Before it becomes a path.
     if not isinstance(hash, str) or not is_hex64(hash):
         raise InvalidInputError(f"hash: expected 64 lower-case hex digits, got {hash!r}; pass Bundle.hash")
     Bundle.load(base / hash)

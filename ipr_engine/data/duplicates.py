@@ -93,6 +93,7 @@ def _join_similar(texts: list[str], rows: list[int], forest: _Forest, threshold:
         part = np.ascontiguousarray(signatures[:, band * ROWS : (band + 1) * ROWS])
         buckets: dict[bytes, list[int]] = {}
         for i in range(len(texts)):
+            # Texts whose hashes agree in the whole band; those that joined a representative need not stand for themselves.
             representatives = buckets.setdefault(part[i].tobytes(), [])
             if not joiner.joins_one(i, representatives) and len(representatives) < REPRESENTATIVES:
                 representatives.append(i)
@@ -114,10 +115,12 @@ class _Joiner:
     def joins_one(self, i: int, representatives: list[int]) -> bool:
         """Join text i with the first of these that it is similar to, and return whether there is one."""
         rows, forest = self.rows, self.forest
+        # Made once the first candidate is close enough.
         mine: UInt64 | None = None
         for j in representatives:
             if forest.root(rows[i]) == forest.root(rows[j]):
                 return True
+            # The share of equal minima estimates the similarity: far below the threshold it need not be computed.
             if (self.signatures[i] == self.signatures[j]).mean() < self.threshold - ESTIMATE_MARGIN:
                 continue
             if mine is None:

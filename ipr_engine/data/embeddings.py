@@ -61,6 +61,7 @@ class EmbeddingCache:
             raise InvalidInputError("prompts: expected a sequence of str, got one str; pass [prompt]")
         if isinstance(encoder, ConcatenatedEncoder):
             return encoder.join([self.embed(part, prompts, verbose=verbose) for part in encoder.encoders])
+        # Each distinct prompt is looked up and encoded once, whatever number of rows has it.
         rows_of: dict[bytes, list[int]] = {}
         for row, prompt in enumerate(prompts):
             rows_of.setdefault(_key(prompt, row), []).append(row)
@@ -95,6 +96,7 @@ class EmbeddingCache:
         except FileNotFoundError:  # another process found it damaged, reported and deleted it
             return None
         reason = None
+        # Before anything in it is parsed.
         if hashlib.sha256(data).hexdigest() != shard.stem:
             reason = "its bytes are not those that were written"
         else:
@@ -197,6 +199,7 @@ def _key(prompt: str, row: int) -> bytes:
 
 def _folder_name(identity: str) -> str:
     """Return the identity itself if it is a sha256, else the sha256 of it: a folder's name never comes from outside as it is."""
+    # An identity may hold anything, "../" too.
     if len(identity) == 64 and set(identity) <= set("0123456789abcdef"):
         return identity
     return hashlib.sha256(identity.encode()).hexdigest()

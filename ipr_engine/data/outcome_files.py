@@ -121,6 +121,7 @@ def write_outcomes(outcomes: Outcomes, folder: PathLike, *, format: str = "parqu
             "question_key": outcomes.question_keys,
         },
     )
+    # (rows, models): an outcome is written where any measure is known
     known = np.zeros(outcomes.quality.shape, dtype=np.bool_)
     for measure in MEASURES:
         known |= ~np.isnan(getattr(outcomes, measure))
@@ -217,6 +218,7 @@ def _pairs(
                 outcomes.complain(i, "model", "expected text, it is missing")
     if not names:
         raise InvalidInputError(f"{outcomes.name}: expected outcomes, the table is empty")
+    # (distinct ids,) the row of each, -1 where no prompt has it
     places = np.array([-1 if name is None else row_of.get(name, -1) for name in ids], dtype=np.int64)
     row = places[id_codes]
     for i in np.flatnonzero(row < 0).tolist():
@@ -263,6 +265,7 @@ def _checked(outcomes: Table, measure: str) -> npt.NDArray[np.float64]:
 def _cells(values: npt.NDArray[np.float64]) -> list[Any]:
     """Return Python numbers, None where NaN; whole numbers as int when the column has no other (1 and 1.0 load alike)."""
     missing = np.isnan(values)
+    # Counts stay counts in CSV and JSONL.
     whole = (values[~missing] == np.floor(values[~missing])).all()
     kind = int if whole else float
     return [None if gone else kind(value) for value, gone in zip(values.tolist(), missing, strict=True)]

@@ -30,6 +30,7 @@ FEWEST_SHARING, MOST_SHARING, SHARE_SHARING = 20, 40, 0.05
 
 def normalised(prompt: str) -> str:
     """Return letters and digits, case folded; a letter and its accent are one character, however they are written."""
+    # NFC before case folding: a letter and a combining accent become the one letter.
     text = prompt if prompt.isascii() else unicodedata.normalize("NFC", prompt)
     return "".join(character for character in text.casefold() if character.isalnum())
 
@@ -153,6 +154,7 @@ class Outcomes:
 
     def take(self, rows: npt.ArrayLike) -> Outcomes:
         """Return the rows named by a mask or by rising indices."""
+        # One form for both: a mask becomes rising indices.
         index = np.arange(len(self), dtype=np.int64)[np.asarray(rows)]
         if (np.diff(index) <= 0).any():
             raise InvalidInputError("rows: expected a mask or rising indices, so that rows stay sorted by prompt_id")
@@ -201,7 +203,7 @@ class Outcomes:
             InvalidInputError: a measure or a candidate is unknown, or no row is complete.
         """
         chosen = self if models is None else self.select(models)
-        keep = _known(chosen, measures).all(axis=1)
+        keep = _known(chosen, measures).all(axis=1)  # (rows,)
         if not keep.any():
             least = min(chosen.coverage(measures).items(), key=lambda item: item[1])
             raise InvalidInputError(

@@ -26,6 +26,7 @@ PARTS = ("texts", "questions")
 
 def _hash(kind: str, text: str, key: OwnerKey | None) -> int:
     """Return the first 64 bits of the hash of a text, of this kind ("text" or "question"); plain sha256 without a key."""
+    # The kind is hashed too: a question key is never taken for a text. Lone surrogates hash like any character.
     message = f"{kind}\n{text}".encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(message).digest() if key is None else key.digest(message)
     return int.from_bytes(digest[:8], "little")

@@ -118,6 +118,7 @@ def split_outcomes(
 
 def _origin(outcomes: Outcomes, rows: list[int]) -> str:
     """Return what made these rows one group, by what most of them have in common."""
+    # Equal texts have equal keys: texts are asked first.
     keys = Counter(key for row in rows if len(key := outcomes.question_keys[row]) >= MIN_KEY)
     texts = Counter(normalised(outcomes.prompts[row]) for row in rows)
     if max(texts.values()) > len(rows) / 2:
@@ -144,7 +145,7 @@ def _deal(
     # A large group dealt last would overshoot whichever split is left: those go first, by falling size.
     large = sizes[order] > total[dataset[order]] * wanted.min() / 2
     order = order[np.lexsort((np.where(large, -sizes[order], 0), ~large))]
-    result = np.empty(len(sizes), dtype=np.int64)
+    result = np.empty(len(sizes), dtype=np.int64)  # (groups,)
     for g in order:
         mine = lacking[dataset[g]]
         # among the splits that lack as much, to a prompt, the whole decides: it keeps tiny datasets from going one way

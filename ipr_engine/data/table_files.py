@@ -52,6 +52,7 @@ class _ParquetTable(Table):
     def coded(self, column: str) -> tuple[npt.NDArray[np.int64], list[str | None]]:
         types = need("pyarrow", "reading Parquet").types
         kind = self._table[column].type
+        # Other types, and columns with missing cells, take the checked way, which names bad cells.
         if not (types.is_string(kind) or types.is_large_string(kind)) or self._table[column].null_count:
             return super().coded(column)
         whole = self._table[column].combine_chunks().dictionary_encode()
@@ -92,6 +93,7 @@ def read_table(path: Path, bad: BadRows | None = None) -> Table:
     for name in table.columns:
         if lone_surrogate(name) is not None:
             raise InvalidInputError(f"{path.name}: expected Unicode column names, {name!r} holds a lone surrogate")
+    # From here on cells are collected as rows were.
     table.bad = bad
     return table
 

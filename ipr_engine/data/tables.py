@@ -109,6 +109,7 @@ class Table:
         result: list[str | None] = []
         for row, cell in enumerate(cells):
             if cell is not None and not isinstance(cell, str):
+                # Not bool: True is no text that anybody wrote.
                 if type(cell) is int:
                     cell = str(cell)
                 else:
@@ -122,7 +123,7 @@ class Table:
 
     def coded(self, column: str) -> tuple[npt.NDArray[np.int64], list[str | None]]:
         """Return (rows,) codes and the distinct texts in order of appearance, which the codes count through."""
-        code_of: dict[str | None, int] = {}
+        code_of: dict[str | None, int] = {}  # text -> its code
         cells = self.text(column)
         codes = np.fromiter((code_of.setdefault(cell, len(code_of)) for cell in cells), np.int64, len(cells))
         return codes, list(code_of)
@@ -136,6 +137,7 @@ class Table:
                 missing[row] = True
                 continue
             try:
+                # float(True) is 1.0: a flag where a number is expected is a mistake.
                 if isinstance(cell, (bool, list, dict)):
                     raise TypeError
                 values[row] = float(cell)

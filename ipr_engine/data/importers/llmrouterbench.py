@@ -39,10 +39,12 @@ def import_llmrouterbench(folder: Path, *, bad: BadRows | None = None) -> Outcom
             continue
         stamp = _TIMESTAMP.search(file.name)
         key = (str(result["dataset_name"]), str(result["split"]), str(result["model_name"]))
+        # Timestamps have a fixed form: as texts they order by time.
         latest[key] = max(latest.get(key, ("", file)), (stamp[1] if stamp else "", file))
     if not latest:
         raise InvalidInputError(f"source: expected result files *.json below {folder}, found none")
     builder = SourceBuilder("llmrouterbench", bad)
+    # prompt id -> its question, and where it was first read
     seen: dict[str, tuple[str, str]] = {}
     for (dataset, split, model), (_, file) in sorted(latest.items()):
         for row, record in enumerate(_read(file)["records"]):

@@ -92,6 +92,7 @@ class SourceBuilder:
         good = [where not in self.bad for where in self._prompts_from]
         self._prompts = {name: _kept(cells, good) for name, cells in self._prompts.items()}
         self._prompts_from = _kept(self._prompts_from, good)
+        # Outcomes of a prompt that is gone go with it.
         left = set(self._prompts["prompt_id"])
         labelled = zip(self._outcomes_from, self._outcomes_row, self._outcomes["prompt_id"], strict=True)
         good = [label not in self.bad and row not in self.bad and id in left for label, row, id in labelled]

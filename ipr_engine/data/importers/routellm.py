@@ -107,5 +107,5 @@ def _add_judgements(builder: SourceBuilder, folder: Path) -> None:
             continue
         scores.setdefault((number, model or ""), []).append(float(values[row]))
     for (number, model), given in scores.items():
-        quality = (sum(given) / len(given) - 1) / 9
+        quality = (sum(given) / len(given) - 1) / 9  # scores of 1 to 10
         builder.add_outcome(kept[number], model, quality, where=f"{judged.name}, question {number}")

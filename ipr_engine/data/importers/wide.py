@@ -64,6 +64,7 @@ def _quality_columns(table: Table, models: Sequence[str] | None) -> dict[str, st
     marked = {name.removesuffix(ending): name for name in table.columns if name.endswith(ending)}
     bare = {name: name for name in table.columns if name and "|" not in name and name not in RESERVED}
     if models is None:
+        # Where some columns are marked "|quality" the bare ones are somebody's other columns.
         chosen = marked or bare
         if not chosen:
             raise InvalidInputError(f"{table.name}: expected a column per model, got {', '.join(table.columns)}")
