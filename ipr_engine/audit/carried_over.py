@@ -232,7 +232,9 @@ def _estimated(loaded: PlannedBundle, record: Record) -> tuple[Float32s | None, 
 
 
 def support(loaded: PlannedBundle, record: Record, policy: Policy) -> tuple[np.float32 | None, list[KeptFigure]]:
-    """The record's support as this bundle may read it, of a record that first heads decided, where no embedding is at hand.
+    """Return the support of a record as this bundle may read it, and a `KeptFigure` where it is the record's own.
+
+    The record is one that first heads decided, without an embedding at hand.
 
     Raises:
         InvalidInputError: other centroids measured it, and the policy's min_support decides by it.

@@ -39,9 +39,11 @@ class Outcome:
     support: np.float32 | None
 
     def choice_json(self) -> dict[str, Any]:
+        """Return the fields that a record always writes."""
         return {name: getattr(self, name) for name in CHOICE}
 
     def figures_json(self) -> dict[str, Any]:
+        """Return the figures as bits."""
         return {
             **{name: bits(getattr(self, name)) for name in (*PER_MODEL, "threshold", "gap")},
             "support": None if self.support is None else bits(self.support),

@@ -64,6 +64,7 @@ class Resolved:
         )
 
     def to_json(self) -> dict[str, Any]:
+        """Return the JSON form that `parse_resolved` reads."""
         made = self.coefficients
         values = (self.rule, self.tau, self.slack, self.worth, made.alpha_hi, made.alpha_lo, made.offset)
         return dict(zip(_RESOLVED, (*values, list(self.allowed)), strict=True))
@@ -78,6 +79,7 @@ class Sealed:
     data: bytes
 
     def to_json(self) -> dict[str, str]:
+        """Return the JSON form that `parse_sealed` reads, bytes as base64."""
         text = (base64.b64encode(part).decode() for part in (self.nonce, self.data))
         return dict(zip(_SEALED, (self.key, *text), strict=True))
 

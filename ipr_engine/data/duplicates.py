@@ -176,6 +176,7 @@ class _Forest:
         return row
 
     def join(self, a: int, b: int) -> None:
+        """Make one set of the sets that two rows are in."""
         a, b = sorted((self.root(a), self.root(b)))
         self._parent[b] = a
 
