@@ -1,6 +1,6 @@
 """Fields of a record's line, both ways: floats as bits, what a request needs, the resolved policy, what is sealed.
 
-What parses raises ValueError for what no recorder writes.
+Every function that parses raises ValueError for a value that no recorder writes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Checks of what a caller gives for a bundle, by the rules of `Bundle.load`, before any work is put into it.
 
-Prices and performance are judged in their JSON form and nowhere else: who reads them tells a `Problem` in its own errors' words.
+Prices and performance are judged here alone, in their JSON form. A check returns the first `Problem`; whoever reads the form raises
+it as an error of its own.
 """
 
 from __future__ import annotations

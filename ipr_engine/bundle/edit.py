@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ipr_engine.bundle.bundle_files import hash_bytes, tensor_bytes
 from ipr_engine.bundle.candidate_entry import candidate_json, price_version, prices_bytes, version_of
-from ipr_engine.bundle.fitted_entries import path_of_edited, path_rows_json, rows_version
+from ipr_engine.bundle.fitted_entries import path_rows_json, rows_version
 from ipr_engine.bundle.load import Bundle, raised
 from ipr_engine.bundle.origin import CONSTANT, PRICE_DATES
 from ipr_engine.bundle.price import Price
@@ -265,7 +265,7 @@ def _rewrite(
         # Path rows name the weights they are predictions of, which have just been written.
         weights = {head["id"]: head["weights"]["sha256"] for head in manifest["heads"]}
         tiers = [deciding] if bundle.escalation is None else [deciding, bundle.escalation.heads]
-        kept = path_of_edited(change.path_rows, [c.name for c in candidates], [weights[id] for id in tiers])
+        kept = _path_of_edited(change.path_rows, [c.name for c in candidates], [weights[id] for id in tiers])
         manifest["path_rows"] = None if kept is None else path_rows_json(draft.add, kept)
     listed = PriceList(currency=bundle.prices.currency, date=bundle.prices.date, prices=change.prices)
     manifest = raised(manifest, price_version(listed))
@@ -275,3 +275,16 @@ def _rewrite(
     manifest["extra_files"] = sorted([*others, *added], key=lambda entry: str(entry["path"]))
     manifest["provenance"] = change.provenance(manifest["provenance"])
     return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
+
+
+def _path_of_edited(rows: PathRows | None, names: Sequence[str], heads: Sequence[str]) -> PathRows | None:
+    """Return the rows with the columns of those of `names` that have one, tied to these heads; None where none is left.
+
+    Args:
+        heads: sha256 of the weights that decide after the edit: predictions of the candidates left must be what they were.
+    """
+    if rows is None:
+        return None
+    left = [name for name in names if name in rows.candidates]
+    tiers = 1 if rows.again_quality is None else 2
+    return replace(rows.of(left), heads=tuple(heads[:tiers])) if left else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -320,16 +320,3 @@ def _in_64s(tokens: Float32, where: str) -> NDArray[np.float16]:
     if tokens.size and tokens.max() > MOST_TOKENS:
         fail(BundleValueError, where, f"at most {MOST_TOKENS} output tokens", f"{tokens.max():g}", "clip them")
     return np.ascontiguousarray((tokens / TOKENS_UNIT).astype(np.float16))
-
-
-def path_of_edited(rows: PathRows | None, names: Sequence[str], heads: Sequence[str]) -> PathRows | None:
-    """Return the rows with the columns of those of `names` that have one, tied to these heads; None where none is left.
-
-    Args:
-        heads: sha256 of the weights that decide after the edit: predictions of the candidates left must be what they were.
-    """
-    if rows is None:
-        return None
-    left = [name for name in names if name in rows.candidates]
-    tiers = 1 if rows.again_quality is None else 2
-    return replace(rows.of(left), heads=tuple(heads[:tiers])) if left else None
