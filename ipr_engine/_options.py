@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Literal, NamedTuple
 
+# How a flag takes its value, and the JSON form of an option in a record.
 Takes = Literal["text", "number", "whole number", "names", "switch", "list"]
 Form = Literal[
     "number", "number or infinity", "flag", "text", "candidates", "candidate", "names", "prices", "weights", "figures"
@@ -16,7 +17,7 @@ Form = Literal[
 
 
 class Flag(NamedTuple):
-    """How an option is given on the command line.
+    """A `Flag` says how an option is given on the command line.
 
     Attributes:
         help: the line of `--help`. metavar: what it calls the value; None: the flag's own name.
@@ -35,7 +36,7 @@ class Flag(NamedTuple):
 
 
 class About(NamedTuple):
-    """What is known of an option besides its name, type and default.
+    """An `About` holds what is known of an option besides its name, type and default.
 
     Attributes:
         doc: what it means to a caller; the tables of docs/usage.md are made of it.

@@ -1,8 +1,8 @@
 """A bundle: encoders, heads, prices and calibrations in one immutable, hashed folder (docs/formats.md).
 
-Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects (`BundleSpec` and its parts), load.py makes
-them after every check (fields.py for JSON, tensors.py for arrays, file_entry.py for bytes), write.py goes back to disk through
-draft.py. What reads and writes one entry of bundle.json is called after it: candidate_entry.py, encoder_entry.py ...
+Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects: `BundleSpec` and its parts. load.py makes
+them once every check has passed: fields.py reads JSON, bundle_files.py bytes and tensors. write.py writes them to a new folder.
+What reads and writes one entry of bundle.json is called after it: candidate_entry.py, encoder_entry.py, fitted_entries.py ...
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ipr_engine.bundle.load import Bundle, read_prices
-from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.performance import Performance
 from ipr_engine.bundle.price import Price, PriceTier
 from ipr_engine.bundle.spec import (
@@ -20,6 +19,7 @@ from ipr_engine.bundle.spec import (
     EscalationSpec,
     FittedOn,
     HeadsSpec,
+    PathRows,
     PriceList,
     SupportSpec,
 )
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         concatenated_identity,
         encoder_identity,
     )
-    from ipr_engine.bundle.heads_entry import HeadsSource, heads_sha256
+    from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
     from ipr_engine.bundle.rewrite import with_calibrations, with_extra_files, with_performance, with_prices
     from ipr_engine.bundle.write import BundleParts, activate, write_bundle
 
@@ -91,6 +91,6 @@ def __getattr__(name: str) -> Any:
     for module in (calibration, encoder_source):
         if hasattr(module, name):
             return getattr(module, name)
-    from ipr_engine.bundle import heads_entry, rewrite, write
+    from ipr_engine.bundle import fitted_entries, rewrite, write
 
-    return next(getattr(module, name) for module in (write, rewrite, heads_entry) if hasattr(module, name))
+    return next(getattr(module, name) for module in (write, rewrite, fitted_entries) if hasattr(module, name))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import BundleSpec, PriceList
-from ipr_engine.bundle.path_rows import NOT_JUDGED
+from ipr_engine.bundle.spec import NOT_JUDGED
 from ipr_engine.policy.cost_weights import Weighing, row_costs
 from ipr_engine.policy.tau_path import Array, TauPath, TierRows
 
