@@ -1,4 +1,4 @@
-"""The command `ipr`: one file per subcommand; results on stdout, everything else on stderr.
+"""This room is the command `ipr`, a file a subcommand: results go to stdout, everything else to stderr.
 
 Exit codes: 0 done, 1 an IprError (its message on stderr), 2 a command line that cannot be parsed, 3 some rows could not be decided.
 """

@@ -141,7 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def render(made: CalibrationMap) -> str:
-    """The map as a table."""
+    """Return a map as a table: a line a step of promises, then what rule `path` was tested at."""
     sample = made.sample
     scope = "all knots together" if made.simultaneous else "each knot"
     lines = [
@@ -158,7 +158,7 @@ def render(made: CalibrationMap) -> str:
 
 
 def _tested(made: CalibrationMap) -> list[str]:
-    """What rule `path` runs, a line a tau."""
+    """Return a line for each tau at which rule `path` was tested."""
     if not made.tested:
         return ["rule path: not tested, the bundle has no path of these candidates"]
     certified = sum(one.status == CERTIFIED for one in made.tested)
@@ -175,7 +175,7 @@ def _tested(made: CalibrationMap) -> list[str]:
 
 
 def _lines(made: CalibrationMap, knots: Sequence[Knot], name: str) -> list[str]:
-    """A line per step: knots of one status that run one point stand together."""
+    """Return a line a step: neighbouring knots of one status that run one point stand together."""
     steps = [list(same) for _, same in groupby(knots, key=lambda knot: (knot.status, knot.point))]
     return [
         _line(made, step[0], f"{name} {step[0].level:g}" + (f" to {step[-1].level:g}" if len(step) > 1 else ""))

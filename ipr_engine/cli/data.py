@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.cli import data_embed
-from ipr_engine.cli.renamed import named_pairs
+from ipr_engine.cli.options import named_pairs
 from ipr_engine.errors import InvalidInputError
 
 FORMATS = ("parquet", "csv", "jsonl")
@@ -185,7 +185,7 @@ def run_split(arguments: argparse.Namespace) -> int:
 
 
 def summarise(outcomes: Any) -> dict[str, Any]:
-    """What `ipr data check` shows of one source; means are over the outcomes known, None where there are none."""
+    """Return what `ipr data check` shows of one source; means are over the outcomes known, None where there are none."""
     splits = {name: outcomes.splits.count(name) for name in sorted(set(outcomes.splits))}
     coverage = outcomes.coverage()
     return {
@@ -243,6 +243,7 @@ def _shown(value: float | None, digits: int) -> str:
 
 
 def _shares(text: str) -> dict[str, float]:
+    """Return {split: share} of --shares."""
     shares: dict[str, float] = {}
     for item in text.split(","):
         name, _, share = item.rpartition("=")
@@ -258,6 +259,7 @@ def _shares(text: str) -> dict[str, float]:
 
 
 def _other(text: str) -> Any:
+    """Read the outcomes of --without: FOLDER, or FOLDER:SPLIT where no folder has that whole name."""
     from ipr_engine.data.outcome_files import load_outcomes
 
     folder, _, split = text.rpartition(":")

@@ -102,7 +102,7 @@ def _say(message: str) -> None:
 
 
 def _names(engine: Engine, items: list[str]) -> dict[str, list[str]]:
-    """--map as candidate -> its names in the sources."""
+    """Return --map as candidate -> its names in the sources."""
     names: dict[str, list[str]] = {}
     for item in items:
         name, _, source = item.partition("=")
@@ -114,6 +114,7 @@ def _names(engine: Engine, items: list[str]) -> dict[str, list[str]]:
 
 
 def _command(arguments: argparse.Namespace) -> str:
+    """Return the command that a report states: names of folders without their places, and no option at its default."""
     parts = ["ipr", "eval", "--outcomes", arguments.outcomes.name]
     if arguments.bundle is not None:
         parts += ["--bundle", os.path.basename(os.path.normpath(arguments.bundle))]

@@ -77,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _calibration(path: str | None) -> list[str] | None:
+    """Return what of each row is encoded; None for the built-in prompts."""
     return (
         None
         if path is None

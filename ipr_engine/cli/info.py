@@ -9,11 +9,10 @@ from typing import Any
 
 from ipr_engine._version import __version__
 from ipr_engine.bundle import Bundle, Candidate, Price
-from ipr_engine.bundle.origin import constant_notice, constant_of, price_dates, price_days, prior_of
+from ipr_engine.bundle.origin import FIRST_ALONE, constant_notice, constant_of, price_dates, price_days, prior_of
 from ipr_engine.bundle.performance import UNITS, performance_json
 from ipr_engine.bundle.price import price_numbers
 from ipr_engine.cli.options import add_bundle_options, load_keywords
-from ipr_engine.cli.path_notice import path_rows_facts, path_rows_line
 from ipr_engine.decide.contract import available_isas
 from ipr_engine.engine import Engine
 from ipr_engine.policy.promise import TAUS
@@ -33,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _path(engine: Engine) -> dict[str, Any]:
-    """What a bare tau means for every candidate of the bundle: the rule, and under rule `path` what it promises."""
+    """Return what a bare tau means for all candidates together: the rule, its status and, under rule `path`, what it promises."""
     policies = [engine.policy(tau=tau) for tau in TAUS]
     rule, status = policies[0].rule, policies[0].calibration
     taus = [{"tau": p.tau, "worth": p.worth, "promise": p.promise.to_dict()} for p in policies if p.promise is not None]
@@ -41,7 +40,7 @@ def _path(engine: Engine) -> dict[str, Any]:
 
 
 def _counted_by(candidate: Candidate) -> str:
-    """What its input tokens are counted by: its tokenizer's profile, else the encoder's count times its token_ratio."""
+    """Say what counts a candidate's input tokens: its tokenizer's profile, else the encoder's count times its token_ratio."""
     own = candidate.tokenizer
     if own is None:
         return f"encoder x {candidate.token_ratio:.3g}"
@@ -49,12 +48,12 @@ def _counted_by(candidate: Candidate) -> str:
 
 
 def _ships(profile: TokenProfile) -> bool:
-    """Whether it is one that comes with the package: of another, `source` is what it was fitted to."""
+    """Return whether a profile comes with the package; any other was fitted to what its `source` says."""
     return shipped_profiles().get(profile.name) == profile
 
 
 def _also_priced(price: Price) -> str:
-    """What a price says beside input and output; --json tells it in full."""
+    """Name what a price states beside input and output, in brackets; --json has it in full."""
     stated = {
         "tiers": price.tiers,
         "cached": price.cached_read_usd_per_1m is not None or price.cached_write_usd_per_1m is not None,
@@ -90,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = engine.bundle
     constant, dates = constant_of(bundle), price_dates(bundle)
     fitted_on = asdict(bundle.quality_heads.fitted_on)
-    del fitted_on["prompt_hashes"]  # a file of this machine
+    del fitted_on["prompt_hashes"]  # a path of this machine
     facts: dict[str, Any] = {
         "version": __version__,
         "bundle": {"name": bundle.name, "hash": bundle.hash, "created": bundle.created},
@@ -176,7 +175,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_fitted_tokenizers(bundle: Bundle) -> None:
-    """A line a candidate whose tokenizer's profile was fitted; nothing where none was."""
+    """Print a line for each candidate whose tokenizer's profile was fitted; nothing where none was."""
     fitted = {c.name: c.tokenizer for c in bundle.candidates if c.tokenizer is not None and not _ships(c.tokenizer)}
     if not fitted:
         return
@@ -187,7 +186,7 @@ def _print_fitted_tokenizers(bundle: Bundle) -> None:
 
 
 def _print_performance(bundle: Bundle) -> None:
-    """A line a candidate that has figures; nothing where none has."""
+    """Print a line for each candidate that has figures; nothing where none has."""
     stated = {c.name: c.performance for c in bundle.candidates if c.performance is not None}
     if not stated:
         return
@@ -197,3 +196,33 @@ def _print_performance(bundle: Bundle) -> None:
         known = performance_json(figures)
         reported = ", ".join(f"{known[key]:g} {unit}" for key, unit in UNITS.items() if key in known)
         print(f"{name:<{width}}  {reported} ({figures.basis})")
+
+
+def path_rows_facts(bundle: Bundle) -> dict[str, Any] | None:
+    """Return what is known of a bundle's path rows, in plain JSON types; None where it has none."""
+    rows = bundle.path_rows
+    if rows is None:
+        return None
+    both = rows.again_quality is not None
+    return {
+        "rows": len(rows.quality),
+        "candidates": list(rows.candidates),
+        "without_rows": list(rows.without_rows(bundle.names)),
+        "tiers": 2 if both else 1,
+        "first_tier_alone": None if bundle.escalation is None or both else bundle.provenance.get(FIRST_ALONE),
+    }
+
+
+def path_rows_line(bundle: Bundle) -> str:
+    """Return the same as one line for a reader."""
+    facts = path_rows_facts(bundle)
+    if facts is None:
+        return "tau's path: no rows; `ipr train` writes them"
+    covered = f"{len(facts['candidates'])} of {len(bundle.names)} candidates"
+    line = f"tau's path: {facts['rows']} rows of fitting prompts, {covered}"
+    if facts["without_rows"]:
+        line += f"; none of {', '.join(facts['without_rows'])}, whose path is stale until the heads are fitted anew"
+    if bundle.escalation is not None:
+        alone = f"of the first tier alone ({facts['first_tier_alone'] or 'the second has none'})"
+        line += "; of both tiers" if facts["tiers"] == 2 else f"; {alone}"
+    return line

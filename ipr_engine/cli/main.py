@@ -1,4 +1,4 @@
-"""Parses the command line and hands over to one subcommand."""
+"""`main` parses the command line and hands over to one subcommand; a subcommand is its file and a row of `COMMANDS`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ipr_engine {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # The modules of the other commands, and what they import, are not paid for.
     modules = [COMMANDS[command]] if command in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
     for name in modules:
         import_module(f"ipr_engine.cli.{name}").add_parser(subparsers)
@@ -56,6 +57,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command of `ipr` and return its exit code. argv: without the program's name; None takes that of the process."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a character still gets the line
         sys.stdout.reconfigure(errors="backslashreplace")
     given = spelled_out(sys.argv[1:] if argv is None else argv)
@@ -81,5 +83,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drop_stdout() -> None:
-    """What is still buffered goes nowhere, so that closing stdout at exit cannot fail again."""
+    """Point stdout at nothing, so that closing it at exit, with lines still in its buffer, cannot fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

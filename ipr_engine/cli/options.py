@@ -1,12 +1,14 @@
-"""Options that several subcommands share: those of loading a bundle, those of a policy, and what a command makes of them."""
+"""Options that several subcommands share: how each is added to a parser, and what a command makes of what was given."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ipr_engine._options import flags
+from ipr_engine.bundle.load import DEFAULT_BUNDLE, Bundle
 from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import InvalidInputError
@@ -42,6 +44,16 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
     _add_flags(parser.add_argument_group("policy"), PolicySpec, tuple(flags(PolicySpec)))
 
 
+def add_edited_options(parser: argparse.ArgumentParser) -> None:
+    """Add which bundle a command edits, and where the new one goes; `edited_bundle` reads them."""
+    parser.add_argument(
+        "--bundle", metavar="PATH", help="bundle root or folder (default: the embedded one; --out is needed then)"
+    )
+    parser.add_argument(
+        "--out", metavar="ROOT", help="bundle root to write to, made current (default: the bundle's own)"
+    )
+
+
 def _add_flags(parser: argparse._ActionsContainer, options: type, names: tuple[str, ...]) -> None:
     """Add the flags of these options; what each gives lies under the option's name."""
     for name in names:
@@ -55,6 +67,7 @@ def _add_flags(parser: argparse._ActionsContainer, options: type, names: tuple[s
         elif flag.metavar is not None:
             settings["metavar"] = flag.metavar
         if flag.takes == "list":
+            # a copy: argparse appends to the default that it is given
             settings |= {"action": "append", "default": default if default is None else list(default)}
         if flag.takes == "names":
             settings["action"] = "extend"
@@ -121,8 +134,40 @@ _READ: Mapping[str, Callable[[str], Any]] = {"number": float, "whole number": in
 _LISTED: Mapping[str, Callable[[list[str]], Any]] = {"prices": _prices, "cost_weights": _weights}
 
 
+def edited_bundle(arguments: argparse.Namespace) -> Bundle:
+    """Read the bundle that --bundle and --out say is to be edited.
+
+    Raises:
+        InvalidInputError: the new one would go into the installed package.
+    """
+    bundle = Bundle.load(DEFAULT_BUNDLE if arguments.bundle is None else arguments.bundle)
+    # resolved, since a link may lead into the package
+    root = bundle.path.parent if arguments.out is None else Path(arguments.out)
+    if root.resolve().is_relative_to(DEFAULT_BUNDLE.resolve()):
+        raise InvalidInputError(
+            "--out: expected a folder to write the new bundle to, such as --out bundles/: the embedded bundle lies in the installed "
+            "package and stays as it is; or name a bundle of your own with --bundle"
+        )
+    return bundle
+
+
+def named_pairs(option: str, items: list[str], form: str) -> dict[str, str]:
+    """Return {name: theirs} of a repeatable option NAME=THEIRS.
+
+    Raises:
+        InvalidInputError: an item is of another form than `form`, or a name is given twice; the error names `option`.
+    """
+    found: dict[str, str] = {}
+    for item in items:
+        name, _, theirs = item.partition("=")
+        if not name or not theirs or name in found:
+            raise InvalidInputError(f"{option}: expected {form}, each name once, got {item!r}")
+        found[name] = theirs
+    return found
+
+
 def source_names(bundle: BundleSpec, items: list[str]) -> dict[str, Mapping[str, str] | str]:
-    """Each candidate's name in the outcomes, see `data.name_in_source`: what `ipr train` wrote down, or NAME=SOURCE of --map."""
+    """Return each candidate's name in the outcomes, as `data.name_in_source` reads it: NAME=SOURCE of --map, else what `ipr train` kept."""
     trained_as = bundle.provenance.get("sources", {})
     names = {name: trained_as.get(name, name) for name in bundle.names}
     for item in items:
@@ -135,6 +180,6 @@ def source_names(bundle: BundleSpec, items: list[str]) -> dict[str, Mapping[str,
 
 
 def shorten(text: str, width: int) -> str:
-    """One line of at most `width` characters; control characters do not reach the terminal."""
+    """Return a text as one line of at most `width` characters; control characters do not reach the terminal."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipr_engine.cli.renamed import named_pairs
+from ipr_engine.cli.options import named_pairs
 from ipr_engine.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _tell_of_first_tokens(name: str, own: Answers, made: TimingFit) -> None:
 
 
 def _named(answers: dict[str, Answers], arguments: argparse.Namespace) -> dict[str, Answers]:
-    """The answers by candidate."""
+    """Return the answers by candidate: renamed by --as, and those of --bundle alone where it is given."""
     from ipr_engine.bundle import Bundle
 
     called = named_pairs("--as", arguments.called, "NAME=KEY")
@@ -132,7 +132,7 @@ def _named(answers: dict[str, Answers], arguments: argparse.Namespace) -> dict[s
 
 
 def _figures(made: TimingFit, file: str) -> dict[str, Any]:
-    """A candidate's figures in their JSON form."""
+    """Return a candidate's figures as `ipr set-performance` reads them."""
     basis = f"fitted to {made.answers} answers of {file}, mean error out of fold {made.error_s:.2g} s"
     return {"ttft_s": _rounded(made.ttft_s.value), "tpot_s": _rounded(made.tpot_s.value), "basis": basis}
 

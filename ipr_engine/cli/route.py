@@ -94,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             if not isinstance(answer, BadRow):
                 assert isinstance(row, PromptRow)
                 failed += answer.model is None
+                # flushed: who writes rows into a pipe may wait for the answer to each
                 print(_json(row, answer) if as_json else _line(row, answer), flush=as_json)
                 continue
             if arguments.jsonl is None and isinstance(row, PromptRow):

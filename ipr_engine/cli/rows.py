@@ -1,4 +1,4 @@
-"""A command reads its prompts here: rows of JSONL, or all of stdin."""
+"""Prompts of the command line: rows of JSONL as they arrive, or all of stdin as one prompt."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_rows(path: str) -> Iterator[tuple[int, PromptRow | BadRow]]:
     where = "stdin" if path == "-" else path
     for number, line in enumerate(_lines(path, where), start=1):
         if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
+            line = line.removeprefix(b"\xef\xbb\xbf")  # UTF-8's byte order mark, which some editors write
         if line.strip():
             record, problem = _record(line)
             if problem is None:
@@ -68,7 +68,8 @@ def read_rows(path: str) -> Iterator[tuple[int, PromptRow | BadRow]]:
 
 
 def _record(line: bytes) -> tuple[dict[str, Any], str | None]:
-    """Return the object of a line, or what is wrong with it. Told, not raised: JSON's errors hold the text."""
+    """Return the object of a line and None, or {} and what is wrong with it."""
+    # A problem is returned, not raised: JSON's own errors hold the text, and a traceback would show it.
     try:
         record = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
@@ -81,6 +82,7 @@ def _record(line: bytes) -> tuple[dict[str, Any], str | None]:
 
 
 def _problem_of(record: dict[str, Any]) -> str | None:
+    """Say why an object is no row; None where it is one."""
     given = [name for name in TURNS if name in record]
     if len(given) != 1:
         return f"expected an object with one of {', '.join(map(repr, TURNS))}, got {' and '.join(map(repr, given)) or 'none of them'}"
@@ -113,7 +115,7 @@ def read_stdin() -> str:
     if sys.stdin.isatty():
         print("reading one prompt from the terminal; end it with Ctrl-D", file=sys.stderr)
     data = b"".join(_lines("-", "stdin"))
-    problem = None
+    problem = None  # raised behind the block, so that it does not chain to the error below
     try:
         text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:  # which holds the text

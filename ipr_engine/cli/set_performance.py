@@ -8,8 +8,7 @@ import sys
 from typing import Any
 
 from ipr_engine.bundle.performance import UNITS, Performance, performance_json
-from ipr_engine.cli.edited import add_edited_options, edited_bundle
-from ipr_engine.cli.renamed import named_pairs
+from ipr_engine.cli.options import add_edited_options, edited_bundle, named_pairs
 
 
 def add_parser(subparsers: Any) -> None:
@@ -67,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lines(was: Performance | None, now: Performance | None) -> list[tuple[str, Any, Any]]:
-    """What changed: key, before, after; None where not known."""
+    """Return (key, before, after) of each figure that changed; None where a figure is not known."""
     before, after = ({} if side is None else performance_json(side) for side in (was, now))
     keys = dict.fromkeys([*before, *after])
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]

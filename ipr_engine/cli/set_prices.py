@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipr_engine.cli.edited import add_edited_options, edited_bundle
-from ipr_engine.cli.renamed import named_pairs
+from ipr_engine.cli.options import add_edited_options, edited_bundle, named_pairs
 from ipr_engine.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _given(arguments: argparse.Namespace, bundle: Bundle) -> tuple[PriceList, list[str]]:
-    """The prices that the file gives, and what there is to tell of it."""
+    """Return the prices that the file gives, and sentences about what of the file they leave out."""
     from ipr_engine._files import as_path
     from ipr_engine.bundle import PriceList
     from ipr_engine.bundle.bundle_files import read_regular

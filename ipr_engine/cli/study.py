@@ -80,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> str:
+    """Return the command that a page states, with DIR for folders of this machine."""
     parts = ["ipr", "study", arguments.name, "--outcomes", "DIR"]
     for source in arguments.source or ():
         parts += ["--source", source]

@@ -111,7 +111,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
 
 
 def _kept(arguments: argparse.Namespace) -> tuple[Mapping[str, TokenProfile], NDArray[np.bool_]]:
-    """The profiles of --keep, none without; (terms,) which of their coefficients to fit."""
+    """Return the profiles of --keep by name, none without it, and (terms,) which of their coefficients to fit."""
     import numpy as np
 
     from ipr_engine._C import TEXT_TERMS as TERMS

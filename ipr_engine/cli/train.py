@@ -163,7 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _options(given: list[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs; VALUE as JSON where it is some, else text. NAME.PART=VALUE makes a mapping."""
+    """Return the options of NAME=VALUE pairs: VALUE as JSON where it is some, else as text; NAME.PART=VALUE makes a mapping."""
     options: dict[str, Any] = {}
     for item in given:
         name, equals, text = item.partition("=")

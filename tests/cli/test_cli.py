@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ipr_engine.cli import main
-from ipr_engine.cli.demo_prompts import DEMO_PROMPTS
+from ipr_engine.cli.demo import DEMO_PROMPTS
 from tests.support.bundles import make_bundle
 
 
