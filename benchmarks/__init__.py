@@ -7,11 +7,11 @@
     ipr bench load|soak|encoder|compare from a clone and from an installed wheel (cli/)
 
 harness    turns, percentiles, the machine's record, the commit, the lines
-ops        one file an operation: bench_NAME.py; targets and prompts
+ops        one file an operation: bench_NAME.py; targets, prompts, and `decide` as one would write it by hand
 load       latency under load (docs/load-testing.md)
 encoders   every encoder tier beside its peers
 gpu        decide and text to decision on a GPU; profile: recipes for nsys and ncu
-peers      other routers, embedders and hand-written code that does the same work
+peers      other routers and embedders that do the same work
 cli        the command lines of `ipr bench`
 results    recorded lines, one file a benchmark
 

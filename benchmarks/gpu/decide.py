@@ -20,7 +20,7 @@ from ipr_engine.kernels.run import DecideLaunch
 from tests.support.bundles import make_tensors
 
 from ..harness.results import Line
-from ..peers.decide_on_gpu import GemmArgmin, TorchDecideRows
+from .decide_on_gpu import GemmArgmin, TorchDecideRows
 from .timing import GpuRun, calls_us, node_us
 
 # (models, dim, hidden): the form the figures to reach are stated for first.

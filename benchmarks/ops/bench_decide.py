@@ -19,7 +19,7 @@ from tests.support.decide_requests import Request, make_heads, make_policy
 
 from ..harness.results import Line
 from ..harness.turns import FULL, Size, Timings, copy_gb_per_s
-from ..peers.decide_on_cpu import NumpyDecide, TorchDecide
+from .decide_on_cpu import NumpyDecide, TorchDecide
 
 MODELS, DIM, BATCH = 11, 256, 256
 FORMS: dict[str, dict[str, Any]] = {"linear": {}, "trunk64_rank4": {"hidden": 64, "rank": 4}}

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ipr_engine._version import __version__
     from ipr_engine.bundle import Bundle
     from ipr_engine.bundle.two_tiers import two_tiers
-    from ipr_engine.cli.info import path_rows_facts, path_rows_line
+    from ipr_engine.cli.path_notice import path_rows_facts, path_rows_line
 
     first, second = Bundle.load(arguments.first), Bundle.load(arguments.second)
     folder = two_tiers(

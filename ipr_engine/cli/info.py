@@ -9,10 +9,11 @@ from typing import Any
 
 from ipr_engine._version import __version__
 from ipr_engine.bundle import Bundle, Candidate, Price
-from ipr_engine.bundle.origin import FIRST_ALONE, constant_notice, constant_of, price_dates, price_days, prior_of
+from ipr_engine.bundle.origin import constant_notice, constant_of, price_dates, price_days, prior_of
 from ipr_engine.bundle.performance import UNITS, performance_json
 from ipr_engine.bundle.price import price_numbers
 from ipr_engine.cli.options import add_bundle_options, load_keywords
+from ipr_engine.cli.path_notice import path_rows_facts, path_rows_line
 from ipr_engine.decide.contract import available_isas
 from ipr_engine.engine import Engine
 from ipr_engine.policy.promise import TAUS
@@ -196,33 +197,3 @@ def _print_performance(bundle: Bundle) -> None:
         known = performance_json(figures)
         reported = ", ".join(f"{known[key]:g} {unit}" for key, unit in UNITS.items() if key in known)
         print(f"{name:<{width}}  {reported} ({figures.basis})")
-
-
-def path_rows_facts(bundle: Bundle) -> dict[str, Any] | None:
-    """Return what is known of a bundle's path rows, in plain JSON types; None where it has none."""
-    rows = bundle.path_rows
-    if rows is None:
-        return None
-    both = rows.again_quality is not None
-    return {
-        "rows": len(rows.quality),
-        "candidates": list(rows.candidates),
-        "without_rows": list(rows.without_rows(bundle.names)),
-        "tiers": 2 if both else 1,
-        "first_tier_alone": None if bundle.escalation is None or both else bundle.provenance.get(FIRST_ALONE),
-    }
-
-
-def path_rows_line(bundle: Bundle) -> str:
-    """Return the same as one line for a reader."""
-    facts = path_rows_facts(bundle)
-    if facts is None:
-        return "tau's path: no rows; `ipr train` writes them"
-    covered = f"{len(facts['candidates'])} of {len(bundle.names)} candidates"
-    line = f"tau's path: {facts['rows']} rows of fitting prompts, {covered}"
-    if facts["without_rows"]:
-        line += f"; none of {', '.join(facts['without_rows'])}, whose path is stale until the heads are fitted anew"
-    if bundle.escalation is not None:
-        alone = f"of the first tier alone ({facts['first_tier_alone'] or 'the second has none'})"
-        line += "; of both tiers" if facts["tiers"] == 2 else f"; {alone}"
-    return line

@@ -33,12 +33,6 @@ def test_a_clone_that_is_not_installed_has_its_own_kernels():
     assert done.stdout.strip() == str(ROOT / "kernels" / "plan.py")
 
 
-@pytest.mark.parametrize("name", ["benchmarks", "studies", "tests", "setup", "docs"])
-def test_nothing_else_at_the_root_is_a_part_of_the_package(name):
-    code = f"import ipr_engine, importlib.util; print(len(ipr_engine.__path__), importlib.util.find_spec('ipr_engine.{name}'))"
-    assert run(code) == "1 None"
-
-
 def test_the_published_package_is_found_behind_the_repository(tmp_path):
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "__init__.py").write_text("__version__ = '9.9'\n")
