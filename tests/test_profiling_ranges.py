@@ -166,7 +166,7 @@ def test_an_nsys_that_does_not_record_is_told_and_replaced(script, recorded, tol
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     record = importlib.import_module("record")
     assert record.find_nsys() == str(nsys)
-    assert record._with_nsys(str(nsys), [sys.executable, "-c", "pass"], tmp_path) is recorded
+    assert record.record_with_nsys(str(nsys), [sys.executable, "-c", "pass"], tmp_path) is recorded
     assert told in capsys.readouterr().out
     if recorded:
         assert (tmp_path / "route.nsys-rep").read_text() == "1\n"

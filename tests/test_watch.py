@@ -42,6 +42,12 @@ def point(root, text):
     os.replace(root / "next", root / "CURRENT")
 
 
+def thread_of(watch):
+    """The thread of a running watch, which its name tells."""
+    [thread] = [thread for thread in threading.enumerate() if thread.name == f"ipr watch {watch.root}"]
+    return thread
+
+
 def test_current_is_served_from_the_start_and_followed(paths, root):
     engine, seen = Engine.load(paths[2]), []
     with engine.watch(root, interval_s=NEVER_S, on_swap=seen.append) as watch:
@@ -173,18 +179,20 @@ def test_a_callback_may_close_the_watch(paths, root):
         closed.set()
 
     watch = engine.watch(root, interval_s=0.01, on_swap=close)
+    thread = thread_of(watch)
     activate(root, paths[1].name)
     assert closed.wait(30)
-    watch._thread.join(30)
-    assert not watch._thread.is_alive()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_a_closed_watch_follows_nothing_and_leaves_no_thread(paths, root):
     engine = Engine.load(root)
     watch = engine.watch(root, interval_s=0.01)
+    thread = thread_of(watch)
     watch.close()
     watch.close()
-    assert not watch._thread.is_alive()
+    assert not thread.is_alive()
     activate(root, paths[1].name)
     assert not watch.look()
     assert engine.bundle.hash == paths[0].name
@@ -194,6 +202,7 @@ def test_a_closed_watch_follows_nothing_and_leaves_no_thread(paths, root):
 def test_a_watch_ends_with_its_engine_and_keeps_it_alive_no_longer(paths, root, broken):
     engine = Engine.load(root)
     watch = engine.watch(root, interval_s=NEVER_S)
+    thread = thread_of(watch)
     if broken:
         damage(paths[1])
         point(root, paths[1].name)
@@ -206,10 +215,10 @@ def test_a_watch_ends_with_its_engine_and_keeps_it_alive_no_longer(paths, root, 
         assert gone() is None
     finally:
         gc.enable()
-    watch._thread.join(30)
-    assert not watch._thread.is_alive()
+    thread.join(30)
+    assert not thread.is_alive()
     assert watch.closed
-    assert watch._thread.daemon
+    assert thread.daemon
 
 
 @pytest.mark.parametrize(

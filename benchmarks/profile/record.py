@@ -49,7 +49,7 @@ def main() -> int:
     nsys = find_nsys()
     if nsys is None:
         print(f"nsys: not found on PATH, nor at {', '.join(PLACES)}", flush=True)
-    elif _with_nsys(nsys, work, arguments.out):
+    elif record_with_nsys(nsys, work, arguments.out):
         return 0
     trace = arguments.out / "route.json"
     print(f"torch.profiler: recording {trace}", flush=True)
@@ -57,7 +57,7 @@ def main() -> int:
     return code or (0 if trace.is_file() else 1)
 
 
-def _with_nsys(nsys: str, work: list[str], out: Path) -> bool:
+def record_with_nsys(nsys: str, work: list[str], out: Path) -> bool:
     """Whether nsys recorded: it may be there and not be allowed to, which is told."""
     report = out / "route.nsys-rep"
     report.unlink(missing_ok=True)
