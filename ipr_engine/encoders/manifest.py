@@ -26,7 +26,7 @@ from ipr_engine.bundle import TransformerSource
 from ipr_engine.bundle.encoder_source import MANIFEST
 from ipr_engine.bundle.fields import Field, canonical_json, fail, parse_json
 from ipr_engine.bundle.file_entry import FileEntry, file_entry, read_regular, sha256_of
-from ipr_engine.encoders.transformer_spec import POOLINGS, TransformerSpec
+from ipr_engine.encoders.transformer_files import POOLINGS, TransformerSpec
 from ipr_engine.errors import BundleNotFoundError, BundleValueError, BundleVersionError
 
 SCHEMA_VERSION = 1

@@ -99,7 +99,7 @@ _KINDS = {"static": _static, "transformer": _transformer, "concatenated": _conca
 
 def _folder(folder: Path, spec: EncoderSpec, options: LoadOptions) -> Encoder | None:
     """Load a transformers folder, if it is the model that is meant; else return None."""
-    from ipr_engine.encoders.transformer_folder import read_transformer_folder
+    from ipr_engine.encoders.transformer_files import read_transformer_folder
 
     modules = (folder / "modules.json").exists()
     asked = {} if modules else {"pooling": spec.pooling, "normalize": spec.normalize}
@@ -235,7 +235,7 @@ def open_encoder(
 def is_model2vec(folder: Path) -> bool:
     """Return whether a folder holds a table. config.json tells; modules.json does not: model2vec writes one too, and a transformer may
     live in a subfolder of it."""
-    from ipr_engine.encoders.files import parse_json, read_bytes
+    from ipr_engine.encoders.model_files import parse_json, read_bytes
 
     path = folder / "config.json"
     if not path.exists():

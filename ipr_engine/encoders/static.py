@@ -14,8 +14,7 @@ from ipr_engine._C import StaticEncoder as NativeStatic
 from ipr_engine._files import file_sha256
 from ipr_engine.bundle import encoder_identity
 from ipr_engine.encoders.base import Encoded, as_prompt_list
-from ipr_engine.encoders.files import parse_json, read_bytes
-from ipr_engine.encoders.tensor_file import map_tensors
+from ipr_engine.encoders.model_files import map_tensors, parse_json, read_bytes
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
 from ipr_engine.errors import (
     BundleFormatError,

@@ -15,8 +15,12 @@ from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
 from ipr_engine.encoders.transformer import TransformerEncoder, padded
-from ipr_engine.encoders.transformer_folder import TransformerFolder, read_transformer_folder
-from ipr_engine.encoders.transformer_spec import TransformerSpec, special_ids
+from ipr_engine.encoders.transformer_files import (
+    TransformerFolder,
+    TransformerSpec,
+    read_transformer_folder,
+    special_ids,
+)
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
 
 DTYPES = ("float32", "float16", "bfloat16")

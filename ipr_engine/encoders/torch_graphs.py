@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from ipr_engine._extras import need
 from ipr_engine._profiling import span
 from ipr_engine.cuda import EMULATED
-from ipr_engine.cuda.buckets import Passes, fill_rows
-from ipr_engine.cuda.graphs import open_graphs
-from ipr_engine.cuda.recording import Graphs, Recording
-from ipr_engine.cuda.shapes import Bucket, Pass, make_buckets
+from ipr_engine.cuda.buckets import Bucket, Pass, Passes, fill_rows, make_buckets
+from ipr_engine.cuda.graphs import Graphs, Recording, open_graphs
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export
 from ipr_engine.encoders.torch import TorchEncoder, pool

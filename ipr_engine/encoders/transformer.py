@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from ipr_engine.encoders.base import Encoded, as_prompt_list
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
-from ipr_engine.encoders.transformer_spec import TransformerSpec
-from ipr_engine.encoders.truncation import cut_between_words
+from ipr_engine.encoders.transformer_files import TransformerSpec
 from ipr_engine.errors import InvalidInputError
 
 
@@ -132,3 +131,21 @@ def padded(ids: list[NDArray[np.int64]], tokens: int, pad_id: int) -> tuple[NDAr
         filled[row, : len(own)] = own
     lengths = np.array([len(own) for own in ids])
     return filled, (np.arange(tokens) < lengths[:, None]).astype(np.int64)
+
+
+def cut_between_words(starts: NDArray[np.bool_], max_tokens: int) -> tuple[int, int]:
+    """Return which tokens to keep: the head [0, head) and the tail [tail, tokens) (docs/decide.md).
+
+    Half of max_tokens (the head rounded up) from each end, less what it takes to end the head and start the tail between
+    words. A half that one word alone overfills is cut inside that word.
+
+    Args:
+        starts: (tokens,) whether each token is the first of its word; tokens > max_tokens >= 1.
+    """
+    room_head, room_tail = max_tokens - max_tokens // 2, max_tokens // 2
+    ends = np.flatnonzero(starts[1 : room_head + 1])  # a start at k + 1 lets the head end there
+    first = len(starts) - room_tail
+    begins = np.flatnonzero(starts[first:])
+    head = int(ends[-1]) + 1 if len(ends) else room_head
+    tail = first + int(begins[0]) if len(begins) else first
+    return head, tail

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from ipr_engine._C import DecideResult
 from ipr_engine.bundle.context_windows import ContextWindows, capped_heads
 from ipr_engine.bundle.spec import BundleSpec
-from ipr_engine.cuda.stream_encoder import StreamEncoder, stream_encoder
+from ipr_engine.cuda.buckets import StreamEncoder, stream_encoder
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.gpu_router.gpu_heads import GpuHeads
 from ipr_engine.gpu_router.route_rows import RouteRows
-from ipr_engine.gpu_router.router import GpuRouter
+from ipr_engine.gpu_router.router import GpuHeads, GpuRouter
 from ipr_engine.policy.policy import Policy, op_terms
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +12,63 @@ from numpy.typing import NDArray
 from ipr_engine._C import DecideResult, decide_result
 from ipr_engine._extras import need
 from ipr_engine._profiling import enable_from_environment, span
-from ipr_engine.cuda.buckets import Passes, fill_rows
-from ipr_engine.cuda.recording import PURPOSE, Graphs, Recording
-from ipr_engine.cuda.shapes import Bucket, Pass
-from ipr_engine.cuda.stream_encoder import StateEncoder, StreamEncoder
+from ipr_engine.cuda.buckets import Bucket, Pass, Passes, StateEncoder, StreamEncoder, fill_rows
+from ipr_engine.cuda.graphs import PURPOSE, Graphs
+from ipr_engine.decide.contract import Heads
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
-from ipr_engine.gpu_router.block import Block
-from ipr_engine.gpu_router.gpu_heads import GpuHeads, PolicyT
-from ipr_engine.gpu_router.route_rows import RouteRows, rows_of
-from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult, result_views
-from ipr_engine.kernels.run import DecideLaunch
+from ipr_engine.gpu_router.route_rows import RouteRows, Windows, rows_of
+from ipr_engine.gpu_router.route_slot import RouteSlot
+from ipr_engine.kernels.plan import GpuPlan
+
+POLICY_ROWS = 64  # policies on the device at once; the one used longest ago gives its row to a new one
+
+PolicyT = TypeVar("PolicyT")
+
+
+class GpuHeads(Generic[PolicyT]):
+    """Packed heads, in float32, and the rows of the policies used lately.
+
+    Attributes:
+        packed: the heads, as the CPU plans them. plan: kernels' GpuPlan of them on `device`.
+        windows: the candidates' context windows.
+    """
+
+    def __init__(
+        self, packed: Heads, windows: Windows, op_terms: Callable[[PolicyT], Mapping[str, Any]], device: str
+    ) -> None:
+        """op_terms: a policy of the heads' bundle -> DecidePolicy's arguments."""
+        self.packed, self.windows = packed, windows
+        self._op_terms = op_terms
+        self.plan = GpuPlan(packed, device=device, policies=POLICY_ROWS)
+        if self.plan.device.type == "cuda":
+            need("torch", PURPOSE, "gpu").cuda.synchronize(
+                self.plan.device
+            )  # filled in another stream than is read from
+        self._rows: OrderedDict[int, tuple[PolicyT, int]] = OrderedDict()
+
+    @property
+    def variant(self) -> tuple[Any, ...]:
+        """What two heads share that the same recordings can run."""
+        plan = self.plan
+        return plan.variant(), plan.launch, plan.models, tuple(plan.weights.shape), tuple(plan.policies.shape)
+
+    def row_of(self, policy: PolicyT, live: GpuPlan) -> int:
+        """Return the policy's row; where it is new, write it into the plan and into the `live` one, in the stream's order.
+
+        Only within Graphs.exclusive.
+        """
+        found = self._rows.get(id(policy))  # the kept policy cannot lose its id
+        if found is not None:
+            self._rows.move_to_end(id(policy))
+            return found[1]
+        row = len(self._rows) if len(self._rows) < POLICY_ROWS else self._rows.popitem(last=False)[1][1]
+        torch = need("torch", PURPOSE, "gpu")
+        packed = torch.from_numpy(self.plan.pack_policy(**self._op_terms(policy)))
+        self.plan.policies[row].copy_(packed)
+        live.policies[row].copy_(self.plan.policies[row])
+        self._rows[id(policy)] = policy, row
+        return row
+
 
 POOLING = ("auto", "fused", "apart")
 _RESULTS = {"threshold": np.float32, "gap": np.float32, "index": np.int32, "status": np.uint8, "cause": np.uint8}
@@ -63,7 +110,11 @@ class GpuRouter:
         if pooling == "fused" and not states:
             raise InvalidInputError("pooling: 'fused' needs an encoder that gives token states, as the torch tier does")
         self.fused = pooling == "fused" or (pooling == "auto" and states and plan.launch.one_program)
-        self.passes = Passes(encoder.graphs, encoder.buckets, lambda graphs, bucket: RouteSlot(self, graphs, bucket))
+        self.passes = Passes(encoder.graphs, encoder.buckets, self.make_slot)
+
+    def make_slot(self, graphs: Graphs, bucket: Bucket) -> RouteSlot:
+        """Make and record the buffers of one bucket."""
+        return RouteSlot(graphs, bucket, self.encoder, self.live, fused=self.fused)
 
     def serves(self, encoder: object, heads: GpuHeads[Any]) -> bool:
         """Return whether these recordings can run other heads: the same encoder, the same variant."""
@@ -147,79 +198,6 @@ class GpuRouter:
             for name in ("weights", "vectors", "policies"):
                 getattr(self.live, name).copy_(getattr(heads.plan, name), non_blocking=True)
             self._loaded = heads
-
-
-class RouteSlot:
-    """The buffers of one pass and its recording.
-
-    Attributes:
-        inputs: ids, mask, bills, policy rows, given tokens, extra costs, masks; one copy.
-        outputs: name -> numpy view of the answers on the host. x: (batch, dim), the embeddings on the host.
-    """
-
-    recording: Recording
-
-    def __init__(self, router: GpuRouter, graphs: Graphs, bucket: Bucket) -> None:
-        torch = need("torch", PURPOSE, "gpu")
-        encoder, plan = router.encoder, router.live
-        self.pad_id = encoder.pad_id
-        batch, per_model = bucket.batch, (bucket.batch, plan.models)
-        self.inputs = Block(
-            graphs,
-            {
-                "ids": (bucket.shape, encoder.integer),
-                "mask": (bucket.shape, encoder.integer),
-                "billed_tokens": (per_model, "float32"),
-                "policy_of_row": ((batch,), "int32"),
-                "tokens_out": (per_model, "float32"),
-                "extra_usd": (per_model, "float32"),
-                "allowed": (per_model, "uint8"),
-            },
-        )
-        self.inputs.host["mask"][:, 0] = 1
-        self.inputs.host["allowed"].fill(1)
-        embedded = graphs.buffer((batch, plan.dim), torch.float32)
-        x = graphs.host_buffer((batch, plan.dim), torch.float32)
-        self.x: NDArray[np.float32] = x.numpy()
-        result = GpuResult(plan, batch)
-        answers = graphs.host_buffer(tuple(result.block.shape), torch.uint8)
-        self.outputs = {name: view.numpy() for name, view in result_views(answers, batch, plan.models).items()}
-        decide = _decide(router, self.inputs.device, embedded, result, bucket)
-
-        def work() -> None:
-            self.inputs.copy_in()
-            decide()
-            answers.copy_(result.block, non_blocking=True)
-            x.copy_(embedded, non_blocking=True)
-
-        self.recording = graphs.record(str(bucket), work)
-
-
-def _decide(router: GpuRouter, inputs: dict[str, Any], x: Any, result: Any, bucket: Bucket) -> Callable[[], None]:
-    """Return what enqueues encoder and decision on the slot's device buffers."""
-    encoder, plan, fused = router.encoder, router.live, router.fused
-    ids, mask = inputs["ids"], inputs["mask"]
-    rest = ("billed_tokens", "policy_of_row", "tokens_out", "extra_usd", "allowed")
-    request = GpuRequest(x=x, **{name: inputs[name] for name in rest})
-    launch = None if fused else DecideLaunch(plan, request, result)
-
-    def run() -> None:
-        if launch is not None:
-            with span("encode"):
-                encoder.enqueue(bucket, ids, mask, x)
-            with span("decide"):
-                launch()
-            return
-        assert isinstance(encoder, StateEncoder)
-        with span("encode"):
-            states = encoder.states(ids, mask).contiguous()
-        with span("decide"):  # bound here, since a recording gives the states an address of its own
-            pooled = replace(
-                request, states=states, token_mask=mask, pooling=encoder.pooling, normalize=encoder.normalize
-            )
-            DecideLaunch(plan, pooled, result)()
-
-    return run
 
 
 def _given_tokens(given: NDArray[np.float32] | None, heads: GpuHeads[Any]) -> NDArray[np.float32] | None:

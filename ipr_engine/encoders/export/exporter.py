@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,6 @@ from ipr_engine._extras import need
 from ipr_engine._version import __version__
 from ipr_engine.encoders.base import as_prompt_list
 from ipr_engine.encoders.export.bert_weights import ARCHITECTURES, read_bert_weights
-from ipr_engine.encoders.export.calibration_prompts import CALIBRATION_PROMPTS
 from ipr_engine.encoders.export.check import (
     MIN_COSINE,
     MIN_COSINE_FLOAT16,
@@ -28,17 +29,15 @@ from ipr_engine.encoders.export.check import (
     sample,
     worst_cosine,
 )
-from ipr_engine.encoders.export.cpu_graph import write_cpu_graph
-from ipr_engine.encoders.export.int8_graph import write_int8_graph
-from ipr_engine.encoders.export.quantize import linear_inputs
-from ipr_engine.encoders.export.source import check_out, find_source, max_tokens_of
+from ipr_engine.encoders.export.cpu_graphs import write_cpu_graph, write_int8_graph
+from ipr_engine.encoders.export.quantize import CALIBRATION_PROMPTS, linear_inputs
 from ipr_engine.encoders.export.standard_graph import OPSET, write_standard_graph
 from ipr_engine.encoders.manifest import Export, ModelOrigin, read_export, write_manifest
+from ipr_engine.encoders.model_files import parse_json, read_bytes
 from ipr_engine.encoders.tokenizer import read_tokenizer
 from ipr_engine.encoders.torch import TorchEncoder, check_fit, load_model, spec_of
-from ipr_engine.encoders.transformer_folder import read_transformer_folder
-from ipr_engine.encoders.transformer_spec import special_ids
-from ipr_engine.errors import BundleFormatError, InvalidInputError
+from ipr_engine.encoders.transformer_files import read_transformer_folder, special_ids
+from ipr_engine.errors import BundleFormatError, BundleNotFoundError, InvalidInputError
 
 _PURPOSE = "exporting an encoder"
 
@@ -182,3 +181,71 @@ def _provenance(cosines: dict[str, float], rows: int) -> dict[str, Any]:
         "smallest_cosine": cosines,
         "sample_rows": rows,
     }
+
+
+# Weights in safetensors, tokenizer and settings: nothing that runs, nothing pickled.
+_PATTERNS = ("*.json", "*.safetensors", "*/config.json")
+_IGNORED = ("onnx/*", "openvino/*")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """folder: the files. name: what the manifest calls it. revision: the hub's commit, None for a folder."""
+
+    folder: Path
+    name: str
+    revision: str | None
+
+
+def find_source(source: str, revision: str | None = None) -> Source:
+    """Take a folder as it is; download a hub id (or take it from the hub's cache) at a revision.
+
+    Raises:
+        InvalidInputError: source is neither a folder nor a hub id, or revision comes with a folder.
+        BackendUnavailableError: huggingface_hub is missing here.
+        BundleNotFoundError: the hub has no such model or revision, or cannot be reached and the cache lacks it.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if revision is not None:
+            raise InvalidInputError(f"revision: {source} is a folder, which has none; got {revision!r}, leave it out")
+        return Source(folder, folder.resolve().name, None)
+    if not _HUB_ID.fullmatch(source):
+        raise InvalidInputError(
+            f"source: {source!r} is neither a folder here nor a hub id such as 'sentence-transformers/all-MiniLM-L6-v2'"
+        )
+    hub = need("huggingface_hub", "downloading from the hub", "export")
+    try:
+        found = Path(
+            hub.snapshot_download(source, revision=revision, allow_patterns=_PATTERNS, ignore_patterns=_IGNORED)
+        )
+    except (OSError, ValueError, RuntimeError) as error:  # its HTTP errors are OSError, LocalEntryNotFoundError too
+        reason = str(error).strip().partition("\n")[0]
+        at = "" if revision is None else f" at revision {revision}"
+        raise BundleNotFoundError(
+            f"source: {source}{at}: the hub did not give it ({type(error).__name__}: {reason}); "
+            "offline, pass a folder that holds the model"
+        ) from error
+    return Source(found, source, found.name if _COMMIT.fullmatch(found.name) else revision)
+
+
+def max_tokens_of(folder: Path, positions: int | None, default: int = 512) -> int:
+    """Return how long a prompt the model was made for: sentence-transformers' max_seq_length, at most `default` and `positions`."""
+    limits = [default] if positions is None else [default, positions]
+    settings = folder / "sentence_bert_config.json"
+    if settings.exists():
+        value = parse_json(settings, read_bytes(settings))
+        stated = value.get("max_seq_length") if isinstance(value, dict) else None
+        if type(stated) is int and stated > 0:
+            limits.append(stated)
+    return min(limits)
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder to write that exists and is not empty, or whose parent does not exist."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidInputError(f"out: {out} exists already; remove it, or write to another folder")
+    if not out.absolute().parent.is_dir():
+        raise InvalidInputError(f"out: {out.absolute().parent} is no folder; make it first")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine.bundle.fields import canonical_json
-from ipr_engine.cuda.shapes import Bucket
+from ipr_engine.cuda.buckets import Bucket
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
 
 RECIPE = 1  # raised when the same model would be converted, built or checked in another way

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine.cuda.buckets import Bucket, Pass, plan_passes
 from ipr_engine.cuda.driver import OUT_OF_MEMORY, CudaError, Device
-from ipr_engine.cuda.shapes import Bucket, Pass, plan_passes
 from ipr_engine.encoders.tensorrt import bindings
 from ipr_engine.encoders.tensorrt.api import Api
+from ipr_engine.encoders.tensorrt.engine_checks import INPUTS, OUTPUT, check_engine
 from ipr_engine.encoders.tensorrt.engine_file import write_atomically
-from ipr_engine.encoders.tensorrt.io_tensors import INPUTS, OUTPUT, check_engine
 from ipr_engine.errors import BackendUnavailableError, EngineMismatchError, OutOfDeviceMemoryError
 
 SLOTS = 8  # passes that may be in flight before the host waits

@@ -1,4 +1,4 @@
-"""safetensors files as read-only views of the mapped file: no copy, pages are read when a row is."""
+"""Reading an encoder's files: whole, or as JSON, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine.errors import BundleFormatError, BundleNotFoundError
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return the bytes of a file; BundleNotFoundError if there is none."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise BundleNotFoundError(f"{path}: no such file") from error
+
+
+def parse_json(path: str | Path, data: bytes) -> Any:
+    """Return what the bytes of a JSON file say; path is for the message of BundleFormatError."""
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise BundleFormatError(f"{path}: not JSON in UTF-8: {error}") from error
+
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",

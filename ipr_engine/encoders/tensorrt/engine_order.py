@@ -2,22 +2,104 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ipr_engine._extras import need
-from ipr_engine.cuda.shapes import Bucket
+from ipr_engine.cuda.buckets import Bucket, make_buckets
+from ipr_engine.cuda.driver import Device
+from ipr_engine.encoders.manifest import Export
 from ipr_engine.encoders.tensorrt import bindings
 from ipr_engine.encoders.tensorrt.api import Api
-from ipr_engine.encoders.tensorrt.engine_file import write_atomically
-from ipr_engine.encoders.tensorrt.io_tensors import INPUTS, check_network
-from ipr_engine.encoders.tensorrt.precision import convert_precision
-from ipr_engine.errors import BackendUnavailableError, InvalidInputError
+from ipr_engine.encoders.tensorrt.engine_checks import INPUTS, check_network, embed_reference, make_sample
+from ipr_engine.encoders.tensorrt.engine_file import (
+    EngineFile,
+    EngineKey,
+    bucket_names,
+    read_engine,
+    write_atomically,
+    write_engine,
+)
+from ipr_engine.encoders.tensorrt.precision import PRECISIONS, convert_precision
+from ipr_engine.encoders.transformer import TransformerEncoder
+from ipr_engine.errors import BackendUnavailableError, EngineMismatchError, InvalidInputError
 
 WORKSPACE_BYTES = 1 << 30
 _INLINE_BYTES = 1 << 30  # a larger graph keeps its weights beside it: protobuf ends at 2 GB
+_LOG = logging.getLogger(__name__)
+
+
+class EngineOrder:
+    """The engine that is wanted: the arguments of `TensorRtEncoder.from_export`, checked.
+
+    Attributes:
+        export: the model. api: the TensorRT that builds or loads. buckets: the shapes, ascending.
+        text: what makes ids of prompts. key: what an engine file must state to be this one.
+    """
+
+    def __init__(
+        self,
+        export: Export,
+        api: Api,
+        device: Device | None,
+        max_tokens: int | None,
+        precision: str,
+        batches: Sequence[int],
+        workspace_bytes: int,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InvalidInputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+        if type(workspace_bytes) is not int or workspace_bytes < 1:
+            raise InvalidInputError(f"workspace_bytes: expected an int >= 1, got {workspace_bytes!r}")
+        self.export, self.api, self._device = export, api, device
+        self._onnx = export.file("onnx")
+        limit = export.max_tokens if max_tokens is None else max_tokens
+        self.text = TransformerEncoder(export.spec, max_tokens=limit, batch=1)
+        self.buckets = make_buckets(self.text.max_tokens, batches)
+        self.key = EngineKey(
+            model="+".join(export.hashes[role] for role in ("onnx", "onnx_data") if role in export.hashes),
+            tensorrt=str(api),
+            gpu="any" if api.portable else str(device),
+            precision=precision,
+            buckets=bucket_names(self.buckets),
+            pad_id=export.spec.pad_id,
+            max_tokens=self.text.max_tokens,
+            tokenizer=export.spec.tokenizer_sha256,
+            workspace_bytes=workspace_bytes,
+        )
+
+    def find_or_build(self, cache: Path) -> tuple[EngineFile, Path, str]:
+        """Return the engine, its file, and where it came from; what is stale, foreign or damaged is replaced, and the log says so."""
+        path = cache / self.key.file_name
+        origin = "built"
+        if path.exists():
+            try:
+                return read_engine(path, self.key), path, "cached"
+            except EngineMismatchError as error:
+                _LOG.warning("engine cache: %s", error)
+                origin = f"rebuilt: {error}"
+        engine = self._build(cache)
+        write_engine(path, engine)
+        return engine, path, origin
+
+    def _build(self, cache: Path) -> EngineFile:
+        if self._device is not None:
+            self._device.activate()
+        plan = build_plan(
+            self.api,
+            self._onnx,
+            dim=self.export.dim,
+            buckets=self.buckets,
+            precision=self.key.precision,
+            workspace_bytes=self.key.workspace_bytes,
+            timing_cache=cache / f"{self.api.flavour}-{self.api.version}-{device_slug(self._device)}.timings",
+        )
+        sample = make_sample(self.text.ids, self.buckets)
+        reference = embed_reference(self._onnx, sample)
+        return EngineFile(key=self.key.document(), plan=plan, sample=sample, reference=reference)
 
 
 def build_plan(
@@ -108,3 +190,8 @@ def _use_timing_cache(config: bindings.IBuilderConfig, path: Path | None) -> bin
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache
+
+
+def device_slug(device: Device | None) -> str:
+    """Return what names a device in a file name."""
+    return "".join(c if c.isalnum() else "-" for c in str(device)) if device is not None else "any"
