@@ -1,4 +1,9 @@
-"""Rows through buckets: which go together, how many passes fly at once, when the host waits."""
+"""Buckets, the fixed shapes that work on a GPU is planned for, and the rows that go through them.
+
+make_buckets, plan_passes     the shapes of an engine, and which rows pass together
+Passes, fill_rows             rows through recordings: how many fly at once, when the host waits
+PromptReader, StreamEncoder   what a transformer tier offers, so that its buckets can be recorded with the decision
+"""
 
 from __future__ import annotations
 
@@ -14,11 +19,12 @@ from ipr_engine.cuda.graphs import Graphs, Recording
 from ipr_engine.errors import InvalidInputError
 
 DEFAULT_BATCHES = (1, 8, 32)
+DOUBLED = 2  # slots of the largest batch: the host fills one while the other runs
 
 
 @dataclass(frozen=True, order=True)
 class Bucket:
-    """A shape of input_ids: batch rows of `tokens` ids. str() is "8 x 64"."""
+    """A shape of input_ids: `batch` rows of `tokens` ids. str() is "8 x 64"."""
 
     tokens: int
     batch: int
@@ -33,7 +39,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Pass:
-    """Rows begin to end (exclusive) go through buckets[bucket] together; the rest of its rows is padding."""
+    """One trip through buckets[bucket]: of the rows begin to end (exclusive); the bucket's other rows are padding."""
 
     bucket: int
     begin: int
@@ -53,7 +59,7 @@ def make_buckets(max_tokens: int, batches: Sequence[int] = DEFAULT_BATCHES) -> t
 
 
 def plan_passes(lengths: Sequence[int], buckets: Sequence[Bucket]) -> list[Pass]:
-    """Return which rows go together.
+    """Return the passes that take all rows.
 
     The longest row left decides the tokens; the rows that need as many decide the batch: the smallest that holds them, else the
     largest. Shorter rows ride along where it has room.
@@ -69,6 +75,7 @@ def plan_passes(lengths: Sequence[int], buckets: Sequence[Bucket]) -> list[Pass]
     begin = 0
     while begin < len(lengths):
         tokens = next(size for size in sizes if size >= lengths[begin])
+        # Rows as short as the next smaller length do not count towards the batch; they would fit a cheaper bucket.
         below = max((size for size in sizes if size < tokens), default=0)
         run = next((i for i in range(begin, len(lengths)) if lengths[i] <= below), len(lengths)) - begin
         batch = next((size for size in batches if size >= run), batches[-1])
@@ -78,11 +85,8 @@ def plan_passes(lengths: Sequence[int], buckets: Sequence[Bucket]) -> list[Pass]
     return passes
 
 
-DOUBLED = 2  # slots of the largest batch: the host fills one while the other runs
-
-
 class Slot(Protocol):
-    """Buffers of one pass and the recording that reads and writes them."""
+    """The buffers of one pass, and the recording that reads and writes them."""
 
     @property
     def recording(self) -> Recording: ...
@@ -146,7 +150,7 @@ class Passes(Generic[SlotT]):
                 slots = self.slots[step.bucket]
                 slot = slots[turn[step.bucket] % len(slots)]
                 turn[step.bucket] += 1
-                if any(slot is other for other, _ in flying):
+                if any(slot is other for other, _ in flying):  # its results are not collected yet
                     land(slot)
                 fill(slot, step)
                 slot.recording.replay()
@@ -156,7 +160,7 @@ class Passes(Generic[SlotT]):
 
 
 def fill_rows(ids: NDArray[Any], mask: NDArray[Any], rows: Sequence[NDArray[np.int64]], pad_id: int) -> None:
-    """Write rows into a bucket's (batch, tokens) ids and mask; what is left is padding of which one token is seen."""
+    """Write rows into a bucket's ids and mask, (batch, tokens) each; the rows left over see one token of padding."""
     ids.fill(pad_id)
     mask.fill(0)
     for at, own in enumerate(rows):
@@ -170,8 +174,8 @@ class PromptReader(Protocol):
     """The part of a transformer tier that runs before its transformer: prompts to ids.
 
     Attributes:
-        dim: of an embedding. pad_id: what fills a row up.
-        pooling, normalize: how the tier makes x of token states, as the kernel's KernelVariant names it.
+        dim: of an embedding. pad_id: the id that fills a row up.
+        pooling, normalize: how the tier makes x of token states, in the words of the kernel's KernelVariant.
     """
 
     dim: int
@@ -192,7 +196,7 @@ class StreamEncoder(PromptReader, Protocol):
     """A transformer tier whose buckets run in the current stream on buffers of the caller's.
 
     Attributes:
-        graphs: where its work is recorded. buckets: ascending, a full grid. integer: "int64" or "int32", of ids and mask.
+        graphs: record its work. buckets: ascending, a full grid. integer: "int64" or "int32", the type of ids and mask.
     """
 
     graphs: Graphs
@@ -215,12 +219,12 @@ class StateEncoder(StreamEncoder, Protocol):
 
 @runtime_checkable
 class OffersStream(Protocol):
-    """An encoder whose work can be recorded; an encoder without this member embeds outside of the recording."""
+    """An encoder whose work can be recorded; one without this member embeds outside of recordings."""
 
     def on_stream(self, device: str) -> StreamEncoder:
         """Return the encoder as a StreamEncoder on a CUDA device, or on "emulated"."""
 
 
 def stream_encoder(encoder: object, device: str) -> StreamEncoder | None:
-    """Return the encoder as one whose work can be recorded; None where it cannot be."""
+    """Return the encoder as a StreamEncoder on a device; None where its work cannot be recorded."""
     return encoder.on_stream(device) if isinstance(encoder, OffersStream) else None

@@ -1,4 +1,4 @@
-"""Reading an encoder's files: whole, or as JSON, with errors that name the file."""
+"""An encoder's files as they are read: whole, as JSON, or tensors mapped; errors name the file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 
 from ipr_engine.errors import BundleFormatError, BundleNotFoundError
 
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+_LARGEST_HEADER = 100_000_000  # the format's own limit
+
 
 def read_bytes(path: str | Path) -> bytes:
     """Return the bytes of a file; BundleNotFoundError if there is none."""
@@ -22,22 +28,17 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def parse_json(path: str | Path, data: bytes) -> Any:
-    """Return what the bytes of a JSON file say; path is for the message of BundleFormatError."""
+    """Return the value of a JSON file's bytes; path is for the message of BundleFormatError."""
     try:
         return json.loads(data)
     except ValueError as error:
         raise BundleFormatError(f"{path}: not JSON in UTF-8: {error}") from error
 
 
-_DTYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
-    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
-}  # fmt: skip
-_LARGEST_HEADER = 100_000_000  # the format's own limit
-
-
 def map_tensors(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Map a safetensors file. The arrays are read-only, hold the mapping alive, and need the file to stay as it is.
+    """Map a safetensors file: no copy, a page is read when a row of it is.
+
+    The arrays are read-only, hold the mapping alive, and need the file to stay as it is.
 
     Raises:
         BundleNotFoundError: there is no such file.
@@ -58,6 +59,7 @@ def map_tensors(path: str | Path) -> dict[str, NDArray[Any]]:
 
 
 def _header(path: Path, raw: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
+    """Return the header, and the first byte behind it: 8 bytes of its length, then JSON, then the tensors."""
     length = int.from_bytes(raw[:8].tobytes(), "little") if raw.size >= 8 else _LARGEST_HEADER + 1
     if length > min(raw.size - 8, _LARGEST_HEADER):
         raise BundleFormatError(f"{path}: expected a safetensors file; its header does not fit in {raw.size} bytes")
@@ -71,6 +73,7 @@ def _header(path: Path, raw: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
 
 
 def _tensor(path: Path, name: str, entry: Any, data: NDArray[np.uint8]) -> NDArray[Any]:
+    """View one entry of the header in the bytes behind it."""
     try:
         dtype = np.dtype(_DTYPES[entry["dtype"]])
         shape = tuple(entry["shape"])

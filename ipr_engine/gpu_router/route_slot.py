@@ -1,4 +1,4 @@
-"""Several arrays in one block, on the host and on the device, so that one copy takes them all."""
+"""The buffers and the recording of one pass: ids and arguments in, encoder and decision, answers out."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ ALIGN = 256  # of each array: what cudaMalloc aligns to, and more than any load 
 
 
 class Block:
-    """Fields of fixed shape in one host buffer and one device buffer.
+    """Arrays of fixed shape in one block, on the host and on the device, so that one copy takes them all.
 
     Attributes:
         host: name -> numpy view of the host's. device: name -> torch view of the device's.
     """
 
     def __init__(self, graphs: Graphs, fields: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
-        """fields: name -> (shape, torch dtype's name), in the order they lie in."""
+        """Lay the arrays out. fields: name -> (shape, name of a torch dtype), in their order in the block."""
         torch = need("torch", PURPOSE, "gpu")
-        begins: dict[str, tuple[int, int]] = {}
+        begins: dict[str, tuple[int, int]] = {}  # name -> first byte, end
         at = 0
         for name, (shape, dtype) in fields.items():
             size = math.prod(shape) * getattr(torch, dtype).itemsize
@@ -48,15 +48,15 @@ class Block:
         self.device: dict[str, Any] = views(self._device)
 
     def copy_in(self) -> None:
-        """Enqueue the copy to the device."""
+        """Enqueue the copy of all arrays to the device."""
         self._device.copy_(self._host, non_blocking=True)
 
 
 class RouteSlot:
-    """The buffers of one pass and its recording.
+    """The buffers of one pass of a bucket, and its recording.
 
     Attributes:
-        inputs: ids, mask, bills, policy rows, given tokens, extra costs, masks; one copy.
+        inputs: ids, mask, bills, policy rows, given tokens, extra costs, allowed candidates; one copy takes them.
         outputs: name -> numpy view of the answers on the host. x: (batch, dim), the embeddings on the host.
     """
 
@@ -78,6 +78,7 @@ class RouteSlot:
                 "allowed": (per_model, "uint8"),
             },
         )
+        # Rows that no request fills are decided too: they see one token, and everyone is allowed.
         self.inputs.host["mask"][:, 0] = 1
         self.inputs.host["allowed"].fill(1)
         embedded = graphs.buffer((batch, plan.dim), torch.float32)
@@ -106,10 +107,11 @@ def _steps(
     result: GpuResult,
     bucket: Bucket,
 ) -> Callable[[], None]:
-    """Return what enqueues encoder and decision on the slot's device buffers."""
+    """Return a function that enqueues encoder and decision on the slot's device buffers."""
     ids, mask = inputs["ids"], inputs["mask"]
     rest = ("billed_tokens", "policy_of_row", "tokens_out", "extra_usd", "allowed")
     request = GpuRequest(x=x, **{name: inputs[name] for name in rest})
+    # The checks of a launch happen here, once; `run` is what a graph captures.
     launch = None if fused else DecideLaunch(plan, request, result)
 
     def run() -> None:
@@ -121,7 +123,7 @@ def _steps(
             return
         assert isinstance(encoder, StateEncoder)
         with span("encode"):
-            states = encoder.states(ids, mask).contiguous()
+            states = encoder.states(ids, mask).contiguous()  # (batch, tokens, dim)
         with span("decide"):  # bound here, since a recording gives the states an address of its own
             pooled = replace(
                 request, states=states, token_mask=mask, pooling=encoder.pooling, normalize=encoder.normalize

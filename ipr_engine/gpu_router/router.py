@@ -1,4 +1,8 @@
-"""Text's ids to decisions on a device: one recording per bucket, one wait per request."""
+"""Rows of ids to decisions on a device: one recording per bucket, one wait per request.
+
+GpuHeads    a bundle's heads, and the policies used lately
+GpuRouter   the recordings of all buckets, over live heads that a swap replaces in the stream's order
+"""
 
 from __future__ import annotations
 
@@ -26,10 +30,10 @@ PolicyT = TypeVar("PolicyT")
 
 
 class GpuHeads(Generic[PolicyT]):
-    """Packed heads, in float32, and the rows of the policies used lately.
+    """A bundle's heads on a device, in float32, and the rows of the policies used lately.
 
     Attributes:
-        packed: the heads, as the CPU plans them. plan: kernels' GpuPlan of them on `device`.
+        packed: the heads, as the CPU plans them. plan: their GpuPlan on `device`.
         windows: the candidates' context windows.
     """
 
@@ -40,15 +44,13 @@ class GpuHeads(Generic[PolicyT]):
         self.packed, self.windows = packed, windows
         self._op_terms = op_terms
         self.plan = GpuPlan(packed, device=device, policies=POLICY_ROWS)
-        if self.plan.device.type == "cuda":
-            need("torch", PURPOSE, "gpu").cuda.synchronize(
-                self.plan.device
-            )  # filled in another stream than is read from
+        if self.plan.device.type == "cuda":  # the plan was filled in another stream than it is read in
+            need("torch", PURPOSE, "gpu").cuda.synchronize(self.plan.device)
         self._rows: OrderedDict[int, tuple[PolicyT, int]] = OrderedDict()
 
     @property
     def variant(self) -> tuple[Any, ...]:
-        """What two heads share that the same recordings can run."""
+        """The form of the heads: the same recordings run all heads of one variant."""
         plan = self.plan
         return plan.variant(), plan.launch, plan.models, tuple(plan.weights.shape), tuple(plan.policies.shape)
 
@@ -76,15 +78,15 @@ _PER_MODEL = ("quality", "tokens_out", "cost_usd")
 
 
 class GpuRouter:
-    """Recordings of encoder, pooling and decide for every bucket, over live heads that may be replaced.
+    """The recordings of encoder, pooling and decide for every bucket, over live heads that may be replaced.
 
     The live heads are buffers of their own: before the rows of a request on other heads of the same variant, those are copied
     into them in the stream's order, so that requests in flight finish on the ones they began with, and a loaded bundle that a
     swap has replaced can still be asked. Safe to share between threads, which take turns.
 
     Attributes:
-        encoder: whose work is recorded. live: the GpuPlan that the recordings read. passes: the slots of every bucket.
-        fused: the decide kernel pools the token states; else torch (or the engine of TensorRT) does before it.
+        encoder: the encoder whose work is recorded. live: the GpuPlan that the recordings read. passes: every bucket's slots.
+        fused: whether the decide kernel pools the token states; else torch, or TensorRT's engine, does before it.
     """
 
     def __init__(self, encoder: StreamEncoder, heads: GpuHeads[Any], *, pooling: str = "auto") -> None:
@@ -139,9 +141,10 @@ class GpuRouter:
             found["tokens_out"][:] = rows.tokens_out
         expected = found["tokens_out"].copy()
         fits, tokens = heads.windows.within(rows.billed, expected, max_tokens, answers, rows.own_tokens)
+        # (rows,): a window is too small for what the request needs, or cuts the expected answer short
         differs = (~fits).any(axis=1) | (tokens < expected).any(axis=1)
         again = np.flatnonzero(differs if answers is None else differs | (answers > 1))
-        if len(again):  # their output is known only now
+        if len(again):  # decided twice: the first pass predicts the output tokens that windows are judged by
             mask = fits[again] if allowed is None else fits[again] & allowed[again]
             made, _ = self._decide(heads, policy, rows.at(again), _given_tokens(tokens[again], heads), mask)
             for name, array in made.items():
@@ -157,13 +160,14 @@ class GpuRouter:
         tokens_out: NDArray[np.float32] | None,
         allowed: NDArray[np.bool_] | None,
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
-        """Return the answers of the rows as arrays, allowed (rows, models) or everyone, and their embeddings."""
+        """Return the answers of the rows as arrays, and their embeddings (rows, dim); allowed: (rows, models), None for everyone."""
+        # longest first, as passes want them; answers are written back to the rows' own places
         order = sorted(range(len(rows.ids)), key=lambda row: -len(rows.ids[row]))
         count, models = len(order), heads.plan.models
         found: dict[str, NDArray[Any]] = {name: np.empty((count, models), np.float32) for name in _PER_MODEL}
         found |= {name: np.empty(count, dtype) for name, dtype in _RESULTS.items()}
         x = np.empty((count, heads.plan.dim), np.float32)
-        policy_row = 0
+        policy_row = 0  # set by `begin`, before the first `fill`
 
         def begin() -> None:
             nonlocal policy_row

@@ -1,4 +1,7 @@
-"""model.cpu.onnx: a BERT-shaped transformer for ONNX Runtime on a CPU, for rows of one length.
+"""The graphs for ONNX Runtime on a CPU: a BERT-shaped transformer, written node by node, for rows of one length.
+
+    model.cpu.onnx    float32
+    model.int8.onnx   the same with its linear maps in int8
 
 Rows of one length need no mask, and without a mask ONNX Runtime computes attention block by block, never holding the
 (tokens, tokens) scores. The rest is what its CPU kernels like best: (batch * tokens, dim) matrices through Gemm with the bias
@@ -17,14 +20,14 @@ from numpy.typing import NDArray
 from ipr_engine._extras import need
 from ipr_engine.encoders.export.bert_weights import Array, BertWeights, Linear
 from ipr_engine.encoders.export.quantize import Int8Linear, quantize_together
+from ipr_engine.encoders.export.standard_graph import OPSET
 
-OPSET = 17
 MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators
 _PURPOSE = "exporting an encoder"
 
 
 class GraphWriter:
-    """Nodes in the order they are written, and their constants; a value is the name of a tensor."""
+    """An ONNX graph in the making: nodes in the order they are written, and constants. A value is the name of a tensor."""
 
     def __init__(self) -> None:
         self._onnx = need("onnx", _PURPOSE, "export")
@@ -62,7 +65,7 @@ class GraphWriter:
 
 
 class Linears(Protocol):
-    """How a linear map named like "layer0.query" is computed: x (rows, inputs) -> (rows, outputs)."""
+    """The way a graph computes its linear maps, each named like "layer0.query": x (rows, inputs) -> (rows, outputs)."""
 
     def linear(self, graph: GraphWriter, name: str, x: str) -> str: ...
 
@@ -70,7 +73,7 @@ class Linears(Protocol):
 
 
 class FloatLinears:
-    """In float32."""
+    """Linear maps in float32."""
 
     def __init__(self, weights: BertWeights) -> None:
         self._linears = weights.linears()
@@ -103,7 +106,7 @@ def write_cpu_graph(
             for part in ("query", "key", "value")
         )  # (batch, tokens, dim) each
         attended = graph.node("MultiHeadAttention", query, key, value, domain=MICROSOFT, num_heads=weights.heads)
-        attended = graph.node("Reshape", attended, rows)
+        attended = graph.node("Reshape", attended, rows)  # (batch * tokens, dim), as all states from here on
         states = graph.node("Add", linears.linear(graph, f"{name}.output", attended), states)
         states = normed(graph, f"{name}.output_norm", layer.output_norm, states, weights.epsilon)
         hidden = linears.gelu_of_linear(graph, f"{name}.up", states)
@@ -114,10 +117,11 @@ def write_cpu_graph(
 
 
 def _embedding(graph: GraphWriter, weights: BertWeights) -> str:
-    """Return (batch, tokens, dim) states before the first layer."""
+    """Add the embeddings: (batch, tokens, dim) states before the first layer."""
     tokens = graph.node("Shape", "input_ids", start=1, end=2)
     zero = graph.constant("zero", [0])
     words = graph.node("Gather", graph.constant("words", weights.words), "input_ids")
+    # the first `tokens` rows: nothing is padded, so the tokens of every row stand at 0, 1, 2, ...
     places = graph.node("Slice", graph.constant("positions", weights.positions), zero, tokens, zero)
     return normed(graph, "embedding", weights.norm, graph.node("Add", words, places), weights.epsilon)
 
@@ -146,6 +150,7 @@ def pooled(graph: GraphWriter, states: str, pooling: str, normalize: bool) -> st
     return str(x)
 
 
+# The first of the maps that see the same input -> all of them: they share one divisor and one quantised input.
 _SHARED = {"query": ("query", "key", "value"), "output": ("output",), "up": ("up",), "down": ("down",)}
 
 
@@ -153,7 +158,8 @@ def write_int8_graph(weights: BertWeights, inputs: dict[str, Array], pooling: st
     """Write input_ids (batch, tokens) int64 -> embedding (batch, dim) float32.
 
     Args:
-        inputs: what the linear maps see on real prompts, by the name of the map ("layer0.query" for key and value too).
+        inputs: the inputs of the linear maps on real prompts, (rows, inputs) by the name of the map; "layer0.query" stands
+            for key and value too.
     """
     linears = weights.linears()
     divisors: dict[str, Array] = {}
@@ -168,7 +174,12 @@ def write_int8_graph(weights: BertWeights, inputs: dict[str, Array], pooling: st
 
 
 class Int8Linears:
-    """The linear maps of a graph: rows quantised by their own scales, an integer product, and back."""
+    """Linear maps in int8; attention, norms, GELU and pooling stay in float32.
+
+    Each row of an input (a token) is divided by its own largest absolute value, so that it fills [-127, 127], and multiplied
+    back after the integer product. A row's scale comes from that row alone, never from the other prompts of a run, as it
+    would with ONNX Runtime's DynamicQuantizeLinear.
+    """
 
     def __init__(self, divisors: dict[str, Array], linears: dict[str, Int8Linear]) -> None:
         self._divisors, self._linears = divisors, linears
@@ -185,14 +196,14 @@ class Int8Linears:
         return result
 
     def _product(self, graph: GraphWriter, name: str, x: str) -> str:
-        """Return (rows, outputs), without the bias."""
+        """Add the integer product: (rows, outputs), without the bias."""
         quantized, scale = self._rows(graph, name, x)
         own = self._linears[name]
         product = graph.node(
             "MatMulIntegerToFloat",
             quantized,
             graph.constant(f"{name}.weight", own.weight),
-            graph.constant("one", np.float32(1)),
+            graph.constant("one", np.float32(1)),  # the rows' scales differ, and this takes one for all: Mul below
             graph.constant(f"{name}.scale", own.scale),
             graph.constant("middle", np.uint8(128)),
             graph.constant(f"zeros{len(own.scale)}", np.zeros(len(own.scale), dtype=np.int8)),
@@ -202,13 +213,13 @@ class Int8Linears:
         return result
 
     def _rows(self, graph: GraphWriter, name: str, x: str) -> tuple[str, str]:
-        """Return x in uint8 around 128, and each row's scale (rows, 1); once for the maps that share x."""
+        """Add the quantisation of x, once for the maps that share it: uint8 around 128, and each row's scale (rows, 1)."""
         key = (x, id(self._divisors[name]))
         if key not in self._quantized:
             factor = graph.constant(f"{name}.factor", (1 / self._divisors[name]).astype(np.float32))
             x = graph.node("Mul", x, factor)
             largest = graph.node("ReduceMax", graph.node("Abs", x), axes=[-1], keepdims=1)
-            largest = graph.node("Max", largest, graph.constant("least_row", np.float32(1e-30)))
+            largest = graph.node("Max", largest, graph.constant("least_row", np.float32(1e-30)))  # no row divides by 0
             scale = graph.node("Mul", largest, graph.constant("per_step", np.float32(1 / 127)))
             filled = graph.node("Div", x, scale)
             quantized = graph.node(

@@ -19,7 +19,7 @@ from ipr_engine.encoders.export.bert_weights import Array, Linear
 MOST = 63  # 7 bits
 SMOOTHING = 0.5  # SmoothQuant's alpha
 DAMPING = 0.01  # GPTQ's, of the mean diagonal
-_BLOCK = 128  # columns whose errors are carried on together
+_BLOCK = 128  # inputs whose errors are carried on together, in one matrix product
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ def quantize_together(linears: Sequence[Linear], x: Array) -> tuple[Array, list[
     """Quantise the maps of one input: return the divisor of its columns (inputs,), and each map for the input so divided.
 
     Args:
-        x: (rows, inputs), inputs the maps see on real prompts.
+        x: (rows, inputs), the maps' input on real prompts.
     """
-    largest = np.maximum(np.abs(x).max(axis=0), 1e-5)
-    largest_weight = np.maximum(np.max([np.abs(own.weight).max(axis=1) for own in linears], axis=0), 1e-5)
+    largest = np.maximum(np.abs(x).max(axis=0), 1e-5)  # (inputs,)
+    largest_weight = np.maximum(np.max([np.abs(own.weight).max(axis=1) for own in linears], axis=0), 1e-5)  # (inputs,)
     divisor = (largest**SMOOTHING / largest_weight ** (1 - SMOOTHING)).astype(np.float32)
     factor = _inverse_factor((x / divisor).astype(np.float64))
     made = []
@@ -52,13 +52,17 @@ def quantize_together(linears: Sequence[Linear], x: Array) -> tuple[Array, list[
 
 def _inverse_factor(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the upper Cholesky factor of the damped inverse of x^T x, (inputs, inputs)."""
-    hessian = x.T @ x
+    hessian = x.T @ x  # of the squared error, as a function of one output's weights
     hessian[np.diag_indices_from(hessian)] += DAMPING * np.mean(np.diag(hessian)) + 1e-12
     return np.ascontiguousarray(np.linalg.cholesky(np.linalg.inv(hessian)).T)
 
 
 def _round(weight: NDArray[np.float64], scale: NDArray[np.float64], factor: NDArray[np.float64]) -> NDArray[np.int8]:
-    """Round input by input; what one loses, the inputs after it make up for, as far as they move together."""
+    """Round input by input; the inputs after each make up for its error, as far as they move together.
+
+    Args:
+        weight: (inputs, outputs). scale: (outputs,). factor: of `_inverse_factor`.
+    """
     rounded = np.empty(weight.shape, dtype=np.int8)
     weight = weight.copy()
     inputs = len(weight)
@@ -68,15 +72,16 @@ def _round(weight: NDArray[np.float64], scale: NDArray[np.float64], factor: NDAr
         for row in range(begin, end):
             rounded[row] = np.clip(np.rint(weight[row] / scale), -MOST, MOST)
             errors[row - begin] = (weight[row] - rounded[row] * scale) / factor[row, row]
+            # at once within the block; for the inputs behind it, once a block
             weight[row:end] -= factor[row, row:end, None] * errors[row - begin]
         weight[end:] -= factor[begin:end, end:].T @ errors
     return rounded
 
 
 def linear_inputs(model: Any, ids: Sequence[NDArray[np.int64]], embed: Any) -> dict[str, Array]:
-    """Return what the linear maps of a BERT-shaped model see on these rows: "layer0.query" -> (tokens, inputs).
+    """Return the inputs of a BERT-shaped model's linear maps on these rows: "layer0.query" -> (tokens, inputs).
 
-    Key and value see what query sees. embed: runs the model on one row.
+    Key and value have the input of query and no entry. embed: runs the model on one row.
     """
     seen: dict[str, list[Array]] = {}
     places = {
@@ -106,6 +111,7 @@ def linear_inputs(model: Any, ids: Sequence[NDArray[np.int64]], embed: Any) -> d
     return {name: np.concatenate(parts) for name, parts in seen.items()}
 
 
+# The prompts of linear_inputs where a caller gives none: a little of what people ask LLMs.
 CALIBRATION_PROMPTS = (
     "Why is the sky blue?",
     "What is the capital of Australia, and how many people live there?",

@@ -34,13 +34,17 @@ class TensorRtEncoder(TransformerEncoder):
 
     Attributes:
         runtime: buckets, stream, and `enqueue` for CUDA graphs.
-        precision: what the matrix multiplications compute in. engine: the file it came from.
+        precision: the type the matrix multiplications compute in. engine: the file it came from.
         origin: "file", "cached", "built", or "rebuilt: " and why the cached one was not taken.
         cosine: the smallest of the gate.
     """
 
     def __init__(self, order: EngineOrder, engine: EngineFile, device: Device, *, path: Path, origin: str) -> None:
-        """Load an engine that was made for an order; path and origin are where it came from."""
+        """Load an engine that was made for an order.
+
+        Args:
+            path, origin: where the engine came from, as the attributes say.
+        """
         export, text = order.export, order.text
         batch = max(bucket.batch for bucket in order.buckets)
         super().__init__(export.spec, max_tokens=text.max_tokens, batch=batch, tokenizer=text.tokenizer)
@@ -60,7 +64,7 @@ class TensorRtEncoder(TransformerEncoder):
         except BaseException:
             self.runtime.close()
             raise
-        if origin != "file":
+        if origin != "file":  # a file given by name stays as it is, and so does its folder
             self.runtime.save_kernels()
 
     @classmethod
@@ -156,18 +160,19 @@ class TensorRtEncoder(TransformerEncoder):
         return [rows] if rows else []
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Return (rows, dim) embeddings of sequences of 1 to max_tokens ids, longest first."""
         return self.runtime.embed(ids)
 
 
 class TensorRtStream:
-    """The tensorrt tier as a `StreamEncoder` (cuda/stream_encoder.py).
+    """The tensorrt tier inside another's recording: a StreamEncoder whose contexts enqueue in torch's current stream.
 
-    Attributes: those of StreamEncoder.
+    Attributes: those of StreamEncoder (cuda/buckets.py).
     """
 
     def __init__(self, encoder: PromptReader, runtime: EngineRuntime, device: str) -> None:
         self._runtime = runtime
-        # all contexts share scratch memory: `embed` and what is recorded here must not run at the same time
+        # All contexts share scratch memory: `embed` and the recordings of this encoder must not run at the same time.
         self.graphs: Graphs = CudaGraphs(device, lock=runtime.lock)
         self.buckets, self.dim = tuple(runtime.buckets), encoder.dim
         self.pooling, self.normalize, self.read = encoder.pooling, encoder.normalize, encoder.read
@@ -197,7 +202,7 @@ def prepare_engine(
     flavour: str = "auto",
     workspace_bytes: int = WORKSPACE_BYTES,
 ) -> Path:
-    """Put the engine that `from_export` would build into the cache, and return its file. Arguments as there.
+    """Put the engine that `TensorRtEncoder.from_export` would build into the cache, and return its file. Arguments as there.
 
     With TensorRT-RTX no GPU is needed; the embeddings are compared when the engine is loaded.
     """
@@ -217,6 +222,7 @@ def _gate(runtime: EngineRuntime, engine: EngineFile, where: str) -> float:
     for bucket in runtime.buckets:
         fitting = np.flatnonzero(lengths <= bucket.tokens)
         longest = fitting[np.argmax(lengths[fitting])]
+        # a full bucket: the longest row, then the fitting ones over and over
         rows = np.append(longest, np.resize(fitting, bucket.batch - 1)) if bucket.batch > 1 else np.array([longest])
         rows = rows[np.argsort(-lengths[rows], kind="stable")]
         x = runtime.embed([engine.sample[row] for row in rows])

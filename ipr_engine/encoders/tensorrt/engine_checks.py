@@ -1,4 +1,9 @@
-"""What an engine must answer: a fixed sample, its float32 embeddings by ONNX Runtime on the CPU, and the gate."""
+"""The checks of an engine: its tensors, and its answers on a fixed sample.
+
+check_network, check_engine    inputs and output of a parsed network, and of a compiled engine
+make_sample, embed_reference   rows of ids, and their float32 embeddings by ONNX Runtime on the CPU
+require_cosines                the gate: an engine whose embeddings differ is refused
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ _INTEGERS: dict[str, np.dtype[Any]] = {"DataType.INT64": np.dtype(np.int64), "Da
 
 
 def check_network(network: bindings.INetworkDefinition, dim: int, onnx: Path) -> None:
-    """Raise InvalidInputError, which names what differs, unless inputs and output are an encoder's by name, rank, type and dim."""
+    """Refuse a network whose inputs and output are not an encoder's by name, rank, type and dim; InvalidInputError names the difference."""
     inputs = {tensor.name: tensor for tensor in map(network.get_input, range(network.num_inputs))}
     outputs = {tensor.name: tensor for tensor in map(network.get_output, range(network.num_outputs))}
     if set(inputs) != set(INPUTS) or set(outputs) != {OUTPUT}:
@@ -38,7 +43,11 @@ def check_network(network: bindings.INetworkDefinition, dim: int, onnx: Path) ->
 
 
 def check_engine(engine: bindings.ICudaEngine, buckets: Sequence[Bucket], dim: int, where: str) -> np.dtype[Any]:
-    """Return the type of the inputs of an engine whose names, types, output and profiles are the expected ones."""
+    """Return the type of an engine's inputs, int64 or int32.
+
+    Raises:
+        EngineMismatchError: its names, types, output or profiles are not those of an encoder with these buckets.
+    """
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     if set(names) != {*INPUTS, OUTPUT}:
         raise EngineMismatchError(
@@ -56,6 +65,7 @@ def check_engine(engine: bindings.ICudaEngine, buckets: Sequence[Bucket], dim: i
         for i in range(engine.num_optimization_profiles)
         for name in INPUTS
     ]
+    # a profile's smallest, best and largest shape are one
     if built != [(bucket.shape,) * 3 for bucket in buckets for _ in INPUTS]:
         raise EngineMismatchError(
             f"{where}: expected the buckets {', '.join(map(str, buckets))}, got profiles {sorted(set(built))}"
@@ -89,7 +99,7 @@ def make_sample(
     lengths = sorted({bucket.tokens for bucket in buckets})
     rows = [*ids_of(_TEXTS), *ids_of([" ".join(_TEXTS) * (1 + size // 64) for size in lengths])]
     rows += [row[:size] for row, size in zip(rows[len(_TEXTS) :], lengths, strict=True)]
-    unique = {row.tobytes(): row for row in rows if len(row)}
+    unique = {row.tobytes(): row for row in rows if len(row)}  # short texts fill several lengths alike
     rows = [row for row in unique.values() if len(row) <= lengths[-1]]
     if not any(len(row) <= lengths[0] for row in rows):
         raise InvalidInputError(f"buckets: expected the shortest to hold a text of one word, got {lengths[0]} tokens")
@@ -97,7 +107,7 @@ def make_sample(
 
 
 def embed_reference(onnx: Path, sample: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-    """Return (rows, dim) float32 of the model itself, each row alone and without padding.
+    """Return the float32 model's embeddings (rows, dim), each row alone and without padding.
 
     Raises:
         InvalidInputError: the graph does not load, or is no encoder with these inputs and output.
@@ -125,11 +135,11 @@ def require_cosines(
     Raises:
         EngineMismatchError: it is below min_cosine, or a value is not finite.
     """
-    a, b = x.astype(np.float64), reference.astype(np.float64)
+    a, b = x.astype(np.float64), reference.astype(np.float64)  # (rows, dim)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         cosines = (a * b).sum(axis=1) / norms
-    worst = int(np.argmin(np.nan_to_num(cosines, nan=-2.0)))
+    worst = int(np.argmin(np.nan_to_num(cosines, nan=-2.0)))  # NaN is worse than any cosine
     if not cosines[worst] >= min_cosine:
         raise EngineMismatchError(
             f"{where}: expected a cosine of at least {min_cosine} with the float32 model, got {cosines[worst]:.6f} at row "

@@ -1,4 +1,8 @@
-"""A model's ONNX graph to a serialized plan: converted, parsed, one optimisation profile per bucket, compiled."""
+"""The way to an engine: ordered, found in the cache, or built.
+
+EngineOrder   the arguments of an encoder, checked, and the key that an engine file must state
+build_plan    a model's ONNX graph to a serialized plan: converted, parsed, one optimisation profile per bucket, compiled
+"""
 
 from __future__ import annotations
 
@@ -20,24 +24,24 @@ from ipr_engine.encoders.tensorrt.engine_file import (
     EngineKey,
     bucket_names,
     read_engine,
-    write_atomically,
     write_engine,
+    write_to_cache,
 )
 from ipr_engine.encoders.tensorrt.precision import PRECISIONS, convert_precision
 from ipr_engine.encoders.transformer import TransformerEncoder
 from ipr_engine.errors import BackendUnavailableError, EngineMismatchError, InvalidInputError
 
-WORKSPACE_BYTES = 1 << 30
+WORKSPACE_BYTES = 1 << 30  # of the GPU, for the builder's trials
 _INLINE_BYTES = 1 << 30  # a larger graph keeps its weights beside it: protobuf ends at 2 GB
 _LOG = logging.getLogger(__name__)
 
 
 class EngineOrder:
-    """The engine that is wanted: the arguments of `TensorRtEncoder.from_export`, checked.
+    """An engine that is wanted: the arguments of `TensorRtEncoder.from_export`, checked.
 
     Attributes:
         export: the model. api: the TensorRT that builds or loads. buckets: the shapes, ascending.
-        text: what makes ids of prompts. key: what an engine file must state to be this one.
+        text: makes ids of prompts, and never embeds. key: the key that an engine file must state.
     """
 
     def __init__(
@@ -72,7 +76,10 @@ class EngineOrder:
         )
 
     def find_or_build(self, cache: Path) -> tuple[EngineFile, Path, str]:
-        """Return the engine, its file, and where it came from; what is stale, foreign or damaged is replaced, and the log says so."""
+        """Return the engine, its file, and its origin: "cached", "built", or "rebuilt: " and why.
+
+        A cached engine that is stale, foreign or damaged is replaced, and the log says so.
+        """
         path = cache / self.key.file_name
         origin = "built"
         if path.exists():
@@ -132,7 +139,7 @@ def build_plan(
     if plan is None:
         raise BackendUnavailableError(f"{api} cannot build {onnx} in {precision}: {api.why()}")
     if timings is not None and timing_cache is not None:
-        write_atomically(timing_cache, bytes(timings.serialize()))
+        write_to_cache(timing_cache, bytes(timings.serialize()))
     return bytes(plan)
 
 
@@ -166,7 +173,7 @@ def configure(
 
 
 def _convert(onnx: Path, precision: str, folder: Path) -> Path:
-    """Convert the graph, and return it as a file that the parser reads."""
+    """Convert the graph to a precision, and write it to a file that the parser reads."""
     package = need("onnx", "building an engine", "tensorrt")
     try:
         model = package.load(str(onnx))
@@ -182,16 +189,16 @@ def _convert(onnx: Path, precision: str, folder: Path) -> Path:
 
 
 def _use_timing_cache(config: bindings.IBuilderConfig, path: Path | None) -> bindings.ITimingCache | None:
-    """Attach and return the cache of this machine; another machine's is not used."""
+    """Attach and return the cache of this machine; an empty one where the file is another machine's."""
     if path is None:
         return None
     cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
-    if not config.set_timing_cache(cache, False):
+    if not config.set_timing_cache(cache, False):  # False: a cache of another GPU or version is refused
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache
 
 
 def device_slug(device: Device | None) -> str:
-    """Return what names a device in a file name."""
+    """Return a device as a part of a file name; "any" for none."""
     return "".join(c if c.isalnum() else "-" for c in str(device)) if device is not None else "any"
