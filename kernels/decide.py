@@ -65,7 +65,7 @@ def _finish_sums(sums):
 
 @triton.jit
 def _tier_rates(policy, rates, billed, in_rate, out_rate, live, inside, padded):
-    """Return the rates in the price tier of each bill, (BLOCK_ROWS, BLOCK_MODELS). Tiers that a row's policy lacks begin at infinity."""
+    """Return the rates in the price tier of each bill, (BLOCK_ROWS, BLOCK_MODELS). Tiers that a policy lacks begin above infinity."""
     # The most tiers of any row of the block: the loop is one for all of them.
     more = tl.max(tl.load(policy + 4, mask=live, other=0.0), axis=0).to(tl.int32)
     for tier in range(more):
@@ -140,8 +140,8 @@ def decide_kernel(
     out_rate = tl.load(rates + padded, mask=inside, other=0.0)
     fixed_usd = tl.load(rates + 2 * padded, mask=inside, other=0.0)
     # a bill a row has step 0: all candidates read the same
-    at = billed_tokens + rows[:, None] * billed_stride + candidates[None, :] * billed_step
-    billed = tl.load(at, mask=inside, other=0.0)
+    billed_at = billed_tokens + rows[:, None] * billed_stride + candidates[None, :] * billed_step
+    billed = tl.load(billed_at, mask=inside, other=0.0)
     allowed = load_allowed(
         policy, known, row_allowed, rows, live, candidates, models, padded, allowed_stride, HAS_ROW_MASK
     )
@@ -150,7 +150,7 @@ def decide_kernel(
     len_cap = tl.load(vectors + 2 * padded + candidates, mask=real, other=0.0)
     tie_rank = tl.load(vectors + 3 * padded + candidates, mask=real, other=NEVER)
 
-    # One loop over dim for three products: each block of x is loaded once.
+    # One loop over dim for three products, which read the same block of x.
     units = tl.arange(0, BLOCK_HIDDEN)
     all_units = units < HP
     skip = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)

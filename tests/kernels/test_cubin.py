@@ -20,7 +20,7 @@ from ipr_engine.kernels.variant import KernelVariant, launch_params
 from tests.support import skips
 from tests.support.cubin_builds import run_build
 
-BUILT = {"sm_80": ["trunk"], "sm_90": ["linear", "trunk_fp16_pooled", "trunk_1000"], "sm_100": ["trunk"]}
+BUILT = {"sm_80": ["trunk"], "sm_90": ["linear", "trunk_fp16_pooled", "trunk_1000", "adapters"], "sm_100": ["trunk"]}
 
 
 @pytest.fixture(scope="module")
