@@ -25,9 +25,7 @@ def pool_rows(
             count = tl.zeros([BLOCK_TOKENS], tl.int32)
             last = tl.full([BLOCK_TOKENS], -1, tl.int32)
             for t in range(0, tokens, BLOCK_TOKENS):
-                seen = (
-                    tl.load(token_mask + row * tokens + t + ts, mask=t + ts < tokens, other=0) != 0
-                )  # (BLOCK_TOKENS,)
+                seen = tl.load(token_mask + row * tokens + t + ts, mask=t + ts < tokens, other=0) != 0
                 count += seen.to(tl.int32)
                 last = tl.where(seen, t + ts, last)
                 if POOLING == "mean":
