@@ -204,15 +204,20 @@ def _read_message(found: Found, message: Mapping[str, Any], where: str, turn: ob
     if role not in ROLES:
         raise InvalidInputError(f"{where}['role']: expected one of {', '.join(ROLES)}, got {shown_name(role)}")
     content = message.get("content")
-    if not is_there(content) and is_there(message.get("parts")):  # of other APIs: unread it would be billed to nobody
+    said = is_there(content)
+    if not said and is_there(message.get("parts")):  # of other APIs: unread it would be billed to nobody
         raise InvalidInputError(
             f"{where}['parts']: expected what is said in 'content', got it in 'parts'; give it there"
         )
-    if role in ("tool", "function") or (role == "user" and is_there(content)):
+    if role in ("tool", "function") or (role == "user" and said):
         found.asked = True
     if role in ("tool", "function"):
         found.need("tools", f"role {role}")
     read_content(found, content, f"{where}['content']", found.user if role == "user" else found.other)
+    if (
+        len(message) == 2 and "content" in message
+    ):  # a role and its content, as most messages are: nothing else is looked for
+        return
     for name in ("tool_calls", "function_call"):
         if is_there(message.get(name)):
             found.need("tools", name)

@@ -206,7 +206,9 @@ def text_terms(requests: Sequence[ParsedRequest], given: Sequence[bool]) -> npt.
     """Return (rows, terms) what all texts of each request are made of; NaN where its bill is given: its texts are not all of it."""
     terms = np.empty((len(requests), len(TEXT_TERMS)))
     for row, request in enumerate(requests):
-        terms[row] = np.nan if given[row] else count_texts([request.encoded, *request.billed_only]).sum(axis=0)
+        terms[row] = (
+            np.nan if given[row] else np.add.reduce(count_texts([request.encoded, *request.billed_only]), axis=0)
+        )
     return terms
 
 

@@ -69,10 +69,8 @@ class RequestOverrides:
         return cls(
             names=tuple(names),
             **made,
-            for_all=frozenset(
-                name for name, values in columns.items() if not is_by_name(values) and np.ndim(values) == 0
-            ),
-            by_name=frozenset(name for name in _ABSENT if name in columns and is_by_name(columns[name])),
+            for_all=frozenset([name for name, values in columns.items() if _is_one_number(values)]),
+            by_name=frozenset([name for name in _ABSENT if name in columns and is_by_name(columns[name])]),
         )
 
     @property
@@ -119,6 +117,13 @@ class RequestOverrides:
 
     def _with(self, columns: Mapping[str, Any]) -> RequestOverrides:
         return self if self is NO_OVERRIDES else replace(self, **columns)
+
+
+def _is_one_number(values: Any) -> bool:
+    """Return whether an argument that was checked is one number for all candidates."""
+    if type(values) in (float, int):  # most are: numpy would make an array of it to look
+        return True
+    return not isinstance(values, (list, tuple, Mapping)) and np.ndim(values) == 0
 
 
 NO_OVERRIDES = RequestOverrides()

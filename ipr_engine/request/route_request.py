@@ -93,7 +93,7 @@ class RouteRequest:
         if self.given:
             return None
         texts = [self.prompts] if type(self.prompts) is str else self.prompts
-        return texts if type(texts) is list and all(type(text) is str for text in texts) else None
+        return texts if type(texts) is list and {*map(type, texts)} <= {str} else None
 
 
 def check_on_error(on_error: object) -> None:

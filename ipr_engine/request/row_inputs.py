@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -211,24 +212,35 @@ def moved_by(
     with_cached: _Float32s,
     given_tokens: _Float32s = None,
 ) -> Moved | None:
-    """The arguments that moved each row's costs; None where none moved any.
+    """Return the arguments that moved each row's costs; None where none moved any.
 
     Args:
-        terms: as of `Encoded`: NaN where the bill was given and not counted; None where not known.
+        terms: (batch, terms) of `Encoded`: NaN where the bill was given and not counted; None where not known.
         tokens_out, extra_usd: (models,) or (batch, models), as the caller gave them.
         with_cached: extra_usd with what cached tokens save. A row that nothing is added to, or saved on, is not moved.
         given_tokens: (batch, models) as of the function of that name. Where they are all of a row's, a given bill moves nothing.
     """
-    before = np.float32(0) if extra_usd is None else extra_usd
-    estimated = np.ones((1, 1), np.bool_) if given_tokens is None else np.isnan(given_tokens)
-    rows = {
-        "billed_tokens": False if terms is None else np.isnan(terms[:, 0]) & estimated.any(axis=-1),
-        "tokens_out": tokens_out is not None,
-        "extra_usd": False if extra_usd is None else (extra_usd != 0).any(axis=-1),
-        "cached_tokens": False if with_cached is extra_usd else (with_cached != before).any(axis=-1),  # type: ignore[union-attr]
-        "tokens_in": ~estimated.all(axis=-1),
-    }
-    known = {name: np.broadcast_to(moved, (batch,)) for name, moved in rows.items() if np.any(moved)}
+    # Of one row numpy takes longer to begin than to look: only what was given is looked at, and rows are told apart in lists.
+    flags: dict[
+        str, bool | list[bool]
+    ] = {}  # argument -> whether it moved each row; one bool where it is the same of all
+    estimated = None if given_tokens is None else np.isnan(given_tokens)  # (batch, models)
+    if terms is not None:
+        billed = [first != first for first in terms[:, 0].tolist()]  # NaN
+        if estimated is not None and True in billed:
+            billed = [a and b for a, b in zip(billed, np.logical_or.reduce(estimated, axis=-1).tolist(), strict=True)]
+        flags["billed_tokens"] = billed
+    if tokens_out is not None:
+        flags["tokens_out"] = True
+    if extra_usd is not None:
+        flags["extra_usd"] = np.logical_or.reduce(extra_usd != 0, axis=-1).tolist()
+    if with_cached is not None and with_cached is not extra_usd:
+        before = np.float32(0) if extra_usd is None else extra_usd
+        flags["cached_tokens"] = np.logical_or.reduce(with_cached != before, axis=-1).tolist()
+    if estimated is not None:
+        flags["tokens_in"] = np.logical_or.reduce(~estimated, axis=-1).tolist()
+    known = {name: moved for name, moved in flags.items() if moved is True or (moved is not False and True in moved)}
     if not known:
         return None
-    return tuple(tuple(name for name, moved in known.items() if moved[row]) for row in range(batch))
+    columns = [[True] * batch if moved is True else moved for moved in known.values()]
+    return tuple([tuple(compress(known, row)) for row in zip(*columns, strict=True)])
