@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine import audit, decision
 from ipr_engine._options import refuse_unknown
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import DEFAULT_BUNDLE
@@ -27,12 +28,7 @@ from ipr_engine.prompts import Prompt, is_one_prompt
 from ipr_engine.request.intake import check_many
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
 from ipr_engine.request.route_request import RouteOptions, RouteRequest, check_on_error, policy_options
-
-if TYPE_CHECKING:
-    from ipr_engine.audit.owner_key import OwnerKey
-    from ipr_engine.audit.recorder import Recorder
-    from ipr_engine.decision.explanation import Explanation
-    from ipr_engine.watch import Watch
+from ipr_engine.watch import Watch
 
 
 class Engine(BundleHolder):
@@ -202,29 +198,27 @@ class Engine(BundleHolder):
 
     def explain(
         self, prompt: Prompt | Decision, policy: Policy | None = None, **options: Unpack[RouteOptions]
-    ) -> Explanation:
+    ) -> decision.Explanation:
         """Explain why this candidate: every candidate's quality, cost, and what kept it from being chosen.
 
         Args:
             prompt: as of `route`; or a decision, under the policy it was made with.
             options: as of `route`, but for on_error.
         """
-        from ipr_engine.decision.explanation import Explanation
-
         if isinstance(prompt, Decision):
             if policy is not None or options:
                 raise InvalidInputError(
                     "policy: a Decision is explained under the policy it was made with; pass the prompt instead"
                 )
-            return Explanation(prompt)
+            return decision.Explanation(prompt)
         if "on_error" in options:
             raise InvalidInputError("on_error: explain always shows the status; leave it out")
         if not is_one_prompt(prompt) and isinstance(prompt, (list, tuple)):
             raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
-        decision = self.route_rows(prompt, policy, options, "status")[0]
-        if decision.status == "invalid_input":  # nothing was predicted that could be explained
-            raise InvalidInputError(decision.reason)
-        return Explanation(decision)
+        row = self.route_rows(prompt, policy, options, "status")[0]
+        if row.status == "invalid_input":  # nothing was predicted that could be explained
+            raise InvalidInputError(row.reason)
+        return decision.Explanation(row)
 
     def watch(
         self,
@@ -249,8 +243,6 @@ class Engine(BundleHolder):
         Returns:
             The running watch; a context manager. It ends with `close()`, and with the engine.
         """
-        from ipr_engine.watch import Watch
-
         return Watch(
             self,
             root,
@@ -268,9 +260,9 @@ class Engine(BundleHolder):
         *,
         keep_prompts: bool = False,
         keep_x: bool = False,
-        key: OwnerKey | str | os.PathLike[str] | bytes | None = None,
+        key: audit.OwnerKey | str | os.PathLike[str] | bytes | None = None,
         min_words: int | None = None,
-    ) -> Recorder:
+    ) -> audit.Recorder:
         """Route and decide as the engine does, writing a record of each decision for `ipr replay` (ipr_engine/audit/recorder.py).
 
         Args:
@@ -283,7 +275,5 @@ class Engine(BundleHolder):
         Raises:
             InvalidInputError: an argument is not as above. BackendUnavailableError: a key, and the extra [records] is missing.
         """
-        from ipr_engine.audit.recorder import MIN_WORDS, Recorder
-
-        least = MIN_WORDS if min_words is None else min_words
-        return Recorder(self, to, keep_prompts=keep_prompts, keep_x=keep_x, key=key, min_words=least)
+        least = audit.MIN_WORDS if min_words is None else min_words
+        return audit.Recorder(self, to, keep_prompts=keep_prompts, keep_x=keep_x, key=key, min_words=least)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._C import DecideResult
+from ipr_engine.bundle import BundleSpec, HeadsSpec
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.decide.contract import CAUSE, STATUS
 from ipr_engine.decide.numpy_rule import order
+from ipr_engine.decision.frontier import FrontierStep, frontier
 from ipr_engine.decision.result_row import ResultRow
 from ipr_engine.errors import RowError
 from ipr_engine.policy.calibrated import CalibrationStatus
+from ipr_engine.policy.cost_weights import CostTerms
+from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.rules import Coefficients
 from ipr_engine.request.row_inputs import PLAIN_ROW
-
-if TYPE_CHECKING:
-    from ipr_engine._C import DecideResult
-    from ipr_engine.bundle import BundleSpec, HeadsSpec
-    from ipr_engine.decision.frontier import FrontierStep
-    from ipr_engine.policy.cost_weights import CostTerms
-    from ipr_engine.policy.policy import Policy
-    from ipr_engine.policy.rules import Coefficients
 
 OK = STATUS.index("ok")
 
@@ -225,8 +223,6 @@ class Decision(ResultRow):
         """
         if self.result.status_at(self.row) != OK:
             return ()
-        from ipr_engine.decision.frontier import FrontierStep, frontier  # nobody who only decides needs it
-
         if self.by_support:
             return (FrontierStep(0.0, self.model, self.quality, self.cost_usd),)
         constants = self.heads.rule_constants

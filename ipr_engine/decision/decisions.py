@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, decide_result
+from ipr_engine.bundle import BundleSpec
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.decide.contract import CAUSE, STATUS
 from ipr_engine.decision.decision import Decision, FailedRow, Row
-from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, RowInputs, spread_rows
-
-if TYPE_CHECKING:
-    from ipr_engine.bundle import BundleSpec
-    from ipr_engine.encoders.base import Encoded
-    from ipr_engine.policy.policy import Policy
-    from ipr_engine.request.overrides import RequestOverrides
-    from ipr_engine.request.row_inputs import Moved, RequestLimits
-
+from ipr_engine.encoders.base import Encoded
+from ipr_engine.policy.policy import Policy
+from ipr_engine.request.overrides import RequestOverrides
+from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, Moved, RequestLimits, RowInputs, spread_rows
 
 _FILL: Mapping[str, np.generic] = {
     "quality": np.float32("nan"),

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.calibration import RuleConstants
+from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.decide.numpy_rule import order, threshold
+from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.promise import point_at
 from ipr_engine.policy.rules import CALIBRATED, PATH, compile_rule, path_coefficients
-
-if TYPE_CHECKING:
-    from ipr_engine.bundle.calibration import RuleConstants
-    from ipr_engine.bundle.spec import BundleSpec
-    from ipr_engine.policy.policy import Policy
 
 Float32s = npt.NDArray[np.float32]
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._C import DecideResult
+from ipr_engine.bundle import BundleSpec
+from ipr_engine.policy.cost_weights import CostTerms
+from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.unsupported import UNSUPPORTED
-
-if TYPE_CHECKING:
-    from ipr_engine._C import DecideResult
-    from ipr_engine.bundle import BundleSpec
-    from ipr_engine.policy.cost_weights import CostTerms
-    from ipr_engine.policy.policy import Policy
-    from ipr_engine.request.row_inputs import RowInputs
+from ipr_engine.request.row_inputs import RowInputs
 
 
 class CandidateView(NamedTuple):
