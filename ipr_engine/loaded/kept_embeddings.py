@@ -11,8 +11,7 @@ import numpy.typing as npt
 from ipr_engine._C import TEXT_TERMS
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError
-from ipr_engine.loaded.cascade import EmbedRows
-from ipr_engine.loaded.planned_bundle import PlannedBundle
+from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.arguments import bare_embeddings, whole_counts
 from ipr_engine.request.intake import check_features

@@ -34,10 +34,9 @@ from ipr_engine.decision.decision import OK, Decision, FailedRow, Row
 from ipr_engine.decision.decisions import Decisions, MadeOn, with_failures
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
-from ipr_engine.loaded.cascade import EmbedRows, Rows, escalating, merged
-from ipr_engine.loaded.planned_bundle import PlannedBundle
+from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle, Rows, escalating, merged
 from ipr_engine.policy.policy import Policy
-from ipr_engine.policy.unsupported import UNSUPPORTED
+from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.request.intake import Intake, bill_all, encode_all, take_in, text_terms
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import DeviceLostError, EncoderFailedError, InvalidInputError
-from ipr_engine.loaded.cascade import EmbedRows, Rows
+from ipr_engine.loaded.planned_bundle import EmbedRows, Rows
 
 
 def encoder_failed(error: BaseException, what: str) -> EncoderFailedError:
