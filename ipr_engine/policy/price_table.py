@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle.price import Price
 from ipr_engine.decide import reference
-
-if TYPE_CHECKING:
-    from ipr_engine.prompts.needs import Needs
 
 Array = npt.NDArray[np.float64]
 
@@ -51,6 +48,13 @@ def expected_cost(
     if reasoning_tokens is not None:
         cost = cost + table.reasoning_usd(read, np.asarray(reasoning_tokens, np.float64))
     return cost
+
+
+class HoldsImages(Protocol):
+    """What a request needs, as far as prices read it."""
+
+    @property
+    def images(self) -> int: ...
 
 
 class PriceTable:
@@ -182,7 +186,7 @@ class PriceTable:
         return (saved if extra_usd is None else saved + extra_usd).astype(np.float32)
 
     def with_images(
-        self, extra_usd: npt.NDArray[np.float32] | None, needs: Sequence[Needs | None] | None
+        self, extra_usd: npt.NDArray[np.float32] | None, needs: Sequence[HoldsImages | None] | None
     ) -> npt.NDArray[np.float32] | None:
         """extra_usd, (models,) or (rows, models), with what the requests' images cost; as it is where that is nothing.
 

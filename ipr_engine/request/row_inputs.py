@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import BundleSpec, Candidate
-from ipr_engine.prompts.needs import Needs
+from ipr_engine.prompts.parsed import Needs
 
 NONE: Mapping[str, str] = {}
 
