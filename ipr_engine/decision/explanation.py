@@ -12,8 +12,7 @@ from ipr_engine.decide.numpy_rule import threshold
 from ipr_engine.decision.decision import Decision
 from ipr_engine.decision.frontier import FrontierStep
 from ipr_engine.decision.result_row import CandidateView
-from ipr_engine.policy.rules import PATH
-from ipr_engine.policy.unsupported import BEST
+from ipr_engine.policy.rules import BEST, PATH
 
 WHY = {
     "best_quality": "it has the highest predicted quality",

@@ -12,7 +12,7 @@ from ipr_engine._C import DecideResult
 from ipr_engine.bundle import BundleSpec
 from ipr_engine.policy.cost_weights import CostTerms
 from ipr_engine.policy.policy import Policy
-from ipr_engine.policy.unsupported import UNSUPPORTED
+from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.request.row_inputs import RowInputs
 
 

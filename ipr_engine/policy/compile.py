@@ -20,19 +20,20 @@ from ipr_engine.policy.prices import effective_prices, merge_prices, price_table
 from ipr_engine.policy.promise import Promise, make_promise, point_at, point_for
 from ipr_engine.policy.rules import (
     CALIBRATED,
+    EVERY_ROW_PLAIN,
     EVERY_RULE,
     PATH,
     RULES,
     TARGETS,
     Coefficients,
     Target,
+    Unsupported,
     compile_rule,
     path_coefficients,
     rule_meant,
     tau_or_target,
 )
 from ipr_engine.policy.tau_path import TauPath
-from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,7 +297,7 @@ def _escalate_below(escalation: EscalationSpec | None, given: float | None) -> f
 def _unsupported(bundle: BundleSpec, spec: PolicySpec, exclusions: Mapping[str, str], prices: PriceList) -> Unsupported:
     if spec.min_support is None and spec.unsupported is None:
         return EVERY_ROW_PLAIN
-    from ipr_engine.policy.best_single import resolve_unsupported  # few policies ask for it
+    from ipr_engine.policy.unsupported import resolve_unsupported  # few policies ask for it
 
     return resolve_unsupported(bundle, spec.min_support, spec.unsupported, exclusions, prices)
 

@@ -18,9 +18,8 @@ from ipr_engine.policy.calibrated import CalibrationStatus, DriftFlag
 from ipr_engine.policy.cost_weights import Figures, Weighing
 from ipr_engine.policy.price_table import PriceTable
 from ipr_engine.policy.promise import Promise
-from ipr_engine.policy.rules import CALIBRATED, PATH, Coefficients, Target
+from ipr_engine.policy.rules import CALIBRATED, EVERY_ROW_PLAIN, PATH, Coefficients, Target, Unsupported
 from ipr_engine.policy.tau_path import TauPath
-from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Policy:
         folded: the rates that the op is given: `rates`, or those of the weighted sum.
         measured: the engine's figures it was compiled with; None where it reads none of them, and no refresh concerns it.
         surely_fits: tokens below which a prompt surely fits every allowed candidate's context window, output included.
-        unsupported: what is done with prompts of little support (ipr_engine/policy/unsupported.py): nothing by default.
+        unsupported: what is done with prompts of little support; by default nothing.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its options anew, once.
         options: those it was made of, by name, less those left at None.
     """

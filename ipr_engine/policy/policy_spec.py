@@ -18,8 +18,7 @@ from ipr_engine.bundle import Performance, Price, PriceList
 from ipr_engine.bundle.performance import performance_json
 from ipr_engine.bundle.price import price_json
 from ipr_engine.policy.cost_weights import TERMS
-from ipr_engine.policy.rules import EVERY_RULE, PRESETS
-from ipr_engine.policy.unsupported import BEST, CHEAPEST
+from ipr_engine.policy.rules import BEST, CHEAPEST, EVERY_RULE, PRESETS
 from ipr_engine.prompts.objects import kind_of
 
 Options = Mapping[str, Any]  # of a policy, by name
