@@ -9,23 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS
-from ipr_engine.tokens.fit_profile import fit_coefficients, fit_some
-from ipr_engine.tokens.letter_pairs import fit_pairs, pair_counts
+from ipr_engine.tokens.fit_profile import fit_coefficients, fit_some, letter_pairs, pair_counts
 from ipr_engine.tokens.samples import Sample
-from ipr_engine.tokens.token_profile import terms_apart
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-LEFT_OUT = ("letter_pairs", "long_letter_pairs", "beyond_4", "after_punctuation")  # what pairs of letters tell better
 LETTER_PAIRS, LONG_LETTER_PAIRS = TEXT_TERMS.index("letter_pairs"), TEXT_TERMS.index("long_letter_pairs")
-
-
-def letter_pairs(pairs: Array, terms: Array, counted: Mapping[str, Array]) -> npt.NDArray[np.uint8]:
-    """Return the (27, 27) table fitted to the mean of several tokenizers, each scaled to the same sum."""
-    mean = np.mean([tokens / tokens.mean() for tokens in counted.values()], axis=0)
-    kept = [at for at, term in enumerate(TEXT_TERMS) if term not in LEFT_OUT]
-    return fit_pairs(pairs, terms_apart(terms)[:, kept], mean)
 
 
 def held_out_errors(
