@@ -21,8 +21,7 @@ from ipr_engine.prompts import Prompt
 from ipr_engine.request.route_request import RouteOptions
 from ipr_engine.serving.metrics import Counters
 from ipr_engine.serving.prompt_list import PromptList
-from ipr_engine.serving.queue_limits import Limits
-from ipr_engine.serving.queued_request import QueuedRequest
+from ipr_engine.serving.queueing import Limits, QueuedRequest
 from ipr_engine.serving.service import Service
 
 

@@ -27,7 +27,7 @@ from ipr_engine.prompts.parsed import bill_floor
 from ipr_engine.request.intake import text_terms
 from ipr_engine.request.row_inputs import RowInputs, RowLimits, request_limits
 from ipr_engine.serving.metrics import DEADLINE
-from ipr_engine.serving.queued_request import QueuedRequest
+from ipr_engine.serving.queueing import QueuedRequest
 
 
 class DegradedDecision(Decision):

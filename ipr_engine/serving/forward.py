@@ -19,8 +19,7 @@ from ipr_engine.request.intake import bill, check_readable, require_token
 from ipr_engine.request.overrides import NO_OVERRIDES
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.encoder_faults import encoder_failed, guarded, raise_if_lost
-from ipr_engine.serving.queue_limits import Limits
-from ipr_engine.serving.queued_request import DONE, Answer, QueuedRequest
+from ipr_engine.serving.queueing import DONE, Answer, Limits, QueuedRequest
 
 DECAY = 0.95  # a forward counts half after 14 more of them
 CLIP = 2.0  # one hiccup moves the estimate little; a lasting slowdown is learnt within some ten forwards

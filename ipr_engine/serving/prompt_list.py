@@ -14,7 +14,7 @@ from ipr_engine.request.arguments import given_tokens, held_tokens, one_a_row, p
 from ipr_engine.request.intake import check_many, given_bills
 from ipr_engine.request.route_request import RouteOptions, check_on_error, policy_options
 from ipr_engine.serving.forward import ServedEngine
-from ipr_engine.serving.queued_request import QueuedRequest
+from ipr_engine.serving.queueing import QueuedRequest
 
 Begin: TypeAlias = Callable[[Prompt, Policy | None, float | None, RouteOptions, str], Row | QueuedRequest]
 

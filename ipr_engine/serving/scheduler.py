@@ -13,11 +13,9 @@ from ipr_engine._C import clock_ns
 from ipr_engine.decision.decision import Decision, Row
 from ipr_engine.errors import NotServingError, OverloadError, RowError
 from ipr_engine.loaded.loaded_bundle import LoadedBundle
-from ipr_engine.serving import fork_hooks
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.decision_cache import DecisionCache
-from ipr_engine.serving.queue_limits import Limits
-from ipr_engine.serving.queued_request import DONE, QUEUED, RUNNING, Answer, QueuedRequest
+from ipr_engine.serving.queueing import DONE, QUEUED, RUNNING, Answer, Limits, QueuedRequest
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -77,7 +75,6 @@ class Scheduler:
         self._cache = cache
         self._forked = False
         self._reset()
-        fork_hooks.watch(self)
 
     def _reset(self) -> None:
         self._lock = RLock()  # a garbage collection under it may close this very scheduler
