@@ -1,4 +1,4 @@
-"""The engine: text in, decision out. Everything that can fail, allocate or choose happens in `load`; `route` does neither."""
+"""An `Engine` takes text and returns decisions. What can fail, allocate or choose happens in `load`; `route` does neither."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Engine(BundleHolder):
             InvalidInputError: a bad prompt, or a bad argument.
             RowError: the prompt cannot be decided; its reason is named.
         """
-        if type(prompt) is str:
+        if type(prompt) is str:  # the short way: one C++ call
             made = self.loaded.route_text(prompt, policy, options)
             if made is not None:
                 return made
@@ -115,8 +115,8 @@ class Engine(BundleHolder):
 
         Args:
             prompts: a list of what `route` takes.
-            policy: as of `route`, for all of them.
-            options: as of `route`. billed_tokens is one for all or one a prompt; counted where it is None. tokens_out, extra_usd,
+            policy: one for all of them, given as to `route`.
+            options: those of `route`. billed_tokens is one for all or one a prompt; counted where it is None. tokens_out, extra_usd,
                 cached_tokens and tokens_in are scalar, (models,) or (batch, models); cached_tokens and tokens_in by name for all, or
                 a list, one a prompt (None: nothing is given of it). on_error is "raise" (the default) when a prompt is bad or a
                 row cannot be decided, or "status" to return each row with its status: a `FailedRow` has no model, and its
@@ -138,6 +138,7 @@ class Engine(BundleHolder):
         """
         of_policy = policy_options(options)
 
+        # again on the CPU's bundle where the device is lost, hence a function of the bundle
         def route(loaded: LoadedBundle) -> Decisions:
             return loaded.route(RouteRequest(prompts, loaded.resolve(policy, of_policy), options, on_error))
 
@@ -180,7 +181,7 @@ class Engine(BundleHolder):
                 bundle the heads that read its encoder decide; a bare array is the first encoder's. There is no text to encode
                 again, so nothing escalates without `second`.
             second: the same prompts by the second encoder: then rows escalate as `route` has it.
-            options: as of `route_many`.
+            options: those of `route_many`.
         Raises:
             EncoderMismatchError: x was embedded by another encoder than the heads read now, or second by another than the
                 second heads.
@@ -202,8 +203,8 @@ class Engine(BundleHolder):
         """Explain why this candidate: every candidate's quality, cost, and what kept it from being chosen.
 
         Args:
-            prompt: as of `route`; or a decision, under the policy it was made with.
-            options: as of `route`, but for on_error.
+            prompt: what `route` takes; or a decision, which is explained under its own policy.
+            options: those of `route`, but for on_error.
         """
         if isinstance(prompt, Decision):
             if policy is not None or options:
@@ -239,7 +240,7 @@ class Engine(BundleHolder):
             root: a folder of bundles.
             interval_s: seconds between two looks at CURRENT, > 0.
             on_swap, on_error: called in the watching thread after a swap, or with what kept CURRENT from being served.
-            allow_other_encoder, allow_fewer_candidates, allow_fewer_outputs: as of `swap`.
+            allow_other_encoder, allow_fewer_candidates, allow_fewer_outputs: those of `swap`.
         Returns:
             The running watch; a context manager. It ends with `close()`, and with the engine.
         """

@@ -1,4 +1,4 @@
-"""What was decided: one decision, a batch of them, why, and at which tau another candidate takes over."""
+"""This room holds what was decided: one decision, a batch of them, why, and at which tau another candidate takes over."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A holder of the bundle that serves: calls run on it; a swap, or a device that fails, puts another in its place."""
+"""A `BundleHolder` holds the bundle that serves: calls run on it; a swap, or a device that fails, puts another in its place."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class BundleHolder:
 
     @property
     def swaps(self) -> int:
-        """How often `swap` put another bundle in place."""
+        """Return how often `swap` put another bundle in place."""
         return self._swaps
 
     @property
@@ -76,7 +76,7 @@ class BundleHolder:
 
     @property
     def calibrations(self) -> Calibrations:
-        """The maps of the bundle that serves, with what is known of their validity."""
+        """Return the maps of the bundle that serves, with what is known of their validity."""
         return self.loaded.calibrations
 
     def run(self, call: Callable[[LoadedBundle], Made]) -> Made:
@@ -93,15 +93,17 @@ class BundleHolder:
         if cpu_fallback is None:
             raise error
         with self._swapping:
-            self.options = replace(self.options, device="cpu", tier="auto", fallback=None)
-            if self.loaded is loaded:
+            self.options = replace(
+                self.options, device="cpu", tier="auto", fallback=None
+            )  # later swaps are planned for the CPU
+            if self.loaded is loaded:  # another thread may have failed over, or swapped, first
                 self.loaded = cpu_fallback
                 _LOG.error("%s; bundle %s is served by the CPU from now on", error, loaded.hash[:12])
         return cpu_fallback
 
     @property
     def performance(self) -> Mapping[str, Performance]:
-        """What candidates are measured at, by name: the bundle's figures, with those of `update_performance` in their place."""
+        """Return the figures of candidates, by name: the bundle's, with those of `update_performance` in their place."""
         return self.loaded.policies.measured
 
     def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
@@ -154,7 +156,7 @@ class BundleHolder:
             EncoderMismatchError: its heads read another encoder, and that was not allowed.
             InvalidInputError: it lacks candidates or outputs of the bundle that serves, and that was not allowed.
         """
-        with self._swapping:
+        with self._swapping:  # one swap at a time; calls take no lock
             loaded = self.loaded
             if not isinstance(bundle, Bundle):
                 bundle = Bundle.load(bundle)
@@ -234,6 +236,7 @@ def successor(
     lost = _lost(serving.bundle, bundle)
     if lost is not None and not allow_fewer_outputs:
         raise InvalidInputError(f"bundle: {bundle.hash[:12]} {lost}; pass allow_fewer_outputs=True if that is meant")
+    # all that can fail or takes time happens here; the holder then replaces the bundle by one assignment
     made = LoadedBundle(bundle, options=options, before=serving)
     if bundle.calibrations == serving.bundle.calibrations and _same_path(bundle, serving.bundle):
         # what made these maps and paths stale still does; new ones start anew
@@ -243,7 +246,7 @@ def successor(
 
 
 def _lost(before: Bundle, after: Bundle) -> str | None:
-    """What policies of the one bundle could not have of the other, or would mean otherwise there; None for nothing."""
+    """Return what policies of the one bundle would lose on the other, or would mean otherwise there; None for nothing."""
     if before.support is not None and after.support is None:
         return "has no centroids, the bundle that serves has: policies of min_support=... would fail"
     if Paths(before).lacking(before.names) is None:
@@ -255,7 +258,7 @@ def _lost(before: Bundle, after: Bundle) -> str | None:
 
 
 def _same_path(bundle: Bundle, before: Bundle) -> bool:
-    """Whether tau's paths are read from the same rows."""
+    """Return whether both bundles read tau's paths from the same rows."""
     ours, theirs = bundle.path_rows, before.path_rows
     if ours is None or theirs is None:
         return ours is theirs

@@ -1,4 +1,4 @@
-"""Tau's paths of a bundle: one a candidate set and price list, computed when a policy first asks for it, then kept.
+"""A bundle has one path of tau per candidate set and price list; it is fitted when a policy first asks for it, then kept.
 
 Where two tiers decide, the second one's choices are no envelope, so `fit_two_tiers` makes them at each worth of a grid.
 """
@@ -27,7 +27,7 @@ TWO_TIER_KNOTS = 128  # worths of a two-tier path: half of the tiers' own, since
 
 
 class Paths:
-    """The paths of one bundle's candidate sets, the ones used longest ago leaving first; one per engine and bundle.
+    """A `Paths` fits and keeps the paths of one bundle's candidate sets; those used longest ago leave first.
 
     Safe to share between threads: where two ask for the same path at once, both compute the same.
     """
@@ -41,7 +41,7 @@ class Paths:
         self._lock = Lock()
 
     def lacking(self, names: Sequence[str]) -> str | None:
-        """Why there is no path of these candidates; None where there is one."""
+        """Return why there is no path of these candidates; None where there is one."""
         rows = self._bundle.path_rows
         if rows is None:
             return NO_PATH
@@ -49,7 +49,7 @@ class Paths:
         return f"{', '.join(bare)} has no path rows" if bare else None
 
     def remarks(self, names: Sequence[str], escalate_below: float) -> list[str]:
-        """What limits the path of these candidates, each in words; it must have one."""
+        """Return what limits the path of these candidates, each in words; there must be one."""
         rows, found = self._bundle.path_rows, list[str]()
         assert rows is not None
         if self._judged is None:
@@ -67,7 +67,7 @@ class Paths:
     def of(
         self, names: Sequence[str], prices: PriceList, escalate_below: float, weighing: Weighing | None = None
     ) -> TauPath:
-        """The path of these candidates, in bundle order, at these prices.
+        """Return the path of these candidates, in bundle order, at these prices.
 
         Args:
             escalate_below: the gap below which a two-tier bundle decides again.
@@ -75,13 +75,16 @@ class Paths:
         """
         if weighing is not None:
             weighing = weighing.at([self._bundle.names.index(name) for name in names])
+        # where a price comes from (basis) does not change the path
         key = (*names, *(replace(prices.prices[name], basis="") for name in names), escalate_below, weighing)
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
                 return found
-        made = self._fit(names, prices, escalate_below, weighing)
+        made = self._fit(
+            names, prices, escalate_below, weighing
+        )  # outside of the lock: calls for other paths need not wait
         with self._lock:
             self._kept[key] = made
             while len(self._kept) > MAX_KEPT_PATHS:
@@ -128,19 +131,19 @@ def fit_two_tiers(
         outcome: (rows, models), NaN where not judged: then the prediction of the tier that decides counts.
     """
     one, two = (TauPath.fit(tier.quality, outcome, tier.cost, tie_rank, usd=tier.usd) for tier in (first, again))
-    worth = _thinned(np.union1d(one.worth, two.worth))
+    worth = _thinned(np.union1d(one.worth, two.worth))  # (knots,) rising
     if not len(worth):
         return one
     by_rank = np.argsort(tie_rank).astype(np.int64, copy=False)
     plain = all(tier.cost is tier.usd for tier in (first, again))
 
     def summed(values: Array, again_values: Array) -> tuple[Array, Array, npt.NDArray[np.int64]]:
-        """Of the choices at each worth: sums over the prompts of these values and of the cost, and how often whom."""
+        """Return, at each worth, sums over the prompts of the choices' values and costs, and how often each candidate is chosen."""
         tables = (_contiguous(first, values), _contiguous(again, again_values))
         return native_choices(*tables[0], *tables[1], by_rank, worth, below)
 
     realised = _realised(first, outcome), _realised(again, outcome)
-    reached, spent, count = summed(*realised)
+    reached, spent, count = summed(*realised)  # (knots,), (knots,), (knots, models)
     if not plain:
         spent, _, _ = summed(first.usd, again.usd)
     level, log_worth = isotonic(reached / one.rows, np.log(worth))
@@ -165,13 +168,13 @@ def fit_two_tiers(
 
 
 class _End(NamedTuple):
-    """Whom both tiers choose on each prompt, each (rows,): the candidate, and whether the second tier chose it."""
+    """The choices of both tiers at one end of the path, each (rows,): the candidate, and whether the second tier chose it."""
 
     took: npt.NDArray[np.int64]
     second: npt.NDArray[np.bool_]
 
     def of(self, first: Array, again: Array) -> Array:
-        """(rows,) what these tables of the tiers, (rows, models), say of the choices."""
+        """Return (rows,) values of the choices, from the tiers' tables, (rows, models)."""
         every = np.arange(len(self.took))
         return np.where(self.second, again[every, self.took], first[every, self.took])
 
@@ -179,7 +182,7 @@ class _End(NamedTuple):
 def _end(
     first: TierRows, again: TierRows, below: float, tie_rank: npt.NDArray[np.integer[Any]], *, by_quality: bool
 ) -> _End:
-    """The choices at tau 0 (the highest quality) or at tau 1 (the least cost), of both tiers.
+    """Return the choices of both tiers at tau 0 (the highest quality) or at tau 1 (the least cost).
 
     The first tier's gap is the op's there: to the next quality at tau 0; at tau 1 the choice's own quality, or 0 beside a tie.
     """
@@ -196,7 +199,7 @@ def _end(
     if every == 1:
         gap = np.full(len(rows), np.inf)
     elif by_quality:
-        ordered = np.sort(quality, axis=1)
+        ordered = np.sort(quality, axis=1)  # (rows, models)
         gap = ordered[:, -1] - ordered[:, -2]
     else:
         tied = (cost == cost[rows, at][:, None]).sum(axis=1) > 1
@@ -206,17 +209,17 @@ def _end(
 
 
 def _realised(tier: TierRows, outcome: Array) -> Array:
-    """(rows, models) what a choice came to; where that is not known, what the tier predicts."""
+    """Return (rows, models) outcomes; the tier's predictions stand for those that are not known."""
     return np.where(np.isnan(outcome), tier.quality, outcome)
 
 
 def _contiguous(tier: TierRows, values: Array) -> tuple[Array, Array, Array]:
-    """Quality, cost and what is summed of the choices, C-contiguous."""
+    """Return quality, cost and the values to be summed, C-contiguous, as the compiled function takes them."""
     return np.ascontiguousarray(tier.quality), np.ascontiguousarray(tier.cost), np.ascontiguousarray(values)
 
 
 def _thinned(worth: Array) -> Array:
-    """At most TWO_TIER_KNOTS of these rising worths, the first and the last among them."""
+    """Return at most TWO_TIER_KNOTS of these rising worths, the first and the last among them."""
     if len(worth) <= TWO_TIER_KNOTS:
         return worth
     return worth[np.linspace(0, len(worth) - 1, TWO_TIER_KNOTS).round().astype(np.int64)]

@@ -1,6 +1,6 @@
-"""The rules that a policy may run, and what each makes of tau: the coefficients of a threshold (IPR, arXiv 2509.06274, sec. 2.2).
+"""A rule turns tau into the coefficients of a threshold on predicted quality (IPR, arXiv 2509.06274, sec. 2.2).
 
-`Unsupported` is the exception to them all: what is done with prompts that are unlike the fitting data (docs/formats.md).
+`Unsupported` holds for every rule: it names who answers prompts that are unlike the fitting data (docs/formats.md).
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ def _plain_target(name: str, value: object) -> Target:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What a kernel knows of a rule: threshold = min((alpha_hi*hi + alpha_lo*lo) + offset, hi)."""
+    """A `Coefficients` is all that a kernel knows of a rule: threshold = min((alpha_hi*hi + alpha_lo*lo) + offset, hi).
+
+    hi, lo: the highest and the lowest predicted quality among the allowed candidates of a prompt.
+    """
 
     alpha_hi: float
     alpha_lo: float
@@ -84,6 +87,8 @@ def _fixed(tau: float, slack: float, constants: RuleConstants | None) -> Coeffic
     return Coefficients(0.0, 0.0, (1.0 - tau) * constants.hi + tau * constants.lo)
 
 
+# Rule -> (tau, slack, constants) -> coefficients. hi, lo: the highest and lowest predicted quality of the allowed.
+#   minmax: (1 - tau) * hi + tau * lo     max: (1 - tau) * hi - slack     fixed: a level, whatever the prompt
 RULES: Mapping[str, Callable[[float, float, RuleConstants | None], Coefficients]] = MappingProxyType(
     {"minmax": _minmax, "max": _max, "fixed": _fixed}
 )
@@ -133,7 +138,7 @@ def rule_meant(rule: str | None, targets: Mapping[str, object], *, has_path: boo
 
 
 class Unsupported(NamedTuple):
-    """What a policy does with rows of little support.
+    """An `Unsupported` says who answers prompts of little support, unlike the fitting data.
 
     Attributes:
         min_support: rows whose support is below it, in [0, 1], are not decided by predicted quality; 0: none are.
@@ -146,7 +151,7 @@ class Unsupported(NamedTuple):
     candidate: str | None = None
 
     def op_terms(self, names: Sequence[str], kept: Sequence[str]) -> dict[str, Any]:
-        """DecidePolicy's arguments; kept: whom the caller's conditions leave."""
+        """Return keyword arguments of DecidePolicy. names: the bundle's. kept: whom the caller's conditions leave."""
         if not self.min_support:
             return {}
         return {
@@ -156,7 +161,7 @@ class Unsupported(NamedTuple):
         }
 
     def remarks(self) -> list[str]:
-        """What a promise does not count, in words."""
+        """Return what a promise does not count, in words."""
         if not self.min_support:
             return []
         to = "the cheapest on each" if self.candidate is None else self.candidate

@@ -1,4 +1,4 @@
-"""Who answers prompts that are unlike the fitting data: one candidate, or the cheapest on each (docs/formats.md)."""
+"""`resolve_unsupported` settles who answers prompts that are unlike the fitting data: one candidate, or the cheapest on each."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ipr_engine.policy.rules import BEST, CHEAPEST, EVERY_ROW_PLAIN, Unsupported
 def resolve_unsupported(
     bundle: BundleSpec, min_support: object, unsupported: object, exclusions: Mapping[str, str], prices: PriceList
 ) -> Unsupported:
-    """Check both arguments, and find who is meant.
+    """Check `min_support` and `unsupported`, and find the candidate that is meant.
 
     Args:
-        min_support, unsupported: as of `Engine.policy`; exclusions: whom its conditions keep out, and why.
+        min_support, unsupported: options of `Engine.policy`. exclusions: whom its conditions keep out, and why.
     Raises:
         InvalidInputError: one without the other, a bundle that measures no support or knows no best candidate, or a name that
             is unknown or may not be chosen.
@@ -37,7 +37,7 @@ def resolve_unsupported(
             f"min_support: the bundle has no centroids to measure support by, got {least:g}; leave it out, or train a bundle "
             "with them (`ipr train` writes them)"
         )
-    if not least and unsupported is None:
+    if not least and unsupported is None:  # min_support=0 alone asks for what is done anyway
         return EVERY_ROW_PLAIN
     asked = BEST if unsupported is None else unsupported
     if not isinstance(asked, str):
@@ -73,6 +73,7 @@ def best_single(bundle: BundleSpec, names: Sequence[str], prices: PriceList) -> 
     if rows is not None and covered:
         own = rows.of(covered)
         means, costs = _means(own), _mean_costs(bundle, own, prices)
+        # best mean first; equal means to the cheaper, equal costs by the bundle's rank, as tau's path has it
         order = [(-means[m], costs[m], rank[bundle.names.index(name)], name) for m, name in enumerate(covered)]
         return min(order)[-1]
     from ipr_engine.bundle.reliability import read_reliability  # few bundles lack path rows

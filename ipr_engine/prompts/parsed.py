@@ -1,4 +1,4 @@
-"""An LLM request taken apart: `ParsedRequest` holds its texts, `Needs` what it asks of whoever answers it."""
+"""A `ParsedRequest` is an LLM request taken apart: its texts, and what it needs of whoever answers it (`Needs`)."""
 
 from __future__ import annotations
 
@@ -88,4 +88,4 @@ def checked_text(value: object, where: str) -> str:
 
 def bill_floor(text: str, tokens: int) -> int:
     """Return at least a token per 8 bytes: a very long word (base64, say) is one token to WordPiece, but not to any LLM."""
-    return max(tokens, -(-len(text.encode()) // BYTES_PER_TOKEN))
+    return max(tokens, -(-len(text.encode()) // BYTES_PER_TOKEN))  # rounded up

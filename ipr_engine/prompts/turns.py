@@ -1,4 +1,4 @@
-"""This module reads the turns of a conversation and their parts: chat messages, and the items that OpenAI Responses has beside them."""
+"""This file reads the turns of a conversation and their parts: chat messages, and the items that OpenAI Responses has beside them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Found:
     Attributes:
         user, other: texts of the user, and every other one of the conversation.
         definitions: texts that are no part of the conversation: tools, schemas.
-        uncountable, features: as of ParsedRequest.
+        uncountable, features: those of `ParsedRequest`.
         images: how many the conversation holds.
         asked: whether there is something to answer: a user's turn, or a tool's result.
     """
@@ -182,6 +182,7 @@ def read_turns(found: Found, turns: Sequence[object], where: str) -> None:
                 f"{here}: expected a message such as {{'role': 'user', 'content': ...}}, got {kind_of(turn)}{_of_sdk(turn)}"
             )
         kind = fields.get("type")
+        # a message may carry a type, its own or one unknown here; the types of ITEMS make an item of Responses
         if kind is None or (isinstance(kind, str) and (kind == "message" or (kind not in ITEMS and "role" in fields))):
             _read_message(found, fields, here, turn)
         else:

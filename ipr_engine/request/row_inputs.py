@@ -1,4 +1,4 @@
-"""What a decision was made of besides a prompt's embedding and bill: what its request asks for, and what its caller gave."""
+"""A decision reads more than a prompt's embedding and bill: what its request asks for (`RowLimits`), and what its caller gave."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NONE: Mapping[str, str] = {}
 
 
 class RowLimits(NamedTuple):
-    """A `RowLimits` says what one request asks for.
+    """A `RowLimits` says what one request asks for, and which candidates that keeps out.
 
     Attributes:
         excluded: candidate -> why it may not be chosen for this request, its context window apart.
@@ -55,7 +55,7 @@ class RequestLimits:
     answers: npt.NDArray[np.int64] | None = None
 
     def at(self, rows: npt.NDArray[Any]) -> RequestLimits:
-        """Return the same for these rows."""
+        """Return the limits of these rows."""
         return RequestLimits(
             tuple(self.rows[row] for row in rows.tolist()),
             None if self.allowed is None else np.ascontiguousarray(self.allowed[rows]),
@@ -77,6 +77,7 @@ def request_limits(
         return None
     asked = [None] * batch if needs is None else list(needs)
     expected = None if tokens_out is None else np.broadcast_to(tokens_out, (batch, len(bundle.candidates)))
+    # a request without needs is kept only from candidates whose max_output_tokens is below what the caller expects
     bounded = expected is not None and any(candidate.max_output_tokens is not None for candidate in bundle.candidates)
     rows = []
     for row, need in enumerate(asked):
@@ -123,7 +124,7 @@ _Float32s: TypeAlias = npt.NDArray[np.float32] | None
 
 
 class RowInputs(NamedTuple):
-    """A `RowInputs` holds those of one row.
+    """A `RowInputs` holds what one row was decided on besides its embedding and bill.
 
     Attributes:
         limits: what the request asks for; None where it is text alone, and output tokens are predicted.
@@ -145,7 +146,7 @@ PLAIN_ROW = RowInputs()
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class BatchInputs:
-    """A `BatchInputs` holds those of every row of a batch; None where no row has any.
+    """A `BatchInputs` holds the `RowInputs` of a batch, column by column; None where no row has any.
 
     Attributes:
         limits, moved: of each row. extra_usd: (models,) or (batch, models) float32. tokens_in_given: (batch, models) bool.
@@ -159,7 +160,7 @@ class BatchInputs:
     errors: Mapping[int, str] = field(default_factory=dict)
 
     def row(self, row: int) -> RowInputs:
-        """Return those of one row."""
+        """Return the inputs of one row."""
         extra = self.extra_usd
         return RowInputs(
             None if self.limits is None else self.limits.rows[row],
@@ -170,7 +171,7 @@ class BatchInputs:
         )
 
     def spread(self, good: npt.NDArray[np.int64], batch: int, errors: Mapping[int, str]) -> BatchInputs:
-        """Return these, of the rows `good`, for a batch in which every other row has an error."""
+        """Return the inputs of a whole batch from these, of its rows `good`; every other row has an error."""
         moved, limits, extra = self.moved, self.limits, self.extra_usd
         if moved is not None:
             by_row = dict(zip(good.tolist(), moved, strict=True))
@@ -178,7 +179,7 @@ class BatchInputs:
         if limits is not None:
             rows = [PLAIN] * batch
             for at, row in enumerate(good.tolist()):
-                rows[row] = limits.rows[at]
+                rows[row] = limits.rows[at]  # the router's arrays are not needed any more: it has decided
             limits = RequestLimits(tuple(rows))
         if extra is not None and extra.ndim == 2:  # (models,) is of each row
             extra = spread_rows(extra, good, batch, np.float32("nan"))
@@ -218,7 +219,7 @@ def moved_by(
         terms: (batch, terms) of `Encoded`: NaN where the bill was given and not counted; None where not known.
         tokens_out, extra_usd: (models,) or (batch, models), as the caller gave them.
         with_cached: extra_usd with what cached tokens save. A row that nothing is added to, or saved on, is not moved.
-        given_tokens: (batch, models) as of the function of that name. Where they are all of a row's, a given bill moves nothing.
+        given_tokens: (batch, models), what the function of that name returns. Where they are all of a row's, a given bill moves nothing.
     """
     # Of one row numpy takes longer to begin than to look: only what was given is looked at, and rows are told apart in lists.
     flags: dict[

@@ -1,4 +1,4 @@
-"""An encoder of anyone's making fails: what its callers get for it, and when the CPU takes over instead."""
+"""When an encoder fails, its callers get an EncoderFailedError; when its device is lost, the CPU takes over where that was planned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several prompts given to a serving engine in one call: every one is a request of its own."""
+"""A `PromptList` splits the prompts of one `route_many` into requests of their own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Begin: TypeAlias = Callable[[Prompt, Policy | None, float | None, RouteOptions, 
 
 
 class PromptList:
-    """The prompts of one `route_many`, with what its caller gave of each.
+    """A `PromptList` holds the prompts of one `route_many`, with what its caller gave of each.
 
     Attributes:
         policy: for all of them, as resolved when the call came.

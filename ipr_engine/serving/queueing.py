@@ -1,4 +1,4 @@
-"""The bounds of a service's queue, and one request in it: its arguments, the caller that waits for it, and its state."""
+"""`Limits` bounds a service's queue and its batches; a `QueuedRequest` is one prompt in the queue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The bounds of the queue and of a batch.
+    """A `Limits` holds the bounds of the queue and of a batch, checked once, when it is made.
 
     Attributes:
         max_batch: most prompts of one forward.
@@ -71,12 +71,14 @@ Answer: TypeAlias = Row | Exception  # an exception is what the caller gets rais
 
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
-    """A validated request. Its state changes under the scheduler's lock; whoever moves it to DONE answers it, or drops it.
+    """A `QueuedRequest` is one queued prompt: its arguments, the caller that waits for the answer, and its state.
+
+    The state changes under the scheduler's lock; whoever moves it to DONE answers the request, or drops it.
 
     Attributes:
         text: the prompt, taken apart. policy: as resolved when the request came.
         begun_ns, deadline_ns: of clock_ns; deadline_ns None without a budget.
-        billed_tokens, on_error: as of `Engine.route`, of one prompt. overrides: its tokens_out and the like.
+        billed_tokens, on_error: as given to `Engine.route`, of one prompt. overrides: its tokens_out and the like.
         key: of the decision cache, None to stay out of it.
         fallback: what the configured fallback prepared for it, None without a budget or without one.
         tokens, encoder: what the transformer would see of it, counted for the encoder of that identity.

@@ -1,4 +1,4 @@
-"""The service behind both faces: one queue, one worker, one set of counters, whoever asks.
+"""A `Service` stands behind both faces: one queue, one worker, one set of counters, whoever asks.
 
 A request is checked, and answered at once where no encoder has to run in Python; else it is queued.
 """
@@ -38,7 +38,7 @@ _SCHEDULERS: weakref.WeakSet[Scheduler] = weakref.WeakSet()  # those of the serv
 
 
 class Service:
-    """An engine under many callers at once; `BatchingEngine` and `AsyncEngine` are its faces.
+    """A `Service` is an engine under many callers at once; `BatchingEngine` and `AsyncEngine` are its faces.
 
     Attributes:
         serving: whether prompts are taken.
@@ -99,7 +99,7 @@ class Service:
         begun = clock_ns()
         if not self.serving:
             self._refuse()
-        loaded = self.engine.loaded
+        loaded = self.engine.loaded  # read once: a swap meanwhile concerns the next request
         try:
             if budget_us is not None:
                 _check_budget(budget_us)
@@ -216,7 +216,7 @@ class Service:
 
     @property
     def summary(self) -> str:
-        """The engine, whether it is served, and how many wait, for the repr of a face."""
+        """Return the engine, whether it is served, and how many wait, for the repr of a face."""
         state = "serving" if self.serving else "not serving"
         return f"{self.engine!r}, {state}, {self.scheduler.depth} of {self.limits.max_queue} waiting"
 

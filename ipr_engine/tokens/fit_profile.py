@@ -1,4 +1,4 @@
-"""Fits of an estimate of tokens to counted or recorded tokens: a profile's coefficients, and the table of letter pairs."""
+"""An estimate of tokens is fitted to counted or recorded tokens: a profile's coefficients, and the table of letter pairs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fit_coefficients(terms: Array, tokens: Array, near: Array | None = None) -> 
     aim, ridge = np.zeros(terms.shape[1]), RIDGE * len(tokens)
     if near is not None:
         aim, ridge = coefficients_apart(near), PRIOR_ROWS
-        estimate = np.median(shares @ aim)
+        estimate = np.median(shares @ aim)  # 1 where `near` counts as the rows do
         aim = aim / estimate if estimate > 0 else aim
     found = coefficients_beside(_least_error(shares, np.ones(len(tokens)), aim, ridge))
     if near is None:
@@ -67,19 +67,20 @@ def fit_some(terms: Array, tokens: Array, kept: Array, fitted: Mask) -> Array:
 
 
 def _shares(terms: Array, tokens: Array) -> Array:
-    """(rows, terms): every character once, over the row's tokens."""
+    """Return (rows, terms): the terms with every character counted once, over the row's tokens."""
     if terms.ndim != 2 or tokens.shape != (len(terms),) or not (tokens > 0).all():
         raise ValueError(f"tokens: expected ({len(terms)},) values > 0, got {tokens.shape}")
     return terms_apart(terms) / tokens[:, None]
 
 
 def _least_error(shares: Array, aimed: Array, aim: Array, ridge: float) -> Array:
-    """The x >= 0 of the least mean `|shares @ x - aimed|`, near `aim`, which weighs `ridge` rows."""
+    """Return the x >= 0 of the least mean `|shares @ x - aimed|`, near `aim`, which weighs `ridge` rows."""
     found, weights = aim, np.ones(len(shares))
     square = (shares**2).mean(axis=0)
-    square = np.maximum(square, 1e-6 * square.max())
+    square = np.maximum(square, 1e-6 * square.max())  # a term that no row has must not make the matrix singular
+    # least absolute error by reweighted least squares: a row weighs one over its error, NEAR at least
     for _ in range(ROUNDS):
-        weighted = shares * weights[:, None]
+        weighted = shares * weights[:, None]  # (rows, terms)
         gram = weighted.T @ shares + np.diag(ridge * square * weights.mean())
         target = weighted.T @ aimed + ridge * square * weights.mean() * aim
         found = nonnegative_minimum(gram, target, found)
@@ -123,10 +124,10 @@ def pair_counts(texts: Sequence[str]) -> Array:
     """Return (texts, 27 * 27) how often each pair of neighbouring bytes is in a text, case ignored; edges count as no letter."""
     counts = np.zeros((len(texts), SYMBOLS * SYMBOLS))
     for row, text in enumerate(texts):
-        codes = np.zeros(len(text.encode()) + 2, np.int64)
+        codes = np.zeros(len(text.encode()) + 2, np.int64)  # the edges stay 0, no letter
         codes[1:-1] = _CODES[np.frombuffer(text.encode(), np.uint8)]
         counts[row] = np.bincount(codes[:-1] * SYMBOLS + codes[1:], minlength=SYMBOLS * SYMBOLS)
-    counts[:, 0] = 0
+    counts[:, 0] = 0  # two neighbours that are no letters: other terms count those
     return counts
 
 
@@ -134,10 +135,10 @@ def fit_pairs(pairs: Array, terms: Array, tokens: Array) -> npt.NDArray[np.uint8
     """Return the (27, 27) table of costs, 0 to 255, that together with the terms predicts tokens best.
 
     Args:
-        pairs: (texts, 27 * 27), of `pair_counts`. terms: (texts, terms) beside them. tokens: (texts,) > 0, the mean over
+        pairs: (texts, 27 * 27), what `pair_counts` returns. terms: (texts, terms) beside them. tokens: (texts,) > 0, the mean over
             tokenizers, each scaled to the same sum.
     """
-    shares = np.column_stack([terms, pairs]) / tokens[:, None]
+    shares = np.column_stack([terms, pairs]) / tokens[:, None]  # (texts, terms + 27 * 27)
     square = (shares**2).mean(axis=0)
     weights, found = np.ones(len(tokens)), np.zeros(shares.shape[1])
     for _ in range(PAIR_ROUNDS):

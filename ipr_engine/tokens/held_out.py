@@ -1,4 +1,4 @@
-"""How far off profiles are on texts of a kind that they were not fitted on."""
+"""This file measures how far off profiles are on texts of a kind that they were not fitted on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def held_out_errors(
         progress(f"without {what} ...")
         train = ~test
         table = letter_pairs(pairs[train], terms[train], {name: tokens[train] for name, tokens in counted.items()})
-        own = terms.copy()
+        own = terms.copy()  # (samples, terms), the pairs counted by this fold's own table
         own[:, LETTER_PAIRS] = pairs @ table.ravel() / 255
         own[:, LONG_LETTER_PAIRS] = 0  # of the compiled table
         for name, tokens in counted.items():
@@ -78,6 +78,7 @@ def summary(samples: Sequence[Sample], errors: Array) -> dict[str, Any]:
 def _folds(samples: Sequence[Sample]) -> Iterator[tuple[str, Mask]]:
     kinds = np.array([sample.kind for sample in samples])
     groups = np.array([sample.group for sample in samples])
+    # seeded: the same halves at every run
     half = np.random.default_rng(0).integers(0, 2, len(samples)).astype(np.bool_)
     for kind in sorted(set(kinds.tolist())):
         of_kind = kinds == kind
