@@ -31,7 +31,9 @@ class PathPoint(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """A `Promise` is what a policy under rule `path` keeps on average, over prompts like the fitting ones; no single prompt counts.
+    """A `Promise` is what a policy under rule `path` promises, on average over prompts like the fitting ones.
+
+    A single prompt is promised nothing.
 
     Attributes:
         best, cheapest: the single candidates tau speaks of. best_quality, cheapest_quality: their mean qualities.
