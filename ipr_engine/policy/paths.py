@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ipr_engine._C import two_tier_choices as native_choices
 from ipr_engine.bundle import BundleSpec, PriceList
-from ipr_engine.bundle.path_rows import NOT_JUDGED
+from ipr_engine.bundle.spec import NOT_JUDGED
 from ipr_engine.policy.cost_weights import Weighing, row_costs
 from ipr_engine.policy.tau_path import Array, TauPath, TierRows, choice_errors, isotonic
 
