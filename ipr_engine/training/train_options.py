@@ -9,7 +9,8 @@ from typing import Any
 
 from ipr_engine._validate import random_seed
 from ipr_engine.audit.owner_key import Key
-from ipr_engine.bundle.values import require_day, require_root, require_text
+from ipr_engine.bundle.checks import require_day, require_text
+from ipr_engine.bundle.write import require_root
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.estimators.by_name import ESTIMATORS
 from ipr_engine.training.frozen_encoder import EncoderChoice, Folder
