@@ -17,8 +17,7 @@ from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decide.numpy_rule import level, order, threshold
 from ipr_engine.decide.reference import expected_cost
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.rules import Coefficients
-from ipr_engine.policy.unsupported import UNSUPPORTED
+from ipr_engine.policy.rules import UNSUPPORTED, Coefficients
 from ipr_engine.request.row_inputs import request_limits
 
 if TYPE_CHECKING:

@@ -9,6 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ipr_engine.bundle.calibration import (
+    CalibratedPoint,
+    CalibrationMap,
+    CalibrationSample,
+    Knot,
+    RuleConstants,
+    TestedTau,
+)
 from ipr_engine.bundle.load import Bundle, read_prices
 from ipr_engine.bundle.performance import Performance
 from ipr_engine.bundle.price import Price, PriceTier
@@ -25,14 +33,6 @@ from ipr_engine.bundle.spec import (
 )
 
 if TYPE_CHECKING:
-    from ipr_engine.bundle.calibration import (
-        CalibratedPoint,
-        CalibrationMap,
-        CalibrationSample,
-        Knot,
-        RuleConstants,
-        TestedTau,
-    )
     from ipr_engine.bundle.encoder_source import (
         ConcatenatedSource,
         EncoderSource,
@@ -83,14 +83,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what only some bundles hold, and what writes them, when it is first asked for: importing this is quick."""
+    """Import what makes and writes bundles when it is first asked for: serving only reads them, and `import ipr_engine` should be quick."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ipr_engine.bundle import calibration, encoder_source
+    from ipr_engine.bundle import encoder_source
 
-    for module in (calibration, encoder_source):
-        if hasattr(module, name):
-            return getattr(module, name)
+    if hasattr(encoder_source, name):
+        return getattr(encoder_source, name)
     from ipr_engine.bundle import fitted_entries, rewrite, write
 
     return next(getattr(module, name) for module in (write, rewrite, fitted_entries) if hasattr(module, name))

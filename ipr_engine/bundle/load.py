@@ -45,7 +45,7 @@ _KEYS = (
 DEFAULT_BUNDLE = Path(__file__).parent.parent / "default_bundle"  # the root of the embedded bundle
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)  # made as a BundleSpec is
 class Bundle(BundleSpec):
     """A bundle that was read from its folder and verified."""
 

@@ -7,20 +7,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._files import sha256_hex
+from ipr_engine.bundle.calibration import CalibrationMap, RuleConstants
 from ipr_engine.bundle.fields import canonical_json, fail
 from ipr_engine.bundle.performance import Performance
 from ipr_engine.bundle.price import Price, price_numbers, says_more
 from ipr_engine.errors import BundleFormatError
 from ipr_engine.tokens.token_profile import TokenProfile
-
-if TYPE_CHECKING:
-    from ipr_engine.bundle.calibration import CalibrationMap, RuleConstants
 
 Float32 = NDArray[np.float32]
 MANIFEST = "bundle.json"
