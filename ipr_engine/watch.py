@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading
@@ -10,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ipr_engine._files import as_path
 from ipr_engine._validate import number
@@ -19,7 +18,8 @@ from ipr_engine.bundle.load import CURRENT, find_folder
 from ipr_engine.bundle.spec import MANIFEST
 from ipr_engine.errors import InvalidInputError, IprError
 
-LOGGER = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from logging import Logger
 
 
 class SwappingEngine(Protocol):
@@ -104,13 +104,13 @@ class Watch:
         if failure is not None:
             self._report(failure, before)
         elif swapped is not None:
-            LOGGER.info("%s: bundle %s serves in place of %s", self.root, swapped.hash[:12], before[:12])
+            _logger().info("%s: bundle %s serves in place of %s", self.root, swapped.hash[:12], before[:12])
             self._call(self._on_swap, swapped)
         return swapped is not None
 
     def _report(self, error: Exception, serving: str) -> None:
         expected = isinstance(error, (IprError, OSError))
-        LOGGER.error(
+        _logger().error(
             "%s: %s is not served, bundle %s goes on: %s",
             self.root,
             CURRENT,
@@ -127,7 +127,7 @@ class Watch:
         try:
             callback(what)
         except Exception:
-            LOGGER.exception("%s: the callback %r failed; watching goes on", self.root, callback)
+            _logger().exception("%s: the callback %r failed; watching goes on", self.root, callback)
 
     def _run(self, interval: float) -> None:
         while not self._stop.wait(interval):
@@ -167,3 +167,9 @@ def _pointer(path: Path) -> tuple[int, int, bytes] | None:
             return state.st_ino, state.st_mtime_ns, file.read(256)
     except FileNotFoundError:
         return None
+
+
+def _logger() -> Logger:
+    from logging import getLogger  # 4 ms of an import that hardly any process needs
+
+    return getLogger(__name__)

@@ -22,6 +22,16 @@ def test_import_loads_nothing_heavy():
     assert not set(HEAVY) & set(loaded)
 
 
+def test_import_leaves_what_only_some_calls_need_to_those_calls():
+    loaded = run("import sys, ipr_engine; print('\\n'.join(sys.modules))").split()
+    assert not {"asyncio", "hashlib", "logging", "numpy.ma"} & set(loaded)
+
+
+def test_the_first_route_imports_no_masked_arrays():
+    code = "import sys, ipr_engine; ipr_engine.Engine.load().route('hello', tau=0.1); print('\\n'.join(sys.modules))"
+    assert "numpy.ma" not in run(code).split()
+
+
 def test_an_engine_with_the_default_bundle_needs_no_heavy_package_either():
     code = "import sys, ipr_engine; ipr_engine.Engine.load().route('hello', tau=0.1); print('\\n'.join(sys.modules))"
     assert not (set(HEAVY) - {"safetensors"}) & set(run(code).split())

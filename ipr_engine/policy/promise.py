@@ -222,4 +222,4 @@ def _mixes(path: TauPath) -> int:
     at = np.searchsorted(path.worth, ends, side="right")
     shares = np.vstack([path.cheapest_shares, path.shares])[at]
     last = path.shares[-1]  # beyond the last move everyone has the highest predicted quality
-    return len(np.unique(np.round(np.vstack([last, shares]), 6), axis=0))
+    return len(set(map(tuple, np.round(np.vstack([last, shares]), 6).tolist())))
