@@ -1,95 +1,27 @@
 """Records and replay: a record holds a decision to the bit, and deciding it again tells every difference and no other."""
 
-import contextlib
 import dataclasses
 import json
 import threading
-import zlib
 
 import numpy as np
 import pytest
 
-from ipr_engine import Bundle, Engine, InvalidInputError, Price, RowError
-from ipr_engine.audit.owner_key import OwnerKey
+from ipr_engine import Engine, Price, RowError
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.replay import Difference, ReplaySummary, replay
+from ipr_engine.audit.replay import Difference, replay
 from ipr_engine.bundle import PriceList, with_prices
 from ipr_engine.decide.contract import available_isas
-from ipr_engine.errors import EncoderMismatchError, RecordError
-from ipr_engine.prompts import Needs
 from tests.support import skips
-from tests.support.bundles import make_bundle, make_candidates, make_prices, make_siblings
+from tests.support.bundles import make_bundle, make_siblings
+from tests.support.replay_logs import CHAT, KEY, PROMPTS, WHOLE, bare, opened, summarise
 
 pytest.importorskip("cryptography", reason=skips.RECORDS)
-
-PROMPTS = ["what is the sum of two and two", "Explain quicksort, please!", "write a story " * 400, "你好", "a"]
-CHAT = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "why"}]
-TERMS = [
-    {"tau": 0.0},
-    {"tau": 1},
-    {"tau": 0.1, "worth": 0.1 + 0.2, "rule": "max", "slack": np.float32(0.1)},
-    {"tau": 1 / 3, "rule": "fixed", "allowed": ["alpha/large", "beta/mid"]},
-    {"tau": 0.4, "family": {"alpha", "gamma"}, "exclude": ["gamma/small"]},
-    {"tau": 0.4, "requires": "tools", "max_latency_ms": 300.5, "exclude": []},
-    {"tau": 0.5, "prices": {"beta/mid": (0.1, 7)}},
-    {"tau": 0.5, "prices": {"BETA/mid": Price(input_usd_per_1m=1, output_usd_per_1m=1 / 3, basis="x")}},
-    {"tau": 0.5, "prices": {"beta/mid": {"input_usd_per_1m": 1, "output_usd_per_1m": 2}}},
-    {
-        "tau": 0.5,
-        "prices": {"beta/mid": Price(input_usd_per_1m=np.float32(0.1), output_usd_per_1m=np.int64(2), basis="x")},
-    },
-    {"tau": 0.5, "prices": make_prices(make_candidates(5), scale=np.float32(3.7))},
-]
-KEY = bytes(range(32))
-WHOLE = {"keep_x": True, "key": KEY}  # a recorder whose records the heads decide again
-
-
-@pytest.fixture(scope="module")
-def log(engine, tmp_path_factory):
-    """A log of every kind of call: lines of bytes."""
-    file = tmp_path_factory.mktemp("log") / "log.jsonl"
-    x = np.random.default_rng(5).standard_normal((6, 16)).astype(np.float32)
-    x[1, 3], x[2, 0], x[3] = np.nan, np.inf, 0.0
-    x[4] *= np.float32(1e30)
-    with engine.recorder(file, **WHOLE) as recorder:
-        for terms in TERMS:
-            recorder.route_many(PROMPTS, on_error="status", **terms)
-        policy = engine.policy(tau=0.3)
-        recorder.route(CHAT, policy, id="chat")
-        recorder.route(PROMPTS[0], policy, id=7, billed_tokens=12345)
-        recorder.route_many(
-            PROMPTS[:2], policy, id=["a", 8], tokens_out=[1, 2, 3, 4, 5], extra_usd=-np.eye(5)[:2] / 1000
-        )
-        recorder.route_many(PROMPTS[:1], policy, tokens_out=np.inf, on_error="status")
-        recorder.decide(x, policy, billed_tokens=[0, 1, 2, 3, 4, 2**53], on_error="status")
-        recorder.decide(engine.encode(PROMPTS), policy)
-    return file.read_bytes().splitlines(keepends=True)
-
-
-def summarise(lines, engine):
-    summary = ReplaySummary()
-    for replayed in replay(lines, engine, key=KEY):
-        summary.add(replayed)
-    return summary
-
-
-def opened(line):
-    return Record.from_line(line).opened(OwnerKey(KEY))
-
-
-def bare(record):
-    """The record as a line of schema 2, which holds the embedding in clear."""
-    return dataclasses.replace(
-        record, schema_version=2, sealed=None, brief=False, needs=record.needs or Needs({}, None)
-    )
 
 
 def same_bytes(a, b):
     names = ("index", "qualities", "costs_usd", "tokens_out", "threshold", "gap", "support", "status", "cause")
     return all(getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in names)
-
-
-# -- what a record holds
 
 
 def test_recording_gives_the_decisions_of_routing(engine):
@@ -177,9 +109,6 @@ def test_an_empty_batch_writes_nothing(engine):
     lines = []
     assert len(engine.recorder(lines.append).route_many([], tau=0.1)) == 0
     assert not lines
-
-
-# -- replay
 
 
 @pytest.mark.parametrize("name", ["scalar", "avx2", "avx512"])
@@ -335,164 +264,3 @@ def test_records_written_while_bundles_swap_replay_each_on_its_own_bundle(tmp_pa
         own = [line for line, record in zip(lines, records, strict=True) if record.bundle == name]
         assert summarise(own, one).equal == len(own)
     assert len({record.bundle for record in records}) > 1
-
-
-# -- damage
-
-
-def test_any_byte_that_changes_is_found(engine):
-    lines = []
-    engine.recorder(lines.append, min_words=0).route("a", tau=0.25)
-    line, whole = bytearray(lines[0].rstrip(b"\n")), Record.from_line(lines[0]).to_line()
-    for position in range(len(line)):
-        for flip in (1, 0x80):
-            line[position] ^= flip
-            with contextlib.suppress(RecordError):  # else the same record: a blank, or JSON's two ways to write a thing
-                assert Record.from_line(bytes(line)).to_line() == whole
-            line[position] ^= flip
-
-
-def edited(line, **changes):
-    """A line with some fields changed and a checksum that holds: not damage, but no record of ours."""
-    document = {**json.loads(line), **changes}
-    del document["crc32"]
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return json.dumps({**document, "crc32": f"{zlib.crc32(text.encode()):08x}"}).encode()
-
-
-def test_a_damaged_line_is_told_with_its_number_and_the_others_are_replayed(engine, log):
-    lines = [
-        log[0],
-        log[1][: len(log[1]) // 2],  # cut
-        b"\n",
-        b"not json\n",
-        b"\xff\xfe\x00\n",
-        b'{"prompt": "another kind of log"}\n',
-        b"[]",
-        log[2].replace(b'"truncated":true', b'"truncated":false'),
-        log[3].replace(b'"schema_version":3', b'"schema_version":4'),
-        b"[" * 100_000,
-        log[4],
-    ]
-    replays = list(replay(lines, engine, key=KEY))
-    assert [one.line for one in replays if one.refused is None] == [1, 11]
-    assert [one.line for one in replays if one.refused is not None] == [2, 4, 5, 6, 7, 8, 9, 10]
-    reasons = {one.line: one.refused for one in replays}
-    assert "one JSON object" in reasons[2]
-    assert "decision record" in reasons[6]
-    assert "damaged or edited" in reasons[8]
-    assert "expected schema_version 1 or 2 or 3, got 4" in reasons[9]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"x": "AAAAAA=="},
-        {"needs": {}},
-        {"policy": None},
-        {"policy": {}},
-        {"max_output_tokens": [1]},
-        {"nonfinite": [9]},
-        {"sealed": "AAAA"},
-        {"sealed": {"key": "a", "nonce": "not base64!", "data": ""}},
-        {"tokens_out": "AAAAAA=="},
-        {"billed_tokens": -1},
-        {"billed_tokens": 1.5},
-        {"billed_tokens": 2**60},
-        {"truncated": 0},
-        {"terms": []},
-        {"terms": {"tau": 0.1, "prices": {"a": [1, 2]}}},
-        {"terms": {"tau": 0.1, "prices": {"date": 1, "prices": {}}}},
-        {"candidates": ["one"]},
-        {"candidates": [1, 2, 3, 4, 5]},
-        {"bundle": None},
-        {"decision": {}},
-        {"more": 1},
-    ],
-    ids=str,
-)
-def test_fields_that_no_recorder_writes_are_refused(log, changes):
-    with pytest.raises(RecordError, match="expected the fields of schema_version 3"):
-        Record.from_line(edited(log[0], **changes))
-
-
-@pytest.mark.parametrize("terms", [{}, {"tau": 5}, {"tau": 0.1, "later": 1}, {"tau": 0.1, "allowed": 3}])
-def test_terms_that_do_not_compile_are_refused_and_not_raised(engine, log, terms):
-    [replayed] = replay([edited(log[0], terms=terms, bundle="0" * 64)], engine)
-    assert "terms" in replayed.refused
-
-
-def test_an_embedding_of_another_width_is_refused(engine, log):
-    record = bare(opened(log[0]))
-    [replayed] = replay([dataclasses.replace(record, x=record.x[:7]).to_line()], engine)
-    assert replayed.refused == "x: expected 16 numbers, got 7"
-
-
-def test_a_line_that_a_crash_cut_costs_no_other_record(engine, tmp_path):
-    file = tmp_path / "log.jsonl"
-    with engine.recorder(file, min_words=0) as recorder:
-        recorder.route("a", tau=0.1)
-    with open(file, "ab") as cut:
-        cut.write(file.read_bytes()[:100])
-    with engine.recorder(file, min_words=0) as recorder:
-        recorder.route("b", tau=0.1)
-    summary = summarise(file.read_bytes().splitlines(), engine)
-    assert (summary.records, summary.equal, summary.refused) == (3, 2, 1)
-
-
-# -- bad input of a recorder
-
-
-def test_what_cannot_be_written_is_an_error_of_ours(engine, tmp_path):
-    with pytest.raises(RecordError, match="to: cannot append to"):
-        engine.recorder(tmp_path / "nowhere" / "log.jsonl")
-    with pytest.raises(RecordError, match="to: cannot write to /dev/full: No space left"):
-        engine.recorder("/dev/full").route("a", tau=0.1)
-    recorder = engine.recorder(tmp_path / "log.jsonl")
-    recorder.close()
-    recorder.close()
-    with pytest.raises(RecordError, match="is closed"):
-        recorder.route("a", tau=0.1)
-
-
-@pytest.mark.parametrize(
-    ("prompts", "id", "message"),
-    [
-        ("a", 1.5, "id: expected a string or a whole number, got float"),
-        ("a", True, "id: expected a string or a whole number, got bool"),
-        ("a", ["x"], "id: expected a string or a whole number, got list"),
-        (["a", "b"], "x", "id: expected one a row, 2 in all, got 'x'"),
-        (["a", "b"], ["x"], "id: expected one a row, 2 in all, got 1 of them"),
-    ],
-)
-def test_bad_ids_are_named_and_nothing_is_written(engine, prompts, id, message):
-    lines = []
-    recorder = engine.recorder(lines.append)
-    with pytest.raises(InvalidInputError, match=message):
-        (recorder.route_many if isinstance(prompts, list) else recorder.route)(prompts, tau=0.1, id=id)
-    assert not lines
-
-
-def test_other_bad_input_of_a_recorder_is_named(engine, tmp_path):
-    with pytest.raises(InvalidInputError, match="keep_prompts"):
-        engine.recorder([].append, keep_prompts="yes")
-    with pytest.raises(InvalidInputError, match="to: expected a str"):
-        engine.recorder(3)
-    recorder = engine.recorder([].append, keep_prompts=True)
-    with pytest.raises(InvalidInputError, match="tau: missing"):
-        recorder.route("a")
-    lines = []
-    with pytest.raises(InvalidInputError, match="on_error"):
-        engine.recorder(lines.append).route_many(["a"], tau=0.1, on_error="ignore")
-    assert not lines
-    odd = [{"role": "user", "content": "a", "sent": {1, 2}}]
-    with pytest.raises(InvalidInputError, match="prompt: expected what JSON can hold"):
-        recorder.route(odd, tau=0.1)
-    other = Engine.load(make_bundle(tmp_path, models=5, dim=16, seed=3))
-    with pytest.raises(EncoderMismatchError):
-        recorder.decide(other.encode(["a"]), tau=0.1)
-
-
-def test_a_bundle_is_named_by_the_files_it_was_loaded_from(path):
-    bundle = Bundle.load(path)
-    assert len(bundle.prices_sha256) == len(bundle.quality_heads.sha256) == 64

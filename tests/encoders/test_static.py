@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import doctest
 import hashlib
-import json
 import random
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from ipr_engine import _C
 from ipr_engine.encoders import static
@@ -21,19 +18,14 @@ from ipr_engine.encoders.base import Encoded
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.errors import (
     BackendUnavailableError,
-    BundleFormatError,
-    BundleNotFoundError,
-    BundleShapeError,
-    BundleValueError,
     InvalidInputError,
 )
 from tests.support import skips
 from tests.support.memory import resident_bytes
 from tests.support.places import ROOT
-from tests.support.wordpieces import ALPHABET, SCRIPTS, library, made_vocab, native, tokenizer_json
+from tests.support.static_tables import TREE, VOCAB, tensors, write
+from tests.support.wordpieces import ALPHABET, SCRIPTS, library, native, tokenizer_json
 
-VOCAB = made_vocab()
-TREE = tokenizer_json(VOCAB)
 UNIT = 2.0**-24  # of float32 rounding
 DIMS = [1, 15, 16, 17, 64, 65, 250, 256, 385, 600]
 ISAS = ["scalar", "avx2", "avx512"]
@@ -52,27 +44,6 @@ def isas_here() -> list[str]:
         except BackendUnavailableError:
             pass
     return found
-
-
-def tensors(
-    rng: np.random.Generator, dtype: str, dim: int, mapping: bool, weights: bool, tokens: int = len(VOCAB)
-) -> dict[str, np.ndarray]:
-    rows = tokens // 3 if mapping else tokens
-    values = rng.standard_normal((rows, dim)) * rng.lognormal(size=(rows, 1))
-    table = rng.integers(-127, 128, (rows, dim)) if dtype == "int8" else values
-    made = {"embeddings": table.astype(dtype)}
-    if mapping:
-        made["mapping"] = rng.integers(0, rows, tokens).astype(np.int32)
-    if weights:
-        made["weights"] = rng.lognormal(size=tokens)  # float64, as model2vec writes it
-    return made
-
-
-def write(folder: Path, made: dict[str, np.ndarray], *, tree: object = TREE, config: object = None) -> Path:
-    save_file(made, folder / "model.safetensors")
-    (folder / "tokenizer.json").write_text(json.dumps(tree))
-    (folder / "config.json").write_text(json.dumps({"normalize": True} if config is None else config))
-    return folder
 
 
 def some_prompts(count: int = 40, seed: int = 0) -> list[str]:
@@ -268,92 +239,6 @@ def test_the_library_tokenizer_gives_the_same_embeddings(rng, tmp_path, mapping,
         taken_apart(ours.encode(some_prompts())), taken_apart(theirs.encode(some_prompts())), strict=True
     ):
         assert mine.tobytes() == yours.tobytes()
-
-
-@pytest.mark.parametrize("kind", ["wordpiece", "tokenizers"])
-def test_bad_prompts_are_refused_by_name(rng, tmp_path, kind):
-    encoder = StaticEncoder.from_folder(write(tmp_path, tensors(rng, "int8", 8, False, False)), tokenizer=kind)
-    with pytest.raises(InvalidInputError, match="prompts: expected a sequence of str, got one str"):
-        encoder.encode("a")
-    with pytest.raises(InvalidInputError, match="prompts: expected a sequence of str, got int"):
-        encoder.encode(3)
-    for bad in (b"a", None, 3):
-        with pytest.raises(InvalidInputError, match=rf"prompts\[1\]: expected str, got {type(bad).__name__}"):
-            encoder.encode(["a", bad])
-    with pytest.raises(InvalidInputError, match=r"prompts\[2\]: .*surrogate"):
-        encoder.encode(["a", "b", "\ud800"])
-    with pytest.raises(InvalidInputError, match=r"text: .*surrogate"):
-        encoder.count_tokens("\ud800")
-
-
-@pytest.mark.parametrize("max_tokens", [0, -1, 1.5, True, None, "512"], ids=repr)
-def test_bad_max_tokens_is_refused(rng, tmp_path, max_tokens):
-    write(tmp_path, tensors(rng, "int8", 8, False, False))
-    with pytest.raises(InvalidInputError, match="max_tokens: expected an int >= 1"):
-        StaticEncoder.from_folder(tmp_path, max_tokens=max_tokens)
-
-
-TOKENS = len(VOCAB)
-BAD_TENSORS = [
-    (BundleFormatError, {"other": np.zeros((TOKENS, 4), np.float32)}),
-    (BundleFormatError, {"embeddings": np.zeros((TOKENS, 4), np.float32), "other": np.zeros(1)}),
-    (BundleShapeError, {"embeddings": np.zeros(TOKENS, np.float32)}),
-    (BundleShapeError, {"embeddings": np.zeros((TOKENS, 0), np.float32)}),
-    (BundleShapeError, {"embeddings": np.zeros((TOKENS, 4), np.float64)}),
-    (BundleShapeError, {"embeddings": np.zeros((TOKENS - 1, 4), np.float32)}),
-    (BundleShapeError, {"embeddings": np.zeros((0, 4), np.float32)}),
-    (BundleShapeError, {"embeddings": np.zeros((9, 4), np.int8), "mapping": np.zeros(TOKENS, np.float32)}),
-    (BundleShapeError, {"embeddings": np.zeros((9, 4), np.int8), "mapping": np.zeros((TOKENS, 1), np.int32)}),
-    (BundleShapeError, {"embeddings": np.zeros((9, 4), np.int8), "mapping": np.zeros(TOKENS - 1, np.int32)}),
-    (BundleValueError, {"embeddings": np.zeros((9, 4), np.int8), "mapping": np.full(TOKENS, 9)}),
-    (BundleValueError, {"embeddings": np.zeros((9, 4), np.int8), "mapping": np.full(TOKENS, -1)}),
-    (BundleShapeError, {"embeddings": np.zeros((TOKENS, 4), np.int8), "weights": np.ones(TOKENS + 1)}),
-    (BundleShapeError, {"embeddings": np.zeros((TOKENS, 4), np.int8), "weights": np.ones(TOKENS, np.int32)}),
-    (BundleValueError, {"embeddings": np.zeros((TOKENS, 4), np.int8), "weights": np.full(TOKENS, np.nan)}),
-]
-
-
-@pytest.mark.parametrize(("error", "made"), BAD_TENSORS)
-def test_tensors_that_do_not_fit_are_refused(tmp_path, error, made):
-    with pytest.raises(error, match=r"model\.safetensors"):
-        StaticEncoder.from_folder(write(tmp_path, made))
-
-
-@pytest.mark.parametrize("config", ["{", "[]", '{"normalize": 1}', '{"normalize": null}'])
-def test_a_bad_config_is_refused(rng, tmp_path, config):
-    write(tmp_path, tensors(rng, "int8", 8, False, False))
-    (tmp_path / "config.json").write_text(config)
-    with pytest.raises(BundleFormatError, match=r"config\.json"):
-        StaticEncoder.from_folder(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a_missing_file_is_not_found(rng, tmp_path, name):
-    write(tmp_path, tensors(rng, "int8", 8, False, False))
-    (tmp_path / name).unlink()
-    with pytest.raises(BundleNotFoundError, match=name):
-        StaticEncoder.from_folder(tmp_path)
-
-
-@pytest.mark.parametrize("table", [np.zeros((3, 4)), np.zeros((3, 4), np.int16), np.zeros((3, 4), ">f4")], ids=str)
-def test_the_cpp_encoder_refuses_a_table_it_cannot_read(table):
-    with pytest.raises(InvalidInputError, match="embeddings: expected"):
-        _C.StaticEncoder(table)
-
-
-def test_the_cpp_encoder_refuses_layouts_and_ids_it_cannot_read():
-    for table in (np.zeros(3, np.float32), np.zeros((3, 8), np.float32)[:, ::2], np.zeros((8, 3), np.float32).T):
-        with pytest.raises(InvalidInputError, match="embeddings: expected"):
-            _C.StaticEncoder(table)
-    with pytest.raises(InvalidInputError, match="tokenizer: its ids reach"):
-        _C.StaticEncoder(np.zeros((3, 4), np.float32), tokenizer=native(TREE))
-    encoder = _C.StaticEncoder(np.zeros((3, 4), np.float32))
-    with pytest.raises(InvalidInputError, match="ids: expected below 3, got 3 at 1"):
-        encoder.encode_ids(np.array([0, 3], np.uint32), np.ones(2, bool))
-    with pytest.raises(InvalidInputError, match="starts: expected shape"):
-        encoder.encode_ids(np.array([0, 1], np.uint32), np.ones(3, bool))
-    with pytest.raises(InvalidInputError, match="prompts: this encoder was built without a tokenizer"):
-        encoder.encode(["a"])
 
 
 def test_identity_is_the_sha256_of_canonical_json(rng, tmp_path):
