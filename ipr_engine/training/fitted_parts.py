@@ -16,7 +16,7 @@ from ipr_engine.bundle.path_rows import MOST_ROWS, MOST_TOKENS, NOT_JUDGED, OUTC
 from ipr_engine.bundle.reliability import reliability_bins, reliability_bytes
 from ipr_engine.data import prompt_hashes
 from ipr_engine.training.fitted_heads import FittedHeads
-from ipr_engine.training.training_rows import TrainingRows
+from ipr_engine.training.training_inputs import TrainingRows
 
 Array = npt.NDArray[np.float64]
 

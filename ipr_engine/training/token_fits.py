@@ -17,8 +17,8 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.tokens.fit_profile import fit_coefficients
 from ipr_engine.tokens.profiles import shipped_profiles
 from ipr_engine.tokens.token_profile import TokenProfile
-from ipr_engine.training.candidates import RatiosAsked
 from ipr_engine.training.estimators.ridge import fit_ridge
+from ipr_engine.training.training_inputs import RatiosAsked
 
 Array = npt.NDArray[np.float64]
 

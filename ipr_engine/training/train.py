@@ -24,7 +24,6 @@ from ipr_engine.data import embed_prompts
 from ipr_engine.measures.prediction import brier, expected_calibration_error
 from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.request.arguments import bill_floors
-from ipr_engine.training.candidates import read_candidates
 from ipr_engine.training.centroids import PROMPTS_PER_CENTROID, fit_support
 from ipr_engine.training.constant import constant_heads, refuse_constant
 from ipr_engine.training.estimators.by_name import CLOSED_FORM
@@ -33,7 +32,7 @@ from ipr_engine.training.fitted_parts import fitted_path_rows, heads_source, rel
 from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, prompt_costs, winner
 from ipr_engine.training.token_fits import with_tokenizers
 from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
-from ipr_engine.training.training_rows import TrainingRows, read_training_rows
+from ipr_engine.training.training_inputs import TrainingRows, read_candidates, read_training_rows
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState

@@ -45,7 +45,7 @@ from ipr_engine.training.add.refresh import QUALITY, held_out, refresh
 from ipr_engine.training.add.without_outcomes import add_prior
 from ipr_engine.training.constant import constancy
 from ipr_engine.training.token_fits import with_tokenizers
-from ipr_engine.training.training_rows import FEWEST_JUDGED
+from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]
 Progress = Callable[[str], None]

@@ -16,8 +16,7 @@ from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.data import Outcomes, key_of_hashes, name_in_source, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.candidates import RatiosAsked, read_candidates
-from ipr_engine.training.training_rows import FEWEST_JUDGED
+from ipr_engine.training.training_inputs import FEWEST_JUDGED, RatiosAsked, read_candidates
 
 Array = npt.NDArray[np.float64]
 

@@ -25,7 +25,7 @@ from ipr_engine.training.add.inputs import old_quality, unseen
 from ipr_engine.training.fitted_heads import predict, sigmoid
 from ipr_engine.training.fitted_parts import OutOfFold, draw_path_rows, drawn_order, in_steps
 from ipr_engine.training.token_fits import CAP_PERCENTILE
-from ipr_engine.training.training_rows import FEWEST_JUDGED
+from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]
 Embed = Callable[[Sequence[str]], tuple[Array, Array]]  # prompts -> x (rows, dim), billed tokens (rows,)
