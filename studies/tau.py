@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ipr_engine.measures.bootstrap import Resamples, estimate
 from ipr_engine.measures.kept import EVERY_TAU, TAUS, Kept
-from ipr_engine.training.constant import constant_heads
+from ipr_engine.training.selection import constant_heads
 from studies.cases import WITH_COSTS, Case
 from studies.headline import SHIPPED, VIEW
 from studies.study import Study

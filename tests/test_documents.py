@@ -5,7 +5,7 @@ import re
 import pytest
 
 from ipr_engine import InvalidInputError
-from ipr_engine.training.constant import Constancy, refuse_constant
+from ipr_engine.training.selection import Constancy, refuse_constant
 from ipr_engine.training.training_inputs import read_candidates
 from tests.support.places import ROOT
 

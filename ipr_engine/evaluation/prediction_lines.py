@@ -14,7 +14,7 @@ from ipr_engine.evaluation.pair import CPT_LEVELS, apgr, cpt, pair_curve
 from ipr_engine.measures import prediction
 from ipr_engine.measures.bootstrap import Resamples, estimate
 from ipr_engine.measures.routing import Axis, Curve, arena_score
-from ipr_engine.training.constant import LEAST_SPREAD
+from ipr_engine.training.selection import LEAST_SPREAD
 
 Array = npt.NDArray[np.float64]
 

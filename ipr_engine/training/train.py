@@ -25,11 +25,18 @@ from ipr_engine.measures.prediction import brier, expected_calibration_error
 from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.request.arguments import bill_floors
 from ipr_engine.training.centroids import PROMPTS_PER_CENTROID, fit_support
-from ipr_engine.training.constant import constant_heads, refuse_constant
 from ipr_engine.training.estimators.by_name import CLOSED_FORM
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, calibration_rows, fit_heads
 from ipr_engine.training.fitted_parts import fitted_path_rows, heads_source, reliability
-from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, prompt_costs, winner
+from ipr_engine.training.selection import (
+    EstimatorScore,
+    as_json,
+    compare_estimators,
+    constant_heads,
+    prompt_costs,
+    refuse_constant,
+    winner,
+)
 from ipr_engine.training.token_fits import with_tokenizers
 from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
 from ipr_engine.training.training_inputs import TrainingRows, read_candidates, read_training_rows
@@ -155,7 +162,7 @@ class Trained:
 
     Attributes:
         calibration_error: (models,), NaN of a constant head: a constant at the mean is calibrated whatever it is worth.
-        constant: candidate -> why its head counts as constant (training/constant.py), for those that do.
+        constant: candidate -> why its head counts as constant (training/selection.py), for those that do.
     """
 
     folder: Path

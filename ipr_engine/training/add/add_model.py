@@ -43,7 +43,7 @@ from ipr_engine.training.add.inputs import (
 from ipr_engine.training.add.path_column import Newcomer, grown_path_rows
 from ipr_engine.training.add.refresh import QUALITY, held_out, refresh
 from ipr_engine.training.add.without_outcomes import add_prior
-from ipr_engine.training.constant import constancy
+from ipr_engine.training.selection import constancy
 from ipr_engine.training.token_fits import with_tokenizers
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
