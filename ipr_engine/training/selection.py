@@ -33,6 +33,8 @@ from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
 Array = npt.NDArray[np.float64]
 
 FEWEST_ROWS = 50  # complete rows that an area needs; with fewer the Brier score decides
+LEAST_SPREAD = 0.01  # standard deviation of predicted quality below which a head routes nothing
+NORMAL_QUANTILE = 1.6448536269514722  # 0.95
 
 
 @dataclass(frozen=True)
@@ -165,12 +167,6 @@ def winner(scores: Sequence[EstimatorScore]) -> str:
     if all(np.isnan(score.area) for score in scores):
         return min(scores, key=lambda score: float(np.mean(score.brier))).estimator
     return max(scores, key=lambda score: score.area).estimator
-
-
-Array = npt.NDArray[np.float64]
-
-LEAST_SPREAD = 0.01  # standard deviation of predicted quality below which a head routes nothing
-NORMAL_QUANTILE = 1.6448536269514722  # 0.95
 
 
 @dataclass(frozen=True)

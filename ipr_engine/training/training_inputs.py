@@ -35,6 +35,8 @@ OPTIONAL = (
 )
 PRICE = tuple(field.name for field in fields(Price))
 OF_TOKENIZER = "tokenizer"  # a token_ratio: that of the tokenizer beside it
+Array = npt.NDArray[np.float64]
+FEWEST_JUDGED = 20  # prompts a candidate needs: fewer than this leave folds without any
 
 
 @dataclass(frozen=True)
@@ -198,11 +200,6 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(set(keys)) < len(keys):
         raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
     return dict(pairs)
-
-
-Array = npt.NDArray[np.float64]
-
-FEWEST_JUDGED = 20  # prompts a candidate needs: fewer than this leave folds without any
 
 
 @dataclass(frozen=True)
