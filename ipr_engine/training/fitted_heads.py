@@ -20,8 +20,8 @@ from ipr_engine.decide.reference import predict_logit, predict_tokens
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.training.estimators.by_name import fit_scores
+from ipr_engine.training.estimators.ridge import fit_ridge
 from ipr_engine.training.estimators.scores import FoldedRows
-from ipr_engine.training.token_fits import fit_tokens
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState
@@ -32,6 +32,11 @@ Tensors = dict[str, npt.NDArray[np.float32]]
 # Rows of source 0 that a level or a map can be taken from; a handful would make a constant of a head
 FEWEST_AT_HOME = 20
 MOST_AT_ONCE = 1 << 22  # numbers of the hidden layer in `predict`: bounds its memory at some 32 MB
+# The intercept's column: large beside an embedding of norm 1, so that a penalty meant for embeddings hardly shrinks it.
+HEIGHT = 10.0
+READS_X = ("skip", "trunk", "down")  # the tensors whose last axis is x
+# No prediction above what the candidate wrote on all but one in two hundred fitting prompts.
+CAP_PERCENTILE = 99.5
 
 
 @dataclass(frozen=True)
@@ -169,12 +174,6 @@ def predict(tensors: Mapping[str, npt.NDArray[Any]], x: Array, activation: str =
     return sigmoid(logit), predict_tokens(heads, x)
 
 
-# The intercept's column: large beside an embedding of norm 1, so that a penalty meant for embeddings hardly shrinks it.
-HEIGHT = 10.0
-
-READS_X = ("skip", "trunk", "down")  # the tensors whose last axis is x
-
-
 def with_intercepts(x: Array, source: npt.NDArray[np.int64] | None) -> Array:
     """x (rows, dim) and one indicator column for every source but number 0, (rows, dim + sources - 1)."""
     if source is None:
@@ -249,3 +248,49 @@ def fold_platt(tensors: Mapping[str, Array], slope: Array, offset: Array) -> dic
             folded[name] = slope[:, None] * folded[name]
     folded["bias"] = slope * folded["bias"] + offset
     return folded
+
+
+@dataclass(frozen=True)
+class TokensFit:
+    """tokens = min(exp(x @ skip.T + bias), cap), the form of docs/decide.md.
+
+    Attributes:
+        skip: (models, dim). bias: (models,), the log of `smearing` included. cap, smearing: (models,).
+        out_of_fold: (rows, models) predicted tokens, each row by a fit that has not seen its fold.
+    """
+
+    skip: Array
+    bias: Array
+    cap: Array
+    smearing: Array
+    out_of_fold: Array
+
+
+def smearing_factor(residual: Array) -> Array:
+    """Mean of exp(residual) over rows, NaN left out: (rows, models) -> (models,)."""
+    return np.asarray(np.nanmean(np.exp(residual), axis=0))
+
+
+def fit_tokens(
+    x: Array, tokens: Array, folds: npt.NDArray[np.int64], at_home: npt.NDArray[np.bool_] | None = None
+) -> TokensFit:
+    """Fit (rows, models) token counts >= 0, NaN where unknown; an empty answer counts as one token.
+
+    Residuals are those out of fold. Smearing factor and cap come from the rows `at_home` (rows,) where a candidate has
+    some there, else from all its rows.
+    """
+    if np.isinf(tokens).any() or (tokens < 0).any():
+        raise InvalidInputError("tokens: expected counts >= 0, or NaN where unknown")
+    if at_home is not None:
+        home = tokens[at_home]
+        elsewhere = np.isnan(home).all(axis=0)  # candidates without a count at home
+        level = np.where(at_home[:, None] | elsewhere, tokens, np.nan)
+    else:
+        level = tokens
+    log_tokens = np.log(np.maximum(tokens, 1.0))
+    fit = fit_ridge(x, log_tokens, folds)
+    smearing = smearing_factor(np.where(np.isnan(level), np.nan, log_tokens - fit.out_of_fold))
+    bias = fit.bias + np.log(smearing)
+    cap = np.nanpercentile(np.maximum(level, 1.0), CAP_PERCENTILE, axis=0)
+    out_of_fold = np.minimum(np.exp(fit.out_of_fold) * smearing, cap)
+    return TokensFit(fit.weights, bias, cap, smearing, out_of_fold)

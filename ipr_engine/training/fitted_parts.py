@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -11,14 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.audit.owner_key import OwnerKey
-from ipr_engine.bundle import FittedOn, HeadsSource, PathRows, RuleConstants
+from ipr_engine.bundle import Candidate, FittedOn, HeadsSource, PathRows, RuleConstants
 from ipr_engine.bundle.path_rows import MOST_ROWS, MOST_TOKENS, NOT_JUDGED, OUTCOME_STEPS
 from ipr_engine.bundle.reliability import reliability_bins, reliability_bytes
 from ipr_engine.data import prompt_hashes
+from ipr_engine.tokens.fit_profile import fit_coefficients
+from ipr_engine.tokens.profiles import shipped_profiles
+from ipr_engine.tokens.token_profile import TokenProfile
+from ipr_engine.training.estimators.by_name import kmeans, squared_distances
 from ipr_engine.training.fitted_heads import FittedHeads
-from ipr_engine.training.training_inputs import TrainingRows
+from ipr_engine.training.training_inputs import RatiosAsked, TrainingRows
 
 Array = npt.NDArray[np.float64]
+FEWEST_COUNTED = 200  # prompts with recorded input tokens, at home
+PROMPTS_PER_CENTROID = 32  # on average: of few prompts a centroid tells the words (docs/privacy.md)
+FEWEST_NEAR = 10  # different prompts that a centroid is the mean of
 
 
 class OutOfFold(NamedTuple):
@@ -136,3 +144,122 @@ def drawn_order(prompt_ids: Sequence[str], prompts: Sequence[str], outcome: Arra
     digest = np.frombuffer(sha256(text.encode()).digest(), dtype="<u4")
     chosen = np.random.default_rng([seed, *digest.tolist()]).permutation(len(named))[:MOST_ROWS]
     return np.array([named[place][3] for place in chosen], dtype=np.int64)
+
+
+def with_tokenizers(
+    candidates: list[Candidate],
+    ratios: RatiosAsked,
+    terms: Array,
+    billed: Array,
+    input_tokens: Array,
+    at_home: npt.NDArray[np.bool_],
+    progress: Callable[[str], None],
+) -> list[Candidate]:
+    """Return the candidates with the tokenizers and ratios that the rows show.
+
+    A profile is fitted where a candidate has input tokens on 200 rows and more, near the one it names, else near the shipped one
+    that is closest. It is kept where it predicts the half of the rows that it did not see better than what it replaces: the
+    profile that the file names, else the ratio.
+
+    token_ratio stands in for a candidate's own count where texts are not known. So it is the mean of its tokenizer, where it has one, over
+    the rows at home; else that of the recorded input tokens.
+
+    Args:
+        ratios: whose token_ratio is to be measured, and how; the others keep theirs, and what they name.
+        terms: (rows, terms). billed: (rows,) by the encoder's tokenizer.
+        input_tokens: (rows, candidates) recorded, NaN where not known or not at home.
+        at_home: (rows,), the traffic that the heads speak of.
+    """
+    made = []
+    for m, candidate in enumerate(candidates):
+        own = input_tokens[:, m]
+        counted = ~np.isnan(own)
+        good = counted & (own > 0) & (billed > 0)
+        if candidate.name in ratios.of_records and good.sum() >= FEWEST_COUNTED:
+            candidate = _fitted(candidate, terms[good], billed[good], own[good], progress)
+        if candidate.name in ratios.of_records | ratios.of_tokenizer:
+            if candidate.tokenizer is None:
+                candidate = _with_ratio(candidate, own[counted].sum(), billed[counted].sum())
+            else:
+                candidate = _with_ratio(
+                    candidate, candidate.tokenizer.estimate(terms[at_home]).sum(), billed[at_home].sum()
+                )
+        made.append(candidate)
+    return made
+
+
+def _with_ratio(candidate: Candidate, own: float, billed: float) -> Candidate:
+    """The ratio of these sums; as it was where one of them is 0."""
+    return replace(candidate, token_ratio=float(own / billed)) if own > 0 and billed > 0 else candidate
+
+
+def _fitted(
+    candidate: Candidate, terms: Array, billed: Array, own: Array, progress: Callable[[str], None]
+) -> Candidate:
+    train = np.arange(len(own)) % 2 == 0
+    test = ~train
+    named = candidate.tokenizer
+    profile = _fit(candidate.name, terms[train], own[train], named)
+    if named is None:
+        before = billed[test] * (own[train].sum() / billed[train].sum())
+    else:
+        before = named.estimate(terms[test])
+    error, old = _error(profile.estimate(terms[test]), own[test]), _error(before, own[test])
+    replaced = "the encoder's count times its mean ratio" if named is None else named.name
+    judged = f"on the half that it had not seen {error:.1%} off in the median, {replaced} {old:.1%}"
+    if error >= old:
+        progress(
+            f"tokens of {candidate.name}: a profile fitted to {len(own)} prompts is left out for {replaced}: {judged}"
+        )
+        return candidate
+    progress(
+        f"tokens of {candidate.name}: a profile fitted to {len(own)} prompts is kept in place of {replaced}: {judged}"
+    )
+    return replace(candidate, tokenizer=_fit(candidate.name, terms, own, named))
+
+
+def _fit(name: str, terms: Array, own: Array, named: TokenProfile | None) -> TokenProfile:
+    near = named or min(shipped_profiles().values(), key=lambda profile: _spread(profile.estimate(terms), own))
+    wide = np.column_stack([terms, np.ones(len(terms))])
+    found = fit_coefficients(wide, own, np.append(near.coefficients, near.per_request))
+    return TokenProfile.rounded(
+        name, f"recorded input tokens of {len(own)} prompts, near {near.name}", found[:-1], found[-1]
+    )
+
+
+def _error(estimate: Array, own: Array) -> float:
+    return float(np.median(np.abs(estimate / own - 1)))
+
+
+def _spread(estimate: Array, own: Array) -> float:
+    """How far apart the ratios of estimate to count lie: a profile may be off as a whole."""
+    ratios = np.log(np.maximum(estimate, 1) / own)
+    return float(np.median(np.abs(ratios - np.median(ratios))))
+
+
+def nearest_distance(x: Array, centroids: Array) -> Array:
+    """Euclidean distance of each row of (rows, dim) to the nearest of (k, dim), shape (rows,)."""
+    return np.asarray(np.sqrt(squared_distances(x, centroids).min(axis=1)))
+
+
+def without_few(x: Array, centroids: Array) -> Array:
+    """The centroids (k, dim) nearest to at least `FEWEST_NEAR` different rows of x; the mean of x where there is none.
+
+    A centroid of one prompt is that prompt's embedding, from which most of its words can be read (docs/privacy.md).
+    """
+    owner = squared_distances(x, centroids).argmin(axis=1)
+    different = np.array([len(np.unique(x[owner == j], axis=0)) for j in range(len(centroids))])
+    kept = different >= FEWEST_NEAR
+    return centroids[kept] if kept.any() else x.mean(axis=0, keepdims=True)
+
+
+def fit_support(x: Array, folds: npt.NDArray[np.int64], k: int, seed: int) -> dict[str, npt.NDArray[np.float32]]:
+    """The bundle's support tensors: `centroids` (at most k, dim) of all rows, `distances` (101,) of the held-out ones."""
+    held_out = np.empty(len(x))
+    for fold in np.unique(folds):
+        rows = folds == fold
+        held_out[rows] = nearest_distance(x[rows], without_few(x[~rows], kmeans(x[~rows], k, seed)))
+    return {
+        "centroids": without_few(x, kmeans(x, k, seed)).astype(np.float32),
+        "distances": np.percentile(held_out, np.arange(101)).astype(np.float32),
+    }

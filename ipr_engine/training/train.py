@@ -24,10 +24,16 @@ from ipr_engine.data import embed_prompts
 from ipr_engine.measures.prediction import brier, expected_calibration_error
 from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.request.arguments import bill_floors
-from ipr_engine.training.centroids import PROMPTS_PER_CENTROID, fit_support
 from ipr_engine.training.estimators.by_name import CLOSED_FORM
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, calibration_rows, fit_heads
-from ipr_engine.training.fitted_parts import fitted_path_rows, heads_source, reliability
+from ipr_engine.training.fitted_parts import (
+    PROMPTS_PER_CENTROID,
+    fit_support,
+    fitted_path_rows,
+    heads_source,
+    reliability,
+    with_tokenizers,
+)
 from ipr_engine.training.selection import (
     EstimatorScore,
     as_json,
@@ -37,7 +43,6 @@ from ipr_engine.training.selection import (
     refuse_constant,
     winner,
 )
-from ipr_engine.training.token_fits import with_tokenizers
 from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
 from ipr_engine.training.training_inputs import TrainingRows, read_candidates, read_training_rows
 

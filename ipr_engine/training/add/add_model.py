@@ -43,8 +43,8 @@ from ipr_engine.training.add.inputs import (
 from ipr_engine.training.add.path_column import Newcomer, grown_path_rows
 from ipr_engine.training.add.refresh import QUALITY, held_out, refresh
 from ipr_engine.training.add.without_outcomes import add_prior
+from ipr_engine.training.fitted_parts import with_tokenizers
 from ipr_engine.training.selection import constancy
-from ipr_engine.training.token_fits import with_tokenizers
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import softplus
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.training.estimators.checkpoint import RunState, Tensors
-from ipr_engine.training.estimators.losses import mixed_loss
 from ipr_engine.training.estimators.network_config import NetworkConfig
 from ipr_engine.training.estimators.network_module import Parameters, Standard, score, start
 
@@ -224,3 +224,40 @@ def _levels(trailing: Array, quality: Array, link: str) -> tuple[Array, Array]:
     if link == "identity":
         return mean, shift
     return np.log(mean / (1 - mean)), shift / (mean * (1 - mean))[:, None]  # the sigmoid's slope at the mean
+
+
+def mixed_loss(score: Tensor, quality: Tensor, weights: Mapping[str, float], link: str) -> Tensor:
+    """The mix of `weights` (name -> weight) on score, quality (rows, models); NaN quality is left out. A scalar."""
+    judged = ~quality.isnan()
+    target = quality.where(judged, 0.0)
+    total = score.new_zeros(())
+    for name, weight in weights.items():
+        if name == "pairwise":
+            value = pairwise(score, target, judged)
+        elif name == "cross_entropy":
+            value = cross_entropy(score, target, judged)
+        else:
+            value = squared(score.sigmoid() if link == "sigmoid" else score, target, judged)
+        total = total + weight * value
+    return total
+
+
+def squared(predicted: Tensor, target: Tensor, judged: Tensor) -> Tensor:
+    """All (rows, models); `target` holds any finite number where `judged` is False."""
+    return _mean((predicted - target).square(), judged)
+
+
+def cross_entropy(logit: Tensor, target: Tensor, judged: Tensor) -> Tensor:
+    return _mean(softplus(logit) - target * logit, judged)
+
+
+def pairwise(score: Tensor, target: Tensor, judged: Tensor) -> Tensor:
+    """0 where no two judged candidates of a row differ."""
+    both = judged[:, :, None] & judged[:, None, :]
+    weight = ((target[:, :, None] - target[:, None, :]).clamp(min=0.0)).where(both, 0.0)  # (rows, models, models)
+    behind = score[:, None, :] - score[:, :, None]  # score_j - score_i
+    return (weight * softplus(behind)).sum() / weight.sum().clamp(min=1e-12)
+
+
+def _mean(values: Tensor, judged: Tensor) -> Tensor:
+    return values.where(judged, 0.0).sum() / judged.sum().clamp(min=1)
