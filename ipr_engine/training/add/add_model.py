@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,27 +11,28 @@ import numpy.typing as npt
 
 from ipr_engine._C import count_texts
 from ipr_engine._files import writable_folder
-from ipr_engine._validate import random_seed
-from ipr_engine.audit.owner_key import Key, OwnerKey, keys_beside
+from ipr_engine.audit.owner_key import OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.edit import NewCandidate, Refit, require_one_tier, with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import embed_prompts, key_of_hashes, load_outcomes
-from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.repeatable import one_thread
 from ipr_engine.request.arguments import bill_floors
-from ipr_engine.training.add.added import Added
 from ipr_engine.training.add.candidate_prior import (
+    add_prior,
     most_similar,
     prior_row,
 )
 from ipr_engine.training.add.candidate_row import Row, fit_row
-from ipr_engine.training.add.inputs import (
+from ipr_engine.training.add.interface import (
+    Added,
     AskedEntry,
+    Evidence,
+    PriorFrom,
     asked_entry,
     hashes_with,
     judged_rows,
@@ -42,61 +42,12 @@ from ipr_engine.training.add.inputs import (
 )
 from ipr_engine.training.add.path_column import Newcomer, grown_path_rows
 from ipr_engine.training.add.refresh import QUALITY, held_out, refresh
-from ipr_engine.training.add.without_outcomes import add_prior
 from ipr_engine.training.fitted_parts import with_tokenizers
 from ipr_engine.training.selection import constancy
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What is known of the candidate's answers, and how it is used.
-
-    Attributes:
-        outcomes: folder of outcome data in which the candidate is judged. None: a prior stands in, marked in the bundle.
-        split: of the outcomes; None takes every prompt.
-        consistency: None keeps everything frozen. A weight refreshes the shared trunk and every quality row instead, by the
-            paper's consistency loss (`refresh.refresh`): old qualities move, and how far is reported and kept in the bundle.
-        seed: of folds.
-        encoder_options: who runs a transformer that the heads read. cache: folder that keeps its embeddings.
-        key: the owner's, under which the bundle hashed its fitting prompts; None reads owner.key beside the bundle.
-    """
-
-    outcomes: Path | str | None = None
-    split: str | None = "train"
-    consistency: float | None = None
-    seed: int = 0
-    encoder_options: LoadOptions | None = None
-    cache: Path | str | None = None
-    key: Key | None = None
-
-    def __post_init__(self) -> None:
-        if self.consistency is not None and self.outcomes is None:
-            raise InvalidInputError("consistency: a trunk is refreshed from outcomes, and none are given; leave it out")
-        random_seed("seed", self.seed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PriorFrom:
-    """Who stands in for a candidate without outcomes: another candidate's rows, or the mean of a family's.
-
-    Neither: the most similar candidate, of its family if there is one, nearest in price. Each is lowered to what the price makes likely.
-    """
-
-    like: str | None = None
-    family: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.like is not None and self.family is not None:
-            raise InvalidInputError("like, family: expected one of them, got both")
-
-    @property
-    def stated(self) -> bool:
-        """Whether one of the two is named."""
-        return self.like is not None or self.family is not None
 
 
 NO_OUTCOMES, MOST_SIMILAR = Evidence(), PriorFrom()

@@ -14,14 +14,16 @@ A prior is never raised: a dearer newcomer is not better until outcomes say so.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle, Candidate, HeadsSpec, Price
-from ipr_engine.bundle.origin import prior_of
+from ipr_engine.bundle.edit import NewCandidate, with_candidate
+from ipr_engine.bundle.origin import constant_of, prior_of
 from ipr_engine.bundle.reliability import read_reliability
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.decide.contract import Heads
@@ -29,10 +31,10 @@ from ipr_engine.decide.reference import predict_logit
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.price_table import expected_cost
 from ipr_engine.training.add.candidate_row import LAYER, Row
+from ipr_engine.training.add.interface import Added, AskedEntry, note_of
 from ipr_engine.training.fitted_heads import sigmoid
 
 Array = npt.NDArray[np.float64]
-
 FREE_USD = 1e-3  # per 1 M tokens: below it prices no longer tell candidates apart
 REQUEST = (1000.0, 500.0)  # input and output tokens of the request whose cost is a candidate's price here
 COMPARABLE = 2.0  # a factor of price
@@ -43,6 +45,73 @@ T_QUANTILES = (1.886, 1.638, 1.533, 1.476, 1.440, 1.415, 1.397, 1.383, 1.372)
 NORMAL_QUANTILE = 1.282
 ROUNDING = 1e-9  # logits: less is no shift
 FARTHEST_LOGIT = 50.0  # of the search for a shift: far beyond any head's
+
+
+def add_prior(
+    base: Bundle,
+    entry: AskedEntry,
+    members: tuple[str, ...],
+    out: Path | str | None,
+    created: str,
+    progress: Callable[[str], None],
+) -> Added:
+    """Add the candidate as the mean of the `members`' rows; the other arguments are those of `add_model`.
+
+    Without prompts its token_ratio cannot be measured: that of candidates with its tokenizer stands in, else that of the members.
+    """
+    candidate, price, named, ratios = entry
+    if candidate.name in ratios.of_records | ratios.of_tokenizer:
+        of = candidate.tokenizer
+        alike = [c.token_ratio for c in base.candidates if of is not None and c.tokenizer == of]
+        stand_in = alike or [c.token_ratio for c in base.candidates if c.name in members]
+        candidate = replace(candidate, token_ratio=float(np.mean(stand_in)))
+    qualities = mean_qualities(base)
+    bound = price_bound(base, members, price, qualities)
+    shift = shift_to(base, members, qualities, bound)
+    report = f"no outcomes: {candidate.name} starts as {' + '.join(members)}"
+    progress(report if shift == 0 else f"{report}, its mean quality lowered to {bound.quality:.3f}: {bound.reason}")
+    rows = lowered(prior_row(base.quality_heads, members), shift)
+    made = None if shift == 0 else {"mean_quality": bound.quality, "logit_shift": shift, "reason": bound.reason}
+    note = {"prior_from": list(members), "prompts": 0, "lowered": made}
+    constant = _inherited_constant(base, members)
+    if constant is not None:
+        progress(f"constant head of {candidate.name}: {constant}")
+    path = None if base.path_rows is None else f"stale: {candidate.name} has no outcomes and no path rows"
+    folder = with_candidate(
+        base,
+        NewCandidate(
+            candidate=candidate,
+            price=price,
+            rows=rows,
+            note=note_of(note, created),
+            called=named,
+            constant=constant,
+        ),
+        root=out,
+        created=created,
+    )
+    lowered_to = None if shift == 0 else bound.quality
+    return Added(
+        folder,
+        candidate.name,
+        0,
+        members,
+        members,
+        None,
+        None,
+        None,
+        constant=constant,
+        lowered_to=lowered_to,
+        path=path,
+    )
+
+
+def _inherited_constant(base: Bundle, members: Sequence[str]) -> str | None:
+    """Why a prior made of these rows is constant: each of them is; None where one is not."""
+    known = constant_of(base)
+    if not all(member in known for member in members):
+        return None
+    return f"it stands in by constant rows, {', '.join(f'{member} ({known[member]})' for member in members)}"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ipr_engine.bundle.path_rows import MOST_TOKENS
 from ipr_engine.data import Outcomes
 from ipr_engine.measures.repeatable import grouped_folds
 from ipr_engine.training.add.candidate_row import Tensors, best_host, combine, features_of, sharing
-from ipr_engine.training.add.inputs import old_quality, unseen
+from ipr_engine.training.add.interface import old_quality, unseen
 from ipr_engine.training.fitted_heads import CAP_PERCENTILE, predict, sigmoid
 from ipr_engine.training.fitted_parts import OutOfFold, draw_path_rows, drawn_order, in_steps
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
