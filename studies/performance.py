@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import Estimate
+from ipr_engine.measures.resampling import Estimate
 from studies.pages import Page
 from studies.performance_answers import SOURCE, RatedAnswers, read_rated_answers
 from studies.performance_plots import plot_answers, plot_trade

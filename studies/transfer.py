@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.data import load_outcomes
-from ipr_engine.measures.bootstrap import Estimate, difference, estimate
+from ipr_engine.measures.resampling import Estimate, difference, estimate
 from ipr_engine.measures.sweeps import worth_sweep
 from ipr_engine.training.fitted_heads import predict
 from studies import plots

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._extras import need
-from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.resampling import Resamples
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import hull_mix, worth_grid, worth_sweep
 from ipr_engine.training.estimators.ridge import fit_ridge

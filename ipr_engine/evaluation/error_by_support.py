@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import DRAWS, Resamples, difference, estimate
 from ipr_engine.measures.prediction import of_chosen
+from ipr_engine.measures.resampling import DRAWS, Resamples, difference, estimate
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

@@ -24,7 +24,7 @@ from ipr_engine.evaluation.evaluation_options import Baselines, EvaluatedCandida
 from ipr_engine.evaluation.judged_split import Split
 from ipr_engine.evaluation.promised import promised_figures
 from ipr_engine.evaluation.summary import Summary, summarise
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import TAUS, worth_grid
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import random_seed
-from ipr_engine.measures.bootstrap import DRAWS
+from ipr_engine.measures.resampling import DRAWS
 from ipr_engine.measures.sweeps import WORTHS
 
 

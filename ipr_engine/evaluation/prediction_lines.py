@@ -12,7 +12,7 @@ from ipr_engine.evaluation.baselines import Predictions
 from ipr_engine.evaluation.judged_split import Split
 from ipr_engine.evaluation.pair import CPT_LEVELS, apgr, cpt, pair_curve
 from ipr_engine.measures import prediction
-from ipr_engine.measures.bootstrap import Resamples, estimate
+from ipr_engine.measures.resampling import Resamples, estimate
 from ipr_engine.measures.routing import Axis, Curve, arena_score
 from ipr_engine.training.selection import LEAST_SPREAD
 

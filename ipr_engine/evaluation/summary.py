@@ -23,8 +23,7 @@ from ipr_engine.evaluation.prediction_lines import (
     prediction_line,
 )
 from ipr_engine.measures import prediction
-from ipr_engine.measures.bootstrap import Resamples, difference, estimate
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.resampling import Resamples, difference, estimate, one_thread
 from ipr_engine.measures.routing import (
     SHARES,
     Axis,

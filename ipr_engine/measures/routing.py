@@ -1,6 +1,6 @@
 """Routing figures on known outcomes; docs/metrics.md has the formulas and their sources.
 
-Every curve is an array pair (1 + draws, points): row 0 is the sample, the others its resamples (bootstrap.Resamples).
+Every curve is an array pair (1 + draws, points): row 0 is the sample, the others its resamples (`resampling.Resamples`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.resampling import Resamples
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

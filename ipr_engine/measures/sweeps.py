@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import RuleConstants
 from ipr_engine.decide.numpy_rule import threshold
-from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.resampling import Resamples
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, hull, single_curve
 from ipr_engine.policy.rules import compile_rule
 

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 from ipr_engine._extras import need
 from ipr_engine._files import writable_folder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.resampling import one_thread
 
 DTYPES = ("float32", "float16", "int8")
 PROBES = 2000

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ipr_engine.decide.contract import Heads
 from ipr_engine.decide.reference import predict_logit, predict_tokens
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.estimators.by_name import fit_scores
 from ipr_engine.training.estimators.ridge import fit_ridge
 from ipr_engine.training.estimators.scores import FoldedRows

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import Candidate, PriceList
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import Resamples, grouped_folds
 from ipr_engine.measures.routing import (
     Axis,
     WeightedOutcomes,

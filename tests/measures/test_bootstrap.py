@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import CHUNK, Estimate, Resamples, difference, estimate
+from ipr_engine.measures.resampling import CHUNK, Estimate, Resamples, difference, estimate
 
 
 def test_the_first_row_is_the_sample_itself_and_every_draw_has_all_rows(rng):

@@ -20,7 +20,7 @@ from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import embed_prompts, key_of_hashes, load_outcomes
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.resampling import one_thread
 from ipr_engine.request.arguments import bill_floors
 from ipr_engine.training.add.candidate_prior import (
     add_prior,

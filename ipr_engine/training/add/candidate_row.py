@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from ipr_engine.decide.reference import ACTIVATIONS
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.fitted_heads import CAP_PERCENTILE, fit_platt, sigmoid
 
 Array = npt.NDArray[np.float64]

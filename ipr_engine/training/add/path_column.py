@@ -19,7 +19,7 @@ from ipr_engine.bundle import Bundle, Candidate, PathRows
 from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.path_rows import MOST_TOKENS
 from ipr_engine.data import Outcomes
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.add.candidate_row import Tensors, best_host, combine, features_of, sharing
 from ipr_engine.training.add.interface import old_quality, unseen
 from ipr_engine.training.fitted_heads import CAP_PERCENTILE, predict, sigmoid

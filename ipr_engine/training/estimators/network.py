@@ -38,7 +38,7 @@ def fit_network(
     """Fit the network of `config` to outcomes.
 
     Args:
-        table: with at least three distinct folds; see `repeatable.grouped_folds`. The hidden layer does not read the `linear_only`
+        table: with at least three distinct folds; see `resampling.grouped_folds`. The hidden layer does not read the `linear_only`
             columns.
         run: a run folder: what it holds of this very fit is not computed again. Several fits may share it.
         progress: called with one line per finished fit. A bar is shown on stderr where that is a terminal.

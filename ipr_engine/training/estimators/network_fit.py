@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.resampling import one_thread
 from ipr_engine.training.estimators.checkpoint import RunState, Tensors
 from ipr_engine.training.estimators.network_config import NetworkConfig
 from ipr_engine.training.estimators.network_module import Parameters, Standard, score, start
