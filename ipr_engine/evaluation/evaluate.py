@@ -15,14 +15,13 @@ from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import name_in_source
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.about import about
 from ipr_engine.evaluation.baselines import litellm_tiers
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
 from ipr_engine.evaluation.error_by_support import Judged, support_figures
-from ipr_engine.evaluation.evaluation_options import Baselines, EvaluatedCandidates, EvaluationOptions
-from ipr_engine.evaluation.judged_split import Split
+from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluatedCandidates, EvaluationOptions, Split
 from ipr_engine.evaluation.promised import promised_figures
+from ipr_engine.evaluation.report import about
 from ipr_engine.evaluation.summary import Summary, summarise
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.measures.routing import WeightedOutcomes

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions, tier_columns
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
-from ipr_engine.evaluation.evaluation_options import Baselines, EvaluationOptions
-from ipr_engine.evaluation.judged_split import Split
+from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions, Split
 from ipr_engine.evaluation.prediction_lines import (
     candidate_lines,
     constant_here,

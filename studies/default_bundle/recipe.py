@@ -36,7 +36,7 @@ from ipr_engine.data import Outcomes, load_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.evaluate import evaluate_engine
-from ipr_engine.evaluation.evaluation_options import EvaluationOptions
+from ipr_engine.evaluation.evaluation_inputs import EvaluationOptions
 from ipr_engine.measures.resampling import DRAWS
 from ipr_engine.training.distill import distill
 from ipr_engine.training.train import train

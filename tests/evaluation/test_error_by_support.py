@@ -5,7 +5,7 @@ import pytest
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.error_by_support import FIGURES, Judged, bins_of, prompt_errors, support_figures
-from ipr_engine.evaluation.evaluation_options import Baselines, EvaluationOptions
+from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions
 from tests.support import skips
 from tests.support.seeds import seeded
 

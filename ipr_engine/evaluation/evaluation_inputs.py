@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ipr_engine._validate import random_seed
 from ipr_engine.measures.resampling import DRAWS
+from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import WORTHS
 
 
@@ -60,3 +61,29 @@ class Baselines:
     folds: npt.NDArray[np.int64]
     worths: npt.NDArray[np.float64] = field(default_factory=lambda: WORTHS)
     tiers: npt.NDArray[np.int64] | None = None
+
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split: outcomes and what the router sees and believes; every array has the split's rows.
+
+    Attributes:
+        x: (rows, dim) embeddings, for the baselines that need some.
+        groups: (rows,) question keys; copies of one question share one.
+        predicted, predicted_cost: (rows, models) of the router under test.
+        sweeps: name -> choices (points, rows) of the router under test, the cheap end first; the same in both splits.
+        tokens, predicted_tokens: (rows, models) output tokens, None where unknown.
+    """
+
+    outcomes: WeightedOutcomes
+    x: Array
+    groups: Sequence[str]
+    predicted: Array
+    predicted_cost: Array
+    sweeps: Mapping[str, Indices]
+    tokens: Array | None = None
+    predicted_tokens: Array | None = None
