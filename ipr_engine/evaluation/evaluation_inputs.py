@@ -13,6 +13,9 @@ from ipr_engine.measures.resampling import DRAWS
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import WORTHS
 
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedCandidates:
@@ -61,10 +64,6 @@ class Baselines:
     folds: npt.NDArray[np.int64]
     worths: npt.NDArray[np.float64] = field(default_factory=lambda: WORTHS)
     tiers: npt.NDArray[np.int64] | None = None
-
-
-Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

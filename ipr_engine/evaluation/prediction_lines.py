@@ -16,6 +16,7 @@ from ipr_engine.measures.routing import Axis, Curve, arena_score
 from ipr_engine.training.selection import LEAST_SPREAD
 
 Array = npt.NDArray[np.float64]
+CPT_LEVELS = (0.2, 0.5, 0.8)
 
 
 def mean_predictions(train: Split, rows: int) -> tuple[Array, Array]:
@@ -111,11 +112,6 @@ def pair_lines(
         }
         result["routers"].append(line)
     return result
-
-
-Array = npt.NDArray[np.float64]
-
-CPT_LEVELS = (0.2, 0.5, 0.8)
 
 
 def pair_curve(score: Array, weak: Array, strong: Array, resamples: Resamples) -> tuple[Array, Array]:

@@ -25,6 +25,7 @@ PLOTS = {
     "tau": "What tau does under `minmax`",
     "support": "Error against support, bins of about equal count with 95 % intervals; dotted: the same prompts without reading them",
 }
+PACKAGES = ("ipr_engine", "numpy", "scikit-learn", "matplotlib")
 
 
 def to_json(figures: Mapping[str, Any]) -> str:
@@ -267,9 +268,6 @@ def _pair(f: Mapping[str, Any]) -> str:
         "of prompts the strong model must answer to recover that part of the gap.\n\n"
         + table(["", "APGR", *(f"CPT({level:.0%})" for level in CPT_LEVELS)], rows)
     )
-
-
-PACKAGES = ("ipr_engine", "numpy", "scikit-learn", "matplotlib")
 
 
 def about(
