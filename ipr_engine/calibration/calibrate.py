@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.audit.owner_key import keys_beside
-from ipr_engine.bundle import Bundle, CalibratedPoint, CalibrationMap, CalibrationSample, Knot
+from ipr_engine.audit.owner_key import Key, keys_beside
+from ipr_engine.bundle import Bundle, CalibratedPoint, CalibrationMap, CalibrationSample
 from ipr_engine.bundle.calibration import (
-    CERTAIN,
-    CERTIFIED,
-    INSUFFICIENT,
-    SUPPORT_QUANTILES,
+    TESTS,
     TestedTau,
 )
 from ipr_engine.bundle.origin import constant_notice, constant_of
 from ipr_engine.calibration import bounds
-from ipr_engine.calibration.certify_options import (
-    CHECKED,
-    DEFAULTS,
-    EVERY_CANDIDATE,
-    CandidateSet,
-    CertifyOptions,
-    Disjointness,
-)
-from ipr_engine.calibration.observed import Observed, OperatingPath, fit_path, observe
+from ipr_engine.calibration.observed import POINTS, Observed, OperatingPath, decide_points, fit_path, observe
 from ipr_engine.calibration.promises import (
-    NONE,
+    SHARES,
+    TAUS,
     ExcessDraws,
     Promises,
     certified_points,
     certify_path,
-    monotone,
+    knots_of,
 )
 from ipr_engine.data import Outcomes, key_of_hashes, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.data.outcomes import MIN_KEY
@@ -43,8 +33,78 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
 from ipr_engine.policy.paths import Paths
 
+RISK = 0.1
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateSet:
+    """The candidates that a map is of, and their names in the outcomes.
+
+    Attributes:
+        candidates, family: the set, by name or as a family; by default every candidate. Rows that lack one are left out.
+        sources: name in the bundle -> name in the outcomes, where they differ; one for all, or {source: name}.
+    """
+
+    candidates: Sequence[str] | None = None
+    family: str | None = None
+    sources: Mapping[str, Mapping[str, str] | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyOptions:
+    """The promises that are tested, and how.
+
+    Attributes:
+        risk: in (0, 0.5], the chance that a certified knot breaks its promise: of each knot, or, if `simultaneous`, of any; the same
+            of tested taus, among themselves.
+        test: one of bounds.TESTS.
+        taus, shares: the promises (promises.py); 0 and 1 are always among the taus, 1 among the shares.
+        points: quality levels of the path, hence its points at most, besides the ends.
+        seed: of the order in which prompts are tested. Fix it before you look: a seed tried until it certifies is no evidence.
+    Raises:
+        InvalidInputError: a value is out of range.
+    """
+
+    risk: float = RISK
+    simultaneous: bool = False
+    test: str = "target"
+    taus: Sequence[float] = TAUS
+    shares: Sequence[float] = SHARES
+    points: int = POINTS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        risk, points, seed = self.risk, self.points, self.seed
+        if not isinstance(risk, (int, float)) or not 0 < risk <= 0.5:
+            raise InvalidInputError(f"risk: expected a number above 0 and at most 0.5, got {risk!r}")
+        if self.test not in TESTS:
+            raise InvalidInputError(f"test: expected one of {', '.join(TESTS)}, got {self.test!r}")
+        outside = [level for level in [*self.taus, *self.shares] if not 0 <= level <= 1]
+        if outside:
+            raise InvalidInputError(f"taus, shares: expected values in [0, 1], got {outside[0]!r}")
+        if type(points) is not int or points < 1 or type(seed) is not int or seed < 0:
+            raise InvalidInputError(f"points, seed: expected an int >= 1 and an int >= 0, got {points!r} and {seed!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disjointness:
+    """How it is known that no calibration prompt is among those that heads or path were fitted on.
+
+    Attributes:
+        drop_overlap: leave out of the sample what is among the fitting or the path's prompts, instead of refusing.
+        stated: accept a bundle without prompt hashes; the map then says that disjointness was stated, not checked.
+        key: the owner's, under which the bundle hashed its fitting prompts, a file or 32 bytes; several where two tiers have one
+            each. None reads ROOT/owner.key beside the bundle.
+    """
+
+    drop_overlap: bool = False
+    stated: bool = False
+    key: Key | Sequence[Key] | None = None
+
+
+EVERY_CANDIDATE, DEFAULTS, CHECKED = CandidateSet(), CertifyOptions(), Disjointness()
 
 
 def calibrate(
@@ -96,7 +156,7 @@ def calibrate(
     )
     if repeated:
         progress(f"{repeated} prompts ask what another one asks: they are not independent, and the risk may be higher")
-    choices, costs = _decide_points(rows, path)
+    choices, costs = decide_points(rows, path)
     _report_constant(bundle, names, choices, progress)
     routed = rows.quality[np.arange(len(rows)), choices].T  # (rows, points)
     best, cheapest = rows.quality[:, path.best], rows.quality[:, path.cheapest]
@@ -131,7 +191,7 @@ def calibrate(
             path_source=path_rows.source,
             path_prompts=len(path_rows),
             disjoint=known_by,
-            support=_support_quantiles(rows),
+            support=rows.support_quantiles(),
         ),
         points=_points(path, names, routed, lower, costs, (choices == path.best).mean(axis=1)),
         knots=knots_of(levels, last[: len(levels)], certain[: len(levels)], costs),
@@ -177,41 +237,6 @@ def _report_constant(bundle: Bundle, names: Sequence[str], choices: Indices, pro
         )
 
 
-def knots_of(levels: Sequence[float], last: Indices, certain: npt.NDArray[np.bool_], costs: Array) -> tuple[Knot, ...]:
-    """Knots from the strictest promise on: what is certified, else what runs at the nearest safer one.
-
-    Every point up to the last certified one is certified; the cheapest of them on the sample runs, the safer one of equals.
-
-    Args:
-        last: (promises,) last certified points. certain: (promises, points). costs: (points,) mean expected USD.
-    """
-    result: list[Knot] = []
-    for level, point, sure in zip(levels, monotone(last).tolist(), certain, strict=True):
-        before = result[-1] if result else None
-        if point == NONE and before is not None:
-            result.append(Knot(level=level, point=before.point, status=INSUFFICIENT))
-        elif sure[point] and before is not None and costs[point] > costs[before.point]:
-            # tau 1: what a stricter promise certified is better than the cheapest single, and on the sample it costs less
-            result.append(Knot(level=level, point=before.point, status=before.status))
-        elif sure[point]:
-            result.append(Knot(level=level, point=point, status=CERTAIN))
-        else:
-            runs = int(costs[: point + 1].argmin())
-            result.append(Knot(level=level, point=runs, status=CERTAIN if sure[runs] else CERTIFIED))
-    return tuple(result)
-
-
-def _decide_points(rows: Observed, path: OperatingPath) -> tuple[Indices, Array]:
-    """Choices (points, rows) and mean expected USD (points,), by the engine."""
-    choices, costs = [], []
-    for point, worth in enumerate(path.worth):
-        single = path.single(point)
-        chosen, paid = rows.choices(float(worth), None if single is None else [rows.names[single]])
-        choices.append(chosen)
-        costs.append(float(paid.mean()))
-    return np.stack(choices), np.array(costs)
-
-
 def _whole_family(bundle: Bundle, names: Sequence[str]) -> str | None:
     """The family that these are all of, None for a part of one: the rest of it must not pass for added since."""
     family = bundle.candidates[bundle.names.index(names[0])].family
@@ -235,14 +260,6 @@ def _points(
         )
         for i in range(len(path))
     )
-
-
-def _support_quantiles(rows: Observed) -> tuple[float, ...] | None:
-    support = replace(rows.embedded, second=None).decide(tau=0.0, allowed=list(rows.names)).support
-    if support is None:
-        return None
-    steps = np.linspace(0, 1, SUPPORT_QUANTILES)
-    return tuple(float(q) for q in np.quantile(support.astype(np.float64), steps, method="inverted_cdf"))
 
 
 def _label(outcomes: Outcomes) -> str:

@@ -21,13 +21,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle
-from ipr_engine.calibration.certify_options import POINTS
+from ipr_engine.bundle.calibration import SUPPORT_QUANTILES
 from ipr_engine.data import Outcomes, name_in_source
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.embedded import EmbeddedPrompts
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+
+
+POINTS = 40  # quality levels of the path
+WORTHS = 600  # settings swept
+DENSITY = 1.5  # levels are (i / POINTS) ** DENSITY below the top
+CHEAPER = 0.98  # a setting that costs more of the best single candidate's cost than this saves nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +83,14 @@ class Observed:
         if self.embedded.second is None:
             return np.stack([(worth * self.predicted - self.cost_usd).argmax(axis=1) for worth in worths])
         return np.stack([self.choices(float(worth))[0] for worth in worths])
+
+    def support_quantiles(self) -> tuple[float, ...] | None:
+        """`SUPPORT_QUANTILES` quantiles of the prompts' support at equal steps; None where the bundle measures none."""
+        support = replace(self.embedded, second=None).decide(tau=0.0, allowed=list(self.names)).support
+        if support is None:
+            return None
+        steps = np.linspace(0, 1, SUPPORT_QUANTILES)
+        return tuple(float(q) for q in np.quantile(support.astype(np.float64), steps, method="inverted_cdf"))
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Observed:
         return replace(
@@ -130,11 +144,6 @@ def observe(
         cost_usd=np.asarray(decisions.costs_usd[:, columns], np.float64),
         source=label,
     )
-
-
-WORTHS = 600  # settings swept
-DENSITY = 1.5  # levels are (i / POINTS) ** DENSITY below the top
-CHEAPER = 0.98  # a setting that costs more of the best single candidate's cost than this saves nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +204,17 @@ def fit_path(rows: Observed, *, points: int = POINTS) -> OperatingPath:
         best_quality=rows.quality[:, best],
         cheapest_quality=rows.quality[:, cheapest],
     )
+
+
+def decide_points(rows: Observed, path: OperatingPath) -> tuple[Indices, Array]:
+    """Decide each point of the path on the rows, by the engine: choices (points, rows) and mean expected USD (points,)."""
+    choices, costs = [], []
+    for point, worth in enumerate(path.worth):
+        single = path.single(point)
+        chosen, paid = rows.choices(float(worth), None if single is None else [rows.names[single]])
+        choices.append(chosen)
+        costs.append(float(paid.mean()))
+    return np.stack(choices), np.array(costs)
 
 
 def _select(routed: Array, paid: Array, quality: Array, cost: Array, best: int, cheapest: int, points: int) -> Indices:

@@ -23,7 +23,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle.calibration import CERTIFIED, INSUFFICIENT, TestedTau
+from ipr_engine.bundle import Knot
+from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT, TestedTau
 from ipr_engine.calibration.bounds import TESTS, Test, lower_bounds
 from ipr_engine.policy.policy import Policy
 
@@ -127,6 +128,30 @@ def monotone(last: Indices) -> Indices:
     return np.asarray(np.where(last == NONE, NONE, least))
 
 
+def knots_of(levels: Sequence[float], last: Indices, certain: npt.NDArray[np.bool_], costs: Array) -> tuple[Knot, ...]:
+    """Knots from the strictest promise on: what is certified, else what runs at the nearest safer one.
+
+    Every point up to the last certified one is certified; the cheapest of them on the sample runs, the safer one of equals.
+
+    Args:
+        last: (promises,) last certified points. certain: (promises, points). costs: (points,) mean expected USD.
+    """
+    result: list[Knot] = []
+    for level, point, sure in zip(levels, monotone(last).tolist(), certain, strict=True):
+        before = result[-1] if result else None
+        if point == NONE and before is not None:
+            result.append(Knot(level=level, point=before.point, status=INSUFFICIENT))
+        elif sure[point] and before is not None and costs[point] > costs[before.point]:
+            # tau 1: what a stricter promise certified is better than the cheapest single, and on the sample it costs less
+            result.append(Knot(level=level, point=before.point, status=before.status))
+        elif sure[point]:
+            result.append(Knot(level=level, point=point, status=CERTAIN))
+        else:
+            runs = int(costs[: point + 1].argmin())
+            result.append(Knot(level=level, point=runs, status=CERTAIN if sure[runs] else CERTIFIED))
+    return tuple(result)
+
+
 class DecidedRows(Protocol):
     """Scored prompts that can be decided on: `names` are the candidates, and the columns of `quality` (rows, models)."""
 
@@ -160,7 +185,7 @@ def certify_path(
         rows: the calibration sample. other: other prompts of the same kind, for a guess of second moments alone.
         taus: in [0, 1], rising. policies: what runs at each of them, under rule "path".
         order: (rows,) in which the sample's prompts are tested.
-        risk, simultaneous, test: see `certify_options.CertifyOptions`.
+        risk, simultaneous, test: see `calibrate.CertifyOptions`.
     """
     tau = np.asarray(taus, np.float64)
     routed, promised, costs = _at(rows, policies, tau)
