@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.promised import EVERY_TAU, TAUS, Kept
+from ipr_engine.measures.prediction import constant_heads
 from ipr_engine.measures.resampling import Resamples, estimate
-from ipr_engine.training.selection import constant_heads
 from studies.cases import WITH_COSTS, Case
 from studies.headline import SHIPPED, VIEW
 from studies.study import Study

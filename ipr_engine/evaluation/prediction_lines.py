@@ -11,9 +11,9 @@ import numpy.typing as npt
 from ipr_engine.evaluation.baselines import Predictions
 from ipr_engine.evaluation.evaluation_inputs import Split
 from ipr_engine.measures import prediction
+from ipr_engine.measures.prediction import LEAST_SPREAD
 from ipr_engine.measures.resampling import Resamples, estimate
 from ipr_engine.measures.routing import Axis, Curve, arena_score
-from ipr_engine.training.selection import LEAST_SPREAD
 
 Array = npt.NDArray[np.float64]
 CPT_LEVELS = (0.2, 0.5, 0.8)

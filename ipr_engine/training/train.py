@@ -21,7 +21,7 @@ from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.data import embed_prompts
-from ipr_engine.measures.prediction import brier, expected_calibration_error
+from ipr_engine.measures.prediction import brier, constant_heads, expected_calibration_error
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.request.arguments import bill_floors
 from ipr_engine.training.estimators.by_name import CLOSED_FORM
@@ -38,7 +38,6 @@ from ipr_engine.training.selection import (
     EstimatorScore,
     as_json,
     compare_estimators,
-    constant_heads,
     prompt_costs,
     refuse_constant,
     winner,
@@ -167,7 +166,7 @@ class Trained:
 
     Attributes:
         calibration_error: (models,), NaN of a constant head: a constant at the mean is calibrated whatever it is worth.
-        constant: candidate -> why its head counts as constant (training/selection.py), for those that do.
+        constant: candidate -> why its head counts as constant (measures/prediction.py), for those that do.
     """
 
     folder: Path

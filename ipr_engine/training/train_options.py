@@ -194,7 +194,7 @@ class FitOptions:
         options: of the estimator (the fields of network_config.NetworkConfig).
         seed: of folds and centroids.
         run: folder that keeps the finished parts of a network's fit; the same call goes on from there after an interruption.
-        allow_constant: deliver heads that tell prompts apart no better than a constant does (training/selection.py), marked as
+        allow_constant: deliver heads that tell prompts apart no better than a constant does (measures/prediction.py), marked as
             such in the bundle, instead of refusing.
     Raises:
         InvalidInputError: an unknown estimator, options of "auto", or a seed out of range.

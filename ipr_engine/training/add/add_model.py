@@ -20,6 +20,7 @@ from ipr_engine.bundle.values import require_day, require_root
 from ipr_engine.data import embed_prompts, key_of_hashes, load_outcomes
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.measures.prediction import constancy
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.request.arguments import bill_floors
 from ipr_engine.training.add.candidate_prior import (
@@ -43,7 +44,6 @@ from ipr_engine.training.add.interface import (
 from ipr_engine.training.add.path_column import Newcomer, grown_path_rows
 from ipr_engine.training.add.refresh import QUALITY, held_out, refresh
 from ipr_engine.training.fitted_parts import with_tokenizers
-from ipr_engine.training.selection import constancy
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]

@@ -85,7 +85,7 @@ class Added:
             None for a prior.
         refreshed: what a refreshed trunk gained and forgot; None where everything stayed frozen.
         path: what became of the bundle's path rows, in words; None where it has none.
-        constant: why its head counts as constant (training/selection.py), None where it does not; of a prior that its members'
+        constant: why its head counts as constant (measures/prediction.py), None where it does not; of a prior that its members'
             heads all do. Unlike `train` it is delivered, since few prompts rarely tell the head apart; the bundle marks it.
     """
 
