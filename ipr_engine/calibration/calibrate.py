@@ -54,7 +54,7 @@ class CandidateSet:
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyOptions:
-    """The promises that are tested, and how.
+    """The promises that are tested, and the test.
 
     Attributes:
         risk: in (0, 0.5], the chance that a certified knot breaks its promise: of each knot, or, if `simultaneous`, of any; the same
@@ -90,7 +90,7 @@ class CertifyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Disjointness:
-    """How it is known that no calibration prompt is among those that heads or path were fitted on.
+    """The evidence that no calibration prompt is among those that heads or path were fitted on.
 
     Attributes:
         drop_overlap: leave out of the sample what is among the fitting or the path's prompts, instead of refusing.
@@ -208,7 +208,7 @@ def _tested(
     order: Indices,
     options: CertifyOptions,
 ) -> tuple[TestedTau, ...]:
-    """The points of tau's path, tested at these taus; nothing where the bundle has no path of the candidates."""
+    """Test the points of tau's path at these taus; nothing where the bundle has no path of the candidates."""
     if Paths(engine.bundle).lacking(rows.names) is not None:
         return ()
     policies = [engine.policy(tau=tau, rule="path", allowed=list(rows.names)) for tau in levels]
@@ -238,7 +238,7 @@ def _report_constant(bundle: Bundle, names: Sequence[str], choices: Indices, pro
 
 
 def _whole_family(bundle: Bundle, names: Sequence[str]) -> str | None:
-    """The family that these are all of, None for a part of one: the rest of it must not pass for added since."""
+    """Return the family that these candidates are all of, None for a part of one: the rest of it must not pass for added since."""
     family = bundle.candidates[bundle.names.index(names[0])].family
     return family if sum(c.family == family for c in bundle.candidates) == len(names) else None
 
@@ -263,11 +263,13 @@ def _points(
 
 
 def _label(outcomes: Outcomes) -> str:
+    """Name the outcomes by source and split, where they are of one split."""
     splits = sorted(set(outcomes.splits) - {""})
     return f"{outcomes.source}, split {splits[0]}" if len(splits) == 1 else outcomes.source
 
 
 def _check_prices(bundle: Bundle, names: Sequence[str]) -> None:
+    """Refuse candidates that cost nothing."""
     prices = bundle.prices.prices
     free = [n for n in names if prices[n].is_free]
     if free:
@@ -278,7 +280,7 @@ def _check_prices(bundle: Bundle, names: Sequence[str]) -> None:
 
 
 def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, disjoint: Disjointness) -> tuple[Outcomes, str]:
-    """The sample without what the path or the heads were fitted on (else such rows are refused), and how that is known."""
+    """Return the sample without the prompts that path or heads were fitted on (else such prompts are refused), and how that is known."""
     keys, stated = keys_beside(bundle.path.parent, disjoint.key), disjoint.stated
     heads = [h for h in (bundle.quality_heads, bundle.escalation_heads) if h is not None]
     unreadable = stated and not keys  # what is stated needs no key

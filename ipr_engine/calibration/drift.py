@@ -34,7 +34,7 @@ LEAST_PROMPTS = 50  # fewer say nothing
 def embedding_drift(
     engine: DecidingEngine, recent: Encoded, *, made: CalibrationMap | None = None, risk: float = RISK
 ) -> DriftEvidence:
-    """Kolmogorov-Smirnov test of the `support` of recent prompts against that of the calibration sample.
+    """Test the `support` of recent prompts against that of the calibration sample (Kolmogorov-Smirnov).
 
     Args:
         recent: `engine.encode` of recent prompts, a plain random sample of the traffic, at least 50.
@@ -75,7 +75,7 @@ def quality_drift(
     cheapest: npt.ArrayLike | None = None,
     risk: float = RISK,
 ) -> DriftEvidence:
-    """A confidence sequence on scored answers, in the order they came, all since the calibration.
+    """Test whether quality fell, by a confidence sequence on scored answers in the order they came, all since the calibration.
 
     Args:
         policy: under rule "calibrated"; the answers were routed by it.
@@ -114,7 +114,7 @@ def quality_drift(
 
 
 def ks_distance(values: Array, quantiles: Array) -> float:
-    """Largest gap between the distribution of `values` and one known by its quantiles at equal steps; atoms count as one."""
+    """Return the largest gap between the distribution of `values` and one known by its quantiles at equal steps; atoms count as one."""
     ordered = np.sort(values)
     level = np.linspace(0, 1, len(quantiles))
     at_most = np.searchsorted(ordered, quantiles, side="right") / len(ordered)
@@ -125,7 +125,7 @@ def ks_distance(values: Array, quantiles: Array) -> float:
 
 
 def kolmogorov_p(t: float) -> float:
-    """P(sqrt(n) D > t) in the limit, by Kolmogorov's series (1933)."""
+    """Return P(sqrt(n) D > t) in the limit, by Kolmogorov's series (1933)."""
     if t < 0.2:
         return 1.0
     terms = ((-1.0) ** (k - 1) * math.exp(-2 * k * k * t * t) for k in range(1, 101))
@@ -133,6 +133,7 @@ def kolmogorov_p(t: float) -> float:
 
 
 def _point_of(policy: Policy) -> int:
+    """Return the point of its map that a policy runs."""
     made, allowed = policy.map, set(policy.allowed)
     assert made is not None
     for i, point in enumerate(made.points):

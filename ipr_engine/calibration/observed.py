@@ -61,22 +61,22 @@ class Observed:
 
     @property
     def columns(self) -> list[int]:
-        """Positions of `names` in the bundle."""
+        """The positions of `names` in the bundle."""
         return [self.bundle.names.index(name) for name in self.names]
 
     def choices(self, worth: float, allowed: Sequence[str] | None = None) -> tuple[Indices, Array]:
-        """Positions in `names` and expected USD, (rows,) each, of what the engine chooses at this point."""
+        """Choose by the engine at a worth: positions in `names` and expected USD, (rows,) each."""
         return self.decided(tau=1.0, rule="minmax", worth=worth, allowed=list(allowed or self.names))
 
     def decided(self, **options: Any) -> tuple[Indices, Array]:
-        """The same of what the engine chooses under these policy options, which allow none but `names`."""
+        """Decide by the engine under policy options that allow none but `names`: positions in `names` and expected USD, (rows,) each."""
         decisions = self.embedded.decide(**options)
         position = np.full(len(self.bundle.names), -1, dtype=np.int64)
         position[self.columns] = np.arange(len(self.names))
         return position[decisions.index], decisions.cost_usd.astype(np.float64)
 
     def swept(self, worths: Array) -> Indices:
-        """(worths, rows) positions in `names` of the candidate of least cost - worth * quality.
+        """Choose the candidate of least cost - worth * quality at every worth: positions in `names`, (worths, rows).
 
         Of one tier by argmax in float64: it lays out a path, and `choices` decides its points. Of two tiers by the engine.
         """
@@ -85,7 +85,7 @@ class Observed:
         return np.stack([self.choices(float(worth))[0] for worth in worths])
 
     def support_quantiles(self) -> tuple[float, ...] | None:
-        """`SUPPORT_QUANTILES` quantiles of the prompts' support at equal steps; None where the bundle measures none."""
+        """Return `SUPPORT_QUANTILES` quantiles of the prompts' support at equal steps; None where the bundle measures none."""
         support = replace(self.embedded, second=None).decide(tau=0.0, allowed=list(self.names)).support
         if support is None:
             return None
@@ -148,7 +148,7 @@ def observe(
 
 @dataclass(frozen=True, eq=False)
 class OperatingPath:
-    """Points, safest first: 0 is the single candidate `best`, the last the single `cheapest`.
+    """The points of a path, safest first: 0 is the single candidate `best`, the last the single `cheapest`.
 
     Attributes:
         best, cheapest: positions among the observed names.
@@ -168,12 +168,12 @@ class OperatingPath:
         return len(self.worth)
 
     def single(self, point: int) -> int | None:
-        """The one candidate a point allows, None for all."""
+        """Return the one candidate that a point allows, None for all."""
         return self.best if point == 0 else self.cheapest if point == len(self) - 1 else None
 
 
 def fit_path(rows: Observed, *, points: int = POINTS) -> OperatingPath:
-    """Lay the path out on these rows.
+    """Lay a path out on these rows.
 
     Raises:
         InvalidInputError: fewer than two candidates, or the best single one is also the cheapest: there is nothing to trade.
@@ -218,7 +218,7 @@ def decide_points(rows: Observed, path: OperatingPath) -> tuple[Indices, Array]:
 
 
 def _select(routed: Array, paid: Array, quality: Array, cost: Array, best: int, cheapest: int, points: int) -> Indices:
-    """Indices of the settings (worths falling) that become points."""
+    """Return the indices of the settings (worths falling) that become points."""
     useful = (paid <= CHEAPER * cost[best]) & (paid > cost[cheapest]) & (routed > quality[cheapest])
     settings = np.flatnonzero(useful)
     if not len(settings):

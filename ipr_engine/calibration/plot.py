@@ -11,7 +11,7 @@ from ipr_engine.evaluation.plot_style import BLUE, GREY, RED
 
 
 def draw(made: CalibrationMap, path: Path) -> None:
-    """Write the plot.
+    """Draw the map: certified quality over cost.
 
     Raises:
         BackendUnavailableError: matplotlib is missing.

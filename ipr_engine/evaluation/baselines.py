@@ -24,7 +24,7 @@ CLUSTERS = (2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Predictions:
-    """An estimator's predictions: for test rows, and for training rows out of fold; what tuning chose.
+    """The predictions of an estimator, for test rows, and for training rows out of fold; and what tuning chose.
 
     Attributes:
         quality, cost: (test rows, models). train_quality, train_cost: (train rows, models), out of fold.
@@ -40,7 +40,7 @@ class Predictions:
 def knn(
     x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array, neighbours: Sequence[int] = NEIGHBOURS
 ) -> Predictions:
-    """Mean quality and cost of the k nearest training prompts by cosine; k of greatest out-of-fold area on train."""
+    """Predict mean quality and cost of the k nearest training prompts by cosine; k has the greatest out-of-fold area on train."""
     from_sklearn = need("sklearn.neighbors", "the kNN baseline", "eval")
     unit, test_unit = _unit(x), _unit(test_x)
     values = np.concatenate([train.quality, train.cost], axis=1)
@@ -68,7 +68,7 @@ def knn(
 def kmeans(
     x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array, clusters: Sequence[int] = CLUSTERS, seed: int = 0
 ) -> Predictions:
-    """Mean quality and cost of the prompt's k-means cluster; k of greatest out-of-fold area on train."""
+    """Predict mean quality and cost of the prompt's k-means cluster; k has the greatest out-of-fold area on train."""
     from_sklearn = need("sklearn.cluster", "the k-means baseline", "eval")
     unit, test_unit = _unit(x), _unit(test_x)
     values = np.concatenate([train.quality, train.cost], axis=1)
@@ -89,7 +89,7 @@ def kmeans(
 
 
 def ridge(x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array) -> Predictions:
-    """Plain ridge for every quality and every cost, a penalty each of least squared error out of fold; clipped."""
+    """Predict every quality and every cost by plain ridge, a penalty each of least squared error out of fold; clipped."""
     values = np.concatenate([train.quality, train.cost], axis=1)
     fit = fit_ridge(x, values, folds)
     low = np.concatenate([np.zeros(train.models), train.cost.min(axis=0)])
@@ -99,7 +99,7 @@ def ridge(x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array) -> P
 
 
 def _best(settings: Sequence[int], tables: Sequence[Array], train: WeightedOutcomes) -> tuple[int, Array]:
-    """The setting whose out-of-fold `worth` sweep has the greatest area; ties and undefined areas to the largest."""
+    """Return the setting whose out-of-fold `worth` sweep has the greatest area; ties and undefined areas go to the largest."""
     once, axis, worths = Resamples(train.rows, draws=0), Axis.of(train), worth_grid(train.cost)
     singles = single_curve(train, once)
     areas = []
@@ -127,13 +127,13 @@ ESTIMATORS: dict[str, Callable[[Array, WeightedOutcomes, Indices, Array], Predic
 
 
 def tier_columns(train: WeightedOutcomes, tiers: int = 4) -> Indices:
-    """A candidate for every tier, easy to hard: hull vertices of the training outcomes, evenly spread by rank."""
+    """Choose a candidate for every tier, easy to hard: hull vertices of the training outcomes, evenly spread by rank."""
     vertices = hull_mix(train).argmax(axis=1)
     return np.asarray(vertices[np.round(np.linspace(0, len(vertices) - 1, tiers)).astype(int)])
 
 
 def litellm_tiers(prompts: Sequence[str]) -> Indices:
-    """LiteLLM's `heuristic_v2` tier of every prompt, 0 (simple) to 3 (reasoning), by LiteLLM's own code and artifact.
+    """Return LiteLLM's `heuristic_v2` tier of every prompt, 0 (simple) to 3 (reasoning), by LiteLLM's own code and artifact.
 
     Raises:
         BackendUnavailableError: litellm is not installed, or is a version without `heuristic_v2`.

@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 
 
 class RealisedCosts(NamedTuple):
-    """Costs (rows, models) in USD, and how many of the input token counts in them are stand-ins: what the engine bills the prompt."""
+    """Costs (rows, models) in USD, and the number of input token counts in them that are stand-ins: what the engine bills the prompt."""
 
     cost: Array
     stand_ins: int
@@ -32,7 +32,7 @@ class RealisedCosts(NamedTuple):
 
 @dataclass(frozen=True)
 class CostBasis:
-    """How each evaluated candidate's realised cost is known.
+    """The basis on which each evaluated candidate's realised cost is known.
 
     Attributes:
         bundle: whose prices count.
@@ -64,7 +64,7 @@ class CostBasis:
         return cls(bundle, tuple(names), tuple(called), priced)
 
     def complete(self, split: Outcomes) -> Outcomes:
-        """The candidates' columns of the rows on which each has a quality and a cost; `dropped` counts the others.
+        """Take the candidates' columns of the rows on which each has a quality and a cost; `dropped` counts the others.
 
         Raises:
             InvalidInputError: no row is complete.
@@ -85,7 +85,7 @@ class CostBasis:
     def realised(
         self, rows: Outcomes, billed_tokens: npt.NDArray[np.int64], own_tokens: npt.NDArray[np.float32] | None = None
     ) -> RealisedCosts:
-        """What the rows of `complete` cost.
+        """Price the rows of `complete`.
 
         Args:
             billed_tokens, own_tokens: of the prompts, as the engine bills them (`Decisions`): (rows,), and (rows, models of the
@@ -101,7 +101,7 @@ class CostBasis:
         return RealisedCosts(np.where(self.priced, cost, rows.cost_usd), int((unknown & self.priced).sum()))
 
     def report(self, stand_ins: int, outcomes: int) -> str:
-        """The report's line: what costs are made of, and what is missing. outcomes: priced ones, stand-ins among them."""
+        """Say what costs are made of, and what is missing. `outcomes` counts the priced ones, `stand_ins` among them."""
         parts = []
         if self.priced.any():
             parts.append(f"recorded output tokens at the bundle's prices of {price_days(self.bundle)}")

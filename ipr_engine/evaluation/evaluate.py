@@ -129,7 +129,7 @@ def evaluate_engine(
 
 
 def source_names(engine: DecidingEngine, outcomes: OutcomeData, names: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Every candidate's name in a source: the first asked for that the source has, else what the bundle's provenance says."""
+    """Return every candidate's name in a source: the first asked for that the source has, else what the bundle's provenance says."""
     unknown = sorted(set(names) - set(engine.bundle.names))
     if unknown:
         raise InvalidInputError(f"names: unknown {unknown[0]!r}; the candidates are {', '.join(engine.bundle.names)}")
@@ -142,7 +142,7 @@ def source_names(engine: DecidingEngine, outcomes: OutcomeData, names: Mapping[s
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """One split as the evaluation sees it.
+    """One split, read, embedded and decided at tau 0.
 
     Attributes:
         rows: the outcomes it came from. outcomes: their qualities and costs; stand_ins: see `costs.RealisedCosts`.
@@ -169,6 +169,7 @@ class _Read:
 
 
 def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
+    """Read one split and decide on it at tau 0."""
     rows = basis.complete(split)
     embedded = embed(rows)
     engine = embedded.engine
@@ -190,6 +191,7 @@ def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
 
 
 def _require_expected_tokens(engine: DecidingEngine, basis: CostBasis, source: str) -> None:
+    """Refuse candidates without output tokens where the heads predict none: their cost cannot be expected."""
     lacking = [name for name, priced in zip(basis.called, basis.priced, strict=True) if not priced]
     if lacking and not _predicts_tokens(engine):
         raise InvalidInputError(
@@ -199,6 +201,7 @@ def _require_expected_tokens(engine: DecidingEngine, basis: CostBasis, source: s
 
 
 def _swept(read: _Read, names: Sequence[str], worths: Array) -> Split:
+    """Return the split as `summarise` takes it, with every sweep of the router."""
     return Split(
         outcomes=read.outcomes,
         x=np.asarray(read.embedded.first.x, np.float64),
@@ -220,7 +223,7 @@ def _judge(
     also: Sequence[OutcomeData],
     names: Mapping[str, Sequence[str]],
 ) -> list[Judged]:
-    """What error against support is taken on: the test split, then the other sources."""
+    """Return the prompts that error against support is taken on: the test split's, then each other source's."""
     if test.support is None:
         if also:
             raise InvalidInputError("also: the bundle measures no support, so other sources cannot be held against it")
@@ -239,7 +242,7 @@ def _elsewhere(
     means: Mapping[str, float],
     train: OutcomeData,
 ) -> Judged:
-    """Another source's held-out prompts, on the evaluated candidates that it has."""
+    """Judge another source's held-out prompts, on the evaluated candidates that it has."""
     known = source_names(engine, other, names)
     shared = [name for name in means if known[name] in other.models]
     if not shared:
@@ -266,14 +269,14 @@ def _predicts_tokens(engine: DecidingEngine) -> bool:
 
 
 def _all_columns(engine: DecidingEngine, columns: list[int], tokens: Array) -> npt.NDArray[np.float32]:
-    """Tokens (models of the bundle,) from those of the evaluated columns."""
+    """Return tokens (models of the bundle,) from those of the evaluated columns."""
     result = np.zeros(len(engine.bundle.names), np.float32)
     result[columns] = tokens
     return result
 
 
 def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.NDArray[np.int64]]:
-    """Every sweep of the router, decided by the engine; choices are positions in `names`."""
+    """Decide every sweep of the router by the engine; choices are positions in `names`."""
     bundle = read.embedded.engine.bundle
     constant = all(
         h.rule_constants is not None for h in (bundle.quality_heads, bundle.escalation_heads) if h is not None
@@ -287,7 +290,7 @@ def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.N
 
 
 def _choices(read: _Read, names: Sequence[str], plan: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.int64]:
-    """(settings, rows) positions in `names` of what the engine chooses under each of these policy options."""
+    """Choose by the engine under each of these policy options: positions in `names`, (settings, rows)."""
     position = np.full(len(read.embedded.engine.bundle.names), -1)
     position[read.columns] = np.arange(len(read.columns))
     return np.stack(

@@ -33,7 +33,7 @@ class EvaluatedCandidates:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """How figures are taken.
+    """The way figures are taken.
 
     Attributes:
         validate_on_train: choose operating points on the training split (out of fold for the baselines; say so if the
@@ -53,7 +53,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, eq=False)
 class Baselines:
-    """How the baselines are fitted.
+    """The settings of the baselines' fits.
 
     Attributes:
         folds: (train rows,) fold numbers for their tuning.
@@ -68,7 +68,7 @@ class Baselines:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split: outcomes and what the router sees and believes; every array has the split's rows.
+    """One split of an evaluation: its outcomes, and what the router sees and believes. Every array has the split's rows.
 
     Attributes:
         x: (rows, dim) embeddings, for the baselines that need some.

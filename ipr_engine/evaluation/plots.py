@@ -52,7 +52,7 @@ def draw_all(summary: Summary, out: Path, title: str) -> list[Path]:
 
 
 def promised(pyplot: Any, summary: Summary, title: str) -> Any:
-    """Kept quality over tau beside the promised line, and cost over tau beside that of the two single candidates."""
+    """Draw kept quality over tau beside the promised line, and cost over tau beside that of the two single candidates."""
     section = summary.figures["path"]
     lines: Sequence[Mapping[str, Any]] = section["taus"]
     taus = [line["tau"] for line in lines]
@@ -83,11 +83,12 @@ def promised(pyplot: Any, summary: Summary, title: str) -> Any:
 
 
 def _moved(estimate: Mapping[str, Any], by: float) -> dict[str, Any]:
+    """Return the estimate with its value and interval moved."""
     return {key: None if estimate[key] is None else estimate[key] + by for key in ("value", "low", "high")}
 
 
 def _marks(axes: Any, lines: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, Any]], label: str) -> None:
-    """Marks in per cent with their intervals; hollow where nothing is promised."""
+    """Draw marks in per cent with their intervals; hollow where nothing is promised."""
     for promise, face, name in ((True, BLUE, label), (False, "white", "the same where no level is promised")):
         shown = [figure for line, figure in zip(lines, figures, strict=True) if line["promise"] == promise]
         ends = [
@@ -108,7 +109,7 @@ def _marks(axes: Any, lines: Sequence[Mapping[str, Any]], figures: Sequence[Mapp
 
 
 def areas(pyplot: Any, summary: Summary, title: str) -> Any:
-    """Bounded-ARQGC of every contender with its interval; the router's above the rest by colour, not by place."""
+    """Draw Bounded-ARQGC of every contender with its interval; the router's stands out by colour, not by place."""
     lines = [c for c in summary.figures["contenders"] if c["area"]["value"] is not None and c["name"] != "oracle"]
     lines.sort(key=lambda c: c["area"]["value"])
     figure, axes = pyplot.subplots(figsize=(10, 0.38 * len(lines) + 1.6), layout="constrained")
@@ -134,7 +135,7 @@ def areas(pyplot: Any, summary: Summary, title: str) -> Any:
 
 
 def reliability(pyplot: Any, summary: Summary, title: str) -> Any:
-    """Predicted against realised quality: every pair, and only the candidate a sweep setting would choose."""
+    """Draw predicted against realised quality: of every pair, and of the candidate predicted best alone."""
     test = summary.test
     top = test.predicted.argmax(axis=1)
     panels = [("every candidate on every prompt", test.predicted, test.outcomes.quality)]
@@ -179,7 +180,7 @@ def reliability(pyplot: Any, summary: Summary, title: str) -> Any:
 
 
 def tau(pyplot: Any, summary: Summary, title: str) -> Any:
-    """Realised quality and cost over tau under `minmax`, with the router's own expectation beside them."""
+    """Draw realised quality and cost over tau under `minmax`, with the router's own expectation beside them."""
     curve = summary.curves["router, minmax"]
     taus = TAUS[: curve.points]
     table = {line["tau"]: line for line in summary.figures["tau"]}
@@ -215,7 +216,7 @@ def tau(pyplot: Any, summary: Summary, title: str) -> Any:
 
 
 def support(pyplot: Any, summary: Summary, title: str) -> Any:
-    """Squared error and regret over support: bins of every source with intervals, and what ignoring the prompt gives."""
+    """Draw squared error and regret over support: bins of every source with intervals, and what ignoring the prompt gives."""
     sources: Sequence[Mapping[str, Any]] = summary.figures["support"]
     figure, all_axes = pyplot.subplots(1, 2, figsize=(11, 5.8), layout="constrained", sharex=True)
     for axes, (name, reference, heading) in zip(all_axes, PANELS, strict=True):

@@ -20,12 +20,13 @@ CPT_LEVELS = (0.2, 0.5, 0.8)
 
 
 def mean_predictions(train: Split, rows: int) -> tuple[Array, Array]:
+    """Predict every row by the training means: quality and cost, (rows, models) each."""
     quality, cost = np.nanmean(train.outcomes.quality, axis=0), np.nanmean(train.outcomes.cost, axis=0)
     return np.tile(quality, (rows, 1)), np.tile(cost, (rows, 1))
 
 
 def constant_here(models: Sequence[str], known: Mapping[str, str], predicted: Array) -> dict[str, str]:
-    """Candidate -> why its head counts as constant: by the bundle, or by its predictions (rows, models) here."""
+    """Name the candidates whose heads are constant, by the bundle or by their predictions (rows, models) here, each with the reason."""
     found = {}
     for m, name in enumerate(models):
         spread = float(predicted[:, m].std())
@@ -39,7 +40,7 @@ def constant_here(models: Sequence[str], known: Mapping[str, str], predicted: Ar
 def candidate_lines(
     models: Sequence[str], train: Split, test: Split, singles: Curve, constant: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """A line a candidate; the ECE of a constant head is left out: a constant at the mean is calibrated whatever it is worth."""
+    """Return a line a candidate. The ECE of a constant head is left out: a constant at the mean is calibrated whatever it is worth."""
     result = []
     for m, name in enumerate(models):
         scores = _scores(test.predicted[:, [m]], test.outcomes.quality[:, [m]])
@@ -62,7 +63,7 @@ def candidate_lines(
 
 
 def _error(predicted: Array, realised: Array) -> dict[str, float | None]:
-    """`prediction.amount_error`, None where nothing real is above 0."""
+    """Return `prediction.amount_error`, None where nothing real is above 0."""
     return {name: _known(part) for name, part in prediction.amount_error(predicted, realised)._asdict().items()}
 
 
@@ -79,6 +80,7 @@ def _scores(predicted: Array, quality: Array) -> dict[str, float]:
 
 
 def prediction_line(test: Split, predicted: Array, predicted_cost: Array) -> dict[str, Any]:
+    """Return the figures of one estimator's predictions (rows, models) of quality and cost."""
     quality, cost = test.outcomes.quality, test.outcomes.cost
     top = predicted.argmax(axis=1)
     differ = prediction.differing(quality)
@@ -99,7 +101,7 @@ def prediction_line(test: Split, predicted: Array, predicted_cost: Array) -> dic
 def pair_lines(
     test: Split, axis: Axis, estimates: Mapping[str, Predictions], resamples: Resamples, models: Sequence[str]
 ) -> dict[str, Any]:
-    """RouteLLM's figures on the two ends of the axis; complete rows."""
+    """Return RouteLLM's figures (arXiv 2406.18665) on the two ends of the axis; complete rows."""
     weak, strong = test.outcomes.quality[:, axis.cheapest], test.outcomes.quality[:, axis.best]
     tables = {"router": test.predicted, **{name: e.quality for name, e in estimates.items()}}
     result: dict[str, Any] = {"weak": models[axis.cheapest], "strong": models[axis.best], "routers": []}
@@ -115,7 +117,7 @@ def pair_lines(
 
 
 def pair_curve(score: Array, weak: Array, strong: Array, resamples: Resamples) -> tuple[Array, Array]:
-    """RouteLLM's curve: share of prompts sent to the strong model against quality, (1 + draws, points) each.
+    """Return RouteLLM's curve: share of prompts sent to the strong model against quality, (1 + draws, points) each.
 
     Prompts go to the strong model in order of falling `score` (rows,); prompts of equal score go in one step.
     """
@@ -130,7 +132,7 @@ def pair_curve(score: Array, weak: Array, strong: Array, resamples: Resamples) -
 
 
 def apgr(sent: Array, quality: Array) -> Array:
-    """RouteLLM's average performance gap recovered of a `pair_curve`, (1 + draws,); NaN where there is no gap."""
+    """Return RouteLLM's average performance gap recovered of a `pair_curve`, (1 + draws,); NaN where there is no gap."""
     weak, strong = quality[:, :1], quality[:, -1:]
     with np.errstate(all="ignore"):
         recovered = (quality - weak) / (strong - weak)
@@ -139,7 +141,7 @@ def apgr(sent: Array, quality: Array) -> Array:
 
 
 def cpt(sent: Array, quality: Array, level: float) -> Array:
-    """RouteLLM's call-performance threshold: the least share of strong calls that recovers `level` of the gap."""
+    """Return RouteLLM's call-performance threshold: the least share of strong calls that recovers `level` of the gap."""
     result = np.full(len(sent), np.nan)
     for d, (x, q) in enumerate(zip(sent, quality, strict=True)):
         if q[-1] <= q[0]:

@@ -26,7 +26,7 @@ Plan = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """Figures (1 + draws, taus), row 0 the sample itself.
+    """What was kept at each tau: figures (1 + draws, taus), row 0 the sample itself.
 
     Attributes:
         tau: (taus,). quality, cost: mean realised quality and USD of what is routed.
@@ -65,30 +65,30 @@ class Kept:
 
     @property
     def promised(self) -> Array:
-        """(1 - tau) of the way from cheapest to best, on the same prompts."""
+        """The promised quality: (1 - tau) of the way from cheapest to best, on the same prompts."""
         return (1 - self.tau) * self.best[:, None] + self.tau * self.cheapest[:, None]
 
     @property
     def excess(self) -> Array:
-        """Kept minus promised quality."""
+        """The kept minus the promised quality."""
         return self.quality - self.promised
 
     @property
     def lost(self) -> Array:
-        """Share of the way from best to cheapest that was lost; NaN where both are as good."""
+        """The share of the way from best to cheapest that was lost; NaN where both are as good."""
         gap = (self.best - self.cheapest)[:, None]
         return np.divide(self.best[:, None] - self.quality, gap, out=np.full_like(self.quality, np.nan), where=gap != 0)
 
     @property
     def of_best_cost(self) -> Array:
-        """Cost, as a share of the best single candidate's."""
+        """The cost as a share of the best single candidate's."""
         return np.divide(
             self.cost, self.dear[:, None], out=np.full_like(self.cost, np.nan), where=self.dear[:, None] > 0
         )
 
     @property
     def over_line(self) -> Array:
-        """Quality above the straight line between the two single candidates at equal cost; beyond its ends, above the end."""
+        """The quality above the straight line between the two single candidates at equal cost; beyond its ends, above the end."""
         along = np.clip((self.cost - self.cheap[:, None]) / (self.dear - self.cheap)[:, None], 0, 1)
         return self.quality - (self.cheapest[:, None] + along * (self.best - self.cheapest)[:, None])
 
@@ -103,7 +103,7 @@ def promised_figures(
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The section as plain JSON; `reason` says why there is none.
+    """Return the section as plain JSON; `reason` says why there is none.
 
     Args:
         policy_at: what runs at a tau under rule "path", the candidates `names` allowed.
@@ -164,7 +164,7 @@ def promised_figures(
 
 
 def render_promised(section: Mapping[str, Any]) -> str:
-    """The section of the report."""
+    """Return the section of the report."""
     title = "## tau: promised against kept\n\n"
     if section["reason"] is not None:
         return f"{title}No rule `path` here: {section['reason']}. A bare tau runs `minmax`, see below."
@@ -195,7 +195,7 @@ def render_promised(section: Mapping[str, Any]) -> str:
 
 
 def verdict(figures: Mapping[str, Any]) -> str:
-    """One sentence: at which tau the promise is told apart from what was kept."""
+    """Say in one sentence at which tau the promise is told apart from what was kept."""
     inner = [line for line in figures["taus"] if line["promise"]]
     below = [f"{t['tau']:g}" for t in inner if (high := t["kept_minus_promised"]["high"]) is not None and high < 0]
     above = [f"{t['tau']:g}" for t in inner if (low := t["kept_minus_promised"]["low"]) is not None and low > 0]

@@ -36,7 +36,7 @@ Array = npt.NDArray[np.float64]
 
 
 def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
-    """Curves of realised quality over cost, single candidates as labelled dots, the oracle above."""
+    """Draw curves of realised quality over cost, single candidates as labelled dots, the oracle above."""
     figure, axes = pyplot.subplots(figsize=(11, 6.6), layout="constrained")
     singles = summary.singles
     for name, style in LINES.items():
@@ -75,13 +75,14 @@ def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
 
 
 def _label(summary: Summary, name: str) -> str:
+    """Return the name of a contender with its area."""
     line = next(c for c in summary.figures["contenders"] if c["name"] == name)
     area = line["area"]["value"]
     return name if area is None else f"{name}  (area {area:.2f})"
 
 
 def _band(curve: Curve, points: int = 80) -> tuple[Array, Array, Array]:
-    """95 % band of quality at given cost, over the cost the sample's curve spans."""
+    """Return the 95 % band of quality at given cost, over the cost that the sample's curve spans."""
     cost = np.geomspace(max(curve.cost[0].min(), 1e-12), max(curve.cost[0].max(), 2e-12), points)
     levels = []
     for c, q in zip(curve.cost[1:], curve.quality[1:], strict=True):
@@ -131,7 +132,7 @@ def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str
 
 
 def _dense(points: Array, steps: int = 12) -> Array:
-    """Points along a polyline (points, 2), close enough that a name cannot slip between two of them."""
+    """Return points along a polyline (points, 2), close enough that a name cannot slip between two of them."""
     if len(points) < 2:
         return points
     part = np.linspace(0, 1, steps)[:, None, None]

@@ -29,7 +29,7 @@ PACKAGES = ("ipr_engine", "numpy", "scikit-learn", "matplotlib")
 
 
 def to_json(figures: Mapping[str, Any]) -> str:
-    """Six significant digits: more would be noise, and differ between machines."""
+    """Return the figures as JSON with six significant digits: more would be noise, and differ between machines."""
     return json.dumps(_rounded(figures), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -42,7 +42,7 @@ def _rounded(part: Any) -> Any:
 
 
 def write(figures: Mapping[str, Any], plots: Sequence[Path], out: Path) -> list[Path]:
-    """report.md and report.json beside the plots; returns both paths."""
+    """Write report.md and report.json beside the plots and return both paths."""
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / "report.md", out / "report.json"]
     paths[0].write_text(render(_rounded(figures), plots), encoding="utf-8")
@@ -51,7 +51,7 @@ def write(figures: Mapping[str, Any], plots: Sequence[Path], out: Path) -> list[
 
 
 def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
-    """The report as Markdown; `plots` are linked by file name."""
+    """Return the report as Markdown; `plots` are linked by file name."""
     parts = [
         _head(figures),
         *([render_promised(figures["path"])] if "path" in figures else []),
@@ -128,7 +128,7 @@ def _differences(f: Mapping[str, Any]) -> str:
 
 
 def verdict(f: Mapping[str, Any], router: str) -> str:
-    """One sentence: whom the interval of the difference shows this sweep to beat, to lose to, neither."""
+    """Say in one sentence whom the interval of the difference shows this sweep to beat, to lose to, or neither."""
     parts: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
     for c in f["contenders"]:
         found = c["router_minus_this"].get(router)
@@ -281,7 +281,7 @@ def about(
     litellm: bool,
     command: str,
 ) -> dict[str, Any]:
-    """What a reader needs to repeat an evaluation, title first. No folder of the machine is named.
+    """Return what a reader needs to repeat an evaluation, title first. No folder of the machine is named.
 
     Args:
         train, test: the complete rows. isa: the instruction set that the op ran. stand_ins: see `costs.RealisedCosts`, of both splits.

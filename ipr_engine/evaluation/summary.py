@@ -56,7 +56,7 @@ SHOWN_TAUS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 @dataclass(eq=False)
 class Summary:
-    """`figures` is plain JSON; `curves` and `singles` are what the plots draw."""
+    """The result of an evaluation: `figures` is plain JSON; `curves` and `singles` are what the plots draw."""
 
     models: tuple[str, ...]
     axis: Axis
@@ -165,6 +165,7 @@ def _contenders(
     tiers: Indices | None,
     worths: Array,
 ) -> list[Contender]:
+    """Make the table of routers: the router's sweeps, the baselines, and the bounds that use test outcomes."""
     rows, width = test.outcomes.rows, len(models)
     result = [
         Contender(f"router, {name}", "router", Choices(test.sweeps[name]), Choices(train.sweeps[name]))
@@ -222,7 +223,7 @@ def _operating_points(
     halves: npt.NDArray[np.bool_],
     resamples: Resamples,
 ) -> list[dict[str, Any]]:
-    """For every share wanted: what the setting that validation says keeps it does on the test split."""
+    """Read on the test split, for every share wanted, the setting that validation says keeps it."""
     singles = single_curve(test.outcomes, resamples)
     label = prediction.cheapest_best(test.outcomes.quality, test.outcomes.cost)
     result = []
@@ -251,7 +252,7 @@ def _against_best(at: Curve, axis: Axis, singles: Curve) -> tuple[Array, Array]:
 
 
 def _tau_table(test: Split, axis: Axis, resamples: Resamples, singles: Curve) -> list[dict[str, Any]]:
-    """The `minmax` sweep of the router, setting by setting; empty where it has none over TAUS."""
+    """Describe the `minmax` sweep of the router, setting by setting; empty where it has none over TAUS."""
     choices = test.sweeps.get("minmax")
     if choices is None or len(choices) != len(TAUS):
         return []

@@ -32,7 +32,7 @@ class Bin(NamedTuple):
 
 
 def _pairs(predicted: Array, realised: Array) -> tuple[Array, Array]:
-    """Predictions and outcomes that are there, flat."""
+    """Return the predictions and outcomes of known pairs, flat."""
     if predicted.shape != realised.shape:
         raise InvalidInputError(f"predicted, realised: expected equal shapes, got {predicted.shape}, {realised.shape}")
     known = np.isfinite(realised)
@@ -44,19 +44,20 @@ def _pairs(predicted: Array, realised: Array) -> tuple[Array, Array]:
 
 
 def mae(predicted: Array, realised: Array) -> float:
-    """Mean absolute error over all known pairs."""
+    """Return the mean absolute error over all known pairs."""
     p, y = _pairs(predicted, realised)
     return float(np.abs(p - y).mean())
 
 
 def brier(predicted: Array, quality: Array) -> float:
-    """Mean squared error over all known pairs (Brier's score where quality is 0 or 1)."""
+    """Return the mean squared error over all known pairs: Brier's score where quality is 0 or 1."""
     p, y = _pairs(predicted, quality)
     return float(np.square(p - y).mean())
 
 
 def reliability(predicted: Array, quality: Array, bins: int = BINS) -> list[Bin]:
-    """Bins of about equal count, cut at quantiles of the predictions; equal predictions share a bin, empty bins are gone."""
+    """Sort known pairs into bins of about equal count, cut at quantiles of the predictions. Equal predictions share a bin; empty bins
+    are left out."""
     p, y = _pairs(predicted, quality)
     edges = np.sort(p)[np.arange(1, bins) * len(p) // bins]
     of_bin = np.searchsorted(edges, p, side="right")
@@ -69,19 +70,20 @@ def reliability(predicted: Array, quality: Array, bins: int = BINS) -> list[Bin]
 
 
 def expected_calibration_error(predicted: Array, quality: Array, bins: int = BINS) -> float:
-    """Mean over pairs of |mean prediction - mean outcome| of the pair's bin, see `reliability`."""
+    """Return the mean over pairs of abs(mean prediction - mean outcome) of the pair's bin (`reliability`)."""
     parts = reliability(predicted, quality, bins)
     total = sum(part.pairs for part in parts)
     return sum(part.pairs * abs(part.predicted - part.realised) for part in parts) / total
 
 
 def of_chosen(table: Array, choice: Indices) -> Array:
-    """(rows,): the entry of the chosen candidate."""
+    """Return the entry of the chosen candidate in each row of a (rows, models) table: (rows,)."""
     return np.asarray(table[np.arange(len(table)), choice])
 
 
 def hits(predicted: Array, quality: Array, k: int = 1) -> npt.NDArray[np.bool_]:
-    """(rows,): one of the k candidates of highest prediction attains the row's maximum. Ties by column order."""
+    """Tell for each row whether one of the k candidates of highest prediction attains the row's maximum: (rows,). Ties go by column
+    order."""
     known = np.isfinite(quality)
     ranked = np.argsort(np.where(known, -predicted, np.inf), axis=1, kind="stable")[:, :k]
     best = np.where(known, quality, -np.inf).max(axis=1, keepdims=True)
@@ -92,7 +94,7 @@ def hits(predicted: Array, quality: Array, k: int = 1) -> npt.NDArray[np.bool_]:
 
 
 def differing(quality: Array) -> npt.NDArray[np.bool_]:
-    """(rows,): candidates do not all have the same outcome, so the choice matters."""
+    """Tell for each row whether its candidates differ in outcome, so that the choice matters: (rows,)."""
     known = np.isfinite(quality)
     top = np.where(known, quality, -np.inf).max(axis=1)
     bottom = np.where(known, quality, np.inf).min(axis=1)
@@ -100,7 +102,7 @@ def differing(quality: Array) -> npt.NDArray[np.bool_]:
 
 
 def cheapest_best(quality: Array, cost: Array) -> Indices:
-    """(rows,): the cheapest candidate among those that attain the row's maximum. Ties by column order."""
+    """Return the cheapest candidate among those that attain the row's maximum: (rows,). Ties go by column order."""
     known = np.isfinite(quality) & np.isfinite(cost)
     if not known.any(axis=1).all():
         raise InvalidInputError("quality, cost: expected at least one outcome in every row")
@@ -109,7 +111,7 @@ def cheapest_best(quality: Array, cost: Array) -> Indices:
 
 
 def macro_f1(choice: Indices, label: Indices) -> float:
-    """Unweighted mean of F1 over the candidates that occur as choice or as label."""
+    """Return the unweighted mean of F1 over the candidates that occur as choice or as label."""
     scores = []
     for m in np.unique(np.concatenate([choice, label])):
         both = np.sum((choice == m) & (label == m))
@@ -118,7 +120,8 @@ def macro_f1(choice: Indices, label: Indices) -> float:
 
 
 class Error(NamedTuple):
-    """Of an amount (tokens, USD): mean |error|, median of |error| / real over real > 0, sum predicted / sum real."""
+    """The error of a predicted amount (tokens, USD): mean absolute, median of abs(error) / real over real > 0, and sum predicted / sum
+    real."""
 
     mean_absolute: float
     median_relative: float
@@ -126,6 +129,7 @@ class Error(NamedTuple):
 
 
 def amount_error(predicted: Array, realised: Array) -> Error:
+    """Hold predicted amounts against realised ones, over known pairs."""
     p, y = _pairs(predicted, realised)
     positive = y > 0
     relative = float(np.median(np.abs(p - y)[positive] / y[positive])) if positive.any() else float("nan")
@@ -159,7 +163,7 @@ class Constancy:
 
     @property
     def reason(self) -> str | None:
-        """Why the head counts as constant, None where it does not."""
+        """The reason why the head counts as constant; None where it does not."""
         if self.spread < LEAST_SPREAD:
             return f"its predicted qualities have a standard deviation of {self.spread:.4f}, below {LEAST_SPREAD:g}"
         if not self.upper < 0:
@@ -178,7 +182,7 @@ def constant_heads(
     rows: npt.NDArray[np.bool_],
     source: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, str]:
-    """Candidate -> why its head counts as constant, for those that do.
+    """Name the candidates whose heads are constant, each with the reason.
 
     Args:
         predicted: (rows, models) out of fold. quality: (rows, models), NaN where not judged.
@@ -216,7 +220,7 @@ def constancy(
 
 
 def _means(values: Array, source: npt.NDArray[np.int64] | None) -> Array:
-    """(rows,) the mean over the rows of each row's source."""
+    """Return for each row the mean over the rows of its source: (rows,)."""
     if source is None:
         return np.full(len(values), values.mean())
     at = np.unique(source, return_inverse=True)[1]
@@ -225,7 +229,7 @@ def _means(values: Array, source: npt.NDArray[np.int64] | None) -> Array:
 
 
 def _upper_end(difference: Array, keys: Sequence[str]) -> float:
-    """Of the one-sided 95 % t interval of a mean over rows, clustered by question."""
+    """Return the upper end of the one-sided 95 % t interval of a mean over rows, clustered by question."""
     question = np.unique(np.asarray(keys, dtype=str), return_inverse=True)[1]
     clusters = int(question.max()) + 1
     if clusters < 2:
@@ -237,7 +241,7 @@ def _upper_end(difference: Array, keys: Sequence[str]) -> float:
 
 
 def _t_quantile(freedom: int) -> float:
-    """Student's 0.95 quantile by the Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5): within 1 % from 3 degrees on."""
+    """Return Student's 0.95 quantile by the Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5): within 1 % from 3 degrees on."""
     z, n = NORMAL_QUANTILE, float(freedom)
     terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + terms[0] / n + terms[1] / n**2 + terms[2] / n**3

@@ -31,11 +31,12 @@ class Estimate(NamedTuple):
     defined: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
+        """Return the figure as plain JSON, None for NaN."""
         return {name: None if np.isnan(part) else part for name, part in zip(self._fields, self, strict=True)}
 
 
 class Resamples:
-    """How often each prompt occurs in the sample itself (row 0: once each) and in `draws` resamples of it.
+    """Counts of how often each prompt occurs in the sample itself (row 0: once each) and in `draws` resamples of it.
 
     Any figure computed along axis 0 of what `means` and `sums` return is paired by construction.
     """
@@ -48,14 +49,14 @@ class Resamples:
         self.rows, self.draws, self.seed = rows, draws, seed
 
     def sums(self, values: Array) -> Array:
-        """Sums over the rows of every resample: values (rows, k) or (rows,) -> (1 + draws, k) or (1 + draws,)."""
+        """Sum over the rows of every resample: values (rows, k) or (rows,) -> (1 + draws, k) or (1 + draws,)."""
         if len(values) != self.rows:
             raise InvalidInputError(f"values: expected {self.rows} rows, got {len(values)}")
         parts = np.array_split(self.counts, max(1, len(self.counts) // CHUNK))
         return np.concatenate([part.astype(np.float64) @ values for part in parts])
 
     def means(self, values: Array, weights: Array | None = None) -> Array:
-        """Means over rows, `sum(weight * value) / sum(weight)` where weights of the same shape are given.
+        """Take means over rows, `sum(weight * value) / sum(weight)` where weights of the same shape are given.
 
         An entry of weight 0 does not count, whatever its value (NaN included). NaN where nothing counts.
         """
@@ -67,7 +68,7 @@ class Resamples:
 
 
 def estimate(figures: Array) -> Estimate:
-    """Value and percentile interval of a figure (1 + draws,), the value in row 0. Undefined draws are left out and counted."""
+    """Return value and percentile interval of a figure (1 + draws,), the value in row 0. Undefined draws are left out and counted."""
     draws = figures[1:]
     defined = draws[np.isfinite(draws)]
     if not len(defined):
@@ -77,12 +78,12 @@ def estimate(figures: Array) -> Estimate:
 
 
 def difference(figures: Array, baseline: Array) -> Estimate:
-    """Estimate of figures - baseline, both (1 + draws,) from the same resamples."""
+    """Estimate figures - baseline, both (1 + draws,) from the same resamples."""
     return estimate(figures - baseline)
 
 
 def grouped_folds(keys: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.int64]:
-    """Fold number of every row, shape (rows,): groups are shuffled with `seed`, then dealt round robin.
+    """Give every row a fold number, (rows,): questions are shuffled with `seed`, then dealt round robin.
 
     Raises:
         InvalidInputError: fewer than two folds, or fewer distinct keys than folds.

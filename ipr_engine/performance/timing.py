@@ -36,7 +36,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class TimingFit:
-    """What was fitted to the answers of one model.
+    """The fit to the answers of one model.
 
     Attributes:
         answers: how many it was fitted to. with_ttft: whether these tell the time of their first token.
@@ -56,13 +56,14 @@ class TimingFit:
     error_of_mean_s: float
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fit in plain JSON types."""
         parts = {"ttft_s": self.ttft_s._asdict(), "tpot_s": self.tpot_s._asdict()}
         return {**vars(self), **parts}
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why nothing was fitted to the answers of one model."""
+    """The reason why nothing was fitted to the answers of one model."""
 
     reason: str
 
@@ -126,7 +127,7 @@ def fit_timing(output_tokens: Array, seconds: Array, ttft_seconds: Array | None 
 
 
 def _huber(terms: Array, y: Array) -> list[Interval]:
-    """Coefficients >= 0 of terms (rows, 1 or 2), by reweighting; each with its interval."""
+    """Fit coefficients >= 0 of terms (rows, 1 or 2), by reweighting; each comes with its interval."""
     size = np.maximum(terms.mean(axis=0), 1e-300)  # terms of about 1 each: their squares stay comparable
     scaled, weights = terms / size, np.ones(len(y))
     at = np.full(terms.shape[1], np.inf)
@@ -145,7 +146,7 @@ def _huber(terms: Array, y: Array) -> list[Interval]:
 
 
 def _least(terms: Array, y: Array, weights: Array) -> Array:
-    """The weighted least squares of coefficients >= 0: of one or two terms, each set of those above 0 is tried."""
+    """Solve the weighted least squares of coefficients >= 0: of one or two terms, each set of those above 0 is tried."""
     gram, target = terms.T @ (terms * weights[:, None]), terms.T @ (y * weights)
     models = len(target)
     best, least = np.zeros(models), 0.0
@@ -159,7 +160,7 @@ def _least(terms: Array, y: Array, weights: Array) -> Array:
 
 
 def _spread(terms: Array, residual: Array, edge: float) -> Array:
-    """(terms,) standard errors of an M-estimate: the sandwich, each error divided by 1 - leverage (HC3).
+    """Return standard errors of an M-estimate (terms,): the sandwich, each error divided by 1 - leverage (HC3).
 
     An answer far longer than the others pulls the line to itself: its own error says little of how far the line may be off.
     """

@@ -113,7 +113,7 @@ def distill(
 
 
 def pack_table(table: npt.NDArray[np.float32], dtype: str) -> dict[str, npt.NDArray[Any]]:
-    """The tensors of a (rows, dim) table: `embeddings`, and for int8 also `weights` (rows,) float32."""
+    """Return the tensors of a (rows, dim) table: `embeddings`, and for int8 also `weights` (rows,) float32."""
     if dtype != "int8":
         return {"embeddings": table.astype(dtype)}
     weights = (np.abs(table).max(axis=1) / np.float32(127)).astype(np.float32)
@@ -122,6 +122,7 @@ def pack_table(table: npt.NDArray[np.float32], dtype: str) -> dict[str, npt.NDAr
 
 
 def unpack_table(tensors: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    """Return the (rows, dim) float32 table that the tensors of `pack_table` stand for."""
     table = tensors["embeddings"].astype(np.float32)
     return table * tensors["weights"][:, None] if "weights" in tensors else table
 
@@ -129,7 +130,7 @@ def unpack_table(tensors: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32
 def probe_cosine(
     one: npt.NDArray[np.float32], other: npt.NDArray[np.float32], seed: int, probes: int = PROBES
 ) -> tuple[float, float]:
-    """Mean and least cosine between the two tables' sentence embeddings, over random sentences.
+    """Return the mean and least cosine between the two tables' embeddings of random sentences.
 
     A sentence is 8 to 64 tokens, drawn so that a token's frequency falls as one over its rank, like words do.
     """
@@ -143,6 +144,6 @@ def probe_cosine(
 
 
 def _weights_sha256(source: Path) -> str | None:
-    """Of the source's one weights file; None for a hub id or a model in several files."""
+    """Hash the source's one weights file; None for a hub id or a model in several files."""
     files = sorted(source.glob("*.safetensors")) if source.is_dir() else []
     return hashlib.sha256(files[0].read_bytes()).hexdigest() if len(files) == 1 else None

@@ -65,7 +65,7 @@ class FittedHeads:
 
 @dataclass(frozen=True, eq=False)
 class HeadRows:
-    """Rows that heads are fitted on.
+    """The rows that heads are fitted on.
 
     Attributes:
         x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
@@ -83,11 +83,11 @@ class HeadRows:
 
     @property
     def at_home(self) -> npt.NDArray[np.bool_]:
-        """(rows,) True where the row is of source 0."""
+        """Whether each row is of source 0: (rows,)."""
         return np.ones(len(self.x), np.bool_) if self.source is None else self.source == 0
 
     def take(self, rows: npt.NDArray[np.bool_]) -> HeadRows:
-        """The rows of this mask."""
+        """Return the rows of this mask."""
         keys = [key for key, kept in zip(self.keys, rows, strict=True) if kept]
         source = None if self.source is None else self.source[rows]
         return HeadRows(self.x[rows], self.quality[rows], self.tokens[rows], keys, source)
@@ -103,7 +103,7 @@ def fit_heads(
     run: RunState | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> FittedHeads:
-    """Fit quality and tokens heads; calibrate quality per candidate, out of fold; fold the calibration in.
+    """Fit quality and tokens heads, calibrate quality per candidate out of fold, and fold the calibration in.
 
     Args:
         estimator, options, run: see `by_name.fit_scores`.
@@ -151,7 +151,7 @@ def fit_heads(
 
 
 def _calibrate(score: Array, quality: Array, at_home: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Platt's slope and offset (models,), each on its `calibration_rows`."""
+    """Fit Platt's slope and offset (models,), each on its `calibration_rows`."""
     rows = calibration_rows(quality, at_home)
     maps = [fit_platt(score[rows[:, m], m], quality[rows[:, m], m]) for m in range(quality.shape[1])]
     slopes, offsets = zip(*maps, strict=True)
@@ -159,14 +159,14 @@ def _calibrate(score: Array, quality: Array, at_home: npt.NDArray[np.bool_]) -> 
 
 
 def calibration_rows(quality: Array, at_home: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """(rows, models): a candidate's judged rows of source 0 where these are enough, else all its judged rows."""
+    """Mark a candidate's judged rows of source 0 where these are enough, else all its judged rows: (rows, models)."""
     judged = ~np.isnan(quality)
     home = judged & at_home[:, None]
     return np.where(home.sum(axis=0) >= FEWEST_AT_HOME, home, judged)
 
 
 def predict(tensors: Mapping[str, npt.NDArray[Any]], x: Array, activation: str = "relu") -> tuple[Array, Array]:
-    """Quality and output tokens, both (rows, models), in float64 by the reference: docs/decide.md."""
+    """Predict quality and output tokens, both (rows, models), in float64 by the reference: docs/decide.md."""
     heads = Heads(**tensors, activation=activation)  # type: ignore[arg-type]  # checked by Heads
     width = max(1, tensors["out"].size if "out" in tensors else 1)
     parts = np.array_split(x, max(1, -(-len(x) * width // MOST_AT_ONCE)))
@@ -175,7 +175,7 @@ def predict(tensors: Mapping[str, npt.NDArray[Any]], x: Array, activation: str =
 
 
 def with_intercepts(x: Array, source: npt.NDArray[np.int64] | None) -> Array:
-    """x (rows, dim) and one indicator column for every source but number 0, (rows, dim + sources - 1)."""
+    """Append to x (rows, dim) an indicator column for every source but number 0: (rows, dim + sources - 1)."""
     if source is None:
         return x
     indicator = np.eye(int(source.max()) + 1)[source][:, 1:] * HEIGHT
@@ -183,7 +183,7 @@ def with_intercepts(x: Array, source: npt.NDArray[np.int64] | None) -> Array:
 
 
 def drop_intercepts(tensors: Mapping[str, Array], dim: int) -> dict[str, Array]:
-    """The tensors on x (dim,) alone: scores as if every prompt came from source 0. A linear part of zeros only is left out."""
+    """Return the tensors on x (dim,) alone: scores as if every prompt came from source 0. A linear part of zeros only is left out."""
     kept = {name: value[..., :dim] if name in READS_X else value for name, value in tensors.items()}
     if "out" in kept and "skip" in kept and not kept["skip"].any():
         del kept["skip"]
@@ -191,11 +191,12 @@ def drop_intercepts(tensors: Mapping[str, Array], dim: int) -> dict[str, Array]:
 
 
 def sigmoid(logit: Array) -> Array:
+    """Return 1 / (1 + exp(-logit)), by tanh, which does not overflow."""
     return 0.5 * (1.0 + np.tanh(0.5 * logit))
 
 
 def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[float, float]:
-    """Slope and offset of greatest likelihood, by Newton's method with step halving.
+    """Fit slope and offset of greatest likelihood, by Newton's method with step halving.
 
     The targets are Platt's: (n1 + 1) / (n1 + 2) for a success and 1 / (n0 + 2) for a failure, so that separable
     scores do not run to infinity. A quality between 0 and 1 mixes the two.
@@ -252,7 +253,7 @@ def fold_platt(tensors: Mapping[str, Array], slope: Array, offset: Array) -> dic
 
 @dataclass(frozen=True)
 class TokensFit:
-    """tokens = min(exp(x @ skip.T + bias), cap), the form of docs/decide.md.
+    """A fitted tokens head: tokens = min(exp(x @ skip.T + bias), cap), the form of docs/decide.md.
 
     Attributes:
         skip: (models, dim). bias: (models,), the log of `smearing` included. cap, smearing: (models,).
@@ -267,14 +268,14 @@ class TokensFit:
 
 
 def smearing_factor(residual: Array) -> Array:
-    """Mean of exp(residual) over rows, NaN left out: (rows, models) -> (models,)."""
+    """Return Duan's smearing factor, the mean of exp(residual) over rows, NaN left out: (rows, models) -> (models,)."""
     return np.asarray(np.nanmean(np.exp(residual), axis=0))
 
 
 def fit_tokens(
     x: Array, tokens: Array, folds: npt.NDArray[np.int64], at_home: npt.NDArray[np.bool_] | None = None
 ) -> TokensFit:
-    """Fit (rows, models) token counts >= 0, NaN where unknown; an empty answer counts as one token.
+    """Fit the logarithm of (rows, models) token counts >= 0 by ridge; NaN where unknown. An empty answer counts as one token.
 
     Residuals are those out of fold. Smearing factor and cap come from the rows `at_home` (rows,) where a candidate has
     some there, else from all its rows.

@@ -37,7 +37,7 @@ class OutOfFold(NamedTuple):
 
 
 def heads_source(heads: FittedHeads, encoder: str, names: list[str], rows: TrainingRows, key: OwnerKey) -> HeadsSource:
-    """The heads with hashes of their prompts under the owner's key."""
+    """Return the heads as a bundle takes them, with hashes of their prompts under the owner's key."""
     return HeadsSource(
         id="trained",
         encoder=encoder,
@@ -57,7 +57,7 @@ def heads_source(heads: FittedHeads, encoder: str, names: list[str], rows: Train
 
 
 def reliability(heads: FittedHeads, names: list[str], rows: TrainingRows) -> bytes:
-    """Realised against predicted quality out of fold, at home where a candidate is judged there: what the heads speak of."""
+    """Return the bytes of reliability.json: realised against predicted quality out of fold, at home where a candidate is judged there."""
     tables = {}
     for m, name in enumerate(names):
         judged = ~np.isnan(rows.quality[:, m])
@@ -76,7 +76,7 @@ def fitted_path_rows(
     own: npt.NDArray[np.float32] | None,
     seed: int,
 ) -> PathRows | None:
-    """Path rows of the prompts that the heads speak of: those at home, or of every part of one traffic."""
+    """Draw path rows from the prompts that the heads speak of: those at home, or of every part of one traffic."""
     home = np.flatnonzero(at_home)
     return draw_path_rows(
         [rows.prompt_ids[row] for row in home],
@@ -101,7 +101,7 @@ def draw_path_rows(
     tokens_in: npt.NDArray[np.float32] | None = None,
     seed: int,
 ) -> PathRows | None:
-    """At most 4,096 of the prompts on which a candidate is judged, in random order; None where there is none.
+    """Draw at most 4,096 of the prompts on which a candidate is judged, in random order; None where there is none.
 
     Args:
         prompt_ids, prompts: one entry a row; only the order depends on them.
@@ -131,13 +131,13 @@ def draw_path_rows(
 
 
 def in_steps(outcome: Array) -> npt.NDArray[np.uint8]:
-    """Outcomes in [0, 1] as `PathRows.outcome` holds them; NaN where not judged."""
+    """Return outcomes in [0, 1] as `PathRows.outcome` holds them; NaN where not judged."""
     steps = np.rint(np.where(np.isnan(outcome), 0.0, outcome) * OUTCOME_STEPS)
     return np.where(np.isnan(outcome), NOT_JUDGED, steps).astype(np.uint8)
 
 
 def drawn_order(prompt_ids: Sequence[str], prompts: Sequence[str], outcome: Array, seed: int) -> npt.NDArray[np.int64]:
-    """The rows to keep, in the order to keep them in; see `draw_path_rows`."""
+    """Return the rows to keep, in the order of `draw_path_rows`."""
     judged = np.flatnonzero(~np.isnan(outcome).all(axis=1))
     named = sorted((prompt_ids[row], prompts[row], outcome[row].tobytes(), row) for row in judged.tolist())
     text = json.dumps([[id, prompt] for id, prompt, _, _ in named])
@@ -189,13 +189,14 @@ def with_tokenizers(
 
 
 def _with_ratio(candidate: Candidate, own: float, billed: float) -> Candidate:
-    """The ratio of these sums; as it was where one of them is 0."""
+    """Set the ratio of these sums; leave it as it was where one of them is 0."""
     return replace(candidate, token_ratio=float(own / billed)) if own > 0 and billed > 0 else candidate
 
 
 def _fitted(
     candidate: Candidate, terms: Array, billed: Array, own: Array, progress: Callable[[str], None]
 ) -> Candidate:
+    """Fit a tokenizer profile on every second row and keep it where it predicts the others better than what it replaces."""
     train = np.arange(len(own)) % 2 == 0
     test = ~train
     named = candidate.tokenizer
@@ -219,6 +220,7 @@ def _fitted(
 
 
 def _fit(name: str, terms: Array, own: Array, named: TokenProfile | None) -> TokenProfile:
+    """Fit a profile near the one named, else near the shipped one whose ratios to the counts vary least."""
     near = named or min(shipped_profiles().values(), key=lambda profile: _spread(profile.estimate(terms), own))
     wide = np.column_stack([terms, np.ones(len(terms))])
     found = fit_coefficients(wide, own, np.append(near.coefficients, near.per_request))
@@ -228,22 +230,23 @@ def _fit(name: str, terms: Array, own: Array, named: TokenProfile | None) -> Tok
 
 
 def _error(estimate: Array, own: Array) -> float:
+    """Return the median relative error."""
     return float(np.median(np.abs(estimate / own - 1)))
 
 
 def _spread(estimate: Array, own: Array) -> float:
-    """How far apart the ratios of estimate to count lie: a profile may be off as a whole."""
+    """Return how far apart the ratios of estimate to count lie: a profile may be off as a whole."""
     ratios = np.log(np.maximum(estimate, 1) / own)
     return float(np.median(np.abs(ratios - np.median(ratios))))
 
 
 def nearest_distance(x: Array, centroids: Array) -> Array:
-    """Euclidean distance of each row of (rows, dim) to the nearest of (k, dim), shape (rows,)."""
+    """Return the Euclidean distance of each row of (rows, dim) to the nearest of (k, dim): (rows,)."""
     return np.asarray(np.sqrt(squared_distances(x, centroids).min(axis=1)))
 
 
 def without_few(x: Array, centroids: Array) -> Array:
-    """The centroids (k, dim) nearest to at least `FEWEST_NEAR` different rows of x; the mean of x where there is none.
+    """Return the centroids (k, dim) nearest to at least `FEWEST_NEAR` different rows of x; the mean of x where there is none.
 
     A centroid of one prompt is that prompt's embedding, from which most of its words can be read (docs/privacy.md).
     """

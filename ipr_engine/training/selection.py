@@ -32,7 +32,7 @@ FEWEST_ROWS = 50  # complete rows that an area needs; with fewer the Brier score
 
 @dataclass(frozen=True)
 class EstimatorScore:
-    """One estimator's figures, one entry per repeat, of predictions that never saw their row (penalties, Platt included).
+    """The figures of one estimator, one entry per repeat, of predictions that never saw their row (penalties, Platt included).
 
     Attributes:
         area_worth, area_minmax: Bounded-ARQGC (docs/metrics.md) of the sweeps of worth and of tau; NaN without an axis.
@@ -46,7 +46,7 @@ class EstimatorScore:
 
     @property
     def area(self) -> float:
-        """Mean of both sweeps over the repeats: what the choice goes by."""
+        """The mean of both sweeps over the repeats; the choice goes by it."""
         return float(np.mean(self.area_worth) + np.mean(self.area_minmax)) / 2
 
 
@@ -71,7 +71,7 @@ def prompt_costs(
     own: npt.NDArray[np.float32] | None,
     output_tokens: Array,
 ) -> PromptCosts:
-    """Costs from the price list, of prompts billed (rows,) by the encoder's tokenizer and (rows, models) by the candidates' own."""
+    """Price the prompts, billed (rows,) by the encoder's tokenizer and (rows, models) by the candidates' own."""
     price_rows = [prices.prices[candidate.name] for candidate in listed]
     rates = PriceTable(price_rows, [candidate.token_ratio for candidate in listed])
     bills = rates.counted(billed.astype(np.int64), own)
@@ -119,7 +119,7 @@ def compare_estimators(
 
 
 def _no_area(outcomes: WeightedOutcomes | None) -> str | None:
-    """Why no estimator has an area, None where they have."""
+    """Say why no estimator has an area; None where they have."""
     if outcomes is None:
         return f"fewer than {FEWEST_ROWS} prompts have a quality and a cost of every candidate"
     names = [f"candidate {m}" for m in range(outcomes.models)]
@@ -127,6 +127,7 @@ def _no_area(outcomes: WeightedOutcomes | None) -> str | None:
 
 
 def _areas(predicted: Array, expected: Array, outcomes: WeightedOutcomes | None) -> tuple[float, float]:
+    """Return Bounded-ARQGC of the worth and of the minmax sweep; NaN where there are too few complete rows."""
     if outcomes is None:
         return np.nan, np.nan
     once, axis = Resamples(outcomes.rows, draws=0), Axis.of(outcomes)
@@ -137,7 +138,7 @@ def _areas(predicted: Array, expected: Array, outcomes: WeightedOutcomes | None)
 
 
 def as_json(scores: Sequence[EstimatorScore]) -> list[dict[str, object]]:
-    """For a bundle's provenance: means over the repeats, None where an area is not defined."""
+    """Return the scores for a bundle's provenance: means over the repeats, None where an area is not defined."""
 
     def mean(values: tuple[float, ...]) -> float | None:
         return None if np.isnan(values).any() else round(float(np.mean(values)), 6)
@@ -154,7 +155,7 @@ def as_json(scores: Sequence[EstimatorScore]) -> list[dict[str, object]]:
 
 
 def winner(scores: Sequence[EstimatorScore]) -> str:
-    """The estimator of greatest mean area; of least Brier score where no area is defined."""
+    """Return the estimator of greatest mean area; of least Brier score where no area is defined."""
     if not scores:
         raise InvalidInputError("estimators: expected at least one to choose from")
     if all(np.isnan(score.area) for score in scores):
@@ -163,7 +164,7 @@ def winner(scores: Sequence[EstimatorScore]) -> str:
 
 
 def refuse_constant(constant: Mapping[str, str], candidates: int) -> None:
-    """Raise InvalidInputError where there is any."""
+    """Raise InvalidInputError where a head is constant."""
     if constant:
         first, reason = next(iter(constant.items()))
         raise InvalidInputError(

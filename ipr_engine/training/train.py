@@ -151,7 +151,7 @@ def train(
 def _run_state(
     folder: Path | str, rows: TrainingRows, x: Array, estimator: str, options: Mapping[str, Any], seed: int
 ) -> RunState:
-    """The run folder, keyed by all that decides the fit."""
+    """Open the run folder under a key over all that decides the fit."""
     from ipr_engine.training.estimators.checkpoint import RunState
 
     digest = sha256(json.dumps([__version__, estimator, dict(options), seed, rows.keys], sort_keys=True).encode())
@@ -162,7 +162,7 @@ def _run_state(
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train` made: the bundle's folder, and per candidate figures on judged rows that its fits had not seen.
+    """The bundle that `train` wrote, and per candidate figures on judged rows that its fits had not seen.
 
     Attributes:
         calibration_error: (models,), NaN of a constant head: a constant at the mean is calibrated whatever it is worth.
@@ -190,6 +190,7 @@ def trained_figures(
     heads: FittedHeads,
     constant: Mapping[str, str],
 ) -> Trained:
+    """Take the figures of `Trained` from the heads' predictions out of fold."""
     predicted = heads.out_of_fold_quality
     columns = range(len(names))
     return Trained(

@@ -33,7 +33,7 @@ Folder = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class TrainingEncoder:
-    """An encoder, the id that heads name it by, and the entries that write it into a bundle, parts first."""
+    """An open encoder, the id that heads name it by, and the entries that write it into a bundle, parts first."""
 
     encoder: Encoder
     id: str
@@ -63,7 +63,7 @@ class EncoderChoice:
     contained: bool = True
 
     def open(self) -> TrainingEncoder:
-        """Open them.
+        """Open the encoders; several are one, side by side.
 
         Raises:
             InvalidInputError: two parts are one encoder, or a transformers folder is to be contained.
@@ -96,7 +96,7 @@ class EncoderChoice:
         )
 
     def _open_one(self, folder: Folder, ids: set[str]) -> tuple[Encoder, AnySource]:
-        """One encoder, and its entry under an id that is not among `ids`."""
+        """Open one encoder, and make its entry under an id that is not among `ids`."""
         path, max_tokens, dtype = Path(folder), self.max_tokens, self.dtype
         if is_export(path):
             export = read_export(path)
@@ -137,7 +137,7 @@ class EncoderChoice:
 
 
 def encoder_files(encoder: Folder | None) -> EncoderSource:
-    """The table of a model2vec folder, or of the embedded default bundle."""
+    """Return the entry of a model2vec folder's table, or of the embedded default bundle's."""
     if encoder is not None and encoder != DEFAULT:
         return EncoderSource.in_folder(encoder, id="static", max_tokens=MAX_TOKENS)
     spec = Bundle.load(DEFAULT_BUNDLE).encoders[0]
@@ -151,6 +151,7 @@ def encoder_files(encoder: Folder | None) -> EncoderSource:
 
 
 def _free(id: str, taken: set[str]) -> str:
+    """Return the id, with a number where it is taken."""
     return next(name for name in (id, *(f"{id}_{n}" for n in range(2, 99))) if name not in taken)
 
 
@@ -187,7 +188,7 @@ class TrainingData:
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """How heads are fitted.
+    """The settings of a fit.
 
     Attributes:
         estimator: one of by_name.ESTIMATORS, or "auto": the best closed form by nested cross-validation on these prompts.
@@ -218,7 +219,7 @@ class FitOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleTarget:
-    """Where a new bundle goes, and what it is called.
+    """The place and the name of a new bundle.
 
     Attributes:
         root: bundle root; the new bundle becomes its CURRENT.

@@ -41,7 +41,7 @@ FEWEST_JUDGED = 20  # prompts a candidate needs: fewer than this leave folds wit
 
 @dataclass(frozen=True)
 class RatiosAsked:
-    """Whose token_ratio the file leaves to be measured.
+    """The candidates whose token_ratio the file leaves to be measured.
 
     Attributes:
         of_records: from recorded input tokens, by which a tokenizer is fitted too; it states none.
@@ -54,7 +54,7 @@ class RatiosAsked:
 
 @dataclass(frozen=True)
 class CandidatesFile:
-    """What the file says.
+    """The content of a candidates' file.
 
     Attributes:
         candidates, prices: as the bundle holds them; token_ratio 1 where the file gives no number.
@@ -123,7 +123,7 @@ def read_candidates(path: Path) -> CandidatesFile:
 
 
 def _tokenizer(number: int, given: object) -> TokenProfile | None:
-    """A shipped profile by name, a profile as `ipr tokens fit` writes it, or None."""
+    """Return a shipped profile by name, a profile as `ipr tokens fit` writes it, or None."""
     if given is None:
         return None
     where = f"candidates[{number}].tokenizer"
@@ -150,7 +150,7 @@ def _performance(number: int, given: object, basis: str) -> Performance | None:
 
 
 def _check_values(number: int, entry: Mapping[str, object]) -> None:
-    """Here, before any fit; the bundle judges the same values again when it is written."""
+    """Refuse values out of range before any fit; the bundle judges the same values again when it is written."""
     for key, expected, good in (
         *((key, "a text that is not blank and is Unicode", is_text) for key in ("name", "family", "provider", "basis")),
         *(
@@ -196,6 +196,7 @@ def _is_source(value: object) -> bool:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object of JSON, whose keys must differ."""
     keys = [key for key, _ in pairs]
     if len(set(keys)) < len(keys):
         raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
@@ -204,7 +205,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Rows to fit on; the columns are the candidates asked for, in their order.
+    """The rows that heads are fitted on; the columns are the candidates asked for, in their order.
 
     Attributes:
         names: the sources, the first one is home: heads speak of its level (see `heads.fit_heads`).
@@ -237,7 +238,7 @@ def read_training_rows(
     split: str | None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> TrainingRows:
-    """Read the split of every folder.
+    """Read the split of every folder, and drop rows without a quality and rows that leak.
 
     Args:
         folders: outcome data (docs/outcome-data.md); the first is home.
@@ -301,7 +302,7 @@ def read_training_rows(
 
 
 def _columns(part: Outcomes, asked: CandidatesFile, measure: str) -> Array:
-    """(rows, candidates) of one measure; NaN columns for candidates this source does not have."""
+    """Return one measure as (rows, candidates), with NaN columns for candidates this source does not have."""
     table = getattr(part, measure)
     result = np.full((len(part), len(asked.candidates)), np.nan)
     for column, candidate in enumerate(asked.candidates):

@@ -105,6 +105,7 @@ def _from_outcomes(
     created: str,
     progress: Progress,
 ) -> Added:
+    """Add a candidate from its outcomes; `similar` stands in for the output tokens where these are too few."""
     candidate, price, source, ratios = entry
     assert evidence.outcomes is not None
     outcomes, split, seed = load_outcomes(evidence.outcomes), evidence.split, evidence.seed

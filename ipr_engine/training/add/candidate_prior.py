@@ -107,7 +107,7 @@ def add_prior(
 
 
 def _inherited_constant(base: Bundle, members: Sequence[str]) -> str | None:
-    """Why a prior made of these rows is constant: each of them is; None where one is not."""
+    """Say why a prior made of the members' rows is constant: each of them is; None where one is not."""
     known = constant_of(base)
     if not all(member in known for member in members):
         return None
@@ -116,15 +116,15 @@ def _inherited_constant(base: Bundle, members: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Bound:
-    """The most mean quality a prior may have: `quality`, and why."""
+    """The greatest mean quality that a prior may have, and the reason."""
 
     quality: float
     reason: str
 
 
 def most_similar(bundle: Bundle, candidate: Candidate, price: Price) -> str:
-    """Of the candidates with outcomes of their own, those of its family where there are some: the nearest in the ratio of prices;
-    ties by name.
+    """Return the candidate with outcomes of its own that is nearest in the ratio of prices, of the newcomer's family where it has one
+    there. Ties go by name.
 
     Raises:
         InvalidInputError: nobody has outcomes of its own.
@@ -141,12 +141,13 @@ def most_similar(bundle: Bundle, candidate: Candidate, price: Price) -> str:
 
 
 def _distance(a: Price, b: Price) -> float:
+    """Return the sum of absolute log ratios of input and of output price."""
     pairs = ((a.input_usd_per_1m, b.input_usd_per_1m), (a.output_usd_per_1m, b.output_usd_per_1m))
     return sum(abs(math.log(max(one, FREE_USD) / max(other, FREE_USD))) for one, other in pairs)
 
 
 def prior_row(heads: HeadsSpec, members: Sequence[str]) -> Row:
-    """The mean of the members' rows of every tensor, float32; of one member its own bits.
+    """Return the mean of the members' rows of every tensor, float32; of one member its own bits.
 
     Raises:
         InvalidInputError: their hidden layers differ, so that no row predicts the mean of their logits.
@@ -166,7 +167,7 @@ def prior_row(heads: HeadsSpec, members: Sequence[str]) -> Row:
 
 
 def mean_qualities(bundle: Bundle) -> dict[str, float]:
-    """Mean quality of every candidate with outcomes of its own.
+    """Return the mean quality of every candidate with outcomes of its own.
 
     Realised on fitting prompts, as reliability.json has it; else predicted at the centroids of the support, else for x = 0.
     """
@@ -182,7 +183,7 @@ def mean_qualities(bundle: Bundle) -> dict[str, float]:
 
 
 def _typical_logits(bundle: Bundle) -> Array:
-    """(prompts, models): predicted at the centroids of the support, which stand for prompts; without any for x = 0."""
+    """Predict the logits (prompts, models) at the centroids of the support, which stand for prompts; without any at x = 0."""
     heads = bundle.quality_heads
     support = bundle.support
     x = np.zeros((1, bundle.encoder(heads.encoder).dim))
@@ -193,7 +194,7 @@ def _typical_logits(bundle: Bundle) -> Array:
 
 
 def price_bound(bundle: Bundle, members: Sequence[str], price: Price, qualities: Mapping[str, float]) -> Bound:
-    """What the module says: the least of its bounds on the mean quality of a newcomer of this price.
+    """Return the least of the module's bounds on the mean quality of a newcomer of this price.
 
     Args:
         members: whose rows stand in. qualities: of every candidate with outcomes, at least one.
@@ -217,12 +218,12 @@ def price_bound(bundle: Bundle, members: Sequence[str], price: Price, qualities:
 
 
 def lowered(row: Row, shift: float) -> Row:
-    """The row with its logit lowered by -shift >= 0; the same bits for 0."""
+    """Lower the logit of a row by -shift >= 0; the same bits for 0."""
     return row if shift == 0 else {**row, "bias": np.array(row["bias"] + shift, np.float32)}
 
 
 def shift_to(bundle: Bundle, members: Sequence[str], qualities: Mapping[str, float], bound: Bound) -> float:
-    """By how much the members' mean logit is to be moved, so that its mean quality over prompts falls to the bound: <= 0.
+    """Return the shift <= 0 of the members' mean logit after which its mean quality over prompts is the bound.
 
     A mean over prompts moves less than its own logit would: prompts that are sure to be right, or wrong, hardly move.
     """
@@ -235,7 +236,7 @@ def shift_to(bundle: Bundle, members: Sequence[str], qualities: Mapping[str, flo
 
 
 def _offset(logits: Array, quality: float) -> float:
-    """What is to be added to the logits (prompts,) for this mean quality, by bisection."""
+    """Return the number that brings the logits (prompts,) to this mean quality when it is added, by bisection."""
     low, high, wanted = -FARTHEST_LOGIT, FARTHEST_LOGIT, _squash(_logit(quality))
     while high - low > ROUNDING / 4:
         middle = (low + high) / 2
@@ -244,7 +245,7 @@ def _offset(logits: Array, quality: float) -> float:
 
 
 def _regressed(x: Sequence[float], y: Sequence[float], at: float) -> Bound:
-    """Lower end of the prediction interval at a log price; the slope is not let below 0."""
+    """Return the lower end of the prediction interval of quality at a log price; the slope is not let below 0."""
     prices, logits = np.asarray(x), np.asarray(y)
     if len(prices) < FEWEST_REGRESSED or np.ptp(prices) < 1e-9:
         return Bound(_squash(float(logits.min())), "the worst candidate with outcomes reaches that")
@@ -260,14 +261,17 @@ def _regressed(x: Sequence[float], y: Sequence[float], at: float) -> Bound:
 
 
 def _request_usd(price: Price) -> float:
+    """Return what the `REQUEST` costs at this price, at least what it would cost at `FREE_USD`."""
     usd = float(expected_cost([price], [[REQUEST[0]]], [[REQUEST[1]]])[0, 0])
     return max(usd, FREE_USD * sum(REQUEST) / 1e6)
 
 
 def _logit(quality: float) -> float:
+    """Return the logit of a quality, held between 0.001 and 0.999."""
     q = min(max(quality, 0.001), 0.999)
     return math.log(q / (1 - q))
 
 
 def _squash(logit: float) -> float:
+    """Return the quality of a logit."""
     return 1 / (1 + math.exp(-logit))

@@ -39,7 +39,7 @@ STEPS, ENOUGH = 50, 1e-6  # Newton's: the most, and the greatest change of a wei
 
 @dataclass(frozen=True)
 class CandidateRow:
-    """A fitted row.
+    """The row that was fitted for a new candidate.
 
     Attributes:
         tensors: name -> row, float32, for every tensor of the heads that has rows.
@@ -56,7 +56,7 @@ class CandidateRow:
 
 @dataclass(frozen=True)
 class Combined:
-    """A fit: prediction (a logit, say) = features @ own + others @ shares + bias; out_of_fold (rows,) likewise."""
+    """A fitted combination: its prediction (a logit, say) is features @ own + others @ shares + bias; out_of_fold (rows,) likewise."""
 
     shares: Array
     own: Array
@@ -75,7 +75,7 @@ def fit_row(
     folds: int = 5,
     seed: int = 0,
 ) -> CandidateRow:
-    """Fit the new candidate's row of every tensor, see the module.
+    """Fit the new candidate's row of every tensor by the model of this module.
 
     Args:
         tensors: of the frozen heads, a row per existing candidate.
@@ -125,7 +125,7 @@ def combine(
     logistic: bool,
     unseen: Array | None = None,
 ) -> Combined:
-    """Fit y (rows,) on others (rows, K) and features (rows, D) as the module says.
+    """Fit y (rows,) on others (rows, K) and features (rows, D) by the model of this module.
 
     Args:
         logistic: y is a quality in [0, 1] and others are logits; else y is like the others, and the loss is squared.
@@ -165,7 +165,8 @@ def combine(
 def _most_probable(
     columns: Array, y: Array, prior: Array, precision: Array, noise: float | None, start: Array, bias: float
 ) -> tuple[Array, float]:
-    """Weights (columns,) and a free bias, by Newton's method with step halving; `noise` is y's variance, None for a logistic loss."""
+    """Find the most probable weights (columns,) and a free bias by Newton's method with step halving. `noise` is the variance of y; None
+    takes a logistic loss."""
 
     def loss(w: Array, b: float) -> float:
         line = columns @ w + b
@@ -195,7 +196,7 @@ def _most_probable(
 
 
 def features_of(tensors: Tensors, activation: str, x: Array, host: int | None) -> Array:
-    """What the row's skip and out multiply, (rows, dim + hidden) or the one of them that exists."""
+    """Compute the features that a row's skip and out multiply: (rows, dim + hidden), or the one of them that exists."""
     parts = [x] if "skip" in tensors else []
     if host is not None:
         hidden = np.zeros((len(x), tensors["out"].shape[1]))
@@ -211,13 +212,13 @@ def features_of(tensors: Tensors, activation: str, x: Array, host: int | None) -
 
 
 def sharing(tensors: Tensors, host: int) -> list[int]:
-    """The candidates whose hidden layer is the host's own, the host among them."""
+    """Return the candidates whose hidden layer is the host's own, the host among them."""
     layer = [tensors[name] for name in LAYER if name in tensors]
     return [m for m in range(len(tensors["bias"])) if all((part[m] == part[host]).all() for part in layer)]
 
 
 def best_host(tensors: Tensors, activation: str, x: Array, quality: Array) -> int:
-    """The candidate whose scores, through a Platt map, tell most of `quality`; the first where one layer is shared by all."""
+    """Return the candidate whose scores, through a Platt map, tell most of `quality`; the first where all share one layer."""
     if len(sharing(tensors, 0)) == len(tensors["bias"]):
         return 0
     losses = []
@@ -233,7 +234,7 @@ def best_host(tensors: Tensors, activation: str, x: Array, quality: Array) -> in
 def _fit_tokens_row(
     tensors: Tensors, x: Array, tokens: Array, folds: npt.NDArray[np.int64]
 ) -> tuple[dict[str, npt.NDArray[Any]], float]:
-    """len_skip, len_bias and len_cap (where the heads have one), and Duan's smearing factor (training/token_fits.py)."""
+    """Fit len_skip, len_bias and len_cap (where the heads have one), and Duan's smearing factor (`fitted_heads.fit_tokens`)."""
     known = ~np.isnan(tokens)
     counted = np.maximum(tokens[known], 1.0)
     if not np.isfinite(counted).all() or (tokens[known] < 0).any():

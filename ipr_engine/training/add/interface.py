@@ -26,7 +26,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What is known of the candidate's answers, and how it is used.
+    """The outcomes of the candidate, and how they are used.
 
     Attributes:
         outcomes: folder of outcome data in which the candidate is judged. None: a prior stands in, marked in the bundle.
@@ -54,7 +54,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class PriorFrom:
-    """Who stands in for a candidate without outcomes: another candidate's rows, or the mean of a family's.
+    """The candidates that stand in for one without outcomes: another candidate's rows, or the mean of a family's.
 
     Neither: the most similar candidate, of its family if there is one, nearest in price. Each is lowered to what the price makes likely.
     """
@@ -74,7 +74,7 @@ class PriorFrom:
 
 @dataclass(frozen=True)
 class Added:
-    """What `add_model` made.
+    """The bundle that `add_model` wrote, and figures of the new candidate.
 
     Attributes:
         folder: the new bundle's. candidate: its name. prompts: that it was fitted on, 0 for a prior.
@@ -118,7 +118,7 @@ class AskedEntry(NamedTuple):
 
 
 def asked_entry(path: Path, base: Bundle, name: str | None) -> AskedEntry:
-    """The entry of that name, or the one entry that the bundle does not have."""
+    """Read the entry of that name, or the one entry that the bundle does not have."""
     file = read_candidates(path)
     listed = [candidate.name for candidate in file.candidates]
     new = [entry for entry in listed if entry not in base.names]
@@ -137,6 +137,7 @@ def asked_entry(path: Path, base: Bundle, name: str | None) -> AskedEntry:
 
 
 def members_of(base: Bundle, like: str | None, family: str | None) -> tuple[str, ...]:
+    """Return the candidates with outcomes of their own that stand in: the one named, or those of the family."""
     if like is not None:
         if like not in base.names:
             raise InvalidInputError(f"like: unknown {like!r}; known: {', '.join(base.names)}")
@@ -158,7 +159,7 @@ def members_of(base: Bundle, like: str | None, family: str | None) -> tuple[str,
 
 
 def judged_rows(part: Outcomes, called: str, name: str) -> Outcomes:
-    """The prompts on which the candidate has a quality."""
+    """Take the prompts on which the candidate has a quality."""
     judged: Sequence[int] | npt.NDArray[np.int64] = ()
     if called in part.models:
         judged = np.flatnonzero(~np.isnan(part.quality[:, part.models.index(called)]))
@@ -171,7 +172,8 @@ def judged_rows(part: Outcomes, called: str, name: str) -> Outcomes:
 
 
 def old_quality(rows: Outcomes, base: Bundle) -> Array:
-    """(rows, models) of the bundle's candidates by the names its provenance or they themselves give, NaN where there is none."""
+    """Return the realised quality of the bundle's candidates, (rows, models), by the names in its provenance, else their own; NaN where
+    there is none."""
     sources = base.provenance.get("sources")
     named = sources if isinstance(sources, dict) else {}
     table = np.full((len(rows), len(base.names)), np.nan)
@@ -183,7 +185,8 @@ def old_quality(rows: Outcomes, base: Bundle) -> Array:
 
 
 def unseen(base: Bundle, rows: Outcomes, keys: Sequence[OwnerKey]) -> npt.NDArray[np.bool_]:
-    """(rows,): whether it is known that the deciding heads were not fitted on the prompt; nowhere for a bundle without hashes."""
+    """Tell for each row whether it is known that the deciding heads were not fitted on it: (rows,). Of a bundle without hashes it is
+    never known."""
     fitted_on = base.quality_heads.fitted_on
     if fitted_on.prompt_hashes is None:
         return np.zeros(len(rows), np.bool_)
@@ -191,7 +194,8 @@ def unseen(base: Bundle, rows: Outcomes, keys: Sequence[OwnerKey]) -> npt.NDArra
 
 
 def hashes_with(base: Bundle, rows: Outcomes, keys: Sequence[OwnerKey]) -> dict[str, npt.NDArray[np.uint64]] | None:
-    """The fitting prompts' hashes with these rows' among them, so that no calibration takes them for unseen; None where none are kept."""
+    """Add the hashes of these rows to those of the fitting prompts, so that no calibration takes them for unseen. None where none are
+    kept."""
     fitted_on = base.quality_heads.fitted_on
     if fitted_on.prompt_hashes is None:
         return None
@@ -200,4 +204,5 @@ def hashes_with(base: Bundle, rows: Outcomes, keys: Sequence[OwnerKey]) -> dict[
 
 
 def note_of(facts: dict[str, Any], created: str) -> dict[str, Any]:
+    """Return the facts with recipe, version and day, for the bundle's provenance."""
     return {"recipe": "ipr add-model", "version": __version__, "created": created, **facts}

@@ -35,7 +35,7 @@ NEAR_CERTAIN = 1e-4  # a logit needs a quality that is not 0 or 1
 
 @dataclass(frozen=True)
 class Newcomer:
-    """The candidate and the prompts on which it is judged.
+    """The new candidate and the prompts on which it is judged.
 
     Attributes:
         part: every prompt of the split; called: its name there. rows: those on which it is judged, with x (rows, dim),
@@ -60,7 +60,7 @@ class Newcomer:
 
 
 def grown_path_rows(base: Bundle, new: Newcomer, embed: Embed, seed: int) -> tuple[PathRows | None, str | None]:
-    """Path rows with a column for the candidate, None where its outcomes do not allow one; and what became of them, in words.
+    """Return path rows with a column for the candidate, None where its outcomes do not allow one; and what became of them, in words.
 
     First the bundle's own rows are looked for among the outcomes: its draw is repeated, and the rows are those where every
     outcome and every bill agrees. Else rows are made of the prompts that its heads have not seen and on which every
@@ -76,7 +76,7 @@ def grown_path_rows(base: Bundle, new: Newcomer, embed: Embed, seed: int) -> tup
 
 
 def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed: int) -> tuple[PathRows, str] | None:
-    """The bundle's own rows and one column more, where the outcomes hold the very prompts they were drawn from."""
+    """Add a column to the bundle's own rows, where the outcomes hold the very prompts they were drawn from."""
     settings = base.provenance.get("settings")
     fitted = settings.get("seed", seed) if isinstance(settings, dict) else seed
     columns = [base.names.index(name) for name in kept.candidates]
@@ -108,7 +108,7 @@ def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed
 
 
 def _embedded(new: Newcomer, order: npt.NDArray[np.int64], embed: Embed) -> tuple[Array, Array]:
-    """x and billed tokens of these rows of `new.part`; those judged are embedded already."""
+    """Return x and billed tokens of these rows of `new.part`; those judged are embedded already."""
     at = {prompt_id: row for row, prompt_id in enumerate(new.rows.prompt_ids)}
     found = np.array([at.get(new.part.prompt_ids[row], -1) for row in order])
     x, billed = new.x[found], new.billed[found]
@@ -119,7 +119,7 @@ def _embedded(new: Newcomer, order: npt.NDArray[np.int64], embed: Embed) -> tupl
 
 
 def _of_unseen(base: Bundle, new: Newcomer, seed: int) -> tuple[PathRows, str] | None:
-    """Rows of the prompts that no head has seen and on which every candidate is judged."""
+    """Draw path rows from the prompts that no head has seen and on which every candidate is judged."""
     outcome = np.column_stack([old_quality(new.rows, base), new.rows.quality[:, new.rows.models.index(new.called)]])
     kept = np.flatnonzero(unseen(base, new.rows, new.keys) & ~np.isnan(outcome).any(axis=1))
     if len(kept) < FEWEST_UNSEEN or "tokens" not in base.quality_heads.outputs:
@@ -165,7 +165,7 @@ def fresh_column(
     like: int,
     seed: int,
 ) -> tuple[Array, Array] | None:
-    """Quality and output tokens (rows,) that the new candidate's row would predict of these prompts, had no head seen them.
+    """Predict quality and output tokens (rows,) as the new candidate's row would, had no head seen these prompts.
 
     Args:
         others: of the bundle's candidates; NaN columns where unknown.
@@ -203,7 +203,7 @@ def fresh_column(
 def _fresh(
     features: Array, seen: Array, unseen: Array, y: Array, folds: npt.NDArray[np.int64], *, logistic: bool
 ) -> Array:
-    """(rows,) out of fold where y is known, by the whole fit elsewhere, from the others' predictions `unseen`."""
+    """Predict (rows,) from the others' predictions `unseen`: out of fold where y is known, by the whole fit elsewhere."""
     known = ~np.isnan(y)
     fit = combine(features[known], seen[known], y[known], folds[known], logistic=logistic, unseen=unseen[known])
     line: Array = features @ fit.own + unseen @ fit.shares + fit.bias

@@ -30,7 +30,7 @@ RATE = 3e-4
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh gave; figures are of the prompts held out.
+    """Heads after a refresh; figures are of the prompts held out.
 
     Attributes:
         tensors: of the quality heads, the new candidate's row last, float32.
@@ -49,7 +49,7 @@ class Refreshed:
     forgotten: Array
 
     def facts(self, names: Sequence[str]) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Return the figures in plain JSON types."""
         known = ~np.isnan(self.forgotten)
         return {
             "epochs": self.epochs,
@@ -62,7 +62,7 @@ class Refreshed:
 
 
 def held_out(keys: Sequence[str], seed: int = 0) -> npt.NDArray[np.bool_]:
-    """(rows,) the prompts that a refresh does not fit and is judged on; the row it starts from must not have seen them either."""
+    """Mark the prompts (rows,) that a refresh does not fit and is judged on; the row it starts from must not have seen them either."""
     return np.asarray(grouped_folds(keys, HELD_OUT, seed) == 0)
 
 
@@ -141,7 +141,7 @@ def refresh(
 
 
 def _logits(torch: Any, parts: Mapping[str, Any], activation: str, x: Any) -> Any:
-    """(rows, models): docs/decide.md."""
+    """Compute the logits (rows, models) as docs/decide.md defines them."""
     functional = torch.nn.functional
     h = (x @ parts["trunk"].T)[:, None, :]  # (rows, 1, hidden)
     if "identity" in parts:

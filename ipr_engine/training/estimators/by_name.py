@@ -82,6 +82,8 @@ def fit_scores(
 
 
 def _ridge(form: str) -> Estimator:
+    """Make the estimator of one of ridge.FORMS."""
+
     def fit(rows: FoldedRows, *, options: Mapping[str, Any], seed: int, **_: Any) -> Scores:
         _no_options(form, options)
         return fit_form(form, rows.x, rows.quality, rows.folds).scores(form)
@@ -90,6 +92,7 @@ def _ridge(form: str) -> Estimator:
 
 
 def _caps(rows: FoldedRows, *, options: Mapping[str, Any], seed: int, **_: Any) -> Scores:
+    """Check the options of "caps" and fit it."""
     unknown = sorted(set(options) - set(CAPS_OPTIONS))
     if unknown:
         raise InvalidInputError(f"options: expected some of {', '.join(CAPS_OPTIONS)}, got {', '.join(unknown)}")
@@ -97,6 +100,8 @@ def _caps(rows: FoldedRows, *, options: Mapping[str, Any], seed: int, **_: Any) 
 
 
 def _network(form: str) -> Estimator:
+    """Make the estimator of one of network_config.FORMS. The module is imported when it is fitted: it needs more packages."""
+
     def fit(
         rows: FoldedRows,
         *,

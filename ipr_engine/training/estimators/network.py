@@ -93,7 +93,7 @@ def fit_network(
 
 
 def fit_key(table: FoldedRows, config: NetworkConfig, seed: int) -> str:
-    """sha256 over all that decides the result of `fit_network`: data, config, seed, and versions."""
+    """Hash all that decides the result of `fit_network`: data, config, seed, and versions."""
     x, quality, folds = table.x, table.quality, table.folds
     judged = ~np.isnan(quality)
     versions = {"recipe": VERSION, "torch": need("torch", "fitting a network").__version__, "numpy": np.__version__}

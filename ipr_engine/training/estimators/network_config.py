@@ -21,7 +21,7 @@ OF_FORM: Mapping[str, Mapping[str, Any]] = MappingProxyType({"paper": {"hidden":
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """What is fitted, and how. The defaults were chosen by out-of-fold figures on training splits alone.
+    """The settings of a network and of its fit. The defaults were chosen by out-of-fold figures on training splits alone.
 
     Attributes:
         form: "paper": prompt embedding ++ identity embedding -> one hidden layer -> one output, all weights shared.
@@ -88,7 +88,7 @@ class NetworkConfig:
 
     @classmethod
     def of(cls, form: str, options: Mapping[str, Any]) -> NetworkConfig:
-        """The defaults of a form, changed by `options` (field -> value)."""
+        """Return the defaults of a form, changed by `options` (field -> value)."""
         known = [field.name for field in dataclasses.fields(cls) if field.name != "form"]
         unknown = sorted(set(options) - set(known))
         if unknown:
@@ -97,7 +97,7 @@ class NetworkConfig:
 
     @property
     def losses(self) -> dict[str, float]:
-        """The mix, by name."""
+        """The mix of losses: name -> weight."""
         return {self.loss: 1.0} if isinstance(self.loss, str) else dict(self.loss)
 
     def as_json(self) -> dict[str, Any]:

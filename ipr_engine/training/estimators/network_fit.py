@@ -32,7 +32,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # AdamW's state of one parameter
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Parameters (float32) on embeddings standardised by `standard`; how many epochs they took; the validation loss."""
+    """Parameters (float32) on embeddings standardised by `standard`, the epochs they took, and their validation loss."""
 
     parts: Parameters
     standard: Standard
@@ -40,7 +40,7 @@ class Fitted:
     loss: float | None
 
     def score(self, x: Array, activation: str) -> Array:
-        """Scores (rows, models) of x (rows, dim), computed in float64."""
+        """Score x (rows, dim) in float64: (rows, models)."""
         wide = {name: value.double() for name, value in self.parts.items()}
         z = torch.from_numpy(self.standard.apply(x))
         models = len(wide["embedding"] if "embedding" in wide else wide["identity"])
@@ -50,7 +50,7 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Rows of one fit: x (rows, dim), quality (rows, models); the hidden layer does not read the trailing `linear_only` columns."""
+    """The rows of one fit: x (rows, dim), quality (rows, models). The hidden layer does not read the trailing `linear_only` columns."""
 
     x: Array
     quality: Array
@@ -59,7 +59,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stop:
-    """When a fit ends.
+    """The end of a fit.
 
     Attributes:
         epochs: the most.
@@ -73,7 +73,7 @@ class Stop:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """One thread in numpy and torch, and torch's own setting as it was afterwards."""
+    """Run numpy and torch in one thread, and restore torch's own setting afterwards."""
     threads = torch.get_num_threads()
     try:
         with one_thread():
@@ -150,6 +150,7 @@ class _Loop:
         self.best: Parameters = {}
 
     def run_epoch(self) -> None:
+        """Step once through all rows, shuffled."""
         config = self.config
         for rows in _batches(torch.randperm(len(self.z), generator=self.generator), config.batch):
             kept = None
@@ -178,10 +179,11 @@ class _Loop:
             self.best_epoch, self.best_loss, self.best = self.epoch, loss, self.current()
 
     def current(self) -> Parameters:
+        """Return a copy of the present parameters."""
         return {name: part.detach().clone() for name, part in self.parts.items()}
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """Everything `restore` needs, to the last bit."""
+        """Return tensors and facts from which `restore` goes on to the last bit."""
         tensors = {f"part.{name}": part for name, part in self.current().items()}
         tensors |= {f"best.{name}": part for name, part in self.best.items()}
         for name, part in self.parts.items():
@@ -192,6 +194,7 @@ class _Loop:
         return {name: value.numpy() for name, value in tensors.items()}, facts | {"best_loss": best_loss}
 
     def restore(self, tensors: Tensors, facts: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
         kept = {name: torch.from_numpy(value) for name, value in tensors.items()}
         with torch.no_grad():
             for name, part in self.parts.items():
@@ -227,7 +230,7 @@ def _levels(trailing: Array, quality: Array, link: str) -> tuple[Array, Array]:
 
 
 def mixed_loss(score: Tensor, quality: Tensor, weights: Mapping[str, float], link: str) -> Tensor:
-    """The mix of `weights` (name -> weight) on score, quality (rows, models); NaN quality is left out. A scalar."""
+    """Return the mix of `weights` (name -> weight) on score, quality (rows, models), a scalar; NaN quality is left out."""
     judged = ~quality.isnan()
     target = quality.where(judged, 0.0)
     total = score.new_zeros(())
@@ -243,16 +246,17 @@ def mixed_loss(score: Tensor, quality: Tensor, weights: Mapping[str, float], lin
 
 
 def squared(predicted: Tensor, target: Tensor, judged: Tensor) -> Tensor:
-    """All (rows, models); `target` holds any finite number where `judged` is False."""
+    """Return the mean squared error. All are (rows, models); `target` holds any finite number where `judged` is False."""
     return _mean((predicted - target).square(), judged)
 
 
 def cross_entropy(logit: Tensor, target: Tensor, judged: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits."""
     return _mean(softplus(logit) - target * logit, judged)
 
 
 def pairwise(score: Tensor, target: Tensor, judged: Tensor) -> Tensor:
-    """0 where no two judged candidates of a row differ."""
+    """Return the weighted RankNet loss; 0 where no two judged candidates of a row differ."""
     both = judged[:, :, None] & judged[:, None, :]
     weight = ((target[:, :, None] - target[:, None, :]).clamp(min=0.0)).where(both, 0.0)  # (rows, models, models)
     behind = score[:, None, :] - score[:, :, None]  # score_j - score_i

@@ -28,7 +28,7 @@ _ACTIVATIONS = {"relu": relu, "silu": silu, "gelu": lambda a: gelu(a, approximat
 
 @dataclass(frozen=True)
 class Standard:
-    """z = (x - mean) * scale, both (dim,).
+    """The standardisation z = (x - mean) * scale, both (dim,).
 
     One scale serves all columns, so that what is spread wide stays so (an embedding's columns are often principal
     components, the last ones noise); the `linear_only` trailing columns have one each. A constant column has scale 0 and
@@ -51,7 +51,7 @@ class Standard:
 
 
 def start(config: NetworkConfig, dim: int, level: Tensor, shift: Tensor, generator: Generator) -> Parameters:
-    """Parameters in float32 before the first step.
+    """Return the parameters in float32 before the first step.
 
     Args:
         dim: columns that the hidden layer reads.
@@ -90,7 +90,7 @@ def start(config: NetworkConfig, dim: int, level: Tensor, shift: Tensor, generat
 
 
 def score(parts: Parameters, z: Tensor, activation: str, kept: Tensor | None = None) -> Tensor:
-    """Scores (rows, models) of z (rows, dim + linear_only). kept: (rows, hidden), what dropout multiplies units by."""
+    """Score z (rows, dim + linear_only): (rows, models). `kept` (rows, hidden) is what dropout multiplies units by."""
     dim = parts["trunk"].shape[1]
     z, trailing = z[:, :dim], z[:, dim:]
     shared = z @ parts["trunk"].T  # (rows, hidden)
@@ -114,7 +114,7 @@ def score(parts: Parameters, z: Tensor, activation: str, kept: Tensor | None = N
 
 
 def export(parts: Parameters, standard: Standard) -> dict[str, Array]:
-    """The packed form on x itself, float64: standardisation, `common` and `shift` folded in."""
+    """Return the packed form on x itself, float64, with standardisation, `common` and `shift` folded in."""
     p = {name: value.detach().numpy().astype(np.float64) for name, value in parts.items()}
     dim, paper = p["trunk"].shape[1], "wid" in p
     identity = p["embedding"] @ p["wid"].T + p["hidden_bias"] if paper else p["identity"]  # (models, hidden)
@@ -123,7 +123,7 @@ def export(parts: Parameters, standard: Standard) -> dict[str, Array]:
     linear_only = len(standard.mean) - dim
 
     def on_x(weights: Array) -> tuple[Array, Array]:
-        """Weights (..., dim) on z -> weights (..., dim + linear_only) on x, and the constant (...) that goes with them."""
+        """Turn weights (..., dim) on z into weights (..., dim + linear_only) on x and the constant (...) that goes with them."""
         padded = np.concatenate([weights, np.zeros((*weights.shape[:-1], linear_only))], axis=-1)
         return padded * standard.scale, -(padded @ (standard.mean * standard.scale))
 

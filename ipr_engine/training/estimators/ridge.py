@@ -33,7 +33,7 @@ ROUNDS = 50  # of alternating means; the additive fit of a sparse table converge
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """Linear scores `x @ weights.T + bias` of several targets, and what was learned about them out of fold.
+    """Linear scores `x @ weights.T + bias` of several targets, and what is known of them out of fold.
 
     Attributes:
         weights: (targets, dim).
@@ -49,13 +49,13 @@ class RidgeFit:
     penalties: dict[str, list[float]]
 
     def scores(self, form: str) -> Scores:
-        """As an estimator's answer: a linear head a target."""
+        """Return the fit as the answer of an estimator: a linear head a target."""
         settings = {"form": form, "penalties": self.penalties}
         return Scores({"skip": self.weights, "bias": self.bias}, "relu", self.out_of_fold, settings)
 
 
 def ridge_path(x: Array, y: Array, penalties: Array, weight: Array | None = None) -> tuple[Array, Array]:
-    """Weights (penalties, targets, dim) and bias (penalties, targets) of every target at every penalty > 0.
+    """Fit weights (penalties, targets, dim) and bias (penalties, targets) of every target at every penalty > 0.
 
     Args:
         x: (rows, dim). y: (rows, targets), NaN where unknown. weight: (rows,) > 0, None for 1 each.
@@ -74,7 +74,7 @@ def ridge_path(x: Array, y: Array, penalties: Array, weight: Array | None = None
 
 
 def _alike(known: Mask) -> Iterator[tuple[Mask, npt.NDArray[np.int64]]]:
-    """Targets that are known on the same rows: ((rows,) mask, their columns)."""
+    """Group the targets that are known on the same rows: ((rows,) mask, their columns)."""
     patterns, pattern_of = np.unique(known, axis=1, return_inverse=True)
     for i, rows in enumerate(patterns.T):
         targets = np.flatnonzero(pattern_of.reshape(-1) == i)
@@ -84,6 +84,7 @@ def _alike(known: Mask) -> Iterator[tuple[Mask, npt.NDArray[np.int64]]]:
 
 
 def _complete_path(x: Array, y: Array, penalties: Array, weight: Array | None) -> tuple[Array, Array]:
+    """Fit targets that are known on every row; see `ridge_path`."""
     share = np.full(len(x), 1.0) if weight is None else weight
     x_mean, y_mean = share @ x / share.sum(), share @ y / share.sum()
     centred = x - x_mean
@@ -97,14 +98,14 @@ def _complete_path(x: Array, y: Array, penalties: Array, weight: Array | None) -
 
 @dataclass(frozen=True)
 class _FoldPath:
-    """One fold left out: its rows (rows,), and the paths fitted on the others."""
+    """The paths fitted with one fold left out, and the rows of that fold (rows,)."""
 
     held_out: npt.NDArray[np.int64]
     weights: Array
     bias: Array
 
     def squared_error(self, x: Array, y: Array, weight: Array | None) -> Array:
-        """Sum over the held-out rows, (penalties, targets); unknown targets do not count."""
+        """Sum the squared errors over the held-out rows, (penalties, targets); unknown targets do not count."""
         total = np.zeros(self.bias.shape)
         for rows in np.array_split(self.held_out, max(1, len(self.held_out) // BLOCK)):
             error = (
@@ -163,7 +164,7 @@ def fit_ridge(
 
 
 def row_difficulty(y: Array) -> tuple[Array, Array]:
-    """The mean of each row, (rows,), and how much of the row it rests on, (rows,) in (0, 1].
+    """Return the mean of each row, (rows,), and the share of the row that it rests on, (rows,) in (0, 1].
 
     Where targets are missing it is the row's part of the additive fit y = row + column (so that a row judged on strong
     candidates only is not taken for an easy one), at the level of the mean column.
@@ -225,7 +226,7 @@ def _of_rank(fit: RidgeFit, level: Array, rank: int) -> RidgeFit:
 
 
 def fit_form(form: str, x: Array, y: Array, folds: npt.NDArray[np.int64]) -> RidgeFit:
-    """Fit by name: one of FORMS."""
+    """Fit the form of this name, one of FORMS."""
     if form == "plain":
         return fit_ridge(x, y, folds)
     if form in FORMS:
