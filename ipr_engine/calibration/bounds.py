@@ -72,7 +72,7 @@ def _mills_table() -> tuple[Array, Array]:
     return np.append(p, 1.0), np.append(stake, 0.0)
 
 
-_CHANCE, _STAKE = _mills_table()
+_CHANCE, _STAKE = _mills_table()  # read by np.interp before every draw
 
 
 def target(draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk: float) -> Flags:
@@ -84,8 +84,10 @@ def target(draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk
     squares = np.broadcast_to(PRIOR_DRAWS * np.maximum(second_moment, 1e-12), capital.shape).copy()
     for t in range(n):
         x = draws[t]
+        # sigma * sqrt(draws left), sigma^2 the second moment of the draws before and of PRIOR_DRAWS guessed ones.
         scale = np.sqrt(squares * ((n - t) / (PRIOR_DRAWS + t)))
         bet = np.minimum(np.interp(capital * (risk / (1.0 + OVERSHOOT)), _CHANCE, _STAKE) / scale, limit)
+        # At the goal the gamble stops: nothing is staked any more.
         capital = np.where(capital >= goal, capital, capital * (1.0 + bet * x))
         squares += x * x
     return capital >= goal
@@ -116,6 +118,7 @@ def _gamble(draws: Draws, floor: Array, second_moment: Array, choose: Callable[[
     squares = np.broadcast_to(PRIOR_DRAWS * np.maximum(second_moment, 1e-12), shape).copy()
     for t in range(len(draws)):
         x = draws[t]
+        # From the draws before x alone: a bet that has seen its draw is no bet.
         mean = total / (PRIOR_DRAWS + t)
         variance = np.maximum(squares / (PRIOR_DRAWS + t) - mean * mean, 1e-12)
         log_capital += np.log1p(np.minimum(choose(mean, variance), CAP / floor) * x)
@@ -129,6 +132,7 @@ def hoeffding_bentkus(draws: Draws, *, floor: Array, top: Array, second_moment: 
     """Compare the p-value of the mean loss with the risk."""
     n = len(draws)
     mean = sum((draws[t] for t in range(n)), np.zeros(np.shape(floor))) / n
+    # Rescaled to a loss in [0, 1], of which E[x] <= 0 says E[loss] >= level.
     level = np.broadcast_to(top / (top + floor), np.shape(mean))  # the loss (top - x) / (top + floor) at E[x] = 0
     loss = np.clip((top - mean) / (top + floor), 0.0, 1.0)
     p = [hoeffding_bentkus_p(float(a), float(b), n) for a, b in zip(np.ravel(loss), np.ravel(level), strict=True)]

@@ -151,6 +151,7 @@ def calibrate(
     progress(
         f"{len(path)} points, fitted on {len(path_rows)} prompts; testing on {len(rows)}, {rows.outcomes.dropped} left out"
     )
+    # A short key names too little of a question to say that two are the same: each such row counts for itself.
     repeated = len(rows) - len(
         {key if len(key) >= MIN_KEY else row for row, key in enumerate(rows.outcomes.question_keys)}
     )
@@ -160,11 +161,12 @@ def calibrate(
     _report_constant(bundle, names, choices, progress)
     routed = rows.quality[np.arange(len(rows)), choices].T  # (rows, points)
     best, cheapest = rows.quality[:, path.best], rows.quality[:, path.cheapest]
-    order = np.random.default_rng(options.seed).permutation(len(rows))
+    order = np.random.default_rng(options.seed).permutation(len(rows))  # bets depend on the order, so chance draws it
 
     levels, parts = sorted({0.0, 1.0, *options.taus}), sorted({1.0, *options.shares}, reverse=True)
     promises = Promises.of(levels, parts)
     tested = len(promises) - 2  # tau 1 is certain, tau 0 and share 1 are one promise
+    # The path's own rows steer the bets alone: a bad guess of the moments costs power, never validity.
     draws = ExcessDraws(promises, routed, best, cheapest, order[:, None])
     moment = (promises.excess(path.routed, path.best_quality, path.cheapest_quality) ** 2).mean(axis=0)
     certain = promises.certain(len(path))

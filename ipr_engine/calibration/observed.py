@@ -71,7 +71,7 @@ class Observed:
     def decided(self, **options: Any) -> tuple[Indices, Array]:
         """Decide by the engine under policy options that allow none but `names`: positions in `names` and expected USD, (rows,) each."""
         decisions = self.embedded.decide(**options)
-        position = np.full(len(self.bundle.names), -1, dtype=np.int64)
+        position = np.full(len(self.bundle.names), -1, dtype=np.int64)  # in the bundle -> in `names`
         position[self.columns] = np.arange(len(self.names))
         return position[decisions.index], decisions.cost_usd.astype(np.float64)
 
@@ -188,6 +188,7 @@ def fit_path(rows: Observed, *, points: int = POINTS) -> OperatingPath:
             f"candidates: {rows.names[best]!r} has the highest mean quality and {rows.names[cheapest]!r} costs "
             f"{cost[cheapest] / cost[best]:.0%} of it: nothing can be saved on {rows.source}, no map is needed"
         )
+    # From where cost hardly counts to where quality does not, in units of the dearest candidate's mean cost.
     worths = np.geomspace(1e-4, 1e4, WORTHS)[::-1] * cost.max()
     chosen = rows.swept(worths)  # (worths, rows)
     row = np.arange(len(rows))
@@ -196,6 +197,7 @@ def fit_path(rows: Observed, *, points: int = POINTS) -> OperatingPath:
     columns = [rows.quality[:, best], *routed[kept], rows.quality[:, cheapest]]
     inner = worths[kept]
     top = inner[0] if len(inner) else 0.0
+    # The ends allow one candidate each, so their worth decides nothing.
     return OperatingPath(
         best=best,
         cheapest=cheapest,

@@ -112,6 +112,7 @@ def certified_points(draws: ExcessDraws, test: Test, *, second_moment: Array, ri
     certain = draws.promises.certain(points)
     floors = draws.promises.floors(points)
     rejected = test(draws, floor=floors, top=np.ones(1), second_moment=second_moment, risk=risk)
+    # Fixed sequence: a point counts only where every safer one passed.
     passed = rejected | certain
     last = np.logical_and.accumulate(passed, axis=-1).sum(axis=-1) - 1
     return np.asarray(np.where(certain[:, -1], points - 1, last))
@@ -124,6 +125,7 @@ def monotone(last: Indices) -> Indices:
     the earlier point. Promises without a certified point are left out of it.
     """
     filled = np.where(last == NONE, np.iinfo(np.int64).max, last)
+    # Cumulative minimum from the loosest promise back to the strictest.
     least = np.minimum.accumulate(filled[..., ::-1], axis=-1)[..., ::-1]
     return np.asarray(np.where(last == NONE, NONE, least))
 
@@ -192,7 +194,7 @@ def certify_path(
     seen, owed, _ = _at(other, policies, tau)
     kept = TESTS[test](
         (routed - promised)[order],
-        floor=np.ones(len(tau)),
+        floor=np.ones(len(tau)),  # x lies in [-1, 1]: a quality minus a mean of two
         top=np.ones(len(tau)),
         second_moment=np.square(seen - owed).mean(axis=0),
         risk=risk / len(tau) if simultaneous else risk,

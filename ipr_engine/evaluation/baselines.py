@@ -50,6 +50,7 @@ def knn(
         running = np.cumsum(of[near.kneighbors(at, return_distance=False)], axis=1)  # (rows, k, 2 models)
         return [running[:, min(k, len(fit)) - 1] / min(k, len(fit)) for k in ks]
 
+    # Blocks of 512 rows bound the memory of (rows, neighbours, 2 models).
     def in_blocks(fit: Array, of: Array, at: Array, ks: Sequence[int]) -> list[Array]:
         blocks = [averages(fit, of, part, ks) for part in np.array_split(at, max(1, len(at) // 512))]
         return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
@@ -60,6 +61,7 @@ def knn(
         out = folds == fold
         for table, part in zip(held, in_blocks(unit[~out], values[~out], unit[out], ks), strict=True):
             table[out] = part
+    # k is chosen on rows that each table has not seen, then all training rows are neighbours.
     k, table = _best(ks, held, train)
     final = in_blocks(unit, values, test_unit, [k])[0]
     return _split(final, table, train.models, f"k = {k}")
@@ -78,6 +80,7 @@ def kmeans(
         means = np.stack([of[model.labels_ == c].mean(axis=0) for c in range(k)])
         return np.asarray(means[model.predict(at)])
 
+    # At most half as many clusters as different prompts: a cluster of one prompt is that prompt.
     ks = [k for k in clusters if k <= len(np.unique(unit, axis=0)) // 2] or [1]
     held = [np.empty_like(values) for _ in ks]
     for fold in np.unique(folds):
@@ -107,7 +110,7 @@ def _best(settings: Sequence[int], tables: Sequence[Array], train: WeightedOutco
         choices = worth_sweep(table[:, : train.models], table[:, train.models :], worths)
         areas.append(bounded_arqgc(sweep_curve(choices, train, once), axis, singles)[0])
     order = np.nan_to_num(np.asarray(areas), nan=-np.inf)
-    best = len(order) - 1 - int(order[::-1].argmax())
+    best = len(order) - 1 - int(order[::-1].argmax())  # argmax from the end: ties go to the largest setting
     return settings[best], tables[best]
 
 

@@ -62,6 +62,7 @@ class Mix:
     def lines(cls, vertices: Array, steps: int = 25) -> Mix:
         """Make straight lines through the vertices (vertices, models), `steps` settings a piece."""
         part = np.linspace(0, 1, steps, endpoint=False)[:, None]
+        # Each piece leaves out its end, which is the next one's start; the last vertex is appended.
         pieces = [(1 - part) * a + part * b for a, b in zip(vertices[:-1], vertices[1:], strict=True)]
         return cls(np.concatenate([*pieces, vertices[-1:]]))
 
@@ -105,12 +106,14 @@ def at_operating_point(
     With `validation` outcomes and the contender's sweep on them, one setting serves the whole test split. Without, each
     half of the test split (halves: (rows,) bool) is run at the setting chosen on the other half.
     """
+    # The best single candidate answers wherever no setting keeps the share.
     best = np.eye(test.models)[axis.best]
     result = np.tile(best, (test.rows, 1))
     everywhere = np.ones(test.rows, dtype=bool)
     if validation is not None and contender.validation is not None:
         plan = [(contender.validation, validation, everywhere)]
     else:
+        # Two halves, each run at the setting chosen on the other: no prompt is judged at a setting that it helped to choose.
         plan = [(contender.test.subset(side), test.subset(side), ~side) for side in (halves, ~halves)]
     points = []
     for sweep, seen, rows in plan:
@@ -129,7 +132,7 @@ def curve_of_shares(shares: Array, outcomes: WeightedOutcomes, resamples: Resamp
     total = weight.sum(axis=1)
     cost = np.where(used, weight * np.where(used, outcomes.cost, 0.0), 0.0).sum(axis=1)
     quality = np.where(used, weight * np.where(used, outcomes.quality, 0.0), 0.0).sum(axis=1)
-    sums = resamples.sums(np.stack([cost, quality, total], axis=1))
+    sums = resamples.sums(np.stack([cost, quality, total], axis=1))  # (1 + draws, 3)
     return Curve(sums[:, :1] / sums[:, 2:], sums[:, 1:2] / sums[:, 2:])
 
 

@@ -53,6 +53,7 @@ class CostBasis:
             InvalidInputError: a candidate has neither output tokens nor a cost anywhere in the source.
         """
         chosen = outcomes.select(called)
+        # By candidate, not by outcome: a mean over both bases would tell price lists apart.
         priced = np.asarray(~np.isnan(chosen.output_tokens).all(axis=0), np.bool_)
         bare = ~priced & np.isnan(chosen.cost_usd).all(axis=0)
         if bare.any():
@@ -94,6 +95,7 @@ class CostBasis:
         columns = [self.bundle.names.index(name) for name in self.names]
         prices = [self.bundle.prices.prices[name] for name in self.names]
         ratio = np.array([self.bundle.candidates[m].token_ratio for m in columns])
+        # (rows, models): each candidate's own count where it is known, else the encoder's times the candidate's ratio.
         billed = billed_tokens[:, None] * ratio if own_tokens is None else own_tokens[:, columns].astype(np.float64)
         unknown = np.isnan(rows.input_tokens)
         read = np.where(unknown, billed, rows.input_tokens)

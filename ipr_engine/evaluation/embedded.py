@@ -96,6 +96,7 @@ def embed_for(
         raise InvalidInputError(
             f"prompts[{empty[0]}]: expected text, got {len(prompts[empty[0]])} characters without one token"
         )
+    # Both tiers bill by the first encoder's tokenizer, so that escalation does not change a price.
     bills = bill_floors(prompts, made.billed_tokens)
     terms = count_texts(list(prompts))
     first = replace(made, billed_tokens=bills, encoder=encoder.identity, terms=terms)

@@ -72,6 +72,7 @@ def support_figures(judged: Judged, *, draws: int = DRAWS, seed: int = 0, bins: 
     """
     errors = np.stack([prompt_errors(judged)[name] for name in FIGURES], axis=1)  # (rows, figures)
     resamples = Resamples(len(errors), draws=draws, seed=seed)
+    # Halves, not bins: their difference is one figure, and paired, since both come from the same resamples.
     low = judged.support < np.median(judged.support)
     halves = None
     if low.any():

@@ -59,7 +59,7 @@ def evaluate_engine(
         command: shown as what wrote the report.
         cache: folder that keeps a transformer's embeddings.
     Returns:
-        Summary; its figures also hold "path" (`promised.promised_figures`), "support" (`support.support_figures`, a source each;
+        Summary; its figures also hold "path" (`promised.promised_figures`), "support" (`error_by_support.support_figures`, a source each;
         empty where the bundle has no centroids) and "about": what a reader needs to repeat it. No folder of the machine is named.
     Raises:
         InvalidInputError: no candidate is in a source, or there is no complete row.
@@ -67,6 +67,7 @@ def evaluate_engine(
     """
     names, draws, seed = candidates.names, options.draws, options.seed
     known = source_names(engine, outcomes, names)
+    # A candidate may be named differently in each source, so a name is wrong only where no source has it.
     have = {model for source in (outcomes, *also) for model in source.models}
     for asked in (asked for several in names.values() for asked in several):
         if asked not in have:
@@ -90,7 +91,7 @@ def evaluate_engine(
     _require_expected_tokens(engine, basis, outcomes.source)
     train = _read(embed, basis, outcomes.of_split("train"))
     test = _read(embed, basis, outcomes.of_split("test"))
-    worths = worth_grid(train.outcomes.cost)
+    worths = worth_grid(train.outcomes.cost)  # one grid for both splits: a setting chosen on one is run on the other
     judged = _judge(engine, embed, test, train, shared, also, names)
     summary = summarise(
         shared,
@@ -278,6 +279,7 @@ def _all_columns(engine: DecidingEngine, columns: list[int], tokens: Array) -> n
 def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.NDArray[np.int64]]:
     """Decide every sweep of the router by the engine; choices are positions in `names`."""
     bundle = read.embedded.engine.bundle
+    # Rule `fixed` needs its constants of both tiers.
     constant = all(
         h.rule_constants is not None for h in (bundle.quality_heads, bundle.escalation_heads) if h is not None
     )
@@ -291,7 +293,7 @@ def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.N
 
 def _choices(read: _Read, names: Sequence[str], plan: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.int64]:
     """Choose by the engine under each of these policy options: positions in `names`, (settings, rows)."""
-    position = np.full(len(read.embedded.engine.bundle.names), -1)
+    position = np.full(len(read.embedded.engine.bundle.names), -1)  # in the bundle -> in `names`
     position[read.columns] = np.arange(len(read.columns))
     return np.stack(
         [position[read.embedded.decide(allowed=names, tokens_out=read.tokens, **policy).index] for policy in plan]

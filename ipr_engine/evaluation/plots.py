@@ -53,7 +53,7 @@ def draw_all(summary: Summary, out: Path, title: str) -> list[Path]:
 
 def promised(pyplot: Any, summary: Summary, title: str) -> Any:
     """Draw kept quality over tau beside the promised line, and cost over tau beside that of the two single candidates."""
-    section = summary.figures["path"]
+    section = summary.figures["path"]  # `promised.promised_figures`
     lines: Sequence[Mapping[str, Any]] = section["taus"]
     taus = [line["tau"] for line in lines]
     figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(9.5, 7.6), layout="constrained", sharex=True)
@@ -150,6 +150,7 @@ def reliability(pyplot: Any, summary: Summary, title: str) -> Any:
     for axes, (name, predicted, quality) in zip(all_axes, panels, strict=True):
         bins = prediction.reliability(predicted, quality)
         axes.plot([0, 100], [0, 100], color=GREY, lw=1, ls=":")
+        # How many pairs lie where, as bars of at most 14 % of the height.
         shares = np.histogram(predicted[np.isfinite(quality)], bins=40, range=(0, 1))
         heights = 14 * shares[0] / shares[0].max()
         axes.bar(100 * (shares[1][1:] + shares[1][:-1]) / 2, heights, width=2.4, color=SKY, alpha=0.55, zorder=1)
@@ -182,7 +183,7 @@ def reliability(pyplot: Any, summary: Summary, title: str) -> Any:
 def tau(pyplot: Any, summary: Summary, title: str) -> Any:
     """Draw realised quality and cost over tau under `minmax`, with the router's own expectation beside them."""
     curve = summary.curves["router, minmax"]
-    taus = TAUS[: curve.points]
+    taus = TAUS[: curve.points]  # falling from 1 to 0, as the sweep
     table = {line["tau"]: line for line in summary.figures["tau"]}
     expected = [table[float(t)] for t in taus]
     best = summary.axis.best
@@ -217,7 +218,7 @@ def tau(pyplot: Any, summary: Summary, title: str) -> Any:
 
 def support(pyplot: Any, summary: Summary, title: str) -> Any:
     """Draw squared error and regret over support: bins of every source with intervals, and what ignoring the prompt gives."""
-    sources: Sequence[Mapping[str, Any]] = summary.figures["support"]
+    sources: Sequence[Mapping[str, Any]] = summary.figures["support"]  # `error_by_support.support_figures`
     figure, all_axes = pyplot.subplots(1, 2, figsize=(11, 5.8), layout="constrained", sharex=True)
     for axes, (name, reference, heading) in zip(all_axes, PANELS, strict=True):
         for number, source in enumerate(sources):

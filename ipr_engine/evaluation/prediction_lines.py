@@ -83,7 +83,7 @@ def prediction_line(test: Split, predicted: Array, predicted_cost: Array) -> dic
     """Return the figures of one estimator's predictions (rows, models) of quality and cost."""
     quality, cost = test.outcomes.quality, test.outcomes.cost
     top = predicted.argmax(axis=1)
-    differ = prediction.differing(quality)
+    differ = prediction.differing(quality)  # where all candidates have one outcome, every choice is a hit
     first, three = prediction.hits(predicted, quality), prediction.hits(predicted, quality, min(3, quality.shape[1]))
     chosen = prediction.of_chosen(predicted, top), prediction.of_chosen(quality, top)
     return {
@@ -123,6 +123,7 @@ def pair_curve(score: Array, weak: Array, strong: Array, resamples: Resamples) -
     """
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # the last row of every distinct score
+    # (1 + draws, rows): how often each prompt occurs, by falling score.
     counts = resamples.counts[:, order].astype(np.float64)
     start = np.zeros((len(counts), 1))
     sent = np.cumsum(counts, axis=1)[:, ends] / resamples.rows

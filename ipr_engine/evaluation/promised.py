@@ -1,4 +1,4 @@
-"""What `ipr eval` shows first: rule `path`, promised against kept (docs/tau.md)."""
+"""Promised against kept, the first section of an evaluation: what tau promises (docs/tau.md) beside what was realised."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ class Kept:
     ) -> Kept:
         """Measure choices (taus, rows) on realised quality and cost (rows, models)."""
         every, width = np.arange(len(quality)), len(taus)
+        # One pass over the resamples for every figure: that is what makes them paired.
         routed = np.stack([quality[every, chosen] for chosen in choices], axis=1)
         paid = np.stack([cost[every, chosen] for chosen in choices], axis=1)
         ends = [best, cheapest]
@@ -114,7 +115,7 @@ def promised_figures(
     if reason is not None:
         return {"reason": reason, "taus": []}
     policies = [policy_at(tau) for tau in EVERY_TAU]
-    promise, path = policies[1].promise, policies[1].path
+    promise, path = policies[1].promise, policies[1].path  # an inner tau: at 0 and 1 nothing is promised
     assert promise is not None
     assert path is not None
     choices = decide([{"rule": "path", "tau": tau} for tau in EVERY_TAU])

@@ -60,6 +60,7 @@ def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
     ends = [summary.axis.cheapest, summary.axis.best]
     axes.scatter(cost[ends], quality[ends], s=46, color=BLACK, zorder=7.5, label="cheapest and best single, of train")
     unit = "mean cost, USD per 1,000 prompts"
+    # Beyond a factor of 15 the cheap candidates would lie on one another.
     if cost.min() > 0 and cost.max() / cost.min() > 15:
         unit += " (log scale; areas are taken on the linear one)"
         axes.set_xscale("log")
@@ -83,6 +84,7 @@ def _label(summary: Summary, name: str) -> str:
 
 def _band(curve: Curve, points: int = 80) -> tuple[Array, Array, Array]:
     """Return the 95 % band of quality at given cost, over the cost that the sample's curve spans."""
+    # At given cost: the draws' curves have their points at different costs.
     cost = np.geomspace(max(curve.cost[0].min(), 1e-12), max(curve.cost[0].max(), 2e-12), points)
     levels = []
     for c, q in zip(curve.cost[1:], curve.quality[1:], strict=True):
@@ -95,11 +97,12 @@ def _band(curve: Curve, points: int = 80) -> tuple[Array, Array, Array]:
 def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str]) -> None:
     """Name every dot where its name covers no other name or dot and as little of the curves as can be."""
     effects = need("matplotlib.patheffects", "plots", "eval")
-    figure.canvas.draw()
+    figure.canvas.draw()  # places the legend, and with it the pixels that a name must not cover
     dots = axes.transData.transform(np.stack([x, y], axis=1))
     frame = axes.get_window_extent()
     taken: list[Any] = [axes.get_legend().get_window_extent()]
     drawn = np.concatenate([_dense(axes.transData.transform(line.get_xydata())) for line in axes.get_lines()])
+    # From the best candidate down: whoever comes first finds the places free.
     for m in np.argsort(-y):
         best: tuple[float, Any, Any] | None = None
         for dx, dy in OFFSETS:
@@ -120,6 +123,7 @@ def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str
             covered = sum(box.overlaps(other) for other in taken)
             covered += sum(box.contains(*dot) for i, dot in enumerate(dots) if i != m)
             crossed = ((drawn > [box.x0, box.y0]) & (drawn < [box.x1, box.y1])).all(axis=1).sum()
+            # In this order: inside the frame, off other names and dots, off the curves, near the dot.
             penalty = 1e6 * (not inside) + 1e4 * covered + crossed + 0.1 * abs(dy)
             if best is None or penalty < best[0]:
                 if best is not None:

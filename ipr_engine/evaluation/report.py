@@ -1,4 +1,4 @@
-"""A summary as Markdown and JSON. Numbers and names only: no prompt, no outcome of a single prompt."""
+"""The report of an evaluation, as Markdown and JSON. Numbers and names only: no prompt, no outcome of a single prompt."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
 
 
 def _head(f: Mapping[str, Any]) -> str:
-    about = f.get("about", {})
-    lines = [f"# Evaluation: {about.get('title', 'a router')}", ""]
-    if about.get("command"):
-        lines += [f"Written by `{about['command']}`; do not edit. Every figure is defined in docs/metrics.md.", ""]
-    lines += [f"- {key}: {value}" for key, value in about.items() if key not in ("title", "command", "source")]
+    facts = f.get("about", {})
+    lines = [f"# Evaluation: {facts.get('title', 'a router')}", ""]
+    if facts.get("command"):
+        lines += [f"Written by `{facts['command']}`; do not edit. Every figure is defined in docs/metrics.md.", ""]
+    lines += [f"- {key}: {value}" for key, value in facts.items() if key not in ("title", "command", "source")]
     lines += [
         f"- rows: {f['rows']['train']} train, {f['rows']['test']} test",
         f"- cost axis, chosen on train: cheapest `{f['axis']['cheapest']}`, best single `{f['axis']['best']}`",

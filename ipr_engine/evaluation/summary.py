@@ -95,7 +95,7 @@ def summarise(
     estimates: dict[str, Predictions] = {}
     for name, fit in ESTIMATORS.items():
         progress(f"fitting {name} ...")
-        with one_thread():
+        with one_thread():  # the same figures from the same input
             estimates[name] = fit(train.x, train.outcomes, baselines.folds, test.x)
     progress("sweeping ...")
     table = _contenders(models, train, test, axis, estimates, baselines.tiers, worths)
@@ -123,6 +123,7 @@ def summarise(
                 else _operating_points(contender, axis, test, train if validate_on_train else None, halves, resamples),
             }
         )
+    # After all areas are known: paired differences need both.
     routers = [c.name for c in table if c.kind == "router"]
     for line in lines:
         line["router_minus_this"] = {
@@ -171,7 +172,8 @@ def _contenders(
         Contender(f"router, {name}", "router", Choices(test.sweeps[name]), Choices(train.sweeps[name]))
         for name in test.sweeps
     ]
-    mean_cost = np.nanmean(train.outcomes.cost, axis=0)
+    # IPR's rules with one mean cost a candidate, as the paper has them; the router's own predict a cost for each prompt.
+    mean_cost = np.nanmean(train.outcomes.cost, axis=0)  # (models,)
     constants = rule_constants(train.predicted)
     for rule in ("minmax", "max", "fixed"):
         result.append(
@@ -207,6 +209,7 @@ def _contenders(
         columns = tier_columns(train.outcomes)
         names = ", ".join(models[m] for m in columns)
         result.append(Contender("LiteLLM heuristic_v2", "baseline", Choices(columns[tiers][None]), None, names))
+    # Of the test outcomes themselves: bounds that no router can be expected to reach.
     hindsight = Mix.lines(hull_mix(test.outcomes))
     result += [
         Contender("hindsight hull", "bound", hindsight, None, "vertices picked on test"),
@@ -278,4 +281,4 @@ def _tau_table(test: Split, axis: Axis, resamples: Resamples, singles: Curve) ->
                 "candidates_used": len(np.unique(choices[i])),
             }
         )
-    return result[::-1]
+    return result[::-1]  # rising tau

@@ -59,6 +59,7 @@ def reliability(predicted: Array, quality: Array, bins: int = BINS) -> list[Bin]
     """Sort known pairs into bins of about equal count, cut at quantiles of the predictions. Equal predictions share a bin; empty bins
     are left out."""
     p, y = _pairs(predicted, quality)
+    # Equal predictions lie on the same side of an edge, so they share a bin and bins may be fewer than asked.
     edges = np.sort(p)[np.arange(1, bins) * len(p) // bins]
     of_bin = np.searchsorted(edges, p, side="right")
     result = []
@@ -84,6 +85,7 @@ def of_chosen(table: Array, choice: Indices) -> Array:
 def hits(predicted: Array, quality: Array, k: int = 1) -> npt.NDArray[np.bool_]:
     """Tell for each row whether one of the k candidates of highest prediction attains the row's maximum: (rows,). Ties go by column
     order."""
+    # Candidates without an outcome are ranked last and can neither hit nor set the maximum.
     known = np.isfinite(quality)
     ranked = np.argsort(np.where(known, -predicted, np.inf), axis=1, kind="stable")[:, :k]
     best = np.where(known, quality, -np.inf).max(axis=1, keepdims=True)
@@ -187,7 +189,7 @@ def constant_heads(
     Args:
         predicted: (rows, models) out of fold. quality: (rows, models), NaN where not judged.
         rows: (rows, models) True where a head is to be judged; at least one a candidate.
-        source: (rows,) as of `constancy`.
+        source: (rows,) as in `constancy`.
     """
     found = {}
     for m, name in enumerate(names):
@@ -214,6 +216,7 @@ def constancy(
         raise InvalidInputError(
             f"predicted, quality, keys: expected equal rows > 0, got {predicted.shape}, {quality.shape} and {len(keys)}"
         )
+    # Where sources have intercepts of their own, both are centred source by source: telling sources apart is no merit of the head.
     own, of_mean = np.square(predicted - quality), np.square(_means(quality, source) - quality)
     spread = float((predicted - _means(predicted, source)).std())
     return Constancy(float(own.mean()), float(of_mean.mean()), _upper_end(own - of_mean, keys), spread)
@@ -234,6 +237,7 @@ def _upper_end(difference: Array, keys: Sequence[str]) -> float:
     clusters = int(question.max()) + 1
     if clusters < 2:
         return float("inf")
+    # Standard error of a mean of clustered rows: squares of the clusters' sums, with the factor clusters / (clusters - 1).
     mean = float(difference.mean())
     sums = np.bincount(question, weights=difference - mean)
     error = float(np.sqrt(np.square(sums).sum() * clusters / (clusters - 1))) / len(difference)

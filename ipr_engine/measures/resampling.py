@@ -45,6 +45,7 @@ class Resamples:
         if rows < 1 or draws < 0:
             raise InvalidInputError(f"rows, draws: expected rows >= 1 and draws >= 0, got {rows} and {draws}")
         counts = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=draws)
+        # A prompt is drawn a few times at most: 16 bits hold the count, in a quarter of the memory.
         self.counts = np.concatenate([np.ones((1, rows), np.int64), counts]).astype(np.uint16)  # (1 + draws, rows)
         self.rows, self.draws, self.seed = rows, draws, seed
 
@@ -94,6 +95,7 @@ def grouped_folds(keys: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.
             f"folds: expected 2 to {len(distinct)} (the distinct questions), got {folds}; prompts of one question_key count as one "
             "question: give different questions keys of their own"
         )
+    # Dealt after a shuffle: folds of equal size, whatever the order of the keys.
     fold_of_group = np.empty(len(distinct), dtype=np.int64)
     fold_of_group[np.random.default_rng(seed).permutation(len(distinct))] = np.arange(len(distinct)) % folds
     return fold_of_group[group_of_row]

@@ -128,7 +128,7 @@ def sweep_curve(choices: Indices, outcomes: WeightedOutcomes, resamples: Resampl
         )
     rows = np.arange(outcomes.rows)[:, None]
     picked = choices.T  # (rows, points)
-    weight = outcomes.weight[rows, picked]
+    weight = outcomes.weight[rows, picked]  # (rows, points)
     return Curve(
         resamples.means(outcomes.cost[rows, picked], weight), resamples.means(outcomes.quality[rows, picked], weight)
     )
@@ -190,9 +190,11 @@ def bounded_arqgc(curve: Curve, axis: Axis, singles: Curve, *, top: Array | None
     low, high = singles.cost[:, axis.cheapest], singles.cost[:, axis.best]
     floor = singles.quality[:, axis.cheapest]
     height = (singles.quality[:, axis.best] if top is None else top) - floor
+    # Draws whose axis has no length or height divide by 0 here; they are NaN in what is returned.
     with np.errstate(all="ignore"):
         u = (curve.cost - low[:, None]) / (high - low)[:, None]
         v = (curve.quality - floor[:, None]) / height[:, None]
+    # From the cheapest single candidate (0, 0) on, and level from the last point to the end of the axis.
     start = np.zeros((len(u), 1))
     u = np.concatenate([start, u, start + 1], axis=1)
     v = np.concatenate([start, v, v[:, -1:]], axis=1)
@@ -223,6 +225,7 @@ def hull(cost: Array, quality: Array) -> Indices:
             continue
         while len(points) > 1:
             a, b = points[-2], points[-1]
+            # b stays where the slope into it is steeper than the slope out of it (compared without dividing).
             if (quality[b] - quality[a]) * (cost[m] - cost[b]) > (quality[m] - quality[b]) * (cost[b] - cost[a]):
                 break
             points.pop()
@@ -240,6 +243,7 @@ class ChosenSetting:
 
 def choose_operating_point(curve: Curve, axis: Axis, singles: Curve, share: float) -> ChosenSetting:
     """Choose the cheapest validation point (row 0) that keeps `share` of the best single candidate's validation quality."""
+    # 1e-12: rounding must not decide whether the best single candidate keeps its own quality.
     reached = np.flatnonzero(curve.quality[0] >= share * singles.quality[0, axis.best] - 1e-12)
     if not len(reached):
         return ChosenSetting(share, None)

@@ -37,7 +37,7 @@ def worth_grid(cost: Array) -> Array:
     """
     mean = np.nanmean(cost, axis=0)
     most, least = 1000 * float(mean.max()), float(mean.max() - mean.min())
-    step = (WORTHS[-1] / WORTHS[1]) ** (1 / (len(WORTHS) - 2))
+    step = (WORTHS[-1] / WORTHS[1]) ** (1 / (len(WORTHS) - 2))  # the ratio of two neighbours; WORTHS[0] is 0
     above = max(0, math.ceil(math.log(most / WORTHS[-1], step))) if most > 0 else 0
     below = max(0, math.ceil(math.log(WORTHS[1] / least, step))) if least > 0 else 0
     return np.concatenate(
@@ -119,6 +119,7 @@ def oracle_sweep(outcomes: WeightedOutcomes, points: int = 200) -> Indices:
     to quantiles, the extremes kept. Complete rows only.
     """
     quality, cost = outcomes.quality, outcomes.cost
+    # A row's choice changes where worth equals a slope of its hull, in USD per unit of quality.
     slopes = [0.0]
     for q, c in zip(quality, cost, strict=True):
         on = hull(c, q)

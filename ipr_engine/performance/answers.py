@@ -52,6 +52,7 @@ def read_answers(
     bad = BadRows()
     table = read_table(file, bad).renamed(columns)
     table.bad = bad
+    # Faults of the whole table (no such column) are raised at once; faults of rows are collected and raised together below.
     whole, first = _time(table, _SECONDS), _time(table, _FIRST)
     if whole is None:
         known = ", ".join(map(repr, table.columns)) or "none"
@@ -129,6 +130,7 @@ def _numbers(
     """Read the column in units of `unit`. A value that is missing where it must not be, or out of range, is reported as bad and NaN."""
     values, missing = table.numbers(column)
     kind = "a whole number >= 0" if whole_numbers else "a finite number >= 0"
+    # NaN fails every comparison, so what is missing is not good; it is told apart below.
     good = (values >= 0) & (values <= most) & ((values == np.floor(values)) | (not whole_numbers))
     for row in np.flatnonzero(~good & ~missing):
         table.complain(int(row), column, f"expected {kind}, got {values[row]:g}")

@@ -108,6 +108,7 @@ def fit_timing(output_tokens: Array, seconds: Array, ttft_seconds: Array | None 
                 f"{name} would be {value:.4g} {UNITS[name]}, at most {MOST_SECONDS[name]:g} are expected: if the times are "
                 "milliseconds, say so by the column's name (latency_ms, ttft_ms), or divide them by 1,000"
             )
+    # Errors of answers that the fit has not seen, beside those of predicting the mean.
     fold = np.random.default_rng(0).permutation(len(seconds)) % FOLDS
     predicted, mean = np.empty_like(seconds), np.empty_like(seconds)
     for out in (fold == number for number in range(FOLDS)):
@@ -133,6 +134,7 @@ def _huber(terms: Array, y: Array) -> list[Interval]:
     at = np.full(terms.shape[1], np.inf)
     for _ in range(ROUNDS):
         before, at = at, _least(scaled, y, weights)
+        # The scale is estimated anew each round, by the median absolute error: an answer that stalled does not widen it.
         residual = y - scaled @ at
         edge = EDGE * max(NORMAL * float(np.median(np.abs(residual))), 1e-12 * float(np.abs(y).max()))
         if edge == 0 or np.allclose(at, before, rtol=1e-9, atol=0):
@@ -147,6 +149,7 @@ def _huber(terms: Array, y: Array) -> list[Interval]:
 
 def _least(terms: Array, y: Array, weights: Array) -> Array:
     """Solve the weighted least squares of coefficients >= 0: of one or two terms, each set of those above 0 is tried."""
+    # With at most two terms, trying every set of positive ones is exact.
     gram, target = terms.T @ (terms * weights[:, None]), terms.T @ (y * weights)
     models = len(target)
     best, least = np.zeros(models), 0.0

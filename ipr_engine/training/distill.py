@@ -72,7 +72,7 @@ def distill(
     finally:
         torch.set_num_threads(threads)
 
-    table = np.ascontiguousarray(static.embedding, dtype=np.float32)
+    table = np.ascontiguousarray(static.embedding, dtype=np.float32)  # (vocabulary, dim)
     tensors = pack_table(table, dtype)
     cosine = probe_cosine(table, unpack_table(tensors), seed)
     _log.info("cosine of %s to float32 over %d probes: mean %.6f, least %.6f", dtype, PROBES, *cosine)
@@ -87,7 +87,7 @@ def distill(
         "apply_pca": dim,
         "sif_coefficient": sif,
         "hidden_dim": int(table.shape[1]),
-        "seq_length": 1000000,
+        "seq_length": 1000000,  # model2vec's own: a table has no limit
         "normalize": True,
         "pooling": "mean",
         "embedding_dtype": dtype,
@@ -137,6 +137,7 @@ def probe_cosine(
     random = np.random.default_rng(seed)
     cosines = []
     for length in random.integers(8, 65, size=probes):
+        # exp of a uniform draw has a density of one over the rank: Zipf's law.
         rows = np.floor(np.exp(random.uniform(0.0, np.log(len(one)), size=length))).astype(np.int64) % len(one)
         a, b = one[rows].astype(np.float64).mean(axis=0), other[rows].astype(np.float64).mean(axis=0)
         cosines.append(a @ b / np.sqrt((a @ a) * (b @ b)))

@@ -121,8 +121,9 @@ def fit_heads(
         run=run,
         progress=progress,
     )
+    # The map is fitted on scores out of fold: on its own rows a head is too sure of itself.
     slope, offset = _calibrate(scores.out_of_fold, quality, at_home)
-    calibrated = sigmoid(slope * scores.out_of_fold + offset)
+    calibrated = sigmoid(slope * scores.out_of_fold + offset)  # (rows, models)
     length = fit_tokens(seen, rows.tokens, fold_of_row, at_home)
     tensors = {
         **fold_platt(drop_intercepts(scores.tensors, dim), slope, offset),
@@ -130,7 +131,7 @@ def fit_heads(
         "len_bias": length.bias,
         "len_cap": length.cap,
     }
-    home = calibrated[at_home]
+    home = calibrated[at_home]  # hi and lo are of the traffic that the heads speak of
     return FittedHeads(
         {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in tensors.items()},
         scores.activation,
@@ -192,7 +193,7 @@ def drop_intercepts(tensors: Mapping[str, Array], dim: int) -> dict[str, Array]:
 
 def sigmoid(logit: Array) -> Array:
     """Return 1 / (1 + exp(-logit)), by tanh, which does not overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * logit))
+    return 0.5 * (1.0 + np.tanh(0.5 * logit))  # any shape
 
 
 def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[float, float]:
@@ -232,6 +233,7 @@ def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[f
         gradient = design.T @ (p - target) / len(target)
         if np.abs(gradient).max() < 1e-12:
             break
+        # 1e-12 keeps the system solvable where every p is 0 or 1.
         hessian = (design * (p * (1 - p))[:, None]).T @ design / len(target) + 1e-12 * np.eye(2)
         step, share, before = np.linalg.solve(hessian, gradient), 1.0, loss(theta)
         while loss(theta - share * step) > before and share > 1e-10:
@@ -280,6 +282,7 @@ def fit_tokens(
     Residuals are those out of fold. Smearing factor and cap come from the rows `at_home` (rows,) where a candidate has
     some there, else from all its rows.
     """
+    # exp of a fitted logarithm is a median-like value and too low as a mean. Duan (1983): multiply by the mean of exp(residual).
     if np.isinf(tokens).any() or (tokens < 0).any():
         raise InvalidInputError("tokens: expected counts >= 0, or NaN where unknown")
     if at_home is not None:

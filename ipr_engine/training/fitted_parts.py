@@ -1,4 +1,8 @@
-"""What a fit puts into its bundle: the heads with hashes of their prompts, the bins of `reliability.json`, the rows of tau's path."""
+"""The parts of a bundle that a fit makes beside the heads' tensors.
+
+In the order of this file: prompt hashes, the bins of `reliability.json`, the rows of tau's path, the candidates' tokenizers as
+recorded input tokens show them, and support, which says how near a prompt lies to those that the heads were fitted on.
+"""
 
 from __future__ import annotations
 
@@ -139,6 +143,7 @@ def in_steps(outcome: Array) -> npt.NDArray[np.uint8]:
 def drawn_order(prompt_ids: Sequence[str], prompts: Sequence[str], outcome: Array, seed: int) -> npt.NDArray[np.int64]:
     """Return the rows to keep, in the order of `draw_path_rows`."""
     judged = np.flatnonzero(~np.isnan(outcome).all(axis=1))
+    # Sorted first, and seeded by a hash over all of them: neither the order of the rows nor a single prompt decides a place.
     named = sorted((prompt_ids[row], prompts[row], outcome[row].tobytes(), row) for row in judged.tolist())
     text = json.dumps([[id, prompt] for id, prompt, _, _ in named])
     digest = np.frombuffer(sha256(text.encode()).digest(), dtype="<u4")
@@ -174,7 +179,7 @@ def with_tokenizers(
     for m, candidate in enumerate(candidates):
         own = input_tokens[:, m]
         counted = ~np.isnan(own)
-        good = counted & (own > 0) & (billed > 0)
+        good = counted & (own > 0) & (billed > 0)  # relative errors need both above 0
         if candidate.name in ratios.of_records and good.sum() >= FEWEST_COUNTED:
             candidate = _fitted(candidate, terms[good], billed[good], own[good], progress)
         if candidate.name in ratios.of_records | ratios.of_tokenizer:
@@ -197,7 +202,7 @@ def _fitted(
     candidate: Candidate, terms: Array, billed: Array, own: Array, progress: Callable[[str], None]
 ) -> Candidate:
     """Fit a tokenizer profile on every second row and keep it where it predicts the others better than what it replaces."""
-    train = np.arange(len(own)) % 2 == 0
+    train = np.arange(len(own)) % 2 == 0  # every second row judges what is fitted on the others
     test = ~train
     named = candidate.tokenizer
     profile = _fit(candidate.name, terms[train], own[train], named)
@@ -222,7 +227,7 @@ def _fitted(
 def _fit(name: str, terms: Array, own: Array, named: TokenProfile | None) -> TokenProfile:
     """Fit a profile near the one named, else near the shipped one whose ratios to the counts vary least."""
     near = named or min(shipped_profiles().values(), key=lambda profile: _spread(profile.estimate(terms), own))
-    wide = np.column_stack([terms, np.ones(len(terms))])
+    wide = np.column_stack([terms, np.ones(len(terms))])  # the last column: tokens per request
     found = fit_coefficients(wide, own, np.append(near.coefficients, near.per_request))
     return TokenProfile.rounded(
         name, f"recorded input tokens of {len(own)} prompts, near {near.name}", found[:-1], found[-1]
@@ -258,6 +263,7 @@ def without_few(x: Array, centroids: Array) -> Array:
 
 def fit_support(x: Array, folds: npt.NDArray[np.int64], k: int, seed: int) -> dict[str, npt.NDArray[np.float32]]:
     """The bundle's support tensors: `centroids` (at most k, dim) of all rows, `distances` (101,) of the held-out ones."""
+    # Distances are taken to centroids that have not seen the prompt: its own centroid would flatter it.
     held_out = np.empty(len(x))
     for fold in np.unique(folds):
         rows = folds == fold

@@ -99,13 +99,14 @@ def compare_estimators(
     for estimator in estimators:
         figures = []
         for repeat in range(repeats):
+            # Seeds apart from fit_heads' own: outer and inner folds are drawn independently.
             outer = grouped_folds(rows.keys, folds, seed=1000 + repeat)
             predicted, length = np.empty_like(quality), np.empty_like(quality)
             for fold in range(folds):
                 out = outer == fold
                 heads = fit_heads(rows.take(~out), estimator=estimator, seed=repeat)
                 predicted[out], length[out] = predict(heads.tensors, x[out], heads.activation)
-            expected = costs.of_input + costs.output_rate * length
+            expected = costs.of_input + costs.output_rate * length  # (rows, models) USD
             error = float(np.nanmean(np.square(predicted - quality)[at_home]))
             figures.append((*_areas(predicted[full], expected[full], outcomes), error))
         worth, minmax, brier = zip(*figures, strict=True)

@@ -73,7 +73,9 @@ def train(
         if folder is not None:
             writable_folder(folder, argument)
     root, seed = Path(target.root), fit.seed
-    given = keys_beside(root, target.key)  # read before the work; made after it
+    given = keys_beside(
+        root, target.key
+    )  # read before the work; where there is none it is made after it, by key_of_root
     asked = read_candidates(Path(data.candidates))
     names = [candidate.name for candidate in asked.candidates]
     frozen = data.encoder.open()
@@ -84,12 +86,15 @@ def train(
             progress(f"embedding {len(rows)} prompts ({frozen.encoder.summary}) ...")
         encoded = embed_prompts(frozen.encoder, rows.prompts, cache=data.cache, progress=progress)
         bills = bill_floors(rows.prompts, encoded.billed_tokens)
-        x, billed = np.asarray(encoded.x, np.float64), bills.astype(np.float64)
+        x, billed = np.asarray(encoded.x, np.float64), bills.astype(np.float64)  # (rows, dim), (rows,)
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
+        # Input tokens of home alone: ratios and tokenizers are of the traffic that the heads speak of.
         recorded = np.where((rows.source == 0)[:, None], rows.input_tokens, np.nan)
         texts = count_texts(list(rows.prompts))
         listed = with_tokenizers(asked.candidates, asked.ratios, texts, billed, recorded, at_home, progress)
-        own = own_tokens(listed, texts, billed)
+        own = own_tokens(
+            listed, texts, billed
+        )  # (rows, models) by each candidate's own tokenizer; None where none is named
         judged = HeadRows(x, rows.quality, rows.output_tokens, rows.keys, source)
         estimator = fit.estimator
         compared: list[EstimatorScore] = []
@@ -112,6 +117,7 @@ def train(
         for candidate, reason in constant.items():
             progress(f"constant head of {candidate}: {reason}")
         progress("fitting support ...")
+        # Few prompts a centroid would let it be read back as a prompt (docs/privacy.md).
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
         support = fit_support(x, heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(root))
@@ -127,6 +133,7 @@ def train(
             heads=[made],
             prices=asked.prices,
             support=SupportSpec(encoder=frozen.id, **support),
+            # The rows are bound to the very heads that predicted them.
             path_rows=None if path is None else replace(path, heads=(heads_sha256(made),)),
             extra_files={RELIABILITY: reliability(heads, names, rows)},
             provenance={

@@ -67,7 +67,7 @@ class EncoderChoice:
 
         Raises:
             InvalidInputError: two parts are one encoder, or a transformers folder is to be contained.
-            as `open_encoder`.
+            BackendUnavailableError: what runs a transformer is missing.
         """
         folders = self.folders
         listed = [DEFAULT] if folders is None else [folders] if isinstance(folders, (str, os.PathLike)) else [*folders]
@@ -90,6 +90,7 @@ class EncoderChoice:
         if len(set(identities)) < len(identities):
             names = ", ".join(Path(folder).name for folder in listed)
             raise InvalidInputError(f"encoder: expected different encoders side by side, got one twice among {names}")
+        # Parts first: the entry of the whole refers to theirs by id.
         both = ConcatenatedSource(id="side_by_side", parts=tuple(source.id for _, source in opened))
         return TrainingEncoder(
             ConcatenatedEncoder([encoder for encoder, _ in opened]), both.id, (*(source for _, source in opened), both)
@@ -118,7 +119,7 @@ class EncoderChoice:
                 f"encoder: {path.name} is a transformers folder, and a bundle can contain an export alone; export it first "
                 "(ipr export-encoder), or let the bundle reference it (--reference)"
             )
-        from ipr_engine.encoders.torch import TorchEncoder
+        from ipr_engine.encoders.torch import TorchEncoder  # needs torch: only a transformers folder does
 
         limit = FOLDER_MAX_TOKENS if max_tokens is None else max_tokens
         model = read_transformer_folder(path, pooling=self.pooling)
@@ -164,7 +165,7 @@ class TrainingData:
             first, and every other source's level is taken out by an intercept.
         candidates: JSON: {"date", "candidates": [{name, family, provider, input_usd_per_1m, output_usd_per_1m, and
             optionally source (the name in the outcomes, or {source: name}), context_window, features, token_ratio (else
-            measured, see token_fits.with_tokenizers), tokenizer, latency_ms, ...}]}.
+            measured, see fitted_parts.with_tokenizers), tokenizer, latency_ms, ...}]}.
         split: the split to fit on; None takes every prompt.
         intercepts: with several sources, whether each but the first gets an intercept that the heads leave out: yes where the
             same prompts would score differently there (another checker, another sampling); no where the sources are parts

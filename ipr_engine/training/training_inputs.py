@@ -197,7 +197,7 @@ def _is_source(value: object) -> bool:
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object of JSON, whose keys must differ."""
-    keys = [key for key, _ in pairs]
+    keys = [key for key, _ in pairs]  # json.loads would keep the last of two in silence
     if len(set(keys)) < len(keys):
         raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
     return dict(pairs)
@@ -208,7 +208,7 @@ class TrainingRows:
     """The rows that heads are fitted on; the columns are the candidates asked for, in their order.
 
     Attributes:
-        names: the sources, the first one is home: heads speak of its level (see `heads.fit_heads`).
+        names: the sources, the first one is home: heads speak of its level (see `fitted_heads.fit_heads`).
         source: (rows,) number of each row's source.
         prompts, prompt_ids, keys: one entry a row.
         quality, output_tokens, input_tokens: (rows, models), NaN where unknown.
@@ -255,6 +255,7 @@ def read_training_rows(
     for number, outcomes in enumerate(loaded):
         part = outcomes if split is None else outcomes.of_split(split)
         if split is not None and number > 0:
+            # A question that any source holds out must not be fitted on in another source.
             before = len(part)
             for other in loaded:
                 held_out = np.array([name != split for name in other.splits])
@@ -280,6 +281,7 @@ def read_training_rows(
                     f"{FEWEST_JUDGED} are needed; {fix}"
                 )
     keep = judged.any(axis=1)
+    # Every list below runs over the parts in the order of `tables`.
     every = [(i, p) for part in parts for i, p in zip(part.prompt_ids, part.prompts, strict=True)]
     keys = [key for part in parts for key in part.question_keys]
     rows = np.flatnonzero(keep)

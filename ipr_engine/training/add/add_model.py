@@ -89,7 +89,7 @@ def add_model(
     if evidence.outcomes is None:
         members = members_of(base, prior.like, prior.family) if similar is None else (similar,)
         return add_prior(base, entry, members, out, created, progress)
-    assert similar is not None
+    assert similar is not None  # nothing is stated beside outcomes, see above
     keys = keys_beside(base.path.parent, evidence.key)
     key_of_hashes(base.quality_heads.fitted_on, keys)  # refused before the work
     return _from_outcomes(base, entry, similar, evidence, keys, out, created, progress)
@@ -125,7 +125,7 @@ def _from_outcomes(
         billed = bills.astype(np.float64)
         texts, at_home = count_texts(list(rows.prompts)), np.ones(len(x), np.bool_)
         (candidate,) = with_tokenizers([candidate], ratios, texts, billed, input_tokens[:, None], at_home, progress)
-        enough = (~np.isnan(tokens)).sum() >= FEWEST_JUDGED
+        enough = (~np.isnan(tokens)).sum() >= FEWEST_JUDGED  # else `similar` says how much it writes
         progress("fitting its row, the others stay as they are ...")
         fit = fit_row(
             heads.tensors,
@@ -156,6 +156,7 @@ def _from_outcomes(
         refreshed = None
         if consistency is not None:
             progress("refreshing the trunk ...")
+            # The refresh is judged on the prompts held out, so the row it starts from is fitted without them.
             seen = ~held_out(rows.question_keys, seed)
             asked = [question for question, kept in zip(rows.question_keys, seen, strict=True) if kept]
             start = fit_row(heads.tensors, heads.activation, x[seen], quality[seen], None, asked, seed=seed).tensors
@@ -176,6 +177,7 @@ def _from_outcomes(
     tensors: Row = dict(fit.tensors)
     changed: dict[str, npt.NDArray[np.float32]] | None = None
     if refreshed is not None and refreshed.epochs:
+        # The new candidate's row is the last; the shared trunk has no rows.
         tensors |= {name: part[-1] for name, part in refreshed.tensors.items() if name != SHARED_TENSOR}
         changed = {name: part if name == SHARED_TENSOR else part[:-1] for name, part in refreshed.tensors.items()}
         if path is not None:

@@ -38,7 +38,7 @@ Array = npt.NDArray[np.float64]
 FREE_USD = 1e-3  # per 1 M tokens: below it prices no longer tell candidates apart
 REQUEST = (1000.0, 500.0)  # input and output tokens of the request whose cost is a candidate's price here
 COMPARABLE = 2.0  # a factor of price
-CHEAPER_LOGITS = 0.1
+CHEAPER_LOGITS = 0.1  # less than a dearer member has
 FEWEST_REGRESSED = 4  # candidates with outcomes: with fewer the worst of them is the bound
 # Student's 0.9 quantiles by degrees of freedom 2 to 10, then the normal one (Abramowitz and Stegun, table 26.10)
 T_QUANTILES = (1.886, 1.638, 1.533, 1.476, 1.440, 1.415, 1.397, 1.383, 1.372)
@@ -60,6 +60,7 @@ def add_prior(
     Without prompts its token_ratio cannot be measured: that of candidates with its tokenizer stands in, else that of the members.
     """
     candidate, price, named, ratios = entry
+    # Nothing was billed yet: the file leaves the ratio to be measured, and there is nothing to measure it on.
     if candidate.name in ratios.of_records | ratios.of_tokenizer:
         of = candidate.tokenizer
         alike = [c.token_ratio for c in base.candidates if of is not None and c.tokenizer == of]
@@ -256,6 +257,7 @@ def _regressed(x: Sequence[float], y: Sequence[float], at: float) -> Bound:
     freedom = len(prices) - 2
     error = math.sqrt(float(rest @ rest) / freedom * (1 + 1 / len(prices) + (at - float(prices.mean())) ** 2 / spread))
     quantile = T_QUANTILES[freedom - 2] if freedom - 2 < len(T_QUANTILES) else NORMAL_QUANTILE
+    # The line runs through the means of both.
     line = float(logits.mean()) + slope * (at - float(prices.mean()))
     return Bound(_squash(line - quantile * error), f"{len(prices)} candidates' quality over price makes more unlikely")
 
@@ -268,7 +270,7 @@ def _request_usd(price: Price) -> float:
 
 def _logit(quality: float) -> float:
     """Return the logit of a quality, held between 0.001 and 0.999."""
-    q = min(max(quality, 0.001), 0.999)
+    q = min(max(quality, 0.001), 0.999)  # 0 and 1 have no finite logit
     return math.log(q / (1 - q))
 
 

@@ -99,6 +99,7 @@ def fit_row(
     weights = np.concatenate([tensors[name][group] for name in ("skip", "out") if name in tensors], axis=1)
     weights, bias = weights.astype(np.float64), tensors["bias"][group].astype(np.float64)
     fit = combine(features, features @ weights.T + bias, quality, fold_of_row, logistic=True)
+    # A sum of rows is a row: the shares of the others fold into the new one.
     whole = fit.own + fit.shares @ weights
     dim = tensors["skip"].shape[1] if "skip" in tensors else 0
     row |= {name: part for name, part in (("skip", whole[:dim]), ("out", whole[dim:])) if name in tensors}
@@ -141,22 +142,24 @@ def combine(
     prior = np.zeros(columns.shape[1])
     prior[0] = 1.0
     spread = max(float(np.square(features - features.mean(axis=0)).sum(axis=1).mean()), 1e-12)
+    # w . features is DEVIATION_WIDTH wide over the prompts where each weight has this standard deviation.
     widths = np.repeat([SHARE_WIDTH, DEVIATION_WIDTH / np.sqrt(spread)], [1 + models, features.shape[1]])
     precision = 1 / np.square(widths)
     if logistic:
-        successes = (
-            y.sum()
-        )  # Platt's targets (training/fitted_heads.py): an unbroken run of successes has no finite logit
+        # Platt's targets (`fitted_heads.fit_platt`): an unbroken run of successes has no finite logit.
+        successes = y.sum()
         high, low = (successes + 1) / (successes + 2), 1 / (len(y) - successes + 2)
         y, noise = y * high + (1 - y) * low, None
     else:
         noise = max(float(np.var(y - mean[:, 0])), 1e-12)
     weights, bias = _most_probable(columns, y, prior, precision, noise, prior, 0.0)
     held_out = np.empty(len(y))
+    # Each fold's fit begins at the whole fit's weights, near which it ends.
     for fold in np.unique(folds):
         out = folds == fold
         part, offset = _most_probable(columns[~out], y[~out], prior, precision, noise, weights, bias)
         held_out[out] = fresh[out] @ part + offset
+    # c / models + d[k] - mean(d): the share of candidate k, with the mean of the others written out.
     around = weights[1 : 1 + models]
     shares = weights[0] / models + around - around.mean()
     return Combined(shares, weights[1 + models :], bias, held_out)

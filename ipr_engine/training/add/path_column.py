@@ -78,6 +78,7 @@ def grown_path_rows(base: Bundle, new: Newcomer, embed: Embed, seed: int) -> tup
 def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed: int) -> tuple[PathRows, str] | None:
     """Add a column to the bundle's own rows, where the outcomes hold the very prompts they were drawn from."""
     settings = base.provenance.get("settings")
+    # The draw is a function of prompts, outcomes and seed: repeated, it tells whether these are the prompts of the fit.
     fitted = settings.get("seed", seed) if isinstance(settings, dict) else seed
     columns = [base.names.index(name) for name in kept.candidates]
     listed = [base.candidates[m] for m in columns]
@@ -90,7 +91,7 @@ def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed
         return None
     realised = new.part.quality[order, new.part.models.index(new.called)]
     written = None if new.tokens is None else new.part.output_tokens[order, new.part.models.index(new.called)]
-    others = np.full((2, len(order), len(base.names)), np.nan)
+    others = np.full((2, len(order), len(base.names)), np.nan)  # quality and tokens, by the bundle's columns
     others[0][:, columns], others[1][:, columns] = kept.quality, kept.tokens_out
     keys = [new.part.question_keys[row] for row in order]
     column = fresh_column(base, x, OutOfFold(*others), realised, written, keys, like=new.like, seed=seed)
@@ -124,6 +125,7 @@ def _of_unseen(base: Bundle, new: Newcomer, seed: int) -> tuple[PathRows, str] |
     kept = np.flatnonzero(unseen(base, new.rows, new.keys) & ~np.isnan(outcome).any(axis=1))
     if len(kept) < FEWEST_UNSEEN or "tokens" not in base.quality_heads.outputs:
         return None
+    # On prompts that no head has seen, what the heads say is out of fold.
     x, heads = new.x[kept], base.quality_heads
     quality, tokens = predict(heads.tensors, x, heads.activation)
     written = None if new.tokens is None else new.tokens[kept]

@@ -99,9 +99,10 @@ def refresh(
     parts = {name: torch.tensor(tensors[name]) for name in QUALITY if name in tensors}
     with torch.no_grad():
         before = _logits(torch, parts, activation, inputs)
-    anchor = torch.sigmoid(before[:, :-1])
+    anchor = torch.sigmoid(before[:, :-1])  # (rows, old models): the qualities to stay near
     for part in parts.values():
         part.requires_grad_(True)
+    # No decay: the tensors start at a fit, not at 0.
     optimizer = torch.optim.AdamW(list(parts.values()), lr=RATE, weight_decay=0.0)
     generator = torch.Generator().manual_seed(seed)
     fit_rows, out_rows = (torch.from_numpy(np.flatnonzero(mask)) for mask in (~held, held))
@@ -131,6 +132,7 @@ def refresh(
             break
     with torch.no_grad():
         after = torch.sigmoid(_logits(torch, best, activation, inputs[out_rows])[:, :-1]).numpy().astype(np.float64)
+    # What the old candidates lose is read where their outcomes are known, on prompts held out.
     old, truth = anchor[out_rows].numpy().astype(np.float64), old_quality[held]
     change = np.abs(after - old)
     rise = np.square(after - truth) - np.square(old - truth)

@@ -92,6 +92,7 @@ class RunState:
         data = save({name: np.asarray(value, order="C") for name, value in tensors.items()}, metadata=header)
         name = f"{unit}.{hashlib.sha256(data).hexdigest()}.safetensors"
         self._write(name, data)
+        # The new file, then the state that names it, then the old file goes: killed between any two, the state is true.
         before = self._units.get(unit)
         self._units[unit] = {"file": name, "facts": facts}
         self._write_state()
@@ -123,6 +124,7 @@ class RunState:
     def _rebuild(self) -> dict[str, dict[str, Any]]:
         """Read the units from the headers of the files that are sound; of two files of one unit the later one counts."""
         units: dict[str, dict[str, Any]] = {}
+        # By age, so that of two files of one unit the later one stands.
         for path in sorted(self.folder.glob("*.safetensors"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
             if not _FILE.fullmatch(path.name):
                 continue
@@ -163,6 +165,7 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
         raise ValueError("its bytes are not those that were written")
     try:
         tensors: Tensors = load(data)
+        # safetensors: 8 bytes of length, then a JSON header, whose __metadata__ its loader does not return.
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])["__metadata__"]
         facts = json.loads(header["facts"])

@@ -31,7 +31,7 @@ class NetworkConfig:
         rank: of each candidate's adapter, 0 for none (adapters).
         skip: whether there is a linear part beside the hidden layer (adapters).
         activation: "relu", "silu" or "gelu" (tanh form).
-        loss: one of LOSSES, or a mix {name: weight > 0}; `losses` has the formulas.
+        loss: one of LOSSES, or a mix {name: weight > 0}; `network_fit.mixed_loss` has the formulas.
         link: "sigmoid" or "identity": what squared error compares with quality. The score itself is exported either way,
             and calibrated afterwards.
         lr, weight_decay: AdamW's: each step takes lr * weight_decay off every weight, biases apart. Strong, since qualities

@@ -1,4 +1,4 @@
-"""One fit of the network: AdamW over shuffled batches, stopped early or after a given number of epochs, resumable."""
+"""One fit of the network, resumable: AdamW over shuffled batches, stopped early or after a given number of epochs; and its losses."""
 
 from __future__ import annotations
 
@@ -107,6 +107,7 @@ def fit(
         parts = {name: torch.from_numpy(value) for name, value in tensors.items()}
         return Fitted(parts, standard, facts["epochs"], facts["loss"])
 
+    # Parameters start at each candidate's mean quality, so that the first steps need not find it.
     z = standard.apply(x)
     level, shift = _levels(z[:, x.shape[1] - linear_only :], part.quality, config.link)
     loop = _Loop(_tensor(z), _tensor(part.quality), _tensor(level), _tensor(shift), config, seed)
@@ -144,6 +145,7 @@ class _Loop:
             part.requires_grad_(True)
         decay = dict.fromkeys(self.parts, config.weight_decay) | {"common": config.difficulty_decay}
         decay |= dict.fromkeys(_UNDECAYED, 0.0)
+        # One group a parameter: each has its own decay.
         groups = [{"params": [part], "weight_decay": decay[name]} for name, part in self.parts.items()]
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
         self.epoch, self.best_epoch, self.best_loss = 0, 0, math.inf
@@ -163,6 +165,7 @@ class _Loop:
             torch.autograd.backward(loss)
             self.optimizer.step()
         self.epoch += 1
+        # Once an epoch is enough: a fit that diverged does not recover.
         if not all(bool(part.isfinite().all()) for part in self.parts.values()):
             raise InvalidInputError(
                 f"config: the fit diverged in epoch {self.epoch} (a weight is no longer finite); "
@@ -188,7 +191,7 @@ class _Loop:
         tensors |= {f"best.{name}": part for name, part in self.best.items()}
         for name, part in self.parts.items():
             tensors |= {f"{moment}.{name}": self.optimizer.state[part][moment] for moment in _MOMENTS}
-        tensors["generator"] = self.generator.get_state()
+        tensors["generator"] = self.generator.get_state()  # shuffles and dropout go on where they stopped
         facts = {"done": False, "epoch": self.epoch, "best_epoch": self.best_epoch}
         best_loss = self.best_loss if self.best else None  # JSON has no infinity
         return {name: value.numpy() for name, value in tensors.items()}, facts | {"best_loss": best_loss}
@@ -198,7 +201,7 @@ class _Loop:
         kept = {name: torch.from_numpy(value) for name, value in tensors.items()}
         with torch.no_grad():
             for name, part in self.parts.items():
-                part.copy_(kept[f"part.{name}"])
+                part.copy_(kept[f"part.{name}"])  # in place: the optimizer holds these very tensors
                 self.optimizer.state[part] = {moment: kept[f"{moment}.{name}"] for moment in _MOMENTS}
         self.best = {name.removeprefix("best."): part for name, part in kept.items() if name.startswith("best.")}
         self.generator.set_state(kept["generator"])
@@ -230,7 +233,17 @@ def _levels(trailing: Array, quality: Array, link: str) -> tuple[Array, Array]:
 
 
 def mixed_loss(score: Tensor, quality: Tensor, weights: Mapping[str, float], link: str) -> Tensor:
-    """Return the mix of `weights` (name -> weight) on score, quality (rows, models), a scalar; NaN quality is left out."""
+    """Return the mix of losses on score and quality, (rows, models) each, by `weights` (name -> weight): a scalar.
+
+    A quality of NaN was not judged and has no influence, whatever stands beside it. With p = sigmoid(score):
+
+        squared        mean over judged pairs of (p - q)^2, of (score - q)^2 where the link is "identity"
+        cross_entropy  mean over judged pairs of -q log p - (1 - q) log(1 - p), q any share in [0, 1]
+        pairwise       over pairs (i, j) of one row with q_i > q_j: (q_i - q_j) log(1 + exp(score_j - score_i)), divided by the sum
+                       of the weights q_i - q_j (RankNet, Burges et al. 2005, weighted by what is at stake)
+
+    Each is divided by what it was summed over, so weights mean the same at any coverage.
+    """
     judged = ~quality.isnan()
     target = quality.where(judged, 0.0)
     total = score.new_zeros(())

@@ -99,11 +99,13 @@ def score(parts: Parameters, z: Tensor, activation: str, kept: Tensor | None = N
     h = shared[None] + identity[:, None]  # (models, rows, hidden)
     if "up" in parts:
         models, rank, _ = parts["down"].shape
+        # One product down for the adapters of all candidates, then one batched product up.
         d = (z @ parts["down"].reshape(models * rank, dim).T).reshape(len(z), models, rank)
         h = torch.baddbmm(h, d.transpose(0, 1), parts["up"].transpose(1, 2))
     h = _ACTIVATIONS[activation](h)
     if kept is not None:
         h = h * kept
+    # "paper" shares one output vector, "adapters" have one a candidate.
     total = h @ parts["out"] if paper else torch.bmm(h, parts["out"][:, :, None])[:, :, 0]  # (models, rows)
     total = total.T + parts["bias"]
     if "skip" in parts:
@@ -127,6 +129,7 @@ def export(parts: Parameters, standard: Standard) -> dict[str, Array]:
         padded = np.concatenate([weights, np.zeros((*weights.shape[:-1], linear_only))], axis=-1)
         return padded * standard.scale, -(padded @ (standard.mean * standard.scale))
 
+    # The constants of the hidden layer go into `identity`, those of the linear part into `bias`.
     trunk, offset = on_x(p["trunk"])
     identity = identity + offset
     tensors = {"trunk": trunk, "out": out}

@@ -89,10 +89,12 @@ def _complete_path(x: Array, y: Array, penalties: Array, weight: Array | None) -
     x_mean, y_mean = share @ x / share.sum(), share @ y / share.sum()
     centred = x - x_mean
     weighted = centred if weight is None else centred * weight[:, None]
+    # One eigendecomposition serves every penalty: (G + p I)^-1 = V (E + p)^-1 V'.
     eigenvalues, vectors = np.linalg.eigh(weighted.T @ centred)  # (dim,), (dim, dim)
     projected = vectors.T @ (weighted.T @ (y - y_mean))  # (dim, targets)
+    # Eigenvalues below 0 are rounding.
     shrunk = projected[None] / (np.maximum(eigenvalues, 0.0)[None, :, None] + penalties[:, None, None])
-    weights = np.swapaxes(vectors @ shrunk, 1, 2)
+    weights = np.swapaxes(vectors @ shrunk, 1, 2)  # (penalties, targets, dim)
     return weights, y_mean - weights @ x_mean
 
 
@@ -130,7 +132,7 @@ def fit_ridge(
     """Fit every target; the penalty is the one of least squared error out of fold, per target or `shared` by all.
 
     Args:
-        x: (rows, dim). y: (rows, targets), NaN where unknown. folds: (rows,) fold numbers, see `folds.grouped_folds`.
+        x: (rows, dim). y: (rows, targets), NaN where unknown. folds: (rows,) fold numbers, see `resampling.grouped_folds`.
         weight: (rows,) > 0 of each row's squared error, None for 1 each.
 
     Raises:
@@ -147,6 +149,7 @@ def fit_ridge(
         rest = folds != fold
         fitted = ridge_path(x[rest], y[rest], penalties, None if weight is None else weight[rest])
         paths.append(_FoldPath(np.flatnonzero(~rest), *fitted))
+    # A target's error is divided by its own known rows, so that `shared` weighs targets of any coverage alike.
     error = np.sum([path.squared_error(x, y, weight) for path in paths], axis=0)
     error = error / (~np.isnan(y)).sum(axis=0)  # (penalties, targets)
     targets = np.arange(y.shape[1])
@@ -200,6 +203,7 @@ def fit_difficulty_advantage(
     """
     mean, weight = row_difficulty(y)
     deviation = y - mean[:, None]
+    # Rows that were judged on few targets have an uncertain mean: they weigh by how much of the row is known.
     difficulty = fit_ridge(x, mean[:, None], folds, weight=None if (weight == 1).all() else weight, penalties=penalties)
     advantage = fit_ridge(x, deviation, folds, shared=shared, penalties=penalties)
     if rank is not None:
@@ -215,7 +219,7 @@ def fit_difficulty_advantage(
 def _of_rank(fit: RidgeFit, level: Array, rank: int) -> RidgeFit:
     """Project scores around `level` (targets,) onto the leading `rank` principal directions of those out of fold."""
     centred = fit.out_of_fold - fit.out_of_fold.mean(axis=0)
-    leading = np.linalg.eigh(centred.T @ centred)[1][:, -rank:]
+    leading = np.linalg.eigh(centred.T @ centred)[1][:, -rank:]  # eigh sorts by rising eigenvalue
     projector = leading @ leading.T  # (targets, targets), symmetric
     return RidgeFit(
         projector @ fit.weights,
