@@ -181,6 +181,7 @@ TESTS: Mapping[str, Test] = MappingProxyType(
 def lower_bounds(routed: Array, test: Test, *, risk: float) -> Array:
     """Return lower confidence bounds of mean quality, (points,), each at 1 - risk for its point alone, by inverting the test."""
     low, high = np.zeros(routed.shape[1]), np.ones(routed.shape[1])
+    # At `low` the test says that the mean is above it, at `high` it does not: the bound returned is the valid end.
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         moved = routed - middle

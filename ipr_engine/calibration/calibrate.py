@@ -296,6 +296,7 @@ def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, disjoint: D
             "bundle: it keeps no hashes of its fitting prompts, so overlap with the sample cannot be checked; "
             "train it anew with `ipr train`, or state that they are disjoint (--disjoint)"
         )
+    # Under no key: both are at hand here, and nothing is kept of them.
     on_path = overlap(sample, prompt_hashes(path_data.prompts, path_data.question_keys))
     fitted = np.zeros_like(on_path)
     for hashes, key in known:

@@ -127,7 +127,8 @@ def at_operating_point(
 
 def curve_of_shares(shares: Array, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
     """Return one point: mean cost and quality when candidate m answers row r with chance shares[r, m]."""
-    weight = shares * outcomes.weight
+    # A cost or quality of weight 0 may be NaN: it is masked before it is multiplied.
+    weight = shares * outcomes.weight  # (rows, models)
     used = weight > 0
     total = weight.sum(axis=1)
     cost = np.where(used, weight * np.where(used, outcomes.cost, 0.0), 0.0).sum(axis=1)

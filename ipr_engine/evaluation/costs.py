@@ -97,6 +97,7 @@ class CostBasis:
         ratio = np.array([self.bundle.candidates[m].token_ratio for m in columns])
         # (rows, models): each candidate's own count where it is known, else the encoder's times the candidate's ratio.
         billed = billed_tokens[:, None] * ratio if own_tokens is None else own_tokens[:, columns].astype(np.float64)
+        # Recorded input tokens first; else what the engine bills, which its predicted costs are made of too.
         unknown = np.isnan(rows.input_tokens)
         read = np.where(unknown, billed, rows.input_tokens)
         cost = expected_cost(prices, read, rows.output_tokens)

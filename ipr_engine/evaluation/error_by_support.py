@@ -46,7 +46,8 @@ def prompt_errors(judged: Judged) -> dict[str, Array]:
         )
     if not all(np.isfinite(part).all() for part in (judged.support, judged.predicted, judged.quality)):
         raise InvalidInputError("judged: expected finite support, predictions and quality; drop the other rows")
-    best = judged.quality.max(axis=1)
+    # Regret is of quality alone: a router that pays less may rightly choose another candidate.
+    best = judged.quality.max(axis=1)  # (rows,)
     return {
         "brier": np.square(judged.predicted - judged.quality).mean(axis=1),
         "brier_of_means": np.square(judged.means - judged.quality).mean(axis=1),

@@ -175,6 +175,7 @@ def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
     embedded = embed(rows)
     engine = embedded.engine
     columns = [engine.bundle.names.index(name) for name in basis.names]
+    # Heads without output tokens cannot expect a cost: the source's means stand in, and the report says so.
     tokens = None
     if not _predicts_tokens(engine):
         tokens = _all_columns(engine, columns, rows.output_tokens.mean(axis=0))
@@ -251,6 +252,7 @@ def _elsewhere(
         raise InvalidInputError(
             f"also: no evaluated candidate is in {other.source}; it has {have}; name them with --map"
         )
+    # A source without splits is read whole, less the questions of the train split.
     held_out = other.of_split("test") if "test" in other.splits else other
     rows = held_out.without_questions_of(train).complete([known[name] for name in shared])
     columns = [engine.bundle.names.index(name) for name in shared]

@@ -43,6 +43,7 @@ def candidate_lines(
     """Return a line a candidate. The ECE of a constant head is left out: a constant at the mean is calibrated whatever it is worth."""
     result = []
     for m, name in enumerate(models):
+        # [m] keeps the column's axis: the measures take (rows, models).
         scores = _scores(test.predicted[:, [m]], test.outcomes.quality[:, [m]])
         line: dict[str, Any] = {
             "name": name,

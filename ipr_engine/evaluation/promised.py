@@ -90,6 +90,7 @@ class Kept:
     @property
     def over_line(self) -> Array:
         """The quality above the straight line between the two single candidates at equal cost; beyond its ends, above the end."""
+        # Where on the line from the cheapest (0) to the best (1) this cost lies.
         along = np.clip((self.cost - self.cheap[:, None]) / (self.dear - self.cheap)[:, None], 0, 1)
         return self.quality - (self.cheapest[:, None] + along * (self.best - self.cheapest)[:, None])
 

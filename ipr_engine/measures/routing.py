@@ -65,6 +65,7 @@ class WeightedOutcomes:
         weight = np.zeros_like(quality)
         for g, name in enumerate(names):
             rows = group == g
+            # Horvitz and Thompson's weights: an outcome stands for the rows of its stratum that lack one.
             share = present[rows].mean(axis=0)  # (models,)
             if not (share > 0).all():
                 raise InvalidInputError(
@@ -270,6 +271,7 @@ def aiq(curve: Curve, singles: Curve) -> Array:
     result = np.full(len(curve.cost), np.nan)
     for d in range(len(result)):
         low, high = singles.cost[d].min(), singles.cost[d].max()
+        # Level below the hull's first point and above its last one, as np.interp is.
         on = hull(curve.cost[d], curve.quality[d])
         if high <= low:
             continue
@@ -282,6 +284,7 @@ def aiq(curve: Curve, singles: Curve) -> Array:
 
 def arena_score(quality: Array, cost_usd: Array) -> Array:
     """Return RouterArena's score of mean quality in [0, 1] and mean USD per query > 0; NaN where the cost is 0."""
+    # Costs are compared on a log scale between RouterArena's cheapest and dearest model.
     with np.errstate(all="ignore"):
         per_1000 = np.log2(1000 * np.asarray(cost_usd))
         c = (np.log2(ARENA_DEAREST) - per_1000) / (np.log2(ARENA_DEAREST) - np.log2(ARENA_CHEAPEST))

@@ -68,6 +68,7 @@ def choose(
     c = compile_rule(rule, tau, constants=constants)
     hi, lo = quality.max(axis=1), quality.min(axis=1)
     objective = np.where(quality >= threshold(c, hi, lo, np.float64)[:, None], cost - worth * quality, np.inf)
+    # Of equal objectives the higher quality, of equal qualities the first column, as `decide` does.
     tied = objective == objective.min(axis=1, keepdims=True)
     return np.asarray(np.where(tied, quality, -np.inf).argmax(axis=1))
 

@@ -95,6 +95,7 @@ def _looks_like(table: Table, known: Iterable[str]) -> str:
 
 def _alike(table: Table, known: Iterable[str]) -> list[str]:
     """Return the file's columns of unknown names that look like one of these: begun alike, or a letter or two off."""
+    # Columns that have a name of ours already are read, or are the other of two spellings.
     names, every = [_plain(name) for name in known], {*_SECONDS, *_FIRST, "model", "output_tokens"}
     return [
         column

@@ -129,7 +129,8 @@ def fit_timing(output_tokens: Array, seconds: Array, ttft_seconds: Array | None 
 
 def _huber(terms: Array, y: Array) -> list[Interval]:
     """Fit coefficients >= 0 of terms (rows, 1 or 2), by reweighting; each comes with its interval."""
-    size = np.maximum(terms.mean(axis=0), 1e-300)  # terms of about 1 each: their squares stay comparable
+    # Terms are scaled to about 1: their squares stay comparable, however long the answers are.
+    size = np.maximum(terms.mean(axis=0), 1e-300)
     scaled, weights = terms / size, np.ones(len(y))
     at = np.full(terms.shape[1], np.inf)
     for _ in range(ROUNDS):
@@ -167,6 +168,7 @@ def _spread(terms: Array, residual: Array, edge: float) -> Array:
 
     An answer far longer than the others pulls the line to itself: its own error says little of how far the line may be off.
     """
+    # Errors beyond the edge are counted by their size: their influence is the edge, and the bread has none of them.
     inside = np.abs(residual) <= edge
     bread = np.asarray(np.linalg.pinv(terms[inside].T @ terms[inside]), np.float64)
     leverage = np.einsum("ij,jk,ik->i", terms, bread, terms) * inside

@@ -162,6 +162,7 @@ def _calibrate(score: Array, quality: Array, at_home: npt.NDArray[np.bool_]) -> 
 def calibration_rows(quality: Array, at_home: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Mark a candidate's judged rows of source 0 where these are enough, else all its judged rows: (rows, models)."""
     judged = ~np.isnan(quality)
+    # Too few of a candidate's rows at home: those of other sources, at another level, are better than a map of a handful.
     home = judged & at_home[:, None]
     return np.where(home.sum(axis=0) >= FEWEST_AT_HOME, home, judged)
 
@@ -170,6 +171,7 @@ def predict(tensors: Mapping[str, npt.NDArray[Any]], x: Array, activation: str =
     """Predict quality and output tokens, both (rows, models), in float64 by the reference: docs/decide.md."""
     heads = Heads(**tensors, activation=activation)  # type: ignore[arg-type]  # checked by Heads
     width = max(1, tensors["out"].size if "out" in tensors else 1)
+    # The reference holds the hidden layer of every row and candidate at once.
     parts = np.array_split(x, max(1, -(-len(x) * width // MOST_AT_ONCE)))
     logit = np.concatenate([predict_logit(heads, part) for part in parts])
     return sigmoid(logit), predict_tokens(heads, x)
@@ -179,6 +181,7 @@ def with_intercepts(x: Array, source: npt.NDArray[np.int64] | None) -> Array:
     """Append to x (rows, dim) an indicator column for every source but number 0: (rows, dim + sources - 1)."""
     if source is None:
         return x
+    # Source 0 has no column: it is the level that the heads' own bias stands for.
     indicator = np.eye(int(source.max()) + 1)[source][:, 1:] * HEIGHT
     return np.concatenate([x, indicator], axis=1)
 
@@ -212,6 +215,7 @@ def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[f
         raise InvalidInputError(f"score, quality: expected equal 1-d shapes, got {score.shape} and {quality.shape}")
     if not ((quality >= 0) & (quality <= 1)).all():
         raise InvalidInputError("quality: expected values in [0, 1]")
+    # A quality between 0 and 1 is a share of a success and of a failure.
     successes = quality.sum()
     high, low = (successes + 1) / (successes + 2), 1 / (len(quality) - successes + 2)
     target = quality * high + (1 - quality) * low
@@ -239,6 +243,7 @@ def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[f
         while loss(theta - share * step) > before and share > 1e-10:
             share /= 2
         theta = theta - share * step
+    # Back from the standardised score.
     slope, offset = float(theta[0] / scale), float(theta[1] - theta[0] * centre / scale)
     return (slope, offset) if slope > 0 else (0.0, level)
 
@@ -291,6 +296,7 @@ def fit_tokens(
         level = np.where(at_home[:, None] | elsewhere, tokens, np.nan)
     else:
         level = tokens
+    # The weights are of every source; smearing factor and cap are of home.
     log_tokens = np.log(np.maximum(tokens, 1.0))
     fit = fit_ridge(x, log_tokens, folds)
     smearing = smearing_factor(np.where(np.isnan(level), np.nan, log_tokens - fit.out_of_fold))

@@ -147,6 +147,7 @@ def drawn_order(prompt_ids: Sequence[str], prompts: Sequence[str], outcome: Arra
     named = sorted((prompt_ids[row], prompts[row], outcome[row].tobytes(), row) for row in judged.tolist())
     text = json.dumps([[id, prompt] for id, prompt, _, _ in named])
     digest = np.frombuffer(sha256(text.encode()).digest(), dtype="<u4")
+    # The whole digest is the seed: 32 bits of it could be searched.
     chosen = np.random.default_rng([seed, *digest.tolist()]).permutation(len(named))[:MOST_ROWS]
     return np.array([named[place][3] for place in chosen], dtype=np.int64)
 
@@ -182,6 +183,7 @@ def with_tokenizers(
         good = counted & (own > 0) & (billed > 0)  # relative errors need both above 0
         if candidate.name in ratios.of_records and good.sum() >= FEWEST_COUNTED:
             candidate = _fitted(candidate, terms[good], billed[good], own[good], progress)
+        # After the fit: the ratio stands for the tokenizer that was kept.
         if candidate.name in ratios.of_records | ratios.of_tokenizer:
             if candidate.tokenizer is None:
                 candidate = _with_ratio(candidate, own[counted].sum(), billed[counted].sum())
@@ -255,7 +257,8 @@ def without_few(x: Array, centroids: Array) -> Array:
 
     A centroid of one prompt is that prompt's embedding, from which most of its words can be read (docs/privacy.md).
     """
-    owner = squared_distances(x, centroids).argmin(axis=1)
+    # Copies of one prompt are one row: ten copies hide nothing.
+    owner = squared_distances(x, centroids).argmin(axis=1)  # (rows,)
     different = np.array([len(np.unique(x[owner == j], axis=0)) for j in range(len(centroids))])
     kept = different >= FEWEST_NEAR
     return centroids[kept] if kept.any() else x.mean(axis=0, keepdims=True)

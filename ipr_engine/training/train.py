@@ -98,6 +98,7 @@ def train(
         judged = HeadRows(x, rows.quality, rows.output_tokens, rows.keys, source)
         estimator = fit.estimator
         compared: list[EstimatorScore] = []
+        # Estimators are compared by how they route, and one candidate leaves nothing to route.
         if estimator == "auto" and len(names) == 1:
             progress("one candidate only: nothing to choose between, so nothing to compare estimators by")
             estimator = "plain"
@@ -161,6 +162,7 @@ def _run_state(
     """Open the run folder under a key over all that decides the fit."""
     from ipr_engine.training.estimators.checkpoint import RunState
 
+    # Everything that changes a fit changes the key, so that no run goes on with parts of another.
     digest = sha256(json.dumps([__version__, estimator, dict(options), seed, rows.keys], sort_keys=True).encode())
     for array in (x, rows.quality, rows.source):
         digest.update(np.ascontiguousarray(array).tobytes())

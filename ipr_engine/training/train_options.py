@@ -78,6 +78,7 @@ class EncoderChoice:
             opened.append(self._open_one(folder, {source.id for _, source in opened}))
         asked = (("max_tokens", self.max_tokens), ("pooling", self.pooling), ("dtype", self.dtype))
         given = [name for name, value in asked if value is not None]
+        # After opening: only the encoders themselves tell whether one of them is a transformer.
         if (given or not self.contained) and all(isinstance(source, EncoderSource) for _, source in opened):
             raise InvalidInputError(
                 f"{', '.join(given) or 'contained'}: of a transformer, and every encoder here is a table; leave it out, or name a "

@@ -85,6 +85,7 @@ def read_candidates(path: Path) -> CandidatesFile:
     if not isinstance(entries, list) or not entries:
         raise InvalidInputError(f"candidates: expected a list of at least one candidate in {path}")
     for number, entry in enumerate(entries):
+        # What is missing is said before what is unknown: a misspelt name is both.
         missing = [key for key in REQUIRED if not isinstance(entry, dict) or key not in entry]
         unknown = sorted(set(entry) - set(REQUIRED) - set(OPTIONAL) - set(PRICE)) if not missing else []
         if missing or unknown:

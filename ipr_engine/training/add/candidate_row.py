@@ -182,7 +182,8 @@ def _most_probable(
         p = line if noise is not None else sigmoid(line)
         curve = np.full(len(y), 1 / noise) if noise is not None else np.maximum(p * (1 - p), 1e-9)
         residual = (y - p) / (noise or 1.0)
-        centre = curve @ columns / curve.sum()  # eliminates the bias from the system
+        # The bias has no prior and is eliminated: columns are centred by the curvature's weights.
+        centre = curve @ columns / curve.sum()
         weighted = columns * curve[:, None]
         hessian = columns.T @ weighted - curve.sum() * np.outer(centre, centre) + np.diag(precision)
         gradient = columns.T @ residual - centre * residual.sum() - precision * (w - prior)
@@ -216,6 +217,7 @@ def features_of(tensors: Tensors, activation: str, x: Array, host: int | None) -
 
 def sharing(tensors: Tensors, host: int) -> list[int]:
     """Return the candidates whose hidden layer is the host's own, the host among them."""
+    # Bit by bit: a row added later has a copy of its host's layer.
     layer = [tensors[name] for name in LAYER if name in tensors]
     return [m for m in range(len(tensors["bias"])) if all((part[m] == part[host]).all() for part in layer)]
 

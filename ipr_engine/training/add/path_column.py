@@ -183,6 +183,7 @@ def fresh_column(
     if min(counts) < FEWEST_JUDGED:
         return None
     host = None if "out" not in tensors else best_host(tensors, heads.activation, x[judged], quality[judged])
+    # The row leans on candidates that share the host's layer and whose predictions here are out of fold.
     known = [m for m in range(len(base.names)) if not np.isnan(others.quality[:, m]).any()]
     group = [m for m in (known if host is None else sharing(tensors, host)) if m in known]
     if not group or (tokens is None and like not in known):
@@ -190,6 +191,7 @@ def fresh_column(
     features = features_of(tensors, heads.activation, x, host)
     weights = np.concatenate([tensors[name][group] for name in ("skip", "out") if name in tensors], axis=1)
     seen = features @ weights.T.astype(np.float64) + tensors["bias"][group].astype(np.float64)
+    # `seen` are the logits that the fit reads, `unseen` those that its predictions are made from.
     likely = np.clip(others.quality[:, group], NEAR_CERTAIN, 1 - NEAR_CERTAIN)
     predicted = sigmoid(_fresh(features, seen, np.log(likely / (1 - likely)), quality, folds, logistic=True))
     if tokens is None:

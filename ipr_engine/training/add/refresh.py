@@ -121,6 +121,7 @@ def refresh(
         for rows in torch.split(fit_rows[torch.randperm(len(fit_rows), generator=generator)], BATCH):
             line = _logits(torch, parts, activation, inputs[rows])
             loss = functional.binary_cross_entropy_with_logits(line[:, -1], target[rows])
+            # The old candidates are held to what they predicted before, on the new candidate's prompts: no old outcome is needed.
             loss = loss + consistency * (torch.sigmoid(line[:, :-1]) - anchor[rows]).square().mean()
             optimizer.zero_grad()
             loss.backward()

@@ -174,6 +174,7 @@ class _Loop:
 
     def watch(self, z: Tensor, quality: Tensor) -> None:
         """Take the present parameters as the best if their loss on these rows is the least so far."""
+        # The loss is taken over all rows at once: pairwise is no mean of the batches' losses.
         step = max(1, SCORE_CELLS // (quality.shape[1] * self.config.hidden))
         with torch.no_grad():
             scores = torch.cat([score(self.parts, part, self.config.activation) for part in _batches(z, step)])
@@ -220,6 +221,7 @@ def _tensor(values: Array) -> Tensor:
 def _levels(trailing: Array, quality: Array, link: str) -> tuple[Array, Array]:
     """Level (models,), the score at which each candidate's mean quality is met (the mean of all where it was never
     judged), and shift (models, linear_only), the least-squares slopes on the trailing columns (rows, linear_only)."""
+    # Half a success and half a failure are added, so that no level is infinite.
     judged = ~np.isnan(quality)
     overall = (np.nansum(quality) + 0.5) / (judged.sum() + 1)
     mean = (np.nansum(quality, axis=0) + overall) / (judged.sum(axis=0) + 1)  # one row's worth of the overall mean

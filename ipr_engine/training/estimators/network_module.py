@@ -40,6 +40,7 @@ class Standard:
 
     @classmethod
     def of(cls, x: Array, linear_only: int) -> Standard:
+        # A column that hardly varies beside its size is constant but for rounding.
         spread = x.std(axis=0)
         live = spread > 1e-9 * np.maximum(1.0, np.abs(x).max(axis=0))
         main = live & (np.arange(len(live)) < len(live) - linear_only)
@@ -122,7 +123,7 @@ def export(parts: Parameters, standard: Standard) -> dict[str, Array]:
     identity = p["embedding"] @ p["wid"].T + p["hidden_bias"] if paper else p["identity"]  # (models, hidden)
     models = len(identity)
     out, bias = (np.tile(p["out"], (models, 1)), np.repeat(p["bias"], models)) if paper else (p["out"], p["bias"])
-    linear_only = len(standard.mean) - dim
+    linear_only = len(standard.mean) - dim  # trailing columns that no hidden unit reads
 
     def on_x(weights: Array) -> tuple[Array, Array]:
         """Turn weights (..., dim) on z into weights (..., dim + linear_only) on x and the constant (...) that goes with them."""

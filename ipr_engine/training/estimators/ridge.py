@@ -75,6 +75,7 @@ def ridge_path(x: Array, y: Array, penalties: Array, weight: Array | None = None
 
 def _alike(known: Mask) -> Iterator[tuple[Mask, npt.NDArray[np.int64]]]:
     """Group the targets that are known on the same rows: ((rows,) mask, their columns)."""
+    # Targets of one pattern of known rows share one decomposition.
     patterns, pattern_of = np.unique(known, axis=1, return_inverse=True)
     for i, rows in enumerate(patterns.T):
         targets = np.flatnonzero(pattern_of.reshape(-1) == i)
@@ -176,6 +177,7 @@ def row_difficulty(y: Array) -> tuple[Array, Array]:
     if known.all():
         return y.mean(axis=1), np.ones(len(y))
     row, column = np.zeros(len(y)), np.nanmean(y, axis=0)
+    # Alternating means: the least squares of y = row + column on the known entries.
     for _ in range(ROUNDS):
         row = np.nanmean(y - column, axis=1)
         before, column = column, np.nanmean(y - row[:, None], axis=0)
@@ -218,6 +220,7 @@ def fit_difficulty_advantage(
 
 def _of_rank(fit: RidgeFit, level: Array, rank: int) -> RidgeFit:
     """Project scores around `level` (targets,) onto the leading `rank` principal directions of those out of fold."""
+    # Directions of the scores out of fold: on its own rows a fit's noise looks like skill.
     centred = fit.out_of_fold - fit.out_of_fold.mean(axis=0)
     leading = np.linalg.eigh(centred.T @ centred)[1][:, -rank:]  # eigh sorts by rising eigenvalue
     projector = leading @ leading.T  # (targets, targets), symmetric
