@@ -1,4 +1,4 @@
-"""Intelligent Prompt Routing (arXiv 2509.06274): which LLM should answer this prompt, decided in microseconds.
+"""Intelligent Prompt Routing (arXiv 2509.06274) decides in microseconds which LLM should answer a prompt.
 
 engine = ipr_engine.Engine.load()
 decision = engine.route("Explain quicksort", tau=0.1)
@@ -50,7 +50,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """AsyncEngine, imported when it is first asked for: asyncio costs more than all else here."""
+    """Import AsyncEngine when it is first asked for: asyncio takes longer to import than all else here."""
     if name == "AsyncEngine":
         from ipr_engine.serving import AsyncEngine
 

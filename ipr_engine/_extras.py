@@ -1,4 +1,4 @@
-"""Optional packages, asked for by name where they are needed."""
+"""Optional packages: `need` imports one where it is used, and says what to install where it is missing."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def need_pyplot() -> Any:
         BackendUnavailableError: matplotlib is missing; says what to install.
     """
     try:
+        # Before pyplot is imported: it would choose a back end with windows.
         importlib.import_module("matplotlib").use("Agg")
         return importlib.import_module("matplotlib.pyplot")
     except ImportError as error:

@@ -14,6 +14,7 @@ _CHUNK = 1 << 18  # stays in the L2 cache between the read and the hash
 
 
 def as_path(value: object, name: str) -> Path:
+    """Return the path that a caller gives; InvalidInputError names the argument."""
     if not isinstance(value, (str, os.PathLike)):
         raise InvalidInputError(f"{name}: expected a str or os.PathLike, got {type(value).__name__}; pass a folder")
     text = os.fspath(value)
@@ -23,13 +24,14 @@ def as_path(value: object, name: str) -> Path:
 
 
 def writable_folder(path: str | os.PathLike[str], name: str) -> Path:
-    """The path of a folder that is there and may be written to, or can be made. Nothing is made yet.
+    """Return the path of a folder that is there and may be written to, or can be made. Nothing is made yet.
 
     Raises:
         InvalidInputError: names the argument, and which part of the path is in the way.
     """
     folder = _path(path, name, "a folder")
     place = folder
+    # The nearest thing that exists decides: the folders below it can be made.
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
     if not place.is_dir():
@@ -44,7 +46,9 @@ def writable_folder(path: str | os.PathLike[str], name: str) -> Path:
 
 
 def writable_file(path: str | os.PathLike[str], name: str) -> Path:
-    """The path of a file that can be written, in a folder that is there. Nothing is made yet; what is there will be replaced.
+    """Return the path of a file that can be written, in a folder that is there.
+
+    Nothing is made yet; what is there will be replaced.
 
     Raises:
         InvalidInputError: names the argument, and what is in the way.
@@ -56,12 +60,14 @@ def writable_file(path: str | os.PathLike[str], name: str) -> Path:
         raise InvalidInputError(
             f"{name}: expected a file to write, got {file}: its folder does not exist; make it, or name another"
         )
+    # A new file needs its folder to be writable, an old one only itself.
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise InvalidInputError(f"{name}: expected a file to write, got {file}, which cannot be written; name another")
     return file
 
 
 def _path(path: str | os.PathLike[str], name: str, what: str) -> Path:
+    """Return a path that is not empty; `what` names what was expected."""
     text = os.fspath(path)
     if not text or "\0" in text:
         raise InvalidInputError(f"{name}: expected {what}, got {text!r}")
@@ -72,6 +78,7 @@ def file_sha256(path: str | os.PathLike[str]) -> tuple[str, int]:
     """Return (hex digest, bytes) of a file, in one pass and without holding it; hashing makes no mapped table resident."""
     digest, buffer, total = hashlib.sha256(), bytearray(_CHUNK), 0
     view = memoryview(buffer)
+    # Unbuffered into one buffer of ours: no copy in between.
     with open(path, "rb", buffering=0) as file:
         while count := file.readinto(buffer):
             digest.update(view[:count])
@@ -90,6 +97,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temp = temporary_beside(path)
     try:
         yield temp
+        # Atomic within a file system, which a name in the same folder is on.
         os.replace(temp, path)
     finally:
         temp.unlink(missing_ok=True)
@@ -102,7 +110,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file that is not there yet, and have it on the disk."""
+    """Write a file that is not there yet, and flush it to the disk."""
+    # x: somebody else's file of that name is never touched.
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
@@ -110,7 +119,7 @@ def write_new(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have a folder's own entries on the disk: names that were made or replaced in it."""
+    """Flush a folder's own entries to the disk: names that were made or replaced in it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

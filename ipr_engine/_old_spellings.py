@@ -1,4 +1,4 @@
-"""Spellings of earlier releases that go on working: each warns once a process."""
+"""Spellings of earlier releases go on working; each warns once a process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def on_error_of_route(face: str, prompt: Any, options: Mapping[str, object], *, 
     """Return the on_error of a call of `route`, which takes one prompt and raises; warn where it is given one, or a list of prompts.
 
     Args:
-        face: the class whose `route` was called. stacklevel: by default the caller of the function that calls this one.
+        face: the class whose `route` was called.
+        stacklevel: of the caller who is warned; by default the caller of the function that calls this one.
     """
     on_error: Any = options.get("on_error")
     if on_error is not None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+# How a flag takes its value, and the JSON form of an option in a record.
 Takes = Literal["text", "number", "whole number", "names", "switch", "list"]
 Form = Literal[
     "number", "number or infinity", "flag", "text", "candidates", "candidate", "names", "prices", "weights", "figures"
@@ -17,7 +18,7 @@ Form = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
-    """How an option is given on the command line.
+    """A `Flag` says how an option is given on the command line.
 
     Attributes:
         help: the line of `--help`. metavar: what it calls the value; None: the flag's own name.
@@ -37,7 +38,7 @@ class Flag:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What is known of an option besides its name, type and default.
+    """An `About` holds what is known of an option besides its name, type and default.
 
     Attributes:
         doc: what it means to a caller; the tables of docs/usage.md are made of it.

@@ -27,7 +27,7 @@ def lone_surrogate(text: str) -> int | None:
 
 
 def shown(value: object) -> str:
-    """A value for an error: short, and printable whatever it holds."""
+    """Return a value for an error: short, and printable whatever it holds."""
     try:
         text = ascii(value)
     except ValueError:  # a whole number of more digits than Python writes
@@ -36,17 +36,18 @@ def shown(value: object) -> str:
 
 
 def shown_safely(value: object) -> str:
-    """A caller's value for an error: as `shown`, but of a text its length alone, since it may be of a prompt."""
+    """Return a caller's value for an error: as `shown`, but of a text its length alone, since it may be of a prompt."""
     return f"a text of {len(value)} characters" if isinstance(value, str) else shown(value)
 
 
 def matched(argument: str, wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """Return each wanted name -> the known one that it means.
+    """Return each wanted name -> the known one that it means: the same, or the only one that differs by case alone.
 
     Raises:
         InvalidInputError: a name is unknown, or several that differ by case alone match it and none exactly.
     """
     names = sorted(set(known))
+    # folded name -> the known ones that are written so but for case
     by_case: dict[str, list[str]] = {}
     for name in names:
         by_case.setdefault(name.casefold(), []).append(name)
@@ -88,7 +89,7 @@ def list_of_names(argument: str, values: object) -> list[str]:
 
 
 def number(name: str, value: object) -> float:
-    """A finite real number as a float. bool and str are not numbers."""
+    """Return a finite real number as a float. bool and str are not numbers."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         sentence = isinstance(value, str) and len(value.split()) > 1  # it may be of a prompt
         raise InvalidInputError(
@@ -96,7 +97,7 @@ def number(name: str, value: object) -> float:
         )
     try:
         result = float(value)
-    except OverflowError:
+    except OverflowError:  # an int beyond float64
         result = math.inf
     if not math.isfinite(result):
         raise InvalidInputError(f"{name}: expected a finite number, got {result}")
@@ -104,6 +105,7 @@ def number(name: str, value: object) -> float:
 
 
 def unit_interval(name: str, value: object) -> float:
+    """Return a number in [0, 1] as a float; InvalidInputError names the argument."""
     result = number(name, value)
     if not 0.0 <= result <= 1.0:
         raise InvalidInputError(f"{name}: expected a value in [0, 1], got {result}")
@@ -111,6 +113,7 @@ def unit_interval(name: str, value: object) -> float:
 
 
 def nonnegative(name: str, value: object) -> float:
+    """Return a number from 0 to MOST as a float; InvalidInputError names the argument."""
     result = number(name, value)
     if not 0.0 <= result <= MOST:
         raise InvalidInputError(f"{name}: expected a value from 0 to {MOST:g}, got {result}")
@@ -118,13 +121,14 @@ def nonnegative(name: str, value: object) -> float:
 
 
 def random_seed(name: str, value: object) -> int:
-    """A whole number >= 0, which numpy's generators take."""
+    """Return a whole number >= 0, which numpy's generators take."""
     if type(value) is not int or value < 0:
         raise InvalidInputError(f"{name}: expected an int >= 0, got {value!r}")
     return value
 
 
 def nonnegative_or_infinite(name: str, value: object) -> float:
+    """Return a number from 0 to MOST, or infinity."""
     if isinstance(value, (float, np.floating)) and value == math.inf:
         return math.inf
     return nonnegative(name, value)

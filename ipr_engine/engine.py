@@ -1,15 +1,16 @@
-"""The engine: text in, decision out. Everything that can fail, allocate or choose happens in `load`; `route` does neither."""
+"""An `Engine` takes text and returns decisions. What can fail, allocate or choose happens in `load`; `route` does neither."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine import audit, decision
 from ipr_engine._options import refuse_unknown
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import DEFAULT_BUNDLE
@@ -27,12 +28,7 @@ from ipr_engine.prompts import Prompt, is_one_prompt
 from ipr_engine.request.intake import check_many
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
 from ipr_engine.request.route_request import RouteOptions, RouteRequest, check_on_error, policy_options
-
-if TYPE_CHECKING:
-    from ipr_engine.audit.owner_key import OwnerKey
-    from ipr_engine.audit.recorder import Recorder
-    from ipr_engine.decision.explanation import Explanation
-    from ipr_engine.watch import Watch
+from ipr_engine.watch import Watch
 
 
 class Engine(BundleHolder):
@@ -100,7 +96,7 @@ class Engine(BundleHolder):
             InvalidInputError: a bad prompt, or a bad argument.
             RowError: the prompt cannot be decided; its reason is named.
         """
-        if type(prompt) is str:
+        if type(prompt) is str:  # the short way: one C++ call
             made = self.loaded.route_text(prompt, policy, options)
             if made is not None:
                 return made
@@ -119,8 +115,8 @@ class Engine(BundleHolder):
 
         Args:
             prompts: a list of what `route` takes.
-            policy: as of `route`, for all of them.
-            options: as of `route`. billed_tokens is one for all or one a prompt; counted where it is None. tokens_out, extra_usd,
+            policy: one for all of them, given as to `route`.
+            options: those of `route`. billed_tokens is one for all or one a prompt; counted where it is None. tokens_out, extra_usd,
                 cached_tokens and tokens_in are scalar, (models,) or (batch, models); cached_tokens and tokens_in by name for all, or
                 a list, one a prompt (None: nothing is given of it). on_error is "raise" (the default) when a prompt is bad or a
                 row cannot be decided, or "status" to return each row with its status: a `FailedRow` has no model, and its
@@ -142,6 +138,7 @@ class Engine(BundleHolder):
         """
         of_policy = policy_options(options)
 
+        # again on the CPU's bundle where the device is lost, hence a function of the bundle
         def route(loaded: LoadedBundle) -> Decisions:
             return loaded.route(RouteRequest(prompts, loaded.resolve(policy, of_policy), options, on_error))
 
@@ -184,7 +181,7 @@ class Engine(BundleHolder):
                 bundle the heads that read its encoder decide; a bare array is the first encoder's. There is no text to encode
                 again, so nothing escalates without `second`.
             second: the same prompts by the second encoder: then rows escalate as `route` has it.
-            options: as of `route_many`.
+            options: those of `route_many`.
         Raises:
             EncoderMismatchError: x was embedded by another encoder than the heads read now, or second by another than the
                 second heads.
@@ -202,29 +199,27 @@ class Engine(BundleHolder):
 
     def explain(
         self, prompt: Prompt | Decision, policy: Policy | None = None, **options: Unpack[RouteOptions]
-    ) -> Explanation:
+    ) -> decision.Explanation:
         """Explain why this candidate: every candidate's quality, cost, and what kept it from being chosen.
 
         Args:
-            prompt: as of `route`; or a decision, under the policy it was made with.
-            options: as of `route`, but for on_error.
+            prompt: what `route` takes; or a decision, which is explained under its own policy.
+            options: those of `route`, but for on_error.
         """
-        from ipr_engine.decision.explanation import Explanation
-
         if isinstance(prompt, Decision):
             if policy is not None or options:
                 raise InvalidInputError(
                     "policy: a Decision is explained under the policy it was made with; pass the prompt instead"
                 )
-            return Explanation(prompt)
+            return decision.Explanation(prompt)
         if "on_error" in options:
             raise InvalidInputError("on_error: explain always shows the status; leave it out")
         if not is_one_prompt(prompt) and isinstance(prompt, (list, tuple)):
             raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
-        decision = self.route_rows(prompt, policy, options, "status")[0]
-        if decision.status == "invalid_input":  # nothing was predicted that could be explained
-            raise InvalidInputError(decision.reason)
-        return Explanation(decision)
+        row = self.route_rows(prompt, policy, options, "status")[0]
+        if row.status == "invalid_input":  # nothing was predicted that could be explained
+            raise InvalidInputError(row.reason)
+        return decision.Explanation(row)
 
     def watch(
         self,
@@ -245,12 +240,10 @@ class Engine(BundleHolder):
             root: a folder of bundles.
             interval_s: seconds between two looks at CURRENT, > 0.
             on_swap, on_error: called in the watching thread after a swap, or with what kept CURRENT from being served.
-            allow_other_encoder, allow_fewer_candidates, allow_fewer_outputs: as of `swap`.
+            allow_other_encoder, allow_fewer_candidates, allow_fewer_outputs: those of `swap`.
         Returns:
             The running watch; a context manager. It ends with `close()`, and with the engine.
         """
-        from ipr_engine.watch import Watch
-
         return Watch(
             self,
             root,
@@ -268,9 +261,9 @@ class Engine(BundleHolder):
         *,
         keep_prompts: bool = False,
         keep_x: bool = False,
-        key: OwnerKey | str | os.PathLike[str] | bytes | None = None,
+        key: audit.OwnerKey | str | os.PathLike[str] | bytes | None = None,
         min_words: int | None = None,
-    ) -> Recorder:
+    ) -> audit.Recorder:
         """Route and decide as the engine does, writing a record of each decision for `ipr replay` (ipr_engine/audit/recorder.py).
 
         Args:
@@ -283,7 +276,5 @@ class Engine(BundleHolder):
         Raises:
             InvalidInputError: an argument is not as above. BackendUnavailableError: a key, and the extra [records] is missing.
         """
-        from ipr_engine.audit.recorder import MIN_WORDS, Recorder
-
-        least = MIN_WORDS if min_words is None else min_words
-        return Recorder(self, to, keep_prompts=keep_prompts, keep_x=keep_x, key=key, min_words=least)
+        least = audit.MIN_WORDS if min_words is None else min_words
+        return audit.Recorder(self, to, keep_prompts=keep_prompts, keep_x=keep_x, key=key, min_words=least)

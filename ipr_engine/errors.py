@@ -33,6 +33,7 @@ class RowError(IprError, RuntimeError):
     def __init__(self, rows: Sequence[int], reasons: Sequence[str]) -> None:
         self.rows = tuple(rows)
         self.reasons = tuple(reasons)
+        # The message names five rows; `rows` holds all of them.
         shown = ", ".join(f"row {row}: {reason}" for row, reason in list(zip(self.rows, self.reasons, strict=True))[:5])
         more = f" and {len(self.rows) - 5} more" if len(self.rows) > 5 else ""
         super().__init__(
@@ -40,6 +41,7 @@ class RowError(IprError, RuntimeError):
             "route_many(..., on_error='status') gives every row with its status and the reason why each candidate was excluded"
         )
 
+    # Exceptions are pickled by their message alone: what another process gets is made of the arguments instead.
     def __reduce__(self) -> tuple[type[RowError], tuple[tuple[int, ...], tuple[str, ...]]]:
         return type(self), (self.rows, self.reasons)
 

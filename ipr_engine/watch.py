@@ -1,4 +1,4 @@
-"""Following a bundle root: when its CURRENT is replaced, load, verify, swap; what cannot be served leaves the old one serving."""
+"""A `Watch` follows a bundle root: when CURRENT is replaced, it loads, verifies and swaps; what cannot be served leaves the old one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 class SwappingEngine(Protocol):
-    """What a watch needs of an engine: the bundle that serves, and to put another in its place."""
+    """A `SwappingEngine` has what a watch needs of an engine: the bundle that serves, and a swap."""
 
     @property
     def bundle(self) -> Bundle: ...
@@ -39,7 +39,7 @@ class SwappingEngine(Protocol):
 
 
 class Watch:
-    """A `Watch` is a daemon thread that looks at root/CURRENT; made by `Engine.watch`, running until `close()` or the engine's end.
+    """A `Watch` is a daemon thread that looks at root/CURRENT. `Engine.watch` makes it; it runs until `close()` or the engine's end.
 
     CURRENT counts as replaced when its file or its text is another than at the last look, so activating the same hash
     again, after a repair, is a new try. A bundle swapped in by hand stays until CURRENT is replaced. A process that
@@ -79,11 +79,11 @@ class Watch:
         self._stop = threading.Event()
         self._ends_with_engine = weakref.finalize(engine, self._stop.set)
         self._thread = threading.Thread(target=self._run, args=(interval,), name=f"ipr watch {self.root}", daemon=True)
-        self.look()
+        self.look()  # in this thread: the caller sees at once what CURRENT says
         self._thread.start()
 
     def look(self) -> bool:
-        """Look at CURRENT now, in this thread; whether another bundle was put in place. What fails is in last_error."""
+        """Look at CURRENT now, in this thread; return whether another bundle was put in place. What fails is in last_error."""
         engine = self._engine()
         if engine is None or self._stop.is_set():
             return False
@@ -135,13 +135,13 @@ class Watch:
 
     @property
     def closed(self) -> bool:
-        """Nothing is followed any more: closed, or the engine is gone."""
+        """Return whether nothing is followed any more: it was closed, or the engine is gone."""
         return self._stop.is_set()
 
     def close(self) -> None:
         """Stop; a swap that has begun is finished first. The engine serves on. May be called again."""
         self._stop.set()
-        self._ends_with_engine.detach()
+        self._ends_with_engine.detach()  # it would hold this watch's event as long as the engine lives
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -160,7 +160,7 @@ class Watch:
 
 
 def _pointer(path: Path) -> tuple[int, int, bytes] | None:
-    """The file that CURRENT is and what it says, None when there is none: unequal once it has been replaced."""
+    """Return the inode, time and text of CURRENT, unequal once it has been replaced; None when there is none."""
     try:
         with open(path, "rb") as file:
             state = os.fstat(file.fileno())

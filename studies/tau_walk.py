@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import RuleConstants
-from ipr_engine.bundle.path_rows import OUTCOME_STEPS
+from ipr_engine.bundle.spec import OUTCOME_STEPS
 from ipr_engine.evaluation.promised import EVERY_TAU, Kept
 from ipr_engine.measures.resampling import Resamples, grouped_folds
 from ipr_engine.measures.sweeps import choose, rule_constants

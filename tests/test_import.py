@@ -1,7 +1,14 @@
 """What importing the package may and may not do."""
 
+import inspect
 import subprocess
 import sys
+import typing
+from functools import cached_property
+
+import pytest
+
+import ipr_engine
 
 HEAVY = ("torch", "triton", "tensorrt", "transformers", "onnxruntime", "tokenizers", "safetensors", "rich", "model2vec")
 
@@ -21,7 +28,35 @@ def test_an_engine_with_the_default_bundle_needs_no_heavy_package_either():
 
 
 def test_the_public_names_are_few_and_exist():
-    import ipr_engine
-
     assert len(ipr_engine.__all__) <= 13
     assert all(hasattr(ipr_engine, name) for name in ipr_engine.__all__)
+
+
+def functions_of(public):
+    """(name, function) of a public function, or of every method and property of a class but the private ones, inherited ones too."""
+    if inspect.isfunction(public):
+        yield public.__name__, public
+        return
+    for name in dir(public):
+        found = inspect.getattr_static(public, name)
+        for kind, inner in ((property, "fget"), (cached_property, "func"), ((classmethod, staticmethod), "__func__")):
+            if isinstance(found, kind):
+                found = getattr(found, inner)
+        private = name.startswith("_") and not name.endswith("__")
+        if inspect.isfunction(found) and not private:
+            yield f"{public.__name__}.{name}", found
+
+
+@pytest.mark.parametrize("name", ipr_engine.__all__)
+def test_the_annotations_of_every_public_class_and_method_resolve(name):
+    public = getattr(ipr_engine, name)
+    typing.get_type_hints(public)
+    functions = dict(functions_of(public))
+    assert functions or issubclass(public, Exception)
+    for of, function in functions.items():
+        try:
+            typing.get_type_hints(function)
+        except NameError as error:
+            pytest.fail(
+                f"{of}: {error}; import the name where {function.__module__} is loaded, not under TYPE_CHECKING"
+            )

@@ -1,4 +1,4 @@
-// break_points and two_tier_choices for Python. ipr_engine/policy/tau_path.py and two_tier_path.py wrap them.
+// break_points and two_tier_choices for Python. ipr_engine/policy/tau_path.py and paths.py wrap them.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 

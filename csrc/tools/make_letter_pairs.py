@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ipr_engine._C import count_texts
-from ipr_engine.tokens.held_out import letter_pairs
-from ipr_engine.tokens.letter_pairs import SYMBOLS, pair_counts
+from ipr_engine.tokens.fit_profile import SYMBOLS, letter_pairs, pair_counts
 from ipr_engine.tokens.samples import read_samples
 from ipr_engine.tokens.tokenizers_at_hand import open_counter
 

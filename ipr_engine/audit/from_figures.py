@@ -17,8 +17,7 @@ from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decide.numpy_rule import level, order, threshold
 from ipr_engine.decide.reference import expected_cost
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.rules import Coefficients
-from ipr_engine.policy.unsupported import UNSUPPORTED
+from ipr_engine.policy.rules import UNSUPPORTED, Coefficients
 from ipr_engine.request.row_inputs import request_limits
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ NAN, INF = np.float32("nan"), np.float32("inf")
 
 
 def in_order(name: str, values: Float32s | None, had: Sequence[str], has: Sequence[str]) -> Float32s | None:
-    """Values given per recorded candidate, in this bundle's order."""
+    """Return values given per recorded candidate, in this bundle's order."""
     if values is None or tuple(had) == tuple(has):
         return values
     new = [candidate for candidate in has if candidate not in had]
@@ -49,7 +48,7 @@ def decide_figures(
     own_tokens: Float32s | None,
     support: np.float32 | None,
 ) -> Outcome:
-    """The outcome of the record's qualities and tokens under a policy of this bundle.
+    """Return the outcome of the record's qualities and tokens under a policy of this bundle.
 
     Args:
         heads: of the bundle, those whose predictions the record holds.
@@ -69,6 +68,7 @@ def decide_figures(
             ("cached_tokens", record.cached_tokens),
         )
     )
+    # All (models,), in this bundle's order; a record always has these two.
     assert quality is not None
     assert predicted is not None
     asked = None if record.needs is None else (record.needs,)
@@ -76,10 +76,13 @@ def decide_figures(
     stated = None if limits is None else limits.max_tokens
     answers = np.float32(1 if record.needs is None else record.needs.answers)
     each = predicted / answers  # what a record tells is of all answers
+    # A record tells what was decided with; the bundle may allow more now than what they were cut at.
     tokens = _within_most(record, each, bundle, heads) if given is None else given
     bill = np.array([record.billed_tokens], np.int64)
+    # bill: (1,), own: (1, models)
     windows, own = ContextWindows(bundle.candidates), None if own_tokens is None else own_tokens[None]
     fits, one = windows.within(bill, tokens[None], stated, own=own)
+    # Where nothing cuts them the predicted tokens of all answers stand, bit for bit; one answer's times answers may differ.
     cut = (one[0] < each) if given is None else np.ones(len(names), np.bool_)
     wanted = np.where(cut, one[0] * answers, predicted)
     can = fits[0] if limits is None or limits.allowed is None else fits[0] & limits.allowed[0]
@@ -91,6 +94,7 @@ def decide_figures(
     # the policy's rates are of the bundle's tokens: token_ratio is in them
     counted = bill[:, None] if own is None else own.astype(np.float64) / windows.ratios
     cost = _cost(policy, counted, wanted, policy.weighed(extra))
+    # Under weights `cost` is what was minimised, in other units than USD.
     usd = cost if policy.weighing is None else policy.usd(bill, own, wanted[None], extra)[0]
     nonfinite = np.array([record.candidates.index(name) in record.nonfinite for name in names])
     with np.errstate(all="ignore"):
@@ -120,7 +124,10 @@ def decide_figures(
 def _sent_to(
     policy: Policy, quality: Float32s, cost: Float32s, may: npt.NDArray[np.bool_], bundle: BundleSpec
 ) -> int | None:
-    """Who answers a row of little support, as csrc/src/order.cpp; None where the one meant cannot: the plain decision stands."""
+    """Return who answers a row of little support, as csrc/src/order.cpp.
+
+    It is None where the one meant cannot answer: then the plain decision stands.
+    """
     able = may & np.isfinite(quality) & np.isfinite(cost)
     named = policy.unsupported.candidate
     if named is None:
@@ -138,7 +145,7 @@ def choose(
     nonfinite: npt.NDArray[np.bool_],
     tie_rank: npt.NDArray[np.int32],
 ) -> tuple[int, str, str, np.float32, np.float32]:
-    """index, status, cause, threshold and gap, as csrc/src/simd/decide_kernel.h; the arrays are (models,)."""
+    """Return index, status, cause, threshold and gap, as csrc/src/simd/decide_kernel.h; the arrays are (models,)."""
     for status, bad in (
         ("none_allowed", not allowed.any()),
         ("nonfinite_quality", bool(nonfinite[allowed].any())),
@@ -149,13 +156,16 @@ def choose(
     hi, lo = quality[allowed].max(), quality[allowed].min()
     least = threshold(made, hi, lo)
     chosen = next(m for m in order(quality, cost, worth, tie_rank) if allowed[m] and quality[m] >= least)
-    others = allowed.copy()
+    others = allowed.copy()  # who could be chosen in its place
     others[chosen] = False
+    # Nobody else could be chosen: no change of price or tau moves this decision.
     if not others.any():
         return chosen, "ok", "only_allowed", least, INF
+    # gap is the least change of quality that changes the choice: the chosen falls below the threshold, or another enters.
     leaving = quality[chosen] - (
         threshold(made, quality[others].max(), quality[others].min()) if quality[chosen] == hi else least
     )
+    # float32 from here on, as the op: products and differences round alike.
     paid = np.float32(worth)
     objective = cost - paid * quality
     over = objective[others] - objective[chosen]
@@ -172,19 +182,19 @@ def choose(
 
 
 def _cost(policy: Policy, bill: npt.NDArray[Any], tokens: Float32s, extra: Float32s | None) -> Float32s:
-    """(models,) as weighed: fixed + (in_rate * billed + out_rate * tokens) in the tier of the bill, then extra."""
+    """Return (models,) costs as weighed: fixed + (in_rate * billed + out_rate * tokens) in the tier of the bill, then extra."""
     with np.errstate(all="ignore"):  # what is not finite gets a status
         cost = expected_cost(**policy.folded.op_terms(), billed_tokens=bill.astype(np.float32), tokens_out=tokens)
         return _plain_nan((cost if extra is None else cost + extra)[0])
 
 
 def _plain_nan(values: Float32s) -> Float32s:
-    """Every NaN the same one, as the op writes it."""
+    """Return the values with every NaN the same one, as the op writes it."""
     return np.where(np.isnan(values), NAN, values)
 
 
 def _within_most(record: Record, predicted: Float32s, bundle: BundleSpec, heads: HeadsSpec) -> Float32s:
-    """Predicted output tokens under this bundle's own limits of its candidates."""
+    """Return predicted output tokens under this bundle's own limits of its candidates."""
     then = record.max_output_tokens or (None,) * len(record.candidates)
     for m, candidate in enumerate(bundle.candidates):
         before, now = then[record.candidates.index(candidate.name)], candidate.max_output_tokens

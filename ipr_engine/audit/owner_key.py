@@ -21,15 +21,14 @@ from ipr_engine.errors import InvalidInputError, KeyMismatchError
 
 KEY_BYTES = 32
 KEY_FILE = "owner.key"  # beside the bundles of a root, never inside one
-PUBLISHED = (
-    Path(__file__).parent.parent / "default_bundle" / KEY_FILE
-)  # of the embedded bundle, whose prompts are public
+# Of the embedded bundle, whose prompts are public.
+PUBLISHED = Path(__file__).parent.parent / "default_bundle" / KEY_FILE
 NONCE_BYTES = 12  # of AES-GCM; random ones last for 2^32 records of one key (NIST SP 800-38D, section 8.3)
 _MAKE = "make one with `ipr key FILE`"
 
 
 class OwnerKey:
-    """32 secret bytes. Neither repr nor an error shows them; `id` names them.
+    """An `OwnerKey` is 32 secret bytes. Neither repr nor an error shows them; `id` names them.
 
     Attributes:
         id: 16 hex digits that tell one key from another and nothing of its bytes.
@@ -38,7 +37,7 @@ class OwnerKey:
     __slots__ = ("_cipher", "_hashing", "id")
 
     def __init__(self, key: bytes) -> None:
-        """key: 32 bytes.
+        """Take the 32 bytes.
 
         Raises:
             InvalidInputError: it is something else.
@@ -52,7 +51,7 @@ class OwnerKey:
 
     @classmethod
     def load(cls, key: str | os.PathLike[str] | bytes | OwnerKey) -> OwnerKey:
-        """The key of a file of 64 hex digits, or of 32 bytes.
+        """Return the key of a file of 64 hex digits, or of 32 bytes.
 
         Raises:
             InvalidInputError: the file cannot be read or holds something else. The message shows nothing of it.
@@ -66,6 +65,7 @@ class OwnerKey:
             data = path.read_bytes()
         except OSError as error:
             raise InvalidInputError(f"key: cannot read {path}: {error.strerror}; {_MAKE}") from None
+        # Not decoded before it is checked: an error would show bytes of whatever the file holds.
         text = data.strip()
         if len(text) != 2 * KEY_BYTES or not set(text) <= set(b"0123456789abcdef"):
             raise InvalidInputError(
@@ -82,6 +82,7 @@ class OwnerKey:
         """
         file, key = _path(path), secrets.token_bytes(KEY_BYTES)
         try:
+            # O_EXCL: never over a key that is there.
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
             raise InvalidInputError(
@@ -97,11 +98,11 @@ class OwnerKey:
         return cls(key)
 
     def digest(self, message: bytes) -> bytes:
-        """HMAC-SHA256 of a message under the key of prompt hashes: 32 bytes."""
+        """Return the HMAC-SHA256 of a message under the key of prompt hashes: 32 bytes."""
         return hmac.digest(self._hashing, message, "sha256")
 
     def seal(self, plain: bytes, beside: bytes) -> tuple[bytes, bytes]:
-        """(nonce, ciphertext) by AES-256-GCM; `beside` is authenticated and not encrypted.
+        """Return nonce and ciphertext by AES-256-GCM; `beside` is authenticated and not encrypted.
 
         Raises:
             BackendUnavailableError: the extra [records] is missing.
@@ -110,7 +111,7 @@ class OwnerKey:
         return nonce, self._aead().encrypt(nonce, plain, beside)
 
     def open(self, nonce: bytes, sealed: bytes, beside: bytes) -> bytes | None:
-        """What was sealed; None where ciphertext or `beside` is not as it was sealed under this key."""
+        """Return what was sealed; None where ciphertext or `beside` is not as it was sealed under this key."""
         invalid: type[Exception] = need("cryptography.exceptions", "opening a sealed record", "records").InvalidTag
         try:
             plain: bytes = self._aead().decrypt(nonce, sealed, beside)
@@ -119,7 +120,7 @@ class OwnerKey:
         return plain
 
     def require_cipher(self) -> None:
-        """BackendUnavailableError where what seals is not installed: told before the first record, not with it."""
+        """Raise BackendUnavailableError where what seals is not installed: before the first record, not with it."""
         self._aead()
 
     def _aead(self) -> Any:
@@ -127,6 +128,7 @@ class OwnerKey:
         return aead.AESGCM(self._cipher)
 
     def __eq__(self, other: object) -> bool:
+        # In constant time: how long it takes tells nothing of either key.
         return hmac.compare_digest(self._cipher, other._cipher) if isinstance(other, OwnerKey) else NotImplemented
 
     def __hash__(self) -> int:
@@ -143,7 +145,7 @@ Key = OwnerKey | str | os.PathLike[str] | bytes
 
 
 def keys_beside(root: Path, given: Key | Sequence[Key] | None) -> tuple[OwnerKey, ...]:
-    """The keys given, one or several; else that of ROOT/owner.key, where it is."""
+    """Return the keys given, one or several; else that of ROOT/owner.key, where it is."""
     if given is None:
         return (OwnerKey.load(root / KEY_FILE),) if (root / KEY_FILE).exists() else ()
     if isinstance(given, (str, bytes, os.PathLike, OwnerKey)):
@@ -152,7 +154,7 @@ def keys_beside(root: Path, given: Key | Sequence[Key] | None) -> tuple[OwnerKey
 
 
 def key_of_root(root: Path) -> OwnerKey:
-    """The key of ROOT/owner.key, made where it is not there yet."""
+    """Return the key of ROOT/owner.key, which is made where it is not there yet."""
     if (root / KEY_FILE).exists():
         return OwnerKey.load(root / KEY_FILE)
     root.mkdir(parents=True, exist_ok=True)
@@ -160,7 +162,7 @@ def key_of_root(root: Path) -> OwnerKey:
 
 
 def key_of(id: str, keys: Sequence[OwnerKey], what: str) -> OwnerKey:
-    """The key of this id among those at hand, and the published one of the default bundle.
+    """Return the key of this id among those at hand, and the published one of the default bundle.
 
     Raises:
         KeyMismatchError: it is none of them. what: what needs it, for the message.
@@ -178,10 +180,12 @@ def key_of(id: str, keys: Sequence[OwnerKey], what: str) -> OwnerKey:
 
 
 def _derived(key: bytes, use: str) -> bytes:
+    """Return the 32 bytes of a use of the key."""
     return hmac.digest(key, f"ipr_engine {use}".encode(), "sha256")
 
 
 def _path(path: object) -> Path:
+    """Return the path of a key file; InvalidInputError for what is none, and for what looks like a key itself."""
     if not isinstance(path, (str, os.PathLike)):
         raise InvalidInputError(f"key: expected the path of a key file or {KEY_BYTES} bytes, got {type(path).__name__}")
     text = os.fspath(path)
@@ -189,6 +193,7 @@ def _path(path: object) -> Path:
         raise InvalidInputError("key: expected the path of a key file, got none")
     if lone_surrogate(text) is not None:
         raise InvalidInputError("key: expected the path of a key file, got text with a lone surrogate")
+    # Whoever passes the key in place of its file would see it in every error that names the path.
     named = text.strip().rpartition("/")[2].lower()
     if len(named) == 2 * KEY_BYTES and set(named) <= set("0123456789abcdef"):
         raise InvalidInputError("key: got what looks like a key itself; give the path of the file that holds it")

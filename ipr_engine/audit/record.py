@@ -41,25 +41,23 @@ from ipr_engine.prompts import Needs, as_json, kind_of
 SCHEMA_VERSIONS = (1, 2, 3)  # 1: x in clear; 2: what the request needs too; 3: private, with the resolved policy
 RecordId = str | int | None
 
+# Keys of a line: hashes of what decided, what it decided on, and the sets that each schema has.
 _HASHES = ("bundle", "encoder", "heads", "prices")
 _MADE_OF = ("isa", "candidates", "billed_tokens", "truncated", "tokens_out", "extra_usd", "terms", "decision")
 _OLD = frozenset(("schema_version", *_HASHES, *_MADE_OF, "x"))
 _KEYS = frozenset(
     ("schema_version", *_HASHES, *_MADE_OF, "needs", "policy", "max_output_tokens", "nonfinite", "sealed")
 )
-_PRIVATE = (
-    "own_tokens",
-    "cached_tokens",
-)  # of schema 3, only where there are any; a brief record's are sealed with its figures
-_MORE = frozenset(
-    (*_PRIVATE, "tokenizers", "centroids", "bill_given", "tokens_in_given")
-)  # of schema 3, only where they say something
+# Of schema 3, only where there are any; a brief record's are sealed with its figures.
+_PRIVATE = ("own_tokens", "cached_tokens")
+# Of schema 3, only where they say something.
+_MORE = frozenset((*_PRIVATE, "tokenizers", "centroids", "bill_given", "tokens_in_given"))
 _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut from a log
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
-    """One decision with what it was made of.
+    """A `Record` is one decision with what it was made of.
 
     Attributes:
         billed_tokens, truncated: as of Decision.
@@ -120,7 +118,7 @@ class Record:
     schema_version: int = 3
 
     def to_line(self, key: OwnerKey | None = None) -> bytes:
-        """The record as one line of JSON, newline included. key: seals x, the prompt and a brief record's figures.
+        """Return the record as one line of JSON, newline included. key: seals x, the prompt and a brief record's figures.
 
         Raises:
             InvalidInputError: x without a key, or a prompt or policy that JSON cannot hold.
@@ -135,6 +133,7 @@ class Record:
             clear = ("id", "prompt") if sealed is None else ("id",)
             extra = {name: value for name in clear if (value := getattr(self, name)) is not None}
             text = canonical(body)
+            # What may be cut from a log comes last, outside the checksum.
             tail = json.dumps({"crc32": crc32(text), **extra}, default=as_json)
         except (TypeError, ValueError, RecursionError) as error:
             name = "prompt" if self.prompt is not None else "policy"
@@ -142,7 +141,7 @@ class Record:
         return f"{text[:-1]},{tail[1:]}\n".encode()
 
     def opened(self, key: OwnerKey) -> Record:
-        """The record with what is sealed in it; itself where nothing is.
+        """Return the record with what is sealed in it; itself where nothing is.
 
         Raises:
             KeyMismatchError: it was sealed under another key.
@@ -151,15 +150,18 @@ class Record:
         sealed = self.sealed
         if sealed is None:
             return self
+        # Told apart from a changed line, which the cipher alone could not do.
         if sealed.key != key.id:
             raise KeyMismatchError(
                 f"key: the record was sealed under the key of id {sealed.key}, got that of id {key.id}; give that key"
             )
+        # The body is what was authenticated: a changed line opens no more.
         plain = key.open(sealed.nonce, sealed.data, canonical(self._body()).encode())
         if plain is None:
             raise RecordError("sealed: expected what this key sealed with this record, got another: it was changed")
         kept, models = json.loads(plain), len(self.candidates)
         figures = kept.get("figures")
+        # A brief record's; of any other they stand in the line.
         private: dict[str, Any] = {name: floats(kept[name], name, models) for name in _PRIVATE if name in kept}
         return replace(
             self,
@@ -171,6 +173,7 @@ class Record:
         )
 
     def _seal(self, key: OwnerKey, beside: str) -> Sealed | None:
+        """Return what the key seals of this record; None where nothing is to be sealed."""
         kept = {
             **({} if self.x is None else {"x": bits(self.x)}),
             **({} if self.prompt is None else {"prompt": self.prompt}),
@@ -183,10 +186,11 @@ class Record:
         return Sealed(key=key.id, nonce=nonce, data=data)
 
     def _private(self) -> dict[str, str]:
+        """Return the token counts that tell of a prompt, as bits."""
         return {name: bits(values) for name in _PRIVATE if (values := getattr(self, name)) is not None}
 
     def _body(self) -> dict[str, Any]:
-        """The line but for what is sealed, its checksum, and what may be cut from it."""
+        """Return the line but for what is sealed, its checksum, and what may be cut from it."""
         figures = dict.fromkeys(FIGURES) if self.brief else self.outcome.figures_json()
         body = {
             "schema_version": self.schema_version,
@@ -218,7 +222,7 @@ class Record:
 
     @classmethod
     def from_line(cls, line: bytes | str) -> Record:
-        """The record of one line, as `to_line` wrote it in this schema or an earlier one; `opened` tells what is sealed.
+        """Return the record of one line, as `to_line` wrote it in this schema or an earlier one; `opened` tells what is sealed.
 
         Raises:
             RecordError: the line is cut, changed, of another version, or no record at all.
@@ -237,6 +241,7 @@ class Record:
             got = shown(version) if type(version) is int else kind_of(version)
             raise RecordError(f"expected schema_version {known}, got {got}; use the release that wrote it")
         given, reported = document.pop("crc32", None), {key: document.pop(key, None) for key in _OPTIONAL}
+        # The writer's own form of the line, so that whitespace and the order of keys do not matter.
         if given != crc32(canonical(document)):
             raise RecordError("crc32: expected that of the line's content, got another: the line was damaged or edited")
         try:
@@ -246,7 +251,9 @@ class Record:
 
 
 def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
+    """Return the record of a line whose checksum holds; ValueError, TypeError or KeyError for what no recorder writes."""
     version = document["schema_version"]
+    # Exactly the keys that a recorder of this schema writes.
     known = {1: _OLD, 2: _OLD | {"needs"}, 3: _KEYS | (document.keys() & _MORE)}[version]
     require(document.keys() == known, "keys", document.keys() ^ known)
     names = document["candidates"]
@@ -282,7 +289,7 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
 
 
 def _of_schema_3(document: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
-    """The fields of schema 3 alone."""
+    """Return the fields that schema 3 alone has."""
     most = document["max_output_tokens"]
     stated = isinstance(most, list) and len(most) == len(names) and all(v is None or whole(v) for v in most)
     require(most is None or stated, "max_output_tokens", most)
@@ -298,6 +305,6 @@ def _of_schema_3(document: Mapping[str, Any], names: list[str]) -> dict[str, Any
 
 
 def _positions(listed: Any, name: str, models: int) -> tuple[int, ...]:
-    """Candidates of a line, by position."""
+    """Return candidates of a line, by position."""
     require(isinstance(listed, list) and all(type(m) is int and 0 <= m < models for m in listed), name, listed)
     return tuple(listed)

@@ -1,4 +1,7 @@
-"""Fields of a record's line, both ways: floats as bits, what a request needs, the resolved policy, what is sealed."""
+"""Fields of a record's line, both ways: floats as bits, what a request needs, the resolved policy, what is sealed.
+
+Every function that parses raises ValueError for a value that no recorder writes.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ _PROFILE = re.compile(r".+:[0-9a-f]{12}")
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A policy as it was compiled for the bundle that decided: what its terms came to there.
+    """A `Resolved` is a policy as it was compiled for the bundle that decided: what its terms came to there.
 
     Attributes:
         rule, tau, slack, worth: as of Policy.
@@ -49,7 +52,7 @@ class Resolved:
 
     @classmethod
     def of(cls, policy: Policy, *, by_second: bool) -> Resolved:
-        """by_second: the second heads of a two-tier bundle decided."""
+        """Return what a policy came to. by_second: the second heads of a two-tier bundle decided."""
         second = policy.second if by_second else None
         return cls(
             rule=policy.rule,
@@ -61,6 +64,7 @@ class Resolved:
         )
 
     def to_json(self) -> dict[str, Any]:
+        """Return the JSON form that `parse_resolved` reads."""
         made = self.coefficients
         values = (self.rule, self.tau, self.slack, self.worth, made.alpha_hi, made.alpha_lo, made.offset)
         return dict(zip(_RESOLVED, (*values, list(self.allowed)), strict=True))
@@ -68,22 +72,24 @@ class Resolved:
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """What a record keeps under its owner's key, by AES-256-GCM. key: the key's id."""
+    """A `Sealed` is what a record keeps under its owner's key, by AES-256-GCM. key: the key's id."""
 
     key: str
     nonce: bytes
     data: bytes
 
     def to_json(self) -> dict[str, str]:
+        """Return the JSON form that `parse_sealed` reads, bytes as base64."""
         text = (base64.b64encode(part).decode() for part in (self.nonce, self.data))
         return dict(zip(_SEALED, (self.key, *text), strict=True))
 
 
 def parse_resolved(document: Any, names: Sequence[str]) -> Resolved:
-    """names: the record's candidates. ValueError for what no recorder writes, here and below."""
+    """Return the resolved policy of a line. names: the record's candidates."""
     require(isinstance(document, dict) and document.keys() == set(_RESOLVED), "policy", document)
     *numbers, allowed = (document[name] for name in _RESOLVED[1:])
     require(isinstance(document["rule"], str) and document["rule"] in EVERY_RULE, "policy.rule", document["rule"])
+    # json.loads gives NaN and infinity, which are no JSON: neither is within this bound.
     plain = all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in numbers)
     require(plain, "policy", numbers)
     require(isinstance(allowed, list) and set(allowed) <= set(names), "policy.allowed", allowed)
@@ -99,6 +105,7 @@ def parse_resolved(document: Any, names: Sequence[str]) -> Resolved:
 
 
 def parse_sealed(document: Any) -> Sealed | None:
+    """Return what is sealed in a line; None where nothing is."""
     if document is None:
         return None
     reported = isinstance(document, dict) and document.keys() == set(_SEALED)
@@ -109,7 +116,7 @@ def parse_sealed(document: Any) -> Sealed | None:
 
 
 def parse_made_by(document: Mapping[str, Any], models: int) -> dict[str, Any]:
-    """What counted a line's own tokens and measured its support, where the line says so."""
+    """Return what counted a line's own tokens and measured its support, where the line says so."""
     made: dict[str, Any] = {}
     if "tokenizers" in document:
         keys = document["tokenizers"]
@@ -126,6 +133,7 @@ def parse_made_by(document: Mapping[str, Any], models: int) -> dict[str, Any]:
 
 
 def is_form(form: re.Pattern[str], value: object) -> bool:
+    """Return whether a value is a text of this form."""
     return isinstance(value, str) and form.fullmatch(value) is not None
 
 
@@ -133,11 +141,13 @@ _BARE = {"answers": 1, "images": 0}  # of needs, written where they are more
 
 
 def needs_json(needs: Needs) -> dict[str, Any]:
+    """Return the JSON form of what a request needs, answers and images only where they say something."""
     more = {name: getattr(needs, name) for name, bare in _BARE.items() if getattr(needs, name) != bare}
     return {"features": dict(needs.features), "max_output_tokens": needs.max_output_tokens, **more}
 
 
 def parse_needs(document: Any) -> Needs:
+    """Return what a request needs, of its JSON form."""
     stated = {"features", "max_output_tokens"}
     reported = isinstance(document, dict) and stated <= document.keys() <= {*stated, *_BARE}
     require(reported, "needs", document)
@@ -152,49 +162,57 @@ def parse_needs(document: Any) -> Needs:
 
 
 def whole(value: Any) -> bool:
-    """Whether this is a number of tokens."""
+    """Return whether a value is a number of tokens."""
     return type(value) is int and 0 <= value <= MOST_TOKENS
 
 
 def require(holds: bool, name: str, got: object) -> None:
-    """ValueError that names the field and what came: a number, else its kind alone, since a damaged line may hold anything."""
+    """Raise ValueError that names the field and what came, unless `holds`.
+
+    Of a number it tells the number, of anything else the kind alone: a damaged line may hold a prompt.
+    """
     if not holds:
         refuse(name, shown(got) if type(got) in (bool, int, float) else kind_of(got))
 
 
 def refuse(name: str, reported: str) -> NoReturn:
+    """Raise ValueError that names the field and what came."""
     raise ValueError(f"{name}: got {reported}")
 
 
 def canonical(document: Mapping[str, Any]) -> str:
+    """Return the one JSON text that a checksum or a seal is taken of."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
 def crc32(text: str) -> str:
+    """Return the CRC-32 of a text in 8 hex digits."""
     return f"{zlib.crc32(text.encode()):08x}"
 
 
 def bits(values: npt.ArrayLike) -> str:
-    """base64 of little-endian float32: every bit, NaN and infinity included."""
+    """Return base64 of little-endian float32: every bit, NaN and infinity included."""
     return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
 
 
 def floats(text: object, name: str, count: int | None = None) -> Float32s:
+    """Return the (numbers,) of such base64; `count` is how many there must be."""
     data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+    # 4 bytes a float32; no record has none.
     if len(data) % 4 or not data or (count is not None and len(data) != 4 * count):
         refuse(name, f"{len(data)} bytes of float32" + ("" if count is None else f" for {count} numbers"))
     return np.frombuffer(data, "<f4").astype(np.float32)
 
 
-OF_BUNDLE = tuple(
-    name for name, option in ABOUT.items() if option.form == "names"
-)  # names that only a bundle knows: record_policy.py tells those that it does not
+# Options whose values are names that only a bundle knows: carried_over.py keeps unknown ones out of its errors.
+OF_BUNDLE = tuple(name for name, option in ABOUT.items() if option.form == "names")
 _PRICE, _TIER, _FIGURES = ({field.name for field in fields(kind)} for kind in (Price, PriceTier, Performance))
 
 
 def check_options(document: Any, candidates: Sequence[str]) -> None:
-    """candidates: the record's. ValueError, of a field's name and the kind of what came, for what no recorder writes."""
+    """Raise ValueError for terms that no recorder writes. candidates: the record's."""
     require(isinstance(document, dict), "terms", document)
+    # Counted, not named: a damaged line may hold anything in their place.
     unknown = len(document.keys() - ABOUT.keys())
     if unknown:
         refuse("terms", f"{unknown} that no policy of this release has")
@@ -238,12 +256,16 @@ def _is_price(row: Any) -> bool:
 
 
 def _has_numbers(row: Any, keys: set[str]) -> bool:
-    """Whether this is an object with some of these keys, each a number or null, but for a `basis`, a text that no error repeats."""
+    """Return whether this is an object with some of these keys, each a number or null.
+
+    A `basis` is a text, which no error repeats.
+    """
     if not isinstance(row, dict) or not row.keys() <= keys or not isinstance(row.get("basis", ""), str):
         return False
     return all(value is None or _is_number(value) for key, value in row.items() if key != "basis")
 
 
+# Form of an option -> whether a value has it; `known` are the record's candidates, `choices` the option's own.
 OF_FORM: Mapping[str | None, Callable[[Any, set[str], tuple[str, ...]], bool]] = {
     "number": lambda value, known, choices: _is_number(value),
     "number or infinity": lambda value, known, choices: _is_number(value) or value == "infinity",
@@ -251,6 +273,7 @@ OF_FORM: Mapping[str | None, Callable[[Any, set[str], tuple[str, ...]], bool]] =
     "text": lambda value, known, choices: isinstance(value, str) and value in choices,
     "names": lambda value, known, choices: _is_names(value),
     "candidates": lambda value, known, choices: _are_candidates(value, known),
+    # A rule for who answers may stand in a candidate's place.
     "candidate": lambda value, known, choices: isinstance(value, str) and value.casefold() in {*known, *choices},
     "prices": lambda value, known, choices: _is_prices(value, known),
     "weights": lambda value, known, choices: _has_numbers(value, set(choices)),

@@ -35,7 +35,10 @@ Made = TypeVar("Made")
 
 
 class RecordedEngine(Protocol):
-    """What a recorder needs of an engine: the bundle that serves now, and to run a call on it, on the CPU where a device is lost."""
+    """A `RecordedEngine` is an engine that a recorder may use.
+
+    It gives the bundle that serves now, and runs a call on it, on the CPU where a device is lost.
+    """
 
     @property
     def loaded(self) -> LoadedBundle: ...
@@ -128,9 +131,11 @@ class Recorder:
         names = _ids(ids, len(prompts) if many else 1) if readable else ()
 
         def route(loaded: LoadedBundle) -> tuple[LoadedBundle, Decisions]:
+            # Embeddings are kept for the record even where it holds none: `row_records` asks the op which logits are not finite.
             request = RouteRequest(prompts, loaded.resolve(policy, of_policy), options, on_error)
             return loaded, loaded.walk(request, keep_x=True)
 
+        # The bundle comes back with the decisions: the engine may have swapped to another since.
         loaded, decisions = self._engine.run(route)
         kept = None
         if self._keep_prompts:
@@ -150,6 +155,7 @@ class Recorder:
 
         The prompts are not known here: none is kept, nothing escalates.
         """
+        # Read once: the whole call is of this bundle.
         loaded = self._engine.loaded
         policy = loaded.resolve(policy, policy_options(options))
         on_error = options.get("on_error", "raise")
@@ -177,6 +183,7 @@ class Recorder:
         lines = []
         for row in rows:
             x, prompt = made_on.x[row] if self._keep_x else None, None if prompts is None else prompts[row]
+            # What is not asked for never gets into the record.
             lines.append(record_of(row, id=names[row], x=x, prompt=prompt).to_line(self._key))
         self._write(b"".join(lines))
 
@@ -195,6 +202,7 @@ class Recorder:
 
 
 def _ids(ids: Any, batch: int) -> Sequence[RecordId]:
+    """Return one id a row; InvalidInputError where they are others."""
     if ids is None:
         return [None] * batch
     if not isinstance(ids, (list, tuple)) or len(ids) != batch:
@@ -207,12 +215,13 @@ def _ids(ids: Any, batch: int) -> Sequence[RecordId]:
 
 
 class _Log:
-    """A file that lines are appended to, each call's in one write."""
+    """A `_Log` is a file that lines are appended to, each call's in one write."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writing = Lock()
         try:
+            # O_APPEND: the system puts each write at the end, so that lines of several processes do not mix.
             self._file: int | None = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             state = os.fstat(self._file)
             cut = stat.S_ISREG(state.st_mode) and state.st_size and os.pread(self._file, 1, state.st_size - 1) != b"\n"
@@ -222,9 +231,11 @@ class _Log:
             self.write(b"\n")
 
     def write(self, lines: bytes) -> None:
+        """Write whole lines; RecordError where the file is closed or the system refuses."""
         with self._writing:
             if self._file is None:
                 raise RecordError(f"to: {self._path} is closed; make a new recorder")
+            # The system may write less than it is given: the rest follows under the same lock.
             left = memoryview(lines)
             try:
                 while left:

@@ -23,13 +23,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ipr_engine.audit.differences import Difference, compare
+from ipr_engine.audit.carried_over import KeptFigure, input_tokens, policy_of, replacing_options, support
 from ipr_engine.audit.from_figures import decide_figures, in_order
-from ipr_engine.audit.kept_figures import KeptFigure, input_tokens, support
-from ipr_engine.audit.outcome import Outcome
+from ipr_engine.audit.outcome import Difference, Outcome, compare
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.record_policy import policy_of, replacing_options
 from ipr_engine.audit.row_record import outcome_of
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
@@ -40,14 +38,14 @@ from ipr_engine.request.overrides import RequestOverrides
 
 
 class ReplayingEngine(Protocol):
-    """What a replay needs of an engine: the bundle that serves when it begins."""
+    """A `ReplayingEngine` gives the bundle that serves when a replay begins."""
 
     @property
     def loaded(self) -> LoadedBundle: ...
 
 
 class Replayed(NamedTuple):
-    """One line of a log, decided again.
+    """A `Replayed` is one line of a log, decided again.
 
     Attributes:
         line: its number, from 1.
@@ -97,6 +95,7 @@ def replay(
     Raises:
         InvalidInputError: the key, the policy or its terms. A record that cannot be replayed is told in `Replayed.refused`.
     """
+    # Read once: a swap while the log is read changes nothing.
     loaded = engine.loaded
     opener = None if key is None else OwnerKey.load(key)
     if policy is not None:
@@ -108,7 +107,8 @@ def replay(
 def _replay(
     lines: Iterable[bytes], loaded: LoadedBundle, key: OwnerKey | None, whole: Policy | None, replaced: Options
 ) -> Iterator[Replayed]:
-    policies: dict[str, Policy | str] = {}
+    """Yield each line of a log, decided again; `whole` replaces all of a record's terms, `replaced` some."""
+    policies: dict[str, Policy | str] = {}  # terms as JSON -> the compiled policy, or why they do not fit this bundle
     stated = partial(Replayed, replaced=replaced, whole_policy=whole is not None)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -119,6 +119,7 @@ def _replay(
             if key is not None:
                 record = record.opened(key)
             outcome, kept = _decide(loaded, record, whole or policy_of(loaded, record, policies, replaced))
+        # One bad line does not end a replay.
         except (RecordError, KeyMismatchError, InvalidInputError) as error:
             yield stated(number, record, refused=str(error))
             continue
@@ -127,6 +128,7 @@ def _replay(
 
 
 def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[KeptFigure]]:
+    """Return what is decided now, by the heads where the record holds an embedding, and which figures of it are the record's."""
     if record.x is None:
         return _from_figures(loaded, record, policy)
     by_second = loaded.is_second(record.encoder)
@@ -140,7 +142,7 @@ def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outco
         raise InvalidInputError(f"x: expected {dim} numbers, got {len(record.x)}")
     names = loaded.bundle.names
     encoded = Encoded(
-        record.x[None, :],
+        record.x[None, :],  # (1, dim)
         np.array([record.billed_tokens], np.int64),
         np.array([record.truncated]),
         record.encoder,
@@ -153,13 +155,13 @@ def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outco
     own, kept = input_tokens(loaded, record)
     overrides = RequestOverrides.of(given, 1, names, policy.prices)
     if own is not None:
-        overrides = replace(overrides, tokens_in=own[None])
+        overrides = replace(overrides, tokens_in=own[None])  # (1, models)
     made = loaded.decide(encoded, policy, overrides)
     return outcome_of(made, 0), kept
 
 
 def _from_figures(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[KeptFigure]]:
-    """From the record's own qualities and tokens, which are those of its heads."""
+    """Decide from the record's own qualities and tokens, which are those of its heads."""
     if record.withheld:
         sealing = record.sealed
         todo = "record with a key, which seals them" if sealing is None else f"give the key of id {sealing.key}"
@@ -173,6 +175,7 @@ def _from_figures(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple
             f"what other heads make of a prompt only its embedding tells: record with keep_x=True and a key{sealed}"
         )
     counted, kept = input_tokens(loaded, record)
+    # Second heads read another embedding than centroids measure.
     measured = record.outcome.support
     if own is not loaded.bundle.escalation_heads:
         measured, also = support(loaded, record, policy)
@@ -185,7 +188,7 @@ SHOWN_REASONS = 5  # why records were not replayed, of the text
 
 @dataclass
 class ReplaySummary:
-    """What a whole log came to.
+    """A `ReplaySummary` counts what a whole log came to.
 
     Attributes:
         records: lines that hold one, damaged ones included; equal, different, refused: how they came out.
@@ -216,6 +219,7 @@ class ReplaySummary:
     whole_policy: bool = False
 
     def add(self, replayed: Replayed) -> None:
+        """Count one line."""
         self.records += 1
         self.replaced, self.whole_policy = replayed.replaced, replayed.whole_policy
         if replayed.record is not None:
@@ -229,6 +233,7 @@ class ReplaySummary:
         self.by_heads += replayed.by_heads
         self.equal += not replayed.differences
         self.different += bool(replayed.differences)
+        # quality[a] and quality[b] are one field, counted once a record.
         self.fields.update(list(dict.fromkeys(one.field.partition("[")[0] for one in replayed.differences)))
         self.kept.update({one.field.partition("[")[0] for one in replayed.kept})
         if then.model != now.model:
@@ -238,6 +243,7 @@ class ReplaySummary:
             self.cost_usd_now += float(now.cost_usd[now.index])
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, commonest first."""
         return {
             "records": self.records,
             "equal": self.equal,
@@ -286,7 +292,7 @@ class ReplaySummary:
 
 
 def _term(value: Any) -> str:
-    """A term as its JSON form; prices and figures without their date and where they come from."""
+    """Return a term as its JSON form; prices and figures without their date and where they come from."""
     if isinstance(value, dict):
         value = value.get("prices", value)
         value = {

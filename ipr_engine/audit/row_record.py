@@ -23,7 +23,7 @@ _WORD = re.compile(r"[\u2e80-\U0003ffff]|\w+")  # a sign of a script without bla
 
 
 def outcome_of(decisions: Decisions, row: int) -> Outcome:
-    """Return what was decided of one row of a batch."""
+    """Return the outcome of one row of a batch."""
     decision = decisions[row]
     return Outcome(
         model=decision.model,
@@ -40,7 +40,7 @@ def outcome_of(decisions: Decisions, row: int) -> Outcome:
 
 
 def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, min_words: int) -> Callable[..., Record]:
-    """Return what gives the record of a row; what is kept of it besides (x, prompt, id) is passed as keywords.
+    """Return a function that makes the record of a row; what is kept of the row besides (x, prompt, id) is passed as keywords.
 
     Args:
         loaded: the bundle that decided. made_on: what it decided on.
@@ -52,6 +52,7 @@ def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, mi
     tokens_out, extra_usd = _rows_of(overrides.tokens_out, batch, models), _rows_of(overrides.extra_usd, batch, models)
     cached, given_tokens = overrides.cached_tokens, overrides.tokens_in_given
     escalated = decisions.escalated.tolist()
+    # What all rows of a batch have in common is made once.
     options, most, profiles = recorded_options(policy, bundle), _most_tokens(bundle), tokenizer_keys(bundle)
     centroids = None if bundle.support is None else bundle.support.key
     resolved = [Resolved.of(policy, by_second=by_second) for by_second in (False, True)]
@@ -95,22 +96,27 @@ def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, mi
 
 
 def _rows_of(values: npt.NDArray[np.float32] | None, batch: int, models: int) -> npt.NDArray[np.float32] | None:
+    """Return values given once, or one a row, as (batch, models)."""
     return None if values is None else np.broadcast_to(values, (batch, models))
 
 
 def distinct_words(text: str) -> int:
-    """How many different words a text has, whatever their case."""
+    """Return how many different words a text has, whatever their case."""
     return len(set(_WORD.findall(text.casefold())))
 
 
 def nonfinite_logits(plan: DecidePlan, x: npt.NDArray[np.float32], quality: npt.NDArray[np.float32]) -> tuple[int, ...]:
-    """Candidates, by position, whose logit on x is not finite; a quality of 0 or 1 does not tell, so the op is asked."""
+    """Return the candidates, by position, whose logit on x is not finite.
+
+    A quality of 0 or 1 does not tell, so the op is asked for each of those alone.
+    """
     unclear = np.flatnonzero(~((quality > 0) & (quality < 1)))
     if not len(unclear):
         return ()
     nothing = np.zeros(plan.models, np.float32)
     found = []
     for m in unclear.tolist():
+        # With this one candidate allowed the op's status speaks of its logit.
         alone = np.arange(plan.models) == m
         policy = DecidePolicy(
             plan,
@@ -130,18 +136,20 @@ def nonfinite_logits(plan: DecidePlan, x: npt.NDArray[np.float32], quality: npt.
 
 
 def recorded_options(policy: Policy, bundle: BundleSpec) -> Options:
-    """The policy's terms, with the figures that it weighed: the engine's may be others by the time of a replay."""
+    """Return the policy's terms, with the figures that it weighed: the engine's may be others by the time of a replay."""
+    # Figures that no weight reads are not part of the decision.
     if policy.weighing is None:
         return policy.options
     return {**policy.options, "performance": policy.weighing.by_name(bundle.names)}
 
 
 def tokenizer_keys(bundle: BundleSpec) -> tuple[str | None, ...] | None:
-    """Which profile counts each candidate's own tokens; None where no candidate names one."""
+    """Return which profile counts each candidate's own tokens; None where no candidate names one."""
     named = tuple(None if c.tokenizer is None else c.tokenizer.key for c in bundle.candidates)
     return named if any(named) else None
 
 
 def _most_tokens(bundle: BundleSpec) -> tuple[int | None, ...] | None:
+    """Return the most output tokens of each candidate; None where none states it."""
     stated = tuple(candidate.max_output_tokens for candidate in bundle.candidates)
     return stated if any(most is not None for most in stated) else None

@@ -1,8 +1,8 @@
 """A bundle: encoders, heads, prices and calibrations in one immutable, hashed folder (docs/formats.md).
 
-Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects (`BundleSpec` and its parts), load.py makes
-them after every check (fields.py for JSON, tensors.py for arrays, file_entry.py for bytes), write.py goes back to disk through
-draft.py. What reads and writes one entry of bundle.json is called after it: candidate_entry.py, encoder_entry.py ...
+Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects: `BundleSpec` and its parts. load.py makes
+them once every check has passed: fields.py reads JSON, bundle_files.py bytes and tensors. write.py writes them to a new folder.
+What reads and writes one entry of bundle.json is called after it: candidate_entry.py, encoder_entry.py, fitted_entries.py ...
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from ipr_engine.bundle.encoder_source import (
     encoder_identity,
 )
 from ipr_engine.bundle.load import Bundle, read_prices
-from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.performance import Performance
 from ipr_engine.bundle.price import Price, PriceTier
 from ipr_engine.bundle.spec import (
@@ -35,12 +34,13 @@ from ipr_engine.bundle.spec import (
     EscalationSpec,
     FittedOn,
     HeadsSpec,
+    PathRows,
     PriceList,
     SupportSpec,
 )
 
 if TYPE_CHECKING:
-    from ipr_engine.bundle.heads_entry import HeadsSource, heads_sha256
+    from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
     from ipr_engine.bundle.rewrite import with_calibrations, with_extra_files, with_performance, with_prices
     from ipr_engine.bundle.write import BundleParts, activate, write_bundle
 
@@ -83,9 +83,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load what writes bundles when it is first asked for: serving reads bundles only, and imports should be quick."""
+    """Import what writes bundles when it is first asked for: serving only reads them, and `import ipr_engine` should be quick."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ipr_engine.bundle import heads_entry, rewrite, write
+    from ipr_engine.bundle import fitted_entries, rewrite, write
 
-    return next(getattr(module, name) for module in (write, rewrite, heads_entry) if hasattr(module, name))
+    return next(getattr(module, name) for module in (write, rewrite, fitted_entries) if hasattr(module, name))

@@ -1,7 +1,7 @@
 """Calibration maps: what tau runs, and what of it is certified (docs/calibration.md).
 
-`ipr_engine/calibration/` makes them, calibration_entry.py reads them from a bundle, `ipr_engine/policy/calibrated.py` reads a policy
-off them.
+`ipr_engine/calibration/` makes them, calibration_entry.py reads them from a bundle, and `ipr_engine/policy/calibrated.py` reads a
+policy off them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# Statuses of a knot: true of any data, shown on the calibration sample, or neither.
 CERTAIN, CERTIFIED, INSUFFICIENT = "certain", "certified", "insufficient_evidence"
 KNOT_STATUS = (CERTAIN, CERTIFIED, INSUFFICIENT)
 TESTS = ("target", "plugin", "agrapa", "hoeffding_bentkus", "empirical_bernstein")
@@ -63,7 +64,7 @@ class Knot:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSample:
-    """What a map was certified on.
+    """The prompts that a map was certified on.
 
     Attributes:
         path_source, path_prompts: what its path was fitted on.
@@ -105,7 +106,7 @@ class TestedTau:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationMap:
-    """A step function from promises to operating points; one map per candidate set.
+    """A step function from promises to operating points; there is one map per candidate set.
 
     Attributes:
         family: the family it was made for, None for another set. whole: made for every candidate of its bundle.
@@ -137,7 +138,8 @@ class CalibrationMap:
     tested: tuple[TestedTau, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; `calibration_entry.parse_map` reads them back. `tested` is there only where something was."""
+        """Return plain JSON types; `calibration_entry.parse_map` reads them back. `tested` is there only where something was."""
+        # asdict leaves tuples as they are: lists take their place, as JSON gives them back.
         document: dict[str, Any] = asdict(self)
         document["candidates"] = list(self.candidates)
         if not self.tested:

@@ -1,4 +1,4 @@
-"""Calibration maps in bundle.json: read, and held against what a map promises to be."""
+"""Calibration maps in bundle.json: they are read, and held against what a map promises to be."""
 
 from __future__ import annotations
 
@@ -29,26 +29,33 @@ _TESTED = tuple(TestedTau.__dataclass_fields__)
 
 
 def parse_maps(field: Field, *, tested: bool) -> tuple[CalibrationMap, ...]:
-    """Return the maps of this JSON list, one a candidate set. tested: as of `parse_map`."""
+    """Return the maps of this JSON list, one a candidate set. tested: as in `parse_map`."""
     maps = tuple(parse_map(item, tested=tested) for item in field.list())
     require_distinct([", ".join(sorted(made.candidates)) for made in maps], field.list())
     return maps
 
 
 def parse_map(field: Field, *, tested: bool = True) -> CalibrationMap:
-    """The map of this JSON object; BundleError where it is none or is not monotone. Names need not be the bundle's: it may be stale.
+    """Return the map of this JSON object; BundleError where it is none or is not monotone.
+
+    Names need not be the bundle's: a map may be stale.
 
     tested: whether it may hold tested taus.
     """
+    # Absent where the bundle had no path: then no key is written, and old maps keep their bytes.
     has_tested = tested and "tested" in field.mapping()
     keys = field.object((*_MAP, "tested") if has_tested else _MAP)
+    # A map is of two candidates or more: one alone leaves nothing to choose.
     candidates = keys["candidates"].names(at_least=2)
     points = tuple(_point(item, candidates) for item in keys["points"].list(at_least=2))
+    # The path goes from the safest point to the cheapest: what a unit of quality is worth falls along it.
     _require_falling([p.worth for p in points], keys["points"], "worth that never rises")
     knots = tuple(_knot(item, len(points)) for item in keys["knots"].list(at_least=2))
     shares = tuple(_knot(item, len(points)) for item in keys["shares"].list(at_least=1))
     _require_steps(knots, points, keys["knots"], [knot.level for knot in knots], 0.0)
+    # Shares fall from 1 where taus rise from 0: with the sign turned both are held to the same rule.
     _require_steps(shares, points, keys["shares"], [-knot.level for knot in shares], -1.0)
+    # Every tau in [0, 1] has a knot.
     if knots[-1].level != 1.0:
         keys["knots"].fail("the last knot at tau 1")
     return CalibrationMap(
@@ -73,6 +80,7 @@ def parse_map(field: Field, *, tested: bool = True) -> CalibrationMap:
 
 
 def _point(field: Field, candidates: Sequence[str]) -> CalibratedPoint:
+    """Return one operating point; `allowed` names candidates of the map."""
     keys = field.object(_POINT)
     return CalibratedPoint(
         alpha_hi=keys["alpha_hi"].number(at_least=-1, at_most=1),
@@ -88,6 +96,7 @@ def _point(field: Field, candidates: Sequence[str]) -> CalibratedPoint:
 
 
 def _knot(field: Field, points: int) -> Knot:
+    """Return one knot, whose point is one of so many."""
     keys = field.object(_KNOT)
     return Knot(
         level=keys["level"].number(at_least=0, at_most=1),
@@ -97,6 +106,7 @@ def _knot(field: Field, points: int) -> Knot:
 
 
 def _sample(field: Field) -> CalibrationSample:
+    """Return what the map was certified on."""
     keys = field.object(_SAMPLE)
     support = None
     if keys["support"].value is not None:
@@ -115,6 +125,7 @@ def _sample(field: Field) -> CalibrationSample:
 
 
 def _require_falling(values: Sequence[float], field: Field, expected: str, slack: float = 0.0) -> None:
+    """Raise BundleFormatError where a value rises above the one before it, by more than a relative slack."""
     for before, after in zip(values[:-1], values[1:], strict=True):
         if after > before * (1 + slack):
             field.fail(f"{expected} (a map is monotone; {after:g} comes after {before:g})")
@@ -123,6 +134,7 @@ def _require_falling(values: Sequence[float], field: Field, expected: str, slack
 def _require_steps(
     knots: Sequence[Knot], points: Sequence[CalibratedPoint], field: Field, order: Sequence[float], first: float
 ) -> None:
+    """Raise BundleFormatError where knots are no step function that is safer and dearer at its start."""
     if order[0] != first:
         field.fail(f"the first knot at {abs(first):g}")
     if (np.diff(order) <= 0).any() or (np.diff([knot.point for knot in knots]) < 0).any():
@@ -133,7 +145,7 @@ def _require_steps(
 
 
 def _tested(field: Field) -> tuple[TestedTau, ...]:
-    """The tested taus of this JSON list; BundleError where it is none, or where taus do not rise or worths rise."""
+    """Return the tested taus of this JSON list; BundleError where it is none, or where taus do not rise or worths rise."""
     found = []
     for item in field.list(at_least=1):
         keys = item.object(_TESTED)
@@ -150,6 +162,7 @@ def _tested(field: Field) -> tuple[TestedTau, ...]:
         )
     if (np.diff([one.tau for one in found]) <= 0).any():
         field.fail("taus that rise")
+    # At tau 0 no worth runs: the highest predicted quality is chosen whatever it costs.
     if (np.diff([one.worth for one in found if one.tau > 0]) > 0).any():
         field.fail("worth that never rises with tau")
     return tuple(found)

@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from ipr_engine._files import as_path
+from ipr_engine.bundle.bundle_files import read_regular
 from ipr_engine.bundle.checks import performance_problem, price_problem
-from ipr_engine.bundle.fields import REWRITE, Field, fail, json_bytes, parse_json, require_distinct
-from ipr_engine.bundle.file_entry import read_regular
+from ipr_engine.bundle.fields import REWRITE, Field, fail, json_bytes, parse_json, require_distinct, with_floats
 from ipr_engine.bundle.performance import UNITS, Performance, performance_json, performance_of
 from ipr_engine.bundle.price import BASE, Price, price_json, price_of, says_more
 from ipr_engine.bundle.spec import BundleSpec, Candidate, PriceList
@@ -25,27 +25,30 @@ _STATED = {"tokenizer": 6, "performance": 7}  # written only where there is one,
 
 
 def parse_candidates(field: Field, version: int) -> tuple[Candidate, ...]:
-    """The candidates of a bundle of this schema_version."""
+    """Return the candidates of a bundle of this schema_version."""
     candidates = tuple(_candidate(item, version) for item in field.list(at_least=1))
     require_distinct([candidate.name for candidate in candidates], field.list())
     return candidates
 
 
 def parse_performance(field: Field, *, basis: str | None = None) -> Performance:
-    """A candidate's figures. basis: where they state none; None: they must."""
+    """Return a candidate's figures. basis: where they state none; None: they must."""
     keys = field.mapping()
     if basis is None and "basis" not in keys:
         field.object(("basis",))
+    # The checks know nothing of files: where the value stands is added here.
     problem = performance_problem(field.value)
     if problem is not None:
         where = f"{field.where}.{problem.key}"
         fail(BundleValueError if problem.is_value else BundleFormatError, where, problem.expected, problem.got)
     if "basis" in keys:
         keys["basis"].text()  # Unicode, too
+    # The basis that the figures state themselves goes before the default.
     return performance_of({"basis": basis, **field.value})
 
 
 def parse_prices(document: Field, names: Sequence[str], *, detailed: bool) -> PriceList:
+    """Return the prices of exactly these candidates. detailed: as in `parse_price`."""
     keys = document.object(("currency", "date", "prices"))
     rows = keys["prices"].object(names)
     return PriceList(
@@ -56,7 +59,7 @@ def parse_prices(document: Field, names: Sequence[str], *, detailed: bool) -> Pr
 
 
 def parse_price(field: Field, *, detailed: bool, basis: str | None = None) -> Price:
-    """One candidate's price.
+    """Return one candidate's price.
 
     Args:
         detailed: whether it may say more than bundles before schema_version 6 hold.
@@ -104,8 +107,9 @@ def read_new_prices(path: str | os.PathLike[str], bundle: BundleSpec) -> PriceLi
 
 
 def candidate_json(candidate: Candidate, version: int) -> dict[str, Any]:
-    """The entry in a bundle of this schema_version, which holds all that the candidate states."""
+    """Return the entry in a bundle of this schema_version, which holds all that the candidate states."""
     entry = with_floats(asdict(candidate), "token_ratio", "latency_ms")
+    # These have a form of their own, and are written only where they are stated.
     del entry["tokenizer"], entry["performance"]
     if version < 4:
         del entry["max_output_tokens"]
@@ -117,7 +121,7 @@ def candidate_json(candidate: Candidate, version: int) -> dict[str, Any]:
 
 
 def version_of(candidates: Sequence[Candidate]) -> int:
-    """The least schema_version that holds what these candidates state."""
+    """Return the least schema_version that holds what these candidates state."""
     needed = [4 for candidate in candidates if candidate.max_output_tokens is not None]
     for key, version in _STATED.items():
         needed += [version for candidate in candidates if getattr(candidate, key) is not None]
@@ -131,16 +135,14 @@ def price_version(prices: PriceList) -> int:
 
 def prices_bytes(prices: PriceList) -> bytes:
     """Return the price file of a bundle."""
+    # The bytes do not depend on the order of candidates: `json_bytes` sorts keys.
     rows = {name: price_json(price) for name, price in prices.prices.items()}
     return json_bytes({"currency": prices.currency, "date": prices.date, "prices": rows}, PRICES)
 
 
-def with_floats(row: dict[str, Any], *keys: str) -> dict[str, Any]:
-    """The row with floats for these: 1 and 1.0 are the same number and shall be the same bytes."""
-    return row | {key: float(row[key]) for key in keys if type(row.get(key)) is int}
-
-
 def _candidate(field: Field, version: int) -> Candidate:
+    """Return the candidate of one entry."""
+    # Unlike the other keys these may be left out, which keeps old bundles' bytes.
     stated = [key for key, first in _STATED.items() if version >= first and field.mapping().get(key) is not None]
     keys = field.object((*_KEYS, *(("max_output_tokens",) if version >= 4 else ()), *stated))
     window, latency, most = keys["context_window"], keys["latency_ms"], keys.get("max_output_tokens")
@@ -159,6 +161,7 @@ def _candidate(field: Field, version: int) -> Candidate:
 
 
 def _tokenizer(field: Field) -> TokenProfile:
+    """Return the profile of one entry; BundleFormatError, with the profile's own words, where it is none."""
     try:
         return profile_of(field.value, field.where)
     except InvalidInputError as error:

@@ -1,21 +1,32 @@
-"""The one place that judges prices and performance in their JSON form: who reads them says what is wrong in its own errors' words."""
+"""Checks of what a caller gives for a bundle, by the rules of `Bundle.load`, before any work is put into it.
+
+Prices and performance are judged here alone, in their JSON form. A check returns the first `Problem`; whoever reads the form raises
+it as an error of its own.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import fields
+from datetime import date
 from typing import Any, NamedTuple
 
-from ipr_engine._validate import MOST, shown
+from ipr_engine._validate import MOST, lone_surrogate, shown
 from ipr_engine.bundle.performance import IN_SECONDS, MOST_SECONDS, UNITS, Performance
 from ipr_engine.bundle.price import AMOUNTS, BASE, CACHED, REQUIRED, Price, PriceTier
+from ipr_engine.errors import InvalidInputError
 
+MOST_RATIO = 1e6
+MOST_WHOLE = 2**63 - 1
+# Python 3.11 also parses 20261124 and 2026-W48-2 as dates.
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 MOST_TIERS = 6  # above the base price; with the edge of `cache_min_tokens` what kernels/packing.py has room for
 
 
 class Problem(NamedTuple):
-    """What is wrong with a price or a figure: `key` of its JSON form, what was expected there, and what came.
+    """A `Problem` says what is wrong with a price or a figure: `key` of its JSON form, what was expected there, and what came.
 
     is_value: whether it is a number outside its range.
     """
@@ -27,9 +38,9 @@ class Problem(NamedTuple):
 
 
 def price_problem(row: Mapping[str, Any]) -> Problem | None:
-    """The first thing wrong with a price in its JSON form; None where nothing is.
+    """Return the first thing wrong with a price in its JSON form; None where nothing is.
 
-    Keys that may be left out may be: `REQUIRED` are the others.
+    The keys of `REQUIRED` must be there; any other may be left out.
     """
     known = [field.name for field in fields(Price)]
     for key in row:
@@ -38,7 +49,9 @@ def price_problem(row: Mapping[str, Any]) -> Problem | None:
     for key in REQUIRED:
         if key not in row:
             return Problem(key, "this key", "nothing (it is missing)")
+    # Order matters: the first problem found is the one that is told.
     for key in (*BASE[:3], *AMOUNTS):
+        # These are numbers in every price; the others may be null, which is as if they were left out.
         optional = key not in (*BASE[:3], "per_image_usd")
         if key in row and not (row[key] is None and optional):
             found = amount_problem(key, row[key])
@@ -51,7 +64,7 @@ def price_problem(row: Mapping[str, Any]) -> Problem | None:
 
 
 def amount_problem(key: str, value: object, *, above: float | None = None) -> Problem | None:
-    """What is wrong with a number that must be finite, and >= 0 or above a limit; None for nothing."""
+    """Return what is wrong with a number that must be finite, and >= 0 or above a limit; None for nothing."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return Problem(key, "a number", shown(value))
     try:
@@ -66,6 +79,7 @@ def amount_problem(key: str, value: object, *, above: float | None = None) -> Pr
 
 
 def _count(key: str, value: object, least: int) -> Problem | None:
+    """Return what is wrong with a whole number of tokens; None for nothing."""
     if type(value) is not int:
         return Problem(key, "an integer", shown(value))
     return (
@@ -74,6 +88,7 @@ def _count(key: str, value: object, least: int) -> Problem | None:
 
 
 def _tiers_problem(row: Mapping[str, Any]) -> Problem | None:
+    """Return what is wrong with the tiers: too many, unsorted, or prices of cached input that the base lacks."""
     tiers = row.get("tiers", ())
     if not isinstance(tiers, (list, tuple)):
         return Problem("tiers", "a list of tiers by rising above_tokens", shown(tiers))
@@ -82,6 +97,7 @@ def _tiers_problem(row: Mapping[str, Any]) -> Problem | None:
     known, before = [field.name for field in fields(PriceTier)], 0
     for number, tier in enumerate(tiers):
         here = f"tiers[{number}]"
+        # above_tokens and both prices must be there; prices of cached input may be.
         if not isinstance(tier, Mapping) or not set(known[:3]) <= set(tier) <= set(known):
             got = ", ".join(sorted(map(str, tier))) if isinstance(tier, Mapping) else tier
             return Problem(here, f"{', '.join(known[:3])} and at most {' and '.join(known[3:])}", shown(got))
@@ -98,6 +114,7 @@ def _tiers_problem(row: Mapping[str, Any]) -> Problem | None:
             )
             expected = f"more than {before}, the tier before it ({reported})"
             return Problem(f"{here}.above_tokens", expected, str(tier["above_tokens"]), True)
+        # Without a base price of cached input its share, which other tiers keep, would have no meaning.
         for key in CACHED:
             if tier.get(key) is not None and row.get(key) is None:
                 return Problem(f"{here}.{key}", f"none, since the price has no {key} below the tier", shown(tier[key]))
@@ -106,6 +123,7 @@ def _tiers_problem(row: Mapping[str, Any]) -> Problem | None:
 
 
 def _cache_problem(row: Mapping[str, Any]) -> Problem | None:
+    """Return what is wrong with the cache's minimum and lifetime, or with what is stated without a price of reading."""
     least, ttl = row.get("cache_min_tokens", 0), row.get("cache_ttl_s")
     found = _count("cache_min_tokens", least, 0)
     if found is None and ttl is not None:
@@ -120,6 +138,7 @@ def _cache_problem(row: Mapping[str, Any]) -> Problem | None:
 
 
 def _batch_problem(row: Mapping[str, Any]) -> Problem | None:
+    """Return what is wrong with the prices of a batch: a factor beside them, or one of the two alone."""
     names = ("batch_input_usd_per_1m", "batch_output_usd_per_1m")
     given = [name for name in names if row.get(name) is not None]
     if given and row.get("batch_factor") is not None:
@@ -129,12 +148,14 @@ def _batch_problem(row: Mapping[str, Any]) -> Problem | None:
         return Problem(missing, f"a price beside {given[0]}", "none")
     for name in given:
         plain = name.removeprefix("batch_")
+        # `Price.in_batch` scales by the share of the plain price, and no price is a share of 0.
         if row[name] > 0 and row[plain] == 0:
             return Problem(name, f"0, since {plain} is 0", shown(row[name]), True)
     return None
 
 
 def _reasoning_problem(row: Mapping[str, Any]) -> Problem | None:
+    """Return what is wrong with the share of reasoning, which needs a price of reasoning beside it."""
     key = "reasoning_share"
     share = row.get(key)
     if share is None:
@@ -150,7 +171,7 @@ def _reasoning_problem(row: Mapping[str, Any]) -> Problem | None:
 
 
 def performance_problem(row: Mapping[str, Any]) -> Problem | None:
-    """The first thing wrong with figures in their JSON form; None where nothing is."""
+    """Return the first thing wrong with figures in their JSON form; None where nothing is."""
     known = [field.name for field in fields(Performance)]
     for key in row:
         if key not in known:
@@ -162,6 +183,7 @@ def performance_problem(row: Mapping[str, Any]) -> Problem | None:
             found = amount_problem(key, row[key])
             if found is None and row[key] > MOST:
                 found = Problem(key, f"a number up to {MOST:g}", shown(row[key]), True)
+            # Most likely milliseconds: told with what to do about it.
             if found is None and row[key] > MOST_SECONDS.get(key, MOST):
                 most = f"a number of {UNITS[key]}, at most {MOST_SECONDS[key]:g}"
                 found = Problem(key, most, f"{shown(row[key])}; it is {IN_SECONDS}", True)
@@ -173,3 +195,41 @@ def performance_problem(row: Mapping[str, Any]) -> Problem | None:
     if not isinstance(basis, str) or not basis.strip():
         return Problem("basis", "a text that is not empty", shown(basis))
     return None
+
+
+def is_text(value: object) -> bool:
+    """Return whether a value is a text that is not blank and that UTF-8 can hold."""
+    return isinstance(value, str) and bool(value.strip()) and lone_surrogate(value) is None
+
+
+def is_amount(value: Any) -> bool:
+    """Return whether a value is a finite number >= 0 that float64 can hold."""
+    if type(value) not in (int, float):
+        return False
+    try:
+        return 0 <= float(value) < float("inf")
+    except OverflowError:
+        return False
+
+
+def is_day(value: object) -> bool:
+    """Return whether a value is a date as YYYY-MM-DD that the calendar has."""
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        return False
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def require_text(name: str, value: object) -> None:
+    """Raise InvalidInputError, naming the argument, for what is no text of a bundle."""
+    if not is_text(value):
+        raise InvalidInputError(f"{name}: expected a text that is not blank and is Unicode, got {shown(value)}")
+
+
+def require_day(name: str, value: object) -> None:
+    """Raise InvalidInputError, naming the argument, for what is no date of a bundle."""
+    if not is_day(value):
+        raise InvalidInputError(f"{name}: expected a date YYYY-MM-DD, got {shown(value)}")

@@ -1,4 +1,4 @@
-"""What candidates can take and give: context windows, most output tokens, and the tokenizers that count for each of them."""
+"""The limits of candidates: context windows, most output tokens, and the tokenizers that count for each of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def most_output(candidates: Sequence[Candidate], heads: HeadsSpec) -> Floats:
-    """Return (models,) what no prediction of output tokens by these heads is over; infinity where nothing bounds it."""
+    """Return (models,) bounds on predicted output tokens: a candidate's own most and the heads' cap; infinity where there is neither."""
     most = [candidate.max_output_tokens for candidate in candidates]
     stated = np.array([np.inf if tokens is None else tokens for tokens in most], np.float64)
     caps = heads.tensors.get("len_cap")
@@ -26,6 +26,7 @@ def most_output(candidates: Sequence[Candidate], heads: HeadsSpec) -> Floats:
 
 def capped_heads(candidates: Sequence[Candidate], heads: HeadsSpec, tie_rank: npt.NDArray[np.int32]) -> Heads:
     """Return the heads to plan: no candidate is predicted more output tokens than it can give."""
+    # A shallow copy: the bundle's own tensors are read-only and stay.
     tensors = dict(heads.tensors)
     if "len_skip" in tensors and any(candidate.max_output_tokens is not None for candidate in candidates):
         tensors["len_cap"] = np.minimum(most_output(candidates, heads), np.finfo(np.float32).max).astype(np.float32)
@@ -45,7 +46,7 @@ class OwnTokenizers:
 
     @classmethod
     def of(cls, candidates: Sequence[Candidate]) -> OwnTokenizers | None:
-        """Return those that candidates name; None where none names one."""
+        """Return the tokenizers that candidates name; None where none names one."""
         named = [candidate.tokenizer for candidate in candidates]
         distinct = tuple(dict.fromkeys(profile for profile in named if profile is not None))
         if not distinct:
@@ -53,7 +54,7 @@ class OwnTokenizers:
         return cls(distinct, tuple(-1 if profile is None else distinct.index(profile) for profile in named))
 
     def to_router(self) -> dict[str, Any]:
-        """Return what `_C.Router` takes of them."""
+        """Return the arguments of `_C.Router` that say who counts own tokens."""
         return {
             "coefficients": np.array([profile.coefficients for profile in self.profiles], np.float64),
             "per_request": np.array([profile.per_request for profile in self.profiles], np.float64),
@@ -71,6 +72,7 @@ def own_tokens(
     """
     if all(candidate.tokenizer is None for candidate in candidates):
         return None
+    # one (rows,) column a candidate
     counted = [
         billed * candidate.token_ratio if candidate.tokenizer is None else candidate.tokenizer.estimate(terms)
         for candidate in candidates
@@ -99,6 +101,7 @@ class ContextWindows:
 
         own: (rows, models), the prompt's tokens by each candidate's own count; None: billed * token_ratio.
         """
+        # (rows, models)
         prompt = billed.astype(np.float64)[:, None] * self.ratios if own is None else own.astype(np.float64)
         over: npt.NDArray[np.bool_] = (prompt > self.windows) | (prompt + output > self.windows)
         return ~over  # an output of NaN adds nothing: its cost fails the row
@@ -120,17 +123,19 @@ class ContextWindows:
         """
         fits, tokens = self.fit(billed, tokens_out, own), tokens_out
         if max_tokens is not None:
-            stated = max_tokens[:, None]
+            stated = max_tokens[:, None]  # (rows, 1)
+            # Whoever states a limit may fill it: the window must hold all of it. The cost is of the smaller of the two.
             cut = (stated >= 0) & (tokens_out > stated)
             fits = self.fit(billed, np.where(stated >= 0, stated, tokens_out), own)
             tokens = np.where(cut, stated, tokens_out).astype(np.float32)
         if answers is not None:
+            # The window holds each answer alone; the bill has all of them.
             tokens = tokens * answers[:, None].astype(np.float32)
         return fits, tokens
 
 
 class SurelyFits(NamedTuple):
-    """Input tokens below which a prompt surely fits every allowed candidate's window, whatever output is predicted.
+    """The input tokens below which a prompt surely fits every allowed candidate's window, whatever output is predicted.
 
     billed: by the bundle's tokenizer. own: by the candidates' own, the greatest of their counts.
     """
@@ -140,13 +145,14 @@ class SurelyFits(NamedTuple):
 
 
 def surely_fits(candidates: Sequence[Candidate], deciding: Sequence[HeadsSpec], allowed: Sequence[str]) -> SurelyFits:
-    """Return what surely fits the allowed ones of these candidates, by any of the deciding heads."""
-    most = np.max([most_output(candidates, heads) for heads in deciding], axis=0)
+    """Return the input tokens that surely fit the allowed ones of these candidates, by any of the deciding heads."""
+    most = np.max([most_output(candidates, heads) for heads in deciding], axis=0)  # (models,)
     limits = [
         (candidate.context_window - most[m], candidate.token_ratio)
         for m, candidate in enumerate(candidates)
         if candidate.context_window is not None and candidate.name in allowed
     ]
+    # Both bounds are a little low: a product of floats may end just above what it stands for.
     return SurelyFits(
         billed=float((1 - 1e-9) * min((own / ratio for own, ratio in limits), default=np.inf)),
         own=float((1 - 1e-6) * min((own for own, _ in limits), default=np.inf)),  # counts are float32

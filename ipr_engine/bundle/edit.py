@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.bundle_files import hash_bytes, tensor_bytes
 from ipr_engine.bundle.candidate_entry import candidate_json, price_version, prices_bytes, version_of
-from ipr_engine.bundle.draft import begin_rewrite
-from ipr_engine.bundle.heads_entry import hash_bytes, tensor_bytes
-from ipr_engine.bundle.load import Bundle
+from ipr_engine.bundle.fitted_entries import path_rows_json, rows_version
+from ipr_engine.bundle.load import Bundle, raised
 from ipr_engine.bundle.origin import CONSTANT, PRICE_DATES
-from ipr_engine.bundle.path_rows import PathRows
-from ipr_engine.bundle.path_rows_entry import path_of_edited, path_rows_json, rows_version
 from ipr_engine.bundle.price import Price
 from ipr_engine.bundle.reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
-from ipr_engine.bundle.schema import raised
-from ipr_engine.bundle.spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PriceList
+from ipr_engine.bundle.spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, PriceList
+from ipr_engine.bundle.write import begin_rewrite
 from ipr_engine.errors import InvalidInputError
 
 Rows = Mapping[str, Float32]
@@ -50,7 +48,7 @@ class NewCandidate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Refit:
-    """What a new candidate changes of the others, and of the bundle as a whole.
+    """A `Refit` holds what a new candidate changes of the others, and of the bundle as a whole.
 
     Attributes:
         prompt_hashes: replace those that the deciding heads keep; only where they keep some.
@@ -75,7 +73,7 @@ def with_candidate(
     created: str | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle with one candidate more, the last; returns its folder. A two-tier bundle is refused.
+    """Write a bundle with one candidate more, the last, and return its folder. A two-tier bundle is refused.
 
     The deciding heads gain a row; other heads, the encoder, support, rule constants and calibrations stay.
 
@@ -92,15 +90,18 @@ def with_candidate(
     if candidate.name in bundle.names:
         raise InvalidInputError(f"candidate: {candidate.name!r} is in the bundle already; remove it first")
     heads = bundle.quality_heads
+    # tensor -> the shape of one candidate's row
     needed = {name: tensor.shape[1:] for name, tensor in heads.tensors.items() if name != SHARED_TENSOR}
     given = {name: row.shape for name, row in rows.items()}
     if needed != given:
         raise InvalidInputError(f"rows: expected one row for each of {needed}, got {given}")
     old = {**heads.tensors, **(refit.tensors or {})}
     tensors = {
+        # (models, ...) and (1, ...) give (models + 1, ...)
         name: tensor if name == SHARED_TENSOR else np.concatenate([tensor, rows[name][None]])
         for name, tensor in old.items()
     }
+    # Old path rows are no predictions of refitted heads: they stay only where no tensor is replaced.
     path_rows = refit.path_rows
     if path_rows is None and refit.tensors is None:
         path_rows = bundle.path_rows
@@ -130,7 +131,7 @@ def with_candidate(
 
 
 def require_one_tier(bundle: Bundle) -> None:
-    """A candidate is added to the first heads alone: InvalidInputError for a bundle of two tiers."""
+    """Raise InvalidInputError for a bundle of two tiers: a candidate is added to the first heads alone."""
     if bundle.escalation is not None:
         raise InvalidInputError(
             "bundle: it has two tiers, and the new candidate's row would be in the first heads alone; add the candidate to each of "
@@ -147,7 +148,9 @@ def without_candidate(
     created: str | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle with one candidate less, in both heads of a two-tier one; returns its folder. Arguments as for `with_candidate`.
+    """Write a bundle with one candidate less, in both heads of a two-tier one, and return its folder.
+
+    Arguments as for `with_candidate`.
 
     Raises:
         InvalidInputError: no candidate of that name, or it is the last one.
@@ -163,6 +166,7 @@ def without_candidate(
     def record(provenance: dict[str, Any]) -> dict[str, Any]:
         added = {key: note for key, note in provenance.get("added", {}).items() if key != name}
         removed = [*provenance.get("removed", []), name]
+        # What is said of the candidate by name goes with it: another one may come under the same name.
         rest = {key: value for key, value in provenance.items() if key not in ("added", CONSTANT)}
         constant = {key: why for key, why in provenance.get(CONSTANT, {}).items() if key != name}
         rest |= {CONSTANT: constant} if constant else {}
@@ -189,6 +193,7 @@ def without_candidate(
 
 
 def _without(heads: HeadsSpec, name: str) -> tuple[tuple[str, ...], dict[str, Float32]]:
+    """Return the candidates and tensors of heads without one of them."""
     keep = [row for row, candidate in enumerate(heads.candidates) if candidate != name]
     tensors = {key: tensor if key == SHARED_TENSOR else tensor[keep] for key, tensor in heads.tensors.items()}
     return tuple(heads.candidates[row] for row in keep), tensors
@@ -196,7 +201,7 @@ def _without(heads: HeadsSpec, name: str) -> tuple[tuple[str, ...], dict[str, Fl
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Change:
-    """The parts of a manifest that an edit replaces. heads: id -> the candidates of the rows, and the tensors."""
+    """A `_Change` holds the parts of a manifest that an edit replaces. heads: id -> the candidates of the rows, and the tensors."""
 
     candidates: list[Candidate]
     heads: Mapping[str, tuple[tuple[str, ...], Rows]]
@@ -215,13 +220,17 @@ def _rewrite(
     created: str | None,
     activate: bool,
 ) -> Path:
-    """Write the bundle's own manifest with these parts replaced; heads left without candidates go, and their columns of the path."""
+    """Write the bundle's own manifest with these parts replaced.
+
+    Heads left without candidates go, and their columns of the path.
+    """
     folder = bundle.path
     draft, document = begin_rewrite(folder, root)
     candidates, changed, extra_files = change.candidates, change.heads, change.extra_files
     manifest = dict(document.value)
     old_heads = [head for head in manifest["heads"] if head["id"] not in changed or changed[head["id"]][0]]
     gone = [head for head in manifest["heads"] if head not in old_heads]
+    # Paths of files that are written anew, or whose heads go.
     replaced = {manifest["prices"]["path"], *extra_files}
     replaced |= {head["weights"]["path"] for head in manifest["heads"] if head["id"] in changed}
     if manifest.get("path_rows") is not None:
@@ -232,6 +241,7 @@ def _rewrite(
             head["fitted_on"]["prompt_hashes"]["path"] for head in old_heads if head["id"] == bundle.quality_heads.id
         }
     replaced |= {entry["path"] for head in gone for entry in head["fitted_on"].values() if isinstance(entry, dict)}
+    # Files that stay are taken in first; those that are written anew below keep their paths.
     draft.keep(document, folder, but=replaced)
     new_heads = []
     for head in old_heads:
@@ -246,14 +256,16 @@ def _rewrite(
         new_heads.append(head)
     deciding = bundle.quality_heads.id  # first, so that no other heads come to cover every candidate before them
     manifest["heads"] = sorted(new_heads, key=lambda head: head["id"] != deciding)
+    # The version rises only as far as what is new needs it, part by part.
     manifest = raised(manifest, version_of(candidates))
     if change.path_rows is not None and change.path_rows.tokens_in is not None:
         manifest = raised(manifest, rows_version(change.path_rows))
     manifest["candidates"] = [candidate_json(candidate, manifest["schema_version"]) for candidate in candidates]
     if manifest["schema_version"] >= 5:
+        # Path rows name the weights they are predictions of, which have just been written.
         weights = {head["id"]: head["weights"]["sha256"] for head in manifest["heads"]}
         tiers = [deciding] if bundle.escalation is None else [deciding, bundle.escalation.heads]
-        kept = path_of_edited(change.path_rows, [c.name for c in candidates], [weights[id] for id in tiers])
+        kept = _path_of_edited(change.path_rows, [c.name for c in candidates], [weights[id] for id in tiers])
         manifest["path_rows"] = None if kept is None else path_rows_json(draft.add, kept)
     listed = PriceList(currency=bundle.prices.currency, date=bundle.prices.date, prices=change.prices)
     manifest = raised(manifest, price_version(listed))
@@ -263,3 +275,16 @@ def _rewrite(
     manifest["extra_files"] = sorted([*others, *added], key=lambda entry: str(entry["path"]))
     manifest["provenance"] = change.provenance(manifest["provenance"])
     return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
+
+
+def _path_of_edited(rows: PathRows | None, names: Sequence[str], heads: Sequence[str]) -> PathRows | None:
+    """Return the rows with the columns of those of `names` that have one, tied to these heads; None where none is left.
+
+    Args:
+        heads: sha256 of the weights that decide after the edit: predictions of the candidates left must be what they were.
+    """
+    if rows is None:
+        return None
+    left = [name for name in names if name in rows.candidates]
+    tiers = 1 if rows.again_quality is None else 2
+    return replace(rows.of(left), heads=tuple(heads[:tiers])) if left else None

@@ -1,4 +1,4 @@
-"""The encoders of a bundle: what their entries in bundle.json say, read and written."""
+"""The encoders of a bundle: their entries in bundle.json are read, checked against their files, and written here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ipr_engine.bundle.bundle_files import file_entry, read_regular, reading, require_finite
 from ipr_engine.bundle.encoder_source import (
     MANIFEST,
     AnySource,
@@ -16,9 +17,7 @@ from ipr_engine.bundle.encoder_source import (
     encoder_identity,
 )
 from ipr_engine.bundle.fields import REWRITE, Field, fail, parse_json, require_distinct
-from ipr_engine.bundle.file_entry import file_entry, read_regular, reading
 from ipr_engine.bundle.spec import EncoderSpec
-from ipr_engine.bundle.tensors import require_finite
 from ipr_engine.errors import BundleFormatError, BundleShapeError, BundleValueError, EncoderMismatchError
 
 KINDS = ("static", "transformer", "concatenated")  # all but the first need schema_version 3
@@ -32,7 +31,7 @@ _RECIPES = "export it again with model2vec, embeddings as float32, float16 or in
 
 
 def parse_encoders(entries: Field, folder: Path, version: int) -> tuple[EncoderSpec, ...]:
-    """The entries of bundle.json, every file verified."""
+    """Return the encoders of the entries of bundle.json, every file verified."""
     specs: list[EncoderSpec] = []
     for entry in entries.list(at_least=1):
         kind = entry.mapping().get("kind")
@@ -49,6 +48,7 @@ def parse_encoders(entries: Field, folder: Path, version: int) -> tuple[EncoderS
 
 
 def _static(entry: Field, folder: Path) -> EncoderSpec:
+    """Return a table's encoder; its entry must say what the table and its config say."""
     keys = entry.object(_STATIC)
     dim, max_tokens = keys["dim"].integer(at_least=1), keys["max_tokens"].integer(at_least=1, at_most=2**31)
     pooling, normalize = keys["pooling"].one_of(("mean",)), keys["normalize"].boolean()
@@ -78,6 +78,7 @@ def _static(entry: Field, folder: Path) -> EncoderSpec:
 
 
 def _transformer(entry: Field, folder: Path) -> EncoderSpec:
+    """Return a transformer's encoder; without files the model is referenced, to be found by its identity when it is loaded."""
     keys = entry.object(_TRANSFORMER)
     source = keys["source"].object(("name", "revision"))
     files = {role: file_entry(file, folder) for role, file in keys["files"].mapping().items()}
@@ -101,6 +102,7 @@ def _transformer(entry: Field, folder: Path) -> EncoderSpec:
 
 
 def _concatenated(entry: Field, before: Sequence[EncoderSpec]) -> EncoderSpec:
+    """Return an encoder made of ones listed before it."""
     keys = entry.object(_CONCATENATED)
     known = {spec.id: spec for spec in before if spec.kind != "concatenated"}
     fields = keys["parts"].list(at_least=2)
@@ -123,13 +125,13 @@ def _concatenated(entry: Field, before: Sequence[EncoderSpec]) -> EncoderSpec:
 
 
 def encoder_file_fields(entry: Field) -> list[Field]:
-    """The FILEs of an entry, unverified."""
+    """Return the FILEs of an entry, unverified."""
     found = entry.mapping()
     return list(found["files"].mapping().values()) if "files" in found else []
 
 
 def encoder_json(add: Callable[[str, Path], dict[str, Any]], encoder: AnySource) -> dict[str, Any]:
-    """The entry of bundle.json; `add` takes a file into the bundle, under a relative path, and gives its FILE."""
+    """Return the entry of bundle.json; `add` takes a file into the bundle, under a relative path, and returns its FILE."""
     if isinstance(encoder, ConcatenatedSource):
         return {"id": encoder.id, "kind": "concatenated", "parts": list(encoder.parts)}
     if isinstance(encoder, TransformerSource):
@@ -148,6 +150,7 @@ def encoder_json(add: Callable[[str, Path], dict[str, Any]], encoder: AnySource)
         }
     sources = {"table": encoder.table, "tokenizer": encoder.tokenizer, "config": encoder.config}
     files = {role: add(f"encoders/{encoder.id}/{STATIC_FILES[role]}", Path(sources[role])) for role in STATIC_FILES}
+    # A tokenizer that is no JSON would only be found out when the bundle is loaded.
     parse_json(read_regular(encoder.tokenizer, str(encoder.tokenizer)), str(encoder.tokenizer)).mapping()
     return {
         "id": encoder.id,
@@ -172,6 +175,7 @@ def check_table(path: Path, where: str, *, dim: int | None = None) -> int:
 
 
 def _check_table(file: Any, where: str, dim: int | None) -> int:
+    """Check names, dtypes, shapes and values of a table's tensors, and return its dim."""
     known = {"embeddings": ("F32", "F16", "I8"), "weights": ("F32",), "mapping": ("I32", "I64")}
     headers = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  safe_open is no dict
     for name in sorted(headers):
@@ -185,8 +189,11 @@ def _check_table(file: Any, where: str, dim: int | None) -> int:
     shape = tuple(headers["embeddings"].get_shape())
     if len(shape) != 2 or 0 in shape or shape[1] != (dim or shape[1]):
         fail(BundleShapeError, f"{where}: embeddings", f"shape (rows, {dim or 'dim'})", shape)
+    # embeddings: (rows, dim); mapping: (vocab,) row of each token, absent where rows are the vocabulary;
+    # weights: (vocab,) factor of each token
     rows = shape[0]
     lengths = {name: tuple(headers[name].get_shape()) for name in ("mapping", "weights") if name in headers}
+    # The vocabulary is as long as the mapping, or, without one, as the embeddings.
     vocab = next(iter(lengths.values()), (rows,)) if "mapping" in headers else (rows,)
     for name, length in lengths.items():
         if len(length) != 1 or length != vocab or length == (0,):
@@ -201,6 +208,7 @@ def _check_table(file: Any, where: str, dim: int | None) -> int:
     if "weights" in headers:
         require_finite(file.get_tensor("weights"), f"{where}: weights")
     if headers["embeddings"].get_dtype() != "I8":
+        # Read in parts: a table of hundreds of MB never lies in memory whole.
         step = max(1, (1 << 20) // shape[1])  # about a million values at a time
         for start in range(0, rows, step):
             require_finite(headers["embeddings"][start : min(start + step, rows)], f"{where}: embeddings", start)
@@ -208,6 +216,6 @@ def _check_table(file: Any, where: str, dim: int | None) -> int:
 
 
 def config_normalize(data: bytes, where: str) -> bool:
-    """`normalize` of a model2vec config.json; absent means false there too."""
+    """Return `normalize` of a model2vec config.json; absent means false there too."""
     config = parse_json(data, where).mapping()
     return "normalize" in config and config["normalize"].boolean()

@@ -1,4 +1,4 @@
-"""Encoders to put into a bundle, and the identity of each: the hash of everything that shapes its output."""
+"""Encoders to put into a bundle, and the identity of each: the hash of everything that shapes an encoder's output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MANIFEST = "encoder.json"  # of an export, which names its other files
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSource:
-    """A table to put into a bundle; dim is read from it, normalize from its config."""
+    """A model2vec table to put into a bundle; `write_bundle` reads its dim from the table, and normalize from its config."""
 
     id: str
     table: Path
@@ -30,7 +30,7 @@ class EncoderSource:
     def in_folder(
         cls, folder: str | os.PathLike[str], *, id: str, max_tokens: int, pooling: str = "mean"
     ) -> EncoderSource:
-        """An encoder as model2vec saves it: model.safetensors, tokenizer.json and config.json in one folder."""
+        """Return an encoder as model2vec saves it: model.safetensors, tokenizer.json and config.json in one folder."""
         base = as_path(folder, "folder")
         return cls(
             id=id,
@@ -63,12 +63,13 @@ class TransformerSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatenatedSource:
-    """Encoders of the same bundle, listed before it, side by side."""
+    """Encoders of the same bundle side by side; `parts` are their ids, which `write_bundle` must be given before it."""
 
     id: str
     parts: tuple[str, ...]
 
 
+# What `write_bundle` takes.
 AnySource = EncoderSource | TransformerSource | ConcatenatedSource
 
 
@@ -83,7 +84,7 @@ def encoder_identity(
     max_tokens: int,
     dtype: str | None = None,
 ) -> str:
-    """sha256 over all that shapes an encoder's output; table, tokenizer and config are the sha256 of those files.
+    """Return the sha256 over all that shapes an encoder's output; table, tokenizer and config are the sha256 of those files.
 
     dtype: what a transformer computes in, where that moves its embeddings by more than a cosine of 0.9999; else None,
         and no part of the document.
@@ -95,12 +96,13 @@ def encoder_identity(
         "normalize": normalize,
         "max_tokens": max_tokens,
     }
+    # Written only where it is stated: identities of float32 encoders stay what they were before there was a dtype.
     if dtype is not None:
         document["dtype"] = dtype
     return hashlib.sha256(canonical_json(document, compact=True)).hexdigest()
 
 
 def concatenated_identity(identities: Sequence[str]) -> str:
-    """The identity of encoders side by side: sha256 over theirs, in order."""
+    """Return the identity of encoders side by side: the sha256 over theirs, in order."""
     document = {"kind": "concatenated", "encoders": list(identities)}
     return hashlib.sha256(canonical_json(document, compact=True)).hexdigest()

@@ -1,4 +1,4 @@
-"""JSON documents: typed, named access, where every check that fails says file, field, expected, got and what to do; bytes to write."""
+"""JSON documents, read and written: a `Field` says of each failed check which file and field, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ def fail(error: type[BundleError], where: str, expected: str, got: object, todo:
 
 
 def is_hex64(text: str) -> bool:
+    """Return whether a text is a sha256: 64 lower-case hex digits."""
     return _HEX64.fullmatch(text) is not None
 
 
 def parse_json(data: bytes, file: str) -> Field:
-    """The document in `data`; duplicate keys are refused, since JSON would silently keep the last."""
+    """Return the document in `data`; a key that stands twice is refused, since JSON would silently keep the last."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # The last of two equal keys would win: fewer keys than pairs tell that there were two.
         found = dict(pairs)
         if len(found) != len(pairs):
             keys = [key for key, _ in pairs]
@@ -46,20 +48,22 @@ def parse_json(data: bytes, file: str) -> Field:
 
 
 class Field:
-    """One value of a document and the name it goes by in messages."""
+    """A `Field` is one value of a document, and the name it goes by in messages."""
 
     def __init__(self, value: Any, file: str, name: str) -> None:
         self.value, self._file, self._name = value, file, name
 
     @property
     def where(self) -> str:
+        """The file and the field, as messages name them."""
         return f"{self._file}{self._name}" if self._name else self._file.removesuffix(": ")
 
     def fail(self, expected: str, error: type[BundleError] = BundleFormatError) -> NoReturn:
+        """Raise `error`: this value is not what was expected."""
         fail(error, self.where, expected, repr(self.value))
 
     def object(self, keys: Sequence[str]) -> dict[str, Field]:
-        """Exactly these keys, in this order."""
+        """Return the fields of an object that has exactly these keys, in this order."""
         found = self.mapping()
         for key in keys:
             if key not in found:
@@ -70,11 +74,13 @@ class Field:
         return {key: found[key] for key in keys}
 
     def mapping(self) -> dict[str, Field]:
+        """Return the fields of an object, whatever its keys."""
         if not isinstance(self.value, dict):
             self.fail("an object")
         return {key: self._child(key) for key in self.value}
 
     def list(self, *, at_least: int = 0) -> list[Field]:
+        """Return the fields of a list."""
         if not isinstance(self.value, list):
             self.fail("a list")
         if len(self.value) < at_least:
@@ -82,27 +88,31 @@ class Field:
         return [Field(item, self._file, f"{self._name}[{i}]") for i, item in enumerate(self.value)]
 
     def names(self, *, at_least: int = 0, known: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Distinct texts, each one of `known` when that is given."""
+        """Return distinct texts, each one of `known` when that is given."""
         fields = self.list(at_least=at_least)
         names = tuple(field.text() if known is None else field.one_of(known) for field in fields)
         require_distinct(names, fields)
         return names
 
     def text(self) -> str:
+        """Return a text that is not blank and that UTF-8 can hold."""
         if not isinstance(self.value, str) or not self.value.strip():
             self.fail("a text that is not empty")
         try:
+            # A lone surrogate is JSON ("\ud800") and no text.
             self.value.encode()
         except UnicodeEncodeError:
             fail(BundleFormatError, self.where, "Unicode text", f"{self.value!a}, which holds a lone surrogate")
         return self.value
 
     def id(self) -> str:
+        """Return an id, which may become a file's name."""
         if not _ID.fullmatch(self.text()):
             self.fail("an id of letters, digits, '.', '_' and '-'")
         return self.text()
 
     def day(self) -> str:
+        """Return a date that the calendar has, YYYY-MM-DD."""
         try:
             date.fromisoformat(self.text())
         except ValueError:
@@ -112,21 +122,26 @@ class Field:
         return self.text()
 
     def sha256(self) -> str:
+        """Return a sha256 in hex."""
         if not is_hex64(self.text()):
             self.fail("a sha256 as 64 lower-case hex digits")
         return self.text()
 
     def one_of(self, known: Sequence[str]) -> str:
+        """Return a text that is one of `known`."""
         if self.value not in known:
             self.fail(f"one of {', '.join(map(repr, known))}")
         return self.text()
 
     def boolean(self) -> bool:
+        """Return true or false."""
         if not isinstance(self.value, bool):
             self.fail("true or false")
         return self.value
 
     def integer(self, *, at_least: int, at_most: int = 2**63 - 1) -> int:
+        """Return a whole number in this range; JSON's true and 1.0 are none."""
+        # bool is an int in Python, and true is no number in JSON.
         if isinstance(self.value, bool) or not isinstance(self.value, int):
             self.fail("an integer")
         if not at_least <= self.value <= at_most:
@@ -134,12 +149,13 @@ class Field:
         return self.value
 
     def number(self, *, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf) -> float:
+        """Return a finite number in this range as a float."""
         if isinstance(self.value, bool) or not isinstance(self.value, (int, float)):
             self.fail("a number")
         try:
             value = float(self.value)
         except OverflowError:
-            value = math.inf
+            value = math.inf  # an integer beyond float64
         if not math.isfinite(value):
             self.fail("a finite number", BundleValueError)
         if not above < value:
@@ -150,7 +166,7 @@ class Field:
         return value
 
     def require_finite_tree(self) -> None:
-        """Refuse NaN and infinity anywhere below: they are not JSON, other readers would stop at them."""
+        """Refuse NaN and infinity anywhere below: they are not JSON, and other readers would stop at them."""
         if isinstance(self.value, dict):
             for field in self.mapping().values():
                 field.require_finite_tree()
@@ -161,10 +177,12 @@ class Field:
             self.number()
 
     def _child(self, key: str) -> Field:
+        """Return the field of a key; its value is None where the key is missing."""
         return Field(self.value.get(key), self._file, f"{self._name}.{key}".lstrip("."))
 
 
 def require_distinct(names: Sequence[str], fields: Sequence[Field]) -> None:
+    """Raise BundleFormatError at the field of the first name that stands twice."""
     seen: set[str] = set()
     for name, field in zip(names, fields, strict=True):
         if name in seen:
@@ -173,13 +191,18 @@ def require_distinct(names: Sequence[str], fields: Sequence[Field]) -> None:
 
 
 def canonical_json(document: Any, *, compact: bool = False) -> bytes:
-    """UTF-8 bytes that depend on the content alone: sorted keys; 2-space indent and a final newline unless compact."""
+    """Return UTF-8 bytes that depend on the content alone.
+
+    Keys are sorted. There is a 2-space indent and a final newline, unless `compact`.
+    """
+    # The compact form is hashed and stays ASCII; the other one is read by people, in their own letters.
     if compact:
         return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     return (json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, default=_plain) + "\n").encode()
 
 
 def _plain(value: object) -> object:
+    """Return a numpy scalar as a Python number, for json."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} is no JSON type")
@@ -191,3 +214,8 @@ def json_bytes(document: Any, where: str) -> bytes:
         return canonical_json(document)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"{where}: expected values that JSON can hold, got others ({error})") from error
+
+
+def with_floats(row: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """Return the row with floats under these keys: 1 and 1.0 are the same number and shall be the same bytes."""
+    return row | {key: float(row[key]) for key in keys if type(row.get(key)) is int}

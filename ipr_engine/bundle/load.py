@@ -1,4 +1,4 @@
-"""Bundle.load: read a bundle folder, verify all of it, and only then hand it out.
+"""`Bundle.load`: a bundle folder is read and all of it verified before any of it is handed out.
 
 What reads the entries of bundle.json is imported by the functions that do: `import ipr_engine` reads no bundle.
 """
@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ipr_engine._files import as_path
+from ipr_engine.bundle.bundle_files import FileEntry, file_entry, read_regular, reading
 from ipr_engine.bundle.fields import Field, fail, is_hex64, parse_json, require_distinct
-from ipr_engine.bundle.file_entry import FileEntry, file_entry, read_regular, reading
 from ipr_engine.bundle.spec import MANIFEST, BundleSpec, PriceList
 from ipr_engine.errors import (
     BundleFormatError,
@@ -24,6 +25,10 @@ from ipr_engine.errors import (
 )
 
 CURRENT = "CURRENT"
+# 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus, keyed
+# hashes; 6: prices that say more than those of tokens and requests, candidates' tokenizers, path rows' tokens_in;
+# 7: candidates' performance.
+SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6, 7)
 _KEYS = (
     "schema_version",
     "name",
@@ -41,9 +46,9 @@ _KEYS = (
 DEFAULT_BUNDLE = Path(__file__).parent.parent / "default_bundle"  # the root of the embedded bundle
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)  # made as a BundleSpec is
 class Bundle(BundleSpec):
-    """A bundle, read from its folder and verified."""
+    """A bundle that was read from its folder and verified."""
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -61,6 +66,7 @@ class Bundle(BundleSpec):
         folder = find_folder(as_path(path, "path"))
         data = read_regular(folder / MANIFEST, str(folder / MANIFEST))
         digest = hashlib.sha256(data).hexdigest()
+        # A folder under any other name is a copy that somebody renamed; what it lists is verified all the same.
         if is_hex64(folder.name) and digest != folder.name:
             todo = "restore the folder from its source"
             fail(BundleHashError, str(folder / MANIFEST), f"sha256 {folder.name} (the folder's name)", digest, todo)
@@ -68,7 +74,8 @@ class Bundle(BundleSpec):
 
 
 def find_folder(path: Path) -> Path:
-    """The bundle folder meant by `path`: itself, or the one CURRENT names."""
+    """Return the bundle folder meant by `path`: itself, or the one CURRENT names."""
+    # A folder that must not be read says so in a BundleError too.
     with reading(str(path)):
         if not path.is_dir():
             got = "a file" if path.exists() else "nothing there"
@@ -79,6 +86,7 @@ def find_folder(path: Path) -> Path:
             got = "a folder with neither"
             fail(BundleNotFoundError, str(path), f"a folder with {MANIFEST} or {CURRENT}", got, "check the path")
     line = read_regular(path / CURRENT, str(path / CURRENT)).removesuffix(b"\n")
+    # CURRENT may hold anything: what goes into the error is short and printable.
     name = line[:100].decode("ascii", "backslashreplace")
     if len(line) > 64 or not is_hex64(name):
         todo = "write the hash of one of the folders beside it, or activate() one"
@@ -99,12 +107,12 @@ def read_prices(path: str | os.PathLike[str], candidates: Sequence[str]) -> Pric
 
 
 def listed_files(document: Field, folder: Path) -> list[FileEntry]:
-    """Every file a bundle.json lists besides itself, unverified."""
+    """Return every file that a bundle.json lists besides itself, unverified."""
     from ipr_engine.bundle.encoder_entry import encoder_file_fields
-    from ipr_engine.bundle.heads_entry import HEADS_KEYS, PROMPT_HASHES, SUPPORT_KEYS
-    from ipr_engine.bundle.path_rows_entry import path_rows_file
+    from ipr_engine.bundle.fitted_entries import HEADS_KEYS, PROMPT_HASHES, SUPPORT_KEYS, path_rows_file
 
     keys = document.object(_keys_of(document))
+    # No file is read: whoever asks verifies those that it takes.
     fields = [keys["prices"], *keys["extra_files"].list()]
     for encoder in keys["encoders"].list():
         fields += encoder_file_fields(encoder)
@@ -120,12 +128,17 @@ def listed_files(document: Field, folder: Path) -> list[FileEntry]:
 
 
 def _parse(document: Field, folder: Path, digest: str) -> Bundle:
+    """Return the bundle of a manifest; every entry and file is checked on the way."""
     from ipr_engine.bundle.calibration_entry import parse_maps
     from ipr_engine.bundle.candidate_entry import parse_candidates, parse_prices
     from ipr_engine.bundle.encoder_entry import parse_encoders
-    from ipr_engine.bundle.heads_entry import deciding_sha256, parse_escalation, parse_heads, parse_support
-    from ipr_engine.bundle.path_rows_entry import parse_path_rows
-    from ipr_engine.bundle.schema import SCHEMA_VERSIONS
+    from ipr_engine.bundle.fitted_entries import (
+        deciding_sha256,
+        parse_escalation,
+        parse_heads,
+        parse_path_rows,
+        parse_support,
+    )
 
     version = document.mapping().get("schema_version")
     if version is not None and version.integer(at_least=0) not in SCHEMA_VERSIONS:
@@ -133,8 +146,10 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         known = " or ".join(map(str, SCHEMA_VERSIONS))
         fail(BundleVersionError, version.where, f"schema_version {known}", version.value, todo)
     keys = document.object(_keys_of(document))
+    # Only for the type checker: `object` has refused a manifest without the key.
     number = 1 if version is None else int(version.value)
 
+    # Candidates and encoders come first: heads, prices and path rows are held against them.
     candidates = parse_candidates(keys["candidates"], number)
     names = [candidate.name for candidate in candidates]
     encoders = parse_encoders(keys["encoders"], folder, number)
@@ -174,9 +189,26 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
 
 
 def _keys_of(document: Field) -> tuple[str, ...]:
-    from ipr_engine.bundle.schema import SCHEMA_VERSIONS
-
+    """Return the keys that a manifest of its schema_version has."""
     version = document.mapping().get("schema_version")
     number = 1 if version is None else version.value
+    # `_parse` refuses other versions with a better message than a missing key.
     known = number if number in SCHEMA_VERSIONS else 1
     return (*_KEYS, *(("escalation",) if known >= 3 else ()), *(("path_rows",) if known >= 5 else ()))
+
+
+def raised(manifest: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """Return the manifest in this schema_version, or as it is where its own is as late; keys that are new say nothing."""
+    if manifest["schema_version"] >= version:
+        return dict(manifest)
+    newer = {**manifest, "schema_version": version}
+    if version >= 2:
+        heads = manifest["heads"]
+        newer["heads"] = [{**head, "fitted_on": {"prompt_hashes": None, **head["fitted_on"]}} for head in heads]
+    if version >= 3:
+        newer.setdefault("escalation", None)
+    if version >= 4:
+        newer["candidates"] = [{"max_output_tokens": None, **candidate} for candidate in manifest["candidates"]]
+    if version >= 5:
+        newer.setdefault("path_rows", None)
+    return newer

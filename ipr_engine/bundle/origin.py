@@ -1,4 +1,4 @@
-"""What a bundle says of its candidates' rows: stand-ins for outcomes, and heads that are constant (docs/formats.md)."""
+"""Where a candidate's row and price come from: stand-ins for outcomes, constant heads and days of prices (docs/formats.md)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ PRICE_DATES = "price_dates"
 
 
 def price_dates(bundle: BundleSpec) -> dict[str, str]:
-    """Candidate -> of which day its price is, YYYY-MM-DD: the list's, or an older one where new prices left the candidate out."""
+    """Return candidate -> of which day its price is, YYYY-MM-DD.
+
+    It is the list's day, or an older one where new prices left the candidate out.
+    """
     stated = bundle.provenance.get(PRICE_DATES)
     older = stated if isinstance(stated, dict) else {}
     return {name: str(older.get(name, bundle.prices.date)) for name in bundle.names}
 
 
 def price_days(bundle: BundleSpec) -> str:
-    """The day of a bundle's prices; where they are of several, the newest first, each with how many are of it."""
+    """Return the day of a bundle's prices; where they are of several, the newest first, each with how many are of it."""
     counts = Counter(price_dates(bundle).values())
     if len(counts) == 1:
         return next(iter(counts))
@@ -30,8 +33,10 @@ def price_days(bundle: BundleSpec) -> str:
 
 
 def prior_of(bundle: BundleSpec, name: str) -> str | None:
-    """What stands in for a candidate that has no outcomes of its own ("prior from claude-x, lowered to mean quality 0.58"),
-    None for any other."""
+    """Return what stands in for a candidate that has no outcomes of its own; None for any other.
+
+    For example "prior from claude-x, lowered to mean quality 0.58".
+    """
     added = bundle.provenance.get("added")
     note = added.get(name) if isinstance(added, dict) else None
     like = note.get("prior_from") if isinstance(note, dict) else None
@@ -44,7 +49,9 @@ def prior_of(bundle: BundleSpec, name: str) -> str | None:
 
 
 def constant_of(bundle: BundleSpec) -> dict[str, str]:
-    """Candidate -> why its head is constant: what the fit wrote down, and rows of zeros, which an earlier release did not tell.
+    """Return candidate -> why its head is constant.
+
+    It is what the fit wrote down, and rows of zeros, which an earlier release did not tell.
 
     Of a two-tier bundle the first heads.
     """
@@ -55,17 +62,18 @@ def constant_of(bundle: BundleSpec) -> dict[str, str]:
     for row, name in enumerate(bundle.names):
         if name in written:
             found[name] = str(written[name])
+        # Bundles of earlier releases say nothing of constant heads: their zeros tell.
         elif _is_flat(heads, row):
             found[name] = "its row is zero: one quality for every prompt"
     return found
 
 
 def constant_notice(constant: Mapping[str, str], candidates: int) -> str:
-    """One line that names the constant heads, and says what follows where there are no others."""
+    """Return one line that names the constant heads, and says what follows where there are no others."""
     stated = f"constant heads (they tell prompts apart no better than a mean): {', '.join(constant)}"
     return stated + ("; no head reads the prompt: only prices and lengths route" if len(constant) == candidates else "")
 
 
 def _is_flat(heads: HeadsSpec, row: int) -> bool:
-    """Whether nothing of x reaches this candidate's logit."""
+    """Return whether nothing of x reaches this candidate's logit."""
     return not any(heads.tensors[name][row].any() for name in ("skip", "out") if name in heads.tensors)

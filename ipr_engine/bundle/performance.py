@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+# Every figure, and its unit as errors and `ipr info` tell it.
 UNITS: Mapping[str, str] = {
     "ttft_s": "seconds to the first token",
     "tpot_s": "seconds per output token",
@@ -22,7 +23,9 @@ IN_SECONDS = "in seconds: if these are milliseconds, divide by 1,000"
 
 @dataclass(frozen=True, kw_only=True)
 class Performance:
-    """What one candidate was measured at. Every number is >= 0 and finite, None where not known; tokens are by its own count.
+    """What one candidate was measured at.
+
+    Every number is >= 0 and finite, None where not known; tokens are by its own count.
 
     Attributes:
         ttft_s: seconds from the request to the first token (TTFT), at most 600.
@@ -40,12 +43,12 @@ class Performance:
 
 
 def performance_of(row: Mapping[str, Any]) -> Performance:
-    """The figures of a JSON form in which `checks.performance_problem` finds nothing wrong."""
+    """Return the figures of a JSON form in which `checks.performance_problem` finds nothing wrong."""
     known: dict[str, Any] = {key: float(row[key]) for key in UNITS if row.get(key) is not None}
     return Performance(**known, **({"basis": row["basis"]} if "basis" in row else {}))
 
 
 def performance_json(figures: Performance) -> dict[str, Any]:
-    """The JSON form: what is known, and its basis."""
+    """Return the JSON form: what is known, and its basis."""
     known = {key: value for key in UNITS if (value := getattr(figures, key)) is not None}
     return {**known, "basis": figures.basis}

@@ -12,10 +12,10 @@ from typing import Any
 
 from ipr_engine._files import as_path
 from ipr_engine._validate import shown
+from ipr_engine.bundle.bundle_files import read_regular
 from ipr_engine.bundle.candidate_entry import parse_performance
 from ipr_engine.bundle.checks import performance_problem
 from ipr_engine.bundle.fields import fail, parse_json
-from ipr_engine.bundle.file_entry import read_regular
 from ipr_engine.bundle.performance import IN_SECONDS, UNITS, Performance, performance_of
 from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.errors import BundleFormatError, InvalidInputError
@@ -29,7 +29,7 @@ _KNOWN = ("model", *UNITS, "basis")
 def read_new_performance(
     path: str | os.PathLike[str], bundle: BundleSpec, *, called: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, Performance | None]:
-    """Figures of some of the bundle's candidates; None where the file takes a candidate's away.
+    """Return figures of some of the bundle's candidates; None where the file takes a candidate's away.
 
     Args:
         path: a .csv with a header of `model`, any of the figures' names and `basis`, an empty cell where not known and comments
@@ -54,6 +54,7 @@ def read_new_performance(
 
 
 def _of_json(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performance | None]:
+    """Return the figures of a JSON file, by the file's own names."""
     document = parse_json(data, str(file))
     reported = document.mapping()
     keys = document.object((KEY, *(key for key in _UNREAD if key in reported)))
@@ -70,10 +71,12 @@ def _of_json(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Perform
 
 
 def _of_csv(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performance | None]:
+    """Return the figures of a CSV, by the file's own names."""
     try:
         lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
     except UnicodeDecodeError:
         raise InvalidInputError(f"file: expected UTF-8 text in {file}") from None
+    # strict: a quote that is not closed is an error and not a long cell.
     reader = csv.DictReader(io.StringIO("\n".join(lines)), strict=True)
     try:
         header, rows = list(reader.fieldnames or []), list(reader)
@@ -89,6 +92,7 @@ def _of_csv(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performa
     found: dict[str, Performance | None] = {}
     for number, row in enumerate(rows, start=1):
         here = f"{file.name}, row {number}"
+        # DictReader puts cells beyond the header under None, and None into those that a row lacks.
         if None in row or None in row.values():
             raise InvalidInputError(f"{here}: expected {len(header)} cells as in the header")
         name = row["model"]
@@ -103,6 +107,7 @@ def _of_csv(file: Path, data: bytes, names: Sequence[str]) -> dict[str, Performa
 
 
 def _of_row(row: Mapping[str, str], here: str, basis: str) -> Performance:
+    """Return the figures of one row of a CSV; an empty cell is not known."""
     stated: dict[str, Any] = {"basis": row.get("basis") or basis}
     for key in UNITS:
         cell = row.get(key, "").strip()

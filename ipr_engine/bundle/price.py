@@ -1,4 +1,4 @@
-"""What one candidate costs: the price model and its form in JSON (docs/formats.md). checks.py judges it."""
+"""What one candidate costs: the price model and its form in JSON (docs/formats.md). `checks.price_problem` judges that form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CACHED = ("cached_read_usd_per_1m", "cached_write_usd_per_1m")
 
 @dataclass(frozen=True, kw_only=True)
 class PriceTier:
-    """What a request of more than `above_tokens` input tokens is charged, all of it, input and output.
+    """The prices of a request of more than `above_tokens` input tokens: all of it, input and output.
 
     cached_read_usd_per_1m, cached_write_usd_per_1m: None keeps the share that the base price of cached input has of the base input.
     """
@@ -36,7 +36,9 @@ class PriceTier:
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What one candidate costs. Every number is >= 0, all may be 0, and tokens are counted as the candidate counts them.
+    """What one candidate costs.
+
+    Every number is >= 0, all may be 0, and tokens are counted as the candidate counts them.
 
     Attributes:
         input_usd_per_1m, output_usd_per_1m: USD per 1 M tokens, up to the first tier's `above_tokens`.
@@ -102,14 +104,14 @@ class Price:
         )
 
     def output_usd(self, other_usd_per_1m: float) -> float:
-        """USD per 1 M output tokens as expected, where those that are no reasoning cost `other_usd_per_1m`."""
+        """Return USD per 1 M output tokens as expected, where those that are no reasoning cost `other_usd_per_1m`."""
         share, usd = self.reasoning_share, self.reasoning_usd_per_1m
         if share is None or usd is None:
             return other_usd_per_1m
         return (1.0 - share) * other_usd_per_1m + share * usd
 
     def in_batch(self) -> Price:
-        """The price of a request in a batch; the same where none is stated."""
+        """Return the price of a request in a batch; the same where none is stated."""
         batch_input, batch_output = self.batch_input_usd_per_1m, self.batch_output_usd_per_1m
         if self.batch_factor is not None:
             by_input = by_output = self.batch_factor
@@ -142,11 +144,15 @@ class Price:
         )
 
     def writing_cache(self) -> Price:
-        """The price where a request's input is written to the cache: from `cache_min_tokens` on, input costs what writing does."""
+        """Return the price where a request's input is written to the cache.
+
+        From `cache_min_tokens` on, input costs what writing does.
+        """
         if self.cached_write_usd_per_1m is None:
             return self
         levels, first = self.levels, max(self.cache_min_tokens - 1, 0)  # more than `first` tokens are written
         made = []
+        # The cache's edge becomes one more tier: from there on every level charges input at the price of writing.
         for edge in sorted({first, *(level.above_tokens for level in levels)}):
             level = max((one for one in levels if one.above_tokens <= edge), key=lambda one: one.above_tokens)
             usd = level.cached_write_usd_per_1m if edge >= first else level.input_usd_per_1m
@@ -155,6 +161,7 @@ class Price:
         return self._with_levels(made)
 
     def _with_levels(self, levels: Sequence[PriceTier]) -> Price:
+        """Return the same price with these levels, the first of them as the base."""
         base, *tiers = levels
         return replace(
             self,
@@ -167,6 +174,7 @@ class Price:
 
 
 def _cached(name: str, tier: PriceTier, base: PriceTier) -> float:
+    """Return a tier's price of cached input: its own, or the share that the base price of it has of the base input."""
     own, of_base = getattr(tier, name), getattr(base, name)
     if own is not None:
         return float(own)
@@ -174,11 +182,12 @@ def _cached(name: str, tier: PriceTier, base: PriceTier) -> float:
 
 
 def _share(part: float, whole: float) -> float:
+    """Return part / whole; 1 of a whole that costs nothing."""
     return part / whole if whole else 1.0
 
 
 def price_of(row: Mapping[str, Any], basis: str) -> Price:
-    """The price of a JSON form in which `price_problem` finds nothing wrong; basis: where the form states none."""
+    """Return the price of a JSON form in which `price_problem` finds nothing wrong. basis: where the form states none."""
     plain = {"basis": basis, **row}
     plain |= {
         key: float(plain[key])
@@ -190,15 +199,20 @@ def price_of(row: Mapping[str, Any], basis: str) -> Price:
 
 
 def _tier_of(row: Mapping[str, Any]) -> PriceTier:
+    """Return the tier of its JSON form."""
     usd = {key: None if value is None else float(value) for key, value in row.items() if key != "above_tokens"}
     return PriceTier(above_tokens=row["above_tokens"], **usd)  # type: ignore[arg-type]
 
 
 def price_json(price: Price) -> dict[str, Any]:
-    """The JSON form, which states what differs from the defaults: of a price that says nothing new the one of old price files."""
+    """Return the JSON form, which states what differs from the defaults.
+
+    Of a price that says nothing new it is the form of old price files.
+    """
     row = {name: _plain(getattr(price, name)) for name in BASE}
     for field in fields(Price):
         value = getattr(price, field.name)
+        # A price that says nothing new keeps the bytes of files from before schema_version 6.
         if field.name not in BASE and field.name != "tiers" and value != field.default:
             row[field.name] = value if field.name == "cache_min_tokens" else _plain(value)
     if price.tiers:
@@ -214,15 +228,15 @@ def price_json(price: Price) -> dict[str, Any]:
 
 
 def price_numbers(price: Price) -> dict[str, Any]:
-    """The JSON form without `basis`: what two prices are compared by."""
+    """Return the JSON form without `basis`, by which two prices are compared."""
     return {key: value for key, value in price_json(price).items() if key != "basis"}
 
 
 def says_more(price: Price) -> bool:
-    """Whether a price states what bundles before schema_version 6 cannot hold."""
+    """Return whether a price states what bundles before schema_version 6 cannot hold."""
     return price_json(price).keys() != set(BASE)
 
 
 def _plain(value: Any) -> Any:
-    """1 and 1.0 are the same number and shall be the same bytes."""
+    """Return a whole number as a float: 1 and 1.0 are the same number and shall be the same bytes."""
     return float(value) if type(value) is int else value

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._validate import shown
+from ipr_engine.bundle.bundle_files import read_regular
 from ipr_engine.bundle.checks import price_problem
 from ipr_engine.bundle.fields import parse_json
-from ipr_engine.bundle.file_entry import read_regular
 from ipr_engine.bundle.price import Price, price_of
 from ipr_engine.errors import InvalidInputError
 
@@ -41,16 +41,15 @@ _MORE_PER_TOKEN = {
 _PER_PIECE = {"input_cost_per_image": "per_image_usd", "input_cost_per_request": "fixed_usd"}
 _MIN_TOKENS, _TABLE, _HIT = "prompt_cache_min_tokens", "tiered_pricing", "input_cost_per_token_cache_hit"
 _ABOVE = re.compile(rf"({'|'.join(_PER_TOKEN)})_above_(\d+)(k?)_tokens")
-_PRICES = re.compile(
-    r"cost|pric|multiplier|uplift|provider_specific_entry|fee"
-)  # in the name of a key that changes a bill
+# In the name of a key that changes a bill.
+_PRICES = re.compile(r"cost|pric|multiplier|uplift|provider_specific_entry|fee")
 _READ_KEYS = {*_PER_TOKEN, *_MORE_PER_TOKEN, *_PER_PIECE, _TABLE, _HIT}
 _INCLUSIVE = ("xai",)  # providers that charge a tier from its edge on, not above it
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedPrices:
-    """What a table says of the candidates asked for.
+    """`ImportedPrices` hold what a table says of the candidates asked for.
 
     Attributes:
         prices: candidate -> price, of those that were found. keys: candidate -> the table's name of it.
@@ -65,7 +64,7 @@ class ImportedPrices:
 
 
 def is_foreign(path: Path, data: bytes) -> bool:
-    """Whether a file is no price file of a bundle's form: a CSV, or an object that lists entries and no "currency"."""
+    """Return whether a file is not of a bundle's own form: a CSV, or an object that lists entries and no "currency"."""
     if path.suffix.lower() == ".csv":
         return True
     document = parse_json(data, str(path)).value
@@ -73,7 +72,7 @@ def is_foreign(path: Path, data: bytes) -> bool:
 
 
 def read_foreign_prices(path: Path, names: tuple[str, ...], called: Mapping[str, str]) -> ImportedPrices:
-    """Read prices of these candidates.
+    """Return the prices of these candidates.
 
     Args:
         path: a .csv of COLUMNS, with a header and comments after "#"; else LiteLLM's JSON table.
@@ -94,6 +93,7 @@ def read_foreign_prices(path: Path, names: tuple[str, ...], called: Mapping[str,
     for name in names:
         key = called.get(name, name)
         if key not in entries:
+            # LiteLLM's keys carry a provider ("azure/gpt-4o"): those that end alike may be meant.
             alike = tuple(sorted(other for other in entries if other.rsplit("/", 1)[-1] == key.rsplit("/", 1)[-1]))[:5]
             if name in called:
                 hint = f"; keys that end alike: {', '.join(alike)}" if alike else ""
@@ -118,6 +118,7 @@ def read_foreign_prices(path: Path, names: tuple[str, ...], called: Mapping[str,
 
 
 def _csv_entries(path: Path, data: bytes) -> dict[str, dict[str, str]]:
+    """Return name -> row of a CSV with a header; lines that begin with "#" are comments."""
     try:
         lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
     except UnicodeDecodeError:
@@ -141,6 +142,7 @@ def _csv_entries(path: Path, data: bytes) -> dict[str, dict[str, str]]:
 
 
 def _csv_price(row: Mapping[str, str], where: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the JSON form of a CSV row's price; nothing is left untold."""
     return {
         to: _number(row[column], f"{where}: {column}")
         for column, to in zip(COLUMNS[1:], ("input_usd_per_1m", "output_usd_per_1m"), strict=True)
@@ -148,7 +150,7 @@ def _csv_price(row: Mapping[str, str], where: str) -> tuple[dict[str, Any], list
 
 
 def _litellm_price(entry: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-    """A price in its JSON form, and the keys that may change a bill and are not in it."""
+    """Return a price in its JSON form, and the keys of the entry that may change a bill and are not in it."""
     stated = {key: value for key, value in entry.items() if value is not None}
     tiers, used = _tiers(stated, where)
     row: dict[str, Any] = {}
@@ -165,6 +167,7 @@ def _litellm_price(entry: Mapping[str, Any], where: str) -> tuple[dict[str, Any]
     for to in ("input_usd_per_1m", "output_usd_per_1m"):
         if to not in row:
             raise InvalidInputError(f"{where}: has no price of {to.split('_')[0]} tokens; set its price by hand")
+    # The minimum says something only where reading from the cache has a price.
     if "cached_read_usd_per_1m" in row and _MIN_TOKENS in stated:
         row["cache_min_tokens"] = stated[_MIN_TOKENS]
     left = [key for key in stated if key not in _READ_KEYS and key not in used and _PRICES.search(key)]
@@ -175,6 +178,7 @@ def _litellm_price(entry: Mapping[str, Any], where: str) -> tuple[dict[str, Any]
     if len(one_side) == 1:
         del row[one_side[0]]
         left.append(f"{_INPUT if 'input' in one_side[0] else _OUTPUT}_batches")
+    # A tier states the prices that change; the others are the base's.
     for tier in tiers:
         for key in ("cached_read_usd_per_1m", "cached_write_usd_per_1m"):
             if key in tier and key not in row:
@@ -188,7 +192,7 @@ def _litellm_price(entry: Mapping[str, Any], where: str) -> tuple[dict[str, Any]
 
 
 def _tiers(stated: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]], set[str]]:
-    """Tiers by rising threshold, and the keys they were read from."""
+    """Return the tiers by rising threshold, and the keys they were read from."""
     if _TABLE in stated:
         return list(_ranges(stated[_TABLE], f"{where}: {_TABLE}")), set()
     found: dict[int, dict[str, Any]] = {}
@@ -198,6 +202,7 @@ def _tiers(stated: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]],
         if match is None:
             continue
         above = int(match[2]) * (1000 if match[3] else 1)
+        # A tier here begins above its threshold, not at it.
         if stated.get("litellm_provider") in _INCLUSIVE:
             above -= 1
         tier = found.setdefault(above, {"above_tokens": above})
@@ -207,7 +212,7 @@ def _tiers(stated: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]],
 
 
 def _ranges(table: object, where: str) -> Iterator[dict[str, Any]]:
-    """Tiers of LiteLLM's `tiered_pricing`: each a range of input tokens and the prices there; the first begins at 0."""
+    """Yield the tiers of LiteLLM's `tiered_pricing`: each is a range of input tokens and the prices there; the first begins at 0."""
     if not isinstance(table, list) or not table:
         raise InvalidInputError(f"{where}: expected a list of ranges, got {shown(table)}")
     end = Decimal(0)
@@ -224,6 +229,7 @@ def _ranges(table: object, where: str) -> Iterator[dict[str, Any]]:
             raise InvalidInputError(
                 f"{here}.range: expected it to begin at {end} and to end above that, got {shown(span)}"
             )
+        # The first range is the base price, which holds these; a `PriceTier` does not.
         if any(key in tier for key in _MORE_PER_TOKEN) and number:
             raise InvalidInputError(
                 f"{here}: has a price of reasoning or batches of its own, which a tier does not hold; set it by hand"
@@ -236,18 +242,21 @@ def _ranges(table: object, where: str) -> Iterator[dict[str, Any]]:
 
 
 def _per_1m(value: object, where: str) -> float:
-    """USD per 1 M of a price per token: exactly the decimal that is written, not its binary neighbour times 1e6."""
+    """Return USD per 1 M of a price per token: exactly the decimal that is written, not its binary neighbour times 1e6."""
     return float(_decimal(value, where) * 1_000_000)
 
 
 def _number(value: object, where: str) -> float:
+    """Return a number as it is written."""
     return float(_decimal(value, where))
 
 
 def _decimal(value: object, where: str) -> Decimal:
+    """Return the decimal that a number or text writes; InvalidInputError where it is none, or not finite."""
     try:
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             raise ValueError
+        # The decimal as it is written: 1.5e-07 USD a token is exactly 0.15 USD per 1 M.
         number = Decimal(str(value))
         if not number.is_finite():
             raise ValueError

@@ -11,12 +11,11 @@ from typing import Any
 from ipr_engine._files import as_path
 from ipr_engine.bundle.calibration import CalibrationMap
 from ipr_engine.bundle.candidate_entry import candidate_json, price_version, prices_bytes, version_of
-from ipr_engine.bundle.draft import begin_rewrite
-from ipr_engine.bundle.load import Bundle, find_folder
+from ipr_engine.bundle.load import Bundle, find_folder, raised
 from ipr_engine.bundle.origin import PRICE_DATES, price_dates
 from ipr_engine.bundle.performance import Performance
-from ipr_engine.bundle.schema import raised
 from ipr_engine.bundle.spec import PriceList
+from ipr_engine.bundle.write import begin_rewrite
 from ipr_engine.errors import InvalidInputError
 
 
@@ -29,7 +28,7 @@ def with_prices(
     created: str | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle that differs from `bundle` in its prices alone, sharing every other file; returns its folder.
+    """Write a bundle that differs from `bundle` in its prices alone, and return its folder; every other file is shared.
 
     Args:
         prices: of every candidate.
@@ -39,10 +38,12 @@ def with_prices(
     Raises:
         InvalidInputError: no candidate of that name is `kept`. Else as `write_bundle`.
     """
+    # Only kept prices have a day of their own: else the bundle need not be loaded.
     dates = price_dates(bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)) if kept else {}
     unknown = sorted(set(kept) - dates.keys())
     if unknown:
         raise InvalidInputError(f"kept: unknown candidate {', '.join(unknown)}; known: {', '.join(dates)}")
+    # Written only where it is another day than the list's.
     older = {name: dates[name] for name in kept if dates[name] != prices.date}
     folder = bundle.path if isinstance(bundle, Bundle) else find_folder(as_path(bundle, "bundle"))
     draft, document = begin_rewrite(folder, root)
@@ -64,7 +65,7 @@ def with_performance(
     created: str | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle that differs from `bundle` in these candidates' figures alone; returns its folder.
+    """Write a bundle that differs from `bundle` in these candidates' figures alone, and return its folder.
 
     Args:
         figures: candidate -> all that is known of it from now on, None for nothing; candidates left out keep theirs.
@@ -91,7 +92,7 @@ def with_calibrations(
     root: str | os.PathLike[str] | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle that differs from `bundle` in its calibration maps alone, sharing every file; returns its folder.
+    """Write a bundle that differs from `bundle` in its calibration maps alone, and return its folder; every file is shared.
 
     Each map replaces the one of the same candidate set; the others stay. Errors as for `write_bundle`.
     """
@@ -99,9 +100,11 @@ def with_calibrations(
     draft, document = begin_rewrite(folder, root)
     draft.keep(document, folder)
     manifest = raised(document.value, 2)
+    # A set of candidates has one map, whatever the order of their names.
     replaced = [set(made.candidates) for made in maps]
     kept = [entry for entry in manifest["calibrations"] if set(entry["candidates"]) not in replaced]
     new = [made.to_json() for made in maps]
+    # Larger sets first, then by name: the bytes do not depend on the order in which maps were made.
     manifest["calibrations"] = sorted([*kept, *new], key=lambda entry: (-len(entry["candidates"]), entry["candidates"]))
     return draft.publish(manifest, activate)
 
@@ -114,7 +117,7 @@ def with_extra_files(
     root: str | os.PathLike[str] | None = None,
     activate: bool = True,
 ) -> Path:
-    """Write a bundle that differs from `bundle` in its extra files (a model card, say) alone; returns its folder.
+    """Write a bundle that differs from `bundle` in its extra files (a model card, say) alone, and return its folder.
 
     Args:
         extra_files: as for `write_bundle`; one of a path that the bundle has replaces it, the others stay.

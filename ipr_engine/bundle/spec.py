@@ -1,8 +1,8 @@
-"""A bundle and its parts as frozen objects. They hold; load.py checks what goes into them."""
+"""A bundle and its parts as frozen objects. `Bundle.load` checks what goes into them; they check nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from ipr_engine.bundle.calibration import CalibrationMap, RuleConstants
 from ipr_engine.bundle.fields import canonical_json, fail
-from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.performance import Performance
 from ipr_engine.bundle.price import Price, price_numbers, says_more
 from ipr_engine.errors import BundleFormatError
@@ -24,6 +23,11 @@ from ipr_engine.tokens.token_profile import TokenProfile
 Float32 = NDArray[np.float32]
 MANIFEST = "bundle.json"
 SHARED_TENSOR = "trunk"  # every other tensor of a head has a row per candidate
+OUTCOME_STEPS, NOT_JUDGED = 254, 255  # of `PathRows.outcome`
+MOST_ROWS = 4096
+# The file counts output tokens in 64s: float16 ends at 65,504, and answers may be longer than that. A power of two costs no digit.
+TOKENS_UNIT = np.float32(64)
+MOST_TOKENS = 65504 * 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class PriceList:
-    """Prices of every candidate by name, as of `date` (YYYY-MM-DD)."""
+    """The prices of every candidate by name, as they were on `date` (YYYY-MM-DD)."""
 
     currency: str = "USD"
     date: str
@@ -64,6 +68,7 @@ class PriceList:
         for candidate in candidates:
             if candidate.name in names:
                 price, tokenizer = self.prices[candidate.name], candidate.tokenizer
+                # Keys of old bundles stay: only a price that says more than these adds its whole form.
                 numbers = (price.input_usd_per_1m, price.output_usd_per_1m, price.fixed_usd, candidate.token_ratio)
                 own = () if tokenizer is None else (*tokenizer.coefficients, tokenizer.per_request)
                 rows[candidate.name] = [
@@ -76,10 +81,11 @@ class PriceList:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
-    """A frozen prompt encoder as a bundle holds it, and `identity`, the hash of everything that shapes its output.
+    """A frozen prompt encoder of a bundle.
 
     Attributes:
         kind: "static" (a model2vec table), "transformer" or "concatenated".
+        identity: the hash of everything that shapes its output.
         pooling, normalize: None of a concatenated one, whose parts have their own.
         files: role -> verified path. static: table, tokenizer, config. transformer: manifest (encoder.json of an export) and
             what it names; none when the model is referenced, to be found at load by its identity.
@@ -135,7 +141,7 @@ class HeadsSpec:
     tensors: Mapping[str, Float32] = field(repr=False)
 
     def in_order(self, candidates: tuple[str, ...]) -> HeadsSpec:
-        """The same heads with their rows in this order of the same candidates."""
+        """Return the same heads with their rows in this order of the same candidates."""
         if candidates == self.candidates:
             return self
         rows = [self.candidates.index(name) for name in candidates]
@@ -155,20 +161,77 @@ class SupportSpec:
 
     @cached_property
     def key(self) -> str:
-        """What a support is measured by: 16 hex digits of a sha256 over both arrays."""
+        """16 hex digits of the sha256 over both arrays: they name what a support was measured by."""
         parts = (np.ascontiguousarray(part, "<f4").tobytes() for part in (self.centroids, self.distances))
         return sha256(b"".join(parts)).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EscalationSpec:
-    """Two tiers: the heads that decide first, and those asked again where its gap is small.
+    """The two tiers of a bundle: the heads that decide first, and those asked again where the first ones' gap is small.
 
     heads: id of the second ones. gap: in quality units, >= 0: below it a decision is made again, unless the policy says its own.
     """
 
     heads: str
     gap: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PathRows:
+    """Fitting prompts in random order, from which tau's path of any candidate set is computed (ipr_engine/policy/tau_path.py).
+
+    They hold no prompt, no id and no hash. All arrays have a column per candidate of `candidates`.
+
+    Attributes:
+        candidates: those that have a column, in the bundle's order; one added without outcomes on these prompts has none.
+        quality: (rows, models) float16 in [0, 1], predicted out of fold.
+        tokens_out: (rows, models) float32 >= 0, predicted output tokens.
+        outcome: (rows, models) uint8, realised quality in `OUTCOME_STEPS`ths; `NOT_JUDGED` where not judged.
+        billed_tokens: (rows,) uint32, by the bundle's tokenizer.
+        tokens_in: (rows, models) float32, input tokens by each candidate's own count, as `Decision.tokens_in`; None where no candidate
+            named its tokenizer when they were drawn: then own tokens are billed_tokens times token_ratio.
+        again_quality, again_tokens_out: the second heads' predictions on the same rows; None in a bundle of one tier, and in
+            one of two tiers whose bundles were not fitted on the same prompts: then the rows speak of the first heads alone.
+        heads: sha256 of the weights that predict, of both tiers where `again_quality` is there.
+    """
+
+    candidates: tuple[str, ...]
+    quality: NDArray[np.float16] = field(repr=False)
+    tokens_out: Float32 = field(repr=False)
+    outcome: NDArray[np.uint8] = field(repr=False)
+    billed_tokens: NDArray[np.uint32] = field(repr=False)
+    tokens_in: Float32 | None = field(default=None, repr=False)
+    again_quality: NDArray[np.float16] | None = field(default=None, repr=False)
+    again_tokens_out: Float32 | None = field(default=None, repr=False)
+    heads: tuple[str, ...]
+
+    def without_rows(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return those of these names that have no column: a path of a set with one of them is stale."""
+        return tuple(name for name in names if name not in self.candidates)
+
+    def realised(self) -> NDArray[np.float64]:
+        """Return (rows, models) outcomes in [0, 1], NaN where not judged."""
+        return np.where(self.outcome == NOT_JUDGED, np.nan, self.outcome / OUTCOME_STEPS)
+
+    def of(self, names: Sequence[str]) -> PathRows:
+        """Return the same rows with the columns of these candidates, in this order. KeyError for one without a column."""
+        position = {name: column for column, name in enumerate(self.candidates)}
+        columns = [position[name] for name in names]
+
+        def taken(values: NDArray[Any]) -> NDArray[Any]:
+            return np.ascontiguousarray(values[:, columns])
+
+        return replace(
+            self,
+            candidates=tuple(names),
+            quality=taken(self.quality),
+            tokens_out=taken(self.tokens_out),
+            outcome=taken(self.outcome),
+            tokens_in=None if self.tokens_in is None else taken(self.tokens_in),
+            again_quality=None if self.again_quality is None else taken(self.again_quality),
+            again_tokens_out=None if self.again_tokens_out is None else taken(self.again_tokens_out),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -200,12 +263,13 @@ class BundleSpec:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Candidate names, in order."""
+        """The candidates' names, in order."""
         return tuple(candidate.name for candidate in self.candidates)
 
     @cached_property
     def tie_rank(self) -> NDArray[np.int32]:
         """(models,) rank of each candidate's name, so that ties do not depend on the position."""
+        # The argsort of an argsort gives each element's rank.
         return np.argsort(np.argsort(np.array(self.names))).astype(np.int32)
 
     @cached_property
@@ -216,6 +280,7 @@ class BundleSpec:
             BundleFormatError: no heads cover every candidate.
         """
         for heads in self.heads:
+            # Heads may be written in another order than the candidates stand.
             if set(heads.candidates) == set(self.names):
                 return heads.in_order(self.names)
         todo = "add heads for the missing candidates, or leave those out"
@@ -230,7 +295,7 @@ class BundleSpec:
         return next(heads for heads in self.heads if heads.id == asked).in_order(self.names)
 
     def encoder(self, id: str) -> EncoderSpec:
-        """The encoder of that id."""
+        """Return the encoder of that id."""
         return next(encoder for encoder in self.encoders if encoder.id == id)
 
     def heads_key(self, names: Sequence[str]) -> str:
@@ -239,6 +304,7 @@ class BundleSpec:
 
         Other candidates of the bundle do not enter: adding one leaves the maps of the others as they are.
         """
+        # Calibration maps carry this key: hashing anything else, or in another order, makes all of them stale.
         digest = sha256()
         for part in self._heads_bytes(self.quality_heads, names):
             digest.update(part)
@@ -249,6 +315,7 @@ class BundleSpec:
         return digest.hexdigest()
 
     def _heads_bytes(self, heads: HeadsSpec, names: Sequence[str]) -> Iterator[bytes]:
+        """Yield what the predictions of these candidates depend on, in an order that does not depend on the bundle's."""
         yield f"{self.encoder(heads.encoder).identity}\n{heads.activation}\n".encode()
         rows = [heads.candidates.index(name) for name in sorted(names)]
         for name, tensor in sorted(heads.tensors.items()):

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from ipr_engine.bundle.checks import require_day, require_text
 from ipr_engine.bundle.encoder_source import AnySource, ConcatenatedSource, EncoderSource, TransformerSource
-from ipr_engine.bundle.heads_entry import HeadsSource, heads_sha256
+from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
 from ipr_engine.bundle.load import Bundle
 from ipr_engine.bundle.origin import CONSTANT, FIRST_ALONE, PRICE_DATES, constant_of
-from ipr_engine.bundle.path_rows import PathRows
 from ipr_engine.bundle.price import price_numbers
 from ipr_engine.bundle.reliability import RELIABILITY, RELIABILITY_SECOND
-from ipr_engine.bundle.spec import Candidate, EncoderSpec, EscalationSpec, HeadsSpec
-from ipr_engine.bundle.values import require_day, require_root, require_text
-from ipr_engine.bundle.write import BundleParts, write_bundle
+from ipr_engine.bundle.spec import Candidate, EncoderSpec, EscalationSpec, HeadsSpec, PathRows
+from ipr_engine.bundle.write import BundleParts, require_root, write_bundle
 from ipr_engine.errors import InvalidInputError
 
 SECOND = "second"
@@ -37,7 +36,7 @@ def two_tiers(
     provenance: Mapping[str, Any],
     activate: bool = True,
 ) -> Path:
-    """Write a two-tier bundle (docs/two-tiers.md); returns its folder.
+    """Write a two-tier bundle (docs/two-tiers.md) and return its folder.
 
     Candidates, prices, token ratios and support are those of `first`, a candidate's performance that of either which states it;
     calibration maps are not kept, as they are of one tier.
@@ -60,6 +59,7 @@ def two_tiers(
     _check_alike(first, second)
     encoders, read_by_second = _encoders(first, second)
     heads = [_heads(first.quality_heads, first.quality_heads.encoder), _heads(second.quality_heads, read_by_second)]
+    # Both bundles come of the same command and call their heads alike: the second ones get another id.
     heads[1] = replace(heads[1], id=SECOND if heads[0].id != SECOND else f"{SECOND}_tier")
     path, alone = _path_rows(first, second, [heads_sha256(head) for head in heads])
     extra: dict[str, Path | bytes] = dict(first.extra_files)
@@ -78,6 +78,7 @@ def two_tiers(
             escalation=EscalationSpec(heads=heads[1].id, gap=gap),
             path_rows=path,
             provenance={
+                # What `ipr eval` and price days read; all else of both bundles is kept whole below.
                 **{key: value for key, value in first.provenance.items() if key in ("sources", PRICE_DATES)},
                 **_marks(first, second),
                 **provenance,
@@ -92,7 +93,10 @@ def two_tiers(
 
 
 def _path_rows(first: Bundle, second: Bundle, heads: list[str]) -> tuple[PathRows | None, str | None]:
-    """Rows of both tiers, or of the first alone and why; None without any. Rows have no id: equal draws are told by what they hold."""
+    """Return the rows of both tiers, or of the first alone and why; None without any.
+
+    Rows have no id: that two draws are of the same prompts is told by what they hold.
+    """
     rows, again = first.path_rows, second.path_rows
     if rows is None:
         return None, None
@@ -104,6 +108,7 @@ def _path_rows(first: Bundle, second: Bundle, heads: list[str]) -> tuple[PathRow
         why = f"the bundles were fitted with seeds {_seed(first)} and {_seed(second)}"
     elif missing := again.without_rows(rows.candidates):
         why = f"the second bundle has no path rows of {', '.join(missing)}"
+    # Equal outcomes in equal order: the rows are of the same prompts.
     elif not np.array_equal(rows.outcome, again.of(rows.candidates).outcome):
         why = "the bundles' path rows do not hold the same outcomes in the same order"
     else:
@@ -115,12 +120,13 @@ def _path_rows(first: Bundle, second: Bundle, heads: list[str]) -> tuple[PathRow
 
 
 def _seed(bundle: Bundle) -> object:
+    """Return the seed that a bundle was fitted with; None where its provenance does not say."""
     settings = bundle.provenance.get("settings")
     return settings.get("seed") if isinstance(settings, Mapping) else None
 
 
 def _marks(first: Bundle, second: Bundle) -> dict[str, Any]:
-    """What is marked in either bundle: candidates that were added, priors among them, and constant heads."""
+    """Return what is marked in either bundle: candidates that were added, priors among them, and constant heads."""
     added = [note for bundle in (second, first) if isinstance(note := bundle.provenance.get("added"), dict)]
     of_second = {name: f"{reason} (second heads)" for name, reason in constant_of(second).items()}
     marks = {"added": {name: note for notes in added for name, note in notes.items()}}
@@ -129,6 +135,7 @@ def _marks(first: Bundle, second: Bundle) -> dict[str, Any]:
 
 
 def _check_alike(first: Bundle, second: Bundle) -> None:
+    """Raise InvalidInputError where the two bundles cannot be joined, and say what to do."""
     for which, bundle in (("first", first), ("second", second)):
         if bundle.escalation is not None:
             raise InvalidInputError(f"{which}: {bundle.hash[:12]} has two tiers already; join bundles of one tier each")
@@ -148,7 +155,7 @@ def _check_alike(first: Bundle, second: Bundle) -> None:
 
 
 def _candidates(first: Bundle, second: Bundle) -> list[Candidate]:
-    """Those of the first bundle, with the figures of either."""
+    """Return the candidates of the first bundle, each with its figures from whichever bundle states them."""
     of_second = {candidate.name: candidate.performance for candidate in second.candidates}
     both = [c for c in first.candidates if c.performance is not None and of_second[c.name] is not None]
     differ = [candidate.name for candidate in both if candidate.performance != of_second[candidate.name]]
@@ -161,15 +168,20 @@ def _candidates(first: Bundle, second: Bundle) -> list[Candidate]:
 
 
 def _encoders(first: Bundle, second: Bundle) -> tuple[list[AnySource], str]:
-    """What both heads read, parts before what is made of them; and the id that the second heads' encoder has there."""
+    """Return the encoders that both heads read, and the id that the second heads' encoder has among them.
+
+    Parts come before the encoders that are made of them.
+    """
     sources: dict[str, AnySource] = {}
     of_identity: dict[str, str] = {}
 
     def put(bundle: Bundle, id: str) -> str:
         spec = bundle.encoder(id)
+        # An encoder that both read is put once.
         if spec.identity in of_identity:
             return of_identity[spec.identity]
         parts = tuple(put(bundle, part) for part in spec.parts)
+        # Both bundles may call different encoders alike.
         free = next(name for name in (id, *(f"{id}_{n}" for n in range(2, 99))) if name not in sources)
         sources[free] = encoder_source(spec, free, parts)
         of_identity[spec.identity] = free
@@ -181,7 +193,10 @@ def _encoders(first: Bundle, second: Bundle) -> tuple[list[AnySource], str]:
 
 
 def encoder_source(spec: EncoderSpec, id: str, parts: tuple[str, ...]) -> AnySource:
-    """What writes an encoder of a loaded bundle into another, under this id; parts: of a concatenated one, their ids there."""
+    """Return what writes an encoder of a loaded bundle into another, under this id.
+
+    parts: of a concatenated one, the ids of its parts there.
+    """
     if spec.kind == "concatenated":
         return ConcatenatedSource(id=id, parts=parts)
     assert spec.pooling is not None  # of every other kind
@@ -196,6 +211,7 @@ def encoder_source(spec: EncoderSpec, id: str, parts: tuple[str, ...]) -> AnySou
             max_tokens=spec.max_tokens,
             pooling=spec.pooling,
         )
+    # A transformer that is only referenced has no files to take along.
     folder = spec.files["manifest"].parent if spec.files else None
     return TransformerSource(
         id=id,
@@ -212,6 +228,7 @@ def encoder_source(spec: EncoderSpec, id: str, parts: tuple[str, ...]) -> AnySou
 
 
 def _heads(heads: HeadsSpec, encoder: str) -> HeadsSource:
+    """Return what writes heads of a loaded bundle into another, over this encoder."""
     kept = heads.fitted_on.prompt_hashes
     return HeadsSource(
         id=heads.id,

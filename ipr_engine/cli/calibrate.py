@@ -14,7 +14,7 @@ from ipr_engine._files import writable_file, writable_folder
 from ipr_engine.bundle import CalibrationMap, Knot
 from ipr_engine.bundle.calibration import CERTIFIED
 from ipr_engine.bundle.origin import constant_notice, constant_of
-from ipr_engine.bundle.values import require_root
+from ipr_engine.bundle.write import require_root
 from ipr_engine.cli.options import add_bundle_options, add_cache_option, load_keywords, source_names
 from ipr_engine.engine import Engine
 

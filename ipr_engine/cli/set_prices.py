@@ -104,10 +104,10 @@ def _given(arguments: argparse.Namespace, bundle: Bundle) -> tuple[PriceList, li
     """The prices that the file gives, and what there is to tell of it."""
     from ipr_engine._files import as_path
     from ipr_engine.bundle import PriceList
+    from ipr_engine.bundle.bundle_files import read_regular
     from ipr_engine.bundle.candidate_entry import read_new_prices
-    from ipr_engine.bundle.file_entry import read_regular
+    from ipr_engine.bundle.checks import require_day
     from ipr_engine.bundle.price_import import is_foreign, read_foreign_prices
-    from ipr_engine.bundle.values import require_day
 
     file: Path = as_path(arguments.file, "file")
     if not is_foreign(file, read_regular(file, str(file))):

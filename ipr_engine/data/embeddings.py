@@ -1,4 +1,4 @@
-"""Embeddings kept on disk, by the encoder's identity and the prompt's hash."""
+"""Embeddings kept on disk: `EmbeddingCache` finds them by the encoder's identity and the prompt's hash."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EmbeddingCacheWarning(UserWarning):
 
 
 class EmbeddingCache:
-    """A folder of safetensors shards: <folder>/<encoder identity>/<sha256 of the shard's bytes>.safetensors.
+    """An `EmbeddingCache` is a folder of safetensors shards: <folder>/<encoder identity>/<sha256 of the shard's bytes>.safetensors.
 
     A shard's name is the hash of its bytes and its header names the encoder, so a damaged, renamed or misplaced shard is
     found out, reported (`EmbeddingCacheWarning`), deleted and computed again. Shards are written whole or not at all, each as soon as
@@ -45,12 +45,13 @@ class EmbeddingCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Take the folder, which need not exist; InvalidInputError where it is a file."""
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise InvalidInputError(f"folder: expected a folder, {self.folder} is a file")
 
     def embed(self, encoder: Encoder, prompts: Sequence[str], *, verbose: bool = False) -> Encoded:
-        """What `encoder.encode(prompts)` returns, bit for bit; only prompts not seen before are encoded.
+        """Return what `encoder.encode(prompts)` returns, bit for bit; only prompts not seen before are encoded.
 
         A tier whose rows depend on their batch mates (`TorchEncoder`) is kept to its own bound: a row is as it was first computed.
         Memory is the result's and one shard's. A progress bar is shown on stderr if it is a terminal, or if `verbose`. Of encoders
@@ -60,6 +61,7 @@ class EmbeddingCache:
             raise InvalidInputError("prompts: expected a sequence of str, got one str; pass [prompt]")
         if isinstance(encoder, ConcatenatedEncoder):
             return encoder.join([self.embed(part, prompts, verbose=verbose) for part in encoder.encoders])
+        # Each distinct prompt is looked up and encoded once, whatever number of rows has it.
         rows_of: dict[bytes, list[int]] = {}
         for row, prompt in enumerate(prompts):
             rows_of.setdefault(_key(prompt, row), []).append(row)
@@ -85,7 +87,7 @@ class EmbeddingCache:
         return result
 
     def _read(self, shard: Path, encoder: Encoder) -> dict[str, npt.NDArray[Any]] | None:
-        """The shard's tensors; None, after a warning, if it is not what its name and place say."""
+        """Return the shard's tensors; None, after a warning, if it is not what its name and place say."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -94,6 +96,7 @@ class EmbeddingCache:
         except FileNotFoundError:  # another process found it damaged, reported and deleted it
             return None
         reason = None
+        # Before anything in it is parsed.
         if hashlib.sha256(data).hexdigest() != shard.stem:
             reason = "its bytes are not those that were written"
         else:
@@ -112,12 +115,14 @@ class EmbeddingCache:
         warnings.warn(
             f"embedding cache: {shard.name[:12]}... is dropped and computed again: {reason}",
             EmbeddingCacheWarning,
+            # 3: the line that called `embed`
             stacklevel=3,
         )
         shard.unlink(missing_ok=True)
         return None
 
     def _write(self, place: Path, encoder: Encoder, tensors: dict[str, npt.NDArray[Any]]) -> None:
+        """Write tensors as a shard under the hash of its bytes."""
         from safetensors.numpy import save
 
         data = save(tensors, metadata={"encoder": encoder.identity, "version": _VERSION})
@@ -132,7 +137,7 @@ def embed_prompts(
     cache: EmbeddingCache | str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Encoded:
-    """`encoder.encode(prompts)`, through the cache where there is one; what takes long is reported on the way.
+    """Return `encoder.encode(prompts)`, read from the cache where there is one, and report progress of long work.
 
     Args:
         cache: a cache or its folder. A table is read faster than a cache, and is not kept in it.
@@ -140,6 +145,7 @@ def embed_prompts(
     """
     if isinstance(encoder, ConcatenatedEncoder):
         return encoder.join([embed_prompts(p, prompts, cache=cache, progress=progress) for p in encoder.encoders])
+    # A table in C++ encodes faster than a shard is read and checked.
     if encoder.native is not None:
         return encoder.encode(list(prompts))
     reporter = reporting(encoder, progress)
@@ -155,12 +161,12 @@ def embed_prompts(
 
 
 def reporting(encoder: Encoder, progress: Callable[[str], None]) -> Encoder:
-    """The encoder, which reports every ten seconds how many prompts it has embedded."""
+    """Return the encoder wrapped, so that it reports every ten seconds how many prompts it has embedded."""
     return _Reporting(encoder, progress)
 
 
 class _Reporting:
-    """An encoder that reports how many prompts it has embedded, every so often."""
+    """A `_Reporting` is an encoder that reports how many prompts it has embedded, every so often."""
 
     native = None
 
@@ -183,6 +189,7 @@ class _Reporting:
 
 
 def _key(prompt: str, row: int) -> bytes:
+    """Return the sha256 of a prompt, by which the cache finds it; InvalidInputError names the row of what is no text."""
     if not isinstance(prompt, str):
         raise InvalidInputError(f"prompts[{row}]: expected a str, got {type(prompt).__name__}")
     if lone_surrogate(prompt) is not None:
@@ -191,25 +198,29 @@ def _key(prompt: str, row: int) -> bytes:
 
 
 def _folder_name(identity: str) -> str:
-    """The identity itself if it is a sha256, else one made from it: an identity is never a path."""
+    """Return the identity itself if it is a sha256, else the sha256 of it: a folder's name never comes from outside as it is."""
+    # An identity may hold anything, "../" too.
     if len(identity) == 64 and set(identity) <= set("0123456789abcdef"):
         return identity
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
 def _metadata(data: bytes) -> dict[str, str]:
+    """Return the metadata of safetensors bytes: 8 bytes of the header's length, then the header as JSON."""
     length = int.from_bytes(data[:8], "little")
     metadata: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
     return metadata
 
 
 def _encode(encoder: Encoder, part: list[tuple[bytes, str]], progress: Progress) -> dict[str, npt.NDArray[Any]]:
+    """Encode prompts in batches and return the shard of them, with each prompt's hash in `keys`."""
     encoded = []
     for begin in range(0, len(part), BATCH):
         batch = [prompt for _, prompt in part[begin : begin + BATCH]]
         encoded.append(encoder.encode(batch))
         progress.advance(len(batch))
     return {
+        # keys: (rows, 32) uint8, x: (rows, dim) float32, billed_tokens: (rows,) int64, truncated: (rows,) bool
         "keys": np.frombuffer(b"".join(key for key, _ in part), dtype=np.uint8).reshape(-1, 32),
         "x": np.concatenate([batch.x for batch in encoded]),
         "billed_tokens": np.concatenate([batch.billed_tokens for batch in encoded]),
@@ -218,7 +229,7 @@ def _encode(encoder: Encoder, part: list[tuple[bytes, str]], progress: Progress)
 
 
 def _fill(result: Encoded, rows_of: dict[bytes, list[int]], tensors: dict[str, npt.NDArray[Any]]) -> int:
-    """Copy the shard's rows that are wanted, and strike them off; returns how many prompts that were."""
+    """Copy the shard's rows that are wanted into `result`, strike them off `rows_of`, and return how many prompts that were."""
     found = 0
     for i, key in enumerate(tensors["keys"]):
         rows = rows_of.pop(key.tobytes(), None)

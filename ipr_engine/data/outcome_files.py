@@ -1,4 +1,4 @@
-"""Two tables to `Outcomes` and back, checked cell by cell."""
+"""Outcome data on disk: two tables are read into `Outcomes`, checked cell by cell, and written back."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._files import writable_folder
-from ipr_engine.data.outcomes import MEASURES, Outcomes, source_name
-from ipr_engine.data.questions import question_keys
+from ipr_engine.data.outcomes import MEASURES, Outcomes, question_keys, source_name
 from ipr_engine.data.table_files import FORMATS, read_table, write_table
 from ipr_engine.data.tables import BadRows, Table
 from ipr_engine.errors import InvalidInputError
@@ -56,7 +55,7 @@ def load_outcomes(
 
 
 def assemble(name: str, prompts: Table, outcomes: Table, bad: BadRows | None = None, hint: str = "") -> Outcomes:
-    """Check two tables and join them; the one place where outcome data is judged.
+    """Check two tables and join them into `Outcomes`; the only place where outcome data is judged.
 
     Args:
         bad: collects every bad row before any is refused; by default one of this call.
@@ -69,6 +68,7 @@ def assemble(name: str, prompts: Table, outcomes: Table, bad: BadRows | None = N
     ids, texts = _filled(prompts, "prompt_id"), _prompt_texts(prompts)
     if not ids:
         raise InvalidInputError(f"{prompts.name}: expected prompts, the table is empty")
+    # Rows are sorted by id, so that the file's order changes nothing; equal ids come to lie side by side.
     order = sorted(range(len(ids)), key=ids.__getitem__)
     row_of: dict[str, int] = {}
     for place, i in enumerate(order):
@@ -84,6 +84,7 @@ def assemble(name: str, prompts: Table, outcomes: Table, bad: BadRows | None = N
     splits, datasets = _optional(prompts, "split"), _optional(prompts, "dataset")
     keys = prompts.text("question_key") if "question_key" in prompts.columns else [None] * len(ids)
     measures = {measure: _placed(outcomes, measure, shape, row, column) for measure in MEASURES}
+    # Every check has run: all bad rows are told in one error.
     bad.refuse(hint)
     made = question_keys(texts) if None in keys else ()
     return Outcomes(
@@ -120,6 +121,7 @@ def write_outcomes(outcomes: Outcomes, folder: PathLike, *, format: str = "parqu
             "question_key": outcomes.question_keys,
         },
     )
+    # (rows, models): an outcome is written where any measure is known
     known = np.zeros(outcomes.quality.shape, dtype=np.bool_)
     for measure in MEASURES:
         known |= ~np.isnan(getattr(outcomes, measure))
@@ -135,7 +137,7 @@ def write_outcomes(outcomes: Outcomes, folder: PathLike, *, format: str = "parqu
 
 
 def free_for_outcomes(folder: PathLike) -> Path:
-    """The folder as a path, once it is certain that outcome data can be written there.
+    """Return the folder as a path, once it is certain that outcome data can be written there.
 
     Raises:
         InvalidInputError: it is a file, cannot be written, or holds outcome data already.
@@ -148,13 +150,14 @@ def free_for_outcomes(folder: PathLike) -> Path:
 
 
 def find_sources(folder: PathLike) -> list[Path]:
-    """The folder itself or its subfolders that hold outcome data, sorted by name."""
+    """Return the folder itself or its subfolders that hold outcome data, sorted by name."""
     base = Path(folder)
     places = [base, *sorted(base.iterdir())] if base.is_dir() else []
     return [place for place in places if place.is_dir() and all(_candidates(place, t) for t in (PROMPTS, OUTCOMES))]
 
 
 def _files(source: PathLike | tuple[PathLike, PathLike]) -> tuple[Path, Path]:
+    """Return the prompts file and the outcomes file of a source; InvalidInputError where there is none, or more than one."""
     if isinstance(source, tuple):
         if len(source) != 2:
             raise InvalidInputError(f"source: expected a folder or (prompts file, outcomes file), got {source!r}")
@@ -174,10 +177,12 @@ def _files(source: PathLike | tuple[PathLike, PathLike]) -> tuple[Path, Path]:
 
 
 def _candidates(folder: Path, table: str) -> list[Path]:
+    """Return the files of a table that a folder holds, of any format."""
     return [file for ending in FORMATS if (file := folder / f"{table}.{ending}").is_file()]
 
 
 def _filled(table: Table, column: str) -> list[str]:
+    """Return a column of texts; a missing one is a bad cell."""
     cells = []
     for row, cell in enumerate(table.text(column)):
         if not cell:
@@ -187,6 +192,7 @@ def _filled(table: Table, column: str) -> list[str]:
 
 
 def _prompt_texts(prompts: Table) -> list[str]:
+    """Return the prompts; an empty text is one, a missing cell is bad."""
     texts = []
     for row, text in enumerate(prompts.text("prompt")):
         if text is None:
@@ -196,13 +202,14 @@ def _prompt_texts(prompts: Table) -> list[str]:
 
 
 def _optional(table: Table, column: str) -> list[str]:
+    """Return a column of texts, "" where a cell or the column is missing."""
     return [cell or "" for cell in table.text(column)] if column in table.columns else [""] * table.rows
 
 
 def _pairs(
     prompts: Table, outcomes: Table, row_of: Mapping[str, int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[str]]:
-    """Row and column of every outcome, and the models in column order; each pair at most once."""
+    """Return row and column of every outcome, and the models in column order; a pair that stands twice is a bad row."""
     id_codes, ids = outcomes.coded("prompt_id")
     model_codes, names = outcomes.coded("model")
     for code, name in enumerate(names):
@@ -211,12 +218,14 @@ def _pairs(
                 outcomes.complain(i, "model", "expected text, it is missing")
     if not names:
         raise InvalidInputError(f"{outcomes.name}: expected outcomes, the table is empty")
+    # (distinct ids,) the row of each, -1 where no prompt has it
     places = np.array([-1 if name is None else row_of.get(name, -1) for name in ids], dtype=np.int64)
     row = places[id_codes]
     for i in np.flatnonzero(row < 0).tolist():
         outcomes.complain(i, "prompt_id", f"expected an id of {prompts.name}, got {ids[id_codes[i]]!r}")
     models = sorted(str(name) for name in names)
     column = np.array([models.index(str(name)) for name in names], dtype=np.int64)[model_codes]
+    # One number a (prompt, model) pair: equal neighbours in sorted order are the same pair twice.
     pair = row * len(models) + column
     order = np.argsort(pair, kind="stable")
     for at in np.flatnonzero((np.diff(pair[order]) == 0) & (row[order][1:] >= 0)).tolist():
@@ -235,7 +244,7 @@ def _placed(
     row: npt.NDArray[np.int64],
     column: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float64]:
-    """The checked values of a measure as (prompts, models), NaN where there are none."""
+    """Return the checked values of a measure as (prompts, models), NaN where there are none."""
     placed = np.full(shape, np.nan)
     if measure in outcomes.columns:
         placed[row, column] = _checked(outcomes, measure)
@@ -243,6 +252,7 @@ def _placed(
 
 
 def _checked(outcomes: Table, measure: str) -> npt.NDArray[np.float64]:
+    """Return the values of a measure, one an outcome; a value out of range is a bad cell."""
     values, missing = outcomes.numbers(measure)
     with np.errstate(invalid="ignore"):
         good = (values >= 0) & (values <= 1 if measure == "quality" else np.isfinite(values))
@@ -253,8 +263,9 @@ def _checked(outcomes: Table, measure: str) -> npt.NDArray[np.float64]:
 
 
 def _cells(values: npt.NDArray[np.float64]) -> list[Any]:
-    """Python numbers, None where NaN; whole numbers as int when the column has no other (1 and 1.0 load alike)."""
+    """Return Python numbers, None where NaN; whole numbers as int when the column has no other (1 and 1.0 load alike)."""
     missing = np.isnan(values)
+    # Counts stay counts in CSV and JSONL.
     whole = (values[~missing] == np.floor(values[~missing])).all()
     kind = int if whole else float
     return [None if gone else kind(value) for value, gone in zip(values.tolist(), missing, strict=True)]

@@ -1,4 +1,9 @@
-"""Outcomes: what every candidate really scored, wrote and cost on every prompt. The schema is docs/outcome-data.md."""
+"""Outcomes: what every candidate really scored, wrote and cost on every prompt. The schema is docs/outcome-data.md.
+
+A question key names what a prompt asks: its first 120 letters and digits. Hundreds of different questions would have one key where
+prompts open with a template or a system preamble. So an opening that many different prompts of a source share is boilerplate, and
+`question_keys` begins after it.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +23,20 @@ Array = npt.NDArray[np.float64]
 MEASURES = ("quality", "input_tokens", "output_tokens", "cost_usd")
 KEY_CHARACTERS = 120
 MIN_KEY = 30  # a shorter key names too little of a question to say that two are the same
+# Different prompts that make what they share boilerplate: a twentieth of the source, but at least so many and at most so many.
+# Fewer may be one document under several instructions, or one question reworded: those belong together.
+FEWEST_SHARING, MOST_SHARING, SHARE_SHARING = 20, 40, 0.05
 
 
 def normalised(prompt: str) -> str:
-    """Letters and digits, case folded; a letter and its accent are one character, however they are written."""
+    """Return letters and digits, case folded; a letter and its accent are one character, however they are written."""
+    # NFC before case folding: a letter and a combining accent become the one letter.
     text = prompt if prompt.isascii() else unicodedata.normalize("NFC", prompt)
     return "".join(character for character in text.casefold() if character.isalnum())
 
 
 def question_key(question: str) -> str:
-    """The first 120 letters and digits, lower-cased: finds one question in two sources.
+    """Return the first 120 letters and digits, lower-cased: they find one question in two sources.
 
     Example:
         >>> question_key("What is 2 + 2, Anna?")
@@ -42,9 +51,65 @@ def question_key(question: str) -> str:
     return "".join(kept)
 
 
+def boilerplate_prompts(prompts: int) -> float:
+    """Return how many different prompts of a source of `prompts` must share a stretch of text for it to be boilerplate."""
+    return max(FEWEST_SHARING, min(SHARE_SHARING * prompts, MOST_SHARING))
+
+
+def question_keys(prompts: Sequence[str]) -> tuple[str, ...]:
+    """Return the key of every prompt of one source: `question_key` of what follows its boilerplate opening.
+
+    Notes:
+        A prompt whose opening is not shared has the key that `question_key` gives it, whatever the source. One that is
+        nothing but boilerplate keeps its opening as key.
+
+    Example:
+        >>> opening = "Answer with one letter and nothing else. " * 4
+        >>> question_keys([f"{opening} What is {n} + {n}?" for n in range(30)])[7]
+        '77'
+    """
+    keys = [question_key(prompt) for prompt in prompts]
+    enough = boilerplate_prompts(len(prompts))
+    # Rows of one key whose openings may be boilerplate; each round skips what all of them share, and parts them anew.
+    waiting = [rows for rows in _by_key(keys, range(len(keys))) if len(rows) >= enough]
+    letters: dict[int, str] = {}
+    skipped = dict.fromkeys((row for rows in waiting for row in rows), 0)
+    while waiting:
+        rows = waiting.pop()
+        for row in rows:
+            letters.setdefault(row, _letters(prompts[row]))
+        rest = {letters[row][skipped[row] :] for row in rows}
+        # Few different texts under one key: one question reworded, not a template.
+        if len(rest) < enough:
+            continue
+        least, greatest = min(rest), max(rest)  # what these two begin with, all do
+        ends = (i for i, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b)
+        shared = next(ends, len(least))
+        going = [row for row in rows if len(letters[row]) > skipped[row] + shared]
+        for row in going:
+            skipped[row] += shared
+            keys[row] = letters[row][skipped[row] : skipped[row] + KEY_CHARACTERS]
+        waiting += [part for part in _by_key(keys, going) if enough <= len(part) and shared > 0]
+    return tuple(keys)
+
+
+def _by_key(keys: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
+    """Return the rows of each key together; keys of fewer than KEY_CHARACTERS are whole prompts, and stay out."""
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        if len(keys[row]) == KEY_CHARACTERS:
+            found.setdefault(keys[row], []).append(row)
+    return list(found.values())
+
+
+def _letters(prompt: str) -> str:
+    """Return the letters and digits of a prompt, lower-cased."""
+    return "".join(character.lower() for character in prompt if character.isalnum())
+
+
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """Prompts by candidates. Missing outcomes are NaN: sparse tables are normal, `complete` keeps the full rows.
+    """Outcomes hold prompts by candidates. Missing ones are NaN: sparse tables are normal, `complete` keeps the full rows.
 
     Attributes:
         source: name of the folder or file it came from.
@@ -74,20 +139,22 @@ class Outcomes:
 
     @property
     def covered(self) -> npt.NDArray[np.bool_]:
-        """(rows, models): whether the candidate has a quality there."""
+        """(rows, models) booleans: whether the candidate has a quality there."""
         return ~np.isnan(self.quality)
 
     @property
     def prompt_ids_sha256(self) -> str:
+        """The sha256 of the prompt ids, one a line."""
         return hashlib.sha256("\n".join(self.prompt_ids).encode()).hexdigest()
 
     def coverage(self, measures: Sequence[str] = ("quality",)) -> dict[str, float]:
-        """Share of the prompts on which each candidate has all of `measures`; 0 without prompts."""
-        shares = self._known(measures).mean(axis=0) if len(self) else np.zeros(len(self.models))
+        """Return the share of the prompts on which each candidate has all of `measures`; 0 without prompts."""
+        shares = _known(self, measures).mean(axis=0) if len(self) else np.zeros(len(self.models))
         return {model: float(share) for model, share in zip(self.models, shares, strict=True)}
 
     def take(self, rows: npt.ArrayLike) -> Outcomes:
-        """The rows named by a mask or by rising indices."""
+        """Return the rows named by a mask or by rising indices."""
+        # One form for both: a mask becomes rising indices.
         index = np.arange(len(self), dtype=np.int64)[np.asarray(rows)]
         if (np.diff(index) <= 0).any():
             raise InvalidInputError("rows: expected a mask or rising indices, so that rows stay sorted by prompt_id")
@@ -105,7 +172,7 @@ class Outcomes:
         )
 
     def select(self, models: Sequence[str]) -> Outcomes:
-        """These candidates, in this order."""
+        """Return the columns of these candidates, in this order."""
         absent = sorted(set(models) - set(self.models))
         if absent or len(set(models)) < len(models) or not models:
             raise InvalidInputError(
@@ -123,20 +190,20 @@ class Outcomes:
         )
 
     def of_split(self, split: str) -> Outcomes:
-        """The rows of one split."""
+        """Return the rows of one split."""
         if split not in self.splits:
             known = ", ".join(repr(name) for name in sorted(set(self.splits)))
             raise InvalidInputError(f"split: expected one of {self.source}'s ({known or 'none'}), got {split!r}")
         return self.take(np.array([name == split for name in self.splits]))
 
     def complete(self, models: Sequence[str] | None = None, *, measures: Sequence[str] = ("quality",)) -> Outcomes:
-        """The rows on which every candidate has all of `measures`; `dropped` counts the others.
+        """Return the rows on which every candidate has all of `measures`; `dropped` counts the others.
 
         Raises:
             InvalidInputError: a measure or a candidate is unknown, or no row is complete.
         """
         chosen = self if models is None else self.select(models)
-        keep = chosen._known(measures).all(axis=1)
+        keep = _known(chosen, measures).all(axis=1)  # (rows,)
         if not keep.any():
             least = min(chosen.coverage(measures).items(), key=lambda item: item[1])
             raise InvalidInputError(
@@ -146,7 +213,7 @@ class Outcomes:
         return replace(chosen.take(keep), dropped=int((~keep).sum()))
 
     def without_questions_of(self, other: Outcomes) -> Outcomes:
-        """Drop the prompts whose question (its key, of 30 characters or more) `other` asks too.
+        """Return the rows without the prompts whose question (its key, of 30 characters or more) `other` asks too.
 
         Training on what another source tests on would flatter the result: call it with that source's test split.
         """
@@ -155,7 +222,7 @@ class Outcomes:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What is legal but makes learning or evaluating hard: a lone candidate, constant columns, uncovered rows."""
+        """Sentences about what is legal but makes learning or evaluating hard: a lone candidate, constant columns, uncovered rows."""
         found = []
         if len(self.models) == 1:
             found.append(f"one candidate only ({self.models[0]!r}): there is nothing to choose between")
@@ -177,14 +244,16 @@ class Outcomes:
             found.append(f"{bare} of {len(self)} prompts have no quality of any candidate")
         return tuple(found)
 
-    def _known(self, measures: Sequence[str]) -> npt.NDArray[np.bool_]:
-        unknown = [name for name in measures if name not in MEASURES]
-        if unknown:
-            raise InvalidInputError(f"measures: expected some of {', '.join(MEASURES)}, got {unknown[0]!r}")
-        known = np.ones(self.quality.shape, dtype=np.bool_)
-        for name in measures:
-            known &= ~np.isnan(getattr(self, name))
-        return known
+
+def _known(outcomes: Outcomes, measures: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Return (rows, models) booleans: whether all of these measures are there."""
+    unknown = [name for name in measures if name not in MEASURES]
+    if unknown:
+        raise InvalidInputError(f"measures: expected some of {', '.join(MEASURES)}, got {unknown[0]!r}")
+    known = np.ones(outcomes.quality.shape, dtype=np.bool_)
+    for name in measures:
+        known &= ~np.isnan(getattr(outcomes, name))
+    return known
 
 
 def _at(cells: tuple[str, ...], index: npt.NDArray[np.int64]) -> tuple[str, ...]:
@@ -192,16 +261,18 @@ def _at(cells: tuple[str, ...], index: npt.NDArray[np.int64]) -> tuple[str, ...]
 
 
 def source_name(path: Path) -> str:
+    """Return the name of a source: that of its folder or file."""
     return path.resolve().name
 
 
 def _some(names: Sequence[str]) -> str:
+    """Return the first eight names for an error, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:8])
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
 
 
 def name_in_source(named: Mapping[str, Mapping[str, str] | str], candidate: str, source: str) -> str:
-    """The candidate's name in a source.
+    """Return the candidate's name in a source.
 
     Args:
         named: candidate -> its name, one for all sources or {source: name}; where it says nothing the name is the same.

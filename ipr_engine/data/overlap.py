@@ -1,4 +1,4 @@
-"""Which prompts were fitted on: hashes that a bundle keeps instead of text, and what of other outcomes is among them.
+"""Hashes of fitting prompts, which a bundle keeps instead of text: `overlap` finds other outcomes' prompts among them.
 
 A hash is the first 64 bits of an HMAC-SHA256, under the owner's key, of the prompt's letters and digits (case folded), and
 another of its question key. Whoever has the key and a prompt can find out whether it was fitted on; without the key nothing can
@@ -25,28 +25,32 @@ PARTS = ("texts", "questions")
 
 
 def _hash(kind: str, text: str, key: OwnerKey | None) -> int:
+    """Return the first 64 bits of the hash of a text, of this kind ("text" or "question"); plain sha256 without a key."""
+    # The kind is hashed too: a question key is never taken for a text. Lone surrogates hash like any character.
     message = f"{kind}\n{text}".encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(message).digest() if key is None else key.digest(message)
     return int.from_bytes(digest[:8], "little")
 
 
 def _texts(prompts: Sequence[str], key: OwnerKey | None) -> list[int]:
+    """Return the hash of each prompt's letters and digits; of the prompt itself where it has none."""
     return [_hash("text", normalised(prompt) or prompt, key) for prompt in prompts]
 
 
 def _questions(keys: Sequence[str], key: OwnerKey | None) -> list[int | None]:
-    """None where the question key is too short to say that two questions are the same."""
+    """Return the hash of each question key; None where a key is too short to say that two questions are the same."""
     return [_hash("question", question, key) if len(question) >= MIN_KEY else None for question in keys]
 
 
 def _sorted(values: Iterable[int | None]) -> Hashes:
+    """Return the distinct hashes, sorted, without None."""
     return np.array(sorted({value for value in values if value is not None}), dtype=np.uint64)
 
 
 def prompt_hashes(
     prompts: Sequence[str], question_keys: Sequence[str], key: OwnerKey | None = None
 ) -> dict[str, Hashes]:
-    """{"texts", "questions"}: the sorted distinct hashes of these prompts and of their question keys, for a bundle's heads.
+    """Return {"texts", "questions"}: the sorted distinct hashes of these prompts and of their question keys, for a bundle's heads.
 
     key: the owner's. None gives plain hashes, for what is compared at once and never kept.
     """
@@ -54,14 +58,14 @@ def prompt_hashes(
 
 
 def overlap(outcomes: Outcomes, hashes: Mapping[str, Hashes], key: OwnerKey | None = None) -> npt.NDArray[np.bool_]:
-    """(rows,): whether the prompt, or its question, is among those hashed under this key."""
+    """Return (rows,) booleans: whether the prompt, or its question, is among those hashed under this key."""
     seen = [set(hashes[part].tolist()) for part in PARTS]
     rows = zip(_texts(outcomes.prompts, key), _questions(outcomes.question_keys, key), strict=True)
     return np.array([text in seen[0] or question in seen[1] for text, question in rows], dtype=np.bool_)
 
 
 def key_of_hashes(fitted_on: FittedOn, keys: Sequence[OwnerKey]) -> OwnerKey | None:
-    """The key of these heads' hashes; None where they are plain.
+    """Return the key of these heads' hashes; None where they are plain.
 
     Raises:
         KeyMismatchError: none of the keys is theirs, and nothing could be found among them.
@@ -72,7 +76,7 @@ def key_of_hashes(fitted_on: FittedOn, keys: Sequence[OwnerKey]) -> OwnerKey | N
 
 
 def read_prompt_hashes(path: Path) -> dict[str, Hashes]:
-    """What `prompt_hashes` gave and a bundle kept.
+    """Read the hashes that `prompt_hashes` made and a bundle kept.
 
     Raises:
         BundleFormatError: the file is none of this kind.

@@ -10,11 +10,15 @@ SHOW_FROM = 2000  # steps; shorter work is over before a bar is read
 
 
 class Progress:
-    """`with Progress("embedding", total) as progress: progress.advance(n)`; silent when stderr is no terminal."""
+    """A `Progress` shows how far work is: `with Progress("embedding", total) as progress: progress.advance(n)`.
+
+    It is silent where stderr is no terminal, and for work of fewer than SHOW_FROM steps, unless `verbose`.
+    """
 
     def __init__(self, what: str, total: int, *, verbose: bool = False) -> None:
         self._bar: Any = None
         if verbose or (sys.stderr.isatty() and total >= SHOW_FROM):
+            # rich comes with the extras [train] and [eval]; work without a bar needs none of it.
             from rich.console import Console
             from rich.progress import Progress as Bar
 

@@ -1,4 +1,4 @@
-"""Splits that keep near-duplicate prompts together: no test prompt has its twin in training."""
+"""Splits that keep near-duplicate prompts together: `split_outcomes` leaves no test prompt a twin in training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIX = {
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What a split did.
+    """A `SplitReport` says what a split did, and where a share was missed.
 
     Attributes:
         rows, wanted: prompts per split, and the shares asked for. groups: distinct groups.
@@ -55,7 +55,7 @@ class SplitReport:
 
     @property
     def notice(self) -> str | None:
-        """What was missed, by how much and why, in words; None where every share was met."""
+        """A sentence of which shares were missed, by how much and why; None where every share was met."""
         if not self.missed:
             return None
         shares = ", ".join(
@@ -117,7 +117,8 @@ def split_outcomes(
 
 
 def _origin(outcomes: Outcomes, rows: list[int]) -> str:
-    """What made these rows one group, by what most of them have in common."""
+    """Return what made these rows one group, by what most of them have in common."""
+    # Equal texts have equal keys: texts are asked first.
     keys = Counter(key for row in rows if len(key := outcomes.question_keys[row]) >= MIN_KEY)
     texts = Counter(normalised(outcomes.prompts[row]) for row in rows)
     if max(texts.values()) > len(rows) / 2:
@@ -128,11 +129,12 @@ def _origin(outcomes: Outcomes, rows: list[int]) -> str:
 def _deal(
     group: npt.NDArray[np.int64], datasets: tuple[str, ...], wanted: npt.NDArray[np.float64], seed: int
 ) -> npt.NDArray[np.int64]:
-    """Split index of every group: in random order, each to the split that lacks most prompts of the group's dataset.
+    """Return the split index of every group: in random order, each goes to the split that lacks most prompts of the group's dataset.
 
     Groups that would fill half of a dataset's smallest split come first, while there is room for them.
     """
     sizes = np.bincount(group)
+    # A group is of the dataset of its first row.
     first_row = np.unique(group, return_index=True)[1]
     numbers = {name: i for i, name in enumerate(sorted(set(datasets)))}
     dataset = np.array([numbers[datasets[row]] for row in first_row])
@@ -140,9 +142,10 @@ def _deal(
     lacking = total[:, None] * wanted  # (datasets, splits)
     overall = lacking.sum(axis=0)
     order = np.random.default_rng(seed).permutation(len(sizes))
+    # A large group dealt last would overshoot whichever split is left: those go first, by falling size.
     large = sizes[order] > total[dataset[order]] * wanted.min() / 2
     order = order[np.lexsort((np.where(large, -sizes[order], 0), ~large))]
-    result = np.empty(len(sizes), dtype=np.int64)
+    result = np.empty(len(sizes), dtype=np.int64)  # (groups,)
     for g in order:
         mine = lacking[dataset[g]]
         # among the splits that lack as much, to a prompt, the whole decides: it keeps tiny datasets from going one way

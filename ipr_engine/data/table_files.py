@@ -1,4 +1,4 @@
-"""Tables in Parquet, CSV or JSONL, read as columns and written whole."""
+"""Tables in Parquet, CSV or JSONL: `read_table` reads one as columns, `write_table` writes one whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMATS = ("parquet", "csv", "jsonl")
 
 
 class _ParquetTable(Table):
-    """Keeps Arrow's columns, so that a million rows become arrays without a Python object each."""
+    """A `_ParquetTable` keeps Arrow's columns, so that a million rows become arrays without a Python object each."""
 
     def __init__(self, name: str, table: Any) -> None:
         super().__init__(name, {})
@@ -46,11 +46,13 @@ class _ParquetTable(Table):
         return cells
 
     def _not_utf8(self, column: str) -> InvalidInputError:
+        """Return the error of a column that holds bytes which are not UTF-8."""
         return InvalidInputError(f"{self.name}, column {column!r}: expected UTF-8, it holds other bytes")
 
     def coded(self, column: str) -> tuple[npt.NDArray[np.int64], list[str | None]]:
         types = need("pyarrow", "reading Parquet").types
         kind = self._table[column].type
+        # Other types, and columns with missing cells, take the checked way, which names bad cells.
         if not (types.is_string(kind) or types.is_large_string(kind)) or self._table[column].null_count:
             return super().coded(column)
         whole = self._table[column].combine_chunks().dictionary_encode()
@@ -91,11 +93,13 @@ def read_table(path: Path, bad: BadRows | None = None) -> Table:
     for name in table.columns:
         if lone_surrogate(name) is not None:
             raise InvalidInputError(f"{path.name}: expected Unicode column names, {name!r} holds a lone surrogate")
+    # From here on cells are collected as rows were.
     table.bad = bad
     return table
 
 
 def _read_parquet(path: Path, bad: BadRows | None) -> Table:
+    """Read a Parquet file; its columns stay in Arrow's memory."""
     parquet = need("pyarrow.parquet", f"reading {path.name}")
     try:
         table = parquet.read_table(path)
@@ -106,6 +110,7 @@ def _read_parquet(path: Path, bad: BadRows | None) -> Table:
 
 
 def _read_csv(path: Path, bad: BadRows | None) -> Table:
+    """Read a CSV file with a header; empty cells are missing, blank lines are passed over and not counted."""
     with _text_file(path) as file, _any_field_size():
         rows = csv.reader(file, strict=True)
         try:
@@ -114,7 +119,7 @@ def _read_csv(path: Path, bad: BadRows | None) -> Table:
                 raise InvalidInputError(f"{path.name}: expected a header line, the file is empty")
             _require_distinct(path, header)
             columns: list[list[str | None]] = [[] for _ in header]
-            numbers = array("q")
+            numbers = array("q")  # of the rows that were read, from 1
             count = 0
             for row in rows:
                 if not row:
@@ -128,18 +133,21 @@ def _read_csv(path: Path, bad: BadRows | None) -> Table:
                     column.append(cell or None)
         except csv.Error as error:
             raise InvalidInputError(f"{path.name}, line {rows.line_num}: not CSV: {error}") from None
+    # Numbers are kept only where rows were left out: else a row's number is its place.
     return Table(path.name, dict(zip(header, columns, strict=True)), numbers=None if len(numbers) == count else numbers)
 
 
 def _bad_row(bad: BadRows | None, path: Path, number: int, reason: str) -> None:
+    """Collect a row that cannot be read in `bad`; raise where there is none."""
     if bad is None:
         raise InvalidInputError(f"{path.name}, row {number}: {reason}")
     bad.add(f"{path.name}, row {number}", f": {reason}")
 
 
 def _read_jsonl(path: Path, bad: BadRows | None) -> Table:
+    """Read one JSON object a line; a key that a line lacks is a missing cell."""
     columns: dict[str, list[Any]] = {}
-    numbers = array("q")
+    numbers = array("q")  # of the rows that were read, from 1
     count = 0
     with _text_file(path) as file:
         for line in file:
@@ -157,6 +165,7 @@ def _read_jsonl(path: Path, bad: BadRows | None) -> Table:
             numbers.append(count)
             for name, value in record.items():
                 if name not in columns:
+                    # A column first met here was missing in the rows before.
                     columns[name] = [None] * (len(numbers) - 1)
                 columns[name].append(value)
             for column in columns.values():
@@ -187,6 +196,7 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 @contextmanager
 def _text_file(path: Path) -> Iterator[Any]:
+    """Open a UTF-8 file, with or without a byte order mark; InvalidInputError names the file where it cannot be read as such."""
     try:
         with open(path, encoding="utf-8-sig", newline="" if path.suffix.lower() == ".csv" else "\n") as file:
             yield file
@@ -198,7 +208,7 @@ def _text_file(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _any_field_size() -> Iterator[None]:
-    """csv refuses cells above 128 Ki characters unless told otherwise; prompts may be longer."""
+    """Lift the limit of csv, which refuses cells above 128 Ki characters: prompts may be longer."""
     before = csv.field_size_limit(sys.maxsize)
     try:
         yield
@@ -207,6 +217,7 @@ def _any_field_size() -> Iterator[None]:
 
 
 def _require_distinct(path: Path, header: Sequence[str]) -> None:
+    """Raise InvalidInputError for a column that stands in the header twice."""
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise InvalidInputError(f"{path.name}: expected distinct columns, {twice[0]!r} occurs twice")

@@ -1,4 +1,4 @@
-"""Tables as columns of cells. Every error names the file, the row and the column.
+"""Tables as columns of cells: every error names the file, the row and the column.
 
 Rows are counted from 1, headers and blank lines left out. An empty CSV cell, a JSON null, an absent JSON key and a Parquet null all
 mean "missing"; a written NaN does not, it is a value and a wrong one.
@@ -19,7 +19,7 @@ SHORT_CELL = 24  # characters
 
 
 class Table:
-    """Columns of equal length.
+    """A `Table` holds columns of equal length, and collects or raises what is wrong with their cells.
 
     Attributes:
         name: the file's name, for errors.
@@ -37,8 +37,13 @@ class Table:
         origins: Sequence[str] | None = None,
         numbers: Sequence[int] | None = None,
     ) -> None:
-        """labels: what errors call each row, by default its number. origins: the row of a file that each came from, by default labels.
-        numbers: of the rows, where not all of a file are here."""
+        """Take the columns.
+
+        Args:
+            labels: what errors call each row, by default its number.
+            origins: the row of a file that each came from, by default labels.
+            numbers: of the rows, where not all of a file are here.
+        """
         self.name = name
         self.bad: BadRows | None = None
         self._columns = dict(columns)
@@ -47,10 +52,11 @@ class Table:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """The names of the columns, in file order."""
         return tuple(self._columns)
 
     def where(self, row: int) -> str:
-        """What errors call a row; `row` is an index from 0."""
+        """Return what errors call a row; `row` is an index from 0."""
         if self._labels is not None:
             return self._labels[row]
         return f"{self.name}, row {row + 1 if self._numbers is None else self._numbers[row]}"
@@ -71,7 +77,7 @@ class Table:
             )
 
     def renamed(self, columns: Mapping[str, str]) -> Table:
-        """The table with columns under other names: {new: old}.
+        """Return the table with columns under other names: {new: old}.
 
         Raises:
             InvalidInputError: an old name is not there, or a new one is already, or is given to two.
@@ -89,19 +95,21 @@ class Table:
         return self._with_names([new_of.get(name, name) for name in self.columns])
 
     def _with_names(self, names: Sequence[str]) -> Table:
+        """Return the same cells under these names, in file order."""
         renamed = dict(zip(names, self._columns.values(), strict=True))
         return Table(self.name, renamed, labels=self._labels, origins=self._origins, numbers=self._numbers)
 
     def values(self, column: str) -> Sequence[Any]:
-        """The cells as they were read, None where missing."""
+        """Return the cells as they were read, None where missing."""
         return self._columns[column]
 
     def text(self, column: str) -> list[str | None]:
-        """The cells as text; whole numbers count as text, anything else is bad, a lone surrogate too."""
+        """Return the cells as text; whole numbers count as text, anything else is bad, a lone surrogate too."""
         cells = self.values(column)
         result: list[str | None] = []
         for row, cell in enumerate(cells):
             if cell is not None and not isinstance(cell, str):
+                # Not bool: True is no text that anybody wrote.
                 if type(cell) is int:
                     cell = str(cell)
                 else:
@@ -114,14 +122,14 @@ class Table:
         return result
 
     def coded(self, column: str) -> tuple[npt.NDArray[np.int64], list[str | None]]:
-        """(code of every row, the distinct texts in order of appearance)."""
-        code_of: dict[str | None, int] = {}
+        """Return (rows,) codes and the distinct texts in order of appearance, which the codes count through."""
+        code_of: dict[str | None, int] = {}  # text -> its code
         cells = self.text(column)
         codes = np.fromiter((code_of.setdefault(cell, len(code_of)) for cell in cells), np.int64, len(cells))
         return codes, list(code_of)
 
     def numbers(self, column: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-        """(values, missing): NaN where missing, and where NaN was written."""
+        """Return the values and where they are missing, (rows,) each; a value is NaN where missing, and where NaN was written."""
         cells = self.values(column)
         values, missing = np.full(len(cells), np.nan), np.zeros(len(cells), dtype=np.bool_)
         for row, cell in enumerate(cells):
@@ -129,6 +137,7 @@ class Table:
                 missing[row] = True
                 continue
             try:
+                # float(True) is 1.0: a flag where a number is expected is a mistake.
                 if isinstance(cell, (bool, list, dict)):
                     raise TypeError
                 values[row] = float(cell)
@@ -157,7 +166,7 @@ SHOWN = 10  # rows named in an error or a notice; the others are counted
 
 
 class BadRows:
-    """Collects what checks find, a row once, by the first thing wrong with it.
+    """`BadRows` collect what checks find, a row once, by the first thing wrong with it.
 
     Attributes:
         skip: whether an importer may leave such rows out; else `refuse` raises.
@@ -168,7 +177,12 @@ class BadRows:
         self._found: dict[str, str] = {}
 
     def add(self, where: str, reason: str, *, row: str | None = None) -> None:
-        """where: for the reader, such as "mine.csv, row 3, model 'a'". row: the row it is of, by default `where`."""
+        """Note a bad row.
+
+        Args:
+            where: for the reader, such as "mine.csv, row 3, model 'a'".
+            row: the row it is of, by default `where`.
+        """
         self._found.setdefault(where if row is None else row, f"{where}{reason}")
 
     def __len__(self) -> int:
@@ -179,7 +193,7 @@ class BadRows:
 
     @property
     def summary(self) -> str:
-        """One line for one row; else their number, and the first of them a line each."""
+        """One line for one row; else the number of rows, and the first of them a line each."""
         found = list(self._found.values())
         if len(found) == 1:
             return found[0]
@@ -187,6 +201,6 @@ class BadRows:
         return "\n  ".join([f"{len(found)} bad rows:", *found[:SHOWN], *more])
 
     def refuse(self, hint: str = "") -> None:
-        """Raise InvalidInputError where there is any."""
+        """Raise InvalidInputError where there is any bad row."""
         if self._found:
             raise InvalidInputError(self.summary + hint)

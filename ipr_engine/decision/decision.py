@@ -1,34 +1,32 @@
-"""What a decision says: the choice, why, what it costs, what would flip it."""
+"""A `Decision` says which candidate answers one prompt, why, what that costs, and what would change the choice."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._C import DecideResult
+from ipr_engine.bundle import BundleSpec, HeadsSpec
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.decide.contract import CAUSE, STATUS
 from ipr_engine.decide.numpy_rule import order
+from ipr_engine.decision.frontier import FrontierStep, frontier
 from ipr_engine.decision.result_row import ResultRow
 from ipr_engine.errors import RowError
 from ipr_engine.policy.calibrated import CalibrationStatus
+from ipr_engine.policy.cost_weights import CostTerms
+from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.rules import Coefficients
 from ipr_engine.request.row_inputs import PLAIN_ROW
-
-if TYPE_CHECKING:
-    from ipr_engine._C import DecideResult
-    from ipr_engine.bundle import BundleSpec, HeadsSpec
-    from ipr_engine.decision.frontier import FrontierStep
-    from ipr_engine.policy.cost_weights import CostTerms
-    from ipr_engine.policy.policy import Policy
-    from ipr_engine.policy.rules import Coefficients
 
 OK = STATUS.index("ok")
 
 
 class Decision(ResultRow):
-    """The answer for one prompt. Cheap to make: everything is read from the result when asked for.
+    """A `Decision` is the answer for one prompt. Making one costs little: it reads everything from the result when asked.
 
     Attributes:
         model: name of the chosen candidate; None in a `FailedRow`, of `Decisions` whose rows may have failed.
@@ -70,7 +68,7 @@ class Decision(ResultRow):
         support: float | None,
         own_tokens: npt.NDArray[np.float32] | bytes | None = None,
     ) -> None:
-        """own_tokens: (models,) float32, or its bytes; None where nobody's own count is known."""
+        """Keep one row of a result. own_tokens: (models,) float32, or its bytes; None where nobody's own count is known."""
         self.result = result
         self.row = row
         self.policy = policy
@@ -79,12 +77,13 @@ class Decision(ResultRow):
         self.truncated = truncated
         self.support = support
         self._own = own_tokens
-        self.escalated = False  # who makes a row of a batch sets these two
+        # `Decisions` sets these two, where a row of a batch has more: a plain row must not pay for them
+        self.escalated = False
         self.inputs = PLAIN_ROW
 
     @property
     def index(self) -> int:
-        """Position of the chosen candidate in the bundle, -1 when the row failed."""
+        """Return the position of the chosen candidate in the bundle, -1 when the row failed."""
         return self.result.index_at(self.row)
 
     @property
@@ -96,7 +95,10 @@ class Decision(ResultRow):
 
     @property
     def prior(self) -> str | None:
-        """What stands in for outcomes of the chosen candidate's own ("prior from ..."): its quality is a guess. None where it has some."""
+        """Return what stands in for outcomes of the chosen candidate's own ("prior from ..."); None where it has some.
+
+        With a prior its quality is a guess.
+        """
         index = self.result.index_at(self.row)
         return None if index < 0 else prior_of(self.bundle, self.bundle.candidates[index].name)
 
@@ -156,7 +158,7 @@ class Decision(ResultRow):
 
     @property
     def calibration_status(self) -> CalibrationStatus:
-        """The policy's, unless this request keeps out a candidate that the policy may choose, or its costs are the caller's."""
+        """Return the policy's status, unless the request keeps out a candidate that the policy allows, or its costs are the caller's."""
         status, moved = self.policy.calibration, self.inputs.moved
         if status.status == "uncalibrated" or not (self.may_keep_out or self.by_support or moved):
             return status
@@ -175,30 +177,31 @@ class Decision(ResultRow):
 
     @property
     def heads(self) -> HeadsSpec:
-        """The heads that decided."""
+        """Return the heads that decided."""
         again = self.bundle.escalation_heads
         return again if self.escalated and again is not None else self.bundle.quality_heads
 
     @property
     def encoder(self) -> str:
-        """Identity of the encoder whose embedding was decided on."""
+        """Return the identity of the encoder whose embedding was decided on."""
         return self.bundle.encoder(self.heads.encoder).identity
 
     @property
     def coefficients(self) -> Coefficients:
-        """The policy's rule as it was compiled for the heads that decided."""
+        """Return the policy's rule as it was compiled for the heads that decided."""
         second = self.policy.second
         return second.coefficients if self.escalated and second is not None else self.policy.coefficients
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        """Every allowed candidate: the choice, then who would be chosen were all before it away (for failover).
+        """Return every allowed candidate, for failover: the choice, then who would be chosen were all before it away.
 
         The rule is applied anew without those before, so the threshold moves with who is left (`reference.failover`).
         The policy's reserve comes last, the better predicted first.
         """
         policy, names = self.policy, self.bundle.names
         second = policy.second
+        # the op ranks by the mask that it was compiled with, unless this request narrows or widens it
         compiled = second.compiled if self.escalated and second is not None else policy.compiled
         allowed = self.could_serve(self.open_to) if self.may_keep_out or self.open_to is not policy.allowed else None
         found = self.result.ranked(self.row, compiled, names, allowed)
@@ -209,7 +212,7 @@ class Decision(ResultRow):
 
     @property
     def feasible(self) -> tuple[str, ...]:
-        """Candidates that reach the threshold, best objective (cost - worth * quality) first."""
+        """Return the candidates that reach the threshold, best objective (cost - worth * quality) first."""
         if self.result.status_at(self.row) != OK:
             return ()
         reaches = self.allowed & (self.qualities >= np.float32(self.threshold))
@@ -218,28 +221,27 @@ class Decision(ResultRow):
 
     @property
     def frontier(self) -> tuple[FrontierStep, ...]:
-        """Every tau at which this prompt's choice changes under its rule, with who is chosen from there on.
+        """Return every tau at which this prompt's choice changes under its rule, with who is chosen from there on.
 
         Computed when asked for, by bisection on the float32 grid: some milliseconds. In a two-tier bundle it is that of the
         heads that decided: at another tau the gap is another, and the other heads may decide.
         """
         if self.result.status_at(self.row) != OK:
             return ()
-        from ipr_engine.decision.frontier import FrontierStep, frontier  # nobody who only decides needs it
-
         if self.by_support:
             return (FrontierStep(0.0, self.model, self.quality, self.cost_usd),)
         constants = self.heads.rule_constants
-        allowed = self.allowed | self.reserve
+        allowed = self.allowed | self.reserve  # another knot may choose whom this operating point leaves out
         steps = frontier(self.policy, self.bundle, self.qualities, self.costs, allowed, constants=constants)
         if self.policy.weighing is None:
             return steps
+        # the steps were found on weighed costs; what a step costs is told in USD
         usd = dict(zip(self.bundle.names, self.costs_usd.tolist(), strict=True))
         return tuple(step._replace(cost_usd=usd[step.model]) for step in steps)
 
     @property
     def reason(self) -> str | None:
-        """Why the row failed, in words; None where a candidate was chosen. Never holds text of the prompt."""
+        """Return why the row failed, in words; None where a candidate was chosen. It never holds text of the prompt."""
         status = self.status
         if status == "ok":
             return None
@@ -250,7 +252,7 @@ class Decision(ResultRow):
         return f"{status.removeprefix('nonfinite_')} of an allowed candidate is not finite"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types: what `ipr route --json` prints."""
+        """Return plain JSON types: what `ipr route --json` prints."""
         result, row, index = self.result, self.row, self.index
         ok, gap, support, calibration = index >= 0, result.gap_at(row), self.support, self.calibration_status
         usd = self.usd_of(index) if ok else None
@@ -295,7 +297,7 @@ class Decision(ResultRow):
 
 
 class FailedRow(Decision):
-    """A row of a batch that could not be decided: its `model` is None, its `status` and `reason` say why.
+    """A `FailedRow` is a row of a batch that could not be decided: its `model` is None, its `status` and `reason` say why.
 
     It is a Decision, as failed rows have always been; `Engine.route` returns none, it raises.
     """

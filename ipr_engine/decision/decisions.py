@@ -1,28 +1,25 @@
-"""The decisions of a batch, as a sequence and as arrays; a batch in which some prompts are bad keeps the others in their places."""
+"""`Decisions` holds the decisions of a batch, as a sequence and as arrays; bad prompts leave the others in their places."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import DecideResult, decide_result
+from ipr_engine.bundle import BundleSpec
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.decide.contract import CAUSE, STATUS
 from ipr_engine.decision.decision import Decision, FailedRow, Row
-from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, RowInputs, spread_rows
+from ipr_engine.encoders.base import Encoded
+from ipr_engine.policy.policy import Policy
+from ipr_engine.request.overrides import RequestOverrides
+from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, Moved, RequestLimits, RowInputs, spread_rows
 
-if TYPE_CHECKING:
-    from ipr_engine.bundle import BundleSpec
-    from ipr_engine.encoders.base import Encoded
-    from ipr_engine.policy.policy import Policy
-    from ipr_engine.request.overrides import RequestOverrides
-    from ipr_engine.request.row_inputs import Moved, RequestLimits
-
-
+# What a row without a decision has in each field of a result, and so the dtypes of `DecideResult`.
 _FILL: Mapping[str, np.generic] = {
     "quality": np.float32("nan"),
     "tokens_out": np.float32("nan"),
@@ -33,9 +30,9 @@ _FILL: Mapping[str, np.generic] = {
     "status": np.uint8(STATUS.index("invalid_input")),
     "cause": np.uint8(CAUSE.index("failed")),
 }
-_PER_MODEL = ("quality", "tokens_out", "cost_usd")
+_PER_MODEL = ("quality", "tokens_out", "cost_usd")  # (batch, models); the others are (batch,)
 
-# What the first encoder and the router tell of a batch's prompts, in the order of `Router.route_many`: billed_tokens (batch,) int64,
+# Figures of a batch's prompts by the first encoder and the router, in the order of `Router.route_many`: billed_tokens (batch,) int64,
 # truncated (batch,) bool, support (batch,) float32 or None, own_tokens (batch, models) float32 or None. A named tuple costs 0.3 us more.
 PromptFigures: TypeAlias = tuple[
     npt.NDArray[np.int64],
@@ -61,7 +58,7 @@ class MadeOn:
 
 
 class Decisions:
-    """The answers for a batch: a sequence of Decision and FailedRow, and the same as arrays.
+    """A `Decisions` holds the answers for a batch: a sequence of Decision and FailedRow, and the same as arrays.
 
     Attributes:
         index: (batch,) int32, -1 where a row failed.
@@ -70,7 +67,7 @@ class Decisions:
         cost_usd, cost: (batch,) float32, of the chosen candidates.
         extra_usd: (models,) or (batch, models) float32, what was added to the costs; None for nothing.
         threshold, gap: (batch,) float32.
-        billed_tokens (batch,) int64, truncated and escalated (batch,) bool, support (batch,) float32 or None: as of Decision.
+        billed_tokens (batch,) int64, truncated and escalated (batch,) bool, support (batch,) float32 or None: see `Decision`.
         own_tokens: (batch, models) float32, input tokens by each candidate's own count; None where none was given and no candidate
             names its tokenizer. tokens_in_given: (batch, models) bool, which of them the caller gave; None for none.
         status, cause: (batch,) uint8 into `ipr_engine.decide.contract.STATUS` and `CAUSE`.
@@ -103,7 +100,7 @@ class Decisions:
         escalated: npt.NDArray[np.bool_] | None = None,
         inputs: BatchInputs = PLAIN_BATCH,
     ) -> None:
-        """figures: of the prompts, see `PromptFigures`. escalated: (batch,); None for no row."""
+        """Keep the rows of a result. figures: of the prompts, see `PromptFigures`. escalated: (batch,) bool; None for no row."""
         self.result = result
         self.policy = policy
         self.bundle = bundle
@@ -124,7 +121,7 @@ class Decisions:
             return [self[r] for r in range(*row.indices(len(self)))]
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)} decisions")
-        row %= len(self)
+        row %= len(self)  # negative ones count from the end
         kind = Decision if self.result.index_at(row) >= 0 else FailedRow
         made: Row = kind(
             self.result,
@@ -134,7 +131,7 @@ class Decisions:
             int(self.billed_tokens[row]),
             bool(self.truncated[row]),
             None if self.support is None else float(self.support[row]),
-            None if self.own_tokens is None else self.own_tokens[row],
+            None if self.own_tokens is None else self.own_tokens[row],  # (models,)
         )
         if self._escalated is not None:
             made.escalated = bool(self._escalated[row])
@@ -147,20 +144,20 @@ class Decisions:
 
     @property
     def models(self) -> list[str | None]:
-        """Names of the chosen candidates, None where a row failed."""
+        """Return the names of the chosen candidates, None where a row failed."""
         names = self.bundle.names
         return [None if m < 0 else names[m] for m in self.result.index.tolist()]
 
     @property
     def priors(self) -> list[str | None]:
-        """`Decision.prior` of every row."""
+        """Return `Decision.prior` of every row."""
         bundle = self.bundle
         priors = {name: prior_of(bundle, name) for name in bundle.names}
         return [None if name is None else priors[name] for name in self.models]
 
     @property
     def all_ok(self) -> bool:
-        """Every row was decided."""
+        """Return whether every row was decided."""
         return self.result.all_ok
 
     @property
@@ -193,12 +190,12 @@ class Decisions:
 
     @property
     def quality(self) -> npt.NDArray[np.float32]:
-        """(batch,) predicted quality of the chosen candidate, NaN where a row failed."""
+        """Return (batch,) float32 predicted quality of the chosen candidates, NaN where a row failed."""
         return self._chosen(self.result.quality)
 
     @property
     def cost_usd(self) -> npt.NDArray[np.float32]:
-        """(batch,) expected cost of the chosen candidate, NaN where a row failed."""
+        """Return (batch,) float32 expected cost in USD of the chosen candidates, NaN where a row failed."""
         return self._chosen(self.costs_usd)
 
     @property
@@ -242,7 +239,7 @@ class Decisions:
 
     @property
     def calibration(self) -> list[str]:
-        """`Decision.calibration` of every row."""
+        """Return `Decision.calibration` of every row."""
         return [decision.calibration for decision in self]
 
     @property
@@ -253,11 +250,12 @@ class Decisions:
         index = self.result.index
         if values.shape[1] == 0 or len(index) == 0:
             return np.zeros(len(index), np.float32)
+        # a failed row's -1 is read as 0, then replaced
         picked = np.take_along_axis(values, np.maximum(index, 0)[:, None].astype(np.int64), axis=1)[:, 0]
         return np.where(index >= 0, picked, np.float32("nan"))
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """`Decision.to_dict` of every row."""
+        """Return `Decision.to_dict` of every row."""
         return [decision.to_dict() for decision in self]
 
     def __repr__(self) -> str:

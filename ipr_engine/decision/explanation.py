@@ -1,4 +1,4 @@
-"""Why this candidate: a decision laid out per candidate, as text and as plain JSON types."""
+"""An `Explanation` lays a decision out per candidate, as text and as plain JSON types: why this one, and why not another."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from ipr_engine.decide.numpy_rule import threshold
 from ipr_engine.decision.decision import Decision
 from ipr_engine.decision.frontier import FrontierStep
 from ipr_engine.decision.result_row import CandidateView
-from ipr_engine.policy.rules import PATH
-from ipr_engine.policy.unsupported import BEST
+from ipr_engine.policy.rules import BEST, PATH
 
 WHY = {
     "best_quality": "it has the highest predicted quality",
@@ -26,14 +25,16 @@ WHY = {
 
 
 class HoldsFor(NamedTuple):
-    """The range of tau, around the policy's own, in which the choice stays; `until` None means to 1."""
+    """A `HoldsFor` is the range of tau, around the policy's own, in which the choice stays; `until` None means to 1."""
 
     since: float
     until: float | None
 
 
 class Explanation:
-    """Candidates of one decision, the choice first, then by cost; `str()` is a table, `to_dict()` plain JSON types.
+    """An `Explanation` lists the candidates of one decision, the choice first, then by cost.
+
+    `str()` is a table, `to_dict()` plain JSON types.
 
     Attributes:
         realised: candidate -> how often it was right in fitting prompts that were predicted about as high, each predicted
@@ -60,13 +61,14 @@ class Explanation:
         self.priors: dict[str, str] = {name: prior for name, prior in found.items() if prior is not None}
         given = decision.inputs.tokens_in_given
         self.given: tuple[str, ...] = () if given is None else tuple(n for m, n in enumerate(bundle.names) if given[m])
+        # a given bill is multiplied by token_ratio, whatever tokenizer a candidate names
         by_ratio = decision.own_tokens is None or "billed_tokens" in decision.inputs.moved
         named = {} if by_ratio else {c.name: c.tokenizer for c in bundle.candidates if c.name not in self.given}
         self.tokenizers: dict[str, str] = {name: own.name for name, own in named.items() if own is not None}
 
     @cached_property
     def gaps(self) -> dict[str, float]:
-        """Candidate -> how far its own quality must move, all others held, for the choice to change; infinite if nothing does.
+        """Return candidate -> how far its own quality must move, all others held, for the choice to change; infinite if nothing does.
 
         The chosen one's way out is the threshold without it, or an objective that another beats (docs/decide.md);
         another's way in is to reach the threshold and a better objective.
@@ -80,12 +82,14 @@ class Explanation:
         worth, gaps = d.policy.worth, dict[str, float]()
         for view in self.candidates:
             if view.allowed and not view.chosen:
+                # how much worse its objective, cost - worth * quality, is than the choice's, in USD
                 extra = (view.cost - worth * view.quality) - (chosen.cost - worth * chosen.quality)
                 away = max(d.threshold - view.quality, 0.0)
                 gaps[view.name] = away if extra <= 0 else max(away, extra / worth) if worth > 0 else math.inf
         others = [view.quality for view in self.candidates if view.allowed and not view.chosen]
         if not others:
             return {chosen.name: math.inf}
+        # where the choice has the highest quality the threshold falls with it, down to that of the others alone
         c, hi, lo = d.coefficients, max(others), min(others)
         level = float(threshold(c, hi, lo, float)) if chosen.quality >= hi else d.threshold
         out = max(chosen.quality - level, 0.0)
@@ -98,8 +102,10 @@ class Explanation:
 
     @property
     def holds_for(self) -> HoldsFor | None:
-        """Between which tau this choice stays; None when the row failed, or no tau near the policy's leads to it (what a share of
-        quality asked for runs need not be what its equivalent tau runs)."""
+        """Return between which taus this choice stays; None when the row failed, or no tau near the policy's leads to it.
+
+        A target in place of tau (a share of quality, say) need not run what its equivalent tau runs.
+        """
         before = [step for step in self._steps if step.tau <= self.decision.policy.tau]
         after = [step.tau for step in self._steps if step.tau > self.decision.policy.tau]
         if not before or before[-1].model != self.decision.model:
@@ -108,7 +114,7 @@ class Explanation:
 
     @property
     def flips_at(self) -> dict[str, float]:
-        """Candidate -> the smallest tau at which it is chosen, for those that ever are."""
+        """Return candidate -> the smallest tau at which it is chosen, for those that ever are."""
         result: dict[str, float] = {}
         for step in self._steps:
             result.setdefault(step.model, step.tau)
@@ -131,7 +137,7 @@ class Explanation:
 
     @property
     def _sent_to(self) -> str:
-        """Why this candidate answers a prompt of little support."""
+        """Return why this candidate answers a prompt of little support."""
         d, to = self.decision, self.decision.policy.unsupported
         if to.candidate is None:
             return ", so the cheapest candidate answers"
@@ -142,7 +148,7 @@ class Explanation:
         return f"; {to.candidate}, {best}, cannot ({why}), so the plain decision stands"
 
     def state(self, view: CandidateView) -> str:
-        """One word or the reason: chosen, feasible, below threshold, or why it was excluded."""
+        """Return the state of a candidate: chosen, feasible, below threshold, or why it was excluded."""
         if view.chosen:
             return "chosen"
         if not view.allowed:

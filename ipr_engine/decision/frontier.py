@@ -1,26 +1,24 @@
-"""One prompt's decision under another tau, or with candidates away: from its qualities and costs, in the op's float32 steps."""
+"""`frontier` finds the taus at which one prompt's choice changes, from its qualities and costs, in the op's float32 steps."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.calibration import RuleConstants
+from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.decide.numpy_rule import order, threshold
+from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.promise import point_at
 from ipr_engine.policy.rules import CALIBRATED, PATH, compile_rule, path_coefficients
-
-if TYPE_CHECKING:
-    from ipr_engine.bundle.calibration import RuleConstants
-    from ipr_engine.bundle.spec import BundleSpec
-    from ipr_engine.policy.policy import Policy
 
 Float32s = npt.NDArray[np.float32]
 
 
 class FrontierStep(NamedTuple):
-    """From this tau on (up to the next step) `model` is chosen."""
+    """A `FrontierStep` says that from this tau on, up to the next step, `model` is chosen."""
 
     tau: float
     model: str
@@ -37,7 +35,7 @@ def frontier(
     *,
     constants: RuleConstants | None,
 ) -> tuple[FrontierStep, ...]:
-    """Steps in rising tau, the first at 0; on the float32 grid of tau, up to the rounding of the threshold (1 ulp).
+    """Return the steps in rising tau, the first at 0; on the float32 grid of tau, up to the rounding of the threshold (1 ulp).
 
     allowed: (models,) who may be chosen at some tau. Under rule `calibrated` the steps lie at the map's knots, under rule `path` where
     the worth passes the prompt's own break points.
@@ -55,7 +53,8 @@ def frontier(
         return reached
 
     def enters_at(m: int) -> np.float32 | None:
-        """The smallest float32 tau at which m is feasible: a bisection over the bit patterns of [0, 1]."""
+        """Return the smallest float32 tau at which m is feasible, by bisection over the bit patterns of [0, 1]; None for none."""
+        # float32 from 0 to 1 order as their bit patterns do, so 30 halvings find the smallest one
         low, high = 0, int(np.float32(1.0).view(np.int32))
         if qualities[m] < threshold_at(np.float32(1.0)):
             return None
@@ -67,6 +66,7 @@ def frontier(
                 low = middle + 1
         return np.int32(low).view(np.float32)
 
+    # candidate -> the tau from which on it reaches the threshold; at each of these the best preferred one may change
     entries = {m: tau for m in preferred if (tau := enters_at(m)) is not None}
     steps: list[FrontierStep] = []
     for tau in sorted(set(entries.values())):
@@ -99,7 +99,10 @@ def _knot_frontier(
 def _path_frontier(
     policy: Policy, bundle: BundleSpec, qualities: Float32s, costs: Float32s, allowed: npt.NDArray[np.bool_]
 ) -> tuple[FrontierStep, ...]:
-    """The choice moves along the prompt's lower envelope as tau rises, so that where both ends agree nothing lies between."""
+    """Return the steps under rule `path`, by halving ranges of tau.
+
+    The choice moves along the prompt's lower envelope as tau rises: where both ends of a range agree, nothing lies between.
+    """
     path = policy.path
     assert path is not None  # what rule `path` reads
 
@@ -112,6 +115,7 @@ def _path_frontier(
 
     first, last = 0, int(np.float32(1.0).view(np.int32))
     found: list[tuple[int, int]] = [(first, chosen_at(first))]
+    # ranges of bit patterns still to be halved: (low, choice there, high, choice there)
     open_: list[tuple[int, int, int, int]] = [(first, found[0][1], last, chosen_at(last))]
     while open_:
         low, at_low, high, at_high = open_.pop()

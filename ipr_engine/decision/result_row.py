@@ -1,25 +1,23 @@
-"""One row of a result and who could answer it: which candidates its request, its context window and its policy leave."""
+"""A `ResultRow` tells who could answer one prompt: which candidates its request, their context windows and its policy leave."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.policy.unsupported import UNSUPPORTED
-
-if TYPE_CHECKING:
-    from ipr_engine._C import DecideResult
-    from ipr_engine.bundle import BundleSpec
-    from ipr_engine.policy.cost_weights import CostTerms
-    from ipr_engine.policy.policy import Policy
-    from ipr_engine.request.row_inputs import RowInputs
+from ipr_engine._C import DecideResult
+from ipr_engine.bundle import BundleSpec
+from ipr_engine.policy.cost_weights import CostTerms
+from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.rules import UNSUPPORTED
+from ipr_engine.request.row_inputs import RowInputs
 
 
 class CandidateView(NamedTuple):
-    """One candidate of one decision. Money in USD for this prompt; tokens_in are by its own tokenizer.
+    """A `CandidateView` is one candidate of one decision. Money in USD for this prompt; tokens_in are by its own tokenizer.
 
     cost: what the policy trades against quality: cost_usd, or the weighted sum of its `cost_weights`; NaN where that is not known.
     """
@@ -59,7 +57,10 @@ class ResultRow:
 
     @property
     def own_tokens(self) -> npt.NDArray[np.float32] | None:
-        """(models,) input tokens by each candidate's own count; None where none was given and no candidate names its tokenizer."""
+        """Return (models,) float32 input tokens by each candidate's own count.
+
+        None where none was given and no candidate names its tokenizer.
+        """
         own = self._own
         return np.frombuffer(own, np.float32) if isinstance(own, bytes) else own
 
@@ -70,13 +71,13 @@ class ResultRow:
 
     @property
     def qualities(self) -> npt.NDArray[np.float32]:
-        """(models,) predicted quality of every candidate, allowed or not, in bundle order."""
+        """Return (models,) float32 predicted quality of every candidate, allowed or not, in bundle order."""
         row: npt.NDArray[np.float32] = self.result.quality[self.row]
         return row
 
     @property
     def costs_usd(self) -> npt.NDArray[np.float32]:
-        """(models,) expected cost of this prompt in USD, in bundle order."""
+        """Return (models,) float32 expected cost of this prompt in USD, in bundle order."""
         row: npt.NDArray[np.float32]
         if self.policy.weighing is None:
             row = self.result.cost_usd[self.row]
@@ -88,7 +89,7 @@ class ResultRow:
 
     @property
     def costs(self) -> npt.NDArray[np.float32]:
-        """(models,) what the policy trades against quality: `costs_usd`, or the weighted sums, in bundle order; NaN where not known."""
+        """Return (models,) float32 what the policy trades against quality: `costs_usd`, or weighted sums, NaN where not known."""
         row: npt.NDArray[np.float32] = self.result.cost_usd[self.row]
         return row if self.policy.weighing is None else self.policy.weighing.known(row)
 
@@ -111,19 +112,19 @@ class ResultRow:
 
     @property
     def may_keep_out(self) -> bool:
-        """Whether this request may keep out a candidate that the policy allows."""
+        """Return whether this request may keep out a candidate that the policy allows."""
         if self.inputs.limits is not None:
             return True
         own = self._own
         if own is None:
             return self.billed_tokens >= self.policy.surely_fits.billed
-        # of the few, a tenth of numpy's time
+        # max() of a few floats takes a tenth of numpy's time
         most = max(memoryview(own).cast("f")) if isinstance(own, bytes) else own.max()
         return bool(most >= self.policy.surely_fits.own)
 
     @property
     def by_support(self) -> bool:
-        """Whether the policy's candidate for prompts of little support answers, and not the plain decision."""
+        """Return whether the policy's candidate for prompts of little support answers, and not the plain decision."""
         result, row = self.result, self.row
         if result.cause_at(row) != UNSUPPORTED:
             return False
@@ -132,7 +133,7 @@ class ResultRow:
 
     @property
     def open_to(self) -> Sequence[str]:
-        """Who may be chosen, whatever this request asks for: under `unsupported="cheapest"` an operating point leaves out nobody."""
+        """Return who may be chosen, whatever this request asks for: under `unsupported="cheapest"` an operating point leaves out nobody."""
         policy = self.policy
         by_cost = policy.reserve and policy.unsupported.candidate is None and self.by_support
         return (*policy.allowed, *policy.reserve) if by_cost else policy.allowed
@@ -146,12 +147,12 @@ class ResultRow:
 
     @property
     def reserve(self) -> npt.NDArray[np.bool_]:
-        """(models,) the policy's reserve, less who cannot serve this request."""
+        """Return (models,) bool, the policy's reserve, less who cannot serve this request."""
         return np.frombuffer(self.could_serve(self.policy.reserve), np.bool_)
 
     @property
     def allowed(self) -> npt.NDArray[np.bool_]:
-        """(models,) who could be chosen: the policy's mask, less who cannot serve this request."""
+        """Return (models,) bool, who could be chosen: the policy's mask, less who cannot serve this request."""
         mask = np.frombuffer(bytearray(self.could_serve(self.open_to)), np.bool_)
         if self.by_support:  # one that an operating point leaves out may be named for prompts of little support
             mask[self.result.index_at(self.row)] = True
@@ -169,6 +170,7 @@ class ResultRow:
         stated = None if limits is None else limits.max_tokens
         answers = 1 if limits is None else limits.answers  # each answer has the window to itself
         output = self.result.tokens_at(self.row, m) / answers if stated is None else float(stated)
+        # the second test stands for an output that is not known
         if not (prompt + output > window or prompt > window):  # an output that is not known, NaN, is not over
             return None
         if prompt > window:
@@ -177,14 +179,16 @@ class ResultRow:
 
     def excluded_because(self, m: int) -> str | None:
         """Return why a candidate could not be chosen; None where it could, and of the chosen one."""
-        if m == self.result.index_at(self.row):  # also one that an operating point leaves out, as of `allowed`
+        if m == self.result.index_at(self.row):  # also one that an operating point leaves out: see `allowed`
             return None
         return self.policy.exclusions.get(self.bundle.candidates[m].name) or self.unable(m)
 
     @property
     def excluded(self) -> dict[str, str]:
-        """Candidate -> why it could not be chosen: the policy's mask, a feature that the request needs, too long an answer asked
-        for, or a context window that does not hold prompt and output."""
+        """Return candidate -> why it could not be chosen.
+
+        The policy's mask, a feature that the request needs, too long an answer asked for, or a context window too small.
+        """
         if not self.may_keep_out and not self.policy.reserve:
             return dict(self.policy.exclusions)
         found = {candidate.name: self.excluded_because(m) for m, candidate in enumerate(self.bundle.candidates)}
@@ -192,7 +196,7 @@ class ResultRow:
 
     @property
     def candidates(self) -> tuple[CandidateView, ...]:
-        """Every candidate, in bundle order, with what was predicted and why it could not be chosen."""
+        """Return every candidate, in bundle order, with what was predicted and why it could not be chosen."""
         result, row = self.result, self.row
         chosen, threshold = result.index_at(row), np.float32(result.threshold_at(row))
         allowed, qualities, usd, costs = self.allowed, self.qualities, self.costs_usd, self.costs

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._C import StaticEncoder as NativeStatic
 from ipr_engine.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from ipr_engine.prompts.needs import Needs
+from ipr_engine.prompts.parsed import Needs
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,9 +23,9 @@ from typing import Any
 
 from ipr_engine._files import as_path
 from ipr_engine.bundle import TransformerSource
+from ipr_engine.bundle.bundle_files import FileEntry, file_entry, read_regular, sha256_of
 from ipr_engine.bundle.encoder_source import MANIFEST
 from ipr_engine.bundle.fields import Field, canonical_json, fail, parse_json
-from ipr_engine.bundle.file_entry import FileEntry, file_entry, read_regular, sha256_of
 from ipr_engine.encoders.transformer_spec import POOLINGS, TransformerSpec
 from ipr_engine.errors import BundleNotFoundError, BundleValueError, BundleVersionError
 

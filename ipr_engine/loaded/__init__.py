@@ -1,1 +1,1 @@
-"""A bundle, planned for this machine, and the walk from prompts to decisions on it (loaded_bundle.py)."""
+"""This room holds a bundle planned for this machine, and the walk from prompts to decisions on it (loaded_bundle.py)."""

@@ -1,4 +1,4 @@
-"""Who holds the bundle that serves: calls run on it, a swap or a failed device puts another in its place."""
+"""A `BundleHolder` holds the bundle that serves: calls run on it; a swap, or a device that fails, puts another in its place."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from dataclasses import replace
 from threading import Lock
 from typing import TypeVar, Unpack
 
+import numpy as np
+
 from ipr_engine._options import refuse_unknown
 from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.load_options import LoadKeywords, LoadOptions
-from ipr_engine.errors import DeviceLostError, InvalidInputError
+from ipr_engine.errors import DeviceLostError, EncoderMismatchError, InvalidInputError
 from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.calibrated import Calibrations, DriftEvidence
+from ipr_engine.policy.paths import Paths
 
 Made = TypeVar("Made")
 _LOG = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ class BundleHolder:
 
     @property
     def swaps(self) -> int:
-        """How often `swap` put another bundle in place."""
+        """Return how often `swap` put another bundle in place."""
         return self._swaps
 
     @property
@@ -73,7 +76,7 @@ class BundleHolder:
 
     @property
     def calibrations(self) -> Calibrations:
-        """The maps of the bundle that serves, with what is known of their validity."""
+        """Return the maps of the bundle that serves, with what is known of their validity."""
         return self.loaded.calibrations
 
     def run(self, call: Callable[[LoadedBundle], Made]) -> Made:
@@ -90,15 +93,17 @@ class BundleHolder:
         if cpu_fallback is None:
             raise error
         with self._swapping:
-            self.options = replace(self.options, device="cpu", tier="auto", fallback=None)
-            if self.loaded is loaded:
+            self.options = replace(
+                self.options, device="cpu", tier="auto", fallback=None
+            )  # later swaps are planned for the CPU
+            if self.loaded is loaded:  # another thread may have failed over, or swapped, first
                 self.loaded = cpu_fallback
                 _LOG.error("%s; bundle %s is served by the CPU from now on", error, loaded.hash[:12])
         return cpu_fallback
 
     @property
     def performance(self) -> Mapping[str, Performance]:
-        """What candidates are measured at, by name: the bundle's figures, with those of `update_performance` in their place."""
+        """Return the figures of candidates, by name: the bundle's, with those of `update_performance` in their place."""
         return self.loaded.policies.measured
 
     def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
@@ -151,9 +156,7 @@ class BundleHolder:
             EncoderMismatchError: its heads read another encoder, and that was not allowed.
             InvalidInputError: it lacks candidates or outputs of the bundle that serves, and that was not allowed.
         """
-        from ipr_engine.loaded.succession import successor
-
-        with self._swapping:
+        with self._swapping:  # one swap at a time; calls take no lock
             loaded = self.loaded
             if not isinstance(bundle, Bundle):
                 bundle = Bundle.load(bundle)
@@ -188,3 +191,76 @@ class BundleHolder:
 
 def _form(plan: DecidePlan) -> str:
     return "linear" if plan.hidden == 0 else f"{plan.hidden} wide, rank {plan.rank}"
+
+
+def successor(
+    serving: LoadedBundle,
+    bundle: Bundle,
+    *,
+    options: LoadOptions,
+    allow_other_encoder: bool,
+    allow_fewer_candidates: bool,
+    allow_fewer_outputs: bool,
+) -> LoadedBundle:
+    """Return `bundle` planned to serve in place of `serving`, with its encoders where the identity is the same.
+
+    Raises:
+        EncoderMismatchError: its heads, first or second, read another encoder, and that was not allowed.
+        InvalidInputError: it lacks candidates or outputs of the bundle that serves, and that was not allowed.
+    """
+    heads = bundle.quality_heads
+    identity = bundle.encoder(heads.encoder).identity
+    if identity != serving.encoder_identity and not allow_other_encoder:
+        raise EncoderMismatchError(
+            f"bundle: {bundle.hash[:12]} reads encoder {identity[:12]}, the one that serves reads "
+            f"{serving.encoder_identity[:12]}; kept embeddings would not fit, pass allow_other_encoder=True if none are kept"
+        )
+    again = bundle.escalation_heads
+    then = None if again is None else bundle.encoder(again.encoder).identity
+    if serving.second is not None and then != serving.second.identity and not allow_other_encoder:
+        raise EncoderMismatchError(
+            f"bundle: the second heads of {bundle.hash[:12]} read encoder {then[:12] if then else 'none: it has none'}, those "
+            f"that serve read {serving.second.identity[:12]}; pass allow_other_encoder=True if none of its embeddings are kept"
+        )
+    missing = sorted(set(serving.bundle.names) - set(bundle.names))
+    if missing and not allow_fewer_candidates:
+        raise InvalidInputError(
+            f"bundle: {bundle.hash[:12]} lacks {', '.join(missing)} of the bundle that serves; "
+            "pass allow_fewer_candidates=True if they are meant to go"
+        )
+    if serving.plan.has_tokens and "tokens" not in heads.outputs and not allow_fewer_outputs:
+        raise InvalidInputError(
+            f"bundle: the heads of {bundle.hash[:12]} predict no tokens, those that serve do; "
+            "pass allow_fewer_outputs=True if every call gives tokens_out"
+        )
+    lost = _lost(serving.bundle, bundle)
+    if lost is not None and not allow_fewer_outputs:
+        raise InvalidInputError(f"bundle: {bundle.hash[:12]} {lost}; pass allow_fewer_outputs=True if that is meant")
+    # all that can fail or takes time happens here; the holder then replaces the bundle by one assignment
+    made = LoadedBundle(bundle, options=options, before=serving)
+    if bundle.calibrations == serving.bundle.calibrations and _same_path(bundle, serving.bundle):
+        # what made these maps and paths stale still does; new ones start anew
+        made.share_drift(serving.calibrations.drift)
+    made.policies.inherit(serving.policies)
+    return made
+
+
+def _lost(before: Bundle, after: Bundle) -> str | None:
+    """Return what policies of the one bundle would lose on the other, or would mean otherwise there; None for nothing."""
+    if before.support is not None and after.support is None:
+        return "has no centroids, the bundle that serves has: policies of min_support=... would fail"
+    if Paths(before).lacking(before.names) is None:
+        lacking = Paths(after).lacking(after.names)
+        if lacking is not None:
+            lacking = lacking.removeprefix("bundle ")
+            return f"({lacking}): a bare tau means rule 'path' now, and would mean 'minmax' there"
+    return None
+
+
+def _same_path(bundle: Bundle, before: Bundle) -> bool:
+    """Return whether both bundles read tau's paths from the same rows."""
+    ours, theirs = bundle.path_rows, before.path_rows
+    if ours is None or theirs is None:
+        return ours is theirs
+    same = np.array_equal(ours.quality, theirs.quality, equal_nan=True)
+    return same and np.array_equal(ours.outcome, theirs.outcome)

@@ -1,4 +1,4 @@
-"""Embeddings that a caller kept: held against the bundle that is to decide on them."""
+"""Embeddings that a caller kept are checked here against the bundle that is to decide on them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy.typing as npt
 from ipr_engine._C import TEXT_TERMS
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError
-from ipr_engine.loaded.cascade import EmbedRows
-from ipr_engine.loaded.planned_bundle import PlannedBundle
+from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.arguments import bare_embeddings, whole_counts
 from ipr_engine.request.intake import check_features
@@ -27,7 +26,7 @@ def as_encoded(
     billed_tokens: Any = None,
     on_error: object = "raise",
 ) -> Encoded:
-    """Return what `Engine.decide` is given, with its bills, held against what the policy's candidates can read.
+    """Return the x of `Engine.decide` as Encoded, with its bills, each row checked against what the policy's candidates can read.
 
     Raises:
         EncoderMismatchError: the heads read another encoder.
@@ -49,13 +48,14 @@ def _billed(loaded: PlannedBundle, x: Encoded | npt.NDArray[np.float32], billed_
     if billed_tokens is None:
         return encoded
     bills, terms = whole_counts(billed_tokens, len(encoded)), None
+    # NaN terms say that the bill was given, in place of the one that `encode` counted
     if encoded is x:  # a bare array has no count but this
         terms = np.full((len(encoded), len(TEXT_TERMS)), np.nan)
     return replace(encoded, billed_tokens=bills, terms=terms)
 
 
 def _readable(loaded: PlannedBundle, encoded: Encoded, policy: Policy, on_error: object) -> Encoded:
-    """The same, each row held against what the policy's candidates can read, as `route` holds prompts before it encodes them."""
+    """Check each row against what the policy's candidates can read, as `route` checks prompts before it encodes them."""
     check_on_error(on_error)
     errors = dict(encoded.errors)
     for row, needs in enumerate(encoded.needs or ()):
@@ -70,7 +70,7 @@ def _readable(loaded: PlannedBundle, encoded: Encoded, policy: Policy, on_error:
 
 
 def kept_rows(loaded: PlannedBundle, x: Encoded, again: Encoded) -> EmbedRows:
-    """Return what `LoadedBundle.decide` takes as `again`, of embeddings kept beside x."""
+    """Return the `again` of `LoadedBundle.decide`, from embeddings by the second encoder that were kept beside x."""
     if loaded.second is None:
         raise InvalidInputError(f"second: bundle {loaded.hash[:12]} has no second tier; leave it out")
     if type(again) is not Encoded or len(again) != len(x):

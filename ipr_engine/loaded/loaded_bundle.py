@@ -1,4 +1,4 @@
-"""A bundle, planned: all that a call reads, and the one walk from prompts to decisions.
+"""A `LoadedBundle` is all that a call reads, and the one walk from prompts to decisions.
 
 An engine holds one loaded bundle and swaps it with one assignment (docs/operations.md). Its calls, cheapest first:
 
@@ -34,10 +34,9 @@ from ipr_engine.decision.decision import OK, Decision, FailedRow, Row
 from ipr_engine.decision.decisions import Decisions, MadeOn, with_failures
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
-from ipr_engine.loaded.cascade import EmbedRows, Rows, escalating, merged
-from ipr_engine.loaded.planned_bundle import PlannedBundle
+from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle, Rows, escalating, merged
 from ipr_engine.policy.policy import Policy
-from ipr_engine.policy.unsupported import UNSUPPORTED
+from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.request.intake import Intake, bill_all, encode_all, take_in, text_terms
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
@@ -56,7 +55,7 @@ Made = TypeVar("Made")
 
 
 class LoadedBundle(PlannedBundle):
-    """The bundle that serves, and the walk from prompts to decisions on it."""
+    """A `LoadedBundle` is a bundle that can serve, with the walk from prompts to decisions on it."""
 
     __slots__ = ()
 
@@ -84,6 +83,7 @@ class LoadedBundle(PlannedBundle):
         if not self.routes_text or (options and not NO_POLICY_OPTIONS.isdisjoint(options)):
             return None
         policy = self.resolve(policy, options)
+        # own: (models,) float32 as bytes: a plain text makes no array
         result, billed, truncated, support, own = self.router.route_one(text, policy.compiled)
         if policy.escalate_below and self.escalates(result, policy):
             return None
@@ -103,8 +103,9 @@ class LoadedBundle(PlannedBundle):
         return checked_rows(self.walk(request), request.on_error)
 
     def walk(self, request: RouteRequest, *, keep_x: bool = False) -> Decisions:
-        """Encode, decide, and decide again where the second tier is asked: in one call where the prompts are texts and the encoder is
-        compiled, in one recording on a GPU, else one after the other.
+        """Encode, decide, and decide again where the second tier is asked.
+
+        That is one call where the prompts are texts and the encoder is compiled, one recording on a GPU, else one after the other.
 
         keep_x: encode apart from deciding, and leave the embeddings in `made_on`.
         """
@@ -213,7 +214,9 @@ class LoadedBundle(PlannedBundle):
         batch = len(encoded.x)
         if encoded.errors:
             good = np.array([row for row in range(batch) if row not in encoded.errors], np.int64)
-            again_good = None if again is None else lambda rows: again(good[rows])
+            again_good = (
+                None if again is None else lambda rows: again(good[rows])
+            )  # positions among the good -> in the batch
             made = self.decide(encoded[good], policy, overrides.at(good), again_good)
             return with_failures(made, good, encoded.errors, batch)
         if self.second is not None and policy.second is not None and self.is_second(encoded.encoder):
@@ -225,7 +228,7 @@ class LoadedBundle(PlannedBundle):
         inputs, asked = PLAIN_BATCH, NOTHING_ASKED
         nothing_given = overrides is NO_OVERRIDES and _all_counted(terms)
         if not nothing_given or needs is not None:
-            usd = extra
+            usd = extra  # with cached tokens and images: (models,) or (batch, models)
             if overrides.cached_tokens is not None or own is not None:
                 own = self.own_tokens(terms, billed, own)
                 usd = policy.rates.with_cached(extra, billed, own, overrides.cached_tokens)
@@ -251,9 +254,10 @@ class LoadedBundle(PlannedBundle):
         billed: npt.NDArray[np.int64],
         given: npt.NDArray[np.float32] | None,
     ) -> npt.NDArray[np.float32] | None:
-        """(batch, models) input tokens by each candidate's own count; None where none are given, and no candidate names its tokenizer.
+        """Return (batch, models) float32 input tokens by each candidate's own count.
 
-        terms: as of `Encoded`. given: as of `given_tokens`; they stand before what is estimated.
+        None where none are given, and no candidate names its tokenizer.
+        terms: those of `Encoded`. given: what `given_tokens` returns; it stands before what is estimated.
         """
         if given is not None and not np.isnan(given).any():
             return given
@@ -262,13 +266,13 @@ class LoadedBundle(PlannedBundle):
         estimated = None if terms is None else self.router.own_tokens(terms, billed)
         if given is None:
             return estimated
-        if estimated is None:
+        if estimated is None:  # nobody names a tokenizer: a candidate's own count is its ratio times the bill
             ratios = np.array([candidate.token_ratio for candidate in self.bundle.candidates], np.float64)
             estimated = (billed[:, None] * ratios).astype(np.float32)
         return np.where(np.isnan(given), estimated, given)
 
     def escalates(self, result: DecideResult, policy: Policy, row: int = 0) -> bool:
-        """Whether a row that the first heads decided is decided again: its gap is small, and its support is not."""
+        """Return whether a row that the first heads decided is decided again: its gap is small, and its support is not."""
         below = policy.escalate_below
         return bool(below) and (result.gap_at(row) < below or below == math.inf) and result.cause_at(row) != UNSUPPORTED
 
@@ -280,14 +284,14 @@ class LoadedBundle(PlannedBundle):
     def _escalate(
         self, first: Decisions, again: EmbedRows, tokens_out: npt.NDArray[np.float32] | None = None
     ) -> Decisions:
-        """The first heads' decisions, those of a gap below the policy's decided again by the second heads, in one batch.
+        """Return the first heads' decisions, with the rows of a gap below the policy's decided again by the second heads, in one batch.
 
         The bill and support of a row stay the first encoder's.
         """
         policy, second = first.policy, self.second
         rows = escalating(first.gap, policy.escalate_below)
         if policy.unsupported.min_support:
-            rows = rows[first.cause[rows] != UNSUPPORTED]
+            rows = rows[first.cause[rows] != UNSUPPORTED]  # no predicted quality decided those
         if second is None or policy.second is None or not len(rows):
             return first
         encoded = again(rows)
@@ -308,7 +312,7 @@ class LoadedBundle(PlannedBundle):
         return Decisions(both, policy, self.bundle, figures, escalated, first.inputs)
 
     def _route_on_gpu(self, intake: Intake, policy: Policy, overrides: RequestOverrides) -> Decisions | None:
-        """The decisions, made in one recording; None where a prompt has no token, which leaves the recording nothing to read."""
+        """Return the decisions, made in one recording; None where a prompt has no token, which leaves the recording nothing to read."""
         from ipr_engine.gpu_router.route_rows import RouteRows
 
         assert self.gpu is not None
@@ -319,7 +323,7 @@ class LoadedBundle(PlannedBundle):
             bills = bill_all(self.encoder, intake, counts)
         kept = [(row, own) for row, own in zip(good, ids, strict=True) if row not in intake.errors]
         rows = np.array([row for row, _ in kept], np.int64)
-        if not len(rows) or not counts[rows].all():
+        if not len(rows) or not counts[rows].all():  # a recording reads at least one token a row
             return None
         requests, given = [intake.requests[row] for row in rows.tolist()], [intake.given[row] for row in rows.tolist()]
         terms = text_terms(requests, [bill is not None for bill in given])
@@ -353,7 +357,7 @@ class LoadedBundle(PlannedBundle):
 
 
 def _keeping(again: EmbedRows, x: list[npt.NDArray[np.float32]]) -> EmbedRows:
-    """The same, which leaves what the second encoder makes of a row in place of the first's."""
+    """Return `again` such that the second encoder's embedding of a row takes the place of the first's in x."""
 
     def embed(rows: Rows) -> Encoded:
         made = again(rows)
@@ -365,7 +369,7 @@ def _keeping(again: EmbedRows, x: list[npt.NDArray[np.float32]]) -> EmbedRows:
 
 
 def _all_counted(terms: npt.NDArray[np.float64] | None) -> bool:
-    """Whether the bill of every row was counted and not given, as far as is known; terms: as of `Encoded`."""
+    """Return whether the bill of every row was counted and not given, as far as is known; terms: those of `Encoded`."""
     if terms is not None and len(terms) == 1:  # numpy takes 30 times as long to look at one number
         return not math.isnan(terms.item(0))
     return terms is None or not np.isnan(terms[:, 0]).any()
@@ -374,7 +378,7 @@ def _all_counted(terms: npt.NDArray[np.float64] | None) -> bool:
 def _limits_of(
     limits: RequestLimits | None,
 ) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
-    """What `Router.decide` takes last: allowed, max_tokens and answers."""
+    """Return the last arguments of `Router.decide`: allowed, max_tokens and answers."""
     return (None, None, None) if limits is None else (limits.allowed, limits.max_tokens, limits.answers)
 
 

@@ -1,24 +1,55 @@
-"""A bundle, planned: its encoders, packed heads and routers on this machine, and the policies compiled for it."""
+"""A `PlannedBundle` is a bundle with its encoders, packed heads and routers on this machine, and the policies compiled for it.
+
+A bundle of two tiers has heads that decide first, and heads on another encoder that decide again where the first gap is small
+(docs/two-tiers.md): `SecondTier`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._C import DecideResult, Router, decide_result
 from ipr_engine.bundle import Bundle, Performance
-from ipr_engine.encoders.base import Encoder, record_graphs
+from ipr_engine.bundle.context_windows import ContextWindows, capped_heads, most_output
+from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
+from ipr_engine.decide.contract import DecidePlan
+from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import EncoderMismatchError
-from ipr_engine.loaded.cascade import SecondTier, make_router, plan_heads
 from ipr_engine.policy.calibrated import Calibrations, DriftFlag
 from ipr_engine.policy.cost_weights import Figures
 from ipr_engine.policy.in_use import PoliciesInUse
 
 if TYPE_CHECKING:
     from ipr_engine.gpu_router.route_plan import GpuRoutePlan
+
+Rows = npt.NDArray[np.int64]
+EmbedRows = Callable[[Rows], Encoded]  # the given rows of a batch, by the second encoder
+PARTS = ("quality", "tokens_out", "cost_usd", "threshold", "gap", "index", "status", "cause")  # of a DecideResult
+
+
+class SecondTier:
+    """A `SecondTier` is the second heads of a bundle, planned: their encoder, its identity, the packed heads, a router without support."""
+
+    __slots__ = ("encoder", "identity", "plan", "router")
+
+    def __init__(self, bundle: BundleSpec, heads: HeadsSpec, options: LoadOptions, encoder: Encoder | None) -> None:
+        """Plan the second heads. encoder: one already loaded with the identity that the heads name, or None."""
+        self.encoder = make_encoder(bundle, heads.encoder, options) if encoder is None else encoder
+        self.identity = self.encoder.identity
+        self.plan = plan_heads(bundle, heads, options)
+        self.router = make_router(bundle, heads, self.plan, None)
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        return replace(self.encoder.encode(texts), encoder=self.identity)
 
 
 class PlannedBundle:
@@ -69,7 +100,7 @@ class PlannedBundle:
         encoders: identity -> an encoder already loaded, in place of the one that the options ask for.
         """
         heads, again = bundle.quality_heads, bundle.escalation_heads
-        if before is not None:
+        if before is not None:  # an encoder of equal identity is kept, not loaded again
             encoders = {**before.encoders_at_hand(), **encoders}
         support = bundle.support
         if support is not None and support.encoder != heads.encoder:
@@ -89,7 +120,7 @@ class PlannedBundle:
             encoders = {**encoders, self.encoder_identity: self.encoder}
             self.second = SecondTier(bundle, again, options, encoders.get(bundle.encoder(again.encoder).identity))
         self.gpu = _gpu(bundle, self.encoder, options, before)
-        if self.gpu is None:
+        if self.gpu is None:  # else the route's own recording holds the encoder's work
             record_graphs(self.encoders_at_hand().values())
         self.cpu_fallback: Self | None = None
         if options.fallback is not None:
@@ -99,12 +130,13 @@ class PlannedBundle:
             )
         self.calibrations = Calibrations(bundle)
         self.share_drift(self.calibrations.drift)
+        # what `Engine.update_performance` gave holds across swaps, before what a bundle says
         refreshed: Figures = MappingProxyType({}) if before is None else before.policies.refreshed
         second_plan = None if self.second is None else self.second.plan
         self.policies: PoliciesInUse = PoliciesInUse(bundle, self.plan, second_plan, self.calibrations, refreshed)
 
     def is_second(self, identity: str | None) -> bool:
-        """Whether embeddings of this encoder are for the second heads; those of an encoder that both read are for the first."""
+        """Return whether embeddings of this encoder are for the second heads; those of an encoder that both read are for the first."""
         return self.second is not None and identity == self.second.identity and identity != self.encoder_identity
 
     def read_by_heads(self) -> str:
@@ -112,7 +144,7 @@ class PlannedBundle:
         return self.encoder_identity[:12] + ("" if self.second is None else f" or {self.second.identity[:12]}")
 
     def share_drift(self, drift: DriftFlag) -> None:
-        """What is known of drift holds wherever the bundle runs."""
+        """Use this flag here and on the CPU's bundle: what is known of drift holds wherever the bundle runs."""
         self.calibrations.drift = drift
         if self.cpu_fallback is not None:
             self.cpu_fallback.share_drift(drift)
@@ -135,3 +167,43 @@ def _gpu(bundle: Bundle, encoder: Encoder, options: LoadOptions, before: Planned
     from ipr_engine.gpu_router.route_plan import plan_gpu_route
 
     return plan_gpu_route(bundle, encoder, options.device, None if before is None else before.gpu)
+
+
+def plan_heads(bundle: BundleSpec, heads: HeadsSpec, options: LoadOptions) -> DecidePlan:
+    """Pack the heads of a bundle for this machine."""
+    return DecidePlan(capped_heads(bundle.candidates, heads, bundle.tie_rank), isa=options.isa)
+
+
+def make_router(bundle: BundleSpec, heads: HeadsSpec, plan: DecidePlan, encoder: Encoder | None) -> Router:
+    """Make the router that turns texts or embeddings into decisions.
+
+    encoder: of the first heads, whose router encodes and measures support; None for a router that does neither.
+    """
+    support = None if encoder is None else bundle.support
+    windows = ContextWindows(bundle.candidates)
+    own = {} if windows.tokenizers is None else windows.tokenizers.to_router()
+    return Router(
+        plan,
+        None if encoder is None else encoder.native,
+        windows.windows.tolist(),
+        windows.ratios.tolist(),
+        most_output(bundle.candidates, heads).tolist(),
+        None if support is None else support.centroids,
+        None if support is None else support.distances,
+        **own,
+    )
+
+
+def escalating(gap: npt.NDArray[np.float32], below: float) -> Rows:
+    """Return the rows to decide again: gap < below; all of them where below is infinite. A failed row's gap is NaN: it stays."""
+    return np.arange(len(gap)) if math.isinf(below) else np.flatnonzero(gap < np.float64(below))
+
+
+def merged(first: DecideResult, rows: Rows, second: DecideResult) -> DecideResult:
+    """Merge the answers of a batch that two tiers decided: the first's, but for `rows` the second's."""
+    arrays = {}
+    for name in PARTS:
+        values = getattr(first, name).copy()
+        values[rows] = getattr(second, name)
+        arrays[name] = values
+    return decide_result(**arrays)

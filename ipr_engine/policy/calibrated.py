@@ -1,4 +1,4 @@
-"""Rule `calibrated`: from a bundle's maps to the operating point a policy runs, and what may be said of it (docs/calibration.md)."""
+"""Rule `calibrated` reads a bundle's maps: the operating point that a policy runs, and its calibration status (docs/calibration.md)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ STATUSES = ("uncalibrated", "calibrated", "insufficient_evidence", "stale", "est
 
 
 class CalibrationStatus(NamedTuple):
-    """status: one of STATUSES; reason: what is certified, or why nothing is.
+    """A `CalibrationStatus` tells what is certified of a policy or a decision.
 
+    status: one of STATUSES. reason: what is certified, or why nothing is.
     "calibrated": this very point was tested and certified; "insufficient_evidence": tested, not certified; "estimated": computed
     from prompts predicted out of fold, not tested; "stale": something changed since; "uncalibrated": nothing is known of its mean.
     """
@@ -34,7 +35,7 @@ class CalibrationStatus(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DriftEvidence:
-    """Why an engine's maps no longer hold: from calibration/drift.py, or a caller's own words.
+    """A `DriftEvidence` says why an engine's maps no longer hold: a finding of calibration/drift.py, or a caller's own words.
 
     Attributes:
         kind: "embeddings", "quality" or "stated". message: one sentence.
@@ -50,7 +51,7 @@ class DriftEvidence:
 
 
 class DriftFlag:
-    """Evidence that traffic or quality changed, None for none; shared by an engine's policies, set by `Engine.mark_stale`."""
+    """A `DriftFlag` holds evidence that traffic or quality changed, or None. Policies share it; `Engine.mark_stale` sets it."""
 
     __slots__ = ("evidence",)
 
@@ -59,7 +60,7 @@ class DriftFlag:
 
 
 class Calibrations:
-    """A bundle's maps with what is known of their validity; one per engine and bundle.
+    """A `Calibrations` holds a bundle's maps and whether each is still valid; one per engine and bundle.
 
     Attributes:
         drift: what its policies look at; they do not refer to the bundle itself.
@@ -68,10 +69,14 @@ class Calibrations:
     def __init__(self, bundle: BundleSpec) -> None:
         self.bundle = bundle
         self.drift = DriftFlag()
+        # what cannot change while this bundle serves; prices are compared at each policy
         self._changed = {made.candidates: self._changed_since(made) for made in bundle.calibrations}
 
     def changed(self, made: CalibrationMap, prices: PriceList | None = None) -> str | None:
-        """What changed since the map was made, None if nothing that it depends on; at other prices than the bundle's if given."""
+        """Return what changed since the map was made, of all that it depends on; None for nothing.
+
+        prices: those that run; None: the bundle's own.
+        """
         known = self._changed[made.candidates]
         effective = self.bundle.prices if prices is None else prices
         if known is None and effective.key(self.bundle.candidates, made.candidates) != made.prices:
@@ -89,7 +94,7 @@ class Calibrations:
         return f"candidates added since: {', '.join(added)}" if added else None
 
     def meant(self, made: CalibrationMap) -> tuple[str, ...]:
-        """What the map's set would be today: every candidate, those of its family, or the very names."""
+        """Return the candidates that the map would be made for today: all of them, those of its family, or the very names."""
         if made.whole:
             return self.bundle.names
         if made.family is not None:
@@ -97,7 +102,7 @@ class Calibrations:
         return made.candidates
 
     def map_for(self, allowed: Sequence[str]) -> tuple[CalibrationMap, str | None]:
-        """The map that a policy over these candidates reads, and why it was made for others, if it was.
+        """Return the map that a policy over these candidates reads, and the mismatch in words where the map was made for others.
 
         Raises:
             InvalidInputError: there is no map, or none that covers them.
@@ -107,6 +112,7 @@ class Calibrations:
             raise InvalidInputError(
                 "rule: 'calibrated' needs a map, and this bundle has none; make one with `ipr calibrate`, or use 'minmax'"
             )
+        # exactly these candidates; else the set that the map stands for today; else the smallest that covers them
         for made in maps:
             if set(made.candidates) == wanted:
                 return made, None
@@ -129,12 +135,12 @@ class Calibrations:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedPoint:
-    """What a policy under rule `calibrated` runs.
+    """A `ResolvedPoint` is the operating point that a policy under rule `calibrated` runs.
 
     Attributes:
         tau: as given, or the estimated equivalent of the target.
         chosen_from: the candidates the point chooses from. left_out: name -> why, for the allowed others.
-        certificate: the status as of compiling.
+        certificate: the calibration status when the policy was compiled.
     """
 
     tau: float
@@ -156,7 +162,7 @@ def resolve_point(
     escalate_below: float = 0.0,
     other_cost: str | None = None,
 ) -> ResolvedPoint:
-    """The point of the map that keeps the promise, and its certificate.
+    """Return the point of the map that keeps the promise, and its certificate.
 
     Args:
         tau: in [0, 1], or None with `target`: one of `TARGETS` and its value.
@@ -205,14 +211,15 @@ def path_certificate(
     escalate_below: float,
     other_cost: str | None = None,
 ) -> CalibrationStatus:
-    """What may be said of a point of tau's path: certified only where this very tau was tested, and nothing changed since.
+    """Return the calibration status of a point of tau's path: certified only where this very tau was tested, and nothing changed since.
 
     Args:
         allowed: the candidates of the path. tau: as given, None with `target`. worth: what runs.
         prices: what overrides the bundle's own, None for nothing. escalate_below: the policy's.
-        other_cost: as of `resolve_point`.
+        other_cost: what is weighed in place of USD, in words; None for nothing.
     """
     wanted, bundle = set(allowed), calibrations.bundle
+    # a map of exactly these candidates first, then one that would be made for them today
     maps = sorted((m for m in bundle.calibrations if m.tested), key=lambda m: set(m.candidates) != wanted)
     made = next((m for m in maps if wanted in (set(m.candidates), set(calibrations.meant(m)))), None)
     if made is None:
@@ -242,7 +249,7 @@ def path_certificate(
 
 
 def _around(made: CalibrationMap, tau: float) -> str:
-    """The tested taus on both sides, in words."""
+    """Return the tested taus next to this one, below and above, in words."""
     below = [one for one in made.tested if one.tau < tau][-1:]
     above = [one for one in made.tested if one.tau > tau][:1]
     return "around it were " + ", ".join(f"{one.tau:g} ({one.status.replace('_', ' ')})" for one in (*below, *above))
@@ -251,7 +258,7 @@ def _around(made: CalibrationMap, tau: float) -> str:
 def _overrides(
     bundle: BundleSpec, made: CalibrationMap, prices: PriceList | None, escalate_below: float, other_cost: str | None
 ) -> list[str]:
-    """What a policy asks for that the map was not made with, each in words."""
+    """Return what a policy asks for that the map was not made with, each in words."""
     differ = prices is not None and prices.key(bundle.candidates, made.candidates) != made.prices
     found = ["prices= differ from those it was calibrated at"] if differ else []
     gap = 0.0 if bundle.escalation is None else bundle.escalation.gap
@@ -287,13 +294,14 @@ def _certificate(
 
 
 def _knot(made: CalibrationMap, tau: float | None, target: Target | None) -> tuple[Knot, str]:
-    """The knot that answers, and its promise in words."""
+    """Return the knot that answers tau or its target, and the knot's promise in words."""
     if target is None:
         assert tau is not None
         knot = [k for k in made.knots if k.level <= tau][-1]
         return knot, f"tau {knot.level:g} ((1 - tau) * {made.best} + tau * {made.cheapest})"
     name, value = target
     if name == "quality_share":
+        # shares fall from 1: the last one that is not below the share asked for, up to a rounding of decimals
         knot = [k for k in made.shares if k.level >= value - 1e-9][-1]
         return knot, f"{knot.level:.1%} of {made.best}'s mean quality"
     for knot in made.knots:
@@ -306,7 +314,7 @@ def _knot(made: CalibrationMap, tau: float | None, target: Target | None) -> tup
 
 
 def _equivalent(made: CalibrationMap, tau: float | None, target: Target | None, knot: Knot) -> float:
-    """tau as given; of a share, the tau that owes as much by the sample's means; of the other targets, their knot's."""
+    """Return tau as given; of a share of quality, the tau that gives up as much by the sample's means; of another target, its knot's."""
     if tau is not None:
         return tau
     if target is not None and target[0] == "quality_share":

@@ -1,4 +1,4 @@
-"""From what a caller states of a policy to what runs: every option checked, who may be chosen settled, prices folded."""
+"""`compile_policy` turns a caller's options into what runs: it checks them, settles who may be chosen, and folds prices and weights."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from ipr_engine.policy.prices import effective_prices, merge_prices, price_table
 from ipr_engine.policy.promise import Promise, make_promise, point_at, point_for
 from ipr_engine.policy.rules import (
     CALIBRATED,
+    EVERY_ROW_PLAIN,
     EVERY_RULE,
     PATH,
     RULES,
     TARGETS,
     Coefficients,
     Target,
+    Unsupported,
     compile_rule,
     path_coefficients,
     rule_meant,
     tau_or_target,
 )
 from ipr_engine.policy.tau_path import TauPath
-from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyContext:
-    """What policies of a loaded bundle are compiled with.
+    """A `PolicyContext` holds what of a loaded bundle its policies are compiled with.
 
     Attributes:
         plan, second_plan: of its heads, and of its second heads; None in a bundle of one tier.
@@ -54,7 +55,7 @@ class PolicyContext:
 
 @dataclass(frozen=True, kw_only=True)
 class _Conditions:
-    """What holds under every rule: tau or its target, checked, and the candidates that the caller leaves, at the prices that run."""
+    """Options that every rule reads, checked: tau or its target, the candidates that may be chosen, and the prices that run."""
 
     tau: float | None
     target: Target | None
@@ -69,7 +70,7 @@ class _Conditions:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What a rule makes of the conditions. left_out: candidates that its operating point alone leaves out, and why."""
+    """A rule's answer to the conditions. left_out: candidates that its operating point alone leaves out, and why."""
 
     tau: float
     worth: float
@@ -124,6 +125,7 @@ def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:
         escalate_below=below,
         unsupported=unsupported,
     )
+    # from here on the rules differ: each gives what runs, and what is certified of it
     if rule == PATH:
         run = _run_path(conditions, context, lacking)
     elif rule == CALIBRATED:
@@ -131,12 +133,12 @@ def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:
     else:
         run = _run_rule(rule, conditions, context, None if spec.rule is not None else lacking)
     left_out = {**exclusions, **run.left_out}
-    exclusions = {name: left_out[name] for name in names if name in left_out}
+    exclusions = {name: left_out[name] for name in names if name in left_out}  # in bundle order
     allowed = tuple(name for name in names if name not in exclusions)
     second: SecondRule | None = None
     if context.second_plan is not None and bundle.escalation_heads is not None:
         again = run.coefficients
-        if rule in RULES:
+        if rule in RULES:  # rule `fixed` reads the constants of the heads that it runs on
             constants = bundle.escalation_heads.rule_constants
             again = compile_rule(rule, run.tau, slack=spec.slack, constants=constants)
         terms = op_terms(bundle, again, run.worth, folded, allowed)
@@ -165,7 +167,7 @@ def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:
         rates=rates,
         weighing=weighing,
         folded=folded,
-        measured=None if weighing is None else context.measured,
+        measured=None if weighing is None else context.measured,  # so that a refresh compiles only those that weigh it
         promise=run.promise,
         path=run.path,
         certificate=run.certificate,
@@ -181,7 +183,7 @@ def _run_path(conditions: _Conditions, context: PolicyContext, lacking: str | No
     unsupported, below = conditions.unsupported, conditions.escalate_below
     _check_path_options(conditions, lacking)
     path = context.paths.of(kept, conditions.prices, below, weighing)
-    tau = 0.0 if conditions.tau is None else conditions.tau
+    tau = 0.0 if conditions.tau is None else conditions.tau  # not read where there is a target
     point = point_at(path, tau) if target is None else point_for(path, target)
     remarks = [*context.paths.remarks(kept, below), *unsupported.remarks()]
     certificate = path_certificate(
@@ -296,7 +298,7 @@ def _escalate_below(escalation: EscalationSpec | None, given: float | None) -> f
 def _unsupported(bundle: BundleSpec, spec: PolicySpec, exclusions: Mapping[str, str], prices: PriceList) -> Unsupported:
     if spec.min_support is None and spec.unsupported is None:
         return EVERY_ROW_PLAIN
-    from ipr_engine.policy.best_single import resolve_unsupported  # few policies ask for it
+    from ipr_engine.policy.unsupported import resolve_unsupported  # few policies ask for it
 
     return resolve_unsupported(bundle, spec.min_support, spec.unsupported, exclusions, prices)
 
@@ -328,6 +330,7 @@ def _exclusions(candidates: Sequence[Candidate], spec: PolicySpec) -> dict[str, 
     result: dict[str, str] = {}
     for candidate in candidates:
         missing = sorted(features - set(candidate.features))
+        # an unknown latency keeps a candidate out: the caller asked for those known to answer in time
         if candidate.name not in names:
             result[candidate.name] = "not in allowed"
         elif candidate.name in away:

@@ -1,4 +1,4 @@
-"""Cost as a weighted sum of named terms: USD, seconds to the first token, seconds of generation, Wh (docs/usage.md).
+"""Cost may be a weighted sum of named terms: USD, seconds to the first token, seconds of generation, Wh (docs/usage.md).
 
     weighing = resolve_weights({"ttft_s": 0.002}, figures, names, kept)    # USD per second, beside 1 USD per USD
     weighing.folded(rates)                                                # what the op is given: no time is spent at run
@@ -43,7 +43,7 @@ Figures = Mapping[str, Performance]  # by candidate
 
 
 class CostWeights(NamedTuple):
-    """What a unit of each term is worth, in USD; see TERMS."""
+    """A `CostWeights` says what a unit of each term is worth, in USD; see TERMS."""
 
     usd: float = 1.0
     ttft_s: float = 0.0
@@ -55,7 +55,7 @@ class CostWeights(NamedTuple):
 
 
 class CostTerms(NamedTuple):
-    """The terms of one candidate's cost on one prompt, in their own units; None where its figures do not tell."""
+    """A `CostTerms` holds the terms of one candidate's cost on one prompt, in their own units; None where a figure is not known."""
 
     usd: float
     ttft_s: float | None
@@ -65,28 +65,31 @@ class CostTerms(NamedTuple):
 
 @dataclass(frozen=True)
 class Weighing:
-    """Weights, and what each candidate is measured at, in bundle order; None of a candidate of which nothing is known."""
+    """A `Weighing` holds the weights, and each candidate's figures in bundle order; None where nothing is known of a candidate."""
 
     weights: CostWeights
     figures: tuple[Performance | None, ...] = field(repr=False)
 
     def at(self, positions: Sequence[int]) -> Weighing:
-        """The same of these candidates alone."""
+        """Return the weighing of these candidates alone."""
         return replace(self, figures=tuple(self.figures[m] for m in positions))
 
     def folded(self, rates: PriceTable) -> PriceTable:
-        """The rates of the weighted sum; rates: the same candidates' in USD. A term that is not known of a candidate is left out."""
+        """Return the rates of the weighted sum. A term that is not known of a candidate is left out of its rates.
+
+        rates: the same candidates', in USD.
+        """
         weights = self.weights
         return rates.weighed(
             weights.usd,
             fixed=weights.ttft_s * self._array("ttft_s") + weights.wh * self._array("wh_per_request"),
-            per_input_token=weights.wh * self._array("wh_per_1m_input") / 1e6,
+            per_input_token=weights.wh * self._array("wh_per_1m_input") / 1e6,  # figures are per 1 M tokens
             per_output_token=weights.generation_s * self._array("tpot_s")
             + weights.wh * self._array("wh_per_1m_output") / 1e6,
         )
 
     def lacks(self, m: int) -> tuple[str, ...]:
-        """The weighed terms that the figures of a candidate do not tell."""
+        """Return the terms that are weighed, and not known of the candidate at this position."""
         own = self.figures[m]
         return tuple(
             term
@@ -95,7 +98,7 @@ class Weighing:
         )
 
     def known(self, sums: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """These weighted sums, (..., models), NaN where a term of a candidate is not known."""
+        """Return these weighted sums, (..., models), with NaN where a term of a candidate is not known."""
         lacking = [m for m in range(len(self.figures)) if self.lacks(m)]
         if not lacking:
             return sums
@@ -104,23 +107,23 @@ class Weighing:
         return sums
 
     def terms(self, m: int, usd: float, tokens_in: float, tokens_out: float) -> CostTerms:
-        """One candidate's terms, weighed or not. tokens_in: by its own count. tokens_out: of all answers together."""
+        """Return every term of one candidate's cost, weighed or not. tokens_in: by its own count. tokens_out: of all answers together."""
         own = self.figures[m]
         if own is None:
             return CostTerms(usd, None, None, None)
         parts = (own.wh_per_request, own.wh_per_1m_input, own.wh_per_1m_output)
-        times = (1.0, tokens_in / 1e6, tokens_out / 1e6)
+        times = (1.0, tokens_in / 1e6, tokens_out / 1e6)  # of a request, and of a million tokens
         wh = [part * count for part, count in zip(parts, times, strict=True) if part is not None]
         generation = None if own.tpot_s is None else own.tpot_s * tokens_out
         return CostTerms(usd, own.ttft_s, generation, sum(wh) if wh else None)
 
     def by_name(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The figures in their JSON form, as `performance=` of a policy takes them."""
+        """Return the figures in their JSON form, as `performance=` of a policy takes them."""
         known = zip(names, self.figures, strict=True)
         return {name: performance_json(own) for name, own in known if own is not None}
 
     def _array(self, name: str) -> Array:
-        """(models,) of one figure, 0 where it is not known."""
+        """Return (models,) of one figure, 0 where it is not known."""
         values = [None if own is None else getattr(own, name) for own in self.figures]
         return np.array([0.0 if value is None else value for value in values], np.float64)
 
@@ -128,7 +131,7 @@ class Weighing:
 def resolve_weights(
     cost_weights: object, figures: Figures, names: Sequence[str], kept: Sequence[str]
 ) -> Weighing | None:
-    """The weighing that a policy asks for; None where cost is plain USD.
+    """Return the weighing that a policy asks for; None where cost is plain USD.
 
     Args:
         cost_weights: term of TERMS -> USD per unit, >= 0; `usd` is 1 where it is left out, every other one 0.
@@ -157,7 +160,7 @@ def resolve_weights(
     )
     if not any(weights):
         raise InvalidInputError("cost_weights: expected a weight above 0, got none: nothing would cost anything")
-    if weights == CostWeights():
+    if weights == CostWeights():  # USD at 1 and nothing else: the plain cost, to the bit
         return None
     made = Weighing(weights, tuple(figures.get(name) for name in names))
     for term, known in NEEDED.items():
@@ -171,7 +174,7 @@ def resolve_weights(
 
 
 def merged_figures(argument: str, before: Figures, given: object, names: Sequence[str]) -> Figures:
-    """What is known of candidates, with what is given in its place, number by number.
+    """Return the figures of candidates, those that are given in place of those before, number by number.
 
     Args:
         given: name -> Performance, or the same as a mapping; None takes back what `before` has of the candidate. Names are found
@@ -228,5 +231,6 @@ def row_costs(
     rates = PriceTable([prices.prices[c.name] for c in candidates], [c.token_ratio for c in candidates])
     if weighing is not None:
         rates = weighing.folded(rates)
+    # an answer is billed no more output tokens than its candidate can give
     most = np.array([np.inf if c.max_output_tokens is None else c.max_output_tokens for c in candidates], np.float64)
     return rates.cost(rates.counted(billed_tokens.astype(np.int64), tokens_in), np.minimum(tokens_out, most))

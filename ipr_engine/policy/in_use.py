@@ -1,4 +1,4 @@
-"""The policies compiled for one loaded bundle: those of keyword arguments, those that callers hold, those made for a bundle before."""
+"""A loaded bundle keeps the policies compiled for it: those of keyword arguments, those that callers hold, those of a bundle before."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PoliciesInUse:
         calibrations: Calibrations,
         refreshed: Figures = MappingProxyType({}),
     ) -> None:
-        """plan, second_plan: of the bundle's heads and second heads. refreshed: of the loaded bundle before."""
+        """Begin with no policy. plan, second_plan: of the bundle's heads and second heads. refreshed: of the loaded bundle before."""
         self.bundle = bundle
         self.calibrations = calibrations
         self.paths = Paths(bundle)
@@ -75,7 +75,7 @@ class PoliciesInUse:
 
     def keep(self, policy: Policy) -> Policy:
         """Return the policy, known as long as somebody holds it: what changes under it compiles it anew before it is asked for."""
-        self._held[id(policy)] = policy
+        self._held[id(policy)] = policy  # by id: hashing a policy costs more; a weak value goes with its last holder
         return policy
 
     def of_options(self, options: Mapping[str, object]) -> Policy:
@@ -97,7 +97,9 @@ class PoliciesInUse:
         kept = self._of_options.get(key)
         if kept is None:
             kept = self.compile(options)
-            if len(self._of_options) >= MAX_KEPT_POLICIES:
+            if (
+                len(self._of_options) >= MAX_KEPT_POLICIES
+            ):  # a caller of ever new values: begin anew, without an order to keep
                 self._of_options.clear()
             self._of_options[key] = kept
         return kept
@@ -130,18 +132,19 @@ class PoliciesInUse:
         measured = self._with_bundle(refreshed)
         weighing = [policy for policy in self._in_use() if policy.measured is not None]
         compiled = self._compiled(weighing, measured)
+        # compiled first, put in place after: a call finds the old figures or the new ones, never a half
         self.refreshed, self.measured = refreshed, measured
         self.followed.update(compiled)  # a call between the two compiles its policy itself
 
     def inherit(self, before: PoliciesInUse) -> None:
         """Compile what is in use on the bundle before, before this one serves: no call pays for it then."""
         self.followed.update(self._compiled(before._in_use(), self.measured))
-        for key in list(before._of_options):
+        for key in list(before._of_options):  # a copy: calls go on adding to it
             with suppress(InvalidInputError):
                 self.of_options(dict(key))
 
     def _in_use(self) -> list[Policy]:
-        """Policies that somebody holds, made here or on a bundle before."""
+        """Return the policies that somebody holds, made here or on a bundle before."""
         references = [*self._held.valuerefs(), *(reference for reference, _ in list(self.followed.values()))]
         held = {id(policy): policy for reference in references if (policy := reference()) is not None}
         return list(held.values())[:MAX_KEPT_POLICIES]
@@ -149,7 +152,7 @@ class PoliciesInUse:
     def _compiled(
         self, policies: Sequence[Policy], measured: Figures
     ) -> dict[int, tuple[ReferenceType[Policy], Policy]]:
-        """These policies compiled for this bundle, of those that need it and fit; the others are refused when they are asked for."""
+        """Compile these policies for this bundle, where they need it and fit; the others are refused when a call brings them."""
         made = {}
         for policy in policies:
             mine = policy.bundle_hash == self.bundle.hash and policy.drift is self.calibrations.drift
@@ -160,12 +163,12 @@ class PoliciesInUse:
         return made
 
     def _while_held(self, policy: Policy) -> ReferenceType[Policy]:
-        """A reference under which what was compiled for a policy is kept: it goes with the policy's last holder."""
+        """Return a weak reference that takes the entry of `followed` with it, once nobody holds the policy any more."""
         at, followed = id(policy), self.followed
         return ref(policy, lambda _: followed.pop(at, None))
 
     def _with_bundle(self, refreshed: Figures) -> Figures:
-        """The figures of the bundle's candidates, with these in their place."""
+        """Return the figures of the bundle's candidates, with these in their place."""
         stated = {c.name: c.performance for c in self.bundle.candidates if c.performance is not None}
         own = {name: figures for name, figures in refreshed.items() if name in self.bundle.names}
         return merged_figures("figures", stated, own, self.bundle.names)

@@ -1,4 +1,4 @@
-"""A policy: everything of a decision that is not the prompt, compiled for one bundle (docs/glossary.md and docs/decide.md)."""
+"""A `Policy` is everything of a decision that is not the prompt, compiled for one bundle (docs/glossary.md and docs/decide.md)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from ipr_engine.policy.calibrated import CalibrationStatus, DriftFlag
 from ipr_engine.policy.cost_weights import Figures, Weighing
 from ipr_engine.policy.price_table import PriceTable
 from ipr_engine.policy.promise import Promise
-from ipr_engine.policy.rules import CALIBRATED, PATH, Coefficients, Target
+from ipr_engine.policy.rules import CALIBRATED, EVERY_ROW_PLAIN, PATH, Coefficients, Target, Unsupported
 from ipr_engine.policy.tau_path import TauPath
-from ipr_engine.policy.unsupported import EVERY_ROW_PLAIN, Unsupported
 
 
 @dataclass(frozen=True)
 class SecondRule:
-    """A policy as the second heads of a two-tier bundle see it: rule `fixed` has their constants."""
+    """A `SecondRule` is a policy's rule for the second heads of a two-tier bundle: rule `fixed` has their constants."""
 
     coefficients: Coefficients
     compiled: DecidePolicy = field(repr=False, compare=False)
@@ -55,7 +54,7 @@ class Policy:
         folded: the rates that the op is given: `rates`, or those of the weighted sum.
         measured: the engine's figures it was compiled with; None where it reads none of them, and no refresh concerns it.
         surely_fits: tokens below which a prompt surely fits every allowed candidate's context window, output included.
-        unsupported: what is done with prompts of little support (ipr_engine/policy/unsupported.py): nothing by default.
+        unsupported: what is done with prompts of little support; by default nothing.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its options anew, once.
         options: those it was made of, by name, less those left at None.
     """
@@ -89,14 +88,14 @@ class Policy:
 
     @property
     def calibration(self) -> CalibrationStatus:
-        """What is certified of this policy's decisions, and why or why not, as of now (`Engine.mark_stale` changes it)."""
+        """Return what is certified now of this policy's decisions, and why or why not; `Engine.mark_stale` changes it."""
         drift = self.drift.evidence
         if drift is None or self.certificate.status == "uncalibrated":
             return self.certificate
         return CalibrationStatus("stale", drift.message)
 
     def weighed(self, extra_usd: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32] | None:
-        """What a caller adds in USD, as the op is given it: by the weight of USD."""
+        """Return what a caller adds in USD as the op takes it: times the weight of USD."""
         if extra_usd is None or self.weighing is None or self.weighing.weights.usd == 1:
             return extra_usd
         with np.errstate(all="ignore"):  # what is not finite gives the row its status
@@ -109,21 +108,22 @@ class Policy:
         tokens_out: npt.NDArray[np.float32],
         extra_usd: npt.NDArray[np.float32] | None,
     ) -> npt.NDArray[np.float32]:
-        """(rows, models) cost in USD alone, whatever the policy weighs: what the op gives a policy that weighs USD alone, to the bit.
+        """Return (rows, models) cost in USD, whatever the policy weighs: to the bit what the op gives a policy that weighs USD alone.
 
         Args:
             billed_tokens: (rows,). own_tokens: (rows, models), None where no candidate names its tokenizer.
             tokens_out: (rows, models). extra_usd: (models,) or (rows, models).
         """
         counted = self.rates.counted(billed_tokens, own_tokens).astype(np.float32)
-        with np.errstate(all="ignore"):  # what is not finite stays so
+        with np.errstate(all="ignore"):  # what is not finite stays so, and gives its row a status
             usd = expected_cost(**self._op_rates, billed_tokens=counted, tokens_out=tokens_out)
             return usd if extra_usd is None else usd + extra_usd
 
     def usd_of(
         self, m: int, billed_tokens: int, own: np.float32 | None, tokens_out: float, extra: np.float32 | None
     ) -> float:
-        """`usd` of one candidate on one row."""
+        """Return the cost in USD of the candidate at position m on one row, as `usd` does for all."""
+        # the steps of `usd` in float32, in the same order: the same bits, without arrays
         rates, ratio = self._op_rates, self.rates.token_ratio[m]
         counted = np.float32(billed_tokens) if own is None else np.float32(float(own) / ratio)
         in_rate, out_rate = rates["in_rate"], rates["out_rate"]
@@ -140,7 +140,7 @@ class Policy:
 
     @cached_property
     def key(self) -> tuple[object, ...]:
-        """Everything that can change a decision, as one hashable value."""
+        """Return everything that can change a decision, as one hashable value."""
         prices = tuple(sorted(self.prices.prices.items(), key=lambda item: item[0]))
         return (
             self.bundle_hash, self.rule, self.tau, self.target, self.slack, self.worth, self.coefficients, self.allowed,
@@ -177,7 +177,7 @@ class Policy:
 def op_terms(
     bundle: BundleSpec, coefficients: Coefficients, worth: float, rates: PriceTable, allowed: Sequence[str]
 ) -> dict[str, Any]:
-    """DecidePolicy's arguments: rates (`Policy.folded`) in float64, rounded once."""
+    """Return the keyword arguments of DecidePolicy. rates: `Policy.folded`, in float64; they are rounded once, here."""
     return {
         "alpha_hi": coefficients.alpha_hi,
         "alpha_lo": coefficients.alpha_lo,

@@ -1,4 +1,4 @@
-"""Every option of a policy, once: its default, what it means, its form in a record, its flag on the command line.
+"""`PolicySpec` defines every option of a policy once: its default, its meaning, its form in a record, its flag on the command line.
 
 A new option is a field of `PolicySpec`, the same name in `PolicyOptions`, and what `compile_policy` makes of it.
 """
@@ -18,8 +18,7 @@ from ipr_engine.bundle import Performance, Price, PriceList
 from ipr_engine.bundle.performance import performance_json
 from ipr_engine.bundle.price import price_json
 from ipr_engine.policy.cost_weights import TERMS
-from ipr_engine.policy.rules import EVERY_RULE, PRESETS
-from ipr_engine.policy.unsupported import BEST, CHEAPEST
+from ipr_engine.policy.rules import BEST, CHEAPEST, EVERY_RULE, PRESETS
 from ipr_engine.prompts.objects import kind_of
 
 Options = Mapping[str, Any]  # of a policy, by name
@@ -27,7 +26,7 @@ Options = Mapping[str, Any]  # of a policy, by name
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySpec:
-    """What a caller states of a policy: everything of a decision that is not the prompt, unchecked.
+    """A `PolicySpec` holds the options that a caller states of a policy, unchecked.
 
     Each field is an argument of `Engine.policy`; docs/usage.md has a table of them. `compile_policy` checks them.
     """
@@ -220,7 +219,7 @@ class PolicySpec:
 
 
 class PolicyOptions(TypedDict, total=False):
-    """The options of `PolicySpec` as keywords: `Engine.policy(**options: Unpack[PolicyOptions])`."""
+    """`PolicyOptions` types the options of `PolicySpec` as keywords: `Engine.policy(**options: Unpack[PolicyOptions])`."""
 
     tau: float | None
     rule: str | None
@@ -276,7 +275,7 @@ def options_on(options: Options, names: Sequence[str]) -> dict[str, Any]:
     An exclusion, a price or figures of a candidate that it lacks say nothing there. Every other option stays as it is; whether
     it makes sense on that bundle is for `compile_policy` to say.
     """
-    known = {name.casefold() for name in names}
+    known = {name.casefold() for name in names}  # names are found whatever their case, here as in `compile_policy`
     kept = dict(options)
     if "exclude" in kept:
         excluded = [kept["exclude"]] if isinstance(kept["exclude"], str) else kept["exclude"]

@@ -1,4 +1,4 @@
-"""Prices of several candidates as arrays: the rates of the op, and what a request costs, in float64 (docs/decide.md and docs/formats.md).
+"""A `PriceTable` holds prices of candidates as arrays: the op's rates, and what requests cost (docs/decide.md, docs/formats.md).
 
 expected_cost([price], input_tokens=[[300_000]], output_tokens=[[800]])      # (requests, candidates) USD
 """
@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle.price import Price
 from ipr_engine.decide import reference
-
-if TYPE_CHECKING:
-    from ipr_engine.prompts.needs import Needs
 
 Array = npt.NDArray[np.float64]
 
@@ -30,7 +27,7 @@ def expected_cost(
     images: npt.ArrayLike | None = None,
     reasoning_tokens: npt.ArrayLike | None = None,
 ) -> Array:
-    """What requests cost, (requests, candidates) USD.
+    """Return (requests, candidates) USD that requests cost, in float64.
 
     Args:
         prices: one a candidate.
@@ -53,8 +50,15 @@ def expected_cost(
     return cost
 
 
+class HoldsImages(Protocol):
+    """A `HoldsImages` is what a request needs, as far as prices read it."""
+
+    @property
+    def images(self) -> int: ...
+
+
 class PriceTable:
-    """Rates of candidates, USD per token.
+    """A `PriceTable` holds rates of candidates, in USD per token of the prompt encoder.
 
     Attributes:
         out_rate: (models,) or (tiers, models), with each candidate's share of reasoning at the price of that.
@@ -77,15 +81,18 @@ class PriceTable:
     )
 
     def __init__(self, prices: Sequence[Price], token_ratio: npt.ArrayLike = 1.0) -> None:
-        """token_ratio: a candidate's own tokens per token that is counted; input rates and thresholds become those of the latter."""
+        """Turn prices per 1 M tokens into rates.
+
+        token_ratio: a candidate's own tokens per token that is counted; input rates and thresholds become those of the latter.
+        """
         models, levels = len(prices), [price.levels for price in prices]
         tiers = max(map(len, levels))
         ratio = np.broadcast_to(np.asarray(token_ratio, np.float64), models)
-        usd = np.empty((3, tiers, models))
+        usd = np.empty((3, tiers, models))  # input, output, cached input: USD per 1 M own tokens
         above = np.full((tiers, models), np.inf)
         for m, own in enumerate(levels):
             for tier in range(tiers):
-                level = own[min(tier, len(own) - 1)]
+                level = own[min(tier, len(own) - 1)]  # a candidate of fewer tiers repeats its last one
                 out = prices[m].output_usd(level.output_usd_per_1m)
                 usd[:, tier, m] = level.input_usd_per_1m, out, level.cached_read_usd_per_1m or 0.0
                 if tier < len(own):
@@ -106,7 +113,7 @@ class PriceTable:
         self._by_reasoning: Array = np.array(reasoning, np.float64) / 1e6
 
     def op_terms(self) -> dict[str, Any]:
-        """DecidePolicy's arguments, rounded once."""
+        """Return the rates as keyword arguments of DecidePolicy, rounded to float32 once."""
         terms: dict[str, Any] = {
             "in_rate": self.in_rate.astype(np.float32),
             "out_rate": self.out_rate.astype(np.float32),
@@ -117,8 +124,11 @@ class PriceTable:
         return terms
 
     def weighed(self, usd: float, *, fixed: Array, per_input_token: Array, per_output_token: Array) -> PriceTable:
-        """Rates of `usd` times these and something more, each (models,): a request, an own input token, an output token."""
-        made = PriceTable.__new__(PriceTable)
+        """Return the rates of a weighted sum: `usd` times these, and something more per request, own input token and output token.
+
+        fixed, per_input_token, per_output_token: (models,), what is more.
+        """
+        made = PriceTable.__new__(PriceTable)  # a copy; what it shares is never written
         for name in self.__slots__:
             setattr(made, name, getattr(self, name))
         made.fixed_usd = usd * self.fixed_usd + fixed
@@ -127,13 +137,13 @@ class PriceTable:
         return made
 
     def cost(self, billed_tokens: Array, tokens_out: Array) -> Array:
-        """(rows, models) USD; billed_tokens (rows, 1) or (rows, models), tokens_out (rows, models)."""
+        """Return (rows, models) USD. billed_tokens: (rows, 1) or (rows, models). tokens_out: (rows, models)."""
         return reference.expected_cost(
             self.in_rate, self.out_rate, self.fixed_usd, billed_tokens, tokens_out, self.tier_above
         )
 
     def counted(self, billed_tokens: npt.NDArray[np.int64], own_tokens: npt.NDArray[np.float32] | None) -> Array:
-        """(rows, 1) or (rows, models): bills as `cost` takes them, rounded as the op's are.
+        """Return bills as `cost` takes them, (rows, 1) or (rows, models), rounded as the op's are.
 
         billed_tokens: (rows,), by the bundle's tokenizer. own_tokens: (rows, models), by the candidates' own; then they count.
         """
@@ -142,21 +152,21 @@ class PriceTable:
         return (own_tokens.astype(np.float64) / self.token_ratio).astype(np.float32).astype(np.float64)
 
     def out_rates(self, billed_tokens: Array) -> Array:
-        """(rows, models) USD per output token in the tiers of these bills, as of `cost`."""
+        """Return (rows, models) USD per output token, each in the tier of its bill; billed_tokens as `cost` takes them."""
         return self._of_tier(self.out_rate, billed_tokens)
 
     def cached_usd(
         self, billed_tokens: Array, cached_tokens: Array, own_tokens: npt.NDArray[np.float32] | None = None
     ) -> Array:
-        """(rows, models) USD that reading from a cache adds, mostly below 0.
+        """Return (rows, models) USD that reading from a cache adds, mostly below 0.
 
         Args:
-            billed_tokens: as of `cost`. cached_tokens: (rows, 1) or (rows, models), by the candidate's own count; no more than
+            billed_tokens: as `cost` takes them. cached_tokens: (rows, 1) or (rows, models), by the candidate's own count; no more than
                 the whole input counts, and fewer than `cache_min_tokens` count as none.
         """
         shape = len(billed_tokens), len(self.fixed_usd)
         own = np.broadcast_to(billed_tokens * self.token_ratio if own_tokens is None else own_tokens, shape)
-        held = np.minimum(np.broadcast_to(cached_tokens, shape), own)
+        held = np.minimum(np.broadcast_to(cached_tokens, shape), own)  # (rows, models)
         held = np.where(held >= self.cache_min_tokens, held, 0.0)
         into, read = (
             self._of_tier(self.in_rate / self.token_ratio, billed_tokens),
@@ -172,9 +182,9 @@ class PriceTable:
         own_tokens: npt.NDArray[np.float32] | None,
         cached_tokens: Array | None,
     ) -> npt.NDArray[np.float32] | None:
-        """extra_usd, (models,) or (rows, models), with what reading these tokens from a cache saves; as it is where that is nothing.
+        """Return extra_usd, (models,) or (rows, models), less what reading these tokens from a cache saves; as it is where none are.
 
-        billed_tokens, own_tokens: as of `counted`. cached_tokens: as of `cached_usd`.
+        billed_tokens, own_tokens: those of `counted`. cached_tokens: those of `cached_usd`.
         """
         if cached_tokens is None:
             return extra_usd
@@ -182,9 +192,9 @@ class PriceTable:
         return (saved if extra_usd is None else saved + extra_usd).astype(np.float32)
 
     def with_images(
-        self, extra_usd: npt.NDArray[np.float32] | None, needs: Sequence[Needs | None] | None
+        self, extra_usd: npt.NDArray[np.float32] | None, needs: Sequence[HoldsImages | None] | None
     ) -> npt.NDArray[np.float32] | None:
-        """extra_usd, (models,) or (rows, models), with what the requests' images cost; as it is where that is nothing.
+        """Return extra_usd, (models,) or (rows, models), with what the requests' images cost; as it is where that is nothing.
 
         needs: one a request, None for nothing.
         """
@@ -195,13 +205,13 @@ class PriceTable:
         return (before + images[:, None] * self.per_image_usd).astype(np.float32)
 
     def reasoning_usd(self, billed_tokens: Array, reasoning_tokens: Array) -> Array:
-        """(rows, models) USD that output tokens of reasoning cost more than other output, or less; of prices without a share."""
+        """Return (rows, models) USD that reasoning costs more than other output, or less, at prices without a share of reasoning."""
         out = self.out_rates(billed_tokens)
         usd: Array = reasoning_tokens * np.where(np.isnan(self._by_reasoning), 0.0, self._by_reasoning - out)
         return usd
 
     def _of_tier(self, rates: Array, billed_tokens: Array) -> Array:
-        """(rows, models): each candidate's rate in the tier of its bill."""
+        """Return (rows, models): each candidate's rate in the tier of its bill."""
         shape = len(billed_tokens), len(self.fixed_usd)
         if self.tier_above is None:
             return np.broadcast_to(rates, shape)

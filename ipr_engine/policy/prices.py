@@ -1,4 +1,4 @@
-"""The price list that a policy runs at: the bundle's, with the prices that a caller gives in place of some."""
+"""A policy runs at the bundle's price list, with the prices that a caller gives in place of some."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def merge_prices(base: PriceList, prices: PriceList | Mapping[str, object]) -> P
     for name, value in given.items():
         merged[names[name]] = _price(name, value)
     whole = isinstance(prices, PriceList) and len(given) == len(base.prices)
+    # a list that replaces every price is dated as it is; a mixture says so
     date = prices.date if isinstance(prices, PriceList) and whole else f"{base.date}, {len(given)} replaced"
     return PriceList(currency="USD", date=date, prices=MappingProxyType(merged))
 
@@ -70,7 +71,7 @@ def _price(name: str, value: object) -> Price:
         raise InvalidInputError(
             f"prices[{name!r}]: expected (input, output) in USD per 1 M tokens, the same as in prices.json, or a Price, got {value!r}"
         )
-    for key in BASE[:3]:
+    for key in BASE[:3]:  # per input token, per output token, per request
         if key in row:
             row[key] = nonnegative(f"prices[{name!r}].{key}", row[key])
     basis = str(row.pop("basis", GIVEN))  # a caller may leave it blank

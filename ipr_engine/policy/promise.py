@@ -1,4 +1,4 @@
-"""What rule `path` runs and says: from tau, or what is asked instead of it, to a worth, and the promise of that worth (docs/tau.md)."""
+"""Rule `path` turns tau, or a target in its place, into a worth, and states what that worth promises on average (docs/tau.md)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ FEWEST_MIXES = 6  # distinct mixes of candidates over TAUS below which tau is sa
 
 
 class PathPoint(NamedTuple):
-    """What runs. takes_best: the highest predicted quality answers, at any cost; else the least cost - worth * quality.
+    """A `PathPoint` is what rule `path` runs.
 
-    tau: as given, or the equivalent of what was asked. level: mean quality promised. worth: USD per unit of quality.
+    tau: as given, or the equivalent of the target. level: mean quality promised. worth: USD per unit of quality.
+    takes_best: the highest predicted quality answers, at any cost; else the least cost - worth * quality.
     """
 
     tau: float
@@ -30,7 +31,9 @@ class PathPoint(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """What a policy under rule `path` promises, on average over prompts like the fitting ones; a single prompt is promised nothing.
+    """A `Promise` is what a policy under rule `path` promises, on average over prompts like the fitting ones.
+
+    A single prompt is promised nothing.
 
     Attributes:
         best, cheapest: the single candidates tau speaks of. best_quality, cheapest_quality: their mean qualities.
@@ -57,12 +60,12 @@ class Promise:
     cost_weights: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Return the fields as plain JSON types."""
         return dict(vars(self))  # a decision's `to_dict` holds it: asdict takes 30 times as long
 
     @property
     def summary(self) -> str:
-        """Quality and cost promised, in one phrase."""
+        """Return the quality and the cost that are promised, in one phrase."""
         return f"promises {self.quality:.3f} for {1000 * self.cost_usd:.4g} USD per 1,000 prompts"
 
     def __str__(self) -> str:
@@ -77,12 +80,12 @@ class Promise:
 
 
 def trades(path: TauPath) -> bool:
-    """Whether there is a quality to lose: else every tau above 0 takes the cheapest on each prompt."""
+    """Return whether there is a quality to lose: else every tau above 0 takes the cheapest on each prompt."""
     return path.told_apart or path.best_quality - path.least_quality >= max(path.choice_errors[0], 1e-12)
 
 
 def point_at(path: TauPath, tau: float) -> PathPoint:
-    """What runs at tau in [0, 1]. The worth never rises with tau."""
+    """Return the point that runs at tau, in [0, 1]. The worth never rises with tau."""
     level = path.promise(tau)
     if tau == 0.0:
         return PathPoint(tau, min(level, path.dearest_choice_quality), 0.0, takes_best=True)
@@ -90,12 +93,12 @@ def point_at(path: TauPath, tau: float) -> PathPoint:
 
 
 def _point(path: TauPath, tau: float, level: float, worth: float) -> PathPoint:
-    """A point; at worth 0 it promises no more than the cheapest on each prompt came to."""
+    """Return the point; at worth 0 it promises no more than the cheapest on each prompt came to."""
     return PathPoint(tau, level if worth else min(level, path.cheapest_choice_quality), worth)
 
 
 def point_for(path: TauPath, target: Target) -> PathPoint:
-    """What runs where this was asked instead of tau: `quality_share`, `max_usd_per_1k` or `max_share_strongest`.
+    """Return the point that runs for a target in place of tau: `quality_share`, `max_usd_per_1k` or `max_share_strongest`.
 
     Raises:
         InvalidInputError: even the cheapest choice on every prompt is over the limit asked for.
@@ -120,6 +123,7 @@ def point_for(path: TauPath, target: Target) -> PathPoint:
         raise InvalidInputError(
             f"{name}: the least possible with these candidates is {shown:.6g}, got {value:g}; ask for more"
         )
+    # where tau trades nothing the cheapest on each prompt runs, unless that costs more than the limit
     runs = trades(path) or (name == "max_usd_per_1k" and path.cheapest_choice_usd > limit)
     worth = float(path.worth[within - 1]) if within and runs else 0.0
     level = float(np.interp(np.log(worth), path.log_worth, path.level)) if worth else path.least_quality
@@ -133,7 +137,7 @@ def make_promise(
     remarks: Sequence[str] = (),
     cost_weights: str | None = None,
 ) -> Promise:
-    """The promise of what runs. names: the candidates of the path, in its order. remarks: of the rows behind it."""
+    """Return the promise of a point. names: the candidates of the path, in its order. remarks: of the rows behind it."""
     if point.takes_best:
         cost = path.dearest_choice_usd
     elif point.worth:
@@ -157,14 +161,14 @@ def make_promise(
 
 
 def _worth_at(path: TauPath, level: float) -> float:
-    """The worth that keeps this mean quality, within the path's own; 0 where tau has nothing to trade."""
+    """Return the worth that keeps this mean quality, within the path's own; 0 where tau has nothing to trade."""
     if not trades(path) or not len(path.worth):
         return 0.0
     return float(np.clip(path.worth_at(level), path.worth[0], path.worth[-1]))
 
 
 def _tau_of(path: TauPath, level: float) -> float:
-    """The tau that promises this mean quality, clipped to [0, 1]; 1 where tau has nothing to trade."""
+    """Return the tau that promises this mean quality, clipped to [0, 1]; 1 where tau has nothing to trade."""
     if not trades(path):
         return 1.0
     return float(np.clip((path.best_quality - level) / (path.best_quality - path.least_quality), 0.0, 1.0))
@@ -201,6 +205,7 @@ def _notes(path: TauPath, names: Sequence[str], point: PathPoint) -> list[str]:
             f"this quality is never reached, the heads are weak: {path.level[-1]:.3f} at most, which tau "
             f"{_tau_of(path, float(path.level[-1])):.2f} promises; the greatest worth runs"
         )
+    # few mixes: tau jumps between them, so most taus promise what another one does
     mixes = _mixes(path)
     if mixes < FEWEST_MIXES:
         found.append(
@@ -211,7 +216,7 @@ def _notes(path: TauPath, names: Sequence[str], point: PathPoint) -> list[str]:
 
 
 def _mixes(path: TauPath) -> int:
-    """How many different mixes of candidates TAUS give on the path's own prompts."""
+    """Count the different mixes of candidates that TAUS give on the path's own prompts."""
     points = [point_at(path, tau) for tau in TAUS]
     ends = [point.worth for point in points if not point.takes_best]
     at = np.searchsorted(path.worth, ends, side="right")

@@ -1,18 +1,27 @@
-"""The rules that a policy may run, and what each makes of tau: the coefficients of a threshold (IPR, arXiv 2509.06274, sec. 2.2)."""
+"""A rule turns tau into the coefficients of a threshold on predicted quality (IPR, arXiv 2509.06274, sec. 2.2).
+
+`Unsupported` holds for every rule: it names who answers prompts that are unlike the fitting data (docs/formats.md).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ipr_engine._validate import nonnegative, unit_interval
 from ipr_engine.bundle.calibration import RuleConstants
+from ipr_engine.decide.contract import CAUSE
 from ipr_engine.errors import InvalidInputError
 
 CALIBRATED, PATH = "calibrated", "path"  # the rules that answer a target
 PRESETS: Mapping[str, float] = MappingProxyType({"quality": 1.0, "balanced": 0.98, "cost": 0.95})  # share of best kept
 TARGETS = ("quality_share", "max_usd_per_1k", "max_share_strongest", "response_quality_difference", "preset")
+UNSUPPORTED = CAUSE.index("unsupported")
+BEST, CHEAPEST = "best", "cheapest"  # who answers prompts of little support, where no name is given
 
 Target = tuple[str, float]  # a name of TARGETS but the last two, and its value
 
@@ -52,7 +61,10 @@ def _plain_target(name: str, value: object) -> Target:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What a kernel knows of a rule: threshold = min((alpha_hi*hi + alpha_lo*lo) + offset, hi)."""
+    """A `Coefficients` is all that a kernel knows of a rule: threshold = min((alpha_hi*hi + alpha_lo*lo) + offset, hi).
+
+    hi, lo: the highest and the lowest predicted quality among the allowed candidates of a prompt.
+    """
 
     alpha_hi: float
     alpha_lo: float
@@ -75,6 +87,8 @@ def _fixed(tau: float, slack: float, constants: RuleConstants | None) -> Coeffic
     return Coefficients(0.0, 0.0, (1.0 - tau) * constants.hi + tau * constants.lo)
 
 
+# Rule -> (tau, slack, constants) -> coefficients. hi, lo: the highest and lowest predicted quality of the allowed.
+#   minmax: (1 - tau) * hi + tau * lo     max: (1 - tau) * hi - slack     fixed: a level, whatever the prompt
 RULES: Mapping[str, Callable[[float, float, RuleConstants | None], Coefficients]] = MappingProxyType(
     {"minmax": _minmax, "max": _max, "fixed": _fixed}
 )
@@ -121,3 +135,37 @@ def rule_meant(rule: str | None, targets: Mapping[str, object], *, has_path: boo
         who = f"only rules {PATH!r} and {CALIBRATED!r} answer" if has_path else f"only rule {CALIBRATED!r} answers"
         raise InvalidInputError(f"{target}: {who} it, got rule {rule!r}; leave the rule out")
     return rule
+
+
+class Unsupported(NamedTuple):
+    """An `Unsupported` says who answers prompts of little support, unlike the fitting data.
+
+    Attributes:
+        min_support: rows whose support is below it, in [0, 1], are not decided by predicted quality; 0: none are.
+        asked: "best", "cheapest" or a candidate's name; None where min_support is 0 and nothing was asked.
+        candidate: who answers them; None: the cheapest on each prompt.
+    """
+
+    min_support: float = 0.0
+    asked: str | None = None
+    candidate: str | None = None
+
+    def op_terms(self, names: Sequence[str], kept: Sequence[str]) -> dict[str, Any]:
+        """Return keyword arguments of DecidePolicy. names: the bundle's. kept: whom the caller's conditions leave."""
+        if not self.min_support:
+            return {}
+        return {
+            "min_support": self.min_support,
+            "unsupported": -1 if self.candidate is None else names.index(self.candidate),
+            "unsupported_allowed": np.array([name in kept for name in names], np.bool_),
+        }
+
+    def remarks(self) -> list[str]:
+        """Return what a promise does not count, in words."""
+        if not self.min_support:
+            return []
+        to = "the cheapest on each" if self.candidate is None else self.candidate
+        return [f"prompts of support below {self.min_support:g} go to {to}, which this does not count"]
+
+
+EVERY_ROW_PLAIN = Unsupported()

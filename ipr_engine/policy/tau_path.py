@@ -1,4 +1,4 @@
-"""Tau's path (rule `path`): which worth gives up a share tau of the way from the best candidate's mean quality to the cheapest's.
+"""Tau's path (rule `path`) tells which worth gives up a share tau of the way from the best candidate's mean quality to the cheapest's.
 
     path = TauPath.fit(quality, outcome, cost_usd, tie_rank)    # one candidate set at one price list
     path.worth_at(0.3)                                          # USD per unit of quality
@@ -25,7 +25,7 @@ KNOTS = 256  # worths at which the path is read before the isotonic fit
 
 
 class BreakPoints(NamedTuple):
-    """Moves of prompts from one candidate to the next, by rising worth. All arrays are (moves,)."""
+    """A `BreakPoints` lists moves of prompts from one candidate to the next, by rising worth. All arrays are (moves,)."""
 
     worth: Array
     row: Ints
@@ -34,7 +34,7 @@ class BreakPoints(NamedTuple):
 
 
 class TierRows(NamedTuple):
-    """What one tier predicts of prompts, each (rows, models): quality, cost as weighed, and cost in USD."""
+    """A `TierRows` holds one tier's predictions of prompts, each (rows, models): quality, cost as weighed, and cost in USD."""
 
     quality: Array
     cost: Array
@@ -43,7 +43,7 @@ class TierRows(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TauPath:
-    """The path of one candidate set at one price list.
+    """A `TauPath` is the path of one candidate set at one price list.
 
     Cost is what a policy weighs: USD, or a weighted sum of which USD is one term (cost_weights.py); the means told are in USD.
 
@@ -100,9 +100,10 @@ class TauPath:
             tie_rank: (models,) distinct; of equal candidates the lower one is taken.
             usd: (rows, models) the same costs in USD; None where `cost` is that.
         """
-        realised = np.where(np.isnan(outcome), quality, outcome)
+        realised = np.where(np.isnan(outcome), quality, outcome)  # (rows, models)
         paid = cost if usd is None else usd
         mean, spent = realised.mean(axis=0), cost.mean(axis=0)
+        # lexsort: the last key first. The best mean, then the least cost, then the rank; and the other way round
         best = int(np.lexsort((tie_rank, spent, -mean))[0])
         cheapest = int(np.lexsort((tie_rank, -mean, spent))[0])
         difference = realised[:, best] - realised[:, cheapest]
@@ -112,10 +113,10 @@ class TauPath:
         taken = realised[every, first]
         start = np.bincount(first, minlength=models) / rows
         worth = _grid(moves, cost)
-        upto = np.searchsorted(moves.worth, worth, side="right")
+        upto = np.searchsorted(moves.worth, worth, side="right")  # (knots,) moves at or below each worth
 
         def after(step: Array, base: float) -> Array:
-            """Mean over the prompts at each worth of the grid, of a number that each move changes by `step`."""
+            """Return (knots,) means over the prompts of a number that begins at `base` and that each move changes by `step`, (moves,)."""
             value: Array = base + np.concatenate([[0.0], np.cumsum(step)])[upto] / rows
             return value
 
@@ -123,7 +124,9 @@ class TauPath:
             realised[moves.row, moves.after] - realised[moves.row, moves.before], realised[every, first].mean()
         )
         level, log_worth = isotonic(reached, np.log(worth))
-        changed = np.zeros((len(worth) + 1, models))
+        changed = np.zeros(
+            (len(worth) + 1, models)
+        )  # prompts that come and go at each knot; the last row is beyond the grid
         at = np.searchsorted(worth, moves.worth, side="left")
         np.add.at(changed, (at, moves.after), 1.0)
         np.add.at(changed, (at, moves.before), -1.0)
@@ -150,29 +153,29 @@ class TauPath:
 
     @property
     def cheapest_keeps(self) -> bool:
-        """Whether the cheapest on each prompt is not told to be worse, by one standard error, than the cheapest single candidate."""
+        """Return whether the cheapest on each prompt keeps the mean quality of the cheapest single candidate, within a standard error."""
         return self.cheapest_choice_quality >= self.cheapest_quality - self.choice_errors[1]
 
     @property
     def told_apart(self) -> bool:
-        """Whether the best single candidate is better than the cheapest single one, by a standard error at least."""
+        """Return whether the best single candidate is better than the cheapest single one, by a standard error at least."""
         difference = self.best_quality - self.cheapest_quality
         return self.best != self.cheapest and difference > 0 and difference >= self.standard_error
 
     @property
     def least_quality(self) -> float:
-        """The mean outcome that tau counts down to: the cheapest single candidate's.
+        """Return the mean outcome that tau counts down to: the cheapest single candidate's.
 
         Where that one is also the best, and taking the cheapest on each prompt is worse: what this comes to.
         """
         return self.cheapest_quality if self.told_apart or self.cheapest_keeps else self.cheapest_choice_quality
 
     def promise(self, tau: float) -> float:
-        """Mean quality that tau promises: (1 - tau) * best_quality + tau * least_quality."""
+        """Return the mean quality that tau promises: (1 - tau) * best_quality + tau * least_quality."""
         return (1 - tau) * self.best_quality + tau * self.least_quality
 
     def worth_at(self, level: float) -> float:
-        """The worth that keeps this mean quality; the greatest break point where none does, the least where all do. 0 without any."""
+        """Return the worth that keeps this mean quality: the greatest one where none does, the least where all do, 0 without any."""
         if not len(self.worth):
             return 0.0
         if level > self.level[-1]:
@@ -183,13 +186,16 @@ class TauPath:
 
 
 def choice_errors(realised: Array, taken: Array, best: int, cheapest: int) -> tuple[float, float]:
-    """Standard errors of `TauPath.choice_errors`; taken: (rows,), what the cheapest on each prompt came to."""
+    """Return the two standard errors of `TauPath.choice_errors`.
+
+    realised: (rows, models) outcomes. taken: (rows,), the outcome of the cheapest on each prompt.
+    """
     best_error, cheapest_error = ((realised[:, m] - taken).std() / np.sqrt(len(taken)) for m in (best, cheapest))
     return float(best_error), float(cheapest_error)
 
 
 def break_points(quality: Array, cost: Array, tie_rank: npt.NDArray[np.integer[Any]]) -> tuple[BreakPoints, Ints, Ints]:
-    """Every move of every prompt along its lower envelope, by rising worth; where it starts (worth 0) and where it ends.
+    """Return every move of every prompt along its lower envelope, by rising worth, and (rows,) where each starts (worth 0) and ends.
 
     The definition, to the bit, is `ipr_engine.decide.reference.break_points`; csrc/src/tau_path.cpp computes it.
 
@@ -205,7 +211,7 @@ def break_points(quality: Array, cost: Array, tie_rank: npt.NDArray[np.integer[A
 
 
 def _grid(moves: BreakPoints, cost: Array) -> Array:
-    """At most KNOTS positive worths: half at equal steps of mean cost, half at equal counts of moves, both with the extremes.
+    """Return at most KNOTS positive worths: half at equal steps of mean cost, half at equal counts of moves, both with the extremes.
 
     Steps of cost alone leave the cheap end bare where many moves cost next to nothing; counts alone leave the dear end bare.
     """
@@ -222,7 +228,8 @@ def _grid(moves: BreakPoints, cost: Array) -> Array:
 
 
 def isotonic(values: Array, position: Array) -> tuple[Array, Array]:
-    """Least-squares rising fit by pooling adjacent violators: the value and the mean position of each block, both rising."""
+    """Fit rising values by least squares, pooling adjacent violators; return each block's value and mean position, both rising."""
+    # cross-multiplied, so that means are compared without a division
     blocks: list[list[float]] = []  # sum of values, sum of positions, count
     for value, at in zip(values.tolist(), position.tolist(), strict=True):
         blocks.append([value, at, 1.0])

@@ -1,4 +1,7 @@
-"""SDK objects are read as plain fields: pydantic models, dataclasses, whatever has to_dict, or attributes alone."""
+"""SDK objects are read as plain fields: pydantic models, dataclasses, whatever has to_dict, or attributes alone.
+
+The tables below say what each type of part and item is: a text, media, a tool's call or output, or nothing that is billed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def as_fields(value: object) -> Mapping[str, Any] | None:
     An object without fields of its own that can be listed counts where it has a text `role` or `type`, or holds a
     conversation as `messages` or `input`.
     """
-    if isinstance(value, dict):
+    if isinstance(value, dict):  # mostly so: first, and as it is
         return value
     if isinstance(value, _PLAIN):
         return None
@@ -52,7 +55,7 @@ def _has_input(value: object) -> bool:
 def _attributes(value: object) -> Iterator[tuple[str, Any]]:
     for name in dir(value):
         if not name.startswith("_"):
-            attribute = getattr(value, name, None)
+            attribute = getattr(value, name, None)  # not vars(): slots and properties count too
             if not callable(attribute):
                 yield name, attribute
 

@@ -1,16 +1,34 @@
-"""`ParsedRequest` holds an LLM request taken apart: its texts, and what it needs."""
+"""A `ParsedRequest` is an LLM request taken apart: its texts, and what it needs of whoever answers it (`Needs`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ipr_engine._validate import lone_surrogate
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.prompts.needs import Needs
 from ipr_engine.prompts.objects import kind_of
 
 BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/include/ipr/router.h
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Needs(NamedTuple):
+    """A `Needs` says what a request asks of whoever answers it, besides reading its text.
+
+    Attributes:
+        features: feature -> the first part of the request that needs it.
+        max_output_tokens: most output tokens that the request allows; None where it does not say.
+        answers: how many answers it asks for; each is billed.
+        images: how many it holds.
+    """
+
+    features: Mapping[str, str] = NOTHING
+    max_output_tokens: int | None = None
+    answers: int = 1
+    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,4 +88,4 @@ def checked_text(value: object, where: str) -> str:
 
 def bill_floor(text: str, tokens: int) -> int:
     """Return at least a token per 8 bytes: a very long word (base64, say) is one token to WordPiece, but not to any LLM."""
-    return max(tokens, -(-len(text.encode()) // BYTES_PER_TOKEN))
+    return max(tokens, -(-len(text.encode()) // BYTES_PER_TOKEN))  # rounded up

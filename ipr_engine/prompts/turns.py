@@ -1,4 +1,4 @@
-"""This module reads the turns of a conversation and their parts: chat messages, and the items that OpenAI Responses has beside them."""
+"""This file reads the turns of a conversation and their parts: chat messages, and the items that OpenAI Responses has beside them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Found:
     Attributes:
         user, other: texts of the user, and every other one of the conversation.
         definitions: texts that are no part of the conversation: tools, schemas.
-        uncountable, features: as of ParsedRequest.
+        uncountable, features: those of `ParsedRequest`.
         images: how many the conversation holds.
         asked: whether there is something to answer: a user's turn, or a tool's result.
     """
@@ -182,6 +182,7 @@ def read_turns(found: Found, turns: Sequence[object], where: str) -> None:
                 f"{here}: expected a message such as {{'role': 'user', 'content': ...}}, got {kind_of(turn)}{_of_sdk(turn)}"
             )
         kind = fields.get("type")
+        # a message may carry a type, its own or one unknown here; the types of ITEMS make an item of Responses
         if kind is None or (isinstance(kind, str) and (kind == "message" or (kind not in ITEMS and "role" in fields))):
             _read_message(found, fields, here, turn)
         else:
@@ -204,15 +205,20 @@ def _read_message(found: Found, message: Mapping[str, Any], where: str, turn: ob
     if role not in ROLES:
         raise InvalidInputError(f"{where}['role']: expected one of {', '.join(ROLES)}, got {shown_name(role)}")
     content = message.get("content")
-    if not is_there(content) and is_there(message.get("parts")):  # of other APIs: unread it would be billed to nobody
+    said = is_there(content)
+    if not said and is_there(message.get("parts")):  # of other APIs: unread it would be billed to nobody
         raise InvalidInputError(
             f"{where}['parts']: expected what is said in 'content', got it in 'parts'; give it there"
         )
-    if role in ("tool", "function") or (role == "user" and is_there(content)):
+    if role in ("tool", "function") or (role == "user" and said):
         found.asked = True
     if role in ("tool", "function"):
         found.need("tools", f"role {role}")
     read_content(found, content, f"{where}['content']", found.user if role == "user" else found.other)
+    if (
+        len(message) == 2 and "content" in message
+    ):  # a role and its content, as most messages are: nothing else is looked for
+        return
     for name in ("tool_calls", "function_call"):
         if is_there(message.get(name)):
             found.need("tools", name)

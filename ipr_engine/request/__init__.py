@@ -1,1 +1,1 @@
-"""The prompts of one call, what its caller says of them, and what each asks for, checked once before anything is encoded."""
+"""This room holds one call: its prompts, what its caller says of them, and what each asks for, checked before anything is encoded."""

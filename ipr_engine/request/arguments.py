@@ -1,4 +1,4 @@
-"""Arguments of one call as the arrays the op takes, or an error that names them."""
+"""This file turns the arguments of one call into the arrays that the op takes, or raises an error that names them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ipr_engine.prompts.parsed import bill_floor
 
 
 def bill_floors(texts: Sequence[str], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(texts,) what each text alone is billed, of the tokens counted in it: `bill_floor`."""
+    """Return (texts,) the bill of each text alone: `bill_floor` of the tokens counted in it."""
     return np.array([bill_floor(text, n) for text, n in zip(texts, counts.tolist(), strict=True)], np.int64)
 
 
 def bare_embeddings(x: object, dim: int, billed_tokens: object) -> Encoded:
-    """A bare (dim,) or (batch, dim) float32 array as Encoded, nothing known of its prompts but their bill to come."""
+    """Return a bare (dim,) or (batch, dim) float32 array as Encoded; the caller puts in the bills, nothing else is known of its prompts."""
     if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.ndim not in (1, 2) or x.shape[-1] != dim:
         got = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
         raise InvalidInputError(
@@ -31,12 +31,12 @@ def bare_embeddings(x: object, dim: int, billed_tokens: object) -> Encoded:
         raise InvalidInputError(
             "billed_tokens: needed with a bare array, since the bill is counted in tokens; pass (batch,) counts"
         )
-    rows = np.ascontiguousarray(np.atleast_2d(x))
+    rows = np.ascontiguousarray(np.atleast_2d(x))  # (batch, dim)
     return Encoded(rows, np.zeros(len(rows), np.int64), np.zeros(len(rows), np.bool_))
 
 
 def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
-    """(batch,) int64 of one count for all, or one a row; InvalidInputError for anything else."""
+    """Return (batch,) int64 of one count for all, or one a row; InvalidInputError for anything else."""
     given = _array("billed_tokens", billed_tokens)
     whole = given.dtype.kind in "iu" and given.shape in ((), (batch,)) and not _holds_bool(billed_tokens)
     if not whole or (given < 0).any() or (given > MOST_TOKENS).any():
@@ -47,7 +47,7 @@ def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
 
 
 def per_model(name: str, values: npt.ArrayLike, batch: int, models: int, *, also: str = "") -> npt.NDArray[np.float32]:
-    """(models,) or (batch, models) float32 of a scalar or such an array; InvalidInputError for anything else.
+    """Return (models,) or (batch, models) float32 of a scalar or such an array; InvalidInputError for anything else.
 
     also: what else the argument may be, for the error.
     """
@@ -62,7 +62,7 @@ def per_model(name: str, values: npt.ArrayLike, batch: int, models: int, *, also
 
 
 def _array(name: str, values: Any) -> npt.NDArray[Any]:
-    """The values as an array; InvalidInputError for rows of different lengths."""
+    """Return the values as an array; InvalidInputError for rows of different lengths."""
     try:
         return np.asarray(values)
     except ValueError:
@@ -71,7 +71,7 @@ def _array(name: str, values: Any) -> npt.NDArray[Any]:
 
 
 def _holds_bool(values: Any) -> bool:
-    """Whether lists hold a bool: beside numbers numpy takes it for 0 or 1."""
+    """Return whether the values are, or lists of them hold, a bool: beside numbers numpy takes it for 0 or 1."""
     if isinstance(values, (list, tuple)):
         return any(map(_holds_bool, values))
     return isinstance(values, (bool, np.bool_))
@@ -98,11 +98,11 @@ def per_candidate(
     absent: float,
     read: Callable[[str, object, str], float],
 ) -> npt.NDArray[np.float32]:
-    """Return (batch, models) of what a caller tells, each rounded to float32 once, whatever the form.
+    """Return (batch, models) of what a caller states, each number rounded to float32 once, whatever the form.
 
     Args:
         argument: what errors call it.
-        told: what `per_model` takes, in the order of `names`; or name -> value, or a list of such mappings (None: an empty one), one a
+        stated: what `per_model` takes, in the order of `names`; or name -> value, or a list of such mappings (None: an empty one), one a
             prompt. Names are found whatever their case.
         absent: of a candidate that a mapping does not name.
         read: the number that a mapping's value means, or an error: it gets where the value stands, the value, and the candidate.
@@ -121,7 +121,7 @@ def per_candidate(
         ]
         return np.array(rows, np.float32).reshape(batch, len(names))
     also = "candidate -> tokens (or a list of these, one a prompt), "
-    values = per_model(argument, stated, batch, len(names), also=also)
+    values = per_model(argument, stated, batch, len(names), also=also)  # (models,) or (batch, models)
     wrong = values[~(np.isfinite(values) & (values >= 0))]
     if wrong.size:
         raise InvalidInputError(f"{argument}: expected finite numbers >= 0, got {wrong.flat[0]:g}")
@@ -129,14 +129,14 @@ def per_candidate(
 
 
 def one_a_row(stated: Any, made: npt.NDArray[Any]) -> Sequence[Any]:
-    """Return what each row of `made`, made of `told`, was told alone: names stay names, which outlive a swap."""
+    """Return what was stated of each row of `made`, the array of `stated`: names stay names, which outlive a swap."""
     if isinstance(stated, Mapping):
         return [stated] * len(made)
     return stated if _is_list(stated) else list(made)
 
 
 def is_by_name(stated: Any) -> bool:
-    """Return whether candidates are told by name, so that one that is not named is told nothing."""
+    """Return whether values are stated by candidates' names, so that nothing is stated of one that is not named."""
     return isinstance(stated, Mapping) or _is_list(stated)
 
 
@@ -149,11 +149,11 @@ def _is_list(stated: Any) -> TypeGuard[Sequence[ByName[Any] | None]]:
 def _of_names(
     where: str, stated: object, names: Sequence[str], absent: float, read: Callable[[str, object, str], float]
 ) -> npt.NDArray[np.float32]:
-    """(models,) of one mapping."""
+    """Return (models,) float32 of one mapping, `absent` for who is not named."""
     if not isinstance(stated, Mapping) or not all(isinstance(name, str) for name in stated):
         raise InvalidInputError(f"{where}: expected candidate -> tokens, got {shown(stated)}")
     meant = matched_once(where, list(stated), names)
-    values = np.full(len(names), absent, np.float32)
+    values = np.full(len(names), absent, np.float32)  # (models,)
     for name, value in stated.items():
         values[names.index(meant[name])] = read(f"{where}[{name!r}]", value, meant[name])
     return values
@@ -162,10 +162,10 @@ def _of_names(
 def held_tokens(
     cached_tokens: CachedTokens, batch: int, names: Sequence[str], prices: PriceList
 ) -> npt.NDArray[np.float64]:
-    """(batch, models) tokens that each candidate's cache holds, by its own count.
+    """Return (batch, models) float64 tokens that each candidate's cache holds, by its own count.
 
     Args:
-        cached_tokens: as of `per_candidate`; by name tokens, or (tokens, seconds since last used). Who is not named has none.
+        cached_tokens: in a form that `per_candidate` takes; by name tokens, or (tokens, seconds since last used). Others have none.
         prices: their `cache_ttl_s`, once passed, leaves nothing of what was used so many seconds ago; one that is not known
             never passes.
     Raises:
@@ -186,10 +186,10 @@ def held_tokens(
 
 
 def given_tokens(tokens_in: TokensIn, batch: int, names: Sequence[str]) -> npt.NDArray[np.float32]:
-    """(batch, models) input tokens by each candidate's own count; NaN where its estimate stands, since it is not named.
+    """Return (batch, models) float32 input tokens by each candidate's own count; NaN where it is not named: its estimate stands.
 
     Args:
-        tokens_in: as of `per_candidate`.
+        tokens_in: in a form that `per_candidate` takes.
     Raises:
         InvalidInputError: no such array or mapping, an unknown name, or a number that is not finite and >= 0.
     """

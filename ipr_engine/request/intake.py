@@ -1,4 +1,7 @@
-"""This module takes in the prompts of one call: apart, held against the policy, encoded and billed; a bad one tells its row."""
+"""This file takes in the prompts of one call: each is taken apart, checked against the policy, encoded and billed.
+
+A bad prompt raises an error that names its row, or leaves the error beside the other rows.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from ipr_engine.request.row_inputs import lacking
 
 
 class Intake:
-    """An `Intake` holds the prompts of one call.
+    """An `Intake` holds the prompts of one call, each taken apart.
 
     Attributes:
         names: what errors call each. requests: taken apart; an empty one in place of a bad one.
@@ -94,7 +97,7 @@ def given_bills(billed_tokens: Any, batch: int) -> list[int | None]:
         return [None] * batch
     counts = billed_tokens
     if isinstance(counts, (list, tuple)):
-        counts = [0 if count is None else count for count in counts]
+        counts = [0 if count is None else count for count in counts]  # checked as numbers, then taken out again
     bills: list[int | None] = list(whole_counts(counts, batch).tolist())
     if counts is not billed_tokens:
         bills = [None if given is None else bill for given, bill in zip(billed_tokens, bills, strict=True)]
@@ -146,12 +149,12 @@ def encode_all(encoder: Encoder, identity: str, intake: Intake) -> Encoded:
     batch, good = len(intake.requests), intake.good
     try:
         made = encoder.encode([intake.requests[row].encoded for row in good])
-    except InvalidInputError:
+    except InvalidInputError:  # of one row, not told which: with errors kept, the others must not fail with it
         if not intake.keep_errors:
             raise
         good, made = _one_by_one(encoder, intake)
     x, counts, truncated = made.x, made.billed_tokens, made.truncated
-    if len(good) < batch:
+    if len(good) < batch:  # bad prompts were not encoded: their rows are put in between
         x, truncated = np.full((batch, encoder.dim), np.nan, np.float32), np.zeros(batch, np.bool_)
         x[good], truncated[good] = made.x, made.truncated
         counts = np.zeros(batch, np.int64)
@@ -159,7 +162,7 @@ def encode_all(encoder: Encoder, identity: str, intake: Intake) -> Encoded:
     bills = bill_all(encoder, intake, counts)
     terms = text_terms(intake.requests, [given is not None for given in intake.given])
     needs = tuple(request.needs for request in intake.requests)
-    if intake.errors:
+    if intake.errors:  # billing may have found more of them, whose embeddings must not be decided on
         bad = list(intake.errors)
         x, truncated = np.array(x), np.array(truncated)
         x[bad], truncated[bad] = np.nan, False
@@ -206,7 +209,9 @@ def text_terms(requests: Sequence[ParsedRequest], given: Sequence[bool]) -> npt.
     """Return (rows, terms) what all texts of each request are made of; NaN where its bill is given: its texts are not all of it."""
     terms = np.empty((len(requests), len(TEXT_TERMS)))
     for row, request in enumerate(requests):
-        terms[row] = np.nan if given[row] else count_texts([request.encoded, *request.billed_only]).sum(axis=0)
+        terms[row] = (
+            np.nan if given[row] else np.add.reduce(count_texts([request.encoded, *request.billed_only]), axis=0)
+        )
     return terms
 
 

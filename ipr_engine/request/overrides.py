@@ -1,4 +1,4 @@
-"""What a caller gives of its prompts' tokens and costs, checked once, as columns that still mean their candidates after a swap."""
+"""`RequestOverrides` holds what a caller gives of its prompts' tokens and costs, as columns that keep their candidates across a swap."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RequestOverrides:
         """Return what the caller's options say of these candidates, checked.
 
         Args:
-            given: option -> value, as of `RequestOptions`; others are passed over.
+            given: option -> value, those of `RequestOptions`; others are passed over.
             prices: the policy's, which say how long a cache holds.
         Raises:
             InvalidInputError: one of them is no such array or mapping.
@@ -59,6 +59,7 @@ class RequestOverrides:
         if not columns:
             return NO_OVERRIDES
         made: dict[str, Any] = {}
+        # checked in this order: where several are wrong, the error names the same one whatever the caller's order
         if "tokens_in" in columns:
             made["tokens_in"] = given_tokens(columns["tokens_in"], batch, names)
         for name in ("tokens_out", "extra_usd"):
@@ -69,19 +70,17 @@ class RequestOverrides:
         return cls(
             names=tuple(names),
             **made,
-            for_all=frozenset(
-                name for name, values in columns.items() if not is_by_name(values) and np.ndim(values) == 0
-            ),
-            by_name=frozenset(name for name in _ABSENT if name in columns and is_by_name(columns[name])),
+            for_all=frozenset([name for name, values in columns.items() if _is_one_number(values)]),
+            by_name=frozenset([name for name in _ABSENT if name in columns and is_by_name(columns[name])]),
         )
 
     @property
     def tokens_in_given(self) -> npt.NDArray[np.bool_] | None:
-        """(batch, models) whose input tokens are given; None for nobody's."""
+        """Return (batch, models) bool, whose input tokens are given; None for nobody's."""
         return None if self.tokens_in is None else ~np.isnan(self.tokens_in)
 
     def at(self, rows: npt.NDArray[np.int64]) -> RequestOverrides:
-        """Return those of these rows."""
+        """Return the overrides of these rows."""
         return self._with({name: of_rows(getattr(self, name), rows) for name in COLUMNS})
 
     def copied(self) -> RequestOverrides:
@@ -90,7 +89,7 @@ class RequestOverrides:
         return self._with({name: None if values is None else values.copy() for name, values in columns.items()})
 
     def on(self, names: Sequence[str]) -> RequestOverrides:
-        """Return the same for another bundle's candidates.
+        """Return the overrides for another bundle's candidates.
 
         Raises:
             InvalidInputError: it has a candidate for which nothing was given.
@@ -103,7 +102,7 @@ class RequestOverrides:
         values: npt.NDArray[Any] | None = getattr(self, name)
         if values is None:
             return None
-        if name in self.for_all:
+        if name in self.for_all:  # one number means every candidate, also those that a swap brings
             return np.ascontiguousarray(np.broadcast_to(values[..., :1], (*values.shape[:-1], len(names))))
         if name in self.by_name:
             rows = [dict(zip(self.names, row, strict=True)) for row in values.tolist()]
@@ -119,6 +118,13 @@ class RequestOverrides:
 
     def _with(self, columns: Mapping[str, Any]) -> RequestOverrides:
         return self if self is NO_OVERRIDES else replace(self, **columns)
+
+
+def _is_one_number(values: Any) -> bool:
+    """Return whether an argument that was checked is one number for all candidates."""
+    if type(values) in (float, int):  # most are: numpy would make an array of it to look
+        return True
+    return not isinstance(values, (list, tuple, Mapping)) and np.ndim(values) == 0
 
 
 NO_OVERRIDES = RequestOverrides()

@@ -1,4 +1,4 @@
-"""One call: the keyword arguments it may be given, defined once, and its prompts with all that its caller says of them."""
+"""`RouteOptions` defines the keyword arguments of a call once; `RouteRequest` holds its prompts and what its caller gives of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ipr_engine.request.arguments import CachedTokens, TokensIn
 
 
 class RequestOptions(TypedDict, total=False):
-    """What a caller gives of its prompts, in place of what would be counted or predicted.
+    """`RequestOptions` are what a caller gives of its prompts, in place of what would be counted or predicted.
 
     Each is for all prompts of the call or one a prompt; None, or left out, where nothing is given.
 
@@ -41,7 +41,7 @@ class RequestOptions(TypedDict, total=False):
 
 
 class RouteOptions(RequestOptions, PolicyOptions, total=False):
-    """The keyword arguments of `Engine.route` and of every call beside it: what is given of the prompts, and the policy's options.
+    """`RouteOptions` are the keyword arguments of `Engine.route` and every call beside it: those of the prompts, and the policy's.
 
     on_error: "raise" when a prompt is bad or a row cannot be decided, or "status" to return each row with its status.
     """
@@ -54,20 +54,20 @@ NO_POLICY_OPTIONS = frozenset((*REQUEST_OPTIONS, "on_error"))
 
 
 def policy_options(options: Mapping[str, object]) -> Mapping[str, object]:
-    """The policy's own of a call's options, and what nobody knows, for the policy to refuse."""
-    if NO_POLICY_OPTIONS.isdisjoint(options):
+    """Return a call's options without those of its prompts: the policy's own, and unknown ones, which the policy refuses."""
+    if NO_POLICY_OPTIONS.isdisjoint(options):  # mostly so: no copy
         return options
     return {name: value for name, value in options.items() if name not in NO_POLICY_OPTIONS}
 
 
 class RouteRequest:
-    """One call: its prompts, the policy that decides them, and what the caller gives in place of what would be counted or predicted.
+    """A `RouteRequest` is one call: its prompts, the policy that decides them, and what the caller gives of them.
 
     Attributes:
         prompts: one prompt or a list of them, as the caller gave them.
         policy: compiled for the bundle that decides.
         given: name -> value of the `RequestOptions` that are not None.
-        on_error: "raise" or "status", as of `Engine.route_many`.
+        on_error: "raise" or "status": see `Engine.route_many`.
     """
 
     __slots__ = ("given", "on_error", "policy", "prompts")
@@ -75,7 +75,7 @@ class RouteRequest:
     def __init__(
         self, prompts: Any, policy: Policy, given: Mapping[str, object] | None = None, on_error: Any = "raise"
     ) -> None:
-        """given: options of the call; those of the policy are passed over."""
+        """Check on_error and keep the options of the prompts. given: options of the call; those of the policy are passed over."""
         check_on_error(on_error)
         self.prompts = prompts
         self.policy = policy
@@ -84,16 +84,16 @@ class RouteRequest:
 
     @property
     def single(self) -> bool:
-        """Whether this is one prompt, and not a list of them."""
+        """Return whether this is one prompt, and not a list of them."""
         return is_one_prompt(self.prompts)
 
     @property
     def plain_texts(self) -> list[str] | None:
-        """The prompts where they are texts and nothing is given of them; else None."""
+        """Return the prompts where they are texts and nothing is given of them; else None."""
         if self.given:
             return None
         texts = [self.prompts] if type(self.prompts) is str else self.prompts
-        return texts if type(texts) is list and all(type(text) is str for text in texts) else None
+        return texts if type(texts) is list and {*map(type, texts)} <= {str} else None
 
 
 def check_on_error(on_error: object) -> None:

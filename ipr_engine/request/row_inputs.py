@@ -1,22 +1,23 @@
-"""What a decision was made of besides a prompt's embedding and bill: what its request asks for, and what its caller gave."""
+"""A decision reads more than a prompt's embedding and bill: what its request asks for (`RowLimits`), and what its caller gave."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import BundleSpec, Candidate
-from ipr_engine.prompts.needs import Needs
+from ipr_engine.prompts.parsed import Needs
 
 NONE: Mapping[str, str] = {}
 
 
 class RowLimits(NamedTuple):
-    """A `RowLimits` says what one request asks for.
+    """A `RowLimits` says what one request asks for, and which candidates that keeps out.
 
     Attributes:
         excluded: candidate -> why it may not be chosen for this request, its context window apart.
@@ -54,7 +55,7 @@ class RequestLimits:
     answers: npt.NDArray[np.int64] | None = None
 
     def at(self, rows: npt.NDArray[Any]) -> RequestLimits:
-        """Return the same for these rows."""
+        """Return the limits of these rows."""
         return RequestLimits(
             tuple(self.rows[row] for row in rows.tolist()),
             None if self.allowed is None else np.ascontiguousarray(self.allowed[rows]),
@@ -76,6 +77,7 @@ def request_limits(
         return None
     asked = [None] * batch if needs is None else list(needs)
     expected = None if tokens_out is None else np.broadcast_to(tokens_out, (batch, len(bundle.candidates)))
+    # a request without needs is kept only from candidates whose max_output_tokens is below what the caller expects
     bounded = expected is not None and any(candidate.max_output_tokens is not None for candidate in bundle.candidates)
     rows = []
     for row, need in enumerate(asked):
@@ -122,7 +124,7 @@ _Float32s: TypeAlias = npt.NDArray[np.float32] | None
 
 
 class RowInputs(NamedTuple):
-    """A `RowInputs` holds those of one row.
+    """A `RowInputs` holds what one row was decided on besides its embedding and bill.
 
     Attributes:
         limits: what the request asks for; None where it is text alone, and output tokens are predicted.
@@ -144,7 +146,7 @@ PLAIN_ROW = RowInputs()
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class BatchInputs:
-    """A `BatchInputs` holds those of every row of a batch; None where no row has any.
+    """A `BatchInputs` holds the `RowInputs` of a batch, column by column; None where no row has any.
 
     Attributes:
         limits, moved: of each row. extra_usd: (models,) or (batch, models) float32. tokens_in_given: (batch, models) bool.
@@ -158,7 +160,7 @@ class BatchInputs:
     errors: Mapping[int, str] = field(default_factory=dict)
 
     def row(self, row: int) -> RowInputs:
-        """Return those of one row."""
+        """Return the inputs of one row."""
         extra = self.extra_usd
         return RowInputs(
             None if self.limits is None else self.limits.rows[row],
@@ -169,7 +171,7 @@ class BatchInputs:
         )
 
     def spread(self, good: npt.NDArray[np.int64], batch: int, errors: Mapping[int, str]) -> BatchInputs:
-        """Return these, of the rows `good`, for a batch in which every other row has an error."""
+        """Return the inputs of a whole batch from these, of its rows `good`; every other row has an error."""
         moved, limits, extra = self.moved, self.limits, self.extra_usd
         if moved is not None:
             by_row = dict(zip(good.tolist(), moved, strict=True))
@@ -177,7 +179,7 @@ class BatchInputs:
         if limits is not None:
             rows = [PLAIN] * batch
             for at, row in enumerate(good.tolist()):
-                rows[row] = limits.rows[at]
+                rows[row] = limits.rows[at]  # the router's arrays are not needed any more: it has decided
             limits = RequestLimits(tuple(rows))
         if extra is not None and extra.ndim == 2:  # (models,) is of each row
             extra = spread_rows(extra, good, batch, np.float32("nan"))
@@ -211,24 +213,35 @@ def moved_by(
     with_cached: _Float32s,
     given_tokens: _Float32s = None,
 ) -> Moved | None:
-    """The arguments that moved each row's costs; None where none moved any.
+    """Return the arguments that moved each row's costs; None where none moved any.
 
     Args:
-        terms: as of `Encoded`: NaN where the bill was given and not counted; None where not known.
+        terms: (batch, terms) of `Encoded`: NaN where the bill was given and not counted; None where not known.
         tokens_out, extra_usd: (models,) or (batch, models), as the caller gave them.
         with_cached: extra_usd with what cached tokens save. A row that nothing is added to, or saved on, is not moved.
-        given_tokens: (batch, models) as of the function of that name. Where they are all of a row's, a given bill moves nothing.
+        given_tokens: (batch, models), what the function of that name returns. Where they are all of a row's, a given bill moves nothing.
     """
-    before = np.float32(0) if extra_usd is None else extra_usd
-    estimated = np.ones((1, 1), np.bool_) if given_tokens is None else np.isnan(given_tokens)
-    rows = {
-        "billed_tokens": False if terms is None else np.isnan(terms[:, 0]) & estimated.any(axis=-1),
-        "tokens_out": tokens_out is not None,
-        "extra_usd": False if extra_usd is None else (extra_usd != 0).any(axis=-1),
-        "cached_tokens": False if with_cached is extra_usd else (with_cached != before).any(axis=-1),  # type: ignore[union-attr]
-        "tokens_in": ~estimated.all(axis=-1),
-    }
-    known = {name: np.broadcast_to(moved, (batch,)) for name, moved in rows.items() if np.any(moved)}
+    # Of one row numpy takes longer to begin than to look: only what was given is looked at, and rows are told apart in lists.
+    flags: dict[
+        str, bool | list[bool]
+    ] = {}  # argument -> whether it moved each row; one bool where it is the same of all
+    estimated = None if given_tokens is None else np.isnan(given_tokens)  # (batch, models)
+    if terms is not None:
+        billed = [first != first for first in terms[:, 0].tolist()]  # NaN
+        if estimated is not None and True in billed:
+            billed = [a and b for a, b in zip(billed, np.logical_or.reduce(estimated, axis=-1).tolist(), strict=True)]
+        flags["billed_tokens"] = billed
+    if tokens_out is not None:
+        flags["tokens_out"] = True
+    if extra_usd is not None:
+        flags["extra_usd"] = np.logical_or.reduce(extra_usd != 0, axis=-1).tolist()
+    if with_cached is not None and with_cached is not extra_usd:
+        before = np.float32(0) if extra_usd is None else extra_usd
+        flags["cached_tokens"] = np.logical_or.reduce(with_cached != before, axis=-1).tolist()
+    if estimated is not None:
+        flags["tokens_in"] = np.logical_or.reduce(~estimated, axis=-1).tolist()
+    known = {name: moved for name, moved in flags.items() if moved is True or (moved is not False and True in moved)}
     if not known:
         return None
-    return tuple(tuple(name for name, moved in known.items() if moved[row]) for row in range(batch))
+    columns = [[True] * batch if moved is True else moved for moved in known.values()]
+    return tuple([tuple(compress(known, row)) for row in zip(*columns, strict=True)])

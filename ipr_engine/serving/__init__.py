@@ -2,6 +2,6 @@
 
 from ipr_engine.serving.faces import AsyncEngine, BatchingEngine
 from ipr_engine.serving.metrics import Counters, prometheus_text
-from ipr_engine.serving.queue_limits import Limits
+from ipr_engine.serving.queueing import Limits
 
 __all__ = ["AsyncEngine", "BatchingEngine", "Counters", "Limits", "prometheus_text"]

@@ -1,4 +1,4 @@
-"""The counts of a serving engine while they grow: written from every thread without a lock, read as one plain snapshot."""
+"""A `CounterBoard` counts what a service does: every thread writes without a lock, a reader gets one plain snapshot."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ Named = tuple[tuple[str, str], ...]  # (name, family) of every candidate, in a b
 
 
 class CounterBoard:
-    """The counts of one service. A tally belongs to a set of candidates in its order, so that swaps do not add up memory.
+    """A `CounterBoard` holds the counts of one service.
+
+    A tally belongs to a set of candidates in their order, so that swaps do not add up memory.
 
     Attributes:
         stages: STAGES -> latencies. inline, cached, queued: three of them, by name since every request adds to one.
@@ -58,13 +60,14 @@ class CounterBoard:
         if kind:  # the rest costs more: drift, and whether this prompt fits every candidate
             kind = _KIND[decision.calibration]
         bundle = decision.bundle
-        current = self._current
+        current = self._current  # read once: another thread may replace it for another bundle
         if current[0] != bundle.hash:
             current = self._current = (bundle.hash, self._tally(bundle))
         current[1].add_decision(decision.result, decision.row, len(CAUSES), len(KINDS), kind)
 
     def degraded(self, decision: Row) -> None:
         """Count a decision of the fallback."""
+        # the place of (candidate, cause, status) in a tally: a failed row is candidate 0, status 0 is "uncalibrated"
         self._tally(decision.bundle).add(((decision.index + 1) * len(CAUSES) + _DEADLINE) * len(KINDS))
 
     def arrived(self, answer: Row | Exception, begun_ns: int) -> None:

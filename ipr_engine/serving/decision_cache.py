@@ -1,4 +1,4 @@
-"""A cache of exact decisions: the same prompt under the same policy on the same bundle is not decided twice."""
+"""A `DecisionCache` keeps exact decisions: the same prompt under the same policy on the same bundle is not decided twice."""
 
 from __future__ import annotations
 
@@ -42,12 +42,14 @@ class DecisionCache:
 
     def key(self, text: ParsedRequest, policy: Policy) -> bytes:
         """Return what a decision of this prompt under this policy is found by."""
-        known = self._by_id.get(id(policy))
+        known = self._by_id.get(
+            id(policy)
+        )  # without the lock: an entry is written whole, and its policy keeps the id taken
         serial = known[1] if known is not None else self._serial(policy)
         digest = blake2b(serial, digest_size=KEY_BYTES, key=self._salt)
         for part in (text.encoded, *text.billed_only):
             data = part.encode()
-            digest.update(len(data).to_bytes(8, "little"))
+            digest.update(len(data).to_bytes(8, "little"))  # so that parts cannot run into each other
             digest.update(data)
         if text.needs is not None:
             digest.update(

@@ -1,10 +1,10 @@
-"""An encoder of anyone's making fails: what its callers get for it, and when the CPU takes over instead."""
+"""When an encoder fails, its callers get an EncoderFailedError; when its device is lost, the CPU takes over where that was planned."""
 
 from __future__ import annotations
 
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import DeviceLostError, EncoderFailedError, InvalidInputError
-from ipr_engine.loaded.cascade import EmbedRows, Rows
+from ipr_engine.loaded.planned_bundle import EmbedRows, Rows
 
 
 def encoder_failed(error: BaseException, what: str) -> EncoderFailedError:

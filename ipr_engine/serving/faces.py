@@ -1,4 +1,4 @@
-"""The two faces of a service: `AsyncEngine` for asyncio tasks, in any number of event loops, `BatchingEngine` for threads."""
+"""A service has two faces: `AsyncEngine` for asyncio tasks, in any number of event loops, `BatchingEngine` for threads."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ from ipr_engine.prompts import Prompt
 from ipr_engine.request.route_request import RouteOptions
 from ipr_engine.serving.metrics import Counters
 from ipr_engine.serving.prompt_list import PromptList
-from ipr_engine.serving.queue_limits import Limits
-from ipr_engine.serving.queued_request import QueuedRequest
+from ipr_engine.serving.queueing import Limits, QueuedRequest
 from ipr_engine.serving.service import Service
 
 
 class ServingFace:
-    """What both faces are: an engine and the service that many callers share.
+    """A `ServingFace` is an engine and the service that many callers share; both faces are one.
 
     Attributes:
-        engine: what decides; swap bundles, make policies and mark drift on it as ever.
+        engine: what decides; bundles are swapped, policies made and drift marked on it.
         service: the queue, the worker and the counters.
     """
 
@@ -74,26 +73,26 @@ class ServingFace:
         limits: Limits | Mapping[str, Any] | None = None,
         **options: Unpack[EncoderKeywords],
     ) -> Self:
-        """`Engine.load` reads the bundle, in the calling thread, with its options (isa, tier, device ...); the engine is wrapped."""
+        """Load an engine in the calling thread and wrap it; the options are those of `Engine.load` (isa, tier, device ...)."""
         return cls(Engine.load(path, **options), fallback=fallback, cache_entries=cache_entries, limits=limits)
 
     def policy(self, **options: Unpack[PolicyOptions]) -> Policy:
-        """`Engine.policy` makes it."""
+        """Make a policy, as `Engine.policy` does."""
         return self.engine.policy(**options)
 
     @property
     def performance(self) -> Mapping[str, Performance]:
-        """`Engine.performance`: what candidates are measured at."""
+        """Return the figures of candidates: `Engine.performance`."""
         return self.engine.performance
 
     @property
     def bundle(self) -> Bundle:
-        """The bundle that serves."""
+        """Return the bundle that serves."""
         return self.engine.bundle
 
     @property
     def limits(self) -> Limits:
-        """The bounds of the queue and of a batch."""
+        """Return the bounds of the queue and of a batch."""
         return self.service.limits
 
     def counters(self) -> Counters:
@@ -105,7 +104,7 @@ class ServingFace:
 
 
 class BatchingEngine(ServingFace):
-    """`Engine.route` for any number of threads at once; `AsyncEngine` is the same for asyncio tasks.
+    """A `BatchingEngine` routes for any number of threads at once; `AsyncEngine` is the same for asyncio tasks.
 
         >>> with BatchingEngine.load() as serving:
         ...     decision = serving.route("Explain quicksort", tau=0.1)
@@ -179,7 +178,7 @@ class BatchingEngine(ServingFace):
 
         Args:
             prompts, policy, options: those of `Engine.route_many`.
-            budget_us: as of `route`, for each.
+            budget_us: that of `route`, for each prompt.
         Returns:
             A row a prompt: a list, since a swap meanwhile gives some of them another bundle.
         Raises:
@@ -210,7 +209,7 @@ class BatchingEngine(ServingFace):
             return listed.bad(row, error)
 
     def _submit(self, request: QueuedRequest) -> None:
-        request.ready = Lock()
+        request.ready = Lock()  # taken again it blocks until it is released; an Event would make a condition as well
         request.ready.acquire()
         self.service.submit(request)
 
@@ -233,11 +232,11 @@ class BatchingEngine(ServingFace):
         return self.service.arrived(request, request.answer)
 
     def swap(self, bundle: Bundle | str | Path, **allow: bool) -> Bundle:
-        """`Engine.swap`: requests in a forward finish on the bundle they began with, those that wait get the new one."""
+        """Swap the engine's bundle: requests in a forward finish on the bundle they began with, those that wait get the new one."""
         return self.engine.swap(bundle, **allow)
 
     def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
-        """`Engine.update_performance`: requests that wait are decided by the new figures."""
+        """Update figures of candidates, as `Engine.update_performance` does: requests that wait are decided by the new ones."""
         self.engine.update_performance(figures)
 
     def __enter__(self) -> BatchingEngine:
@@ -248,7 +247,7 @@ class BatchingEngine(ServingFace):
 
 
 class AsyncEngine(ServingFace):
-    """`Engine.route` for asyncio tasks, and for threads beside them.
+    """An `AsyncEngine` routes for asyncio tasks, and for threads beside them.
 
         >>> async with AsyncEngine.load() as engine:
         ...     decision = await engine.route("Explain quicksort", tau=0.1)
@@ -279,7 +278,7 @@ class AsyncEngine(ServingFace):
         return self
 
     async def close(self, *, drain: bool = True, timeout_s: float | None = None) -> bool:
-        """`BatchingEngine.close`; the loop goes on meanwhile, so that tasks get their answers."""
+        """Close as `BatchingEngine.close` does; the loop goes on meanwhile, so that tasks get their answers."""
         return await asyncio.to_thread(self.service.close, drain=drain, timeout_s=timeout_s)
 
     async def route(
@@ -329,7 +328,7 @@ class AsyncEngine(ServingFace):
     async def _await(self, request: QueuedRequest) -> Row:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Row] = loop.create_future()
-        request.loop, request.future = loop, future
+        request.loop, request.future = loop, future  # before it is queued: the worker may be done at once
         self.service.submit(request)
         timer = None
         if request.deadline_ns is not None:
@@ -349,15 +348,18 @@ class AsyncEngine(ServingFace):
             self.service.scheduler.resolve(request, late)
 
     def route_blocking(self, prompt: Prompt, policy: Policy | None = None, **options: Any) -> Decision:
-        """`BatchingEngine.route`, from a thread; in an event loop's own it would hold up the loop. Of a list: `blocking.route_many`."""
+        """Route from a thread, as `BatchingEngine.route` does; an event loop's own thread would hold up the loop.
+
+        A list of prompts goes to `blocking.route_many`.
+        """
         return self.blocking.route(prompt, policy, **options)
 
     async def swap(self, bundle: Bundle | str | Path, **allow: bool) -> Bundle:
-        """`Engine.swap`, read and planned in a thread."""
+        """Swap the engine's bundle, which is read and planned in a thread."""
         return await asyncio.to_thread(self.engine.swap, bundle, **allow)
 
     async def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
-        """`Engine.update_performance`; policies in use are compiled anew in a thread."""
+        """Update figures of candidates, as `Engine.update_performance` does; policies in use are compiled anew in a thread."""
         await asyncio.to_thread(self.engine.update_performance, figures)
 
     async def __aenter__(self) -> AsyncEngine:

@@ -1,4 +1,4 @@
-"""Who answers when a request's budget is over: another engine's static tier, or one candidate named beforehand."""
+"""A fallback answers when a request's budget is over: another engine's static tier, or one candidate named beforehand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ipr_engine.prompts.parsed import bill_floor
 from ipr_engine.request.intake import text_terms
 from ipr_engine.request.row_inputs import RowInputs, RowLimits, request_limits
 from ipr_engine.serving.metrics import DEADLINE
-from ipr_engine.serving.queued_request import QueuedRequest
+from ipr_engine.serving.queueing import QueuedRequest
 
 
 class DegradedDecision(Decision):
@@ -79,7 +79,7 @@ class Fallback(Protocol):
 
 
 class FallbackEngine(Protocol):
-    """An engine, as far as a fallback reads it."""
+    """A `FallbackEngine` is an engine, as far as a fallback reads it."""
 
     @property
     def loaded(self) -> LoadedBundle: ...
@@ -127,6 +127,7 @@ class StaticFallback:
     def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision:
         here = self._engine.loaded
         policy = here.resolve(request.fallback)
+        # the fallback's own bundle decides: its names, prices and hash are on the decision
         encoded = here.encode(request.text, request.billed_tokens, policy=policy)
         overrides = request.overrides.on(here.bundle.names)
         made = checked_rows(here.decide(encoded, policy, overrides), "raise")[0]  # never escalates: no text

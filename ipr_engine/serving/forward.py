@@ -1,4 +1,4 @@
-"""The forwards of a service: which requests share the next one, what it is foreseen to cost, and every request's answer.
+"""The worker runs forwards: this file picks the requests that share the next one, foresees its cost, and returns every answer.
 
 A forward runs within one loaded bundle. A request's fault is its own.
 """
@@ -19,8 +19,7 @@ from ipr_engine.request.intake import bill, check_readable, require_token
 from ipr_engine.request.overrides import NO_OVERRIDES
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.encoder_faults import encoder_failed, guarded, raise_if_lost
-from ipr_engine.serving.queue_limits import Limits
-from ipr_engine.serving.queued_request import DONE, Answer, QueuedRequest
+from ipr_engine.serving.queueing import DONE, Answer, Limits, QueuedRequest
 
 DECAY = 0.95  # a forward counts half after 14 more of them
 CLIP = 2.0  # one hiccup moves the estimate little; a lasting slowdown is learnt within some ten forwards
@@ -54,7 +53,7 @@ class ForwardCost:
 
     def observe(self, padded_tokens: int, us: float) -> None:
         expected = self.predict(padded_tokens)
-        if self._weight > 2.5:
+        if self._weight > 2.5:  # some three forwards seen: the first ones are taken as they come
             us = min(us, CLIP * expected)
         x = float(padded_tokens)
         self._weight = DECAY * self._weight + 1
@@ -94,6 +93,7 @@ def compose(window: Sequence[QueuedRequest], limits: Limits, cost: ForwardCost, 
     oldest = window[0]
     batch, longest, total, slack = [oldest], oldest.tokens, oldest.tokens, slack_us(oldest, now_ns)
     padding_worth = cost.fixed_tokens
+    # nearest in length first: what comes later pads more
     for request in sorted(window[1:], key=lambda other: abs(other.tokens - oldest.tokens)):
         if len(batch) >= limits.max_batch or (len(batch) >= FEW and total >= ENOUGH * padding_worth):
             break
@@ -122,7 +122,7 @@ def slack_us(request: QueuedRequest, now_ns: int) -> float:
 
 
 class ServedEngine(Protocol):
-    """What a service needs of an engine: the bundle that serves now, and the CPU in place of a device that failed."""
+    """A `ServedEngine` has what a service needs of an engine: the bundle that serves now, and the CPU in place of a device that failed."""
 
     @property
     def loaded(self) -> LoadedBundle: ...
@@ -134,7 +134,7 @@ class ServedEngine(Protocol):
 
 
 class Forwards:
-    """The forwards of one service, run by its worker alone.
+    """A `Forwards` runs the forwards of one service, in its worker alone.
 
     Attributes:
         cost: what forwards of the encoder that serves cost, as far as is known.
@@ -148,7 +148,10 @@ class Forwards:
         board: CounterBoard,
         answer_late: Callable[[QueuedRequest, LoadedBundle], Decision],
     ) -> None:
-        """answer_late: the decision of a request whose budget is over; it raises what the caller gets where there is none."""
+        """Begin with no cost known.
+
+        answer_late: the decision of a request whose budget is over; it raises what the caller gets where there is none.
+        """
         self.cost = ForwardCost("")
         self.window = WINDOW * limits.max_batch
         self._engine = engine
@@ -165,18 +168,18 @@ class Forwards:
 
     @property
     def loaded(self) -> LoadedBundle:
-        """The bundle that serves now."""
+        """Return the bundle that serves now."""
         return self._engine.loaded
 
     @property
     def compiled(self) -> bool:
-        """Whether no encoder has threads of its own, which would not come along into a forked child."""
+        """Return whether no encoder has threads of its own, which would not come along into a forked child."""
         loaded = self._engine.loaded
         return loaded.encoder.native is not None and (loaded.second is None or loaded.second.encoder.native is not None)
 
     @property
     def single_us(self) -> float:
-        """The microseconds of a forward of one prompt as they last came; 0 before the first."""
+        """Return the microseconds of a forward of one prompt as they last came; 0 before the first."""
         return self.cost.predict(round(self._mean_tokens)) if self._mean_tokens else 0.0
 
     def wait_us(self, prompts: int, running: bool) -> float:
@@ -234,14 +237,14 @@ class Forwards:
         return answered, waiting
 
     def _hopeless(self, request: QueuedRequest, now_ns: int) -> bool:
-        """Whether a deadline is past, or would be before a forward of its request alone ends."""
+        """Return whether a deadline is past, or would be before a forward of its request alone ends."""
         slack = slack_us(request, now_ns)
         if slack <= 0:
             return True
         if self.cost.predict(request.tokens) <= slack:
             return False
         self._given_up += 1
-        return self._given_up % PROBE != 0
+        return self._given_up % PROBE != 0  # the estimate learns from those that are tried
 
     def _late(self, request: QueuedRequest, loaded: LoadedBundle) -> Answer:
         try:
@@ -257,6 +260,7 @@ class Forwards:
         """Note when the forward of this batch, which begins now, will end, and how long prompts are."""
         padded = padded_tokens(batch)
         self._ends_ns = now_ns + int(1e3 * self.cost.predict(padded))
+        # an exponential mean, begun with the first forward
         self._mean_tokens += (padded / len(batch) - self._mean_tokens) * (FRESH if self._mean_tokens else 1.0)
 
     def run(self, loaded: LoadedBundle, batch: Sequence[QueuedRequest]) -> list[Answered]:

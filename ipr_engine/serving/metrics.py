@@ -1,4 +1,4 @@
-"""The counts of a serving engine as plain values: a snapshot, its latencies, the text for Prometheus. No prompt text anywhere."""
+"""`Counters` is a snapshot of a service's counts and latencies; `prometheus_text` writes it. It holds no text of a prompt."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def _histogram(name: str, stage: Latency) -> Iterator[str]:
     below = 0
     for position, (edge_us, count) in enumerate(zip(EDGES_US, stage.counts, strict=False)):
         below += count
-        if position % PER_OCTAVE == 0:
+        if position % PER_OCTAVE == 0:  # Prometheus buckets are cumulative: leaving some out loses nothing
             yield f'{name}_bucket{{le="{edge_us / 1e6:g}"}} {below}'
     yield f'{name}_bucket{{le="+Inf"}} {stage.count}'
     yield f"{name}_sum {stage.sum_us / 1e6:.9g}"

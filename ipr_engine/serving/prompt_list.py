@@ -1,4 +1,4 @@
-"""Several prompts given to a serving engine in one call: every one is a request of its own."""
+"""A `PromptList` splits the prompts of one `route_many` into requests of their own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ipr_engine.request.arguments import given_tokens, held_tokens, one_a_row, p
 from ipr_engine.request.intake import check_many, given_bills
 from ipr_engine.request.route_request import RouteOptions, check_on_error, policy_options
 from ipr_engine.serving.forward import ServedEngine
-from ipr_engine.serving.queued_request import QueuedRequest
+from ipr_engine.serving.queueing import QueuedRequest
 
 Begin: TypeAlias = Callable[[Prompt, Policy | None, float | None, RouteOptions, str], Row | QueuedRequest]
 
 
 class PromptList:
-    """The prompts of one `route_many`, with what its caller gave of each.
+    """A `PromptList` holds the prompts of one `route_many`, with what its caller gave of each.
 
     Attributes:
         policy: for all of them, as resolved when the call came.

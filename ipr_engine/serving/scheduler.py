@@ -1,4 +1,4 @@
-"""The queue, the one worker thread that empties it, forward by forward, and the way back to the callers (docs/operations.md)."""
+"""A `Scheduler` has the queue, the worker thread that empties it forward by forward, and the way back to callers (docs/operations.md)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from ipr_engine._C import clock_ns
 from ipr_engine.decision.decision import Decision, Row
 from ipr_engine.errors import NotServingError, OverloadError, RowError
 from ipr_engine.loaded.loaded_bundle import LoadedBundle
-from ipr_engine.serving import fork_hooks
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.decision_cache import DecisionCache
-from ipr_engine.serving.queue_limits import Limits
-from ipr_engine.serving.queued_request import DONE, QUEUED, RUNNING, Answer, QueuedRequest
+from ipr_engine.serving.queueing import DONE, QUEUED, RUNNING, Answer, Limits, QueuedRequest
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -28,7 +26,7 @@ Answered: TypeAlias = tuple[QueuedRequest, Answer]
 
 
 class Work(Protocol):
-    """What the worker does with the requests that wait; forward.py has it."""
+    """A `Work` is what the worker does with the requests that wait; forward.py has it."""
 
     window: int
 
@@ -77,7 +75,6 @@ class Scheduler:
         self._cache = cache
         self._forked = False
         self._reset()
-        fork_hooks.watch(self)
 
     def _reset(self) -> None:
         self._lock = RLock()  # a garbage collection under it may close this very scheduler
@@ -96,7 +93,7 @@ class Scheduler:
 
     @property
     def depth(self) -> int:
-        """How many requests wait."""
+        """Return how many requests wait."""
         return len(self._queue)
 
     def start(self, ready: Callable[[], None]) -> None:
@@ -142,6 +139,7 @@ class Scheduler:
                 self._spawn()
             self._queue[request] = None
             request.state = QUEUED
+            # the worker is woken only where it waits, and for as many as it waits for
             if 0 < self.wanted <= len(self._queue):
                 self._changed.notify()
 
@@ -186,7 +184,7 @@ class Scheduler:
         if refused:
             error = "closed before this request was decided"
             self.deliver([(request, NotServingError(error)) for request in refused])
-        if worker is None or worker is current_thread():
+        if worker is None or worker is current_thread():  # a finalizer may run in the worker itself
             return True
         worker.join(timeout_s)
         return not worker.is_alive()
@@ -256,7 +254,7 @@ class Scheduler:
         if answered:
             self.finish(answered)
         batch = self._work.compose(waiting, now)
-        claimed = []
+        claimed = []  # some may have left the queue meanwhile: cancelled, or past their deadline
         with self._lock:
             for request in batch:
                 if request.state == QUEUED:
@@ -333,5 +331,5 @@ def checked(decision: Row, on_error: str) -> Answer:
 
 
 def _is_kept(answer: Answer) -> TypeGuard[Decision]:
-    """Whether the cache keeps it: a decision of the engine's own; what a fallback answered is not what the prompt deserves."""
+    """Return whether the cache keeps an answer: a decision of the engine's own, not a fallback's."""
     return isinstance(answer, Decision) and answer.degraded is None and answer.status == "ok"

@@ -1,10 +1,12 @@
-"""The service behind both faces: one queue, one worker, one set of counters, whoever asks.
+"""A `Service` stands behind both faces: one queue, one worker, one set of counters, whoever asks.
 
 A request is checked, and answered at once where no encoder has to run in Python; else it is queued.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
 import weakref
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -25,15 +27,18 @@ from ipr_engine.serving.decision_cache import DecisionCache
 from ipr_engine.serving.fallback import answer_late, make_fallback
 from ipr_engine.serving.forward import Forwards, ServedEngine
 from ipr_engine.serving.metrics import CacheCounts, Counters
-from ipr_engine.serving.queue_limits import Limits, read_limits
-from ipr_engine.serving.queued_request import Answer, QueuedRequest
+from ipr_engine.serving.queueing import Answer, Limits, QueuedRequest, read_limits
 from ipr_engine.serving.scheduler import Scheduler, checked
 
 MOST_US = 1e12  # of a budget: eleven days
+EXIT_TIMEOUT_S = (
+    5.0  # the exit waits so long for a forward that runs: a thread that ends in native code may abort the process
+)
+_SCHEDULERS: weakref.WeakSet[Scheduler] = weakref.WeakSet()  # those of the services that live
 
 
 class Service:
-    """An engine under many callers at once; `BatchingEngine` and `AsyncEngine` are its faces.
+    """A `Service` is an engine under many callers at once; `BatchingEngine` and `AsyncEngine` are its faces.
 
     Attributes:
         serving: whether prompts are taken.
@@ -59,8 +64,9 @@ class Service:
         self._fallback = made = make_fallback(fallback, engine.loaded.bundle)
         self.forwards = Forwards(engine, self.limits, self.board, lambda late, loaded: answer_late(late, made, loaded))
         self.scheduler = Scheduler(self.forwards, self.limits, self.board, self.cache)
+        _SCHEDULERS.add(self.scheduler)
         self._ends = weakref.finalize(self, self.scheduler.close, drain=False, timeout_s=0.0)
-        self._ends.atexit = False  # fork_hooks waits for the worker then
+        self._ends.atexit = False  # _at_exit waits for the worker then
 
     def start(self) -> None:
         """Warm up and serve; return when ready."""
@@ -93,7 +99,7 @@ class Service:
         begun = clock_ns()
         if not self.serving:
             self._refuse()
-        loaded = self.engine.loaded
+        loaded = self.engine.loaded  # read once: a swap meanwhile concerns the next request
         try:
             if budget_us is not None:
                 _check_budget(budget_us)
@@ -210,7 +216,7 @@ class Service:
 
     @property
     def summary(self) -> str:
-        """The engine, whether it is served, and how many wait, for the repr of a face."""
+        """Return the engine, whether it is served, and how many wait, for the repr of a face."""
         state = "serving" if self.serving else "not serving"
         return f"{self.engine!r}, {state}, {self.scheduler.depth} of {self.limits.max_queue} waiting"
 
@@ -227,3 +233,19 @@ def _check_budget(budget_us: float) -> None:
         raise InvalidInputError(
             f"budget_us: expected microseconds above 0, got {budget_us!r}; leave it out for no limit"
         )
+
+
+def _at_exit() -> None:
+    """End the workers with the process, so that none ends inside of native code."""
+    for scheduler in list(_SCHEDULERS):
+        scheduler.close(drain=False, timeout_s=EXIT_TIMEOUT_S)
+
+
+def _in_child() -> None:
+    """Begin anew in a forked child: threads do not come along."""
+    for scheduler in list(_SCHEDULERS):
+        scheduler.after_fork()
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_in_child)

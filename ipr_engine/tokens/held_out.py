@@ -1,4 +1,4 @@
-"""How far off profiles are on texts of a kind that they were not fitted on."""
+"""This file measures how far off profiles are on texts of a kind that they were not fitted on."""
 
 from __future__ import annotations
 
@@ -9,23 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS
-from ipr_engine.tokens.fit_profile import fit_coefficients, fit_some
-from ipr_engine.tokens.letter_pairs import fit_pairs, pair_counts
+from ipr_engine.tokens.fit_profile import fit_coefficients, fit_some, letter_pairs, pair_counts
 from ipr_engine.tokens.samples import Sample
-from ipr_engine.tokens.token_profile import terms_apart
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-LEFT_OUT = ("letter_pairs", "long_letter_pairs", "beyond_4", "after_punctuation")  # what pairs of letters tell better
 LETTER_PAIRS, LONG_LETTER_PAIRS = TEXT_TERMS.index("letter_pairs"), TEXT_TERMS.index("long_letter_pairs")
-
-
-def letter_pairs(pairs: Array, terms: Array, counted: Mapping[str, Array]) -> npt.NDArray[np.uint8]:
-    """Return the (27, 27) table fitted to the mean of several tokenizers, each scaled to the same sum."""
-    mean = np.mean([tokens / tokens.mean() for tokens in counted.values()], axis=0)
-    kept = [at for at, term in enumerate(TEXT_TERMS) if term not in LEFT_OUT]
-    return fit_pairs(pairs, terms_apart(terms)[:, kept], mean)
 
 
 def held_out_errors(
@@ -45,7 +35,7 @@ def held_out_errors(
         progress(f"without {what} ...")
         train = ~test
         table = letter_pairs(pairs[train], terms[train], {name: tokens[train] for name, tokens in counted.items()})
-        own = terms.copy()
+        own = terms.copy()  # (samples, terms), the pairs counted by this fold's own table
         own[:, LETTER_PAIRS] = pairs @ table.ravel() / 255
         own[:, LONG_LETTER_PAIRS] = 0  # of the compiled table
         for name, tokens in counted.items():
@@ -88,6 +78,7 @@ def summary(samples: Sequence[Sample], errors: Array) -> dict[str, Any]:
 def _folds(samples: Sequence[Sample]) -> Iterator[tuple[str, Mask]]:
     kinds = np.array([sample.kind for sample in samples])
     groups = np.array([sample.group for sample in samples])
+    # seeded: the same halves at every run
     half = np.random.default_rng(0).integers(0, 2, len(samples)).astype(np.bool_)
     for kind in sorted(set(kinds.tolist())):
         of_kind = kinds == kind

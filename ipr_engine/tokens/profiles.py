@@ -1,4 +1,4 @@
-"""Profiles of tokenizers as files: read, checked, and those that ship with the package."""
+"""Profiles of tokenizers are read from files and checked here; some ship with the package."""
 
 from __future__ import annotations
 

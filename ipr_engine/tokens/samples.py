@@ -1,4 +1,4 @@
-"""Texts to fit a profile on, as JSONL: {"text": ..., "group": ..., "kind": ...} a line."""
+"""A profile is fitted on texts from a JSONL file: {"text": ..., "group": ..., "kind": ...} a line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ipr_engine.errors import InvalidInputError
 
 
 class Sample(NamedTuple):
-    """One text. group: its language or notation; kind: where it is from. Both are for the table of errors."""
+    """A `Sample` is one text. group: its language or notation; kind: where it is from. Both are for the table of errors."""
 
     text: str
     group: str = "all"

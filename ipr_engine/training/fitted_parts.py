@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.bundle import Candidate, FittedOn, HeadsSource, PathRows, RuleConstants
-from ipr_engine.bundle.path_rows import MOST_ROWS, MOST_TOKENS, NOT_JUDGED, OUTCOME_STEPS
 from ipr_engine.bundle.reliability import reliability_bins, reliability_bytes
+from ipr_engine.bundle.spec import MOST_ROWS, MOST_TOKENS, NOT_JUDGED, OUTCOME_STEPS
 from ipr_engine.data import prompt_hashes
 from ipr_engine.tokens.fit_profile import fit_coefficients
 from ipr_engine.tokens.profiles import shipped_profiles

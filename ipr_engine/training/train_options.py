@@ -11,9 +11,10 @@ from typing import Any
 from ipr_engine._validate import random_seed
 from ipr_engine.audit.owner_key import Key
 from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, TransformerSource
+from ipr_engine.bundle.checks import require_day, require_text
 from ipr_engine.bundle.encoder_source import AnySource
 from ipr_engine.bundle.load import DEFAULT_BUNDLE
-from ipr_engine.bundle.values import require_day, require_root, require_text
+from ipr_engine.bundle.write import require_root
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 from ipr_engine.encoders.load_options import LoadOptions

@@ -13,10 +13,17 @@ import numpy.typing as npt
 
 from ipr_engine._validate import shown
 from ipr_engine.bundle import Candidate, Performance, Price, PriceList
-from ipr_engine.bundle.checks import performance_problem, price_problem
+from ipr_engine.bundle.checks import (
+    MOST_RATIO,
+    MOST_WHOLE,
+    is_amount,
+    is_text,
+    performance_problem,
+    price_problem,
+    require_day,
+)
 from ipr_engine.bundle.performance import performance_of
 from ipr_engine.bundle.price import price_of
-from ipr_engine.bundle.values import MOST_RATIO, MOST_WHOLE, is_amount, is_text, require_day
 from ipr_engine.data import Outcomes, load_outcomes, name_in_source
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.tokens.profiles import profile_of, shipped_profile

@@ -29,9 +29,10 @@ import numpy as np
 from ipr_engine._files import writable_file
 from ipr_engine.audit.owner_key import KEY_FILE, PUBLISHED
 from ipr_engine.bundle import Bundle, with_extra_files
+from ipr_engine.bundle.checks import require_day
 from ipr_engine.bundle.load import CURRENT
 from ipr_engine.bundle.spec import MANIFEST
-from ipr_engine.bundle.values import require_day, require_root
+from ipr_engine.bundle.write import require_root
 from ipr_engine.data import Outcomes, load_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError

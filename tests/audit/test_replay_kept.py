@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine
-from ipr_engine.audit.kept_figures import KeptFigure
+from ipr_engine.audit.carried_over import KeptFigure
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import canonical, crc32
 from ipr_engine.audit.replay import ReplaySummary, replay

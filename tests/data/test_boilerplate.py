@@ -10,8 +10,8 @@ import pytest
 
 from ipr_engine.cli import main
 from ipr_engine.data import duplicate_groups, load_outcomes, question_key, split_outcomes, write_outcomes
-from ipr_engine.data.questions import boilerplate_prompts, question_keys
-from ipr_engine.data.shingles import Shingler
+from ipr_engine.data.duplicates import Shingler
+from ipr_engine.data.outcomes import boilerplate_prompts, question_keys
 from tests.support.outcome_data import WORDS, make_outcomes, make_prompt
 from tests.support.seeds import seeded
 
@@ -208,10 +208,10 @@ def test_the_command_line_tells_a_missed_share_on_stderr_and_in_json(rng, tmp_pa
 
 
 def test_shingles_of_a_large_source_are_counted_by_sample(monkeypatch):
-    from ipr_engine.data import shingles
+    from ipr_engine.data import duplicates
 
     rng = seeded("sampled stretches")
-    monkeypatch.setattr(shingles, "MOST_BITS", 16)
+    monkeypatch.setattr(duplicates, "MOST_BITS", 16)
     prompts = templated(rng, 361)
     assert len(set(duplicate_groups(prompts))) == 361
     assert np.array_equal(*(Shingler(prompts)(prompts[0]) for _ in range(2)))

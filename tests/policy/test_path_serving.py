@@ -10,7 +10,7 @@ from ipr_engine.audit.replay import replay
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.fallback import StaticFallback
-from ipr_engine.serving.queued_request import QueuedRequest
+from ipr_engine.serving.queueing import QueuedRequest
 from tests.support.calibration_data import make_prompts
 
 PROMPTS = make_prompts("serving", 12)

@@ -11,10 +11,9 @@ import pytest
 from ipr_engine import Engine
 from ipr_engine.decide import reference
 from ipr_engine.policy.cost_weights import row_costs
-from ipr_engine.policy.paths import Paths
+from ipr_engine.policy.paths import TWO_TIER_KNOTS, Paths
 from ipr_engine.policy.promise import TAUS
 from ipr_engine.policy.tau_path import TauPath
-from ipr_engine.policy.two_tier_path import KNOTS
 from tests.support.path_rows import make_rows, with_rows
 from tests.support.seeds import seeded
 from tests.support.two_tier_bundles import join, make_prompts, make_tiers
@@ -58,7 +57,7 @@ def test_the_worth_goes_to_both_tiers(engine):
 def test_the_path_is_that_of_what_both_tiers_choose_on_the_rows(engine):
     bundle, rows = engine.bundle, engine.bundle.path_rows
     path = engine.policy(tau=0.3).path
-    assert 1 < len(path.worth) <= KNOTS
+    assert 1 < len(path.worth) <= TWO_TIER_KNOTS
     first = rows.quality.astype(float), row_costs(rows.tokens_out, rows.billed_tokens, bundle.candidates, bundle.prices)
     again = (
         rows.again_quality.astype(float),

@@ -11,7 +11,7 @@ import pytest
 
 from ipr_engine.bundle import Bundle, BundleParts, write_bundle
 from ipr_engine.bundle.edit import without_candidate
-from ipr_engine.bundle.heads_entry import HeadsSource, heads_sha256
+from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
 from ipr_engine.bundle.two_tiers import encoder_source
 from ipr_engine.cli import main
 from ipr_engine.errors import PathMismatchError

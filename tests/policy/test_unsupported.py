@@ -12,7 +12,7 @@ from ipr_engine.audit.replay import replay
 from ipr_engine.bundle import BundleParts, PathRows, write_bundle
 from ipr_engine.bundle.reliability import ReliabilityBins, reliability_bytes
 from ipr_engine.decide import reference
-from ipr_engine.policy.unsupported import UNSUPPORTED
+from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.serving import BatchingEngine, prometheus_text
 from tests.support.bundles import bundle_parts, make_bundle
 from tests.support.decisions import same_row

@@ -9,9 +9,11 @@ import pytest
 from ipr_engine import Engine
 from ipr_engine.bundle import with_calibrations, with_prices
 from ipr_engine.policy.calibrated import DriftEvidence
+from ipr_engine.request.row_inputs import moved_by
 from ipr_engine.serving import AsyncEngine, BatchingEngine
 from tests.support.calibration_data import calibrate, make_engine, make_outcomes
 from tests.support.path_rows import with_path
+from tests.support.seeds import seeded
 
 PROMPT = "prove why the sum of ten loops"
 REQUEST = [{"role": "user", "content": PROMPT}]
@@ -132,3 +134,37 @@ def test_an_estimated_promise_does_not_survive_moved_costs_and_a_stale_one_eithe
     stale.mark_stale(DriftEvidence(kind="stated", message="the product changed"))
     assert stale.route(PROMPT, **TERMS).calibration == "stale"
     assert stale.route(PROMPT, **TERMS, extra_usd=1).calibration == "uncalibrated"
+
+
+def moved_by_definition(batch, terms, tokens_out, extra_usd, with_cached, given_tokens):
+    """What `moved_by` returns, each argument a (batch,) mask in numpy."""
+    before = np.float32(0) if extra_usd is None else extra_usd
+    estimated = np.ones((1, 1), np.bool_) if given_tokens is None else np.isnan(given_tokens)
+    rows = {
+        "billed_tokens": False if terms is None else np.isnan(terms[:, 0]) & estimated.any(axis=-1),
+        "tokens_out": tokens_out is not None,
+        "extra_usd": False if extra_usd is None else (extra_usd != 0).any(axis=-1),
+        "cached_tokens": False if with_cached is extra_usd else (with_cached != before).any(axis=-1),
+        "tokens_in": ~estimated.all(axis=-1),
+    }
+    known = {name: np.broadcast_to(moved, (batch,)) for name, moved in rows.items() if np.any(moved)}
+    return tuple(tuple(n for n, moved in known.items() if moved[row]) for row in range(batch)) if known else None
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2, 3])
+def test_each_row_names_the_arguments_that_moved_its_own_costs(batch):
+    random = seeded("moved", batch)
+    for _ in range(500):
+        models = int(random.integers(1, 4))
+        of_models, of_rows = ((random.random(shape) < 0.5).astype(np.float32) for shape in (models, (batch, models)))
+        terms = random.choice([None, 1])
+        if terms is not None:
+            terms = np.where(random.random((batch, 1)) < 0.5, np.nan, np.ones((batch, 9)))
+        tokens_out, extra_usd = ((None, of_models, of_rows)[pick] for pick in random.integers(0, 3, 2))
+        with_cached = extra_usd
+        if random.random() < 0.5:
+            saved = (random.random((batch, models)) < 0.3).astype(np.float32)
+            with_cached = (np.float32(0) if extra_usd is None else extra_usd) - saved
+        given_tokens = None if random.random() < 0.5 else np.where(of_rows > 0, np.float32("nan"), of_rows)
+        arguments = batch, terms, tokens_out, extra_usd, with_cached, given_tokens
+        assert moved_by(*arguments) == moved_by_definition(*arguments)

@@ -9,7 +9,7 @@ from ipr_engine.errors import EncoderFailedError, IprError, NotServingError, Ove
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.serving import BatchingEngine, Limits
 from ipr_engine.serving.forward import ForwardCost, compose, padded_tokens
-from ipr_engine.serving.queued_request import QueuedRequest
+from ipr_engine.serving.queueing import QueuedRequest
 from tests.support.callers import join_all, start_all, until
 from tests.support.decisions import bits
 from tests.support.serving_encoders import CHAT, PROMPTS, Gate, queued_engine

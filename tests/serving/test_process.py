@@ -150,8 +150,8 @@ def test_a_forward_that_never_ends_does_not_keep_the_interpreter(tmp_path):
     assert run(
         tmp_path,
         """
-        from ipr_engine.serving import fork_hooks
-        fork_hooks.EXIT_TIMEOUT_S = 0.2
+        from ipr_engine.serving import service
+        service.EXIT_TIMEOUT_S = 0.2
         engine, encoder = queued_engine(bundles[0])
         serving = BatchingEngine(engine).start()
         entered = threading.Event()

@@ -78,16 +78,26 @@ class Structure:
 
     @cached_property
     def graph(self) -> dict[str, set[str]]:
-        """Module -> the modules that it imports; a package's face that only hands names on has none of its own."""
+        """Module -> the modules that it imports; a package's face that only hands names on stands for the modules behind it."""
         return {
             module.name: {
                 target
                 for base, name in module.imports()
-                if (target := self.defining(base, name)) is not None and target != module.name
+                if (found := self.defining(base, name)) is not None
+                for target in self.behind(found)
+                if target != module.name
             }
             for module in self.modules.values()
             if not module.only_hands_on
         }
+
+    def behind(self, name: str) -> set[str]:
+        """The module itself, or, of a face that only hands names on, those that define them: all of it may be read of the face."""
+        module = self.modules[name]
+        if not module.only_hands_on:
+            return {name}
+        found = {self.defining(base, handed_on) for base, handed_on in module.imports()}
+        return {target for target in found if target is not None and target != name}
 
     def defining(self, base: str, name: str | None, seen: frozenset[tuple[str, str]] = frozenset()) -> str | None:
         """The module that defines what `from base import name` takes; None outside the package."""

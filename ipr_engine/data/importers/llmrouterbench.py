@@ -23,7 +23,9 @@ _FIELDS = ("model_name", "dataset_name", "split", "records")
 
 
 def import_llmrouterbench(folder: Path, *, bad: BadRows | None = None) -> Outcomes:
-    """Read all result files below `folder`. The prompt is what the first model (by name) was sent; the key is the question's.
+    """Read all result files below `folder`.
+
+    A prompt is what the first model (by name) was sent; its key is the question's.
 
     Args:
         bad: as for `import_wide`; a row is a record.
@@ -37,10 +39,12 @@ def import_llmrouterbench(folder: Path, *, bad: BadRows | None = None) -> Outcom
             continue
         stamp = _TIMESTAMP.search(file.name)
         key = (str(result["dataset_name"]), str(result["split"]), str(result["model_name"]))
+        # Timestamps have a fixed form: as texts they order by time.
         latest[key] = max(latest.get(key, ("", file)), (stamp[1] if stamp else "", file))
     if not latest:
         raise InvalidInputError(f"source: expected result files *.json below {folder}, found none")
     builder = SourceBuilder("llmrouterbench", bad)
+    # prompt id -> its question, and where it was first read
     seen: dict[str, tuple[str, str]] = {}
     for (dataset, split, model), (_, file) in sorted(latest.items()):
         for row, record in enumerate(_read(file)["records"]):
@@ -59,6 +63,7 @@ def _add(
     where: str,
     seen: dict[str, tuple[str, str]],
 ) -> None:
+    """Add one record to the builder; a record of another question under a known id is bad."""
     if not isinstance(record, dict) or "index" not in record or "prompt" not in record:
         builder.bad.add(where, ": expected an object with 'index' and 'prompt'")
         return
@@ -86,6 +91,7 @@ def _add(
 
 
 def _read(file: Path) -> dict[str, Any]:
+    """Read one result file; InvalidInputError where it is not of the layout."""
     try:
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -97,7 +103,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """Text as it is; lists and objects (chat messages, choices) as JSON, as LLMRouterBench's own loader does."""
+    """Return a text as it is; lists and objects (chat messages, choices) as JSON, as LLMRouterBench's own loader does."""
     if value is None or isinstance(value, str):
         return value or ""
     return json.dumps(value) if isinstance(value, (list, dict)) else str(value)

@@ -51,6 +51,7 @@ def import_routellm(folder: Path, *, bad: BadRows | None = None) -> Outcomes:
 
 
 def _contaminated(folder: Path) -> set[str | None]:
+    """Return the prompts that RouteLLM leaves out of a benchmark; none where it lists none."""
     file = folder / "contaminated_prompts.jsonl"
     if not file.is_file():
         return set()
@@ -62,6 +63,7 @@ def _contaminated(folder: Path) -> set[str | None]:
 
 
 def _add_answers(builder: SourceBuilder, table: Table, part: str, dataset: str, dropped: set[str | None]) -> None:
+    """Add a table of one True/False column a model."""
     table.require(("prompt",))
     models = [name for name in table.columns if _is_model(name)]
     answers = [(model, table.values(model)) for model in models]
@@ -76,10 +78,12 @@ def _add_answers(builder: SourceBuilder, table: Table, part: str, dataset: str, 
 
 
 def _is_model(column: str) -> bool:
+    """Return whether a column is a model's: neither the prompt, nor responses, nor the index of pandas."""
     return column not in ("", "prompt") and not column.endswith("_response") and not column.startswith("Unnamed:")
 
 
 def _add_judgements(builder: SourceBuilder, folder: Path) -> None:
+    """Add MT-bench: quality of a model on a question is the mean score of its turns, brought from 1..10 to 0..1."""
     questions, judged = (read_table(folder / name, builder.bad) for name in ("question.jsonl", "judgements.jsonl"))
     questions.require(("question_id", "turns"))
     judged.require(("question_id", "model", "score"))
@@ -103,5 +107,5 @@ def _add_judgements(builder: SourceBuilder, folder: Path) -> None:
             continue
         scores.setdefault((number, model or ""), []).append(float(values[row]))
     for (number, model), given in scores.items():
-        quality = (sum(given) / len(given) - 1) / 9
+        quality = (sum(given) / len(given) - 1) / 9  # scores of 1 to 10
         builder.add_outcome(kept[number], model, quality, where=f"{judged.name}, question {number}")

@@ -25,7 +25,7 @@ COST = "|total_cost"
 def import_routerbench(
     path: Path, *, columns: Mapping[str, str] = MappingProxyType({}), bad: BadRows | None = None
 ) -> Outcomes:
-    """Read the wide table: score as quality, total_cost as cost_usd, eval_name as dataset; it names no split and no tokens.
+    """Read the wide table: score is quality, total_cost is cost_usd, eval_name is dataset; it names no split and no tokens.
 
     Args:
         columns, bad: as for `import_wide`.
@@ -57,7 +57,7 @@ def import_routerbench(
 
 
 def _turns(prompt: str | None) -> str | None:
-    """The turns joined by blank lines, as the encoder joins chat messages; any other text stays as it is."""
+    """Return the turns joined by blank lines, as the encoder joins chat messages; any other text as it is."""
     if prompt is None or not prompt.startswith("["):
         return prompt
     try:

@@ -27,7 +27,7 @@ def import_wide(
     columns: Mapping[str, str] = MappingProxyType({}),
     bad: BadRows | None = None,
 ) -> Outcomes:
-    """Read a wide table.
+    """Read a wide table into `Outcomes`.
 
     Args:
         models: its candidates; None takes the columns `<model>|quality` or, without any, every column that is none of the above.
@@ -46,6 +46,7 @@ def import_wide(
         (model, cells[column], {m: cells[f"{model}|{m}"] for m in MEASURES[1:] if f"{model}|{m}" in cells})
         for model, column in quality.items()
     ]
+    # Row numbers with leading zeros: ids sort as the rows stand.
     width = len(str(table.rows))
     for row, (given_id, prompt, split, dataset, key) in enumerate(zip(*optional, strict=True)):
         where = table.where(row)
@@ -58,11 +59,12 @@ def import_wide(
 
 
 def _quality_columns(table: Table, models: Sequence[str] | None) -> dict[str, str]:
-    """Model -> the column of its quality."""
+    """Return model -> the column of its quality."""
     ending = "|quality"
     marked = {name.removesuffix(ending): name for name in table.columns if name.endswith(ending)}
     bare = {name: name for name in table.columns if name and "|" not in name and name not in RESERVED}
     if models is None:
+        # Where some columns are marked "|quality" the bare ones are somebody's other columns.
         chosen = marked or bare
         if not chosen:
             raise InvalidInputError(f"{table.name}: expected a column per model, got {', '.join(table.columns)}")

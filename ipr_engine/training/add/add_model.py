@@ -13,10 +13,11 @@ from ipr_engine._C import count_texts
 from ipr_engine._files import writable_folder
 from ipr_engine.audit.owner_key import OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.checks import require_day
 from ipr_engine.bundle.edit import NewCandidate, Refit, require_one_tier, with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
-from ipr_engine.bundle.values import require_day, require_root
+from ipr_engine.bundle.write import require_root
 from ipr_engine.data import embed_prompts, key_of_hashes, load_outcomes
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError

@@ -17,7 +17,7 @@ from ipr_engine._C import count_texts
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.bundle import Bundle, Candidate, PathRows
 from ipr_engine.bundle.context_windows import own_tokens
-from ipr_engine.bundle.path_rows import MOST_TOKENS
+from ipr_engine.bundle.spec import MOST_TOKENS
 from ipr_engine.data import Outcomes
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.add.candidate_row import Tensors, best_host, combine, features_of, sharing

@@ -1,18 +1,26 @@
-"""The bounds of a service: validated once, at construction."""
+"""`Limits` bounds a service's queue and its batches; a `QueuedRequest` is one prompt in the queue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, fields
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ipr_engine._validate import number
+from ipr_engine.decision.decision import Row
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy.policy import Policy
+from ipr_engine.prompts import ParsedRequest
+from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The bounds of the queue and of a batch.
+    """A `Limits` holds the bounds of the queue and of a batch, checked once, when it is made.
 
     Attributes:
         max_batch: most prompts of one forward.
@@ -54,3 +62,45 @@ def read_limits(limits: Limits | Mapping[str, Any] | None) -> Limits:
     if not isinstance(limits, Mapping) or not limits.keys() <= known:
         raise InvalidInputError(f"limits: expected Limits, or a mapping of {', '.join(known)}, got {limits!r}")
     return Limits(**limits)
+
+
+NEW, QUEUED, RUNNING, DONE = range(4)
+
+Answer: TypeAlias = Row | Exception  # an exception is what the caller gets raised
+
+
+@dataclass(slots=True, eq=False)
+class QueuedRequest:
+    """A `QueuedRequest` is one queued prompt: its arguments, the caller that waits for the answer, and its state.
+
+    The state changes under the scheduler's lock; whoever moves it to DONE answers the request, or drops it.
+
+    Attributes:
+        text: the prompt, taken apart. policy: as resolved when the request came.
+        begun_ns, deadline_ns: of clock_ns; deadline_ns None without a budget.
+        billed_tokens, on_error: as given to `Engine.route`, of one prompt. overrides: its tokens_out and the like.
+        key: of the decision cache, None to stay out of it.
+        fallback: what the configured fallback prepared for it, None without a budget or without one.
+        tokens, encoder: what the transformer would see of it, counted for the encoder of that identity.
+        loop, future: who waits in an event loop; ready: what a waiting thread blocks on. One of the two is set.
+        answer: for the waiting thread.
+    """
+
+    text: ParsedRequest
+    policy: Policy
+    _: KW_ONLY
+    begun_ns: int
+    budget_us: float | None = None
+    deadline_ns: int | None = None
+    billed_tokens: int | None = None
+    overrides: RequestOverrides = NO_OVERRIDES
+    on_error: str = "raise"
+    key: bytes | None = None
+    fallback: Any = None
+    state: int = NEW
+    tokens: int = 0
+    encoder: str | None = None
+    loop: AbstractEventLoop | None = None
+    future: Future[Row] | None = None
+    ready: Lock | None = None
+    answer: Answer | None = None
