@@ -25,8 +25,8 @@ from ipr_engine.encoders.transformer_folder import read_transformer_folder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.estimators.by_name import ESTIMATORS
 
-DEFAULT = "default"
-MAX_TOKENS = 512  # of a table
+DEFAULT_ENCODER = "default"
+TABLE_MAX_TOKENS = 512
 FOLDER_MAX_TOKENS = 256  # of a transformers folder; an export has its own
 
 Folder = str | os.PathLike[str]
@@ -70,8 +70,8 @@ class EncoderChoice:
             InvalidInputError: two parts are one encoder, or a transformers folder is to be contained.
             BackendUnavailableError: what runs a transformer is missing.
         """
-        folders = self.folders
-        listed = [DEFAULT] if folders is None else [folders] if isinstance(folders, (str, os.PathLike)) else [*folders]
+        folders = DEFAULT_ENCODER if self.folders is None else self.folders
+        listed: list[Folder] = [folders] if isinstance(folders, (str, os.PathLike)) else [*folders]
         if not listed:
             raise InvalidInputError("encoder: expected at least one folder, got none")
         opened: list[tuple[Encoder, AnySource]] = []
@@ -110,7 +110,7 @@ class EncoderChoice:
             raise InvalidInputError(
                 f"dtype: {dtype!r} is for exports, and {path.name} is a transformers folder; export it first"
             )
-        if folder == DEFAULT or is_model2vec(path):
+        if folder == DEFAULT_ENCODER or is_model2vec(path):
             files = replace(encoder_files(folder), id=_free("static", ids))
             table = StaticEncoder.load(
                 files.table, files.tokenizer, files.config, max_tokens=files.max_tokens, isa=self.options.isa
@@ -141,8 +141,8 @@ class EncoderChoice:
 
 def encoder_files(encoder: Folder | None) -> EncoderSource:
     """Return the entry of a model2vec folder's table, or of the embedded default bundle's."""
-    if encoder is not None and encoder != DEFAULT:
-        return EncoderSource.in_folder(encoder, id="static", max_tokens=MAX_TOKENS)
+    if encoder is not None and encoder != DEFAULT_ENCODER:
+        return EncoderSource.in_folder(encoder, id="static", max_tokens=TABLE_MAX_TOKENS)
     spec = Bundle.load(DEFAULT_BUNDLE).encoders[0]
     return EncoderSource(
         id="static",
