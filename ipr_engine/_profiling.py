@@ -1,9 +1,9 @@
-"""Named ranges for a profiler: tokenize, copy, encode, decide. Off by default, and then a call of an empty context.
+"""Named ranges for a profiler: tokenize, copy, encode, decide. They are off by default, and cost an empty context then.
 
     ipr_engine._profiling.enable()              # NVTX, for nsys and ncu; or IPR_NVTX=1 in the environment; needs torch with CUDA
     ipr_engine._profiling.enable("profiler")    # the same ranges in a trace of torch.profiler (Kineto, with CUPTI on a GPU)
 
-What is inside a CUDA graph shows its ranges when it is captured, not when it is replayed (benchmarks/profile/README.md).
+Work inside a CUDA graph shows its ranges when it is captured, not when it is replayed (benchmarks/profile/README.md).
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 
 NAMES = ("tokenize", "copy", "encode", "decide")
 _OFF: AbstractContextManager[None] = nullcontext()
-_nvtx: Any = None  # torch.cuda.nvtx, or what stands in for it under torch.profiler, which does not see NVTX
+_nvtx: Any = None  # torch.cuda.nvtx, or _Recorded under torch.profiler, which does not see NVTX
 MARKERS = ("nvtx", "profiler")
 
 
 def span(name: str) -> AbstractContextManager[Any]:
-    """Open a range around what runs inside; `name` is one of NAMES."""
+    """Open a range around the block; `name` is one of NAMES."""
     return _OFF if _nvtx is None else _nvtx.range(name)
 
 
 class _Recorded:
-    """torch.profiler's ranges by the name that NVTX's have."""
+    """torch.profiler's ranges under the name `range`, as NVTX has them."""
 
     def __init__(self, torch: Any) -> None:
         self.range = torch.profiler.record_function
 
 
 def enable(marker: str = "nvtx") -> None:
-    """Mark ranges from now on.
+    """Mark the ranges of this process from now on.
 
     Args:
         marker: "nvtx", which nsys and ncu show, or "profiler", which torch.profiler does.
@@ -57,7 +57,7 @@ def enable(marker: str = "nvtx") -> None:
 
 
 def disable() -> None:
-    """Mark none from now on."""
+    """Mark no ranges from now on."""
     global _nvtx
     _nvtx = None
 

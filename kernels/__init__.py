@@ -3,7 +3,8 @@
     decide.py   the Triton kernel: docs/decide.md in one launch; activate.py, choose.py, pool.py are its parts
     plan.py     GpuPlan: heads, policies and working memory on the device; GpuResult: the answers in one block
     run.py      decide(plan, x, ...): checks, then the launch
-    launch.py   block sizes, warps and stages by architecture and shape class, from launch.json
+    packing.py  heads and policies as the arrays that the kernel reads
+    variant.py  what a kernel is compiled for: KernelVariant, and LaunchParams by architecture and shape class (launch.json)
     build.py    python -m ipr_engine.kernels.build: cubins for named architectures
     cubin.py    a cubin loaded and launched through the CUDA driver, without Triton
 

@@ -6,12 +6,13 @@ import triton.language as tl
 
 @triton.jit
 def _round_even(a):
-    return (a + 12582912.0) - 12582912.0  # 1.5 * 2^23
+    # Adding 1.5 * 2^23 leaves no bits behind the point: the hardware's own rounding, to even, does it.
+    return (a + 12582912.0) - 12582912.0
 
 
 @triton.jit
 def _power_of_two(n):
-    return ((n.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
+    return ((n.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)  # the exponent field of a float32
 
 
 @triton.jit
@@ -21,7 +22,7 @@ def exp(x):
     ln 2 stands in two floats of which the first has 9 bits, so that n times it is exact with and without fma.
     """
     x = tl.where(x > 89.0, 89.0, tl.where(x < -104.0, -104.0, x))  # past both ends of float32; NaN stays
-    n = _round_even(x * 1.44269504)
+    n = _round_even(x * 1.44269504)  # 1 / ln 2
     r = (x - n * 0.693359375) + n * 2.12194440e-4
     # (e^r - 1 - r) / r^2, minimax on |r| <= ln(2) / 2, as in csrc/src/simd/math16.h
     q = r * 0.0013814540579915047 + 0.00836874544620514
@@ -30,7 +31,7 @@ def exp(x):
     q = q * r + 0.4999999403953552
     p = (q * (r * r) + r) + 1.0
     n = tl.where(x == x, n, 0.0)  # a NaN has no integer
-    half = _round_even(n * 0.5)
+    half = _round_even(n * 0.5)  # 2^n in two factors: at the ends n leaves the exponent field of one
     return (p * _power_of_two(half)) * _power_of_two(n - half)
 
 

@@ -1,6 +1,6 @@
 """Cubins of decide_kernel for named architectures, made without a GPU; kernels/cubin.py loads them without Triton.
 
-    python -m ipr_engine.kernels.build --arch sm_80 --arch sm_90 --out DIR                      those of aot_variants.py
+    python -m ipr_engine.kernels.build --arch sm_80 --arch sm_90 --out DIR                      those of AOT_VARIANTS
     python -m ipr_engine.kernels.build --arch sm_90 --out DIR --models 11 --dim 384 --hidden 64 --trunk
 
 Each variant is NAME.cubin beside NAME.json (cubin.CubinMetadata). Put into ipr_engine/kernels/cubins before building a wheel,
@@ -15,19 +15,40 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from ipr_engine._extras import need
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
 
-from .aot_variants import AOT_VARIANTS
 from .cubin import CubinMetadata, write
-from .launch import LaunchParams, launch_params
-from .variant import KernelVariant, options
+from .variant import KernelVariant, LaunchParams, launch_params, options
 
 PURPOSE = "compiling cubins"
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+
+# A captured graph keeps buffers for everything that a request may bring.
+_GRAPH = KernelVariant(dim=384, given=True, extra=True, row_mask=True)
+_TRUNK = replace(_GRAPH, hidden=64, trunk=True)
+_ADAPTERS = replace(_TRUNK, identity=True, rank=4, activation="gelu")
+
+# Built, recorded and tested ahead of time (AOT): name -> (variant, number of candidates).
+AOT_VARIANTS: dict[str, tuple[KernelVariant, int]] = {
+    "linear": (_GRAPH, 11),
+    "linear_static": (replace(_GRAPH, dim=256), 11),  # the embedded table's dim
+    "trunk": (_TRUNK, 11),
+    "trunk_fp16": (replace(_TRUNK, weights="float16"), 11),
+    "trunk_fp16_pooled": (
+        replace(_TRUNK, weights="float16", pooling="mean", normalize=True, states="float16"),
+        11,
+    ),
+    "adapters": (_ADAPTERS, 11),
+    "adapters_32": (_ADAPTERS, 32),
+    "adapters_64": (_ADAPTERS, 64),
+    "linear_1000": (_GRAPH, 1000),
+    "trunk_1000": (_TRUNK, 1000),
+    "adapters_1000": (replace(_ADAPTERS, dim=1024), 1000),
+}
 
 
 def compile_cubin(variant: KernelVariant, params: LaunchParams, arch: str) -> tuple[bytes, CubinMetadata]:
@@ -50,6 +71,7 @@ def compile_cubin(variant: KernelVariant, params: LaunchParams, arch: str) -> tu
     from .decide import decide_kernel
 
     signature, constants = variant.signature(), variant.constants(params)
+    # Every pointer is a multiple of 16 (run.py checks those of a request): a load may take four floats.
     aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(signature.values()) if kind.startswith("*")}
     source = compiler.ASTSource(
         fn=decide_kernel,
@@ -57,7 +79,7 @@ def compile_cubin(variant: KernelVariant, params: LaunchParams, arch: str) -> tu
         constexprs=constants,
         attrs=aligned,
     )
-    target = backends.GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
+    target = backends.GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)  # threads a warp
     compiled = triton.compile(source, target=target, options=options(params))
     for name in ("global_scratch_size", "profile_scratch_size"):
         if getattr(compiled.metadata, name, 0):
@@ -102,6 +124,7 @@ def read_parameter_bytes(cubin: bytes) -> list[int]:
 
 
 def cuobjdump(cubin: bytes, option: str) -> str:
+    """Return what cuobjdump prints of a cubin."""
     tool = need("triton", PURPOSE, "gpu").knobs.nvidia.cuobjdump.path
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
@@ -113,9 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ipr_engine.kernels.build", description=__doc__.split("\n")[0])
     parser.add_argument("--arch", action="append", required=True, choices=ARCHITECTURES)
     parser.add_argument("--out", type=Path, required=True, help="folder for NAME.cubin and NAME.json")
-    parser.add_argument(
-        "--shipped", action="append", choices=sorted(AOT_VARIANTS), help="only these of aot_variants.py"
-    )
+    parser.add_argument("--shipped", action="append", choices=sorted(AOT_VARIANTS), help="only these of AOT_VARIANTS")
     parser.add_argument("--models", type=int, help="a variant of one's own: the number of candidates")
     parser.add_argument("--dim", type=int, help="and the width of x; the flags below say the rest")
     for field in fields(KernelVariant):

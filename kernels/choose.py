@@ -1,4 +1,4 @@
-"""The choice of `decide` (docs/decide.md) on tiles of candidates: parts of kernels/decide.py.
+"""The choice of `decide` (docs/decide.md) on tiles of candidates, in parts that kernels/decide.py calls.
 
 A tile is (BLOCK_ROWS, candidates). Each function reduces one tile; kernels/decide.py merges several where the candidates
 do not fit one. Minima and maxima are exact, so no tiling changes a bit.
@@ -21,9 +21,9 @@ def is_finite(a):
 def load_allowed(
     policy, policy_known, row_allowed, rows, live, candidates, models, padded, allowed_stride, HAS_ROW_MASK: tl.constexpr
 ):  # fmt: skip
-    """Return (rows, candidates) bool: what the policy and the row allow."""
+    """Return (rows, candidates) bool: the candidates that both the policy and the row allow."""
     real = live[:, None] & policy_known[:, None] & (candidates < models)[None, :]
-    at = policy[:, None] + POLICY_NUMBERS + 3 * padded + candidates[None, :]
+    at = policy[:, None] + POLICY_NUMBERS + 3 * padded + candidates[None, :]  # behind in_rate, out_rate, fixed_usd
     allowed = real & (tl.load(at, mask=real, other=0.0) != 0)
     if HAS_ROW_MASK:
         at = row_allowed + rows[:, None] * allowed_stride + candidates[None, :]
@@ -33,12 +33,12 @@ def load_allowed(
 
 @triton.jit
 def highest_lowest(quality, among):
-    """Return (rows,) each: over the candidates of `among`."""
+    """Return the highest and the lowest quality of the candidates of `among`, (rows,) each; -inf and +inf where there is none."""
     return tl.max(tl.where(among, quality, -NEVER), axis=1), tl.min(tl.where(among, quality, NEVER), axis=1)
 
 
 @triton.jit
-def level_of(alpha_hi, alpha_lo, offset, hi, lo):
+def level_of(alpha_hi, alpha_lo, offset, hi, lo):  # (rows,) each
     return (alpha_hi * hi + alpha_lo * lo) + offset
 
 
@@ -46,12 +46,13 @@ def level_of(alpha_hi, alpha_lo, offset, hi, lo):
 def best_of(quality, objective, tie_rank, candidate, feasible):
     """Return (rows,) objective, quality, tie rank and position of the best feasible candidate: least objective, then highest
     quality, then lowest tie rank. +inf, -inf, +inf, 0 where none is feasible."""
-    least = tl.min(tl.where(feasible, objective, NEVER), axis=1)
+    least = tl.min(tl.where(feasible, objective, NEVER), axis=1)  # (rows,)
     tied = feasible & (objective == least[:, None])
     best = tl.max(tl.where(tied, quality, -NEVER), axis=1)
     tied = tied & (quality == best[:, None])
     rank = tl.min(tl.where(tied, tie_rank, NEVER), axis=1)
     tied = tied & (tie_rank == rank[:, None])
+    # Ranks are distinct, so at most one candidate is left: its position is the maximum.
     return least, best, rank, tl.max(tl.where(tied, candidate, 0), axis=1)
 
 
@@ -73,6 +74,7 @@ def better_of(a_objective, a_quality, a_rank, a_index, b_objective, b_quality, b
 def least_entering(quality, objective, others, threshold, chosen_objective, worth):
     """Return (rows,): the least change of the quality of one of `others` that makes it the choice."""
     dearer = objective > chosen_objective[:, None]
+    # div_rn rounds as the CPU does; `/` is an approximation on a GPU. worth 0 divides by 1, and `where` drops the quotient.
     divisor = tl.broadcast_to(tl.where(worth > 0, worth, 1.0)[:, None], objective.shape)
     to_pay = tl.div_rn(objective - chosen_objective[:, None], divisor)
     to_pay = tl.where(worth[:, None] > 0, to_pay, NEVER)
@@ -87,7 +89,12 @@ def store_rows(
     count, bad_quality, bad_cost, hi, level, threshold, index, chosen_quality, hi_others, level_others, entering,
     fixed,
 ):  # fmt: skip
-    """Store status, cause, gap and what goes with them, of rows whose choice is known."""
+    """Store threshold, gap, index, status and cause of rows whose choice is known; every argument is (rows,).
+
+    Codes of status and cause are places in ipr_engine.decide.contract.STATUS and CAUSE.
+    """
+    # A choice is left once its quality is below the threshold; where it is the highest itself, the threshold falls with
+    # it, down to that of the others.
     left = tl.minimum(level_others, hi_others)
     leaving = chosen_quality - tl.where(chosen_quality == hi, left, threshold)
     gap = tl.maximum(tl.minimum(leaving, entering), 0.0)
@@ -112,9 +119,11 @@ def choose_from_outputs(
     rows, live, models, padded, programs, allowed_stride, alpha_hi, alpha_lo, offset, worth, fixed,
     HAS_ROW_MASK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_MODELS: tl.constexpr, BLOCK_CHOICE: tl.constexpr,
 ):  # fmt: skip
-    """Make the choice in the last program of a row block, in three passes over what all of them wrote.
+    """Make the choice in the last program of a row block, in three passes over the outputs of all its programs.
 
-    ".cg": from L2, where other processors' writes are."""
+    Three, since each needs the result of the one before: threshold, then choice, then gap.
+    """
+    # Loads of outputs say ".cg", from L2: other processors wrote them, and this one's L1 may hold older bytes.
     hi = tl.full([BLOCK_ROWS], -NEVER, tl.float32)
     lo = tl.full([BLOCK_ROWS], NEVER, tl.float32)
     count = tl.zeros([BLOCK_ROWS], tl.int32)
@@ -128,7 +137,7 @@ def choose_from_outputs(
         at = rows[:, None] * models + candidates[None, :]
         q = tl.load(quality + at, mask=allowed, other=0.0, cache_modifier=".cg")
         cost = tl.load(cost_usd + at, mask=allowed, other=0.0, cache_modifier=".cg")
-        at = rows[:, None] * programs + (candidates // BLOCK_MODELS)[None, :]
+        at = rows[:, None] * programs + (candidates // BLOCK_MODELS)[None, :]  # the program that decided a candidate
         flagged = tl.load(flags + at, mask=allowed, other=0, cache_modifier=".cg")
         tile_hi, tile_lo = highest_lowest(q, allowed)
         hi, lo = tl.maximum(hi, tile_hi), tl.minimum(lo, tile_lo)

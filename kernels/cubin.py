@@ -19,19 +19,18 @@ from typing import Any
 from ipr_engine.cuda import driver
 from ipr_engine.errors import BackendUnavailableError, CubinError, InvalidInputError
 
-from .launch import LaunchParams
-from .variant import KernelVariant
+from .variant import KernelVariant, LaunchParams
 
 VERSION = 1
 HIDDEN_POINTERS = 2  # Triton appends the pointers of its global and its profiling scratch; this kernel uses neither
 BYTES = {"i32": 4}  # of an argument; pointers have 8
-SHARED_WITHOUT_ASKING = 48 << 10
+SHARED_WITHOUT_ASKING = 48 << 10  # bytes of dynamic shared memory that CUDA grants every kernel
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
 class CubinMetadata:
-    """What NAME.json says of NAME.cubin.
+    """The content of NAME.json, which describes NAME.cubin.
 
     Attributes:
         kernel: the symbol. arch: "sm_90". arguments: (name, Triton type) in order, without Triton's hidden pointers.
@@ -61,6 +60,7 @@ class CubinMetadata:
         cls, cubin: bytes, *, kernel: str, arch: str, shared_bytes: int, triton: str, variant: KernelVariant,
         params: LaunchParams, resources: dict[str, int],
     ) -> CubinMetadata:  # fmt: skip
+        """Describe a cubin that was just compiled."""
         return cls(
             schema_version=VERSION,
             name=file_name(variant, params, arch),
@@ -110,7 +110,7 @@ def write(folder: Path, cubin: bytes, metadata: CubinMetadata) -> Path:
 
 
 def pack_arguments(metadata: CubinMetadata, values: Sequence[Any]) -> tuple[Any, list[Any]]:
-    """Return cuLaunchKernel's array of pointers to arguments, and what it points to, which must outlive the launch.
+    """Return cuLaunchKernel's array of pointers to arguments, and the arguments, which must outlive the launch.
 
     Args:
         values: integers, or things with data_ptr() (torch tensors), in the order of metadata.arguments.
@@ -137,7 +137,9 @@ def pack_arguments(metadata: CubinMetadata, values: Sequence[Any]) -> tuple[Any,
 
 
 def runs_on(arch: str, device: str) -> bool:
-    """Return whether a cubin of one architecture runs on another: within a generation up to sm_89; Triton's from sm_90 on only there."""
+    """Return whether a cubin of the architecture `arch` runs on `device`, another's name."""
+    # Within a generation newer minor versions run older cubins. From sm_90 on Triton compiles for sm_90a and the like,
+    # which run on that architecture alone.
     built, here = (int(name.removeprefix("sm_")) for name in (arch, device))
     return built == here if built >= 90 else built // 10 == here // 10 and built <= here
 
@@ -230,7 +232,7 @@ class CubinKernel:
         device: int = 0,
         libcuda: LaunchDriver | None = None,
     ) -> CubinKernel:
-        """Return the cubin of `folder` for this variant and the device's architecture; CubinError names what is there instead."""
+        """Load the cubin of `folder` for a variant and the device's architecture; CubinError names the architectures found instead."""
         libcuda = libcuda or LaunchDriver()
         here = libcuda.arch(device)
         stem = variant.name(params)
@@ -246,7 +248,7 @@ class CubinKernel:
 
     def launch(self, grid: tuple[int, int, int], arguments: Sequence[Any], stream: int) -> None:
         """Enqueue on a stream (a CUstream as an integer) of the device; may be captured into a graph."""
-        packed, _held = pack_arguments(self.metadata, arguments)
+        packed, _held = pack_arguments(self.metadata, arguments)  # alive until cuLaunchKernel has read them
         self._enter()
         try:
             self._libcuda.call(

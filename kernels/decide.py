@@ -34,6 +34,7 @@ from .choose import (
 from .pool import pool_rows
 
 
+# Partial sums stay apart in BLOCK_DIM columns until the loop over dim is done: one reduction at its end, no barrier in it.
 @triton.jit
 def _sums(ROWS: tl.constexpr, N: tl.constexpr, BLOCK_DIM: tl.constexpr):
     return tl.zeros([ROWS, N, BLOCK_DIM], tl.float32)
@@ -49,8 +50,9 @@ def _add_products(sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr
     DP: tl.constexpr = (DIM + 127) // 128 * 128
     ks = k + tl.arange(0, BLOCK_DIM)
     at = x + rows[:, None, None] * DIM + ks[None, None, :]
-    xs = tl.load(at, mask=live[:, None, None] & (ks < DIM)[None, None, :], other=0.0)
-    w = tl.load(weights + some[None, :, None] * DP + ks[None, None, :], mask=real[None, :, None], other=0.0)
+    xs = tl.load(at, mask=live[:, None, None] & (ks < DIM)[None, None, :], other=0.0)  # (ROWS, 1, BLOCK_DIM)
+    at = weights + some[None, :, None] * DP + ks[None, None, :]
+    w = tl.load(at, mask=real[None, :, None], other=0.0)  # (1, N, BLOCK_DIM)
     sums = tl.fma(tl.broadcast_to(w.to(tl.float32), sums.shape), tl.broadcast_to(xs, sums.shape), sums)
     return sums
 
@@ -63,7 +65,8 @@ def _finish_sums(sums):
 
 @triton.jit
 def _tier_rates(policy, rates, billed, in_rate, out_rate, live, inside, padded):
-    """Return the rates in the price tier of each bill. Tiers that a row's policy lacks begin above infinity."""
+    """Return the rates in the price tier of each bill, (BLOCK_ROWS, BLOCK_MODELS). Tiers that a policy lacks begin above infinity."""
+    # The most tiers of any row of the block: the loop is one for all of them.
     more = tl.max(tl.load(policy + 4, mask=live, other=0.0), axis=0).to(tl.int32)
     for tier in range(more):
         at = rates + (4 + 3 * tier) * padded
@@ -93,12 +96,12 @@ def decide_kernel(
     BLOCK_ROWS: tl.constexpr, BLOCK_MODELS: tl.constexpr, BLOCK_HIDDEN: tl.constexpr, BLOCK_DIM: tl.constexpr,
     UNROLL: tl.constexpr, BLOCK_CHOICE: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_POOL: tl.constexpr,
 ):  # fmt: skip
-    DP: tl.constexpr = (DIM + 127) // 128 * 128
-    HP: tl.constexpr = (HIDDEN + 63) // 64 * 64
+    DP: tl.constexpr = (DIM + 127) // 128 * 128  # packing.DIM_PADDING
+    HP: tl.constexpr = (HIDDEN + 63) // 64 * 64  # packing.HIDDEN_PADDING
     first_row = tl.program_id(0) * BLOCK_ROWS
-    rows = first_row + tl.arange(0, BLOCK_ROWS)
+    rows = first_row + tl.arange(0, BLOCK_ROWS)  # (BLOCK_ROWS,)
     live = rows < batch
-    candidates = tl.program_id(1) * BLOCK_MODELS + tl.arange(0, BLOCK_MODELS)
+    candidates = tl.program_id(1) * BLOCK_MODELS + tl.arange(0, BLOCK_MODELS)  # (BLOCK_MODELS,)
     real = candidates < models
     padded = (models + 15) // 16 * 16
 
@@ -128,16 +131,17 @@ def decide_kernel(
     inside = live[:, None] & real[None, :]
     of_row = tl.load(policy_of_row + rows, mask=live, other=0)
     known = (of_row >= 0) & (of_row < policy_count)
-    of_row = tl.where(known, of_row, 0)
+    of_row = tl.where(known, of_row, 0)  # an unknown row reads policy 0 and is allowed nobody
     policy = policies + of_row * (POLICY_NUMBERS + (4 + 3 * MORE_TIERS) * padded)  # (BLOCK_ROWS,) pointers
     alpha_hi, alpha_lo = tl.load(policy), tl.load(policy + 1)
     offset, worth = tl.load(policy + 2), tl.load(policy + 3)
-    rates = policy[:, None] + POLICY_NUMBERS + candidates[None, :]
+    rates = policy[:, None] + POLICY_NUMBERS + candidates[None, :]  # (BLOCK_ROWS, BLOCK_MODELS) pointers
     in_rate = tl.load(rates, mask=inside, other=0.0)
     out_rate = tl.load(rates + padded, mask=inside, other=0.0)
     fixed_usd = tl.load(rates + 2 * padded, mask=inside, other=0.0)
-    at = billed_tokens + rows[:, None] * billed_stride + candidates[None, :] * billed_step
-    billed = tl.load(at, mask=inside, other=0.0)
+    # a bill a row has step 0: all candidates read the same
+    billed_at = billed_tokens + rows[:, None] * billed_stride + candidates[None, :] * billed_step
+    billed = tl.load(billed_at, mask=inside, other=0.0)
     allowed = load_allowed(
         policy, known, row_allowed, rows, live, candidates, models, padded, allowed_stride, HAS_ROW_MASK
     )
@@ -146,12 +150,12 @@ def decide_kernel(
     len_cap = tl.load(vectors + 2 * padded + candidates, mask=real, other=0.0)
     tie_rank = tl.load(vectors + 3 * padded + candidates, mask=real, other=NEVER)
 
-    # products with x
+    # One loop over dim for three products, which read the same block of x.
     units = tl.arange(0, BLOCK_HIDDEN)
     all_units = units < HP
     skip = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
     length = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
-    trunk = _sums(BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
+    trunk = _sums(BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)  # of the first hidden units; later ones follow below
     for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
         if HAS_SKIP:
             skip = _add_products(skip, x, rows, live, weights, candidates, real, k, DIM, BLOCK_DIM)
@@ -160,6 +164,7 @@ def decide_kernel(
         if HAS_TRUNK:
             trunk = _add_products(trunk, x, rows, live, trunk_at, units, all_units, k, DIM, BLOCK_DIM)
 
+    # down x (batch, models, RANK) goes through global memory: the loop over hidden units reads it once a block.
     if RANK > 0:
         for a in range(RANK):
             down = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
@@ -195,7 +200,7 @@ def decide_kernel(
             out = tl.load(out_at + candidates[:, None] * HP + hs[None, :], mask=real[:, None], other=0.0)
             head += tl.sum(activate(hidden, ACTIVATION) * out.to(tl.float32)[None, :, :], axis=2)
             if HAS_TRUNK:
-                if h + BLOCK_HIDDEN < HIDDEN:
+                if h + BLOCK_HIDDEN < HIDDEN:  # the next units, before the loop comes to them
                     trunk = _sums(BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
                     for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
                         trunk = _add_products(
@@ -204,7 +209,7 @@ def decide_kernel(
                     u = _finish_sums(trunk)
         logit += head
     logit += bias[None, :]
-    q = sigmoid(logit)
+    q = sigmoid(logit)  # (BLOCK_ROWS, BLOCK_MODELS)
 
     # output tokens
     predicted = tl.full([BLOCK_ROWS, BLOCK_MODELS], float("nan"), tl.float32)
@@ -227,7 +232,8 @@ def decide_kernel(
     tl.store(cost_usd + to, cost, mask=inside)
 
     # the choice
-    bad_quality = tl.max((allowed & (is_finite(logit) == 0)).to(tl.int32), axis=1)
+    # Of the logit, not of quality: the sigmoid of an infinity is finite.
+    bad_quality = tl.max((allowed & (is_finite(logit) == 0)).to(tl.int32), axis=1)  # (BLOCK_ROWS,)
     fixed = (alpha_hi == 0) & (alpha_lo == 0)
     if ONE_PROGRAM:
         bad_cost = tl.max((allowed & (is_finite(cost) == 0)).to(tl.int32), axis=1)
@@ -252,6 +258,7 @@ def decide_kernel(
         programs = tl.num_programs(1)
         tl.store(flags + rows * programs + tl.program_id(1), bad_quality, mask=live)
         tl.debug_barrier()  # all threads have stored before one of them tells
+        # acq_rel at the GPU's scope: the last to arrive sees what all others stored before they did.
         arrived = tl.atomic_add(arrivals + tl.program_id(0), 1, sem="acq_rel", scope="gpu")
         if arrived == programs - 1:
             tl.store(arrivals + tl.program_id(0), 0)  # for the next launch

@@ -1,4 +1,4 @@
-"""Heads and policies as the arrays that the kernel reads (decide.py tells their layout); numpy alone."""
+"""Heads and policies as the arrays that the kernel reads, made by numpy alone. decide.py tells their layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ipr_engine.decide.contract import DecidePlan, DecidePolicy, Heads
 from ipr_engine.errors import InvalidInputError
 
 POLICY_NUMBERS, MORE_TIERS = 16, 7  # of a policy: floats before its rates, price tiers above the first; as in choose.py
-DIM_PADDING, HIDDEN_PADDING = 128, 64
+DIM_PADDING, HIDDEN_PADDING = 128, 64  # the largest block_dim and block_hidden of LaunchParams: no block is cut
 
 Floats = npt.NDArray[np.float32]
 
@@ -22,7 +22,7 @@ def round_up(value: int, step: int) -> int:
 
 
 def pack_weights(heads: Heads) -> Floats:
-    """Return one array of all matrices, in the order that decide.py tells: dim and hidden padded with zeros."""
+    """Return all matrices in one array, in the order that decide.py tells: dim and hidden padded with zeros."""
     models = len(heads.bias)
     parts: list[Floats] = []
 
@@ -39,6 +39,7 @@ def pack_weights(heads: Heads) -> Floats:
     put(heads.len_skip, models, dim)
     put(heads.trunk, hidden, dim)
     put(heads.down, models, rank, dim)
+    # rank before hidden: the kernel takes one rank of many hidden units at a time
     put(None if heads.up is None else np.swapaxes(heads.up, 1, 2), models, rank, hidden)
     put(heads.identity, models, hidden)
     put(heads.out, models, hidden)
@@ -57,7 +58,11 @@ def pack_vectors(heads: Heads) -> Floats:
 
 
 def pack_policy(checker: DecidePlan, **terms: Any) -> Floats:
-    """Return a row of GpuPlan.policies. terms: DecidePolicy's; checker: any plan of as many candidates.
+    """Return a policy as a row of GpuPlan.policies, (policy_width,).
+
+    Args:
+        checker: any plan of as many candidates: the terms are checked against it.
+        terms: DecidePolicy's keywords.
 
     Raises:
         InvalidInputError: as DecidePolicy.
@@ -68,8 +73,8 @@ def pack_policy(checker: DecidePlan, **terms: Any) -> Floats:
     models = checker.models
     row = np.zeros(policy_width(models), np.float32)
     row[:5] = terms["alpha_hi"], terms["alpha_lo"], terms["offset"], terms["worth"], more
-    columns = row[POLICY_NUMBERS:].reshape(4 + 3 * MORE_TIERS, -1)[:, :models]
-    in_rate, out_rate = np.atleast_2d(terms["in_rate"], terms["out_rate"])
+    columns = row[POLICY_NUMBERS:].reshape(4 + 3 * MORE_TIERS, -1)[:, :models]  # a view: writes go to the row
+    in_rate, out_rate = np.atleast_2d(terms["in_rate"], terms["out_rate"])  # (tiers, models) each
     columns[:4] = in_rate[0], out_rate[0], terms["fixed_usd"], terms["allowed"]
     columns[4::3] = np.inf  # a batch may hold rows of policies with more tiers
     for tier in range(more):

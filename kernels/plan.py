@@ -21,15 +21,14 @@ from ipr_engine._extras import need
 from ipr_engine.decide.contract import DecidePlan, Heads
 from ipr_engine.errors import InvalidInputError
 
-from .launch import LaunchParams, check_fits, launch_params
 from .packing import Floats, dim_of, pack_policy, pack_vectors, pack_weights, policy_width, round_up
-from .variant import TYPES, KernelVariant, Pooling, WeightType, grid
+from .variant import TYPES, KernelVariant, LaunchParams, Pooling, WeightType, check_fits, grid, launch_params
 
 PURPOSE = "decide on a GPU"
 
 
 class GpuPlan:
-    """Heads packed on a device. Only the rows of `policies` ever change.
+    """Heads packed on a device. After construction only the rows of `policies` change.
 
     Args:
         heads: copied.
@@ -71,7 +70,7 @@ class GpuPlan:
         self.launch = launch or launch_params(self.models, _arch(torch, self.device))
         check_fits(self.launch, self.models)
         packed = torch.from_numpy(pack_weights(heads)).to(getattr(torch, dtype))
-        if packed.numel() >= 2**31:
+        if packed.numel() >= 2**31:  # the kernel counts them in int32
             raise InvalidInputError(f"heads: expected fewer than 2^31 weights, got {packed.numel()}")
         if not bool(torch.isfinite(packed).all()):
             raise InvalidInputError(f"dtype: these heads have weights outside the range of {dtype}; use float32")
@@ -106,14 +105,14 @@ class GpuPlan:
         self, *, given: bool = False, extra: bool = False, row_mask: bool = False, pooling: Pooling = "none",
         normalize: bool = False, states: WeightType = "float32",
     ) -> KernelVariant:  # fmt: skip
-        """Return the kernel variant of these heads for requests that bring what is said."""
+        """Return the kernel variant of these heads, for requests with the optional inputs that are named true."""
         return KernelVariant(
             **self._fixed, given=given, extra=extra, row_mask=row_mask, pooling=pooling, normalize=normalize,
             states=states,
         )  # fmt: skip
 
     def grid(self, batch: int) -> tuple[int, int, int]:
-        """Return the programs of a launch."""
+        """Return the programs of a launch over `batch` rows."""
         return grid(self.launch, batch, self.models)
 
 
@@ -126,7 +125,7 @@ def _arch(torch: Any, device: Any) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuRequest:
-    """What a launch reads: torch tensors on the plan's device, C-contiguous; a captured graph reads them at each replay.
+    """The inputs of a launch: torch tensors on the plan's device, C-contiguous; a captured graph reads them at each replay.
 
     Attributes:
         x: (batch, dim) float32; written by the launch where `states` are given.
@@ -175,7 +174,7 @@ class GpuRequest:
         return cls(**{**made, **given})
 
 
-# What a launch writes for each row, and the bytes of an element; `models` of them where a name is in PER_MODEL.
+# The results of each row: type and bytes of an element; `models` of them where a name is in PER_MODEL.
 RESULTS = {
     "quality": ("float32", 4), "tokens_out": ("float32", 4), "cost_usd": ("float32", 4), "threshold": ("float32", 4),
     "gap": ("float32", 4), "index": ("int32", 4), "status": ("uint8", 1), "cause": ("uint8", 1),
@@ -189,7 +188,7 @@ def result_layout(batch: int, models: int) -> tuple[dict[str, tuple[int, int]], 
     for name, (_, size) in RESULTS.items():
         count = batch * (models if name in PER_MODEL else 1) * size
         layout[name] = (at, count)
-        at += round_up(count, 256)
+        at += round_up(count, 256)  # a view of another type needs its alignment; 256 is what an allocation has
     return layout, at
 
 
@@ -231,6 +230,8 @@ class GpuResult:
         self.threshold, self.gap, self.index = views["threshold"], views["gap"], views["index"]
         self.status, self.cause = views["status"], views["cause"]
         row_blocks, programs, _ = plan.grid(batch)
+        # Working memory: products of the adapters, what each program found bad, and how many programs are done. The kernel
+        # sets `arrivals` back to 0, so it is zeroed once.
         self.adapters = torch.empty(max(batch * plan.models * plan.rank, 1), dtype=torch.float32, device=plan.device)
         self.flags = torch.empty(max(batch * programs, 1), dtype=torch.int32, device=plan.device)
         self.arrivals = torch.zeros(max(row_blocks, 1), dtype=torch.int32, device=plan.device)

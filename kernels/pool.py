@@ -40,11 +40,12 @@ def pool_rows(
                 at = row * tokens
                 if POOLING == "last":
                     at += tl.maximum(tl.max(last, axis=0), 0)
-                total = tl.load(states + at * DIM + ks, mask=ks < DIM, other=0.0).to(tl.float32)
+                total = tl.load(states + at * DIM + ks, mask=ks < DIM, other=0.0).to(tl.float32)  # (BLOCK_POOL,)
                 total = tl.where(have > 0, total, float("nan"))
             else:
                 total = tl.div_rn(tl.sum(sums, axis=0), tl.zeros([BLOCK_POOL], tl.float32) + have.to(tl.float32))
             if NORMALIZE:
+                # sqrt_rn and div_rn are correctly rounded; the bare operators are approximations
                 norm = tl.sqrt_rn(tl.sum(tl.where(ks < DIM, total * total, 0.0), axis=0))
                 norm = tl.where(norm < 1e-12, 1e-12, norm)  # NaN stays
                 total = tl.div_rn(total, tl.zeros([BLOCK_POOL], tl.float32) + norm)

@@ -1,6 +1,6 @@
-"""decide on a device: checks once, then launches that check and allocate nothing.
+"""`decide` on a device: checks once, then launches that check and allocate nothing.
 
-launch = DecideLaunch(plan, request, result)      # what it reads and writes is bound: graph capture calls launch()
+launch = DecideLaunch(plan, request, result)      # inputs and outputs are bound: graph capture calls launch()
 launch()
 decide(plan, request, result)                     # both, for a single call
 """
@@ -20,7 +20,7 @@ from .variant import INTEGERS, POINTERS, TYPES, KernelVariant, options
 
 
 def variant_of(plan: GpuPlan, request: GpuRequest) -> KernelVariant:
-    """Return the kernel variant that `request` needs."""
+    """Return the kernel variant for the optional inputs that `request` has."""
     return plan.variant(
         given=request.tokens_out is not None,
         extra=request.extra_usd is not None,
@@ -90,7 +90,7 @@ def _check(plan: GpuPlan, name: str, tensor: Any, shapes: list[tuple[int, ...]],
     here = (tensor.device.type, tensor.device.index or 0)
     if here != (plan.device.type, plan.device.index or 0):
         raise InvalidInputError(f"{name}: expected a tensor on {plan.device}, as the plan, got one on {tensor.device}")
-    if not tensor.is_contiguous() or tensor.data_ptr() % 16:
+    if not tensor.is_contiguous() or tensor.data_ptr() % 16:  # build.py promises the compiler 16 bytes
         raise InvalidInputError(f"{name}: expected a contiguous tensor aligned to 16 bytes; copy it with .clone()")
 
 
@@ -114,11 +114,12 @@ def _check_pooling(plan: GpuPlan, request: GpuRequest, batch: int) -> int:
 
 
 def _row_stride(tensor: Any) -> int:
+    """Return the elements from row to row: 0 where all rows share (models,) values."""
     return 0 if tensor is None or tensor.dim() == 1 else int(tensor.shape[1])
 
 
 class DecideLaunch:
-    """A launch bound to its tensors. Calling it enqueues the kernel on torch's current stream of the plan's device.
+    """A launch bound to its tensors. A call enqueues the kernel on torch's current stream of the plan's device.
 
     Args:
         kernel: a cubin to launch through the driver; None compiles with Triton, at the first call of a variant (Triton keeps

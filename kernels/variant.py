@@ -1,13 +1,21 @@
-"""What a compiled `decide` is compiled for: shared by the launch, the build and the cubins, and free of Triton and torch."""
+"""The two things that a `decide` kernel is compiled for; launch, build and cubins share them.
+
+    KernelVariant   the form of heads and requests: which parts there are, and their types
+    LaunchParams    tiles, warps and stages: data with a source (launch.json), by architecture and shape class, never by batch
+
+Neither Triton nor torch is needed to import this.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Any, Literal
 
-from .launch import LaunchParams
+from ipr_engine.errors import InvalidInputError
 
 WeightType = Literal["float32", "float16", "bfloat16"]
 Pooling = Literal["none", "mean", "cls", "last"]
@@ -19,6 +27,7 @@ POINTERS = (
     "quality", "tokens_out", "cost_usd", "threshold_to", "gap_to", "index_to", "status_to", "cause_to",
     "adapters", "flags", "arrivals",
 )  # fmt: skip
+# Never specialised by Triton (decide.py says so too): one cubin serves every value.
 INTEGERS = (
     "batch", "models", "policy_count", "billed_stride", "billed_step", "given_stride", "extra_stride", "allowed_stride",
     "tokens",
@@ -28,8 +37,74 @@ _UINT8 = {"row_allowed", "status_to", "cause_to"}
 
 
 @dataclass(frozen=True, kw_only=True)
+class LaunchParams:
+    """The numbers that fix tiling and the order of every sum.
+
+    Attributes:
+        one_program: all candidates in one program, which makes the choice; else programs of block_models candidates each,
+            the last of a row block to arrive makes it.
+        block_rows, block_models, block_hidden, block_dim: prompts, candidates, hidden units and elements of x in a tile;
+            powers of two, block_dim at most 128, block_hidden at most 64.
+        unroll: how many times the loop over x is unrolled: loads in flight.
+        block_choice: candidates a pass of the last program takes at once.
+        block_tokens: tokens that pooling adds at once.
+        num_warps, num_stages: Triton's.
+        shape_class, source: the entry of launch.json, and where its numbers come from.
+    """
+
+    one_program: bool
+    block_rows: int
+    block_models: int
+    block_hidden: int
+    block_dim: int
+    unroll: int
+    block_choice: int
+    block_tokens: int
+    num_warps: int
+    num_stages: int
+    shape_class: str = "given"
+    source: str = "given by the caller"
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "block_rows": (1, 128), "block_models": (1, 1024), "block_hidden": (1, 64),
+            "block_dim": (1, 128), "unroll": (1, 16), "block_choice": (1, 1024), "block_tokens": (1, 128),
+            "num_warps": (1, 32), "num_stages": (1, 8),
+        }  # fmt: skip
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            # Triton's tensors have sides of powers of two; stages and unrolling are mere counts.
+            power = name in ("num_stages", "unroll") or value & (value - 1) == 0
+            if not (low <= value <= high and power):
+                kind = "a number" if name in ("num_stages", "unroll") else "a power of two"
+                raise InvalidInputError(f"{name}: expected {kind} from {low} to {high}, got {value}")
+
+
+@cache
+def _entries() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((files(__package__) / "launch.json").read_text("utf-8"))["entries"]
+    return found
+
+
+def launch_params(models: int, arch: str | None = None) -> LaunchParams:
+    """Return the parameters of launch.json for a number of candidates; arch: "sm_90", or None for entries of any architecture."""
+    for entry in _entries():  # the first that fits is the one
+        if entry["arch"] in (None, arch) and (entry["models_max"] is None or models <= entry["models_max"]):
+            return LaunchParams(**entry["params"], shape_class=entry["shape_class"], source=entry["source"])
+    raise InvalidInputError(f"models: launch.json has no entry for {models} candidates on {arch}")
+
+
+def check_fits(params: LaunchParams, models: int) -> None:
+    """Raise InvalidInputError where `params` cannot launch heads of that number of candidates."""
+    if params.one_program and models > params.block_models:
+        raise InvalidInputError(
+            f"launch: one_program takes at most block_models = {params.block_models} candidates, got {models}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class KernelVariant:
-    """One compiled variant of decide_kernel: the packed form, what a request brings, the pooling before it.
+    """One compiled variant of decide_kernel: the packed form, the optional inputs of a request, the pooling before it.
 
     The number of candidates, the batch and the number of policies are arguments of the kernel: one variant serves all.
 
@@ -63,7 +138,7 @@ class KernelVariant:
         return types | dict.fromkeys(INTEGERS, "i32")
 
     def constants(self, params: LaunchParams) -> dict[str, Any]:
-        """Return the compile-time arguments."""
+        """Return the compile-time arguments of decide_kernel."""
         return {
             "DIM": self.dim, "HIDDEN": self.hidden, "RANK": self.rank, "ACTIVATION": self.activation,
             "HAS_SKIP": self.skip, "HAS_TRUNK": self.trunk, "HAS_IDENTITY": self.identity, "HAS_LEN": self.tokens,
@@ -84,17 +159,16 @@ class KernelVariant:
 
 
 def options(params: LaunchParams) -> dict[str, Any]:
-    """Return Triton's compile options.
-
-    No contraction: the written order of docs/decide.md; what is fused says tl.fma. maxnreg: all the registers
-    that a program can have; left to itself ptxas spills to fit more programs on a processor than there are.
-    """
+    """Return Triton's compile options."""
+    # All the registers a program can have: left to itself ptxas spills, to fit more programs on a processor than there are.
+    # 65,536 registers a processor, 255 a thread.
     most = min(255, (1 << 16) // (32 * params.num_warps))
+    # No contraction: sums keep the written order of docs/decide.md; what is fused says tl.fma.
     return {
         "num_warps": params.num_warps, "num_stages": params.num_stages, "enable_fp_fusion": False, "maxnreg": most,
     }  # fmt: skip
 
 
 def grid(params: LaunchParams, batch: int, models: int) -> tuple[int, int, int]:
-    """Return the programs of a launch: row blocks by blocks of candidates."""
+    """Return the programs of a launch: (blocks of rows, blocks of candidates, 1)."""
     return (-(-batch // params.block_rows), 1 if params.one_program else -(-models // params.block_models), 1)

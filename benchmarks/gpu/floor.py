@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ipr_engine.cuda.recording import Recording
+from ipr_engine.cuda.graphs import Recording
 
 from ..harness.results import Line
 from .timing import GpuRun, spread

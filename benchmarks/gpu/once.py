@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ipr_engine.kernels.launch import launch_params
+from ipr_engine.kernels.variant import launch_params
 
 from .tune import make_launch
 

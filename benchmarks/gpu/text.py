@@ -17,7 +17,8 @@ from ipr_engine import Decisions, Engine
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.gpu_router.route_rows import RouteRows
-from ipr_engine.gpu_router.router import GpuRouter, RouteSlot
+from ipr_engine.gpu_router.route_slot import RouteSlot
+from ipr_engine.gpu_router.router import GpuRouter
 
 from ..harness.results import Line
 from .models import prompts_of
@@ -100,7 +101,7 @@ def _stages(run: GpuRun, engine: Engine, batch: int, tokens: int) -> Iterator[Li
     router: GpuRouter = loaded.gpu.router
     encoder: Any = router.encoder
     bucket = next(b for b in encoder.buckets if b.batch >= batch and b.tokens >= tokens)
-    slot = RouteSlot(router, run.graphs, bucket)
+    slot = router.make_slot(run.graphs, bucket)
     prompts = prompts_of(encoder, tokens, batch)
     slot.inputs.host["mask"].fill(1)
     device = slot.inputs.device
@@ -192,7 +193,7 @@ def _pooling(run: GpuRun, engine: Engine, pooling: str) -> Iterator[Line]:
                 "op": "pooling",
                 "impl": pooling,
                 "bucket": str(bucket),
-                "p50_us": _replay_us(run, RouteSlot(router, run.graphs, bucket)),
+                "p50_us": _replay_us(run, router.make_slot(run.graphs, bucket)),
             }
 
 

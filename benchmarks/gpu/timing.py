@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ipr_engine.cuda.recording import Graphs
+from ipr_engine.cuda.graphs import Graphs
 
 from ..harness.turns import percentiles, uncollected
 

@@ -17,9 +17,9 @@ import torch
 
 from ipr_engine.decide import reference
 from ipr_engine.decide.contract import Heads
-from ipr_engine.kernels.launch import LaunchParams, launch_params
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
+from ipr_engine.kernels.variant import LaunchParams, launch_params
 from tests.support.bundles import make_tensors
 
 from ..harness.results import Line

@@ -1,5 +1,5 @@
 """What the compiler gives the GPU kernel: registers, shared memory, stack and local memory of every variant of
-kernels/aot_variants.py on every architecture, read from the cubins. Compiled, not run: no GPU is needed, and no
+kernels/build.py on every architecture, read from the cubins. Compiled, not run: no GPU is needed, and no
 figure here is a time.
 """
 
@@ -16,10 +16,9 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 
 
 def run(size: Size = FULL) -> Iterator[Line]:
-    from ipr_engine.kernels.aot_variants import AOT_VARIANTS
-    from ipr_engine.kernels.build import compile_cubin
+    from ipr_engine.kernels.build import AOT_VARIANTS, compile_cubin
     from ipr_engine.kernels.cubin import CubinMetadata, write
-    from ipr_engine.kernels.launch import launch_params
+    from ipr_engine.kernels.variant import launch_params
 
     with tempfile.TemporaryDirectory() as folder:
         for name, (variant, models) in list(AOT_VARIANTS.items())[: size.of(len(AOT_VARIANTS), 1)]:

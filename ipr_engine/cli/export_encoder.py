@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from ipr_engine.cli.rows import read_jsonl
-from ipr_engine.encoders.transformer_spec import POOLINGS
+from ipr_engine.encoders.transformer_files import POOLINGS
 from ipr_engine.prompts import parse_request
 
 

@@ -1,3 +1,8 @@
-"""What every tier on a GPU shares: recordings, buckets of shapes, the driver."""
+"""The parts that every tier on a GPU shares.
 
-EMULATED = "emulated"  # the name of the device that takes the steps of the CUDA path on the CPU
+graphs.py    recordings: CUDA graphs, or the same work run eagerly
+buckets.py   fixed shapes, the rows that go through them, and what an encoder offers for it
+driver.py    CUDA's driver by ctypes, without torch
+"""
+
+EMULATED = "emulated"  # a device's name: the steps of the CUDA path, taken on the CPU

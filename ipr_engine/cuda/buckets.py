@@ -1,22 +1,92 @@
-"""Rows through buckets: which go together, how many passes fly at once, when the host waits."""
+"""Buckets, the fixed shapes that work on a GPU is planned for, and the rows that go through them.
+
+make_buckets, plan_passes     the shapes of an engine, and which rows pass together
+Passes, fill_rows             rows through recordings: how many fly at once, when the host waits
+PromptReader, StreamEncoder   what a transformer tier offers, so that its buckets can be recorded with the decision
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.cuda.recording import Graphs, Recording
-from ipr_engine.cuda.shapes import Bucket, Pass, plan_passes
+from ipr_engine.cuda.graphs import Graphs, Recording
+from ipr_engine.errors import InvalidInputError
 
+DEFAULT_BATCHES = (1, 8, 32)
 DOUBLED = 2  # slots of the largest batch: the host fills one while the other runs
 
 
+@dataclass(frozen=True, order=True)
+class Bucket:
+    """A shape of input_ids: `batch` rows of `tokens` ids. str() is "8 x 64"."""
+
+    tokens: int
+    batch: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.batch, self.tokens
+
+    def __str__(self) -> str:
+        return f"{self.batch} x {self.tokens}"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One trip through buckets[bucket]: of the rows begin to end (exclusive); the bucket's other rows are padding."""
+
+    bucket: int
+    begin: int
+    end: int
+
+
+def make_buckets(max_tokens: int, batches: Sequence[int] = DEFAULT_BATCHES) -> tuple[Bucket, ...]:
+    """Pair every batch with every length 16, 32, 64, ... below max_tokens, and max_tokens; ascending by tokens, then batch."""
+    if not batches or any(type(batch) is not int or batch < 1 for batch in batches):
+        raise InvalidInputError(f"batches: expected ints >= 1, got {list(batches)!r}")
+    lengths = [max_tokens]
+    tokens = 16
+    while tokens < max_tokens:
+        lengths.append(tokens)
+        tokens *= 2
+    return tuple(sorted(Bucket(tokens, batch) for tokens in lengths for batch in set(batches)))
+
+
+def plan_passes(lengths: Sequence[int], buckets: Sequence[Bucket]) -> list[Pass]:
+    """Return the passes that take all rows.
+
+    The longest row left decides the tokens; the rows that need as many decide the batch: the smallest that holds them, else the
+    largest. Shorter rows ride along where it has room.
+
+    Args:
+        lengths: ids per row, descending, each at most the largest bucket's tokens.
+        buckets: ascending, as `make_buckets` gives them: a full grid.
+    """
+    sizes = sorted({bucket.tokens for bucket in buckets})
+    batches = sorted({bucket.batch for bucket in buckets})
+    index = {bucket.shape: i for i, bucket in enumerate(buckets)}
+    passes: list[Pass] = []
+    begin = 0
+    while begin < len(lengths):
+        tokens = next(size for size in sizes if size >= lengths[begin])
+        # Rows as short as the next smaller length do not count towards the batch; they would fit a cheaper bucket.
+        below = max((size for size in sizes if size < tokens), default=0)
+        run = next((i for i in range(begin, len(lengths)) if lengths[i] <= below), len(lengths)) - begin
+        batch = next((size for size in batches if size >= run), batches[-1])
+        end = min(begin + batch, len(lengths))
+        passes.append(Pass(index[batch, tokens], begin, end))
+        begin = end
+    return passes
+
+
 class Slot(Protocol):
-    """Buffers of one pass and the recording that reads and writes them."""
+    """The buffers of one pass, and the recording that reads and writes them."""
 
     @property
     def recording(self) -> Recording: ...
@@ -80,7 +150,7 @@ class Passes(Generic[SlotT]):
                 slots = self.slots[step.bucket]
                 slot = slots[turn[step.bucket] % len(slots)]
                 turn[step.bucket] += 1
-                if any(slot is other for other, _ in flying):
+                if any(slot is other for other, _ in flying):  # its results are not collected yet
                     land(slot)
                 fill(slot, step)
                 slot.recording.replay()
@@ -90,10 +160,71 @@ class Passes(Generic[SlotT]):
 
 
 def fill_rows(ids: NDArray[Any], mask: NDArray[Any], rows: Sequence[NDArray[np.int64]], pad_id: int) -> None:
-    """Write rows into a bucket's (batch, tokens) ids and mask; what is left is padding of which one token is seen."""
+    """Write rows into a bucket's ids and mask, (batch, tokens) each; the rows left over see one token of padding."""
     ids.fill(pad_id)
     mask.fill(0)
     for at, own in enumerate(rows):
         ids[at, : len(own)] = own
         mask[at, : len(own)] = 1
     mask[len(rows) :, 0] = 1  # a row without one token would be 0 / 0
+
+
+@runtime_checkable
+class PromptReader(Protocol):
+    """The part of a transformer tier that runs before its transformer: prompts to ids.
+
+    Attributes:
+        dim: of an embedding. pad_id: the id that fills a row up.
+        pooling, normalize: how the tier makes x of token states, in the words of the kernel's KernelVariant.
+    """
+
+    dim: int
+
+    @property
+    def pooling(self) -> Any: ...
+    @property
+    def normalize(self) -> bool: ...
+    @property
+    def pad_id(self) -> int: ...
+
+    def read(self, prompts: Sequence[str]) -> tuple[list[NDArray[np.int64]], NDArray[np.int64], NDArray[np.bool_]]:
+        """Return ids (none of a prompt without a token), billed_tokens, truncated."""
+
+
+@runtime_checkable
+class StreamEncoder(PromptReader, Protocol):
+    """A transformer tier whose buckets run in the current stream on buffers of the caller's.
+
+    Attributes:
+        graphs: record its work. buckets: ascending, a full grid. integer: "int64" or "int32", the type of ids and mask.
+    """
+
+    graphs: Graphs
+    buckets: tuple[Bucket, ...]
+
+    @property
+    def integer(self) -> str: ...
+
+    def enqueue(self, bucket: Bucket, ids: Any, mask: Any, x: Any) -> None:
+        """Enqueue ids, mask (batch, tokens) -> x (batch, dim) float32, torch tensors on the device; this never waits."""
+
+
+@runtime_checkable
+class StateEncoder(StreamEncoder, Protocol):
+    """A StreamEncoder that can also stop before pooling, so that the decide kernel pools."""
+
+    def states(self, ids: Any, mask: Any) -> Any:
+        """Return (batch, tokens, dim): the last hidden state."""
+
+
+@runtime_checkable
+class OffersStream(Protocol):
+    """An encoder whose work can be recorded; one without this member embeds outside of recordings."""
+
+    def on_stream(self, device: str) -> StreamEncoder:
+        """Return the encoder as a StreamEncoder on a CUDA device, or on "emulated"."""
+
+
+def stream_encoder(encoder: object, device: str) -> StreamEncoder | None:
+    """Return the encoder as a StreamEncoder on a device; None where its work cannot be recorded."""
+    return encoder.on_stream(device) if isinstance(encoder, OffersStream) else None

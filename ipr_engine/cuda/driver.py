@@ -1,6 +1,6 @@
-"""The little of CUDA that we need, from the driver's own library (libcuda.so.1) by ctypes: no torch, no further package.
+"""The few calls of CUDA that this package needs, by ctypes from the driver's own library (libcuda.so.1), without torch.
 
-    Driver    the library and its errors, for whoever calls it: `Device` here, kernels/cubin.py
+    Driver    the library and its errors, for `Device` and for kernels/cubin.py
     Device    one GPU's primary context, memory and streams, for the tensorrt tier
 
 The device's primary context is used, so that TensorRT, PyTorch and this module see the same memory and streams.
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 
-OUT_OF_MEMORY = 2
+OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 LIBRARY = "libcuda.so.1"  # of the driver, not of the toolkit
+# Types of the arguments of each call; handles and streams are void pointers, device addresses 64-bit integers.
 _DEVICE_CALLS: Mapping[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
     "cuDriverGetVersion": (c_void_p,),
@@ -83,7 +84,7 @@ class Driver:
         return (text.value or b"unknown error").decode()
 
     def error_text(self, code: int) -> str:
-        """Return what a CUresult means, "out of memory" say."""
+        """Return the meaning of a CUresult, "out of memory" say."""
         text = c_char_p()
         self.call("cuGetErrorString", code, byref(text))
         return (text.value or b"unknown").decode()
@@ -127,7 +128,7 @@ class Device:
         self._handle, self._context = handle, context
         self.name = text.value.decode(errors="replace")
         self.compute_capability = f"{major}.{minor}"
-        self.driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
+        self.driver = f"{version.value // 1000}.{version.value % 1000 // 10}"  # 13010 is 13.1
         self._open = True
         self._memory: list[int] = []
         self._pinned: list[int] = []
@@ -137,7 +138,7 @@ class Device:
         return f"{self.name}, compute capability {self.compute_capability}, driver {self.driver}"
 
     def activate(self) -> None:
-        """Make its context the calling thread's."""
+        """Make the device's context the calling thread's."""
         self._call("cuCtxSetCurrent", self._context)
 
     def allocate(self, size: int) -> int:
@@ -171,13 +172,14 @@ class Device:
         self._call("cuMemcpyDtoHAsync_v2", host, device, size, stream)
 
     def synchronize(self, stream: int) -> None:
-        """Wait for all that the stream was given."""
+        """Wait for all work of the stream."""
         self._call("cuStreamSynchronize", stream)
 
     def close(self) -> None:
-        """Give everything back, once. A device that was lost cannot take it: the driver's answers are not looked at."""
+        """Give memory, streams and context back; a second call does nothing."""
         if not self._open:
             return
+        # A lost device takes nothing back, so the driver's answers are not looked at. Streams go before the memory they use.
         self._driver.call("cuCtxSetCurrent", self._context)
         for stream in self._streams:
             self._driver.call("cuStreamDestroy_v2", stream)

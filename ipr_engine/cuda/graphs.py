@@ -1,4 +1,4 @@
-"""What runs recorded work: CUDA graphs, or the same work run eagerly where there is none (recording.py says what both offer).
+"""Work of fixed shape, recorded once and replayed: by CUDA graphs, or run eagerly where there are none.
 
     graphs = open_graphs("cuda:0")                      # or "emulated": on the CPU, for tests
     recording = graphs.record("1 x 64", work)           # warms up, captures; `work` enqueues and does not wait
@@ -15,11 +15,10 @@ import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 from ipr_engine._extras import need
 from ipr_engine.cuda import EMULATED
-from ipr_engine.cuda.recording import PURPOSE, Graphs, Recording, Work
 from ipr_engine.errors import (
     BackendUnavailableError,
     DeviceLostError,
@@ -28,11 +27,74 @@ from ipr_engine.errors import (
     OutOfDeviceMemoryError,
 )
 
+PURPOSE = "the GPU path"  # the words of an error where torch or triton is missing
+
+Work = Callable[[], None]
+
+
+class Recording(Protocol):
+    """Recorded work; called only within `Graphs.exclusive`."""
+
+    def replay(self) -> None:
+        """Enqueue the work behind all earlier replays."""
+
+    def wait(self) -> None:
+        """Wait until the last replay of this work, and all before it, are done."""
+
+
+class Graphs(Protocol):
+    """A device's recordings, replayed in one order; CudaGraphs and EagerGraphs are the two kinds.
+
+    Attributes:
+        device: the torch device its buffers are on, "cuda:0" or "cpu".
+        kind: "CUDA graphs" or "eager".
+    """
+
+    device: str
+    kind: str
+
+    def buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Make a zeroed torch tensor on the device; its address stays."""
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Make a zeroed torch tensor on the host, pinned where the device reads it."""
+
+    def record(self, label: str, work: Work) -> Recording:
+        """Run `work` to warm it up, then record it. The recording holds `work`, hence every tensor that it refers to: a
+        graph reads and writes their addresses.
+
+        Raises:
+            BackendUnavailableError: the work cannot be captured, it waits for the device, say.
+        """
+
+    def for_owner(self) -> Graphs:
+        """Return the same device, order and memory for recordings that are freed together, with a capture stream of their own.
+
+        A library's workspace belongs to the stream it was captured in, and goes with the first graph that is freed:
+        recordings of another owner must not point into it (pytorch#193402).
+        """
+
+    def planning(self, label: str) -> AbstractContextManager[None]:
+        """Wrap the making of a bucket's buffers and recording.
+
+        Raises:
+            OutOfDeviceMemoryError: names `label` and the memory.
+        """
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Admit one caller at a time; torch work inside is enqueued in the order of the replays.
+
+        Raises:
+            DeviceLostError: the device failed, now or before; there is no further work.
+        """
+
+
 WARM_UPS = 3  # runs before a capture: libraries choose their algorithms and allocate workspaces in the first ones
 
 
 class _Failure:
-    """Remembers that the device failed: a CUDA context does not recover from it."""
+    """The memory of a device's failure: a CUDA context does not recover from one."""
 
     def __init__(self, device: str, lock: threading.Lock | None = None) -> None:
         self._device, self._reason = device, ""
@@ -40,6 +102,7 @@ class _Failure:
 
     @contextmanager
     def exclusive(self, order: Callable[[], Any]) -> Iterator[None]:
+        """Admit one caller at a time, inside the context that `order` makes; a device that failed admits none."""
         with self._lock:
             if self._reason:
                 raise DeviceLostError(
@@ -61,7 +124,8 @@ class _Failure:
 
 
 def _ran_out(error: BaseException) -> bool:
-    """Return whether device memory ran out; torch ends a capture that broke by it with an error of its own, behind which it stands."""
+    """Return whether device memory ran out."""
+    # Out of memory within a capture, torch ends the capture with an error of its own, whose context is the first one.
     kind = need("torch", PURPOSE, "gpu").OutOfMemoryError
     return isinstance(error, kind) or isinstance(error.__context__, kind)
 
@@ -76,10 +140,10 @@ def is_device_error(error: BaseException) -> bool:
 
 
 class EagerGraphs:
-    """The same interface with nothing captured: `replay` runs the work.
+    """Graphs with nothing captured: `replay` runs the work.
 
     Args:
-        device: "cpu", or a CUDA device: what a graph saves is then measured, and a profiler sees ranges.
+        device: "cpu"; or a CUDA device, to measure what a graph saves, and for a profiler, which sees ranges there.
     """
 
     kind = "eager"
@@ -119,6 +183,8 @@ class EagerGraphs:
 
 
 class _EagerRecording:
+    """Work that `replay` runs, and what waits for it."""
+
     def __init__(self, work: Work, wait: Work) -> None:
         self.replay, self.wait = work, wait
 
@@ -128,8 +194,8 @@ class CudaGraphs:
 
     Args:
         device: "cuda" or "cuda:N".
-        memory_bytes: the most this may hold of the device's memory, beyond what was held before; None is no bound.
-        lock: what else must not run meanwhile holds it too; None is a lock of its own.
+        memory_bytes: the most of the device's memory to hold beyond what was held before; None is no bound.
+        lock: shared with other work on the same buffers; None is a lock of its own.
     Raises:
         BackendUnavailableError: no driver, no such device, or torch is missing or built without CUDA.
     """
@@ -165,7 +231,7 @@ class CudaGraphs:
         return self._torch.zeros(shape, dtype=dtype, pin_memory=True)
 
     def for_owner(self) -> Graphs:
-        owner = copy.copy(self)
+        owner = copy.copy(self)  # the same lock, replay stream and pool
         owner.side_stream = self._torch.cuda.Stream(self.device)
         return owner
 
@@ -237,7 +303,7 @@ class _CudaRecording:
 
 
 def open_graphs(device: str, *, memory_bytes: int | None = None) -> Graphs:
-    """Open what records work on a device: "cuda", "cuda:N", or "emulated", which runs it on the CPU.
+    """Open the Graphs of a device: "cuda", "cuda:N", or "emulated", which runs the work on the CPU.
 
     Raises:
         InvalidInputError: another name.

@@ -22,6 +22,7 @@ from ipr_engine._C import DecidePlan, DecidePolicy, DecideResult, available_isas
 
 __all__ = ["CAUSE", "STATUS", "DecidePlan", "DecidePolicy", "DecideResult", "Heads", "available_isas"]
 
+# Codes of DecideResult, in this order in csrc/include/ipr/decide_types.h and kernels/choose.py too.
 STATUS = ("ok", "nonfinite_quality", "nonfinite_cost", "none_allowed", "invalid_input")  # the op never makes the last
 CAUSE = (
     "failed",

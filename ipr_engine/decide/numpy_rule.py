@@ -1,6 +1,6 @@
-"""The threshold and the order of `decide` in numpy, once for all who apply a rule to figures that are already there.
+"""The threshold and the order of `decide` in numpy, for code that applies a rule to qualities and costs it already has.
 
-The compiled op, the Triton kernel and `reference.decide` each state them again: they are held against one another.
+The compiled op, the Triton kernel and `reference.decide` each state them again, and tests hold them against one another.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def level(rule: ThresholdRule, hi: Any, lo: Any, dtype: Any = np.float32) -> Any
     Args:
         hi, lo: the highest and lowest quality among the allowed candidates, numbers or arrays of `dtype`.
     """
+    # Each operation rounds to `dtype`, in the order the op has: numpy scalars of it, never Python floats.
     return (dtype(rule.alpha_hi) * hi + dtype(rule.alpha_lo) * lo) + dtype(rule.offset)
 
 
@@ -45,4 +46,4 @@ def order(quality: Floats, cost: Floats, worth: float, tie_rank: Floats) -> list
         quality, cost: (models,) of one dtype, in which the objective is computed. tie_rank: (models,).
     """
     objective = cost - quality.dtype.type(worth) * quality
-    return [int(m) for m in np.lexsort((tie_rank, -quality, objective))]
+    return [int(m) for m in np.lexsort((tie_rank, -quality, objective))]  # the last key is the first to sort by

@@ -1,6 +1,6 @@
-"""The definition of `decide` (docs/decide.md) in numpy float64: what tests and benchmarks compare with.
+"""The definition of `decide` (docs/decide.md) in numpy float64, for tests, benchmarks and readers.
 
-`dtype=np.float32` gives what plain numpy makes of the same formulas, the yardstick of every tolerance.
+`dtype=np.float32` gives the result of the same formulas in plain numpy float32, the yardstick of every tolerance.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ReferenceDecisions:
 
 
 def predict_logit(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
-    """(batch, models): the quality heads before the sigmoid."""
+    """Return the quality heads before the sigmoid, (batch, models)."""
     x = x.astype(dtype)
     total: Array = np.zeros((len(x), len(heads.bias)), dtype)
     if heads.skip is not None:
@@ -61,7 +61,7 @@ def predict_logit(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
         if heads.identity is not None:
             h = h + heads.identity.astype(dtype)
         if heads.up is not None and heads.down is not None:
-            d = np.einsum("mrd,bd->bmr", heads.down.astype(dtype), x)
+            d = np.einsum("mrd,bd->bmr", heads.down.astype(dtype), x)  # (batch, models, rank)
             h = h + np.einsum("mhr,bmr->bmh", heads.up.astype(dtype), d)
         total = total + np.einsum("mh,bmh->bm", heads.out.astype(dtype), ACTIVATIONS[heads.activation](h))
     total += heads.bias.astype(dtype)
@@ -69,7 +69,7 @@ def predict_logit(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
 
 
 def predict_tokens(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
-    """(batch, models): output tokens."""
+    """Return the predicted output tokens, (batch, models)."""
     if heads.len_skip is None or heads.len_bias is None:
         raise InvalidInputError("tokens_out: expected an array, since these heads predict no tokens, got None")
     expected: Array = np.exp(x.astype(dtype) @ heads.len_skip.astype(dtype).T + heads.len_bias.astype(dtype))
@@ -82,7 +82,7 @@ def choose(
     logit: Array, cost: Array, allowed: Array, tie_rank: Array,
     alpha_hi: float, alpha_lo: float, offset: float, worth: float,
 ) -> Row:  # fmt: skip
-    """One prompt, arrays (models,): the cheapest allowed candidate by objective with quality >= threshold."""
+    """Decide one prompt, arrays (models,): the allowed candidate of least objective among those with quality >= threshold."""
     live = np.flatnonzero(allowed)
     for status, bad in (
         ("none_allowed", not live.size),
@@ -104,10 +104,12 @@ def choose(
     if not others.size:
         return Row(int(c), threshold, np.inf, "ok", "only_allowed")
 
-    gap = quality[c] - (threshold if quality[c] < hi else threshold_over(others))  # leaving
-    for m in others:  # entering
+    # The gap: the least change of one quality that changes the choice. Either c leaves, or another enters.
+    # Where c is the best itself, the threshold falls with it, down to that of the others.
+    gap = quality[c] - (threshold if quality[c] < hi else threshold_over(others))
+    for m in others:
         needed = max(threshold - quality[m], 0.0)
-        if objective[m] > objective[c]:
+        if objective[m] > objective[c]:  # it enters by worth alone: the quality that pays for the difference
             needed = max(needed, (objective[m] - objective[c]) / worth if worth > 0 else np.inf)
         gap = min(gap, needed)
 
@@ -119,8 +121,8 @@ def choose(
 
 
 def of_tier(rates: Array, tier_above: Array, billed: Array) -> Array:
-    """(batch, models): of rates (tiers, models) each candidate's in the price tier of its bill, (batch, models)."""
-    tier = (billed > tier_above[:, None, :]).sum(axis=0)
+    """Return the rates (tiers, models) in the price tier of each bill: (batch, models), as billed."""
+    tier = (billed > tier_above[:, None, :]).sum(axis=0)  # (batch, models)
     found: Array = np.take_along_axis(rates, tier, axis=0)
     return found
 
@@ -129,7 +131,7 @@ def expected_cost(
     in_rate: Array, out_rate: Array, fixed_usd: Array, billed_tokens: Array, tokens_out: Array,
     tier_above: Array | None = None,
 ) -> Array:  # fmt: skip
-    """(batch, models) USD, before extra_usd.
+    """Return the expected cost in USD before extra_usd, (batch, models).
 
     Args:
         in_rate, out_rate: (models,) USD per token, or (tiers, models) with tier_above (tiers - 1, models): more input
@@ -145,9 +147,10 @@ def expected_cost(
 
 
 def send_unsupported(row: Row, quality: Array, cost: Array, may: Array, tie_rank: Array, to: int | None) -> Row:
-    """One prompt of too little support, already decided: `to` answers where it may, None is the cheapest. Arrays (models,).
+    """Send one decided prompt of too little support to candidate `to`, where it may answer; None is the cheapest.
 
-    may: whom the policy's conditions and the request leave.
+    Args:
+        quality, cost, may, tie_rank: (models,). may: the candidates that the policy's conditions and the request leave.
     """
     if row.status != "ok":
         return row
@@ -162,7 +165,7 @@ def failover(
     quality: Array, cost: Array, allowed: Array, tie_rank: Array,
     rule: ThresholdRule, worth: float, dtype: Any = np.float64,
 ) -> list[int]:  # fmt: skip
-    """One prompt, arrays (models,): the allowed candidates as each would be chosen, were all before it away."""
+    """Return the allowed candidates of one prompt, each as it would be chosen, were all before it away; arrays (models,)."""
     quality, cost = quality.astype(dtype), cost.astype(dtype)
     left = [m for m in order(quality, cost, worth, tie_rank) if allowed[m]]
     chosen: list[int] = []
@@ -178,7 +181,7 @@ def decide(
     heads: Heads, policy: Mapping[str, Any], x: Array, billed_tokens: Any,
     tokens_out: Any = None, extra_usd: Any = 0.0, allowed: Any = True, dtype: Any = np.float64,
 ) -> ReferenceDecisions:  # fmt: skip
-    """A batch: x is (batch, dim), the others broadcast as in DecidePlan.run; policy is DecidePolicy's keywords."""
+    """Decide a batch: x is (batch, dim), the others broadcast as in DecidePlan.run; policy holds DecidePolicy's keywords."""
     in_rate, out_rate, fixed_usd = (policy[name].astype(dtype) for name in ("in_rate", "out_rate", "fixed_usd"))
     with np.errstate(all="ignore"):  # a row that overflows gets a status
         logit = predict_logit(heads, x, dtype)
@@ -196,10 +199,16 @@ def decide(
 
 
 def break_points(quality: Array, cost_usd: Array, tie_rank: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """Moves (worth, row, before, after), each (moves,), then first and last, each (rows,): `ipr_engine.policy.tau_path.break_points`."""
+    """Return the worths at which choices move: the definition of `ipr_engine.policy.tau_path.break_points`.
+
+    Args:
+        quality, cost_usd: (rows, models). tie_rank: (models,).
+    Returns:
+        worth, row, before and after of every move, (moves,) each, by worth; the first and the last choice, (rows,) each.
+    """
     every = np.arange(len(quality))
     by_rank = np.argsort(tie_rank)
-    q, c = quality[:, by_rank], cost_usd[:, by_rank]
+    q, c = quality[:, by_rank], cost_usd[:, by_rank]  # so that argmax, which takes the first, breaks ties by rank
     cheapest = c == c.min(axis=1, keepdims=True)
     now = np.where(cheapest, q, -np.inf).argmax(axis=1)
     first = now.copy()
@@ -207,6 +216,7 @@ def break_points(quality: Array, cost_usd: Array, tie_rank: Array) -> tuple[Arra
     left, left_q, left_c = every, q, c
     while len(left):
         at = np.arange(len(left))
+        # (rows left, models): a better candidate is chosen once worth * step pays for its extra cost
         step = left_q - left_q[at, now[left]][:, None]
         better = step > 0
         ratio = np.where(better, (left_c - left_c[at, now[left]][:, None]) / np.where(better, step, 1.0), np.inf)
@@ -225,9 +235,11 @@ def break_points(quality: Array, cost_usd: Array, tie_rank: Array) -> tuple[Arra
 def two_tier_choices(
     first: tuple[Array, Array], again: tuple[Array, Array], tie_rank: Array, worth: float, below: float
 ) -> tuple[Array, Array]:
-    """Whom two tiers choose at a worth > 0, and whether the second was asked, each (rows,).
+    """Return the choices of two tiers at a worth > 0, and whether the second was asked, each (rows,).
 
-    first, again: quality and cost_usd (rows, models) of the tiers. The gap is that of `choose` at threshold 0.
+    Args:
+        first, again: quality and cost_usd (rows, models) of the tiers.
+        below: the second is asked where the gap, that of `choose` at threshold 0, is smaller.
     """
 
     def choices(quality: Array, cost: Array) -> tuple[Array, Array]:

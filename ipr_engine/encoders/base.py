@@ -1,4 +1,4 @@
-"""What a prompt encoder is, and what names it."""
+"""The protocol of a prompt encoder, and its result: `Encoder` and `Encoded`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ipr_engine.prompts.parsed import Needs
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """What `Encoder.encode` returns; row i belongs to prompt i. `encoded[2:5]` is the same for those rows.
+    """The result of `Encoder.encode`; row i belongs to prompt i, and `encoded[2:5]` is the result of those rows.
 
-    It holds all that a decision reads of the prompts. tokens_out and extra_usd are no part of it: they are values for the
+    A decision reads nothing else of the prompts. tokens_out and extra_usd are no part of it: they are values for the
     candidates of one bundle, and embeddings outlive a swap.
 
     Attributes:
@@ -26,10 +26,10 @@ class Encoded:
         billed_tokens: (batch,) int64, tokens of the whole prompt, unknown ones included, before any cut, without special tokens.
         truncated: (batch,) bool, whether the prompt is longer than `max_tokens` allows, so that x leaves some of it out.
         encoder: identity of the encoder that made x, where known: heads on another one refuse it.
-        needs: what each request asks of a candidate besides reading its text, None for nothing; None where not known of any.
-        errors: row -> why it could not be encoded; its x is NaN, its bill 0.
-        terms: (batch, terms) float64, what each request's texts are made of (docs/tokens.md), NaN where its bill was given; None
-            where not known.
+        needs: the demands of each request on a candidate besides reading its text, None for none; None where not known of any.
+        errors: row -> why its prompt could not be encoded; x of the row is NaN, its bill 0.
+        terms: (batch, terms) float64, counts of each request's texts (docs/tokens.md), NaN where its bill was given; None where
+            not known.
     """
 
     x: NDArray[np.float32]
@@ -48,7 +48,7 @@ class Encoded:
         terms = None if self.terms is None else np.ascontiguousarray(self.terms[rows])
         if self.needs is None and not self.errors:
             return Encoded(x, billed, truncated, self.encoder, terms=terms)
-        taken = np.arange(len(self))[rows].tolist()
+        taken = np.arange(len(self))[rows].tolist()  # negative and sliced rows as plain numbers
         needs = None if self.needs is None else tuple(self.needs[row] for row in taken)
         errors = {at: self.errors[row] for at, row in enumerate(taken) if row in self.errors}
         return Encoded(x, billed, truncated, self.encoder, needs, errors, terms)
@@ -65,7 +65,7 @@ class Encoder(Protocol):
 
     @property
     def identity(self) -> str:
-        """sha256 hex of all that decides x (`ipr_engine.bundle.encoder_identity`); heads name the encoder they were fitted on by it."""
+        """The sha256 hex of everything that decides x (`ipr_engine.bundle.encoder_identity`); heads name their encoder by it."""
         ...
 
     @property
@@ -97,18 +97,18 @@ class RecordingEncoder(Protocol):
     """An encoder that records its work (CUDA graphs) before it first encodes."""
 
     def record(self) -> None:
-        """Record it now, unless that is done."""
+        """Record the work of this encoder, unless that is done."""
 
 
 def record_graphs(encoders: Iterable[Encoder]) -> None:
-    """Let the encoders record what they have to: a load takes the time, not the first request."""
+    """Let each RecordingEncoder record: a load takes the time, not the first request."""
     for encoder in encoders:
         if isinstance(encoder, RecordingEncoder):
             encoder.record()
 
 
 def as_prompt_list(prompts: Any) -> list[str]:
-    """Return the prompts as a list; a lone str, or what cannot be iterated, is an InvalidInputError."""
+    """Return the prompts as a list; InvalidInputError for a lone str, or a value that cannot be iterated."""
     if isinstance(prompts, str):
         raise InvalidInputError("prompts: expected a sequence of str, got one str; pass [prompt]")
     if not isinstance(prompts, Iterable):

@@ -12,7 +12,7 @@ from ipr_engine.errors import InvalidInputError
 
 
 class ConcatenatedEncoder:
-    """x = [first.x, second.x, ...]; what is billed is the first one's count. Each part is as it comes, none is rescaled.
+    """Encoders side by side: x = [first.x, second.x, ...], none rescaled. The first one's count is billed.
 
     Attributes:
         encoders: the parts, in the order of their columns.
@@ -42,7 +42,7 @@ class ConcatenatedEncoder:
         return self.join([encoder.encode(prompts) for encoder in self.encoders])
 
     def join(self, parts: Sequence[Encoded]) -> Encoded:
-        """Return what `encode` gives, of what each part gave for the same prompts."""
+        """Return the result of `encode`, from the results of each part for the same prompts."""
         return Encoded(
             np.concatenate([part.x for part in parts], axis=1),
             parts[0].billed_tokens,

@@ -1,6 +1,6 @@
-"""Every option of loading a bundle, once: its default, what it means, its flag on the command line.
+"""Every option of loading a bundle, once: its default, its meaning, its flag on the command line.
 
-A new option is a field of `LoadOptions`, the same name in `LoadKeywords`, and what an encoder's tier makes of it.
+A new option is a field of `LoadOptions`, the same name in `LoadKeywords`, and a line in the tiers that heed it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def on_gpu(device: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """How a bundle's encoders are to run; nothing of it changes what they mean.
+    """The options of running a bundle's encoders; none changes the meaning of an embedding.
 
     Each field is an argument of `Engine.load`; docs/usage.md has a table of them.
 
@@ -89,6 +89,7 @@ class LoadOptions:
             raise InvalidInputError(
                 f"encoder_folders: expected a list of folders, got one, {self.encoder_folders!r}; pass [{self.encoder_folders!r}]"
             )
+        # As tuples: a list that its owner changes later changes no options.
         object.__setattr__(self, "encoder_folders", tuple(self.encoder_folders))
         object.__setattr__(self, "batches", None if self.batches is None else tuple(self.batches))
         if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):

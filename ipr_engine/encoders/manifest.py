@@ -1,4 +1,4 @@
-"""An exported transformer: a folder with one frozen model for every tier, and encoder.json, which says what it is.
+"""An exported transformer: a folder with one frozen model for every tier, and encoder.json, which describes it.
 
     encoder.json  {"schema_version": 1, "architecture", "dim", "pooling", "normalize", "max_tokens", "positions": int|null,
                    "pad_id", "special": {"before": [ids], "after": [ids]},
@@ -26,7 +26,7 @@ from ipr_engine.bundle import TransformerSource
 from ipr_engine.bundle.bundle_files import FileEntry, file_entry, read_regular, sha256_of
 from ipr_engine.bundle.encoder_source import MANIFEST
 from ipr_engine.bundle.fields import Field, canonical_json, fail, parse_json
-from ipr_engine.encoders.transformer_spec import POOLINGS, TransformerSpec
+from ipr_engine.encoders.transformer_files import POOLINGS, TransformerSpec
 from ipr_engine.errors import BundleNotFoundError, BundleValueError, BundleVersionError
 
 SCHEMA_VERSION = 1
@@ -50,7 +50,7 @@ _KEYS = (
 
 @dataclass(frozen=True)
 class ModelOrigin:
-    """Where a model came from: the name of a hub's repository, or of a folder, and the hub's commit, None for a folder."""
+    """The origin of a model: the name of a hub's repository, or of a folder, and the hub's commit, None for a folder."""
 
     name: str
     revision: str | None = None
@@ -61,10 +61,10 @@ class Export:
     """A verified export.
 
     Attributes:
-        folder: where it lies. sha256: of its encoder.json.
-        architecture: transformers' model_type, "bert" say. dim: of an embedding. max_tokens: what a tier takes by default.
-        spec: what the base of the tiers needs.
-        name, revision: where the model came from.
+        folder: the folder that holds it. sha256: of its encoder.json.
+        architecture: transformers' model_type, "bert" say. dim: of an embedding. max_tokens: the default of every tier.
+        spec: the model, as all tiers need it.
+        name, revision: the origin of the model.
         files: role -> verified path.
         hashes: role -> sha256.
         provenance: versions, and the cosines measured when it was made.
@@ -83,7 +83,8 @@ class Export:
     provenance: Mapping[str, Any]
 
     def arithmetic(self, dtype: str | None) -> str | None:
-        """Return what the identity says of the arithmetic: int8 weights are rounded on prompts, so their file is named by its hash."""
+        """Return the arithmetic as the identity names it."""
+        # int8 weights are rounded on prompts: two exports of one model may differ, so the hash of their file is in the name.
         return f"int8 {self.hashes['onnx_int8']}" if dtype == "int8" and self.file("onnx_int8") else dtype
 
     def identity(self, max_tokens: int, *, dtype: str | None = None) -> str:
@@ -93,7 +94,7 @@ class Export:
     def bundle_source(
         self, id: str, *, max_tokens: int | None = None, dtype: str | None = None, contained: bool = True
     ) -> TransformerSource:
-        """Return what `write_bundle` takes to put this model into a bundle, or to reference it only.
+        """Return this model as `write_bundle` takes it, to be put into a bundle or only referenced.
 
         Args:
             max_tokens: None is the export's own.
@@ -144,6 +145,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
         raise BundleNotFoundError(f"{where}: nothing there; expected a folder that `ipr export-encoder` wrote")
     data = read_regular(base / MANIFEST, where)
     document = parse_json(data, where)
+    # The version first: another one may have other keys, which must not be called unknown.
     version = document.mapping().get("schema_version")
     if version is not None and version.integer(at_least=0) != SCHEMA_VERSION:
         todo = "use the release of ipr_engine that wrote it, or export the model again"

@@ -19,7 +19,7 @@ from ipr_engine.errors import BackendUnavailableError, BundleFormatError, Invali
 PRECISIONS = ("float32", "int8")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 GROUP_TOKENS = 512  # on a CPU a matrix of so many rows runs at full speed; more in one run only takes memory
-BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # and then steps of 256: what a row is filled up to on a GPU
+BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # ids a row is filled up to on a GPU; then steps of 256
 _PURPOSE = "the onnx encoder"
 
 
@@ -32,7 +32,7 @@ class OnnxEncoder(TransformerEncoder):
 
     Attributes:
         precision: "float32" or "int8"; the int8 model has an identity of its own.
-        provider: "cpu" or "cuda". threads: what ONNX Runtime computes with on the CPU.
+        provider: "cpu" or "cuda". threads: of ONNX Runtime on the CPU.
         bytes_planned: of the buffers the encoder itself keeps; ONNX Runtime's arena comes on top.
     """
 
@@ -83,7 +83,7 @@ class OnnxEncoder(TransformerEncoder):
         """Verify an export's files, open its graph, allocate and warm up.
 
         Args:
-            folder: what `ipr export-encoder` wrote.
+            folder: a folder of `ipr export-encoder`.
             precision: "float32", or "int8" where the export holds it.
             provider: "cpu", or "cuda" (the package onnxruntime-gpu).
             threads: None is one a physical core that this process may use.
@@ -124,12 +124,12 @@ class OnnxEncoder(TransformerEncoder):
 
     @property
     def summary(self) -> str:
-        """Tier, dimensions, what is computed in, where and with how many threads, tokenizer."""
+        """Tier, dimensions, precision, provider or number of threads, tokenizer."""
         where = f"{self.threads} thread{'s' * (self.threads > 1)}" if self.provider == "cpu" else self.provider
         return f"onnx {self.dim}-d {self.precision} on {where}, {self.tokenizer.kind} tokenizer"
 
     def _plan(self) -> None:
-        """Allocate for the largest run, and run it once: what memory lacks is an error now, and names the bucket."""
+        """Allocate for the largest run, and run it once: missing memory is an error now, which names the bucket."""
         if self.provider == "cpu":
             tokens, rows = self.max_tokens, max(1, min(self.batch, GROUP_TOKENS // self.max_tokens))
             elements = max(self.max_tokens, min(self.batch * self.max_tokens, GROUP_TOKENS))
@@ -150,7 +150,7 @@ class OnnxEncoder(TransformerEncoder):
         self.bytes_planned = self._input.nbytes + self._seen.nbytes + self._output.nbytes
 
     def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """Return, on a CPU, rows of one length, at most `batch` and GROUP_TOKENS ids; on a GPU, rows of one bucket, at most `batch`."""
+        """Return the rows that run together, at most `batch`: on a CPU of one length and GROUP_TOKENS ids, on a GPU of one bucket."""
         groups: list[list[int]] = []
         size = 0
         for row, length in zip(rows, lengths, strict=True):
@@ -163,7 +163,7 @@ class OnnxEncoder(TransformerEncoder):
         return groups
 
     def padded_length(self, length: int) -> int:
-        """Return how many ids a row of `length` ids is filled up to."""
+        """Return the number of ids that a row of `length` ids is filled up to."""
         if self.provider == "cpu":
             return length
         bucket = next((size for size in BUCKETS if size >= length), -(-length // 256) * 256)
@@ -173,7 +173,7 @@ class OnnxEncoder(TransformerEncoder):
         """Return (rows, dim) embeddings of the rows of one group, in planned buffers."""
         rows, tokens = len(ids), self.padded_length(max(map(len, ids)))
         with self._lock:
-            filled = self._input[: rows * tokens].reshape(rows, tokens)
+            filled = self._input[: rows * tokens].reshape(rows, tokens)  # a view
             if self._masked:
                 self._seen[: rows * tokens] = 1
             for row, own in enumerate(ids):
@@ -207,7 +207,7 @@ class OnnxEncoder(TransformerEncoder):
 
 
 def physical_cores() -> int:
-    """Count the cores that this process may run on; two hardware threads of one core count once: they share its arithmetic."""
+    """Count the cores that this process may run on; the hardware threads of one core share its arithmetic and count once."""
     allowed = os.sched_getaffinity(0)
     cores = set()
     for cpu in allowed:
@@ -217,12 +217,14 @@ def physical_cores() -> int:
 
 
 def _role(export: Export, precision: str, provider: str) -> str:
+    """Return the file of an export that runs here; the CPU's own graph where there is one."""
     if precision == "int8":
         return "onnx_int8"
     return "onnx_cpu" if provider == "cpu" and "onnx_cpu" in export.files else "onnx"
 
 
 def _open_session(path: Path, provider: str, threads: int) -> Any:
+    """Open a graph on exactly the provider that was asked for."""
     runtime = need("onnxruntime", _PURPOSE, "onnx")
     name = PROVIDERS[provider]
     if name not in runtime.get_available_providers():
@@ -246,12 +248,12 @@ def _open_session(path: Path, provider: str, threads: int) -> Any:
             f"provider: {provider!r} was asked for and could not start here (is there a GPU, are its libraries installed?); "
             f"ONNX Runtime offers {', '.join(session.get_providers())}"
         )
-    session.disable_fallback()
+    session.disable_fallback()  # a failing run raises, and does not start again on the CPU
     return session
 
 
 def _check_signature(session: Any, path: Path, dim: int) -> bool:
-    """Return whether the graph takes a mask; BundleFormatError where it is not a graph of this tier or of another dim."""
+    """Return whether the graph takes a mask; BundleFormatError for a graph of another form or another dim."""
     inputs = {given.name: given.type for given in session.get_inputs()}
     outputs = {made.name: (made.type, made.shape[-1:]) for made in session.get_outputs()}
     fitting = inputs in (

@@ -1,4 +1,4 @@
-"""From what a bundle, or a folder, holds to the encoder that serves it. A tier's packages load only when it is used (tiers.py)."""
+"""The encoder of a bundle or of a folder, on the tier that serves it. A tier's packages load only when it is used (tiers.py)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class TransformerTier(Protocol):
-    """What the class of a row in tiers.py offers."""
+    """The interface of the class that a row of tiers.py names."""
 
     def open_export(
         self, export: Export, options: LoadOptions, *, max_tokens: int | None, dtype: str | None
     ) -> Encoder:
-        """Load an export, with what the tier takes from the options.
+        """Load an export, with those of the options that the tier heeds.
 
         Args:
             max_tokens: None is the export's own.
@@ -34,7 +34,7 @@ class TransformerTier(Protocol):
 
 
 class FolderTier(TransformerTier, Protocol):
-    """What the class of FOLDER_TIER offers besides."""
+    """The interface of FOLDER_TIER's class, which loads transformers folders too."""
 
     def open_folder(self, folder: Path, options: LoadOptions, **arguments: Any) -> Encoder:
         """Load a transformers folder; the arguments are those of the class's `from_folder`, device and batches apart."""
@@ -51,6 +51,7 @@ def make_encoder(bundle: BundleSpec, id: str, options: LoadOptions | None = None
     options = LoadOptions() if options is None else options
     spec = bundle.encoder(id)
     encoder = _KINDS[spec.kind](bundle, spec, options)
+    # Hashed again while it was loaded: the file may have changed since the bundle was verified.
     if encoder.identity != spec.identity or encoder.dim != spec.dim:
         raise EncoderMismatchError(
             f"encoder {spec.id!r}: expected identity {spec.identity[:12]} of {spec.dim} dimensions, got "
@@ -94,12 +95,12 @@ def _concatenated(bundle: BundleSpec, spec: EncoderSpec, options: LoadOptions) -
     return ConcatenatedEncoder([make_encoder(bundle, part, options) for part in spec.parts])
 
 
-_KINDS = {"static": _static, "transformer": _transformer, "concatenated": _concatenated}  # of an EncoderSpec
+_KINDS = {"static": _static, "transformer": _transformer, "concatenated": _concatenated}  # EncoderSpec.kind -> loader
 
 
 def _folder(folder: Path, spec: EncoderSpec, options: LoadOptions) -> Encoder | None:
-    """Load a transformers folder, if it is the model that is meant; else return None."""
-    from ipr_engine.encoders.transformer_folder import read_transformer_folder
+    """Load a transformers folder if it holds the model of `spec`; else return None."""
+    from ipr_engine.encoders.transformer_files import read_transformer_folder
 
     modules = (folder / "modules.json").exists()
     asked = {} if modules else {"pooling": spec.pooling, "normalize": spec.normalize}
@@ -139,6 +140,7 @@ def open_export(
 
 
 def _choose_tier(export: Export, options: LoadOptions, dtype: str | None) -> str:
+    """Return the first tier that can serve an export; BackendUnavailableError says why each cannot."""
     if options.tier == "tensorrt" and options.device == "cpu":
         raise InvalidInputError("tier: 'tensorrt' runs on a GPU; pass device='cuda' or 'cuda:N' beside it")
     asked = AUTO[_kind_of(options.device)] if options.tier == "auto" else (options.tier,)
@@ -233,9 +235,9 @@ def open_encoder(
 
 
 def is_model2vec(folder: Path) -> bool:
-    """Return whether a folder holds a table. config.json tells; modules.json does not: model2vec writes one too, and a transformer may
-    live in a subfolder of it."""
-    from ipr_engine.encoders.files import parse_json, read_bytes
+    """Return whether a folder holds a model2vec table."""
+    # config.json tells. modules.json does not: model2vec writes one too, and a transformer may lie in a subfolder of it.
+    from ipr_engine.encoders.model_files import parse_json, read_bytes
 
     path = folder / "config.json"
     if not path.exists():

@@ -14,8 +14,7 @@ from ipr_engine._C import StaticEncoder as NativeStatic
 from ipr_engine._files import file_sha256
 from ipr_engine.bundle import encoder_identity
 from ipr_engine.encoders.base import Encoded, as_prompt_list
-from ipr_engine.encoders.files import parse_json, read_bytes
-from ipr_engine.encoders.tensor_file import map_tensors
+from ipr_engine.encoders.model_files import map_tensors, parse_json, read_bytes
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
 from ipr_engine.errors import (
     BundleFormatError,
@@ -36,7 +35,7 @@ class StaticEncoder:
         dim: columns of the table. max_tokens: the most tokens of a prompt that enter x.
         identity: see `ipr_engine.bundle.encoder_identity`.
         normalize: whether x is divided by its norm.
-        tokenizer: who makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
+        tokenizer: makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
         isa: the instruction set in use, "scalar", "avx2" or "avx512"; all give the same bits.
         native: the C++ object that encodes text on its own, None when tokenizer.kind is "tokenizers".
     """
@@ -158,7 +157,7 @@ class StaticEncoder:
                 ids, starts = self.tokenizer.encode(prompt)
             except InvalidInputError as error:
                 raise InvalidInputError(str(error).replace("text", f"prompts[{row}]", 1)) from None
-            x[row], truncated[row] = self._native.encode_ids(ids, starts)
+            x[row], truncated[row] = self._native.encode_ids(ids, starts)  # ids and starts: (tokens,)
             billed[row] = len(ids)
         return Encoded(x, billed, truncated)
 
@@ -177,6 +176,7 @@ class StaticEncoder:
 
 
 def _read_normalize(path: str | Path, config_bytes: bytes) -> bool:
+    """Return `normalize` of a config.json; BundleFormatError where it is no bool."""
     config = parse_json(path, config_bytes)
     normalize = config.get("normalize", False) if isinstance(config, dict) else None
     if type(normalize) is not bool:
@@ -185,6 +185,7 @@ def _read_normalize(path: str | Path, config_bytes: bytes) -> bool:
 
 
 def _check_tensors(path: str | Path, tensors: dict[str, NDArray[Any]], max_id: int) -> None:
+    """Refuse tensors that are no table for ids up to max_id: names, shapes, types and values."""
     table, mapping, weights = (tensors.get(name) for name in ("embeddings", "mapping", "weights"))
     unknown = tensors.keys() - {"embeddings", "mapping", "weights"}
     if table is None or unknown:

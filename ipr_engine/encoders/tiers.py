@@ -51,7 +51,7 @@ TRANSFORMER_TIERS: Mapping[str, Tier] = MappingProxyType(
         ),
     }
 )
-# What tier "auto" tries on a kind of device, in this order; the first that can serve an export does.
+# The tiers that "auto" tries on a kind of device, in this order; the first that can serve an export does.
 AUTO: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"cpu": ("onnx", "torch"), "emulated": ("torch",), "cuda": ("tensorrt", "torch", "onnx")}
 )

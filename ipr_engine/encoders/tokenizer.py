@@ -1,4 +1,4 @@
-"""tokenizer.json -> ids: in C++ where the C++ gives the very ids of the `tokenizers` library, else by that library."""
+"""Text to ids by a tokenizer.json: in C++ where that gives the very ids of the `tokenizers` library, else by the library."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Tokenizer(Protocol):
         ...
 
     def count(self, text: str) -> int:
-        """Return how many ids `encode` gives."""
+        """Return the number of ids that `encode` gives."""
         ...
 
 
@@ -86,7 +86,7 @@ class LibraryTokenizer:
         words = [-1 if word is None else word for word in encoding.word_ids]
         word = np.array(words, dtype=np.int64)
         starts = np.ones(len(words), dtype=np.bool_)
-        starts[1:] = (word[1:] != word[:-1]) | (word[1:] < 0)
+        starts[1:] = (word[1:] != word[:-1]) | (word[1:] < 0)  # an id of no word is a word of its own
         return np.array(encoding.ids, dtype=np.uint32), starts
 
     def count(self, text: str) -> int:
@@ -135,6 +135,7 @@ def read_tokenizer(json_bytes: bytes, tokenizer: str = "auto") -> WordPieceToken
 
 
 def _native(tree: dict[str, Any]) -> NativeWordPiece:
+    """Build the C++ tokenizer of a tree that `_why_not_wordpiece` lets through."""
     model, normalizer = tree["model"], _only(tree["normalizer"], "normalizers")
     try:
         return NativeWordPiece(
@@ -152,7 +153,7 @@ def _native(tree: dict[str, Any]) -> NativeWordPiece:
 
 
 def _only(node: Any, members: str) -> Any:
-    """Return the one step of a Sequence of one step; any other node as it is."""
+    """Return the only step of a Sequence of one step; any other node as it is."""
     while isinstance(node, dict) and node.keys() == {"type", members} and node["type"] == "Sequence":
         if not isinstance(node[members], list) or len(node[members]) != 1:
             break
@@ -172,7 +173,8 @@ def _is(node: Any, **fields: Any) -> bool:
 
 
 def _why_not_wordpiece(tree: dict[str, Any]) -> str | None:
-    """Return why C++ would not give this file's exact ids; None if it does. What is not known to be the same is a reason."""
+    """Return why C++ would not give this file's exact ids; None if it does."""
+    # Exact keys are asked for: a key that is not known here may change ids.
     normalizer, pre_tokenizer = tree.get("normalizer"), tree.get("pre_tokenizer")
     model, added = tree["model"], tree.get("added_tokens") or []
     if not _is(
@@ -207,11 +209,12 @@ def _why_not_wordpiece(tree: dict[str, Any]) -> str | None:
 
 
 def _name(node: Any) -> str:
+    """Return a node's type for a message."""
     return str(node.get("type")) if isinstance(node, dict) else "absent" if node is None else repr(node)
 
 
 def _library_unk_id(library: Any, json_text: str) -> int:
-    """Return the id that model2vec drops: by name, or by number for Unigram."""
+    """Return the id of unknown tokens, which model2vec drops; -1 for none. Unigram states it by number, others by name."""
     unk = getattr(library.model, "unk_token", None)
     if unk is not None:
         found = library.token_to_id(unk)

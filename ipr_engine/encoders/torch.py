@@ -15,12 +15,16 @@ from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
 from ipr_engine.encoders.transformer import TransformerEncoder, padded
-from ipr_engine.encoders.transformer_folder import TransformerFolder, read_transformer_folder
-from ipr_engine.encoders.transformer_spec import TransformerSpec, special_ids
+from ipr_engine.encoders.transformer_files import (
+    TransformerFolder,
+    TransformerSpec,
+    read_transformer_folder,
+    special_ids,
+)
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
 
 DTYPES = ("float32", "float16", "bfloat16")
-_PURPOSE = "the torch encoder"
+PURPOSE = "the torch encoder"  # the words of an error where torch is missing
 
 
 class TorchEncoder(TransformerEncoder):
@@ -32,7 +36,7 @@ class TorchEncoder(TransformerEncoder):
 
     Attributes:
         model: the transformer, a torch module.
-        device, dtype: where and in what the transformer computes. The identity names neither, but for bfloat16, whose
+        device, dtype: the place and type of the transformer's arithmetic. The identity names neither but bfloat16, whose
             embeddings are further from float32's than a cosine of 0.9999.
     """
 
@@ -51,7 +55,7 @@ class TorchEncoder(TransformerEncoder):
         super().__init__(spec, max_tokens=max_tokens, batch=batch, dtype=named, tokenizer=tokenizer)
         self.model = model.to(device)
         self.device, self.dtype = device, dtype
-        self.dim = self._embed([np.zeros(1, dtype=np.int64)]).shape[1]
+        self.dim = self._embed([np.zeros(1, dtype=np.int64)]).shape[1]  # by a run: configs name it differently
 
     @classmethod
     def from_folder(
@@ -70,7 +74,7 @@ class TorchEncoder(TransformerEncoder):
         Args:
             folder: config.json, tokenizer.json, model.safetensors (or its shards); modules.json and 1_Pooling/ if it has them.
             pooling: "mean", "cls" or "last"; None where modules.json tells it.
-            normalize: None is what modules.json says, and no for a bare folder.
+            normalize: None takes modules.json's, and is false for a bare folder.
             max_tokens: more than the special tokens and within the model's positions.
             batch: prompts that pass through the transformer together, >= 1; they are taken in the order of their length.
             device: a device of torch: "cpu", "cuda", "cuda:1", "mps".
@@ -117,7 +121,7 @@ class TorchEncoder(TransformerEncoder):
         path = export.file("weights").parent
         _check_device(device)
         if dtype is None:
-            dtype = "float32" if need("torch", _PURPOSE).device(device).type == "cpu" else "float16"
+            dtype = "float32" if need("torch", PURPOSE).device(device).type == "cpu" else "float16"
         tokenizer = read_tokenizer(export.spec.tokenizer)
         model = load_model(path, dtype)
         check_fit(model, tokenizer)
@@ -138,7 +142,7 @@ class TorchEncoder(TransformerEncoder):
 
     @property
     def summary(self) -> str:
-        """Tier, dimensions, what the transformer computes in and where, tokenizer."""
+        """Tier, dimensions, type and place of the arithmetic, tokenizer."""
         return f"torch {self.dim}-d {self.dtype} on {self.device}, {self.tokenizer.kind} tokenizer"
 
     def states(self, ids: Any, mask: Any) -> Any:
@@ -147,7 +151,7 @@ class TorchEncoder(TransformerEncoder):
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
         """Return (rows, dim) embeddings of sequences of at least one id each, padded on the right to the longest."""
-        torch = need("torch", _PURPOSE)
+        torch = need("torch", PURPOSE)
         filled, mask = padded(ids, max(map(len, ids)), self.spec.pad_id)
         with torch.inference_mode():
             seen = torch.from_numpy(mask).to(self.device)  # (batch, tokens)
@@ -164,19 +168,25 @@ class TorchEncoder(TransformerEncoder):
 
 
 def pool(states: Any, seen: Any, pooling: str, normalize: bool) -> Any:
-    """Pool token states (batch, tokens, dim) float32, by who is a token (batch, tokens) 0 or 1, to (batch, dim): torch tensors."""
-    torch = need("torch", _PURPOSE)
+    """Pool token states to embeddings (batch, dim), all torch tensors.
+
+    Args:
+        states: (batch, tokens, dim) float32. seen: (batch, tokens), 1 for a token, 0 for padding on the right.
+        pooling: "mean", "cls" or "last".
+    """
+    torch = need("torch", PURPOSE)
     if pooling == "mean":
         x = (states * seen[..., None]).sum(dim=1) / seen.sum(dim=1, keepdim=True)
     elif pooling == "cls":
         x = states[:, 0]
     else:
+        # the last token of each row: padding is on the right
         x = states[torch.arange(len(states), device=states.device), seen.sum(dim=1) - 1]
     return torch.nn.functional.normalize(x, dim=1) if normalize else x
 
 
 def spec_of(source: TransformerFolder, model: Any, before: tuple[int, ...], after: tuple[int, ...]) -> TransformerSpec:
-    """Return what the tiers share of a model that transformers loaded."""
+    """Return the TransformerSpec of a model that transformers loaded."""
     positions = getattr(model.config, "max_position_embeddings", None)
     table: Any = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     if positions is not None and getattr(table, "padding_idx", None) is not None:
@@ -201,7 +211,7 @@ def _check_dtype(dtype: str | None) -> None:
 
 
 def _check_device(device: str) -> None:
-    torch = need("torch", _PURPOSE)
+    torch = need("torch", PURPOSE)
     try:
         torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -209,7 +219,7 @@ def _check_device(device: str) -> None:
             f"device: expected a device of torch such as 'cpu' or 'cuda:0', got {device!r}"
         ) from error
     try:
-        torch.zeros(1, device=device).cpu()
+        torch.zeros(1, device=device).cpu()  # a name may be right and the device absent: only use tells
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).partition("\n")[0]
         raise BackendUnavailableError(f"device: {device!r} was asked for and is missing here: {reason}") from error
@@ -217,8 +227,8 @@ def _check_device(device: str) -> None:
 
 def load_model(path: Path, dtype: str) -> Any:
     """Load the transformer of a folder; BundleFormatError where the weights do not fit config.json."""
-    torch, transformers = need("torch", _PURPOSE), need("transformers", _PURPOSE)
-    safetensors = need("safetensors", _PURPOSE)
+    torch, transformers = need("torch", PURPOSE), need("transformers", PURPOSE)
+    safetensors = need("safetensors", PURPOSE)
     try:
         with quiet():
             model, report = transformers.AutoModel.from_pretrained(
@@ -238,14 +248,14 @@ def load_model(path: Path, dtype: str) -> Any:
             f"{path}: the weights do not fit config.json: missing {absent[:3]}, of another shape "
             f"{sorted(str(key) for key in report['mismatched_keys'])[:3]}"
         )
-    model.config.use_cache = False
+    model.config.use_cache = False  # keys and values of a decoder, for generation
     return model.eval().requires_grad_(False)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Run the block without transformers' progress bar and its table of loaded weights: what matters of it is checked and raised here."""
-    logging = need("transformers", _PURPOSE).utils.logging
+    """Run the block without transformers' progress bar and its table of loaded weights, which `load_model` checks itself."""
+    logging = need("transformers", PURPOSE).utils.logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -16,17 +16,14 @@ from numpy.typing import NDArray
 from ipr_engine._extras import need
 from ipr_engine._profiling import span
 from ipr_engine.cuda import EMULATED
-from ipr_engine.cuda.buckets import Passes, fill_rows
-from ipr_engine.cuda.graphs import open_graphs
-from ipr_engine.cuda.recording import Graphs, Recording
-from ipr_engine.cuda.shapes import Bucket, Pass, make_buckets
+from ipr_engine.cuda.buckets import Bucket, Pass, Passes, fill_rows, make_buckets
+from ipr_engine.cuda.graphs import Graphs, Recording, open_graphs
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export
-from ipr_engine.encoders.torch import TorchEncoder, pool
+from ipr_engine.encoders.torch import PURPOSE, TorchEncoder, pool
 from ipr_engine.encoders.transformer import TransformerEncoder
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-PURPOSE = "the torch encoder"
 
 
 class TorchGraphEncoder(TransformerEncoder):
@@ -36,8 +33,8 @@ class TorchGraphEncoder(TransformerEncoder):
     Safe to share between threads, which take turns.
 
     Attributes:
-        device, dtype: where and in what the transformer computes, as of TorchEncoder.
-        graphs: what recorded it. buckets: the shapes, ascending.
+        device, dtype: the place and type of the transformer's arithmetic, as of TorchEncoder.
+        graphs: record the work. buckets: the shapes, ascending.
     """
 
     def __init__(self, eager: TorchEncoder, *, graphs: Graphs | None = None, batches: Sequence[int] = BATCHES) -> None:
@@ -73,7 +70,7 @@ class TorchGraphEncoder(TransformerEncoder):
         """Load as `TorchEncoder.from_folder` does, on "cuda", "cuda:N" or "emulated" (the CPU, nothing captured: for tests).
 
         Args:
-            memory_bytes: the most that weights' workspaces, buffers and graphs may hold of the device; None is no bound.
+            memory_bytes: the most of the device's memory for workspaces, buffers and graphs; None is no bound.
         """
         graphs = open_graphs(device, memory_bytes=memory_bytes)
         eager = TorchEncoder.from_folder(folder, device=graphs.device, **arguments)
@@ -112,7 +109,7 @@ class TorchGraphEncoder(TransformerEncoder):
 
     @property
     def summary(self) -> str:
-        """Tier, dimensions, what the transformer computes in and where, buckets, tokenizer."""
+        """Tier, dimensions, type and place of the arithmetic, buckets, tokenizer."""
         where = EMULATED if self.graphs.device == "cpu" else self.graphs.device
         return (
             f"torch {self.dim}-d {self.dtype} on {where}, {self.graphs.kind} of {len(self.buckets)} buckets to "
@@ -148,6 +145,7 @@ class TorchGraphEncoder(TransformerEncoder):
         self._recorded()
 
     def _recorded(self) -> Passes[_Slot]:
+        """Return the recordings, made at the first call."""
         with self._planning:
             if self._passes is None:
                 self._passes = Passes(self.graphs, self.buckets, self._slot)
@@ -176,18 +174,19 @@ class TorchGraphEncoder(TransformerEncoder):
 
 
 class _Slot:
-    """The buffers of one pass and its recording: ids and mask on the host, side by side so that one copy takes both; x on the host."""
+    """The buffers of one pass and its recording: ids, mask and x on the host."""
 
     recording: Recording
 
     def __init__(self, encoder: TorchGraphEncoder, graphs: Graphs, bucket: Bucket) -> None:
         torch = need("torch", PURPOSE, "gpu")
+        # (2, batch, tokens): ids and mask side by side, so that one copy takes both
         inputs, there = (make((2, *bucket.shape), torch.int64) for make in (graphs.host_buffer, graphs.buffer))
         shape = (bucket.batch, encoder.dim)
         outputs, embedded = (make(shape, torch.float32) for make in (graphs.host_buffer, graphs.buffer))
         self.ids, self.mask = inputs.numpy()
         self.x: NDArray[np.float32] = outputs.numpy()
-        self.mask[:, 0] = 1
+        self.mask[:, 0] = 1  # warm-ups and the capture run on these buffers: a row without one token would be 0 / 0
 
         def work() -> None:
             there.copy_(inputs, non_blocking=True)

@@ -1,4 +1,4 @@
-"""What every transformer tier shares: text to ids, truncation, bills, batches of like length. A tier adds `_embed`."""
+"""The base of every transformer tier: text to ids, truncation, bills, batches of like length. A tier adds `_embed`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from ipr_engine.encoders.base import Encoded, as_prompt_list
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
-from ipr_engine.encoders.transformer_spec import TransformerSpec
-from ipr_engine.encoders.truncation import cut_between_words
+from ipr_engine.encoders.transformer_files import TransformerSpec
 from ipr_engine.errors import InvalidInputError
 
 
@@ -22,11 +21,11 @@ class TransformerEncoder:
     token gives x = 0. Safe to share between threads.
 
     Attributes:
-        spec: what the model is. dim: of an embedding; set by the tier.
+        spec: the model. dim: of an embedding; set by the tier.
         max_tokens: the most ids the transformer sees, special ones included.
         batch: the most prompts that pass through it together; they are taken in the order of their length.
         identity: names the model, not the tier.
-        tokenizer: who makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
+        tokenizer: makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
         native: None: these tiers need Python.
     """
 
@@ -73,12 +72,12 @@ class TransformerEncoder:
         return self.spec.pad_id
 
     def encode(self, prompts: Sequence[str]) -> Encoded:
-        """Embed each prompt; see `Encoder.encode` and, for what batch mates change, the tier."""
+        """Embed each prompt; see `Encoder.encode`. The class of the tier bounds the effect of batch mates."""
         ids, billed, truncated = self.read(prompts)
         return Encoded(self.embed(ids), billed, truncated)
 
     def read(self, prompts: Sequence[str]) -> tuple[list[NDArray[np.int64]], NDArray[np.int64], NDArray[np.bool_]]:
-        """Do what `encode` does before it embeds: return ids (none of a prompt without a token), billed_tokens, truncated."""
+        """Return ids (none of a prompt without a token), billed_tokens and truncated: `encode` up to the embedding."""
         prompts = as_prompt_list(prompts)
         billed = np.zeros(len(prompts), dtype=np.int64)
         truncated = np.zeros(len(prompts), dtype=np.bool_)
@@ -89,7 +88,7 @@ class TransformerEncoder:
         return ids, billed, truncated
 
     def embed(self, ids: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Do what `encode` does once there are ids: return (rows, dim) of sequences as `ids` gives them; 0 where one is empty."""
+        """Return the embeddings (rows, dim) of sequences as `read` gives them; 0 where one is empty."""
         x = np.zeros((len(ids), self.dim), dtype=np.float32)
         longest_first = sorted((row for row in range(len(ids)) if len(ids[row])), key=lambda row: -len(ids[row]))
         for rows in self._groups(longest_first, [len(ids[row]) for row in longest_first]):
@@ -101,11 +100,11 @@ class TransformerEncoder:
         return self.tokenizer.count(text)
 
     def ids(self, prompts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Return what the transformer sees of each prompt, special ids included and long ones cut: (1..max_tokens,) each."""
+        """Return the ids that the transformer sees of each prompt, special ones included, long prompts cut: (1..max_tokens,) each."""
         return [self._ids(prompt, row)[0] for row, prompt in enumerate(as_prompt_list(prompts))]
 
     def _ids(self, prompt: str, row: int) -> tuple[NDArray[np.int64], int, bool]:
-        """Return what the transformer sees (at most max_tokens,), the prompt's own tokens, and whether some were cut."""
+        """Return the ids that the transformer sees (at most max_tokens,), the count of the prompt's own, and whether some were cut."""
         try:
             own, starts = self.tokenizer.encode(prompt)
         except InvalidInputError as error:
@@ -117,7 +116,7 @@ class TransformerEncoder:
         return np.concatenate([self._before, own.astype(np.int64), self._after]), billed, billed > room
 
     def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """Return which rows pass together: rows and their lengths come longest first. A tier with buckets has its own."""
+        """Return the rows that pass together; rows and their lengths come longest first. A tier with buckets has its own way."""
         return [rows[begin : begin + self.batch] for begin in range(0, len(rows), self.batch)]
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
@@ -126,9 +125,28 @@ class TransformerEncoder:
 
 
 def padded(ids: list[NDArray[np.int64]], tokens: int, pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows filled up on the right to (rows, tokens) int64, and which of it is theirs (rows, tokens) int64 of 0 and 1."""
+    """Return the rows filled up on the right, and their mask of 0 and 1, both (rows, tokens) int64."""
     filled = np.full((len(ids), tokens), pad_id, dtype=np.int64)
     for row, own in enumerate(ids):
         filled[row, : len(own)] = own
     lengths = np.array([len(own) for own in ids])
     return filled, (np.arange(tokens) < lengths[:, None]).astype(np.int64)
+
+
+def cut_between_words(starts: NDArray[np.bool_], max_tokens: int) -> tuple[int, int]:
+    """Return the tokens to keep, as (head, tail): [0, head) and [tail, tokens) (docs/decide.md).
+
+    Half of max_tokens (the head rounded up) from each end, less what it takes to end the head and start the tail between
+    words. A half that one word alone overfills is cut inside that word.
+
+    Args:
+        starts: (tokens,) whether each token is the first of its word; tokens > max_tokens >= 1.
+    """
+    # The definition that csrc/src/static_encoder.cpp implements, for the tiers in Python.
+    room_head, room_tail = max_tokens - max_tokens // 2, max_tokens // 2
+    ends = np.flatnonzero(starts[1 : room_head + 1])  # a start at k + 1 lets the head end there
+    first = len(starts) - room_tail
+    begins = np.flatnonzero(starts[first:])
+    head = int(ends[-1]) + 1 if len(ends) else room_head
+    tail = first + int(begins[0]) if len(begins) else first
+    return head, tail

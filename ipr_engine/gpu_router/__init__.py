@@ -1,11 +1,10 @@
 """Text to decision on a GPU: encoder, pooling and decide in one recorded graph per bucket (docs/gpu.md).
 
-    block.py        several arrays in one block on the host and on the device, so that one copy takes them
-    gpu_heads.py    a bundle's heads and the policies used lately, on the device
-    route_rows.py   what a request brings besides its policy
-    router.py       GpuRouter: buckets, recordings, rows to answers; other heads loaded in the stream's order
-    route_plan.py   what a loaded bundle holds of all this, and when
+    route_plan.py   GpuRoutePlan: a loaded bundle's part of the GPU path, and the bundles that have one
+    router.py       GpuRouter: rows to answers through recordings; GpuHeads: heads and policies on the device
+    route_slot.py   RouteSlot: the buffers and the recording of one bucket
+    route_rows.py   RouteRows: the arguments of a request besides its policy
 
-cuda/stream_encoder.py says what an encoder offers so that its work can be recorded. Importing this package imports neither
-torch nor triton.
+cuda/buckets.py says what an encoder offers so that its work can be recorded (StreamEncoder). Importing this package imports
+neither torch nor triton.
 """

@@ -1,4 +1,4 @@
-"""What a loaded bundle holds of the GPU path, and when it has one."""
+"""A loaded bundle's part of the GPU path, and the bundles that have one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from ipr_engine._C import DecideResult
 from ipr_engine.bundle.context_windows import ContextWindows, capped_heads
 from ipr_engine.bundle.spec import BundleSpec
-from ipr_engine.cuda.stream_encoder import StreamEncoder, stream_encoder
+from ipr_engine.cuda.buckets import StreamEncoder, stream_encoder
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.gpu_router.gpu_heads import GpuHeads
 from ipr_engine.gpu_router.route_rows import RouteRows
-from ipr_engine.gpu_router.router import GpuRouter
+from ipr_engine.gpu_router.router import GpuHeads, GpuRouter
 from ipr_engine.policy.policy import Policy, op_terms
 
 
@@ -24,7 +23,7 @@ class GpuRoutePlan:
     """A loaded bundle's heads on the device, and the recordings that run them, which loaded bundles share.
 
     Attributes:
-        encoder: of the bundle. stream: the same encoder, as its work is recorded.
+        encoder: of the bundle. stream: the same encoder as a StreamEncoder.
         heads: of the bundle. router: the recordings.
     """
 
@@ -37,7 +36,7 @@ class GpuRoutePlan:
 
     @property
     def summary(self) -> str:
-        """Where and how the rows are decided."""
+        """Place and kind of the decision in a few words."""
         graphs = self.stream.graphs
         where = "emulated on the CPU" if graphs.device == "cpu" else f"on {graphs.device}"
         return f"Triton {where}, {graphs.kind}, pooling {'fused' if self.router.fused else 'apart'}"
@@ -46,11 +45,10 @@ class GpuRoutePlan:
 def plan_gpu_route(
     bundle: BundleSpec, encoder: Encoder, device: str, before: GpuRoutePlan | None
 ) -> GpuRoutePlan | None:
-    """Plan a bundle for a device.
+    """Plan a bundle for a device, or return None for a bundle that the CPU decides, wherever its transformer runs.
 
-    Bundles of two tiers, heads on encoders side by side, or on a tier that enqueues nothing (onnx), are decided on the CPU,
-    wherever their transformer runs: None. Where `before`
-    runs the same encoder and heads of the same variant, its recordings are shared; else every bucket is recorded.
+    The CPU decides bundles of two tiers, heads on encoders side by side, and heads on a tier that enqueues nothing (onnx).
+    Where `before` runs the same encoder and heads of the same variant, its recordings are shared; else every bucket is recorded.
 
     Raises:
         InvalidInputError: nothing of the encoder runs on a GPU.

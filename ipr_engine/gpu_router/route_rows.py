@@ -1,4 +1,4 @@
-"""What a request brings to a GPU besides its policy, row by row."""
+"""The arguments of a request on a GPU besides its policy, row by row."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 
 class AskedLimits(Protocol):
-    """What the requests of a batch ask for; `RequestLimits` (request/row_inputs.py) is one.
+    """The conditions that the requests of a batch state; `RequestLimits` (request/row_inputs.py) is one.
 
-    Attributes: each has a row a request, and is None where no request asks for it.
-        allowed: (rows, models), who may be chosen. max_tokens: (rows,), -1 where nothing is stated. answers: (rows,).
+    Attributes: each has a row a request, and is None where no request states it.
+        allowed: (rows, models), the candidates that may be chosen. max_tokens: (rows,), -1 where none is stated.
+        answers: (rows,), how many answers each asks for.
     """
 
     @property
@@ -45,18 +46,18 @@ class Windows(Protocol):
         answers: NDArray[np.int64] | None = None,
         own: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Return whose window holds each row, and the output tokens to decide with, both (rows, models)."""
+        """Return whether each candidate's window holds each row, and the output tokens to decide with, both (rows, models)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RouteRows:
-    """What a request brings besides its policy.
+    """The prompts of a request as ids, and its arguments besides the policy.
 
     Attributes:
-        ids: (tokens,) int64 each, 1 to max_tokens. billed: (rows,) int64.
+        ids: (tokens,) int64 of each row, 1 to max_tokens. billed: (rows,) int64.
         tokens_out, extra_usd: (models,) or (rows, models) float32, or None.
         own_tokens: (rows, models) float32, input tokens by each candidate's own count; None: billed * token_ratio.
-        limits: what the requests ask for; None for nothing.
+        limits: the conditions of the requests; None for none.
     """
 
     ids: list[NDArray[np.int64]]
@@ -67,7 +68,7 @@ class RouteRows:
     limits: AskedLimits | None = None
 
     def at(self, rows: NDArray[Any]) -> RouteRows:
-        """Return the same for these rows."""
+        """Return the arguments of these rows alone."""
         return RouteRows(
             ids=[self.ids[row] for row in rows.tolist()],
             billed=self.billed[rows],

@@ -1,10 +1,14 @@
-"""Text's ids to decisions on a device: one recording per bucket, one wait per request."""
+"""Rows of ids to decisions on a device: one recording per bucket, one wait per request.
+
+GpuHeads    a bundle's heads, and the policies used lately
+GpuRouter   the recordings of all buckets, over live heads that a swap replaces in the stream's order
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +16,61 @@ from numpy.typing import NDArray
 from ipr_engine._C import DecideResult, decide_result
 from ipr_engine._extras import need
 from ipr_engine._profiling import enable_from_environment, span
-from ipr_engine.cuda.buckets import Passes, fill_rows
-from ipr_engine.cuda.recording import PURPOSE, Graphs, Recording
-from ipr_engine.cuda.shapes import Bucket, Pass
-from ipr_engine.cuda.stream_encoder import StateEncoder, StreamEncoder
+from ipr_engine.cuda.buckets import Bucket, Pass, Passes, StateEncoder, StreamEncoder, fill_rows
+from ipr_engine.cuda.graphs import PURPOSE, Graphs
+from ipr_engine.decide.contract import Heads
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
-from ipr_engine.gpu_router.block import Block
-from ipr_engine.gpu_router.gpu_heads import GpuHeads, PolicyT
-from ipr_engine.gpu_router.route_rows import RouteRows, rows_of
-from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult, result_views
-from ipr_engine.kernels.run import DecideLaunch
+from ipr_engine.gpu_router.route_rows import RouteRows, Windows, rows_of
+from ipr_engine.gpu_router.route_slot import RouteSlot
+from ipr_engine.kernels.plan import GpuPlan
+
+POLICY_ROWS = 64  # policies on the device at once; the one used longest ago gives its row to a new one
+
+PolicyT = TypeVar("PolicyT")
+
+
+class GpuHeads(Generic[PolicyT]):
+    """A bundle's heads on a device, in float32, and the rows of the policies used lately.
+
+    Attributes:
+        packed: the heads, as the CPU plans them. plan: their GpuPlan on `device`.
+        windows: the candidates' context windows.
+    """
+
+    def __init__(
+        self, packed: Heads, windows: Windows, op_terms: Callable[[PolicyT], Mapping[str, Any]], device: str
+    ) -> None:
+        """op_terms: a policy of the heads' bundle -> DecidePolicy's arguments."""
+        self.packed, self.windows = packed, windows
+        self._op_terms = op_terms
+        self.plan = GpuPlan(packed, device=device, policies=POLICY_ROWS)
+        if self.plan.device.type == "cuda":  # the plan was filled in another stream than it is read in
+            need("torch", PURPOSE, "gpu").cuda.synchronize(self.plan.device)
+        self._rows: OrderedDict[int, tuple[PolicyT, int]] = OrderedDict()
+
+    @property
+    def variant(self) -> tuple[Any, ...]:
+        """The form of the heads: the same recordings run all heads of one variant."""
+        plan = self.plan
+        return plan.variant(), plan.launch, plan.models, tuple(plan.weights.shape), tuple(plan.policies.shape)
+
+    def row_of(self, policy: PolicyT, live: GpuPlan) -> int:
+        """Return the policy's row; where it is new, write it into the plan and into the `live` one, in the stream's order.
+
+        Only within Graphs.exclusive.
+        """
+        found = self._rows.get(id(policy))  # the kept policy cannot lose its id
+        if found is not None:
+            self._rows.move_to_end(id(policy))
+            return found[1]
+        row = len(self._rows) if len(self._rows) < POLICY_ROWS else self._rows.popitem(last=False)[1][1]
+        torch = need("torch", PURPOSE, "gpu")
+        packed = torch.from_numpy(self.plan.pack_policy(**self._op_terms(policy)))
+        self.plan.policies[row].copy_(packed)
+        live.policies[row].copy_(self.plan.policies[row])
+        self._rows[id(policy)] = policy, row
+        return row
+
 
 POOLING = ("auto", "fused", "apart")
 _RESULTS = {"threshold": np.float32, "gap": np.float32, "index": np.int32, "status": np.uint8, "cause": np.uint8}
@@ -29,15 +78,15 @@ _PER_MODEL = ("quality", "tokens_out", "cost_usd")
 
 
 class GpuRouter:
-    """Recordings of encoder, pooling and decide for every bucket, over live heads that may be replaced.
+    """The recordings of encoder, pooling and decide for every bucket, over live heads that may be replaced.
 
     The live heads are buffers of their own: before the rows of a request on other heads of the same variant, those are copied
     into them in the stream's order, so that requests in flight finish on the ones they began with, and a loaded bundle that a
     swap has replaced can still be asked. Safe to share between threads, which take turns.
 
     Attributes:
-        encoder: whose work is recorded. live: the GpuPlan that the recordings read. passes: the slots of every bucket.
-        fused: the decide kernel pools the token states; else torch (or the engine of TensorRT) does before it.
+        encoder: the encoder whose work is recorded. live: the GpuPlan that the recordings read. passes: every bucket's slots.
+        fused: whether the decide kernel pools the token states; else torch, or TensorRT's engine, does before it.
     """
 
     def __init__(self, encoder: StreamEncoder, heads: GpuHeads[Any], *, pooling: str = "auto") -> None:
@@ -63,7 +112,11 @@ class GpuRouter:
         if pooling == "fused" and not states:
             raise InvalidInputError("pooling: 'fused' needs an encoder that gives token states, as the torch tier does")
         self.fused = pooling == "fused" or (pooling == "auto" and states and plan.launch.one_program)
-        self.passes = Passes(encoder.graphs, encoder.buckets, lambda graphs, bucket: RouteSlot(self, graphs, bucket))
+        self.passes = Passes(encoder.graphs, encoder.buckets, self.make_slot)
+
+    def make_slot(self, graphs: Graphs, bucket: Bucket) -> RouteSlot:
+        """Make and record the buffers of one bucket."""
+        return RouteSlot(graphs, bucket, self.encoder, self.live, fused=self.fused)
 
     def serves(self, encoder: object, heads: GpuHeads[Any]) -> bool:
         """Return whether these recordings can run other heads: the same encoder, the same variant."""
@@ -88,9 +141,10 @@ class GpuRouter:
             found["tokens_out"][:] = rows.tokens_out
         expected = found["tokens_out"].copy()
         fits, tokens = heads.windows.within(rows.billed, expected, max_tokens, answers, rows.own_tokens)
+        # (rows,): a window is too small for what the request needs, or cuts the expected answer short
         differs = (~fits).any(axis=1) | (tokens < expected).any(axis=1)
         again = np.flatnonzero(differs if answers is None else differs | (answers > 1))
-        if len(again):  # their output is known only now
+        if len(again):  # decided twice: the first pass predicts the output tokens that windows are judged by
             mask = fits[again] if allowed is None else fits[again] & allowed[again]
             made, _ = self._decide(heads, policy, rows.at(again), _given_tokens(tokens[again], heads), mask)
             for name, array in made.items():
@@ -106,13 +160,14 @@ class GpuRouter:
         tokens_out: NDArray[np.float32] | None,
         allowed: NDArray[np.bool_] | None,
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
-        """Return the answers of the rows as arrays, allowed (rows, models) or everyone, and their embeddings."""
+        """Return the answers of the rows as arrays, and their embeddings (rows, dim); allowed: (rows, models), None for everyone."""
+        # longest first, as passes want them; answers are written back to the rows' own places
         order = sorted(range(len(rows.ids)), key=lambda row: -len(rows.ids[row]))
         count, models = len(order), heads.plan.models
         found: dict[str, NDArray[Any]] = {name: np.empty((count, models), np.float32) for name in _PER_MODEL}
         found |= {name: np.empty(count, dtype) for name, dtype in _RESULTS.items()}
         x = np.empty((count, heads.plan.dim), np.float32)
-        policy_row = 0
+        policy_row = 0  # set by `begin`, before the first `fill`
 
         def begin() -> None:
             nonlocal policy_row
@@ -147,79 +202,6 @@ class GpuRouter:
             for name in ("weights", "vectors", "policies"):
                 getattr(self.live, name).copy_(getattr(heads.plan, name), non_blocking=True)
             self._loaded = heads
-
-
-class RouteSlot:
-    """The buffers of one pass and its recording.
-
-    Attributes:
-        inputs: ids, mask, bills, policy rows, given tokens, extra costs, masks; one copy.
-        outputs: name -> numpy view of the answers on the host. x: (batch, dim), the embeddings on the host.
-    """
-
-    recording: Recording
-
-    def __init__(self, router: GpuRouter, graphs: Graphs, bucket: Bucket) -> None:
-        torch = need("torch", PURPOSE, "gpu")
-        encoder, plan = router.encoder, router.live
-        self.pad_id = encoder.pad_id
-        batch, per_model = bucket.batch, (bucket.batch, plan.models)
-        self.inputs = Block(
-            graphs,
-            {
-                "ids": (bucket.shape, encoder.integer),
-                "mask": (bucket.shape, encoder.integer),
-                "billed_tokens": (per_model, "float32"),
-                "policy_of_row": ((batch,), "int32"),
-                "tokens_out": (per_model, "float32"),
-                "extra_usd": (per_model, "float32"),
-                "allowed": (per_model, "uint8"),
-            },
-        )
-        self.inputs.host["mask"][:, 0] = 1
-        self.inputs.host["allowed"].fill(1)
-        embedded = graphs.buffer((batch, plan.dim), torch.float32)
-        x = graphs.host_buffer((batch, plan.dim), torch.float32)
-        self.x: NDArray[np.float32] = x.numpy()
-        result = GpuResult(plan, batch)
-        answers = graphs.host_buffer(tuple(result.block.shape), torch.uint8)
-        self.outputs = {name: view.numpy() for name, view in result_views(answers, batch, plan.models).items()}
-        decide = _decide(router, self.inputs.device, embedded, result, bucket)
-
-        def work() -> None:
-            self.inputs.copy_in()
-            decide()
-            answers.copy_(result.block, non_blocking=True)
-            x.copy_(embedded, non_blocking=True)
-
-        self.recording = graphs.record(str(bucket), work)
-
-
-def _decide(router: GpuRouter, inputs: dict[str, Any], x: Any, result: Any, bucket: Bucket) -> Callable[[], None]:
-    """Return what enqueues encoder and decision on the slot's device buffers."""
-    encoder, plan, fused = router.encoder, router.live, router.fused
-    ids, mask = inputs["ids"], inputs["mask"]
-    rest = ("billed_tokens", "policy_of_row", "tokens_out", "extra_usd", "allowed")
-    request = GpuRequest(x=x, **{name: inputs[name] for name in rest})
-    launch = None if fused else DecideLaunch(plan, request, result)
-
-    def run() -> None:
-        if launch is not None:
-            with span("encode"):
-                encoder.enqueue(bucket, ids, mask, x)
-            with span("decide"):
-                launch()
-            return
-        assert isinstance(encoder, StateEncoder)
-        with span("encode"):
-            states = encoder.states(ids, mask).contiguous()
-        with span("decide"):  # bound here, since a recording gives the states an address of its own
-            pooled = replace(
-                request, states=states, token_mask=mask, pooling=encoder.pooling, normalize=encoder.normalize
-            )
-            DecideLaunch(plan, pooled, result)()
-
-    return run
 
 
 def _given_tokens(given: NDArray[np.float32] | None, heads: GpuHeads[Any]) -> NDArray[np.float32] | None:

@@ -21,7 +21,7 @@ from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import is_export, read_export
 from ipr_engine.encoders.registry import is_model2vec, open_export
 from ipr_engine.encoders.static import StaticEncoder
-from ipr_engine.encoders.transformer_folder import read_transformer_folder
+from ipr_engine.encoders.transformer_files import read_transformer_folder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.estimators.by_name import ESTIMATORS
 

@@ -13,9 +13,8 @@ from functools import partial
 
 import pytest
 
-from ipr_engine.cuda.buckets import Passes
+from ipr_engine.cuda.buckets import Bucket, Passes
 from ipr_engine.cuda.graphs import WARM_UPS, CudaGraphs
-from ipr_engine.cuda.shapes import Bucket
 from ipr_engine.errors import BackendUnavailableError, DeviceLostError, OutOfDeviceMemoryError
 from tests.support.transformer_folders import import_torch
 

@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ipr_engine.cuda.buckets import Passes
+from ipr_engine.cuda.buckets import Passes, make_buckets
 from ipr_engine.cuda.graphs import CudaGraphs, EagerGraphs, open_graphs
-from ipr_engine.cuda.shapes import make_buckets
 from ipr_engine.encoders.registry import open_encoder
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.encoders.torch_graphs import TorchGraphEncoder

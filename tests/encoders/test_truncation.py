@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import _C
-from ipr_engine.encoders.truncation import cut_between_words
+from ipr_engine.encoders.transformer import cut_between_words
 
 TOKENS = 40
 

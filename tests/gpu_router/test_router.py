@@ -252,7 +252,7 @@ def test_pooling_in_the_kernel_and_before_it_agree(engine, cpu, pooling):
 
 
 def test_more_policies_than_rows_are_served_each_with_its_own(root, export, cpu, monkeypatch):
-    monkeypatch.setattr("ipr_engine.gpu_router.gpu_heads.POLICY_ROWS", 3)
+    monkeypatch.setattr("ipr_engine.gpu_router.router.POLICY_ROWS", 3)
     folder = make_bundle(root, export, name="rows")
     engine, cpu = gpu_engine(folder, batches=(1,)), cpu_engine(folder)
     policies = [engine.policy(tau=tau, worth=0.001) for tau in (0.0, 0.25, 0.5, 0.75, 1.0)]

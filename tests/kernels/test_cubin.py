@@ -14,14 +14,13 @@ import pytest
 
 from ipr_engine.cuda import driver
 from ipr_engine.errors import BackendUnavailableError, CubinError, InvalidInputError
-from ipr_engine.kernels.aot_variants import AOT_VARIANTS
+from ipr_engine.kernels.build import AOT_VARIANTS
 from ipr_engine.kernels.cubin import CubinKernel, CubinMetadata, LaunchDriver, pack_arguments, runs_on, write
-from ipr_engine.kernels.launch import launch_params
-from ipr_engine.kernels.variant import KernelVariant
+from ipr_engine.kernels.variant import KernelVariant, launch_params
 from tests.support import skips
 from tests.support.cubin_builds import run_build
 
-BUILT = {"sm_80": ["trunk"], "sm_90": ["linear", "trunk_fp16_pooled", "trunk_1000"], "sm_100": ["trunk"]}
+BUILT = {"sm_80": ["trunk"], "sm_90": ["linear", "trunk_fp16_pooled", "trunk_1000", "adapters"], "sm_100": ["trunk"]}
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ import pytest
 
 from ipr_engine.decide.contract import Heads
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.kernels.launch import launch_params
 from ipr_engine.kernels.plan import PER_MODEL, RESULTS, GpuPlan, GpuRequest, GpuResult, result_layout
 from ipr_engine.kernels.run import decide, variant_of
-from ipr_engine.kernels.variant import INTEGERS, POINTERS, KernelVariant
+from ipr_engine.kernels.variant import INTEGERS, POINTERS, KernelVariant, launch_params
 from tests.support import decide_implementations  # before anything that imports triton
 from tests.support.decide_implementations import DEVICE, gpu_request
 from tests.support.decide_requests import make_heads, make_policy, make_request

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ipr_engine.decide.contract import STATUS
-from ipr_engine.kernels.launch import LaunchParams
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
+from ipr_engine.kernels.variant import LaunchParams
 from tests.support import decide_implementations  # before anything that imports triton
 from tests.support.decide_implementations import DEVICE, gpu_request, poison, tensor
 from tests.support.decide_requests import PARTS, make_request

@@ -25,9 +25,9 @@ if not (ON_DEVICE or triton.knobs.runtime.interpret):
     raise RuntimeError("triton was imported without TRITON_INTERPRET=1 before tests/support/decide_implementations.py")
 
 from ipr_engine.decide.contract import CAUSE, STATUS  # noqa: E402
-from ipr_engine.kernels.launch import LaunchParams  # noqa: E402
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult  # noqa: E402
 from ipr_engine.kernels.run import DecideLaunch  # noqa: E402
+from ipr_engine.kernels.variant import LaunchParams  # noqa: E402
 
 # Blocks that the table does not use at these sizes: several hidden blocks, many rows, candidates split.
 SPLIT = LaunchParams(

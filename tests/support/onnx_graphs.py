@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ipr_engine.encoders.manifest import Export, ModelOrigin, write_manifest
-from ipr_engine.encoders.transformer_spec import TransformerSpec
+from ipr_engine.encoders.transformer_files import TransformerSpec
 from tests.support.bundles import make_tokenizer
 
 SMALL = {"layers": 2, "hidden": 32, "heads": 2, "inner": 48, "positions": 64, "vocabulary": 200}

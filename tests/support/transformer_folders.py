@@ -14,8 +14,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from ipr_engine.encoders.manifest import ModelOrigin, write_manifest
-from ipr_engine.encoders.transformer_folder import read_transformer_folder
-from ipr_engine.encoders.transformer_spec import TransformerSpec, special_ids
+from ipr_engine.encoders.transformer_files import TransformerSpec, read_transformer_folder, special_ids
 from tests.support import skips
 from tests.support.bundles import make_tokenizer
 

@@ -16,7 +16,7 @@ ACTIVATIONS = ("gelu",)  # x * Phi(x)
 
 @dataclass(frozen=True)
 class Linear:
-    """y = x weight + bias; weight (inputs, outputs)."""
+    """A linear map y = x weight + bias; weight (inputs, outputs), bias (outputs,). A norm: its scale and bias, (dim,) each."""
 
     weight: Array
     bias: Array
@@ -24,7 +24,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: attention, its output and norm, the two halves of the feed-forward network, its norm."""
+    """One transformer layer: attention, its output and norm, the two halves of the feed-forward network, its norm."""
 
     query: Linear
     key: Linear
@@ -38,7 +38,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class BertWeights:
-    """words (vocabulary, dim); positions (positions, dim): by the place of a token, type 0 added; norm: of their sum."""
+    """The weights of a BERT-shaped transformer.
+
+    Attributes:
+        words: (vocabulary, dim). positions: (positions, dim) by the place of a token, the embedding of token type 0 added.
+        norm: of the sum of the two. epsilon: of every norm.
+    """
 
     words: Array
     positions: Array
@@ -76,6 +81,7 @@ def read_bert_weights(model: Any) -> BertWeights | None:
     first = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts from there
 
     def linear(name: str) -> Linear:
+        # torch keeps (outputs, inputs)
         return Linear(np.ascontiguousarray(tensors[f"{name}.weight"].T), tensors[f"{name}.bias"])
 
     def norm(name: str) -> Linear:

@@ -1,4 +1,4 @@
-"""Whether an exported graph computes what the float32 model computes: a fixed sample, each row alone and padded in batches."""
+"""The checks of an exported graph against the float32 model: cosines on a fixed sample, each row alone and padded in batches."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ TEXTS = (
     "Was kostet ein Brötchen? 価格を教えてください。 Сколько это стоит?",
     "A train leaves at 9:40 and travels 126 km at 84 km/h. When does it arrive?\nAnswer with the time only.",
 )
+# Ids a row; those below the model's limit are used.
 LENGTHS = (1, 2, 3, 5, 8, 16, 33, 64, 100, 128, 200, 256, 400, 512)
+# (ids, mask), each (batch, tokens) -> (batch, dim)
 Embed = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 
 
 def sample(reference: TransformerEncoder) -> list[NDArray[np.int64]]:
-    """Return ids of the fixed texts, and ids drawn from the vocabulary (seed 0) at every length up to the model's own limit."""
+    """Return rows of ids: the fixed texts, then drawn from the vocabulary (seed 0) at every length up to the model's own limit."""
     rng = np.random.default_rng(0)
     ids = np.arange(reference.tokenizer.max_id + 1)
     ids = ids[ids != reference.spec.pad_id]  # RoBERTa counts no position for it, and no prompt has it
@@ -52,14 +54,14 @@ def embedded_alone(reference: TransformerEncoder, rows: list[NDArray[np.int64]])
 
 def worst_cosine(x: NDArray[np.float32], want: NDArray[np.float32]) -> float:
     """Return the smallest cosine between corresponding rows; NaN where a row is not finite."""
-    a, b = x.astype(np.float64), want.astype(np.float64)
+    a, b = x.astype(np.float64), want.astype(np.float64)  # (rows, dim)
     cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
     return float(np.min(cosines))
 
 
 def check_cosine(what: str, cosine: float, least: float) -> float:
     """Return the cosine, rounded for the manifest; InvalidInputError where it is below the least."""
-    if not cosine >= least:
+    if not cosine >= least:  # so that NaN fails too
         raise InvalidInputError(
             f"{what}: its embeddings differ from those of the float32 model: smallest cosine {cosine:.7f}, expected at least "
             f"{least}; this architecture cannot be exported"
@@ -88,12 +90,13 @@ def check_rows_graph(path: Path, rows: list[NDArray[np.int64]], want: NDArray[np
     cosines = []
     for ids, expected in zip(rows, want, strict=True):
         for copies in (1, 3):
-            x = embed(np.repeat(ids[None], copies, axis=0), np.empty((0, 0), np.int64))
+            x = embed(np.repeat(ids[None], copies, axis=0), np.empty((0, 0), np.int64))  # the graph takes no mask
             cosines.append(worst_cosine(x, np.repeat(expected[None], copies, axis=0)))
     return check_cosine(path.name, float(np.min(cosines)), least)
 
 
 def _session(path: Path) -> Embed:
+    """Open a graph in ONNX Runtime on the CPU; the function it returns passes the inputs that the graph has."""
     runtime: Any = need("onnxruntime", "checking an exported encoder", "export")
     options = runtime.SessionOptions()
     options.log_severity_level = 3

@@ -1,7 +1,8 @@
-"""From a model's folder to an export: every file written, measured against the float32 model, and hashed."""
+"""From a model to an export: the model found (a folder, or the hub), every file written, measured against float32, hashed."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -15,7 +16,6 @@ from ipr_engine._extras import need
 from ipr_engine._version import __version__
 from ipr_engine.encoders.base import as_prompt_list
 from ipr_engine.encoders.export.bert_weights import ARCHITECTURES, read_bert_weights
-from ipr_engine.encoders.export.calibration_prompts import CALIBRATION_PROMPTS
 from ipr_engine.encoders.export.check import (
     MIN_COSINE,
     MIN_COSINE_FLOAT16,
@@ -28,19 +28,22 @@ from ipr_engine.encoders.export.check import (
     sample,
     worst_cosine,
 )
-from ipr_engine.encoders.export.cpu_graph import write_cpu_graph
-from ipr_engine.encoders.export.int8_graph import write_int8_graph
-from ipr_engine.encoders.export.quantize import linear_inputs
-from ipr_engine.encoders.export.source import check_out, find_source, max_tokens_of
+from ipr_engine.encoders.export.cpu_graphs import write_cpu_graph, write_int8_graph
+from ipr_engine.encoders.export.quantize import CALIBRATION_PROMPTS, linear_inputs
 from ipr_engine.encoders.export.standard_graph import OPSET, write_standard_graph
 from ipr_engine.encoders.manifest import Export, ModelOrigin, read_export, write_manifest
+from ipr_engine.encoders.model_files import parse_json, read_bytes
 from ipr_engine.encoders.tokenizer import read_tokenizer
 from ipr_engine.encoders.torch import TorchEncoder, check_fit, load_model, spec_of
-from ipr_engine.encoders.transformer_folder import read_transformer_folder
-from ipr_engine.encoders.transformer_spec import special_ids
-from ipr_engine.errors import BundleFormatError, InvalidInputError
+from ipr_engine.encoders.transformer_files import read_transformer_folder, special_ids
+from ipr_engine.errors import BundleFormatError, BundleNotFoundError, InvalidInputError
 
 _PURPOSE = "exporting an encoder"
+# Weights in safetensors, tokenizer and settings: nothing that runs, nothing pickled.
+_PATTERNS = ("*.json", "*.safetensors", "*/config.json")
+_IGNORED = ("onnx/*", "openvino/*")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def export_encoder(
@@ -73,18 +76,18 @@ def export_encoder(
     out = Path(out)
     if calibration is not None and not int8:
         raise InvalidInputError("calibration: it serves the int8 graph alone; pass int8 too, or leave it out")
-    check_out(out)
+    _check_out(out)
     for package in ("torch", "transformers", "onnx", "onnxruntime"):
         need(package, _PURPOSE, "export")
-    origin = find_source(str(source), revision)
-    folder = read_transformer_folder(origin.folder, pooling=pooling)
+    model_folder, origin = _find_source(str(source), revision)
+    folder = read_transformer_folder(model_folder, pooling=pooling)
     before, after = special_ids(folder.tokenizer, str(folder.path / "tokenizer.json"))
     tokenizer = read_tokenizer(folder.tokenizer)
     model = load_model(folder.path, "float32")
     check_fit(model, tokenizer)
     spec = spec_of(folder, model, before, after)
     if max_tokens is None:
-        max_tokens = max_tokens_of(folder.path, spec.positions)
+        max_tokens = _max_tokens_of(folder.path, spec.positions)
     calibration = CALIBRATION_PROMPTS if calibration is None else as_prompt_list(calibration)
     if not any(calibration):
         raise InvalidInputError("calibration: expected at least one prompt, got none")
@@ -93,6 +96,7 @@ def export_encoder(
     want = embedded_alone(reference, rows)
     if not np.isfinite(want).all():
         raise BundleFormatError(f"{folder.path}: the model gives embeddings that are not finite")
+    # Beside the target, so that the last step is one rename: the folder appears whole or not at all.
     target = out.absolute()
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -103,6 +107,7 @@ def export_encoder(
 
         files["weights"] = "model.safetensors"
         _write_float16(model, work / files["weights"])
+        # The float16 weights are judged by computing in float32 with them: rounding of weights alone.
         half = TorchEncoder(
             load_model(work, "float32"), spec, tokenizer, max_tokens=max_tokens, batch=1, device="cpu", dtype="float32"
         )
@@ -146,15 +151,15 @@ def export_encoder(
             dim=want.shape[1],
             max_tokens=max_tokens,
             spec=spec,
-            origin=ModelOrigin(origin.name, origin.revision),
+            origin=origin,
             files=files,
             provenance=_provenance(cosines, len(rows)),
         )
-        work.chmod(0o755)
+        work.chmod(0o755)  # mkdtemp gave 0o700
         for file in work.iterdir():
             file.chmod(0o644)
         if target.exists():
-            target.rmdir()  # empty: check_out saw to it
+            target.rmdir()  # empty: _check_out saw to it
         work.rename(target)
     except OSError as error:
         raise InvalidInputError(f"out: cannot write {out}: {error}") from error
@@ -163,8 +168,61 @@ def export_encoder(
     return read_export(target)
 
 
+def _check_out(out: Path) -> None:
+    """Refuse a folder to write that exists and is not empty, or whose parent does not exist."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidInputError(f"out: {out} exists already; remove it, or write to another folder")
+    if not out.absolute().parent.is_dir():
+        raise InvalidInputError(f"out: {out.absolute().parent} is no folder; make it first")
+
+
+def _find_source(source: str, revision: str | None = None) -> tuple[Path, ModelOrigin]:
+    """Return a model's folder and origin: a folder as it is; a hub id at a revision, downloaded or from the hub's cache.
+
+    Raises:
+        InvalidInputError: source is neither a folder nor a hub id, or revision comes with a folder.
+        BackendUnavailableError: huggingface_hub is missing here.
+        BundleNotFoundError: the hub has no such model or revision, or cannot be reached and the cache lacks it.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if revision is not None:
+            raise InvalidInputError(f"revision: {source} is a folder, which has none; got {revision!r}, leave it out")
+        return folder, ModelOrigin(folder.resolve().name)
+    if not _HUB_ID.fullmatch(source):
+        raise InvalidInputError(
+            f"source: {source!r} is neither a folder here nor a hub id such as 'sentence-transformers/all-MiniLM-L6-v2'"
+        )
+    hub = need("huggingface_hub", "downloading from the hub", "export")
+    try:
+        found = Path(
+            hub.snapshot_download(source, revision=revision, allow_patterns=_PATTERNS, ignore_patterns=_IGNORED)
+        )
+    except (OSError, ValueError, RuntimeError) as error:  # its HTTP errors are OSError, LocalEntryNotFoundError too
+        reason = str(error).strip().partition("\n")[0]
+        at = "" if revision is None else f" at revision {revision}"
+        raise BundleNotFoundError(
+            f"source: {source}{at}: the hub did not give it ({type(error).__name__}: {reason}); "
+            "offline, pass a folder that holds the model"
+        ) from error
+    # The hub's cache calls a snapshot's folder by its commit.
+    return found, ModelOrigin(source, found.name if _COMMIT.fullmatch(found.name) else revision)
+
+
+def _max_tokens_of(folder: Path, positions: int | None, default: int = 512) -> int:
+    """Return the length of prompts a model was made for: sentence-transformers' max_seq_length, at most `default` and `positions`."""
+    limits = [default] if positions is None else [default, positions]
+    settings = folder / "sentence_bert_config.json"
+    if settings.exists():
+        value = parse_json(settings, read_bytes(settings))
+        stated = value.get("max_seq_length") if isinstance(value, dict) else None
+        if type(stated) is int and stated > 0:
+            limits.append(stated)
+    return min(limits)
+
+
 def _write_float16(model: Any, path: Path) -> None:
-    """Write the weights under transformers' own names; those that do not fit float16 are an InvalidInputError."""
+    """Write the weights under transformers' own names; InvalidInputError for one that exceeds float16."""
     torch, safetensors = need("torch", _PURPOSE, "export"), need("safetensors.torch", _PURPOSE)
     tensors = {}
     for name, tensor in model.state_dict().items():

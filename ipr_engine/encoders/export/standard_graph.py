@@ -37,13 +37,14 @@ def write_standard_graph(
             f"architecture {kind!r}: transformers has no eager attention for it: {error}"
         ) from error
     wrapped = _pooled(torch, model, pooling, normalize)
-    ids = torch.ones((2, 7), dtype=torch.int64)
+    # Sizes unlike each other, and one row padded: a size that the trace fixed would show.
+    ids = torch.ones((2, 7), dtype=torch.int64)  # (batch, tokens)
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
     axes = {0: "batch", 1: "tokens"}
     try:
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # of values fixed by the trace: what they do is measured afterwards
+            warnings.simplefilter("ignore")  # about values that the trace fixes: check.py measures what they do
             torch.onnx.export(
                 wrapped,
                 (ids, mask),
@@ -68,8 +69,8 @@ def _pooled(torch: Any, model: Any, pooling: str, normalize: bool) -> Any:
     def forward(_: Any, input_ids: Any, attention_mask: Any) -> Any:
         states = model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (batch, tokens, dim)
         if pooling == "mean":
-            seen = attention_mask.unsqueeze(-1).to(states.dtype)
-            x = (states * seen).sum(dim=1) / seen.sum(dim=1)
+            seen = attention_mask.unsqueeze(-1).to(states.dtype)  # (batch, tokens, 1)
+            x = (states * seen).sum(dim=1) / seen.sum(dim=1)  # (batch, dim)
         elif pooling == "cls":
             x = states[:, 0]
         else:

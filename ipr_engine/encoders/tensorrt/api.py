@@ -1,4 +1,4 @@
-"""Which TensorRT is in use: NVIDIA's `tensorrt` (10.13 or later, 11) or `tensorrt_rtx`, one API and three differences.
+"""The TensorRT in use: NVIDIA's `tensorrt` (10.13 or later, 11) or `tensorrt_rtx`, one API and three differences.
 
 `tensorrt` compiles for the GPU at hand, needs it to build, and keeps a timing cache. `tensorrt_rtx` builds on any machine a plan
 that GPUs of compute capability 8.0 and more compile at first use; those kernels it keeps in a runtime cache.
@@ -17,7 +17,7 @@ from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 
 # The wheels tensorrt and tensorrt_rtx re-export these; each is whole without the other name.
 MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-OLDEST = {"tensorrt": (10, 13), "tensorrt_rtx": (1, 7)}  # what the calls were looked up in
+OLDEST = {"tensorrt": (10, 13), "tensorrt_rtx": (1, 7)}  # the versions in which the calls of bindings.py were looked up
 _INSTALL = (
     "pip install 'ipr_engine[tensorrt]' (data-centre GPUs; its libraries come from NVIDIA's package index) or "
     "'ipr_engine[tensorrt-rtx]' (RTX GPUs; builds without one)"
@@ -53,7 +53,7 @@ class Api:
         return made
 
     def runtime(self) -> bindings.Runtime:
-        """Make a run time; BackendUnavailableError where it cannot be made."""
+        """Make a run time; BackendUnavailableError where TensorRT makes none."""
         try:
             made: bindings.Runtime = self.module.Runtime(self.logger)
         except (RuntimeError, TypeError) as error:
@@ -61,7 +61,7 @@ class Api:
         return made
 
     def why(self, error: object = None) -> str:
-        """Return what TensorRT said last, for a message; empties the memory."""
+        """Return TensorRT's last errors as text for a message, and forget them."""
         said = [*([str(error)] if error else []), *self.messages]
         self.messages.clear()
         return "; ".join(said) or "TensorRT gave no reason"
@@ -71,7 +71,7 @@ class Api:
 
 
 def load_api(flavour: str = "auto") -> Api:
-    """Import TensorRT, one flavour of it: two in one process share symbols.
+    """Import one flavour of TensorRT. The two never share a process: their libraries share symbols.
 
     Args:
         flavour: "tensorrt", "tensorrt_rtx", or "auto": the first of the two that is installed.

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class IHostMemory(Protocol):
-    """bytes() takes a copy."""
+    """Memory of TensorRT's; bytes() takes a copy."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
 

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine._extras import need
+from ipr_engine.cuda.buckets import DEFAULT_BATCHES, Bucket, PromptReader
 from ipr_engine.cuda.driver import Device
-from ipr_engine.cuda.shapes import DEFAULT_BATCHES, make_buckets
+from ipr_engine.cuda.graphs import PURPOSE, CudaGraphs, Graphs
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
-from ipr_engine.encoders.tensorrt.accuracy_gate import embed_reference, make_sample, require_cosines
-from ipr_engine.encoders.tensorrt.api import Api, load_api
-from ipr_engine.encoders.tensorrt.engine_file import EngineFile, EngineKey, bucket_names, read_engine, write_engine
-from ipr_engine.encoders.tensorrt.plan_builder import WORKSPACE_BYTES, build_plan
-from ipr_engine.encoders.tensorrt.precision import PRECISIONS
+from ipr_engine.encoders.tensorrt.api import load_api
+from ipr_engine.encoders.tensorrt.engine_checks import require_cosines
+from ipr_engine.encoders.tensorrt.engine_file import EngineFile, read_engine
+from ipr_engine.encoders.tensorrt.engine_order import WORKSPACE_BYTES, EngineOrder, device_slug
 from ipr_engine.encoders.tensorrt.runtime import EngineRuntime
-from ipr_engine.encoders.tensorrt.stream import TensorRtStream
 from ipr_engine.encoders.transformer import TransformerEncoder
-from ipr_engine.errors import EngineMismatchError, InvalidInputError
 
 CACHE = Path("~/.cache/ipr_engine/tensorrt")
-_LOG = logging.getLogger(__name__)
 
 
 class TensorRtEncoder(TransformerEncoder):
@@ -36,13 +34,17 @@ class TensorRtEncoder(TransformerEncoder):
 
     Attributes:
         runtime: buckets, stream, and `enqueue` for CUDA graphs.
-        precision: what the matrix multiplications compute in. engine: the file it came from.
+        precision: the type the matrix multiplications compute in. engine: the file it came from.
         origin: "file", "cached", "built", or "rebuilt: " and why the cached one was not taken.
         cosine: the smallest of the gate.
     """
 
     def __init__(self, order: EngineOrder, engine: EngineFile, device: Device, *, path: Path, origin: str) -> None:
-        """Load an engine that was made for an order; path and origin are where it came from."""
+        """Load an engine that was made for an order.
+
+        Args:
+            path, origin: where the engine came from, as the attributes say.
+        """
         export, text = order.export, order.text
         batch = max(bucket.batch for bucket in order.buckets)
         super().__init__(export.spec, max_tokens=text.max_tokens, batch=batch, tokenizer=text.tokenizer)
@@ -55,14 +57,14 @@ class TensorRtEncoder(TransformerEncoder):
             dim=export.dim,
             pad_id=export.spec.pad_id,
             where=str(path),
-            kernels=path.with_suffix(f".{_slug(device)}.kernels") if order.api.portable else None,
+            kernels=path.with_suffix(f".{device_slug(device)}.kernels") if order.api.portable else None,
         )
         try:
             self.cosine = _gate(self.runtime, engine, str(path))
         except BaseException:
             self.runtime.close()
             raise
-        if origin != "file":
+        if origin != "file":  # a file given by name stays as it is, and so does its folder
             self.runtime.save_kernels()
 
     @classmethod
@@ -158,7 +160,35 @@ class TensorRtEncoder(TransformerEncoder):
         return [rows] if rows else []
 
     def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Return (rows, dim) embeddings of sequences of 1 to max_tokens ids, longest first."""
         return self.runtime.embed(ids)
+
+
+class TensorRtStream:
+    """The tensorrt tier inside another's recording: a StreamEncoder whose contexts enqueue in torch's current stream.
+
+    Attributes: those of StreamEncoder (cuda/buckets.py).
+    """
+
+    def __init__(self, encoder: PromptReader, runtime: EngineRuntime, device: str) -> None:
+        self._runtime = runtime
+        # All contexts share scratch memory: `embed` and the recordings of this encoder must not run at the same time.
+        self.graphs: Graphs = CudaGraphs(device, lock=runtime.lock)
+        self.buckets, self.dim = tuple(runtime.buckets), encoder.dim
+        self.pooling, self.normalize, self.read = encoder.pooling, encoder.normalize, encoder.read
+        self.integer, self.pad_id = str(runtime.integer), encoder.pad_id
+        self._index = {bucket: i for i, bucket in enumerate(self.buckets)}
+
+    def enqueue(self, bucket: Bucket, ids: Any, mask: Any, x: Any) -> None:
+        """Run the bucket's context on the three tensors, in torch's current stream."""
+        stream = need("torch", PURPOSE, "gpu").cuda.current_stream(ids.device).cuda_stream
+        self._runtime.enqueue(
+            self._index[bucket],
+            stream,
+            input_ids=ids.data_ptr(),
+            attention_mask=mask.data_ptr(),
+            embedding=x.data_ptr(),
+        )
 
 
 def prepare_engine(
@@ -172,7 +202,7 @@ def prepare_engine(
     flavour: str = "auto",
     workspace_bytes: int = WORKSPACE_BYTES,
 ) -> Path:
-    """Put the engine that `from_export` would build into the cache, and return its file. Arguments as there.
+    """Put the engine that `TensorRtEncoder.from_export` would build into the cache, and return its file. Arguments as there.
 
     With TensorRT-RTX no GPU is needed; the embeddings are compared when the engine is loaded.
     """
@@ -185,76 +215,6 @@ def prepare_engine(
         return order.find_or_build(Path(cache).expanduser())[1]
 
 
-class EngineOrder:
-    """The engine that is wanted: the arguments of `TensorRtEncoder.from_export`, checked.
-
-    Attributes:
-        export: the model. api: the TensorRT that builds or loads. buckets: the shapes, ascending.
-        text: what makes ids of prompts. key: what an engine file must state to be this one.
-    """
-
-    def __init__(
-        self,
-        export: Export,
-        api: Api,
-        device: Device | None,
-        max_tokens: int | None,
-        precision: str,
-        batches: Sequence[int],
-        workspace_bytes: int,
-    ) -> None:
-        if precision not in PRECISIONS:
-            raise InvalidInputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-        if type(workspace_bytes) is not int or workspace_bytes < 1:
-            raise InvalidInputError(f"workspace_bytes: expected an int >= 1, got {workspace_bytes!r}")
-        self.export, self.api, self._device = export, api, device
-        self._onnx = export.file("onnx")
-        limit = export.max_tokens if max_tokens is None else max_tokens
-        self.text = TransformerEncoder(export.spec, max_tokens=limit, batch=1)
-        self.buckets = make_buckets(self.text.max_tokens, batches)
-        self.key = EngineKey(
-            model="+".join(export.hashes[role] for role in ("onnx", "onnx_data") if role in export.hashes),
-            tensorrt=str(api),
-            gpu="any" if api.portable else str(device),
-            precision=precision,
-            buckets=bucket_names(self.buckets),
-            pad_id=export.spec.pad_id,
-            max_tokens=self.text.max_tokens,
-            tokenizer=export.spec.tokenizer_sha256,
-            workspace_bytes=workspace_bytes,
-        )
-
-    def find_or_build(self, cache: Path) -> tuple[EngineFile, Path, str]:
-        """Return the engine, its file, and where it came from; what is stale, foreign or damaged is replaced, and the log says so."""
-        path = cache / self.key.file_name
-        origin = "built"
-        if path.exists():
-            try:
-                return read_engine(path, self.key), path, "cached"
-            except EngineMismatchError as error:
-                _LOG.warning("engine cache: %s", error)
-                origin = f"rebuilt: {error}"
-        engine = self._build(cache)
-        write_engine(path, engine)
-        return engine, path, origin
-
-    def _build(self, cache: Path) -> EngineFile:
-        if self._device is not None:
-            self._device.activate()
-        plan = build_plan(
-            self.api,
-            self._onnx,
-            dim=self.export.dim,
-            buckets=self.buckets,
-            precision=self.key.precision,
-            workspace_bytes=self.key.workspace_bytes,
-            timing_cache=cache / f"{self.api.flavour}-{self.api.version}-{_slug(self._device)}.timings",
-        )
-        sample = make_sample(self.text.ids, self.buckets)
-        reference = embed_reference(self._onnx, sample)
-        return EngineFile(key=self.key.document(), plan=plan, sample=sample, reference=reference)
-
-
 def _gate(runtime: EngineRuntime, engine: EngineFile, where: str) -> float:
     """Return the smallest cosine with the reference, each bucket full of rows of the sample that fit it, the longest first."""
     worst = 1.0
@@ -262,13 +222,9 @@ def _gate(runtime: EngineRuntime, engine: EngineFile, where: str) -> float:
     for bucket in runtime.buckets:
         fitting = np.flatnonzero(lengths <= bucket.tokens)
         longest = fitting[np.argmax(lengths[fitting])]
+        # a full bucket: the longest row, then the fitting ones over and over
         rows = np.append(longest, np.resize(fitting, bucket.batch - 1)) if bucket.batch > 1 else np.array([longest])
         rows = rows[np.argsort(-lengths[rows], kind="stable")]
         x = runtime.embed([engine.sample[row] for row in rows])
         worst = min(worst, require_cosines(x, engine.reference[rows], f"{where}, bucket {bucket}"))
     return worst
-
-
-def _slug(device: Device | None) -> str:
-    """Return what names a device in a file name."""
-    return "".join(c if c.isalnum() else "-" for c in str(device)) if device is not None else "any"

@@ -19,24 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine.bundle.fields import canonical_json
-from ipr_engine.cuda.shapes import Bucket
+from ipr_engine.cuda.buckets import Bucket
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
 
-RECIPE = 1  # raised when the same model would be converted, built or checked in another way
+RECIPE = 1  # raised when the code converts, builds or checks the same model in another way: older engines are refused
 _REBUILD = "build it again here, or leave the cache to do it"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineKey:
-    """All that an engine depends on; two engines are interchangeable if these are equal.
+    """Everything an engine depends on: two engines of equal keys are interchangeable.
 
     Attributes:
         model: sha256 of the float32 model.onnx, and of its weights where they lie beside it.
         tensorrt: flavour and version. gpu: `str(Device)`, with compute capability and driver; "any" for a portable plan.
-        precision: what the matrix multiplications compute in.
+        precision: the type the matrix multiplications compute in.
         buckets: "batch x tokens" of each profile, in order.
-        pad_id, max_tokens, tokenizer: what shapes the sample.
-        workspace_bytes: what the builder might use.
+        pad_id, max_tokens, tokenizer: of the encoder; they shape the sample.
+        workspace_bytes: the most that the builder might use.
     """
 
     model: str
@@ -50,18 +50,24 @@ class EngineKey:
     workspace_bytes: int
 
     def document(self) -> dict[str, Any]:
+        """Return the key as JSON's values, with the recipe."""
         return {"recipe": RECIPE, **vars(self), "buckets": list(self.buckets)}
 
     @property
     def file_name(self) -> str:
-        """Short, and another one for every other key."""
+        """The file name of an engine of this key; another key has another name."""
         digest = hashlib.sha256(canonical_json(self.document(), compact=True)).hexdigest()
         return f"{self.model[:12]}-{self.precision}-{digest[:20]}.engine"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EngineFile:
-    """What the file holds; sample: the ids of each row (1..max_tokens,) int64, reference: (rows, dim) float32."""
+    """The content of an engine file.
+
+    Attributes:
+        key: the document of its EngineKey. plan: TensorRT's serialized engine.
+        sample: ids of each row, (1..max_tokens,) int64. reference: (rows, dim) float32, the float32 model's embeddings of them.
+    """
 
     key: Mapping[str, Any]
     plan: bytes
@@ -70,7 +76,7 @@ class EngineFile:
 
 
 def write_engine(path: Path, engine: EngineFile) -> None:
-    """Write atomically: a reader sees the old file or the new one."""
+    """Write an engine file; a reader sees the old file or the new one."""
     from safetensors.numpy import save
 
     longest = max(len(row) for row in engine.sample)
@@ -83,14 +89,14 @@ def write_engine(path: Path, engine: EngineFile) -> None:
         "reference": engine.reference,
     }
     metadata = {"key": json.dumps(engine.key, sort_keys=True), "sha256": _digest(engine.plan, sample, engine.reference)}
-    write_atomically(path, save(tensors, metadata))
+    write_to_cache(path, save(tensors, metadata))
 
 
 def read_engine(path: Path, wanted: EngineKey) -> EngineFile:
-    """Read an engine made for exactly this.
+    """Read the engine of one key.
 
     Raises:
-        EngineMismatchError: nothing there, damaged, or of another key: every difference is named with both sides.
+        EngineMismatchError: no such file, a damaged one, or one of another key: every difference is named with both sides.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -102,7 +108,7 @@ def read_engine(path: Path, wanted: EngineKey) -> EngineFile:
                 raise EngineMismatchError(
                     f"{path}: expected an engine file of ipr_engine, got another safetensors file"
                 )
-            _require_key(path, key, wanted)
+            _require_key(path, key, wanted)  # before the plan is read: it may be hundreds of megabytes
             plan, sample, reference = (file.get_tensor(name) for name in ("plan", "sample", "reference"))
     except FileNotFoundError as error:
         raise EngineMismatchError(f"{path}: no such engine; {_REBUILD}") from error
@@ -111,12 +117,12 @@ def read_engine(path: Path, wanted: EngineKey) -> EngineFile:
     data = plan.tobytes()
     if metadata.get("sha256") != _digest(data, sample, reference):
         raise EngineMismatchError(f"{path}: damaged: its sha256 is not the one it states; {_REBUILD}")
-    rows = [row[row >= 0].astype(np.int64) for row in sample]
+    rows = [row[row >= 0].astype(np.int64) for row in sample]  # -1 is padding
     return EngineFile(key=key, plan=data, sample=rows, reference=reference)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a temporary file beside `path`, flush it, then rename it; the folder is made."""
+def write_to_cache(path: Path, data: bytes) -> None:
+    """Write a file that only this user reads, whole or not at all; its folder is made. InvalidInputError where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -134,6 +140,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def bucket_names(buckets: tuple[Bucket, ...]) -> tuple[str, ...]:
+    """Return the buckets as a key states them, "8 x 64" say."""
     return tuple(map(str, buckets))
 
 

@@ -56,7 +56,7 @@ def convert_precision(model: Any, precision: str) -> Any:
 
 
 class _Graph:
-    """The rewriting of one graph: which nodes are small, then a cast on each edge between the two types."""
+    """The rewriting of one graph: nodes are marked small or not, then each edge between the two types gets a cast."""
 
     def __init__(self, onnx: Any, model: Any, small: int, precision: str) -> None:
         self._onnx = onnx
@@ -68,13 +68,15 @@ class _Graph:
         self._producer = {name: node for node in self._graph.node for name in node.output if name}
 
     def convert(self) -> None:
+        """Rewrite the graph in place."""
         small = self._small_nodes()
         is_small = {name for node in self._graph.node if id(node) in small for name in node.output}
-        casts: dict[tuple[str, int], str] = {}
+        casts: dict[tuple[str, int], str] = {}  # (value, type) -> its cast: one for all that read it
         nodes = []
         for node in list(self._graph.node):
             wanted = self._small_type if id(node) in small else self._onnx.TensorProto.FLOAT
             for i, name in enumerate(node.input):
+                # nothing to cast: no float, or already of the type
                 if name not in self._float32 or (name in is_small) == (wanted == self._small_type):
                     continue
                 if (name, wanted) not in casts:
@@ -90,6 +92,7 @@ class _Graph:
         del self._graph.node[:]
         self._graph.node.extend(nodes)
         del self._graph.value_info[:]  # they state the types of before
+        # A weight read in the small type alone would be in the file twice.
         read = {name for node in nodes for name in node.input}
         kept = [tensor for tensor in self._graph.initializer if tensor.name in read]
         del self._graph.initializer[:]
@@ -116,7 +119,7 @@ class _Graph:
         return small
 
     def _ancestors(self, nodes: Iterable[Any], over: Container[str]) -> set[int]:
-        """Return ids of all nodes whose results reach one of these over values of these names."""
+        """Return ids of all nodes whose results reach one of `nodes` over values named in `over`."""
         found: set[int] = set()
         pending = list(nodes)
         while pending:
@@ -128,8 +131,9 @@ class _Graph:
         return found
 
     def _add_small_weight(self, name: str, new: str) -> None:
+        """Add a weight in the small type under a name of its own; InvalidInputError where it exceeds the type's range."""
         values = self._onnx.numpy_helper.to_array(self._weights[name])
-        limit = 65504.0 if self._precision == "float16" else 3.3895e38
+        limit = 65504.0 if self._precision == "float16" else 3.3895e38  # the largest finite number of the type
         beyond = np.isfinite(values) & (np.abs(values) > limit)
         if beyond.any() and values.size > 1:
             raise InvalidInputError(

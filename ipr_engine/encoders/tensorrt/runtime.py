@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine.cuda.buckets import Bucket, Pass, plan_passes
 from ipr_engine.cuda.driver import OUT_OF_MEMORY, CudaError, Device
-from ipr_engine.cuda.shapes import Bucket, Pass, plan_passes
 from ipr_engine.encoders.tensorrt import bindings
 from ipr_engine.encoders.tensorrt.api import Api
-from ipr_engine.encoders.tensorrt.engine_file import write_atomically
-from ipr_engine.encoders.tensorrt.io_tensors import INPUTS, OUTPUT, check_engine
+from ipr_engine.encoders.tensorrt.engine_checks import INPUTS, OUTPUT, check_engine
+from ipr_engine.encoders.tensorrt.engine_file import write_to_cache
 from ipr_engine.errors import BackendUnavailableError, EngineMismatchError, OutOfDeviceMemoryError
 
 SLOTS = 8  # passes that may be in flight before the host waits
-_ALIGN = 256
+_ALIGN = 256  # bytes, of every tensor: as cudaMalloc aligns
 
 
 @dataclass(frozen=True)
@@ -34,24 +34,24 @@ class _Staging:
 
 
 class EngineRuntime:
-    """Runs one plan on one GPU, one caller at a time (a lock); `close` gives its memory back.
+    """One plan on one GPU, run by one caller at a time (a lock); `close` gives its memory back.
 
     The buckets' contexts share one block of scratch memory and one pair of input and output buffers: they run in one stream.
 
     Attributes:
         buckets: the shapes, in the plan's order of profiles. stream: the CUDA stream it runs on.
-        device_bytes: what it holds on the GPU besides the plan itself.
-        lock: held by whoever runs the contexts.
+        device_bytes: the memory it holds on the GPU besides the plan itself.
+        lock: held by the caller that runs the contexts.
     """
 
     def __init__(
         self, api: Api, device: Device, plan: bytes, *, buckets: Sequence[Bucket], dim: int, pad_id: int, where: str,
         kernels: Path | None = None,
     ) -> None:  # fmt: skip
-        """Plan everything.
+        """Load the plan, allocate, and make every bucket's context.
 
         Args:
-            plan: what `build_plan` gave. where: its name in messages.
+            plan: of `build_plan`. where: its name in messages.
             kernels: the runtime cache of a portable plan: read here if it fits, written by `save_kernels`.
         Raises:
             EngineMismatchError: TensorRT refuses the plan, or its inputs, output or profiles are others.
@@ -130,7 +130,7 @@ class EngineRuntime:
     def save_kernels(self) -> None:
         """Keep the kernels that a portable plan compiled at first use; nothing for another."""
         if self._runtime_cache is not None and self._kernels is not None:
-            write_atomically(self._kernels, bytes(self._runtime_cache.serialize()))
+            write_to_cache(self._kernels, bytes(self._runtime_cache.serialize()))
 
     def close(self) -> None:
         """Free everything, contexts before the memory they use; further calls raise BackendUnavailableError."""
@@ -147,7 +147,7 @@ class EngineRuntime:
             self.close()
 
     def _plan(self, plan: bytes) -> None:
-        """Do everything that may fail; `_need` says what was being planned."""
+        """Do everything that may fail. `_need` names the step at hand, for the message of an error."""
         largest = max(self.buckets, key=lambda bucket: bucket.batch * bucket.tokens)
         self._need = f"bucket {largest}"
         self.device.activate()
@@ -164,6 +164,7 @@ class EngineRuntime:
             )
         self._engine = engine
         self._integer = check_engine(engine, self.buckets, self._dim, self._where)
+        # One scratch for all contexts: they run one after another in one stream.
         sizes = [engine.get_device_memory_size_for_profile_v2(i) for i in range(len(self.buckets))]
         self._need = f"bucket {self.buckets[int(np.argmax(sizes))]} (scratch {max(sizes) / 2**20:.0f} MiB)"
         self._scratch_bytes = max(engine.device_memory_size_v2, *sizes)
@@ -182,6 +183,7 @@ class EngineRuntime:
         )
 
     def _plan_buffers(self, largest: Bucket) -> None:
+        """Allocate one pair of input and output buffers on the device, and pinned memory of SLOTS passes."""
         integers = largest.batch * largest.tokens * self._integer.itemsize
         batch = max(bucket.batch for bucket in self.buckets)
         self._input_bytes, self._output_bytes = 2 * _aligned(integers), _aligned(batch * self._dim * 4)
@@ -196,7 +198,7 @@ class EngineRuntime:
         """View a slot's memory as a bucket: ids, then the mask at the next multiple of 256 bytes, so that one copy takes both."""
         size, begin = bucket.batch * bucket.tokens * self._integer.itemsize, self._mask_offset(bucket)
         ids, mask = (memory[at : at + size].view(self._integer).reshape(bucket.shape) for at in (0, begin))
-        x = memory[self._input_bytes :][: bucket.batch * self._dim * 4].view(np.float32)
+        x = memory[self._input_bytes :][: bucket.batch * self._dim * 4].view(np.float32)  # 4 bytes a float
         return _Staging(ids, mask, x.reshape(bucket.batch, self._dim))
 
     def _mask_offset(self, bucket: Bucket) -> int:
@@ -221,6 +223,7 @@ class EngineRuntime:
             if _tells_out_of_memory(reason):
                 raise self._out_of_memory(reason)
             raise BackendUnavailableError(f"{self._where}: no execution context for bucket {bucket}: {reason}")
+        # In the stream, and awaited: shapes may be set once the profile is.
         done = context.set_optimization_profile_async(index, self.stream)
         self.device.synchronize(self.stream)
         context.set_device_memory(self._scratch, self._scratch_bytes)
@@ -247,12 +250,13 @@ class EngineRuntime:
             staging.mask[row, : len(own)] = 1
         staging.mask[step.end - step.begin :, 0] = 1  # a row without one token would be 0 / 0
         mask = self._inputs + self._mask_offset(bucket)
-        used = mask - self._inputs + staging.mask.nbytes
+        used = mask - self._inputs + staging.mask.nbytes  # ids, the gap behind them, mask
         self.device.copy_in(self._inputs, staging.ids.ctypes.data, used, self.stream)
         self.enqueue(step.bucket, self.stream, input_ids=self._inputs, attention_mask=mask, embedding=self._output)
         self.device.copy_out(staging.x.ctypes.data, self._output, (step.end - step.begin) * self._dim * 4, self.stream)
 
     def _collect(self, flying: list[Pass], x: NDArray[np.float32]) -> None:
+        """Wait for the passes in flight, and copy their embeddings out of the slots."""
         self.device.synchronize(self.stream)
         for slot, step in enumerate(flying):
             x[step.begin : step.end] = self._staging[slot][step.bucket].x[: step.end - step.begin]
@@ -272,7 +276,8 @@ class EngineRuntime:
 
 
 def _tells_out_of_memory(reason: str) -> bool:
-    """Return whether memory ran out: of an allocation of its own TensorRT logs "Error Code 2: OutOfMemory", or CUDA's "out of memory"."""
+    """Return whether a reason of TensorRT's says that memory ran out."""
+    # It logs "Error Code 2: OutOfMemory" of an allocation of its own, and CUDA's "out of memory" of others.
     return "outofmemory" in reason.replace(" ", "").lower()
 
 

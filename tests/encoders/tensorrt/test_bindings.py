@@ -131,7 +131,7 @@ def test_what_only_rtx_has_is_indeed_absent_from_tensorrt_11(lean):
 
 def test_every_class_and_enumeration_named_exists(rtx, lean):
     chains = list(module_names())
-    assert ("plan_builder.py", ("BuilderFlag", "TF32")) in chains
+    assert ("engine_order.py", ("BuilderFlag", "TF32")) in chains
     assert ("runtime.py", ("ExecutionContextAllocationStrategy", "USER_MANAGED")) in chains
     assert absent(rtx, {chain for _, chain in chains}) == []
     run_time = {chain for file, chain in chains if file in RUNTIME_FILES and chain[0] not in BUILDER_NAMES}

@@ -15,12 +15,12 @@ trt = pytest.importorskip("tensorrt_rtx_bindings", reason=skips.TENSORRT, exc_ty
 onnx = pytest.importorskip("onnx", reason=skips.TENSORRT)
 pytest.importorskip("onnxruntime", reason=skips.TENSORRT)
 
-from ipr_engine.cuda.shapes import make_buckets  # noqa: E402
+from ipr_engine.cuda.buckets import make_buckets  # noqa: E402
 from ipr_engine.encoders.tensorrt import TensorRtEncoder, prepare_engine  # noqa: E402
 from ipr_engine.encoders.tensorrt.api import load_api  # noqa: E402
+from ipr_engine.encoders.tensorrt.engine_checks import check_network  # noqa: E402
 from ipr_engine.encoders.tensorrt.engine_file import EngineKey, read_engine, write_engine  # noqa: E402
-from ipr_engine.encoders.tensorrt.io_tensors import check_network  # noqa: E402
-from ipr_engine.encoders.tensorrt.plan_builder import build_plan, configure, parse_network  # noqa: E402
+from ipr_engine.encoders.tensorrt.engine_order import build_plan, configure, parse_network  # noqa: E402
 from ipr_engine.encoders.tensorrt.precision import convert_precision  # noqa: E402
 from ipr_engine.errors import (  # noqa: E402
     BackendUnavailableError,

@@ -1,4 +1,8 @@
-"""A folder with a transformer: which files it is made of, how its token states become one embedding, and their hashes."""
+"""The files of a frozen transformer, and everything they decide: pooling, special ids, hashes, the identity that follows.
+
+TransformerSpec         a model as every tier needs it
+TransformerFolder       a model as sentence-transformers or transformers saved it; `read_transformer_folder` reads one
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,72 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ipr_engine._files import file_sha256
-from ipr_engine.encoders.files import parse_json, read_bytes
-from ipr_engine.encoders.transformer_spec import POOLINGS, TransformerFiles
+from ipr_engine.bundle import encoder_identity
+from ipr_engine.encoders.model_files import parse_json, read_bytes
 from ipr_engine.errors import BundleFormatError, BundleNotFoundError, InvalidInputError
 
+POOLINGS = ("mean", "cls", "last")
+# sentence-transformers' old settings of a pooling, one true at a time -> ours
 _POOLING_KEYS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransformerFiles:
+    """The files of a transformer, and the pooling of its token states: everything its identity is made of.
+
+    Attributes:
+        pooling: "mean" over all ids, the first one's state ("cls") or the "last" one's. normalize: x / max(||x||, 1e-12).
+        tokenizer: the bytes of tokenizer.json.
+        weights_sha256, tokenizer_sha256, config_sha256: of the original files; of several weight files, over their names
+            and hashes.
+    """
+
+    pooling: str
+    normalize: bool
+    tokenizer: bytes
+    weights_sha256: str
+    tokenizer_sha256: str
+    config_sha256: str
+
+    def identity(self, max_tokens: int, *, dtype: str | None = None) -> str:
+        """Return the encoder's name, the same on every tier (see `ipr_engine.bundle.encoder_identity`).
+
+        Args:
+            dtype: None for float32, and for float16, which stays within a cosine of 0.9999 of it; else the type's name.
+        """
+        return encoder_identity(
+            kind="transformer",
+            table=self.weights_sha256,
+            tokenizer=self.tokenizer_sha256,
+            config=self.config_sha256,
+            pooling=self.pooling,
+            normalize=self.normalize,
+            max_tokens=max_tokens,
+            dtype=dtype,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerSpec(TransformerFiles):
+    """Everything that decides an embedding besides the arithmetic of a tier.
+
+    Attributes:
+        before, after: the special ids around those of a prompt. pad_id: the id that fills a row up.
+        positions: the most ids the model can see, None where it has no table of them.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    pad_id: int
+    positions: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransformerFolder(TransformerFiles):
-    """What `read_transformer_folder` found.
+    """A transformer's folder, read and hashed.
 
     Attributes:
         path: the folder of config.json, tokenizer.json and the weights.
@@ -68,6 +127,23 @@ def read_transformer_folder(
     )
 
 
+def special_ids(tokenizer: bytes, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the ids that a tokenizer.json's post-processor puts before and after the tokens of a text; needs `tokenizers`."""
+    from tokenizers import Tokenizer
+
+    try:
+        library = Tokenizer.from_str(tokenizer.decode())
+        library.no_truncation()
+        library.no_padding()
+        probe = library.encode("a")
+    except Exception as error:  # the library raises bare Exception
+        raise BundleFormatError(f"{where}: the tokenizers library fails on it: {error}") from error
+    own = np.flatnonzero(np.array(probe.special_tokens_mask) == 0)
+    if not len(own):
+        raise BundleFormatError(f"{where}: it gives no token for the text 'a'")
+    return tuple(probe.ids[: own[0]]), tuple(probe.ids[own[-1] + 1 :])
+
+
 def _read_modules(folder: Path) -> tuple[Path, str, bool]:
     """Return the transformer's folder, pooling and normalize of modules.json: Transformer, Pooling and maybe Normalize."""
     file = folder / "modules.json"
@@ -93,6 +169,7 @@ def _read_modules(folder: Path) -> tuple[Path, str, bool]:
 
 
 def _read_pooling(file: Path) -> str:
+    """Return the one pooling of 1_Pooling/config.json, in its old form (a flag a mode) or its new one (pooling_mode)."""
     config = _read_json(file, dict)
     if "pooling_mode" in config:
         modes = [{"lasttoken": "last"}.get(str(config["pooling_mode"]), str(config["pooling_mode"]))]
@@ -108,6 +185,7 @@ def _read_pooling(file: Path) -> str:
 
 
 def _read_json(file: Path, kind: type) -> Any:
+    """Return the JSON value of a file; BundleFormatError where it is no `kind`, list or dict."""
     value = parse_json(file, read_bytes(file))
     if not isinstance(value, kind):
         raise BundleFormatError(f"{file}: expected a JSON {'array' if kind is list else 'object'}")
@@ -115,6 +193,7 @@ def _read_json(file: Path, kind: type) -> Any:
 
 
 def _weights_sha256(path: Path) -> str:
+    """Return the hash of a model's weights; of shards, over their names and hashes, the index first."""
     if (path / "adapter_config.json").exists():
         raise InvalidInputError(f"{path}: it holds an adapter; merge it into its model and save that")
     if (path / "model.safetensors").exists():

@@ -1,4 +1,4 @@
-"""safetensors files as read-only views of the mapped file: no copy, pages are read when a row is."""
+"""An encoder's files as they are read: whole, as JSON, or tensors mapped; errors name the file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,26 @@ _DTYPES = {
 _LARGEST_HEADER = 100_000_000  # the format's own limit
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """Return the bytes of a file; BundleNotFoundError if there is none."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise BundleNotFoundError(f"{path}: no such file") from error
+
+
+def parse_json(path: str | Path, data: bytes) -> Any:
+    """Return the value of a JSON file's bytes; path is for the message of BundleFormatError."""
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise BundleFormatError(f"{path}: not JSON in UTF-8: {error}") from error
+
+
 def map_tensors(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Map a safetensors file. The arrays are read-only, hold the mapping alive, and need the file to stay as it is.
+    """Map a safetensors file: no copy, a page is read when a row of it is.
+
+    The arrays are read-only, hold the mapping alive, and need the file to stay as it is.
 
     Raises:
         BundleNotFoundError: there is no such file.
@@ -41,6 +59,7 @@ def map_tensors(path: str | Path) -> dict[str, NDArray[Any]]:
 
 
 def _header(path: Path, raw: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
+    """Return the header, and the first byte behind it: 8 bytes of its length, then JSON, then the tensors."""
     length = int.from_bytes(raw[:8].tobytes(), "little") if raw.size >= 8 else _LARGEST_HEADER + 1
     if length > min(raw.size - 8, _LARGEST_HEADER):
         raise BundleFormatError(f"{path}: expected a safetensors file; its header does not fit in {raw.size} bytes")
@@ -54,6 +73,7 @@ def _header(path: Path, raw: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
 
 
 def _tensor(path: Path, name: str, entry: Any, data: NDArray[np.uint8]) -> NDArray[Any]:
+    """View one entry of the header in the bytes behind it."""
     try:
         dtype = np.dtype(_DTYPES[entry["dtype"]])
         shape = tuple(entry["shape"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ipr_engine.encoders.tensor_file import map_tensors
+from ipr_engine.encoders.model_files import map_tensors
 from ipr_engine.errors import BundleFormatError, BundleNotFoundError
 
 DTYPES = [np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_]

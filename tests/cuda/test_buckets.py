@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipr_engine.cuda.shapes import Bucket, make_buckets, plan_passes
+from ipr_engine.cuda.buckets import Bucket, make_buckets, plan_passes
 
 
 def test_buckets_cover_every_length_and_batch():
