@@ -150,15 +150,20 @@ def _huber(terms: Array, y: Array) -> list[Interval]:
 
 def _least(terms: Array, y: Array, weights: Array) -> Array:
     """Solve the weighted least squares of coefficients >= 0: of one or two terms, each set of those above 0 is tried."""
-    # With at most two terms, trying every set of positive ones is exact.
+    # With at most two terms, trying every set of positive ones is exact. All of them come first: where no coefficient is below 0, no
+    # other set is better, and the losses need not be compared, whose difference may be below float64's digits.
     gram, target = terms.T @ (terms * weights[:, None]), terms.T @ (y * weights)
     models = len(target)
     best, least = np.zeros(models), 0.0
-    for kept in ([0], [1], [0, 1])[: 1 if models == 1 else 3]:
+    for kept in ([0],) if models == 1 else ([0, 1], [0], [1]):
         found = np.zeros(models)
         found[kept] = np.linalg.lstsq(gram[np.ix_(kept, kept)], target[kept], rcond=None)[0]
+        if not (found >= 0).all():
+            continue
+        if len(kept) == models:
+            return found
         loss = float(found @ gram @ found / 2 - target @ found)
-        if (found >= 0).all() and loss < least:
+        if loss < least:
             best, least = found, loss
     return best
 
