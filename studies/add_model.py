@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.plot_style import BLUE, GREEN, ORANGE, RED, STYLE
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.resampling import one_thread
 from ipr_engine.training.add.candidate_row import fit_row
 from studies.cases import Case
 from studies.headline import SHIPPED, VIEW

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.evaluation.plot_style import BLUE, GREEN, GREY, ORANGE, PINK, RED, STYLE
-from ipr_engine.measures.bootstrap import Estimate
+from ipr_engine.measures.resampling import Estimate
 
 COLOURS = (BLUE, RED, GREEN, ORANGE, PINK)
 MARKERS = ("D", "o", "s", "^", "v")

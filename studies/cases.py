@@ -16,8 +16,7 @@ from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.contenders import Mix
-from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import Resamples, grouped_folds
 from ipr_engine.measures.routing import Axis, Curve, WeightedOutcomes, single_curve
 from ipr_engine.measures.sweeps import hull_mix
 

@@ -18,7 +18,7 @@ from ipr_engine.evaluation.contenders import (
     curve_of_shares,
     halves_of,
 )
-from ipr_engine.measures.bootstrap import estimate
+from ipr_engine.measures.resampling import estimate
 from ipr_engine.measures.routing import SHARES, ChosenSetting, read_operating_point
 from ipr_engine.measures.sweeps import hull_mix
 from studies.cases import Case, Rows

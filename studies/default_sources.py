@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import Resamples, difference, estimate
+from ipr_engine.measures.resampling import Resamples, difference, estimate
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_sweep
 from ipr_engine.training.fitted_heads import predict

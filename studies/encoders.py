@@ -13,7 +13,7 @@ from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import load_outcomes
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import Estimate, difference, estimate
+from ipr_engine.measures.resampling import Estimate, difference, estimate
 from studies import plots
 from studies.cases import RECIPES, Case
 from studies.outcome_table import DIM, OutcomeTable, fit_outcome_table

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.engine import Engine
-from ipr_engine.measures.bootstrap import Estimate, Resamples, difference, estimate
+from ipr_engine.measures.resampling import Estimate, Resamples, difference, estimate
 from ipr_engine.measures.routing import (
     Curve,
     bounded_arqgc,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.baselines import ESTIMATORS as BASELINES
-from ipr_engine.measures.bootstrap import Estimate, difference, estimate
+from ipr_engine.measures.resampling import Estimate, difference, estimate
 from ipr_engine.training.estimators.network_config import NetworkConfig
 from studies.bars import Series, intervals
 from studies.cases import Case

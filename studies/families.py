@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import Estimate, difference, estimate
+from ipr_engine.measures.resampling import Estimate, difference, estimate
 from ipr_engine.measures.routing import bounded_arqgc, oracle_quality, sweep_curve
 from studies.bars import Series, intervals
 from studies.cases import WITH_COSTS, Case

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.baselines import ESTIMATORS as BASELINES
-from ipr_engine.measures.bootstrap import difference, estimate
+from ipr_engine.measures.resampling import difference, estimate
 from studies.cases import WITH_COSTS, Case
 from studies.study import Study
 from studies.trials import (

@@ -12,7 +12,7 @@ from ipr_engine.data import EmbeddingCache
 from ipr_engine.encoders.manifest import is_export
 from ipr_engine.encoders.onnx import OnnxEncoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import difference, estimate
+from ipr_engine.measures.resampling import difference, estimate
 from ipr_engine.measures.sweeps import rule_sweep
 from studies.cases import Case
 from studies.study import Study

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.measures.bootstrap import difference, estimate
+from ipr_engine.measures.resampling import difference, estimate
 from studies import plots
 from studies.cases import Case
 from studies.pages import Page

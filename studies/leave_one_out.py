@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.baselines import NEIGHBOURS
-from ipr_engine.measures.repeatable import grouped_folds, one_thread
+from ipr_engine.measures.resampling import grouped_folds, one_thread
 from ipr_engine.measures.sweeps import worth_sweep
 from ipr_engine.training.add.candidate_row import fit_row
 from ipr_engine.training.estimators.ridge import PENALTIES, fit_ridge

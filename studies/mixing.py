@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.resampling import one_thread
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads
 from studies.cases import FOLDS
 from studies.views import Views

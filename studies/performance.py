@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.measures.bootstrap import Estimate
+from ipr_engine.measures.resampling import Estimate
 from studies.pages import Page
 from studies.performance_answers import SOURCE, RatedAnswers, read_rated_answers
 from studies.performance_plots import plot_answers, plot_trade

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import Estimate, Resamples, estimate
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import Estimate, Resamples, estimate, grouped_folds
 from ipr_engine.performance import Refusal, TimingFit, fit_timing
 from ipr_engine.training.train import train
 from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData

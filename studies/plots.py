@@ -13,7 +13,7 @@ import numpy as np
 
 from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, STYLE
-from ipr_engine.measures.bootstrap import Estimate
+from ipr_engine.measures.resampling import Estimate
 
 # Colour, marker and line of the first, second, ... series of a plot.
 SERIES: tuple[dict[str, Any], ...] = (

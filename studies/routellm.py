@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.data import Outcomes, load_outcomes
-from ipr_engine.evaluation.pair import CPT_LEVELS, apgr, cpt, pair_curve
-from ipr_engine.measures.bootstrap import Resamples, estimate
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.evaluation.prediction_lines import CPT_LEVELS, apgr, cpt, pair_curve
+from ipr_engine.measures.resampling import Resamples, estimate, one_thread
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, predict
 from studies.bars import Series, intervals
 from studies.pages import Page

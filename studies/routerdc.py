@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.data import load_outcomes
-from ipr_engine.measures.bootstrap import Resamples, estimate
+from ipr_engine.measures.resampling import Resamples, estimate
 from studies.bars import Series, intervals
 from studies.cases import Case, Rows
 from studies.pages import Page

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.measures.bootstrap import difference, estimate
+from ipr_engine.measures.resampling import difference, estimate
 from studies.cases import WITH_COSTS, Case
 from studies.headline import SHIPPED, VIEW
 from studies.study import Study

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.resampling import one_thread
 from ipr_engine.training.fitted_heads import HeadRows
 from ipr_engine.training.selection import EstimatorScore, PromptCosts, as_json, compare_estimators
 from studies.headline import VIEW

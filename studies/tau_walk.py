@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import RuleConstants
 from ipr_engine.bundle.spec import OUTCOME_STEPS
-from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.kept import EVERY_TAU, Kept
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.evaluation.promised import EVERY_TAU, Kept
+from ipr_engine.measures.resampling import Resamples, grouped_folds
 from ipr_engine.measures.sweeps import choose, rule_constants
 from ipr_engine.policy.tau_path import TauPath
 from studies.cases import Case

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import Estimate, difference, estimate
+from ipr_engine.measures.resampling import Estimate, difference, estimate
 from ipr_engine.measures.sweeps import worth_sweep
 from ipr_engine.training.fitted_heads import predict
 from studies import plots

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.baselines import ESTIMATORS as BASELINES
-from ipr_engine.measures.bootstrap import Estimate, Resamples, difference, estimate
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.resampling import Estimate, Resamples, difference, estimate, one_thread
 from ipr_engine.measures.routing import bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import rule_constants, rule_sweep, worth_sweep
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict

@@ -27,7 +27,7 @@ SMALL_SIZES = (200, 400)
 FIT = """
 import json, resource, time
 import numpy as np
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.resampling import one_thread
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads
 
 rng = np.random.default_rng(0)

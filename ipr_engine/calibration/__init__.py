@@ -1,6 +1,6 @@
 """Certify what tau does: from scored prompts that no head has seen to a map from promises to operating points.
 
-bounds.py tests a bounded mean, observed.py lays the points out on other data, promises.py tests them in order, calibrate.py makes
-the map, drift.py says when it no longer holds. The studies of docs/calibration.md stand beside the package: studies/calibration/.
-Reading a policy off a map needs none of these: ipr_engine/policy/calibrated.py.
+calibrate.py makes the map: observed.py lays its points out on other data, promises.py tests them in order, bounds.py tests one
+bounded mean. drift.py says when the map no longer holds, plot.py draws it. Reading a policy off a map needs none of these:
+ipr_engine/policy/calibrated.py. The studies of docs/calibration.md stand beside the package: studies/calibration/.
 """

@@ -49,8 +49,10 @@ class Draws(Protocol):
 
 
 class Test(Protocol):
+    """A test of E[x] <= 0."""
+
     def __call__(self, draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk: float) -> Flags:
-        """Whether E[x] <= 0 is rejected, in the hypotheses' shape.
+        """Tell whether E[x] <= 0 is rejected, in the hypotheses' shape.
 
         Args:
             draws: (n, ...) values in [-floor, top].
@@ -62,7 +64,7 @@ class Test(Protocol):
 
 
 def _mills_table() -> tuple[Array, Array]:
-    """p -> phi(Phi^-1(p)) / p on a grid that is dense near 0."""
+    """Tabulate p -> phi(Phi^-1(p)) / p on a grid that is dense near 0."""
     p = np.concatenate([np.geomspace(1e-9, 1e-3, 60), np.linspace(1e-3, 1.0, 600)[1:-1]])
     normal = NormalDist()
     z = [normal.inv_cdf(float(value)) for value in p]
@@ -70,11 +72,11 @@ def _mills_table() -> tuple[Array, Array]:
     return np.append(p, 1.0), np.append(stake, 0.0)
 
 
-_CHANCE, _STAKE = _mills_table()
+_CHANCE, _STAKE = _mills_table()  # read by np.interp before every draw
 
 
 def target(draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk: float) -> Flags:
-    """See the module: re-hedge a digital option that pays when the capital reaches 1 / risk."""
+    """Re-hedge, before every draw, a digital option that pays when the capital reaches 1 / risk; the module explains it."""
     n = len(draws)
     goal = 1.0 / risk
     limit = CAP / floor
@@ -82,36 +84,41 @@ def target(draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk
     squares = np.broadcast_to(PRIOR_DRAWS * np.maximum(second_moment, 1e-12), capital.shape).copy()
     for t in range(n):
         x = draws[t]
+        # sigma * sqrt(draws left), sigma^2 the second moment of the draws before and of PRIOR_DRAWS guessed ones.
         scale = np.sqrt(squares * ((n - t) / (PRIOR_DRAWS + t)))
         bet = np.minimum(np.interp(capital * (risk / (1.0 + OVERSHOOT)), _CHANCE, _STAKE) / scale, limit)
+        # At the goal the gamble stops: nothing is staked any more.
         capital = np.where(capital >= goal, capital, capital * (1.0 + bet * x))
         squares += x * x
     return capital >= goal
 
 
 def plugin(draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk: float) -> Flags:
+    """Bet sqrt(2 log(1/risk) / (n variance)), the variance that of the draws before."""
     n = len(draws)
     fixed = math.sqrt(2 * math.log(1 / risk) / n)
     return _gamble(draws, floor, second_moment, lambda mean, var: fixed / np.sqrt(var)) >= -math.log(risk)
 
 
 def agrapa(draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk: float) -> Flags:
+    """Bet mean / (variance + mean^2) of the draws before."""
     return agrapa_log_capital(draws, floor=floor, second_moment=second_moment) >= -math.log(risk)
 
 
 def agrapa_log_capital(draws: Draws, *, floor: Array, second_moment: Array) -> Array:
-    """The largest log capital so far: exp(-it) is a p-value of "E[x] <= 0" that holds however often one looks."""
+    """Return the largest log capital so far: exp(-it) is a p-value of "E[x] <= 0" that holds however often one looks."""
     return _gamble(draws, floor, second_moment, lambda mean, var: np.maximum(mean, 0.0) / (var + mean * mean))
 
 
 def _gamble(draws: Draws, floor: Array, second_moment: Array, choose: Callable[[Array, Array], Array]) -> Array:
-    """The largest log capital, with bets chosen from the mean and variance of the draws before."""
+    """Return the largest log capital, with bets chosen from the mean and variance of the draws before."""
     shape = np.broadcast_shapes(np.shape(draws[0]), np.shape(floor))
     log_capital, largest = np.zeros(shape), np.zeros(shape)
     total = np.zeros(shape)
     squares = np.broadcast_to(PRIOR_DRAWS * np.maximum(second_moment, 1e-12), shape).copy()
     for t in range(len(draws)):
         x = draws[t]
+        # From the draws before x alone: a bet that has seen its draw is no bet.
         mean = total / (PRIOR_DRAWS + t)
         variance = np.maximum(squares / (PRIOR_DRAWS + t) - mean * mean, 1e-12)
         log_capital += np.log1p(np.minimum(choose(mean, variance), CAP / floor) * x)
@@ -122,8 +129,10 @@ def _gamble(draws: Draws, floor: Array, second_moment: Array, choose: Callable[[
 
 
 def hoeffding_bentkus(draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk: float) -> Flags:
+    """Compare the p-value of the mean loss with the risk."""
     n = len(draws)
     mean = sum((draws[t] for t in range(n)), np.zeros(np.shape(floor))) / n
+    # Rescaled to a loss in [0, 1], of which E[x] <= 0 says E[loss] >= level.
     level = np.broadcast_to(top / (top + floor), np.shape(mean))  # the loss (top - x) / (top + floor) at E[x] = 0
     loss = np.clip((top - mean) / (top + floor), 0.0, 1.0)
     p = [hoeffding_bentkus_p(float(a), float(b), n) for a, b in zip(np.ravel(loss), np.ravel(level), strict=True)]
@@ -131,7 +140,7 @@ def hoeffding_bentkus(draws: Draws, *, floor: Array, top: Array, second_moment: 
 
 
 def hoeffding_bentkus_p(loss: float, level: float, n: int) -> float:
-    """p-value of "E[loss] >= level" for losses in [0, 1] of mean `loss` over n draws."""
+    """Return the p-value of "E[loss] >= level" for losses in [0, 1] of mean `loss` over n draws."""
     if loss >= level:
         return 1.0
     divergence = loss * math.log(loss / level) if loss > 0 else 0.0
@@ -140,7 +149,7 @@ def hoeffding_bentkus_p(loss: float, level: float, n: int) -> float:
 
 
 def binomial_cdf(k: int, n: int, p: float) -> float:
-    """P(Binomial(n, p) <= k)."""
+    """Return P(Binomial(n, p) <= k)."""
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
     i = np.arange(min(k, n) + 1)
     log_mass = log_factorial[n] - log_factorial[i] - log_factorial[n - i] + i * math.log(p) + (n - i) * math.log1p(-p)
@@ -148,6 +157,7 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
 
 
 def empirical_bernstein(draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk: float) -> Flags:
+    """Compare the mean with the empirical Bernstein bound."""
     n = len(draws)
     total = sum((draws[t] for t in range(n)), np.zeros(np.shape(floor)))
     squares = sum((draws[t] ** 2 for t in range(n)), np.zeros(np.shape(floor)))
@@ -169,8 +179,9 @@ TESTS: Mapping[str, Test] = MappingProxyType(
 
 
 def lower_bounds(routed: Array, test: Test, *, risk: float) -> Array:
-    """(points,) lower confidence bounds of mean quality, each at 1 - risk for its point alone, by inverting the test."""
+    """Return lower confidence bounds of mean quality, (points,), each at 1 - risk for its point alone, by inverting the test."""
     low, high = np.zeros(routed.shape[1]), np.ones(routed.shape[1])
+    # At `low` the test says that the mean is above it, at `high` it does not: the bound returned is the valid end.
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         moved = routed - middle

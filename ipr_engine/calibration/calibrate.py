@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.audit.owner_key import keys_beside
-from ipr_engine.bundle import Bundle, CalibratedPoint, CalibrationMap, CalibrationSample, Knot
+from ipr_engine.audit.owner_key import Key, keys_beside
+from ipr_engine.bundle import Bundle, CalibratedPoint, CalibrationMap, CalibrationSample
 from ipr_engine.bundle.calibration import (
-    CERTAIN,
-    CERTIFIED,
-    INSUFFICIENT,
-    SUPPORT_QUANTILES,
+    TESTS,
     TestedTau,
 )
 from ipr_engine.bundle.origin import constant_notice, constant_of
 from ipr_engine.calibration import bounds
-from ipr_engine.calibration.certify_options import (
-    CHECKED,
-    DEFAULTS,
-    EVERY_CANDIDATE,
-    CandidateSet,
-    CertifyOptions,
-    Disjointness,
-)
-from ipr_engine.calibration.observed import Observed, OperatingPath, fit_path, observe
+from ipr_engine.calibration.observed import POINTS, Observed, OperatingPath, decide_points, fit_path, observe
 from ipr_engine.calibration.promises import (
-    NONE,
+    SHARES,
+    TAUS,
     ExcessDraws,
     Promises,
     certified_points,
     certify_path,
-    monotone,
+    knots_of,
 )
 from ipr_engine.data import Outcomes, key_of_hashes, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.data.outcomes import MIN_KEY
@@ -43,8 +33,78 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
 from ipr_engine.policy.paths import Paths
 
+RISK = 0.1
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateSet:
+    """The candidates that a map is of, and their names in the outcomes.
+
+    Attributes:
+        candidates, family: the set, by name or as a family; by default every candidate. Rows that lack one are left out.
+        sources: name in the bundle -> name in the outcomes, where they differ; one for all, or {source: name}.
+    """
+
+    candidates: Sequence[str] | None = None
+    family: str | None = None
+    sources: Mapping[str, Mapping[str, str] | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyOptions:
+    """The promises that are tested, and the test.
+
+    Attributes:
+        risk: in (0, 0.5], the chance that a certified knot breaks its promise: of each knot, or, if `simultaneous`, of any; the same
+            of tested taus, among themselves.
+        test: one of bounds.TESTS.
+        taus, shares: the promises (promises.py); 0 and 1 are always among the taus, 1 among the shares.
+        points: quality levels of the path, hence its points at most, besides the ends.
+        seed: of the order in which prompts are tested. Fix it before you look: a seed tried until it certifies is no evidence.
+    Raises:
+        InvalidInputError: a value is out of range.
+    """
+
+    risk: float = RISK
+    simultaneous: bool = False
+    test: str = "target"
+    taus: Sequence[float] = TAUS
+    shares: Sequence[float] = SHARES
+    points: int = POINTS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        risk, points, seed = self.risk, self.points, self.seed
+        if not isinstance(risk, (int, float)) or not 0 < risk <= 0.5:
+            raise InvalidInputError(f"risk: expected a number above 0 and at most 0.5, got {risk!r}")
+        if self.test not in TESTS:
+            raise InvalidInputError(f"test: expected one of {', '.join(TESTS)}, got {self.test!r}")
+        outside = [level for level in [*self.taus, *self.shares] if not 0 <= level <= 1]
+        if outside:
+            raise InvalidInputError(f"taus, shares: expected values in [0, 1], got {outside[0]!r}")
+        if type(points) is not int or points < 1 or type(seed) is not int or seed < 0:
+            raise InvalidInputError(f"points, seed: expected an int >= 1 and an int >= 0, got {points!r} and {seed!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disjointness:
+    """The evidence that no calibration prompt is among those that heads or path were fitted on.
+
+    Attributes:
+        drop_overlap: leave out of the sample what is among the fitting or the path's prompts, instead of refusing.
+        stated: accept a bundle without prompt hashes; the map then says that disjointness was stated, not checked.
+        key: the owner's, under which the bundle hashed its fitting prompts, a file or 32 bytes; several where two tiers have one
+            each. None reads ROOT/owner.key beside the bundle.
+    """
+
+    drop_overlap: bool = False
+    stated: bool = False
+    key: Key | Sequence[Key] | None = None
+
+
+EVERY_CANDIDATE, DEFAULTS, CHECKED = CandidateSet(), CertifyOptions(), Disjointness()
 
 
 def calibrate(
@@ -91,20 +151,22 @@ def calibrate(
     progress(
         f"{len(path)} points, fitted on {len(path_rows)} prompts; testing on {len(rows)}, {rows.outcomes.dropped} left out"
     )
+    # A short key names too little of a question to say that two are the same: each such row counts for itself.
     repeated = len(rows) - len(
         {key if len(key) >= MIN_KEY else row for row, key in enumerate(rows.outcomes.question_keys)}
     )
     if repeated:
         progress(f"{repeated} prompts ask what another one asks: they are not independent, and the risk may be higher")
-    choices, costs = _decide_points(rows, path)
+    choices, costs = decide_points(rows, path)
     _report_constant(bundle, names, choices, progress)
     routed = rows.quality[np.arange(len(rows)), choices].T  # (rows, points)
     best, cheapest = rows.quality[:, path.best], rows.quality[:, path.cheapest]
-    order = np.random.default_rng(options.seed).permutation(len(rows))
+    order = np.random.default_rng(options.seed).permutation(len(rows))  # bets depend on the order, so chance draws it
 
     levels, parts = sorted({0.0, 1.0, *options.taus}), sorted({1.0, *options.shares}, reverse=True)
     promises = Promises.of(levels, parts)
     tested = len(promises) - 2  # tau 1 is certain, tau 0 and share 1 are one promise
+    # The path's own rows steer the bets alone: a bad guess of the moments costs power, never validity.
     draws = ExcessDraws(promises, routed, best, cheapest, order[:, None])
     moment = (promises.excess(path.routed, path.best_quality, path.cheapest_quality) ** 2).mean(axis=0)
     certain = promises.certain(len(path))
@@ -131,7 +193,7 @@ def calibrate(
             path_source=path_rows.source,
             path_prompts=len(path_rows),
             disjoint=known_by,
-            support=_support_quantiles(rows),
+            support=rows.support_quantiles(),
         ),
         points=_points(path, names, routed, lower, costs, (choices == path.best).mean(axis=1)),
         knots=knots_of(levels, last[: len(levels)], certain[: len(levels)], costs),
@@ -148,7 +210,7 @@ def _tested(
     order: Indices,
     options: CertifyOptions,
 ) -> tuple[TestedTau, ...]:
-    """The points of tau's path, tested at these taus; nothing where the bundle has no path of the candidates."""
+    """Test the points of tau's path at these taus; nothing where the bundle has no path of the candidates."""
     if Paths(engine.bundle).lacking(rows.names) is not None:
         return ()
     policies = [engine.policy(tau=tau, rule="path", allowed=list(rows.names)) for tau in levels]
@@ -177,43 +239,8 @@ def _report_constant(bundle: Bundle, names: Sequence[str], choices: Indices, pro
         )
 
 
-def knots_of(levels: Sequence[float], last: Indices, certain: npt.NDArray[np.bool_], costs: Array) -> tuple[Knot, ...]:
-    """Knots from the strictest promise on: what is certified, else what runs at the nearest safer one.
-
-    Every point up to the last certified one is certified; the cheapest of them on the sample runs, the safer one of equals.
-
-    Args:
-        last: (promises,) last certified points. certain: (promises, points). costs: (points,) mean expected USD.
-    """
-    result: list[Knot] = []
-    for level, point, sure in zip(levels, monotone(last).tolist(), certain, strict=True):
-        before = result[-1] if result else None
-        if point == NONE and before is not None:
-            result.append(Knot(level=level, point=before.point, status=INSUFFICIENT))
-        elif sure[point] and before is not None and costs[point] > costs[before.point]:
-            # tau 1: what a stricter promise certified is better than the cheapest single, and on the sample it costs less
-            result.append(Knot(level=level, point=before.point, status=before.status))
-        elif sure[point]:
-            result.append(Knot(level=level, point=point, status=CERTAIN))
-        else:
-            runs = int(costs[: point + 1].argmin())
-            result.append(Knot(level=level, point=runs, status=CERTAIN if sure[runs] else CERTIFIED))
-    return tuple(result)
-
-
-def _decide_points(rows: Observed, path: OperatingPath) -> tuple[Indices, Array]:
-    """Choices (points, rows) and mean expected USD (points,), by the engine."""
-    choices, costs = [], []
-    for point, worth in enumerate(path.worth):
-        single = path.single(point)
-        chosen, paid = rows.choices(float(worth), None if single is None else [rows.names[single]])
-        choices.append(chosen)
-        costs.append(float(paid.mean()))
-    return np.stack(choices), np.array(costs)
-
-
 def _whole_family(bundle: Bundle, names: Sequence[str]) -> str | None:
-    """The family that these are all of, None for a part of one: the rest of it must not pass for added since."""
+    """Return the family that these candidates are all of, None for a part of one: the rest of it must not pass for added since."""
     family = bundle.candidates[bundle.names.index(names[0])].family
     return family if sum(c.family == family for c in bundle.candidates) == len(names) else None
 
@@ -237,20 +264,14 @@ def _points(
     )
 
 
-def _support_quantiles(rows: Observed) -> tuple[float, ...] | None:
-    support = replace(rows.embedded, second=None).decide(tau=0.0, allowed=list(rows.names)).support
-    if support is None:
-        return None
-    steps = np.linspace(0, 1, SUPPORT_QUANTILES)
-    return tuple(float(q) for q in np.quantile(support.astype(np.float64), steps, method="inverted_cdf"))
-
-
 def _label(outcomes: Outcomes) -> str:
+    """Name the outcomes by source and split, where they are of one split."""
     splits = sorted(set(outcomes.splits) - {""})
     return f"{outcomes.source}, split {splits[0]}" if len(splits) == 1 else outcomes.source
 
 
 def _check_prices(bundle: Bundle, names: Sequence[str]) -> None:
+    """Refuse candidates that cost nothing."""
     prices = bundle.prices.prices
     free = [n for n in names if prices[n].is_free]
     if free:
@@ -261,7 +282,7 @@ def _check_prices(bundle: Bundle, names: Sequence[str]) -> None:
 
 
 def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, disjoint: Disjointness) -> tuple[Outcomes, str]:
-    """The sample without what the path or the heads were fitted on (else such rows are refused), and how that is known."""
+    """Return the sample without the prompts that path or heads were fitted on (else such prompts are refused), and how that is known."""
     keys, stated = keys_beside(bundle.path.parent, disjoint.key), disjoint.stated
     heads = [h for h in (bundle.quality_heads, bundle.escalation_heads) if h is not None]
     unreadable = stated and not keys  # what is stated needs no key
@@ -275,6 +296,7 @@ def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, disjoint: D
             "bundle: it keeps no hashes of its fitting prompts, so overlap with the sample cannot be checked; "
             "train it anew with `ipr train`, or state that they are disjoint (--disjoint)"
         )
+    # Under no key: both are at hand here, and nothing is kept of them.
     on_path = overlap(sample, prompt_hashes(path_data.prompts, path_data.question_keys))
     fitted = np.zeros_like(on_path)
     for hashes, key in known:

@@ -34,7 +34,7 @@ LEAST_PROMPTS = 50  # fewer say nothing
 def embedding_drift(
     engine: DecidingEngine, recent: Encoded, *, made: CalibrationMap | None = None, risk: float = RISK
 ) -> DriftEvidence:
-    """Kolmogorov-Smirnov test of the `support` of recent prompts against that of the calibration sample.
+    """Test the `support` of recent prompts against that of the calibration sample (Kolmogorov-Smirnov).
 
     Args:
         recent: `engine.encode` of recent prompts, a plain random sample of the traffic, at least 50.
@@ -55,6 +55,7 @@ def embedding_drift(
     assert support is not None  # the bundle has centroids
     distance = ks_distance(np.asarray(support, np.float64), np.asarray(sample.support))
     n, m = len(recent), sample.prompts
+    # Two samples of n and m: the limit holds for sqrt(n m / (n + m)).
     p = kolmogorov_p(distance * math.sqrt(n * m / (n + m)))
     shift = f"median support {np.median(support):.2f}, in the calibration sample {sample.support[len(sample.support) // 2]:.2f}"
     word = "differ from" if p <= risk else "are not told apart from"
@@ -75,7 +76,7 @@ def quality_drift(
     cheapest: npt.ArrayLike | None = None,
     risk: float = RISK,
 ) -> DriftEvidence:
-    """A confidence sequence on scored answers, in the order they came, all since the calibration.
+    """Test whether quality fell, by a confidence sequence on scored answers in the order they came, all since the calibration.
 
     Args:
         policy: under rule "calibrated"; the answers were routed by it.
@@ -100,7 +101,7 @@ def quality_drift(
         owed = of_best * _scores("best", best, len(answers)) + of_cheapest * _scores("cheapest", cheapest, len(answers))
         shortfall, floor = owed - answers, 1.0
         against = f"the promised {owed.mean():.4f}"
-    moment = np.array([0.25])
+    moment = np.array([0.25])  # of answers that are right half of the time: a guess, which cannot hurt validity
     log_capital = agrapa_log_capital(shortfall[:, None], floor=np.array([max(floor, 1e-9)]), second_moment=moment)
     p = math.exp(-max(0.0, float(log_capital[0])))
     word = "is below" if p <= risk else "is not told to be below"
@@ -114,7 +115,7 @@ def quality_drift(
 
 
 def ks_distance(values: Array, quantiles: Array) -> float:
-    """Largest gap between the distribution of `values` and one known by its quantiles at equal steps; atoms count as one."""
+    """Return the largest gap between the distribution of `values` and one known by its quantiles at equal steps; atoms count as one."""
     ordered = np.sort(values)
     level = np.linspace(0, 1, len(quantiles))
     at_most = np.searchsorted(ordered, quantiles, side="right") / len(ordered)
@@ -125,14 +126,15 @@ def ks_distance(values: Array, quantiles: Array) -> float:
 
 
 def kolmogorov_p(t: float) -> float:
-    """P(sqrt(n) D > t) in the limit, by Kolmogorov's series (1933)."""
-    if t < 0.2:
+    """Return P(sqrt(n) D > t) in the limit, by Kolmogorov's series (1933)."""
+    if t < 0.2:  # the series converges badly there, and its sum is 1 to twelve digits
         return 1.0
     terms = ((-1.0) ** (k - 1) * math.exp(-2 * k * k * t * t) for k in range(1, 101))
     return min(1.0, max(0.0, 2 * sum(terms)))
 
 
 def _point_of(policy: Policy) -> int:
+    """Return the point of its map that a policy runs."""
     made, allowed = policy.map, set(policy.allowed)
     assert made is not None
     for i, point in enumerate(made.points):

@@ -21,13 +21,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle
-from ipr_engine.calibration.certify_options import POINTS
+from ipr_engine.bundle.calibration import SUPPORT_QUANTILES
 from ipr_engine.data import Outcomes, name_in_source
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.embedded import EmbeddedPrompts
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+
+
+POINTS = 40  # quality levels of the path
+WORTHS = 600  # settings swept
+DENSITY = 1.5  # levels are (i / POINTS) ** DENSITY below the top
+CHEAPER = 0.98  # a setting that costs more of the best single candidate's cost than this saves nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,28 +61,36 @@ class Observed:
 
     @property
     def columns(self) -> list[int]:
-        """Positions of `names` in the bundle."""
+        """The positions of `names` in the bundle."""
         return [self.bundle.names.index(name) for name in self.names]
 
     def choices(self, worth: float, allowed: Sequence[str] | None = None) -> tuple[Indices, Array]:
-        """Positions in `names` and expected USD, (rows,) each, of what the engine chooses at this point."""
+        """Choose by the engine at a worth: positions in `names` and expected USD, (rows,) each."""
         return self.decided(tau=1.0, rule="minmax", worth=worth, allowed=list(allowed or self.names))
 
     def decided(self, **options: Any) -> tuple[Indices, Array]:
-        """The same of what the engine chooses under these policy options, which allow none but `names`."""
+        """Decide by the engine under policy options that allow none but `names`: positions in `names` and expected USD, (rows,) each."""
         decisions = self.embedded.decide(**options)
-        position = np.full(len(self.bundle.names), -1, dtype=np.int64)
+        position = np.full(len(self.bundle.names), -1, dtype=np.int64)  # in the bundle -> in `names`
         position[self.columns] = np.arange(len(self.names))
         return position[decisions.index], decisions.cost_usd.astype(np.float64)
 
     def swept(self, worths: Array) -> Indices:
-        """(worths, rows) positions in `names` of the candidate of least cost - worth * quality.
+        """Choose the candidate of least cost - worth * quality at every worth: positions in `names`, (worths, rows).
 
         Of one tier by argmax in float64: it lays out a path, and `choices` decides its points. Of two tiers by the engine.
         """
         if self.embedded.second is None:
             return np.stack([(worth * self.predicted - self.cost_usd).argmax(axis=1) for worth in worths])
         return np.stack([self.choices(float(worth))[0] for worth in worths])
+
+    def support_quantiles(self) -> tuple[float, ...] | None:
+        """Return `SUPPORT_QUANTILES` quantiles of the prompts' support at equal steps; None where the bundle measures none."""
+        support = replace(self.embedded, second=None).decide(tau=0.0, allowed=list(self.names)).support
+        if support is None:
+            return None
+        steps = np.linspace(0, 1, SUPPORT_QUANTILES)
+        return tuple(float(q) for q in np.quantile(support.astype(np.float64), steps, method="inverted_cdf"))
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Observed:
         return replace(
@@ -132,14 +146,9 @@ def observe(
     )
 
 
-WORTHS = 600  # settings swept
-DENSITY = 1.5  # levels are (i / POINTS) ** DENSITY below the top
-CHEAPER = 0.98  # a setting that costs more of the best single candidate's cost than this saves nothing
-
-
 @dataclass(frozen=True, eq=False)
 class OperatingPath:
-    """Points, safest first: 0 is the single candidate `best`, the last the single `cheapest`.
+    """The points of a path, safest first: 0 is the single candidate `best`, the last the single `cheapest`.
 
     Attributes:
         best, cheapest: positions among the observed names.
@@ -159,12 +168,12 @@ class OperatingPath:
         return len(self.worth)
 
     def single(self, point: int) -> int | None:
-        """The one candidate a point allows, None for all."""
+        """Return the one candidate that a point allows, None for all."""
         return self.best if point == 0 else self.cheapest if point == len(self) - 1 else None
 
 
 def fit_path(rows: Observed, *, points: int = POINTS) -> OperatingPath:
-    """Lay the path out on these rows.
+    """Lay a path out on these rows.
 
     Raises:
         InvalidInputError: fewer than two candidates, or the best single one is also the cheapest: there is nothing to trade.
@@ -179,6 +188,7 @@ def fit_path(rows: Observed, *, points: int = POINTS) -> OperatingPath:
             f"candidates: {rows.names[best]!r} has the highest mean quality and {rows.names[cheapest]!r} costs "
             f"{cost[cheapest] / cost[best]:.0%} of it: nothing can be saved on {rows.source}, no map is needed"
         )
+    # From where cost hardly counts to where quality does not, in units of the dearest candidate's mean cost.
     worths = np.geomspace(1e-4, 1e4, WORTHS)[::-1] * cost.max()
     chosen = rows.swept(worths)  # (worths, rows)
     row = np.arange(len(rows))
@@ -187,6 +197,7 @@ def fit_path(rows: Observed, *, points: int = POINTS) -> OperatingPath:
     columns = [rows.quality[:, best], *routed[kept], rows.quality[:, cheapest]]
     inner = worths[kept]
     top = inner[0] if len(inner) else 0.0
+    # The ends allow one candidate each, so their worth decides nothing.
     return OperatingPath(
         best=best,
         cheapest=cheapest,
@@ -197,8 +208,19 @@ def fit_path(rows: Observed, *, points: int = POINTS) -> OperatingPath:
     )
 
 
+def decide_points(rows: Observed, path: OperatingPath) -> tuple[Indices, Array]:
+    """Decide each point of the path on the rows, by the engine: choices (points, rows) and mean expected USD (points,)."""
+    choices, costs = [], []
+    for point, worth in enumerate(path.worth):
+        single = path.single(point)
+        chosen, paid = rows.choices(float(worth), None if single is None else [rows.names[single]])
+        choices.append(chosen)
+        costs.append(float(paid.mean()))
+    return np.stack(choices), np.array(costs)
+
+
 def _select(routed: Array, paid: Array, quality: Array, cost: Array, best: int, cheapest: int, points: int) -> Indices:
-    """Indices of the settings (worths falling) that become points."""
+    """Return the indices of the settings (worths falling) that become points."""
     useful = (paid <= CHEAPER * cost[best]) & (paid > cost[cheapest]) & (routed > quality[cheapest])
     settings = np.flatnonzero(useful)
     if not len(settings):

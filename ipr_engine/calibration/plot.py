@@ -7,12 +7,11 @@ from pathlib import Path
 from ipr_engine._extras import need_pyplot
 from ipr_engine.bundle import CalibrationMap
 from ipr_engine.bundle.calibration import INSUFFICIENT
-
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito
+from ipr_engine.evaluation.plot_style import BLUE, GREY, RED
 
 
 def draw(made: CalibrationMap, path: Path) -> None:
-    """Write the plot.
+    """Draw the map: certified quality over cost.
 
     Raises:
         BackendUnavailableError: matplotlib is missing.
@@ -35,7 +34,7 @@ def draw(made: CalibrationMap, path: Path) -> None:
             continue  # the loosest tau of a step names it
         axes.annotate(f"{knot.level:g}", (x, y), xytext=(6, -12), textcoords="offset points", color=BLUE, fontsize=9)
     axes.plot(
-        [cost[0], cost[-1]], [quality[0], quality[-1]], "o", color=ORANGE, ms=9, zorder=1,
+        [cost[0], cost[-1]], [quality[0], quality[-1]], "o", color=RED, ms=9, zorder=1,
         label=f"singles: {made.best} (best), {made.cheapest} (cheapest)",
     )  # fmt: skip
     axes.set_xscale("log")

@@ -23,7 +23,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.bundle.calibration import CERTIFIED, INSUFFICIENT, TestedTau
+from ipr_engine.bundle import Knot
+from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT, TestedTau
 from ipr_engine.calibration.bounds import TESTS, Test, lower_bounds
 from ipr_engine.policy.policy import Policy
 
@@ -43,14 +44,14 @@ SHARES = (1.0, 0.995, 0.99, 0.98, 0.97, 0.96, 0.95, 0.925, 0.9, 0.875, 0.85, 0.8
 
 @dataclass(frozen=True, eq=False)
 class Promises:
-    """(promises,) weights of `best` and `cheapest`."""
+    """The promises tested: weights of `best` and of `cheapest`, (promises,) each."""
 
     best: Array
     cheapest: Array
 
     @classmethod
     def of(cls, taus: Sequence[float], shares: Sequence[float]) -> Promises:
-        """First the taus, then the shares."""
+        """Make promises of taus, then of shares."""
         tau, share = np.asarray(taus, np.float64), np.asarray(shares, np.float64)
         return cls(np.concatenate([1 - tau, share]), np.concatenate([tau, np.zeros_like(share)]))
 
@@ -58,19 +59,19 @@ class Promises:
         return len(self.best)
 
     def excess(self, routed: Array, best: Array, cheapest: Array) -> Array:
-        """x of (..., points), (...), (...): (..., promises, points)."""
+        """Return x of routed (..., points), best (...) and cheapest (...): (..., promises, points)."""
         owed = best[..., None] * self.best + cheapest[..., None] * self.cheapest
         return routed[..., None, :] - owed[..., None]
 
     def certain(self, points: int) -> Flags:
-        """(promises, points): whether a point keeps a promise on any data."""
+        """Mark the points that keep a promise on any data: (promises, points)."""
         result = np.zeros((len(self), points), np.bool_)
         result[:, 0] = (self.best <= 1) & (self.cheapest == 0)
         result[:, -1] = (self.cheapest == 1) & (self.best == 0)
         return result
 
     def floors(self, points: int) -> Array:
-        """(promises, points): how far below 0 an excess can be."""
+        """Return how far below 0 an excess can be: (promises, points)."""
         result = np.repeat((self.best + self.cheapest)[:, None], points, axis=1)
         result[:, 0] = self.cheapest  # routed = best: (1 - b)*best - c*cheapest
         result[:, -1] = self.best
@@ -79,7 +80,7 @@ class Promises:
 
 @dataclass(frozen=True, eq=False)
 class ExcessDraws:
-    """x of every (sample, promise, point) of one or many calibration samples, a draw at a time.
+    """The x of every (sample, promise, point) of one or many calibration samples, a draw at a time.
 
     Attributes:
         routed: (rows, points), best, cheapest: (rows,): realised quality of the rows that can be drawn.
@@ -101,7 +102,7 @@ class ExcessDraws:
 
 
 def certified_points(draws: ExcessDraws, test: Test, *, second_moment: Array, risk: float) -> Indices:
-    """(samples, promises): the last certified point of every promise, NONE where the first test already fails.
+    """Return the last certified point of every promise, (samples, promises); NONE where the first test already fails.
 
     Args:
         second_moment: (promises, points), a guess of E[x^2] from other data.
@@ -111,20 +112,46 @@ def certified_points(draws: ExcessDraws, test: Test, *, second_moment: Array, ri
     certain = draws.promises.certain(points)
     floors = draws.promises.floors(points)
     rejected = test(draws, floor=floors, top=np.ones(1), second_moment=second_moment, risk=risk)
+    # Fixed sequence: a point counts only where every safer one passed.
     passed = rejected | certain
     last = np.logical_and.accumulate(passed, axis=-1).sum(axis=-1) - 1
     return np.asarray(np.where(certain[:, -1], points - 1, last))
 
 
 def monotone(last: Indices) -> Indices:
-    """(..., promises) last certified points, from the strictest promise to the loosest, made never to go back.
+    """Make last certified points (..., promises), from the strictest promise to the loosest, never go back.
 
     A looser promise may be certified less far, by chance; then the stricter one, whose earlier points are certified as well, runs
     the earlier point. Promises without a certified point are left out of it.
     """
     filled = np.where(last == NONE, np.iinfo(np.int64).max, last)
+    # Cumulative minimum from the loosest promise back to the strictest.
     least = np.minimum.accumulate(filled[..., ::-1], axis=-1)[..., ::-1]
     return np.asarray(np.where(last == NONE, NONE, least))
+
+
+def knots_of(levels: Sequence[float], last: Indices, certain: npt.NDArray[np.bool_], costs: Array) -> tuple[Knot, ...]:
+    """Make knots from the strictest promise on: of what is certified, else of what runs at the nearest safer one.
+
+    Every point up to the last certified one is certified; the cheapest of them on the sample runs, the safer one of equals.
+
+    Args:
+        last: (promises,) last certified points. certain: (promises, points). costs: (points,) mean expected USD.
+    """
+    result: list[Knot] = []
+    for level, point, sure in zip(levels, monotone(last).tolist(), certain, strict=True):
+        before = result[-1] if result else None
+        if point == NONE and before is not None:
+            result.append(Knot(level=level, point=before.point, status=INSUFFICIENT))
+        elif sure[point] and before is not None and costs[point] > costs[before.point]:
+            # tau 1: what a stricter promise certified is better than the cheapest single, and on the sample it costs less
+            result.append(Knot(level=level, point=before.point, status=before.status))
+        elif sure[point]:
+            result.append(Knot(level=level, point=point, status=CERTAIN))
+        else:
+            runs = int(costs[: point + 1].argmin())
+            result.append(Knot(level=level, point=runs, status=CERTAIN if sure[runs] else CERTIFIED))
+    return tuple(result)
 
 
 class DecidedRows(Protocol):
@@ -136,7 +163,7 @@ class DecidedRows(Protocol):
     def quality(self) -> Array: ...
     def __len__(self) -> int: ...
     def decided(self, **options: Any) -> tuple[Indices, Array]:
-        """Positions in `names` and expected USD, (rows,) each, of what is chosen under these options."""
+        """Return positions in `names` and expected USD, (rows,) each, of what is chosen under these options."""
         ...
 
 
@@ -160,14 +187,14 @@ def certify_path(
         rows: the calibration sample. other: other prompts of the same kind, for a guess of second moments alone.
         taus: in [0, 1], rising. policies: what runs at each of them, under rule "path".
         order: (rows,) in which the sample's prompts are tested.
-        risk, simultaneous, test: see `certify_options.CertifyOptions`.
+        risk, simultaneous, test: see `calibrate.CertifyOptions`.
     """
     tau = np.asarray(taus, np.float64)
     routed, promised, costs = _at(rows, policies, tau)
     seen, owed, _ = _at(other, policies, tau)
     kept = TESTS[test](
         (routed - promised)[order],
-        floor=np.ones(len(tau)),
+        floor=np.ones(len(tau)),  # x lies in [-1, 1]: a quality minus a mean of two
         top=np.ones(len(tau)),
         second_moment=np.square(seen - owed).mean(axis=0),
         risk=risk / len(tau) if simultaneous else risk,
@@ -188,7 +215,7 @@ def certify_path(
 
 
 def _at(rows: DecidedRows, policies: Sequence[Policy], tau: Array) -> tuple[Array, Array, Array]:
-    """What the policies route to and what they promise, (rows, taus) each, and mean expected USD (taus,)."""
+    """Return what the policies route to and what they promise, (rows, taus) each, and mean expected USD (taus,)."""
     promise = policies[0].promise
     assert promise is not None  # of rule `path`
     decided = [rows.decided(policy=policy) for policy in policies]

@@ -64,7 +64,8 @@ def run_add(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ipr_engine.bundle import Bundle
-    from ipr_engine.training.add.add_model import Evidence, PriorFrom, add_model
+    from ipr_engine.training.add.add_model import add_model
+    from ipr_engine.training.add.interface import Evidence, PriorFrom
 
     added = add_model(
         arguments.bundle,

@@ -88,8 +88,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.bundle import with_calibrations
-    from ipr_engine.calibration.calibrate import calibrate
-    from ipr_engine.calibration.certify_options import CandidateSet, CertifyOptions, Disjointness
+    from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, Disjointness, calibrate
     from ipr_engine.data import load_outcomes, name_in_source
 
     if arguments.out is not None:

@@ -58,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.evaluation import report
     from ipr_engine.evaluation.evaluate import evaluate_engine
-    from ipr_engine.evaluation.evaluation_options import EvaluatedCandidates, EvaluationOptions
+    from ipr_engine.evaluation.evaluation_inputs import EvaluatedCandidates, EvaluationOptions
 
     if arguments.draws < 1:
         raise InvalidInputError(f"--draws: expected at least 1, got {arguments.draws}")

@@ -95,9 +95,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ipr_engine.training.frozen_encoder import EncoderChoice
     from ipr_engine.training.train import train
-    from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
+    from ipr_engine.training.train_options import BundleTarget, EncoderChoice, FitOptions, TrainingData
 
     trained = train(
         TrainingData(

@@ -1,8 +1,11 @@
 """What a router is worth on prompts whose outcomes are known. Every figure is defined once, in docs/metrics.md.
 
-prediction   errors, calibration, hits of predicted quality         bootstrap   paired resampling of prompts
-routing      outcomes, curves, areas, savings, published scores     sweeps      predictions to choices, by rule
-support      error against support                                  baselines   what a router has to beat
-summary      all of it for one router as one dictionary             evaluate    the same for an engine and a source
-report, plots   Markdown, JSON, PNG
+    evaluate            an engine and a source of outcomes to a summary; evaluation_inputs has what is asked
+    embedded, costs     its prompts, embedded once; what their answers cost at the bundle's prices
+    summary             every figure of one router as one dictionary; prediction_lines, contenders and baselines make its parts
+    promised            promised against kept quality        error_by_support    error against support
+    report, markdown    the summary as Markdown and JSON     plots               the summary as PNG
+    explanation_plot    one decision as a picture
+
+The measures themselves are in ipr_engine/measures.
 """

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._extras import need
-from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.resampling import Resamples
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import hull_mix, worth_grid, worth_sweep
 from ipr_engine.training.estimators.ridge import fit_ridge
@@ -24,7 +24,7 @@ CLUSTERS = (2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Predictions:
-    """An estimator's predictions: for test rows, and for training rows out of fold; what tuning chose.
+    """The predictions of an estimator, for test rows, and for training rows out of fold; and what tuning chose.
 
     Attributes:
         quality, cost: (test rows, models). train_quality, train_cost: (train rows, models), out of fold.
@@ -40,7 +40,7 @@ class Predictions:
 def knn(
     x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array, neighbours: Sequence[int] = NEIGHBOURS
 ) -> Predictions:
-    """Mean quality and cost of the k nearest training prompts by cosine; k of greatest out-of-fold area on train."""
+    """Predict mean quality and cost of the k nearest training prompts by cosine; k has the greatest out-of-fold area on train."""
     from_sklearn = need("sklearn.neighbors", "the kNN baseline", "eval")
     unit, test_unit = _unit(x), _unit(test_x)
     values = np.concatenate([train.quality, train.cost], axis=1)
@@ -50,6 +50,7 @@ def knn(
         running = np.cumsum(of[near.kneighbors(at, return_distance=False)], axis=1)  # (rows, k, 2 models)
         return [running[:, min(k, len(fit)) - 1] / min(k, len(fit)) for k in ks]
 
+    # Blocks of 512 rows bound the memory of (rows, neighbours, 2 models).
     def in_blocks(fit: Array, of: Array, at: Array, ks: Sequence[int]) -> list[Array]:
         blocks = [averages(fit, of, part, ks) for part in np.array_split(at, max(1, len(at) // 512))]
         return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
@@ -60,6 +61,7 @@ def knn(
         out = folds == fold
         for table, part in zip(held, in_blocks(unit[~out], values[~out], unit[out], ks), strict=True):
             table[out] = part
+    # k is chosen on rows that each table has not seen, then all training rows are neighbours.
     k, table = _best(ks, held, train)
     final = in_blocks(unit, values, test_unit, [k])[0]
     return _split(final, table, train.models, f"k = {k}")
@@ -68,7 +70,7 @@ def knn(
 def kmeans(
     x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array, clusters: Sequence[int] = CLUSTERS, seed: int = 0
 ) -> Predictions:
-    """Mean quality and cost of the prompt's k-means cluster; k of greatest out-of-fold area on train."""
+    """Predict mean quality and cost of the prompt's k-means cluster; k has the greatest out-of-fold area on train."""
     from_sklearn = need("sklearn.cluster", "the k-means baseline", "eval")
     unit, test_unit = _unit(x), _unit(test_x)
     values = np.concatenate([train.quality, train.cost], axis=1)
@@ -78,6 +80,7 @@ def kmeans(
         means = np.stack([of[model.labels_ == c].mean(axis=0) for c in range(k)])
         return np.asarray(means[model.predict(at)])
 
+    # At most half as many clusters as different prompts: a cluster of one prompt is that prompt.
     ks = [k for k in clusters if k <= len(np.unique(unit, axis=0)) // 2] or [1]
     held = [np.empty_like(values) for _ in ks]
     for fold in np.unique(folds):
@@ -89,7 +92,7 @@ def kmeans(
 
 
 def ridge(x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array) -> Predictions:
-    """Plain ridge for every quality and every cost, a penalty each of least squared error out of fold; clipped."""
+    """Predict every quality and every cost by plain ridge, a penalty each of least squared error out of fold; clipped."""
     values = np.concatenate([train.quality, train.cost], axis=1)
     fit = fit_ridge(x, values, folds)
     low = np.concatenate([np.zeros(train.models), train.cost.min(axis=0)])
@@ -99,7 +102,7 @@ def ridge(x: Array, train: WeightedOutcomes, folds: Indices, test_x: Array) -> P
 
 
 def _best(settings: Sequence[int], tables: Sequence[Array], train: WeightedOutcomes) -> tuple[int, Array]:
-    """The setting whose out-of-fold `worth` sweep has the greatest area; ties and undefined areas to the largest."""
+    """Return the setting whose out-of-fold `worth` sweep has the greatest area; ties and undefined areas go to the largest."""
     once, axis, worths = Resamples(train.rows, draws=0), Axis.of(train), worth_grid(train.cost)
     singles = single_curve(train, once)
     areas = []
@@ -107,7 +110,7 @@ def _best(settings: Sequence[int], tables: Sequence[Array], train: WeightedOutco
         choices = worth_sweep(table[:, : train.models], table[:, train.models :], worths)
         areas.append(bounded_arqgc(sweep_curve(choices, train, once), axis, singles)[0])
     order = np.nan_to_num(np.asarray(areas), nan=-np.inf)
-    best = len(order) - 1 - int(order[::-1].argmax())
+    best = len(order) - 1 - int(order[::-1].argmax())  # argmax from the end: ties go to the largest setting
     return settings[best], tables[best]
 
 
@@ -127,13 +130,13 @@ ESTIMATORS: dict[str, Callable[[Array, WeightedOutcomes, Indices, Array], Predic
 
 
 def tier_columns(train: WeightedOutcomes, tiers: int = 4) -> Indices:
-    """A candidate for every tier, easy to hard: hull vertices of the training outcomes, evenly spread by rank."""
+    """Choose a candidate for every tier, easy to hard: hull vertices of the training outcomes, evenly spread by rank."""
     vertices = hull_mix(train).argmax(axis=1)
     return np.asarray(vertices[np.round(np.linspace(0, len(vertices) - 1, tiers)).astype(int)])
 
 
 def litellm_tiers(prompts: Sequence[str]) -> Indices:
-    """LiteLLM's `heuristic_v2` tier of every prompt, 0 (simple) to 3 (reasoning), by LiteLLM's own code and artifact.
+    """Return LiteLLM's `heuristic_v2` tier of every prompt, 0 (simple) to 3 (reasoning), by LiteLLM's own code and artifact.
 
     Raises:
         BackendUnavailableError: litellm is not installed, or is a version without `heuristic_v2`.

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.resampling import Resamples
 from ipr_engine.measures.routing import (
     Axis,
     ChosenSetting,
@@ -26,11 +26,11 @@ Indices = npt.NDArray[np.int64]
 
 
 class Sweep(Protocol):
-    """Settings in order, the cheap end first."""
+    """The settings of a contender in order, the cheap end first."""
 
     def curve(self, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve: ...
     def shares_at(self, point: int, rows: npt.NDArray[np.bool_], models: int) -> Array:
-        """(rows, models): the chance of every candidate to answer each of the rows, at one setting."""
+        """Return the chance of every candidate to answer each of the rows, at one setting: (rows, models)."""
         ...
 
     def subset(self, rows: npt.NDArray[np.bool_]) -> Sweep: ...
@@ -38,7 +38,7 @@ class Sweep(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """choices (points, rows): one candidate a prompt."""
+    """A sweep that chooses one candidate a prompt: choices (points, rows)."""
 
     choices: Indices
 
@@ -54,14 +54,15 @@ class Choices:
 
 @dataclass(frozen=True, eq=False)
 class Mix:
-    """shares (points, models): the same random mix for every prompt."""
+    """A sweep of random mixes, the same for every prompt: shares (points, models)."""
 
     shares: Array
 
     @classmethod
     def lines(cls, vertices: Array, steps: int = 25) -> Mix:
-        """Straight lines through the vertices (vertices, models), `steps` settings a piece."""
+        """Make straight lines through the vertices (vertices, models), `steps` settings a piece."""
         part = np.linspace(0, 1, steps, endpoint=False)[:, None]
+        # Each piece leaves out its end, which is the next one's start; the last vertex is appended.
         pieces = [(1 - part) * a + part * b for a, b in zip(vertices[:-1], vertices[1:], strict=True)]
         return cls(np.concatenate([*pieces, vertices[-1:]]))
 
@@ -77,7 +78,7 @@ class Mix:
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """One line of the table.
+    """One line of the table of routers.
 
     Attributes:
         name: shown. kind: "router" (under test), "baseline" or "bound" (uses test outcomes, not attainable).
@@ -100,17 +101,19 @@ def at_operating_point(
     validation: WeightedOutcomes | None,
     halves: npt.NDArray[np.bool_],
 ) -> tuple[Array, list[ChosenSetting]]:
-    """Shares (test rows, models) of a contender run where validation says it keeps `share` of the best single.
+    """Run a contender where validation says it keeps `share` of the best single: shares (test rows, models), and the settings.
 
     With `validation` outcomes and the contender's sweep on them, one setting serves the whole test split. Without, each
     half of the test split (halves: (rows,) bool) is run at the setting chosen on the other half.
     """
+    # The best single candidate answers wherever no setting keeps the share.
     best = np.eye(test.models)[axis.best]
     result = np.tile(best, (test.rows, 1))
     everywhere = np.ones(test.rows, dtype=bool)
     if validation is not None and contender.validation is not None:
         plan = [(contender.validation, validation, everywhere)]
     else:
+        # Two halves, each run at the setting chosen on the other: no prompt is judged at a setting that it helped to choose.
         plan = [(contender.test.subset(side), test.subset(side), ~side) for side in (halves, ~halves)]
     points = []
     for sweep, seen, rows in plan:
@@ -123,18 +126,19 @@ def at_operating_point(
 
 
 def curve_of_shares(shares: Array, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
-    """One point: mean cost and quality when candidate m answers row r with chance shares[r, m]."""
-    weight = shares * outcomes.weight
+    """Return one point: mean cost and quality when candidate m answers row r with chance shares[r, m]."""
+    # A cost or quality of weight 0 may be NaN: it is masked before it is multiplied.
+    weight = shares * outcomes.weight  # (rows, models)
     used = weight > 0
     total = weight.sum(axis=1)
     cost = np.where(used, weight * np.where(used, outcomes.cost, 0.0), 0.0).sum(axis=1)
     quality = np.where(used, weight * np.where(used, outcomes.quality, 0.0), 0.0).sum(axis=1)
-    sums = resamples.sums(np.stack([cost, quality, total], axis=1))
+    sums = resamples.sums(np.stack([cost, quality, total], axis=1))  # (1 + draws, 3)
     return Curve(sums[:, :1] / sums[:, 2:], sums[:, 1:2] / sums[:, 2:])
 
 
 def halves_of(groups: Sequence[str], seed: int) -> npt.NDArray[np.bool_]:
-    """(rows,) True for one half: groups (question keys) are never split, sizes about equal."""
+    """Mark one half of the rows: (rows,). Groups (question keys) are never split, sizes about equal."""
     names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     first = np.random.default_rng(seed).permutation(len(names)) < len(names) / 2
     return np.asarray(first[group])

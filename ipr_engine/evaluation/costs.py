@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 
 
 class RealisedCosts(NamedTuple):
-    """Costs (rows, models) in USD, and how many of the input token counts in them are stand-ins: what the engine bills the prompt."""
+    """Costs (rows, models) in USD, and the number of input token counts in them that are stand-ins: what the engine bills the prompt."""
 
     cost: Array
     stand_ins: int
@@ -32,7 +32,7 @@ class RealisedCosts(NamedTuple):
 
 @dataclass(frozen=True)
 class CostBasis:
-    """How each evaluated candidate's realised cost is known.
+    """The basis on which each evaluated candidate's realised cost is known.
 
     Attributes:
         bundle: whose prices count.
@@ -53,6 +53,7 @@ class CostBasis:
             InvalidInputError: a candidate has neither output tokens nor a cost anywhere in the source.
         """
         chosen = outcomes.select(called)
+        # By candidate, not by outcome: a mean over both bases would tell price lists apart.
         priced = np.asarray(~np.isnan(chosen.output_tokens).all(axis=0), np.bool_)
         bare = ~priced & np.isnan(chosen.cost_usd).all(axis=0)
         if bare.any():
@@ -64,7 +65,7 @@ class CostBasis:
         return cls(bundle, tuple(names), tuple(called), priced)
 
     def complete(self, split: Outcomes) -> Outcomes:
-        """The candidates' columns of the rows on which each has a quality and a cost; `dropped` counts the others.
+        """Take the candidates' columns of the rows on which each has a quality and a cost; `dropped` counts the others.
 
         Raises:
             InvalidInputError: no row is complete.
@@ -85,7 +86,7 @@ class CostBasis:
     def realised(
         self, rows: Outcomes, billed_tokens: npt.NDArray[np.int64], own_tokens: npt.NDArray[np.float32] | None = None
     ) -> RealisedCosts:
-        """What the rows of `complete` cost.
+        """Price the rows of `complete`.
 
         Args:
             billed_tokens, own_tokens: of the prompts, as the engine bills them (`Decisions`): (rows,), and (rows, models of the
@@ -94,14 +95,16 @@ class CostBasis:
         columns = [self.bundle.names.index(name) for name in self.names]
         prices = [self.bundle.prices.prices[name] for name in self.names]
         ratio = np.array([self.bundle.candidates[m].token_ratio for m in columns])
+        # (rows, models): each candidate's own count where it is known, else the encoder's times the candidate's ratio.
         billed = billed_tokens[:, None] * ratio if own_tokens is None else own_tokens[:, columns].astype(np.float64)
+        # Recorded input tokens first; else what the engine bills, which its predicted costs are made of too.
         unknown = np.isnan(rows.input_tokens)
         read = np.where(unknown, billed, rows.input_tokens)
         cost = expected_cost(prices, read, rows.output_tokens)
         return RealisedCosts(np.where(self.priced, cost, rows.cost_usd), int((unknown & self.priced).sum()))
 
     def report(self, stand_ins: int, outcomes: int) -> str:
-        """The report's line: what costs are made of, and what is missing. outcomes: priced ones, stand-ins among them."""
+        """Say what costs are made of, and what is missing. `outcomes` counts the priced ones, `stand_ins` among them."""
         parts = []
         if self.priced.any():
             parts.append(f"recorded output tokens at the bundle's prices of {price_days(self.bundle)}")

@@ -24,7 +24,7 @@ from ipr_engine.request.route_request import RouteOptions
 
 
 class DecidingEngine(Protocol):
-    """What embedded prompts need of an engine."""
+    """The part of an engine that embedded prompts need."""
 
     @property
     def bundle(self) -> Bundle: ...
@@ -52,7 +52,7 @@ class DecidingEngine(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedPrompts:
-    """`decide` gives what `engine.route` would decide of these prompts, the second heads of a two-tier bundle included.
+    """Prompts embedded for an engine. `decide` gives what `engine.route` would, the second heads of a two-tier bundle included.
 
     Attributes:
         first: by the encoder of the deciding heads. second: of every prompt, by the second encoder of a two-tier bundle; else None.
@@ -70,6 +70,7 @@ class EmbeddedPrompts:
         return self.engine.decide(self.first, policy, second=self.second, **options)
 
     def take(self, rows: npt.NDArray[Any]) -> EmbeddedPrompts:
+        """Return a part of the prompts, by mask or by positions."""
         at = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         return replace(self, first=self.first[at], second=None if self.second is None else self.second[at])
 
@@ -81,7 +82,7 @@ def embed_for(
     cache: EmbeddingCache | str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> EmbeddedPrompts:
-    """What `engine.encode` gives for each encoder that the bundle reads, through a cache where there is one.
+    """Embed prompts as `engine.encode` does, by each encoder that the bundle reads, through a cache where there is one.
 
     Args:
         cache, progress: as for `embed_prompts`.
@@ -95,6 +96,7 @@ def embed_for(
         raise InvalidInputError(
             f"prompts[{empty[0]}]: expected text, got {len(prompts[empty[0]])} characters without one token"
         )
+    # Both tiers bill by the first encoder's tokenizer, so that escalation does not change a price.
     bills = bill_floors(prompts, made.billed_tokens)
     terms = count_texts(list(prompts))
     first = replace(made, billed_tokens=bills, encoder=encoder.identity, terms=terms)

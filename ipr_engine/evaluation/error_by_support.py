@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import DRAWS, Resamples, difference, estimate
 from ipr_engine.measures.prediction import of_chosen
+from ipr_engine.measures.resampling import DRAWS, Resamples, difference, estimate
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -21,7 +21,7 @@ FIGURES = ("brier", "brier_of_means", "regret", "regret_of_best_single")
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Prompts whose outcomes are known, and what the router knew before.
+    """Prompts whose outcomes are known, with the router's predictions of them.
 
     Attributes:
         name: of the source.
@@ -38,7 +38,7 @@ class Judged:
 
 
 def prompt_errors(judged: Judged) -> dict[str, Array]:
-    """Per prompt (rows,): the figures of FIGURES."""
+    """Return the figures of FIGURES per prompt, (rows,) each."""
     if not judged.predicted.shape == judged.quality.shape == (len(judged.support), len(judged.means)):
         raise InvalidInputError(
             f"judged: expected tables of (rows, models), got predicted {judged.predicted.shape}, quality "
@@ -46,7 +46,8 @@ def prompt_errors(judged: Judged) -> dict[str, Array]:
         )
     if not all(np.isfinite(part).all() for part in (judged.support, judged.predicted, judged.quality)):
         raise InvalidInputError("judged: expected finite support, predictions and quality; drop the other rows")
-    best = judged.quality.max(axis=1)
+    # Regret is of quality alone: a router that pays less may rightly choose another candidate.
+    best = judged.quality.max(axis=1)  # (rows,)
     return {
         "brier": np.square(judged.predicted - judged.quality).mean(axis=1),
         "brier_of_means": np.square(judged.means - judged.quality).mean(axis=1),
@@ -56,13 +57,14 @@ def prompt_errors(judged: Judged) -> dict[str, Array]:
 
 
 def bins_of(support: Array, bins: int = BINS) -> Indices:
-    """(rows,) bin numbers: about equal counts, cut at quantiles of support; equal supports share a bin, empty ones are gone."""
+    """Give every row a bin number, (rows,): about equal counts, cut at quantiles of support. Equal supports share a bin, empty ones are
+    left out."""
     edges = np.sort(support)[np.arange(1, bins) * len(support) // bins]
     return np.asarray(np.unique(np.searchsorted(edges, support, side="right"), return_inverse=True)[1])
 
 
 def support_figures(judged: Judged, *, draws: int = DRAWS, seed: int = 0, bins: int = BINS) -> dict[str, Any]:
-    """Mean errors of all prompts and of bins by support, and how those of low support differ from the rest.
+    """Return the mean errors of all prompts and of bins by support, and how those of low support differ from the rest.
 
     Returns:
         plain JSON: {"name", "models", "overall": line, "bins": [line, ...], "low_minus_high": {figure: estimate} or None},
@@ -71,6 +73,7 @@ def support_figures(judged: Judged, *, draws: int = DRAWS, seed: int = 0, bins: 
     """
     errors = np.stack([prompt_errors(judged)[name] for name in FIGURES], axis=1)  # (rows, figures)
     resamples = Resamples(len(errors), draws=draws, seed=seed)
+    # Halves, not bins: their difference is one figure, and paired, since both come from the same resamples.
     low = judged.support < np.median(judged.support)
     halves = None
     if low.any():
@@ -87,11 +90,12 @@ def support_figures(judged: Judged, *, draws: int = DRAWS, seed: int = 0, bins: 
 
 
 def _means(errors: Array, rows: npt.NDArray[np.bool_], resamples: Resamples) -> Array:
-    """(1 + draws, figures): means over some rows of every resample."""
+    """Take means over some rows of every resample: (1 + draws, figures)."""
     return resamples.means(errors, np.broadcast_to(rows[:, None], errors.shape).astype(np.float64))
 
 
 def _line(support: Array, errors: Array, rows: npt.NDArray[np.bool_], resamples: Resamples) -> dict[str, Any]:
+    """Describe some rows: their support, their number, and an estimate per figure."""
     means = _means(errors, rows, resamples)
     inside = support[rows]
     return {

@@ -15,16 +15,15 @@ from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import name_in_source
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.about import about
 from ipr_engine.evaluation.baselines import litellm_tiers
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
 from ipr_engine.evaluation.error_by_support import Judged, support_figures
-from ipr_engine.evaluation.evaluation_options import Baselines, EvaluatedCandidates, EvaluationOptions
-from ipr_engine.evaluation.judged_split import Split
+from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluatedCandidates, EvaluationOptions, Split
 from ipr_engine.evaluation.promised import promised_figures
+from ipr_engine.evaluation.report import about
 from ipr_engine.evaluation.summary import Summary, summarise
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import TAUS, worth_grid
 
@@ -60,7 +59,7 @@ def evaluate_engine(
         command: shown as what wrote the report.
         cache: folder that keeps a transformer's embeddings.
     Returns:
-        Summary; its figures also hold "path" (`promised.promised_figures`), "support" (`support.support_figures`, a source each;
+        Summary; its figures also hold "path" (`promised.promised_figures`), "support" (`error_by_support.support_figures`, a source each;
         empty where the bundle has no centroids) and "about": what a reader needs to repeat it. No folder of the machine is named.
     Raises:
         InvalidInputError: no candidate is in a source, or there is no complete row.
@@ -68,6 +67,7 @@ def evaluate_engine(
     """
     names, draws, seed = candidates.names, options.draws, options.seed
     known = source_names(engine, outcomes, names)
+    # A candidate may be named differently in each source, so a name is wrong only where no source has it.
     have = {model for source in (outcomes, *also) for model in source.models}
     for asked in (asked for several in names.values() for asked in several):
         if asked not in have:
@@ -91,7 +91,7 @@ def evaluate_engine(
     _require_expected_tokens(engine, basis, outcomes.source)
     train = _read(embed, basis, outcomes.of_split("train"))
     test = _read(embed, basis, outcomes.of_split("test"))
-    worths = worth_grid(train.outcomes.cost)
+    worths = worth_grid(train.outcomes.cost)  # one grid for both splits: a setting chosen on one is run on the other
     judged = _judge(engine, embed, test, train, shared, also, names)
     summary = summarise(
         shared,
@@ -130,7 +130,7 @@ def evaluate_engine(
 
 
 def source_names(engine: DecidingEngine, outcomes: OutcomeData, names: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Every candidate's name in a source: the first asked for that the source has, else what the bundle's provenance says."""
+    """Return every candidate's name in a source: the first asked for that the source has, else what the bundle's provenance says."""
     unknown = sorted(set(names) - set(engine.bundle.names))
     if unknown:
         raise InvalidInputError(f"names: unknown {unknown[0]!r}; the candidates are {', '.join(engine.bundle.names)}")
@@ -143,7 +143,7 @@ def source_names(engine: DecidingEngine, outcomes: OutcomeData, names: Mapping[s
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """One split as the evaluation sees it.
+    """One split, read, embedded and decided at tau 0.
 
     Attributes:
         rows: the outcomes it came from. outcomes: their qualities and costs; stand_ins: see `costs.RealisedCosts`.
@@ -170,10 +170,12 @@ class _Read:
 
 
 def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
+    """Read one split and decide on it at tau 0."""
     rows = basis.complete(split)
     embedded = embed(rows)
     engine = embedded.engine
     columns = [engine.bundle.names.index(name) for name in basis.names]
+    # Heads without output tokens cannot expect a cost: the source's means stand in, and the report says so.
     tokens = None
     if not _predicts_tokens(engine):
         tokens = _all_columns(engine, columns, rows.output_tokens.mean(axis=0))
@@ -191,6 +193,7 @@ def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
 
 
 def _require_expected_tokens(engine: DecidingEngine, basis: CostBasis, source: str) -> None:
+    """Refuse candidates without output tokens where the heads predict none: their cost cannot be expected."""
     lacking = [name for name, priced in zip(basis.called, basis.priced, strict=True) if not priced]
     if lacking and not _predicts_tokens(engine):
         raise InvalidInputError(
@@ -200,6 +203,7 @@ def _require_expected_tokens(engine: DecidingEngine, basis: CostBasis, source: s
 
 
 def _swept(read: _Read, names: Sequence[str], worths: Array) -> Split:
+    """Return the split as `summarise` takes it, with every sweep of the router."""
     return Split(
         outcomes=read.outcomes,
         x=np.asarray(read.embedded.first.x, np.float64),
@@ -221,7 +225,7 @@ def _judge(
     also: Sequence[OutcomeData],
     names: Mapping[str, Sequence[str]],
 ) -> list[Judged]:
-    """What error against support is taken on: the test split, then the other sources."""
+    """Return the prompts that error against support is taken on: the test split's, then each other source's."""
     if test.support is None:
         if also:
             raise InvalidInputError("also: the bundle measures no support, so other sources cannot be held against it")
@@ -240,7 +244,7 @@ def _elsewhere(
     means: Mapping[str, float],
     train: OutcomeData,
 ) -> Judged:
-    """Another source's held-out prompts, on the evaluated candidates that it has."""
+    """Judge another source's held-out prompts, on the evaluated candidates that it has."""
     known = source_names(engine, other, names)
     shared = [name for name in means if known[name] in other.models]
     if not shared:
@@ -248,6 +252,7 @@ def _elsewhere(
         raise InvalidInputError(
             f"also: no evaluated candidate is in {other.source}; it has {have}; name them with --map"
         )
+    # A source without splits is read whole, less the questions of the train split.
     held_out = other.of_split("test") if "test" in other.splits else other
     rows = held_out.without_questions_of(train).complete([known[name] for name in shared])
     columns = [engine.bundle.names.index(name) for name in shared]
@@ -267,15 +272,16 @@ def _predicts_tokens(engine: DecidingEngine) -> bool:
 
 
 def _all_columns(engine: DecidingEngine, columns: list[int], tokens: Array) -> npt.NDArray[np.float32]:
-    """Tokens (models of the bundle,) from those of the evaluated columns."""
+    """Return tokens (models of the bundle,) from those of the evaluated columns."""
     result = np.zeros(len(engine.bundle.names), np.float32)
     result[columns] = tokens
     return result
 
 
 def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.NDArray[np.int64]]:
-    """Every sweep of the router, decided by the engine; choices are positions in `names`."""
+    """Decide every sweep of the router by the engine; choices are positions in `names`."""
     bundle = read.embedded.engine.bundle
+    # Rule `fixed` needs its constants of both tiers.
     constant = all(
         h.rule_constants is not None for h in (bundle.quality_heads, bundle.escalation_heads) if h is not None
     )
@@ -288,8 +294,8 @@ def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.N
 
 
 def _choices(read: _Read, names: Sequence[str], plan: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.int64]:
-    """(settings, rows) positions in `names` of what the engine chooses under each of these policy options."""
-    position = np.full(len(read.embedded.engine.bundle.names), -1)
+    """Choose by the engine under each of these policy options: positions in `names`, (settings, rows)."""
+    position = np.full(len(read.embedded.engine.bundle.names), -1)  # in the bundle -> in `names`
     position[read.columns] = np.arange(len(read.columns))
     return np.stack(
         [position[read.embedded.decide(allowed=names, tokens_out=read.tokens, **policy).index] for policy in plan]

@@ -45,6 +45,7 @@ def draw_explanation(explanation: Explanation, path: Path) -> Path:
         if decision.model is not None and decision.threshold > 0:  # under rule `path` there is none but at tau 0
             label = f"threshold {decision.threshold:.3f}"
             axes.axvline(decision.threshold, color=BLACK, lw=1.2, ls="--", label=label, zorder=1)
+        # Empty lines for the legend, so that it names every state, seen here or not.
         for colour, marker, label in STATES.values():
             axes.plot([], [], ls="", color=colour, marker=marker, ms=8, label=label)
         if explanation.realised:
@@ -62,6 +63,7 @@ def draw_explanation(explanation: Explanation, path: Path) -> Path:
         axes.set_title(f"{decision.model or decision.status}: rule {policy.rule}, tau {policy.tau:g}", fontsize=13)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=10)
         try:
+            # Without the version of matplotlib in it, the same decision gives the same bytes.
             figure.savefig(path, metadata={"Software": None}, bbox_inches="tight")
         except OSError as error:
             raise InvalidInputError(f"plot: cannot write {path}: {error.strerror}") from None

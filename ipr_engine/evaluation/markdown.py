@@ -7,12 +7,13 @@ from typing import Any
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def number(estimate: Mapping[str, Any] | None, digits: int = 3, *, signed: bool = False, percent: bool = False) -> str:
-    """value [low, high]; '-' where undefined; '(in x % of draws)' where some draws were."""
+    """Return "value [low, high]"; "-" where undefined; "(in x % of draws)" where some draws were."""
     if estimate is None or estimate["value"] is None:
         return "-"
     sign, scale, unit = ("+" if signed else ""), (100 if percent else 1), ("%" if percent else "")
@@ -29,9 +30,10 @@ def number(estimate: Mapping[str, Any] | None, digits: int = 3, *, signed: bool 
 
 
 def plain(value: float | None, form: str = ".3f") -> str:
-    """A figure without an interval; '-' where undefined."""
+    """Return a figure without an interval; "-" where undefined."""
     return "-" if value is None else f"{value:{form}}"
 
 
 def per_1000(estimate: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an estimate of 1,000 prompts from that of one."""
     return {k: v if k == "defined" or v is None else 1000 * v for k, v in estimate.items()}

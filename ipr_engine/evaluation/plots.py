@@ -5,39 +5,25 @@ Lines are told apart by colour, style and marker; every axis says its unit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ipr_engine._extras import need, need_pyplot
-from ipr_engine.evaluation.plot_promised import promised
+from ipr_engine._extras import need_pyplot
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, STYLE
-from ipr_engine.evaluation.plot_support import support
+from ipr_engine.evaluation.quality_cost_plot import quality_cost
 from ipr_engine.evaluation.summary import Summary
 from ipr_engine.measures import prediction
-from ipr_engine.measures.routing import Curve
 from ipr_engine.measures.sweeps import TAUS
 
-Array = npt.NDArray[np.float64]
-
-# Where a dot's name may stand, in points from the dot; the first that fits best is taken.
-OFFSETS = (
-    (8, 6), (8, -14), (-8, 6), (-8, -14), (0, 12), (0, -20), (14, 24), (-14, 24), (14, -32), (-14, -32),
-    (0, 34), (0, -34), (0, -44), (-60, -62), (30, 44), (-30, 44), (30, -54), (-30, -54),
-)  # fmt: skip
-LINES: dict[str, dict[str, Any]] = {
-    "router, worth": {"color": BLUE, "lw": 2.8, "zorder": 6},
-    "router, minmax": {"color": RED, "lw": 2.2, "zorder": 5},
-    "kNN, worth": {"color": GREEN, "lw": 1.6, "ls": "--"},
-    "k-means, worth": {"color": PINK, "lw": 1.6, "ls": "-."},
-    "ridge, worth": {"color": ORANGE, "lw": 1.6, "ls": (0, (1, 1))},
-    "hull of singles": {"color": BLACK, "lw": 1.4, "ls": ":"},
-    "hindsight hull": {"color": GREY, "lw": 1.2, "ls": (0, (1, 3))},
-    "oracle": {"color": GREY, "lw": 1.6, "ls": (0, (6, 2))},
-}
+# Of a panel: figure of the router, what ignoring the prompt gives, heading.
+PANELS = (
+    ("brier", "brier_of_means", "Squared error of predicted quality\n(dotted: of the training means)"),
+    ("regret", "regret_of_best_single", "Regret of the candidate predicted best\n(dotted: of always the best single)"),
+)
+COLOURS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"))  # a source each
 
 
 def draw_all(summary: Summary, out: Path, title: str) -> list[Path]:
@@ -65,111 +51,65 @@ def draw_all(summary: Summary, out: Path, title: str) -> list[Path]:
     return paths
 
 
-def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
-    """Curves of realised quality over cost, single candidates as labelled dots, the oracle above."""
-    figure, axes = pyplot.subplots(figsize=(11, 6.6), layout="constrained")
-    singles = summary.singles
-    for name, style in LINES.items():
-        curve = summary.curves.get(name)
-        if curve is not None:
-            axes.plot(1000 * curve.cost[0], 100 * curve.quality[0], label=_label(summary, name), **style)
-    main = next((n for n in ("router, worth", "router, minmax") if n in summary.curves), None)
-    if main is not None and len(singles.cost) > 1:
-        cost, low, high = _band(summary.curves[main])
-        axes.fill_between(
-            1000 * cost,
-            100 * low,
-            100 * high,
-            color=LINES[main]["color"],
-            alpha=0.13,
-            lw=0,
-            label=f"95 % interval of {main}",
-        )
-    cost, quality = 1000 * singles.cost[0], 100 * singles.quality[0]
-    axes.scatter(cost, quality, s=46, color="white", edgecolor=BLACK, zorder=7, label="one candidate alone")
-    ends = [summary.axis.cheapest, summary.axis.best]
-    axes.scatter(cost[ends], quality[ends], s=46, color=BLACK, zorder=7.5, label="cheapest and best single, of train")
-    unit = "mean cost, USD per 1,000 prompts"
-    if cost.min() > 0 and cost.max() / cost.min() > 15:
-        unit += " (log scale; areas are taken on the linear one)"
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.margins(x=0.09)  # room for the names of the dearest
-    axes.set_xlabel(unit)
-    axes.set_ylabel("mean quality, % of the maximum")
-    axes.set_title(title, loc="left", fontsize=13)
-    axes.legend(loc="lower right", fontsize=10)
-    _place_names(figure, axes, cost, quality, summary.models)
-    axes.text(0.01, 0.985, "better: up and to the left", transform=axes.transAxes, va="top", color=GREY, fontsize=10.5)
+def promised(pyplot: Any, summary: Summary, title: str) -> Any:
+    """Draw kept quality over tau beside the promised line, and cost over tau beside that of the two single candidates."""
+    section = summary.figures["path"]  # `promised.promised_figures`
+    lines: Sequence[Mapping[str, Any]] = section["taus"]
+    taus = [line["tau"] for line in lines]
+    figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(9.5, 7.6), layout="constrained", sharex=True)
+    upper.plot(
+        taus,
+        [100 * line["promised"]["value"] for line in lines],
+        color=BLACK,
+        lw=1.8,
+        ls="--",
+        label=f"promised: from {section['best']} (0) to {section['cheapest']} (1)",
+    )
+    best, cheapest = lines[0]["promised"]["value"], lines[-1]["promised"]["value"]
+    # The interval is that of the difference, which is paired: it crosses the dashed line iff the promise is not told apart.
+    about = [_moved(line["kept_minus_promised"], (1 - line["tau"]) * best + line["tau"] * cheapest) for line in lines]
+    _marks(upper, lines, about, "kept, 95 % interval of the difference to the promise")
+    _marks(lower, lines, [line["of_best_cost"] for line in lines], "realised, 95 % interval")
+    lower.axhline(100, color=GREY, lw=1.2, ls=":", label=f"{section['best']} alone")
+    upper.set_ylabel("mean quality, %")
+    lower.set_ylabel("mean cost, % of the best single's")
+    lower.set_ylim(bottom=0)
+    lower.set_xlabel("tau (rule path): share of the way from the best to the cheapest that may be lost")
+    lower.set_xlim(-0.02, 1.02)
+    upper.legend(loc="lower left", fontsize=10.5)
+    lower.legend(loc="center right", fontsize=10.5)
+    upper.set_title(title, loc="left", fontsize=13)
     return figure
 
 
-def _label(summary: Summary, name: str) -> str:
-    line = next(c for c in summary.figures["contenders"] if c["name"] == name)
-    area = line["area"]["value"]
-    return name if area is None else f"{name}  (area {area:.2f})"
+def _moved(estimate: Mapping[str, Any], by: float) -> dict[str, Any]:
+    """Return the estimate with its value and interval moved."""
+    return {key: None if estimate[key] is None else estimate[key] + by for key in ("value", "low", "high")}
 
 
-def _band(curve: Curve, points: int = 80) -> tuple[Array, Array, Array]:
-    """95 % band of quality at given cost, over the cost the sample's curve spans."""
-    cost = np.geomspace(max(curve.cost[0].min(), 1e-12), max(curve.cost[0].max(), 2e-12), points)
-    levels = []
-    for c, q in zip(curve.cost[1:], curve.quality[1:], strict=True):
-        order = np.argsort(c, kind="stable")
-        levels.append(np.interp(cost, c[order], q[order]))
-    low, high = np.percentile(levels, [2.5, 97.5], axis=0)
-    return cost, low, high
-
-
-def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str]) -> None:
-    """Name every dot where its name covers no other name or dot and as little of the curves as can be."""
-    effects = need("matplotlib.patheffects", "plots", "eval")
-    figure.canvas.draw()
-    dots = axes.transData.transform(np.stack([x, y], axis=1))
-    frame = axes.get_window_extent()
-    taken: list[Any] = [axes.get_legend().get_window_extent()]
-    drawn = np.concatenate([_dense(axes.transData.transform(line.get_xydata())) for line in axes.get_lines()])
-    for m in np.argsort(-y):
-        best: tuple[float, Any, Any] | None = None
-        for dx, dy in OFFSETS:
-            side = "left" if dx > 0 else "right" if dx < 0 else "center"
-            text = axes.annotate(
-                names[m],
-                (x[m], y[m]),
-                xytext=(dx, dy),
-                textcoords="offset points",
-                ha=side,
-                fontsize=9,
-                zorder=8,
-                path_effects=[effects.withStroke(linewidth=3, foreground="white")],
-                arrowprops={"arrowstyle": "-", "lw": 0.6, "color": GREY} if abs(dy) > 20 else None,
-            )
-            box = text.get_window_extent(figure.canvas.get_renderer())
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            covered = sum(box.overlaps(other) for other in taken)
-            covered += sum(box.contains(*dot) for i, dot in enumerate(dots) if i != m)
-            crossed = ((drawn > [box.x0, box.y0]) & (drawn < [box.x1, box.y1])).all(axis=1).sum()
-            penalty = 1e6 * (not inside) + 1e4 * covered + crossed + 0.1 * abs(dy)
-            if best is None or penalty < best[0]:
-                if best is not None:
-                    best[1].remove()
-                best = (penalty, text, box)
-            else:
-                text.remove()
-        assert best is not None
-        taken.append(best[2])
-
-
-def _dense(points: Array, steps: int = 12) -> Array:
-    """Points along a polyline (points, 2), close enough that a name cannot slip between two of them."""
-    if len(points) < 2:
-        return points
-    part = np.linspace(0, 1, steps)[:, None, None]
-    return np.asarray(((1 - part) * points[:-1] + part * points[1:]).reshape(-1, 2))
+def _marks(axes: Any, lines: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, Any]], label: str) -> None:
+    """Draw marks in per cent with their intervals; hollow where nothing is promised."""
+    for promise, face, name in ((True, BLUE, label), (False, "white", "the same where no level is promised")):
+        shown = [figure for line, figure in zip(lines, figures, strict=True) if line["promise"] == promise]
+        ends = [
+            [100 * abs(f["value"] - (f["value"] if f[end] is None else f[end])) for f in shown]
+            for end in ("low", "high")
+        ]
+        axes.errorbar(
+            [line["tau"] for line in lines if line["promise"] == promise],
+            [100 * figure["value"] for figure in shown],
+            yerr=ends,
+            fmt="o",
+            color=BLUE,
+            markerfacecolor=face,
+            capsize=3,
+            lw=1.6,
+            label=name,
+        )
 
 
 def areas(pyplot: Any, summary: Summary, title: str) -> Any:
-    """Bounded-ARQGC of every contender with its interval; the router's above the rest by colour, not by place."""
+    """Draw Bounded-ARQGC of every contender with its interval; the router's stands out by colour, not by place."""
     lines = [c for c in summary.figures["contenders"] if c["area"]["value"] is not None and c["name"] != "oracle"]
     lines.sort(key=lambda c: c["area"]["value"])
     figure, axes = pyplot.subplots(figsize=(10, 0.38 * len(lines) + 1.6), layout="constrained")
@@ -195,7 +135,7 @@ def areas(pyplot: Any, summary: Summary, title: str) -> Any:
 
 
 def reliability(pyplot: Any, summary: Summary, title: str) -> Any:
-    """Predicted against realised quality: every pair, and only the candidate a sweep setting would choose."""
+    """Draw predicted against realised quality: of every pair, and of the candidate predicted best alone."""
     test = summary.test
     top = test.predicted.argmax(axis=1)
     panels = [("every candidate on every prompt", test.predicted, test.outcomes.quality)]
@@ -210,6 +150,7 @@ def reliability(pyplot: Any, summary: Summary, title: str) -> Any:
     for axes, (name, predicted, quality) in zip(all_axes, panels, strict=True):
         bins = prediction.reliability(predicted, quality)
         axes.plot([0, 100], [0, 100], color=GREY, lw=1, ls=":")
+        # How many pairs lie where, as bars of at most 14 % of the height.
         shares = np.histogram(predicted[np.isfinite(quality)], bins=40, range=(0, 1))
         heights = 14 * shares[0] / shares[0].max()
         axes.bar(100 * (shares[1][1:] + shares[1][:-1]) / 2, heights, width=2.4, color=SKY, alpha=0.55, zorder=1)
@@ -240,9 +181,9 @@ def reliability(pyplot: Any, summary: Summary, title: str) -> Any:
 
 
 def tau(pyplot: Any, summary: Summary, title: str) -> Any:
-    """Realised quality and cost over tau under `minmax`, with the router's own expectation beside them."""
+    """Draw realised quality and cost over tau under `minmax`, with the router's own expectation beside them."""
     curve = summary.curves["router, minmax"]
-    taus = TAUS[: curve.points]
+    taus = TAUS[: curve.points]  # falling from 1 to 0, as the sweep
     table = {line["tau"]: line for line in summary.figures["tau"]}
     expected = [table[float(t)] for t in taus]
     best = summary.axis.best
@@ -272,4 +213,39 @@ def tau(pyplot: Any, summary: Summary, title: str) -> Any:
     lower.set_xlim(0, 1)
     upper.legend(loc="lower left", fontsize=10.5)
     upper.set_title(title, loc="left", fontsize=13)
+    return figure
+
+
+def support(pyplot: Any, summary: Summary, title: str) -> Any:
+    """Draw squared error and regret over support: bins of every source with intervals, and what ignoring the prompt gives."""
+    sources: Sequence[Mapping[str, Any]] = summary.figures["support"]  # `error_by_support.support_figures`
+    figure, all_axes = pyplot.subplots(1, 2, figsize=(11, 5.8), layout="constrained", sharex=True)
+    for axes, (name, reference, heading) in zip(all_axes, PANELS, strict=True):
+        for number, source in enumerate(sources):
+            colour, marker = COLOURS[number % len(COLOURS)]
+            x = [line["support"][1] for line in source["bins"]]
+            lines = [line[name] for line in source["bins"]]
+            values = [line["value"] for line in lines]
+            # The interval of a bin of one prompt, say, can miss its value: no bar points inwards.
+            below = [max(0.0, v - (v if e["low"] is None else e["low"])) for v, e in zip(values, lines, strict=True)]
+            above = [max(0.0, (v if e["high"] is None else e["high"]) - v) for v, e in zip(values, lines, strict=True)]
+            axes.errorbar(
+                x,
+                values,
+                yerr=[below, above],
+                fmt=f"{marker}-",
+                color=colour,
+                lw=1.8,
+                capsize=3,
+                label=f"{source['name']}, {source['overall']['prompts']} prompts, {source['models']} candidates",
+            )
+            unread = [line[reference]["value"] for line in source["bins"]]
+            axes.plot(x, unread, color=colour, lw=1.2, ls=":", marker=marker, ms=3)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_ylim(bottom=0)
+        axes.set_title(heading, loc="left", fontsize=11.5)
+        axes.set_xlabel("support (0 = far from the fitting prompts)")
+    all_axes[0].set_ylabel("mean of a bin, 95 % interval")
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=10.5)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     return figure

@@ -9,23 +9,24 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.baselines import Predictions
-from ipr_engine.evaluation.judged_split import Split
-from ipr_engine.evaluation.pair import CPT_LEVELS, apgr, cpt, pair_curve
+from ipr_engine.evaluation.evaluation_inputs import Split
 from ipr_engine.measures import prediction
-from ipr_engine.measures.bootstrap import Resamples, estimate
+from ipr_engine.measures.prediction import LEAST_SPREAD
+from ipr_engine.measures.resampling import Resamples, estimate
 from ipr_engine.measures.routing import Axis, Curve, arena_score
-from ipr_engine.training.constant import LEAST_SPREAD
 
 Array = npt.NDArray[np.float64]
+CPT_LEVELS = (0.2, 0.5, 0.8)
 
 
 def mean_predictions(train: Split, rows: int) -> tuple[Array, Array]:
+    """Predict every row by the training means: quality and cost, (rows, models) each."""
     quality, cost = np.nanmean(train.outcomes.quality, axis=0), np.nanmean(train.outcomes.cost, axis=0)
     return np.tile(quality, (rows, 1)), np.tile(cost, (rows, 1))
 
 
 def constant_here(models: Sequence[str], known: Mapping[str, str], predicted: Array) -> dict[str, str]:
-    """Candidate -> why its head counts as constant: by the bundle, or by its predictions (rows, models) here."""
+    """Name the candidates whose heads are constant, by the bundle or by their predictions (rows, models) here, each with the reason."""
     found = {}
     for m, name in enumerate(models):
         spread = float(predicted[:, m].std())
@@ -39,9 +40,10 @@ def constant_here(models: Sequence[str], known: Mapping[str, str], predicted: Ar
 def candidate_lines(
     models: Sequence[str], train: Split, test: Split, singles: Curve, constant: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """A line a candidate; the ECE of a constant head is left out: a constant at the mean is calibrated whatever it is worth."""
+    """Return a line a candidate. The ECE of a constant head is left out: a constant at the mean is calibrated whatever it is worth."""
     result = []
     for m, name in enumerate(models):
+        # [m] keeps the column's axis: the measures take (rows, models).
         scores = _scores(test.predicted[:, [m]], test.outcomes.quality[:, [m]])
         line: dict[str, Any] = {
             "name": name,
@@ -62,7 +64,7 @@ def candidate_lines(
 
 
 def _error(predicted: Array, realised: Array) -> dict[str, float | None]:
-    """`prediction.amount_error`, None where nothing real is above 0."""
+    """Return `prediction.amount_error`, None where nothing real is above 0."""
     return {name: _known(part) for name, part in prediction.amount_error(predicted, realised)._asdict().items()}
 
 
@@ -79,9 +81,10 @@ def _scores(predicted: Array, quality: Array) -> dict[str, float]:
 
 
 def prediction_line(test: Split, predicted: Array, predicted_cost: Array) -> dict[str, Any]:
+    """Return the figures of one estimator's predictions (rows, models) of quality and cost."""
     quality, cost = test.outcomes.quality, test.outcomes.cost
     top = predicted.argmax(axis=1)
-    differ = prediction.differing(quality)
+    differ = prediction.differing(quality)  # where all candidates have one outcome, every choice is a hit
     first, three = prediction.hits(predicted, quality), prediction.hits(predicted, quality, min(3, quality.shape[1]))
     chosen = prediction.of_chosen(predicted, top), prediction.of_chosen(quality, top)
     return {
@@ -99,7 +102,7 @@ def prediction_line(test: Split, predicted: Array, predicted_cost: Array) -> dic
 def pair_lines(
     test: Split, axis: Axis, estimates: Mapping[str, Predictions], resamples: Resamples, models: Sequence[str]
 ) -> dict[str, Any]:
-    """RouteLLM's figures on the two ends of the axis; complete rows."""
+    """Return RouteLLM's figures (arXiv 2406.18665) on the two ends of the axis; complete rows."""
     weak, strong = test.outcomes.quality[:, axis.cheapest], test.outcomes.quality[:, axis.best]
     tables = {"router": test.predicted, **{name: e.quality for name, e in estimates.items()}}
     result: dict[str, Any] = {"weak": models[axis.cheapest], "strong": models[axis.best], "routers": []}
@@ -111,4 +114,45 @@ def pair_lines(
             **{f"cpt_{level:.0%}": estimate(cpt(sent, quality, level)).to_json() for level in CPT_LEVELS},
         }
         result["routers"].append(line)
+    return result
+
+
+def pair_curve(score: Array, weak: Array, strong: Array, resamples: Resamples) -> tuple[Array, Array]:
+    """Return RouteLLM's curve: share of prompts sent to the strong model against quality, (1 + draws, points) each.
+
+    Prompts go to the strong model in order of falling `score` (rows,); prompts of equal score go in one step.
+    """
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # the last row of every distinct score
+    # (1 + draws, rows): how often each prompt occurs, by falling score.
+    counts = resamples.counts[:, order].astype(np.float64)
+    start = np.zeros((len(counts), 1))
+    sent = np.cumsum(counts, axis=1)[:, ends] / resamples.rows
+    gained = np.cumsum(counts * (strong - weak)[order], axis=1)[:, ends] / resamples.rows
+    base = resamples.means(weak)[:, None]
+    return np.concatenate([start, sent], axis=1), base + np.concatenate([start, gained], axis=1)
+
+
+def apgr(sent: Array, quality: Array) -> Array:
+    """Return RouteLLM's average performance gap recovered of a `pair_curve`, (1 + draws,); NaN where there is no gap."""
+    weak, strong = quality[:, :1], quality[:, -1:]
+    with np.errstate(all="ignore"):
+        recovered = (quality - weak) / (strong - weak)
+        area = (np.diff(sent, axis=1) * (recovered[:, 1:] + recovered[:, :-1])).sum(axis=1) / 2
+    return np.where((strong > weak)[:, 0], area, np.nan)
+
+
+def cpt(sent: Array, quality: Array, level: float) -> Array:
+    """Return RouteLLM's call-performance threshold: the least share of strong calls that recovers `level` of the gap."""
+    result = np.full(len(sent), np.nan)
+    for d, (x, q) in enumerate(zip(sent, quality, strict=True)):
+        if q[-1] <= q[0]:
+            continue
+        recovered = (q - q[0]) / (q[-1] - q[0])
+        i = int(np.argmax(recovered >= level))  # the last point recovers 1
+        if i == 0:
+            result[d] = x[0]
+        else:
+            part = (level - recovered[i - 1]) / (recovered[i] - recovered[i - 1])
+            result[d] = x[i - 1] + part * (x[i] - x[i - 1])
     return result

@@ -1,8 +1,9 @@
-"""What `ipr eval` shows first: rule `path`, promised against kept (docs/tau.md)."""
+"""Promised against kept, the first section of an evaluation: what tau promises (docs/tau.md) beside what was realised."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,88 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle
 from ipr_engine.evaluation.markdown import number, per_1000, table
-from ipr_engine.measures.bootstrap import Resamples, estimate
-from ipr_engine.measures.kept import EVERY_TAU, Kept
+from ipr_engine.measures.resampling import Resamples, estimate
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.policy.paths import Paths
 from ipr_engine.policy.policy import Policy
 
+Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-
+TAUS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+EVERY_TAU = (0.0, *TAUS, 1.0)
 Plan = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What was kept at each tau: figures (1 + draws, taus), row 0 the sample itself.
+
+    Attributes:
+        tau: (taus,). quality, cost: mean realised quality and USD of what is routed.
+        best, cheapest: (1 + draws,) mean quality of the two single candidates of the promise. dear, cheap: their mean cost.
+    """
+
+    tau: Array
+    quality: Array
+    cost: Array
+    best: Array
+    cheapest: Array
+    dear: Array
+    cheap: Array
+
+    @classmethod
+    def of(
+        cls,
+        taus: Sequence[float],
+        choices: Indices,
+        quality: Array,
+        cost: Array,
+        *,
+        best: int,
+        cheapest: int,
+        resamples: Resamples,
+    ) -> Kept:
+        """Measure choices (taus, rows) on realised quality and cost (rows, models)."""
+        every, width = np.arange(len(quality)), len(taus)
+        # One pass over the resamples for every figure: that is what makes them paired.
+        routed = np.stack([quality[every, chosen] for chosen in choices], axis=1)
+        paid = np.stack([cost[every, chosen] for chosen in choices], axis=1)
+        ends = [best, cheapest]
+        means = resamples.means(np.concatenate([routed, paid, quality[:, ends], cost[:, ends]], axis=1))
+        return cls(
+            np.asarray(taus, np.float64), means[:, :width], means[:, width : 2 * width], *means[:, 2 * width :].T
+        )
+
+    @property
+    def promised(self) -> Array:
+        """The promised quality: (1 - tau) of the way from cheapest to best, on the same prompts."""
+        return (1 - self.tau) * self.best[:, None] + self.tau * self.cheapest[:, None]
+
+    @property
+    def excess(self) -> Array:
+        """The kept minus the promised quality."""
+        return self.quality - self.promised
+
+    @property
+    def lost(self) -> Array:
+        """The share of the way from best to cheapest that was lost; NaN where both are as good."""
+        gap = (self.best - self.cheapest)[:, None]
+        return np.divide(self.best[:, None] - self.quality, gap, out=np.full_like(self.quality, np.nan), where=gap != 0)
+
+    @property
+    def of_best_cost(self) -> Array:
+        """The cost as a share of the best single candidate's."""
+        return np.divide(
+            self.cost, self.dear[:, None], out=np.full_like(self.cost, np.nan), where=self.dear[:, None] > 0
+        )
+
+    @property
+    def over_line(self) -> Array:
+        """The quality above the straight line between the two single candidates at equal cost; beyond its ends, above the end."""
+        # Where on the line from the cheapest (0) to the best (1) this cost lies.
+        along = np.clip((self.cost - self.cheap[:, None]) / (self.dear - self.cheap)[:, None], 0, 1)
+        return self.quality - (self.cheapest[:, None] + along * (self.best - self.cheapest)[:, None])
 
 
 def promised_figures(
@@ -32,7 +105,7 @@ def promised_figures(
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The section as plain JSON; `reason` says why there is none.
+    """Return the section as plain JSON; `reason` says why there is none.
 
     Args:
         policy_at: what runs at a tau under rule "path", the candidates `names` allowed.
@@ -43,7 +116,7 @@ def promised_figures(
     if reason is not None:
         return {"reason": reason, "taus": []}
     policies = [policy_at(tau) for tau in EVERY_TAU]
-    promise, path = policies[1].promise, policies[1].path
+    promise, path = policies[1].promise, policies[1].path  # an inner tau: at 0 and 1 nothing is promised
     assert promise is not None
     assert path is not None
     choices = decide([{"rule": "path", "tau": tau} for tau in EVERY_TAU])
@@ -93,7 +166,7 @@ def promised_figures(
 
 
 def render_promised(section: Mapping[str, Any]) -> str:
-    """The section of the report."""
+    """Return the section of the report."""
     title = "## tau: promised against kept\n\n"
     if section["reason"] is not None:
         return f"{title}No rule `path` here: {section['reason']}. A bare tau runs `minmax`, see below."
@@ -124,7 +197,7 @@ def render_promised(section: Mapping[str, Any]) -> str:
 
 
 def verdict(figures: Mapping[str, Any]) -> str:
-    """One sentence: at which tau the promise is told apart from what was kept."""
+    """Say in one sentence at which tau the promise is told apart from what was kept."""
     inner = [line for line in figures["taus"] if line["promise"]]
     below = [f"{t['tau']:g}" for t in inner if (high := t["kept_minus_promised"]["high"]) is not None and high < 0]
     above = [f"{t['tau']:g}" for t in inner if (low := t["kept_minus_promised"]["low"]) is not None and low > 0]

@@ -1,14 +1,18 @@
-"""A summary as Markdown and JSON. Numbers and names only: no prompt, no outcome of a single prompt."""
+"""The report of an evaluation, as Markdown and JSON. Numbers and names only: no prompt, no outcome of a single prompt."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ipr_engine.bundle import Bundle
+from ipr_engine.data import Outcomes
+from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.markdown import number, per_1000, plain, table
-from ipr_engine.evaluation.pair import CPT_LEVELS
+from ipr_engine.evaluation.prediction_lines import CPT_LEVELS
 from ipr_engine.evaluation.promised import render_promised
 from ipr_engine.evaluation.summary import SHOWN_TAUS
 from ipr_engine.measures.routing import SHARES
@@ -21,10 +25,11 @@ PLOTS = {
     "tau": "What tau does under `minmax`",
     "support": "Error against support, bins of about equal count with 95 % intervals; dotted: the same prompts without reading them",
 }
+PACKAGES = ("ipr_engine", "numpy", "scikit-learn", "matplotlib")
 
 
 def to_json(figures: Mapping[str, Any]) -> str:
-    """Six significant digits: more would be noise, and differ between machines."""
+    """Return the figures as JSON with six significant digits: more would be noise, and differ between machines."""
     return json.dumps(_rounded(figures), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -37,7 +42,7 @@ def _rounded(part: Any) -> Any:
 
 
 def write(figures: Mapping[str, Any], plots: Sequence[Path], out: Path) -> list[Path]:
-    """report.md and report.json beside the plots; returns both paths."""
+    """Write report.md and report.json beside the plots and return both paths."""
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / "report.md", out / "report.json"]
     paths[0].write_text(render(_rounded(figures), plots), encoding="utf-8")
@@ -46,7 +51,7 @@ def write(figures: Mapping[str, Any], plots: Sequence[Path], out: Path) -> list[
 
 
 def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
-    """The report as Markdown; `plots` are linked by file name."""
+    """Return the report as Markdown; `plots` are linked by file name."""
     parts = [
         _head(figures),
         *([render_promised(figures["path"])] if "path" in figures else []),
@@ -65,11 +70,11 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
 
 
 def _head(f: Mapping[str, Any]) -> str:
-    about = f.get("about", {})
-    lines = [f"# Evaluation: {about.get('title', 'a router')}", ""]
-    if about.get("command"):
-        lines += [f"Written by `{about['command']}`; do not edit. Every figure is defined in docs/metrics.md.", ""]
-    lines += [f"- {key}: {value}" for key, value in about.items() if key not in ("title", "command", "source")]
+    facts = f.get("about", {})
+    lines = [f"# Evaluation: {facts.get('title', 'a router')}", ""]
+    if facts.get("command"):
+        lines += [f"Written by `{facts['command']}`; do not edit. Every figure is defined in docs/metrics.md.", ""]
+    lines += [f"- {key}: {value}" for key, value in facts.items() if key not in ("title", "command", "source")]
     lines += [
         f"- rows: {f['rows']['train']} train, {f['rows']['test']} test",
         f"- cost axis, chosen on train: cheapest `{f['axis']['cheapest']}`, best single `{f['axis']['best']}`",
@@ -123,7 +128,7 @@ def _differences(f: Mapping[str, Any]) -> str:
 
 
 def verdict(f: Mapping[str, Any], router: str) -> str:
-    """One sentence: whom the interval of the difference shows this sweep to beat, to lose to, neither."""
+    """Say in one sentence whom the interval of the difference shows this sweep to beat, to lose to, or neither."""
     parts: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
     for c in f["contenders"]:
         found = c["router_minus_this"].get(router)
@@ -263,3 +268,56 @@ def _pair(f: Mapping[str, Any]) -> str:
         "of prompts the strong model must answer to recover that part of the gap.\n\n"
         + table(["", "APGR", *(f"CPT({level:.0%})" for level in CPT_LEVELS)], rows)
     )
+
+
+def about(
+    basis: CostBasis,
+    train: Outcomes,
+    test: Outcomes,
+    *,
+    isa: str,
+    stand_ins: int,
+    predicts_tokens: bool,
+    litellm: bool,
+    command: str,
+) -> dict[str, Any]:
+    """Return what a reader needs to repeat an evaluation, title first. No folder of the machine is named.
+
+    Args:
+        train, test: the complete rows. isa: the instruction set that the op ran. stand_ins: see `costs.RealisedCosts`, of both splits.
+        predicts_tokens: whether the heads predict output tokens. command: shown as what wrote the report.
+    """
+    names, bundle = basis.names, basis.bundle
+    fitted = bundle.quality_heads.fitted_on
+    if fitted.prompt_ids_sha256 == train.prompt_ids_sha256:
+        overlap = "exactly the train rows read here: its predictions on train are in-sample"
+    else:
+        overlap = "not exactly the train rows read here, but some may be among them: in-sample then"
+    return {
+        "title": f"{bundle.name} bundle, {len(names)} candidate{'s' if len(names) > 1 else ''}, "
+        f"on {test.source}, {len(test)} test prompts",
+        "command": command,
+        "bundle": f"{bundle.name} {bundle.hash}",
+        "source": test.source,
+        "outcomes": f"{test.source}; test prompt ids sha256 {test.prompt_ids_sha256}",
+        "incomplete rows left out": f"{train.dropped} train, {test.dropped} test",
+        "router fitted on": f"{fitted.prompts} prompts of {fitted.source}; {overlap}",
+        "decided by": f"the C++ op, {isa}" + _tiers(bundle),
+        "realised cost": basis.report(stand_ins, int(basis.priced.sum()) * (len(train) + len(test))),
+        "output tokens": "predicted" if predicts_tokens else "the source's means, since the heads predict none",
+        "versions": ", ".join(
+            f"{name} {found}" for name in (*PACKAGES, *(["litellm"] if litellm else [])) if (found := _version(name))
+        ),
+    }
+
+
+def _tiers(bundle: Bundle) -> str:
+    spec = bundle.escalation
+    return "" if spec is None else f"; where the gap is below {spec.gap:g} again by the second heads"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions, tier_columns
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
-from ipr_engine.evaluation.evaluation_options import Baselines, EvaluationOptions
-from ipr_engine.evaluation.judged_split import Split
+from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions, Split
 from ipr_engine.evaluation.prediction_lines import (
     candidate_lines,
     constant_here,
@@ -23,8 +22,7 @@ from ipr_engine.evaluation.prediction_lines import (
     prediction_line,
 )
 from ipr_engine.measures import prediction
-from ipr_engine.measures.bootstrap import Resamples, difference, estimate
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.resampling import Resamples, difference, estimate, one_thread
 from ipr_engine.measures.routing import (
     SHARES,
     Axis,
@@ -58,7 +56,7 @@ SHOWN_TAUS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 @dataclass(eq=False)
 class Summary:
-    """`figures` is plain JSON; `curves` and `singles` are what the plots draw."""
+    """The result of an evaluation: `figures` is plain JSON; `curves` and `singles` are what the plots draw."""
 
     models: tuple[str, ...]
     axis: Axis
@@ -97,7 +95,7 @@ def summarise(
     estimates: dict[str, Predictions] = {}
     for name, fit in ESTIMATORS.items():
         progress(f"fitting {name} ...")
-        with one_thread():
+        with one_thread():  # the same figures from the same input
             estimates[name] = fit(train.x, train.outcomes, baselines.folds, test.x)
     progress("sweeping ...")
     table = _contenders(models, train, test, axis, estimates, baselines.tiers, worths)
@@ -125,6 +123,7 @@ def summarise(
                 else _operating_points(contender, axis, test, train if validate_on_train else None, halves, resamples),
             }
         )
+    # After all areas are known: paired differences need both.
     routers = [c.name for c in table if c.kind == "router"]
     for line in lines:
         line["router_minus_this"] = {
@@ -167,12 +166,14 @@ def _contenders(
     tiers: Indices | None,
     worths: Array,
 ) -> list[Contender]:
+    """Make the table of routers: the router's sweeps, the baselines, and the bounds that use test outcomes."""
     rows, width = test.outcomes.rows, len(models)
     result = [
         Contender(f"router, {name}", "router", Choices(test.sweeps[name]), Choices(train.sweeps[name]))
         for name in test.sweeps
     ]
-    mean_cost = np.nanmean(train.outcomes.cost, axis=0)
+    # IPR's rules with one mean cost a candidate, as the paper has them; the router's own predict a cost for each prompt.
+    mean_cost = np.nanmean(train.outcomes.cost, axis=0)  # (models,)
     constants = rule_constants(train.predicted)
     for rule in ("minmax", "max", "fixed"):
         result.append(
@@ -208,6 +209,7 @@ def _contenders(
         columns = tier_columns(train.outcomes)
         names = ", ".join(models[m] for m in columns)
         result.append(Contender("LiteLLM heuristic_v2", "baseline", Choices(columns[tiers][None]), None, names))
+    # Of the test outcomes themselves: bounds that no router can be expected to reach.
     hindsight = Mix.lines(hull_mix(test.outcomes))
     result += [
         Contender("hindsight hull", "bound", hindsight, None, "vertices picked on test"),
@@ -224,7 +226,7 @@ def _operating_points(
     halves: npt.NDArray[np.bool_],
     resamples: Resamples,
 ) -> list[dict[str, Any]]:
-    """For every share wanted: what the setting that validation says keeps it does on the test split."""
+    """Read on the test split, for every share wanted, the setting that validation says keeps it."""
     singles = single_curve(test.outcomes, resamples)
     label = prediction.cheapest_best(test.outcomes.quality, test.outcomes.cost)
     result = []
@@ -253,7 +255,7 @@ def _against_best(at: Curve, axis: Axis, singles: Curve) -> tuple[Array, Array]:
 
 
 def _tau_table(test: Split, axis: Axis, resamples: Resamples, singles: Curve) -> list[dict[str, Any]]:
-    """The `minmax` sweep of the router, setting by setting; empty where it has none over TAUS."""
+    """Describe the `minmax` sweep of the router, setting by setting; empty where it has none over TAUS."""
     choices = test.sweeps.get("minmax")
     if choices is None or len(choices) != len(TAUS):
         return []
@@ -279,4 +281,4 @@ def _tau_table(test: Split, axis: Axis, resamples: Resamples, singles: Curve) ->
                 "candidates_used": len(np.unique(choices[i])),
             }
         )
-    return result[::-1]
+    return result[::-1]  # rising tau

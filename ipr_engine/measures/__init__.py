@@ -1,1 +1,6 @@
-"""The measures that a fit is chosen by and a router is judged by, below both (docs/metrics.md)."""
+"""The measures that choose a fit and judge a router; training and evaluation both stand on them (docs/metrics.md).
+
+prediction    errors, calibration, hits of predicted quality; constant heads
+routing       outcomes, curves, areas, savings, published scores
+sweeps        predictions to choices, by rule        resampling    intervals, folds, sums that repeat
+"""

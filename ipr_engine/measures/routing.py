@@ -1,6 +1,6 @@
 """Routing figures on known outcomes; docs/metrics.md has the formulas and their sources.
 
-Every curve is an array pair (1 + draws, points): row 0 is the sample, the others its resamples (bootstrap.Resamples).
+Every curve is an array pair (1 + draws, points): row 0 is the sample, the others its resamples (`resampling.Resamples`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.resampling import Resamples
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -23,7 +23,7 @@ ARENA_BETA, ARENA_DEAREST, ARENA_CHEAPEST = 0.1, 200.0, 0.0044  # RouterArena, U
 
 @dataclass(frozen=True, eq=False)
 class WeightedOutcomes:
-    """What every candidate scored and cost on every prompt.
+    """The quality and cost of every candidate on every prompt, each with a weight.
 
     Attributes:
         quality: (rows, models) in [0, 1]. cost: (rows, models) USD >= 0. NaN where weight is 0.
@@ -36,7 +36,7 @@ class WeightedOutcomes:
 
     @classmethod
     def complete(cls, quality: Array, cost: Array) -> WeightedOutcomes:
-        """Rows without a gap. Use `complete_rows` first to drop the others, or `inverse_coverage` to keep them."""
+        """Take rows without a gap. `complete_rows` drops the others before, `inverse_coverage` keeps them."""
         quality, cost = _checked(quality, cost)
         missing = int((~(np.isfinite(quality) & np.isfinite(cost))).any(axis=1).sum())
         if missing:
@@ -48,7 +48,7 @@ class WeightedOutcomes:
 
     @classmethod
     def inverse_coverage(cls, quality: Array, cost: Array, strata: Sequence[object] | None = None) -> WeightedOutcomes:
-        """Sparse rows: an outcome weighs 1 / (share of its stratum's rows on which the candidate has one).
+        """Take sparse rows: an outcome weighs 1 / (share of its stratum's rows on which the candidate has one).
 
         Unbiased where, inside a stratum (a dataset, say), it is chance which outcomes are missing.
 
@@ -65,6 +65,7 @@ class WeightedOutcomes:
         weight = np.zeros_like(quality)
         for g, name in enumerate(names):
             rows = group == g
+            # Horvitz and Thompson's weights: an outcome stands for the rows of its stratum that lack one.
             share = present[rows].mean(axis=0)  # (models,)
             if not (share > 0).all():
                 raise InvalidInputError(
@@ -90,6 +91,7 @@ class WeightedOutcomes:
 
 
 def _checked(quality: Array, cost: Array) -> tuple[Array, Array]:
+    """Return both tables in float64. Shapes must agree and values be in range."""
     quality, cost = np.asarray(quality, np.float64), np.asarray(cost, np.float64)
     if quality.ndim != 2 or quality.shape != cost.shape or not quality.size:
         raise InvalidInputError(f"quality, cost: expected equal (rows, models), got {quality.shape} and {cost.shape}")
@@ -101,7 +103,7 @@ def _checked(quality: Array, cost: Array) -> tuple[Array, Array]:
 
 
 def complete_rows(*tables: Array) -> npt.NDArray[np.bool_]:
-    """(rows,) True where every (rows, models) table is finite throughout."""
+    """Tell for each row whether every (rows, models) table is finite there: (rows,)."""
     return np.asarray(np.logical_and.reduce([np.isfinite(table).all(axis=1) for table in tables]))
 
 
@@ -118,7 +120,7 @@ class Curve:
 
 
 def sweep_curve(choices: Indices, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
-    """What choices (points, rows) really had, in the order given."""
+    """Measure choices (points, rows) on outcomes, point by point, in the order given."""
     choices = np.atleast_2d(choices)
     if choices.shape[1] != outcomes.rows or choices.min() < 0 or choices.max() >= outcomes.models:
         raise InvalidInputError(
@@ -127,19 +129,19 @@ def sweep_curve(choices: Indices, outcomes: WeightedOutcomes, resamples: Resampl
         )
     rows = np.arange(outcomes.rows)[:, None]
     picked = choices.T  # (rows, points)
-    weight = outcomes.weight[rows, picked]
+    weight = outcomes.weight[rows, picked]  # (rows, points)
     return Curve(
         resamples.means(outcomes.cost[rows, picked], weight), resamples.means(outcomes.quality[rows, picked], weight)
     )
 
 
 def single_curve(outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
-    """Every candidate alone: one point a column, in column order."""
+    """Measure every candidate alone: one point a column, in column order."""
     return Curve(resamples.means(outcomes.cost, outcomes.weight), resamples.means(outcomes.quality, outcomes.weight))
 
 
 def mixture_curve(shares: Array, singles: Curve) -> Curve:
-    """Expected cost and quality of random mixes of candidates: shares (points, models), each row sums to 1."""
+    """Return expected cost and quality of random mixes of candidates: shares (points, models), each row sums to 1."""
     if (shares < 0).any() or not np.allclose(shares.sum(axis=1), 1):
         raise InvalidInputError("shares: expected rows of shares >= 0 that sum to 1")
     return Curve(singles.cost @ shares.T, singles.quality @ shares.T)
@@ -154,7 +156,8 @@ class Axis:
 
     @classmethod
     def of(cls, train: WeightedOutcomes) -> Axis:
-        """Least mean cost and highest mean quality; ties to the better, the cheaper, then the first column."""
+        """Pick the candidate of least mean cost and that of highest mean quality; ties go to the better, the cheaper, then the first
+        column."""
         once = Resamples(train.rows, draws=0)
         singles = single_curve(train, once)
         cost, quality = singles.cost[0], singles.quality[0]
@@ -162,7 +165,7 @@ class Axis:
 
 
 def degenerate_axis(axis: Axis, singles: Curve, models: Sequence[str]) -> str | None:
-    """Why areas on this axis are undefined, in words; None where they are defined. singles: of the outcomes measured, row 0."""
+    """Say why areas on this axis are undefined; None where they are defined. Row 0 of `singles`, the outcomes measured, decides."""
     cheapest, best = models[axis.cheapest], models[axis.best]
     cost, quality = singles.cost[0], singles.quality[0]
     if axis.cheapest == axis.best:
@@ -175,7 +178,7 @@ def degenerate_axis(axis: Axis, singles: Curve, models: Sequence[str]) -> str | 
 
 
 def bounded_arqgc(curve: Curve, axis: Axis, singles: Curve, *, top: Array | None = None) -> Array:
-    """Area under the normalised curve between the cheapest and the best single candidate, (1 + draws,).
+    """Return the area under the normalised curve between the cheapest and the best single candidate, (1 + draws,).
 
     The curve starts at the cheapest single candidate, runs through its points in sweep order, straight between them,
     and stays level from its last point on; cost outside the axis is cut off, quality is not.
@@ -188,9 +191,11 @@ def bounded_arqgc(curve: Curve, axis: Axis, singles: Curve, *, top: Array | None
     low, high = singles.cost[:, axis.cheapest], singles.cost[:, axis.best]
     floor = singles.quality[:, axis.cheapest]
     height = (singles.quality[:, axis.best] if top is None else top) - floor
+    # Draws whose axis has no length or height divide by 0 here; they are NaN in what is returned.
     with np.errstate(all="ignore"):
         u = (curve.cost - low[:, None]) / (high - low)[:, None]
         v = (curve.quality - floor[:, None]) / height[:, None]
+    # From the cheapest single candidate (0, 0) on, and level from the last point to the end of the axis.
     start = np.zeros((len(u), 1))
     u = np.concatenate([start, u, start + 1], axis=1)
     v = np.concatenate([start, v, v[:, -1:]], axis=1)
@@ -199,7 +204,7 @@ def bounded_arqgc(curve: Curve, axis: Axis, singles: Curve, *, top: Array | None
 
 
 def _clipped_integral(u: Array, v: Array) -> Array:
-    """Line integral of v du over the part of a polyline with 0 <= u <= 1; u, v (n, points). A step back counts back."""
+    """Integrate v du along the part of a polyline with 0 <= u <= 1; u, v (n, points). A step back counts back."""
     u0, u1, v0, v1 = u[:, :-1], u[:, 1:], v[:, :-1], v[:, 1:]
     a, b = np.clip(u0, 0, 1), np.clip(u1, 0, 1)
     with np.errstate(all="ignore"):
@@ -209,18 +214,19 @@ def _clipped_integral(u: Array, v: Array) -> Array:
 
 
 def oracle_quality(outcomes: WeightedOutcomes, resamples: Resamples) -> Array:
-    """Mean of the row maximum, (1 + draws,): what knowing every outcome would reach. Expects complete rows."""
+    """Return the mean of the row maximum, (1 + draws,): the quality of a router that knows every outcome. Expects complete rows."""
     return resamples.means(outcomes.quality.max(axis=1))
 
 
 def hull(cost: Array, quality: Array) -> Indices:
-    """Columns on the upper concave envelope of points (models,), by rising cost: what random mixes of two reach."""
+    """Return the columns on the upper concave envelope of points (models,), by rising cost: random mixes of two reach it."""
     points: list[int] = []
     for m in np.lexsort((-quality, cost)):
         if points and quality[m] <= quality[points[-1]]:
             continue
         while len(points) > 1:
             a, b = points[-2], points[-1]
+            # b stays where the slope into it is steeper than the slope out of it (compared without dividing).
             if (quality[b] - quality[a]) * (cost[m] - cost[b]) > (quality[m] - quality[b]) * (cost[b] - cost[a]):
                 break
             points.pop()
@@ -237,7 +243,8 @@ class ChosenSetting:
 
 
 def choose_operating_point(curve: Curve, axis: Axis, singles: Curve, share: float) -> ChosenSetting:
-    """The cheapest validation point (row 0) that keeps `share` of the best single candidate's validation quality."""
+    """Choose the cheapest validation point (row 0) that keeps `share` of the best single candidate's validation quality."""
+    # 1e-12: rounding must not decide whether the best single candidate keeps its own quality.
     reached = np.flatnonzero(curve.quality[0] >= share * singles.quality[0, axis.best] - 1e-12)
     if not len(reached):
         return ChosenSetting(share, None)
@@ -245,7 +252,8 @@ def choose_operating_point(curve: Curve, axis: Axis, singles: Curve, share: floa
 
 
 def read_operating_point(point: ChosenSetting, curve: Curve, axis: Axis, singles: Curve) -> tuple[Array, Array]:
-    """(cost saved, quality kept) on another split as shares of the best single candidate's, (1 + draws,) each; NaN of none."""
+    """Read a setting on another split: cost saved and quality kept, as shares of the best single candidate's, (1 + draws,) each; NaN
+    where that is 0."""
     cost = singles.cost[:, axis.best] if point.index is None else curve.cost[:, point.index]
     quality = singles.quality[:, axis.best] if point.index is None else curve.quality[:, point.index]
     whole_cost, whole_quality = singles.cost[:, axis.best], singles.quality[:, axis.best]
@@ -255,7 +263,7 @@ def read_operating_point(point: ChosenSetting, curve: Curve, axis: Axis, singles
 
 
 def aiq(curve: Curve, singles: Curve) -> Array:
-    """RouterBench's average improvement in quality, (1 + draws,): mean height of the curve's non-decreasing hull.
+    """Return RouterBench's average improvement in quality, (1 + draws,): mean height of the curve's non-decreasing hull.
 
     Over the cost from the cheapest to the dearest single candidate, level outside the hull. The hull is taken on the
     points measured, as RouterBench does, so a noisy curve is flattered; it is here to stand beside published figures.
@@ -263,6 +271,7 @@ def aiq(curve: Curve, singles: Curve) -> Array:
     result = np.full(len(curve.cost), np.nan)
     for d in range(len(result)):
         low, high = singles.cost[d].min(), singles.cost[d].max()
+        # Level below the hull's first point and above its last one, as np.interp is.
         on = hull(curve.cost[d], curve.quality[d])
         if high <= low:
             continue
@@ -274,7 +283,8 @@ def aiq(curve: Curve, singles: Curve) -> Array:
 
 
 def arena_score(quality: Array, cost_usd: Array) -> Array:
-    """RouterArena's score of mean quality in [0, 1] and mean USD per query > 0; NaN where the cost is 0."""
+    """Return RouterArena's score of mean quality in [0, 1] and mean USD per query > 0; NaN where the cost is 0."""
+    # Costs are compared on a log scale between RouterArena's cheapest and dearest model.
     with np.errstate(all="ignore"):
         per_1000 = np.log2(1000 * np.asarray(cost_usd))
         c = (np.log2(ARENA_DEAREST) - per_1000) / (np.log2(ARENA_DEAREST) - np.log2(ARENA_CHEAPEST))

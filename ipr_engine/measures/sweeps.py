@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import RuleConstants
 from ipr_engine.decide.numpy_rule import threshold
-from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.resampling import Resamples
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, hull, single_curve
 from ipr_engine.policy.rules import compile_rule
 
@@ -26,7 +26,7 @@ WORTHS: Array = np.concatenate([[0.0], np.geomspace(1e-4, 10.0, 60)])
 
 
 def worth_grid(cost: Array) -> Array:
-    """Worths to sweep on outcomes of these costs: WORTHS, continued at the same density to where the costs' scale asks for more.
+    """Return the worths to sweep on outcomes of these costs: WORTHS, continued at the same density as far as the scale of costs asks.
 
     The most has to buy the dearest candidate for a thousandth of quality, the least may buy no whole unit of it at the distance
     between the dearest and the cheapest: beyond either end no sweep changes. WORTHS reaches that for mean costs of 0.0001 to
@@ -37,7 +37,7 @@ def worth_grid(cost: Array) -> Array:
     """
     mean = np.nanmean(cost, axis=0)
     most, least = 1000 * float(mean.max()), float(mean.max() - mean.min())
-    step = (WORTHS[-1] / WORTHS[1]) ** (1 / (len(WORTHS) - 2))
+    step = (WORTHS[-1] / WORTHS[1]) ** (1 / (len(WORTHS) - 2))  # the ratio of two neighbours; WORTHS[0] is 0
     above = max(0, math.ceil(math.log(most / WORTHS[-1], step))) if most > 0 else 0
     below = max(0, math.ceil(math.log(WORTHS[1] / least, step))) if least > 0 else 0
     return np.concatenate(
@@ -59,7 +59,7 @@ def choose(
     worth: float = 0.0,
     constants: RuleConstants | None = None,
 ) -> Indices:
-    """The choice of every row by docs/decide.md, in float64, all candidates allowed.
+    """Choose for every row by docs/decide.md, in float64, all candidates allowed: (rows,).
 
     Args:
         quality: (rows, models). cost: (rows, models), or (models,) for one mean cost each.
@@ -68,6 +68,7 @@ def choose(
     c = compile_rule(rule, tau, constants=constants)
     hi, lo = quality.max(axis=1), quality.min(axis=1)
     objective = np.where(quality >= threshold(c, hi, lo, np.float64)[:, None], cost - worth * quality, np.inf)
+    # Of equal objectives the higher quality, of equal qualities the first column, as `decide` does.
     tied = objective == objective.min(axis=1, keepdims=True)
     return np.asarray(np.where(tied, quality, -np.inf).argmax(axis=1))
 
@@ -75,27 +76,27 @@ def choose(
 def rule_sweep(
     quality: Array, cost: Array, rule: str, taus: Array = TAUS, constants: RuleConstants | None = None
 ) -> Indices:
-    """Choices (points, rows) of a rule while tau falls from 1 to 0, worth 0."""
+    """Choose by a rule while tau falls from 1 to 0, at worth 0: (points, rows)."""
     return np.stack([choose(quality, cost, tau=float(tau), rule=rule, constants=constants) for tau in taus])
 
 
 def worth_sweep(quality: Array, cost: Array, worths: Array = WORTHS) -> Indices:
-    """Choices (points, rows) at tau 1 while worth grows: the best sum of worth * quality - cost."""
+    """Choose at tau 1 while worth grows: (points, rows), each the greatest worth * quality - cost."""
     return np.stack([choose(quality, cost, tau=1.0, worth=float(worth)) for worth in worths])
 
 
 def rule_constants(quality: Array) -> RuleConstants:
-    """hi* and lo* of the `fixed` rule from predicted training quality (rows, models)."""
+    """Return hi* and lo* of the `fixed` rule from predicted training quality (rows, models)."""
     return RuleConstants(hi=float(quality.max(axis=1).mean()), lo=float(quality.min(axis=1).mean()))
 
 
 def single(column: int, rows: int) -> Indices:
-    """One candidate for everything, as a sweep of one point."""
+    """Choose one candidate for everything, as a sweep of one point."""
     return np.full((1, rows), column, dtype=np.int64)
 
 
 def random_mix(axis: Axis, models: int, points: int = 11) -> Array:
-    """Shares (points, models) of sending a random part to the best candidate and the rest to the cheapest."""
+    """Return the shares (points, models) of sending a random part to the best candidate and the rest to the cheapest."""
     part = np.linspace(0, 1, points)
     shares = np.zeros((points, models))
     shares[:, axis.cheapest] += 1 - part
@@ -104,7 +105,7 @@ def random_mix(axis: Axis, models: int, points: int = 11) -> Array:
 
 
 def hull_mix(outcomes: WeightedOutcomes) -> Array:
-    """Shares (vertices, models), one hull vertex of single candidates a row: straight lines between are random mixes.
+    """Return the shares (vertices, models) of the hull of single candidates, one vertex a row: straight lines between are random mixes.
 
     Of training outcomes an honest baseline; of the test split itself the hindsight hull.
     """
@@ -113,12 +114,13 @@ def hull_mix(outcomes: WeightedOutcomes) -> Array:
 
 
 def oracle_sweep(outcomes: WeightedOutcomes, points: int = 200) -> Indices:
-    """Choices (points, rows) of a router that knows every outcome, for all worths at which a choice changes.
+    """Choose as a router that knows every outcome, at all worths at which a choice changes: (points, rows).
 
     At each of its points no policy has a greater sum of worth * quality - cost. More than `points` worths are thinned
     to quantiles, the extremes kept. Complete rows only.
     """
     quality, cost = outcomes.quality, outcomes.cost
+    # A row's choice changes where worth equals a slope of its hull, in USD per unit of quality.
     slopes = [0.0]
     for q, c in zip(quality, cost, strict=True):
         on = hull(c, q)

@@ -39,7 +39,7 @@ def read_answers(
     columns: Mapping[str, str] = MappingProxyType({}),
     report: Callable[[str], object] = lambda message: None,
 ) -> dict[str, Answers]:
-    """The answers of a .jsonl, .csv or .parquet file by model, in order of appearance; other columns are not read.
+    """Read the answers of a .jsonl, .csv or .parquet file by model, in order of appearance; other columns are not read.
 
     Args:
         path: its columns: model, output_tokens, seconds (or latency_ms), and optionally ttft_seconds (or ttft_ms).
@@ -52,6 +52,7 @@ def read_answers(
     bad = BadRows()
     table = read_table(file, bad).renamed(columns)
     table.bad = bad
+    # Faults of the whole table (no such column) are raised at once; faults of rows are collected and raised together below.
     whole, first = _time(table, _SECONDS), _time(table, _FIRST)
     if whole is None:
         known = ", ".join(map(repr, table.columns)) or "none"
@@ -87,13 +88,14 @@ def read_answers(
 
 
 def _looks_like(table: Table, known: Iterable[str]) -> str:
-    """What an error adds where a column of the file looks like the one that is missing."""
+    """Return what an error adds where a column of the file looks like the one that is missing."""
     found = _alike(table, known)
     return f"; {' and '.join(map(repr, found))} may be meant" if found else ""
 
 
 def _alike(table: Table, known: Iterable[str]) -> list[str]:
-    """The file's columns of unknown names that look like one of these: begun alike, or a letter or two off."""
+    """Return the file's columns of unknown names that look like one of these: begun alike, or a letter or two off."""
+    # Columns that have a name of ours already are read, or are the other of two spellings.
     names, every = [_plain(name) for name in known], {*_SECONDS, *_FIRST, "model", "output_tokens"}
     return [
         column
@@ -109,11 +111,12 @@ def _alike(table: Table, known: Iterable[str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
+    """Return the letters and digits of a name, without case."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 def _time(table: Table, known: Mapping[str, float]) -> str | None:
-    """The column that tells a time, None for none."""
+    """Return the column that tells a time, None for none."""
     found = [name for name in known if name in table.columns]
     if len(found) > 1:
         raise InvalidInputError(
@@ -125,9 +128,10 @@ def _time(table: Table, known: Mapping[str, float]) -> str | None:
 def _numbers(
     table: Table, column: str, most: float, unit: float, *, whole_numbers: bool = False, optional: bool = False
 ) -> Array:
-    """The column in units of `unit`; what is missing where it must not be, or out of range, is reported as bad and NaN."""
+    """Read the column in units of `unit`. A value that is missing where it must not be, or out of range, is reported as bad and NaN."""
     values, missing = table.numbers(column)
     kind = "a whole number >= 0" if whole_numbers else "a finite number >= 0"
+    # NaN fails every comparison, so what is missing is not good; it is told apart below.
     good = (values >= 0) & (values <= most) & ((values == np.floor(values)) | (not whole_numbers))
     for row in np.flatnonzero(~good & ~missing):
         table.complain(int(row), column, f"expected {kind}, got {values[row]:g}")

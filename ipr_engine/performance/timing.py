@@ -36,7 +36,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class TimingFit:
-    """What was fitted to the answers of one model.
+    """The fit to the answers of one model.
 
     Attributes:
         answers: how many it was fitted to. with_ttft: whether these tell the time of their first token.
@@ -56,13 +56,14 @@ class TimingFit:
     error_of_mean_s: float
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fit in plain JSON types."""
         parts = {"ttft_s": self.ttft_s._asdict(), "tpot_s": self.tpot_s._asdict()}
         return {**vars(self), **parts}
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why nothing was fitted to the answers of one model."""
+    """The reason why nothing was fitted to the answers of one model."""
 
     reason: str
 
@@ -107,6 +108,7 @@ def fit_timing(output_tokens: Array, seconds: Array, ttft_seconds: Array | None 
                 f"{name} would be {value:.4g} {UNITS[name]}, at most {MOST_SECONDS[name]:g} are expected: if the times are "
                 "milliseconds, say so by the column's name (latency_ms, ttft_ms), or divide them by 1,000"
             )
+    # Errors of answers that the fit has not seen, beside those of predicting the mean.
     fold = np.random.default_rng(0).permutation(len(seconds)) % FOLDS
     predicted, mean = np.empty_like(seconds), np.empty_like(seconds)
     for out in (fold == number for number in range(FOLDS)):
@@ -126,12 +128,14 @@ def fit_timing(output_tokens: Array, seconds: Array, ttft_seconds: Array | None 
 
 
 def _huber(terms: Array, y: Array) -> list[Interval]:
-    """Coefficients >= 0 of terms (rows, 1 or 2), by reweighting; each with its interval."""
-    size = np.maximum(terms.mean(axis=0), 1e-300)  # terms of about 1 each: their squares stay comparable
+    """Fit coefficients >= 0 of terms (rows, 1 or 2), by reweighting; each comes with its interval."""
+    # Terms are scaled to about 1: their squares stay comparable, however long the answers are.
+    size = np.maximum(terms.mean(axis=0), 1e-300)
     scaled, weights = terms / size, np.ones(len(y))
     at = np.full(terms.shape[1], np.inf)
     for _ in range(ROUNDS):
         before, at = at, _least(scaled, y, weights)
+        # The scale is estimated anew each round, by the median absolute error: an answer that stalled does not widen it.
         residual = y - scaled @ at
         edge = EDGE * max(NORMAL * float(np.median(np.abs(residual))), 1e-12 * float(np.abs(y).max()))
         if edge == 0 or np.allclose(at, before, rtol=1e-9, atol=0):
@@ -145,24 +149,31 @@ def _huber(terms: Array, y: Array) -> list[Interval]:
 
 
 def _least(terms: Array, y: Array, weights: Array) -> Array:
-    """The weighted least squares of coefficients >= 0: of one or two terms, each set of those above 0 is tried."""
+    """Solve the weighted least squares of coefficients >= 0: of one or two terms, each set of those above 0 is tried."""
+    # With at most two terms, trying every set of positive ones is exact. All of them come first: where no coefficient is below 0, no
+    # other set is better, and the losses need not be compared, whose difference may be below float64's digits.
     gram, target = terms.T @ (terms * weights[:, None]), terms.T @ (y * weights)
     models = len(target)
     best, least = np.zeros(models), 0.0
-    for kept in ([0], [1], [0, 1])[: 1 if models == 1 else 3]:
+    for kept in ([0],) if models == 1 else ([0, 1], [0], [1]):
         found = np.zeros(models)
         found[kept] = np.linalg.lstsq(gram[np.ix_(kept, kept)], target[kept], rcond=None)[0]
+        if not (found >= 0).all():
+            continue
+        if len(kept) == models:
+            return found
         loss = float(found @ gram @ found / 2 - target @ found)
-        if (found >= 0).all() and loss < least:
+        if loss < least:
             best, least = found, loss
     return best
 
 
 def _spread(terms: Array, residual: Array, edge: float) -> Array:
-    """(terms,) standard errors of an M-estimate: the sandwich, each error divided by 1 - leverage (HC3).
+    """Return standard errors of an M-estimate (terms,): the sandwich, each error divided by 1 - leverage (HC3).
 
     An answer far longer than the others pulls the line to itself: its own error says little of how far the line may be off.
     """
+    # Errors beyond the edge are counted by their size: their influence is the edge, and the bread has none of them.
     inside = np.abs(residual) <= edge
     bread = np.asarray(np.linalg.pinv(terms[inside].T @ terms[inside]), np.float64)
     leverage = np.einsum("ij,jk,ik->i", terms, bread, terms) * inside

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 from ipr_engine._extras import need
 from ipr_engine._files import writable_folder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.resampling import one_thread
 
 DTYPES = ("float32", "float16", "int8")
 PROBES = 2000
@@ -72,7 +72,7 @@ def distill(
     finally:
         torch.set_num_threads(threads)
 
-    table = np.ascontiguousarray(static.embedding, dtype=np.float32)
+    table = np.ascontiguousarray(static.embedding, dtype=np.float32)  # (vocabulary, dim)
     tensors = pack_table(table, dtype)
     cosine = probe_cosine(table, unpack_table(tensors), seed)
     _log.info("cosine of %s to float32 over %d probes: mean %.6f, least %.6f", dtype, PROBES, *cosine)
@@ -87,7 +87,7 @@ def distill(
         "apply_pca": dim,
         "sif_coefficient": sif,
         "hidden_dim": int(table.shape[1]),
-        "seq_length": 1000000,
+        "seq_length": 1000000,  # model2vec's own: a table has no limit
         "normalize": True,
         "pooling": "mean",
         "embedding_dtype": dtype,
@@ -113,7 +113,7 @@ def distill(
 
 
 def pack_table(table: npt.NDArray[np.float32], dtype: str) -> dict[str, npt.NDArray[Any]]:
-    """The tensors of a (rows, dim) table: `embeddings`, and for int8 also `weights` (rows,) float32."""
+    """Return the tensors of a (rows, dim) table: `embeddings`, and for int8 also `weights` (rows,) float32."""
     if dtype != "int8":
         return {"embeddings": table.astype(dtype)}
     weights = (np.abs(table).max(axis=1) / np.float32(127)).astype(np.float32)
@@ -122,6 +122,7 @@ def pack_table(table: npt.NDArray[np.float32], dtype: str) -> dict[str, npt.NDAr
 
 
 def unpack_table(tensors: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    """Return the (rows, dim) float32 table that the tensors of `pack_table` stand for."""
     table = tensors["embeddings"].astype(np.float32)
     return table * tensors["weights"][:, None] if "weights" in tensors else table
 
@@ -129,13 +130,14 @@ def unpack_table(tensors: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32
 def probe_cosine(
     one: npt.NDArray[np.float32], other: npt.NDArray[np.float32], seed: int, probes: int = PROBES
 ) -> tuple[float, float]:
-    """Mean and least cosine between the two tables' sentence embeddings, over random sentences.
+    """Return the mean and least cosine between the two tables' embeddings of random sentences.
 
     A sentence is 8 to 64 tokens, drawn so that a token's frequency falls as one over its rank, like words do.
     """
     random = np.random.default_rng(seed)
     cosines = []
     for length in random.integers(8, 65, size=probes):
+        # exp of a uniform draw has a density of one over the rank: Zipf's law.
         rows = np.floor(np.exp(random.uniform(0.0, np.log(len(one)), size=length))).astype(np.int64) % len(one)
         a, b = one[rows].astype(np.float64).mean(axis=0), other[rows].astype(np.float64).mean(axis=0)
         cosines.append(a @ b / np.sqrt((a @ a) * (b @ b)))
@@ -143,6 +145,6 @@ def probe_cosine(
 
 
 def _weights_sha256(source: Path) -> str | None:
-    """Of the source's one weights file; None for a hub id or a model in several files."""
+    """Hash the source's one weights file; None for a hub id or a model in several files."""
     files = sorted(source.glob("*.safetensors")) if source.is_dir() else []
     return hashlib.sha256(files[0].read_bytes()).hexdigest() if len(files) == 1 else None

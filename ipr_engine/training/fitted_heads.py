@@ -18,10 +18,10 @@ import numpy.typing as npt
 from ipr_engine.decide.contract import Heads
 from ipr_engine.decide.reference import predict_logit, predict_tokens
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.estimators.by_name import fit_scores
+from ipr_engine.training.estimators.ridge import fit_ridge
 from ipr_engine.training.estimators.scores import FoldedRows
-from ipr_engine.training.token_fits import fit_tokens
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState
@@ -32,6 +32,11 @@ Tensors = dict[str, npt.NDArray[np.float32]]
 # Rows of source 0 that a level or a map can be taken from; a handful would make a constant of a head
 FEWEST_AT_HOME = 20
 MOST_AT_ONCE = 1 << 22  # numbers of the hidden layer in `predict`: bounds its memory at some 32 MB
+# The intercept's column: large beside an embedding of norm 1, so that a penalty meant for embeddings hardly shrinks it.
+HEIGHT = 10.0
+READS_X = ("skip", "trunk", "down")  # the tensors whose last axis is x
+# No prediction above what the candidate wrote on all but one in two hundred fitting prompts.
+CAP_PERCENTILE = 99.5
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class FittedHeads:
 
 @dataclass(frozen=True, eq=False)
 class HeadRows:
-    """Rows that heads are fitted on.
+    """The rows that heads are fitted on.
 
     Attributes:
         x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
@@ -78,11 +83,11 @@ class HeadRows:
 
     @property
     def at_home(self) -> npt.NDArray[np.bool_]:
-        """(rows,) True where the row is of source 0."""
+        """Whether each row is of source 0: (rows,)."""
         return np.ones(len(self.x), np.bool_) if self.source is None else self.source == 0
 
     def take(self, rows: npt.NDArray[np.bool_]) -> HeadRows:
-        """The rows of this mask."""
+        """Return the rows of this mask."""
         keys = [key for key, kept in zip(self.keys, rows, strict=True) if kept]
         source = None if self.source is None else self.source[rows]
         return HeadRows(self.x[rows], self.quality[rows], self.tokens[rows], keys, source)
@@ -98,7 +103,7 @@ def fit_heads(
     run: RunState | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> FittedHeads:
-    """Fit quality and tokens heads; calibrate quality per candidate, out of fold; fold the calibration in.
+    """Fit quality and tokens heads, calibrate quality per candidate out of fold, and fold the calibration in.
 
     Args:
         estimator, options, run: see `by_name.fit_scores`.
@@ -116,8 +121,9 @@ def fit_heads(
         run=run,
         progress=progress,
     )
+    # The map is fitted on scores out of fold: on its own rows a head is too sure of itself.
     slope, offset = _calibrate(scores.out_of_fold, quality, at_home)
-    calibrated = sigmoid(slope * scores.out_of_fold + offset)
+    calibrated = sigmoid(slope * scores.out_of_fold + offset)  # (rows, models)
     length = fit_tokens(seen, rows.tokens, fold_of_row, at_home)
     tensors = {
         **fold_platt(drop_intercepts(scores.tensors, dim), slope, offset),
@@ -125,7 +131,7 @@ def fit_heads(
         "len_bias": length.bias,
         "len_cap": length.cap,
     }
-    home = calibrated[at_home]
+    home = calibrated[at_home]  # hi and lo are of the traffic that the heads speak of
     return FittedHeads(
         {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in tensors.items()},
         scores.activation,
@@ -146,7 +152,7 @@ def fit_heads(
 
 
 def _calibrate(score: Array, quality: Array, at_home: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Platt's slope and offset (models,), each on its `calibration_rows`."""
+    """Fit Platt's slope and offset (models,), each on its `calibration_rows`."""
     rows = calibration_rows(quality, at_home)
     maps = [fit_platt(score[rows[:, m], m], quality[rows[:, m], m]) for m in range(quality.shape[1])]
     slopes, offsets = zip(*maps, strict=True)
@@ -154,37 +160,34 @@ def _calibrate(score: Array, quality: Array, at_home: npt.NDArray[np.bool_]) -> 
 
 
 def calibration_rows(quality: Array, at_home: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """(rows, models): a candidate's judged rows of source 0 where these are enough, else all its judged rows."""
+    """Mark a candidate's judged rows of source 0 where these are enough, else all its judged rows: (rows, models)."""
     judged = ~np.isnan(quality)
+    # Too few of a candidate's rows at home: those of other sources, at another level, are better than a map of a handful.
     home = judged & at_home[:, None]
     return np.where(home.sum(axis=0) >= FEWEST_AT_HOME, home, judged)
 
 
 def predict(tensors: Mapping[str, npt.NDArray[Any]], x: Array, activation: str = "relu") -> tuple[Array, Array]:
-    """Quality and output tokens, both (rows, models), in float64 by the reference: docs/decide.md."""
+    """Predict quality and output tokens, both (rows, models), in float64 by the reference: docs/decide.md."""
     heads = Heads(**tensors, activation=activation)  # type: ignore[arg-type]  # checked by Heads
     width = max(1, tensors["out"].size if "out" in tensors else 1)
+    # The reference holds the hidden layer of every row and candidate at once.
     parts = np.array_split(x, max(1, -(-len(x) * width // MOST_AT_ONCE)))
     logit = np.concatenate([predict_logit(heads, part) for part in parts])
     return sigmoid(logit), predict_tokens(heads, x)
 
 
-# The intercept's column: large beside an embedding of norm 1, so that a penalty meant for embeddings hardly shrinks it.
-HEIGHT = 10.0
-
-READS_X = ("skip", "trunk", "down")  # the tensors whose last axis is x
-
-
 def with_intercepts(x: Array, source: npt.NDArray[np.int64] | None) -> Array:
-    """x (rows, dim) and one indicator column for every source but number 0, (rows, dim + sources - 1)."""
+    """Append to x (rows, dim) an indicator column for every source but number 0: (rows, dim + sources - 1)."""
     if source is None:
         return x
+    # Source 0 has no column: it is the level that the heads' own bias stands for.
     indicator = np.eye(int(source.max()) + 1)[source][:, 1:] * HEIGHT
     return np.concatenate([x, indicator], axis=1)
 
 
 def drop_intercepts(tensors: Mapping[str, Array], dim: int) -> dict[str, Array]:
-    """The tensors on x (dim,) alone: scores as if every prompt came from source 0. A linear part of zeros only is left out."""
+    """Return the tensors on x (dim,) alone: scores as if every prompt came from source 0. A linear part of zeros only is left out."""
     kept = {name: value[..., :dim] if name in READS_X else value for name, value in tensors.items()}
     if "out" in kept and "skip" in kept and not kept["skip"].any():
         del kept["skip"]
@@ -192,11 +195,12 @@ def drop_intercepts(tensors: Mapping[str, Array], dim: int) -> dict[str, Array]:
 
 
 def sigmoid(logit: Array) -> Array:
-    return 0.5 * (1.0 + np.tanh(0.5 * logit))
+    """Return 1 / (1 + exp(-logit)), by tanh, which does not overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * logit))  # any shape
 
 
 def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[float, float]:
-    """Slope and offset of greatest likelihood, by Newton's method with step halving.
+    """Fit slope and offset of greatest likelihood, by Newton's method with step halving.
 
     The targets are Platt's: (n1 + 1) / (n1 + 2) for a success and 1 / (n0 + 2) for a failure, so that separable
     scores do not run to infinity. A quality between 0 and 1 mixes the two.
@@ -211,6 +215,7 @@ def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[f
         raise InvalidInputError(f"score, quality: expected equal 1-d shapes, got {score.shape} and {quality.shape}")
     if not ((quality >= 0) & (quality <= 1)).all():
         raise InvalidInputError("quality: expected values in [0, 1]")
+    # A quality between 0 and 1 is a share of a success and of a failure.
     successes = quality.sum()
     high, low = (successes + 1) / (successes + 2), 1 / (len(quality) - successes + 2)
     target = quality * high + (1 - quality) * low
@@ -232,11 +237,13 @@ def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[f
         gradient = design.T @ (p - target) / len(target)
         if np.abs(gradient).max() < 1e-12:
             break
+        # 1e-12 keeps the system solvable where every p is 0 or 1.
         hessian = (design * (p * (1 - p))[:, None]).T @ design / len(target) + 1e-12 * np.eye(2)
         step, share, before = np.linalg.solve(hessian, gradient), 1.0, loss(theta)
         while loss(theta - share * step) > before and share > 1e-10:
             share /= 2
         theta = theta - share * step
+    # Back from the standardised score.
     slope, offset = float(theta[0] / scale), float(theta[1] - theta[0] * centre / scale)
     return (slope, offset) if slope > 0 else (0.0, level)
 
@@ -249,3 +256,51 @@ def fold_platt(tensors: Mapping[str, Array], slope: Array, offset: Array) -> dic
             folded[name] = slope[:, None] * folded[name]
     folded["bias"] = slope * folded["bias"] + offset
     return folded
+
+
+@dataclass(frozen=True)
+class TokensFit:
+    """A fitted tokens head: tokens = min(exp(x @ skip.T + bias), cap), the form of docs/decide.md.
+
+    Attributes:
+        skip: (models, dim). bias: (models,), the log of `smearing` included. cap, smearing: (models,).
+        out_of_fold: (rows, models) predicted tokens, each row by a fit that has not seen its fold.
+    """
+
+    skip: Array
+    bias: Array
+    cap: Array
+    smearing: Array
+    out_of_fold: Array
+
+
+def smearing_factor(residual: Array) -> Array:
+    """Return Duan's smearing factor, the mean of exp(residual) over rows, NaN left out: (rows, models) -> (models,)."""
+    return np.asarray(np.nanmean(np.exp(residual), axis=0))
+
+
+def fit_tokens(
+    x: Array, tokens: Array, folds: npt.NDArray[np.int64], at_home: npt.NDArray[np.bool_] | None = None
+) -> TokensFit:
+    """Fit the logarithm of (rows, models) token counts >= 0 by ridge; NaN where unknown. An empty answer counts as one token.
+
+    Residuals are those out of fold. Smearing factor and cap come from the rows `at_home` (rows,) where a candidate has
+    some there, else from all its rows.
+    """
+    # exp of a fitted logarithm is a median-like value and too low as a mean. Duan (1983): multiply by the mean of exp(residual).
+    if np.isinf(tokens).any() or (tokens < 0).any():
+        raise InvalidInputError("tokens: expected counts >= 0, or NaN where unknown")
+    if at_home is not None:
+        home = tokens[at_home]
+        elsewhere = np.isnan(home).all(axis=0)  # candidates without a count at home
+        level = np.where(at_home[:, None] | elsewhere, tokens, np.nan)
+    else:
+        level = tokens
+    # The weights are of every source; smearing factor and cap are of home.
+    log_tokens = np.log(np.maximum(tokens, 1.0))
+    fit = fit_ridge(x, log_tokens, folds)
+    smearing = smearing_factor(np.where(np.isnan(level), np.nan, log_tokens - fit.out_of_fold))
+    bias = fit.bias + np.log(smearing)
+    cap = np.nanpercentile(np.maximum(level, 1.0), CAP_PERCENTILE, axis=0)
+    out_of_fold = np.minimum(np.exp(fit.out_of_fold) * smearing, cap)
+    return TokensFit(fit.weights, bias, cap, smearing, out_of_fold)

@@ -1,8 +1,8 @@
-"""Which estimator to ship: decided by cross-validation on the training rows alone."""
+"""What `ipr train` delivers: the estimator that wins a cross-validation on the training rows, and no constant head unasked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import Candidate, PriceList
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import Resamples, grouped_folds
 from ipr_engine.measures.routing import (
     Axis,
     WeightedOutcomes,
@@ -33,7 +32,7 @@ FEWEST_ROWS = 50  # complete rows that an area needs; with fewer the Brier score
 
 @dataclass(frozen=True)
 class EstimatorScore:
-    """One estimator's figures, one entry per repeat, of predictions that never saw their row (penalties, Platt included).
+    """The figures of one estimator, one entry per repeat, of predictions that never saw their row (penalties, Platt included).
 
     Attributes:
         area_worth, area_minmax: Bounded-ARQGC (docs/metrics.md) of the sweeps of worth and of tau; NaN without an axis.
@@ -47,7 +46,7 @@ class EstimatorScore:
 
     @property
     def area(self) -> float:
-        """Mean of both sweeps over the repeats: what the choice goes by."""
+        """The mean of both sweeps over the repeats; the choice goes by it."""
         return float(np.mean(self.area_worth) + np.mean(self.area_minmax)) / 2
 
 
@@ -72,7 +71,7 @@ def prompt_costs(
     own: npt.NDArray[np.float32] | None,
     output_tokens: Array,
 ) -> PromptCosts:
-    """Costs from the price list, of prompts billed (rows,) by the encoder's tokenizer and (rows, models) by the candidates' own."""
+    """Price the prompts, billed (rows,) by the encoder's tokenizer and (rows, models) by the candidates' own."""
     price_rows = [prices.prices[candidate.name] for candidate in listed]
     rates = PriceTable(price_rows, [candidate.token_ratio for candidate in listed])
     bills = rates.counted(billed.astype(np.int64), own)
@@ -100,13 +99,14 @@ def compare_estimators(
     for estimator in estimators:
         figures = []
         for repeat in range(repeats):
+            # Seeds apart from fit_heads' own: outer and inner folds are drawn independently.
             outer = grouped_folds(rows.keys, folds, seed=1000 + repeat)
             predicted, length = np.empty_like(quality), np.empty_like(quality)
             for fold in range(folds):
                 out = outer == fold
                 heads = fit_heads(rows.take(~out), estimator=estimator, seed=repeat)
                 predicted[out], length[out] = predict(heads.tensors, x[out], heads.activation)
-            expected = costs.of_input + costs.output_rate * length
+            expected = costs.of_input + costs.output_rate * length  # (rows, models) USD
             error = float(np.nanmean(np.square(predicted - quality)[at_home]))
             figures.append((*_areas(predicted[full], expected[full], outcomes), error))
         worth, minmax, brier = zip(*figures, strict=True)
@@ -120,7 +120,7 @@ def compare_estimators(
 
 
 def _no_area(outcomes: WeightedOutcomes | None) -> str | None:
-    """Why no estimator has an area, None where they have."""
+    """Say why no estimator has an area; None where they have."""
     if outcomes is None:
         return f"fewer than {FEWEST_ROWS} prompts have a quality and a cost of every candidate"
     names = [f"candidate {m}" for m in range(outcomes.models)]
@@ -128,6 +128,7 @@ def _no_area(outcomes: WeightedOutcomes | None) -> str | None:
 
 
 def _areas(predicted: Array, expected: Array, outcomes: WeightedOutcomes | None) -> tuple[float, float]:
+    """Return Bounded-ARQGC of the worth and of the minmax sweep; NaN where there are too few complete rows."""
     if outcomes is None:
         return np.nan, np.nan
     once, axis = Resamples(outcomes.rows, draws=0), Axis.of(outcomes)
@@ -138,7 +139,7 @@ def _areas(predicted: Array, expected: Array, outcomes: WeightedOutcomes | None)
 
 
 def as_json(scores: Sequence[EstimatorScore]) -> list[dict[str, object]]:
-    """For a bundle's provenance: means over the repeats, None where an area is not defined."""
+    """Return the scores for a bundle's provenance: means over the repeats, None where an area is not defined."""
 
     def mean(values: tuple[float, ...]) -> float | None:
         return None if np.isnan(values).any() else round(float(np.mean(values)), 6)
@@ -155,9 +156,21 @@ def as_json(scores: Sequence[EstimatorScore]) -> list[dict[str, object]]:
 
 
 def winner(scores: Sequence[EstimatorScore]) -> str:
-    """The estimator of greatest mean area; of least Brier score where no area is defined."""
+    """Return the estimator of greatest mean area; of least Brier score where no area is defined."""
     if not scores:
         raise InvalidInputError("estimators: expected at least one to choose from")
     if all(np.isnan(score.area) for score in scores):
         return min(scores, key=lambda score: float(np.mean(score.brier))).estimator
     return max(scores, key=lambda score: score.area).estimator
+
+
+def refuse_constant(constant: Mapping[str, str], candidates: int) -> None:
+    """Raise InvalidInputError where a head is constant."""
+    if constant:
+        first, reason = next(iter(constant.items()))
+        raise InvalidInputError(
+            f"outcomes: {len(constant)} of {candidates} heads are constant: out of fold they tell prompts apart no better than the "
+            f"candidate's mean quality does: {', '.join(map(repr, constant))}. Of {first!r}: {reason}. Give more prompts, or prompts "
+            "that differ for these candidates; see that question_key and splits are right (`ipr data check`); leave the candidates "
+            "out; or deliver the heads marked as constant with --allow-constant (allow_constant=True)"
+        )

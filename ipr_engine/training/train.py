@@ -21,19 +21,29 @@ from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.data import embed_prompts
-from ipr_engine.measures.prediction import brier, expected_calibration_error
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.prediction import brier, constant_heads, expected_calibration_error
+from ipr_engine.measures.resampling import one_thread
 from ipr_engine.request.arguments import bill_floors
-from ipr_engine.training.candidates import read_candidates
-from ipr_engine.training.centroids import PROMPTS_PER_CENTROID, fit_support
-from ipr_engine.training.constant import constant_heads, refuse_constant
 from ipr_engine.training.estimators.by_name import CLOSED_FORM
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, calibration_rows, fit_heads
-from ipr_engine.training.fitted_parts import fitted_path_rows, heads_source, reliability
-from ipr_engine.training.selection import EstimatorScore, as_json, compare_estimators, prompt_costs, winner
-from ipr_engine.training.token_fits import with_tokenizers
+from ipr_engine.training.fitted_parts import (
+    PROMPTS_PER_CENTROID,
+    fit_support,
+    fitted_path_rows,
+    heads_source,
+    reliability,
+    with_tokenizers,
+)
+from ipr_engine.training.selection import (
+    EstimatorScore,
+    as_json,
+    compare_estimators,
+    prompt_costs,
+    refuse_constant,
+    winner,
+)
 from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
-from ipr_engine.training.training_rows import TrainingRows, read_training_rows
+from ipr_engine.training.training_inputs import TrainingRows, read_candidates, read_training_rows
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState
@@ -63,7 +73,9 @@ def train(
         if folder is not None:
             writable_folder(folder, argument)
     root, seed = Path(target.root), fit.seed
-    given = keys_beside(root, target.key)  # read before the work; made after it
+    given = keys_beside(
+        root, target.key
+    )  # read before the work; where there is none it is made after it, by key_of_root
     asked = read_candidates(Path(data.candidates))
     names = [candidate.name for candidate in asked.candidates]
     frozen = data.encoder.open()
@@ -74,15 +86,19 @@ def train(
             progress(f"embedding {len(rows)} prompts ({frozen.encoder.summary}) ...")
         encoded = embed_prompts(frozen.encoder, rows.prompts, cache=data.cache, progress=progress)
         bills = bill_floors(rows.prompts, encoded.billed_tokens)
-        x, billed = np.asarray(encoded.x, np.float64), bills.astype(np.float64)
+        x, billed = np.asarray(encoded.x, np.float64), bills.astype(np.float64)  # (rows, dim), (rows,)
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
+        # Input tokens of home alone: ratios and tokenizers are of the traffic that the heads speak of.
         recorded = np.where((rows.source == 0)[:, None], rows.input_tokens, np.nan)
         texts = count_texts(list(rows.prompts))
         listed = with_tokenizers(asked.candidates, asked.ratios, texts, billed, recorded, at_home, progress)
-        own = own_tokens(listed, texts, billed)
+        own = own_tokens(
+            listed, texts, billed
+        )  # (rows, models) by each candidate's own tokenizer; None where none is named
         judged = HeadRows(x, rows.quality, rows.output_tokens, rows.keys, source)
         estimator = fit.estimator
         compared: list[EstimatorScore] = []
+        # Estimators are compared by how they route, and one candidate leaves nothing to route.
         if estimator == "auto" and len(names) == 1:
             progress("one candidate only: nothing to choose between, so nothing to compare estimators by")
             estimator = "plain"
@@ -102,6 +118,7 @@ def train(
         for candidate, reason in constant.items():
             progress(f"constant head of {candidate}: {reason}")
         progress("fitting support ...")
+        # Few prompts a centroid would let it be read back as a prompt (docs/privacy.md).
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
         support = fit_support(x, heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(root))
@@ -117,6 +134,7 @@ def train(
             heads=[made],
             prices=asked.prices,
             support=SupportSpec(encoder=frozen.id, **support),
+            # The rows are bound to the very heads that predicted them.
             path_rows=None if path is None else replace(path, heads=(heads_sha256(made),)),
             extra_files={RELIABILITY: reliability(heads, names, rows)},
             provenance={
@@ -141,9 +159,10 @@ def train(
 def _run_state(
     folder: Path | str, rows: TrainingRows, x: Array, estimator: str, options: Mapping[str, Any], seed: int
 ) -> RunState:
-    """The run folder, keyed by all that decides the fit."""
+    """Open the run folder under a key over all that decides the fit."""
     from ipr_engine.training.estimators.checkpoint import RunState
 
+    # Everything that changes a fit changes the key, so that no run goes on with parts of another.
     digest = sha256(json.dumps([__version__, estimator, dict(options), seed, rows.keys], sort_keys=True).encode())
     for array in (x, rows.quality, rows.source):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -152,11 +171,11 @@ def _run_state(
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train` made: the bundle's folder, and per candidate figures on judged rows that its fits had not seen.
+    """The bundle that `train` wrote, and per candidate figures on judged rows that its fits had not seen.
 
     Attributes:
         calibration_error: (models,), NaN of a constant head: a constant at the mean is calibrated whatever it is worth.
-        constant: candidate -> why its head counts as constant (training/constant.py), for those that do.
+        constant: candidate -> why its head counts as constant (measures/prediction.py), for those that do.
     """
 
     folder: Path
@@ -180,6 +199,7 @@ def trained_figures(
     heads: FittedHeads,
     constant: Mapping[str, str],
 ) -> Trained:
+    """Take the figures of `Trained` from the heads' predictions out of fold."""
     predicted = heads.out_of_fold_quality
     columns = range(len(names))
     return Trained(

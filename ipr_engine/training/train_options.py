@@ -2,18 +2,160 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ipr_engine._validate import random_seed
 from ipr_engine.audit.owner_key import Key
+from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, TransformerSource
 from ipr_engine.bundle.checks import require_day, require_text
+from ipr_engine.bundle.encoder_source import AnySource
+from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.bundle.write import require_root
+from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.concatenated import ConcatenatedEncoder
+from ipr_engine.encoders.load_options import LoadOptions
+from ipr_engine.encoders.manifest import is_export, read_export
+from ipr_engine.encoders.registry import is_model2vec, open_export
+from ipr_engine.encoders.static import StaticEncoder
+from ipr_engine.encoders.transformer_files import read_transformer_folder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.estimators.by_name import ESTIMATORS
-from ipr_engine.training.frozen_encoder import EncoderChoice, Folder
+
+DEFAULT_ENCODER = "default"
+TABLE_MAX_TOKENS = 512
+FOLDER_MAX_TOKENS = 256  # of a transformers folder; an export has its own
+
+Folder = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class TrainingEncoder:
+    """An open encoder, the id that heads name it by, and the entries that write it into a bundle, parts first."""
+
+    encoder: Encoder
+    id: str
+    sources: tuple[AnySource, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderChoice:
+    """The encoders that heads are fitted on, named but not opened.
+
+    Attributes:
+        folders: a model2vec folder, an export or a transformers folder; or several, side by side in this order. "default", and
+            None, is the embedded default bundle's table.
+        options: who runs a transformer, and where.
+        max_tokens: of the transformers; None is an export's own, and 256 of a transformers folder.
+        pooling: "mean", "cls" or "last" for a transformers folder that does not tell it.
+        dtype: "int8" or "bfloat16" to fit on an export's embeddings in that arithmetic; the bundle then serves them.
+        contained: whether the bundle holds a transformer's files, which needs an export; else it references the model by its
+            identity, and whoever loads the bundle says where it is.
+    """
+
+    folders: Folder | Sequence[Folder] | None = None
+    options: LoadOptions = field(default_factory=LoadOptions)
+    max_tokens: int | None = None
+    pooling: str | None = None
+    dtype: str | None = None
+    contained: bool = True
+
+    def open(self) -> TrainingEncoder:
+        """Open the encoders; several are one, side by side.
+
+        Raises:
+            InvalidInputError: two parts are one encoder, or a transformers folder is to be contained.
+            BackendUnavailableError: what runs a transformer is missing.
+        """
+        folders = DEFAULT_ENCODER if self.folders is None else self.folders
+        listed: list[Folder] = [folders] if isinstance(folders, (str, os.PathLike)) else [*folders]
+        if not listed:
+            raise InvalidInputError("encoder: expected at least one folder, got none")
+        opened: list[tuple[Encoder, AnySource]] = []
+        for folder in listed:
+            opened.append(self._open_one(folder, {source.id for _, source in opened}))
+        asked = (("max_tokens", self.max_tokens), ("pooling", self.pooling), ("dtype", self.dtype))
+        given = [name for name, value in asked if value is not None]
+        # After opening: only the encoders themselves tell whether one of them is a transformer.
+        if (given or not self.contained) and all(isinstance(source, EncoderSource) for _, source in opened):
+            raise InvalidInputError(
+                f"{', '.join(given) or 'contained'}: of a transformer, and every encoder here is a table; leave it out, or name a "
+                "transformer"
+            )
+        if len(opened) == 1:
+            encoder, source = opened[0]
+            return TrainingEncoder(encoder, source.id, (source,))
+        identities = [encoder.identity for encoder, _ in opened]
+        if len(set(identities)) < len(identities):
+            names = ", ".join(Path(folder).name for folder in listed)
+            raise InvalidInputError(f"encoder: expected different encoders side by side, got one twice among {names}")
+        # Parts first: the entry of the whole refers to theirs by id.
+        both = ConcatenatedSource(id="side_by_side", parts=tuple(source.id for _, source in opened))
+        return TrainingEncoder(
+            ConcatenatedEncoder([encoder for encoder, _ in opened]), both.id, (*(source for _, source in opened), both)
+        )
+
+    def _open_one(self, folder: Folder, ids: set[str]) -> tuple[Encoder, AnySource]:
+        """Open one encoder, and make its entry under an id that is not among `ids`."""
+        path, max_tokens, dtype = Path(folder), self.max_tokens, self.dtype
+        if is_export(path):
+            export = read_export(path)
+            encoder = open_export(path, self.options, max_tokens=max_tokens, dtype=dtype)
+            id = _free("transformer", ids)
+            return encoder, export.bundle_source(id, max_tokens=max_tokens, dtype=dtype, contained=self.contained)
+        if dtype is not None and path.exists() and not is_model2vec(path):
+            raise InvalidInputError(
+                f"dtype: {dtype!r} is for exports, and {path.name} is a transformers folder; export it first"
+            )
+        if folder == DEFAULT_ENCODER or is_model2vec(path):
+            files = replace(encoder_files(folder), id=_free("static", ids))
+            table = StaticEncoder.load(
+                files.table, files.tokenizer, files.config, max_tokens=files.max_tokens, isa=self.options.isa
+            )
+            return table, files
+        if self.contained:
+            raise InvalidInputError(
+                f"encoder: {path.name} is a transformers folder, and a bundle can contain an export alone; export it first "
+                "(ipr export-encoder), or let the bundle reference it (--reference)"
+            )
+        from ipr_engine.encoders.torch import TorchEncoder  # needs torch: only a transformers folder does
+
+        limit = FOLDER_MAX_TOKENS if max_tokens is None else max_tokens
+        model = read_transformer_folder(path, pooling=self.pooling)
+        made = TorchEncoder.from_folder(path, pooling=self.pooling, max_tokens=limit, device=self.options.device)
+        return made, TransformerSource(
+            id=_free("transformer", ids),
+            dim=made.dim,
+            max_tokens=limit,
+            pooling=model.pooling,
+            normalize=model.normalize,
+            dtype=None,
+            identity=made.identity,
+            name=path.name,
+            revision=None,
+        )
+
+
+def encoder_files(encoder: Folder | None) -> EncoderSource:
+    """Return the entry of a model2vec folder's table, or of the embedded default bundle's."""
+    if encoder is not None and encoder != DEFAULT_ENCODER:
+        return EncoderSource.in_folder(encoder, id="static", max_tokens=TABLE_MAX_TOKENS)
+    spec = Bundle.load(DEFAULT_BUNDLE).encoders[0]
+    return EncoderSource(
+        id="static",
+        table=spec.files["table"],
+        tokenizer=spec.files["tokenizer"],
+        config=spec.files["config"],
+        max_tokens=spec.max_tokens,
+    )
+
+
+def _free(id: str, taken: set[str]) -> str:
+    """Return the id, with a number where it is taken."""
+    return next(name for name in (id, *(f"{id}_{n}" for n in range(2, 99))) if name not in taken)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +167,7 @@ class TrainingData:
             first, and every other source's level is taken out by an intercept.
         candidates: JSON: {"date", "candidates": [{name, family, provider, input_usd_per_1m, output_usd_per_1m, and
             optionally source (the name in the outcomes, or {source: name}), context_window, features, token_ratio (else
-            measured, see token_fits.with_tokenizers), tokenizer, latency_ms, ...}]}.
+            measured, see fitted_parts.with_tokenizers), tokenizer, latency_ms, ...}]}.
         split: the split to fit on; None takes every prompt.
         intercepts: with several sources, whether each but the first gets an intercept that the heads leave out: yes where the
             same prompts would score differently there (another checker, another sampling); no where the sources are parts
@@ -49,14 +191,14 @@ class TrainingData:
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """How heads are fitted.
+    """The settings of a fit.
 
     Attributes:
         estimator: one of by_name.ESTIMATORS, or "auto": the best closed form by nested cross-validation on these prompts.
         options: of the estimator (the fields of network_config.NetworkConfig).
         seed: of folds and centroids.
         run: folder that keeps the finished parts of a network's fit; the same call goes on from there after an interruption.
-        allow_constant: deliver heads that tell prompts apart no better than a constant does (training/constant.py), marked as
+        allow_constant: deliver heads that tell prompts apart no better than a constant does (measures/prediction.py), marked as
             such in the bundle, instead of refusing.
     Raises:
         InvalidInputError: an unknown estimator, options of "auto", or a seed out of range.
@@ -80,7 +222,7 @@ class FitOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleTarget:
-    """Where a new bundle goes, and what it is called.
+    """The place and the name of a new bundle.
 
     Attributes:
         root: bundle root; the new bundle becomes its CURRENT.

@@ -20,8 +20,7 @@ import numpy.typing as npt
 
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.promises import NONE, TAUS, ExcessDraws, Promises, certified_points, monotone
-from ipr_engine.measures.bootstrap import Estimate, Resamples, estimate
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import Estimate, Resamples, estimate, grouped_folds
 from studies.calibration.population import Population, about, add_options, load_population
 
 Array = npt.NDArray[np.float64]

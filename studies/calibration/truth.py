@@ -66,7 +66,7 @@ def study_truth(
         certified = last != NONE
         ran = np.maximum.accumulate(
             np.where(certified, last, 0), axis=1
-        )  # as calibrate.knots_of: the nearest safer knot's
+        )  # as promises.knots_of: the nearest safer knot's
         ran[:, len(TAUS) :] = np.where(certified, last, 0)[:, len(TAUS) :]
         shortfall = np.where(certified, -np.take_along_axis(truth.T, np.maximum(last, 0), axis=0), 0.0)
         false = certified & ~np.take_along_axis(keeps.T, np.maximum(last, 0), axis=0)

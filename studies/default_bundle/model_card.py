@@ -11,7 +11,7 @@ from ipr_engine.bundle import Bundle, Candidate, PathRows
 from ipr_engine.bundle.origin import constant_notice, constant_of
 from ipr_engine.evaluation.markdown import number, per_1000, plain, table
 from ipr_engine.evaluation.report import verdict
-from ipr_engine.training.token_fits import CAP_PERCENTILE
+from ipr_engine.training.fitted_heads import CAP_PERCENTILE
 
 TAUS = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
 SHARES = (0.99, 0.95)

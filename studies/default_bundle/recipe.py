@@ -37,12 +37,11 @@ from ipr_engine.data import Outcomes, load_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.evaluate import evaluate_engine
-from ipr_engine.evaluation.evaluation_options import EvaluationOptions
-from ipr_engine.measures.bootstrap import DRAWS
+from ipr_engine.evaluation.evaluation_inputs import EvaluationOptions
+from ipr_engine.measures.resampling import DRAWS
 from ipr_engine.training.distill import distill
-from ipr_engine.training.frozen_encoder import EncoderChoice
 from ipr_engine.training.train import train
-from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
+from ipr_engine.training.train_options import BundleTarget, EncoderChoice, FitOptions, TrainingData
 from studies.default_bundle.model_card import SourceFacts, render
 
 ESTIMATOR = "caps"  # chosen on training prompts of several sources: docs/studies/estimators.md

@@ -10,7 +10,8 @@ from ipr_engine.audit.record import Record
 from ipr_engine.audit.recorder import MIN_WORDS
 from ipr_engine.audit.row_record import distinct_words
 from ipr_engine.data import prompt_hashes, question_key
-from ipr_engine.training.centroids import FEWEST, PROMPTS_PER_CENTROID, kmeans, squared_distances, without_few
+from ipr_engine.training.estimators.by_name import kmeans, squared_distances
+from ipr_engine.training.fitted_parts import FEWEST_NEAR, PROMPTS_PER_CENTROID, without_few
 from tests.support import skips
 from tests.support.privacy_attack import PROMPTS, STOPWORDS, Attacker, composed, mean_recall
 
@@ -113,7 +114,7 @@ def test_a_centroid_tells_no_more_of_a_prompt_than_what_many_prompts_say(engine,
     x = engine.encode(list(prompts)).x.astype(np.float64)
     centroids = without_few(x, kmeans(x, len(x) // PROMPTS_PER_CENTROID, 0))
     owner = squared_distances(x, centroids).argmin(axis=1)
-    assert np.bincount(owner).min() >= FEWEST
+    assert np.bincount(owner).min() >= FEWEST_NEAR
     guesses = [attacker.from_x(centroid, 30) for centroid in centroids]
     told = mean_recall(attacker, prompts, lambda row, count: guesses[owner[row]])
     often = attacker.frequent(prompts, 30)

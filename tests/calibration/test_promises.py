@@ -5,8 +5,7 @@ import pytest
 
 from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT
 from ipr_engine.calibration.bounds import lower_bounds, target
-from ipr_engine.calibration.calibrate import knots_of
-from ipr_engine.calibration.promises import NONE, ExcessDraws, Promises, certified_points, monotone
+from ipr_engine.calibration.promises import NONE, ExcessDraws, Promises, certified_points, knots_of, monotone
 
 
 def draws_of(promises, routed, best, cheapest, n, samples, rng):

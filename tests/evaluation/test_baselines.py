@@ -5,8 +5,7 @@ import pytest
 
 from ipr_engine.evaluation import baselines as b
 from ipr_engine.measures import sweeps
-from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import Resamples, grouped_folds
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from tests.support import skips
 from tests.support.evaluation_data import make_outcomes

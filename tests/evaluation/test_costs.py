@@ -12,10 +12,9 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation import evaluate, report
 from ipr_engine.evaluation.costs import CostBasis
-from ipr_engine.evaluation.evaluation_options import Baselines, EvaluationOptions
+from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions
 from ipr_engine.evaluation.summary import summarise
-from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import Resamples, grouped_folds
 from ipr_engine.measures.routing import Axis, degenerate_axis, single_curve
 from ipr_engine.measures.sweeps import WORTHS, worth_grid, worth_sweep
 from ipr_engine.tokens.profiles import shipped_profile

@@ -5,7 +5,7 @@ import pytest
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.error_by_support import FIGURES, Judged, bins_of, prompt_errors, support_figures
-from ipr_engine.evaluation.evaluation_options import Baselines, EvaluationOptions
+from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions
 from tests.support import skips
 from tests.support.seeds import seeded
 
@@ -95,7 +95,7 @@ def test_report_and_plot_show_every_source(request, tmp_path):
     from ipr_engine.evaluation import report
     from ipr_engine.evaluation.plots import draw_all
     from ipr_engine.evaluation.summary import summarise
-    from ipr_engine.measures.repeatable import grouped_folds
+    from ipr_engine.measures.resampling import grouped_folds
     from tests.support.evaluation_data import make_split
 
     train, test = make_split("support", rows=60), make_split("support", rows=60)

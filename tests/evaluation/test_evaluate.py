@@ -165,7 +165,7 @@ def test_promised_against_kept_is_drawn_with_the_interval_of_the_difference(walk
     pytest.importorskip("matplotlib", reason=skips.EVAL).use("Agg")
     from matplotlib import pyplot
 
-    from ipr_engine.evaluation.plot_promised import promised
+    from ipr_engine.evaluation.plots import promised
 
     summary = evaluate_engine(walked, home, draws=20)
     figure = promised(pyplot, summary, "made")

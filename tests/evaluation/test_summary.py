@@ -8,10 +8,9 @@ import pytest
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation import report
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
-from ipr_engine.evaluation.evaluation_options import Baselines, EvaluationOptions
+from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions
 from ipr_engine.evaluation.summary import summarise
-from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import Resamples, grouped_folds
 from ipr_engine.measures.routing import Axis, single_curve
 from tests.support import skips
 from tests.support.evaluation_data import make_outcomes, make_split

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation import pair
+from ipr_engine.evaluation import prediction_lines as pair
 from ipr_engine.measures import routing as r
-from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.resampling import Resamples
 from ipr_engine.measures.sweeps import choose, hull_mix, oracle_sweep, random_mix, rule_sweep, worth_sweep
 from tests.support.evaluation_data import make_outcomes
 

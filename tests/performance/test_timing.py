@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ipr_engine import Bundle, InvalidInputError
@@ -38,6 +38,7 @@ def fitted(*arguments):
     st.floats(0, 100),
     st.floats(0, 1),
 )
+@example([0] * 19 + [4927], 1e-5, 1.0)  # the loss without the first term differs by less than float64's digits
 def test_answers_on_a_line_give_the_line(tokens, ttft, tpot):
     tokens = np.array(tokens, np.float64)
     found = fitted(tokens, ttft + tpot * tokens)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.estimators.by_name import ESTIMATORS, fit_scores
 from ipr_engine.training.estimators.scores import FoldedRows
 from studies import estimators

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ipr_engine.measures.bootstrap import Resamples
-from ipr_engine.measures.kept import EVERY_TAU, Kept
+from ipr_engine.evaluation.promised import EVERY_TAU, Kept
+from ipr_engine.measures.resampling import Resamples
 from ipr_engine.policy.tau_path import TauPath
 from studies import tau as study_of_tau
 from studies.tau_walk import candidate_sets

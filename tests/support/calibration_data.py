@@ -11,8 +11,8 @@ import numpy as np
 from ipr_engine import Engine
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.bundle import BundleParts, CalibrationMap, write_bundle
+from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, Disjointness
 from ipr_engine.calibration.calibrate import calibrate as certify
-from ipr_engine.calibration.certify_options import CandidateSet, CertifyOptions, Disjointness
 from ipr_engine.data import Outcomes, prompt_hashes, question_key, write_outcomes
 from tests.support.bundles import bundle_parts
 from tests.support.seeds import seeded

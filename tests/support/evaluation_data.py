@@ -10,8 +10,7 @@ import numpy as np
 from ipr_engine import Engine
 from ipr_engine.data import Outcomes
 from ipr_engine.evaluation.evaluate import evaluate_engine as evaluate
-from ipr_engine.evaluation.evaluation_options import EvaluatedCandidates, EvaluationOptions
-from ipr_engine.evaluation.judged_split import Split
+from ipr_engine.evaluation.evaluation_inputs import EvaluatedCandidates, EvaluationOptions, Split
 from ipr_engine.evaluation.summary import Summary
 from ipr_engine.measures.routing import WeightedOutcomes
 from tests.support.seeds import seeded

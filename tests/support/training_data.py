@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ipr_engine.training.add.add_model import Evidence, PriorFrom
 from ipr_engine.training.add.add_model import add_model as add_candidate
-from ipr_engine.training.add.added import Added
-from ipr_engine.training.frozen_encoder import EncoderChoice
+from ipr_engine.training.add.interface import Added, Evidence, PriorFrom
 from ipr_engine.training.train import Trained
 from ipr_engine.training.train import train as fit_bundle
-from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
+from ipr_engine.training.train_options import BundleTarget, EncoderChoice, FitOptions, TrainingData
 from tests.support.seeds import seeded
 
 

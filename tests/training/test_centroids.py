@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import grouped_folds
-from ipr_engine.training.centroids import FEWEST, fit_support, kmeans, nearest_distance, without_few
+from ipr_engine.measures.resampling import grouped_folds
+from ipr_engine.training.estimators.by_name import kmeans
+from ipr_engine.training.fitted_parts import FEWEST_NEAR, fit_support, nearest_distance, without_few
 from tests.support.seeds import seeded
 from tests.support.training_data import make_world
 
@@ -64,7 +65,7 @@ def test_percentiles_are_those_of_held_out_rows(request):
 
 def test_no_centroid_is_of_few_prompts(request):
     rng = seeded(request.node.name)
-    many, few = rng.standard_normal((60, 5)), 50 + rng.standard_normal((FEWEST - 1, 5))
+    many, few = rng.standard_normal((60, 5)), 50 + rng.standard_normal((FEWEST_NEAR - 1, 5))
     x = np.concatenate([many, few, np.repeat(90 + np.ones((1, 5)), 40, axis=0)])  # the last: one prompt many times
     centroids = without_few(x, kmeans(x, 3, seed=0))
     assert len(centroids) == 1

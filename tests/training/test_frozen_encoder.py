@@ -15,7 +15,7 @@ from ipr_engine.data import EmbeddingCache, embed_prompts, load_outcomes
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.frozen_encoder import EncoderChoice
+from ipr_engine.training.train_options import EncoderChoice
 from tests.support.bundles import make_encoder
 from tests.support.evaluation_data import evaluate_engine
 from tests.support.training_data import add_model, train, write_source

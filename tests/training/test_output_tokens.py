@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import grouped_folds
-from ipr_engine.training.token_fits import CAP_PERCENTILE, fit_tokens, smearing_factor
+from ipr_engine.measures.resampling import grouped_folds
+from ipr_engine.training.fitted_heads import CAP_PERCENTILE, fit_tokens, smearing_factor
 from tests.support.seeds import seeded
 from tests.support.training_data import make_world
 

@@ -8,8 +8,8 @@ import pytest
 
 from ipr_engine._C import count_texts
 from ipr_engine.tokens.profiles import shipped_profile
-from ipr_engine.training.candidates import RatiosAsked
-from ipr_engine.training.token_fits import FEWEST, with_tokenizers
+from ipr_engine.training.fitted_parts import FEWEST_COUNTED, with_tokenizers
+from ipr_engine.training.training_inputs import RatiosAsked
 from tests.support.bundles import make_candidates
 from tests.support.seeds import seeded
 
@@ -39,14 +39,14 @@ def recorded(profile, terms, scale=1.0, overhead=0.0):
 
 
 def test_200_rows_are_enough_for_a_tokenizer_and_its_template():
-    terms = count_texts(prompts(FEWEST, 1))
+    terms = count_texts(prompts(FEWEST_COUNTED, 1))
     tokens = recorded(shipped_profile("claude_2"), terms, scale=1.2, overhead=11)
     made, told = fitted(tokens, terms)
     fresh = count_texts(prompts(300, 2))
     error = np.abs(made.tokenizer.estimate(fresh) / recorded(shipped_profile("claude_2"), fresh, 1.2, 11) - 1)
     assert np.median(error) < 0.05
     assert "claude_2" in made.tokenizer.source
-    head = f"a profile fitted to {FEWEST} prompts is kept in place of the encoder's count times its mean ratio: on the half that it"
+    head = f"a profile fitted to {FEWEST_COUNTED} prompts is kept in place of the encoder's count times its mean ratio: on the half that it"
     assert head in told[0]
     assert re.search(
         r"had not seen [\d.]+% off in the median, the encoder's count times its mean ratio [\d.]+%$", told[0]
@@ -56,7 +56,7 @@ def test_200_rows_are_enough_for_a_tokenizer_and_its_template():
 
 
 def test_fewer_rows_measure_the_ratio_alone():
-    terms = count_texts(prompts(FEWEST - 1, 3))
+    terms = count_texts(prompts(FEWEST_COUNTED - 1, 3))
     tokens = recorded(shipped_profile("o200k_base"), terms)
     made, told = fitted(tokens, terms)
     assert made.tokenizer is None
@@ -65,7 +65,7 @@ def test_fewer_rows_measure_the_ratio_alone():
 
 
 def test_a_fit_that_is_no_better_is_left_out():
-    terms = count_texts(prompts(FEWEST, 4))
+    terms = count_texts(prompts(FEWEST_COUNTED, 4))
     made, told = fitted(terms[:, 0] + 1.0, terms)
     assert made.tokenizer is None
     assert "is left out for the encoder's count times its mean ratio: on the half" in told[0]
@@ -79,7 +79,7 @@ def test_without_recorded_tokens_the_tokenizer_named_gives_the_ratio():
 
 
 def test_a_ratio_that_the_file_gives_is_kept():
-    terms = count_texts(prompts(FEWEST, 6))
+    terms = count_texts(prompts(FEWEST_COUNTED, 6))
     made, _ = fitted(recorded(shipped_profile("claude_2"), terms), terms, named="o200k_base", measured="stated")
     assert made.token_ratio == 1.0
     assert made.tokenizer == shipped_profile("o200k_base")
@@ -99,7 +99,7 @@ def test_the_ratio_is_the_mean_of_the_tokenizer_at_home_whatever_few_records_say
 
 
 def test_a_ratio_of_the_tokenizer_leaves_the_records_unread():
-    terms = count_texts(prompts(FEWEST, 8))
+    terms = count_texts(prompts(FEWEST_COUNTED, 8))
     tokens = recorded(shipped_profile("claude_2"), terms, scale=1.5, overhead=40)
     made, told = fitted(tokens, terms, named="o200k_base", measured="tokenizer")
     assert made.tokenizer == shipped_profile("o200k_base")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import numpy.typing as npt
 
 from ipr_engine._C import count_texts
 from ipr_engine._files import writable_folder
-from ipr_engine._validate import random_seed
-from ipr_engine.audit.owner_key import Key, OwnerKey, keys_beside
+from ipr_engine.audit.owner_key import OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.checks import require_day
 from ipr_engine.bundle.edit import NewCandidate, Refit, require_one_tier, with_candidate
@@ -21,19 +19,22 @@ from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliabi
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.bundle.write import require_root
 from ipr_engine.data import embed_prompts, key_of_hashes, load_outcomes
-from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.prediction import constancy
+from ipr_engine.measures.resampling import one_thread
 from ipr_engine.request.arguments import bill_floors
-from ipr_engine.training.add.added import Added
 from ipr_engine.training.add.candidate_prior import (
+    add_prior,
     most_similar,
     prior_row,
 )
 from ipr_engine.training.add.candidate_row import Row, fit_row
-from ipr_engine.training.add.inputs import (
+from ipr_engine.training.add.interface import (
+    Added,
     AskedEntry,
+    Evidence,
+    PriorFrom,
     asked_entry,
     hashes_with,
     judged_rows,
@@ -43,61 +44,11 @@ from ipr_engine.training.add.inputs import (
 )
 from ipr_engine.training.add.path_column import Newcomer, grown_path_rows
 from ipr_engine.training.add.refresh import QUALITY, held_out, refresh
-from ipr_engine.training.add.without_outcomes import add_prior
-from ipr_engine.training.constant import constancy
-from ipr_engine.training.token_fits import with_tokenizers
-from ipr_engine.training.training_rows import FEWEST_JUDGED
+from ipr_engine.training.fitted_parts import with_tokenizers
+from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What is known of the candidate's answers, and how it is used.
-
-    Attributes:
-        outcomes: folder of outcome data in which the candidate is judged. None: a prior stands in, marked in the bundle.
-        split: of the outcomes; None takes every prompt.
-        consistency: None keeps everything frozen. A weight refreshes the shared trunk and every quality row instead, by the
-            paper's consistency loss (`refresh.refresh`): old qualities move, and how far is reported and kept in the bundle.
-        seed: of folds.
-        encoder_options: who runs a transformer that the heads read. cache: folder that keeps its embeddings.
-        key: the owner's, under which the bundle hashed its fitting prompts; None reads owner.key beside the bundle.
-    """
-
-    outcomes: Path | str | None = None
-    split: str | None = "train"
-    consistency: float | None = None
-    seed: int = 0
-    encoder_options: LoadOptions | None = None
-    cache: Path | str | None = None
-    key: Key | None = None
-
-    def __post_init__(self) -> None:
-        if self.consistency is not None and self.outcomes is None:
-            raise InvalidInputError("consistency: a trunk is refreshed from outcomes, and none are given; leave it out")
-        random_seed("seed", self.seed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PriorFrom:
-    """Who stands in for a candidate without outcomes: another candidate's rows, or the mean of a family's.
-
-    Neither: the most similar candidate, of its family if there is one, nearest in price. Each is lowered to what the price makes likely.
-    """
-
-    like: str | None = None
-    family: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.like is not None and self.family is not None:
-            raise InvalidInputError("like, family: expected one of them, got both")
-
-    @property
-    def stated(self) -> bool:
-        """Whether one of the two is named."""
-        return self.like is not None or self.family is not None
 
 
 NO_OUTCOMES, MOST_SIMILAR = Evidence(), PriorFrom()
@@ -139,7 +90,7 @@ def add_model(
     if evidence.outcomes is None:
         members = members_of(base, prior.like, prior.family) if similar is None else (similar,)
         return add_prior(base, entry, members, out, created, progress)
-    assert similar is not None
+    assert similar is not None  # nothing is stated beside outcomes, see above
     keys = keys_beside(base.path.parent, evidence.key)
     key_of_hashes(base.quality_heads.fitted_on, keys)  # refused before the work
     return _from_outcomes(base, entry, similar, evidence, keys, out, created, progress)
@@ -155,6 +106,7 @@ def _from_outcomes(
     created: str,
     progress: Progress,
 ) -> Added:
+    """Add a candidate from its outcomes; `similar` stands in for the output tokens where these are too few."""
     candidate, price, source, ratios = entry
     assert evidence.outcomes is not None
     outcomes, split, seed = load_outcomes(evidence.outcomes), evidence.split, evidence.seed
@@ -174,7 +126,7 @@ def _from_outcomes(
         billed = bills.astype(np.float64)
         texts, at_home = count_texts(list(rows.prompts)), np.ones(len(x), np.bool_)
         (candidate,) = with_tokenizers([candidate], ratios, texts, billed, input_tokens[:, None], at_home, progress)
-        enough = (~np.isnan(tokens)).sum() >= FEWEST_JUDGED
+        enough = (~np.isnan(tokens)).sum() >= FEWEST_JUDGED  # else `similar` says how much it writes
         progress("fitting its row, the others stay as they are ...")
         fit = fit_row(
             heads.tensors,
@@ -205,6 +157,7 @@ def _from_outcomes(
         refreshed = None
         if consistency is not None:
             progress("refreshing the trunk ...")
+            # The refresh is judged on the prompts held out, so the row it starts from is fitted without them.
             seen = ~held_out(rows.question_keys, seed)
             asked = [question for question, kept in zip(rows.question_keys, seen, strict=True) if kept]
             start = fit_row(heads.tensors, heads.activation, x[seen], quality[seen], None, asked, seed=seed).tensors
@@ -225,6 +178,7 @@ def _from_outcomes(
     tensors: Row = dict(fit.tensors)
     changed: dict[str, npt.NDArray[np.float32]] | None = None
     if refreshed is not None and refreshed.epochs:
+        # The new candidate's row is the last; the shared trunk has no rows.
         tensors |= {name: part[-1] for name, part in refreshed.tensors.items() if name != SHARED_TENSOR}
         changed = {name: part if name == SHARED_TENSOR else part[:-1] for name, part in refreshed.tensors.items()}
         if path is not None:

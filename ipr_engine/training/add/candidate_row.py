@@ -24,9 +24,8 @@ import numpy.typing as npt
 
 from ipr_engine.decide.reference import ACTIVATIONS
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import grouped_folds
-from ipr_engine.training.fitted_heads import fit_platt, sigmoid
-from ipr_engine.training.token_fits import CAP_PERCENTILE
+from ipr_engine.measures.resampling import grouped_folds
+from ipr_engine.training.fitted_heads import CAP_PERCENTILE, fit_platt, sigmoid
 
 Array = npt.NDArray[np.float64]
 Row = dict[str, npt.NDArray[np.float32]]
@@ -40,7 +39,7 @@ STEPS, ENOUGH = 50, 1e-6  # Newton's: the most, and the greatest change of a wei
 
 @dataclass(frozen=True)
 class CandidateRow:
-    """A fitted row.
+    """The row that was fitted for a new candidate.
 
     Attributes:
         tensors: name -> row, float32, for every tensor of the heads that has rows.
@@ -57,7 +56,7 @@ class CandidateRow:
 
 @dataclass(frozen=True)
 class Combined:
-    """A fit: prediction (a logit, say) = features @ own + others @ shares + bias; out_of_fold (rows,) likewise."""
+    """A fitted combination: its prediction (a logit, say) is features @ own + others @ shares + bias; out_of_fold (rows,) likewise."""
 
     shares: Array
     own: Array
@@ -76,7 +75,7 @@ def fit_row(
     folds: int = 5,
     seed: int = 0,
 ) -> CandidateRow:
-    """Fit the new candidate's row of every tensor, see the module.
+    """Fit the new candidate's row of every tensor by the model of this module.
 
     Args:
         tensors: of the frozen heads, a row per existing candidate.
@@ -100,6 +99,7 @@ def fit_row(
     weights = np.concatenate([tensors[name][group] for name in ("skip", "out") if name in tensors], axis=1)
     weights, bias = weights.astype(np.float64), tensors["bias"][group].astype(np.float64)
     fit = combine(features, features @ weights.T + bias, quality, fold_of_row, logistic=True)
+    # A sum of rows is a row: the shares of the others fold into the new one.
     whole = fit.own + fit.shares @ weights
     dim = tensors["skip"].shape[1] if "skip" in tensors else 0
     row |= {name: part for name, part in (("skip", whole[:dim]), ("out", whole[dim:])) if name in tensors}
@@ -126,7 +126,7 @@ def combine(
     logistic: bool,
     unseen: Array | None = None,
 ) -> Combined:
-    """Fit y (rows,) on others (rows, K) and features (rows, D) as the module says.
+    """Fit y (rows,) on others (rows, K) and features (rows, D) by the model of this module.
 
     Args:
         logistic: y is a quality in [0, 1] and others are logits; else y is like the others, and the loss is squared.
@@ -142,22 +142,24 @@ def combine(
     prior = np.zeros(columns.shape[1])
     prior[0] = 1.0
     spread = max(float(np.square(features - features.mean(axis=0)).sum(axis=1).mean()), 1e-12)
+    # w . features is DEVIATION_WIDTH wide over the prompts where each weight has this standard deviation.
     widths = np.repeat([SHARE_WIDTH, DEVIATION_WIDTH / np.sqrt(spread)], [1 + models, features.shape[1]])
     precision = 1 / np.square(widths)
     if logistic:
-        successes = (
-            y.sum()
-        )  # Platt's targets (training/fitted_heads.py): an unbroken run of successes has no finite logit
+        # Platt's targets (`fitted_heads.fit_platt`): an unbroken run of successes has no finite logit.
+        successes = y.sum()
         high, low = (successes + 1) / (successes + 2), 1 / (len(y) - successes + 2)
         y, noise = y * high + (1 - y) * low, None
     else:
         noise = max(float(np.var(y - mean[:, 0])), 1e-12)
     weights, bias = _most_probable(columns, y, prior, precision, noise, prior, 0.0)
     held_out = np.empty(len(y))
+    # Each fold's fit begins at the whole fit's weights, near which it ends.
     for fold in np.unique(folds):
         out = folds == fold
         part, offset = _most_probable(columns[~out], y[~out], prior, precision, noise, weights, bias)
         held_out[out] = fresh[out] @ part + offset
+    # c / models + d[k] - mean(d): the share of candidate k, with the mean of the others written out.
     around = weights[1 : 1 + models]
     shares = weights[0] / models + around - around.mean()
     return Combined(shares, weights[1 + models :], bias, held_out)
@@ -166,7 +168,8 @@ def combine(
 def _most_probable(
     columns: Array, y: Array, prior: Array, precision: Array, noise: float | None, start: Array, bias: float
 ) -> tuple[Array, float]:
-    """Weights (columns,) and a free bias, by Newton's method with step halving; `noise` is y's variance, None for a logistic loss."""
+    """Find the most probable weights (columns,) and a free bias by Newton's method with step halving. `noise` is the variance of y; None
+    takes a logistic loss."""
 
     def loss(w: Array, b: float) -> float:
         line = columns @ w + b
@@ -179,7 +182,8 @@ def _most_probable(
         p = line if noise is not None else sigmoid(line)
         curve = np.full(len(y), 1 / noise) if noise is not None else np.maximum(p * (1 - p), 1e-9)
         residual = (y - p) / (noise or 1.0)
-        centre = curve @ columns / curve.sum()  # eliminates the bias from the system
+        # The bias has no prior and is eliminated: columns are centred by the curvature's weights.
+        centre = curve @ columns / curve.sum()
         weighted = columns * curve[:, None]
         hessian = columns.T @ weighted - curve.sum() * np.outer(centre, centre) + np.diag(precision)
         gradient = columns.T @ residual - centre * residual.sum() - precision * (w - prior)
@@ -196,7 +200,7 @@ def _most_probable(
 
 
 def features_of(tensors: Tensors, activation: str, x: Array, host: int | None) -> Array:
-    """What the row's skip and out multiply, (rows, dim + hidden) or the one of them that exists."""
+    """Compute the features that a row's skip and out multiply: (rows, dim + hidden), or the one of them that exists."""
     parts = [x] if "skip" in tensors else []
     if host is not None:
         hidden = np.zeros((len(x), tensors["out"].shape[1]))
@@ -212,13 +216,14 @@ def features_of(tensors: Tensors, activation: str, x: Array, host: int | None) -
 
 
 def sharing(tensors: Tensors, host: int) -> list[int]:
-    """The candidates whose hidden layer is the host's own, the host among them."""
+    """Return the candidates whose hidden layer is the host's own, the host among them."""
+    # Bit by bit: a row added later has a copy of its host's layer.
     layer = [tensors[name] for name in LAYER if name in tensors]
     return [m for m in range(len(tensors["bias"])) if all((part[m] == part[host]).all() for part in layer)]
 
 
 def best_host(tensors: Tensors, activation: str, x: Array, quality: Array) -> int:
-    """The candidate whose scores, through a Platt map, tell most of `quality`; the first where one layer is shared by all."""
+    """Return the candidate whose scores, through a Platt map, tell most of `quality`; the first where all share one layer."""
     if len(sharing(tensors, 0)) == len(tensors["bias"]):
         return 0
     losses = []
@@ -234,7 +239,7 @@ def best_host(tensors: Tensors, activation: str, x: Array, quality: Array) -> in
 def _fit_tokens_row(
     tensors: Tensors, x: Array, tokens: Array, folds: npt.NDArray[np.int64]
 ) -> tuple[dict[str, npt.NDArray[Any]], float]:
-    """len_skip, len_bias and len_cap (where the heads have one), and Duan's smearing factor (training/token_fits.py)."""
+    """Fit len_skip, len_bias and len_cap (where the heads have one), and Duan's smearing factor (`fitted_heads.fit_tokens`)."""
     known = ~np.isnan(tokens)
     counted = np.maximum(tokens[known], 1.0)
     if not np.isfinite(counted).all() or (tokens[known] < 0).any():

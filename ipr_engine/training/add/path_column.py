@@ -19,13 +19,12 @@ from ipr_engine.bundle import Bundle, Candidate, PathRows
 from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.spec import MOST_TOKENS
 from ipr_engine.data import Outcomes
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.add.candidate_row import Tensors, best_host, combine, features_of, sharing
-from ipr_engine.training.add.inputs import old_quality, unseen
-from ipr_engine.training.fitted_heads import predict, sigmoid
+from ipr_engine.training.add.interface import old_quality, unseen
+from ipr_engine.training.fitted_heads import CAP_PERCENTILE, predict, sigmoid
 from ipr_engine.training.fitted_parts import OutOfFold, draw_path_rows, drawn_order, in_steps
-from ipr_engine.training.token_fits import CAP_PERCENTILE
-from ipr_engine.training.training_rows import FEWEST_JUDGED
+from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]
 Embed = Callable[[Sequence[str]], tuple[Array, Array]]  # prompts -> x (rows, dim), billed tokens (rows,)
@@ -36,7 +35,7 @@ NEAR_CERTAIN = 1e-4  # a logit needs a quality that is not 0 or 1
 
 @dataclass(frozen=True)
 class Newcomer:
-    """The candidate and the prompts on which it is judged.
+    """The new candidate and the prompts on which it is judged.
 
     Attributes:
         part: every prompt of the split; called: its name there. rows: those on which it is judged, with x (rows, dim),
@@ -61,7 +60,7 @@ class Newcomer:
 
 
 def grown_path_rows(base: Bundle, new: Newcomer, embed: Embed, seed: int) -> tuple[PathRows | None, str | None]:
-    """Path rows with a column for the candidate, None where its outcomes do not allow one; and what became of them, in words.
+    """Return path rows with a column for the candidate, None where its outcomes do not allow one; and what became of them, in words.
 
     First the bundle's own rows are looked for among the outcomes: its draw is repeated, and the rows are those where every
     outcome and every bill agrees. Else rows are made of the prompts that its heads have not seen and on which every
@@ -77,8 +76,9 @@ def grown_path_rows(base: Bundle, new: Newcomer, embed: Embed, seed: int) -> tup
 
 
 def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed: int) -> tuple[PathRows, str] | None:
-    """The bundle's own rows and one column more, where the outcomes hold the very prompts they were drawn from."""
+    """Add a column to the bundle's own rows, where the outcomes hold the very prompts they were drawn from."""
     settings = base.provenance.get("settings")
+    # The draw is a function of prompts, outcomes and seed: repeated, it tells whether these are the prompts of the fit.
     fitted = settings.get("seed", seed) if isinstance(settings, dict) else seed
     columns = [base.names.index(name) for name in kept.candidates]
     listed = [base.candidates[m] for m in columns]
@@ -91,7 +91,7 @@ def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed
         return None
     realised = new.part.quality[order, new.part.models.index(new.called)]
     written = None if new.tokens is None else new.part.output_tokens[order, new.part.models.index(new.called)]
-    others = np.full((2, len(order), len(base.names)), np.nan)
+    others = np.full((2, len(order), len(base.names)), np.nan)  # quality and tokens, by the bundle's columns
     others[0][:, columns], others[1][:, columns] = kept.quality, kept.tokens_out
     keys = [new.part.question_keys[row] for row in order]
     column = fresh_column(base, x, OutOfFold(*others), realised, written, keys, like=new.like, seed=seed)
@@ -109,7 +109,7 @@ def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed
 
 
 def _embedded(new: Newcomer, order: npt.NDArray[np.int64], embed: Embed) -> tuple[Array, Array]:
-    """x and billed tokens of these rows of `new.part`; those judged are embedded already."""
+    """Return x and billed tokens of these rows of `new.part`; those judged are embedded already."""
     at = {prompt_id: row for row, prompt_id in enumerate(new.rows.prompt_ids)}
     found = np.array([at.get(new.part.prompt_ids[row], -1) for row in order])
     x, billed = new.x[found], new.billed[found]
@@ -120,11 +120,12 @@ def _embedded(new: Newcomer, order: npt.NDArray[np.int64], embed: Embed) -> tupl
 
 
 def _of_unseen(base: Bundle, new: Newcomer, seed: int) -> tuple[PathRows, str] | None:
-    """Rows of the prompts that no head has seen and on which every candidate is judged."""
+    """Draw path rows from the prompts that no head has seen and on which every candidate is judged."""
     outcome = np.column_stack([old_quality(new.rows, base), new.rows.quality[:, new.rows.models.index(new.called)]])
     kept = np.flatnonzero(unseen(base, new.rows, new.keys) & ~np.isnan(outcome).any(axis=1))
     if len(kept) < FEWEST_UNSEEN or "tokens" not in base.quality_heads.outputs:
         return None
+    # On prompts that no head has seen, what the heads say is out of fold.
     x, heads = new.x[kept], base.quality_heads
     quality, tokens = predict(heads.tensors, x, heads.activation)
     written = None if new.tokens is None else new.tokens[kept]
@@ -166,7 +167,7 @@ def fresh_column(
     like: int,
     seed: int,
 ) -> tuple[Array, Array] | None:
-    """Quality and output tokens (rows,) that the new candidate's row would predict of these prompts, had no head seen them.
+    """Predict quality and output tokens (rows,) as the new candidate's row would, had no head seen these prompts.
 
     Args:
         others: of the bundle's candidates; NaN columns where unknown.
@@ -182,6 +183,7 @@ def fresh_column(
     if min(counts) < FEWEST_JUDGED:
         return None
     host = None if "out" not in tensors else best_host(tensors, heads.activation, x[judged], quality[judged])
+    # The row leans on candidates that share the host's layer and whose predictions here are out of fold.
     known = [m for m in range(len(base.names)) if not np.isnan(others.quality[:, m]).any()]
     group = [m for m in (known if host is None else sharing(tensors, host)) if m in known]
     if not group or (tokens is None and like not in known):
@@ -189,6 +191,7 @@ def fresh_column(
     features = features_of(tensors, heads.activation, x, host)
     weights = np.concatenate([tensors[name][group] for name in ("skip", "out") if name in tensors], axis=1)
     seen = features @ weights.T.astype(np.float64) + tensors["bias"][group].astype(np.float64)
+    # `seen` are the logits that the fit reads, `unseen` those that its predictions are made from.
     likely = np.clip(others.quality[:, group], NEAR_CERTAIN, 1 - NEAR_CERTAIN)
     predicted = sigmoid(_fresh(features, seen, np.log(likely / (1 - likely)), quality, folds, logistic=True))
     if tokens is None:
@@ -204,7 +207,7 @@ def fresh_column(
 def _fresh(
     features: Array, seen: Array, unseen: Array, y: Array, folds: npt.NDArray[np.int64], *, logistic: bool
 ) -> Array:
-    """(rows,) out of fold where y is known, by the whole fit elsewhere, from the others' predictions `unseen`."""
+    """Predict (rows,) from the others' predictions `unseen`: out of fold where y is known, by the whole fit elsewhere."""
     known = ~np.isnan(y)
     fit = combine(features[known], seen[known], y[known], folds[known], logistic=logistic, unseen=unseen[known])
     line: Array = features @ fit.own + unseen @ fit.shares + fit.bias

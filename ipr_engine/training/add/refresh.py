@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import grouped_folds
 
 Array = npt.NDArray[np.float64]
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -30,7 +30,7 @@ RATE = 3e-4
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh gave; figures are of the prompts held out.
+    """Heads after a refresh; figures are of the prompts held out.
 
     Attributes:
         tensors: of the quality heads, the new candidate's row last, float32.
@@ -49,7 +49,7 @@ class Refreshed:
     forgotten: Array
 
     def facts(self, names: Sequence[str]) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Return the figures in plain JSON types."""
         known = ~np.isnan(self.forgotten)
         return {
             "epochs": self.epochs,
@@ -62,7 +62,7 @@ class Refreshed:
 
 
 def held_out(keys: Sequence[str], seed: int = 0) -> npt.NDArray[np.bool_]:
-    """(rows,) the prompts that a refresh does not fit and is judged on; the row it starts from must not have seen them either."""
+    """Mark the prompts (rows,) that a refresh does not fit and is judged on; the row it starts from must not have seen them either."""
     return np.asarray(grouped_folds(keys, HELD_OUT, seed) == 0)
 
 
@@ -99,9 +99,10 @@ def refresh(
     parts = {name: torch.tensor(tensors[name]) for name in QUALITY if name in tensors}
     with torch.no_grad():
         before = _logits(torch, parts, activation, inputs)
-    anchor = torch.sigmoid(before[:, :-1])
+    anchor = torch.sigmoid(before[:, :-1])  # (rows, old models): the qualities to stay near
     for part in parts.values():
         part.requires_grad_(True)
+    # No decay: the tensors start at a fit, not at 0.
     optimizer = torch.optim.AdamW(list(parts.values()), lr=RATE, weight_decay=0.0)
     generator = torch.Generator().manual_seed(seed)
     fit_rows, out_rows = (torch.from_numpy(np.flatnonzero(mask)) for mask in (~held, held))
@@ -120,6 +121,7 @@ def refresh(
         for rows in torch.split(fit_rows[torch.randperm(len(fit_rows), generator=generator)], BATCH):
             line = _logits(torch, parts, activation, inputs[rows])
             loss = functional.binary_cross_entropy_with_logits(line[:, -1], target[rows])
+            # The old candidates are held to what they predicted before, on the new candidate's prompts: no old outcome is needed.
             loss = loss + consistency * (torch.sigmoid(line[:, :-1]) - anchor[rows]).square().mean()
             optimizer.zero_grad()
             loss.backward()
@@ -131,6 +133,7 @@ def refresh(
             break
     with torch.no_grad():
         after = torch.sigmoid(_logits(torch, best, activation, inputs[out_rows])[:, :-1]).numpy().astype(np.float64)
+    # What the old candidates lose is read where their outcomes are known, on prompts held out.
     old, truth = anchor[out_rows].numpy().astype(np.float64), old_quality[held]
     change = np.abs(after - old)
     rise = np.square(after - truth) - np.square(old - truth)
@@ -141,7 +144,7 @@ def refresh(
 
 
 def _logits(torch: Any, parts: Mapping[str, Any], activation: str, x: Any) -> Any:
-    """(rows, models): docs/decide.md."""
+    """Compute the logits (rows, models) as docs/decide.md defines them."""
     functional = torch.nn.functional
     h = (x @ parts["trunk"].T)[:, None, :]  # (rows, 1, hidden)
     if "identity" in parts:

@@ -34,7 +34,7 @@ _FILE = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{64})\.safetensors")
 
 
 class RunStateWarning(UserWarning):
-    """A file of a run folder was damaged; what it held is computed again."""
+    """A warning: a file of a run folder was damaged, and its content is computed again."""
 
 
 class RunState:
@@ -67,7 +67,7 @@ class RunState:
             self._write_state()
 
     def load(self, unit: str) -> tuple[Tensors, dict[str, Any]] | None:
-        """What `save` kept of a unit; None if nothing, or, after a RunStateWarning, if its file is damaged."""
+        """Return the tensors and facts of a unit; None if it was never saved, or, after a RunStateWarning, if its file is damaged."""
         entry = self._units.get(unit)
         if entry is None:
             return None
@@ -83,7 +83,7 @@ class RunState:
         return tensors, dict(header["facts"])
 
     def save(self, unit: str, tensors: Tensors, facts: dict[str, Any]) -> None:
-        """Keep a unit, in place of what was kept of it before. facts: what JSON can hold."""
+        """Keep a unit, in place of what was kept of it before. `facts` hold what JSON can hold."""
         from safetensors.numpy import save
 
         if not _UNIT.fullmatch(unit):
@@ -92,6 +92,7 @@ class RunState:
         data = save({name: np.asarray(value, order="C") for name, value in tensors.items()}, metadata=header)
         name = f"{unit}.{hashlib.sha256(data).hexdigest()}.safetensors"
         self._write(name, data)
+        # The new file, then the state that names it, then the old file goes: killed between any two, the state is true.
         before = self._units.get(unit)
         self._units[unit] = {"file": name, "facts": facts}
         self._write_state()
@@ -99,7 +100,7 @@ class RunState:
             (self.folder / before["file"]).unlink(missing_ok=True)
 
     def _read_state(self) -> dict[str, dict[str, Any]] | None:
-        """The units by state.json; None if there is none yet, or if it is damaged."""
+        """Read the units from state.json; None if there is none yet, or if it is damaged."""
         path = self.folder / STATE
         try:
             state = json.loads(path.read_bytes())
@@ -121,8 +122,9 @@ class RunState:
         return dict(units)
 
     def _rebuild(self) -> dict[str, dict[str, Any]]:
-        """The units by the headers of the files that are sound; of two files of one unit the later one."""
+        """Read the units from the headers of the files that are sound; of two files of one unit the later one counts."""
         units: dict[str, dict[str, Any]] = {}
+        # By age, so that of two files of one unit the later one stands.
         for path in sorted(self.folder.glob("*.safetensors"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
             if not _FILE.fullmatch(path.name):
                 continue
@@ -153,7 +155,7 @@ class RunState:
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors and header {"key", "unit", "facts"} of a unit's file. ValueError says how it is damaged."""
+    """Read tensors and header {"key", "unit", "facts"} of a unit's file. A ValueError says how it is damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -163,6 +165,7 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
         raise ValueError("its bytes are not those that were written")
     try:
         tensors: Tensors = load(data)
+        # safetensors: 8 bytes of length, then a JSON header, whose __metadata__ its loader does not return.
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])["__metadata__"]
         facts = json.loads(header["facts"])

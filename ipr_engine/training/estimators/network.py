@@ -38,7 +38,7 @@ def fit_network(
     """Fit the network of `config` to outcomes.
 
     Args:
-        table: with at least three distinct folds; see `repeatable.grouped_folds`. The hidden layer does not read the `linear_only`
+        table: with at least three distinct folds; see `resampling.grouped_folds`. The hidden layer does not read the `linear_only`
             columns.
         run: a run folder: what it holds of this very fit is not computed again. Several fits may share it.
         progress: called with one line per finished fit. A bar is shown on stderr where that is a terminal.
@@ -50,7 +50,7 @@ def fit_network(
     """
     x, quality, folds, linear_only = table.x, table.quality, table.folds, table.linear_only
     _check(table, config, seed)
-    need("torch", "fitting a network")
+    need("torch", "fitting a network")  # before the imports below, which fail without it in other words
     from ipr_engine.training.estimators.network_fit import Fitted, Part, Stop, fit, repeatable
     from ipr_engine.training.estimators.network_module import export
 
@@ -78,6 +78,7 @@ def fit_network(
             return fitted
 
         for place, label in enumerate(labels):
+            # The next fold is watched to stop early; it is fitted on again afterwards, for as many epochs, with nothing watched.
             held_out, watched = folds == label, folds == labels[(place + 1) % len(labels)]
             stopped = run_fit(f"stop-{label}", ~held_out & ~watched, watched, config.epochs)
             epochs.append(stopped.epochs)
@@ -93,13 +94,14 @@ def fit_network(
 
 
 def fit_key(table: FoldedRows, config: NetworkConfig, seed: int) -> str:
-    """sha256 over all that decides the result of `fit_network`: data, config, seed, and versions."""
+    """Hash all that decides the result of `fit_network`: data, config, seed, and versions."""
     x, quality, folds = table.x, table.quality, table.folds
     judged = ~np.isnan(quality)
     versions = {"recipe": VERSION, "torch": need("torch", "fitting a network").__version__, "numpy": np.__version__}
     shape = [*x.shape, quality.shape[1], table.linear_only]
     head = {"config": config.as_json(), "seed": seed, "shape": shape, "versions": versions}
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+    # NaN has many bit patterns: quality counts where it is judged, and the mask for itself.
     for part in (x, np.where(judged, quality, 0.0), judged, folds):
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

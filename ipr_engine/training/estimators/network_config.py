@@ -21,7 +21,7 @@ OF_FORM: Mapping[str, Mapping[str, Any]] = MappingProxyType({"paper": {"hidden":
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """What is fitted, and how. The defaults were chosen by out-of-fold figures on training splits alone.
+    """The settings of a network and of its fit. The defaults were chosen by out-of-fold figures on training splits alone.
 
     Attributes:
         form: "paper": prompt embedding ++ identity embedding -> one hidden layer -> one output, all weights shared.
@@ -31,7 +31,7 @@ class NetworkConfig:
         rank: of each candidate's adapter, 0 for none (adapters).
         skip: whether there is a linear part beside the hidden layer (adapters).
         activation: "relu", "silu" or "gelu" (tanh form).
-        loss: one of LOSSES, or a mix {name: weight > 0}; `losses` has the formulas.
+        loss: one of LOSSES, or a mix {name: weight > 0}; `network_fit.mixed_loss` has the formulas.
         link: "sigmoid" or "identity": what squared error compares with quality. The score itself is exported either way,
             and calibrated afterwards.
         lr, weight_decay: AdamW's: each step takes lr * weight_decay off every weight, biases apart. Strong, since qualities
@@ -88,7 +88,7 @@ class NetworkConfig:
 
     @classmethod
     def of(cls, form: str, options: Mapping[str, Any]) -> NetworkConfig:
-        """The defaults of a form, changed by `options` (field -> value)."""
+        """Return the defaults of a form, changed by `options` (field -> value)."""
         known = [field.name for field in dataclasses.fields(cls) if field.name != "form"]
         unknown = sorted(set(options) - set(known))
         if unknown:
@@ -97,7 +97,7 @@ class NetworkConfig:
 
     @property
     def losses(self) -> dict[str, float]:
-        """The mix, by name."""
+        """The mix of losses: name -> weight."""
         return {self.loss: 1.0} if isinstance(self.loss, str) else dict(self.loss)
 
     def as_json(self) -> dict[str, Any]:

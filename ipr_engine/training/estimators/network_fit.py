@@ -1,9 +1,9 @@
-"""One fit of the network: AdamW over shuffled batches, stopped early or after a given number of epochs, resumable."""
+"""One fit of the network, resumable: AdamW over shuffled batches, stopped early or after a given number of epochs; and its losses."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import softplus
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import one_thread
+from ipr_engine.measures.resampling import one_thread
 from ipr_engine.training.estimators.checkpoint import RunState, Tensors
-from ipr_engine.training.estimators.losses import mixed_loss
 from ipr_engine.training.estimators.network_config import NetworkConfig
 from ipr_engine.training.estimators.network_module import Parameters, Standard, score, start
 
@@ -32,7 +32,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # AdamW's state of one parameter
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Parameters (float32) on embeddings standardised by `standard`; how many epochs they took; the validation loss."""
+    """Parameters (float32) on embeddings standardised by `standard`, the epochs they took, and their validation loss."""
 
     parts: Parameters
     standard: Standard
@@ -40,7 +40,7 @@ class Fitted:
     loss: float | None
 
     def score(self, x: Array, activation: str) -> Array:
-        """Scores (rows, models) of x (rows, dim), computed in float64."""
+        """Score x (rows, dim) in float64: (rows, models)."""
         wide = {name: value.double() for name, value in self.parts.items()}
         z = torch.from_numpy(self.standard.apply(x))
         models = len(wide["embedding"] if "embedding" in wide else wide["identity"])
@@ -50,7 +50,7 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Rows of one fit: x (rows, dim), quality (rows, models); the hidden layer does not read the trailing `linear_only` columns."""
+    """The rows of one fit: x (rows, dim), quality (rows, models). The hidden layer does not read the trailing `linear_only` columns."""
 
     x: Array
     quality: Array
@@ -59,7 +59,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stop:
-    """When a fit ends.
+    """The end of a fit.
 
     Attributes:
         epochs: the most.
@@ -73,7 +73,7 @@ class Stop:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """One thread in numpy and torch, and torch's own setting as it was afterwards."""
+    """Run numpy and torch in one thread, and restore torch's own setting afterwards."""
     threads = torch.get_num_threads()
     try:
         with one_thread():
@@ -107,6 +107,7 @@ def fit(
         parts = {name: torch.from_numpy(value) for name, value in tensors.items()}
         return Fitted(parts, standard, facts["epochs"], facts["loss"])
 
+    # Parameters start at each candidate's mean quality, so that the first steps need not find it.
     z = standard.apply(x)
     level, shift = _levels(z[:, x.shape[1] - linear_only :], part.quality, config.link)
     loop = _Loop(_tensor(z), _tensor(part.quality), _tensor(level), _tensor(shift), config, seed)
@@ -144,12 +145,14 @@ class _Loop:
             part.requires_grad_(True)
         decay = dict.fromkeys(self.parts, config.weight_decay) | {"common": config.difficulty_decay}
         decay |= dict.fromkeys(_UNDECAYED, 0.0)
+        # One group a parameter: each has its own decay.
         groups = [{"params": [part], "weight_decay": decay[name]} for name, part in self.parts.items()]
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
         self.epoch, self.best_epoch, self.best_loss = 0, 0, math.inf
         self.best: Parameters = {}
 
     def run_epoch(self) -> None:
+        """Step once through all rows, shuffled."""
         config = self.config
         for rows in _batches(torch.randperm(len(self.z), generator=self.generator), config.batch):
             kept = None
@@ -162,6 +165,7 @@ class _Loop:
             torch.autograd.backward(loss)
             self.optimizer.step()
         self.epoch += 1
+        # Once an epoch is enough: a fit that diverged does not recover.
         if not all(bool(part.isfinite().all()) for part in self.parts.values()):
             raise InvalidInputError(
                 f"config: the fit diverged in epoch {self.epoch} (a weight is no longer finite); "
@@ -170,6 +174,7 @@ class _Loop:
 
     def watch(self, z: Tensor, quality: Tensor) -> None:
         """Take the present parameters as the best if their loss on these rows is the least so far."""
+        # The loss is taken over all rows at once: pairwise is no mean of the batches' losses.
         step = max(1, SCORE_CELLS // (quality.shape[1] * self.config.hidden))
         with torch.no_grad():
             scores = torch.cat([score(self.parts, part, self.config.activation) for part in _batches(z, step)])
@@ -178,24 +183,26 @@ class _Loop:
             self.best_epoch, self.best_loss, self.best = self.epoch, loss, self.current()
 
     def current(self) -> Parameters:
+        """Return a copy of the present parameters."""
         return {name: part.detach().clone() for name, part in self.parts.items()}
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """Everything `restore` needs, to the last bit."""
+        """Return tensors and facts from which `restore` goes on to the last bit."""
         tensors = {f"part.{name}": part for name, part in self.current().items()}
         tensors |= {f"best.{name}": part for name, part in self.best.items()}
         for name, part in self.parts.items():
             tensors |= {f"{moment}.{name}": self.optimizer.state[part][moment] for moment in _MOMENTS}
-        tensors["generator"] = self.generator.get_state()
+        tensors["generator"] = self.generator.get_state()  # shuffles and dropout go on where they stopped
         facts = {"done": False, "epoch": self.epoch, "best_epoch": self.best_epoch}
         best_loss = self.best_loss if self.best else None  # JSON has no infinity
         return {name: value.numpy() for name, value in tensors.items()}, facts | {"best_loss": best_loss}
 
     def restore(self, tensors: Tensors, facts: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
         kept = {name: torch.from_numpy(value) for name, value in tensors.items()}
         with torch.no_grad():
             for name, part in self.parts.items():
-                part.copy_(kept[f"part.{name}"])
+                part.copy_(kept[f"part.{name}"])  # in place: the optimizer holds these very tensors
                 self.optimizer.state[part] = {moment: kept[f"{moment}.{name}"] for moment in _MOMENTS}
         self.best = {name.removeprefix("best."): part for name, part in kept.items() if name.startswith("best.")}
         self.generator.set_state(kept["generator"])
@@ -214,6 +221,7 @@ def _tensor(values: Array) -> Tensor:
 def _levels(trailing: Array, quality: Array, link: str) -> tuple[Array, Array]:
     """Level (models,), the score at which each candidate's mean quality is met (the mean of all where it was never
     judged), and shift (models, linear_only), the least-squares slopes on the trailing columns (rows, linear_only)."""
+    # Half a success and half a failure are added, so that no level is infinite.
     judged = ~np.isnan(quality)
     overall = (np.nansum(quality) + 0.5) / (judged.sum() + 1)
     mean = (np.nansum(quality, axis=0) + overall) / (judged.sum(axis=0) + 1)  # one row's worth of the overall mean
@@ -224,3 +232,51 @@ def _levels(trailing: Array, quality: Array, link: str) -> tuple[Array, Array]:
     if link == "identity":
         return mean, shift
     return np.log(mean / (1 - mean)), shift / (mean * (1 - mean))[:, None]  # the sigmoid's slope at the mean
+
+
+def mixed_loss(score: Tensor, quality: Tensor, weights: Mapping[str, float], link: str) -> Tensor:
+    """Return the mix of losses on score and quality, (rows, models) each, by `weights` (name -> weight): a scalar.
+
+    A quality of NaN was not judged and has no influence, whatever stands beside it. With p = sigmoid(score):
+
+        squared        mean over judged pairs of (p - q)^2, of (score - q)^2 where the link is "identity"
+        cross_entropy  mean over judged pairs of -q log p - (1 - q) log(1 - p), q any share in [0, 1]
+        pairwise       over pairs (i, j) of one row with q_i > q_j: (q_i - q_j) log(1 + exp(score_j - score_i)), divided by the sum
+                       of the weights q_i - q_j (RankNet, Burges et al. 2005, weighted by what is at stake)
+
+    Each is divided by what it was summed over, so weights mean the same at any coverage.
+    """
+    judged = ~quality.isnan()
+    target = quality.where(judged, 0.0)
+    total = score.new_zeros(())
+    for name, weight in weights.items():
+        if name == "pairwise":
+            value = pairwise(score, target, judged)
+        elif name == "cross_entropy":
+            value = cross_entropy(score, target, judged)
+        else:
+            value = squared(score.sigmoid() if link == "sigmoid" else score, target, judged)
+        total = total + weight * value
+    return total
+
+
+def squared(predicted: Tensor, target: Tensor, judged: Tensor) -> Tensor:
+    """Return the mean squared error. All are (rows, models); `target` holds any finite number where `judged` is False."""
+    return _mean((predicted - target).square(), judged)
+
+
+def cross_entropy(logit: Tensor, target: Tensor, judged: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits."""
+    return _mean(softplus(logit) - target * logit, judged)
+
+
+def pairwise(score: Tensor, target: Tensor, judged: Tensor) -> Tensor:
+    """Return the weighted RankNet loss; 0 where no two judged candidates of a row differ."""
+    both = judged[:, :, None] & judged[:, None, :]
+    weight = ((target[:, :, None] - target[:, None, :]).clamp(min=0.0)).where(both, 0.0)  # (rows, models, models)
+    behind = score[:, None, :] - score[:, :, None]  # score_j - score_i
+    return (weight * softplus(behind)).sum() / weight.sum().clamp(min=1e-12)
+
+
+def _mean(values: Tensor, judged: Tensor) -> Tensor:
+    return values.where(judged, 0.0).sum() / judged.sum().clamp(min=1)

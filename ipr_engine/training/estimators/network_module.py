@@ -28,7 +28,7 @@ _ACTIVATIONS = {"relu": relu, "silu": silu, "gelu": lambda a: gelu(a, approximat
 
 @dataclass(frozen=True)
 class Standard:
-    """z = (x - mean) * scale, both (dim,).
+    """The standardisation z = (x - mean) * scale, both (dim,).
 
     One scale serves all columns, so that what is spread wide stays so (an embedding's columns are often principal
     components, the last ones noise); the `linear_only` trailing columns have one each. A constant column has scale 0 and
@@ -40,6 +40,7 @@ class Standard:
 
     @classmethod
     def of(cls, x: Array, linear_only: int) -> Standard:
+        # A column that hardly varies beside its size is constant but for rounding.
         spread = x.std(axis=0)
         live = spread > 1e-9 * np.maximum(1.0, np.abs(x).max(axis=0))
         main = live & (np.arange(len(live)) < len(live) - linear_only)
@@ -51,7 +52,7 @@ class Standard:
 
 
 def start(config: NetworkConfig, dim: int, level: Tensor, shift: Tensor, generator: Generator) -> Parameters:
-    """Parameters in float32 before the first step.
+    """Return the parameters in float32 before the first step.
 
     Args:
         dim: columns that the hidden layer reads.
@@ -90,7 +91,7 @@ def start(config: NetworkConfig, dim: int, level: Tensor, shift: Tensor, generat
 
 
 def score(parts: Parameters, z: Tensor, activation: str, kept: Tensor | None = None) -> Tensor:
-    """Scores (rows, models) of z (rows, dim + linear_only). kept: (rows, hidden), what dropout multiplies units by."""
+    """Score z (rows, dim + linear_only): (rows, models). `kept` (rows, hidden) is what dropout multiplies units by."""
     dim = parts["trunk"].shape[1]
     z, trailing = z[:, :dim], z[:, dim:]
     shared = z @ parts["trunk"].T  # (rows, hidden)
@@ -99,11 +100,13 @@ def score(parts: Parameters, z: Tensor, activation: str, kept: Tensor | None = N
     h = shared[None] + identity[:, None]  # (models, rows, hidden)
     if "up" in parts:
         models, rank, _ = parts["down"].shape
+        # One product down for the adapters of all candidates, then one batched product up.
         d = (z @ parts["down"].reshape(models * rank, dim).T).reshape(len(z), models, rank)
         h = torch.baddbmm(h, d.transpose(0, 1), parts["up"].transpose(1, 2))
     h = _ACTIVATIONS[activation](h)
     if kept is not None:
         h = h * kept
+    # "paper" shares one output vector, "adapters" have one a candidate.
     total = h @ parts["out"] if paper else torch.bmm(h, parts["out"][:, :, None])[:, :, 0]  # (models, rows)
     total = total.T + parts["bias"]
     if "skip" in parts:
@@ -114,19 +117,20 @@ def score(parts: Parameters, z: Tensor, activation: str, kept: Tensor | None = N
 
 
 def export(parts: Parameters, standard: Standard) -> dict[str, Array]:
-    """The packed form on x itself, float64: standardisation, `common` and `shift` folded in."""
+    """Return the packed form on x itself, float64, with standardisation, `common` and `shift` folded in."""
     p = {name: value.detach().numpy().astype(np.float64) for name, value in parts.items()}
     dim, paper = p["trunk"].shape[1], "wid" in p
     identity = p["embedding"] @ p["wid"].T + p["hidden_bias"] if paper else p["identity"]  # (models, hidden)
     models = len(identity)
     out, bias = (np.tile(p["out"], (models, 1)), np.repeat(p["bias"], models)) if paper else (p["out"], p["bias"])
-    linear_only = len(standard.mean) - dim
+    linear_only = len(standard.mean) - dim  # trailing columns that no hidden unit reads
 
     def on_x(weights: Array) -> tuple[Array, Array]:
-        """Weights (..., dim) on z -> weights (..., dim + linear_only) on x, and the constant (...) that goes with them."""
+        """Turn weights (..., dim) on z into weights (..., dim + linear_only) on x and the constant (...) that goes with them."""
         padded = np.concatenate([weights, np.zeros((*weights.shape[:-1], linear_only))], axis=-1)
         return padded * standard.scale, -(padded @ (standard.mean * standard.scale))
 
+    # The constants of the hidden layer go into `identity`, those of the linear part into `bias`.
     trunk, offset = on_x(p["trunk"])
     identity = identity + offset
     tensors = {"trunk": trunk, "out": out}

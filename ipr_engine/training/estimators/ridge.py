@@ -33,7 +33,7 @@ ROUNDS = 50  # of alternating means; the additive fit of a sparse table converge
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """Linear scores `x @ weights.T + bias` of several targets, and what was learned about them out of fold.
+    """Linear scores `x @ weights.T + bias` of several targets, and what is known of them out of fold.
 
     Attributes:
         weights: (targets, dim).
@@ -49,13 +49,13 @@ class RidgeFit:
     penalties: dict[str, list[float]]
 
     def scores(self, form: str) -> Scores:
-        """As an estimator's answer: a linear head a target."""
+        """Return the fit as the answer of an estimator: a linear head a target."""
         settings = {"form": form, "penalties": self.penalties}
         return Scores({"skip": self.weights, "bias": self.bias}, "relu", self.out_of_fold, settings)
 
 
 def ridge_path(x: Array, y: Array, penalties: Array, weight: Array | None = None) -> tuple[Array, Array]:
-    """Weights (penalties, targets, dim) and bias (penalties, targets) of every target at every penalty > 0.
+    """Fit weights (penalties, targets, dim) and bias (penalties, targets) of every target at every penalty > 0.
 
     Args:
         x: (rows, dim). y: (rows, targets), NaN where unknown. weight: (rows,) > 0, None for 1 each.
@@ -74,7 +74,8 @@ def ridge_path(x: Array, y: Array, penalties: Array, weight: Array | None = None
 
 
 def _alike(known: Mask) -> Iterator[tuple[Mask, npt.NDArray[np.int64]]]:
-    """Targets that are known on the same rows: ((rows,) mask, their columns)."""
+    """Group the targets that are known on the same rows: ((rows,) mask, their columns)."""
+    # Targets of one pattern of known rows share one decomposition.
     patterns, pattern_of = np.unique(known, axis=1, return_inverse=True)
     for i, rows in enumerate(patterns.T):
         targets = np.flatnonzero(pattern_of.reshape(-1) == i)
@@ -84,27 +85,30 @@ def _alike(known: Mask) -> Iterator[tuple[Mask, npt.NDArray[np.int64]]]:
 
 
 def _complete_path(x: Array, y: Array, penalties: Array, weight: Array | None) -> tuple[Array, Array]:
+    """Fit targets that are known on every row; see `ridge_path`."""
     share = np.full(len(x), 1.0) if weight is None else weight
     x_mean, y_mean = share @ x / share.sum(), share @ y / share.sum()
     centred = x - x_mean
     weighted = centred if weight is None else centred * weight[:, None]
+    # One eigendecomposition serves every penalty: (G + p I)^-1 = V (E + p)^-1 V'.
     eigenvalues, vectors = np.linalg.eigh(weighted.T @ centred)  # (dim,), (dim, dim)
     projected = vectors.T @ (weighted.T @ (y - y_mean))  # (dim, targets)
+    # Eigenvalues below 0 are rounding.
     shrunk = projected[None] / (np.maximum(eigenvalues, 0.0)[None, :, None] + penalties[:, None, None])
-    weights = np.swapaxes(vectors @ shrunk, 1, 2)
+    weights = np.swapaxes(vectors @ shrunk, 1, 2)  # (penalties, targets, dim)
     return weights, y_mean - weights @ x_mean
 
 
 @dataclass(frozen=True)
 class _FoldPath:
-    """One fold left out: its rows (rows,), and the paths fitted on the others."""
+    """The paths fitted with one fold left out, and the rows of that fold (rows,)."""
 
     held_out: npt.NDArray[np.int64]
     weights: Array
     bias: Array
 
     def squared_error(self, x: Array, y: Array, weight: Array | None) -> Array:
-        """Sum over the held-out rows, (penalties, targets); unknown targets do not count."""
+        """Sum the squared errors over the held-out rows, (penalties, targets); unknown targets do not count."""
         total = np.zeros(self.bias.shape)
         for rows in np.array_split(self.held_out, max(1, len(self.held_out) // BLOCK)):
             error = (
@@ -129,7 +133,7 @@ def fit_ridge(
     """Fit every target; the penalty is the one of least squared error out of fold, per target or `shared` by all.
 
     Args:
-        x: (rows, dim). y: (rows, targets), NaN where unknown. folds: (rows,) fold numbers, see `folds.grouped_folds`.
+        x: (rows, dim). y: (rows, targets), NaN where unknown. folds: (rows,) fold numbers, see `resampling.grouped_folds`.
         weight: (rows,) > 0 of each row's squared error, None for 1 each.
 
     Raises:
@@ -146,6 +150,7 @@ def fit_ridge(
         rest = folds != fold
         fitted = ridge_path(x[rest], y[rest], penalties, None if weight is None else weight[rest])
         paths.append(_FoldPath(np.flatnonzero(~rest), *fitted))
+    # A target's error is divided by its own known rows, so that `shared` weighs targets of any coverage alike.
     error = np.sum([path.squared_error(x, y, weight) for path in paths], axis=0)
     error = error / (~np.isnan(y)).sum(axis=0)  # (penalties, targets)
     targets = np.arange(y.shape[1])
@@ -163,7 +168,7 @@ def fit_ridge(
 
 
 def row_difficulty(y: Array) -> tuple[Array, Array]:
-    """The mean of each row, (rows,), and how much of the row it rests on, (rows,) in (0, 1].
+    """Return the mean of each row, (rows,), and the share of the row that it rests on, (rows,) in (0, 1].
 
     Where targets are missing it is the row's part of the additive fit y = row + column (so that a row judged on strong
     candidates only is not taken for an easy one), at the level of the mean column.
@@ -172,6 +177,7 @@ def row_difficulty(y: Array) -> tuple[Array, Array]:
     if known.all():
         return y.mean(axis=1), np.ones(len(y))
     row, column = np.zeros(len(y)), np.nanmean(y, axis=0)
+    # Alternating means: the least squares of y = row + column on the known entries.
     for _ in range(ROUNDS):
         row = np.nanmean(y - column, axis=1)
         before, column = column, np.nanmean(y - row[:, None], axis=0)
@@ -199,6 +205,7 @@ def fit_difficulty_advantage(
     """
     mean, weight = row_difficulty(y)
     deviation = y - mean[:, None]
+    # Rows that were judged on few targets have an uncertain mean: they weigh by how much of the row is known.
     difficulty = fit_ridge(x, mean[:, None], folds, weight=None if (weight == 1).all() else weight, penalties=penalties)
     advantage = fit_ridge(x, deviation, folds, shared=shared, penalties=penalties)
     if rank is not None:
@@ -213,8 +220,9 @@ def fit_difficulty_advantage(
 
 def _of_rank(fit: RidgeFit, level: Array, rank: int) -> RidgeFit:
     """Project scores around `level` (targets,) onto the leading `rank` principal directions of those out of fold."""
+    # Directions of the scores out of fold: on its own rows a fit's noise looks like skill.
     centred = fit.out_of_fold - fit.out_of_fold.mean(axis=0)
-    leading = np.linalg.eigh(centred.T @ centred)[1][:, -rank:]
+    leading = np.linalg.eigh(centred.T @ centred)[1][:, -rank:]  # eigh sorts by rising eigenvalue
     projector = leading @ leading.T  # (targets, targets), symmetric
     return RidgeFit(
         projector @ fit.weights,
@@ -225,7 +233,7 @@ def _of_rank(fit: RidgeFit, level: Array, rank: int) -> RidgeFit:
 
 
 def fit_form(form: str, x: Array, y: Array, folds: npt.NDArray[np.int64]) -> RidgeFit:
-    """Fit by name: one of FORMS."""
+    """Fit the form of this name, one of FORMS."""
     if form == "plain":
         return fit_ridge(x, y, folds)
     if form in FORMS:

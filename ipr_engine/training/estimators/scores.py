@@ -14,7 +14,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class FoldedRows:
-    """Judged rows in folds.
+    """Judged rows, each in a fold.
 
     Attributes:
         x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.

@@ -15,7 +15,7 @@ from ipr_engine.bundle.edit import NewCandidate, with_candidate, without_candida
 from ipr_engine.data import load_outcomes, name_in_source
 from ipr_engine.decide.contract import Heads
 from ipr_engine.decide.reference import predict_logit
-from ipr_engine.measures.bootstrap import Resamples
+from ipr_engine.measures.resampling import Resamples
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_grid, worth_sweep
 from ipr_engine.training.add.candidate_prior import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.add.candidate_row import combine, fit_row
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
 from tests.support.seeds import seeded

@@ -9,7 +9,7 @@ from tests.support.seeds import seeded
 
 torch = pytest.importorskip("torch", reason="needs extra [train]: torch, for networks")
 
-from ipr_engine.training.estimators.losses import mixed_loss  # noqa: E402
+from ipr_engine.training.estimators.network_fit import mixed_loss  # noqa: E402
 
 CASES = [
     ("squared", "identity"),

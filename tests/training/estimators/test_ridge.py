@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.repeatable import grouped_folds
+from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.estimators.ridge import (
     PENALTIES,
     fit_difficulty_advantage,

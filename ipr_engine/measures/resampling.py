@@ -1,12 +1,19 @@
-"""Paired bootstrap over prompts: every method sees the same resamples, so differences are paired (docs/metrics.md)."""
+"""Resamples of prompts for intervals, folds of questions for cross-validation, and sums that repeat to the last bit.
+
+The bootstrap is paired: every method sees the same resamples (docs/metrics.md). Copies of one question always share a fold, so
+that no fold is scored by its own twin.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
 
 Array = npt.NDArray[np.float64]
@@ -24,11 +31,12 @@ class Estimate(NamedTuple):
     defined: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
+        """Return the figure as plain JSON, None for NaN."""
         return {name: None if np.isnan(part) else part for name, part in zip(self._fields, self, strict=True)}
 
 
 class Resamples:
-    """How often each prompt occurs in the sample itself (row 0: once each) and in `draws` resamples of it.
+    """Counts of how often each prompt occurs in the sample itself (row 0: once each) and in `draws` resamples of it.
 
     Any figure computed along axis 0 of what `means` and `sums` return is paired by construction.
     """
@@ -37,18 +45,19 @@ class Resamples:
         if rows < 1 or draws < 0:
             raise InvalidInputError(f"rows, draws: expected rows >= 1 and draws >= 0, got {rows} and {draws}")
         counts = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=draws)
+        # A prompt is drawn a few times at most: 16 bits hold the count, in a quarter of the memory.
         self.counts = np.concatenate([np.ones((1, rows), np.int64), counts]).astype(np.uint16)  # (1 + draws, rows)
         self.rows, self.draws, self.seed = rows, draws, seed
 
     def sums(self, values: Array) -> Array:
-        """Sums over the rows of every resample: values (rows, k) or (rows,) -> (1 + draws, k) or (1 + draws,)."""
+        """Sum over the rows of every resample: values (rows, k) or (rows,) -> (1 + draws, k) or (1 + draws,)."""
         if len(values) != self.rows:
             raise InvalidInputError(f"values: expected {self.rows} rows, got {len(values)}")
         parts = np.array_split(self.counts, max(1, len(self.counts) // CHUNK))
         return np.concatenate([part.astype(np.float64) @ values for part in parts])
 
     def means(self, values: Array, weights: Array | None = None) -> Array:
-        """Means over rows, `sum(weight * value) / sum(weight)` where weights of the same shape are given.
+        """Take means over rows, `sum(weight * value) / sum(weight)` where weights of the same shape are given.
 
         An entry of weight 0 does not count, whatever its value (NaN included). NaN where nothing counts.
         """
@@ -60,7 +69,7 @@ class Resamples:
 
 
 def estimate(figures: Array) -> Estimate:
-    """Value and percentile interval of a figure (1 + draws,), the value in row 0. Undefined draws are left out and counted."""
+    """Return value and percentile interval of a figure (1 + draws,), the value in row 0. Undefined draws are left out and counted."""
     draws = figures[1:]
     defined = draws[np.isfinite(draws)]
     if not len(defined):
@@ -70,5 +79,30 @@ def estimate(figures: Array) -> Estimate:
 
 
 def difference(figures: Array, baseline: Array) -> Estimate:
-    """Estimate of figures - baseline, both (1 + draws,) from the same resamples."""
+    """Estimate figures - baseline, both (1 + draws,) from the same resamples."""
     return estimate(figures - baseline)
+
+
+def grouped_folds(keys: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.int64]:
+    """Give every row a fold number, (rows,): questions are shuffled with `seed`, then dealt round robin.
+
+    Raises:
+        InvalidInputError: fewer than two folds, or fewer distinct keys than folds.
+    """
+    distinct, group_of_row = np.unique(np.asarray(keys, dtype=str), return_inverse=True)
+    if folds < 2 or len(distinct) < folds:
+        raise InvalidInputError(
+            f"folds: expected 2 to {len(distinct)} (the distinct questions), got {folds}; prompts of one question_key count as one "
+            "question: give different questions keys of their own"
+        )
+    # Dealt after a shuffle: folds of equal size, whatever the order of the keys.
+    fold_of_group = np.empty(len(distinct), dtype=np.int64)
+    fold_of_group[np.random.default_rng(seed).permutation(len(distinct))] = np.arange(len(distinct)) % folds
+    return fold_of_group[group_of_row]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run numpy's and torch's sums in one thread: their order, hence every last bit, then repeats on one machine."""
+    with need("threadpoolctl", "a repeatable fit").threadpool_limits(limits=1):
+        yield

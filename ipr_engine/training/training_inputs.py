@@ -1,12 +1,15 @@
-"""The candidates' file of `ipr train`: who may answer, at what price, and under which names the outcomes know them."""
+"""What `ipr train` reads: the candidates' file, and the outcomes of these candidates as rows to fit on."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ipr_engine._validate import shown
 from ipr_engine.bundle import Candidate, Performance, Price, PriceList
@@ -21,6 +24,7 @@ from ipr_engine.bundle.checks import (
 )
 from ipr_engine.bundle.performance import performance_of
 from ipr_engine.bundle.price import price_of
+from ipr_engine.data import Outcomes, load_outcomes, name_in_source
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.tokens.profiles import profile_of, shipped_profile
 from ipr_engine.tokens.token_profile import TokenProfile
@@ -38,11 +42,13 @@ OPTIONAL = (
 )
 PRICE = tuple(field.name for field in fields(Price))
 OF_TOKENIZER = "tokenizer"  # a token_ratio: that of the tokenizer beside it
+Array = npt.NDArray[np.float64]
+FEWEST_JUDGED = 20  # prompts a candidate needs: fewer than this leave folds without any
 
 
 @dataclass(frozen=True)
 class RatiosAsked:
-    """Whose token_ratio the file leaves to be measured.
+    """The candidates whose token_ratio the file leaves to be measured.
 
     Attributes:
         of_records: from recorded input tokens, by which a tokenizer is fitted too; it states none.
@@ -55,7 +61,7 @@ class RatiosAsked:
 
 @dataclass(frozen=True)
 class CandidatesFile:
-    """What the file says.
+    """The content of a candidates' file.
 
     Attributes:
         candidates, prices: as the bundle holds them; token_ratio 1 where the file gives no number.
@@ -86,6 +92,7 @@ def read_candidates(path: Path) -> CandidatesFile:
     if not isinstance(entries, list) or not entries:
         raise InvalidInputError(f"candidates: expected a list of at least one candidate in {path}")
     for number, entry in enumerate(entries):
+        # What is missing is said before what is unknown: a misspelt name is both.
         missing = [key for key in REQUIRED if not isinstance(entry, dict) or key not in entry]
         unknown = sorted(set(entry) - set(REQUIRED) - set(OPTIONAL) - set(PRICE)) if not missing else []
         if missing or unknown:
@@ -124,7 +131,7 @@ def read_candidates(path: Path) -> CandidatesFile:
 
 
 def _tokenizer(number: int, given: object) -> TokenProfile | None:
-    """A shipped profile by name, a profile as `ipr tokens fit` writes it, or None."""
+    """Return a shipped profile by name, a profile as `ipr tokens fit` writes it, or None."""
     if given is None:
         return None
     where = f"candidates[{number}].tokenizer"
@@ -151,7 +158,7 @@ def _performance(number: int, given: object, basis: str) -> Performance | None:
 
 
 def _check_values(number: int, entry: Mapping[str, object]) -> None:
-    """Here, before any fit; the bundle judges the same values again when it is written."""
+    """Refuse values out of range before any fit; the bundle judges the same values again when it is written."""
     for key, expected, good in (
         *((key, "a text that is not blank and is Unicode", is_text) for key in ("name", "family", "provider", "basis")),
         *(
@@ -197,7 +204,119 @@ def _is_source(value: object) -> bool:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
+    """Build an object of JSON, whose keys must differ."""
+    keys = [key for key, _ in pairs]  # json.loads would keep the last of two in silence
     if len(set(keys)) < len(keys):
         raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
     return dict(pairs)
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows that heads are fitted on; the columns are the candidates asked for, in their order.
+
+    Attributes:
+        names: the sources, the first one is home: heads speak of its level (see `fitted_heads.fit_heads`).
+        source: (rows,) number of each row's source.
+        prompts, prompt_ids, keys: one entry a row.
+        quality, output_tokens, input_tokens: (rows, models), NaN where unknown.
+        dropped: rows without any judged quality, and leaks (`leaked`).
+        leaked: prompts of other sources whose question stands outside the split fitted on, in any source: dropped.
+    """
+
+    names: tuple[str, ...]
+    source: npt.NDArray[np.int64]
+    prompts: tuple[str, ...]
+    prompt_ids: tuple[str, ...]
+    keys: tuple[str, ...]
+    quality: Array
+    output_tokens: Array
+    input_tokens: Array
+    dropped: int
+    leaked: int
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+def read_training_rows(
+    folders: Sequence[Path | str],
+    asked: CandidatesFile,
+    *,
+    split: str | None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> TrainingRows:
+    """Read the split of every folder, and drop rows without a quality and rows that leak.
+
+    Args:
+        folders: outcome data (docs/outcome-data.md); the first is home.
+        asked: the columns wanted and their names in the outcomes.
+        split: the split to fit on; None takes every prompt, and then nothing can leak.
+    Raises:
+        InvalidInputError: a candidate is judged on fewer than 20 prompts, or a folder twice.
+    """
+    loaded = [load_outcomes(folder) for folder in folders]
+    names = tuple(outcomes.source for outcomes in loaded)
+    if len(set(names)) < len(names):
+        raise InvalidInputError(f"outcomes: expected folders of distinct names, got {', '.join(names)}")
+    parts, numbers, leaked = [], [], 0
+    for number, outcomes in enumerate(loaded):
+        part = outcomes if split is None else outcomes.of_split(split)
+        if split is not None and number > 0:
+            # A question that any source holds out must not be fitted on in another source.
+            before = len(part)
+            for other in loaded:
+                held_out = np.array([name != split for name in other.splits])
+                if held_out.any():
+                    part = part.without_questions_of(other.take(held_out))
+            leaked += before - len(part)
+        parts.append(part)
+        numbers.append(np.full(len(part), number, np.int64))
+    tables = {
+        measure: np.concatenate([_columns(part, asked, measure) for part in parts])
+        for measure in ("quality", "output_tokens", "input_tokens")
+    }
+    judged = ~np.isnan(tables["quality"])
+    for measure, fix in (
+        ("quality", 'leave it out, or name what the outcomes call it with "source"'),
+        ("output_tokens", "record how many tokens its answers had: costs are predicted from them; or leave it out"),
+    ):
+        counts = (~np.isnan(tables[measure])).sum(axis=0)
+        for candidate, count in zip(asked.candidates, counts, strict=True):
+            if count < FEWEST_JUDGED:
+                raise InvalidInputError(
+                    f"candidates: {candidate.name!r} has {measure} on {count} prompts of {', '.join(names)}, at least "
+                    f"{FEWEST_JUDGED} are needed; {fix}"
+                )
+    keep = judged.any(axis=1)
+    # Every list below runs over the parts in the order of `tables`.
+    every = [(i, p) for part in parts for i, p in zip(part.prompt_ids, part.prompts, strict=True)]
+    keys = [key for part in parts for key in part.question_keys]
+    rows = np.flatnonzero(keep)
+    progress(
+        f"{len(rows)} prompts of {', '.join(names)}, {judged[keep].mean():.0%} of their candidates judged; left out: "
+        f"{int((~keep).sum())} without any outcome, {leaked} whose question is held out"
+    )
+    return TrainingRows(
+        names,
+        np.concatenate(numbers)[keep],
+        tuple(every[i][1] for i in rows),
+        tuple(every[i][0] for i in rows),
+        tuple(keys[i] for i in rows),
+        tables["quality"][keep],
+        tables["output_tokens"][keep],
+        tables["input_tokens"][keep],
+        dropped=int((~keep).sum()) + leaked,
+        leaked=leaked,
+    )
+
+
+def _columns(part: Outcomes, asked: CandidatesFile, measure: str) -> Array:
+    """Return one measure as (rows, candidates), with NaN columns for candidates this source does not have."""
+    table = getattr(part, measure)
+    result = np.full((len(part), len(asked.candidates)), np.nan)
+    for column, candidate in enumerate(asked.candidates):
+        name = name_in_source(asked.named, candidate.name, part.source)
+        if name in part.models:
+            result[:, column] = table[:, part.models.index(name)]
+    return result

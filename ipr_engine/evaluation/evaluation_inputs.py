@@ -9,8 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import random_seed
-from ipr_engine.measures.bootstrap import DRAWS
+from ipr_engine.measures.resampling import DRAWS
+from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import WORTHS
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,7 @@ class EvaluatedCandidates:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """How figures are taken.
+    """The way figures are taken.
 
     Attributes:
         validate_on_train: choose operating points on the training split (out of fold for the baselines; say so if the
@@ -49,7 +53,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, eq=False)
 class Baselines:
-    """How the baselines are fitted.
+    """The settings of the baselines' fits.
 
     Attributes:
         folds: (train rows,) fold numbers for their tuning.
@@ -60,3 +64,25 @@ class Baselines:
     folds: npt.NDArray[np.int64]
     worths: npt.NDArray[np.float64] = field(default_factory=lambda: WORTHS)
     tiers: npt.NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split of an evaluation: its outcomes, and what the router sees and believes. Every array has the split's rows.
+
+    Attributes:
+        x: (rows, dim) embeddings, for the baselines that need some.
+        groups: (rows,) question keys; copies of one question share one.
+        predicted, predicted_cost: (rows, models) of the router under test.
+        sweeps: name -> choices (points, rows) of the router under test, the cheap end first; the same in both splits.
+        tokens, predicted_tokens: (rows, models) output tokens, None where unknown.
+    """
+
+    outcomes: WeightedOutcomes
+    x: Array
+    groups: Sequence[str]
+    predicted: Array
+    predicted_cost: Array
+    sweeps: Mapping[str, Indices]
+    tokens: Array | None = None
+    predicted_tokens: Array | None = None

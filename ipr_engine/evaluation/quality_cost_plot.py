@@ -1,0 +1,143 @@
+"""The plot of quality over cost: a curve for each contender, a named dot for each candidate alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._extras import need
+from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED
+from ipr_engine.evaluation.summary import Summary
+from ipr_engine.measures.routing import Curve
+
+# Where a dot's name may stand, in points from the dot; the first that fits best is taken.
+OFFSETS = (
+    (8, 6), (8, -14), (-8, 6), (-8, -14), (0, 12), (0, -20), (14, 24), (-14, 24), (14, -32), (-14, -32),
+    (0, 34), (0, -34), (0, -44), (-60, -62), (30, 44), (-30, 44), (30, -54), (-30, -54),
+)  # fmt: skip
+
+
+LINES: dict[str, dict[str, Any]] = {
+    "router, worth": {"color": BLUE, "lw": 2.8, "zorder": 6},
+    "router, minmax": {"color": RED, "lw": 2.2, "zorder": 5},
+    "kNN, worth": {"color": GREEN, "lw": 1.6, "ls": "--"},
+    "k-means, worth": {"color": PINK, "lw": 1.6, "ls": "-."},
+    "ridge, worth": {"color": ORANGE, "lw": 1.6, "ls": (0, (1, 1))},
+    "hull of singles": {"color": BLACK, "lw": 1.4, "ls": ":"},
+    "hindsight hull": {"color": GREY, "lw": 1.2, "ls": (0, (1, 3))},
+    "oracle": {"color": GREY, "lw": 1.6, "ls": (0, (6, 2))},
+}
+
+
+Array = npt.NDArray[np.float64]
+
+
+def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
+    """Draw curves of realised quality over cost, single candidates as labelled dots, the oracle above."""
+    figure, axes = pyplot.subplots(figsize=(11, 6.6), layout="constrained")
+    singles = summary.singles
+    for name, style in LINES.items():
+        curve = summary.curves.get(name)
+        if curve is not None:
+            axes.plot(1000 * curve.cost[0], 100 * curve.quality[0], label=_label(summary, name), **style)
+    main = next((n for n in ("router, worth", "router, minmax") if n in summary.curves), None)
+    if main is not None and len(singles.cost) > 1:
+        cost, low, high = _band(summary.curves[main])
+        axes.fill_between(
+            1000 * cost,
+            100 * low,
+            100 * high,
+            color=LINES[main]["color"],
+            alpha=0.13,
+            lw=0,
+            label=f"95 % interval of {main}",
+        )
+    cost, quality = 1000 * singles.cost[0], 100 * singles.quality[0]
+    axes.scatter(cost, quality, s=46, color="white", edgecolor=BLACK, zorder=7, label="one candidate alone")
+    ends = [summary.axis.cheapest, summary.axis.best]
+    axes.scatter(cost[ends], quality[ends], s=46, color=BLACK, zorder=7.5, label="cheapest and best single, of train")
+    unit = "mean cost, USD per 1,000 prompts"
+    # Beyond a factor of 15 the cheap candidates would lie on one another.
+    if cost.min() > 0 and cost.max() / cost.min() > 15:
+        unit += " (log scale; areas are taken on the linear one)"
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.margins(x=0.09)  # room for the names of the dearest
+    axes.set_xlabel(unit)
+    axes.set_ylabel("mean quality, % of the maximum")
+    axes.set_title(title, loc="left", fontsize=13)
+    axes.legend(loc="lower right", fontsize=10)
+    _place_names(figure, axes, cost, quality, summary.models)
+    axes.text(0.01, 0.985, "better: up and to the left", transform=axes.transAxes, va="top", color=GREY, fontsize=10.5)
+    return figure
+
+
+def _label(summary: Summary, name: str) -> str:
+    """Return the name of a contender with its area."""
+    line = next(c for c in summary.figures["contenders"] if c["name"] == name)
+    area = line["area"]["value"]
+    return name if area is None else f"{name}  (area {area:.2f})"
+
+
+def _band(curve: Curve, points: int = 80) -> tuple[Array, Array, Array]:
+    """Return the 95 % band of quality at given cost, over the cost that the sample's curve spans."""
+    # At given cost: the draws' curves have their points at different costs.
+    cost = np.geomspace(max(curve.cost[0].min(), 1e-12), max(curve.cost[0].max(), 2e-12), points)
+    levels = []
+    for c, q in zip(curve.cost[1:], curve.quality[1:], strict=True):
+        order = np.argsort(c, kind="stable")
+        levels.append(np.interp(cost, c[order], q[order]))
+    low, high = np.percentile(levels, [2.5, 97.5], axis=0)
+    return cost, low, high
+
+
+def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str]) -> None:
+    """Name every dot where its name covers no other name or dot and as little of the curves as can be."""
+    effects = need("matplotlib.patheffects", "plots", "eval")
+    figure.canvas.draw()  # places the legend, and with it the pixels that a name must not cover
+    dots = axes.transData.transform(np.stack([x, y], axis=1))
+    frame = axes.get_window_extent()
+    taken: list[Any] = [axes.get_legend().get_window_extent()]
+    drawn = np.concatenate([_dense(axes.transData.transform(line.get_xydata())) for line in axes.get_lines()])
+    # From the best candidate down: whoever comes first finds the places free.
+    for m in np.argsort(-y):
+        best: tuple[float, Any, Any] | None = None
+        for dx, dy in OFFSETS:
+            side = "left" if dx > 0 else "right" if dx < 0 else "center"
+            text = axes.annotate(
+                names[m],
+                (x[m], y[m]),
+                xytext=(dx, dy),
+                textcoords="offset points",
+                ha=side,
+                fontsize=9,
+                zorder=8,
+                path_effects=[effects.withStroke(linewidth=3, foreground="white")],
+                arrowprops={"arrowstyle": "-", "lw": 0.6, "color": GREY} if abs(dy) > 20 else None,
+            )
+            box = text.get_window_extent(figure.canvas.get_renderer())
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            covered = sum(box.overlaps(other) for other in taken)
+            covered += sum(box.contains(*dot) for i, dot in enumerate(dots) if i != m)
+            crossed = ((drawn > [box.x0, box.y0]) & (drawn < [box.x1, box.y1])).all(axis=1).sum()
+            # In this order: inside the frame, off other names and dots, off the curves, near the dot.
+            penalty = 1e6 * (not inside) + 1e4 * covered + crossed + 0.1 * abs(dy)
+            if best is None or penalty < best[0]:
+                if best is not None:
+                    best[1].remove()
+                best = (penalty, text, box)
+            else:
+                text.remove()
+        assert best is not None
+        taken.append(best[2])
+
+
+def _dense(points: Array, steps: int = 12) -> Array:
+    """Return points along a polyline (points, 2), close enough that a name cannot slip between two of them."""
+    if len(points) < 2:
+        return points
+    part = np.linspace(0, 1, steps)[:, None, None]
+    return np.asarray(((1 - part) * points[:-1] + part * points[1:]).reshape(-1, 2))
