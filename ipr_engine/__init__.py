@@ -31,7 +31,7 @@ __version__ = "0.1.0"
 if not _path.isfile(_path.join(_path.dirname(__file__), "kernels", "__init__.py")):  # a clone, not a wheel
     from ipr_engine._clone import KernelsBeside as _KernelsBeside
 
-    _sys.meta_path.append(_KernelsBeside)
+    _sys.meta_path.insert(0, _KernelsBeside)  # before the finder of another clone that is installed
 
 __all__ = [
     "AsyncEngine",
