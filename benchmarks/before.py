@@ -27,6 +27,17 @@ from .ops.prompts import ASCII, OTHER
 TAU = 0.2
 TURNS, WARM_UP, CALLS = 120, 10, 400
 
+# What is called, on which prompts, and into how many parts a turn's calls are cut where one call takes longer: route with
+# `tokens_in=`, a chat of one message, route_many of 16 prompts.
+KINDS = (
+    ("route", "ascii", 1),
+    ("route", "other", 1),
+    ("decide", "ascii", 1),
+    ("tokens_in", "ascii", 8),
+    ("chat", "ascii", 4),
+    ("route_many", "ascii", 8),
+)
+
 # Runs in both checkouts, so it uses what every release has. A line on stdin is a turn: which kind, and how many calls.
 WORKER = """
 import json, os, sys, time
@@ -36,12 +47,18 @@ given = json.loads(sys.stdin.readline())
 engine = ipr_engine.Engine.load(isa=given["isa"])
 policy = engine.policy(tau=given["tau"], **given["options"])
 encoded = {kind: [engine.encode([prompt]) for prompt in prompts] for kind, prompts in given["prompts"].items()}
-clock = time.perf_counter_ns
+texts, clock = given["prompts"], time.perf_counter_ns
+kinds = {
+    "route": (engine.route, texts),
+    "decide": (engine.decide, encoded),
+    "tokens_in": (lambda text, policy: engine.route(text, policy, tokens_in=80.0), texts),
+    "chat": (engine.route, {kind: [[{"role": "user", "content": text}] for text in of] for kind, of in texts.items()}),
+    "route_many": (engine.route_many, {kind: [of[:8] + of[:8]] for kind, of in texts.items()}),
+}
 print(json.dumps({"isa": engine.plan.isa, "bundle": engine.bundle.hash, "rule": policy.rule, "at": ipr_engine.__file__}), flush=True)
 for line in sys.stdin:
     what, kind, calls = json.loads(line)
-    call = engine.route if what == "route" else engine.decide
-    items = given["prompts"][kind] if what == "route" else encoded[kind]
+    call, items = kinds[what][0], kinds[what][1][kind]
     seen = []
     for k in range(calls + 8):
         item = items[k % len(items)]
@@ -99,11 +116,11 @@ def compare(checkout: Path, isa: str, options: dict[str, Any], turns: int, calls
     ours, theirs = CheckoutProcess(ROOT, isa, options), CheckoutProcess(checkout, isa, options)
     made = []
     try:
-        for what, kind in (("route", "ascii"), ("route", "other"), ("decide", "ascii")):
+        for what, kind, share in KINDS:
             both: tuple[list[list[int]], list[list[int]]] = ([], [])
             for turn in range(WARM_UP + turns):
                 for n in (0, 1) if turn % 2 else (1, 0):
-                    both[n].append((ours, theirs)[n].turn(what, kind, calls))
+                    both[n].append((ours, theirs)[n].turn(what, kind, max(1, calls // share)))
             now, before = (rows[WARM_UP:] for rows in both)
             ratios = np.array([statistics.median(a) / statistics.median(b) for a, b in zip(now, before, strict=True)])
             rng = np.random.default_rng(0)
@@ -122,7 +139,7 @@ def compare(checkout: Path, isa: str, options: dict[str, Any], turns: int, calls
                     "ratio_low": round(float(np.quantile(medians, 0.025)), 3),
                     "ratio_high": round(float(np.quantile(medians, 0.975)), 3),
                     "turns": turns,
-                    "calls": calls,
+                    "calls": max(1, calls // share),
                     "commit_before": head(checkout),
                     "bundle": ours.started["bundle"][:12],
                     "bundle_before": theirs.started["bundle"][:12],
@@ -155,7 +172,7 @@ def main() -> int:
             print(as_json(whole))
         else:
             print(
-                f"{line['call']:<7}{line['prompts']:<6}{line['p50_us']:8.2f} us, before {line['p50_us_before']:8.2f} us: "
+                f"{line['call']:<11}{line['prompts']:<6}{line['p50_us']:8.2f} us, before {line['p50_us_before']:8.2f} us: "
                 f"{line['ratio']:.3f} [{line['ratio_low']:.3f}, {line['ratio_high']:.3f}] times as long"
             )
         if arguments.record:
