@@ -19,7 +19,7 @@ from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import PolicyOptions
-from ipr_engine.request.arguments import bill_floors
+from ipr_engine.prompts.parsed import bill_floors
 from ipr_engine.request.route_request import RouteOptions
 
 

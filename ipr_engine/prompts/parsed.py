@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from ipr_engine._validate import lone_surrogate
 from ipr_engine.errors import InvalidInputError
@@ -89,3 +92,8 @@ def checked_text(value: object, where: str) -> str:
 def bill_floor(text: str, tokens: int) -> int:
     """Return at least a token per 8 bytes: a very long word (base64, say) is one token to WordPiece, but not to any LLM."""
     return max(tokens, -(-len(text.encode()) // BYTES_PER_TOKEN))  # rounded up
+
+
+def bill_floors(texts: Sequence[str], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return (texts,) the bill of each text alone: `bill_floor` of the tokens counted in it."""
+    return np.array([bill_floor(text, n) for text, n in zip(texts, counts.tolist(), strict=True)], np.int64)

@@ -12,12 +12,6 @@ from ipr_engine._validate import MOST_TOKENS, matched_once, nonnegative, shown, 
 from ipr_engine.bundle import PriceList
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.prompts.parsed import bill_floor
-
-
-def bill_floors(texts: Sequence[str], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return (texts,) the bill of each text alone: `bill_floor` of the tokens counted in it."""
-    return np.array([bill_floor(text, n) for text, n in zip(texts, counts.tolist(), strict=True)], np.int64)
 
 
 def bare_embeddings(x: object, dim: int, billed_tokens: object) -> Encoded:

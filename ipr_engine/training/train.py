@@ -23,7 +23,7 @@ from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.data import embed_prompts
 from ipr_engine.measures.prediction import brier, constant_heads, expected_calibration_error
 from ipr_engine.measures.resampling import one_thread
-from ipr_engine.request.arguments import bill_floors
+from ipr_engine.prompts.parsed import bill_floors
 from ipr_engine.training.estimators.by_name import CLOSED_FORM
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, calibration_rows, fit_heads
 from ipr_engine.training.fitted_parts import (

@@ -103,6 +103,9 @@ def test_a_checkout_is_timed_beside_another_one_in_turns():
         ("route", "ascii"),
         ("route", "other"),
         ("decide", "ascii"),
+        ("tokens_in", "ascii"),
+        ("chat", "ascii"),
+        ("route_many", "ascii"),
     ]
     for line in lines:
         assert line["ratio_low"] <= line["ratio"] <= line["ratio_high"]

@@ -23,7 +23,7 @@ from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.prediction import constancy
 from ipr_engine.measures.resampling import one_thread
-from ipr_engine.request.arguments import bill_floors
+from ipr_engine.prompts.parsed import bill_floors
 from ipr_engine.training.add.candidate_prior import (
     add_prior,
     most_similar,
