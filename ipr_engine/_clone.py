@@ -10,7 +10,11 @@ import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_file_location
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from ipr_engine.errors import BackendUnavailableError
+
+# Links are followed: a strict editable installation is a folder of links to the clone's files.
+ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+OURS = os.path.join("csrc", "include", "ipr", "decide.h")  # no other project has it; any may have a pyproject.toml
 
 
 class KernelsBeside:
@@ -25,18 +29,31 @@ def import_beside(folder: str) -> bool:
     """Import a folder of the clone under its own name; return False where the package is installed, and nothing beside it ours.
 
     By its place: another package of that name may be installed, and sys.path need not name the clone.
+
+    Raises:
+        BackendUnavailableError: this process has imported another package of that name.
     """
-    if not os.path.isfile(os.path.join(ROOT, "pyproject.toml")):
+    spec = _spec(folder, folder)
+    if spec is None or spec.origin is None or spec.loader is None:
         return False
-    if folder not in sys.modules:
-        spec = _spec(folder, folder)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[folder] = module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[folder])
+    loaded = sys.modules.get(folder)
+    if loaded is None:
+        module = sys.modules[folder] = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[folder]
+            raise
+    elif os.path.realpath(getattr(loaded, "__file__", None) or "") != spec.origin:
+        raise BackendUnavailableError(
+            f"{folder}: this process has imported another package of that name; run `ipr` in a process of its own"
+        )
     return True
 
 
 def _spec(name: str, folder: str) -> ModuleSpec | None:
     place = os.path.join(ROOT, folder)
-    return spec_from_file_location(name, os.path.join(place, "__init__.py"), submodule_search_locations=[place])
+    start = os.path.join(place, "__init__.py")
+    if not (os.path.isfile(os.path.join(ROOT, OURS)) and os.path.isfile(start)):
+        return None
+    return spec_from_file_location(name, start, submodule_search_locations=[place])

@@ -44,15 +44,17 @@ def writable_folder(path: str | os.PathLike[str], name: str) -> Path:
     return folder
 
 
-def writable_file(path: str | os.PathLike[str], name: str) -> Path:
+def writable_file(path: str | os.PathLike[str], name: str, *, suffix: str = "") -> Path:
     """Return the path of a file that can be written, in a folder that is there.
 
-    Nothing is made yet; what is there will be replaced.
+    Nothing is made yet; what is there will be replaced. suffix: what the name must end in, whatever its case.
 
     Raises:
         InvalidInputError: names the argument, and what is in the way.
     """
     file = _path(path, name, "a file")
+    if not file.name.lower().endswith(suffix):
+        raise InvalidInputError(f"{name}: expected a file to write that ends in {suffix}, got {file}")
     if file.is_dir():
         raise InvalidInputError(f"{name}: expected a file to write, got the folder {file}; name a file in it")
     if not file.parent.is_dir():

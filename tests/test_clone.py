@@ -3,10 +3,12 @@
 import importlib.util
 import subprocess
 import sys
+import types
 
 import pytest
 
 from ipr_engine import _clone as clone
+from ipr_engine.errors import BackendUnavailableError
 from tests.support import skips
 from tests.support.places import ROOT
 
@@ -22,8 +24,12 @@ sys.meta_path.insert(0, Installed)
 
 
 def run(code, folder):
+    return python(f"{EDITABLE}\n{code}", folder)
+
+
+def python(code, folder):
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
-    command = [sys.executable, "-S", "-c", f"import sys; sys.path += {site()!r}\n{EDITABLE}\n{code}"]
+    command = [sys.executable, "-S", "-c", f"import sys; sys.path += {site()!r}\n{code}"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -70,3 +76,31 @@ def test_an_installed_package_has_no_folder_beside_it(monkeypatch, tmp_path):
     monkeypatch.setattr(clone, "ROOT", str(tmp_path))
     assert not clone.import_beside("strangers")
     assert importlib.util.find_spec("strangers") is None
+
+
+def test_a_package_reached_through_links_finds_its_clone(tmp_path):
+    """A strict editable installation is a folder of links to files."""
+    for file in (ROOT / "ipr_engine").rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts:
+            link = tmp_path / "links" / file.relative_to(ROOT)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file)
+    code = "import ipr_engine.kernels.plan\nfrom ipr_engine.cli import main\nmain(['bench', 'load', '--help'])"
+    done = python(f"import sys; sys.path.insert(0, {str(tmp_path / 'links')!r})\n{code}", tmp_path)
+    assert "usage: ipr bench load" in done.stdout, done.stderr
+
+
+def test_another_projects_pyproject_does_not_make_a_clone(monkeypatch, tmp_path):
+    (tmp_path / "pyproject.toml").write_text("")
+    for folder in ("strangers", "kernels"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text("raise AssertionError('not ours')\n")
+    monkeypatch.setattr(clone, "ROOT", str(tmp_path))
+    assert not clone.import_beside("strangers")
+    assert clone.KernelsBeside.find_spec("ipr_engine.kernels") is None
+
+
+def test_another_package_of_that_name_in_the_process_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "benchmarks", types.ModuleType("benchmarks"))
+    with pytest.raises(BackendUnavailableError, match=r"benchmarks: this process has imported another package"):
+        clone.import_beside("benchmarks")

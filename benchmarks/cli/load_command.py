@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ipr_engine._files import writable_file
 from ipr_engine.cli.options import load_keywords
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
@@ -36,7 +37,6 @@ from .options import (
     prepare,
     settings_of,
     split_targets,
-    writable,
 )
 
 WIDTH = 132
@@ -139,9 +139,10 @@ def _check(arguments: argparse.Namespace) -> None:
                 raise InvalidInputError(f"--{option}: is of one case; leave it out with {stepped}")
     if arguments.against is not None and arguments.peers:
         raise InvalidInputError("--peers: give either --against or --peers, so that each turn has one meaning")
-    for option in ("record", "plot"):
-        writable(f"--{option}", getattr(arguments, option))
+    if arguments.record is not None:
+        writable_file(arguments.record, "--record")
     if arguments.plot is not None:
+        writable_file(arguments.plot, "--plot", suffix=".png")
         check_available()
 
 

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ipr_engine._validate import nonnegative
@@ -130,14 +129,6 @@ def share(option: str, value: float, most: float) -> float:
     if not 0 < found <= most:
         raise InvalidInputError(f"{option}: expected a share above 0 and at most {most:g}, got {found:g}")
     return found
-
-
-def writable(option: str, path: Path | None) -> None:
-    """Before a long run, not after it."""
-    if path is not None and path.is_dir():
-        raise InvalidInputError(f"{option}: expected a file, got the folder {path}")
-    if path is not None and not path.parent.is_dir():
-        raise InvalidInputError(f"{option}: the folder {path.parent} does not exist; make it first")
 
 
 class Reporter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ipr_engine._extras import need_pyplot
+from ipr_engine._files import writable_file
 from ipr_engine.bundle import CalibrationMap
 from ipr_engine.bundle.calibration import INSUFFICIENT
 from ipr_engine.evaluation.plot_style import BLUE, GREY, RED
@@ -14,8 +15,10 @@ def draw(made: CalibrationMap, path: Path) -> None:
     """Draw the map: certified quality over cost.
 
     Raises:
+        InvalidInputError: the path does not end in .png or cannot be written.
         BackendUnavailableError: matplotlib is missing.
     """
+    writable_file(path, "plot", suffix=".png")
     pyplot = need_pyplot()
     figure, axes = pyplot.subplots(figsize=(9.5, 6), layout="constrained")
     cost = [1000 * point.cost_usd for point in made.points]

@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.cache is not None:
         writable_folder(arguments.cache, "--cache")
     if arguments.plot is not None:
-        writable_file(arguments.plot, "--plot")
+        writable_file(arguments.plot, "--plot", suffix=".png")
     engine = Engine.load(arguments.bundle, **load_keywords(arguments))
     sample = load_outcomes(arguments.outcomes, split=None if arguments.split == "all" else arguments.split)
     path_data = load_outcomes(

@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
-        writable_file(arguments.plot, "--plot")
+        writable_file(arguments.plot, "--plot", suffix=".png")
     engine = Engine.load(arguments.bundle, **load_keywords(arguments))
     prompt = read_stdin() if arguments.prompt is None else arguments.prompt
     explanation = engine.explain(prompt, engine.policy(**policy_keywords(arguments)))

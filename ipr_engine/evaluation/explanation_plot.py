@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ipr_engine._extras import need_pyplot
+from ipr_engine._files import writable_file
 from ipr_engine.decision.explanation import Explanation
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREY, ORANGE, RED, STYLE
@@ -24,8 +25,7 @@ def draw_explanation(explanation: Explanation, path: Path) -> Path:
         InvalidInputError: the path does not end in .png or cannot be written.
         BackendUnavailableError: the extra [eval] is missing.
     """
-    if path.suffix.lower() != ".png":
-        raise InvalidInputError(f"plot: expected a path that ends in .png, got {path}")
+    writable_file(path, "plot", suffix=".png")
     pyplot = need_pyplot()
     decision = explanation.decision
     views = sorted(explanation.candidates, key=lambda view: view.cost_usd)

@@ -49,7 +49,7 @@ def distill(
 
     Raises:
         BackendUnavailableError: a package of the extra `[train]` is missing.
-        InvalidInputError: an argument is out of range, or `model` is a path that does not exist.
+        InvalidInputError: an argument is out of range, or `model` is a path that does not exist, or no sentence encoder.
     """
     if dtype not in DTYPES:
         raise InvalidInputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -69,6 +69,9 @@ def distill(
     try:
         with one_thread():
             static = library.distill(str(model), device="cpu", pca_dims=dim, sif_coefficient=sif, quantize_to="float32")
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InvalidInputError(f"model: {model} cannot be read as a sentence encoder: {reason}") from error
     finally:
         torch.set_num_threads(threads)
 

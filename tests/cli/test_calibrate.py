@@ -87,6 +87,7 @@ def test_a_plot_is_drawn(scene, tmp_path, capsys):
         (["--risk", "2"], "risk: expected a number above 0"),
         (["--map", "nobody=x"], "--map: expected NAME=SOURCE with a candidate's name"),
         (["--map", "beta/mid=absent"], "no outcomes of 'beta/mid'"),
+        (["--plot", "map.xyz"], "--plot: expected a file to write that ends in .png, got map.xyz"),
         (["--family", "beta"], "at least two to choose between"),
     ],
 )

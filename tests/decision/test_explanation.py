@@ -94,6 +94,6 @@ def test_the_picture_is_a_png(engine, tmp_path, capsys):
     assert main([*arguments, "--plot", str(tmp_path / "why.png")]) == 0
     assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
     assert main([*arguments, "--plot", str(tmp_path / "why.pdf")]) == 1
-    assert "expected a path that ends in .png" in capsys.readouterr().err
+    assert "--plot: expected a file to write that ends in .png" in capsys.readouterr().err
     assert main([*arguments, "--plot", str(tmp_path / "none" / "why.png")]) == 1
     assert "--plot: expected a file to write" in capsys.readouterr().err

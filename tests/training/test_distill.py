@@ -86,6 +86,12 @@ def tiny_bert(tmp_path_factory):
     return folder
 
 
+def test_a_folder_that_holds_no_sentence_encoder_is_named(tiny_bert, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidInputError, match=r"model: .*empty cannot be read as a sentence encoder"):
+        distill(tmp_path / "empty", tmp_path / "out")
+
+
 def test_distilled_folder_loads_in_model2vec_and_names_no_path(tiny_bert, tmp_path):
     from model2vec import StaticModel
 

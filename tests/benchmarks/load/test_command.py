@@ -213,7 +213,7 @@ def test_plots_are_written(kind, bundle, capsys, tmp_path, monkeypatch):
         (["--peers", "ghost"], "--peers: expected names of"),
         (["--ladder", "--saturate"], "--ladder: give either"),
         (["--ladder", "--rate", "5"], "--rate: is of one case"),
-        (["--record", "/nonexistent/x.jsonl"], "--record: the folder"),
+        (["--record", "/nonexistent/x.jsonl"], "--record: expected a file to write"),
         (["soak", "--minutes", "0"], "--minutes: expected a number > 0"),
         (["soak", "--minutes", "600"], "--minutes: expected at most 3600 s"),
         (["soak", "--load", "1.5"], "--load: expected a share"),
