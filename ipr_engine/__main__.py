@@ -1,4 +1,4 @@
-"""python -m ipr_engine: the same as the command `ipr`."""
+"""`python -m ipr_engine` is the same as the command `ipr`."""
 
 import sys
 

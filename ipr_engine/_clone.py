@@ -1,4 +1,4 @@
-"""Folders that stand beside the package in a clone: kernels/, which is `ipr_engine.kernels`, benchmarks/ and studies/.
+"""This file finds the folders beside the package in a clone: kernels/, which is `ipr_engine.kernels`, benchmarks/ and studies/.
 
 A wheel holds kernels/ and a part of benchmarks/ inside the package, and no studies.
 """
@@ -18,7 +18,7 @@ OURS = os.path.join("csrc", "include", "ipr", "decide.h")  # no other project ha
 
 
 class KernelsBeside:
-    """The finder of the one name `ipr_engine.kernels`: nothing else at the root of a clone is a part of the package."""
+    """`KernelsBeside` finds the one name `ipr_engine.kernels`: nothing else at the root of a clone is a part of the package."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
@@ -26,7 +26,7 @@ class KernelsBeside:
 
 
 def import_beside(folder: str) -> bool:
-    """Import a folder of the clone under its own name; return False where the package is installed, and nothing beside it ours.
+    """Import a folder of the clone under its own name; return False where the package is installed, so that no folder beside it is ours.
 
     By its place: another package of that name may be installed, and sys.path need not name the clone.
 

@@ -1,4 +1,4 @@
-"""Optional packages: `need` imports one where it is used, and says what to install where it is missing."""
+"""`need` imports an optional package where it is used, and says what to install where it is missing."""
 
 from __future__ import annotations
 

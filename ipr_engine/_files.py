@@ -1,4 +1,4 @@
-"""Paths that a caller gives, and files that are written: a path that cannot be used is refused at once, not after an hour of work."""
+"""This file checks paths and writes files: a path that cannot be used is refused at once, not after an hour of work."""
 
 from __future__ import annotations
 

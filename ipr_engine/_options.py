@@ -1,4 +1,4 @@
-"""What is known of an option, once: what it means to a caller, its form in a record, its flag on the command line.
+"""An `About` states once what an option means to a caller, its form in a record, and its flag on the command line.
 
 An options class is a frozen dataclass whose fields are made by `option(...)`; `about` gives back what a field knows.
 """
@@ -63,7 +63,7 @@ def option(
 
 
 def about(options: type) -> dict[str, About]:
-    """Return option -> what is known of it, in the order of the fields of an options class."""
+    """Return option -> its `About`, in the order of the fields of an options class."""
     return {name: made.metadata["about"] for name, made in options.__dataclass_fields__.items()}  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""Named ranges for a profiler: tokenize, copy, encode, decide. They are off by default, and cost an empty context then.
+"""`span` names ranges for a profiler: tokenize, copy, encode, decide. They are off by default, and cost an empty context then.
 
     ipr_engine._profiling.enable()              # NVTX, for nsys and ncu; or IPR_NVTX=1 in the environment; needs torch with CUDA
     ipr_engine._profiling.enable("profiler")    # the same ranges in a trace of torch.profiler (Kineto, with CUPTI on a GPU)

@@ -1,4 +1,4 @@
-"""Checks of a caller's values: numbers, names, and how a value is written in an error."""
+"""This file checks a caller's numbers and names, and writes values into errors."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""The version of the package, stated once: pyproject.toml reads it here."""
+"""The version of the package is stated here once; pyproject.toml reads it."""
 
 __version__ = "0.1.0"

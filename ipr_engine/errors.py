@@ -1,4 +1,4 @@
-"""Every error of ipr_engine, all below IprError; each names the argument, what was expected, what came, what to do."""
+"""Every error of ipr_engine is an IprError; each names the argument, what was expected, what came, what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class IprError(Exception):
-    """Base of every error this library raises on purpose."""
+    """`IprError` is the base of every error that this library raises on purpose."""
 
 
 class InvalidInputError(IprError, ValueError):
@@ -147,7 +147,7 @@ class RecordError(IprError):
 
 
 class KeyMismatchError(IprError):
-    """What is at hand was sealed or hashed under another owner's key than the one given, or under one that was not given."""
+    """A record or a bundle was sealed or hashed under another owner's key than the one given, or under one that was not given."""
 
 
 class CubinError(IprError):

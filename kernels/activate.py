@@ -1,4 +1,4 @@
-"""exp, sigmoid and the activations of kernels/decide.py: the formulas of csrc/src/simd/math16.h."""
+"""This file has exp, sigmoid and the activations of kernels/decide.py, by the formulas of csrc/src/simd/math16.h."""
 
 import triton
 import triton.language as tl

@@ -1,4 +1,4 @@
-"""The choice of `decide` (docs/decide.md) on tiles of candidates, in parts that kernels/decide.py calls.
+"""This file makes the choice of `decide` (docs/decide.md) on tiles of candidates, in parts that kernels/decide.py calls.
 
 A tile is (BLOCK_ROWS, candidates). Each function reduces one tile; kernels/decide.py merges several where the candidates
 do not fit one. Minima and maxima are exact, so no tiling changes a bit.

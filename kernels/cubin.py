@@ -1,4 +1,4 @@
-"""A cubin of decide_kernel, loaded and launched through the CUDA driver: neither Triton nor a link against CUDA.
+"""A `CubinKernel` loads and launches a cubin of decide_kernel through the CUDA driver, without Triton or a link against CUDA.
 
     kernel = CubinKernel.find(folder, variant, params, device=0)    # reads, checks the hash, loads
     launch = DecideLaunch(plan, request, result, kernel=kernel)     # run.py; or kernel.launch(grid, arguments, stream)
@@ -154,7 +154,7 @@ class LaunchDriver:
     """
 
     def __init__(self, library: Any = None) -> None:
-        """library: an object with libcuda's functions; None loads the driver's own."""
+        """Load the driver. library: an object with libcuda's functions; None loads the driver's own."""
         try:
             self._driver = driver.Driver(library)
         except OSError as error:

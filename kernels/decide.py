@@ -1,4 +1,4 @@
-"""`decide` (docs/decide.md) in one Triton launch; docs/kernels.md tells how it is tiled.
+"""`decide_kernel` runs `decide` (docs/decide.md) in one Triton launch; docs/kernels.md tells how it is tiled.
 
 Program (i, j) takes BLOCK_ROWS prompts and BLOCK_MODELS candidates: the products with x, the hidden layer, then quality,
 tokens and cost of its candidates. With ONE_PROGRAM all candidates fit and the choice is made at once. Otherwise the last

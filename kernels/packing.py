@@ -1,4 +1,4 @@
-"""Heads and policies as the arrays that the kernel reads, made by numpy alone. decide.py tells their layout."""
+"""This file packs heads and policies into the arrays that the kernel reads, by numpy alone. decide.py tells their layout."""
 
 from __future__ import annotations
 

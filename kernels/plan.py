@@ -1,4 +1,4 @@
-"""Heads and policies on the device, and the buffers of a launch.
+"""A `GpuPlan` holds heads and policies on the device; `GpuRequest` and `GpuResult` are the buffers of a launch.
 
     plan = GpuPlan(heads, device="cuda", dtype="float16", policies=8)     # packs and copies; once per set of heads
     plan.set_policy(0, alpha_hi=0.7, alpha_lo=0.3, offset=0, worth=0,     # a policy is a row of plan.policies

@@ -1,4 +1,4 @@
-"""Token states to embeddings, inside the launch of kernels/decide.py: masked mean, first or last token; L2 norm."""
+"""`pool_rows` pools token states to embeddings inside the launch of kernels/decide.py: masked mean, first or last token; L2 norm."""
 
 import triton
 import triton.language as tl

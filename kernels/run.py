@@ -1,4 +1,4 @@
-"""`decide` on a device: checks once, then launches that check and allocate nothing.
+"""A `DecideLaunch` runs `decide` on a device: it checks once, then its launches check and allocate nothing.
 
 launch = DecideLaunch(plan, request, result)      # inputs and outputs are bound: graph capture calls launch()
 launch()

@@ -1,4 +1,4 @@
-"""The two things that a `decide` kernel is compiled for; launch, build and cubins share them.
+"""A `decide` kernel is compiled for a variant and for launch parameters; launch, build and cubins share them.
 
     KernelVariant   the form of heads and requests: which parts there are, and their types
     LaunchParams    tiles, warps and stages: data with a source (launch.json), by architecture and shape class, never by batch

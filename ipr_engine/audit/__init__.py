@@ -1,4 +1,4 @@
-"""Decision records: a decision as one line, and deciding it again.
+"""This room writes each decision as one line, a decision record, and decides it again.
 
 record.py is the line, recorder.py writes it, replay.py reads it back and decides it again. owner_key.py seals what a line holds of a
 prompt. The form of a line: docs/formats.md.

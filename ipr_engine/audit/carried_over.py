@@ -1,4 +1,4 @@
-"""What of a record holds on the bundle that decides it again: its policy's terms, its support and its input tokens.
+"""This file carries a record over to the bundle that decides it again: its policy's terms, its support and its input tokens.
 
 The terms are compiled anew, some of them replaced. Support was measured on an embedding, own tokens were counted from texts. A
 record holds neither by default, so another bundle's centroids and tokenizers cannot be asked; then the record's own figures stand,

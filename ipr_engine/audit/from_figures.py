@@ -1,4 +1,4 @@
-"""Decide a record again from its predicted qualities and output tokens: no embedding, no heads (docs/decide.md and docs/formats.md).
+"""This file decides a record again from its qualities and output tokens, without embedding or heads (docs/decide.md, docs/formats.md).
 
 The steps are the op's, in float32 and in its written order, so that every tolerance, mask and price gives the op's bits.
 """

@@ -1,4 +1,4 @@
-"""What was decided: its fields in a record's line, and the comparison of two outcomes, bit by bit.
+"""An `Outcome` is what was decided; this file has its fields in a record's line, and compares two outcomes bit by bit.
 
 The choice is written always; figures, by which a prompt of few words could be told, may be left out.
 """

@@ -1,4 +1,4 @@
-"""The owner's key: it seals what a record keeps of a prompt, and keys the hashes of fitting prompts that a bundle keeps.
+"""The owner's key seals what a record keeps of a prompt, and keys the hashes of fitting prompts that a bundle keeps.
 
     key = OwnerKey.create("owner.key")     # or `ipr key owner.key`: 32 random bytes in hex, readable by their owner alone
     with engine.recorder("log.jsonl", keep_x=True, key=key) as recorder: ...

@@ -1,4 +1,4 @@
-"""Decision records: one JSON object a line that holds what a decision was made of, bit for bit (docs/formats.md).
+"""A decision record is a line of JSON that holds what a decision was made of, bit for bit (docs/formats.md).
 
 A record is private by default: no embedding, no prompt, and no figures of a prompt of few words, unless an owner's key
 seals them. recorder.py routes and writes records; replay.py decides them again.

@@ -1,4 +1,4 @@
-"""Fields of a record's line, both ways: floats as bits, what a request needs, the resolved policy, what is sealed.
+"""This file writes and parses fields of a record's line: floats as bits, what a request needs, the resolved policy, what is sealed.
 
 Every function that parses raises ValueError for a value that no recorder writes.
 """

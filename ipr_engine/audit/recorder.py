@@ -1,4 +1,4 @@
-"""Routing with a record of every decision: the same answers as the engine's own, and a line each for `ipr replay`."""
+"""A `Recorder` routes and records every decision: its answers are the engine's own, with a line each for `ipr replay`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replay: decide every record of a log again, with any bundle and instruction set, and say what differs, bit for bit.
+"""`replay` decides every record of a log again, with any bundle and instruction set, and says what differs, bit for bit.
 
 summary = ReplaySummary()
 with open("log.jsonl", "rb") as log:

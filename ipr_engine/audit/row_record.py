@@ -1,4 +1,4 @@
-"""The record of each row that was decided: what it was decided on, by what, and what came of it."""
+"""This file makes the record of each row that was decided: what it was decided on, by what, and what came of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle: encoders, heads, prices and calibrations in one immutable, hashed folder (docs/formats.md).
+"""A bundle holds encoders, heads, prices and calibrations in one immutable, hashed folder (docs/formats.md).
 
 Reading starts at `Bundle.load`, writing at `write_bundle`. spec.py holds the objects: `BundleSpec` and its parts. load.py makes
 them once every check has passed: fields.py reads JSON, bundle_files.py bytes and tensors. write.py writes them to a new folder.

@@ -1,4 +1,4 @@
-"""The files of a bundle: paths that stay inside its folder, sizes, hashes, and the tensors in them (docs/decide.md, 6 and 7).
+"""This file reads the files of a bundle: it checks paths, sizes and hashes, and the tensors in them (docs/decide.md, 6 and 7).
 
 Each file is read once: the bytes that are parsed are the bytes that were hashed.
 """

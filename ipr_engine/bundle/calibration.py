@@ -1,4 +1,4 @@
-"""Calibration maps: what tau runs, and what of it is certified (docs/calibration.md).
+"""A calibration map says what tau runs, and what of it is certified (docs/calibration.md).
 
 `ipr_engine/calibration/` makes them, calibration_entry.py reads them from a bundle, and `ipr_engine/policy/calibrated.py` reads a
 policy off them.
@@ -63,7 +63,7 @@ class Knot:
 
     @property
     def insufficient(self) -> bool:
-        """Whether the sample could not show that the promise is kept."""
+        """Return whether the sample could not show that the promise is kept."""
         return self.status == INSUFFICIENT
 
 
@@ -88,7 +88,7 @@ class CalibrationSample:
 
 @dataclass(frozen=True, kw_only=True)
 class TestedTau:
-    """What rule `path` runs at one tau, tested on the calibration sample: does it keep what tau promises?
+    """A `TestedTau` tells whether rule `path` at one tau kept what tau promises, tested on the calibration sample.
 
     Attributes:
         tau: in [0, 1]. worth: USD per unit of quality that ran; of tau 0, where the highest predicted quality runs, 0.
@@ -110,7 +110,7 @@ class TestedTau:
 
     @property
     def insufficient(self) -> bool:
-        """Whether the sample could not show that the promise is kept."""
+        """Return whether the sample could not show that the promise is kept."""
         return self.status == INSUFFICIENT
 
 

@@ -1,4 +1,4 @@
-"""Calibration maps in bundle.json: they are read, and held against what a map promises to be."""
+"""This file reads the calibration maps of bundle.json, and holds them against what a map promises to be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A candidate's entry in bundle.json and its price: read, written, and the least schema_version that holds them."""
+"""This file reads and writes a candidate's entry in bundle.json and its price, and tells the least schema_version that holds them."""
 
 from __future__ import annotations
 

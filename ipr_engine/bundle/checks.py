@@ -1,4 +1,4 @@
-"""Checks of what a caller gives for a bundle, by the rules of `Bundle.load`, before any work is put into it.
+"""This file checks what a caller gives for a bundle, by the rules of `Bundle.load`, before any work is put into it.
 
 Prices and performance are judged here alone, in their JSON form. A check returns the first `Problem`; whoever reads the form raises
 it as an error of its own.

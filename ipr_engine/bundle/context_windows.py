@@ -1,4 +1,4 @@
-"""The limits of candidates: context windows, most output tokens, and the tokenizers that count for each of them."""
+"""This file holds the limits of candidates: context windows, most output tokens, and the tokenizers that count for each of them."""
 
 from __future__ import annotations
 

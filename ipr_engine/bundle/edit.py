@@ -1,4 +1,4 @@
-"""New bundles from old ones by one candidate more or less; every other row and file stays, bit for bit."""
+"""This file makes a bundle from another by one candidate more or less; every other row and file stays, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders to put into a bundle, and the identity of each: the hash of everything that shapes an encoder's output."""
+"""This file describes encoders to put into a bundle, and makes the identity of each: the hash of all that shapes its output."""
 
 from __future__ import annotations
 

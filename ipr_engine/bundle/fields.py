@@ -1,4 +1,4 @@
-"""JSON documents, read and written: a `Field` says of each failed check which file and field, what was expected and what came."""
+"""A `Field` reads a value of a JSON document; a failed check names the file and the field, what was expected and what came."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was fitted: the entries of heads, support, escalation and path rows in bundle.json, read and written (docs/formats.md)."""
+"""This file reads and writes the entries of heads, support, escalation and path rows in bundle.json (docs/formats.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a candidate's row and price come from: stand-ins for outcomes, constant heads and days of prices (docs/formats.md)."""
+"""This file says where a candidate's row and price come from: stand-ins for outcomes, constant heads, days of prices (docs/formats.md)."""
 
 from __future__ import annotations
 

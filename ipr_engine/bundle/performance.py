@@ -1,4 +1,4 @@
-"""How fast a candidate answers and what energy that takes: measured figures, and their form in JSON (docs/usage.md)."""
+"""A `Performance` holds measured figures of a candidate's speed and energy; this file also has their form in JSON (docs/usage.md)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IN_SECONDS = "in seconds: if these are milliseconds, divide by 1,000"
 
 @dataclass(frozen=True, kw_only=True)
 class Performance:
-    """What one candidate was measured at.
+    """A `Performance` holds what one candidate's answers were measured to take: seconds and energy.
 
     Every number is >= 0 and finite, None where not known; tokens are by its own count.
 

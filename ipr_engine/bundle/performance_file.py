@@ -1,4 +1,4 @@
-"""The file of `ipr set-performance`: figures by candidate, as JSON or as a CSV."""
+"""This file reads what `ipr set-performance` is given: figures by candidate, as JSON or as a CSV."""
 
 from __future__ import annotations
 

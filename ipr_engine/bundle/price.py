@@ -1,4 +1,4 @@
-"""What one candidate costs: the price model and its form in JSON (docs/formats.md). `checks.price_problem` judges that form."""
+"""A `Price` says what one candidate costs; this file also has its form in JSON (docs/formats.md), which `checks.price_problem` judges."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PriceTier:
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What one candidate costs.
+    """A `Price` says what one candidate costs.
 
     Every number is >= 0, all may be 0, and tokens are counted as the candidate counts them.
 
@@ -75,7 +75,7 @@ class Price:
 
     @property
     def is_free(self) -> bool:
-        """Whether no request costs anything."""
+        """Return whether no request costs anything."""
         numbers = [self.input_usd_per_1m, self.output_usd_per_1m, self.fixed_usd, self.per_image_usd]
         numbers += [self.cached_write_usd_per_1m or 0, self.reasoning_usd_per_1m or 0]
         numbers += [price for tier in self.tiers for price in (tier.input_usd_per_1m, tier.output_usd_per_1m)]

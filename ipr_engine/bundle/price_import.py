@@ -1,4 +1,4 @@
-"""Prices from other people's tables: a CSV of USD per million tokens, and LiteLLM's model_prices_and_context_window.json.
+"""This file reads prices of other tables: a CSV of USD per million tokens, and LiteLLM's model_prices_and_context_window.json.
 
 Every key of LiteLLM's that changes what a request costs is taken, refused by name, or told in `ImportedPrices.untold`.
 """

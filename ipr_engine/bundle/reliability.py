@@ -1,4 +1,4 @@
-"""reliability.json: how often each candidate was right where it was predicted about as high; intervals for `explain`.
+"""reliability.json tells how often each candidate was right where it was predicted about as high; `explain` takes its intervals there.
 
 An extra file of a bundle: per candidate, bins of its predicted quality on prompts whose outcomes the prediction had not
 seen, with how many prompts fell into each and the sum of their realised qualities.

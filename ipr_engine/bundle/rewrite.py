@@ -1,4 +1,4 @@
-"""New bundles from old ones by one part replaced: prices, performance, calibration maps or extra files; every other file stays."""
+"""This file makes a bundle from another by replacing prices, performance, calibration maps or extra files; every other file stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle and its parts as frozen objects. `Bundle.load` checks what goes into them; they check nothing."""
+"""This file defines a bundle and its parts as frozen objects. `Bundle.load` checks what goes into them; they check nothing."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ class PathRows:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BundleSpec:
-    """What a verified bundle holds; `Bundle.load` reads one.
+    """A `BundleSpec` holds the content of a verified bundle; `Bundle.load` reads one.
 
     Attributes:
         hash: the sha256 of its bundle.json. path: its folder.
@@ -268,7 +268,7 @@ class BundleSpec:
 
     @cached_property
     def tie_rank(self) -> NDArray[np.int32]:
-        """(models,) rank of each candidate's name, so that ties do not depend on the position."""
+        """Return (models,) ranks of the candidates' names, so that ties do not depend on the position."""
         # The argsort of an argsort gives each element's rank.
         return np.argsort(np.argsort(np.array(self.names))).astype(np.int32)
 

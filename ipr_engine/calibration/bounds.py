@@ -1,4 +1,4 @@
-"""One-sided tests of a bounded mean: is E[x] > 0, for independent draws x of one distribution on [-floor, top]?
+"""This file has one-sided tests of a bounded mean: is E[x] > 0, for independent draws x of one distribution on [-floor, top]?
 
 The null is E[x] <= 0; every test rejects a true null with chance <= risk, at any sample size, whatever the distribution. They differ
 in power (`python -m studies.calibration.power` compares them at equal validity):

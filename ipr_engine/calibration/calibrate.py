@@ -1,4 +1,4 @@
-"""`calibrate`: a calibration sample to a map. `ipr calibrate` is this module's face; docs/calibration.md says what is promised."""
+"""`calibrate` makes a map of a calibration sample. `ipr calibrate` is its command; docs/calibration.md says what is promised."""
 
 from __future__ import annotations
 

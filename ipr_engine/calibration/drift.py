@@ -1,4 +1,4 @@
-"""Does a map still hold? Two checks on recent traffic; what they find goes to `Engine.mark_stale`.
+"""Two checks on recent traffic tell whether a map still holds; their evidence goes to `Engine.mark_stale`.
 
     evidence = embedding_drift(engine, engine.encode(recent_prompts))
     if evidence.drifted:

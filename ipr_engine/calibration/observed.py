@@ -1,4 +1,4 @@
-"""Scored prompts as calibration needs them, encoded once; and the path of operating points that is laid out on some of them.
+"""`Observed` holds scored prompts, encoded once; `fit_path` lays a path of operating points out on some of them.
 
 The path leads from the best single candidate to the cheapest. It is fitted on data other than the calibration sample (the heads'
 training split, or a part of its own), so that testing along it in order costs no validity. Between its ends only `worth` moves: the

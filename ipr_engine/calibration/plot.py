@@ -1,4 +1,4 @@
-"""One map as a PNG: certified quality over cost. Needs the extra `[eval]`."""
+"""`draw` draws one map as a PNG: certified quality over cost. It needs the extra `[eval]`."""
 
 from __future__ import annotations
 

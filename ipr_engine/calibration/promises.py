@@ -1,4 +1,4 @@
-"""Promises along a path: tested in order, the safest point first (fixed-sequence testing).
+"""This file tests promises along a path in order, the safest point first (fixed-sequence testing).
 
 A promise (b, c) is: mean quality of what is routed >= b * mean quality of `best` + c * mean quality of `cheapest`. tau promises
 (1 - tau, tau), a share s promises (s, 0). For a point and a prompt, x = routed - b*best - c*cheapest lies in [-(b + c), 1], and the

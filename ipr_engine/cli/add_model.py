@@ -1,4 +1,4 @@
-"""ipr add-model, remove-model: a new bundle from an old one, everything else in it bit for bit the same."""
+"""`ipr add-model` and `ipr remove-model` make a bundle from another, everything else in it bit for bit the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""ipr bench: latency under load. The benchmarks are the folder benchmarks/ of a clone; in a wheel, its part `ipr_engine.benchmarks`."""
+"""`ipr bench` measures latency under load.
+
+The benchmarks are the folder benchmarks/ of a clone; in a wheel, its part `ipr_engine.benchmarks`.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def spelled_out(argv: Sequence[str]) -> list[str]:
-    """`ipr bench --slo p99=5ms` as `ipr bench load --slo p99=5ms`."""
+    """Return the arguments with the benchmark spelled out: `ipr bench --slo p99=5ms` is `ipr bench load --slo p99=5ms`."""
     arguments = list(argv)
     bare = arguments[:1] == ["bench"] and (
         len(arguments) == 1 or (arguments[1].startswith("-") and arguments[1] not in ("-h", "--help"))

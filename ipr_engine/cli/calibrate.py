@@ -1,4 +1,4 @@
-"""ipr calibrate: scored prompts that no head has seen to a map of what tau runs and what of it is certified."""
+"""`ipr calibrate` turns scored prompts that no head has seen into a map of what tau runs and what of it is certified."""
 
 from __future__ import annotations
 

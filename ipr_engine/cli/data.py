@@ -1,4 +1,4 @@
-"""ipr data: check, import, split and embed outcome data."""
+"""`ipr data` checks, imports, splits and embeds outcome data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ipr data embed: the prompts of outcome data into an embedding cache."""
+"""`ipr data embed` embeds the prompts of outcome data into an embedding cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ipr demo: the main job on a dozen prompts, at several tau, as tables a person enjoys reading."""
+"""`ipr demo` routes a dozen prompts at several tau, and prints tables a person enjoys reading."""
 
 from __future__ import annotations
 

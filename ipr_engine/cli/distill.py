@@ -1,4 +1,4 @@
-"""ipr distill: a sentence encoder into a static table."""
+"""`ipr distill` turns a sentence encoder into a static table."""
 
 from __future__ import annotations
 

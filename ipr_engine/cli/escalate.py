@@ -1,4 +1,4 @@
-"""ipr escalate: two bundles of the same candidates joined into one of two tiers."""
+"""`ipr escalate` joins two bundles of the same candidates into one of two tiers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ipr eval: a bundle on outcomes that are known, beside every baseline."""
+"""`ipr eval` measures a bundle on outcomes that are known, beside every baseline."""
 
 from __future__ import annotations
 

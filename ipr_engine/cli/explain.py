@@ -1,4 +1,4 @@
-"""ipr explain: one prompt, every candidate."""
+"""`ipr explain` shows every candidate on one prompt, and why one was chosen."""
 
 from __future__ import annotations
 

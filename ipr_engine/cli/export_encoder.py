@@ -1,4 +1,4 @@
-"""ipr export-encoder: a sentence encoder into the files that the transformer tiers read."""
+"""`ipr export-encoder` turns a sentence encoder into the files that the transformer tiers read."""
 
 from __future__ import annotations
 

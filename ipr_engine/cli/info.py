@@ -1,4 +1,4 @@
-"""ipr info: what a bundle holds and what this machine runs."""
+"""`ipr info` prints what a bundle holds and what this machine runs."""
 
 from __future__ import annotations
 

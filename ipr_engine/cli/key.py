@@ -1,4 +1,4 @@
-"""ipr key: a new owner's key."""
+"""`ipr key` writes a new owner's key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several subcommands share: how each is added to a parser, and what a command makes of what was given."""
+"""This file has the options that several subcommands share: it adds them to a parser, and reads what was given."""
 
 from __future__ import annotations
 

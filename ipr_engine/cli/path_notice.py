@@ -1,4 +1,4 @@
-"""What `ipr info` and `ipr escalate` say of a bundle's path rows."""
+"""`ipr info` and `ipr escalate` describe a bundle's path rows by this file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def path_rows_facts(bundle: Bundle) -> dict[str, Any] | None:
 
 
 def path_rows_line(bundle: Bundle) -> str:
-    """Return the same as one line for a reader."""
+    """Return the facts of `path_rows_facts` as one line for a reader."""
     facts = path_rows_facts(bundle)
     if facts is None:
         return "tau's path: no rows; `ipr train` writes them"

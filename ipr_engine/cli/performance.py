@@ -1,4 +1,4 @@
-"""ipr performance: what candidates are measured at, from recorded answers."""
+"""`ipr performance` fits figures of candidates to recorded answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ipr replay: recorded decisions, decided again."""
+"""`ipr replay` decides recorded decisions again."""
 
 from __future__ import annotations
 

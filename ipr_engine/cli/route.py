@@ -1,4 +1,4 @@
-"""ipr route: prompts in, decisions out."""
+"""`ipr route` reads prompts and prints decisions."""
 
 from __future__ import annotations
 

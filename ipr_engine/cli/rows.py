@@ -1,4 +1,4 @@
-"""Prompts of the command line: rows of JSONL as they arrive, or all of stdin as one prompt."""
+"""This file reads the prompts of the command line: rows of JSONL as they arrive, or all of stdin as one prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ipr set-performance: measured speed and energy of candidates in a bundle, from JSON or a CSV."""
+"""`ipr set-performance` puts measured speed and energy of candidates into a bundle, from JSON or a CSV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ipr set-prices: other prices in a bundle, from a file of its own form, a CSV or LiteLLM's table."""
+"""`ipr set-prices` puts other prices into a bundle, from a file of the bundle's form, a CSV or LiteLLM's table."""
 
 from __future__ import annotations
 

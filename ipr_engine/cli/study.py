@@ -1,4 +1,4 @@
-"""ipr study: one of the project's studies on public outcomes, as a table and a plot."""
+"""`ipr study` runs one of the project's studies on public outcomes, and writes a table and a plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ipr tokens: profiles of tokenizers, which estimate an LLM's own input tokens."""
+"""`ipr tokens` fits and checks profiles of tokenizers, which estimate an LLM's own input tokens."""
 
 from __future__ import annotations
 

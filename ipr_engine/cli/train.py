@@ -1,4 +1,4 @@
-"""ipr train: outcome data of one's own to a bundle."""
+"""`ipr train` fits heads on outcome data and writes a bundle."""
 
 from __future__ import annotations
 

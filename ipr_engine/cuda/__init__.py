@@ -1,4 +1,4 @@
-"""The parts that every tier on a GPU shares.
+"""This room holds the parts that every tier on a GPU shares.
 
 graphs.py    recordings: CUDA graphs, or the same work run eagerly
 buckets.py   fixed shapes, the rows that go through them, and what an encoder offers for it

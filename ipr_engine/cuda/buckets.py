@@ -1,4 +1,4 @@
-"""Buckets, the fixed shapes that work on a GPU is planned for, and the rows that go through them.
+"""A `Bucket` is a fixed shape that work on a GPU is planned for; `Passes` sends rows through.
 
 make_buckets, plan_passes     the shapes of an engine, and which rows pass together
 Passes, fill_rows             rows through recordings: how many fly at once, when the host waits

@@ -1,4 +1,4 @@
-"""The few calls of CUDA that this package needs, by ctypes from the driver's own library (libcuda.so.1), without torch.
+"""This file makes the few calls of CUDA that this package needs, by ctypes from the driver's own library (libcuda.so.1), without torch.
 
     Driver    the library and its errors, for `Device` and for kernels/cubin.py
     Device    one GPU's primary context, memory and streams, for the tensorrt tier

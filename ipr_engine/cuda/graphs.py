@@ -1,4 +1,4 @@
-"""Work of fixed shape, recorded once and replayed: by CUDA graphs, or run eagerly where there are none.
+"""`Graphs` record work of fixed shape once and replay it: as CUDA graphs, or eagerly where there are none.
 
     graphs = open_graphs("cuda:0")                      # or "emulated": on the CPU, for tests
     recording = graphs.record("1 x 64", work)           # warms up, captures; `work` enqueues and does not wait

@@ -1,4 +1,4 @@
-"""Outcome data: what each candidate scored and cost on each prompt. The schema is docs/outcome-data.md.
+"""Outcome data say what each candidate scored and cost on each prompt. The schema is docs/outcome-data.md.
 
 outcomes = load_outcomes("folder", split="train")       Parquet, CSV or JSONL, checked
 full = outcomes.complete(["a", "b"])                    the rows on which both have a quality

@@ -1,4 +1,4 @@
-"""Near-duplicate prompts: `duplicate_groups` finds groups that must not be torn apart by a split.
+"""`duplicate_groups` finds groups of near-duplicate prompts, which must not be torn apart by a split.
 
 Two prompts are near-duplicates when the Jaccard similarity of their sets of 5-character shingles is at least a threshold (0.8 by
 default). Case, spaces and punctuation do not count; nor does boilerplate (`Shingler`): templates, preambles, few-shot examples and

@@ -1,4 +1,4 @@
-"""Embeddings kept on disk: `EmbeddingCache` finds them by the encoder's identity and the prompt's hash."""
+"""An `EmbeddingCache` keeps embeddings on disk, and finds them by the encoder's identity and the prompt's hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outcome data on disk: two tables are read into `Outcomes`, checked cell by cell, and written back."""
+"""This file reads outcome data, two tables, into `Outcomes`, checks them cell by cell, and writes them."""
 
 from __future__ import annotations
 

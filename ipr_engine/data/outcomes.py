@@ -1,4 +1,4 @@
-"""Outcomes: what every candidate really scored, wrote and cost on every prompt. The schema is docs/outcome-data.md.
+"""`Outcomes` hold what every candidate really scored, wrote and cost on every prompt. The schema is docs/outcome-data.md.
 
 A question key names what a prompt asks: its first 120 letters and digits. Hundreds of different questions would have one key where
 prompts open with a template or a system preamble. So an opening that many different prompts of a source share is boilerplate, and
@@ -139,7 +139,7 @@ class Outcomes:
 
     @property
     def covered(self) -> npt.NDArray[np.bool_]:
-        """(rows, models) booleans: whether the candidate has a quality there."""
+        """Return (rows, models) booleans: whether the candidate has a quality there."""
         return ~np.isnan(self.quality)
 
     @property

@@ -1,4 +1,4 @@
-"""Hashes of fitting prompts, which a bundle keeps instead of text: `overlap` finds other outcomes' prompts among them.
+"""A bundle keeps hashes of its fitting prompts instead of text; `overlap` finds other outcomes' prompts among them.
 
 A hash is the first 64 bits of an HMAC-SHA256, under the owner's key, of the prompt's letters and digits (case folded), and
 another of its question key. Whoever has the key and a prompt can find out whether it was fitted on; without the key nothing can

@@ -1,4 +1,4 @@
-"""A progress bar on stderr for long work: shown on a terminal, or when asked for."""
+"""`Progress` shows a progress bar on stderr for long work, on a terminal or when asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits that keep near-duplicate prompts together: `split_outcomes` leaves no test prompt a twin in training."""
+"""`split_outcomes` keeps near-duplicate prompts together, so that no test prompt has a twin in training."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SplitReport:
 
     @property
     def notice(self) -> str | None:
-        """A sentence of which shares were missed, by how much and why; None where every share was met."""
+        """A sentence that says which shares were missed, by how much and why; None where every share was met."""
         if not self.missed:
             return None
         shares = ", ".join(

@@ -1,4 +1,4 @@
-"""Tables in Parquet, CSV or JSONL: `read_table` reads one as columns, `write_table` writes one whole."""
+"""`read_table` reads a table in Parquet, CSV or JSONL as columns; `write_table` writes one whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as columns of cells: every error names the file, the row and the column.
+"""A `Table` holds columns of cells; every error of a cell names the file, the row and the column.
 
 Rows are counted from 1, headers and blank lines left out. An empty CSV cell, a JSON null, an absent JSON key and a Parquet null all
 mean "missing"; a written NaN does not, it is a value and a wrong one.
@@ -193,7 +193,7 @@ class BadRows:
 
     @property
     def summary(self) -> str:
-        """One line for one row; else the number of rows, and the first of them a line each."""
+        """What is wrong, in words: one line for one row; else the number of rows, and the first of them a line each."""
         found = list(self._found.values())
         if len(found) == 1:
             return found[0]

@@ -1,4 +1,4 @@
-"""`decide`: embeddings to choices, in one fused call (docs/decide.md; arXiv 2509.06274, sec. 2.2).
+"""`decide` turns embeddings into choices, in one fused call (docs/decide.md; arXiv 2509.06274, sec. 2.2).
 
     plan = DecidePlan(Heads(skip=skip, bias=bias, len_skip=len_skip, len_bias=len_bias))   # once per set of heads
     policy = DecidePolicy(plan, alpha_hi=0.7, alpha_lo=0.3, offset=0, worth=0,             # once per tolerance

@@ -1,4 +1,4 @@
-"""The threshold and the order of `decide` in numpy, for code that applies a rule to qualities and costs it already has.
+"""This file has the threshold and the order of `decide` in numpy, for code that applies a rule to qualities and costs it has.
 
 The compiled op, the Triton kernel and `reference.decide` each state them again, and tests hold them against one another.
 """

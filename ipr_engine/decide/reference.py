@@ -1,4 +1,4 @@
-"""The definition of `decide` (docs/decide.md) in numpy float64, for tests, benchmarks and readers.
+"""This file defines `decide` (docs/decide.md) in numpy float64, for tests, benchmarks and readers.
 
 `dtype=np.float32` gives the result of the same formulas in plain numpy float32, the yardstick of every tolerance.
 """

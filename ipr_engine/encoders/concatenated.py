@@ -1,4 +1,4 @@
-"""Several encoders as one: their embeddings side by side."""
+"""A `ConcatenatedEncoder` joins several encoders into one, their embeddings side by side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ipr_engine.errors import InvalidInputError
 
 
 class ConcatenatedEncoder:
-    """Encoders side by side: x = [first.x, second.x, ...], none rescaled. The first one's count is billed.
+    """A `ConcatenatedEncoder` puts embeddings side by side: x = [first.x, second.x, ...], none rescaled. The first one's count is billed.
 
     Attributes:
         encoders: the parts, in the order of their columns.

@@ -1,4 +1,4 @@
-"""Every option of loading a bundle, once: its default, its meaning, its flag on the command line.
+"""`LoadOptions` defines every option of loading a bundle once: its default, its meaning, its flag on the command line.
 
 A new option is a field of `LoadOptions`, the same name in `LoadKeywords`, and a line in the tiers that heed it.
 """

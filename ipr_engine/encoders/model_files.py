@@ -1,4 +1,4 @@
-"""An encoder's files as they are read: whole, as JSON, or tensors mapped; errors name the file."""
+"""This file reads an encoder's files: whole, as JSON, or as mapped tensors; errors name the file."""
 
 from __future__ import annotations
 

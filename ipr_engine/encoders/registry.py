@@ -1,4 +1,4 @@
-"""The encoder of a bundle or of a folder, on the tier that serves it. A tier's packages load only when it is used (tiers.py)."""
+"""This file opens the encoder of a bundle or of a folder, on the tier that serves it; a tier's packages load only then (tiers.py)."""
 
 from __future__ import annotations
 

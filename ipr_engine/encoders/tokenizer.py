@@ -1,4 +1,4 @@
-"""Text to ids by a tokenizer.json: in C++ where that gives the very ids of the `tokenizers` library, else by the library."""
+"""A tokenizer.json turns text into ids: in C++ where that gives the very ids of the `tokenizers` library, else by the library."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ TOKENIZERS = ("auto", "wordpiece", "tokenizers")
 
 
 class Tokenizer(Protocol):
-    """Text to ids, as `tokenizers` gives them with encode_special_tokens = True and no special token added."""
+    """A `Tokenizer` turns text into ids, as `tokenizers` does with encode_special_tokens = True and no special token added."""
 
     @property
     def kind(self) -> str:
-        """ "wordpiece" (C++) or "tokenizers" (the library)."""
+        """The kind of the tokenizer: "wordpiece" (C++) or "tokenizers" (the library)."""
         ...
 
     @property
@@ -43,7 +43,7 @@ class Tokenizer(Protocol):
 
 
 class WordPieceTokenizer:
-    """BertNormalizer, BertPreTokenizer and WordPiece in C++."""
+    """A `WordPieceTokenizer` runs BertNormalizer, BertPreTokenizer and WordPiece in C++."""
 
     kind = "wordpiece"
 
@@ -60,7 +60,7 @@ class WordPieceTokenizer:
 
 
 class LibraryTokenizer:
-    """Any tokenizer.json, through the `tokenizers` library, which is imported here and nowhere else."""
+    """A `LibraryTokenizer` runs any tokenizer.json by the `tokenizers` library, which is imported only when one is built."""
 
     kind = "tokenizers"
 

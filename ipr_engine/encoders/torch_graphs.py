@@ -1,4 +1,4 @@
-"""The torch tier on a GPU: the same model, recorded once per (batch, tokens) bucket and replayed.
+"""The torch tier on a GPU records its model once per (batch, tokens) bucket, and replays that.
 
 The CUDA part has run on one H200 (docs/gpu.md); without a GPU tests run the same bookkeeping with the work run eagerly on the CPU.
 """
@@ -67,7 +67,7 @@ class TorchGraphEncoder(TransformerEncoder):
         memory_bytes: int | None = None,
         **arguments: Any,
     ) -> TorchGraphEncoder:
-        """Load as `TorchEncoder.from_folder` does, on "cuda", "cuda:N" or "emulated" (the CPU, nothing captured: for tests).
+        """Load a folder, as `TorchEncoder.from_folder` does, on "cuda", "cuda:N" or "emulated" (the CPU, nothing captured: for tests).
 
         Args:
             memory_bytes: the most of the device's memory for workspaces, buffers and graphs; None is no bound.
@@ -86,7 +86,7 @@ class TorchGraphEncoder(TransformerEncoder):
         memory_bytes: int | None = None,
         **arguments: Any,
     ) -> TorchGraphEncoder:
-        """Load as `TorchEncoder.from_export` does, on the devices of `from_folder`; float16 unless `dtype` says another."""
+        """Load an export, as `TorchEncoder.from_export` does, on the devices of `from_folder`; float16 unless `dtype` says another."""
         graphs = open_graphs(device, memory_bytes=memory_bytes)
         eager = TorchEncoder.from_export(folder, device=graphs.device, **arguments)
         return cls(eager, graphs=graphs, batches=batches)

@@ -1,4 +1,4 @@
-"""The base of every transformer tier: text to ids, truncation, bills, batches of like length. A tier adds `_embed`."""
+"""Every transformer tier is a `TransformerEncoder`: it has text to ids, truncation, bills, batches of like length, and adds `_embed`."""
 
 from __future__ import annotations
 

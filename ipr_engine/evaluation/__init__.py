@@ -1,6 +1,6 @@
-"""What a router is worth on prompts whose outcomes are known. Every figure is defined once, in docs/metrics.md.
+"""This room measures a router on prompts whose outcomes are known. Every figure is defined once, in docs/metrics.md.
 
-    evaluate            an engine and a source of outcomes to a summary; evaluation_inputs has what is asked
+    evaluate            makes a summary of an engine and a source of outcomes; evaluation_inputs has its arguments
     embedded, costs     its prompts, embedded once; what their answers cost at the bundle's prices
     summary             every figure of one router as one dictionary; prediction_lines, contenders and baselines make its parts
     promised            promised against kept quality        error_by_support    error against support

@@ -1,4 +1,4 @@
-"""What a router has to beat: simple estimators of quality and cost fitted on training outcomes, and LiteLLM's tiers."""
+"""A router has to beat these baselines: simple estimators of quality and cost fitted on training outcomes, and LiteLLM's tiers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anything that can stand in a table of routers: a sweep of choices or of random mixes, and how to read it."""
+"""A `Contender` is whatever can stand in a table of routers: a sweep of choices or of random mixes, and how to read it."""
 
 from __future__ import annotations
 

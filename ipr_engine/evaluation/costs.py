@@ -1,4 +1,4 @@
-"""What outcomes cost at a bundle's prices: realised cost on the basis on which the engine predicts it (docs/metrics.md section 1).
+"""A `CostBasis` prices outcomes by a bundle's price list, as the engine prices its predictions (docs/metrics.md, section 1).
 
 A recorded cost_usd was paid at other prices, perhaps for other calls besides the answer; held against costs predicted from the
 bundle's price list it would tell the price lists apart, not the routers. So recorded tokens are priced anew. A candidate of
@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 
 
 class RealisedCosts(NamedTuple):
-    """Costs (rows, models) in USD, and the number of input token counts in them that are stand-ins: what the engine bills the prompt."""
+    """A `RealisedCosts` holds costs in USD, (rows, models); in `stand_ins` of them the engine's bill stands in for input tokens."""
 
     cost: Array
     stand_ins: int

@@ -1,4 +1,4 @@
-"""Prompts embedded once for an engine, by every encoder that its bundle reads, to be decided on as often as one likes."""
+"""`EmbeddedPrompts` are embedded once for an engine, by every encoder that its bundle reads, and decided on as often as one likes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `support` says about error: squared error and regret of prompts by their support (docs/metrics.md section 2)."""
+"""`support_figures` shows what `support` says about error: squared error and regret of prompts by support (docs/metrics.md, 2)."""
 
 from __future__ import annotations
 

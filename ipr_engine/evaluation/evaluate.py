@@ -1,4 +1,4 @@
-"""A bundle's engine on a source of known outcomes: every figure of docs/metrics.md, decided by the engine itself."""
+"""`evaluate_engine` takes every figure of docs/metrics.md of a bundle's engine, which decides a source of known outcomes."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def source_names(engine: DecidingEngine, outcomes: OutcomeData, names: Mapping[s
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """One split, read, embedded and decided at tau 0.
+    """A `_Read` is one split, read, embedded and decided at tau 0.
 
     Attributes:
         rows: the outcomes it came from. outcomes: their qualities and costs; stand_ins: see `costs.RealisedCosts`.
@@ -165,7 +165,7 @@ class _Read:
 
     @property
     def support(self) -> Array | None:
-        """(rows,) where the bundle measures it."""
+        """The support of each row, (rows,); None where the bundle measures none."""
         return None if self.decisions.support is None else np.asarray(self.decisions.support, np.float64)
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation is asked: of which candidates, against which baselines, and how figures are taken."""
+"""This file holds the arguments of an evaluation: which candidates, which baselines, and how figures are taken."""
 
 from __future__ import annotations
 

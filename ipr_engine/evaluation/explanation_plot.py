@@ -1,4 +1,4 @@
-"""One decision as a picture: a line a candidate with its quality, what was realised there, and its cost."""
+"""`draw_explanation` draws one decision: a line a candidate with its quality, what was realised there, and its cost."""
 
 from __future__ import annotations
 

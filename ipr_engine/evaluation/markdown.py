@@ -1,4 +1,4 @@
-"""Figures as Markdown: tables, numbers with their intervals."""
+"""This file writes figures as Markdown: tables, and numbers with their intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colours (Okabe and Ito's) and matplotlib settings of every plot."""
+"""This file holds the colours (Okabe and Ito's) and the matplotlib settings of every plot."""
 
 from __future__ import annotations
 

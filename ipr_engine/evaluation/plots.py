@@ -1,4 +1,4 @@
-"""Plots for a talk, as PNG: what tau promises, quality against cost, areas, reliability, what support says. Extra `[eval]`.
+"""This file draws plots for a talk, as PNG: tau's promise, quality against cost, areas, reliability, support. Extra `[eval]`.
 
 Lines are told apart by colour, style and marker; every axis says its unit.
 """

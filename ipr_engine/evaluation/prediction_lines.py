@@ -1,4 +1,4 @@
-"""The lines of a summary that hold predictions against outcomes: a candidate each, an estimator each, RouteLLM's pair."""
+"""This file makes the lines of a summary that hold predictions against outcomes, by candidate, by estimator, for RouteLLM's pair."""
 
 from __future__ import annotations
 

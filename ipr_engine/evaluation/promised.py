@@ -1,4 +1,4 @@
-"""Promised against kept, the first section of an evaluation: what tau promises (docs/tau.md) beside what was realised."""
+"""The first section of an evaluation holds the quality that tau promises (docs/tau.md) against the quality that was kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Plan = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """What was kept at each tau: figures (1 + draws, taus), row 0 the sample itself.
+    """A `Kept` holds the quality and cost kept at each tau: figures (1 + draws, taus), row 0 the sample itself.
 
     Attributes:
         tau: (taus,). quality, cost: mean realised quality and USD of what is routed.

@@ -1,4 +1,4 @@
-"""The plot of quality over cost: a curve for each contender, a named dot for each candidate alone."""
+"""This file draws the plot of quality over cost: a curve for each contender, a named dot for each candidate alone."""
 
 from __future__ import annotations
 

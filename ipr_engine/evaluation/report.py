@@ -1,4 +1,4 @@
-"""The report of an evaluation, as Markdown and JSON. Numbers and names only: no prompt, no outcome of a single prompt."""
+"""This file writes the report of an evaluation, as Markdown and JSON. Numbers and names only: no prompt, no outcome of a single prompt."""
 
 from __future__ import annotations
 

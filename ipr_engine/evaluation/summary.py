@@ -1,4 +1,4 @@
-"""Every figure of docs/metrics.md for one router on one split, as one dictionary of plain JSON types."""
+"""`summarise` takes every figure of docs/metrics.md for one router on one split, as one dictionary of plain JSON types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text to decision on a GPU: encoder, pooling and decide in one recorded graph per bucket (docs/gpu.md).
+"""This room decides on a GPU: encoder, pooling and decide run in one recorded graph per bucket (docs/gpu.md).
 
     route_plan.py   GpuRoutePlan: a loaded bundle's part of the GPU path, and the bundles that have one
     router.py       GpuRouter: rows to answers through recordings; GpuHeads: heads and policies on the device

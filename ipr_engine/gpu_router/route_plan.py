@@ -1,4 +1,4 @@
-"""A loaded bundle's part of the GPU path, and the bundles that have one."""
+"""A `GpuRoutePlan` is a loaded bundle's part of the GPU path; `plan_gpu_route` makes one for the bundles that have it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ipr_engine.policy.policy import Policy, op_terms
 
 
 class GpuRoutePlan:
-    """A loaded bundle's heads on the device, and the recordings that run them, which loaded bundles share.
+    """A `GpuRoutePlan` holds a loaded bundle's heads on the device, and the recordings that run them, which bundles share.
 
     Attributes:
-        encoder: of the bundle. stream: the same encoder as a StreamEncoder.
-        heads: of the bundle. router: the recordings.
+        encoder: the bundle's encoder. stream: the same encoder as a StreamEncoder.
+        heads: the bundle's heads. router: the recordings that run them.
     """
 
     def __init__(self, encoder: Encoder, stream: StreamEncoder, heads: GpuHeads[Policy], router: GpuRouter) -> None:
@@ -36,7 +36,7 @@ class GpuRoutePlan:
 
     @property
     def summary(self) -> str:
-        """Place and kind of the decision in a few words."""
+        """Return in a few words where and how the decision runs."""
         graphs = self.stream.graphs
         where = "emulated on the CPU" if graphs.device == "cpu" else f"on {graphs.device}"
         return f"Triton {where}, {graphs.kind}, pooling {'fused' if self.router.fused else 'apart'}"

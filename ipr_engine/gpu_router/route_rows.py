@@ -1,4 +1,4 @@
-"""The arguments of a request on a GPU besides its policy, row by row."""
+"""`RouteRows` holds the arguments of a request on a GPU besides its policy, row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The buffers and the recording of one pass: ids and arguments in, encoder and decision, answers out."""
+"""A `RouteSlot` holds the buffers and the recording of one pass: ids and arguments in, encoder and decision, answers out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of ids to decisions on a device: one recording per bucket, one wait per request.
+"""A `GpuRouter` turns rows of ids into decisions on a device: one recording per bucket, one wait per request.
 
 GpuHeads    a bundle's heads, and the policies used lately
 GpuRouter   the recordings of all buckets, over live heads that a swap replaces in the stream's order
@@ -40,7 +40,7 @@ class GpuHeads(Generic[PolicyT]):
     def __init__(
         self, packed: Heads, windows: Windows, op_terms: Callable[[PolicyT], Mapping[str, Any]], device: str
     ) -> None:
-        """op_terms: a policy of the heads' bundle -> DecidePolicy's arguments."""
+        """Copy the heads to the device. op_terms: a policy of the heads' bundle -> DecidePolicy's arguments."""
         self.packed, self.windows = packed, windows
         self._op_terms = op_terms
         self.plan = GpuPlan(packed, device=device, policies=POLICY_ROWS)

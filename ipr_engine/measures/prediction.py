@@ -1,4 +1,4 @@
-"""How good predicted quality, tokens and cost are (docs/metrics.md has the formulas), and which heads say nothing of prompts.
+"""This file measures predicted quality, tokens and cost (formulas: docs/metrics.md), and names the heads that say nothing of prompts.
 
 NaN outcomes are left out.
 """

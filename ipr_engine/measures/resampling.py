@@ -1,4 +1,4 @@
-"""Resamples of prompts for intervals, folds of questions for cross-validation, and sums that repeat to the last bit.
+"""This file makes resamples of prompts for intervals, folds of questions for cross-validation, and sums that repeat to the last bit.
 
 The bootstrap is paired: every method sees the same resamples (docs/metrics.md). Copies of one question always share a fold, so
 that no fold is scored by its own twin.

@@ -1,4 +1,4 @@
-"""Routing figures on known outcomes; docs/metrics.md has the formulas and their sources.
+"""This file takes routing figures on known outcomes; docs/metrics.md has the formulas and their sources.
 
 Every curve is an array pair (1 + draws, points): row 0 is the sample, the others its resamples (`resampling.Resamples`).
 """

@@ -1,4 +1,4 @@
-"""Sweeps: what `routing.sweep_curve` measures. Choices (points, rows), the cheap end first, by one parameter of a rule.
+"""A sweep holds choices (points, rows) by one parameter of a rule, the cheap end first; `routing.sweep_curve` measures it.
 
 `worth_sweep` and `rule_sweep` turn predicted quality and cost into sweeps, the same way for every estimator; `single`,
 `random_mix`, `hull_mix` and `oracle_sweep` are those that need no prediction.
@@ -114,7 +114,7 @@ def hull_mix(outcomes: WeightedOutcomes) -> Array:
 
 
 def oracle_sweep(outcomes: WeightedOutcomes, points: int = 200) -> Indices:
-    """Choose as a router that knows every outcome, at all worths at which a choice changes: (points, rows).
+    """Choose by the outcomes themselves, at all worths at which a choice changes: (points, rows).
 
     At each of its points no policy has a greater sum of worth * quality - cost. More than `points` worths are thinned
     to quantiles, the extremes kept. Complete rows only.

@@ -1,4 +1,4 @@
-"""Recorded answers to fit timing to: a table of model, output tokens, seconds and, where known, seconds to the first token."""
+"""`read_answers` reads recorded answers: a table of model, output tokens, seconds and, where known, seconds to the first token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seconds to the first token and seconds per output token, fitted to recorded answers.
+"""`fit_timing` fits seconds to the first token and seconds per output token to recorded answers.
 
     seconds of an answer = ttft_s + tpot_s * output tokens          both >= 0, Huber's loss
 

@@ -116,7 +116,7 @@ def compile_rule(rule: str, tau: float, *, slack: float = 0.0, constants: RuleCo
 
 
 def path_coefficients(*, takes_best: bool) -> Coefficients:
-    """Return those of rule `path`: at tau 0 the threshold is the highest predicted quality; elsewhere nobody is left out."""
+    """Return the coefficients of rule `path`: at tau 0 the threshold is the highest predicted quality, elsewhere it leaves out nobody."""
     return Coefficients(1.0 if takes_best else 0.0, 0.0, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""When an encoder fails, its callers get an EncoderFailedError; when its device is lost, the CPU takes over where that was planned."""
+"""An encoder's failure is raised as an EncoderFailedError; a lost device's own error stays where the CPU can take over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipr_engine.loaded.planned_bundle import EmbedRows, Rows
 
 
 def encoder_failed(error: BaseException, what: str) -> EncoderFailedError:
-    """Return what callers get for a failure of the encoder on `what`; a panic of Rust's is no Exception, and is one too."""
+    """Return the error for a failure of the encoder on `what`; `error` may be a panic of Rust's, which is no Exception."""
     failed = EncoderFailedError(f"the encoder failed on {what}: {type(error).__name__}: {error}")
     failed.__cause__ = error
     return failed
@@ -21,7 +21,7 @@ def raise_if_lost(error: BaseException, cpu_planned: bool) -> None:
 
 
 def guarded(embed: EmbedRows, cpu_planned: bool) -> EmbedRows:
-    """Return the second encoder's `embed` such that what goes wrong in it is an encoder's failure, unless it finds a row at fault."""
+    """Return the second encoder's `embed`, wrapped: an error in it becomes an EncoderFailedError, unless a row is at fault."""
 
     def embed_guarded(rows: Rows) -> Encoded:
         try:

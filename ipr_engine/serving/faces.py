@@ -278,7 +278,7 @@ class AsyncEngine(ServingFace):
         return self
 
     async def close(self, *, drain: bool = True, timeout_s: float | None = None) -> bool:
-        """Close as `BatchingEngine.close` does; the loop goes on meanwhile, so that tasks get their answers."""
+        """Close the service, as `BatchingEngine.close` does; the loop goes on meanwhile, so that tasks get their answers."""
         return await asyncio.to_thread(self.service.close, drain=drain, timeout_s=timeout_s)
 
     async def route(

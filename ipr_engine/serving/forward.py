@@ -75,7 +75,7 @@ class ForwardCost:
 
     @property
     def fixed_tokens(self) -> float:
-        """Return as many tokens as take the fixed part's time: padding up to here costs less than a forward of its own."""
+        """Return how many tokens take as long as the fixed part of a forward: padding up to so many costs less than a second forward."""
         return self.fixed_us / self.token_us if self.token_us > 0 else float("inf")
 
 

@@ -26,9 +26,9 @@ LEFT_OUT = ("letter_pairs", "long_letter_pairs", "beyond_4", "after_punctuation"
 
 
 def fit_coefficients(terms: Array, tokens: Array, near: Array | None = None) -> Array:
-    """Return coefficients whose estimate `terms @ coefficients` has the least mean relative error, no character's below 0.
+    """Return the coefficients whose estimate `terms @ coefficients` has the least mean relative error; no character costs less than 0.
 
-    Without `near` a part that no row has costs what its whole costs.
+    Without `near`, a part of a term that no row has costs what the whole term costs.
 
     Args:
         terms: (rows, terms) float64, what each text is made of; columns of other amounts may follow. tokens: (rows,) > 0.
@@ -50,9 +50,9 @@ def fit_coefficients(terms: Array, tokens: Array, near: Array | None = None) -> 
 
 
 def fit_some(terms: Array, tokens: Array, kept: Array, fitted: Mask) -> Array:
-    """Return `kept` with other coefficients where `fitted` says so, of the least mean relative error.
+    """Return the coefficients `kept`, those marked in `fitted` replaced by ones of the least mean relative error.
 
-    Characters of other terms cost what they did. Where no row has a term, the fit says nothing: its characters cost nothing.
+    Characters of other terms cost what they did. Characters of a marked term that no row has cost nothing.
 
     Args:
         terms: (rows, terms) float64, what each text is made of. tokens: (rows,) > 0.

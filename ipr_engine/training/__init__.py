@@ -1,4 +1,4 @@
-"""Heads from outcomes (docs/own-bundle.md). `ipr train` walks through these files in this order:
+"""This room fits heads on outcomes (docs/own-bundle.md). `ipr train` walks through these files in this order:
 
     train               the recipe; train_options has what it is asked
     training_inputs     reads the candidates' file and the rows

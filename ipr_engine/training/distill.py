@@ -1,4 +1,4 @@
-"""Distil a sentence transformer into a static token table: the first encoder tier (docs/decide.md).
+"""`distill` turns a sentence transformer into a static token table, the first encoder tier (docs/decide.md).
 
 model2vec runs every vocabulary token through the model once, reduces by PCA and weighs by SIF. What is added here:
 int8 with one scale per row, a folder that names no path, and the same bytes from the same input.

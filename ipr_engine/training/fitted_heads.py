@@ -1,4 +1,4 @@
-"""From embeddings and outcomes to the heads of a bundle: scores, calibration, output tokens.
+"""`fit_heads` makes the heads of a bundle from embeddings and outcomes: scores, calibration, output tokens.
 
 Around whatever the estimator fits stand two steps. Sources mixed get an intercept each but the first, so that a source's level does
 not pass for what its prompts say. Platt's map makes a score a quality: quality = sigmoid(slope * score + offset), fitted on scores
@@ -83,7 +83,7 @@ class HeadRows:
 
     @property
     def at_home(self) -> npt.NDArray[np.bool_]:
-        """Whether each row is of source 0: (rows,)."""
+        """Return whether each row is of source 0: (rows,)."""
         return np.ones(len(self.x), np.bool_) if self.source is None else self.source == 0
 
     def take(self, rows: npt.NDArray[np.bool_]) -> HeadRows:

@@ -1,4 +1,4 @@
-"""The parts of a bundle that a fit makes beside the heads' tensors.
+"""This file makes the parts of a bundle that a fit has beside the heads' tensors.
 
 In the order of this file: prompt hashes, the bins of `reliability.json`, the rows of tau's path, the candidates' tokenizers as
 recorded input tokens show them, and support, which says how near a prompt lies to those that the heads were fitted on.
@@ -265,7 +265,7 @@ def without_few(x: Array, centroids: Array) -> Array:
 
 
 def fit_support(x: Array, folds: npt.NDArray[np.int64], k: int, seed: int) -> dict[str, npt.NDArray[np.float32]]:
-    """The bundle's support tensors: `centroids` (at most k, dim) of all rows, `distances` (101,) of the held-out ones."""
+    """Return the bundle's support tensors: `centroids` (at most k, dim) of all rows, `distances` (101,) of the held-out ones."""
     # Distances are taken to centroids that have not seen the prompt: its own centroid would flatter it.
     held_out = np.empty(len(x))
     for fold in np.unique(folds):

@@ -1,4 +1,4 @@
-"""What `ipr train` delivers: the estimator that wins a cross-validation on the training rows, and no constant head unasked."""
+"""`ipr train` delivers the estimator that wins a cross-validation on the training rows, and no constant head unasked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ FEWEST_ROWS = 50  # complete rows that an area needs; with fewer the Brier score
 
 @dataclass(frozen=True)
 class EstimatorScore:
-    """The figures of one estimator, one entry per repeat, of predictions that never saw their row (penalties, Platt included).
+    """An `EstimatorScore` holds the figures of one estimator, one per repeat, of predictions whose fits never saw the row.
+
+    Penalties and Platt's maps are a part of the fits.
 
     Attributes:
         area_worth, area_minmax: Bounded-ARQGC (docs/metrics.md) of the sweeps of worth and of tau; NaN without an axis.
@@ -46,17 +48,18 @@ class EstimatorScore:
 
     @property
     def area(self) -> float:
-        """The mean of both sweeps over the repeats; the choice goes by it."""
+        """The mean of `area_worth` and `area_minmax` over the repeats; `winner` chooses by it."""
         return float(np.mean(self.area_worth) + np.mean(self.area_minmax)) / 2
 
 
 @dataclass(frozen=True, eq=False)
 class PromptCosts:
-    """Costs of rows in USD.
+    """A `PromptCosts` holds what prompts cost in USD.
 
     Attributes:
-        realised: (rows, models), NaN where unknown. of_input: (rows, models) of the prompt as the router would bill it.
-        output_rate: (models,) or (rows, models) per output token.
+        realised: (rows, models), the cost of the recorded answer, NaN where unknown.
+        of_input: (rows, models), the cost of the prompt as the router would bill it.
+        output_rate: (models,) or (rows, models), the cost of an output token.
     """
 
     realised: Array

@@ -1,4 +1,4 @@
-"""Outcomes of one's own to a bundle: heads on a frozen encoder, or on several side by side. `ipr train` is this module's face."""
+"""`train` makes a bundle of outcomes: heads on a frozen encoder, or on several side by side. `ipr train` is its command."""
 
 from __future__ import annotations
 

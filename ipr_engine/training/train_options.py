@@ -1,4 +1,4 @@
-"""What `train` is asked: the outcomes and the encoder fitted on, how heads are fitted, and where the bundle goes."""
+"""This file holds the arguments of `train`: the outcomes and the encoder, how heads are fitted, and where the bundle goes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `ipr train` reads: the candidates' file, and the outcomes of these candidates as rows to fit on."""
+"""This file reads the inputs of `ipr train`: the candidates' file, and the outcomes of these candidates as rows to fit on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sentence encoder from its folder or the hub to the files every transformer tier reads (encoders/manifest.py)."""
+"""This room turns a sentence encoder, from a folder or the hub, into the files that transformer tiers read (encoders/manifest.py)."""
 
 from ipr_engine.encoders.export.exporter import export_encoder
 

@@ -1,4 +1,4 @@
-"""The graphs for ONNX Runtime on a CPU: a BERT-shaped transformer, written node by node, for rows of one length.
+"""This file writes the graphs for ONNX Runtime on a CPU: a BERT-shaped transformer, node by node, for rows of one length.
 
     model.cpu.onnx    float32
     model.int8.onnx   the same with its linear maps in int8

@@ -1,4 +1,4 @@
-"""From a model to an export: the model found (a folder, or the hub), every file written, measured against float32, hashed."""
+"""`export_encoder` finds a model (a folder, or on the hub), writes every file of its export, and measures it against float32."""
 
 from __future__ import annotations
 

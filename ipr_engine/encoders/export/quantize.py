@@ -1,4 +1,4 @@
-"""Linear maps in int8: 7-bit weights per output, rounded so that the error on real inputs is least (GPTQ, arXiv 2210.17323).
+"""This file turns linear maps into int8: 7-bit weights, rounded so that the error on real inputs is least (GPTQ, arXiv 2210.17323).
 
 Weights lie in [-63, 63], so that AVX2's vpmaddubsw, which adds two products of an unsigned and a signed byte in 16 bits, cannot
 saturate: 2 * 255 * 63 = 32,130 < 32,768. Inputs are quantised row by row when the graph runs; here they only tell which

@@ -1,5 +1,8 @@
-"""The tensorrt tier (docs/tensorrt.md): `TensorRtEncoder.from_export` for an engine on this machine's GPU, `prepare_engine` to build
-one ahead of time, with TensorRT-RTX on a machine without a GPU."""
+"""The tensorrt tier runs transformers through TensorRT (docs/tensorrt.md).
+
+`TensorRtEncoder.from_export` finds or builds an engine for this machine's GPU. `prepare_engine` builds one ahead of time, with
+TensorRT-RTX on a machine without a GPU.
+"""
 
 from ipr_engine.encoders.tensorrt.encoder import TensorRtEncoder, prepare_engine
 

@@ -108,7 +108,7 @@ def _make_logger(module: Any, messages: deque[str]) -> Any:
     kept = (module.ILogger.ERROR, module.ILogger.INTERNAL_ERROR)
 
     class Log(module.ILogger):  # type: ignore[misc]
-        """Errors are kept for the exception that follows them; nothing is printed."""
+        """A log keeps errors for the exception that follows them; nothing is printed."""
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in kept:

@@ -1,4 +1,4 @@
-"""One file per engine: the plan TensorRT compiled, what it was compiled for, and what it must answer on a fixed sample.
+"""An engine file holds the plan that TensorRT compiled, what it was compiled for, and what it must answer on a fixed sample.
 
 A safetensors file: `plan` uint8; `sample` (rows, tokens) int32 padded with -1; `reference` (rows, dim) float32; and as metadata
 the key (JSON) and the sha256 of the plan. It is written whole or not at all, and read back only if its key is the wanted one.

@@ -1,4 +1,4 @@
-"""The way to an engine: ordered, found in the cache, or built.
+"""`EngineOrder` states the engine that is wanted; it is found in the cache, or built.
 
 EngineOrder   the arguments of an encoder, checked, and the key that an engine file must state
 build_plan    a model's ONNX graph to a serialized plan: converted, parsed, one optimisation profile per bucket, compiled

@@ -1,4 +1,4 @@
-"""A float32 ONNX graph made float16 or bfloat16, with float32 islands, so that a strongly typed network carries its own types.
+"""`convert_precision` makes a float32 ONNX graph float16 or bfloat16, with float32 islands, for a strongly typed network.
 
 TensorRT 11 and TensorRT-RTX take every type from the graph. What stays float32, and why:
 

@@ -1,4 +1,4 @@
-"""An engine at run time: deserialized, one execution context per bucket, all memory planned; then copy, execute, copy back."""
+"""`EngineRuntime` runs an engine: it plans one execution context per bucket and all memory; then it copies, executes, copies back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ipr add-model`: one candidate more in a bundle, from its outcomes or, without any, from what it is likely to be like."""
+"""`add_model` adds a candidate to a bundle, from its outcomes or, without any, from candidates that it is likely to be like."""
 
 from __future__ import annotations
 

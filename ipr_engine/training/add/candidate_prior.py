@@ -1,4 +1,4 @@
-"""A row for a candidate without outcomes: the rows of similar candidates, lowered to what its price makes likely.
+"""A candidate without outcomes gets the rows of similar candidates, lowered to what its price makes likely.
 
 A copy of a dearer candidate's row would have its quality at a lower price, and take its traffic for no reason but that. So
 the copied logit is lowered by a constant until the mean quality over prompts is no more than all of these:

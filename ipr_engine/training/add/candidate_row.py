@@ -1,4 +1,4 @@
-"""One candidate more for heads that stay frozen: its row is fitted as a combination of the others' rows plus a deviation.
+"""`fit_row` fits a candidate's row to frozen heads, as a combination of the others' rows plus a deviation.
 
 Candidates fail on much the same prompts, and the frozen heads know on which. So a new candidate's logit is
 

@@ -1,4 +1,4 @@
-"""What `add_model` is given, read and judged: the entry of the candidates' file, who stands in, the rows of its outcomes."""
+"""This file holds and reads the inputs of `add_model`: the candidate's entry, who stands in for it, the rows of its outcomes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ class Evidence:
 class PriorFrom:
     """The candidates that stand in for one without outcomes: another candidate's rows, or the mean of a family's.
 
-    Neither: the most similar candidate, of its family if there is one, nearest in price. Each is lowered to what the price makes likely.
+    With neither, the most similar candidate stands in: of its family if there is one, nearest in price. Its rows are lowered to what the
+    price makes likely.
     """
 
     like: str | None = None
@@ -68,7 +69,7 @@ class PriorFrom:
 
     @property
     def stated(self) -> bool:
-        """Whether one of the two is named."""
+        """Return whether a candidate or a family is named."""
         return self.like is not None or self.family is not None
 
 

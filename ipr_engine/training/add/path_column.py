@@ -1,4 +1,4 @@
-"""The path rows of a bundle that gained a candidate: with a column for it where its outcomes allow one (docs/own-bundle.md).
+"""A bundle that gains a candidate gets path rows with a column for it, where its outcomes allow one (docs/own-bundle.md).
 
 A column must hold what the candidate's row would predict of prompts that no head has seen. The row leans on the other
 candidates' predictions, so these must be out of fold too: on the bundle's own fitting prompts they are its path rows, on

@@ -1,4 +1,4 @@
-"""A new candidate with the shared trunk refreshed: every quality weight may move, a consistency loss holds the old ones.
+"""`refresh` trains every quality weight for a new candidate; a consistency loss holds the old candidates.
 
     loss = cross-entropy of the new candidate's quality  +  consistency * mean over old candidates of (quality - before)^2
 

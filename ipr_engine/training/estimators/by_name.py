@@ -1,4 +1,4 @@
-"""The table of estimators, and "caps", the one that has no file of its own. Ridge is in ridge.py, the networks in network.py.
+"""`ESTIMATORS` is the table of estimators. Ridge is in ridge.py, the networks in network.py, "caps" here.
 
 Every estimator takes embeddings and judged qualities and gives `Scores`, in the form that `decide` runs. Calibration, output
 tokens and export are the same for all of them (`fitted_heads.fit_heads`). A new estimator is a row of `ESTIMATORS`.
@@ -123,7 +123,7 @@ def _no_options(estimator: str, options: Mapping[str, Any]) -> None:
 
 
 def kmeans(x: Array, k: int, seed: int, *, iterations: int = 100) -> Array:
-    """Centroids (k, dim) of rows x (rows, dim), by Lloyd's algorithm from a k-means++ start.
+    """Return centroids (k, dim) of rows x (rows, dim), by Lloyd's algorithm from a k-means++ start.
 
     An emptied centroid moves to the row that lies farthest from its own.
 
@@ -157,7 +157,7 @@ def kmeans(x: Array, k: int, seed: int, *, iterations: int = 100) -> Array:
 
 
 def squared_distances(x: Array, centroids: Array) -> Array:
-    """Squared Euclidean distances of rows (rows, dim) to centroids (k, dim): (rows, k)."""
+    """Return the squared Euclidean distances of rows (rows, dim) to centroids (k, dim): (rows, k)."""
     cross = np.square(x).sum(axis=1)[:, None] + np.square(centroids).sum(axis=1) - 2.0 * (x @ centroids.T)
     return np.asarray(np.maximum(cross, 0.0))
 

@@ -1,4 +1,4 @@
-"""A run folder: what a long fit has finished so far, so that an interrupted run goes on where it stopped.
+"""A run folder keeps what a long fit has finished so far, so that an interrupted run goes on where it stopped.
 
     <folder>/state.json                           {"format", "key", "units": {unit: {"file", "facts"}}}
     <folder>/<unit>.<sha256 of the bytes>.safetensors     the unit's tensors; its header repeats key, unit and facts

@@ -1,4 +1,4 @@
-"""The torch estimators of quality: the paper's network, and a shared trunk with a low-rank adapter per candidate.
+"""This file fits the torch estimators of quality: the paper's network, and a shared trunk with a low-rank adapter per candidate.
 
 `fit_network` cross-fits: for every fold a fit that stops early on another fold, then a refit of as many epochs on all rows
 outside the fold, which scores it; at last one fit on all rows, of the median number of epochs. Missing qualities (NaN)

@@ -1,4 +1,4 @@
-"""The settings of a network estimator: its form, its loss and how it is fitted. No torch here: a config is made anywhere."""
+"""A `NetworkConfig` holds the settings of a network estimator: its form, its loss and its fit. It is made without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One fit of the network, resumable: AdamW over shuffled batches, stopped early or after a given number of epochs; and its losses."""
+"""`fit` runs one resumable fit of the network: AdamW over shuffled batches, stopped early or after a given number of epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network itself, as functions on named parameters: start values, scores, and the way back to the packed form.
+"""This file is the network, as functions on named parameters: start values, scores, and the way back to the packed form.
 
 Two forms over z, the standardised embedding (docs/decide.md has the packed form both export to):
 

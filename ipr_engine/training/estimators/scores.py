@@ -1,4 +1,4 @@
-"""What every estimator takes, rows in folds, and what it gives back: quality scores in the packed form that `decide` runs."""
+"""Every estimator takes `FoldedRows` and gives back `Scores`: quality scores in the packed form that `decide` runs."""
 
 from __future__ import annotations
 
