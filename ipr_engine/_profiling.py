@@ -27,7 +27,7 @@ def span(name: str) -> AbstractContextManager[Any]:
 
 
 class _Recorded:
-    """torch.profiler's ranges under the name `range`, as NVTX has them."""
+    """A `_Recorded` names torch.profiler's ranges `range`, as NVTX has them."""
 
     def __init__(self, torch: Any) -> None:
         self.range = torch.profiler.record_function

@@ -200,7 +200,7 @@ class Engine(BundleHolder):
     def explain(
         self, prompt: Prompt | Decision, policy: Policy | None = None, **options: Unpack[RouteOptions]
     ) -> decision.Explanation:
-        """Explain why this candidate: every candidate's quality, cost, and what kept it from being chosen.
+        """Explain the choice for a prompt: every candidate's quality, cost, and what kept it from being chosen.
 
         Args:
             prompt: what `route` takes; or a decision, which is explained under its own policy.

@@ -139,7 +139,7 @@ class Watch:
         return self._stop.is_set()
 
     def close(self) -> None:
-        """Stop; a swap that has begun is finished first. The engine serves on. May be called again."""
+        """Stop watching; a swap that has begun is finished first. The engine serves on. May be called again."""
         self._stop.set()
         self._ends_with_engine.detach()  # it would hold this watch's event as long as the engine lives
         if self._thread.is_alive() and threading.current_thread() is not self._thread:

@@ -1,4 +1,4 @@
-"""GPU code, importable as `ipr_engine.kernels` alone (docs/kernels.md).
+"""This room holds the GPU code, importable as `ipr_engine.kernels` alone (docs/kernels.md).
 
     decide.py   the Triton kernel: docs/decide.md in one launch; activate.py, choose.py, pool.py are its parts
     plan.py     GpuPlan: heads, policies and working memory on the device; GpuResult: the answers in one block

@@ -1,4 +1,4 @@
-"""This file builds cubins of decide_kernel for named architectures without a GPU; kernels/cubin.py loads them without Triton.
+"""Build cubins of decide_kernel for named architectures without a GPU; kernels/cubin.py loads them without Triton.
 
     python -m ipr_engine.kernels.build --arch sm_80 --arch sm_90 --out DIR                      those of AOT_VARIANTS
     python -m ipr_engine.kernels.build --arch sm_90 --out DIR --models 11 --dim 384 --hidden 64 --trunk

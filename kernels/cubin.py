@@ -30,7 +30,7 @@ _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 @dataclass(frozen=True, kw_only=True)
 class CubinMetadata:
-    """The content of NAME.json, which describes NAME.cubin.
+    """A `CubinMetadata` holds the content of NAME.json, which describes NAME.cubin.
 
     Attributes:
         kernel: the symbol. arch: "sm_90". arguments: (name, Triton type) in order, without Triton's hidden pointers.
@@ -145,7 +145,7 @@ def runs_on(arch: str, device: str) -> bool:
 
 
 class LaunchDriver:
-    """The driver's calls that a launch needs, each checked; loaded when made.
+    """A `LaunchDriver` makes the driver's calls that a launch needs, each checked; making one loads the library.
 
     Attributes:
         devices: how many CUDA devices this process sees.
@@ -188,7 +188,7 @@ class LaunchDriver:
 
 
 class CubinKernel:
-    """A loaded cubin. It lives in the device's primary context, the one torch uses, for as long as the process does.
+    """A `CubinKernel` is a loaded cubin. It lives in the device's primary context, the one torch uses, for as long as the process does.
 
     Raises:
         CubinError: the metadata is damaged, or the cubin's hash is not the one it states.

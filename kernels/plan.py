@@ -28,7 +28,7 @@ PURPOSE = "decide on a GPU"
 
 
 class GpuPlan:
-    """Heads packed on a device. After construction only the rows of `policies` change.
+    """A `GpuPlan` holds heads packed on a device. After construction only the rows of `policies` change.
 
     Args:
         heads: copied.
@@ -125,7 +125,7 @@ def _arch(torch: Any, device: Any) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuRequest:
-    """The inputs of a launch: torch tensors on the plan's device, C-contiguous; a captured graph reads them at each replay.
+    """A `GpuRequest` holds a launch's inputs, C-contiguous torch tensors on the plan's device; a captured graph reads them at each replay.
 
     Attributes:
         x: (batch, dim) float32; written by the launch where `states` are given.
@@ -204,7 +204,7 @@ def result_views(block: Any, batch: int, models: int) -> dict[str, Any]:
 
 
 class GpuResult:
-    """The answers of a batch on the device, with the fields of DecideResult, and the launch's own working memory.
+    """A `GpuResult` holds the answers of a batch on the device, with the fields of DecideResult, and the launch's own working memory.
 
     Two launches that may run at the same time need two of these.
 

@@ -119,7 +119,7 @@ def _row_stride(tensor: Any) -> int:
 
 
 class DecideLaunch:
-    """A launch bound to its tensors. A call enqueues the kernel on torch's current stream of the plan's device.
+    """A `DecideLaunch` is a launch bound to its tensors. A call enqueues the kernel on torch's current stream of the plan's device.
 
     Args:
         kernel: a cubin to launch through the driver; None compiles with Triton, at the first call of a variant (Triton keeps

@@ -38,7 +38,7 @@ _UINT8 = {"row_allowed", "status_to", "cause_to"}
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchParams:
-    """The numbers that fix tiling and the order of every sum.
+    """`LaunchParams` fix tiling and the order of every sum.
 
     Attributes:
         one_program: all candidates in one program, which makes the choice; else programs of block_models candidates each,
@@ -104,7 +104,7 @@ def check_fits(params: LaunchParams, models: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelVariant:
-    """One compiled variant of decide_kernel: the packed form, the optional inputs of a request, the pooling before it.
+    """A `KernelVariant` is a compiled variant of decide_kernel: the packed form, a request's optional inputs, the pooling before it.
 
     The number of candidates, the batch and the number of policies are arguments of the kernel: one variant serves all.
 

@@ -19,7 +19,7 @@ COST_SLACK = 1e-6  # relative; float32 means of equal choices may differ by this
 
 @dataclass(frozen=True, kw_only=True)
 class RuleConstants:
-    """Mean row maximum and mean row minimum of predicted quality on the fitting prompts (rule `fixed`)."""
+    """`RuleConstants` are the mean row maximum and minimum of predicted quality on the fitting prompts (rule `fixed`)."""
 
     hi: float
     lo: float
@@ -27,7 +27,7 @@ class RuleConstants:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedPoint:
-    """One setting of the op, and what it did on the calibration sample.
+    """A `CalibratedPoint` is one setting of the op, and what it did on the calibration sample.
 
     Attributes:
         alpha_hi, alpha_lo, offset, worth: coefficients of docs/decide.md; worth in USD per unit of quality.
@@ -49,7 +49,7 @@ class CalibratedPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Knot:
-    """One promise and the point that runs for it.
+    """A `Knot` is one promise and the point that runs for it.
 
     Attributes:
         level: tau of the promise (1 - tau)*best + tau*cheapest, or s of the promise s*best.
@@ -69,7 +69,7 @@ class Knot:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSample:
-    """The prompts that a map was certified on.
+    """A `CalibrationSample` holds the prompts that a map was certified on.
 
     Attributes:
         path_source, path_prompts: what its path was fitted on.
@@ -116,7 +116,7 @@ class TestedTau:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationMap:
-    """A step function from promises to operating points; there is one map per candidate set.
+    """A `CalibrationMap` is a step function from promises to operating points; there is one map per candidate set.
 
     Attributes:
         family: the family it was made for, None for another set. whole: made for every candidate of its bundle.

@@ -133,7 +133,7 @@ class ContextWindows:
 
 
 class SurelyFits(NamedTuple):
-    """The input tokens below which a prompt surely fits every allowed candidate's window, whatever output is predicted.
+    """A `SurelyFits` holds the input tokens below which a prompt fits every allowed candidate's window, whatever output is predicted.
 
     billed: by the bundle's tokenizer. own: by the candidates' own, the greatest of their counts.
     """

@@ -29,7 +29,7 @@ Provenance = Callable[[dict[str, Any]], dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NewCandidate:
-    """A candidate to add to a bundle.
+    """A `NewCandidate` is a candidate to add to a bundle.
 
     Attributes:
         rows: tensor name -> its row, float32, for every tensor of the deciding heads that has rows.

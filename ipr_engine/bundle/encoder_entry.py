@@ -1,4 +1,4 @@
-"""The encoders of a bundle: their entries in bundle.json are read, checked against their files, and written here."""
+"""This file reads and writes the entries of encoders in bundle.json, and checks them against their files."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ MANIFEST = "encoder.json"  # of an export, which names its other files
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSource:
-    """A model2vec table to put into a bundle; `write_bundle` reads its dim from the table, and normalize from its config."""
+    """An `EncoderSource` is a model2vec table to put into a bundle; `write_bundle` reads dim from it, and normalize from its config."""
 
     id: str
     table: Path
@@ -43,7 +43,7 @@ class EncoderSource:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerSource:
-    """A transformer to put into a bundle; `Export.bundle_source` makes it.
+    """A `TransformerSource` is a transformer to put into a bundle; `Export.bundle_source` makes it.
 
     files: role -> (path in the export, the file), with "manifest"; empty to reference the model instead of containing it.
     """
@@ -62,7 +62,7 @@ class TransformerSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatenatedSource:
-    """Encoders of the same bundle side by side; `parts` are their ids, which `write_bundle` must be given before it."""
+    """A `ConcatenatedSource` puts encoders of one bundle side by side: those of ids `parts`, which `write_bundle` must get before it."""
 
     id: str
     parts: tuple[str, ...]

@@ -73,7 +73,7 @@ Add = Callable[[str, bytes], dict[str, Any]]  # takes a file into the bundle, an
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadsSource:
-    """Heads to put into a bundle; their tensors are float32, named and shaped as docs/formats.md says.
+    """A `HeadsSource` holds heads to put into a bundle; their tensors are float32, named and shaped as docs/formats.md says.
 
     prompt_hashes: "texts" and "questions" of the fitting prompts, uint64 (data/overlap.py); a calibration sample is held against them.
         fitted_on.hash_key names the key they are hashed under.

@@ -47,7 +47,7 @@ DEFAULT_BUNDLE = Path(__file__).parent.parent / "default_bundle"  # the root of 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)  # made as a BundleSpec is
 class Bundle(BundleSpec):
-    """A bundle that was read from its folder and verified."""
+    """A `Bundle` was read from its folder and verified."""
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:

@@ -22,7 +22,7 @@ CACHED = ("cached_read_usd_per_1m", "cached_write_usd_per_1m")
 
 @dataclass(frozen=True, kw_only=True)
 class PriceTier:
-    """The prices of a request of more than `above_tokens` input tokens: all of it, input and output.
+    """A `PriceTier` prices all of a request of more than `above_tokens` input tokens, input and output.
 
     cached_read_usd_per_1m, cached_write_usd_per_1m: None keeps the share that the base price of cached input has of the base input.
     """

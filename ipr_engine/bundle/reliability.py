@@ -29,7 +29,7 @@ Array = npt.NDArray[np.float64]
 
 
 class RealisedInBin(NamedTuple):
-    """The realised quality in one bin: its mean, the Clopper-Pearson interval of the chance of success, the prompts in it."""
+    """A `RealisedInBin` holds one bin's mean realised quality, the Clopper-Pearson interval of the chance of success, and its prompts."""
 
     mean: float
     low: float
@@ -38,7 +38,7 @@ class RealisedInBin(NamedTuple):
 
 
 class ReliabilityBins(NamedTuple):
-    """One candidate's bins: `edges` (bins - 1,) between them, `counts` and `successes` (bins,)."""
+    """`ReliabilityBins` hold one candidate's bins: `edges` (bins - 1,) between them, `counts` and `successes` (bins,)."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]

@@ -32,7 +32,7 @@ MOST_TOKENS = 65504 * 64
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """An LLM that may be chosen.
+    """A `Candidate` is an LLM that may be chosen.
 
     Attributes:
         context_window: tokens of prompt and output together, in its own count; None where not known.
@@ -56,7 +56,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class PriceList:
-    """The prices of every candidate by name, as they were on `date` (YYYY-MM-DD)."""
+    """A `PriceList` holds the prices of every candidate by name, as they were on `date` (YYYY-MM-DD)."""
 
     currency: str = "USD"
     date: str
@@ -81,7 +81,7 @@ class PriceList:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
-    """A frozen prompt encoder of a bundle.
+    """An `EncoderSpec` is a frozen prompt encoder of a bundle.
 
     Attributes:
         kind: "static" (a model2vec table), "transformer" or "concatenated".
@@ -110,7 +110,7 @@ class EncoderSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedOn:
-    """The prompts a head was fitted on.
+    """A `FittedOn` describes the prompts a head was fitted on.
 
     prompt_hashes: file of the hashes of each prompt and question (data/overlap.py), from schema_version 2 on.
     hash_key: id of the owner's key that they are hashed under, None for plain hashes, as before schema_version 5.
@@ -125,7 +125,7 @@ class FittedOn:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadsSpec:
-    """Trained heads over one encoder; tensors as docs/decide.md, float32, read-only, a row per candidate.
+    """A `HeadsSpec` holds trained heads over one encoder; tensors as docs/decide.md, float32, read-only, a row per candidate.
 
     sha256: of their weights file.
     """
@@ -153,7 +153,7 @@ class HeadsSpec:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SupportSpec:
-    """Centroids (k, dim) of the fitted prompts and the (101,) percentiles of held-out distances to the nearest one."""
+    """A `SupportSpec` holds centroids (k, dim) of the fitted prompts, and (101,) percentiles of held-out distances to the nearest one."""
 
     encoder: str
     centroids: Float32 = field(repr=False)
@@ -161,14 +161,14 @@ class SupportSpec:
 
     @cached_property
     def key(self) -> str:
-        """16 hex digits of the sha256 over both arrays: they name what a support was measured by."""
+        """Return 16 hex digits of the sha256 over both arrays: they name what a support was measured by."""
         parts = (np.ascontiguousarray(part, "<f4").tobytes() for part in (self.centroids, self.distances))
         return sha256_hex(*parts)[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EscalationSpec:
-    """The two tiers of a bundle: the heads that decide first, and those asked again where the first ones' gap is small.
+    """An `EscalationSpec` names the heads that decide first, and those asked again where the first ones' gap is small.
 
     heads: id of the second ones. gap: in quality units, >= 0: below it a decision is made again, unless the policy says its own.
     """
@@ -179,7 +179,7 @@ class EscalationSpec:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PathRows:
-    """Fitting prompts in random order, from which tau's path of any candidate set is computed (ipr_engine/policy/tau_path.py).
+    """`PathRows` hold fitting prompts in random order, of which tau's path of any candidate set is made (ipr_engine/policy/tau_path.py).
 
     They hold no prompt, no id and no hash. All arrays have a column per candidate of `candidates`.
 

@@ -1,4 +1,4 @@
-"""Two bundles of the same candidates joined: the first one's heads decide, the second one's again where the gap is small."""
+"""`two_tiers` joins two bundles of the same candidates: the first's heads decide, the second's again where the gap is small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing bundles: equal input gives equal bytes and one hash; readers see the old bundle or the new, never a part.
+"""This file writes bundles: equal input gives equal bytes and one hash; readers see the old bundle or the new, never a part.
 
 A `Draft` gathers the files. `Draft.publish` writes them under a temporary name, verifies them, renames the folder to its hash and
 makes it the live one.
@@ -147,7 +147,7 @@ def set_current(root: Path, digest: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BundleParts:
-    """The parts of a bundle that is to be written.
+    """`BundleParts` hold the parts of a bundle that is to be written.
 
     Attributes:
         created: YYYY-MM-DD. It is part of the content, so the same input gives the same hash on any day.

@@ -42,14 +42,14 @@ PRIOR_DRAWS = 20.0  # how many draws the variance known beforehand counts for
 
 
 class Draws(Protocol):
-    """n draws of many hypotheses at once: draws[t] is an array of the hypotheses' shape, the same for every t."""
+    """`Draws` are n draws of many hypotheses at once: draws[t] is an array of the hypotheses' shape, the same for every t."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, t: int, /) -> Array: ...
 
 
 class Test(Protocol):
-    """A test of E[x] <= 0."""
+    """A `Test` tests E[x] <= 0."""
 
     def __call__(self, draws: Draws, *, floor: Array, top: Array, second_moment: Array, risk: float) -> Flags:
         """Tell whether E[x] <= 0 is rejected, in the hypotheses' shape.

@@ -40,7 +40,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateSet:
-    """The candidates that a map is of, and their names in the outcomes.
+    """A `CandidateSet` holds the candidates that a map is of, and their names in the outcomes.
 
     Attributes:
         candidates, family: the set, by name or as a family; by default every candidate. Rows that lack one are left out.
@@ -54,7 +54,7 @@ class CandidateSet:
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyOptions:
-    """The promises that are tested, and the test.
+    """`CertifyOptions` are the promises that are tested, and the test.
 
     Attributes:
         risk: in (0, 0.5], the chance that a certified knot breaks its promise: of each knot, or, if `simultaneous`, of any; the same
@@ -90,7 +90,7 @@ class CertifyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Disjointness:
-    """The evidence that no calibration prompt is among those that heads or path were fitted on.
+    """A `Disjointness` holds the evidence that no calibration prompt is among those that heads or path were fitted on.
 
     Attributes:
         drop_overlap: leave out of the sample what is among the fitting or the path's prompts, instead of refusing.

@@ -38,7 +38,7 @@ CHEAPER = 0.98  # a setting that costs more of the best single candidate's cost 
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """Prompts on which every candidate of a set was scored.
+    """An `Observed` holds prompts on which every candidate of a set was scored.
 
     Attributes:
         names: the candidate set, in bundle order; the columns of `quality`.
@@ -148,7 +148,7 @@ def observe(
 
 @dataclass(frozen=True, eq=False)
 class OperatingPath:
-    """The points of a path, safest first: 0 is the single candidate `best`, the last the single `cheapest`.
+    """An `OperatingPath` holds the points of a path, safest first: 0 is the single candidate `best`, the last the single `cheapest`.
 
     Attributes:
         best, cheapest: positions among the observed names.

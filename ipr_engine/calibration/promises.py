@@ -44,7 +44,7 @@ SHARES = (1.0, 0.995, 0.99, 0.98, 0.97, 0.96, 0.95, 0.925, 0.9, 0.875, 0.85, 0.8
 
 @dataclass(frozen=True, eq=False)
 class Promises:
-    """The promises tested: weights of `best` and of `cheapest`, (promises,) each."""
+    """`Promises` are those that are tested: weights of `best` and of `cheapest`, (promises,) each."""
 
     best: Array
     cheapest: Array
@@ -80,7 +80,7 @@ class Promises:
 
 @dataclass(frozen=True, eq=False)
 class ExcessDraws:
-    """The x of every (sample, promise, point) of one or many calibration samples, a draw at a time.
+    """`ExcessDraws` yields the x of every (sample, promise, point) of one or many calibration samples, a draw at a time.
 
     Attributes:
         routed: (rows, points), best, cheapest: (rows,): realised quality of the rows that can be drawn.
@@ -155,7 +155,7 @@ def knots_of(levels: Sequence[float], last: Indices, certain: npt.NDArray[np.boo
 
 
 class DecidedRows(Protocol):
-    """Scored prompts that can be decided on: `names` are the candidates, and the columns of `quality` (rows, models)."""
+    """`DecidedRows` are scored prompts to decide on: `names` are the candidates, and the columns of `quality` (rows, models)."""
 
     @property
     def names(self) -> tuple[str, ...]: ...

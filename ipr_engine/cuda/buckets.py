@@ -24,7 +24,7 @@ DOUBLED = 2  # slots of the largest batch: the host fills one while the other ru
 
 @dataclass(frozen=True, order=True)
 class Bucket:
-    """A shape of input_ids: `batch` rows of `tokens` ids. str() is "8 x 64"."""
+    """A `Bucket` is a shape of input_ids: `batch` rows of `tokens` ids. str() is "8 x 64"."""
 
     tokens: int
     batch: int
@@ -39,7 +39,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Pass:
-    """One trip through buckets[bucket]: of the rows begin to end (exclusive); the bucket's other rows are padding."""
+    """A `Pass` takes the rows begin to end (exclusive) through buckets[bucket]; the bucket's other rows are padding."""
 
     bucket: int
     begin: int
@@ -86,7 +86,7 @@ def plan_passes(lengths: Sequence[int], buckets: Sequence[Bucket]) -> list[Pass]
 
 
 class Slot(Protocol):
-    """The buffers of one pass, and the recording that reads and writes them."""
+    """A `Slot` holds the buffers of one pass, and the recording that reads and writes them."""
 
     @property
     def recording(self) -> Recording: ...
@@ -96,7 +96,7 @@ SlotT = TypeVar("SlotT", bound=Slot)
 
 
 class Passes(Generic[SlotT]):
-    """The slots of every bucket, made largest first so that the first recording sizes the memory that all share.
+    """`Passes` holds the slots of every bucket, made largest first so that the first recording sizes the memory that all share.
 
     Args:
         buckets: ascending, a full grid (`make_buckets`).
@@ -171,7 +171,7 @@ def fill_rows(ids: NDArray[Any], mask: NDArray[Any], rows: Sequence[NDArray[np.i
 
 @runtime_checkable
 class PromptReader(Protocol):
-    """The part of a transformer tier that runs before its transformer: prompts to ids.
+    """A `PromptReader` is the part of a transformer tier that runs before its transformer: prompts to ids.
 
     Attributes:
         dim: of an embedding. pad_id: the id that fills a row up.
@@ -193,7 +193,7 @@ class PromptReader(Protocol):
 
 @runtime_checkable
 class StreamEncoder(PromptReader, Protocol):
-    """A transformer tier whose buckets run in the current stream on buffers of the caller's.
+    """A `StreamEncoder` is a transformer tier whose buckets run in the current stream on buffers of the caller's.
 
     Attributes:
         graphs: record its work. buckets: ascending, a full grid. integer: "int64" or "int32", the type of ids and mask.
@@ -211,7 +211,7 @@ class StreamEncoder(PromptReader, Protocol):
 
 @runtime_checkable
 class StateEncoder(StreamEncoder, Protocol):
-    """A StreamEncoder that can also stop before pooling, so that the decide kernel pools."""
+    """A `StateEncoder` is a StreamEncoder that can also stop before pooling, so that the decide kernel pools."""
 
     def states(self, ids: Any, mask: Any) -> Any:
         """Return (batch, tokens, dim): the last hidden state."""
@@ -219,7 +219,7 @@ class StateEncoder(StreamEncoder, Protocol):
 
 @runtime_checkable
 class OffersStream(Protocol):
-    """An encoder whose work can be recorded; one without this member embeds outside of recordings."""
+    """An `OffersStream` is an encoder whose work can be recorded; one without this member embeds outside of recordings."""
 
     def on_stream(self, device: str) -> StreamEncoder:
         """Return the encoder as a StreamEncoder on a CUDA device, or on "emulated"."""

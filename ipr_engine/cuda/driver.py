@@ -49,7 +49,7 @@ _DEVICE_CALLS: Mapping[str, tuple[Any, ...]] = {
 
 
 class CudaError(RuntimeError):
-    """A call into the driver failed. code: its CUresult, OUT_OF_MEMORY say."""
+    """A `CudaError` tells that a call into the driver failed. code: its CUresult, OUT_OF_MEMORY say."""
 
     def __init__(self, call: str, code: int, name: str) -> None:
         super().__init__(f"{call}: {name} ({code})")
@@ -57,7 +57,7 @@ class CudaError(RuntimeError):
 
 
 class Driver:
-    """The driver's library, loaded."""
+    """A `Driver` is CUDA's driver library, loaded."""
 
     def __init__(self, library: Any = None, *, calls: Mapping[str, tuple[Any, ...]] = MappingProxyType({})) -> None:
         """Load the library, or take one already loaded.
@@ -91,7 +91,7 @@ class Driver:
 
 
 class Device:
-    """One GPU: its primary context, memory and streams.
+    """A `Device` is one GPU: its primary context, memory and streams.
 
     Attributes:
         name: "NVIDIA L4", say. compute_capability: "8.9". driver: the newest CUDA it speaks, "13.0".

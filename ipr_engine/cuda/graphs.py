@@ -33,7 +33,7 @@ Work = Callable[[], None]
 
 
 class Recording(Protocol):
-    """Recorded work; called only within `Graphs.exclusive`."""
+    """A `Recording` is recorded work; it is called only within `Graphs.exclusive`."""
 
     def replay(self) -> None:
         """Enqueue the work behind all earlier replays."""
@@ -43,7 +43,7 @@ class Recording(Protocol):
 
 
 class Graphs(Protocol):
-    """A device's recordings, replayed in one order; CudaGraphs and EagerGraphs are the two kinds.
+    """`Graphs` hold a device's recordings, replayed in one order; CudaGraphs and EagerGraphs are the two kinds.
 
     Attributes:
         device: the torch device its buffers are on, "cuda:0" or "cpu".
@@ -94,7 +94,7 @@ WARM_UPS = 3  # runs before a capture: libraries choose their algorithms and all
 
 
 class _Failure:
-    """The memory of a device's failure: a CUDA context does not recover from one."""
+    """A `_Failure` remembers a device's failure: a CUDA context does not recover from one."""
 
     def __init__(self, device: str, lock: threading.Lock | None = None) -> None:
         self._device, self._reason = device, ""
@@ -140,7 +140,7 @@ def is_device_error(error: BaseException) -> bool:
 
 
 class EagerGraphs:
-    """Graphs with nothing captured: `replay` runs the work.
+    """`EagerGraphs` capture nothing: `replay` runs the work.
 
     Args:
         device: "cpu"; or a CUDA device, to measure what a graph saves, and for a profiler, which sees ranges there.
@@ -183,14 +183,14 @@ class EagerGraphs:
 
 
 class _EagerRecording:
-    """Work that `replay` runs, and what waits for it."""
+    """An `_EagerRecording` is work that `replay` runs, and what waits for it."""
 
     def __init__(self, work: Work, wait: Work) -> None:
         self.replay, self.wait = work, wait
 
 
 class CudaGraphs:
-    """CUDA graphs of one device that share one memory pool, replayed in one stream.
+    """`CudaGraphs` are the CUDA graphs of one device that share one memory pool, replayed in one stream.
 
     Args:
         device: "cuda" or "cuda:N".
@@ -287,7 +287,7 @@ class CudaGraphs:
 
 
 class _CudaRecording:
-    """A graph, the event behind its last replay, and the work it was captured from.
+    """A `_CudaRecording` holds a graph, the event behind its last replay, and the work it was captured from.
 
     The work is never run again: it holds the buffers whose addresses are in the graph. Freed, they would be given to
     others, and a replay would overwrite those.

@@ -28,7 +28,7 @@ _REPORT_EVERY_S = 10.0
 
 
 class EmbeddingCacheWarning(UserWarning):
-    """A shard of the cache was damaged; its rows are computed again."""
+    """An `EmbeddingCacheWarning` tells that a shard of the cache was damaged, and that its rows are computed again."""
 
 
 class EmbeddingCache:

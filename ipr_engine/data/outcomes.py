@@ -222,7 +222,7 @@ class Outcomes:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Sentences about what is legal but makes learning or evaluating hard: a lone candidate, constant columns, uncovered rows."""
+        """Return sentences about what is legal but makes learning or evaluating hard: a lone candidate, constant columns, gaps."""
         found = []
         if len(self.models) == 1:
             found.append(f"one candidate only ({self.models[0]!r}): there is nothing to choose between")

@@ -45,7 +45,7 @@ class SplitReport:
 
     @property
     def missed(self) -> dict[str, float]:
-        """Split -> its share, for those that are off by more than a prompt and more than MARGIN of all prompts."""
+        """Return split -> its share, for the shares that are off by more than a prompt and more than MARGIN of all prompts."""
         total = sum(self.rows.values())
         return {
             name: rows / total

@@ -38,7 +38,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Heads:
-    """Trained heads of `models` candidates on a `dim`-wide embedding x, as float32 C-contiguous arrays; None = absent.
+    """`Heads` are trained heads of `models` candidates on a `dim`-wide embedding x, as float32 C-contiguous arrays; None = absent.
 
     quality = sigmoid(skip . x + out . act(trunk x + identity + up (down x)) + bias)
     tokens  = min(exp(len_skip . x + len_bias), len_cap)

@@ -14,7 +14,7 @@ Floats = npt.NDArray[Any]
 
 
 class ThresholdRule(Protocol):
-    """The coefficients of a threshold: `policy.rules.Coefficients`, or a point of a calibration map."""
+    """A `ThresholdRule` holds the coefficients of a threshold: `policy.rules.Coefficients`, or a point of a calibration map."""
 
     @property
     def alpha_hi(self) -> float: ...

@@ -28,7 +28,7 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Row:
-    """The answer for one prompt; index is -1 and threshold and gap are NaN unless status is ok."""
+    """A `Row` is the answer for one prompt; index is -1 and threshold and gap are NaN unless status is ok."""
 
     index: int
     threshold: float
@@ -38,7 +38,7 @@ class Row:
 
 
 class ReferenceDecisions(NamedTuple):
-    """The answers for a batch; the arrays are (batch, models)."""
+    """`ReferenceDecisions` hold the answers for a batch; the arrays are (batch, models)."""
 
     logit: Array
     quality: Array

@@ -1,4 +1,4 @@
-"""The protocol of a prompt encoder, and its result: `Encoder` and `Encoded`."""
+"""`Encoder` is the protocol of a prompt encoder, `Encoded` its result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ipr_engine.prompts.parsed import Needs
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """The result of `Encoder.encode`; row i belongs to prompt i, and `encoded[2:5]` is the result of those rows.
+    """An `Encoded` is the result of `Encoder.encode`; row i belongs to prompt i, and `encoded[2:5]` is the result of those rows.
 
     A decision reads nothing else of the prompts. tokens_out and extra_usd are no part of it: they are values for the
     candidates of one bundle, and embeddings outlive a swap.
@@ -55,7 +55,7 @@ class Encoded:
 
 
 class Encoder(Protocol):
-    """A frozen text encoder, prompt -> `dim` floats. Safe to share between threads."""
+    """An `Encoder` is a frozen text encoder, prompt -> `dim` floats. Safe to share between threads."""
 
     @property
     def dim(self) -> int: ...
@@ -94,7 +94,7 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class RecordingEncoder(Protocol):
-    """An encoder that records its work (CUDA graphs) before it first encodes."""
+    """A `RecordingEncoder` is an encoder that records its work (CUDA graphs) before it first encodes."""
 
     def record(self) -> None:
         """Record the work of this encoder, unless that is done."""

@@ -27,7 +27,7 @@ def on_gpu(device: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """The options of running a bundle's encoders; none changes the meaning of an embedding.
+    """`LoadOptions` are the options of running a bundle's encoders; none changes the meaning of an embedding.
 
     Each field is an argument of `Engine.load`; docs/usage.md has a table of them.
 
@@ -105,7 +105,7 @@ class LoadOptions:
 
 
 class EncoderKeywords(TypedDict, total=False):
-    """The options of `LoadOptions` but `fallback`, as keywords: `load` of a serving engine has a `fallback` of its own."""
+    """`EncoderKeywords` are `LoadOptions` but `fallback` as keywords: `load` of a serving engine has a `fallback` of its own."""
 
     isa: str
     tier: str
@@ -116,6 +116,6 @@ class EncoderKeywords(TypedDict, total=False):
 
 
 class LoadKeywords(EncoderKeywords, total=False):
-    """The options of `LoadOptions` as keywords: `Engine.load(path, **options: Unpack[LoadKeywords])`."""
+    """`LoadKeywords` are `LoadOptions` as keywords: `Engine.load(path, **options: Unpack[LoadKeywords])`."""
 
     fallback: str | None

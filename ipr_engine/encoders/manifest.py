@@ -1,4 +1,4 @@
-"""An exported transformer: a folder with one frozen model for every tier, and encoder.json, which describes it.
+"""An exported transformer is a folder with one frozen model for every tier, and encoder.json, which describes the model.
 
     encoder.json  {"schema_version": 1, "architecture", "dim", "pooling", "normalize", "max_tokens", "positions": int|null,
                    "pad_id", "special": {"before": [ids], "after": [ids]},
@@ -50,7 +50,7 @@ _KEYS = (
 
 @dataclass(frozen=True)
 class ModelOrigin:
-    """The origin of a model: the name of a hub's repository, or of a folder, and the hub's commit, None for a folder."""
+    """A `ModelOrigin` names a hub's repository and the hub's commit, or a folder and None."""
 
     name: str
     revision: str | None = None
@@ -58,7 +58,7 @@ class ModelOrigin:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """A verified export.
+    """An `Export` is an exported transformer whose files were verified.
 
     Attributes:
         folder: the folder that holds it. sha256: of its encoder.json.

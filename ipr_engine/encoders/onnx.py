@@ -1,4 +1,4 @@
-"""The onnx tier: an exported transformer run by ONNX Runtime, on the CPU or by its CUDA provider; no torch."""
+"""The onnx tier runs an exported transformer by ONNX Runtime, on the CPU or by its CUDA provider, without torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PURPOSE = "the onnx encoder"
 
 
 class OnnxEncoder(TransformerEncoder):
-    """An export run by ONNX Runtime; `from_export` builds it.
+    """An `OnnxEncoder` runs an export by ONNX Runtime; `from_export` builds it.
 
     On the CPU rows of one length run together and no row is ever padded; on a GPU rows are filled up to their bucket.
     Alone or in any batch, a row's two values differ by less than 1e-5 * ||x||; on the CPU of docs/encoders.md, for an

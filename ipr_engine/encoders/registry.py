@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TransformerTier(Protocol):
-    """The interface of the class that a row of tiers.py names."""
+    """A `TransformerTier` is the class that a row of tiers.py names."""
 
     def open_export(
         self, export: Export, options: LoadOptions, *, max_tokens: int | None, dtype: str | None
@@ -34,7 +34,7 @@ class TransformerTier(Protocol):
 
 
 class FolderTier(TransformerTier, Protocol):
-    """The interface of FOLDER_TIER's class, which loads transformers folders too."""
+    """A `FolderTier` is FOLDER_TIER's class, which loads transformers folders too."""
 
     def open_folder(self, folder: Path, options: LoadOptions, **arguments: Any) -> Encoder:
         """Load a transformers folder; the arguments are those of the class's `from_folder`, device and batches apart."""

@@ -1,4 +1,4 @@
-"""The static tier: a table with one row per token, averaged over a prompt. Microseconds, no framework."""
+"""The static tier averages a table's rows, one per token, over a prompt. It takes microseconds, and no framework."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ POOLING = "mean"
 
 
 class StaticEncoder:
-    """A model2vec model (docs/decide.md): x = mean of weights[id] * embeddings[mapping[id]] over known ids.
+    """A `StaticEncoder` runs a model2vec model (docs/decide.md): x = mean of weights[id] * embeddings[mapping[id]] over known ids.
 
     Immutable and safe to share between threads. `load` and `from_folder` build it.
 

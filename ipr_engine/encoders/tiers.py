@@ -1,4 +1,4 @@
-"""The tiers that run a transformer, as a table: each tier's module is named here and imported when the tier is asked for.
+"""This file is the table of the tiers that run a transformer; a tier's module is imported when the tier is asked for.
 
 A new tier is its own file, with a class that has `open_export`, and a row here; the packages it needs are an extra in pyproject.toml.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Tier(NamedTuple):
-    """One way to run a transformer.
+    """A `Tier` is one way to run a transformer.
 
     Attributes:
         encoder: "module:class" of this package; the class's `open_export` loads an export (registry.TransformerTier).

@@ -1,4 +1,4 @@
-"""The torch tier: a frozen transformer run eagerly by PyTorch, on the CPU or on any device torch has."""
+"""The torch tier runs a frozen transformer eagerly by PyTorch, on the CPU or on any device torch has."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PURPOSE = "the torch encoder"  # the words of an error where torch is missing
 
 
 class TorchEncoder(TransformerEncoder):
-    """A transformer run by PyTorch as it stands; `from_folder` and `from_export` build it.
+    """A `TorchEncoder` runs a transformer by PyTorch as it stands; `from_folder` and `from_export` build it.
 
     Pooling and normalisation are computed in float32. Unlike the static tier's, a row depends on its batch mates, in its last
     bits: they decide the padding and with it the order of sums. Alone or in any batch, in float32 its two values differ by

@@ -27,7 +27,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class TorchGraphEncoder(TransformerEncoder):
-    """A transformer under CUDA graphs; `from_folder` and `from_export` build it.
+    """A `TorchGraphEncoder` runs a transformer under CUDA graphs; `from_folder` and `from_export` build it.
 
     Every row goes through a bucket of fixed shape, alone or with others; which bucket, and with whom, changes its last bits.
     Safe to share between threads, which take turns.
@@ -174,7 +174,7 @@ class TorchGraphEncoder(TransformerEncoder):
 
 
 class _Slot:
-    """The buffers of one pass and its recording: ids, mask and x on the host."""
+    """A `_Slot` holds the buffers of one pass and its recording: ids, mask and x on the host."""
 
     recording: Recording
 

@@ -14,7 +14,7 @@ from ipr_engine.errors import InvalidInputError
 
 
 class TransformerEncoder:
-    """A frozen transformer (sentence-transformers' Transformer, Pooling, Normalize); each tier is a subclass.
+    """A `TransformerEncoder` is a frozen transformer (sentence-transformers' Transformer, Pooling, Normalize) on one tier.
 
     ids = special tokens around those of the prompt, in which literal `[SEP]`-like text is text. No prefix is put before a
     prompt. Of a prompt longer than max_tokens the first and last half are kept, each cut between words. A prompt without one

@@ -1,4 +1,4 @@
-"""The files of a frozen transformer, and everything they decide: pooling, special ids, hashes, the identity that follows.
+"""This file reads a frozen transformer's files, and everything they decide: pooling, special ids, hashes, the identity that follows.
 
 TransformerSpec         a model as every tier needs it
 TransformerFolder       a model as sentence-transformers or transformers saved it; `read_transformer_folder` reads one
@@ -25,7 +25,7 @@ _POOLING_KEYS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerFiles:
-    """The files of a transformer, and the pooling of its token states: everything its identity is made of.
+    """`TransformerFiles` are a transformer's files and the pooling of its token states: everything its identity is made of.
 
     Attributes:
         pooling: "mean" over all ids, the first one's state ("cls") or the "last" one's. normalize: x / max(||x||, 1e-12).
@@ -61,7 +61,7 @@ class TransformerFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerSpec(TransformerFiles):
-    """Everything that decides an embedding besides the arithmetic of a tier.
+    """A `TransformerSpec` holds everything that decides an embedding besides the arithmetic of a tier.
 
     Attributes:
         before, after: the special ids around those of a prompt. pad_id: the id that fills a row up.
@@ -76,7 +76,7 @@ class TransformerSpec(TransformerFiles):
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerFolder(TransformerFiles):
-    """A transformer's folder, read and hashed.
+    """A `TransformerFolder` is a transformer's folder, read and hashed.
 
     Attributes:
         path: the folder of config.json, tokenizer.json and the weights.

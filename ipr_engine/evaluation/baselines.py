@@ -24,7 +24,7 @@ CLUSTERS = (2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of an estimator, for test rows, and for training rows out of fold; and what tuning chose.
+    """`Predictions` are an estimator's, for test rows, and for training rows out of fold; and what tuning chose.
 
     Attributes:
         quality, cost: (test rows, models). train_quality, train_cost: (train rows, models), out of fold.

@@ -26,7 +26,7 @@ Indices = npt.NDArray[np.int64]
 
 
 class Sweep(Protocol):
-    """The settings of a contender in order, the cheap end first."""
+    """A `Sweep` holds the settings of a contender in order, the cheap end first."""
 
     def curve(self, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve: ...
     def shares_at(self, point: int, rows: npt.NDArray[np.bool_], models: int) -> Array:
@@ -38,7 +38,7 @@ class Sweep(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """A sweep that chooses one candidate a prompt: choices (points, rows)."""
+    """A `Choices` is a sweep that chooses one candidate a prompt: choices (points, rows)."""
 
     choices: Indices
 
@@ -54,7 +54,7 @@ class Choices:
 
 @dataclass(frozen=True, eq=False)
 class Mix:
-    """A sweep of random mixes, the same for every prompt: shares (points, models)."""
+    """A `Mix` is a sweep of random mixes, the same for every prompt: shares (points, models)."""
 
     shares: Array
 
@@ -78,7 +78,7 @@ class Mix:
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """One line of the table of routers.
+    """A `Contender` is one line of the table of routers.
 
     Attributes:
         name: shown. kind: "router" (under test), "baseline" or "bound" (uses test outcomes, not attainable).

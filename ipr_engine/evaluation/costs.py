@@ -32,7 +32,7 @@ class RealisedCosts(NamedTuple):
 
 @dataclass(frozen=True)
 class CostBasis:
-    """The basis on which each evaluated candidate's realised cost is known.
+    """A `CostBasis` holds the basis on which each evaluated candidate's realised cost is known.
 
     Attributes:
         bundle: whose prices count.

@@ -24,7 +24,7 @@ from ipr_engine.request.route_request import RouteOptions
 
 
 class DecidingEngine(Protocol):
-    """The part of an engine that embedded prompts need."""
+    """A `DecidingEngine` has the part of an engine that embedded prompts need."""
 
     @property
     def bundle(self) -> Bundle: ...
@@ -52,7 +52,9 @@ class DecidingEngine(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedPrompts:
-    """Prompts embedded for an engine. `decide` gives what `engine.route` would, the second heads of a two-tier bundle included.
+    """`EmbeddedPrompts` are embedded for an engine.
+
+    `decide` gives what `engine.route` would, the second heads of a two-tier bundle included.
 
     Attributes:
         first: by the encoder of the deciding heads. second: of every prompt, by the second encoder of a two-tier bundle; else None.

@@ -21,7 +21,7 @@ FIGURES = ("brier", "brier_of_means", "regret", "regret_of_best_single")
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Prompts whose outcomes are known, with the router's predictions of them.
+    """A `Judged` holds prompts whose outcomes are known, with the router's predictions of them.
 
     Attributes:
         name: of the source.

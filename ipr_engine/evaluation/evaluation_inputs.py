@@ -19,7 +19,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedCandidates:
-    """The candidates that are evaluated.
+    """`EvaluatedCandidates` say which candidates are evaluated.
 
     Attributes:
         names: candidate -> its names in the sources, where neither equal nor in the bundle's provenance (`ipr train`).
@@ -33,7 +33,7 @@ class EvaluatedCandidates:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """The way figures are taken.
+    """`EvaluationOptions` say how figures are taken.
 
     Attributes:
         validate_on_train: choose operating points on the training split (out of fold for the baselines; say so if the
@@ -53,7 +53,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, eq=False)
 class Baselines:
-    """The settings of the baselines' fits.
+    """`Baselines` are the settings of the baselines' fits.
 
     Attributes:
         folds: (train rows,) fold numbers for their tuning.
@@ -68,7 +68,7 @@ class Baselines:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split of an evaluation: its outcomes, and what the router sees and believes. Every array has the split's rows.
+    """A `Split` is one split of an evaluation: its outcomes, and what the router sees and believes. Every array has the split's rows.
 
     Attributes:
         x: (rows, dim) embeddings, for the baselines that need some.

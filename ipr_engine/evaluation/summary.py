@@ -56,7 +56,7 @@ SHOWN_TAUS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 @dataclass(eq=False)
 class Summary:
-    """The result of an evaluation: `figures` is plain JSON; `curves` and `singles` are what the plots draw."""
+    """A `Summary` holds the result of an evaluation: `figures` is plain JSON; `curves` and `singles` are what the plots draw."""
 
     models: tuple[str, ...]
     axis: Axis

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class AskedLimits(Protocol):
-    """The conditions that the requests of a batch state; `RequestLimits` (request/row_inputs.py) is one.
+    """`AskedLimits` are the conditions that the requests of a batch state; `RequestLimits` (request/row_inputs.py) is one.
 
     Attributes: each has a row a request, and is None where no request states it.
         allowed: (rows, models), the candidates that may be chosen. max_tokens: (rows,), -1 where none is stated.
@@ -29,7 +29,7 @@ class AskedLimits(Protocol):
 
 
 class Windows(Protocol):
-    """The context windows of a bundle's candidates; `ContextWindows` (bundle/context_windows.py) is one.
+    """A `Windows` knows the context windows of a bundle's candidates; `ContextWindows` (bundle/context_windows.py) is one.
 
     Attributes:
         ratios: (models,), each candidate's tokens for one of the bundle's.
@@ -51,7 +51,7 @@ class Windows(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RouteRows:
-    """The prompts of a request as ids, and its arguments besides the policy.
+    """`RouteRows` are the prompts of a request as ids, and its arguments besides the policy.
 
     Attributes:
         ids: (tokens,) int64 of each row, 1 to max_tokens. billed: (rows,) int64.

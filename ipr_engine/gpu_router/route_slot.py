@@ -21,7 +21,7 @@ ALIGN = 256  # of each array: what cudaMalloc aligns to, and more than any load 
 
 
 class Block:
-    """Arrays of fixed shape in one block, on the host and on the device, so that one copy takes them all.
+    """A `Block` holds arrays of fixed shape on the host and on the device, so that one copy takes them all.
 
     Attributes:
         host: name -> numpy view of the host's. device: name -> torch view of the device's.
@@ -53,7 +53,7 @@ class Block:
 
 
 class RouteSlot:
-    """The buffers of one pass of a bucket, and its recording.
+    """A `RouteSlot` holds the buffers of one pass of a bucket, and its recording.
 
     Attributes:
         inputs: ids, mask, bills, policy rows, given tokens, extra costs, allowed candidates; one copy takes them.

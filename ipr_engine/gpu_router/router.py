@@ -30,7 +30,7 @@ PolicyT = TypeVar("PolicyT")
 
 
 class GpuHeads(Generic[PolicyT]):
-    """A bundle's heads on a device, in float32, and the rows of the policies used lately.
+    """`GpuHeads` hold a bundle's heads on a device, in float32, and the rows of the policies used lately.
 
     Attributes:
         packed: the heads, as the CPU plans them. plan: their GpuPlan on `device`.
@@ -78,7 +78,7 @@ _PER_MODEL = ("quality", "tokens_out", "cost_usd")
 
 
 class GpuRouter:
-    """The recordings of encoder, pooling and decide for every bucket, over live heads that may be replaced.
+    """A `GpuRouter` holds the recordings of encoder, pooling and decide for every bucket, over live heads that may be replaced.
 
     The live heads are buffers of their own: before the rows of a request on other heads of the same variant, those are copied
     into them in the stream's order, so that requests in flight finish on the ones they began with, and a loaded bundle that a

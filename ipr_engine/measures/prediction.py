@@ -23,7 +23,7 @@ NORMAL_QUANTILE = 1.6448536269514722  # 0.95
 
 
 class Bin(NamedTuple):
-    """One bin of a reliability diagram: mean prediction, mean outcome, its standard error, and how many."""
+    """A `Bin` is one bin of a reliability diagram: mean prediction, mean outcome, its standard error, and how many."""
 
     predicted: float
     realised: float
@@ -122,8 +122,10 @@ def macro_f1(choice: Indices, label: Indices) -> float:
 
 
 class Error(NamedTuple):
-    """The error of a predicted amount (tokens, USD): mean absolute, median of abs(error) / real over real > 0, and sum predicted / sum
-    real."""
+    """An `Error` is that of a predicted amount (tokens, USD).
+
+    mean_absolute: of the errors. median_relative: of abs(error) / real over real > 0. bias: sum predicted / sum real.
+    """
 
     mean_absolute: float
     median_relative: float
@@ -140,7 +142,7 @@ def amount_error(predicted: Array, realised: Array) -> Error:
 
 @dataclass(frozen=True)
 class Constancy:
-    """One candidate's head against its mean quality, on rows that the head's fit had not seen.
+    """A `Constancy` holds one candidate's head against its mean quality, on rows that the head's fit had not seen.
 
     The head is constant where its Brier score is not told apart below that of the mean, or where its predictions hardly differ.
     Told apart: the upper end of the one-sided 95 % t interval of the paired difference of squared errors lies below 0. Rows of

@@ -23,7 +23,7 @@ CHUNK = 128  # draws turned into float64 at once: bounds the memory at chunk x r
 
 
 class Estimate(NamedTuple):
-    """A figure, its 95 % bootstrap interval, and the share of draws in which it was defined."""
+    """An `Estimate` is a figure, its 95 % bootstrap interval, and the share of draws in which it was defined."""
 
     value: float
     low: float
@@ -36,7 +36,7 @@ class Estimate(NamedTuple):
 
 
 class Resamples:
-    """Counts of how often each prompt occurs in the sample itself (row 0: once each) and in `draws` resamples of it.
+    """`Resamples` count how often each prompt occurs in the sample itself (row 0: once each) and in `draws` resamples of it.
 
     Any figure computed along axis 0 of what `means` and `sums` return is paired by construction.
     """

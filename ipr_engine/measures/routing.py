@@ -23,7 +23,7 @@ ARENA_BETA, ARENA_DEAREST, ARENA_CHEAPEST = 0.1, 200.0, 0.0044  # RouterArena, U
 
 @dataclass(frozen=True, eq=False)
 class WeightedOutcomes:
-    """The quality and cost of every candidate on every prompt, each with a weight.
+    """`WeightedOutcomes` hold the quality and cost of every candidate on every prompt, each with a weight.
 
     Attributes:
         quality: (rows, models) in [0, 1]. cost: (rows, models) USD >= 0. NaN where weight is 0.
@@ -109,7 +109,7 @@ def complete_rows(*tables: Array) -> npt.NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Mean cost and quality (1 + draws, points), in sweep order: the cheap end of the parameter first."""
+    """A `Curve` holds mean cost and quality (1 + draws, points), in sweep order: the cheap end of the parameter first."""
 
     cost: Array
     quality: Array
@@ -149,7 +149,7 @@ def mixture_curve(shares: Array, singles: Curve) -> Curve:
 
 @dataclass(frozen=True)
 class Axis:
-    """The two candidates a curve is measured between; chosen on training outcomes, never on the test split."""
+    """An `Axis` is the two candidates a curve is measured between; they are chosen on training outcomes, never on the test split."""
 
     cheapest: int
     best: int
@@ -236,7 +236,7 @@ def hull(cost: Array, quality: Array) -> Indices:
 
 @dataclass(frozen=True)
 class ChosenSetting:
-    """A setting chosen on validation; `index` is None where no setting kept the share: then the best single answers."""
+    """A `ChosenSetting` was chosen on validation; `index` is None where no setting kept the share: then the best single answers."""
 
     share: float
     index: int | None

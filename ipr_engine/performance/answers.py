@@ -26,7 +26,7 @@ _FIRST = {"ttft_seconds": 1.0, "ttft_ms": 1e-3}
 
 
 class Answers(NamedTuple):
-    """One model's answers: output_tokens, seconds (answers,), and ttft_seconds (answers,), NaN where not recorded."""
+    """`Answers` hold one model's answers: output_tokens, seconds (answers,), and ttft_seconds (answers,), NaN where not recorded."""
 
     output_tokens: Array
     seconds: Array

@@ -27,7 +27,7 @@ Z = 1.96
 
 
 class Interval(NamedTuple):
-    """A fitted number and its 95 % interval, which holds for errors of any spread (the sandwich), cut at 0."""
+    """An `Interval` is a fitted number and its 95 % interval, which holds for errors of any spread (the sandwich), cut at 0."""
 
     value: float
     low: float
@@ -36,7 +36,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class TimingFit:
-    """The fit to the answers of one model.
+    """A `TimingFit` is the fit to the answers of one model.
 
     Attributes:
         answers: how many it was fitted to. with_ttft: whether these tell the time of their first token.
@@ -63,7 +63,7 @@ class TimingFit:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The reason why nothing was fitted to the answers of one model."""
+    """A `Refusal` says why nothing was fitted to the answers of one model."""
 
     reason: str
 

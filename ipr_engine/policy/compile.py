@@ -53,7 +53,7 @@ class PolicyContext(NamedTuple):
 
 
 class _Conditions(NamedTuple):
-    """Options that every rule reads, checked: tau or its target, the candidates that may be chosen, and the prices that run."""
+    """`_Conditions` hold what every rule reads, checked: tau or its target, the candidates that may be chosen, the prices that run."""
 
     tau: float | None
     target: Target | None
@@ -67,7 +67,7 @@ class _Conditions(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """A rule's answer to the conditions. left_out: candidates that its operating point alone leaves out, and why."""
+    """A `_Run` is a rule's answer to the conditions. left_out: candidates that its operating point alone leaves out, and why."""
 
     tau: float
     worth: float

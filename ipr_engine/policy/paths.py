@@ -168,7 +168,7 @@ def fit_two_tiers(
 
 
 class _End(NamedTuple):
-    """The choices of both tiers at one end of the path, each (rows,): the candidate, and whether the second tier chose it."""
+    """An `_End` holds both tiers' choices at one end of the path, each (rows,): the candidate, and whether the second tier chose it."""
 
     took: npt.NDArray[np.int64]
     second: npt.NDArray[np.bool_]

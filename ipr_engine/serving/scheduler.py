@@ -89,8 +89,6 @@ class Scheduler:
         self.last = 0
         self.in_forward = 0
 
-    # -- the callers' side
-
     @property
     def depth(self) -> int:
         """Return how many requests wait."""
@@ -199,8 +197,6 @@ class Scheduler:
         if self._cache is not None:
             self._cache.after_fork()
 
-    # -- the worker
-
     def _run(self, failure: list[BaseException] | None) -> None:
         if failure is not None:
             try:
@@ -268,8 +264,6 @@ class Scheduler:
         for request in claimed:
             self._board.stages["queue"].add(begun - request.begun_ns)
         return claimed
-
-    # -- the way back
 
     def finish(self, answers: Iterable[Answered]) -> None:
         """Answer those who still wait."""

@@ -41,7 +41,7 @@ CAP_PERCENTILE = 99.5
 
 @dataclass(frozen=True)
 class FittedHeads:
-    """Fitted heads of every candidate, in the order of the columns they were fitted on.
+    """`FittedHeads` are the heads of every candidate, in the order of the columns they were fitted on.
 
     Attributes:
         tensors: of the quality head (skip, bias, trunk, identity, up, down, out: those the estimator has) and the tokens
@@ -65,7 +65,7 @@ class FittedHeads:
 
 @dataclass(frozen=True, eq=False)
 class HeadRows:
-    """The rows that heads are fitted on.
+    """`HeadRows` are the rows that heads are fitted on.
 
     Attributes:
         x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
@@ -260,7 +260,7 @@ def fold_platt(tensors: Mapping[str, Array], slope: Array, offset: Array) -> dic
 
 @dataclass(frozen=True)
 class TokensFit:
-    """A fitted tokens head: tokens = min(exp(x @ skip.T + bias), cap), the form of docs/decide.md.
+    """A `TokensFit` is a fitted tokens head: tokens = min(exp(x @ skip.T + bias), cap), the form of docs/decide.md.
 
     Attributes:
         skip: (models, dim). bias: (models,), the log of `smearing` included. cap, smearing: (models,).

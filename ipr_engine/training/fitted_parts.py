@@ -34,7 +34,7 @@ FEWEST_NEAR = 10  # different prompts that a centroid is the mean of
 
 
 class OutOfFold(NamedTuple):
-    """Quality and output tokens, (rows, models) each, by fits that have not seen the row."""
+    """An `OutOfFold` holds quality and output tokens, (rows, models) each, by fits that have not seen the row."""
 
     quality: Array
     tokens: Array

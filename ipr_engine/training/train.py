@@ -171,7 +171,7 @@ def _run_state(
 
 @dataclass(frozen=True)
 class Trained:
-    """The bundle that `train` wrote, and per candidate figures on judged rows that its fits had not seen.
+    """A `Trained` holds the bundle that `train` wrote, and per candidate figures on judged rows that its fits had not seen.
 
     Attributes:
         calibration_error: (models,), NaN of a constant head: a constant at the mean is calibrated whatever it is worth.

@@ -34,7 +34,7 @@ Folder = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class TrainingEncoder:
-    """An open encoder, the id that heads name it by, and the entries that write it into a bundle, parts first."""
+    """A `TrainingEncoder` is an open encoder, the id that heads name it by, and the entries that write it into a bundle, parts first."""
 
     encoder: Encoder
     id: str
@@ -43,7 +43,7 @@ class TrainingEncoder:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderChoice:
-    """The encoders that heads are fitted on, named but not opened.
+    """An `EncoderChoice` names the encoders that heads are fitted on; `open` opens them.
 
     Attributes:
         folders: a model2vec folder, an export or a transformers folder; or several, side by side in this order. "default", and
@@ -160,7 +160,7 @@ def _free(id: str, taken: set[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """The prompts that heads are fitted on, and the encoder that embeds them.
+    """A `TrainingData` holds the prompts that heads are fitted on, and the encoder that embeds them.
 
     Attributes:
         outcomes: folder of outcome data (docs/outcome-data.md) with output tokens; or several: then the heads speak of the
@@ -191,7 +191,7 @@ class TrainingData:
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """The settings of a fit.
+    """`FitOptions` are the settings of a fit.
 
     Attributes:
         estimator: one of by_name.ESTIMATORS, or "auto": the best closed form by nested cross-validation on these prompts.
@@ -222,7 +222,7 @@ class FitOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleTarget:
-    """The place and the name of a new bundle.
+    """A `BundleTarget` is the place and the name of a new bundle.
 
     Attributes:
         root: bundle root; the new bundle becomes its CURRENT.

@@ -48,7 +48,7 @@ FEWEST_JUDGED = 20  # prompts a candidate needs: fewer than this leave folds wit
 
 @dataclass(frozen=True)
 class RatiosAsked:
-    """The candidates whose token_ratio the file leaves to be measured.
+    """`RatiosAsked` are the candidates whose token_ratio the file leaves to be measured.
 
     Attributes:
         of_records: from recorded input tokens, by which a tokenizer is fitted too; it states none.
@@ -61,7 +61,7 @@ class RatiosAsked:
 
 @dataclass(frozen=True)
 class CandidatesFile:
-    """The content of a candidates' file.
+    """A `CandidatesFile` holds the content of a candidates' file.
 
     Attributes:
         candidates, prices: as the bundle holds them; token_ratio 1 where the file gives no number.
@@ -213,7 +213,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows that heads are fitted on; the columns are the candidates asked for, in their order.
+    """`TrainingRows` are the rows that heads are fitted on; the columns are the candidates asked for, in their order.
 
     Attributes:
         names: the sources, the first one is home: heads speak of its level (see `fitted_heads.fit_heads`).

@@ -1,4 +1,4 @@
-"""Public outcome data in its own layouts, read into `Outcomes`. One file per layout; each names where it is described."""
+"""This room reads public outcome data, in its own layouts, into `Outcomes`. One file per layout; each names where it is described."""
 
 from collections.abc import Callable
 

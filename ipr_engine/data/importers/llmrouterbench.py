@@ -1,4 +1,4 @@
-"""LLMRouterBench (arXiv 2601.07206): its result files, results/bench/<dataset>/<split>/<model>/<...>-<timestamp>.json.
+"""This file reads the result files of LLMRouterBench (arXiv 2601.07206), results/bench/<dataset>/<split>/<model>/<...>-<timestamp>.json.
 
 Layout, from ynulihao/LLMRouterBench (data_collector/storage.py writes it, baselines/data_loader.py reads it): one object with
 model_name, dataset_name, split, demo and records; a record has index, origin_query, prompt, prompt_tokens, completion_tokens,

@@ -1,4 +1,4 @@
-"""RouteLLM (Ong et al., arXiv 2406.18665): the responses and judgements in its repository's routellm/evals.
+"""This file reads the responses and judgements of RouteLLM (Ong et al., arXiv 2406.18665), in its repository's routellm/evals.
 
 Layout, from lm-sys/RouteLLM (routellm/evals/benchmarks.py and the files it reads):
     mmlu/responses/mmlu_<domain>.csv   prompt, one True/False column per model

@@ -1,4 +1,4 @@
-"""RouterBench (Hu et al., arXiv 2403.12031), one row a prompt, as CSV or Parquet.
+"""This file reads RouterBench (Hu et al., arXiv 2403.12031), one row a prompt, as CSV or Parquet.
 
 Layout, from the dataset card and the header of public conversions of routerbench_0shot: sample_id, prompt, eval_name, one score
 column per model under its name, `<model>|model_response`, `<model>|total_cost` (USD), oracle_model_to_route_to. `prompt` is a

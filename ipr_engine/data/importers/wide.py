@@ -1,4 +1,4 @@
-"""A wide table of one's own: one row a prompt, columns per model; CSV, JSONL or Parquet.
+"""`import_wide` reads a wide table: one row a prompt, columns per model; CSV, JSONL or Parquet.
 
 Columns: prompt; optionally prompt_id (else row numbers), split, dataset, question_key; per model `<model>` or
 `<model>|quality`, and optionally `<model>|input_tokens`, `<model>|output_tokens`, `<model>|cost_usd`. Quality is a number in [0, 1],

@@ -1,4 +1,4 @@
-"""The weights of a BERT-shaped transformer under names of their own, for the graphs that are written by hand."""
+"""This file reads the weights of a BERT-shaped transformer under one set of names, for the graphs that are written by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ACTIVATIONS = ("gelu",)  # x * Phi(x)
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear map y = x weight + bias; weight (inputs, outputs), bias (outputs,). A norm: its scale and bias, (dim,) each."""
+    """A `Linear` is y = x weight + bias; weight (inputs, outputs), bias (outputs,). A norm: its scale and bias, (dim,) each."""
 
     weight: Array
     bias: Array
@@ -24,7 +24,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Layer:
-    """One transformer layer: attention, its output and norm, the two halves of the feed-forward network, its norm."""
+    """A `Layer` is one transformer layer: attention, its output and norm, the two halves of the feed-forward network, its norm."""
 
     query: Linear
     key: Linear
@@ -38,7 +38,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class BertWeights:
-    """The weights of a BERT-shaped transformer.
+    """`BertWeights` hold the weights of a BERT-shaped transformer.
 
     Attributes:
         words: (vocabulary, dim). positions: (positions, dim) by the place of a token, the embedding of token type 0 added.

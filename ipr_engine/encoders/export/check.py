@@ -1,4 +1,4 @@
-"""The checks of an exported graph against the float32 model: cosines on a fixed sample, each row alone and padded in batches."""
+"""This file checks an exported graph against the float32 model: cosines on a fixed sample, each row alone and padded in batches."""
 
 from __future__ import annotations
 

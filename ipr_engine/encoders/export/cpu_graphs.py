@@ -27,7 +27,7 @@ _PURPOSE = "exporting an encoder"
 
 
 class GraphWriter:
-    """An ONNX graph in the making: nodes in the order they are written, and constants. A value is the name of a tensor."""
+    """A `GraphWriter` makes an ONNX graph: nodes in the order they are written, and constants. A value is the name of a tensor."""
 
     def __init__(self) -> None:
         self._onnx = need("onnx", _PURPOSE, "export")
@@ -65,7 +65,7 @@ class GraphWriter:
 
 
 class Linears(Protocol):
-    """The way a graph computes its linear maps, each named like "layer0.query": x (rows, inputs) -> (rows, outputs)."""
+    """`Linears` compute a graph's linear maps, each named like "layer0.query": x (rows, inputs) -> (rows, outputs)."""
 
     def linear(self, graph: GraphWriter, name: str, x: str) -> str: ...
 
@@ -73,7 +73,7 @@ class Linears(Protocol):
 
 
 class FloatLinears:
-    """Linear maps in float32."""
+    """`FloatLinears` compute linear maps in float32."""
 
     def __init__(self, weights: BertWeights) -> None:
         self._linears = weights.linears()
@@ -174,7 +174,7 @@ def write_int8_graph(weights: BertWeights, inputs: dict[str, Array], pooling: st
 
 
 class Int8Linears:
-    """Linear maps in int8; attention, norms, GELU and pooling stay in float32.
+    """`Int8Linears` compute linear maps in int8; attention, norms, GELU and pooling stay in float32.
 
     Each row of an input (a token) is divided by its own largest absolute value, so that it fills [-127, 127], and multiplied
     back after the integer product. A row's scale comes from that row alone, never from the other prompts of a run, as it

@@ -24,7 +24,7 @@ _BLOCK = 128  # inputs whose errors are carried on together, in one matrix produ
 
 @dataclass(frozen=True)
 class Int8Linear:
-    """y = (x / divisor) (weight * scale) + bias; weight (inputs, outputs) int8 in [-63, 63]."""
+    """An `Int8Linear` is y = (x / divisor) (weight * scale) + bias; weight (inputs, outputs) int8 in [-63, 63]."""
 
     weight: NDArray[np.int8]
     scale: Array

@@ -1,4 +1,4 @@
-"""model.onnx: a transformer with pooling and normalisation inside, in standard operators, through PyTorch's exporter."""
+"""This file writes model.onnx, a transformer with pooling and normalisation inside, in standard operators, through PyTorch's exporter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TensorRT in use: NVIDIA's `tensorrt` (10.13 or later, 11) or `tensorrt_rtx`, one API and three differences.
+"""An `Api` is the TensorRT in use: NVIDIA's `tensorrt` (10.13 or later, 11) or `tensorrt_rtx`, one API and three differences.
 
 `tensorrt` compiles for the GPU at hand, needs it to build, and keeps a timing cache. `tensorrt_rtx` builds on any machine a plan
 that GPUs of compute capability 8.0 and more compile at first use; those kernels it keeps in a runtime cache.
@@ -26,7 +26,7 @@ _INSTALL = (
 
 @dataclass(frozen=True, eq=False)
 class Api:
-    """One TensorRT, loaded.
+    """An `Api` is one TensorRT, loaded.
 
     Attributes:
         flavour: "tensorrt" or "tensorrt_rtx". version: of the package.
@@ -108,7 +108,7 @@ def _make_logger(module: Any, messages: deque[str]) -> Any:
     kept = (module.ILogger.ERROR, module.ILogger.INTERNAL_ERROR)
 
     class Log(module.ILogger):  # type: ignore[misc]
-        """A log keeps errors for the exception that follows them; nothing is printed."""
+        """A `Log` keeps errors for the exception that follows them; nothing is printed."""
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in kept:

@@ -1,5 +1,7 @@
-"""Every call this tier makes into TensorRT's Python API, as types: mypy lets nothing else through, and a test looks each name and
-its arguments up in the real bindings (TensorRT-RTX 1.7, the lean run time of TensorRT 11.4, the type stubs of TensorRT 10.13).
+"""This file types every call that this tier makes into TensorRT's Python API: mypy lets nothing else through.
+
+A test looks each name and its arguments up in the real bindings (TensorRT-RTX 1.7, the lean run time of TensorRT 11.4, the type
+stubs of TensorRT 10.13).
 
 Classes and members carry TensorRT's own names. `IRuntimeCache` and the two calls that use it exist in TensorRT-RTX alone.
 """
@@ -10,7 +12,7 @@ from typing import Any, Protocol
 
 
 class IHostMemory(Protocol):
-    """Memory of TensorRT's; bytes() takes a copy."""
+    """An `IHostMemory` is memory of TensorRT's; bytes() takes a copy."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
 

@@ -1,4 +1,4 @@
-"""The tensorrt tier: an exported encoder compiled by TensorRT or TensorRT-RTX for one GPU."""
+"""The tensorrt tier runs an exported encoder that TensorRT or TensorRT-RTX compiled for one GPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CACHE = Path("~/.cache/ipr_engine/tensorrt")
 
 
 class TensorRtEncoder(TransformerEncoder):
-    """A frozen transformer on an NVIDIA GPU through TensorRT; `from_export` builds or finds the engine.
+    """A `TensorRtEncoder` runs a frozen transformer through TensorRT; `from_export` builds or finds the engine.
 
     Every row goes through a bucket of fixed shape, alone or with others; which bucket, and with whom, changes its last bits.
     The engine has answered a fixed sample in every bucket with a cosine of at least 0.9999 to the float32 model.
@@ -165,7 +165,7 @@ class TensorRtEncoder(TransformerEncoder):
 
 
 class TensorRtStream:
-    """The tensorrt tier inside another's recording: a StreamEncoder whose contexts enqueue in torch's current stream.
+    """A `TensorRtStream` is a StreamEncoder for another's recording: its contexts enqueue in torch's current stream.
 
     Attributes: those of StreamEncoder (cuda/buckets.py).
     """

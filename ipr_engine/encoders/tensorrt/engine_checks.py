@@ -1,4 +1,4 @@
-"""The checks of an engine: its tensors, and its answers on a fixed sample.
+"""This file checks an engine: its tensors, and its answers on a fixed sample.
 
 check_network, check_engine    inputs and output of a parsed network, and of a compiled engine
 make_sample, embed_reference   rows of ids, and their float32 embeddings by ONNX Runtime on the CPU

@@ -28,7 +28,7 @@ _REBUILD = "build it again here, or leave the cache to do it"
 
 @dataclass(frozen=True, kw_only=True)
 class EngineKey:
-    """Everything an engine depends on: two engines of equal keys are interchangeable.
+    """An `EngineKey` holds everything an engine depends on: two engines of equal keys are interchangeable.
 
     Attributes:
         model: sha256 of the float32 model.onnx, and of its weights where they lie beside it.
@@ -62,7 +62,7 @@ class EngineKey:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EngineFile:
-    """The content of an engine file.
+    """An `EngineFile` holds the content of an engine file.
 
     Attributes:
         key: the document of its EngineKey. plan: TensorRT's serialized engine.

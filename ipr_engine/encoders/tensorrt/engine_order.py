@@ -37,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class EngineOrder:
-    """An engine that is wanted: the arguments of `TensorRtEncoder.from_export`, checked.
+    """An `EngineOrder` is an engine that is wanted: the arguments of `TensorRtEncoder.from_export`, checked.
 
     Attributes:
         export: the model. api: the TensorRT that builds or loads. buckets: the shapes, ascending.

@@ -56,7 +56,7 @@ def convert_precision(model: Any, precision: str) -> Any:
 
 
 class _Graph:
-    """The rewriting of one graph: nodes are marked small or not, then each edge between the two types gets a cast."""
+    """A `_Graph` rewrites one graph: it marks nodes small or not, then puts a cast on each edge between the two types."""
 
     def __init__(self, onnx: Any, model: Any, small: int, precision: str) -> None:
         self._onnx = onnx

@@ -26,7 +26,7 @@ _ALIGN = 256  # bytes, of every tensor: as cudaMalloc aligns
 
 @dataclass(frozen=True)
 class _Staging:
-    """Pinned memory of one pass in flight, seen as the shape of one bucket: ids and mask (batch, tokens), x (batch, dim)."""
+    """A `_Staging` is pinned memory of one pass in flight, in the shape of one bucket: ids and mask (batch, tokens), x (batch, dim)."""
 
     ids: NDArray[Any]
     mask: NDArray[Any]
@@ -34,7 +34,7 @@ class _Staging:
 
 
 class EngineRuntime:
-    """One plan on one GPU, run by one caller at a time (a lock); `close` gives its memory back.
+    """An `EngineRuntime` runs one plan on one GPU for one caller at a time (a lock); `close` gives its memory back.
 
     The buckets' contexts share one block of scratch memory and one pair of input and output buffers: they run in one stream.
 

@@ -117,7 +117,7 @@ def _inherited_constant(base: Bundle, members: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Bound:
-    """The greatest mean quality that a prior may have, and the reason."""
+    """A `Bound` holds the greatest mean quality that a prior may have, and the reason."""
 
     quality: float
     reason: str

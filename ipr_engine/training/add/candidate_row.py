@@ -39,7 +39,7 @@ STEPS, ENOUGH = 50, 1e-6  # Newton's: the most, and the greatest change of a wei
 
 @dataclass(frozen=True)
 class CandidateRow:
-    """The row that was fitted for a new candidate.
+    """A `CandidateRow` is the row that was fitted for a new candidate.
 
     Attributes:
         tensors: name -> row, float32, for every tensor of the heads that has rows.
@@ -56,7 +56,7 @@ class CandidateRow:
 
 @dataclass(frozen=True)
 class Combined:
-    """A fitted combination: its prediction (a logit, say) is features @ own + others @ shares + bias; out_of_fold (rows,) likewise."""
+    """A `Combined` predicts (a logit, say) features @ own + others @ shares + bias; out_of_fold (rows,) likewise."""
 
     shares: Array
     own: Array

@@ -26,7 +26,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The outcomes of the candidate, and how they are used.
+    """An `Evidence` holds the outcomes of the candidate, and how they are used.
 
     Attributes:
         outcomes: folder of outcome data in which the candidate is judged. None: a prior stands in, marked in the bundle.
@@ -54,10 +54,10 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class PriorFrom:
-    """The candidates that stand in for one without outcomes: another candidate's rows, or the mean of a family's.
+    """A `PriorFrom` names who stands in for a candidate without outcomes: another candidate's rows, or the mean of a family's.
 
-    With neither, the most similar candidate stands in: of its family if there is one, nearest in price. Its rows are lowered to what the
-    price makes likely.
+    With neither, the most similar candidate stands in: of its family if there is one, nearest in price. In each case the row is
+    lowered to what the price makes likely.
     """
 
     like: str | None = None
@@ -75,7 +75,7 @@ class PriorFrom:
 
 @dataclass(frozen=True)
 class Added:
-    """The bundle that `add_model` wrote, and figures of the new candidate.
+    """An `Added` holds the bundle that `add_model` wrote, and figures of the new candidate.
 
     Attributes:
         folder: the new bundle's. candidate: its name. prompts: that it was fitted on, 0 for a prior.
@@ -105,7 +105,7 @@ class Added:
 
 
 class AskedEntry(NamedTuple):
-    """The entry of the candidates' file that is to be added.
+    """An `AskedEntry` is the entry of the candidates' file that is to be added.
 
     Attributes:
         named: its name in the outcomes, one for all sources or {source: name}.

@@ -35,7 +35,7 @@ NEAR_CERTAIN = 1e-4  # a logit needs a quality that is not 0 or 1
 
 @dataclass(frozen=True)
 class Newcomer:
-    """The new candidate and the prompts on which it is judged.
+    """A `Newcomer` holds the new candidate and the prompts on which it is judged.
 
     Attributes:
         part: every prompt of the split; called: its name there. rows: those on which it is judged, with x (rows, dim),

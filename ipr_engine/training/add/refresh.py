@@ -30,7 +30,7 @@ RATE = 3e-4
 
 @dataclass(frozen=True)
 class Refreshed:
-    """Heads after a refresh; figures are of the prompts held out.
+    """A `Refreshed` holds heads after a refresh; figures are of the prompts held out.
 
     Attributes:
         tensors: of the quality heads, the new candidate's row last, float32.

@@ -44,7 +44,7 @@ HINGE_FORMS = ("advantage_shared", "advantage_rank4")  # heads are averaged over
 
 
 class Estimator(Protocol):
-    """A function that fits scores of every candidate."""
+    """An `Estimator` is a function that fits scores of every candidate."""
 
     def __call__(
         self,
@@ -55,7 +55,7 @@ class Estimator(Protocol):
         run: RunState | None,
         progress: Callable[[str], None],
     ) -> Scores:
-        """Fit; the arguments are those of `fit_scores`."""
+        """Fit the scores; the arguments are those of `fit_scores`."""
         ...
 
 
@@ -164,7 +164,7 @@ def squared_distances(x: Array, centroids: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class HingeOptions:
-    """The options of "caps", as users name them on the command line.
+    """`HingeOptions` hold the options of "caps", as users name them on the command line.
 
     Attributes:
         caps: how many; fewer rows than 8 for each give fewer.

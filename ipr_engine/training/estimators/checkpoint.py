@@ -34,11 +34,11 @@ _FILE = re.compile(r"([A-Za-z0-9_-]+)\.([0-9a-f]{64})\.safetensors")
 
 
 class RunStateWarning(UserWarning):
-    """A warning: a file of a run folder was damaged, and its content is computed again."""
+    """A `RunStateWarning` tells that a file of a run folder was damaged, and that its content is computed again."""
 
 
 class RunState:
-    """The units of one run, kept in a folder. One process at a time uses a folder.
+    """A `RunState` holds the units of one run, kept in a folder. One process at a time uses a folder.
 
     Args:
         folder: made if missing.

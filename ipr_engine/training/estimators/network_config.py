@@ -21,7 +21,9 @@ OF_FORM: Mapping[str, Mapping[str, Any]] = MappingProxyType({"paper": {"hidden":
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """The settings of a network and of its fit. The defaults were chosen by out-of-fold figures on training splits alone.
+    """A `NetworkConfig` holds the settings of a network and of its fit.
+
+    The defaults were chosen by out-of-fold figures on training splits alone.
 
     Attributes:
         form: "paper": prompt embedding ++ identity embedding -> one hidden layer -> one output, all weights shared.

@@ -32,7 +32,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # AdamW's state of one parameter
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Parameters (float32) on embeddings standardised by `standard`, the epochs they took, and their validation loss."""
+    """A `Fitted` holds parameters (float32) on embeddings standardised by `standard`, the epochs they took, and their validation loss."""
 
     parts: Parameters
     standard: Standard
@@ -50,7 +50,10 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The rows of one fit: x (rows, dim), quality (rows, models). The hidden layer does not read the trailing `linear_only` columns."""
+    """A `Part` holds the rows of one fit: x (rows, dim), quality (rows, models).
+
+    The hidden layer does not read the trailing `linear_only` columns.
+    """
 
     x: Array
     quality: Array
@@ -59,7 +62,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stop:
-    """The end of a fit.
+    """A `Stop` says when a fit ends.
 
     Attributes:
         epochs: the most.
@@ -133,7 +136,7 @@ def fit(
 
 
 class _Loop:
-    """A fit under way: all that the next epoch depends on, and the best parameters so far."""
+    """A `_Loop` is a fit under way: all that the next epoch depends on, and the best parameters so far."""
 
     def __init__(
         self, z: Tensor, quality: Tensor, level: Tensor, shift: Tensor, config: NetworkConfig, seed: int
@@ -219,7 +222,7 @@ def _tensor(values: Array) -> Tensor:
 
 
 def _levels(trailing: Array, quality: Array, link: str) -> tuple[Array, Array]:
-    """Level (models,), the score at which each candidate's mean quality is met (the mean of all where it was never
+    """Return level (models,), the score at which each candidate's mean quality is met (the mean of all where it was never
     judged), and shift (models, linear_only), the least-squares slopes on the trailing columns (rows, linear_only)."""
     # Half a success and half a failure are added, so that no level is infinite.
     judged = ~np.isnan(quality)

@@ -28,7 +28,7 @@ _ACTIVATIONS = {"relu": relu, "silu": silu, "gelu": lambda a: gelu(a, approximat
 
 @dataclass(frozen=True)
 class Standard:
-    """The standardisation z = (x - mean) * scale, both (dim,).
+    """A `Standard` is the standardisation z = (x - mean) * scale, both (dim,).
 
     One scale serves all columns, so that what is spread wide stays so (an embedding's columns are often principal
     components, the last ones noise); the `linear_only` trailing columns have one each. A constant column has scale 0 and

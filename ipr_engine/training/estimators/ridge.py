@@ -1,4 +1,4 @@
-"""Ridge regression in closed form, with the penalty chosen by cross-validation, plain or as difficulty + advantage.
+"""This file fits ridge regression in closed form, plain or as difficulty + advantage; cross-validation chooses the penalty.
 
     minimise  sum over rows of weight * (y - w.x - b)^2  +  penalty * |w|^2          (b is not penalised)
 
@@ -33,7 +33,7 @@ ROUNDS = 50  # of alternating means; the additive fit of a sparse table converge
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """Linear scores `x @ weights.T + bias` of several targets, and what is known of them out of fold.
+    """A `RidgeFit` holds linear scores `x @ weights.T + bias` of several targets, and what is known of them out of fold.
 
     Attributes:
         weights: (targets, dim).
@@ -101,7 +101,7 @@ def _complete_path(x: Array, y: Array, penalties: Array, weight: Array | None) -
 
 @dataclass(frozen=True)
 class _FoldPath:
-    """The paths fitted with one fold left out, and the rows of that fold (rows,)."""
+    """A `_FoldPath` holds the paths fitted with one fold left out, and the rows of that fold (rows,)."""
 
     held_out: npt.NDArray[np.int64]
     weights: Array

@@ -14,7 +14,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class FoldedRows:
-    """Judged rows, each in a fold.
+    """`FoldedRows` are judged rows, each in a fold.
 
     Attributes:
         x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
@@ -30,7 +30,7 @@ class FoldedRows:
 
 @dataclass(frozen=True)
 class Scores:
-    """Quality scores before calibration, in the packed form of docs/decide.md (the logit, before the sigmoid).
+    """`Scores` are quality scores before calibration, in the packed form of docs/decide.md (the logit, before the sigmoid).
 
     Attributes:
         tensors: float64 by the bundle's names: skip (models, dim), bias (models,), trunk (hidden, dim), identity (models,
