@@ -1,4 +1,4 @@
-"""Builds ipr_engine._C and says where each package lies. Metadata lives in pyproject.toml.
+"""setup.py builds ipr_engine._C and says where each package lies. Metadata lives in pyproject.toml.
 
 A wheel holds kernels/ as `ipr_engine.kernels`, and of benchmarks/ what `ipr bench` needs as `ipr_engine.benchmarks`. A clone and
 an editable installation have `ipr_engine.kernels` too, and benchmarks/ where it stands (ipr_engine/_clone.py).
@@ -37,7 +37,7 @@ PACKAGES = [*find_packages(include=["ipr_engine*"]), *BESIDE, *(f"ipr_engine.ben
 
 
 class BuildWhatIsServed(build_py):
-    """Of benchmarks/ itself, whose modules are run from a clone, a wheel gets the package's marker alone."""
+    """A wheel gets the marker of benchmarks/ itself alone: its other modules are run from a clone."""
 
     def find_package_modules(self, package, package_dir):
         found = super().find_package_modules(package, package_dir)

@@ -1,4 +1,4 @@
-"""Everything that measures: each benchmark checks its answers, then times variants in turns, then writes lines.
+"""This folder holds everything that measures: a benchmark checks its answers, times variants in turns, and writes lines.
 
     python -m benchmarks [NAME ...]     the operations (ops/), with --record into results/NAME.jsonl
     python -m benchmarks verify         the targets of targets.toml: met, missed, or not to be told

@@ -1,4 +1,4 @@
-"""python -m benchmarks [NAME ...]: check, time, print; --record appends the lines to benchmarks/results/NAME.jsonl.
+"""python -m benchmarks [NAME ...] checks, times and prints; --record appends the lines to benchmarks/results/NAME.jsonl.
 
 `verify` is run when it is named: the targets of benchmarks/targets.toml, each met, missed or not to be told; exit code 5
 where one is missed (docs/load-testing.md).
@@ -37,7 +37,7 @@ MISSED = 5  # exit code, as of `ipr bench`
 
 
 def main() -> int:
-    """The exit code: 0, or 5 where a target of `verify` is missed."""
+    """Run the benchmarks named; return the exit code: 0, or 5 where a target of `verify` is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     known = NAMES + ASKED_FOR
     parser.add_argument(
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def text(line: Line) -> str:
-    """A line for a person: its labels, then its figures."""
+    """Return a line for a person: its labels, then its figures."""
     labels = [str(value) for key, value in line.items() if isinstance(value, str) and key not in ("base", "op")]
     figures = [f"{key} {value:.4g}" for key, value in line.items() if isinstance(value, (int, float))]
     figures += [

@@ -1,4 +1,4 @@
-"""python -m benchmarks.before CHECKOUT: text to decision of this checkout beside that of another one, in turns on one core.
+"""python -m benchmarks.before CHECKOUT times text to decision of this checkout and of another one, in turns on one core.
 
 CHECKOUT is a folder with another commit of this project, its extension built in place (`git worktree add`, then
 `python setup.py build_ext --inplace` there). Each runs in a process of its own, with its own default bundle: what a user of
@@ -27,8 +27,8 @@ from .ops.prompts import ASCII, OTHER
 TAU = 0.2
 TURNS, WARM_UP, CALLS = 120, 10, 400
 
-# What is called, on which prompts, and into how many parts a turn's calls are cut where one call takes longer: route with
-# `tokens_in=`, a chat of one message, route_many of 16 prompts.
+# Each entry names a call, its prompts, and the parts that a turn's calls are cut into where one call takes longer: `tokens_in` is
+# route with that option, `chat` a chat of one message, `route_many` 16 prompts.
 KINDS = (
     ("route", "ascii", 1),
     ("route", "other", 1),
@@ -38,7 +38,7 @@ KINDS = (
     ("route_many", "ascii", 8),
 )
 
-# Runs in both checkouts, so it uses what every release has. A line on stdin is a turn: which kind, and how many calls.
+# This code runs in both checkouts, so it uses what every release has. A line on stdin is a turn: which kind, and how many calls.
 WORKER = """
 import json, os, sys, time
 import ipr_engine
@@ -70,7 +70,7 @@ for line in sys.stdin:
 
 
 class CheckoutProcess:
-    """A process in which one checkout's engine answers, turn by turn."""
+    """A `CheckoutProcess` answers with one checkout's engine, turn by turn."""
 
     def __init__(self, checkout: Path, isa: str, options: dict[str, Any]) -> None:
         environment = {"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
@@ -89,7 +89,7 @@ class CheckoutProcess:
             raise InvalidInputError(f"CHECKOUT: expected ipr_engine of {checkout}, got {self.started['at']}")
 
     def turn(self, what: str, kind: str, calls: int) -> list[int]:
-        """Nanoseconds of single calls."""
+        """Return the nanoseconds of single calls."""
         seen: list[int] = self._ask([what, kind, calls])
         return seen
 
@@ -112,7 +112,7 @@ class CheckoutProcess:
 
 
 def compare(checkout: Path, isa: str, options: dict[str, Any], turns: int, calls: int) -> list[Line]:
-    """One line a kind of call: medians of both, and the median ratio with the interval in which 95 % of resampled medians lie."""
+    """Return one line a kind of call: medians of both, and their median ratio with the interval of 95 % of resampled medians."""
     ours, theirs = CheckoutProcess(ROOT, isa, options), CheckoutProcess(checkout, isa, options)
     made = []
     try:

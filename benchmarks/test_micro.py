@@ -1,4 +1,4 @@
-"""The parts of a route under pytest-benchmark, for work on kernels: `python -m pytest benchmarks/test_micro.py`.
+"""pytest-benchmark times the parts of a route, for work on kernels: `python -m pytest benchmarks/test_micro.py`.
 
 The tests run each of them once (tests/benchmarks/test_benchmarks.py). Keep a base with `--benchmark-save=NAME`, compare with
 `--benchmark-compare`; one isa or part: `-k avx2`.

@@ -1,4 +1,5 @@
-"""The project's evidence on public outcomes: one file a study, each a table and a plot under docs/studies (`ipr study`).
+"""The studies are the project's evidence on public outcomes: one file each, a table and a plot under docs/studies (`ipr
+study`).
 
 cases    a source as the studies see it: candidates, splits, cost axis, resamples
 views    what of a prompt an estimator sees: static table, transformer, both, text features

@@ -1,4 +1,4 @@
-"""Leave one candidate out: fit heads on the others, then add it back from ever more prompts (`ipr add-model`)."""
+"""This study leaves one candidate out, fits heads on the others, and adds it back from ever more prompts (`ipr add-model`)."""
 
 from __future__ import annotations
 
@@ -117,14 +117,14 @@ def _tables(page: Page, name: str, c: Curves) -> None:
 
 
 def _plain(values: Array) -> list[Any]:
-    """Lists, None for an undefined figure."""
+    """Return lists, None for an undefined figure."""
     if values.ndim > 1:
         return [_plain(row) for row in values]
     return [None if np.isnan(value) else float(value) for value in values]
 
 
 def _needed(sizes: Sequence[int], shares: Array) -> str:
-    """The smallest size from which on the share stays at 95 % or more."""
+    """Return the smallest size from which on the share stays at 95 % or more."""
     below = np.flatnonzero(~(shares >= ENOUGH))
     first = int(below[-1]) + 1 if len(below) else 0
     return str(sizes[first]) if first < len(sizes) else "not reached"
@@ -163,7 +163,7 @@ def _plot(curves: Mapping[str, Curves], path: Path) -> Path:
 
 
 def _time(page: Page, study: Study) -> None:
-    """Wall time of one candidate more on 5,000 embedded prompts of mmlu_pro."""
+    """Time one candidate more on 5,000 embedded prompts of mmlu_pro, by the wall clock."""
     case = study.case("mmlu_pro")
     rows = np.arange(min(TIMED, len(case.train.quality)))
     part = case.train.take(rows)

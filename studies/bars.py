@@ -1,4 +1,4 @@
-"""Figures with their intervals, a row each: the picture of a table of differences. Needs the extra `[eval]`."""
+"""`intervals` draws figures with their intervals, a row each: the picture of a table of differences. It needs the extra `[eval]`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ APART = 0.16  # of a row, between the series in it
 
 @dataclass(frozen=True)
 class Series:
-    """One mark a row.
+    """A `Series` is one mark a row.
 
     Attributes:
         name: in the legend. values: by row; a row it lacks stays empty.
@@ -38,7 +38,7 @@ def intervals(
     lines: Sequence[float] = (0.0,),
     limits: tuple[float, float] | None = None,
 ) -> Path:
-    """Marks with their 95 % intervals, rows from the top down.
+    """Draw marks with their 95 % intervals, rows from the top down.
 
     Args:
         axis: what is measured. lines: values worth a vertical line. limits: cut the axis; a cut interval gets an arrow.

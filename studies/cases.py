@@ -1,4 +1,4 @@
-"""A source as the studies see it: its candidates, complete rows of both splits, the cost axis, and one set of resamples."""
+"""A `Case` is a source as the studies see it: its candidates, complete rows of both splits, the cost axis, one set of resamples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ZEROEVAL = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which candidates of a source make a case.
+    """A `Recipe` says which candidates of a source make a case.
 
     Attributes:
         source: the folder of outcome data. models: by name; None takes every covered candidate that passes `keep`.
@@ -72,7 +72,7 @@ WITH_COSTS = ("zeroeval", "routerbench_sub", "cascade9", "bfcl", "mmlu_pro", "op
 
 @dataclass(eq=False)
 class Rows:
-    """Complete rows of one split.
+    """`Rows` are the complete rows of one split.
 
     Attributes:
         data: prompts, datasets and keys. quality, cost: (rows, models), cost in USD.
@@ -98,7 +98,7 @@ class Rows:
 
 @dataclass(eq=False)
 class Case:
-    """One source, ready for trials; every trial on it sees the same resamples, so differences are paired."""
+    """A `Case` is one source, ready for trials; every trial on it sees the same resamples, so differences are paired."""
 
     name: str
     note: str
@@ -128,11 +128,11 @@ class Case:
 
     @cached_property
     def hull(self) -> Curve:
-        """Random mixes along the hull of single candidates; its vertices are picked on train."""
+        """Return random mixes along the hull of single candidates; its vertices are picked on train."""
         return Mix.lines(hull_mix(self.train.outcomes)).curve(self.test.outcomes, self.resamples)
 
     def columns(self, models: Sequence[str]) -> Case:
-        """The same rows with some of the candidates only."""
+        """Return the same rows with some of the candidates only."""
         at = [self.models.index(model) for model in models]
         return Case(self.name, self.note, self.train.columns(at), self.test.columns(at), self.draws)
 

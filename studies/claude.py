@@ -1,4 +1,4 @@
-"""Cost saved among Claude candidates against always asking the strongest: the paper's headline question, on public outcomes."""
+"""This study asks the paper's headline question of public outcomes: what Claude candidates save over always asking the strongest."""
 
 from __future__ import annotations
 

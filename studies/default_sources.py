@@ -1,4 +1,4 @@
-"""What the default bundle should be fitted on: zeroeval alone, or zeroeval and mmlu_pro. Judged on training splits only."""
+"""This study asks what to fit the default bundle on: zeroeval alone, or zeroeval and mmlu_pro. Only training splits judge."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KEPT_BACK = 0.2  # share of the training questions of MORE that no heads are fit
 
 @dataclass
 class Check:
-    """One arm on one set of rows: areas and Brier scores, (1 + draws,) each, a seed of the folds each."""
+    """A `Check` is one arm on one set of rows: areas and Brier scores, (1 + draws,) each, a seed of the folds each."""
 
     areas: list[Array] = field(default_factory=list)
     briers: list[Array] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Check:
 
 
 class Ground:
-    """Rows to judge on.
+    """A `Ground` holds rows to judge on.
 
     Args:
         quality: (rows, candidates), complete. cost: the same, USD: what decisions see; real: what they are charged.
@@ -70,7 +70,8 @@ class Ground:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Rows of the two sources to fit on, whole and without the outside source's questions; what is judged on them.
+    """`Material` is the rows of the two sources to fit on, whole and without the outside's questions, and what is judged on
+    them.
 
     Attributes:
         own, more: to fit. clean: both again without the outside's questions. back, outside: embeddings to judge on.

@@ -1,4 +1,4 @@
-"""Study (a): what of a prompt to show the heads. Static table, transformer, both; text features; a table learned elsewhere."""
+"""Study (a) asks what of a prompt to show the heads: static table, transformer, both, text features, a table learned elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ JUDGED = 0.2  # a candidate teaches the table if its source judged it on this sh
 
 @dataclass(frozen=True, eq=False)
 class EncoderTrial:
-    """One view under one estimator: area on test (1 + draws,), and out of fold on train; mean squared errors."""
+    """An `EncoderTrial` is one view under one estimator: area on test (1 + draws,) and on train out of fold; mean squared errors."""
 
     area: Array
     train_area: float
@@ -99,7 +99,7 @@ def _trial(case: Case, estimator: str, train_x: Array, test_x: Array) -> Encoder
 
 
 def learned_table(study: Study, case: Case) -> OutcomeTable:
-    """Pre-trained on the training split of every other source in the folder, without questions of the case's own source."""
+    """Pre-train on the training split of every other source in the folder, without questions of the case's own source."""
     static = _static(study)
     home = load_outcomes(study.outcomes / RECIPES[case.name].source)
     others = [
@@ -117,7 +117,7 @@ def learned_table(study: Study, case: Case) -> OutcomeTable:
 
 
 def others_training_rows(other: OutcomeData, home: OutcomeData) -> OutcomeData:
-    """Judged training rows of another source whose question `home` does not ask, in either of its splits."""
+    """Return judged training rows of another source whose question `home` does not ask, in either of its splits."""
     rows = other.of_split("train").without_questions_of(home)
     rows = rows.select([model for model, share in rows.coverage().items() if share >= JUDGED])
     return rows.take(rows.covered.any(axis=1))
@@ -144,7 +144,7 @@ def _transformer(study: Study) -> str:
 
 
 def _cut(study: Study, case: Case) -> float:
-    """Share of the case's prompts longer than what the transformer reads."""
+    """Return the share of the case's prompts longer than what the transformer reads."""
     parts = [study.views.transform(rows.data.prompts).truncated for rows in (case.train, case.test)]
     return float(np.concatenate(parts).mean())
 

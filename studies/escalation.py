@@ -1,4 +1,4 @@
-"""Study: two tiers. Heads on the static table decide; where the gap is small, heads on a transformer, alone or beside the table, decide."""
+"""This study has two tiers: static heads decide; where the gap is small, heads on a transformer do, alone or beside the table."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ TARGET = 0.3  # of the transformer tier's mean latency
 
 @dataclass(frozen=True, eq=False)
 class Latency:
-    """Mean over prompts, one at a time, in milliseconds: a route by the static tier alone, an embedding by the transformer."""
+    """A `Latency` holds means over prompts, one at a time, in ms: a route by the static tier alone, an embedding by the transformer."""
 
     static_ms: float
     transformer_ms: float
 
     def at(self, share: float) -> float:
-        """Mean of a two-tier route that escalates this share; a tier of the transformer alone routes at 1."""
+        """Return the mean of a two-tier route that escalates this share; a tier of the transformer alone routes at 1."""
         return self.static_ms + share * self.transformer_ms
 
 
 @dataclass(frozen=True, eq=False)
 class EscalationPoint:
-    """One share of escalation, by one way to pick the rows.
+    """An `EscalationPoint` is one share of escalation, by one way to pick the rows.
 
     Attributes:
         share: on test, mean over the sweep. area: bounded-ARQGC on test (1 + draws,). train_area: the same on train.
@@ -110,7 +110,7 @@ def run(study: Study) -> list[Path]:
 
 
 def gaps(quality: Array, cost: Array, choice: Indices, worth: float) -> Array:
-    """(rows,) docs/decide.md at tau 1, where the threshold is the least quality: what changes the choice.
+    """Return the gaps (rows,) of docs/decide.md at tau 1, where the threshold is the least quality: what changes the choice.
 
     Args:
         quality, cost: (rows, models). choice: (rows,), by `choose` at this worth.
@@ -130,25 +130,25 @@ def gaps(quality: Array, cost: Array, choice: Indices, worth: float) -> Array:
 
 
 def sweep_gaps(quality: Array, cost: Array, choices: Indices) -> Array:
-    """(points, rows) of a worth sweep's choices."""
+    """Return the gaps (points, rows) of a worth sweep's choices."""
     return np.stack([gaps(quality, cost, own, float(w)) for own, w in zip(choices, WORTHS, strict=True)])
 
 
 def escalate(first: Indices, second: Indices, score: Array, threshold: Array) -> tuple[Indices, float]:
-    """Choices (points, rows) with those rows of each point the second's whose score is below its threshold; their mean share."""
+    """Return choices (points, rows), the second's in rows whose score is below their point's threshold, and the mean share of these."""
     again = score < threshold[:, None]
     return np.where(again, second, first), float(again.mean())
 
 
 def thresholds(score: Array, share: float) -> Array:
-    """(points,): below it lies this share of the rows of each point."""
+    """Return a threshold (points,) for each point: below it lies this share of the rows of the point."""
     if share >= 1:
         return np.full(len(score), np.inf)
     return np.asarray(np.quantile(score, share, axis=1, method="higher")) if share > 0 else np.full(len(score), -1.0)
 
 
 def measure_latency(study: Study, case: Case) -> Latency:
-    """Of this machine, now: one prompt at a time on the case's test prompts, evenly picked."""
+    """Time this machine, now: one prompt at a time on the case's test prompts, evenly picked."""
     encoder = study.views.transformer
     prompts = case.test.data.prompts
     picked = [prompts[i] for i in np.unique(np.linspace(0, len(prompts) - 1, TIMED).astype(int))]
@@ -193,7 +193,7 @@ def _ways(study: Study, case: Case) -> dict[str, list[EscalationPoint]]:
 def _point(
     case: Case, first: Prediction, second: Prediction, share: float, blind: Mapping[str, Array] | None
 ) -> EscalationPoint:
-    """The threshold of each worth is the train gap's quantile, out of fold; blind: a score of each row in the gap's place."""
+    """Set the threshold of each worth to the train gap's quantile, out of fold; blind: a score of each row in the gap's place."""
     tables = {
         "train": (first.train_quality, first.train_cost, second.train_quality, second.train_cost),
         "test": (first.quality, first.cost, second.quality, second.cost),
@@ -230,7 +230,7 @@ def _first(curve: Curve) -> Curve:
 
 
 def enough(points: Sequence[EscalationPoint]) -> int:
-    """The smallest share whose area on train is within noise of, or above, that of escalating all: what a user would choose."""
+    """Return the smallest share whose train area is within noise of, or above, that of escalating all: a user would choose it."""
     for i, point in enumerate(points):
         if difference(point.train_area, points[-1].train_area).high >= 0:
             return i

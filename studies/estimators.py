@@ -1,4 +1,4 @@
-"""Estimator x loss x link, the paper's ablation, with the simple routers beside; and what the shipped estimator's own settings do."""
+"""This study compares estimator x loss x link, the paper's ablation, with simple routers beside, and the shipped estimator's settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SHIPPED = "caps"
 
 @dataclass(frozen=True)
 class Variant:
-    """One line of the tables."""
+    """A `Variant` is one line of the tables."""
 
     estimator: str
     loss: str = "squared"
@@ -80,7 +80,7 @@ SETTINGS: Sequence[Mapping[str, Any]] = (
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """What a line says: out-of-fold area on train, test area (1 + draws,), Brier score on test, CPU seconds of the fit."""
+    """`Figures` says what a line shows: out-of-fold area on train, test area (1 + draws,), Brier on test, CPU seconds of the fit."""
 
     on_train: float
     on_test: Array
@@ -177,7 +177,7 @@ def run(study: Study) -> list[Path]:
 
 
 def _defaults(form: str) -> str:
-    """What a network is, in words."""
+    """Say in words what a network is."""
     config = NetworkConfig.of(form, {})
     text = f"{config.hidden} wide, lr {config.lr:g}, weight decay {config.weight_decay:g}, default loss {config.loss}"
     return text if form == "paper" else f"rank {config.rank}, {text}"
@@ -213,6 +213,6 @@ def _plain(value: Any) -> str:
 
 
 def _correlation(figures: Mapping[str, Figures]) -> float:
-    """Over lines, of out-of-fold and test area: whether choosing by the one chooses by the other."""
+    """Correlate, over lines, out-of-fold and test area: whether choosing by the one chooses by the other."""
     pairs = np.array([(one.on_train, one.on_test[0]) for one in figures.values()])
     return float(np.corrcoef(pairs.T)[0, 1])

@@ -1,4 +1,4 @@
-"""Unified heads against a family's own: does fitting the other vendors' candidates along help or hurt a family's policy?"""
+"""This study sets unified heads against a family's own: fitting other vendors' candidates along helps or hurts a family's policy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FAMILIES: Mapping[str, re.Pattern[str]] = MappingProxyType(
 
 
 def family_of(model: str) -> str | None:
-    """The family a candidate's name tells, None for any other.
+    """Return the family a candidate's name tells, None for any other.
 
     Example:
         >>> family_of("meta-llama/Meta-Llama-3.1-70B-Instruct"), family_of("nvidia/Llama-3.1-Nemotron-70B-Instruct-HF")
@@ -66,7 +66,7 @@ def family_of(model: str) -> str | None:
 
 
 def families_of(models: Sequence[str]) -> dict[str, list[str]]:
-    """Families with at least FEWEST candidates among `models`, in the order of FAMILIES."""
+    """Return families with at least FEWEST candidates among `models`, in the order of FAMILIES."""
     members = {family: [model for model in models if family_of(model) == family] for family in FAMILIES}
     return {family: named for family, named in members.items() if len(named) >= FEWEST}
 
@@ -164,7 +164,7 @@ def run(study: Study) -> list[Path]:
 
 
 def along_axis(case: Case, choices: Indices) -> Array:
-    """Mean quality along the cost axis, per cent, (1 + draws,): the area before it is normalised, NaN where cost has no range."""
+    """Return mean quality along the cost axis, per cent, (1 + draws,): the area before it is normalised, NaN without a cost range."""
     top = oracle_quality(case.test.outcomes, case.resamples)
     floor = case.singles.quality[:, case.axis.cheapest]
     curve = sweep_curve(choices, case.test.outcomes, case.resamples)
@@ -172,7 +172,7 @@ def along_axis(case: Case, choices: Indices) -> Array:
 
 
 def restricted(prediction: Prediction, columns: Sequence[int]) -> Prediction:
-    """The same beliefs about some of the candidates."""
+    """Return the same beliefs about some of the candidates."""
     at = list(columns)
     return Prediction(
         prediction.quality[:, at], prediction.cost[:, at], prediction.train_quality[:, at], prediction.train_cost[:, at]
@@ -180,7 +180,7 @@ def restricted(prediction: Prediction, columns: Sequence[int]) -> Prediction:
 
 
 def _range(case: Case) -> str:
-    """How long and high the axis is on test: a short one makes wide intervals."""
+    """Say how long and high the axis is on test: a short one makes wide intervals."""
     quality, cost = case.test.quality.mean(axis=0), case.test.cost.mean(axis=0)
     low, high = case.axis.cheapest, case.axis.best
     return (

@@ -1,4 +1,4 @@
-"""The shipped estimator beside every baseline, on every source with costs; the claims of the README rest on this page."""
+"""This study sets the shipped estimator beside every baseline on every source with costs; README's claims rest on its page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Study: what the int8 onnx tier does to decisions. Heads of float32 embeddings read int8 ones; heads fitted on int8 ones."""
+"""This study asks what the int8 onnx tier does to decisions: heads of float32 embeddings read int8 ones, or are fitted on int8 ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RULE = "minmax"
 
 @dataclass(frozen=True, eq=False)
 class Int8Trial:
-    """On the test prompts of one source.
+    """An `Int8Trial` holds figures on the test prompts of one source.
 
     Attributes:
         cosine: (rows,) between the two embeddings of a prompt.

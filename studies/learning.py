@@ -1,4 +1,4 @@
-"""Study (e): how area and Brier grow with training prompts, for the shipped estimator and its peers."""
+"""Study (e) shows how area and Brier grow with training prompts, for the shipped estimator and its peers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FEWEST = 60  # training prompts: fewer leave folds without an outcome of some ki
 
 @dataclass
 class LearningPoint:
-    """One estimator on one share of the training prompts.
+    """A `LearningPoint` is one estimator on one share of the training prompts.
 
     Attributes:
         areas: one (1 + draws,) a seed. briers: one a seed.
@@ -50,7 +50,7 @@ class LearningPoint:
 
     @property
     def area(self) -> Array:
-        """Mean over seeds, (1 + draws,): the draws stay paired."""
+        """Return the mean over seeds, (1 + draws,): the draws stay paired."""
         return np.asarray(np.mean(self.areas, axis=0))
 
 
@@ -109,7 +109,7 @@ def curves(case: Case, study: Study) -> Curves:
 
 
 def nested_part(keys: tuple[str, ...], share: float, seed: int) -> npt.NDArray[np.int64]:
-    """Rising rows of the first `share` of the questions in the seed's order: a smaller share is a part of a larger."""
+    """Return rising rows of the first `share` of the questions in the seed's order: a smaller share is a part of a larger."""
     distinct, question = np.unique(np.asarray(keys, dtype=str), return_inverse=True)
     place = np.random.default_rng(seed).permutation(len(distinct))
     return np.flatnonzero(place[question] < round(share * len(distinct)))

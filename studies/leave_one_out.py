@@ -1,4 +1,4 @@
-"""Leave-one-candidate-out trials: what a candidate added to frozen heads reaches from ever more prompts, and its rivals."""
+"""Leave-one-candidate-out trials show what a candidate added to frozen heads reaches from ever more prompts, and its rivals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ METHODS = (ADDED, SCRATCH, SIMILAR, KNN)
 
 @dataclass
 class Curves:
-    """One source: Brier score and area by method and size, a column a candidate; and what they are measured against.
+    """`Curves` is one source: Brier score and area by method and size, a column a candidate, and what they are measured
+    against.
 
     Attributes:
         brier, areas: method -> (sizes, models), means over subsets.
@@ -52,12 +53,12 @@ class Curves:
     seen: Array
 
     def gain(self, method: str) -> Array:
-        """(sizes,) share of the full data's gain in Brier score over the constant, all candidates together."""
+        """Return (sizes,) share of the full data's gain in Brier score over the constant, all candidates together."""
         total = float((self.constant - self.full_brier).sum())
         return np.asarray((self.constant - self.brier[method]).sum(axis=1) / total)
 
     def area_gain(self, method: str) -> Array:
-        """(sizes,) share of what the candidates add to the area when everything is refitted, all together."""
+        """Return (sizes,) share of what the candidates add to the area when everything is refitted, all together."""
         total = float((self.full_area - self.area_without).sum())
         return np.asarray((self.areas[method] - self.area_without).sum(axis=1) / total)
 
@@ -125,7 +126,7 @@ def _leave_out(found: Curves, case: Case, m: int, train_x: Array, test_x: Array)
 
 
 def _seen_and_fresh(found: Curves, case: Case, m: int, others: list[int], train_x: Array, test_x: Array) -> None:
-    """Heads of one half of the train split; the new candidate from prompts of that half, and from the other."""
+    """Fit heads on one half of the train split; add the new candidate from prompts of that half, and from the other."""
     first = grouped_folds(case.train.data.question_keys, 2, 1) == 0
     heads = fit_columns(case, train_x, others, first)
     for scores, half in ((found.seen, first), (found.fresh, ~first)):

@@ -1,4 +1,4 @@
-"""Heads on the rows of one source, of another, or of both: the arms that the transfer study compares."""
+"""An arm fits heads on the rows of one source, of another, or of both: the transfer study compares these arms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ARMS = (OWN, OTHER, LEVELLED, POOLED)
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Rows to fit on, in the target's columns.
+    """A `Judged` holds rows to fit on, in the target's columns.
 
     Attributes:
         x: (rows, dim). quality, tokens: (rows, models), NaN where not judged. keys: the question of each row.
@@ -43,7 +43,7 @@ class Judged:
 
 
 def judged(data: OutcomeData, models: tuple[str, ...], named: Mapping[str, str], views: Views) -> Judged:
-    """Rows of `data` that judge any of `models`.
+    """Return rows of `data` that judge any of `models`.
 
     Args:
         models: the target's candidates, one a column. named: what `data` calls those it has; the others stay NaN.
@@ -60,7 +60,7 @@ def judged(data: OutcomeData, models: tuple[str, ...], named: Mapping[str, str],
 
 
 def fit_arm(arm: str, own: Judged, other: Judged, estimator: str, *, seed: int = 0) -> FittedHeads:
-    """Heads of one arm; out-of-fold figures cover the own rows first, then the other's (of `OTHER`: the other's alone).
+    """Fit heads of one arm; out-of-fold figures cover the own rows first, then the other's (of `OTHER`: the other's alone).
 
     Both sources' rows are pooled as if they were one traffic, or with an intercept for the other source that the
     exported heads leave out (`heads.fit_heads`).

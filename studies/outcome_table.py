@@ -1,4 +1,5 @@
-"""A token table learned from outcomes: one epoch of a linear multi-task model on other sources, then frozen.
+"""An `OutcomeTable` is a token table learned from outcomes: one epoch of a linear multi-task model on other sources, then
+frozen.
 
 Rows of the table stand for tokens and for hashed pairs of neighbouring tokens; a prompt's embedding is their mean at unit
 norm (Joulin et al. 2017, arXiv 1607.01759). Tasks are, per source, the difficulty of a prompt and each candidate's
@@ -28,12 +29,12 @@ BUCKETS = 1 << 16  # rows for pairs of tokens
 BATCH = 32
 TABLE_RATE, HEAD_RATE = 0.003, 0.01  # Adam's
 MOST_TOKENS = 512
-PAIR_FACTOR = 1_000_003
+PAIR_FACTOR = 1_000_003  # odd, so the first token of a pair alone already spreads over all BUCKETS
 
 
 @dataclass(frozen=True, eq=False)
 class OutcomeTable:
-    """A frozen table.
+    """An `OutcomeTable` is a frozen table.
 
     Attributes:
         rows: (vocabulary + BUCKETS, dim) float32. vocabulary: how many of its rows are tokens.
@@ -43,7 +44,7 @@ class OutcomeTable:
     vocabulary: int
 
     def embed(self, ids: Sequence[Ids]) -> Array:
-        """(prompts, dim): the mean row of each prompt's tokens and pairs, at unit norm; 0 for a prompt without tokens."""
+        """Return (prompts, dim): the mean row of each prompt's tokens and pairs, at unit norm; 0 for a prompt without tokens."""
         x = np.zeros((len(ids), self.rows.shape[1]))
         for row, tokens in enumerate(ids):
             if len(tokens):
@@ -53,7 +54,7 @@ class OutcomeTable:
 
 
 def token_features(tokens: Ids, vocabulary: int) -> Ids:
-    """Rows of the table that a prompt looks up: its first 512 tokens, then their pairs, hashed into buckets."""
+    """Return the rows of the table that a prompt looks up: its first 512 tokens, then their pairs, hashed into buckets."""
     tokens = tokens[:MOST_TOKENS]
     pairs = vocabulary + (tokens[:-1] * PAIR_FACTOR + tokens[1:]) % BUCKETS
     return np.concatenate([tokens, pairs])
@@ -98,7 +99,7 @@ def fit_outcome_table(
 
 
 def _loss(torch: Any, table: Any, head: Any, bias: Any, features: list[Ids], wanted: Any, known: Any) -> Any:
-    """Mean squared error of the known targets of a batch, each row's mean counting once."""
+    """Return the mean squared error of the known targets of a batch, each row's mean counting once."""
     offsets = np.cumsum([0, *map(len, features[:-1])])
     x = torch.nn.functional.embedding_bag(
         torch.from_numpy(np.concatenate(features)), table, torch.from_numpy(offsets), mode="mean", sparse=True
@@ -108,7 +109,7 @@ def _loss(torch: Any, table: Any, head: Any, bias: Any, features: list[Ids], wan
 
 
 def _tasks(quality: Sequence[Array]) -> Array:
-    """(rows, tasks) of unit variance, NaN where a row's source lacks the task."""
+    """Return (rows, tasks) of unit variance, NaN where a row's source lacks the task."""
     blocks = []
     for table in quality:
         difficulty, _ = row_difficulty(table)

@@ -1,4 +1,4 @@
-"""A study's page: Markdown with its tables, the same numbers as JSON, plots beside it."""
+"""A `Page` is a study's page: Markdown with its tables, the same numbers as JSON, plots beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("ipr_engine", "numpy", "scikit-learn", "torch", "transformers")
 
 @dataclass
 class Page:
-    """Grows by `say` and `table`; `write` puts it on disk.
+    """A `Page` grows by `say` and `table`; `write` puts it on disk.
 
     Attributes:
         name: file name without ending. title: first line. command: what makes it.
@@ -31,7 +31,7 @@ class Page:
     blocks: list[str] = field(default_factory=list)
 
     def say(self, text: str) -> None:
-        """A paragraph, or a heading that starts with #."""
+        """Add a paragraph, or a heading that starts with #."""
         self.blocks.append(" ".join(text.split()) if not text.startswith("#") else text)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -42,7 +42,7 @@ class Page:
         self.blocks.append(f"![{caption}]({path.name})\n\n{caption}.")
 
     def write(self, out: Path) -> list[Path]:
-        """<name>.md and <name>.json below `out`; returns both."""
+        """Write <name>.md and <name>.json below `out`; return both."""
         out.mkdir(parents=True, exist_ok=True)
         found = {package: _version(package) for package in PACKAGES}
         versions = ", ".join(f"{package} {v}" for package, v in found.items() if v)

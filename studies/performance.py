@@ -1,4 +1,4 @@
-"""Study: how far seconds to the first token and seconds per output token explain recorded answers, and what weighing seconds buys."""
+"""This study asks how far seconds to the first and per output token explain recorded answers, and what weighing seconds buys."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _explained(page: Page, answers: RatedAnswers, trade: Trade, out: Path) -> Pa
 
 
 def _errors(answers: RatedAnswers, predicted_tokens: Array) -> dict[str, dict[str, float]]:
-    """Out-of-fold figures of each model; predicted_tokens: (prompts, models), of heads of the other folds."""
+    """Return out-of-fold figures of each model; predicted_tokens: (prompts, models), of heads of the other folds."""
     fold = folds_of(answers)
     made = {
         kind: np.full_like(answers.seconds, np.nan) for kind in ("line", "least_squares", "mean", "predicted_tokens")

@@ -1,4 +1,4 @@
-"""Recorded answers with their time, cost and ratings, as the study of performance sees them."""
+"""`RatedAnswers` holds recorded answers with their time, cost and ratings, as the study of performance sees them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PRICE_ERROR = 0.01  # of the recorded USD, that the prices found in it may miss 
 
 @dataclass(frozen=True, eq=False)
 class RatedAnswers:
-    """Prompts by models: arrays are (prompts, models), NaN where a model did not answer.
+    """`RatedAnswers` holds prompts by models: arrays are (prompts, models), NaN where a model did not answer.
 
     Attributes:
         quality: mean of the raters', in [0, 1]. seconds: of the whole answer. usd: recorded.
@@ -45,12 +45,12 @@ class RatedAnswers:
 
     @cached_property
     def complete(self) -> Rows:
-        """Prompts that every model answered."""
+        """Return the prompts that every model answered."""
         return np.flatnonzero(~np.isnan(self.seconds).any(axis=1))
 
     @cached_property
     def prices(self) -> list[tuple[float, float]]:
-        """USD per 1 M input and output tokens of each model, which the recorded USD are made of."""
+        """Return USD per 1 M input and output tokens of each model, which the recorded USD are made of."""
         found = []
         for m, name in enumerate(self.models):
             rows = ~np.isnan(self.usd[:, m])
@@ -62,7 +62,7 @@ class RatedAnswers:
         return found
 
     def write(self, folder: Path, trained_on: Rows) -> None:
-        """prompts.csv and outcomes.csv, these rows as split train and the others as test."""
+        """Write prompts.csv and outcomes.csv, these rows as split train and the others as test."""
         folder.mkdir()
         count = len(self.prompts)
         split = np.full(count, "test", dtype=object)
@@ -91,7 +91,7 @@ class RatedAnswers:
         )
 
     def candidates(self, path: Path, timing: Sequence[TimingFit]) -> Path:
-        """The candidates' file of `ipr train`, with these figures."""
+        """Return the candidates' file of `ipr train`, with these figures."""
         listed: list[dict[str, Any]] = [
             {
                 "name": name,

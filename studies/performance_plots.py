@@ -1,4 +1,4 @@
-"""Plots of the study of performance: answers with their lines, and the trade over the weight on seconds."""
+"""This module draws the plots of the study of performance: answers with their lines, and the trade over the weight on seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from studies.plots import SERIES, legend_below, saved_figure
 
 
 def plot_answers(path: Path, answers: RatedAnswers, timing: Sequence[TimingFit]) -> Path:
-    """A panel a model: its answers and its line."""
+    """Draw a panel a model: its answers and its line."""
     columns = min(3, len(answers.models))
     rows = -(-len(answers.models) // columns)
     with saved_figure(path, (rows, columns), (3.9 * columns, 2.7 * rows + 0.9)) as (figure, grid):
@@ -36,7 +36,7 @@ def plot_answers(path: Path, answers: RatedAnswers, timing: Sequence[TimingFit])
 
 
 def plot_trade(path: Path, trade: Trade) -> Path:
-    """A column a set of candidates, a row a measure, a line a way to ask."""
+    """Draw a column a set of candidates, a row a measure, a line a way to ask."""
     sets = list(dict.fromkeys(key[0] for key in trade.lines))
     with saved_figure(path, (len(MEASURES), len(sets)), (5.2 * len(sets), 2.7 * len(MEASURES) + 1.2)) as (figure, grid):
         for column, name in enumerate(sets):

@@ -1,4 +1,4 @@
-"""Routing recorded answers as the weight on seconds rises: bundles of other folds, policies of the public API, realised figures."""
+"""Recorded answers are routed as the weight on seconds rises: bundles of other folds, policies of the public API, realised figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Rows = npt.NDArray[np.int64]
 
 FOLDS = 5
 ESTIMATOR = "auto"
-# What is asked for beside the weights: a tau under rule path, or a fixed worth of quality.
+# Beside the weights, a policy asks for a tau under rule path, or for a fixed worth of quality.
 ASKED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "tau 0.2": {"tau": 0.2},
@@ -40,7 +40,7 @@ MEASURES = ("quality", "USD per 1,000", "seconds")
 
 @dataclass(frozen=True, eq=False)
 class TradePoint:
-    """What one weight gives on the prompts that every model answered.
+    """A `TradePoint` is what one weight gives on the prompts that every model answered.
 
     Attributes:
         quality, usd, seconds: realised means, with intervals. expected_s: mean of the seconds that the decisions expected.
@@ -57,7 +57,7 @@ class TradePoint:
 
 @dataclass(frozen=True, eq=False)
 class Trade:
-    """All that was routed.
+    """A `Trade` is all that was routed.
 
     Attributes:
         lines: (set of candidates, what of ASKED) -> a point a weight. singles: a point a model, chosen always.
@@ -72,7 +72,7 @@ class Trade:
 
 
 def timing_of(answers: RatedAnswers, rows: Rows) -> list[TimingFit]:
-    """The fit of every model on these prompts."""
+    """Return the fit of every model on these prompts."""
     made = []
     for m, name in enumerate(answers.models):
         own = rows[~np.isnan(answers.seconds[rows, m])]
@@ -147,7 +147,7 @@ def _engine(answers: RatedAnswers, inside: Rows, folder: Path) -> Engine:
 
 
 def _expected(engine: Engine, decisions: Decisions) -> Array:
-    """(rows,) the seconds that the chosen candidates' figures tell of the predicted output tokens."""
+    """Return (rows,) the seconds that the chosen candidates' figures tell of the predicted output tokens."""
     names, chosen = engine.bundle.names, np.asarray(decisions.index)
     known = [engine.performance[name] for name in names]
     ttft, tpot = (np.array([getattr(own, key) for own in known], np.float64) for key in ("ttft_s", "tpot_s"))

@@ -1,4 +1,4 @@
-"""Plots of the studies, in the style of `ipr eval`: colours told apart by marker and line style as well (Okabe and Ito)."""
+"""The studies' plots follow the style of `ipr eval`: marker and line style tell colours apart as well (Okabe and Ito)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SERIES: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class PlotLine:
-    """A curve with its band: x, y, low, high, of equal length."""
+    """A `PlotLine` is a curve with its band: x, y, low, high, of equal length."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -46,7 +46,7 @@ def intervals(
     zero: float | None = None,
     per_row: int = 5,
 ) -> Path:
-    """Dots with intervals: a panel a source, a row a name, a colour a series; `zero` draws a line there.
+    """Draw dots with intervals: a panel a source, a row a name, a colour a series; `zero` draws a line there.
 
     Args:
         panels: {panel: {series: one figure a name}}; every panel has the same series.
@@ -71,7 +71,7 @@ def intervals(
 
 
 def _dots(axes: Any, series: Mapping[str, Sequence[Estimate]]) -> None:
-    """Series beside each other around each name, the first name on top."""
+    """Draw series beside each other around each name, the first name on top."""
     places = np.linspace(0.25, -0.25, len(series)) if len(series) > 1 else [0.0]
     for style, place, (label, figures) in zip(SERIES, places, series.items(), strict=False):
         for row, figure in enumerate(figures):
@@ -90,8 +90,8 @@ def curves(
     title: str,
     log: bool = True,
 ) -> Path:
-    """Lines with bands, x on a log scale with a tick a point unless `log` is false: a column a source, a row a measure, a colour
-    a series.
+    """Draw lines with bands: a column a source, a row a measure, a colour a series; x on a log scale with a tick a point unless
+    `log` is false.
 
     Args:
         panels: {source: {measure: {series: line}}}; every source has the same measures and series.
@@ -126,7 +126,7 @@ def curves(
 def saved_figure(
     path: Path, shape: tuple[int, int], size: tuple[float, float], **options: Any
 ) -> Iterator[tuple[Any, Any]]:
-    """A figure and its (rows, columns) of axes, saved at the end."""
+    """Open a figure and its (rows, columns) of axes, saved at the end."""
     try:
         matplotlib = importlib.import_module("matplotlib")
         matplotlib.use("Agg")
@@ -142,7 +142,7 @@ def saved_figure(
 
 
 def legend_below(figure: Any, axes: Any, title: str) -> None:
-    """Names of the series below all panels, under the label of their common x axis."""
+    """Put the names of the series below all panels, under the label of their common x axis."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=len(handles), fontsize=11, title=title, title_fontsize=12
@@ -150,6 +150,6 @@ def legend_below(figure: Any, axes: Any, title: str) -> None:
 
 
 def band(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean, least and greatest."""
+    """Return mean, least and greatest."""
     array = np.asarray(values, np.float64)
     return float(array.mean()), float(array.min()), float(array.max())

@@ -1,4 +1,4 @@
-"""Beside published numbers on the same test prompts: RouterDC's and RouteLLM's, and what of it is comparable."""
+"""This study stands beside published numbers on the same test prompts, RouterDC's and RouteLLM's, and says what is comparable."""
 
 from __future__ import annotations
 

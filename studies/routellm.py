@@ -1,4 +1,4 @@
-"""Beside RouteLLM (arXiv 2406.18665): GPT-4 or Mixtral 8x7B, its test prompts, its figures; heads fitted on other outcomes."""
+"""This study stands beside RouteLLM (arXiv 2406.18665): GPT-4 or Mixtral 8x7B, its test prompts and figures; heads of other outcomes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PUBLISHED_ENDS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Training:
-    """A source to fit on: what the weak and the strong candidate are called in it, None where it has no such column."""
+    """A `Training` is a source to fit on, with its names of the weak and the strong candidate, None where it has no such column."""
 
     source: str
     weak: str | None
@@ -73,7 +73,7 @@ SETS: Mapping[str, tuple[Training, ...]] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Prompts with the quality (rows, 2) of the weak and the strong candidate, NaN where a source has no such column."""
+    """A `Pair` holds prompts with the quality (rows, 2) of the weak and the strong candidate, NaN where a source has no such column."""
 
     prompts: list[str]
     keys: list[str]
@@ -82,7 +82,7 @@ class Pair:
 
 
 def load_pair(study: Study, parts: Sequence[Training], test: Outcomes) -> Pair:
-    """All prompts of the sources (both splits: the test is elsewhere) whose question `test` does not ask."""
+    """Read all prompts of the sources (both splits: the test is elsewhere) whose question `test` does not ask."""
     prompts: list[str] = []
     keys: list[str] = []
     numbers, tables = [], []
@@ -101,7 +101,7 @@ def load_pair(study: Study, parts: Sequence[Training], test: Outcomes) -> Pair:
 
 
 def last_question(prompt: str) -> str:
-    """The last block of a few-shot prompt: the worked examples above it are the same for every prompt of a task.
+    """Return the last block of a few-shot prompt: the worked examples above it are the same for every prompt of a task.
 
     Example:
         >>> last_question("1 + 1? Answer: 2\\n\\n2 + 3? Answer:")
@@ -111,14 +111,14 @@ def last_question(prompt: str) -> str:
 
 
 def advantage(x: Array, pair: Pair, test_x: Array, estimator: str) -> Array:
-    """Predicted quality of the strong candidate less that of the weak one, (test rows,)."""
+    """Return predicted quality of the strong candidate less that of the weak one, (test rows,)."""
     heads = _fit(x, pair, estimator)
     quality, _ = predict(heads.tensors, test_x, heads.activation)
     return np.asarray(quality[:, 1] - quality[:, 0])
 
 
 def section(page: Page, study: Study, views: Sequence[str]) -> list[Path]:
-    """Write RouteLLM's part of the page; returns the plot's path."""
+    """Write RouteLLM's part of the page; return the plot's path."""
     study.progress(f"reading {SOURCE} ...")
     test = load_outcomes(study.outcomes / SOURCE).select((WEAK, STRONG)).complete()
     page.say("## RouteLLM's pair: GPT-4 (1106) or Mixtral 8x7B")
@@ -181,7 +181,7 @@ def section(page: Page, study: Study, views: Sequence[str]) -> list[Path]:
 
 
 def _scores(test: Outcomes, study: Study, views: Sequence[str]) -> dict[str, Array]:
-    """Scores of the test prompts by "training set; estimator; view"."""
+    """Map "training set; estimator; view" to scores of the test prompts."""
     pairs = {
         name: load_pair(study, parts, test)
         for name, parts in SETS.items()

@@ -1,4 +1,4 @@
-"""Beside RouterDC (arXiv 2409.19886): its seven candidates, its prompts, its figure: quality of the candidate predicted best."""
+"""This study stands beside RouterDC (arXiv 2409.19886): its seven candidates, prompts and figure: quality of the one predicted best."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PUBLISHED_ORACLE = (77.5, 70.3)
 
 @dataclass(frozen=True, eq=False)
 class Tasks:
-    """Mean quality by task, every contender on the same resamples of each task's prompts.
+    """`Tasks` gives mean quality by task, every contender on the same resamples of each task's prompts.
 
     Attributes:
         rows: (test rows,) task of each. resamples: by task.
@@ -60,7 +60,7 @@ class Tasks:
         )
 
     def means(self, realised: Array) -> dict[str, Array]:
-        """By task and of both groups of tasks, (1 + draws,) each, of realised quality (rows,)."""
+        """Return, by task and for both groups of tasks, the mean (1 + draws,) of realised quality (rows,)."""
         by = {task: resamples.means(realised[self.rows == task]) for task, resamples in self.resamples.items()}
         for name, group in (("inside", INSIDE), ("outside", OUTSIDE)):
             by[name] = np.mean([by[task] for task in group], axis=0)
@@ -68,7 +68,7 @@ class Tasks:
 
 
 def load(study: Study) -> Case:
-    """Trained on INSIDE only, less what the test split asks too; tested on all eight tasks. Costs are ranks: there are none."""
+    """Load training rows of INSIDE only, less what the test split asks too, and test rows of all tasks. Costs are ranks: there are none."""
     study.progress(f"reading {SOURCE} ...")
     data = load_outcomes(study.outcomes / SOURCE)
     test = data.of_split("test")
@@ -81,7 +81,7 @@ def load(study: Study) -> Case:
 
 
 def predictions(case: Case, study: Study, views: Sequence[str]) -> dict[str, Prediction]:
-    """By every estimator and baseline on every view."""
+    """Predict by every estimator and baseline on every view."""
     predicted = {}
     for view in views:
         study.progress(f"{case.name}: embedding, {view} ...")
@@ -96,7 +96,7 @@ def predictions(case: Case, study: Study, views: Sequence[str]) -> dict[str, Pre
 
 
 def section(page: Page, study: Study, views: Sequence[str]) -> list[Path]:
-    """Write RouterDC's part of the page; returns the plot's path."""
+    """Write RouterDC's part of the page; return the plot's path."""
     case = load(study)
     tasks = Tasks.of(case.test.data.datasets, study.draws)
     quality = case.test.quality
@@ -181,13 +181,13 @@ def section(page: Page, study: Study, views: Sequence[str]) -> list[Path]:
 
 
 def _best_by_task(case: Case) -> int:
-    """The candidate of the greatest mean over training tasks of its training quality."""
+    """Return the candidate of the greatest mean over training tasks of its training quality."""
     task = np.asarray(case.train.data.datasets)
     return int(np.mean([case.train.quality[task == one].mean(axis=0) for one in INSIDE], axis=0).argmax())
 
 
 def _out_of_fold(case: Case, prediction: Prediction) -> float:
-    """Mean over training tasks of the quality of the candidate predicted best out of fold."""
+    """Return the mean over training tasks of the quality of the candidate predicted best out of fold."""
     realised = case.train.quality[np.arange(len(case.train.quality)), prediction.train_quality.argmax(axis=1)]
     task = np.asarray(case.train.data.datasets)
     return float(np.mean([realised[task == one].mean() for one in INSIDE]))

@@ -1,4 +1,4 @@
-"""Decision rules on the same predictions: minmax, max, fixed and worth, each with mean and with predicted cost."""
+"""This study compares decision rules on the same predictions: minmax, max, fixed, worth, each with mean and predicted cost."""
 
 from __future__ import annotations
 

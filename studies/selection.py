@@ -1,4 +1,4 @@
-"""Which closed form to ship: nested cross-validation on training splits alone, over several sources."""
+"""This study asks which closed form to ship, by nested cross-validation on training splits alone, over several sources."""
 
 from __future__ import annotations
 

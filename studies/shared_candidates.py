@@ -1,4 +1,4 @@
-"""Candidates that two sources know under different names, matched by hand; the same weights or the same API version."""
+"""Two sources know these candidates under different names, matched by hand: the same weights or the same API version."""
 
 from __future__ import annotations
 

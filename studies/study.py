@@ -1,4 +1,4 @@
-"""What the command line hands to a study, and what the studies share of it."""
+"""A `Study` is what the command line hands to a study, and what the studies share of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from studies.views import Views
 
 @dataclass(eq=False)
 class Study:
-    """One run.
+    """A `Study` is one run.
 
     Attributes:
         outcomes: folder with one source a subfolder. out: where pages and plots go.

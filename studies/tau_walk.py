@@ -1,4 +1,4 @@
-"""One candidate set on tau's path: fitted on out-of-fold predictions, walked on the test split, measured there."""
+"""A `Walk` is one candidate set on tau's path: fitted on out-of-fold predictions, walked and measured on the test split."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 LEAST_GAP, LEAST_RATIO = 0.03, 2.0  # what a set must have to trade, on the fitting rows
-TRIPLES = 150
+TRIPLES = 150  # at most, of a source
 
 
 def candidate_sets(models: int, *, triples: int = TRIPLES, seed: int = 0) -> dict[str, list[tuple[int, ...]]]:
-    """Columns of all pairs, of at most `triples` triples drawn by chance, and the full set."""
+    """Return columns of all pairs, of at most `triples` triples drawn by chance, and the full set."""
     pairs: list[tuple[int, ...]] = list(itertools.combinations(range(models), 2))
     threes: list[tuple[int, ...]] = list(itertools.combinations(range(models), 3))
     if len(threes) > triples:
@@ -38,7 +38,7 @@ def candidate_sets(models: int, *, triples: int = TRIPLES, seed: int = 0) -> dic
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """One set, its path, and the test rows it is measured on; arrays of the set's columns alone.
+    """A `Walk` is one set, its path, and the test rows it is measured on; arrays of the set's columns alone.
 
     Attributes:
         predicted, predicted_cost, quality, cost: (rows, columns) of test.
@@ -73,19 +73,19 @@ class Walk:
 
     @property
     def trades(self) -> bool:
-        """Whether there is anything to trade: a gap and a ratio of costs, on the fitting rows."""
+        """Return whether there is anything to trade: a gap and a ratio of costs, on the fitting rows."""
         gap = self.path.best_quality - self.path.cheapest_quality
         return gap >= max(LEAST_GAP, self.path.standard_error) and self.cost_ratio >= LEAST_RATIO
 
     def choices(self, tau: float) -> Indices:
-        """(rows,) positions in `columns` that rule `path` takes."""
+        """Return (rows,) positions in `columns` that rule `path` takes."""
         if tau == 0:
             return choose(self.predicted, self.predicted_cost, tau=0.0)
         worth = 0.0 if tau == 1 else self.path.worth_at(self.path.promise(tau))
         return choose(self.predicted, self.predicted_cost, tau=1.0, worth=worth)
 
     def by_rule(self, tau: float, rule: str) -> Indices:
-        """The same of a per-prompt rule, worth 0."""
+        """Return (rows,) positions in `columns` that a per-prompt rule takes, at worth 0."""
         return choose(self.predicted, self.predicted_cost, tau=tau, rule=rule, constants=self.constants)
 
     def share_of_cheapest(self, chosen: Indices) -> float:
@@ -93,11 +93,11 @@ class Walk:
 
     @cached_property
     def every_choice(self) -> Indices:
-        """(taus, rows) at EVERY_TAU."""
+        """Return the choices (taus, rows) at EVERY_TAU."""
         return np.stack([self.choices(tau) for tau in EVERY_TAU])
 
     def measure(self, resamples: Resamples) -> Kept:
-        """Means over the test rows and their resamples, at EVERY_TAU."""
+        """Return means over the test rows and their resamples, at EVERY_TAU."""
         best, cheapest = self.path.best, self.path.cheapest
         return Kept.of(
             EVERY_TAU, self.every_choice, self.quality, self.cost, best=best, cheapest=cheapest, resamples=resamples
@@ -105,7 +105,7 @@ class Walk:
 
 
 def as_stored(prediction: Prediction, case: Case, *, rows: int, seed: int = 0) -> tuple[Prediction, Case]:
-    """Fitting rows as a bundle keeps them: at most `rows` of them by chance, quality in float16, outcomes in 254ths."""
+    """Return fitting rows as a bundle keeps them: at most `rows` of them by chance, quality in float16, outcomes in 254ths."""
     kept = np.sort(np.random.default_rng(seed).permutation(len(prediction.train_quality))[:rows])
     train = replace(case.train.take(kept), quality=np.round(case.train.quality[kept] * OUTCOME_STEPS) / OUTCOME_STEPS)
     stored = replace(
@@ -117,7 +117,7 @@ def as_stored(prediction: Prediction, case: Case, *, rows: int, seed: int = 0) -
 
 
 def halves(prediction: Prediction, case: Case, seed: int) -> tuple[Prediction, Case]:
-    """The training split alone: fitted on one half of its questions, measured on the other, both predicted out of fold."""
+    """Return the training split alone: fitted on one half of its questions, measured on the other, both predicted out of fold."""
     out = grouped_folds(case.train.data.question_keys, 2, seed) == 0
     quality, cost = prediction.train_quality, prediction.train_cost
     split = Prediction(quality[out], cost[out], quality[~out], cost[~out])

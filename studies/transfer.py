@@ -1,4 +1,4 @@
-"""Study (f): heads of one source on another with shared questions removed, and sources mixed."""
+"""Study (f) applies heads of one source to another with shared questions removed, and mixes sources."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SEEDS = 3
 
 @dataclass
 class Result:
-    """One arm at one size: areas (1 + draws,) and Brier scores, one a draw of the target's training prompts."""
+    """A `Result` is one arm at one size: areas (1 + draws,) and Brier scores, one a draw of the target's training prompts."""
 
     areas: list[Array] = field(default_factory=list)
     briers: list[float] = field(default_factory=list)
@@ -99,7 +99,7 @@ def run(study: Study) -> list[Path]:
 
 
 def _case(study: Study, target: str, other: str, names: Mapping[str, str]) -> tuple[Case, Judged]:
-    """The target with the shared candidates, and the other source's training rows in its columns."""
+    """Return the target with the shared candidates, and the other source's training rows in its columns."""
     study.progress(f"reading {target} and {other} ...")
     case = load_case(study.outcomes, target, models=tuple(names), draws=study.draws)
     home = load_outcomes(study.outcomes / target)
@@ -126,7 +126,7 @@ def _results(case: Case, other: Judged, study: Study, name: str) -> Results:
 
 
 def predict_arm(arm: str, own: Judged, other: Judged, x: Array) -> Array:
-    """Quality (rows, models) that one arm's heads predict for x (rows, dim)."""
+    """Return quality (rows, models) that one arm's heads predict for x (rows, dim)."""
     heads = fit_arm(arm, own, other, ESTIMATOR)
     return predict(heads.tensors, x, heads.activation)[0]
 

@@ -1,4 +1,4 @@
-"""Fit on the training split, predict the test split, measure: what every study repeats with something changed."""
+"""A trial fits on the training split, predicts the test split, and measures: every study repeats it with something changed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NANO = 1e9  # the tokens head predicts cost in billionths of a dollar: the same 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a router believes: (rows, models) of test, and of train out of fold. Costs in USD."""
+    """A `Prediction` is what a router believes: (rows, models) of test, and of train out of fold. Costs in USD."""
 
     quality: Array
     cost: Array
@@ -43,7 +43,7 @@ def fit_and_predict(
     train: Rows | None = None,
     seed: int = 0,
 ) -> Prediction:
-    """Heads as `ipr train` fits them, cost predicted by the tokens head's own form on recorded costs.
+    """Fit heads as `ipr train` does, and predict; cost comes from the tokens head's own form, fitted on recorded costs.
 
     Args:
         train_x, test_x: (rows, dim) of `train` and of the case's test rows. train: rows to fit on, None for the case's.
@@ -66,14 +66,14 @@ def fit_and_predict(
 
 
 def fit_baseline(case: Case, name: str, train_x: Array, test_x: Array) -> Prediction:
-    """kNN, k-means or ridge of `ipr eval`, tuned on the training split."""
+    """Fit kNN, k-means or ridge of `ipr eval`, tuned on the training split."""
     with one_thread():
         fit = BASELINES[name](train_x, case.train.outcomes, case.folds, test_x)
     return Prediction(fit.quality, fit.cost, fit.train_quality, fit.train_cost)
 
 
 def sweep(prediction: Prediction, rule: str, *, mean_cost: Array | None = None, on_train: bool = False) -> Indices:
-    """Choices (points, rows) of a rule's sweep: "worth", "minmax", "max" or "fixed"; with one cost a candidate if given."""
+    """Return choices (points, rows) of a rule's sweep: "worth", "minmax", "max" or "fixed"; with one cost a candidate if given."""
     quality = prediction.train_quality if on_train else prediction.quality
     cost = (prediction.train_cost if on_train else prediction.cost) if mean_cost is None else mean_cost
     if rule == "worth":
@@ -82,19 +82,19 @@ def sweep(prediction: Prediction, rule: str, *, mean_cost: Array | None = None, 
 
 
 def area(case: Case, choices: Indices) -> Array:
-    """Bounded-ARQGC (best single = 1) on the test rows, (1 + draws,)."""
+    """Return Bounded-ARQGC (best single = 1) on the test rows, (1 + draws,)."""
     return bounded_arqgc(sweep_curve(choices, case.test.outcomes, case.resamples), case.axis, case.singles)
 
 
 def area_on_train(case: Case, choices: Indices) -> float:
-    """The same on the training rows, of predictions out of fold: what choices are made by."""
+    """Return `area` of out-of-fold predictions on the training rows: choices are made by it."""
     once = Resamples(case.train.outcomes.rows, draws=0)
     curve = sweep_curve(choices, case.train.outcomes, once)
     return float(bounded_arqgc(curve, case.axis, single_curve(case.train.outcomes, once))[0])
 
 
 def hull_area(case: Case) -> Array:
-    """Of random mixes along the training hull of single candidates, (1 + draws,)."""
+    """Return the area of random mixes along the training hull of single candidates, (1 + draws,)."""
     return bounded_arqgc(case.hull, case.axis, case.singles)
 
 
@@ -103,7 +103,7 @@ def brier(prediction: Prediction, case: Case) -> float:
 
 
 def shown(figures: Array | Estimate, *, digits: int = 3) -> str:
-    """A figure with its interval; - where it is undefined."""
+    """Return a figure with its interval; - where it is undefined."""
     value = figures if isinstance(figures, Estimate) else estimate(figures)
     if np.isnan(value.value):
         return "-"
@@ -111,7 +111,7 @@ def shown(figures: Array | Estimate, *, digits: int = 3) -> str:
 
 
 def shown_difference(figures: Array, baseline: Array, *, digits: int = 3) -> str:
-    """Paired difference with its interval, bold where it is above or below zero throughout; - where it is undefined."""
+    """Return the paired difference with its interval, bold where it is above or below zero throughout; - where it is undefined."""
     d = difference(figures, baseline)
     if np.isnan(d.value):
         return "-"
@@ -120,5 +120,5 @@ def shown_difference(figures: Array, baseline: Array, *, digits: int = 3) -> str
 
 
 def best_of(areas: Mapping[str, Array], names: Sequence[str]) -> str:
-    """The name whose figure on test is greatest."""
+    """Return the name whose figure on test is greatest."""
     return max(names, key=lambda name: float(areas[name][0]))

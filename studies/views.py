@@ -1,4 +1,4 @@
-"""What of a prompt an estimator sees. A view is fitted on nothing but the prompt: encoders stay frozen."""
+"""A view says what of a prompt an estimator sees. It is fitted on nothing but the prompt: encoders stay frozen."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DIGIT, _OPERATOR, _CODE, _OPTION, _QUESTION = (
 
 
 class Views:
-    """Embeddings of prompts by the name of a view; transformers' are kept in a cache folder.
+    """`Views` gives embeddings of prompts by the name of a view; transformers' are kept in a cache folder.
 
     Args:
         transformer: a sentence-transformers folder, None where no view asks for it.
@@ -47,7 +47,7 @@ class Views:
         self._cache = None if cache is None else EmbeddingCache(cache)
 
     def see(self, view: str, prompts: Sequence[str]) -> Array:
-        """(prompts, dim) float64.
+        """Return the view of these prompts, (prompts, dim) float64.
 
         Raises:
             InvalidInputError: an unknown view, or one of a transformer and none was given.
@@ -65,7 +65,7 @@ class Views:
         return np.concatenate(parts, axis=1)
 
     def transform(self, prompts: Sequence[str]) -> Encoded:
-        """The transformer's own answer, from the cache where there is one."""
+        """Return the transformer's own answer, from the cache where there is one."""
         if self.transformer is None:
             raise InvalidInputError("transformer: this view needs a sentence-transformers folder; pass --transformer")
         if self._cache is None:
@@ -74,7 +74,7 @@ class Views:
 
 
 def text_features(prompts: Sequence[str]) -> Array:
-    """(prompts, 10) cheap facts of the text, each about 0 to 0.3 so that they weigh like some columns of an embedding."""
+    """Return (prompts, 10) cheap facts of the text, each about 0 to 0.3 so that they weigh like some columns of an embedding."""
     rows = []
     for prompt in prompts:
         length = max(len(prompt), 1)

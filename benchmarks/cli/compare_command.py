@@ -1,4 +1,4 @@
-"""ipr bench compare: recorded runs against recorded runs."""
+"""`ipr bench compare` compares recorded runs with recorded runs."""
 
 from __future__ import annotations
 

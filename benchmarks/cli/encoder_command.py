@@ -1,4 +1,4 @@
-"""ipr bench encoder: every transformer tier and peer of this machine on the same prompts."""
+"""`ipr bench encoder` times every transformer tier and peer of this machine on the same prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps of `ipr bench load --ladder` and `--saturate`, as tables, JSON and a plot."""
+"""This module shows the steps of `ipr bench load --ladder` and `--saturate` as tables, JSON and a plot."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run_saturation(arguments: argparse.Namespace, prepared: Prepared, case: Load
 def _open_loops(
     prepared: Prepared, case: LoadCase, reporter: Reporter, series: dict[str, list[ladder.Step]]
 ) -> dict[str, Any]:
-    """Adds the search for the most that an open loop sustains, and shares of it; gives the most for the report."""
+    """Add the search for the most that an open loop sustains, and shares of it; return the most for the report."""
     top = ladder.best(series["closed loop"])
     callers = ladder.at_once(prepared.target, top)
     series["search, open loop"] = tried = ladder.sustained(prepared.target, case, top, reporter)

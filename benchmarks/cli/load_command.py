@@ -1,4 +1,4 @@
-"""ipr bench load: one case, several side by side, a ladder, or the most a target bears."""
+"""`ipr bench load` measures one case, several side by side, a ladder, or the most a target bears."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def _targets(
 
 
 def _other(arguments: argparse.Namespace, prepared: Prepared) -> tuple[Target, dict[str, Any]]:
-    """The reference of --against, called by what sets it apart."""
+    """Return the reference of --against, called by what sets it apart."""
     what, _, value = arguments.against.partition("=")
     loads = [name for name in ("isa", "bundle", "tier", "device") if hasattr(arguments, name)]
     if not value or not (what in loads or (what == "target" and value in TARGETS)):

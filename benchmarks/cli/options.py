@@ -1,4 +1,4 @@
-"""What the subcommands of `ipr bench` share: the target, the prompts, the policy, progress."""
+"""The subcommands of `ipr bench` share these options: the target, the prompts, the policy, progress."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Engine, policy, prompts and target of a command line."""
+    """A `Prepared` holds engine, policy, prompts and target of a command line."""
 
     engine: Engine
     policy: Policy
@@ -86,7 +86,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
 
 
 def limits_of(arguments: argparse.Namespace) -> dict[str, float]:
-    """--limit NAME=N ... as numbers, whole ones as int."""
+    """Return --limit NAME=N ... as numbers, whole ones as int."""
     found: dict[str, float] = {}
     for item in arguments.limit:
         name, equals, text = item.partition("=")
@@ -109,12 +109,12 @@ def make_mix(engine: Engine, arguments: argparse.Namespace) -> Mix:
 
 
 def split_targets(prepared: Prepared) -> Mapping[str, StagesTarget]:
-    """Who tells the stages of an engine's targets that report none."""
+    """Return, for each engine target that reports no stages, the target that tells them."""
     return {name: StagesTarget(prepared.engine, prepared.policy) for name in ("engine", "inline")}
 
 
 def whole_numbers(option: str, text: str) -> list[int]:
-    """ "16,64" as numbers >= 1."""
+    """Return "16,64" as numbers >= 1."""
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
@@ -132,7 +132,7 @@ def share(option: str, value: float, most: float) -> float:
 
 
 class Reporter:
-    """Progress on stderr: a line every few seconds, and one a part."""
+    """A `Reporter` tells progress on stderr: a line every few seconds, and one a part."""
 
     EVERY_S = 5.0
 

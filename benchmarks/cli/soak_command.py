@@ -1,4 +1,4 @@
-"""ipr bench soak: a long run at a share of the most, then twice the most."""
+"""`ipr bench soak` makes a long run at a share of the most, then at twice the most."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def judge_soak(steady: Soak, overload: Soak | None) -> tuple[dict[str, Any], int
             verdicts["overload_p99"] = f"{during / before:.3g} times the p99 before ({'kept' if kept else 'not kept'})"
             if (
                 not overload.lost.rejected and not overload.lost.failed
-            ):  # it waits for its callers: no bound, no promise of p99
+            ):  # such a target waits for its callers: no bound, no promise of p99
                 verdicts["overload_p99"] += "; not judged: this target refuses nothing"
             else:
                 code = code or (0 if kept and not overload.lost.failed else MISSED)

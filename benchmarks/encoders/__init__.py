@@ -1,1 +1,1 @@
-"""`ipr bench encoder`: every transformer tier of this machine and the peers that are installed, timed in turns on the same prompts."""
+"""`ipr bench encoder` times every transformer tier of this machine and the installed peers in turns on the same prompts."""

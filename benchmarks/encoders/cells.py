@@ -1,4 +1,4 @@
-"""Timing in turns: in every round each subject embeds the same prompts, and ratios are taken round by round."""
+"""Subjects are timed in turns: in every round each embeds the same prompts, and ratios are taken round by round."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CANDIDATES = 11  # heads of the timed decision
 
 @dataclass(frozen=True)
 class Cell:
-    """Prompts that are embedded in one call. label: of their lengths, "64" or "mixed"."""
+    """A `Cell` holds prompts that are embedded in one call. label: of their lengths, "64" or "mixed"."""
 
     label: str
     prompts: list[str]
@@ -38,7 +38,7 @@ class Cell:
 
 
 def check(subjects: Sequence[Subject], prompts: list[str], reference: Subject) -> dict[str, float]:
-    """Each subject's least cosine with the reference's embeddings, before anything is timed."""
+    """Return each subject's least cosine with the reference's embeddings, before anything is timed."""
     want = _unit(reference.encode(prompts))
     return {
         subject.name: round(float((_unit(subject.encode(prompts)) * want).sum(axis=1).min()), 7) for subject in subjects
@@ -60,7 +60,7 @@ def time_cell(
     sizes: Any,
     on_failure: Callable[[str, str], None],
 ) -> Iterator[Line]:
-    """One line a subject and stage.
+    """Return one line a subject and stage.
 
     Args:
         base: the subject that ratios are taken to.
@@ -134,7 +134,7 @@ def _stages(subject: Subject, prompts: list[str]) -> dict[str, Callable[[], obje
 
 
 def _turn(call: Callable[[], object], count: int) -> float:
-    """Seconds a call: the median of a turn's, after one that is not counted (the caches are full of another's data)."""
+    """Return seconds a call: the median of a turn's, after one that is not counted (the caches are full of another's data)."""
     call()
     seen = []
     for _ in range(count):
@@ -145,7 +145,7 @@ def _turn(call: Callable[[], object], count: int) -> float:
 
 
 def time_decide(dim: int, batch: int, *, rounds: int = 200) -> Line:
-    """The decision on these embeddings, beside which an encoder is to be seen: 11 linear heads of random weights."""
+    """Time the decision on these embeddings, which an encoder is to be seen beside: 11 linear heads of random weights."""
     rng = np.random.default_rng(0)
     skip = rng.standard_normal((CANDIDATES, dim)).astype(np.float32) / np.float32(np.sqrt(dim))
     plan = DecidePlan(Heads(skip=skip, bias=np.zeros(CANDIDATES, np.float32)))

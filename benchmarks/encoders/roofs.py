@@ -1,4 +1,4 @@
-"""What the machine can do at most, measured, and what a transformer asks of it."""
+"""Roofs say what the machine can do at most, measured, and what a transformer asks of it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ COPY_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class Roofs:
-    """Measured: float32 GFLOP/s of a matrix product, GB/s of a copy (read plus write)."""
+    """`Roofs` holds what was measured: float32 GFLOP/s of a matrix product, GB/s of a copy (read plus write)."""
 
     gflops: float
     gb_per_s: float
 
 
 def measure_roofs(threads: int, *, seconds: float = 1.0) -> Roofs:
-    """The best of repeated products (numpy's BLAS, `threads` threads) and copies (one thread)."""
+    """Return the best of repeated products (numpy's BLAS, `threads` threads) and copies (one thread)."""
     threadpool_limits = need("threadpoolctl", "the roof of matrix products", "eval").threadpool_limits
 
     rng = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def _best(call: Any, seconds: float) -> float:
 
 
 def layers_of(export: Export) -> Mapping[str, int] | None:
-    """Width, depth and so on from config.json; None where it does not use the common names."""
+    """Return width, depth and so on from config.json; None where it does not use the common names."""
     config = json.loads(export.file("config").read_bytes())
     names = {"hidden": "hidden_size", "layers": "num_hidden_layers", "inner": "intermediate_size"}
     if not all(isinstance(config.get(key), int) for key in names.values()) or export.architecture != "bert":
@@ -58,13 +58,13 @@ def layers_of(export: Export) -> Mapping[str, int] | None:
 
 
 def flops(sizes: Mapping[str, int], lengths: Sequence[int]) -> float:
-    """Multiplications and additions of a BERT's matrix products over rows of these lengths, padding not counted."""
+    """Count multiplications and additions of a BERT's matrix products over rows of these lengths, without padding."""
     width, inner = sizes["hidden"], sizes["inner"]
     a_token = 2 * (4 * width * width + 2 * width * inner)
     return float(sum(sizes["layers"] * tokens * (a_token + 4 * tokens * width) for tokens in lengths))
 
 
 def weight_bytes(sizes: Mapping[str, int], *, bytes_each: int) -> float:
-    """Of the matrices that one forward pass reads, whatever its batch."""
+    """Return the bytes of the matrices that one forward pass reads, whatever its batch."""
     width, inner = sizes["hidden"], sizes["inner"]
     return float(sizes["layers"] * (4 * width * width + 2 * width * inner) * bytes_each)

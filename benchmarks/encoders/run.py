@@ -1,4 +1,4 @@
-"""The whole of `ipr bench encoder`: open, check, time cell by cell."""
+"""`bench_encoder` is the whole of `ipr bench encoder`: it opens, checks, and times cell by cell."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LENGTHS = (16, 32, 64, 128, 256, 512)
 BATCHES = (1, 8, 32, 64)
 MIXED = (8, 256)  # a batch of mixed lengths: log-uniform between these
 LEAST_COSINE = {"int8": 0.9}  # a coarse check that it is the same model; what int8 costs in routing is measured apart
-COSINE = 0.9999
+COSINE = 0.9999  # the least of every other subject
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is asked for.
+    """`Settings` says what `bench_encoder` is asked for.
 
     Attributes:
         lengths: ids of a prompt with its special ones; those above the export's max_tokens are left out.
@@ -63,7 +63,7 @@ class Settings:
 def bench_encoder(
     folder: Path, model: Path | None, settings: Settings, progress: Callable[[str], None]
 ) -> Iterator[Line]:
-    """Lines of figures, each subject's and stage's of each cell; the first one holds roofs, cosines and who is absent.
+    """Yield lines of figures, each subject's and stage's of each cell; the first holds roofs, cosines and who is absent.
 
     Raises:
         InvalidInputError, BackendUnavailableError: nothing of what was asked for can run.

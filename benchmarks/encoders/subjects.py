@@ -1,4 +1,4 @@
-"""What is timed: our tiers and the peers, each as tokenise and embed over a list of prompts."""
+"""`open_subjects` opens what is timed: our tiers and the peers, each as tokenise and embed over a list of prompts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..peers.subject import Absent, Subject
 def open_subjects(
     export: Export, model: Path | None, *, threads: int, device: str, only: Sequence[str] | None
 ) -> Iterator[Subject | Absent]:
-    """Every tier and peer, those of `only` if it is given.
+    """Open every tier and peer, or those of `only` if it is given.
 
     Args:
         model: the folder that the export was made of, for the peers that read it; None leaves them out.

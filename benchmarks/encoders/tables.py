@@ -1,4 +1,4 @@
-"""The figures as Markdown tables and as plots."""
+"""This module shows the figures of `ipr bench encoder` as Markdown tables and as plots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..harness.results import Line
 
 
 def tables(lines: Sequence[Line]) -> str:
-    """Markdown: what is absent, then time a call and ratio to the base for each stage, then shares of the roofs."""
+    """Return Markdown: what is absent, then time a call and ratio to the base for each stage, then shares of the roofs."""
     head = lines[0]
     parts = [
         f"Model `{head['model']}`, {head['threads']} thread(s). Roofs measured in the same run: "
@@ -58,7 +58,7 @@ def _grid(rows: Sequence[Line], cell: Any) -> str:
 
 
 def plot(lines: Sequence[Line], path: Path) -> Path:
-    """Time a prompt against its length, one panel a batch, one curve a subject; written as PNG."""
+    """Draw time a prompt against its length, one panel a batch, one curve a subject; write it as PNG."""
     matplotlib = need("matplotlib", "the plot of ipr bench encoder", "eval")
     matplotlib.use("Agg")
     pyplot = need("matplotlib.pyplot", "the plot of ipr bench encoder", "eval")

@@ -1,1 +1,1 @@
-"""On a GPU: what `python -m benchmarks.gpu` measures, part by part, and the tree that is carried there."""
+"""`python -m benchmarks.gpu` measures on a GPU, part by part; `pack` makes the tree that is carried there."""

@@ -1,4 +1,4 @@
-"""python -m benchmarks.gpu PART ENCODER_DIR: check, time, record; benchmarks/gpu.sh calls it part by part.
+"""python -m benchmarks.gpu PART ENCODER_DIR checks, times and records; benchmarks/gpu.sh calls it part by part.
 
 ENCODER_DIR is an export, or a folder of transformers or sentence-transformers (float16 weights travel in half the bytes).
 `--device cpu --quick` takes every step on a CPU with eager stand-ins and Triton's interpreter: it shows that the code runs,
@@ -142,7 +142,7 @@ _PARTS = {part: _alone(module) for part, module in _ALONE.items()} | {"text": _t
 def _load(
     run: GpuRun, arguments: argparse.Namespace, work: Path, batches: tuple[int, ...]
 ) -> tuple[Path, Engine, Line]:
-    """The encoder as an export, an engine on it whose graphs `run` then uses, and the line of its loading."""
+    """Return the encoder as an export, an engine on it whose graphs `run` then uses, and the line of its loading."""
     from ipr_engine import Engine
     from ipr_engine.cuda import EMULATED
 

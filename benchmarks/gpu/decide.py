@@ -1,4 +1,4 @@
-"""decide alone: a recording's node against a node, a call from Python against a call from Python.
+"""This part times decide alone: a recording's node against a node, a call from Python against a call from Python.
 
 `measure` is ours beside eager torch, `measure_compiled` ours beside torch.compile: in a process of its own, since a mode of
 torch.compile frees memory that other graphs point to.
@@ -23,7 +23,7 @@ from ..harness.results import Line
 from .decide_on_gpu import GemmArgmin, TorchDecideRows
 from .timing import GpuRun, calls_us, node_us
 
-# (models, dim, hidden): the form the figures to reach are stated for first.
+# (models, dim, hidden); the figures to reach are stated for the first form.
 FORMS = ((11, 384, 64), (11, 384, 0), (100, 384, 0), (1000, 1024, 0))
 BATCHES = (1, 256, 8, 64, 1024)
 COMPILED = {(11, 384, 64): (1, 256), (100, 384, 0): (256,)}  # compiling takes its time: some sizes only
@@ -101,7 +101,7 @@ def _check(
     peer: TorchDecideRows,
     request: GpuRequest,
 ) -> None:
-    """The kernel and the peer against the float64 reference, before anything is timed."""
+    """Compare the kernel and the peer with the float64 reference, before anything is timed."""
     answer = launch().numpy()
     with torch.inference_mode():
         index, quality = (part.cpu().numpy() for part in peer.run(request.x, request.billed_tokens)[:2])

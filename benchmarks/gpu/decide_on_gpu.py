@@ -1,4 +1,4 @@
-"""What one would write in torch for the same choice: all candidates' products in one matrix, then a few operators.
+"""The peers of decide are what one would write in torch: all candidates' products in one matrix, then a few operators.
 
 They give quality, tokens, cost and choice, and leave out gap, cause, status and ties by name: less work than decide does.
 """
@@ -17,7 +17,7 @@ def _on(device: str, array: Any) -> Any:
 
 
 class TorchDecideRows:
-    """Linear heads, or relu heads with a trunk and an identity; tokens predicted and capped. `run(x, billed)`."""
+    """`run(x, billed)` computes linear heads, or relu heads with a trunk and an identity; tokens predicted and capped."""
 
     def __init__(self, heads: Heads, policy: dict[str, Any], device: str) -> None:
         import numpy as np
@@ -38,7 +38,7 @@ class TorchDecideRows:
         )
 
     def run(self, x: Any, billed: Any) -> tuple[Any, ...]:
-        """x (batch, dim), billed (batch,) -> index (batch,), quality, tokens, cost (batch, models), threshold (batch,)."""
+        """Map x (batch, dim), billed (batch,) to index (batch,), quality, tokens, cost (batch, models), threshold (batch,)."""
         models = self.models
         dots = x @ self.by_x
         logit = dots[:, :models] + self.bias
@@ -57,7 +57,7 @@ class TorchDecideRows:
 
 
 class GemmArgmin:
-    """The least that could be called a router: one matrix product and an argmin over it."""
+    """A `GemmArgmin` is the least that could be called a router: one matrix product and an argmin over it."""
 
     def __init__(self, heads: Heads, device: str) -> None:
         self.weights, self.bias = _on(device, heads.skip.T.copy()), _on(device, heads.bias)  # type: ignore[union-attr]

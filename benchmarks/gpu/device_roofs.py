@@ -1,4 +1,4 @@
-"""What the machine can do at best, measured in the same run: matrix products and copies of random data, launches.
+"""`measure` finds what the machine can do at best, in the same run: matrix products and copies of random data, launches.
 
 Zeros would be multiplied some 13 % faster than what a model holds.
 """

@@ -1,4 +1,4 @@
-"""The lines as a short table, with the figures to reach beside what was found."""
+"""This module prints the lines as a short table, with the figures to reach beside what was found."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def _row(line: Line) -> str:
 
 
 def _figures(lines: list[Line]) -> list[str]:
-    """One line a figure: what was asked for, what was found or that it was not measured."""
+    """Yield one line a figure: what was asked for, what was found or that it was not measured."""
 
     def find(**labels: Any) -> Line:
-        """The newest such line; empty where there is none."""
+        """Return the newest such line; empty where there is none."""
         newest = (line for line in reversed(lines) if all(line.get(key) == value for key, value in labels.items()))
         return next(newest, {})
 

@@ -1,4 +1,4 @@
-"""What a replay costs before any work: chains of small nodes, copies against mapped memory, an event against polling."""
+"""The floor is what a replay costs before any work: chains of small nodes, copies or mapped memory, an event or polling."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ WORDS = 1024  # of the block that goes in and out, 4 kB: ids, mask and bills of 
 
 @triton.jit
 def copy_words(source, target, count, BLOCK: tl.constexpr):
-    """One program copies `count` int32 from and to memory that the host may own."""
+    """Copy `count` int32, in one program, from and to memory that the host may own."""
     at = tl.arange(0, BLOCK)
     tl.store(target + at, tl.load(source + at, mask=at < count, other=0), mask=at < count)
 
 
 def measure(run: GpuRun) -> Iterator[Line]:
-    """Lines of op "floor"."""
+    """Yield lines of op "floor"."""
     one = run.graphs.buffer((1,), torch.float32)
     for nodes in (1, 10, 30, 110):
         recording = run.graphs.record(f"{nodes} nodes", _times(nodes, lambda: one.add_(1)))

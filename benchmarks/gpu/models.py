@@ -1,4 +1,4 @@
-"""The encoder under test as an export, a bundle on it with generated heads, and prompts of exactly n ids."""
+"""This module makes the encoder under test an export, a bundle on it with generated heads, and prompts of exactly n ids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_TOKENS = 512
 
 
 def as_export(folder: Path, work: Path, *, pooling: str | None) -> Path:
-    """`folder` if it is an export, else one without an ONNX graph made of a transformers or sentence-transformers folder."""
+    """Return `folder` if it is an export, else one without an ONNX graph made of its transformers or sentence-transformers files."""
     if is_export(folder):
         return folder
     normalize = None if pooling is None else True
@@ -42,7 +42,7 @@ def as_export(folder: Path, work: Path, *, pooling: str | None) -> Path:
 
 
 def make_bundle(export: Path, work: Path) -> Path:
-    """A bundle of MODELS candidates whose heads, with a trunk of HIDDEN units, are drawn at random: times, not answers."""
+    """Write a bundle of MODELS candidates whose heads, with a trunk of HIDDEN units, are drawn at random: for times, not answers."""
     read = read_export(export)
     candidates = make_candidates(MODELS)
     heads = HeadsSource(
@@ -71,7 +71,7 @@ def make_bundle(export: Path, work: Path) -> Path:
 
 
 def prompts_of(encoder: TransformerEncoder, tokens: int, count: int) -> list[str]:
-    """Prompts whose ids, special ones included, are exactly `tokens`."""
+    """Return prompts whose ids, special ones included, are exactly `tokens`."""
     own = tokens - len(encoder.spec.before) - len(encoder.spec.after)
     single = [word for word in WORDS if encoder.count_tokens(word) == 1]
     rng = np.random.default_rng(tokens)

@@ -1,4 +1,4 @@
-"""python -m benchmarks.gpu.once: each shape of the decide kernel launched a few times, for compute-sanitizer and ncu."""
+"""python -m benchmarks.gpu.once launches each shape of the decide kernel a few times, for compute-sanitizer and ncu."""
 
 from __future__ import annotations
 

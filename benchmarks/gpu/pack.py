@@ -1,4 +1,4 @@
-"""python -m benchmarks.gpu.pack ENCODER_DIR DEST: a tree to carry to a machine with a GPU and no network.
+"""python -m benchmarks.gpu.pack ENCODER_DIR DEST makes a tree to carry to a machine with a GPU and no network.
 
 DEST gets the files that git does not ignore, without pictures and documents, the built extensions, and DEST/encoder with the weights in
 float16. More than 60 MiB is an error: what carries it may take no more. On the other machine: `benchmarks/gpu.sh encoder`.
@@ -21,7 +21,7 @@ ENCODER_FILES = ("*.json", "*.txt", "*.model", "1_Pooling/*.json")
 
 
 def pack(encoder: Path, dest: Path) -> float:
-    """Write DEST; its size in MiB.
+    """Write DEST; return its size in MiB.
 
     Raises:
         SystemExit: DEST exists, ENCODER_DIR has no model.safetensors, or the tree is larger than LIMIT_MIB.
@@ -45,7 +45,7 @@ def pack(encoder: Path, dest: Path) -> float:
 
 
 def pack_encoder(encoder: Path, dest: Path) -> None:
-    """The encoder's folder with float16 weights: what a GPU computes in, in half the bytes."""
+    """Write the encoder's folder with float16 weights: what a GPU computes in, in half the bytes."""
     import torch
     from safetensors.torch import load_file, save_file
 

@@ -1,4 +1,4 @@
-"""Text to decision, by stage and whole, beside the same with the encoder run otherwise and the decision on the CPU.
+"""This part times text to decision, by stage and whole, beside other ways to run the encoder with the decision on the CPU.
 
 `measure` is ours beside eager torch; `measure_compiled` goes into a process of its own, as that of decide.
 """
@@ -36,7 +36,7 @@ FLOOR = {
 
 
 def measure(run: GpuRun, engine: Engine, export: Path) -> Iterator[Line]:
-    """Lines of op "stages", "text to decision" and "throughput"."""
+    """Yield lines of op "stages", "text to decision" and "throughput"."""
     encoder = engine.encoder
     lengths = tuple(length for length in LENGTHS if length <= encoder.max_tokens)
     sizes = [
@@ -59,7 +59,7 @@ def measure(run: GpuRun, engine: Engine, export: Path) -> Iterator[Line]:
 
 
 def measure_compiled(run: GpuRun, engine: Engine, export: Path) -> Iterator[Line]:
-    """The whole beside a compiled encoder; `reduce-overhead` last, since it frees memory under graphs recorded before."""
+    """Time the whole beside a compiled encoder; `reduce-overhead` comes last: it frees memory under graphs recorded before."""
     encoder = engine.encoder
     eager = _eager(run, engine, export)
     for mode in MODES:
@@ -80,7 +80,7 @@ def _eager(run: GpuRun, engine: Engine, export: Path) -> TorchEncoder:
 
 
 def _check(engine: Engine, export: Path) -> None:
-    """The GPU's decisions against the CPU's float32, before anything is timed."""
+    """Compare the GPU's decisions with the CPU's float32, before anything is timed."""
     encoder: Any = engine.encoder
     cpu = TorchEncoder.from_export(export, max_tokens=encoder.max_tokens)
     prompts = [prompts_of(cpu, tokens, 1)[0] for tokens in (9, 16, 40, 64)]
@@ -95,7 +95,7 @@ def _check(engine: Engine, export: Path) -> None:
 
 
 def _stages(run: GpuRun, engine: Engine, batch: int, tokens: int) -> Iterator[Line]:
-    """The columns tokenize, copy, encode and decide, each measured alone: the names of the profiler's ranges."""
+    """Time the columns tokenize, copy, encode and decide, each alone: the names of the profiler's ranges."""
     loaded = engine.loaded
     assert loaded.gpu is not None
     router: GpuRouter = loaded.gpu.router
@@ -148,7 +148,7 @@ def _timed(call: Callable[[], object]) -> float:
 def _whole(
     run: GpuRun, engine: Engine, eager: TorchEncoder, batch: int, tokens: int, *, mode: str | None = None
 ) -> Iterator[Line]:
-    """Calls from Python, text in, decision out; with `mode` beside a compiled encoder."""
+    """Time calls from Python, text in, decision out; with `mode` beside a compiled encoder."""
     prompts = prompts_of(eager, tokens, batch)
     policy = engine.policy(tau=0.3)
     variants: dict[str, Callable[[], object]] = {
@@ -173,7 +173,7 @@ def _by(engine: Engine, encoder: Any, prompts: list[str], policy: Any) -> object
 
 
 class _Compiled(TorchEncoder):
-    """An eager encoder's model, compiled for the shapes it sees."""
+    """A `_Compiled` is an eager encoder's model, compiled for the shapes it sees."""
 
     def __init__(self, eager: TorchEncoder, mode: str) -> None:
         self.__dict__.update(eager.__dict__)
@@ -181,7 +181,7 @@ class _Compiled(TorchEncoder):
 
 
 def _pooling(run: GpuRun, engine: Engine, pooling: str) -> Iterator[Line]:
-    """What fusing the pooling into the decide launch saves, whole replays."""
+    """Time whole replays with and without the pooling fused into the decide launch."""
     plan = engine.loaded.gpu
     assert plan is not None
     router = GpuRouter.__new__(GpuRouter)  # the recordings of one bucket, not of all
@@ -198,7 +198,7 @@ def _pooling(run: GpuRun, engine: Engine, pooling: str) -> Iterator[Line]:
 
 
 def _throughput(run: GpuRun, engine: Engine, batch: int, tokens: int = 64) -> Iterator[Line]:
-    """Prompts a second of one caller: from text, and from ids, which leaves out one thread's tokenizing."""
+    """Count prompts a second of one caller: from text, and from ids, which leaves out one thread's tokenizing."""
     loaded = engine.loaded
     assert loaded.gpu is not None
     tokens = min(tokens, loaded.gpu.stream.buckets[-1].tokens)

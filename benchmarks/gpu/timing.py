@@ -1,4 +1,4 @@
-"""How the GPU benchmarks measure: a recording against a recording, and a call from Python against a call from Python."""
+"""The GPU benchmarks time a recording against a recording, and a call from Python against a call from Python."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NODES = 20  # copies of the work in one recording: the time of a launch is share
 
 @dataclass
 class GpuRun:
-    """What every part needs: where to run, how long, and what to say of it.
+    """A `GpuRun` holds what every part needs: where to run, how long, and what to say of it.
 
     Attributes:
         graphs: of the device; eager on the CPU. quick: few sizes and rounds, to try the code itself.
@@ -33,7 +33,7 @@ class GpuRun:
         return self.graphs.device != "cpu"
 
     def has_time(self, what: str, seconds: float = 0) -> bool:
-        """Whether it may begin; if not, it is remembered."""
+        """Return whether `what` may begin; if not, note that it was left out."""
         if time.monotonic() + seconds < self.ends:
             return True
         self.left_out.append(what)
@@ -49,7 +49,7 @@ class GpuRun:
 def node_us(
     run: GpuRun, label: str, work: Callable[[], object], *, nodes: int = NODES, rounds: int = 200
 ) -> dict[str, float]:
-    """Microseconds of `work` inside a recording that holds it `nodes` times: median and 99th percentile over replays."""
+    """Return microseconds of `work` inside a recording that holds it `nodes` times: median and 99th percentile over replays."""
     nodes = 1 if run.quick else nodes
 
     def many() -> None:
@@ -70,7 +70,7 @@ def node_us(
 def calls_us(
     run: GpuRun, variants: Mapping[str, Callable[[], object]], *, rounds: int = 20, calls: int = 50
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Microseconds of single calls from Python, each waiting for its answer; variants take turns, round by round."""
+    """Yield microseconds of single calls from Python, each waiting for its answer; variants take turns, round by round."""
     rounds, calls = (2, 2) if run.quick else (rounds, calls)
     times: dict[str, list[float]] = {name: [] for name in variants}
     with uncollected():
@@ -89,5 +89,5 @@ def calls_us(
 
 
 def spread(seen: list[float]) -> dict[str, float]:
-    """p50, p90, p99, p99.9 in microseconds, and how many calls there were."""
+    """Return p50, p90, p99, p99.9 in microseconds, and how many calls there were."""
     return percentiles(seen, MARKS, digits=2) | {"samples": len(seen)}

@@ -1,4 +1,4 @@
-"""The decide kernel under other launch parameters: which of them an entry of kernels/launch.json should hold.
+"""This part times the decide kernel under other launch parameters: an entry of kernels/launch.json should hold the best.
 
 Every variant is compared with the float64 reference before it is timed; they are compiled by several processes at once,
 which share Triton's cache.
@@ -44,7 +44,7 @@ SHOWN = (
 
 
 def variants(models: int) -> list[LaunchParams]:
-    """The entry of the table, then what else might be faster."""
+    """Return the entry of the table, then what else might be faster."""
     table = launch_params(models, ARCH)
     found = [table]
     if models <= 64:
@@ -71,7 +71,7 @@ def variants(models: int) -> list[LaunchParams]:
 
 
 def measure(run: GpuRun) -> Iterator[Line]:
-    """Lines of op "tune"."""
+    """Yield lines of op "tune"."""
     models = MODELS[:1] if run.quick else MODELS
     tried = [(count, params) for count in models for params in variants(count)[: 2 if run.quick else None]]
     if run.on_gpu:
@@ -110,7 +110,7 @@ def _policy(models: int) -> dict[str, Any]:
 
 
 def make_launch(device: str, models: int, params: LaunchParams, batch: int) -> DecideLaunch:
-    """The kernel of generated heads on a generated batch, ready to be called."""
+    """Return the kernel of generated heads on a generated batch, ready to be called."""
     plan = GpuPlan(_heads(models), device=device, launch=params)
     plan.set_policy(0, **_policy(models))
     request, result = GpuRequest.buffers(plan, batch), GpuResult(plan, batch)

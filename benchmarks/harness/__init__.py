@@ -1,1 +1,1 @@
-"""How benchmarks measure, and how they write what they found."""
+"""The harness says how benchmarks measure, and how they write what they found."""

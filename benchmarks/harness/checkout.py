@@ -1,4 +1,4 @@
-"""Which commit a checkout holds, for what is recorded."""
+"""`commit` tells which commit a checkout holds, for what is recorded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CARRIED = "COMMIT"  # the file that tells it in a tree without its repository: b
 
 
 def commit(root: Path = ROOT) -> str | None:
-    """The commit of a working tree, "+changes" where files of it were changed; None where `root` is no checkout."""
+    """Return the commit of a working tree, "+changes" where files of it were changed; None where `root` is no checkout."""
     if not (root / ".git").exists():
         carried = root / CARRIED
         return carried.read_text().strip() if carried.is_file() else None
@@ -19,7 +19,7 @@ def commit(root: Path = ROOT) -> str | None:
 
 
 def head(root: Path) -> str | None:
-    """The commit that was checked out, whatever was changed since."""
+    """Return the commit that was checked out, whatever was changed since."""
     return _git(root, "rev-parse", "--short=12", "HEAD")
 
 

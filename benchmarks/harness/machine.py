@@ -1,4 +1,4 @@
-"""Where and with what a line was measured: the same record for every benchmark."""
+"""`machine` records where and with what a line was measured, alike for every benchmark."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = (
 
 @cache
 def machine() -> Line:
-    """Processor, cores, kernel, versions, commit, date."""
+    """Return processor, cores, kernel, versions, commit, date."""
     return {
         "machine": f"{_processor()}, Linux {platform.release()}",
         "versions": {"python": platform.python_version(), "ipr_engine": __version__} | versions(PACKAGES),
@@ -32,18 +32,18 @@ def machine() -> Line:
 
 
 def recorded(line: Line, command: str) -> Line:
-    """The line as it is written: with the machine, its load, and the command that makes the line anew."""
+    """Return the line as it is written: with the machine, its load, and the command that makes the line anew."""
     # A load well above 1: someone else was at work, the figures are worth less.
     return line | machine() | {"load_1m": round(os.getloadavg()[0], 2), "command": command}
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Package -> version, of those that are installed."""
+    """Map each package that is installed to its version."""
     return {name: found for name in packages if (found := _version(name)) is not None}
 
 
 def _processor() -> str:
-    """Model name with its family and model number: hypervisors hide the name, not the numbers."""
+    """Return the model name with its family and model number: hypervisors hide the name, not the numbers."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

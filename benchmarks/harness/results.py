@@ -1,4 +1,4 @@
-"""Figures as lines: one JSON object each, appended to a file, strict JSON."""
+"""Figures are written as lines: one JSON object each, appended to a file, strict JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "results"
 
 
 def as_json(line: Mapping[str, Any]) -> str:
-    """The line as it stands in a file. A figure that is no number is refused: it would be no JSON."""
+    """Return the line as it stands in a file. A figure that is no number is refused: it would be no JSON."""
     return json.dumps(line, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""How every benchmark here measures: variants take turns, medians are compared."""
+"""Every benchmark here measures alike: variants take turns, medians are compared."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Size:
-    """How much a benchmark does: FULL for figures, SMALLEST to see in seconds that all of its parts run."""
+    """A `Size` says how much a benchmark does: FULL for figures, SMALLEST to see in seconds that all of its parts run."""
 
     smallest: bool = False
 
     def of(self, full: Value, smallest: Value) -> Value:
-        """One of the two values: a number of rounds, a list of sizes ..."""
+        """Return one of the two values: a number of rounds, a list of sizes ..."""
         return smallest if self.smallest else full
 
 
@@ -48,7 +48,7 @@ def interleave(
     base: str,
     size: Size = FULL,
 ) -> Iterator[Line]:
-    """One line a variant: p50 and p99 of single calls, and the median over rounds of its time over `base`'s.
+    """Return one line a variant: p50 and p99 of single calls, and the median over rounds of its time over `base`'s.
 
     Args:
         variants: name -> a call of one item.
@@ -82,7 +82,7 @@ def in_turns(
     warm_up: int = WARM_UP,
     most_s: float = math.inf,
 ) -> dict[str, list[list[int]]]:
-    """Nanoseconds of single calls, round by round: (rounds, calls) a variant, all of one round on the same inputs.
+    """Return nanoseconds of single calls, round by round: (rounds, calls) a variant, all of one round on the same inputs.
 
     Args:
         warm_up: rounds before them, not counted.
@@ -113,7 +113,7 @@ P50_P99 = {"p50_us": 50.0, "p99_us": 99.0}
 
 
 def percentiles(times_us: npt.ArrayLike, marks: Mapping[str, float] = P50_P99, *, digits: int = 3) -> dict[str, float]:
-    """Percentiles of single calls, by the name that a line gives them."""
+    """Return percentiles of single calls, by the name that a line gives them."""
     times = np.asarray(times_us)
     return {name: round(float(np.percentile(times, mark)), digits) for name, mark in marks.items()}
 
@@ -122,7 +122,7 @@ BLOCK_SECONDS = 2e-4  # long enough to hide the clock, short enough that a distu
 
 
 class Timings:
-    """Times of several variants, measured block by block in turn, so that a slow moment hits all of them."""
+    """`Timings` holds times of several variants, measured block by block in turn, so that a slow moment hits all of them."""
 
     def __init__(self, variants: dict[str, Callable[[], Any]], seconds: float) -> None:
         timers = {name: timeit.Timer("call()", globals={"call": call}) for name, call in variants.items()}
@@ -137,17 +137,17 @@ class Timings:
                 self.blocks[name].append(timer.timeit(calls[name]) / calls[name])
 
     def us(self, name: str, quantile: float = 0.5) -> float:
-        """Microseconds per call at a quantile over blocks."""
+        """Return microseconds per call at a quantile over blocks."""
         return float(np.quantile(self.blocks[name], quantile)) * 1e6
 
     def ratio(self, slow: str, fast: str) -> float:
-        """How many times longer `slow` takes: the median over pairs of neighbouring blocks."""
+        """Return how many times longer `slow` takes: the median over pairs of neighbouring blocks."""
         pairs = zip(self.blocks[slow], self.blocks[fast], strict=True)
         return statistics.median(a / b for a, b in pairs)
 
 
 def copy_gb_per_s(bytes_each: int) -> float:
-    """Measured copy bandwidth, read plus write, of two buffers of this size: small ones sit in L2, large in memory."""
+    """Measure copy bandwidth, read plus write, of two buffers of this size: small ones sit in L2, large in memory."""
     source, target = np.ones(bytes_each // 4, np.float32), np.empty(bytes_each // 4, np.float32)
     timer = timeit.Timer(lambda: np.copyto(target, source))
     number = max(1, 2_000_000 // bytes_each)
@@ -156,7 +156,7 @@ def copy_gb_per_s(bytes_each: int) -> float:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """No garbage is collected, so that it is not measured; as before afterwards."""
+    """Collect no garbage inside of the block, so that it is not measured; restore what was afterwards."""
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -169,7 +169,7 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """This thread stays on one core and no garbage is collected, so that neither is measured; both as before afterwards."""
+    """Keep this thread on one core and collect no garbage inside of the block, so that neither is measured; restore both afterwards."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:

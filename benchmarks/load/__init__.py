@@ -1,4 +1,4 @@
-"""Latency under load, measured so that it can be believed: `ipr bench load`, `soak`, `compare` (docs/load-testing.md).
+"""`ipr bench load`, `soak` and `compare` measure latency under load so that it can be believed (docs/load-testing.md).
 
 arrivals lengths      when requests are sent, and what they ask: both made before the run, from a seed
 targets*              what answers: this process's engine in several forms; other routers: benchmarks/peers

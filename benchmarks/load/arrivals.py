@@ -1,4 +1,4 @@
-"""When requests of an open loop are to be sent: a schedule, made from a seed before the run starts."""
+"""A schedule says when requests of an open loop are to be sent; it is made from a seed before the run starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """Send times that do not depend on what the target does.
+    """A `Schedule` holds send times that do not depend on what the target does.
 
     Attributes:
         due_ns: (requests,) int64, since the start of the run, never falling.
@@ -37,7 +37,7 @@ class Schedule:
 
 
 def schedule(kind: str, *, rate: float, seconds: float, seed: int, burst: int = 32) -> Schedule:
-    """Arrivals over `seconds`: equal arguments give equal times.
+    """Draw arrivals over `seconds`: equal arguments give equal times.
 
     Args:
         kind: "poisson" (independent callers), "bursts" (`burst` requests at one instant, bursts Poisson, same mean rate)
@@ -71,7 +71,7 @@ def schedule(kind: str, *, rate: float, seconds: float, seed: int, burst: int = 
 
 
 def _poisson(rng: np.random.Generator, rate: float, seconds: float) -> npt.NDArray[np.float64]:
-    """Given their number, the points of a Poisson process are uniform."""
+    """Draw the number of points, then their times: given the number, points of a Poisson process are uniform."""
     return np.sort(rng.uniform(0.0, seconds, rng.poisson(rate * seconds)))
 
 
@@ -83,7 +83,7 @@ def positive(name: str, value: object) -> float:
 
 
 def duration(name: str, value: object) -> float:
-    """Seconds in (0, 3600]."""
+    """Return `seconds` if they lie in (0, 3600]."""
     result = positive(name, value)
     if result > MOST_SECONDS:
         raise InvalidInputError(f"{name}: expected at most {MOST_SECONDS:g} s, got {result:g}; split the run")

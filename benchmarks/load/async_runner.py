@@ -1,4 +1,4 @@
-"""The same two loops on an event loop of their own, in a thread of its own."""
+"""This module runs the loops of `blocking_runner` on an event loop of their own, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_async(
     stop: Stop,
     progress: Progress | None,
 ) -> None:
-    """Callers are tasks of one loop, which outlives each of the loads."""
+    """Run the loads one after the other; callers are tasks of one loop, which outlives each of the loads."""
     current: list[Log] = []
 
     def work() -> None:
@@ -61,7 +61,7 @@ def run_async(
 
 
 class _Caller:
-    """Makes one call and notes it."""
+    """A `_Caller` makes one call and notes it."""
 
     def __init__(
         self, call: AsyncCall, target: AsyncTarget, prompts: Sequence[str], clock: Clock, log: Log, stop: Stop

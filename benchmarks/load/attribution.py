@@ -1,4 +1,4 @@
-"""Which stage a slow tail is owed to."""
+"""An attribution names the stage that a slow tail is owed to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHOLES = ("total", "queued")  # counters that hold other stages
 
 @dataclass(frozen=True)
 class Attribution:
-    """The stage that a missed objective is owed to.
+    """An `Attribution` is the stage that a missed objective is owed to.
 
     Attributes:
         stage: by name.
@@ -56,7 +56,7 @@ def attribute(
     split: Mapping[str, Nanoseconds] | None = None,
     counted: Mapping[str, float] | None = None,
 ) -> Attribution:
-    """The stage that most of a miss is owed to.
+    """Return the stage that most of a miss is owed to.
 
     Args:
         judgement: a missed objective with a measured quantile.

@@ -1,4 +1,4 @@
-"""Closed and open loop of a target that answers in its callers' threads."""
+"""This module runs closed and open loops of a target that answers in its callers' threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run_blocking(
     stop: Stop,
     progress: Progress | None,
 ) -> None:
-    """Callers are threads; the session of the target outlives each of the loads."""
+    """Run the loads one after the other; callers are threads, and the session of the target outlives each of the loads."""
     with target.session() as call:
         for k in range(FIRST_CALLS):
             call(prompts[k % len(prompts)])
@@ -53,7 +53,7 @@ def run_blocking(
 
 @dataclass(frozen=True)
 class _Loop:
-    """What all callers of one load share."""
+    """A `_Loop` holds what all callers of one load share."""
 
     call: Call
     rejections: Errors

@@ -1,4 +1,4 @@
-"""The time a run is measured with, and waiting for a due time without oversleeping it."""
+"""A clock tells the time a run is measured with, and waits for a due time without oversleeping it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ COARSE_NS = 300_000  # a sleep may end this late on a busy kernel (50 us of time
 
 
 def _give_way() -> None:
-    """An empty select gives the interpreter away and comes back at once; time.sleep(0) comes back a timer's slack later."""
+    """Give the interpreter away: an empty select comes back at once, time.sleep(0) a timer's slack later."""
     select.select((), (), (), 0)
 
 
 class Clock(Protocol):
     def now(self) -> int:
-        """Nanoseconds of a clock that never goes back."""
+        """Return nanoseconds of a clock that never goes back."""
         ...
 
     def wait_until(self, due_ns: int) -> None:
@@ -25,7 +25,7 @@ class Clock(Protocol):
 
 
 class MonotonicClock:
-    """perf_counter_ns; sleeps to shortly before the time, then polls, giving the interpreter away at every poll."""
+    """A `MonotonicClock` tells perf_counter_ns; it sleeps to shortly before the time, then polls, giving the interpreter away each time."""
 
     now = staticmethod(time.perf_counter_ns)
 

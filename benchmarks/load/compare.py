@@ -1,4 +1,4 @@
-"""Is it slower than before? Turns that alternate (paired), or a recorded run (unpaired), with what neither can exclude.
+"""A comparison says whether ours is slower than before, by turns that alternate (paired) or a recorded run (unpaired).
 
 The paired interval is the order-statistic interval of the median ratio over turns. The unpaired one is Hodges and
 Lehmann's shift of log latency between the sub-runs of two runs, with the Mann-Whitney interval; both distribution-free,
@@ -30,7 +30,7 @@ SLOWER, FASTER, SAME, UNTOLD, INCOMPARABLE = "slower", "faster", "no change", "c
 
 @dataclass(frozen=True)
 class Change:
-    """One figure, ours over theirs.
+    """A `Change` is one figure, ours over theirs.
 
     Attributes:
         figure: p50_us, p90_us, p99_us or throughput_rps.
@@ -58,7 +58,7 @@ class Change:
 
     def __str__(self) -> str:
         name = self.figure.removesuffix("_us").replace("throughput_rps", "throughput")
-        if self.ratio <= 1:  # said the way that is above 1
+        if self.ratio <= 1:  # the text gives the ratio that is above 1: 1.2 times as fast, not 0.83 as slow
             what, values = (
                 "fast",
                 (1 / self.ratio, 1 / self.high if self.high else math.inf, 1 / self.low if self.low else math.inf),
@@ -71,7 +71,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All figures against one other run.
+    """A `Comparison` holds all figures against one other run.
 
     Attributes:
         against: what we were compared with. paired: whether in turns.
@@ -86,7 +86,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Slower if one figure is; else cannot tell if one cannot be told; else faster if one is; else no change."""
+        """Return slower if one figure is; else cannot tell if one cannot be told; else faster if one is; else no change."""
         verdicts = [change.verdict for change in self.changes]
         if not verdicts:
             return INCOMPARABLE
@@ -126,7 +126,7 @@ def paired(
     effect: float = PAIRED_EFFECT,
     fixed_rate: bool = False,
 ) -> Comparison:
-    """Turn by turn, in one process.
+    """Compare turn by turn, in one process.
 
     Args:
         ours, theirs: `Measured.subruns()` of two targets that took turns, equally many.
@@ -151,7 +151,7 @@ def paired(
 def unpaired(
     ours: Mapping[str, Any], bases: Sequence[Mapping[str, Any]], *, effect: float = UNPAIRED_EFFECT
 ) -> Comparison:
-    """A run against recorded ones of the same case (documents of report.py), the latest of them first in weight.
+    """Compare a run with recorded ones of the same case (documents of report.py), the latest of them first in weight.
 
     The interval is widened by the spread between the base's runs where there are three or more, and must hold both as
     measured and with the speed of the two machines' spin probes divided out.
@@ -208,7 +208,7 @@ def _slowness(figure: str, mine: float, theirs: float) -> float:
 
 
 def _hodges_lehmann(figure: str, mine: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
-    """Shift of log latency with its interval: the median of all differences, and the order statistics by Mann and Whitney."""
+    """Return the shift of log latency with its interval: the median of all differences, and Mann and Whitney's order statistics."""
     sign = -1.0 if figure == "throughput_rps" else 1.0
     differences = np.sort((sign * (np.log(mine)[:, None] - np.log(theirs)[None, :])).ravel())
     n, m = len(mine), len(theirs)

@@ -1,4 +1,4 @@
-"""Two pictures: latency over quantile, and latency over throughput. Extra `[bench]`."""
+"""This module draws two pictures: latency over quantile, and latency over throughput. It needs the extra `[bench]`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _pyplot() -> Any:
 
 
 def check_available() -> None:
-    """Before a long run, not after it."""
+    """Raise if matplotlib is missing: before a long run, not after it."""
     _pyplot()
 
 
@@ -39,7 +39,7 @@ def latency_over_quantile(
     *,
     limits: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """Latency at every quantile, on an axis that gives each nine the same room.
+    """Draw latency at every quantile, on an axis that gives each nine the same room.
 
     Args:
         curves: name -> (total, service), (n,) ns each: from the intended send time (thick), of the call alone (thin).
@@ -87,7 +87,7 @@ def latency_over_quantile(
 def latency_over_throughput(
     series: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, title: str, note: str
 ) -> None:
-    """p50 and p99 against answers a second, a step of a ladder each.
+    """Draw p50 and p99 against answers a second, a step of a ladder each.
 
     Args:
         series: name -> steps with throughput_rps, p50_us, p99_us (None where not told) and mark, what is written at them.
@@ -124,7 +124,7 @@ def latency_over_throughput(
 
 
 def _curve(values: Nanoseconds) -> tuple[Any, Any]:
-    """1 / (1 - q) and latency in us, at ranks that are even on the log axis, down to the longest of n."""
+    """Return 1 / (1 - q) and latency in us, at ranks that are even on the log axis, down to the longest of n."""
     ordered = np.sort(values)
     n = len(ordered)
     x = np.geomspace(1.0, n, min(n, POINTS))

@@ -1,4 +1,4 @@
-"""More and more load: callers x prompt length in closed loops, the most a target bears in either loop, shares of it in open loops."""
+"""A ladder puts on ever more load: callers x prompt length in closed loops, the most in either loop, shares in open loops."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOO_MUCH = (
 TRIES = 12  # rates offered, each 5 % below the one before, until one is kept up with
 LEAST_ARRIVALS, MOST_TRY_S = 100, 10.0  # of a try at a low rate
 
-# What vLLM Semantic Router published of its classification, beside which the concurrency ladder is set.
+# vLLM Semantic Router published these times of its classification; the concurrency ladder is set beside them.
 PUBLISHED = (
     {"system": "vLLM Semantic Router", "machine": "AMD MI300X", "callers": 1, "tokens": 512, "latency": "19 ms"},
     {"system": "vLLM Semantic Router", "machine": "AMD MI300X", "callers": 20, "tokens": 512, "latency": "142 ms"},
@@ -52,7 +52,7 @@ ProgressOf = Callable[[str], Progress]
 
 @dataclass(frozen=True)
 class Step:
-    """One rung: a run, and what sets it apart from the others."""
+    """A `Step` is one rung: a run, and what sets it apart from the others."""
 
     label: str
     run: Run
@@ -97,7 +97,7 @@ def concurrency(
     *,
     callers: Sequence[int] | None = None,
 ) -> list[Step]:
-    """Every number of callers with every prompt length, in closed loops; `case.seconds` each."""
+    """Run every number of callers with every prompt length, in closed loops; `case.seconds` each."""
     steps: list[Step] = []
     for tokens, mix in mixes:
         for count in callers or CALLERS:
@@ -111,7 +111,7 @@ def concurrency(
 
 
 def most(target: Target, case: LoadCase, progress: ProgressOf) -> list[Step]:
-    """Closed loops with ever more callers until the throughput grows no more."""
+    """Run closed loops with ever more callers until the throughput grows no more."""
     steps: list[Step] = []
     for count in SEARCH:
         label = f"{count} caller(s)"
@@ -128,14 +128,14 @@ def best(steps: Sequence[Step]) -> Step:
 
 
 def at_once(target: Target, top: Step) -> int:
-    """Requests that an open loop serves at once: as many as the best closed loop had callers, or any number where none waits."""
+    """Return how many requests an open loop serves at once: the best closed loop's callers, or any number where none waits."""
     return MOST_AT_ONCE if is_async(target) else top.callers
 
 
 def sustained(
     target: Target, case: LoadCase, top: Step, progress: ProgressOf, *, callers: int | None = None
 ) -> list[Step]:
-    """Open loops with the case's arrivals at falling rates, until one of them is kept up with: see `sustained_rate`.
+    """Run open loops with the case's arrivals at falling rates, until one of them is kept up with: see `sustained_rate`.
 
     A closed loop's throughput says only where to begin. An open loop has more to do for a request (it waits for an arrival
     and, of an async target, makes a task), so a share of the one is another share of the other.
@@ -164,7 +164,7 @@ def sustained(
 
 
 def sustained_rate(steps: Sequence[Step]) -> float:
-    """The highest rate offered that was kept up with; where none was, the lowest throughput seen, which `kept_up` of no step backs."""
+    """Return the highest rate offered that was kept up with, else the lowest throughput seen, which `kept_up` of no step backs."""
     kept = [step.offered for step in steps if step.run.kept_up and step.offered is not None]
     return max(kept) if kept else min(step.run.throughput for step in steps)
 
@@ -178,7 +178,7 @@ def shares(
     *,
     levels: Sequence[float] | None = None,
 ) -> list[Step]:
-    """Open loops at shares of the most that an open loop sustains.
+    """Run open loops at shares of the most that an open loop sustains.
 
     Args:
         most_rps: `sustained_rate`, requests a second. callers: requests served at once.

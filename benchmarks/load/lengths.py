@@ -1,4 +1,4 @@
-"""Prompts of an asked-for length: generated words, or a file's own prompts."""
+"""A `Mix` holds prompts of asked-for lengths: generated words, or a file's own prompts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Mix:
-    """Prompts to send.
+    """A `Mix` holds the prompts to send.
 
     Attributes:
         prompts: in a fixed order; requests take them in turn.
@@ -46,14 +46,14 @@ class Mix:
 
 
 def generated(lengths: Sequence[int], count_tokens: Callable[[str], int], *, seed: int, label: str) -> Mix:
-    """Generated prompts, one a length."""
+    """Generate prompts, one a length."""
     rng = np.random.default_rng([seed, 1])
     prompts = tuple(text_of(length, count_tokens, rng) for length in lengths)
     return Mix(prompts, label, tuple(count_tokens(prompt) for prompt in prompts))
 
 
 def fixed_lengths(lengths: Sequence[int], count_tokens: Callable[[str], int], *, seed: int) -> Mix:
-    """Equal shares of each length, in random order."""
+    """Generate equal shares of each length, in random order."""
     for length in lengths:
         _check_length("--lengths", length)
     every = np.random.default_rng([seed, 0]).permutation(np.resize(lengths, max(DISTINCT, len(lengths))))
@@ -61,14 +61,14 @@ def fixed_lengths(lengths: Sequence[int], count_tokens: Callable[[str], int], *,
 
 
 def log_normal(count_tokens: Callable[[str], int], *, seed: int) -> Mix:
-    """The built-in mix: log-normal lengths, median 90 tokens, sigma 1.1, cut to 4 .. 2048."""
+    """Generate the built-in mix: log-normal lengths, median 90 tokens, sigma 1.1, cut to 4 .. 2048."""
     drawn = np.random.default_rng([seed, 0]).lognormal(np.log(MEDIAN_TOKENS), SIGMA, DISTINCT)
     lengths = np.clip(np.rint(drawn), LEAST, MOST).astype(int).tolist()
     return generated(lengths, count_tokens, seed=seed, label="log-normal, median 90 tokens")
 
 
 def from_file(path: str | Path, count_tokens: Callable[[str], int], *, seed: int) -> Mix:
-    """A recorded mix, one JSON a line: {"prompt": text}, {"tokens": n}, a text, or a number of tokens.
+    """Read a recorded mix, one JSON a line: {"prompt": text}, {"tokens": n}, a text, or a number of tokens.
 
     Raises:
         InvalidInputError: the file cannot be read, or a line is none of these.
@@ -118,7 +118,7 @@ def _check_length(where: str, value: object) -> int:
 
 
 def text_of(tokens: int, count_tokens: Callable[[str], int], rng: np.random.Generator) -> str:
-    """Words that make exactly `tokens` tokens, or as near as this vocabulary allows."""
+    """Return words that make exactly `tokens` tokens, or as near as this vocabulary allows."""
     words = rng.choice(WORDS, tokens).tolist()
     low, high = 0, tokens  # how many of them stay within: fewer where this vocabulary splits some
     while low < high:

@@ -1,4 +1,4 @@
-"""One load, and what came of it."""
+"""A `Load` says what a run does, a `Run` what came of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIRST_CALLS = 3  # before a session's first load: they fill caches that no later
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What a run does.
+    """A `Load` says what a run does.
 
     Attributes:
         seconds: measured. warm_up: seconds of the same load before them, reported apart.
@@ -49,7 +49,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Run:
-    """What came of it.
+    """A `Run` says what came of a load.
 
     Attributes:
         measured, warm_up: the answered requests that were to be sent after the warm-up, and in it.
@@ -76,19 +76,19 @@ class Run:
 
     @property
     def throughput(self) -> float:
-        """Answers a second after the warm-up."""
+        """Return answers a second after the warm-up."""
         return self.answers / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def kept_up(self) -> bool | None:
-        """Whether an open loop's arrivals were served, but for what chance explains; None for a closed loop."""
+        """Return whether an open loop's arrivals were served, but for what chance explains; None for a closed loop."""
         if self.due is None or self.load.schedule is None:
             return None
         burst = self.load.schedule.burst
         return self.stopped is None and kept_up(self.due, self.answers, self.lost.count, burst=burst)
 
     def rates(self, parts: int) -> list[float | None]:
-        """Throughput of consecutive parts with equally many answers."""
+        """Return the throughput of consecutive parts with equally many answers."""
         intended, ended = (
             np.concatenate([getattr(part, name) for part in (self.warm_up, self.measured)])
             for name in ("intended", "ended")
@@ -125,13 +125,13 @@ def assemble(target: Target, load: Load, logs: list[Log], start: int, stop: Stop
 
 
 def _before_and_after(logs: list[Log], name: str, at: int) -> tuple[int, int]:
-    """How many of the logs' times lie before `at`, and how many do not."""
+    """Count the logs' times that lie before `at`, and those that do not."""
     times = np.concatenate([np.frombuffer(getattr(log, name), np.int64) for log in logs])
     early = int((times < at).sum())
     return early, len(times) - early
 
 
 def _stretch(load: Load, ended: Nanoseconds, stopped: str | None) -> tuple[int, int]:
-    """Start and end, ns, of what is measured: a run that was stopped ends with its last answer."""
+    """Return start and end, ns, of what is measured: a run that was stopped ends with its last answer."""
     start, end = int(load.warm_up * 1e9), int((load.warm_up + load.seconds) * 1e9)
     return start, end if stopped is None or not len(ended) else max(start, min(end, int(ended.max())))

@@ -1,4 +1,4 @@
-"""One case, measured: targets taking turns, the harness's own cost, the machine's noise, stages where a target tells none."""
+"""`measure` runs one case: targets take turns, beside them the harness's own cost, the machine's noise, stages of a pass apart."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LEAST_WARM_UP_S = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class LoadCase:
-    """The load, apart from who bears it.
+    """A `LoadCase` is the load, apart from who bears it.
 
     Attributes:
         mix: the prompts. mode: "closed" or "open". callers: see `loads.Load`.
@@ -77,7 +77,7 @@ class LoadCase:
 
 @dataclass(frozen=True)
 class Measured:
-    """A target's part of a measurement.
+    """A `Measured` is a target's part of a measurement.
 
     Attributes:
         rounds: its turns, or one whole run. run: all of them together.
@@ -98,20 +98,20 @@ class Measured:
     counted: Mapping[str, Any] = field(default_factory=dict)
 
     def counted_at(self, level: float) -> dict[str, float]:
-        """Stage -> us at a quantile, as far as the counters' buckets tell."""
+        """Map each stage to us at a quantile, as far as the counters' buckets tell."""
         return {name: float(latency.quantile_us(level)) for name, latency in self.counted.items()}
 
     @property
     def stages(self) -> dict[str, Nanoseconds]:
-        """Every stage an objective may name: of the run itself, then of the pass apart."""
+        """Return every stage an objective may name: of the run itself, then of the pass apart."""
         return {**self.split, **self.run.measured.by_stage()}
 
     def parts(self) -> dict[str, Nanoseconds]:
-        """What adds up to the total."""
+        """Return the stages that add up to the total."""
         return self.run.measured.parts()
 
     def subruns(self) -> list[dict[str, float | None]]:
-        """p50, p90, p99 and throughput of each turn, or of consecutive parts of one run."""
+        """Return p50, p90, p99 and throughput of each turn, or of consecutive parts of one run."""
         if len(self.rounds) > 1:
             return [figures(turn.measured, turn.throughput) for turn in self.rounds]
         parts = [part for part in self.run.measured.blocks(SUBRUNS) if len(part)]
@@ -122,7 +122,7 @@ LEAST_FOR = {"p50": 5, "p90": 50, "p99": 500}  # samples of a part, so that some
 
 
 def figures(samples: Samples, rate: float | None) -> dict[str, float | None]:
-    """One part of a run in a few numbers: latencies of its requests, us, and answers a second; None where it is too short."""
+    """Return one part of a run in a few numbers: latencies of its requests, us, and answers a second; None where it is too short."""
     document: dict[str, float | None] = {}
     for name, level in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
         enough = len(samples) >= LEAST_FOR[name]
@@ -193,7 +193,7 @@ def measure(
 
 
 def merged(runs: Sequence[Run]) -> Run:
-    """Turns of one target as one run: their requests one after the other."""
+    """Join the turns of one target to one run: their requests one after the other."""
     if len(runs) == 1:
         return runs[0]
     return replace(
@@ -232,7 +232,7 @@ def _floor(target: Target, case: LoadCase) -> tuple[Quantile, ...]:
 
 
 def _split(target: StagesTarget, prompts: Sequence[str]) -> dict[str, Nanoseconds]:
-    """Stage -> ns over the same prompts, one caller, in a pass of its own."""
+    """Map each stage to ns over the same prompts, one caller, in a pass of its own."""
     rows = []
     with target.session() as call:
         for prompt in prompts[:50]:

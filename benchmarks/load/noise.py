@@ -1,4 +1,4 @@
-"""What the machine did while a run was measured: how steady it was before and after, who else took the processor."""
+"""`Noise` records what the machine did during a run: how steady it was before and after, who else took the processor."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def spin_probe() -> dict[str, float]:
 
 
 class Noise:
-    """Probes before and after; counters of the time between.
+    """A `Noise` holds probes before and after a block, and counters of the time between.
 
     with Noise() as noise: run
     noise.to_dict()
@@ -79,7 +79,7 @@ class Noise:
 
 
 def unsteady(noise: dict[str, Any]) -> list[str]:
-    """Why a run's figures are worth less, in words; empty on a quiet machine.
+    """Say in words why a run's figures are worth less; empty on a quiet machine.
 
     The bounds are where the disturbance begins to show in a p99: the probe's own 99th percentile half as long again as its
     median, one percent of the time stolen, a speed that changed by a tenth while measuring.
@@ -101,7 +101,7 @@ def unsteady(noise: dict[str, Any]) -> list[str]:
 
 
 def _processor_ticks() -> tuple[int, int] | None:
-    """(all, stolen) ticks of all processors since boot; None where the kernel does not tell."""
+    """Return (all, stolen) ticks of all processors since boot; None where the kernel does not tell."""
     try:
         fields = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     except (OSError, ValueError, IndexError):
@@ -110,7 +110,7 @@ def _processor_ticks() -> tuple[int, int] | None:
 
 
 def _throttled() -> int | None:
-    """How often the control group's quota has run out; None where there is none to be read."""
+    """Return how often the control group's quota has run out; None where there is none to be read."""
     for path in (Path("/sys/fs/cgroup/cpu.stat"), Path("/sys/fs/cgroup/cpu/cpu.stat")):
         try:
             pairs = dict(line.split() for line in path.read_text().splitlines())

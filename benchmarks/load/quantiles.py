@@ -1,4 +1,4 @@
-"""Quantiles of latencies with intervals that hold for dependent samples, or no number where there are too few.
+"""Quantiles of latencies come with intervals that hold for dependent samples, or as no number where there are too few.
 
 An order-statistic interval of a quantile q takes the order statistics whose ranks bound a Binomial(n, q) count (Conover,
 *Practical Nonparametric Statistics*, sec. 3.2). Latencies in a row depend on each other, so n is first divided by the
@@ -25,7 +25,7 @@ BLOCKS = 32  # of a run, for its design effect: enough for the variance, few eno
 
 @dataclass(frozen=True)
 class Quantile:
-    """One quantile of a sample, in ns.
+    """A `Quantile` is one quantile of a sample, in ns.
 
     Attributes:
         level: in (0, 1).
@@ -47,7 +47,7 @@ class Quantile:
         return level_name(self.level)
 
     def to_dict(self) -> dict[str, Any]:
-        """Microseconds; a quantile without an interval says how many requests it needs."""
+        """Return microseconds; a quantile without an interval says how many requests it needs."""
         if self.value is None or self.low is None or self.high is None:
             return {"us": None, "samples": self.samples, "needs_samples": self.needed}
         return {
@@ -60,12 +60,12 @@ class Quantile:
 
 
 def level_name(level: float) -> str:
-    """0.999 -> "p99.9"."""
+    """Return the name of a level: 0.999 -> "p99.9"."""
     return f"p{100 * level:.10g}"
 
 
 def quantile(values: Nanoseconds, level: float, *, confidence: float = CONFIDENCE) -> Quantile:
-    """The quantile `level` of `values`, which are in the order in which they were intended to be sent.
+    """Estimate the quantile `level` of `values`, which are in the order in which they were intended to be sent.
 
     Args:
         values: (n,) int64.
@@ -75,7 +75,7 @@ def quantile(values: Nanoseconds, level: float, *, confidence: float = CONFIDENC
 
 
 def quantiles(values: Nanoseconds, levels: Sequence[float] = LEVELS) -> tuple[Quantile, ...]:
-    """`quantile` at several levels, sorted once."""
+    """Estimate several quantiles as `quantile` does, with one sort."""
     ordered = np.sort(values)
     return tuple(_quantile(values, ordered, level, CONFIDENCE) for level in levels)
 
@@ -97,7 +97,7 @@ def _quantile(values: Nanoseconds, ordered: Nanoseconds, level: float, confidenc
 
 
 def design_effect(values: Nanoseconds, threshold: float, level: float, *, blocks: int = BLOCKS) -> float:
-    """How many times the variance of the share above `threshold` exceeds that of independent values; at least 1."""
+    """Return how many times the variance of the share above `threshold` exceeds that of independent values; at least 1."""
     n = len(values)
     if n < 2 * blocks:
         return 1.0
@@ -109,7 +109,7 @@ def design_effect(values: Nanoseconds, threshold: float, level: float, *, blocks
 
 
 def samples_needed(level: float, confidence: float = CONFIDENCE) -> int:
-    """The fewest independent values of which an interval of this quantile can be told: 1 - q^n - (1-q)^n >= confidence.
+    """Return how few independent values give this quantile an interval: 1 - q^n - (1-q)^n >= confidence.
 
     Each side must hold apart, as the intervals here have equal tails.
     """
@@ -118,7 +118,7 @@ def samples_needed(level: float, confidence: float = CONFIDENCE) -> int:
 
 
 def binomial_ranks(n: int, level: float, confidence: float) -> tuple[int, int] | None:
-    """Ranks (from 1) whose order statistics bound the quantile with `confidence`; None where n has none.
+    """Return ranks (from 1) whose order statistics bound the quantile with `confidence`; None where n has none.
 
     P(X_(low) <= Q) = P(B >= low) and P(X_(high) >= Q) = P(B < high) for B ~ Binomial(n, level), either missed with at
     most (1 - confidence) / 2.

@@ -1,4 +1,4 @@
-"""A measurement as JSON, one object a run, and as a table; recorded runs read back."""
+"""A report is a measurement as JSON, one object a run, and as a table; recorded runs are read back here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CASE_KEYS = ("mode", "callers", "arrivals", "rate", "burst", "mix", "seed")  # r
 
 
 def document(measured: Measured, command: str) -> dict[str, Any]:
-    """All of a run, in plain JSON types."""
+    """Return all of a run, in plain JSON types."""
     run = measured.run
     warm = run.warm_up
     return {
@@ -67,7 +67,7 @@ def document(measured: Measured, command: str) -> dict[str, Any]:
 
 
 def table(measured: Measured) -> Table:
-    """Stages in rows, quantiles with their intervals in columns."""
+    """Return stages in rows, quantiles with their intervals in columns."""
     run, case = measured.run, measured.case
     shape = (
         f"closed loop, {case.callers} caller(s)"
@@ -98,7 +98,7 @@ def table(measured: Measured) -> Table:
 
 
 def side_by_side(results: Sequence[Measured]) -> Table:
-    """Targets that took turns, a row each."""
+    """Return targets that took turns, a row each."""
     rows = Table(title="in turns, the same load", title_justify="left", header_style="bold")
     rows.add_column("target")
     for heading in ("answers/s", *(f"total {level_name(level)}" for level in LEVELS[:3]), "service p50", "not served"):
@@ -159,7 +159,7 @@ def append(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read(path: Path, option: str) -> list[dict[str, Any]]:
-    """Recorded runs of a file.
+    """Read recorded runs of a file.
 
     Raises:
         InvalidInputError: it cannot be read, or a line is no run of a known version.
@@ -195,7 +195,7 @@ def read(path: Path, option: str) -> list[dict[str, Any]]:
 
 
 def same_case(one: Mapping[str, Any], runs: Sequence[dict[str, Any]], option: str) -> list[dict[str, Any]]:
-    """The recorded runs of the same target under the same load; the error lists what there is instead."""
+    """Return the recorded runs of the same target under the same load; the error lists what there is instead."""
     key = case_key(one)
     found = [run for run in runs if case_key(run) == key]
     if not found:

@@ -1,4 +1,4 @@
-"""One run: callers that wait for their answers (closed loop), or a schedule that does not wait (open loop)."""
+"""A run has callers that wait for their answers (closed loop), or a schedule that does not wait (open loop)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run_parts(
     clock: Clock | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Loads one after the other on one session of the target, `each` called with what came of one before the next.
+    """Run loads one after the other on one session of the target; call `each` with what came of one before the next.
 
     Args:
         seconds: of all loads together; much later than that the last one is cut.

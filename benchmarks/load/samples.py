@@ -1,4 +1,4 @@
-"""What was measured, request by request."""
+"""`Samples` holds what was measured, request by request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_KINDS_OF_ERRORS = 20
 
 
 class Log:
-    """One caller's notes while the run goes on: appended to by that caller alone."""
+    """A `Log` holds one caller's notes while the run goes on; that caller alone appends to it."""
 
     __slots__ = ("ended", "errors", "failed_at", "intended", "rejected_at", "stages", "started")
 
@@ -36,7 +36,7 @@ class Log:
 
 @dataclass(frozen=True)
 class Samples:
-    """Answered requests in the order in which they were to be sent, (n,) int64 ns since the start of the run.
+    """`Samples` holds answered requests in the order in which they were to be sent, (n,) int64 ns since the start of the run.
 
     Attributes:
         intended: when the schedule (open loop) or the caller that had become free (closed loop) wanted to send.
@@ -54,25 +54,25 @@ class Samples:
 
     @cached_property
     def total(self) -> Nanoseconds:
-        """From the intended send time, so that a request which had to wait for its turn is not shorter for it."""
+        """Return times from the intended send, so that a request which had to wait for its turn is not shorter for it."""
         return self.ended - self.intended
 
     @cached_property
     def queue(self) -> Nanoseconds:
-        """Before the call was made."""
+        """Return times before the call was made."""
         return self.started - self.intended
 
     @cached_property
     def service(self) -> Nanoseconds:
-        """Of the call alone: what a harness that omits the waiting would report."""
+        """Return times of the call alone: what a harness that omits the waiting would report."""
         return self.ended - self.started
 
     def by_stage(self) -> dict[str, Nanoseconds]:
-        """total, queue, service, then the target's own."""
+        """Return total, queue, service, then the target's own stages."""
         return {TOTAL: self.total, QUEUE: self.queue, SERVICE: self.service, **self.stages}
 
     def parts(self) -> dict[str, Nanoseconds]:
-        """What adds up to the total: queue, then the target's stages and what is in none of them, or the service whole."""
+        """Return what adds up to the total: queue, then the target's stages and what is in none of them, or the service whole."""
         if not self.stages:
             return {QUEUE: self.queue, SERVICE: self.service}
         rest = self.service - np.sum(list(self.stages.values()), axis=0)
@@ -89,13 +89,13 @@ class Samples:
         )
 
     def blocks(self, count: int) -> list[Samples]:
-        """Consecutive parts of equal numbers of requests."""
+        """Return consecutive parts of equal numbers of requests."""
         edges = np.linspace(0, len(self), count + 1).astype(int)
         return [self.where(np.arange(a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
 
 def gathered(logs: list[Log], stages: tuple[str, ...], start_ns: int) -> Samples:
-    """The notes of all callers, one after the other by intended time."""
+    """Join the notes of all callers, one after the other by intended time."""
     intended, started, ended = (
         np.concatenate([np.frombuffer(getattr(log, name), np.int64) for log in logs]) - start_ns
         for name in ("intended", "started", "ended")

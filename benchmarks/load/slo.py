@@ -1,4 +1,4 @@
-"""Service-level objectives: `p99=5ms`, `encode.p99=2ms`; met, missed, or not to be told from this run."""
+"""Service-level objectives are written `p99=5ms`, `encode.p99=2ms`; each is met, missed, or not to be told from this run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLE = "such as p99=5ms or encode.p99=2ms"
 
 @dataclass(frozen=True)
 class Slo:
-    """At most `limit_ns` at quantile `level` of a stage ("total": from the intended send time to the answer)."""
+    """An `Slo` asks for at most `limit_ns` at quantile `level` of a stage ("total": from the intended send time to the answer)."""
 
     stage: str
     level: float
@@ -31,7 +31,7 @@ class Slo:
 
 @dataclass(frozen=True)
 class Judgement:
-    """An objective against a run: the whole interval decides, never the point estimate."""
+    """A `Judgement` holds an objective against a run: the whole interval decides, never the point estimate."""
 
     slo: Slo
     measured: Quantile
@@ -51,7 +51,7 @@ class Judgement:
 
 
 def parse_slos(items: Sequence[str]) -> tuple[Slo, ...]:
-    """Objectives of the command line, several separated by commas.
+    """Read objectives of the command line, several separated by commas.
 
     Raises:
         InvalidInputError: one that is none, or the same stage and quantile twice.
@@ -75,7 +75,7 @@ def _parse(text: str) -> Slo:
 
 
 def parse_duration(text: str, where: str) -> float:
-    """Nanoseconds of "5ms", "250us", "1.5s"."""
+    """Return the nanoseconds of "5ms", "250us", "1.5s"."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|ms|s)", text)
     if found is None or float(found[1]) == 0:
         raise InvalidInputError(
@@ -85,7 +85,7 @@ def parse_duration(text: str, where: str) -> float:
 
 
 def duration_text(ns: float) -> str:
-    """Three figures and the unit that suits."""
+    """Return three figures and the unit that suits."""
     for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
         if ns >= size:
             return f"{ns / size:.3g}{unit}" if ns < 100 * size else f"{ns / size:.0f}{unit}"

@@ -1,4 +1,4 @@
-"""Long enough to see memory grow: hours of requests at a share of the most, then twice the most.
+"""A soak runs long enough to see memory grow: hours of requests at a share of the most, then twice the most.
 
 A window after the other, each a run whose samples are summed up and dropped, so that the harness's own memory is bounded.
 """
@@ -39,7 +39,7 @@ OVERLOAD_P99 = 2.0  # admitted requests may be this many times as slow at p99 as
 
 @dataclass(frozen=True)
 class Slope:
-    """Theil and Sen's slope of resident memory over time, MB an hour, with Kendall's 95 % interval."""
+    """A `Slope` is Theil and Sen's slope of resident memory over time, MB an hour, with Kendall's 95 % interval."""
 
     mb_per_hour: float
     low: float
@@ -54,7 +54,7 @@ class Slope:
 
 @dataclass
 class Soak:
-    """What a soak saw, window by window.
+    """A `Soak` holds what was seen, window by window.
 
     Attributes:
         rate: offered, requests a second. most: what it is a share of, the most that an open loop of the target sustains.
@@ -82,18 +82,18 @@ class Soak:
 
     @property
     def p99_us(self) -> float | None:
-        """Median over windows of a window's p99."""
+        """Return the median over windows of a window's p99."""
         known = [row["p99_us"] for row in self.rows if row["p99_us"] is not None]
         return float(np.median(known)) if known else None
 
     @property
     def behind(self) -> int:
-        """Windows that ended with more requests waiting than they began with: their latencies are a backlog's."""
+        """Count windows that ended with more requests waiting than they began with: their latencies are a backlog's."""
         return sum(row["kept_up"] is False for row in self.rows)
 
     @property
     def slope(self) -> Slope | None:
-        """None with too few windows."""
+        """Return the slope of memory; None with too few windows."""
         kept = self.rss[math.ceil(SETTLING * len(self.rss)) :]
         return theil_sen(kept) if len(kept) >= LEAST_WINDOWS else None
 
@@ -128,7 +128,7 @@ def soak(
     progress: Callable[[str], Progress],
     clock: Callable[[], float] = time.monotonic,
 ) -> Soak:
-    """Open loop at `rate` for `seconds`, in windows on one session of the target. Ctrl-C ends it and keeps what was seen."""
+    """Run an open loop at `rate` for `seconds`, in windows on one session of the target. Ctrl-C ends it and keeps what was seen."""
     found = Soak(target.name, rate, most)
     windows = max(min(WINDOWS, math.ceil(seconds / LEAST_WINDOW_S)), math.ceil(rate * seconds / (MOST_REQUESTS / 4)))
     window_s = seconds / windows
@@ -160,13 +160,13 @@ def soak(
 
 
 def resident_mb() -> float:
-    """Resident memory of this process, in 10^6 bytes."""
+    """Return resident memory of this process, in 10^6 bytes."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def theil_sen(points: Sequence[tuple[float, float]]) -> Slope:
-    """The median of all pairs' slopes; its interval holds for residuals that are independent of each other.
+    """Return the median of all pairs' slopes; its interval holds for residuals that are independent of each other.
 
     Args:
         points: (seconds, MB), at least 3 with different seconds.

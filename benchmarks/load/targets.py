@@ -1,4 +1,4 @@
-"""What a run puts load on: always something in this process, behind one small protocol."""
+"""A run puts load on a target: always something in this process, behind one small protocol."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Embed = Callable[[Any], Any]
 
 
 class BlockingTarget(Protocol):
-    """Answers in the caller's thread.
+    """A `BlockingTarget` answers in the caller's thread.
 
     Attributes:
         name: what a report calls it.
@@ -36,16 +36,16 @@ class BlockingTarget(Protocol):
     rejections: Errors
 
     def session(self) -> AbstractContextManager[Call]:
-        """Ready to be called inside; whatever it needs is freed at the end."""
+        """Make the target ready to be called inside; whatever it needs is freed at the end."""
         ...
 
     def choose(self, prompt: str) -> str:
-        """Name of the chosen candidate: the same work, with the answer looked at."""
+        """Return the name of the chosen candidate: the same work, with the answer looked at."""
         ...
 
 
 class AsyncTarget(Protocol):
-    """Answers on the event loop of the caller."""
+    """An `AsyncTarget` answers on the event loop of the caller."""
 
     name: str
     stages: tuple[str, ...]
@@ -60,7 +60,7 @@ Target = BlockingTarget | AsyncTarget
 
 
 class EngineTarget:
-    """`Engine.route`, as a caller in the same process makes it."""
+    """An `EngineTarget` is `Engine.route`, as a caller in the same process makes it."""
 
     name = "engine"
     stages: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class EngineTarget:
 
 
 class StagesTarget:
-    """The same work as `Engine.route` in one call a stage, with the clock read between them; slower by the calls' glue."""
+    """A `StagesTarget` does `Engine.route` in one call a stage, with the clock read between them; slower by the calls' glue."""
 
     name = "stages"
     rejections: Errors = ()
@@ -127,7 +127,7 @@ class StagesTarget:
 
 
 def _three_calls(engine: Engine) -> tuple[Tokenize, Embed] | None:
-    """Ids of a prompt, embedding of the ids, as the engine's encoder makes them; None where it does both in one."""
+    """Return ids of a prompt and embedding of ids, as the engine's encoder makes them; None where it does both in one."""
     encoder = engine.encoder
     if isinstance(encoder, StaticEncoder) and isinstance(encoder.tokenizer, WordPieceTokenizer) and encoder.native:
         of_ids = encoder.native.encode_ids
@@ -138,7 +138,7 @@ def _three_calls(engine: Engine) -> tuple[Tokenize, Embed] | None:
 
 
 class InlineTarget:
-    """`Engine.route` from inside a coroutine, on the event loop: what an async caller pays without an AsyncEngine."""
+    """An `InlineTarget` is `Engine.route` inside a coroutine, on the event loop: what an async caller pays without an AsyncEngine."""
 
     name = "inline"
     stages: tuple[str, ...] = ()
@@ -162,7 +162,7 @@ class InlineTarget:
 
 
 class NullTarget:
-    """Answers at once: what the harness itself costs."""
+    """A `NullTarget` answers at once: what the harness itself costs."""
 
     name = "nothing"
     stages: tuple[str, ...] = ()
@@ -177,7 +177,7 @@ class NullTarget:
 
 
 class NullAsyncTarget:
-    """The same on an event loop."""
+    """A `NullAsyncTarget` answers at once, on an event loop."""
 
     name = "nothing"
     stages: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Targets by name, for the command line: a table of lazy factories."""
+"""`make_target` finds targets by name, for the command line, in a table of lazy factories."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TARGETS: dict[str, tuple[str, Factory]] = {
 
 
 def make_target(name: str, engine: Engine, policy: Policy, limits: Limits | None = None) -> Target:
-    """The target of that name over this engine; limits: of a serving engine (`ipr_engine.serving.Limits`)."""
+    """Make the target of that name over this engine; limits: of a serving engine (`ipr_engine.serving.Limits`)."""
     if name not in TARGETS:
         raise InvalidInputError(f"target: expected one of {', '.join(TARGETS)}, got {name!r}")
     return TARGETS[name][1](engine, policy, limits or {})

@@ -1,4 +1,4 @@
-"""The serving engines as targets: their queue, batches and inline answers are part of what is measured."""
+"""The serving engines are targets too: their queue, batches and inline answers are part of what is measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .targets import AsyncCall, Call, Errors, Stages, chosen
 
 
 class _Serving:
-    """What the two have in common: the module, the refusals, the engine's own stage counters after a session."""
+    """A `_Serving` is what the two have in common: the module, the refusals, the engine's own stage counters after a session."""
 
     stages: tuple[str, ...] = ()
 
@@ -40,7 +40,7 @@ class _Serving:
 
 
 class AsyncEngineTarget(_Serving):
-    """`await AsyncEngine.route(prompt, policy)`."""
+    """An `AsyncEngineTarget` awaits `AsyncEngine.route(prompt, policy)`."""
 
     name = "async"
 
@@ -58,7 +58,7 @@ class AsyncEngineTarget(_Serving):
 
 
 class BatchingEngineTarget(_Serving):
-    """`BatchingEngine.route(prompt, policy)` from threads."""
+    """A `BatchingEngineTarget` calls `BatchingEngine.route(prompt, policy)` from threads."""
 
     name = "batching"
 

@@ -1,4 +1,4 @@
-"""The threads of a run, watched: progress, Ctrl-C, the first error, and an end even for a target that hangs."""
+"""`in_threads` watches the threads of a run: progress, Ctrl-C, the first error, and an end even for a target that hangs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BEHIND = "more than twice its time: the target is behind the schedule"
 
 
 class Stop:
-    """Asked of every caller before its next request."""
+    """A `Stop` is asked by every caller before its next request."""
 
     __slots__ = ("asked", "why")
 

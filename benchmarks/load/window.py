@@ -1,4 +1,4 @@
-"""What was answered, and what was lost, in a stretch of a run: the one place where answers are counted and divided by time.
+"""A window counts what was answered, and what was lost, in a stretch of a run: only here are answers divided by time.
 
 Latencies belong to the requests that were *sent* in the stretch; throughput belongs to those that were *answered* in it,
 whenever they were sent. Counting the former over the time until the last of them is answered leaves out the round that was
@@ -20,7 +20,7 @@ BEHIND_SIGMAS = 2.0  # and what the chance of Poisson arrivals adds at any time,
 
 @dataclass(frozen=True)
 class Lost:
-    """Requests without an answer: they failed, the target rejected them for want of room, or they were never sent."""
+    """`Lost` counts requests without an answer: they failed, the target rejected them for want of room, or they were never sent."""
 
     failed: int = 0
     rejected: int = 0
@@ -35,7 +35,7 @@ class Lost:
 
 
 def window_edges(intended: Nanoseconds, ended: Nanoseconds, start: int, end: int) -> tuple[int, int]:
-    """The stretch [start, end] with its ends moved back to where the work under way began.
+    """Return the stretch [start, end] with its ends moved back to where the work under way began.
 
     A target that works in batches gives its answers in lumps: the time of a batch that straddles an end must be counted
     where its answers are. Where nothing is answered in the stretch it ends with the last answer of the run.
@@ -50,7 +50,7 @@ def window_edges(intended: Nanoseconds, ended: Nanoseconds, start: int, end: int
 
 
 def _work_began(intended: Nanoseconds, ended: Nanoseconds, at: int) -> int:
-    """When the target took up what it was busy with at `at`: after its last answer, or when the oldest waiting request came."""
+    """Return when the target took up its work of time `at`: after its last answer, or when the oldest waiting request came."""
     waiting = (intended <= at) & (ended > at)
     if not waiting.any():
         return at
@@ -60,14 +60,14 @@ def _work_began(intended: Nanoseconds, ended: Nanoseconds, at: int) -> int:
 
 
 def counted(intended: Nanoseconds, ended: Nanoseconds, start: int, end: int) -> tuple[int, float]:
-    """How many requests were answered in the stretch [start, end] ns of a run, and the seconds the target took for them."""
+    """Count the requests answered in the stretch [start, end] ns of a run, and the seconds the target took for them."""
     first, last = window_edges(intended, ended, start, end)
     answers = int(np.count_nonzero((ended > first) & (ended <= last)))
     return answers, (last - first) / 1e9
 
 
 def rates(intended: Nanoseconds, ended: Nanoseconds, start: int, end: int, parts: int) -> list[float | None]:
-    """Answers a second of consecutive parts of the stretch with equally many answers; None for one that took no time."""
+    """Return answers a second of consecutive parts of the stretch with equally many answers; None for one that took no time."""
     first, last = window_edges(intended, ended, start, end)
     inside = np.sort(ended[(ended > first) & (ended <= last)])
     edges = np.linspace(0, len(inside), parts + 1).astype(int)
@@ -80,7 +80,7 @@ def rates(intended: Nanoseconds, ended: Nanoseconds, start: int, end: int, parts
 
 
 def kept_up(due: int, served: int, lost: int, *, burst: int = 1) -> bool:
-    """Whether a target bore an open loop's arrivals: hardly any is lost, and no more wait at the end than at the start, but by chance.
+    """Return whether a target bore an open loop's arrivals: hardly any is lost, and no more wait at the end, but by chance.
 
     Args:
         due: arrivals of a stretch. lost: those of them that got no answer.

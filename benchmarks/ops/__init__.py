@@ -1,1 +1,1 @@
-"""Single operations, one file each: `python -m benchmarks NAME` runs bench_NAME.py."""
+"""Each file here times a single operation: `python -m benchmarks NAME` runs bench_NAME.py."""

@@ -1,4 +1,4 @@
-"""The serving engine beside the direct call: what AsyncEngine adds to the static tier, and what batching gives a transformer.
+"""This benchmark times what AsyncEngine adds to the static tier's direct call, and what batching gives a transformer.
 
 Static tier: Engine.route, then AsyncEngine.route from one task and from 32, in turn, prompt by prompt. MiniLM (the real encoder, heads with
 random weights; the onnx tier, where its packages are installed): the same prompts in offline batches of
@@ -94,7 +94,7 @@ async def timed_async(serving: AsyncEngine, prompt: str, policy: Policy) -> int:
 
 
 async def asks(serving: AsyncEngine, prompts: list[str], policy: Policy, *, pause: bool = False) -> list[int]:
-    """One caller: the next prompt when the one before is answered; nanoseconds of each. pause: others run in between."""
+    """Ask as one caller, the next prompt when the one before is answered; return the nanoseconds of each. pause: others run in between."""
     seen = []
     for prompt in prompts:
         seen.append(await timed_async(serving, prompt, policy))
@@ -152,7 +152,7 @@ def minilm(_: Path) -> Path:
 
 
 def tiny_transformer(folder: Path) -> Path:
-    """Two layers of random weights: to see that the benchmark runs."""
+    """Return two layers of random weights: to see that the benchmark runs."""
     from tests.support.transformer_folders import make_sentence_transformer
 
     made: Path = make_sentence_transformer(folder / "tiny")
@@ -160,7 +160,7 @@ def tiny_transformer(folder: Path) -> Path:
 
 
 def transformer_engine(model: Path, folder: Path) -> Engine:
-    """The model on the onnx tier; its 11 heads have random weights."""
+    """Load the model on the onnx tier; its 11 heads have random weights."""
     from ipr_engine.bundle import BundleParts, write_bundle
     from ipr_engine.encoders.export import export_encoder
     from tests.support.bundles import bundle_parts

@@ -1,4 +1,4 @@
-"""decide: the answer is checked first, then every variant is timed in turn.
+"""This benchmark checks the answer of decide, then times every variant in turn.
 
 Cases: one prompt through Python, every instruction set beside numpy float32 and eager torch doing the same work; 256
 prompts at once against the roof measured beside it, peak multiply-adds (or memory, if the bytes moved take longer).
@@ -39,7 +39,7 @@ def make_request(form: str, batch: int) -> Request:
 
 
 def check(name: str, request: Request, index: Any, quality: Any, cost: Any) -> None:
-    """Stops the benchmark when a variant's answer is not the reference's."""
+    """Stop the benchmark when a variant's answer is not the reference's."""
     exact = request.reference()
     np.testing.assert_array_equal(np.ravel(index), [row.index for row in exact.rows], err_msg=name)
     np.testing.assert_allclose(np.atleast_2d(quality), exact.quality, atol=2e-6, err_msg=name)
@@ -56,7 +56,7 @@ def caller(request: Request, isa: str, x: np.ndarray) -> Callable[[], Any]:
 
 
 def peers(request: Request, x: np.ndarray) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
-    """Callables that do the same work, and why some are missing."""
+    """Return callables that do the same work, and why some are missing."""
     numpy_full, numpy_choice = (NumpyDecide(request.heads, request.policy, choice_only=c) for c in (False, True))
     made: dict[str, Callable[[], Any]] = {
         "numpy": lambda: numpy_full(x, BILLED),

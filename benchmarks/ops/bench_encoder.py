@@ -1,4 +1,4 @@
-"""The static encoder of the default bundle: tokenizing, the gather and the whole; beside `tokenizers` and model2vec.
+"""This benchmark times the default bundle's static encoder (tokenizing, gather, whole) beside `tokenizers` and model2vec.
 
 Answers are checked before anything is timed: the same ids as the library's, the same bytes on every instruction set.
 """
@@ -56,7 +56,7 @@ def variants(
     library: StaticEncoder | None,
     files: Mapping[str, Path],
 ) -> dict[str, Callable[[str], object]]:
-    """Calls of one prompt. The peers are left out where they would take all the time (library is None)."""
+    """Return calls of one prompt. The peers are left out where they would take all the time (library is None)."""
     calls: dict[str, Callable[[str], object]] = {
         "encode": lambda prompt: encoder.encode([prompt]),
         "tokenize": encoder.count_tokens,

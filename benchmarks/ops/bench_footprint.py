@@ -1,4 +1,4 @@
-"""What importing and holding the library costs: milliseconds over numpy, megabytes over bare Python and numpy.
+"""Importing and holding the library costs milliseconds over numpy, and megabytes over bare Python and numpy: both are measured.
 
 Each figure is a fresh process; variants take turns, so that a noisy machine hits all of them alike. Modules come from
 bytecode compiled in an uncounted round, as they do after an installation: compiling them takes as long again.

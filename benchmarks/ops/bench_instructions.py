@@ -1,4 +1,4 @@
-"""Instructions per call, counted by callgrind: repeatable where times are not, so that a regression shows.
+"""Callgrind counts the instructions of a call: repeatable where times are not, so that a regression shows.
 
 Each case runs twice in valgrind with different numbers of calls; the difference cancels start-up. valgrind knows no
 AVX-512, so the AVX2 path is counted.
@@ -53,7 +53,7 @@ def run(size: Size = FULL) -> Iterator[Line]:
 
 
 def _smallest() -> Iterator[Line]:
-    """Every case once without valgrind, in which NumPy alone takes half a minute to import; then an empty process in it."""
+    """Run every case once without valgrind, in which NumPy alone takes half a minute to import; then an empty process in it."""
     for name, call in CASES.items():
         start = time.perf_counter()
         python([], code(call), 1)
@@ -66,7 +66,7 @@ def code(call: str) -> str:
 
 
 def python(before: list[str], script: str, calls: int) -> str:
-    """What a process that runs the script says on stderr; `before` stands before Python in the command."""
+    """Return what a process that runs the script says on stderr; `before` stands before Python in the command."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.py"
         path.write_text(script)
@@ -76,7 +76,7 @@ def python(before: list[str], script: str, calls: int) -> str:
 
 
 def count(script: str, calls: int) -> int:
-    """Instructions of one whole process."""
+    """Count the instructions of one whole process."""
     with tempfile.TemporaryDirectory() as folder:
         output = python(["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"], script, calls)
     found = re.search(r"Collected : (\d+)", output)

@@ -1,6 +1,7 @@
-"""What the compiler gives the GPU kernel: registers, shared memory, stack and local memory of every variant of
-kernels/build.py on every architecture, read from the cubins. Compiled, not run: no GPU is needed, and no
-figure here is a time.
+"""The compiler gives the GPU kernel registers, shared memory, stack and local memory; they are read from the cubins.
+
+Every variant of kernels/build.py is compiled for every architecture and not run: no GPU is needed, and no figure here is a
+time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Under load, by the code of `ipr bench` (docs/load-testing.md): targets and peers in turns, callers x tokens, shares of the most.
+"""The code of `ipr bench` (docs/load-testing.md) puts load on targets and peers in turns: callers x tokens, shares of the most.
 
 Every peer that is installed takes turns with `Engine.route` on the same prompts; what is absent is told on stderr.
 `ipr bench load` and `soak` do the same for longer, with tables, plots and verdicts.
@@ -98,7 +98,7 @@ def _step(kind: str, step: ladder.Step) -> Line:
 
 
 def _times(samples: Samples) -> Line:
-    """total from the intended send time, with its intervals; service of the call alone."""
+    """Return total from the intended send time, with its intervals, and service of the call alone."""
     found = {name: q for q in quantiles(samples.total) if (name := q.name) in ("p50", "p99")}
     service = quantiles(samples.service, (0.5,))[0]
     times = {f"{name}_us": _us(q) for name, q in found.items()} | {"service_p50_us": _us(service)}

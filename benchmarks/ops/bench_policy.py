@@ -1,8 +1,7 @@
-"""What a policy costs: text to decision under a bare policy, under one with a mask, a family and a calibration map, and under one
-that weighs seconds and Wh beside USD.
+"""This benchmark times text to decision under a bare policy, under one with mask, family and map, and under one with weights.
 
-Also with what a server would log of each decision read: the model, and the calibration status. Then what reading the rest
-of a decision costs: who is next in failover, and the whole of it as a dict.
+The weights are on seconds and Wh beside USD. Calls are also timed with what a server would log of each decision, the model
+and the calibration status, and with the rest of a decision read: who is next in failover, and the whole of it as a dict.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ def readings() -> dict[str, Callable[[str], object]]:
 
 
 def check(engine: Engine, policy: Policy, family: tuple[str, ...]) -> None:
-    """The policy does what it is timed for: it chooses inside the family, and is calibrated."""
+    """Check that the policy does what it is timed for: it chooses inside the family, and is calibrated."""
     decisions = engine.route_many(list(ASCII), policy)
     assert isinstance(decisions, Decisions)
     assert set(decisions.models) <= set(family), decisions
@@ -84,7 +83,7 @@ def check(engine: Engine, policy: Policy, family: tuple[str, ...]) -> None:
 
 
 def family_map(bundle: Bundle, names: tuple[str, ...]) -> CalibrationMap:
-    """A map in form, not in truth: what it costs to run one does not depend on its numbers."""
+    """Return a map in form, not in truth: what it costs to run one does not depend on its numbers."""
     point = CalibratedPoint(
         alpha_hi=0.0,
         alpha_lo=1.0,

@@ -1,4 +1,4 @@
-"""Text to decision, one prompt a call: ours end to end and stage by stage, beside model2vec's encode plus numpy.
+"""This benchmark times text to decision, one prompt a call: ours whole and by stage, beside model2vec's encode plus numpy.
 
 The peer does the same work on the same table (`benchmarks/peers/embedding.py`): model2vec tokenizes and
 embeds (its float table is ours, unpacked), numpy float32 computes qualities, tokens, costs, the rule's threshold and the
@@ -82,7 +82,7 @@ def check(engine: Engine, policy: Policy, peer: Callable[[str], str], prompts: l
 
 
 def model2vec_and_numpy(engine: Engine, policy: Policy, prompts: Sequence[str]) -> Callable[[str], str] | None:
-    """What one would write with model2vec and numpy, prompt -> name of the choice; None, and told, where it is not installed."""
+    """Map prompt -> name of the choice as one would write it with model2vec and numpy; None, and told, without model2vec."""
     try:
         [peer], _ = open_peers(["model2vec"], Setup(engine, policy, tuple(prompts)))
     except BackendUnavailableError as error:

@@ -1,4 +1,4 @@
-"""What a swap costs: the swap itself, the first call after it, and what the calls beside it feel; what a record costs.
+"""A swap costs its own time, the first call after it, and what the calls beside it feel; a record costs the time to write it.
 
 Both bundles are the default one, with other prices. Before anything is timed, every decision made beside the swaps is
 checked against an engine of the bundle it names.
@@ -98,7 +98,7 @@ def beside(
     pause_s: float,
     seconds: float,
 ) -> np.ndarray:
-    """Microseconds of each call of one thread while another swaps."""
+    """Return microseconds of each call of one thread while another swaps."""
     done, seen = threading.Event(), []
 
     def swap() -> None:

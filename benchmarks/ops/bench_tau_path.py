@@ -1,4 +1,4 @@
-"""What rule `path` costs when a policy asks for a set that no policy asked for before: break points, the path, the whole policy.
+"""Rule `path` has to prepare a set that no policy asked for before: break points, the path and the whole policy are timed.
 
 Synthetic path rows of the default bundle's candidates: what it costs does not depend on whether they are true.
 """
@@ -62,14 +62,14 @@ def variants(rows: int) -> dict[str, Callable[[None], object]]:
 
 
 def check(quality: np.ndarray, cost: np.ndarray, ranks: np.ndarray) -> None:
-    """The compiled break points are the definition's."""
+    """Check that the compiled break points are the definition's."""
     moves, first, last = break_points(quality, cost, ranks)
     for ours, wanted in zip((*moves, first, last), reference.break_points(quality, cost, ranks), strict=True):
         assert np.array_equal(ours, wanted)
 
 
 def path_rows(bundle: Bundle, rows: int) -> PathRows:
-    """Rows in form: prompts of one difficulty for all candidates, each of an ability of its own."""
+    """Return rows in form: prompts of one difficulty for all candidates, each of an ability of its own."""
     rng, models = np.random.default_rng(0), len(bundle.names)
 
     def predicted() -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Fitting heads: seconds and peak memory for 30 candidates on generated 256-d embeddings, each fit a fresh process.
+"""This benchmark measures seconds and peak memory of fitting heads for 30 candidates on generated 256-d embeddings.
 
-Memory is linear in prompts: `mb_per_1000_prompts` is the slope between the two largest sizes. Nothing is checked here but
-that every prediction is finite; what the heads are worth is docs/studies' matter.
+Each fit is a fresh process. Memory is linear in prompts: `mb_per_1000_prompts` is the slope between the two largest sizes.
+Nothing is checked here but that every prediction is finite; what the heads are worth is docs/studies' matter.
 """
 
 from __future__ import annotations

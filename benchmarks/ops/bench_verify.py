@@ -1,4 +1,4 @@
-"""Whether the targets of benchmarks/targets.toml are met, missed, or not to be told from this run; under three minutes.
+"""The targets of benchmarks/targets.toml are met, missed, or not to be told from this run, which takes under three minutes.
 
 Single calls, one thread on one core, all implementations of a case in turns on the same inputs, an empty call among them.
 Answers are checked before anything is timed. A peer that is not installed is told as not run, and misses nothing.
@@ -86,7 +86,7 @@ def finite(value: float) -> float | None:
 
 
 def text(line: Line) -> str:
-    """A line for a person."""
+    """Return a line for a person."""
     bound = f"at most {line['at_most']:g}" if "at_most" in line else f"at least {line['at_least']:g}"
     unit = " us" if line["unit"] == "us" else ""
     if "why" in line:
@@ -109,7 +109,7 @@ def route_calls(prompts: tuple[str, ...], *, beside: bool) -> Calls:
 
 
 def decide_calls(form: str) -> Calls:
-    """Calls of one embedding; their argument is no prompt, and is left alone."""
+    """Return calls of one embedding; their argument is no prompt, and is left alone."""
     request = bench_decide.make_request(form, 1)
     x = request.x[0]
     others, _ = bench_decide.peers(request, x)

@@ -1,4 +1,4 @@
-"""The bounds of benchmarks/targets.toml, and their verdicts on calls that were timed in turns.
+"""The bounds of benchmarks/targets.toml get their verdicts from calls that were timed in turns.
 
 An interval that lies on the right side of its bound as a whole is *met*, one on the wrong side *missed*; one that holds the
 bound *cannot tell*. Intervals are order-statistic ones (benchmarks/load/quantiles.py), at 99 %, as several targets are looked
@@ -34,7 +34,7 @@ Rounds = Sequence[Sequence[int]]  # (rounds, calls) ns
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """One bound; see the head of targets.toml for its parts."""
+    """A `Bound` is one entry of targets.toml; the head of that file describes its parts."""
 
     case: str
     impl: str
@@ -58,7 +58,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value with its interval: us, or a ratio. Not finite where the samples do not tell."""
+    """A `Figure` is a measured value with its interval: us, or a ratio. It is not finite where the samples do not tell."""
 
     value: float
     low: float
@@ -68,7 +68,7 @@ class Figure:
 
 
 def read(path: Path, impls: Mapping[str, Collection[str]]) -> tuple[Bound, ...]:
-    """The targets of a file.
+    """Read the targets of a file.
 
     Args:
         impls: case -> names of what may be timed in it.
@@ -119,7 +119,7 @@ def _bound(entry: Any, where: str, impls: Mapping[str, Collection[str]]) -> Boun
 
 
 def figure(bound: Bound, times: Mapping[str, Rounds]) -> Figure:
-    """The value that the bound is about, with its interval.
+    """Return the value that the bound is about, with its interval.
 
     Args:
         times: implementation -> ns of single calls, round by round, all of a round taken one after the other; FLOOR among them.
@@ -143,7 +143,7 @@ def figure(bound: Bound, times: Mapping[str, Rounds]) -> Figure:
 
 
 def paired_ratio(above: Rounds, below: Rounds, floor: Rounds) -> Figure:
-    """The median over rounds of one median over another, each less the round's median of an empty call."""
+    """Return the median over rounds of one median over another, each less the round's median of an empty call."""
     medians = [[statistics.median(calls) for calls in rounds] for rounds in (above, below, floor)]
     in_turn, most = (
         [_over(a - f, b - f, unknown) for a, b, f in zip(*medians, strict=True)] for unknown in (-math.inf, math.inf)
@@ -164,19 +164,19 @@ def _flat(rounds: Rounds) -> Any:
 
 
 def _less(found: Quantile, floor: float) -> tuple[float, float, float]:
-    """low, value, high less the floor; without bounds where the sample is too small for them."""
+    """Return low, value, high less the floor; without bounds where the sample is too small for them."""
     if found.value is None or found.low is None or found.high is None:
         return -math.inf, math.nan, math.inf
     return found.low - floor, found.value - floor, found.high - floor
 
 
 def _over(above: float, below: float, unknown: float) -> float:
-    """A ratio; `unknown` where the divisor is not told apart from the floor."""
+    """Return a ratio; `unknown` where the divisor is not told apart from the floor."""
     return above / below if below > 0 else unknown
 
 
 def verdict(bound: Bound, found: Figure) -> str:
-    """met, missed or cannot tell: the whole interval decides."""
+    """Return met, missed or cannot tell: the whole interval decides."""
     if bound.at_most is not None:
         return MET if found.high <= bound.at_most else MISSED if found.low > bound.at_most else UNTOLD
     assert bound.at_least is not None

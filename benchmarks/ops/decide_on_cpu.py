@@ -1,4 +1,4 @@
-"""The work of decide, one prompt at a time, as one would write it with care in numpy and in torch.
+"""These peers do the work of decide, one prompt at a time, as one would write it with care in numpy and in torch.
 
 Both fold everything that multiplies x into one matrix ahead of time, compute in float32 and give all outputs of decide.
 `choice_only` leaves out gap, status and cause, which a hand-written router would hardly compute.
@@ -14,7 +14,7 @@ from ipr_engine.decide.contract import Heads
 
 
 def folded(heads: Heads) -> tuple[np.ndarray, dict[str, slice]]:
-    """One matrix for x, and where each part's rows are in it."""
+    """Return one matrix for x, and where each part's rows are in it."""
     parts = {"skip": heads.skip, "len": heads.len_skip, "trunk": heads.trunk}
     if heads.down is not None:
         parts["down"] = heads.down.reshape(-1, heads.down.shape[-1])
@@ -27,7 +27,7 @@ def folded(heads: Heads) -> tuple[np.ndarray, dict[str, slice]]:
 
 
 class NumpyDecide:
-    """Linear heads, or relu heads with a trunk and adapters; tokens predicted and capped."""
+    """A `NumpyDecide` computes linear heads, or relu heads with a trunk and adapters; tokens predicted and capped."""
 
     def __init__(self, heads: Heads, policy: dict[str, Any], *, choice_only: bool = False) -> None:
         self.by_x, self.rows = folded(heads)
@@ -79,7 +79,7 @@ class NumpyDecide:
 
 
 class TorchDecide:
-    """The same in eager torch, without autograd."""
+    """A `TorchDecide` does the work of `NumpyDecide` in eager torch, without autograd."""
 
     def __init__(self, heads: Heads, policy: dict[str, Any], *, choice_only: bool = False) -> None:
         import torch

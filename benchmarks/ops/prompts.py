@@ -1,4 +1,4 @@
-"""Prompts to time with, about 300 characters each, of the kinds people send to language models."""
+"""Prompts to time with have about 300 characters each, and are of the kinds people send to language models."""
 
 # ruff: noqa: E501
 

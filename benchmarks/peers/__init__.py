@@ -1,1 +1,1 @@
-"""What is timed beside ours: other routers, other embedders, and hand-written code that makes the same choice."""
+"""Peers are timed beside ours: other routers, other embedders, and hand-written code that makes the same choice."""

@@ -1,4 +1,4 @@
-"""Other libraries that embed prompts, each on the files of one export."""
+"""Other libraries embed prompts here, each on the files of one export."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .subject import Embeddings, Subject
 
 
 def torch_on(threads: int) -> Any:
-    """The module torch, which runs on that many threads from now on."""
+    """Return the module torch, which runs on that many threads from now on."""
     torch = need("torch", "the peer", "bench")
     torch.set_num_threads(threads)
     return torch
 
 
 def _library_tokenizer(export: Export) -> Callable[[list[str]], dict[str, NDArray[np.int64]]]:
-    """As the `tokenizers` library is commonly used: padded to the longest of the batch, cut at the end."""
+    """Set up the `tokenizers` library as it is commonly used: padded to the longest of the batch, cut at the end."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(export.spec.tokenizer.decode())
@@ -43,7 +43,7 @@ def _peer(name: str, tokenize: Callable[[list[str]], Any], embed: Callable[[Any]
 
 
 def plain_onnx(export: Export, threads: int) -> Subject:
-    """A session with default options but for its threads, fed from numpy: how most code uses ONNX Runtime."""
+    """Open a session with default options but for its threads, fed from numpy: how most code uses ONNX Runtime."""
     onnxruntime = need("onnxruntime", "the peer", "onnx")
 
     options = onnxruntime.SessionOptions()
@@ -92,7 +92,7 @@ def sentence_transformers(model: Path, export: Export, threads: int, device: str
 
 
 def compiled_torch(model: Path, export: Export, threads: int, device: str) -> Subject:
-    """torch.compile of the model with its pooling, shapes dynamic; compiled on the first call."""
+    """Open torch.compile of the model with its pooling, shapes dynamic; it compiles on the first call."""
     torch = torch_on(threads)
     from ipr_engine.encoders.torch import load_model, pool
 

@@ -1,4 +1,4 @@
-"""Peers that embed with another library and decide in numpy or torch."""
+"""These peers embed with another library and decide in numpy or torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILES = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": 
 
 
 def model2vec_of(files: Mapping[str, Path]) -> Any:
-    """A static encoder's files (`EncoderSpec.files`) opened by model2vec's own class."""
+    """Open a static encoder's files (`EncoderSpec.files`) by model2vec's own class."""
     with tempfile.TemporaryDirectory() as folder:
         for role, name in FILES.items():
             (Path(folder) / name).write_bytes(files[role].read_bytes())
@@ -39,7 +39,7 @@ ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"relu": _relu, "silu": _si
 
 
 class Rates:
-    """A policy as numpy takes it: cost = fixed + in_rate * billed + out_rate * tokens; the rule's coefficients and the worth."""
+    """`Rates` is a policy as numpy takes it: cost = fixed + in_rate * billed + out_rate * tokens; the rule's coefficients and the worth."""
 
     def __init__(self, setup: Setup) -> None:
         names = setup.engine.bundle.names
@@ -59,17 +59,17 @@ class Rates:
         self.billed = dict(zip(prompts, bills, strict=True))
 
     def threshold(self, hi: Any, lo: Any) -> Any:
-        """What a quality must reach, of the highest and the lowest of the allowed ones; numpy's and torch's numbers alike."""
+        """Return what a quality must reach, of the highest and the lowest of the allowed ones; numpy's and torch's numbers alike."""
         return min(self.alpha_hi * hi + self.alpha_lo * lo + self.offset, hi)
 
     def bill(self, prompt: str) -> Floats:
-        """(1,) or (models,), as the engine bills the prompt; guessed for one that it has not been told."""
+        """Return (1,) or (models,), as the engine bills the prompt; guessed for one that it has not been told."""
         known = self.billed.get(prompt)
         return np.array([max(1, len(prompt) // 4)], np.float32) if known is None else known
 
 
 class Model2VecNumpy(PeerTarget):
-    """What one would write with model2vec and numpy on the engine's own table and heads, without adapters."""
+    """A `Model2VecNumpy` is what one would write with model2vec and numpy on the engine's own table and heads, without adapters."""
 
     name = "model2vec"
 
@@ -116,7 +116,7 @@ class Model2VecNumpy(PeerTarget):
 
 
 class TorchHeads:
-    """Linear quality and token heads in torch, random weights: one product, then the rule."""
+    """`TorchHeads` are linear quality and token heads in torch, random weights: one product, then the rule."""
 
     def __init__(self, setup: Setup, dim: int) -> None:
         self.torch = importlib.import_module("torch")
@@ -130,7 +130,7 @@ class TorchHeads:
         self.fixed, self.allowed = torch.from_numpy(rates.fixed), torch.from_numpy(rates.allowed)
 
     def choose(self, x: Any, prompt: str) -> str:
-        """x: (dim,) float32 tensor."""
+        """Choose for x, a (dim,) float32 tensor."""
         torch, rates = self.torch, self.rates
         both = x @ self.by_x + self.bias
         quality, tokens = torch.sigmoid(both[: self.models]), torch.exp(both[self.models :])
@@ -141,7 +141,7 @@ class TorchHeads:
 
 
 class SentenceTransformersTorch(PeerTarget):
-    """sentence-transformers' `encode` on MiniLM, heads in torch."""
+    """This peer runs sentence-transformers' `encode` on MiniLM, heads in torch."""
 
     name = "sentence-transformers"
 
@@ -159,7 +159,7 @@ class SentenceTransformersTorch(PeerTarget):
 
 
 class TransformersTorch(PeerTarget):
-    """transformers' eager model on MiniLM, mean pooling and normalisation by hand, heads in torch."""
+    """This peer runs transformers' eager model on MiniLM, mean pooling and normalisation by hand, heads in torch."""
 
     name = "transformers"
 

@@ -1,4 +1,4 @@
-"""Other routers under the same load in the same run, where they are installed. None is needed for anything else.
+"""Other routers run under the same load in the same run, where they are installed. None is needed for anything else.
 
 Each answers the same question (prompt -> name of one of the engine's candidates) as far as it can; `differs` says what
 is not the same. Adapters: embedding.py, routers.py.
@@ -24,7 +24,7 @@ from ..load.targets import BlockingTarget
 
 @dataclass(frozen=True)
 class Setup:
-    """What an adapter is made from.
+    """A `Setup` is what an adapter is made from.
 
     Attributes:
         engine, policy: whose candidates, prices and (where they fit) heads the peer uses.
@@ -44,7 +44,7 @@ class Setup:
 
     @cached_property
     def by_price(self) -> list[str]:
-        """Candidates, cheapest first, by the price of a token in and a token out."""
+        """Return candidates, cheapest first, by the price of a token in and a token out."""
         prices = self.policy.prices.prices
         return sorted(self.candidates, key=lambda name: prices[name].input_usd_per_1m + prices[name].output_usd_per_1m)
 
@@ -66,7 +66,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Peer:
-    """One peer: how it is found, installed and made.
+    """A `Peer` says how one peer is found, installed and made.
 
     Attributes:
         modules: all must be importable. adapter: "module:Class" of the adapter.
@@ -87,7 +87,7 @@ class Peer:
         ]  # a bare folder is none
 
     def open(self, setup: Setup) -> BlockingTarget:
-        """The adapter, ready.
+        """Make the adapter, ready to be called.
 
         Raises:
             BackendUnavailableError: it is not installed, or does not run here; the message says why.
@@ -155,7 +155,7 @@ PEERS = (
 
 
 def open_peers(asked: Sequence[str], setup: Setup) -> tuple[list[BlockingTarget], dict[str, str]]:
-    """Adapters of the peers asked for.
+    """Open adapters of the peers asked for.
 
     Args:
         asked: names, or "all" for every one that is installed.
@@ -183,7 +183,7 @@ def open_peers(asked: Sequence[str], setup: Setup) -> tuple[list[BlockingTarget]
 
 
 class PeerTarget:
-    """A peer as a target: subclasses answer `choose`."""
+    """A `PeerTarget` is a peer as a target: subclasses answer `choose`."""
 
     name: str
     stages: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Peers that are routers themselves."""
+"""These peers are routers themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLES = 5  # utterances a route: what its documentation shows
 
 
 class SemanticRouter(PeerTarget):
-    """aurelio's semantic-router (1.x): the route whose example utterances lie nearest, on a local encoder."""
+    """aurelio's semantic-router (1.x) takes the route whose example utterances lie nearest, on a local encoder."""
 
     name = "semantic-router"
 
@@ -37,12 +37,12 @@ class SemanticRouter(PeerTarget):
 
 
 class LiteLlmHeuristics(PeerTarget):
-    """LiteLLM's complexity router with classifier_type "heuristic": local, no model."""
+    """LiteLLM's complexity router runs with classifier_type "heuristic": local, no model."""
 
     name = "litellm"
 
     def __init__(self, setup: Setup) -> None:
-        # Without it the import fetches a price list, and tries again beside the run.
+        # Without this setting the import fetches a price list, and tries again beside the run.
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         litellm = importlib.import_module("litellm")
         ranked = setup.by_price
@@ -75,7 +75,7 @@ class LiteLlmHeuristics(PeerTarget):
 
 
 class RouteLlmBert(PeerTarget):
-    """RouteLLM's BERTRouter, which is the one that needs no network once it has a checkpoint."""
+    """RouteLLM's BERTRouter is the one of its routers that needs no network once it has a checkpoint."""
 
     name = "routellm"
 

@@ -1,4 +1,4 @@
-"""One way to embed prompts, as `ipr bench encoder` times it: a tier of ours, or a peer."""
+"""A `Subject` is one way to embed prompts, as `ipr bench encoder` times it: a tier of ours, or a peer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Embeddings = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Subject:
-    """One way to embed prompts.
+    """A `Subject` is one way to embed prompts.
 
     Attributes:
         name: as a table shows it. ours: a tier of this library, not a peer.
@@ -31,7 +31,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Absent:
-    """A subject that cannot run here, and why."""
+    """An `Absent` is a subject that cannot run here, and why."""
 
     name: str
     reason: str

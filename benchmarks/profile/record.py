@@ -1,4 +1,4 @@
-"""Records a timeline of routes with the ranges tokenize, copy, encode, decide: by nsys where it is, else by torch.profiler.
+"""record.py records a timeline of routes with the ranges tokenize, copy, encode, decide, by nsys or else by torch.profiler.
 
     python benchmarks/profile/record.py ENCODER_DIR --out FOLDER [arguments of route.py]
 
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 ROUTE = Path(__file__).with_name("route.py")
-# Where the CUDA toolkit and Nsight Systems install it without putting it on PATH.
+# The CUDA toolkit and Nsight Systems install nsys in these places without putting it on PATH.
 PLACES = (
     "/usr/local/cuda*/bin/nsys",
     "/opt/nvidia/nsight-systems*/*/bin/nsys",
@@ -34,7 +34,7 @@ TABLES = "nvtx_sum,cuda_gpu_kern_sum,cuda_gpu_mem_time_sum"
 
 
 def find_nsys() -> str | None:
-    """The first on PATH, else the newest where it is usually installed."""
+    """Return the first on PATH, else the newest where it is usually installed."""
     found = sorted(path for place in PLACES for path in glob.glob(place) if os.access(path, os.X_OK))
     return shutil.which("nsys") or (found[-1] if found else None)
 
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def record_with_nsys(nsys: str, work: list[str], out: Path) -> bool:
-    """Whether nsys recorded: it may be there and not be allowed to, which is told."""
+    """Return whether nsys recorded: it may be there and not be allowed to, which is told."""
     report = out / "route.nsys-rep"
     report.unlink(missing_ok=True)
     print(f"nsys: {nsys}, recording {report}", flush=True)

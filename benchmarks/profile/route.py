@@ -1,4 +1,4 @@
-"""Routes generated prompts for a profiler to watch; see README.md beside this file.
+"""route.py routes generated prompts for a profiler to watch; see README.md beside this file.
 
 python benchmarks/profile/route.py ENCODER_DIR --batch 1 --tokens 64 [--eager] [--trace FILE] [--device cpu]
 """

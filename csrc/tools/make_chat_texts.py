@@ -1,4 +1,4 @@
-"""Writes the texts that the coefficients of emoji and of long runs were fitted to, as `ipr tokens fit` reads them.
+"""make_chat_texts.py writes the texts that the coefficients of emoji and of long runs were fitted to, for `ipr tokens fit`.
 
     python csrc/tools/make_chat_texts.py > texts.jsonl       # a second run gives the same bytes
 
@@ -80,13 +80,13 @@ class Draws:
         return self._common[int(self._rng.choice(len(self._common), p=self._weights))]
 
     def several(self) -> str:
-        """One emoji, the same again, or different ones."""
+        """Draw one emoji, the same again, or different ones."""
         if self.below(3) == 0:
             return self.emoji() * (2 + self.below(3))
         return "".join(self.emoji() for _ in range(1 + self.below(3)))
 
     def sequence(self) -> str:
-        """An emoji of several code points."""
+        """Draw an emoji of several code points."""
         kind = self.below(6)
         if kind <= 1:
             return self.word(GESTURES)[0] + self.one(TONES)
@@ -100,7 +100,7 @@ class Draws:
 
 
 def message_with(draws: Draws, emoji: str, before: str, message: str) -> str:
-    """The emoji in front of a message, behind it or within."""
+    """Put the emoji in front of a message, behind it or within."""
     place = draws.below(5)
     if place == 0:
         return f"{emoji} {message}"
@@ -113,14 +113,14 @@ def message_with(draws: Draws, emoji: str, before: str, message: str) -> str:
 
 
 def styled(letter: str, first: int) -> str:
-    """A letter of ASCII in the alphabet of mathematics whose capital A is `first`; anything else as it is."""
+    """Return a letter of ASCII in the alphabet of mathematics whose capital A is `first`; anything else as it is."""
     if not letter.isalpha():
         return letter
     return chr(first + ord(letter.upper()) - ord("A") + 26 * letter.islower())
 
 
 def lines(draws: Draws) -> Iterator[tuple[str, str, str]]:
-    """Text, group and kind of each line."""
+    """Yield text, group and kind of each line."""
     ends = ("", "", "!", "...", "!!")
     for language, found in MESSAGES.items():
         for message in found.split("|"):

@@ -1,4 +1,4 @@
-"""Writes text_counts_pairs.inc: how hard each pair of letters is to tokenize, fitted to counts of real tokenizers.
+"""make_letter_pairs.py writes text_counts_pairs.inc: how hard each pair of letters is to tokenize, by real tokenizers' counts.
 
     python csrc/tools/make_letter_pairs.py texts.jsonl bpe-openai:o200k_base bpe-openai:cl100k_base ...
 

@@ -1,4 +1,4 @@
-"""Writes unicode_tables.inc: what `tokenizers` does to every code point, asked of the library itself.
+"""make_unicode_tables.py writes unicode_tables.inc: what `tokenizers` does to every code point, asked of the library itself.
 
 `tokenizers` mixes tables of several Unicode versions (one for NFD, one for categories, one for lower case), so no
 single version would do: each property is probed through its public normalizers and pre-tokenizer. Run after raising
@@ -30,7 +30,7 @@ split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
 
 
 def bert(step: str) -> normalizers.BertNormalizer:
-    """The BertNormalizer that does one step only."""
+    """Return the BertNormalizer that does one step only."""
     return normalizers.BertNormalizer(
         **{name: name == step for name in ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")}
     )
@@ -63,14 +63,14 @@ def flags_of(char: str) -> int:
 
 
 def order(first: str, second: str) -> int:
-    """1, 0 or -1: how NFD ranks the canonical combining classes of two marks."""
+    """Return 1, 0 or -1: how NFD ranks the canonical combining classes of two marks."""
     if nfd(f"a{first}{second}") != f"a{first}{second}":
         return 1
     return -1 if nfd(f"a{second}{first}") != f"a{second}{first}" else 0
 
 
 def mark_ranks(chars: Iterable[str]) -> dict[str, int]:
-    """The rank (1, 2, ...) of the combining class of every character that NFD may move; only their order matters."""
+    """Rank (1, 2, ...) the combining class of every character that NFD may move; only their order matters."""
     classes: list[list[str]] = []
     for char in chars:
         if nfd(char) != char or (order(char, LOWEST_MARK) == 0 and order(char, HIGHEST_MARK) == 0):

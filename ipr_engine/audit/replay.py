@@ -235,7 +235,7 @@ class ReplaySummary:
         self.different += bool(replayed.differences)
         # quality[a] and quality[b] are one field, counted once a record.
         self.fields.update(list(dict.fromkeys(one.field.partition("[")[0] for one in replayed.differences)))
-        self.kept.update({one.field.partition("[")[0] for one in replayed.kept})
+        self.kept.update(list(dict.fromkeys(one.field.partition("[")[0] for one in replayed.kept)))
         if then.model != now.model:
             self.moves[then.model, now.model] += 1
         if then.index >= 0 and now.index >= 0:

@@ -1,4 +1,4 @@
-"""This file reads the files of a bundle: it checks paths, sizes and hashes, and the tensors in them (docs/decide.md, 6 and 7).
+"""This file reads the files of a bundle: it checks paths, sizes and hashes, and the tensors in them (docs/formats.md).
 
 Each file is read once: the bytes that are parsed are the bytes that were hashed.
 """
@@ -164,7 +164,7 @@ def _inside(folder: Path, relative: str, field: Field) -> Path:
 
 
 def heads_tensors(data: bytes, where: str, *, models: int, dim: int, outputs: Sequence[str]) -> Mapping[str, Float32]:
-    """Return the tensors of one head, in one of the packed forms of docs/decide.md, section 3."""
+    """Return the tensors of one head, in one of the packed forms of docs/decide.md."""
     # A linear head is skip and bias; a deep one has trunk or adapters (up, down), and out over them.
     tensors = _float32_tensors(data, where, _HEADS)
     required = {"bias": "always"}

@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
     listed = "; ".join(f"{name}: {text}" for name, text in STUDIES.items())
     parser = subparsers.add_parser(
         "study",
-        help="repeat one of the project's studies on outcome data (extras [train] and [eval])",
+        help="repeat one of the project's studies on outcome data, from a clone (extras [train] and [eval])",
         description=f"Repeat a study of docs/studies. {listed}.",
     )
     parser.add_argument("name", choices=sorted(STUDIES))

@@ -214,9 +214,8 @@ class LoadedBundle(PlannedBundle):
         batch = len(encoded.x)
         if encoded.errors:
             good = np.array([row for row in range(batch) if row not in encoded.errors], np.int64)
-            again_good = (
-                None if again is None else lambda rows: again(good[rows])
-            )  # positions among the good -> in the batch
+            # rows are positions among the good: the batch's own are good[rows]
+            again_good = None if again is None else lambda rows: again(good[rows])
             made = self.decide(encoded[good], policy, overrides.at(good), again_good)
             return with_failures(made, good, encoded.errors, batch)
         if self.second is not None and policy.second is not None and self.is_second(encoded.encoder):

@@ -1,6 +1,6 @@
 """A rule turns tau into the coefficients of a threshold on predicted quality (IPR, arXiv 2509.06274, sec. 2.2).
 
-`Unsupported` holds for every rule: it names who answers prompts that are unlike the fitting data (docs/formats.md).
+`Unsupported` holds for every rule: it names who answers prompts that are unlike the fitting data (docs/decide.md).
 """
 
 from __future__ import annotations

@@ -62,12 +62,11 @@ def distill(
     library = need("model2vec.distill", "distilling a token table")
     torch = need("torch", "distilling a token table")
 
-    # model2vec shows the progress of the forward passes, the one long part.
     threads = torch.get_num_threads()
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     try:
-        with one_thread():
+        with one_thread():  # the one long part; model2vec shows its progress
             static = library.distill(str(model), device="cpu", pca_dims=dim, sif_coefficient=sif, quantize_to="float32")
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""At equal realised quality, what do the rules cost?
+"""This study asks what the rules cost at equal realised quality.
 
     python -m studies.calibration.equal_quality --bundle ROOT --outcomes DIR
 
@@ -33,7 +33,7 @@ FOLDS = 5
 
 
 class CostLine(NamedTuple):
-    """One quality: the calibrated rule's cost as a share of the best single's, and each other rule's cost over its cost."""
+    """A `CostLine` is one quality: the calibrated rule's cost as a share of the best single's, and other rules' cost over that."""
 
     level: str
     quality: float
@@ -42,7 +42,7 @@ class CostLine(NamedTuple):
 
 
 def compare(population: Population, *, risk: float, draws: int, seed: int) -> list[CostLine]:
-    """A line per level, and one of the geometric mean over them."""
+    """Return a line per level, and one of the geometric mean over them."""
     rows = np.arange(len(population.rows))
     resamples = Resamples(len(rows), draws=draws, seed=seed)
     best, cheapest = resamples.means(population.best), resamples.means(population.cheapest)  # (1 + draws,)
@@ -77,7 +77,7 @@ def _ratio(log: Array) -> Estimate:
 
 
 def _calibrated(population: Population, risk: float, seed: int) -> tuple[Array, Array]:
-    """Realised quality and cost (rows, taus) when each fold runs what the other folds certified."""
+    """Return realised quality and cost (rows, taus) when each fold runs what the other folds certified."""
     promises = Promises.of(TAUS, ())
     path = population.path
     moment = (promises.excess(path.routed, path.best_quality, path.cheapest_quality) ** 2).mean(axis=0)
@@ -94,13 +94,13 @@ def _calibrated(population: Population, risk: float, seed: int) -> tuple[Array, 
 
 
 def _swept(population: Population, rule: str) -> npt.NDArray[np.int64]:
-    """Choices (settings, rows) of one of the paper's rules, by the engine."""
+    """Return the engine's choices (settings, rows) by one of the paper's rules."""
     rows = population.rows
     return np.stack([rows.embedded.decide(tau=float(t), rule=rule).index for t in SETTINGS]).astype(np.int64)
 
 
 def cost_at(quality: Array, cost: Array, wanted: Array, ceiling: Array) -> Array:
-    """Cheapest cost at which the line through settings (n, settings) reaches a quality (n, k); `ceiling` (n,) where none does."""
+    """Return the cheapest cost at which the line through settings (n, settings) reaches a quality (n, k); else `ceiling` (n,)."""
     q0, q1, c0, c1 = quality[:, None, :-1], quality[:, None, 1:], cost[:, None, :-1], cost[:, None, 1:]
     goal = wanted[:, :, None]
     with np.errstate(all="ignore"):
@@ -112,7 +112,7 @@ def cost_at(quality: Array, cost: Array, wanted: Array, ceiling: Array) -> Array
 
 
 def render(lines: Sequence[CostLine]) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
 
     def show(ratio: Mapping[str, Estimate], rule: str) -> str:
         return f"{ratio[rule].value:.2f} [{ratio[rule].low:.2f}, {ratio[rule].high:.2f}]"

@@ -1,4 +1,4 @@
-"""What the studies share: a bundle, its path, and the held-out prompts as a population whose means are known exactly."""
+"""A `Population` is what the studies share: a bundle, its path, and held-out prompts whose means are known exactly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Held-out prompts and what every point of the path does on them.
+    """A `Population` holds held-out prompts and what every point of the path does on them.
 
     Attributes:
         routed, paid: (rows, points) realised quality and realised USD.
@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def load_population(arguments: argparse.Namespace) -> Population:
-    """Held-out prompts that share no question with the path's, on which every candidate has quality and cost."""
+    """Load held-out prompts that share no question with the path's, on which every candidate has quality and cost."""
     engine = Engine.load(arguments.bundle)
     sources = dict(engine.bundle.provenance.get("sources", {}))
     path_data = load_outcomes(arguments.outcomes, split=arguments.path_split)
@@ -89,7 +89,7 @@ def load_population(arguments: argparse.Namespace) -> Population:
 
 
 def about(population: Population) -> str:
-    """One line: what, on how many, with which versions."""
+    """Say in one line: what, on how many, with which versions."""
     bundle = population.rows.bundle
     return (
         f"{population.rows.source}: {len(population.rows)} prompts; path of {len(population.path)} points on "

@@ -1,4 +1,4 @@
-"""The tests of bounds.py at equal validity: `python -m studies.calibration.power`
+"""`python -m studies.calibration.power` compares the tests of bounds.py at equal validity.
 
 Draws look like what is certified: x = routed - 0.8 best - 0.2 cheapest of three right-or-wrong answers, most of them equal. The
 distribution is tilted until its mean is 0 (a true null, its edge) or some standard errors above.
@@ -15,13 +15,14 @@ from ipr_engine.calibration.bounds import TESTS
 
 Array = npt.NDArray[np.float64]
 
+# x takes no other values: each of routed, best and cheapest is 0 or 1.
 VALUES = np.array([-1.0, -0.8, -0.2, 0.0, 0.2, 0.8, 1.0])
 CHANCES = np.array([0.02, 0.06, 0.05, 0.60, 0.20, 0.03, 0.04])
 SIZES, STANDARD_ERRORS = (300, 1000, 3000), (0.0, 1.3, 2.0, 3.0)
 
 
 def tilted(mean: float) -> Array:
-    """Chances of VALUES, exponentially tilted to this mean."""
+    """Return the chances of VALUES, exponentially tilted to this mean."""
     low, high = -30.0, 30.0
     for _ in range(100):
         middle = (low + high) / 2
@@ -34,7 +35,7 @@ def tilted(mean: float) -> Array:
 def rejected(
     test: str, n: int, standard_errors: float, *, samples: int, risk: float, random: np.random.Generator
 ) -> float:
-    """Share of samples of n draws, of a mean so many standard errors above 0, in which the null is rejected."""
+    """Return the share of samples of n draws, of a mean so many standard errors above 0, in which the null is rejected."""
     spread = float(np.sqrt(tilted(0.0) @ VALUES**2))
     chances = tilted(standard_errors * spread / np.sqrt(n))
     draws = random.choice(VALUES, size=(n, samples), p=chances)

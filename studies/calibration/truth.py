@@ -1,4 +1,4 @@
-"""Is the guarantee true? `python -m studies.calibration.truth --bundle ROOT --outcomes DIR`
+"""`python -m studies.calibration.truth --bundle ROOT --outcomes DIR` asks whether the guarantee is true.
 
 Held-out prompts are the population, so the mean of every point is known exactly. Calibration samples are drawn from it with replacement,
 many times; each is calibrated as `ipr calibrate` would. Counted: how often a certified knot breaks its promise (at most risk, but
@@ -31,7 +31,7 @@ AT_ONCE = 25  # draws calibrated together: bounds the memory
 
 @dataclass(frozen=True)
 class TruthLine:
-    """One promise at one sample size; costs are mean realised USD as shares of the best single candidate's.
+    """A `TruthLine` is one promise at one sample size; costs are mean realised USD as shares of the best single candidate's.
 
     Attributes:
         violated, certified, beyond: shares of the draws: certified but false; certified; certified beyond the single best.
@@ -52,7 +52,7 @@ class TruthLine:
 def study_truth(
     population: Population, sizes: Sequence[int], draws: int, risk: float, test: str, seed: int
 ) -> list[TruthLine]:
-    """A line per promise and size."""
+    """Return a line per promise and size."""
     promises = Promises.of(TAUS, SHARES)
     path, points = population.path, len(population.path)
     moment = (promises.excess(path.routed, path.best_quality, path.cheapest_quality) ** 2).mean(axis=0)
@@ -97,7 +97,7 @@ def _draw(
     test: str,
     seed: int,
 ) -> npt.NDArray[np.int64]:
-    """(draws, promises): the point each draw certifies, NONE for none."""
+    """Return (draws, promises): the point each draw certifies, NONE for none."""
     random = np.random.default_rng((seed, n))
     found = []
     for start in range(0, draws, AT_ONCE):
@@ -109,7 +109,7 @@ def _draw(
 
 
 def render(lines: Sequence[TruthLine], draws: int, risk: float) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     limit = risk + 2 * math.sqrt(risk * (1 - risk) / draws)
     head = "| promise | n | violated (limit {:.1%}) | worst shortfall | certified | beyond the single best | cost | oracle |"
     rows = [

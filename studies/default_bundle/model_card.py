@@ -1,4 +1,4 @@
-"""Render the model card of the default bundle: every number in it comes from the run that wrote it."""
+"""This module renders the model card of the default bundle: every number in it comes from the run that wrote it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ESTIMATORS = {
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What a source says of itself; datasets: task -> test prompts."""
+    """`SourceFacts` is what a source says of itself; datasets: task -> test prompts."""
 
     name: str
     repository: str
@@ -50,7 +50,7 @@ def render(
     encoder: Mapping[str, Any],
     command: str,
 ) -> str:
-    """The card as Markdown.
+    """Return the card as Markdown.
 
     Args:
         evaluated: `Summary.figures` of the bundle on each source. encoder: distill.json with source and licence.
@@ -126,7 +126,7 @@ def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Map
 
 
 def _counted(candidates: Sequence[Candidate]) -> str:
-    """By which tokenizer each is billed, and its token_ratio."""
+    """Say by which tokenizer each candidate is billed, and its token_ratio."""
     groups: dict[tuple[str, float], list[str]] = {}
     for candidate in candidates:
         named = "" if candidate.tokenizer is None else candidate.tokenizer.name
@@ -147,7 +147,7 @@ def _path(rows: PathRows) -> str:
 
 
 def _compared(scores: Sequence[Mapping[str, Any]]) -> str:
-    """The choice of the estimator, on training prompts alone; "" where it was named and not chosen."""
+    """Tell the choice of the estimator, on training prompts alone; "" where it was named and not chosen."""
     if not scores:
         return ""
     shown = ", ".join(
@@ -160,7 +160,7 @@ def _compared(scores: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _partly_judged(names: Sequence[str], shares: Sequence[float]) -> str:
-    """Who is judged on what share of the prompts, those of one share together; "" where all are on all."""
+    """Say who is judged on what share of the prompts, those of one share together; "" where all are on all."""
     groups: dict[str, list[str]] = {}
     for name, share in zip(names, shares, strict=True):
         if share < 1:
@@ -245,7 +245,7 @@ def _limits(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle) -> list[str]
 
 
 def _support(evaluated: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What `support` says of the error on each source, in words by the interval."""
+    """Say in words, by the interval, what `support` tells of the error on each source."""
     found = []
     for source in (f["support"][0] for f in evaluated if f["support"]):
         halves = source["low_minus_high"]

@@ -125,7 +125,7 @@ def build(
 
 
 def _table_of(bundle: Bundle, folder: Path) -> Path:
-    """The token table of a bundle that this recipe wrote, as `distill` left it."""
+    """Copy the token table of a bundle that this recipe wrote, as `distill` left it."""
     made = bundle.provenance.get("default_bundle")
     spec = bundle.encoder(bundle.quality_heads.encoder)
     if spec.kind != "static" or not isinstance(made, dict):
@@ -143,7 +143,7 @@ def _command(outcomes: Sequence[Path], encoder: str) -> str:
 
 
 def _encoder_record(table: Path) -> dict[str, Any]:
-    """What distill() wrote down, with the hub's name and licence where the weights are the ones named above."""
+    """Return what distill() wrote down, with the hub's name and licence where the weights have ENCODER_SHA256."""
     path = table / "distill.json"
     if not path.is_file():
         raise InvalidInputError(f"table: expected a folder that distill() wrote, {path.name} is missing")
@@ -165,7 +165,7 @@ def _facts(folder: Path, source: Outcomes) -> SourceFacts:
 
 
 def _source_provenance(folder: Path, facts: SourceFacts) -> dict[str, Any]:
-    """Names no path of the machine."""
+    """Return a source's provenance, which names no path of the machine."""
     files = sorted(path for path in folder.iterdir() if path.stem in ("prompts", "outcomes") and path.is_file())
     return {
         "name": facts.name,

@@ -294,3 +294,11 @@ def test_a_second_tier_has_no_support_to_keep(tmp_path):
     )
     one = replayed(line, other)
     assert (one.refused, one.kept, one.outcome.support) == (None, (), None)
+
+
+def test_a_summary_lists_kept_fields_in_the_order_of_the_records(engines):
+    one = replayed(recorded(engines["plain"]), engines["own"])
+    fields = [f"made_up_{letter}" for letter in "qwertyuiopasdfgh"]  # a set of them comes in another order
+    summary = ReplaySummary()
+    summary.add(one._replace(kept=tuple(KeptFigure(field, "why") for field in fields)))
+    assert list(summary.kept) == fields

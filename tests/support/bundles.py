@@ -1,4 +1,4 @@
-"""Small generated bundles for the tests: a real tokenizer, a random table, random heads, nothing downloaded."""
+"""This module writes small bundles for the tests: a real tokenizer, a random table, random heads, nothing downloaded."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ NAMES = ("alpha/large", "beta/mid", "gamma/small", "delta/tiny", "epsilon/nano")
 
 
 def make_tokenizer(path: Path) -> Path:
-    """tokenizer.json that splits any lower- or upper-case English into words, letters, digits and marks."""
+    """Write a tokenizer.json that splits any lower- or upper-case English into words, letters, digits and marks."""
     vocab = {piece: i for i, piece in enumerate(VOCAB)}
     tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = BertNormalizer(lowercase=True)
@@ -76,7 +76,7 @@ def make_encoder(
     normalize: bool = True,
     seed: int = 0,
 ) -> Path:
-    """A model2vec folder. rows: table rows when the vocabulary is mapped onto fewer of them."""
+    """Write a model2vec folder. rows: table rows when the vocabulary is mapped onto fewer of them."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = seeded("encoder", dim, rows, seed)
     table = rng.standard_normal((rows or len(VOCAB), dim))
@@ -97,7 +97,7 @@ def make_encoder(
 def make_tensors(
     *, models: int, dim: int, hidden: int = 0, rank: int = 0, tokens: bool = True, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Random heads in the packed form that hidden and rank ask for; hidden = 0 is linear."""
+    """Return random heads in the packed form that hidden and rank ask for; hidden = 0 is linear."""
     rng = seeded("heads", models, dim, hidden, rank, seed)
     shapes: dict[str, tuple[int, ...]] = {"skip": (models, dim), "bias": (models,)}
     if hidden:
@@ -130,7 +130,7 @@ def make_candidates(models: int, context_windows: Sequence[int | None] | None = 
 
 
 def make_prices(candidates: list[Candidate], *, scale: float = 1.0) -> PriceList:
-    """The first candidate is the dearest, each next one costs half."""
+    """Return prices: the first candidate is the dearest, each next one costs half."""
     prices = {
         candidate.name: Price(
             input_usd_per_1m=scale * 8 / 2**i, output_usd_per_1m=scale * 32 / 2**i, fixed_usd=0.0, basis="made up"
@@ -159,7 +159,7 @@ def bundle_parts(
     context_windows: Sequence[int | None] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The keyword arguments of `write_bundle` for a small bundle; `work` gets the encoder's source files."""
+    """Return the keyword arguments of `write_bundle` for a small bundle; `work` gets the encoder's source files."""
     candidates = make_candidates(models, context_windows)
     encoder = make_encoder(
         work / "encoder",
@@ -210,7 +210,7 @@ def make_bundle(
 
 
 def make_siblings(tmp_path: Path, count: int, *, models: int = 5, dim: int = 16, **shape: Any) -> list[Path]:
-    """Bundles of one root on one encoder, CURRENT at the first; each has its own heads, prices and candidate order."""
+    """Write bundles of one root on one encoder, CURRENT at the first; each has its own heads, prices and candidate order."""
     written = []
     for number in range(count):
         parts = bundle_parts(tmp_path / "sources", models=models, dim=dim, **shape)

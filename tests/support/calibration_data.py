@@ -1,4 +1,4 @@
-"""Generated worlds for the tests of calibration: a small bundle whose heads know something, outcomes drawn from what they predict."""
+"""The tests of calibration live in generated worlds: a small bundle whose heads know something, and outcomes drawn from them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make_prompts(split: str, rows: int) -> tuple[str, ...]:
 def make_engine(
     folder: Path, *, models: int = 4, fitted: Outcomes | None = None, key: OwnerKey | None = None, **changes: Any
 ) -> Engine:
-    """Heads by price: the dearest candidate is right more often, each on prompts of its own. key: of their hashes, None for plain ones."""
+    """Load heads by price: the dearest candidate is right more often, each on prompts of its own. key: of prompt hashes, None: plain."""
     parts = bundle_parts(folder / "sources", models=models) | changes
     head = parts["heads"][0]
     tensors = dict(head.tensors)
@@ -56,7 +56,7 @@ def make_engine(
 
 
 def make_outcomes(engine: Engine, split: str, rows: int, *, shift: float = 0.0) -> Outcomes:
-    """Quality is 1 with the chance the heads predict, plus `shift` for the first candidate."""
+    """Draw quality: 1 with the chance the heads predict, plus `shift` for the first candidate."""
     prompts = make_prompts(split, rows)
     chance = np.asarray(engine.decide(engine.encode(list(prompts)), tau=0.0).qualities, np.float64)
     chance[:, 0] = np.clip(chance[:, 0] + shift, 0, 1)
@@ -78,7 +78,7 @@ def make_outcomes(engine: Engine, split: str, rows: int, *, shift: float = 0.0) 
 
 
 def make_source(folder: Path, *parts: Outcomes) -> Path:
-    """Several splits as one folder of CSV tables."""
+    """Write several splits as one folder of CSV tables."""
     first = parts[0]
     tuples = ("prompt_ids", "prompts", "splits", "datasets", "question_keys")
     joined: dict[str, Any] = {name: sum((getattr(part, name) for part in parts), ()) for name in tuples}
@@ -88,7 +88,7 @@ def make_source(folder: Path, *parts: Outcomes) -> Path:
 
 
 def calibrate(engine: Engine, sample: Outcomes, path_data: Outcomes, **options: Any) -> CalibrationMap:
-    """`calibrate` with the fields of its three objects of options by name."""
+    """Call `calibrate` with the fields of its three objects of options by name."""
     made = []
     for kind in (CandidateSet, CertifyOptions, Disjointness):
         mine = {field.name for field in fields(kind)} & set(options)

@@ -1,4 +1,4 @@
-"""A calibration map of known numbers."""
+"""`make_map` makes a calibration map of known numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ipr_engine.bundle.calibration import CERTAIN, CERTIFIED, INSUFFICIENT
 
 
 def make_map(bundle: Bundle, names: Sequence[str] | None = None) -> CalibrationMap:
-    """Of these candidates, else of all: point 1 costs 2, point 2 costs 1 USD per 1,000; nothing certified at tau 0.3."""
+    """Map these candidates, else all: point 1 costs 2, point 2 costs 1 USD per 1,000; nothing is certified at tau 0.3."""
     names = tuple(names or bundle.names)
 
     def point(

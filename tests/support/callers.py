@@ -1,4 +1,4 @@
-"""Threads and tasks that call a serving engine, each for at most 20 seconds."""
+"""Threads and tasks call a serving engine here, each for at most 20 seconds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def settled(tasks: Iterable[Awaitable[Any]]) -> list[Any]:
 async def held(
     encoder: QueuedEncoder, serving: AsyncEngine, *prompts: str
 ) -> tuple[Gate, asyncio.Task[Any], list[asyncio.Task[Any]]]:
-    """A gate, and tasks of these prompts behind a forward that it holds up; the first task is the one in the forward."""
+    """Return a gate, and tasks of these prompts behind a forward that it holds up; the first task is the one in the forward."""
     gate = encoder.on_encode = Gate()
     first = asyncio.create_task(serving.route("first", tau=0.2))
     await asyncio.to_thread(gate.entered.wait, 20)

@@ -1,4 +1,4 @@
-"""Cubins built in a process of its own, since a test's own process may run Triton's interpreter."""
+"""Cubins are built in a process of its own, since a test's own process may run Triton's interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle edited so that one thing of it is wrong, and the error that it must raise."""
+"""A damaged bundle is edited so that one thing of it is wrong; beside it stands the error that it must raise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The implementations of decide behind one call: the reference, the C++ op, the Triton kernel.
+"""The implementations of decide stand behind one call: the reference, the C++ op, the Triton kernel.
 
 Without a GPU the kernel runs in Triton's interpreter, which must be chosen before triton is imported: import this first.
 """
@@ -45,7 +45,7 @@ LAUNCHES = {"table": None, "split": SPLIT, "rows": ROWS}
 
 @dataclass(frozen=True)
 class Answer:
-    """What DecideResult offers the tests, from any implementation."""
+    """An `Answer` is what DecideResult offers the tests, from any implementation."""
 
     index: np.ndarray
     quality: np.ndarray
@@ -89,7 +89,7 @@ def gpu_request(request: Request, batch: int) -> GpuRequest:
 
 
 def poison(result: GpuResult) -> None:
-    """NaN in every float that a launch writes, 255 in every byte: what is not written shows."""
+    """Put NaN in every float that a launch writes, 255 in every byte: what is not written shows."""
     result.block.fill_(255)
     result.adapters.fill_(float("nan"))
     result.flags.fill_(-1)
@@ -105,7 +105,7 @@ def launch(request: Request, params: LaunchParams | None = None, dtype: str = "f
 
 
 def by_triton(request: Request, params: LaunchParams | None = None, dtype: str = "float32") -> Answer:
-    """The kernel's answer, from buffers that were poisoned; its counters must be 0 again."""
+    """Return the kernel's answer, from buffers that were poisoned; its counters must be 0 again."""
     result = launch(request, params, dtype)()
     assert not result.arrivals.any()
     return Answer(**result.numpy())

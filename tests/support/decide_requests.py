@@ -1,4 +1,4 @@
-"""Random heads, policies and requests for tests and benchmarks; the caller brings the random generator."""
+"""Random heads, policies and requests serve tests and benchmarks; the caller brings the random generator."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_heads(
     rng: Rng, models: int, dim: int, *, hidden: int = 0, rank: int = 0, activation: str = "relu",
     skip: bool = True, trunk: bool = True, identity: bool = False, tokens: bool = True, cap: bool = True,
 ) -> Heads:  # fmt: skip
-    """Heads whose logits spread by about 1 on x of unit variance."""
+    """Draw heads whose logits spread by about 1 on x of unit variance."""
     parts: dict[str, Any] = {"bias": floats(rng, models)}
     if skip:
         parts["skip"] = floats(rng, models, dim, scale=dim**-0.5)
@@ -60,7 +60,7 @@ def make_heads(
 
 
 def make_policy(rng: Rng, models: int, rule: str = "minmax", tau: float = 0.3, worth: float = 0.0) -> dict[str, Any]:
-    """Keywords of DecidePolicy and of reference.decide: section 4's rules at list prices of a plausible spread."""
+    """Return keywords of DecidePolicy and of reference.decide: section 4's rules at list prices of a plausible spread."""
     alpha_hi, alpha_lo, offset = {
         "minmax": (1 - tau, tau, 0.0),
         "max": (1 - tau, 0.0, -0.02),
@@ -79,7 +79,7 @@ def make_policy(rng: Rng, models: int, rule: str = "minmax", tau: float = 0.3, w
 
 @dataclass(frozen=True)
 class Request:
-    """One call: everything that DecidePlan.run and reference.decide need."""
+    """A `Request` is one call: everything that DecidePlan.run and reference.decide need."""
 
     heads: Heads
     policy: dict[str, Any]
@@ -118,7 +118,7 @@ class Request:
 def make_request(
     rng: Rng, batch: int, models: int, dim: int, form: str = "linear", *, masked: bool = False, **policy: Any
 ) -> Request:
-    """A request with every optional input that `form` allows; `masked` forbids about a third of all (row, model)."""
+    """Draw a request with every optional input that `form` allows; `masked` forbids about a third of all (row, model)."""
     heads = make_heads(rng, models, dim, **FORMS[form])
     return Request(
         heads=heads,
@@ -135,7 +135,7 @@ PARTS = ("index", "quality", "tokens_out", "cost_usd", "threshold", "gap", "stat
 
 
 def bytes_of(result: DecideResult) -> dict[str, bytes]:
-    """Every output, to compare bit for bit."""
+    """Return every output, to compare bit for bit."""
     return {part: getattr(result, part).tobytes() for part in PARTS}
 
 

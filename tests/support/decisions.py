@@ -1,4 +1,4 @@
-"""Decisions compared to the bit."""
+"""Decisions are compared to the bit here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipr_engine import Decision
 
 
 def bits(decision: Decision) -> tuple[Any, ...]:
-    """All that a decision says, as one comparable value."""
+    """Return all that a decision says, as one comparable value."""
     return (
         decision.bundle_hash,
         decision.policy.bundle_hash,
@@ -23,7 +23,7 @@ def bits(decision: Decision) -> tuple[Any, ...]:
 
 
 def same_row(a: Any, b: Any) -> bool:
-    """Equal to the bit in everything that the heads decided."""
+    """Return whether two are equal to the bit in everything that the heads decided."""
     scalars = ("model", "index", "status", "cause", "threshold", "gap", "cost_usd")
     return (
         all(str(getattr(a, name)) == str(getattr(b, name)) for name in scalars)

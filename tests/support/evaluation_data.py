@@ -1,4 +1,4 @@
-"""Generated outcomes for the tests of evaluation: candidates that get better with cost, prompts that differ."""
+"""Outcomes for the tests of evaluation are generated: candidates that get better with cost, prompts that differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.seeds import seeded
 
 
 def make_outcomes(*seed: object, rows: int = 300, models: int = 4, dim: int = 6) -> tuple[WeightedOutcomes, np.ndarray]:
-    """Complete outcomes and the embeddings (rows, dim) that half explain them."""
+    """Return complete outcomes and the embeddings (rows, dim) that half explain them."""
     rng = seeded("outcomes", rows, models, dim, *seed)
     x = rng.standard_normal((rows, dim))
     chance = 1 / (1 + np.exp(-(x @ rng.standard_normal((dim, models)) + np.linspace(-0.5, 1.5, models))))
@@ -43,7 +43,7 @@ def make_split(*seed: object, rows: int = 300, models: int = 4) -> Split:
 
 
 def evaluate_engine(engine: Engine, outcomes: Outcomes, **options: Any) -> Summary:
-    """`evaluate_engine` with the fields of its two objects of options by name."""
+    """Call `evaluate_engine` with the fields of its two objects of options by name."""
     of, how = (
         kind(**{field.name: options.pop(field.name) for field in fields(kind) if field.name in options})
         for kind in (EvaluatedCandidates, EvaluationOptions)

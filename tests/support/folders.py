@@ -1,4 +1,4 @@
-"""What lies in a folder."""
+"""`files_of` tells what lies in a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small bundles on a transformer, and the engine that decides on a GPU, or emulated on the CPU where there is none.
+"""This module writes small bundles on a transformer, and loads an engine on a GPU, or emulated on the CPU where there is none.
 
 Import this before anything that imports triton: as decide_implementations, it chooses Triton's interpreter where there is no GPU.
 """
@@ -30,7 +30,7 @@ def make_export(folder: Path, **config: Any) -> Path:
 def make_bundle(
     folder: Path, export: Path, *, name: str = "one", models: int = 3, seed: int = 0, support: bool = False, **form: Any
 ) -> Path:
-    """A bundle whose heads read the export's transformer (dim 32)."""
+    """Write a bundle whose heads read the export's transformer (dim 32)."""
     parts = bundle_parts(folder / f"sources-{name}", models=models, dim=16, support=False)
     transformer = read_export(export).bundle_source("transformer", contained=True)
     tensors = make_tensors(models=models, dim=32, seed=seed, **form)

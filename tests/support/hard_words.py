@@ -1,4 +1,4 @@
-"""Outcome tables of candidates that fail on hard words, some prompts unjudged: what path rows are made from."""
+"""Candidates of these outcome tables fail on hard words, some prompts unjudged: path rows are made from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CREATED = "2026-11-24"
 
 
 def write_outcomes(folder: Path, *, first: int = 0, rows: int = 200, models: int = 4, gaps: bool = True) -> Path:
-    """Candidates fail on hard words. With gaps the third is not judged on every seventh prompt, and none on the last."""
+    """Write outcomes of candidates that fail on hard words; gaps leave the third unjudged every seventh prompt, all on the last."""
     rng = seeded("path rows", first)
     folder.mkdir(parents=True)
     prompts: list[tuple[Any, ...]] = [("prompt_id", "prompt", "split")]

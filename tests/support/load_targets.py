@@ -1,4 +1,4 @@
-"""A clock that only moves when told, and targets whose latency is known."""
+"""Targets of known latency meet a clock that only moves when told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ US, MS, S = 1_000, 1_000_000, 1_000_000_000
 
 
 class MadeUpClock:
-    """Stands still but for waiting and for what targets spend."""
+    """A `MadeUpClock` stands still but for waiting and for what targets spend."""
 
     def __init__(self):
         self.time = 1_000 * S
@@ -21,10 +21,14 @@ class MadeUpClock:
 
 
 class KnownTarget:
-    """Call k takes `service(k)` ns of a made-up clock; `fails` maps calls to what they raise. The first calls of a session count apart."""
+    """Call k of a `KnownTarget` takes `service(k)` ns of a made-up clock; `fails` maps calls to what they raise.
+
+    The first calls of a session count apart.
+    """
 
     def __init__(self, clock, service, *, fails=None, stages=(), rejections=()):
         self.name, self.stages, self.rejections = "known", stages, rejections
+        # a run makes three uncounted calls first (loads.FIRST_CALLS): call 0 is the first that counts
         self.clock, self.service, self.fails, self.calls = clock, service, fails or {}, -3
 
     @contextmanager
@@ -44,7 +48,7 @@ class KnownTarget:
 
 
 class AsyncKnownTarget:
-    """Answers on the real clock after awaiting `wait()`."""
+    """An `AsyncKnownTarget` answers on the real clock after awaiting `wait()`."""
 
     def __init__(self, wait, *, rejections=(), fails=()):
         self.name, self.stages, self.rejections = "known async", (), rejections

@@ -1,4 +1,4 @@
-"""What this process holds."""
+"""`resident_bytes` tells what this process holds."""
 
 from __future__ import annotations
 

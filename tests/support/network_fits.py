@@ -1,4 +1,4 @@
-"""Small networks of every form, and a fit of one. Needs torch."""
+"""This module fits small networks of every form. It needs torch."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ FORMS = {
 
 
 def fit_small(data: Any, config: NetworkConfig, **changes: Any) -> Any:
-    """data: with x, quality and folds."""
+    """Fit a small network. data: with x, quality and folds."""
     rows = FoldedRows(data.x, data.quality, data.folds, changes.pop("linear_only", 0))
     return fit_network(rows, config, **{"seed": 3} | changes)

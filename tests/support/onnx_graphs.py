@@ -1,4 +1,4 @@
-"""Encoder graphs written operator by operator (no torch): a BERT, and a decoder's parts that other arithmetic has to survive."""
+"""Encoder graphs are written operator by operator (no torch): a BERT, and decoder parts that other arithmetic has to survive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INT64 = 7
 
 
 class Graph:
-    """Collects nodes and weights; `op` returns the name of the result."""
+    """A `Graph` collects nodes and weights; `op` returns the name of the result."""
 
     def __init__(self) -> None:
         from onnx import helper, numpy_helper
@@ -51,7 +51,7 @@ class Graph:
 
 
 def random_weights(rng: np.random.Generator, sizes: dict[str, int] = SMALL) -> dict[str, np.ndarray]:
-    """BERT's weights under transformers' own names."""
+    """Draw BERT's weights under transformers' own names."""
 
     def draw(*shape: int) -> np.ndarray:
         return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
@@ -74,7 +74,7 @@ def random_weights(rng: np.random.Generator, sizes: dict[str, int] = SMALL) -> d
 
 
 def bert(weights: dict[str, np.ndarray], *, heads: int, result: str = "embedding", dim: int | None = None) -> Any:
-    """input_ids, attention_mask -> mean-pooled, normalised embedding (onnx.ModelProto); dim: a wrong one, to be noticed."""
+    """Build input_ids, attention_mask -> mean-pooled, normalised embedding (onnx.ModelProto); dim: a wrong one, to be noticed."""
     graph = Graph()
     weight = {name: graph.weight(name, array) for name, array in weights.items() if not name.startswith("pooler")}
     hidden = weights["embeddings.word_embeddings.weight"].shape[1]
@@ -127,7 +127,7 @@ def mean_normalized(graph: Graph, x: str, seen: str, axis: dict[int, str]) -> st
 
 
 def rotary_rms(rng: np.random.Generator, *, hidden: int = 16, vocabulary: int = 200) -> Any:
-    """One block as decoders have it: RMS normalisation written out, rotary positions by a multiplication, sine and cosine."""
+    """Build one block as decoders have it: RMS normalisation written out, rotary positions by a multiplication, sine and cosine."""
     graph = Graph()
     axis = {n: graph.weight(f"axis{n}", np.array([n], dtype=np.int64)) for n in (1, 2)}
 
@@ -156,7 +156,7 @@ def rotary_rms(rng: np.random.Generator, *, hidden: int = 16, vocabulary: int = 
 
 
 def make_export(folder: Path, rng: np.random.Generator, *, max_tokens: int = 40, **graph: Any) -> Export:
-    """An export of a small BERT with random weights: manifest, tokenizer, config, model.onnx; graph: arguments of `bert`."""
+    """Write an export of a small BERT with random weights: manifest, tokenizer, config, model.onnx; graph: arguments of `bert`."""
     import onnx
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def make_export(folder: Path, rng: np.random.Generator, *, max_tokens: int = 40,
 
 
 def random_batch(rng: np.random.Generator, rows: int, tokens: int, vocabulary: int) -> dict[str, np.ndarray]:
-    """Ids of rows of different lengths, padded on the right."""
+    """Draw ids of rows of different lengths, padded on the right."""
     lengths = rng.integers(2, tokens + 1, rows)
     lengths[0] = tokens
     mask = (np.arange(tokens) < lengths[:, None]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Generated outcome data: no real prompt, no real model."""
+"""Outcome data is generated: no real prompt, no real model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_prompt(rng: np.random.Generator, words: int = 30) -> str:
 
 
 def make_outcomes(*seed: object, rows: int = 40, models: int = 3, sparse: float = 0.0) -> Outcomes:
-    """Random prompts; each outcome is missing with chance `sparse`."""
+    """Draw random prompts; each outcome is missing with chance `sparse`."""
     rng = seeded("outcomes", rows, models, *seed)
     prompts = tuple(make_prompt(rng) for _ in range(rows))
     shape = (rows, models)

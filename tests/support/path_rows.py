@@ -1,4 +1,4 @@
-"""Generated path rows: random ones for a bundle's writer, and ones that an engine's own heads predict, with outcomes drawn from that."""
+"""Path rows are generated: random ones for a bundle's writer, and ones that an engine's own heads predict, with drawn outcomes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_path_rows(
     again: bool = False,
     own: bool = False,
 ) -> PathRows:
-    """Random predictions and outcomes; the first row is judged on no candidate but the first."""
+    """Draw predictions and outcomes; the first row is judged on no candidate but the first."""
     shape = (rows, len(candidates))
     rng = seeded("path rows", shape, seed)
     outcome = rng.choice(np.array([0, 254, 127, 255], np.uint8), shape, p=[0.4, 0.4, 0.1, 0.1])
@@ -52,7 +52,7 @@ def make_path_rows(
 
 
 def with_path_rows(parts: dict[str, Any], given: PathRows | None = None, **shape: Any) -> dict[str, Any]:
-    """Arguments of `write_bundle` with path rows of its first heads: those given, or generated ones of this shape."""
+    """Return arguments of `write_bundle` with path rows of its first heads: those given, or generated ones of this shape."""
     names = [candidate.name for candidate in parts["candidates"]]
     made = make_path_rows(names, **shape) if given is None else given
     return {**parts, "path_rows": replace(made, heads=(heads_sha256(parts["heads"][0]),))}
@@ -64,7 +64,7 @@ def make_path_bundle(folder: Path, *, rows: int = 40, **shape: Any) -> Bundle:
 
 
 def make_rows(engine: Engine, rows: int = 500, split: str = "path", **changes: Any) -> PathRows:
-    """Path rows of an engine's first heads: an outcome is 1 with the chance that they predict."""
+    """Draw path rows of an engine's first heads: an outcome is 1 with the chance that they predict."""
     encoded = engine.encode(list(make_prompts(split, rows)))
     made = engine.decide(encoded, tau=0.0, rule="minmax")
     right = seeded("path rows", split).random(made.qualities.shape) < made.qualities
@@ -80,7 +80,7 @@ def make_rows(engine: Engine, rows: int = 500, split: str = "path", **changes: A
 
 
 def with_rows(bundle: Bundle, rows: PathRows | None) -> Bundle:
-    """The bundle with these path rows, under a hash of its own."""
+    """Return the bundle with these path rows, under a hash of its own."""
     name = hashlib.sha256(f"{bundle.hash} {rows and rows.quality.tobytes()!r}".encode()).hexdigest()
     return replace(bundle, path_rows=rows, hash=name)
 
@@ -90,7 +90,7 @@ def with_path(engine: Engine, rows: int = 500, **changes: Any) -> Engine:
 
 
 def assert_equal_rows(a: PathRows | None, b: PathRows | None) -> None:
-    """Equal to the bit, heads apart."""
+    """Assert that rows are equal to the bit, heads apart."""
     assert a is not None
     assert b is not None
     assert a.candidates == b.candidates

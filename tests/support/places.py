@@ -1,4 +1,4 @@
-"""Where things stand in a checkout."""
+"""These names say where things stand in a checkout."""
 
 from __future__ import annotations
 

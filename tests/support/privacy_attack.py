@@ -1,4 +1,4 @@
-"""An attack on records and bundles: who has the shipped table and heads tries to read the words of prompts.
+"""An attacker with the shipped table and heads tries to read the words of prompts out of records and bundles.
 
     python tests/support/privacy_attack.py      # one JSON line of what it recovers, as docs/privacy.md quotes it
 
@@ -97,7 +97,7 @@ PARTS: dict[str, Sequence[str]] = {
 
 
 class Attacker:
-    """Who has a bundle: its token table, its vocabulary, its heads."""
+    """An `Attacker` has a bundle: its token table, its vocabulary, its heads."""
 
     def __init__(self, bundle: Bundle) -> None:
         heads = bundle.quality_heads
@@ -122,14 +122,14 @@ class Attacker:
         return len(wanted & set(guesses[: len(ids)])) / len(wanted)
 
     def tells(self, token: int) -> bool:
-        """Whether the token is neither a stopword nor a mark."""
+        """Return whether the token is neither a stopword nor a mark."""
         word = self.words[token]
         return word not in STOPWORDS and any(c.isalnum() for c in word)
 
     # -- from an embedding
 
     def greedy(self, target: Array, atoms: Array, count: int) -> list[int]:
-        """Sparse coding by orthogonal matching pursuit with weights >= 0: atoms (tokens, dim), target (dim,)."""
+        """Return a sparse code by orthogonal matching pursuit with weights >= 0: atoms (tokens, dim), target (dim,)."""
         length = np.linalg.norm(atoms, axis=1)
         length[length < 1e-9] = np.inf
         chosen: list[int] = []
@@ -148,7 +148,7 @@ class Attacker:
     # -- from figures
 
     def figures(self, x: Array) -> Array:
-        """(rows, 2 * models): logits and log tokens of embeddings (rows, dim)."""
+        """Return (rows, 2 * models): logits and log tokens of embeddings (rows, dim)."""
         t = self.tensors
         hidden = x @ t["trunk"].T
         act = np.maximum(hidden[:, None] + t["identity"], 0) if "identity" in t else np.maximum(hidden[:, None], 0)
@@ -156,7 +156,7 @@ class Attacker:
         return np.concatenate([logit, x @ t["len_skip"].T + t["len_bias"]], axis=1)
 
     def observed(self, quality: Array, tokens: Array, own: Array | None = None) -> Array:
-        """Logits, log tokens and, where they are known, log input tokens by each tokenizer: own is (models,)."""
+        """Return logits, log tokens and, where they are known, log input tokens by each tokenizer: own is (models,)."""
         q = np.clip(quality.astype(np.float64), 1e-6, 1 - 1e-6)
         parts = [np.log(q / (1 - q)), np.log(np.maximum(tokens.astype(np.float64), 1e-3))]
         if own is not None:
@@ -164,7 +164,7 @@ class Attacker:
         return np.concatenate(parts)
 
     def _fit_inverse(self) -> None:
-        """Least squares from figures to embeddings, on bags of words made up by the attacker."""
+        """Fit least squares from figures to embeddings, on bags of words made up by the attacker."""
         rng = np.random.default_rng(0)
         usable = np.flatnonzero(np.linalg.norm(self.table, axis=1) > 1)
         bags = [rng.choice(usable, rng.integers(5, 40)) for _ in range(3000)]
@@ -182,17 +182,17 @@ class Attacker:
             self.inverse[known] = np.linalg.solve(ridge, part.T @ (x - self.x_mean))
 
     def _likely(self, observed: Array) -> Array:
-        """The embedding that least squares gives for these figures."""
+        """Return the embedding that least squares gives for these figures."""
         known = len(observed)
         likely: Array = self.x_mean + (observed - self.mean[:known]) / self.spread[:known] @ self.inverse[known]
         return likely
 
     def by_regression(self, observed: Array, count: int) -> list[int]:
-        """The embedding that the figures make likely, then sparse coding of it."""
+        """Guess by sparse coding of the embedding that the figures make likely."""
         return self.greedy(self._likely(observed).astype(np.float32), self.table, count)
 
     def by_projection(self, observed: Array, count: int) -> list[int]:
-        """Newton steps to an embedding that has these figures, then sparse coding in the plane that the figures see.
+        """Step by Newton to an embedding that has these figures, then code it in the plane that the figures see.
 
         Input tokens, which no embedding tells, say where the steps start.
         """
@@ -211,7 +211,7 @@ class Attacker:
         return np.concatenate([logit, t["len_skip"]]) / self.spread[: 2 * len(logit), None]
 
     def one_word(self, observed: Array) -> tuple[int, float]:
-        """Brute force over the vocabulary: the token whose figures are nearest, and how near."""
+        """Search the whole vocabulary: return the token whose figures are nearest, and how near."""
         length = np.linalg.norm(self.table, axis=1, keepdims=True)
         alone = self.table / np.maximum(length, 1e-9)
         blocks = [self.figures(alone[at : at + 2048].astype(np.float64)) for at in range(0, len(alone), 2048)]
@@ -219,19 +219,19 @@ class Attacker:
         return int(away.argmin()), float(away.min())
 
     def frequent(self, prompts: Sequence[str], count: int) -> list[int]:
-        """The tokens that most of the prompts have, stopwords and marks left out: guesses of one who has seen no record."""
+        """Return the tokens that most prompts have, stopwords and marks left out: guesses of one who has seen no record."""
         seen = Counter(token for prompt in prompts for token in set(self.ids(prompt)))
         told = [token for token, _ in seen.most_common() if self.tells(token)]
         return told[:count]
 
 
 def mean_recall(attacker: Attacker, prompts: Sequence[str], guess: Callable[[int, int], list[int]]) -> float:
-    """guess: (row, how many guesses) to tokens."""
+    """Return the mean recall of guesses; guess: (row, how many guesses) to tokens."""
     return float(np.mean([attacker.recall(p, guess(row, len(attacker.ids(p)))) for row, p in enumerate(prompts)]))
 
 
 def composed(count: int) -> tuple[str, ...]:
-    """Prompts of one domain with words of their own, all different."""
+    """Compose prompts of one domain with words of their own, all different."""
     rng = np.random.default_rng(7)
 
     def one(part: str) -> str:
@@ -244,7 +244,7 @@ def composed(count: int) -> tuple[str, ...]:
 
 
 def measure() -> dict[str, float]:
-    """What docs/privacy.md quotes: recall of each attack on prompts of up to forty tokens."""
+    """Return what docs/privacy.md quotes: recall of each attack on prompts of up to forty tokens."""
     from ipr_engine import Engine
     from ipr_engine.audit.recorder import MIN_WORDS
     from ipr_engine.audit.row_record import distinct_words

@@ -1,4 +1,4 @@
-"""What is put into a log of every kind of call, and what is read of it."""
+"""Calls of every kind are put into a log here, and read from it."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ def opened(line):
 
 
 def bare(record):
-    """The record as a line of schema 2, which holds the embedding in clear."""
+    """Return the record as a line of schema 2, which holds the embedding in clear."""
     return dataclasses.replace(
         record, schema_version=2, sealed=None, brief=False, needs=record.needs or Needs({}, None)
     )

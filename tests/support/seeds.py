@@ -1,4 +1,4 @@
-"""Random generators seeded by what the numbers are for."""
+"""Random generators are seeded by what the numbers are for."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import numpy as np
 
 
 def seeded(*parts: object) -> np.random.Generator:
-    """A generator that gives the same numbers for the same parts."""
+    """Return a generator that gives the same numbers for the same parts."""
     return np.random.default_rng(zlib.crc32(repr(parts).encode()))

@@ -1,4 +1,4 @@
-"""Encoders for the serving tests: the static tier's rows, through Python, so that they go by the queue; and what can go wrong."""
+"""Encoders for the serving tests give the static tier's rows through Python, so that they queue; some go wrong on request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHAT = [{"role": "system", "content": "explain"}, {"role": "user", "content": "w
 
 
 class QueuedEncoder:
-    """Another encoder's very rows, but not compiled: the engine takes this tier's requests by the queue.
+    """A `QueuedEncoder` gives another encoder's very rows, but not compiled: the engine takes its requests by the queue.
 
     Attributes:
         batches: the prompts of every forward since the warm-up.
@@ -53,7 +53,7 @@ class QueuedEncoder:
 
 
 class Gate:
-    """Holds forwards up: `entered` is set when one has begun, each `let` lets one pass, `open` all from then on."""
+    """A `Gate` holds forwards up: `entered` is set when one has begun, each `let` lets one pass, `open` all from then on."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -75,7 +75,7 @@ class Gate:
 
 
 def queued_engine(bundle: Bundle) -> tuple[Engine, QueuedEncoder]:
-    """An engine of this bundle whose requests go by the queue, with the answers of `Engine(bundle)` to the bit."""
+    """Load an engine of this bundle whose requests go by the queue, with the answers of `Engine(bundle)` to the bit."""
     engine = Engine(bundle)
     encoder = QueuedEncoder(engine.encoder)
     engine.loaded = LoadedBundle(bundle, options=engine.options, encoders={engine.encoder.identity: encoder})  # type: ignore[arg-type]

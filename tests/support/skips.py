@@ -1,4 +1,4 @@
-"""Every reason for which a test may be skipped; a run that skips for another one fails (conftest.py)."""
+"""A test may be skipped for one of these reasons; a run that skips for another one fails (conftest.py)."""
 
 from __future__ import annotations
 

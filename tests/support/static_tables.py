@@ -1,4 +1,4 @@
-"""Folders of the static encoder: a table of random rows, a tokenizer of made words, a config."""
+"""Folders of the static encoder hold a table of random rows, a tokenizer of made words, a config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package as its source shows it: who imports whom, which names are public, how long a chain of imports is.
+"""A `Structure` is the package as its source shows it: who imports whom, which names are public, how long an import chain is.
 
 An import counts wherever it stands: in a module, in a function, under TYPE_CHECKING. What a package's `__init__`
 hands on counts where it is defined. The face, `ipr_engine/__init__.py`, and the compiled `_C` are no modules here.
@@ -21,7 +21,7 @@ KERNELS = f"{PACKAGE}.kernels"
 
 @dataclass(frozen=True)
 class Module:
-    """One file: its dotted name, its path and its syntax tree."""
+    """A `Module` is one file: its dotted name, its path and its syntax tree."""
 
     name: str
     path: Path
@@ -33,7 +33,7 @@ class Module:
 
     @property
     def only_hands_on(self) -> bool:
-        """Whether it is a package's face that defines nothing itself."""
+        """Return whether the module is a package's face that defines nothing itself."""
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
         return self.is_face and not any(
             isinstance(node, kinds) and node.name != "__getattr__" for node in self.tree.body
@@ -41,12 +41,12 @@ class Module:
 
     @property
     def room(self) -> str:
-        """The package it lies in; "" for the top of `ipr_engine`."""
+        """Return the package the module lies in; "" for the top of `ipr_engine`."""
         parts = self.name.split(".")
         return parts[1] if len(parts) > 2 or self.is_face else ""
 
     def imports(self) -> Iterator[tuple[str, str | None]]:
-        """(module, name) of every import; the name is None for a plain `import module`."""
+        """Return (module, name) of every import; the name is None for a plain `import module`."""
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 yield from ((alias.name, None) for alias in node.names)
@@ -59,7 +59,7 @@ class Module:
 
 
 class Structure:
-    """The modules of the package, `kernels` included, and the imports among them."""
+    """A `Structure` holds the modules of the package, `kernels` included, and the imports among them."""
 
     def __init__(self, root: Path = ROOT) -> None:
         package, kernels = root / PACKAGE, root / "kernels"
@@ -78,7 +78,7 @@ class Structure:
 
     @cached_property
     def graph(self) -> dict[str, set[str]]:
-        """Module -> the modules that it imports; a package's face that only hands names on stands for the modules behind it."""
+        """Map each module to those it imports; a package's face that only hands names on stands for the modules behind it."""
         return {
             module.name: {
                 target
@@ -92,7 +92,7 @@ class Structure:
         }
 
     def behind(self, name: str) -> set[str]:
-        """The module itself, or, of a face that only hands names on, those that define them: all of it may be read of the face."""
+        """Return the module itself, or, of a face that only hands names on, those that define them: all may be read of the face."""
         module = self.modules[name]
         if not module.only_hands_on:
             return {name}
@@ -100,7 +100,7 @@ class Structure:
         return {target for target in found if target is not None and target != name}
 
     def defining(self, base: str, name: str | None, seen: frozenset[tuple[str, str]] = frozenset()) -> str | None:
-        """The module that defines what `from base import name` takes; None outside the package."""
+        """Return the module that defines what `from base import name` takes; None outside the package."""
         if name is None:
             return base if base in self.modules else None
         if f"{base}.{name}" in self.modules:
@@ -114,7 +114,7 @@ class Structure:
         return base
 
     def importers_of_the_face(self) -> list[str]:
-        """Modules that import `ipr_engine` itself, for something else than a module of it."""
+        """Return modules that import `ipr_engine` itself, for something else than a module of it."""
         return sorted(
             module.name
             for module in self.modules.values()
@@ -124,7 +124,7 @@ class Structure:
 
     @cached_property
     def rooms(self) -> dict[str, set[str]]:
-        """Room -> the rooms whose modules its modules import."""
+        """Map each room to the rooms whose modules its modules import."""
         found: dict[str, set[str]] = defaultdict(set)
         for name, targets in self.graph.items():
             here = self.modules[name].room
@@ -135,7 +135,7 @@ class Structure:
         return dict(found)
 
     def public_classes(self) -> dict[str, list[str]]:
-        """Class name -> the modules that define it at their top."""
+        """Map each class name to the modules that define it at their top."""
         found: dict[str, list[str]] = defaultdict(list)
         for module in self.modules.values():
             for node in module.tree.body:
@@ -144,7 +144,7 @@ class Structure:
         return found
 
     def stems(self) -> dict[str, list[str]]:
-        """File stem -> the modules of that name; a command of `cli` is called as what it runs."""
+        """Map each file stem to the modules of that name; a command of `cli` is called as what it runs."""
         found: dict[str, list[str]] = defaultdict(list)
         for module in self.modules.values():
             if not module.is_face and module.room != "cli":
@@ -152,7 +152,7 @@ class Structure:
         return found
 
     def wide_functions(self, most: int) -> list[tuple[str, str, int]]:
-        """(module, function, parameters) of those that take more, self and cls apart; a Triton kernel's own apart."""
+        """Return (module, function, parameters) of those that take more, self and cls apart; a Triton kernel's own apart."""
         found = []
         for module in self.modules.values():
             for node in ast.walk(module.tree):
@@ -169,7 +169,7 @@ def _jitted(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
-    """The groups of nodes that reach one another (Tarjan's strongly connected components of two nodes or more)."""
+    """Return the groups of nodes that reach one another (Tarjan's strongly connected components of two nodes or more)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -197,7 +197,7 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
 
 
 def longest_chain(graph: Mapping[str, set[str]]) -> list[str]:
-    """The longest path of imports, from the top down, in a graph without circles."""
+    """Return the longest path of imports, from the top down, in a graph without circles."""
     below: dict[str, list[str]] = {}
 
     def chain(node: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Generated sources on disk and a study that reads them: every candidate is good at the words of its own task."""
+"""Sources on disk, and a study that reads them, are generated: every candidate is good at the words of its own task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stand-in for TensorRT and the CUDA driver on a machine without a GPU.
+"""A stand-in plays TensorRT and the CUDA driver on a machine without a GPU.
 
 The plan it "builds" is the converted graph, which ONNX Runtime executes on the addresses it was given, in the stand-in driver's
 memory (stand_in_cuda.c), when the stream gets there. It is strict: a context runs only with its profile, exactly its profile's
@@ -20,7 +20,7 @@ SCRATCH = 4096  # bytes a token of a bucket
 
 
 class Driver:
-    """The compiled stand-in, and its levers."""
+    """A `Driver` is the compiled stand-in, and its levers."""
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "libstandin.so")
@@ -61,8 +61,9 @@ class _DataType:
 
 
 def make_module(driver: Driver, *, version: str = "11.4.0.1", integer: str = "INT64") -> SimpleNamespace:
-    """A module like `tensorrt`. Levers: `noise` is added to embeddings, `refuse` names a call that answers False
-    or None and logs `words`."""
+    """Make a module like `tensorrt`. Levers: `noise` is added to embeddings, `refuse` names a call that answers False
+    or None and logs `words`.
+    """
     import onnx
     import onnxruntime as ort
 

@@ -1,4 +1,4 @@
-"""Bundles whose candidates count tokens by profiles of their own."""
+"""Candidates of these bundles count tokens by profiles of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUSSIAN = "Почему небо голубое? " * 6
 
 
 def tokenized_parts(folder: Path, profiles: Sequence[str | None] = PROFILES, **shape: Any) -> dict[str, Any]:
-    """Arguments of `write_bundle`, a candidate a profile; None: its tokens are the bundle's times its ratio."""
+    """Return arguments of `write_bundle`, a candidate a profile; None: its tokens are the bundle's times its ratio."""
     parts = bundle_parts(folder, models=len(profiles), dim=16, **shape)
     parts["candidates"] = [
         replace(candidate, tokenizer=None if name is None else shipped_profile(name))

@@ -1,4 +1,4 @@
-"""Generated outcomes with a known truth, for the tests of training: no real prompt, no real model."""
+"""Outcomes with a known truth are generated for the tests of training: no real prompt, no real model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.seeds import seeded
 
 @dataclass(frozen=True)
 class World:
-    """Unit embeddings x (rows, dim), the true chance of success, sampled quality 0/1 and tokens (rows, models)."""
+    """A `World` holds unit embeddings x (rows, dim), the true chance of success, sampled quality 0/1 and tokens (rows, models)."""
 
     x: np.ndarray
     chance: np.ndarray
@@ -28,7 +28,7 @@ class World:
 
 
 def make_world(*seed: object, rows: int = 600, dim: int = 13, models: int = 5, twins: int = 0) -> World:
-    """Strong difficulty common to all models, weak differences between them; the last `twins` rows repeat the first."""
+    """Draw strong difficulty common to all models, weak differences between them; the last `twins` rows repeat the first."""
     rng = seeded("world", rows, dim, models, *seed)
     x = rng.standard_normal((rows, dim))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -45,7 +45,7 @@ def make_world(*seed: object, rows: int = 600, dim: int = 13, models: int = 5, t
 
 @dataclass(frozen=True)
 class Bent:
-    """x (rows, dim), quality (rows, models) that no linear score can follow, folds (rows,)."""
+    """A `Bent` holds x (rows, dim), quality (rows, models) that no linear score can follow, folds (rows,)."""
 
     x: np.ndarray
     quality: np.ndarray
@@ -53,7 +53,7 @@ class Bent:
 
 
 def make_bent(*seed: object, rows: int = 1200, dim: int = 8, models: int = 4, missing: float = 0.0) -> Bent:
-    """Quality 0/1 by which side of |x[0]| a candidate is good on: linear in |x[0]|, unrelated to x[0] itself."""
+    """Draw quality 0/1 by which side of |x[0]| a candidate is good on: linear in |x[0]|, unrelated to x[0] itself."""
     rng = seeded("bent", rows, dim, models, missing, *seed)
     x = rng.standard_normal((rows, dim))
     side = np.where(np.arange(models) % 2, -1.0, 1.0)
@@ -64,7 +64,7 @@ def make_bent(*seed: object, rows: int = 1200, dim: int = 8, models: int = 4, mi
 
 
 def write_source(folder: Path, models: list[str], prompts: list[str], *, rows_per_split: int = 80) -> Path:
-    """A two-table source folder with the models named, both splits, and outcomes that depend on the prompt's length."""
+    """Write a two-table source folder with the models named, both splits, and outcomes that depend on the prompt's length."""
     import pyarrow
     from pyarrow import parquet
 
@@ -92,12 +92,12 @@ def write_source(folder: Path, models: list[str], prompts: list[str], *, rows_pe
 
 
 def _split(options: dict[str, Any], kind: type) -> dict[str, Any]:
-    """The options that are fields of `kind`, taken out of `options`."""
+    """Take the options that are fields of `kind` out of `options`, and return them."""
     return {field.name: options.pop(field.name) for field in fields(kind) if field.name in options}
 
 
 def train(outcomes: Any, candidates: Path, out: Path, **options: Any) -> Trained:
-    """`train` with the fields of its objects of options by name; encoder and encoder_options are those of `EncoderChoice`."""
+    """Call `train` with the fields of its objects of options by name; encoder and encoder_options are those of `EncoderChoice`."""
     target = BundleTarget(root=out, **_split(options, BundleTarget))
     chosen = {"folders": options.pop("encoder", None)}
     if "encoder_options" in options:
@@ -109,6 +109,6 @@ def train(outcomes: Any, candidates: Path, out: Path, **options: Any) -> Trained
 
 
 def add_model(bundle: Path, candidates: Path, **options: Any) -> Added:
-    """`add_model` with the fields of its objects of options by name."""
+    """Call `add_model` with the fields of its objects of options by name."""
     evidence, prior = Evidence(**_split(options, Evidence)), PriorFrom(**_split(options, PriorFrom))
     return add_candidate(bundle, candidates, evidence=evidence, prior=prior, **options)

@@ -1,4 +1,4 @@
-"""Small transformers with random weights, saved as real ones are, and the plain code that embeds with them."""
+"""Small transformers with random weights are saved here as real ones are, and plain code embeds with them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MODES = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "l
 
 
 def import_torch() -> tuple[Any, Any]:
-    """torch and transformers, or the test is skipped."""
+    """Return torch and transformers, or skip the test."""
     return tuple(pytest.importorskip(name, reason=skips.TORCH) for name in ("torch", "transformers"))
 
 
 def make_bare_transformer(folder: Path, family: str = "bert", *, seed: int = 0, **config: Any) -> Path:
-    """A small model's config.json, model.safetensors, tokenizer.json; family: bert, roberta, modernbert or qwen3 (a decoder)."""
+    """Write a small model's config.json, model.safetensors, tokenizer.json; family: bert, roberta, modernbert or qwen3 (a decoder)."""
     torch, transformers = import_torch()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.from_file(str(make_tokenizer(folder / "tokenizer.json")))
@@ -67,7 +67,7 @@ def make_bare_transformer(folder: Path, family: str = "bert", *, seed: int = 0, 
 
 
 def make_sentence_transformer(folder: Path, *, pooling: str = "mean", normalize: bool = True, **config: Any) -> Path:
-    """The same with modules.json and 1_Pooling/config.json, as sentence-transformers saves them."""
+    """Write a bare transformer with modules.json and 1_Pooling/config.json, as sentence-transformers saves it."""
     make_bare_transformer(folder, **config)
     (folder / "modules.json").write_text(json.dumps(MODULES + [NORMALIZE] * normalize))
     write_pooling(folder, {mode: name == pooling for name, mode in MODES.items()})
@@ -80,7 +80,7 @@ def write_pooling(folder: Path, modes: dict[str, Any]) -> None:
 
 
 def make_export_without_graph(source: Path, folder: Path) -> Path:
-    """The export of a bare transformer, less its ONNX graph; float32 weights stand where `ipr export-encoder` puts float16."""
+    """Write the export of a bare transformer, less its ONNX graph; its weights are float32, `ipr export-encoder`'s float16."""
     folder.mkdir(parents=True)
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         shutil.copy(source / name, folder / name)
@@ -112,7 +112,7 @@ def make_export_without_graph(source: Path, folder: Path) -> Path:
 
 
 def plain_embedding(folder: Path, ids: Sequence[int], *, pooling: str = "mean", normalize: bool = True) -> np.ndarray:
-    """One embedding by transformers alone, of the ids with their special tokens; no batch, no padding."""
+    """Return one embedding by transformers alone, of the ids with their special tokens; no batch, no padding."""
     torch, transformers = import_torch()
     model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
@@ -123,6 +123,6 @@ def plain_embedding(folder: Path, ids: Sequence[int], *, pooling: str = "mean", 
 
 
 def library_ids(folder: Path, text: str) -> list[int]:
-    """The ids of a text with special tokens, by transformers' own tokenizer class."""
+    """Return the ids of a text with special tokens, by transformers' own tokenizer class."""
     _, transformers = import_torch()
     return list(transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))(text)["input_ids"])

@@ -1,4 +1,4 @@
-"""Triton's interpreter as the tests and the dry runs of the benchmarks need it: import this before anything that imports triton."""
+"""This module sets up Triton's interpreter for the tests and the benchmarks' dry runs: import it before anything that imports triton."""
 
 from __future__ import annotations
 

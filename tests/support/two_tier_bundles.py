@@ -1,4 +1,4 @@
-"""Two-tier bundles for the tests: the second tier is a table too (another one), so that nothing of it needs torch."""
+"""Two-tier bundles for the tests take another table as their second tier, so that nothing of it needs torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_prompts(count: int, *seed: object) -> list[str]:
 
 
 def make_tiers(folder: Path, *, models: int = 4, hidden: int = 0, seed: int = 1, **shape: Any) -> tuple[Bundle, Bundle]:
-    """Bundles of one tier with equal candidates and prices: 16-d with support, and 24-d (another table) without."""
+    """Write bundles of one tier with equal candidates and prices: 16-d with support, and 24-d (another table) without."""
     first = bundle_parts(folder / "first", models=models, **shape)
     second = bundle_parts(folder / "second", models=models, dim=24, support=False, **shape)
     table = make_encoder(folder / "other", dim=24, seed=seed)
@@ -49,12 +49,12 @@ def join(folder: Path, tiers: tuple[Bundle, Bundle], *, gap: float = 0.02, **cha
 
 
 def measured(bundle: Bundle) -> Bundle:
-    """The bundle with centroids near the embeddings of some prompts, so that supports lie between 0 and 1."""
+    """Return the bundle with centroids near the embeddings of some prompts, so that supports lie between 0 and 1."""
     x = Engine(bundle).encode(make_prompts(5, "centroids")).x
     distances = np.linspace(0, 1.5, 101).astype(np.float32)
     return replace(bundle, support=SupportSpec(encoder="static", centroids=x, distances=distances))
 
 
 def middle_gap(gap: np.ndarray) -> float:
-    """About half of these gaps lie below it."""
+    """Return a gap that about half of these gaps lie below."""
     return float(np.median(gap))

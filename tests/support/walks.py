@@ -1,4 +1,4 @@
-"""The files of ipr_engine that run during a call, counted by a profiler hook in every thread."""
+"""A `Walk` tells the files of ipr_engine that run during a call, counted by a profiler hook in every thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGE = Path(ipr_engine.__file__).resolve().parent
 
 
 class Walk:
-    """The functions of ipr_engine that a profiler hook has seen called.
+    """A `Walk` holds the functions of ipr_engine that a profiler hook has seen called.
 
     The bodies of modules that are imported meanwhile do not count, nor do files outside of the package.
 

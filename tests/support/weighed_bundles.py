@@ -1,4 +1,4 @@
-"""A bundle with figures to weigh: seconds and energy of each candidate, and weights for them."""
+"""A weighed bundle has figures to weigh, seconds and energy of each candidate, and weights for them."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def figures_of(names):
 
 
 def weighed_bundle(folder):
-    """Own tokenizers, one price with a tier, path rows."""
+    """Return a bundle with own tokenizers, one price with a tier, path rows."""
     bundle = tokenized(folder)
     name = bundle.names[2]
     price = bundle.prices.prices[name]

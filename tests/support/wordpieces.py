@@ -1,4 +1,4 @@
-"""Generated WordPiece tokenizers, and the `tokenizers` library's answer for them."""
+"""WordPiece tokenizers are generated here, and the `tokenizers` library answers for them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ALPHABET = "".join(SCRIPTS.values())
 
 
 def made_vocab(prefix: str = "##", unk: str = "[UNK]", seed: int = 0) -> dict[str, int]:
-    """Pieces of many scripts and lengths, so that words split in every way; ids in shuffled order."""
+    """Return pieces of many scripts and lengths, so that words split in every way; ids in shuffled order."""
     random_ = random.Random(seed)
     tokens = {unk: None, "[PAD]": None, "[CLS]": None, "[SEP]": None, "[": None, "]": None, "cls": None, "": None}
     for script in SCRIPTS.values():
@@ -111,7 +111,7 @@ def tokenizer_json(
 
 
 def native(tree: dict[str, Any]) -> _C.WordPiece:
-    """The C++ tokenizer, built without the code under test in tokenizer.py."""
+    """Build the C++ tokenizer, without the code under test in tokenizer.py."""
     model = tree["model"]
     options = {name: value for name, value in tree["normalizer"].items() if name != "type"}
     return _C.WordPiece(
@@ -143,7 +143,7 @@ def minilm_json() -> Path | None:
 
 
 def assert_same_ids(ours: _C.WordPiece, theirs: Tokenizer, texts: Iterable[str], *, words: bool = True) -> None:
-    """Ids, the count and, if words, where words start, for every text."""
+    """Assert equal ids, equal count and, if words, equal starts of words, for every text."""
     texts = list(texts)
     encode = theirs.encode_batch if words else theirs.encode_batch_fast
     for text, encoding in zip(texts, encode(texts, add_special_tokens=False), strict=True):

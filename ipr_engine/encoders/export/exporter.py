@@ -116,7 +116,7 @@ def export_encoder(
         del half
 
         files["onnx"] = "model.onnx"
-        (work / "graph").mkdir()  # of a large model the exporter strews files
+        (work / "graph").mkdir()  # a large model's weights become files beside its graph: this folder collects them
         data = write_standard_graph(model, spec.pooling, spec.normalize, work / "graph" / "model.onnx")
         for file in (work / "graph").iterdir():
             file.rename(work / file.name)

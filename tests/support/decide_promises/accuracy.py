@@ -1,4 +1,4 @@
-"""How near decide is to its definition in numpy float64, whatever computes it."""
+"""An `Error` says how near decide must be to its definition in numpy float64, whatever computes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLOOR = 2.0**-22  # of quality, and relative of tokens and cost: 4 float32 round
 
 @dataclass
 class Error:
-    """Errors granted against float64: twice the worst of plain numpy float32, plus FLOOR."""
+    """An `Error` is granted against float64: twice the worst of plain numpy float32, plus FLOOR."""
 
     quality: float
     tokens: float  # relative

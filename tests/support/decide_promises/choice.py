@@ -1,4 +1,4 @@
-"""What decide promises about the choice, its cause, its gap and rows that cannot be decided.
+"""These tests hold decide to its promises on the choice, its cause, its gap and rows that cannot be decided.
 
 The tests take every name that begins with `test_`: `from tests.support.decide_promises.choice import *`.
 """
@@ -13,7 +13,7 @@ from tests.support.decide_requests import Request, bytes_of, make_request, row_b
 
 
 def fixed_request(quality, cost, *, tie_rank=None, batch=1, **policy) -> Request:
-    """Candidates whose quality and cost are as told, up to rounding, whatever x is: equal ones are exactly equal."""
+    """Return candidates whose quality and cost are as told, up to rounding, whatever x is: equal ones are exactly equal."""
     quality, cost = np.asarray(quality, np.float64), np.asarray(cost, np.float32)
     models = len(quality)
     numbers = {"alpha_hi": 0.5, "alpha_lo": 0.5, "offset": 0.0, "worth": 0.0}

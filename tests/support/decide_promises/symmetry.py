@@ -1,4 +1,4 @@
-"""Changes of a request that change no choice of decide, whatever computes it."""
+"""These changes of a request change no choice of decide, whatever computes it."""
 
 from __future__ import annotations
 

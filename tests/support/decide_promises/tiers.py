@@ -1,4 +1,4 @@
-"""Price tiers and bills per candidate: what decide charges at a tier's edge, and what stays as it was without them.
+"""These tests hold decide to its promises on price tiers: what it charges at a tier's edge, and what stays without tiers.
 
 The tests take every name that begins with `test_`: `from tests.support.decide_promises.tiers import *`.
 """
@@ -17,7 +17,7 @@ MODELS = [1, 2, 11, 19, 65]
 
 
 def tiered(rng: np.random.Generator, request: Request, tiers: int) -> Request:
-    """The request with rates that differ by tier; a third of the candidates lack the last tier."""
+    """Return the request with rates that differ by tier; a third of the candidates lack the last tier."""
     models = len(request.heads.bias)
     above = np.sort(rng.integers(1, 4000, (tiers - 1, models)).astype(np.float32), axis=0)
     above[-1, ::3] = np.inf
@@ -32,7 +32,7 @@ def bills_per_candidate(rng: np.random.Generator, request: Request) -> Request:
 
 
 def priced(models: int, billed: object, batch: int) -> Request:
-    """Candidates of powers of two, so that every bill below is exact: m costs 2^-20 and 2^-18 USD a token, twice that above EDGE."""
+    """Return candidates of powers of two, so that every bill is exact: m costs 2^-20 and 2^-18 USD a token, twice that above EDGE."""
     base = np.full(models, 2.0**-20, np.float32)
     return Request(
         heads=Heads(bias=np.zeros(models, np.float32), skip=np.zeros((models, 1), np.float32)),
