@@ -193,7 +193,7 @@ class BadRows:
 
     @property
     def summary(self) -> str:
-        """What is wrong, in words: one line for one row; else the number of rows, and the first of them a line each."""
+        """Return what is wrong: one line for one row; else the number of rows, and the first of them a line each."""
         found = list(self._found.values())
         if len(found) == 1:
             return found[0]
