@@ -85,7 +85,8 @@ def test_a_package_reached_through_links_finds_its_clone(tmp_path):
             link = tmp_path / "links" / file.relative_to(ROOT)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file)
-    code = "import ipr_engine.kernels.plan\nfrom ipr_engine.cli import main\nmain(['bench', 'load', '--help'])"
+    code = "import ipr_engine.kernels.plan\nipr_engine.Engine.load()\n"
+    code += "from ipr_engine.cli import main\nmain(['bench', 'load', '--help'])"
     done = python(f"import sys; sys.path.insert(0, {str(tmp_path / 'links')!r})\n{code}", tmp_path)
     assert "usage: ipr bench load" in done.stdout, done.stderr
 

@@ -42,7 +42,8 @@ _KEYS = (
     "provenance",
 )
 
-DEFAULT_BUNDLE = Path(__file__).parent.parent / "default_bundle"  # the root of the embedded bundle
+# The root of the embedded bundle. Links are followed: in a strict editable installation every file is one, out of the folder.
+DEFAULT_BUNDLE = Path(__file__).resolve().parent.parent / "default_bundle"
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)  # made as a BundleSpec is
