@@ -68,7 +68,7 @@ def matched(argument: str, wanted: Iterable[str], known: Iterable[str]) -> dict[
 def matched_once(argument: str, wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """Return `matched`, for names that each state something: two that mean the same one are an error."""
     meant = matched(argument, wanted, known)
-    for one in set(meant.values()):
+    for one in dict.fromkeys(meant.values()):  # in the caller's order: of several, the error names the same one always
         twice = [name for name in meant if meant[name] == one]
         if len(twice) > 1:
             raise InvalidInputError(f"{argument}: {' and '.join(map(repr, twice))} both mean {one}; give it once")

@@ -17,12 +17,13 @@ from typing import Any
 
 from ipr_engine._extras import need
 from ipr_engine._validate import lone_surrogate
+from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.errors import InvalidInputError, KeyMismatchError
 
 KEY_BYTES = 32
 KEY_FILE = "owner.key"  # beside the bundles of a root, never inside one
 # Of the embedded bundle, whose prompts are public.
-PUBLISHED = Path(__file__).parent.parent / "default_bundle" / KEY_FILE
+PUBLISHED = DEFAULT_BUNDLE / KEY_FILE
 NONCE_BYTES = 12  # of AES-GCM; random ones last for 2^32 records of one key (NIST SP 800-38D, section 8.3)
 _MAKE = "make one with `ipr key FILE`"
 
