@@ -6,7 +6,6 @@ choice may differ only where the CPU's gap is below what two of them can do.
 
 from __future__ import annotations
 
-import logging
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,13 +18,13 @@ from ipr_engine import _profiling as profiling
 from ipr_engine.bundle import Bundle, BundleParts, Price, PriceTier, with_prices, write_bundle
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.decide.contract import STATUS
-from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
+from ipr_engine.errors import InvalidInputError, RowError
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuRouter
 from ipr_engine.request.route_request import RouteRequest
 from tests.support import decide_implementations  # before anything that imports triton
 from tests.support.bundles import bundle_parts
-from tests.support.gpu_engines import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, make_export, random_prompts
+from tests.support.gpu_engines import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, random_prompts
 from tests.support.path_rows import make_rows, with_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of Triton's interpreter
@@ -44,28 +43,8 @@ POLICIES = [
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("gpu")
-
-
-@pytest.fixture(scope="module")
-def export(root):
-    return make_export(root)
-
-
-@pytest.fixture(scope="module")
-def folder(root, export):
-    return make_bundle(root, export, models=5, hidden=8, rank=2)
-
-
-@pytest.fixture(scope="module")
 def engine(folder):
     return gpu_engine(folder, batches=BATCHES)
-
-
-@pytest.fixture(scope="module")
-def cpu(folder):
-    return cpu_engine(folder)
 
 
 def assert_same(got, want):
@@ -329,39 +308,6 @@ def test_threads_get_their_own_answers_while_bundles_are_swapped(root, export, f
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-def break_device(engine, monkeypatch):
-    def lost(*_):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
-
-    for slots in engine.loaded.gpu.router.passes.slots.values():
-        for slot in slots:
-            monkeypatch.setattr(slot, "recording", type("Lost", (), {"replay": lost, "wait": lost})())
-
-
-def test_a_lost_device_is_told_and_the_engine_refuses_further_work(folder, monkeypatch):
-    engine = gpu_engine(folder, batches=(1,))
-    break_device(engine, monkeypatch)
-    with pytest.raises(DeviceLostError, match="failed in flight: CUDA error: an illegal memory access"):
-        engine.route("why", tau=0.3)
-    for call in (lambda: engine.route("why", tau=0.3), lambda: engine.encode("why")):
-        with pytest.raises(DeviceLostError, match=r"failed before .* does no further work"):
-            call()
-
-
-def test_a_cpu_engine_takes_over_where_that_was_asked_for(folder, cpu, monkeypatch, caplog):
-    engine = gpu_engine(folder, batches=(1,), fallback="cpu")
-    assert "fallback=cpu" in repr(engine)
-    policy = engine.policy(tau=0.3)
-    break_device(engine, monkeypatch)
-    with caplog.at_level(logging.ERROR, logger="ipr_engine.engine"):
-        got = engine.route_many(PROMPTS, policy)
-    assert "served by the CPU from now on" in caplog.text
-    np.testing.assert_allclose(got.qualities, cpu.route_many(PROMPTS, tau=0.3).qualities, atol=1e-5)
-    assert "on cpu" in repr(engine)
-    assert engine.route("why", policy).model == cpu.route("why", tau=0.3).model
-    assert len(engine.encode(PROMPTS)) == len(PROMPTS)
 
 
 def test_what_no_gpu_serves_is_refused_at_load(folder):

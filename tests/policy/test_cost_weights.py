@@ -22,19 +22,7 @@ from tests.support.calibration_maps import make_map
 from tests.support.path_rows import make_rows, with_rows
 from tests.support.two_tier_bundles import join, make_tiers, middle_gap
 from tests.support.two_tier_bundles import make_prompts as tier_prompts
-from tests.support.weighed_bundles import FIGURES, TEXTS, WEIGHTS, figures_of, weighed_bundle
-
-
-@pytest.fixture
-def engine(shared_bundle):
-    made = Engine(shared_bundle)
-    made.update_performance(figures_of(made.bundle.names))
-    return made
-
-
-@pytest.fixture(scope="module")
-def shared_bundle(tmp_path_factory):
-    return weighed_bundle(tmp_path_factory.mktemp("weighed"))
+from tests.support.weighed_bundles import FIGURES, TEXTS, WEIGHTS, figures_of
 
 
 def by_definition(view, own, weights):
@@ -49,10 +37,10 @@ def by_definition(view, own, weights):
     )
 
 
-def test_the_weighted_sum_is_what_is_traded_and_usd_is_what_is_told(engine):
-    policy, plain = engine.policy(tau=0.4, cost_weights=WEIGHTS), engine.policy(tau=0.4)
+def test_the_weighted_sum_is_what_is_traded_and_usd_is_what_is_told(weighed_engine):
+    policy, plain = weighed_engine.policy(tau=0.4, cost_weights=WEIGHTS), weighed_engine.policy(tau=0.4)
     for text in TEXTS:
-        decision, usd = engine.route(text, policy), engine.route(text, plain)
+        decision, usd = weighed_engine.route(text, policy), weighed_engine.route(text, plain)
         assert decision.costs_usd.tobytes() == usd.costs_usd.tobytes()
         sums = [
             by_definition(view, own, CostWeights(**WEIGHTS))
@@ -60,27 +48,27 @@ def test_the_weighted_sum_is_what_is_traded_and_usd_is_what_is_told(engine):
         ]
         np.testing.assert_allclose(decision.costs, sums, rtol=2e-6)
         objective = np.array(sums) - policy.worth * decision.qualities
-        assert decision.model == engine.bundle.names[int(objective.argmin())]
+        assert decision.model == weighed_engine.bundle.names[int(objective.argmin())]
         assert decision.cost == pytest.approx(sums[decision.index], rel=2e-6)
         assert decision.cost_usd == decision.costs_usd[decision.index]
         assert (usd.cost, usd.cost_terms) == (usd.cost_usd, None)
 
 
-def test_the_terms_of_a_decision_add_up_to_its_cost(engine):
-    decision = engine.route(TEXTS[1], tau=0.4, cost_weights=WEIGHTS)
+def test_the_terms_of_a_decision_add_up_to_its_cost(weighed_engine):
+    decision = weighed_engine.route(TEXTS[1], tau=0.4, cost_weights=WEIGHTS)
     terms = decision.cost_terms
     total = sum(WEIGHTS[name] * (value or 0.0) for name, value in terms._asdict().items())
     assert total == pytest.approx(decision.cost, rel=2e-6)
     told = json.loads(json.dumps(decision.to_dict(), allow_nan=False))
     assert (told["cost"], told["cost_usd"], told["cost_terms"]) == (decision.cost, decision.cost_usd, terms._asdict())
-    plain = engine.route(TEXTS[1], tau=0.4).to_dict()
+    plain = weighed_engine.route(TEXTS[1], tau=0.4).to_dict()
     assert (plain["cost"], plain["cost_terms"]) == (plain["cost_usd"], None)
 
 
 @pytest.mark.parametrize("extra", [None, 0.002, np.array([1e-3, -1e-4, 0, 2e-3, 5e-4])])
 @pytest.mark.parametrize("cached", [None, 3])
-def test_what_a_caller_adds_is_usd_and_is_weighed_as_usd(engine, extra, cached):
-    policy, plain = engine.policy(tau=0.4, cost_weights=WEIGHTS), engine.policy(tau=0.4)
+def test_what_a_caller_adds_is_usd_and_is_weighed_as_usd(weighed_engine, extra, cached):
+    policy, plain = weighed_engine.policy(tau=0.4, cost_weights=WEIGHTS), weighed_engine.policy(tau=0.4)
     image = {
         "messages": [
             {
@@ -90,8 +78,8 @@ def test_what_a_caller_adds_is_usd_and_is_weighed_as_usd(engine, extra, cached):
         ]
     }
     given = {"extra_usd": extra, "cached_tokens": cached, "tokens_out": 77}
-    ours = engine.route_many([*TEXTS, image, 7], policy, on_error="status", **given)
-    theirs = engine.route_many([*TEXTS, image, 7], plain, on_error="status", **given)
+    ours = weighed_engine.route_many([*TEXTS, image, 7], policy, on_error="status", **given)
+    theirs = weighed_engine.route_many([*TEXTS, image, 7], plain, on_error="status", **given)
     np.testing.assert_array_equal(ours.costs_usd, theirs.costs_usd)
     np.testing.assert_allclose(ours.cost_usd, [row.cost_usd for row in ours])
     for decision in list(ours)[:-1]:
@@ -104,8 +92,8 @@ def test_what_a_caller_adds_is_usd_and_is_weighed_as_usd(engine, extra, cached):
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(scale=st.floats(1e-3, 1e3), tau=st.sampled_from(TAUS))
-def test_all_weights_times_a_number_choose_the_same(shared_bundle, scale, tau):
-    engine = Engine(shared_bundle)
+def test_all_weights_times_a_number_choose_the_same(weighed, scale, tau):
+    engine = Engine(weighed)
     terms = {"tau": tau, "performance": figures_of(engine.bundle.names)}
     ours = engine.policy(cost_weights=WEIGHTS, **terms)
     scaled = engine.policy(cost_weights={term: scale * weight for term, weight in WEIGHTS.items()}, **terms)
@@ -120,44 +108,46 @@ def test_all_weights_times_a_number_choose_the_same(shared_bundle, scale, tau):
     assert sum(same) >= 39  # a tie up to rounding
 
 
-def test_usd_alone_at_its_own_weight_is_the_plain_policy(engine):
-    plain = engine.policy(tau=0.3)
+def test_usd_alone_at_its_own_weight_is_the_plain_policy(weighed_engine):
+    plain = weighed_engine.policy(tau=0.3)
     for weights in ({}, {"usd": 1}, {"usd": 1.0, "wh": 0, "ttft_s": 0.0}):
-        policy = engine.policy(tau=0.3, cost_weights=weights)
+        policy = weighed_engine.policy(tau=0.3, cost_weights=weights)
         assert policy == plain
         assert (policy.weighing, policy.measured) == (None, None)
 
 
-def test_the_path_runs_on_the_weighted_sum_and_tells_usd(engine):
-    names = engine.bundle.names
-    policy = engine.policy(tau=0.5, cost_weights={"usd": 0, "ttft_s": 1})
+def test_the_path_runs_on_the_weighted_sum_and_tells_usd(weighed_engine):
+    names = weighed_engine.bundle.names
+    policy = weighed_engine.policy(tau=0.5, cost_weights={"usd": 0, "ttft_s": 1})
     assert policy.promise.cheapest == names[4]  # the fastest to answer
-    assert {row.model for row in engine.route_many(TEXTS, tau=1, cost_weights={"usd": 0, "ttft_s": 1})} == {names[4]}
+    assert {row.model for row in weighed_engine.route_many(TEXTS, tau=1, cost_weights={"usd": 0, "ttft_s": 1})} == {
+        names[4]
+    }
     assert "cost is weighed (usd 0, ttft_s 1" in str(policy.promise)
     assert policy.promise.cost_weights == "usd 0, ttft_s 1"
-    single = engine.policy(tau=0.5).path.single_usd
+    single = weighed_engine.policy(tau=0.5).path.single_usd
     np.testing.assert_allclose(policy.path.single_usd, single)
-    rows, taken = engine.bundle.path_rows, 1.0
+    rows, taken = weighed_engine.bundle.path_rows, 1.0
     for tau in TAUS:
-        point = engine.policy(tau=tau, cost_weights=WEIGHTS)
+        point = weighed_engine.policy(tau=tau, cost_weights=WEIGHTS)
         assert single.min() <= point.promise.cost_usd <= single.max()
         assert point.worth <= (taken if tau else np.inf)
         taken = point.worth if tau else np.inf
-    assert rows is engine.bundle.path_rows
+    assert rows is weighed_engine.bundle.path_rows
 
 
-def test_the_weighted_cost_of_a_prompt_never_rises_with_tau(engine):
+def test_the_weighted_cost_of_a_prompt_never_rises_with_tau(weighed_engine):
     prompts = list(make_prompts("never rises", 60))
     before = np.full(60, np.inf)
     for tau in np.linspace(0, 1, 21):
-        cost = engine.route_many(prompts, tau=float(tau), cost_weights=WEIGHTS).cost.astype(np.float64)
+        cost = weighed_engine.route_many(prompts, tau=float(tau), cost_weights=WEIGHTS).cost.astype(np.float64)
         assert (cost <= before * (1 + 1e-6)).all()
         before = cost
 
 
-def test_what_taking_the_cheapest_on_each_prompt_costs_in_quality_is_promised(engine):
+def test_what_taking_the_cheapest_on_each_prompt_costs_in_quality_is_promised(weighed_engine):
     """Where the best candidate has the least mean cost too, and another one is cheaper on some prompts."""
-    names, rows = engine.bundle.names, engine.bundle.path_rows
+    names, rows = weighed_engine.bundle.names, weighed_engine.bundle.path_rows
     brief, long = np.tile([[20.0], [900.0]], (250, 1)), np.tile([[900.0], [20.0]], (250, 1))
     tokens = np.column_stack([brief, 1.2 * long, *[np.full((500, 1), 5000.0)] * 3]).astype(np.float32)
     right = np.zeros((500, 5), np.uint8)
@@ -165,7 +155,7 @@ def test_what_taking_the_cheapest_on_each_prompt_costs_in_quality_is_promised(en
     right[:125, 1] = 254
     quality = np.tile([0.9, 0.3, 0.1, 0.1, 0.1], (500, 1)) + np.linspace(0, 0.05, 500)[:, None] * [0, 1, 0, 0, 0]
     rows = replace(rows, tokens_out=tokens, outcome=right, quality=quality.astype(np.float16))
-    same = Engine(with_rows(engine.bundle, rows))
+    same = Engine(with_rows(weighed_engine.bundle, rows))
     figures = {name: {"tpot_s": 0.01} for name in names}
     weights = {"usd": 0, "generation_s": 1}
     path = same.policy(tau=0.5, cost_weights=weights, performance=figures).path
@@ -181,35 +171,35 @@ def test_what_taking_the_cheapest_on_each_prompt_costs_in_quality_is_promised(en
     assert worths[0] > worths[-1] == 0.0
 
 
-def test_a_limit_in_usd_holds_whatever_is_weighed(engine):
+def test_a_limit_in_usd_holds_whatever_is_weighed(weighed_engine):
     weights = {"usd": 0.0, "ttft_s": 1.0, "generation_s": 0.3}
-    path = engine.policy(tau=0.5, cost_weights=weights).path
+    path = weighed_engine.policy(tau=0.5, cost_weights=weights).path
     least = 1000 * min(path.cheapest_choice_usd, path.cost_usd.min())
     for limit in np.linspace(1.0001 * least, 1000 * path.cost_usd.max(), 12):
-        policy = engine.policy(max_usd_per_1k=float(limit), cost_weights=weights)
+        policy = weighed_engine.policy(max_usd_per_1k=float(limit), cost_weights=weights)
         assert 1000 * policy.promise.cost_usd <= limit * (1 + 1e-9)
     with pytest.raises(InvalidInputError, match="max_usd_per_1k: the least possible"):
-        engine.policy(max_usd_per_1k=0.9 * least, cost_weights=weights)
+        weighed_engine.policy(max_usd_per_1k=0.9 * least, cost_weights=weights)
 
 
-def test_frontier_and_explanation_are_of_the_weighted_sum(engine):
-    policy = engine.policy(tau=0.4, cost_weights=WEIGHTS)
+def test_frontier_and_explanation_are_of_the_weighted_sum(weighed_engine):
+    policy = weighed_engine.policy(tau=0.4, cost_weights=WEIGHTS)
     for text in TEXTS:
-        decision = engine.route(text, policy)
+        decision = weighed_engine.route(text, policy)
         steps = decision.frontier
         for step in steps:
-            again = engine.route(text, tau=step.tau, cost_weights=WEIGHTS)
+            again = weighed_engine.route(text, tau=step.tau, cost_weights=WEIGHTS)
             assert (again.model, again.cost_usd) == (step.model, pytest.approx(step.cost_usd))
-        told = engine.explain(decision)
+        told = weighed_engine.explain(decision)
         assert told.gaps[decision.model] == pytest.approx(decision.gap, rel=1e-3, abs=1e-6)
         assert "weighed cost" in str(told)
         json.dumps(told.to_dict(), allow_nan=False)
 
 
-def test_a_weighted_cost_is_not_certified_by_what_was_tested_in_usd(engine, shared_bundle):
-    made = make_map(shared_bundle)
-    calibrated = Engine(replace(shared_bundle, calibrations=(made,), hash="d" * 64))
-    calibrated.update_performance(figures_of(shared_bundle.names))
+def test_a_weighted_cost_is_not_certified_by_what_was_tested_in_usd(weighed_engine, weighed):
+    made = make_map(weighed)
+    calibrated = Engine(replace(weighed, calibrations=(made,), hash="d" * 64))
+    calibrated.update_performance(figures_of(weighed.names))
     assert calibrated.policy(tau=0.1, rule="calibrated").calibration.status == "calibrated"
     policy = calibrated.policy(tau=0.1, rule="calibrated", cost_weights=WEIGHTS)
     assert policy.calibration.status == "uncalibrated"
@@ -217,54 +207,59 @@ def test_a_weighted_cost_is_not_certified_by_what_was_tested_in_usd(engine, shar
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_record_is_decided_again_to_the_bit_with_the_figures_of_then(engine, whole):
+def test_a_record_is_decided_again_to_the_bit_with_the_figures_of_then(weighed_engine, whole):
     pytest.importorskip("cryptography", reason=skips.RECORDS)
     from ipr_engine.audit.replay import replay
 
     kept, key = [], bytes(range(32))
-    policy = engine.policy(tau=0.4, cost_weights=WEIGHTS)
-    with engine.recorder(kept.append, keep_x=whole, key=key, min_words=0) as recorder:
+    policy = weighed_engine.policy(tau=0.4, cost_weights=WEIGHTS)
+    with weighed_engine.recorder(kept.append, keep_x=whole, key=key, min_words=0) as recorder:
         for extra in (None, 0.001):
             recorder.route_many(TEXTS, policy, extra_usd=extra, cached_tokens=None if extra is None else 2)
-        engine.update_performance({name: {"ttft_s": 3.0, "tpot_s": 0.5} for name in engine.bundle.names[1:]})
+        weighed_engine.update_performance(
+            {name: {"ttft_s": 3.0, "tpot_s": 0.5} for name in weighed_engine.bundle.names[1:]}
+        )
         recorder.route_many(TEXTS, policy)
-    engine.update_performance(figures_of(engine.bundle.names[:2]))
+    weighed_engine.update_performance(figures_of(weighed_engine.bundle.names[:2]))
     lines = b"".join(kept).splitlines(keepends=True)
     assert len(lines) == 12
-    for replayed in replay(lines, engine, key=key if whole else None):
+    for replayed in replay(lines, weighed_engine, key=key if whole else None):
         assert (replayed.refused, replayed.differences, replayed.by_heads) == (None, (), whole)
-    for today in ({"policy": engine.policy(tau=0.4, cost_weights=WEIGHTS)}, {"performance": engine.performance}):
-        moved = list(replay(lines[-4:], engine, key=key if whole else None, **today))
+    for today in (
+        {"policy": weighed_engine.policy(tau=0.4, cost_weights=WEIGHTS)},
+        {"performance": weighed_engine.performance},
+    ):
+        moved = list(replay(lines[-4:], weighed_engine, key=key if whole else None, **today))
         assert any(replayed.differences for replayed in moved)
 
 
-def test_a_weighed_record_is_decided_again_where_a_candidate_is_gone(engine, shared_bundle, tmp_path):
+def test_a_weighed_record_is_decided_again_where_a_candidate_is_gone(weighed_engine, weighed, tmp_path):
     pytest.importorskip("cryptography", reason=skips.RECORDS)
     from ipr_engine.audit.replay import replay
     from ipr_engine.bundle.edit import without_candidate
 
-    kept, key, gone = [], bytes(range(32)), engine.bundle.names[3]
-    with engine.recorder(kept.append, keep_x=True, key=key, min_words=0) as recorder:
+    kept, key, gone = [], bytes(range(32)), weighed_engine.bundle.names[3]
+    with weighed_engine.recorder(kept.append, keep_x=True, key=key, min_words=0) as recorder:
         recorder.route_many(TEXTS, tau=0.4, cost_weights=WEIGHTS)
-    smaller = Engine.load(without_candidate(shared_bundle, gone, root=tmp_path))
+    smaller = Engine.load(without_candidate(weighed, gone, root=tmp_path))
     wanted = smaller.route_many(
         TEXTS,
         tau=0.4,
         cost_weights=WEIGHTS,
-        performance=figures_of([*engine.bundle.names[:3], engine.bundle.names[4]])
-        | {engine.bundle.names[4]: FIGURES[4]},
+        performance=figures_of([*weighed_engine.bundle.names[:3], weighed_engine.bundle.names[4]])
+        | {weighed_engine.bundle.names[4]: FIGURES[4]},
     )
     for replayed, decision in zip(replay(kept[0].splitlines(keepends=True), smaller, key=key), wanted, strict=True):
         assert replayed.refused is None
         assert replayed.outcome.model == decision.model
 
 
-def test_batched_answers_are_the_engine_s(engine):
-    policy = engine.policy(tau=0.4, cost_weights=WEIGHTS)
-    with BatchingEngine(engine) as batching:
+def test_batched_answers_are_the_engine_s(weighed_engine):
+    policy = weighed_engine.policy(tau=0.4, cost_weights=WEIGHTS)
+    with BatchingEngine(weighed_engine) as batching:
         for text in TEXTS:
             for given in ({}, {"extra_usd": 0.001}):
-                ours, theirs = batching.route(text, policy, **given), engine.route(text, policy, **given)
+                ours, theirs = batching.route(text, policy, **given), weighed_engine.route(text, policy, **given)
                 assert ours.to_dict() == theirs.to_dict()
 
 

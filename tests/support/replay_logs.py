@@ -29,7 +29,7 @@ TERMS = [
     },
     {"tau": 0.5, "prices": make_prices(make_candidates(5), scale=np.float32(3.7))},
 ]
-KEY = bytes(range(32))
+KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 WHOLE = {"keep_x": True, "key": KEY}  # a recorder whose records the heads decide again
 
 

@@ -1,0 +1,44 @@
+"""A device lost in flight is told, and nothing more is asked of it: the engine refuses, or the CPU takes over where asked to."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from ipr_engine.errors import DeviceLostError
+from tests.support.gpu_engines import PROMPTS, gpu_engine
+
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of Triton's interpreter
+
+
+def break_device(engine, monkeypatch):
+    def lost(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+
+    for slots in engine.loaded.gpu.router.passes.slots.values():
+        for slot in slots:
+            monkeypatch.setattr(slot, "recording", type("Lost", (), {"replay": lost, "wait": lost})())
+
+
+def test_a_lost_device_is_told_and_the_engine_refuses_further_work(folder, monkeypatch):
+    engine = gpu_engine(folder, batches=(1,))
+    break_device(engine, monkeypatch)
+    with pytest.raises(DeviceLostError, match="failed in flight: CUDA error: an illegal memory access"):
+        engine.route("why", tau=0.3)
+    for call in (lambda: engine.route("why", tau=0.3), lambda: engine.encode("why")):
+        with pytest.raises(DeviceLostError, match=r"failed before .* does no further work"):
+            call()
+
+
+def test_a_cpu_engine_takes_over_where_that_was_asked_for(folder, cpu, monkeypatch, caplog):
+    engine = gpu_engine(folder, batches=(1,), fallback="cpu")
+    assert "fallback=cpu" in repr(engine)
+    policy = engine.policy(tau=0.3)
+    break_device(engine, monkeypatch)
+    with caplog.at_level(logging.ERROR, logger="ipr_engine.engine"):
+        got = engine.route_many(PROMPTS, policy)
+    assert "served by the CPU from now on" in caplog.text
+    np.testing.assert_allclose(got.qualities, cpu.route_many(PROMPTS, tau=0.3).qualities, atol=1e-5)
+    assert "on cpu" in repr(engine)
+    assert engine.route("why", policy).model == cpu.route("why", tau=0.3).model
+    assert len(engine.encode(PROMPTS)) == len(PROMPTS)
