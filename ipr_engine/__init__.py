@@ -9,10 +9,6 @@ import sys as _sys
 from os import path as _path
 from typing import TYPE_CHECKING
 
-from ipr_engine.bundle import Bundle, Price
-from ipr_engine.decision.decision import Decision
-from ipr_engine.decision.decisions import Decisions
-from ipr_engine.engine import Engine
 from ipr_engine.errors import (
     BackendUnavailableError,
     BundleError,
@@ -20,11 +16,6 @@ from ipr_engine.errors import (
     IprError,
     RowError,
 )
-from ipr_engine.policy.policy import Policy
-from ipr_engine.prompts import parse_request
-
-if TYPE_CHECKING:
-    from ipr_engine.serving import AsyncEngine
 
 __version__ = "0.1.0"
 
@@ -49,11 +40,34 @@ __all__ = [
     "parse_request",
 ]
 
+if TYPE_CHECKING:
+    from ipr_engine.bundle import Bundle, Price
+    from ipr_engine.decision.decision import Decision
+    from ipr_engine.decision.decisions import Decisions
+    from ipr_engine.engine import Engine
+    from ipr_engine.policy.policy import Policy
+    from ipr_engine.prompts import parse_request
+    from ipr_engine.serving import AsyncEngine
+else:  # not for mypy, which would accept every name then
+    _FROM = {
+        "AsyncEngine": "ipr_engine.serving",
+        "Bundle": "ipr_engine.bundle",
+        "Decision": "ipr_engine.decision.decision",
+        "Decisions": "ipr_engine.decision.decisions",
+        "Engine": "ipr_engine.engine",
+        "Policy": "ipr_engine.policy.policy",
+        "Price": "ipr_engine.bundle",
+        "parse_request": "ipr_engine.prompts",
+    }
 
-def __getattr__(name: str) -> object:
-    """Import AsyncEngine when it is first asked for: asyncio takes longer to import than all else here."""
-    if name == "AsyncEngine":
-        from ipr_engine.serving import AsyncEngine
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first asked for: a program that may never route does not wait for the router."""
+        if name not in _FROM:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-        return AsyncEngine
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(_FROM[name]), name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -18,13 +18,20 @@ def run(code):
 
 
 def test_import_loads_nothing_heavy():
-    loaded = run("import sys, ipr_engine; print('\\n'.join(sys.modules))").split()
+    loaded = run("import sys; from ipr_engine import Engine; print('\\n'.join(sys.modules))").split()
     assert not set(HEAVY) & set(loaded)
 
 
 def test_import_leaves_what_only_some_calls_need_to_those_calls():
-    loaded = run("import sys, ipr_engine; print('\\n'.join(sys.modules))").split()
+    loaded = run("import sys; from ipr_engine import Engine; print('\\n'.join(sys.modules))").split()
     assert not {"asyncio", "hashlib", "logging", "numpy.ma"} & set(loaded)
+
+
+def test_the_package_alone_brings_its_errors_and_nothing_else():
+    loaded = run("import sys, ipr_engine; print('\\n'.join(sys.modules))").split()
+    ours = {name for name in loaded if name.startswith("ipr_engine")}
+    assert ours <= {"ipr_engine", "ipr_engine.errors", "ipr_engine._clone"}
+    assert not {"numpy", "dataclasses", "json"} & set(loaded)
 
 
 def test_the_first_route_imports_no_masked_arrays():
@@ -40,6 +47,18 @@ def test_an_engine_with_the_default_bundle_needs_no_heavy_package_either():
 def test_the_public_names_are_few_and_exist():
     assert len(ipr_engine.__all__) <= 13
     assert all(hasattr(ipr_engine, name) for name in ipr_engine.__all__)
+
+
+def test_a_name_that_is_not_public_is_refused():
+    with pytest.raises(AttributeError, match="module 'ipr_engine' has no attribute 'Router'"):
+        ipr_engine.Router  # noqa: B018 - the attribute is the test
+    with pytest.raises(ImportError, match="Router"):
+        exec("from ipr_engine import Router")
+
+
+def test_public_names_are_listed_before_they_are_asked_for():
+    listed = run("import ipr_engine; print('\\n'.join(dir(ipr_engine)))").split()
+    assert set(ipr_engine.__all__) <= set(listed)
 
 
 def functions_of(public):
