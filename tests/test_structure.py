@@ -64,6 +64,10 @@ def test_functions_take_few_parameters(structure):
     assert structure.wide_functions(MOST_PARAMETERS) == []
 
 
+def test_options_objects_have_few_fields(structure):
+    assert structure.wide_options(MOST_PARAMETERS) == []
+
+
 def test_files_are_short_enough_to_hold(structure):
     lines = {m.name: len(m.path.read_text(encoding="utf-8").splitlines()) for m in structure.modules.values()}
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}

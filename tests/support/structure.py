@@ -163,6 +163,29 @@ class Structure:
                         found.append((module.name, node.name, count))
         return found
 
+    def wide_options(self, most: int) -> list[tuple[str, str, int]]:
+        """Return (function, options class, fields) of the options objects with more fields.
+
+        An options object is a dataclass of the package that a function takes and has a default instance of.
+        """
+        nodes = [node for module in self.modules.values() for node in ast.walk(module.tree)]
+        fields = {
+            node.name: sum(isinstance(line, ast.AnnAssign) for line in node.body)
+            for node in nodes
+            if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in node.decorator_list)
+        }
+        found = []
+        for node in nodes:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                positional, defaults = [*node.args.posonlyargs, *node.args.args], node.args.defaults
+                with_default = zip(positional[len(positional) - len(defaults) :], defaults, strict=True)
+                by_name = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+                for argument, default in (*with_default, *by_name):
+                    of = ast.unparse(argument.annotation) if argument.annotation else ""
+                    if default is not None and not isinstance(default, ast.Constant) and fields.get(of, 0) > most:
+                        found.append((node.name, of, fields[of]))
+        return found
+
 
 def _jitted(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any("jit" in ast.unparse(decorator) for decorator in node.decorator_list)
