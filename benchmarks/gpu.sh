@@ -55,7 +55,7 @@ build() {
     else # pip, or a build requirement it insists on, is missing: setuptools alone builds the extension
         "$PYTHON" setup.py --quiet build_ext --inplace
     fi
-    "$PYTHON" -c 'import ipr_engine; print("import ipr_engine: works")' || exit 1
+    "$PYTHON" -c 'from ipr_engine import Engine; print("import ipr_engine: works")' || exit 1
 }
 
 for part in "$@"; do

@@ -7,7 +7,6 @@ decision.model, decision.quality, decision.cost_usd, decision.cause
 
 import sys as _sys
 from os import path as _path
-from typing import TYPE_CHECKING
 
 from ipr_engine.errors import (
     BackendUnavailableError,
@@ -40,6 +39,7 @@ __all__ = [
     "parse_request",
 ]
 
+TYPE_CHECKING = False  # as mypy and pyright know the name; `typing` takes longer to import than all else here
 if TYPE_CHECKING:
     from ipr_engine.bundle import Bundle, Price
     from ipr_engine.decision.decision import Decision
@@ -61,12 +61,22 @@ else:  # not for mypy, which would accept every name then
     }
 
     def __getattr__(name: str) -> object:
-        """Import a public name when it is first asked for: a program that may never route does not wait for the router."""
+        """Import a public name when it is first asked for: a program that may never route does not wait for the router.
+
+        Raises:
+            AttributeError: the name is not public.
+            ImportError: what it stands for cannot be imported. An AttributeError in between becomes one: `from ipr_engine import`
+                would take it for a name that is not there, and say so.
+        """
         if name not in _FROM:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        found = globals()[name] = getattr(import_module(_FROM[name]), name)
+        try:
+            home = import_module(_FROM[name])
+        except AttributeError as error:
+            raise ImportError(f"{__name__}.{name}: importing {_FROM[name]} failed: {error}") from error
+        found = globals()[name] = getattr(home, name)
         return found
 
     def __dir__() -> list[str]:

@@ -31,7 +31,19 @@ def test_the_package_alone_brings_its_errors_and_nothing_else():
     loaded = run("import sys, ipr_engine; print('\\n'.join(sys.modules))").split()
     ours = {name for name in loaded if name.startswith("ipr_engine")}
     assert ours <= {"ipr_engine", "ipr_engine.errors", "ipr_engine._clone"}
-    assert not {"numpy", "dataclasses", "json"} & set(loaded)
+    assert not {"numpy", "typing", "json"} & set(loaded)
+
+
+@pytest.mark.parametrize("statement", ["from ipr_engine import Engine", "import ipr_engine; ipr_engine.Engine"])
+@pytest.mark.parametrize("shadow", ["numpy", "weakref"])
+def test_a_package_that_is_not_what_it_should_be_is_named(tmp_path, statement, shadow):
+    (tmp_path / f"{shadow}.py").write_text("")
+    # What a name of a module that is half there leads to is an AttributeError, which `from ... import` takes for a missing name.
+    first = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.modules.pop({shadow!r}, None)"
+    code = "for _ in 'twice':\n try:\n  {}\n except ImportError as error: print(error)"
+    said = run(f"{first}\n{code.format(statement)}").splitlines()
+    assert len(said) == len("twice")
+    assert all(f"'{shadow}'" in line and "cannot import name" not in line for line in said)
 
 
 def test_the_first_route_imports_no_masked_arrays():

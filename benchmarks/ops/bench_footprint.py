@@ -25,6 +25,7 @@ fields = open('/proc/self/status').read().split('VmRSS:')[1].split()
 print(int(fields[0]) / 1024)
 """
 VARIANTS = {
+    "import ipr_engine, ms over bare Python": IMPORT.replace(", numpy", "").format(statement="import ipr_engine"),
     "import ipr_engine, ms over numpy": IMPORT.format(statement="import ipr_engine"),
     "from ipr_engine import Engine, ms over numpy": IMPORT.format(statement="from ipr_engine import Engine"),
     "bare Python and numpy, MB": RESIDENT.format(work=""),
@@ -35,7 +36,7 @@ VARIANTS = {
         "import time; from ipr_engine import Engine; start = time.perf_counter(); Engine.load();"
         "print((time.perf_counter() - start) * 1e3)"
     ),
-    "a new process to its first decision, numpy included, ms": (
+    "first line of a new process to its first decision, numpy included, ms": (
         "import time; start = time.perf_counter(); import ipr_engine;"
         "ipr_engine.Engine.load().route('What is 17 * 23?', tau=0.1); print((time.perf_counter() - start) * 1e3)"
     ),

@@ -83,7 +83,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what makes and writes bundles when it is first asked for: serving only reads them, and `import ipr_engine` should be quick."""
+    """Import what makes and writes bundles when it is first asked for: serving only reads them, and should start quickly."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ipr_engine.bundle import encoder_source

@@ -164,16 +164,22 @@ class Structure:
         return found
 
     def wide_options(self, most: int) -> list[tuple[str, str, int]]:
-        """Return (function, options class, fields) of the options objects with more fields.
+        """Return (function, options class, fields) of the options objects with more fields, inherited ones too.
 
         An options object is a dataclass of the package that a function takes and has a default instance of.
         """
         nodes = [node for module in self.modules.values() for node in ast.walk(module.tree)]
-        fields = {
-            node.name: sum(isinstance(line, ast.AnnAssign) for line in node.body)
+        classes = {
+            node.name: node
             for node in nodes
             if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in node.decorator_list)
         }
+
+        def fields(name: str) -> int:
+            above = [ast.unparse(base) for base in classes[name].bases]
+            own = sum(isinstance(line, ast.AnnAssign) for line in classes[name].body)
+            return own + sum(fields(base) for base in above if base in classes)
+
         found = []
         for node in nodes:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -181,9 +187,11 @@ class Structure:
                 with_default = zip(positional[len(positional) - len(defaults) :], defaults, strict=True)
                 by_name = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
                 for argument, default in (*with_default, *by_name):
-                    of = ast.unparse(argument.annotation) if argument.annotation else ""
-                    if default is not None and not isinstance(default, ast.Constant) and fields.get(of, 0) > most:
-                        found.append((node.name, of, fields[of]))
+                    if default is None or isinstance(default, ast.Constant) or argument.annotation is None:
+                        continue
+                    of = ast.unparse(argument.annotation).strip("'").removesuffix(" | None")
+                    if of in classes and fields(of) > most:
+                        found.append((node.name, of, fields(of)))
         return found
 
 
