@@ -8,6 +8,7 @@ decision.model, decision.quality, decision.cost_usd, decision.cause
 import sys as _sys
 from os import path as _path
 
+from ipr_engine._lazy_names import lazy_names as _lazy_names
 from ipr_engine.errors import (
     BackendUnavailableError,
     BundleError,
@@ -48,36 +49,20 @@ if TYPE_CHECKING:
     from ipr_engine.policy.policy import Policy
     from ipr_engine.prompts import parse_request
     from ipr_engine.serving import AsyncEngine
-else:  # not for mypy, which would accept every name then
-    _FROM = {
-        "AsyncEngine": "ipr_engine.serving",
-        "Bundle": "ipr_engine.bundle",
-        "Decision": "ipr_engine.decision.decision",
-        "Decisions": "ipr_engine.decision.decisions",
-        "Engine": "ipr_engine.engine",
-        "Policy": "ipr_engine.policy.policy",
-        "Price": "ipr_engine.bundle",
-        "parse_request": "ipr_engine.prompts",
-    }
-
-    def __getattr__(name: str) -> object:
-        """Import a public name when it is first asked for: a program that may never route does not wait for the router.
-
-        Raises:
-            AttributeError: the name is not public.
-            ImportError: what it stands for cannot be imported. An AttributeError in between becomes one: `from ipr_engine import`
-                would take it for a name that is not there, and say so.
-        """
-        if name not in _FROM:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module
-
-        try:
-            home = import_module(_FROM[name])
-        except AttributeError as error:
-            raise ImportError(f"{__name__}.{name}: importing {_FROM[name]} failed: {error}") from error
-        found = globals()[name] = getattr(home, name)
-        return found
+else:
+    __getattr__ = _lazy_names(
+        __name__,
+        {
+            "AsyncEngine": "ipr_engine.serving",
+            "Bundle": "ipr_engine.bundle",
+            "Decision": "ipr_engine.decision.decision",
+            "Decisions": "ipr_engine.decision.decisions",
+            "Engine": "ipr_engine.engine",
+            "Policy": "ipr_engine.policy.policy",
+            "Price": "ipr_engine.bundle",
+            "parse_request": "ipr_engine.prompts",
+        },
+    )
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

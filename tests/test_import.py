@@ -1,5 +1,7 @@
 """What importing the package may and may not do."""
 
+import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from functools import cached_property
 import pytest
 
 import ipr_engine
+from tests.support.places import ROOT
 
 HEAVY = ("torch", "triton", "tensorrt", "transformers", "onnxruntime", "tokenizers", "safetensors", "rich", "model2vec")
 
@@ -30,7 +33,7 @@ def test_import_leaves_what_only_some_calls_need_to_those_calls():
 def test_the_package_alone_brings_its_errors_and_nothing_else():
     loaded = run("import sys, ipr_engine; print('\\n'.join(sys.modules))").split()
     ours = {name for name in loaded if name.startswith("ipr_engine")}
-    assert ours <= {"ipr_engine", "ipr_engine.errors", "ipr_engine._clone"}
+    assert ours <= {"ipr_engine", "ipr_engine.errors", "ipr_engine._lazy_names", "ipr_engine._clone"}
     assert not {"numpy", "typing", "json"} & set(loaded)
 
 
@@ -59,6 +62,31 @@ def test_an_engine_with_the_default_bundle_needs_no_heavy_package_either():
 def test_the_public_names_are_few_and_exist():
     assert len(ipr_engine.__all__) <= 13
     assert all(hasattr(ipr_engine, name) for name in ipr_engine.__all__)
+
+
+def told_to_mypy(face):
+    """(module, name) of what a face imports under TYPE_CHECKING."""
+    for node in ast.parse(face.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for line in node.body:
+                yield from ((line.module, alias.name) for alias in line.names)
+
+
+LAZY = [
+    face for face in (ROOT / "ipr_engine").rglob("__init__.py") if "lazy_names(" in face.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("face", LAZY, ids=lambda face: face.parent.name)
+def test_a_lazy_face_gives_what_it_tells_mypy(face):
+    package = ".".join(face.parent.relative_to(ROOT).parts)
+    told = sorted(told_to_mypy(face), key=lambda pair: pair[1])
+    wanted = [getattr(importlib.import_module(home), name) for home, name in told]
+    module = importlib.import_module(package)
+    assert wanted
+    assert all(getattr(module, name) is value for (_, name), value in zip(told, wanted, strict=True))
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
+        module.nothing  # noqa: B018 - the attribute is the test
 
 
 def test_a_name_that_is_not_public_is_refused():

@@ -6,17 +6,19 @@ prompt. The form of a line: docs/formats.md.
 
 from typing import TYPE_CHECKING
 
+from ipr_engine._lazy_names import lazy_names
+
 if TYPE_CHECKING:
     from ipr_engine.audit.owner_key import OwnerKey
     from ipr_engine.audit.recorder import MIN_WORDS, Recorder
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "MIN_WORDS": "ipr_engine.audit.recorder",
+            "OwnerKey": "ipr_engine.audit.owner_key",
+            "Recorder": "ipr_engine.audit.recorder",
+        },
+    )
 
 __all__ = ["MIN_WORDS", "OwnerKey", "Recorder"]
-
-
-def __getattr__(name: str) -> object:
-    """Load the recorder when it is first asked for: the engine names it in its signatures, and imports should be quick."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ipr_engine.audit import owner_key, recorder
-
-    return next(getattr(module, name) for module in (recorder, owner_key) if hasattr(module, name))

@@ -7,8 +7,9 @@ What reads and writes one entry of bundle.json is called after it: candidate_ent
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ipr_engine._lazy_names import lazy_names
 from ipr_engine.bundle.calibration import (
     CalibratedPoint,
     CalibrationMap,
@@ -43,6 +44,26 @@ if TYPE_CHECKING:
     from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
     from ipr_engine.bundle.rewrite import with_calibrations, with_extra_files, with_performance, with_prices
     from ipr_engine.bundle.write import BundleParts, activate, write_bundle
+else:  # serving only reads bundles, and should start quickly
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "BundleParts": "ipr_engine.bundle.write",
+            "ConcatenatedSource": "ipr_engine.bundle.encoder_source",
+            "EncoderSource": "ipr_engine.bundle.encoder_source",
+            "HeadsSource": "ipr_engine.bundle.fitted_entries",
+            "TransformerSource": "ipr_engine.bundle.encoder_source",
+            "activate": "ipr_engine.bundle.write",
+            "concatenated_identity": "ipr_engine.bundle.encoder_source",
+            "encoder_identity": "ipr_engine.bundle.encoder_source",
+            "heads_sha256": "ipr_engine.bundle.fitted_entries",
+            "with_calibrations": "ipr_engine.bundle.rewrite",
+            "with_extra_files": "ipr_engine.bundle.rewrite",
+            "with_performance": "ipr_engine.bundle.rewrite",
+            "with_prices": "ipr_engine.bundle.rewrite",
+            "write_bundle": "ipr_engine.bundle.write",
+        },
+    )
 
 __all__ = [
     "Bundle",
@@ -80,16 +101,3 @@ __all__ = [
     "with_prices",
     "write_bundle",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import what makes and writes bundles when it is first asked for: serving only reads them, and should start quickly."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ipr_engine.bundle import encoder_source
-
-    if hasattr(encoder_source, name):
-        return getattr(encoder_source, name)
-    from ipr_engine.bundle import fitted_entries, rewrite, write
-
-    return next(getattr(module, name) for module in (write, rewrite, fitted_entries) if hasattr(module, name))

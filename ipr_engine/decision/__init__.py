@@ -2,16 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from ipr_engine._lazy_names import lazy_names
+
 if TYPE_CHECKING:
     from ipr_engine.decision.explanation import Explanation
+else:
+    __getattr__ = lazy_names(__name__, {"Explanation": "ipr_engine.decision.explanation"})
 
 __all__ = ["Explanation"]
-
-
-def __getattr__(name: str) -> object:
-    """Load explanations when one is first asked for: the engine names them in its signatures, and imports should be quick."""
-    if name != "Explanation":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ipr_engine.decision.explanation import Explanation
-
-    return Explanation
