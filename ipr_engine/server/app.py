@@ -1,0 +1,139 @@
+"""`app` makes the ASGI application of a server: one engine, its endpoints, and a gateway where there are upstreams."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Unpack
+
+from ipr_engine._extras import need
+from ipr_engine.encoders.load_options import LoadKeywords
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.server.answering import Answering
+from ipr_engine.server.decision_endpoints import JUDGE, DecisionEndpoints
+from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.request_formats import CHAT, FORMATS, RequestFormat
+from ipr_engine.server.server_config import ServerConfig, Tenant
+from ipr_engine.server.server_state import ServerState
+from ipr_engine.server.told import Told
+
+Handler = Callable[[Exchange, Tenant, Told], Awaitable[None]]
+
+
+def app(
+    engine: Engine | str | os.PathLike[str] | None = None,
+    config: ServerConfig | None = None,
+    **options: Unpack[LoadKeywords],
+) -> Any:
+    """Return an ASGI application that decides, and with upstreams passes requests on.
+
+        >>> application = app("bundles/", read_config("upstreams.yaml"))     # uvicorn, granian or a mount of your own app
+
+    Everything is loaded here; the lifespan opens connections and warms up, so run it, and mounts must pass it on.
+
+    Args:
+        engine: what decides: an Engine, or a bundle's root or folder; None for the embedded bundle. A root is followed: when
+            its CURRENT is replaced, the new bundle serves.
+        config: None for a decision server that anybody may ask.
+        options: those of `Engine.load`, where a bundle is loaded here.
+    Returns:
+        A Starlette application; `state.ipr` is its `ServerState`.
+    Raises:
+        BundleError: the bundle cannot be loaded. BackendUnavailableError: the extra [serve] is missing.
+        InvalidInputError: the config does not fit the bundle, or a key is not in the environment.
+    """
+    applications = need("starlette.applications", "a server", "serve")
+    routing = need("starlette.routing", "a server", "serve")
+    config = ServerConfig() if config is None else config
+    root = None
+    if engine is None or not isinstance(engine, Engine):
+        root = None if engine is None else Path(engine)
+        engine = Engine.load(root, **options)
+    if not isinstance(config, ServerConfig):
+        raise InvalidInputError(
+            f"config: expected a ServerConfig, got {type(config).__name__}; read_config(path) makes one"
+        )
+    state = ServerState(engine, config, root)
+    decisions = DecisionEndpoints(config, state.decider)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        async with state.running():
+            yield
+
+    def posted(path: str, handler: Handler, form: RequestFormat = CHAT) -> Any:
+        return routing.Route(path, Answering(state, handler, form), methods=["POST"])
+
+    def read(path: str, handler: Handler, *, open_to_all: bool = True) -> Any:
+        return routing.Route(path, Answering(state, handler, CHAT, open_to_all=open_to_all), methods=["GET"])
+
+    routes = [
+        posted("/v1/route", decisions.route),
+        posted("/v1/decisions", decisions.decisions),
+        posted("/v1/systemone", decisions.systemone),
+        *(posted(form.path, _passed_on(state, decisions, form), form) for form in FORMATS.values()),
+        read("/v1/models", _models(state), open_to_all=False),
+        read("/health", _health),
+        read("/ready", _ready(state)),
+        read("/metrics", _metrics(state)),
+    ]
+    made = applications.Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _unknown, 405: _unknown})
+    made.state.ipr = state
+    return made
+
+
+def _passed_on(state: ServerState, decisions: DecisionEndpoints, form: RequestFormat) -> Handler:
+    """Return what answers requests of a format: the gateway; without upstreams, and for the judge's model, a decision."""
+
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        body = await exchange.json(state.config.server.limits)
+        if form is CHAT and (state.gateway is None or body.get("model") == JUDGE):
+            await decisions.judge(exchange, tenant, told, body)
+        elif state.gateway is None:
+            await _no_upstreams(exchange, form)
+        else:
+            await state.gateway.answer(exchange, tenant, form, told, body)
+
+    return answer
+
+
+async def _no_upstreams(exchange: Exchange, form: RequestFormat) -> None:
+    message = "this server has no upstreams and only decides: ask /v1/route, or start it with --upstreams"
+    await exchange.json_reply(404, form.error(404, message))
+
+
+def _models(state: ServerState) -> Handler:
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        await exchange.json_reply(200, {"object": "list", "data": state.models()})
+
+    return answer
+
+
+async def _health(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+    await exchange.json_reply(200, {"status": "ok"})
+
+
+def _ready(state: ServerState) -> Handler:
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        ready, found = state.readiness()
+        await exchange.json_reply(200 if ready else 503, found)
+
+    return answer
+
+
+def _metrics(state: ServerState) -> Handler:
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        written = await state.metrics_text()
+        await exchange.reply(200, written, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")])
+
+    return answer
+
+
+async def _unknown(request: Any, error: Any) -> Any:
+    """Answer a path or a method that is not known, as clients of OpenAI read errors."""
+    responses = need("starlette.responses", "a server", "serve")
+    message = "the path is not known" if error.status_code == 404 else "the method is not allowed here"
+    return responses.JSONResponse(CHAT.error(error.status_code, message), error.status_code, headers=error.headers)

@@ -1,0 +1,126 @@
+"""A `Decider` decides for a server: it counts, records and compares beside, whoever asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+from ipr_engine.decision.decision import Decision
+from ipr_engine.errors import InvalidInputError, IprError, RowError
+from ipr_engine.prompts import ParsedRequest, parse_request
+from ipr_engine.prompts.parse import KEPT_BY_SERVER
+from ipr_engine.request.intake import bill
+from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.policy_book import AskedPolicy, PolicyBook
+from ipr_engine.server.refusal import Refusal, refusal_of
+from ipr_engine.server.server_config import ServerConfig
+from ipr_engine.server.server_metrics import ServerMetrics
+from ipr_engine.server.shadow import Shadow
+from ipr_engine.serving import AsyncEngine
+
+
+class Decider:
+    """A `Decider` answers questions with one engine.
+
+    Attributes:
+        engine, book, metrics: its own.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, config: ServerConfig, book: PolicyBook, metrics: ServerMetrics, shadow: Shadow | None
+    ) -> None:
+        """Open the file of records, where decisions are recorded.
+
+        Raises:
+            RecordError: it cannot be opened. InvalidInputError, BackendUnavailableError: of the key.
+        """
+        self.engine = engine
+        self.book = book
+        self.metrics = metrics
+        self._shadow = shadow
+        self._assumed = config.server.assumed_tokens
+        self._budget_us = config.server.service.get("budget_us")
+        self._keeps_prompts = config.records is not None and config.records.keep_prompts
+        self._recorder = None
+        if config.records is not None:
+            records = config.records
+            self._recorder = engine.recorder(
+                records.path,
+                keep_prompts=records.keep_prompts,
+                keep_x=records.keep_x,
+                key=records.key,
+                min_words=records.min_words,
+            )
+
+    async def close(self) -> None:
+        if self._recorder is not None:
+            await self._recorder.close()
+
+    async def decide(self, question: Question) -> Decided:
+        """Decide one request.
+
+        Raises:
+            Refusal: a control or the prompt is wrong, nobody can serve it, or no decision can be made now.
+        """
+        metrics, begun = self.metrics, perf_counter()
+        asked = await self.book.of(question.tenant, question.model, question.form, question.controls)
+        try:
+            parsed = parse_request(question.prompt)
+            given, assumed = self._given(parsed, question.controls.given)
+            # a text alone is decided in one C++ call
+            plain = not (parsed.billed_only or parsed.uncountable) and parsed.needs is None
+            prompt: Any = parsed.encoded if plain else parsed
+            id = os.urandom(12).hex()
+            decision = await self._route(question.prompt if self._keeps_prompts else prompt, asked, given, id)
+        except IprError as error:
+            raise refusal_of(error) from None
+        decided = Decided(id, question, asked, decision, assumed)
+        took = perf_counter() - begun
+        metrics.decisions(decision.model, decision.cause, decision.calibration).inc()
+        metrics.decision_s.observe(took)
+        support = decision.support
+        if support is not None and support == support:
+            metrics.support.observe(support)
+        if self._shadow is not None:
+            self._shadow.compare(decided, prompt, given)
+        return decided
+
+    async def _route(self, prompt: Any, asked: AskedPolicy, given: Mapping[str, Any], id: str) -> Decision:
+        """Decide, by the recorder where there is one; a row that cannot be decided is a bad request, and says why."""
+        policy, budget = asked.policy, self._budget_us
+        try:
+            if self._recorder is not None:
+                recorded: Decision = await self._recorder.route(prompt, policy, id=id, budget_us=budget, **given)
+                return recorded
+            return await self.engine.route(prompt, policy, budget_us=budget, **given)
+        except RowError as error:
+            rows = await self.engine.route_many([prompt], policy, on_error="status", **given)  # it does not say why
+            reason = rows[0].reason
+            raise InvalidInputError(f"prompt: {reason}" if reason else str(error)) from None
+
+    def _given(self, parsed: ParsedRequest, given: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
+        """Return what is given of a prompt, with a bill of parts that cannot be counted, and how much of it is assumed.
+
+        Raises:
+            Refusal: nothing may be assumed of such a part.
+        """
+        if not parsed.uncountable or given.get("billed_tokens") is not None:
+            return given, 0
+        for kind in parsed.uncountable:
+            if kind in KEPT_BY_SERVER or kind == "item_reference":
+                raise Refusal(
+                    400,
+                    f"{kind}: what a server keeps belongs to the candidate that answered before; name that one as model, or send the "
+                    "conversation itself",
+                    kind,
+                )
+        if self._assumed is None:
+            return given, 0  # refused by the engine, which says what to give
+        encoder = self.engine.engine.encoder
+        assumed = self._assumed * len(parsed.uncountable)
+        for kind in parsed.uncountable:
+            self.metrics.assumed(kind).inc()
+        counted = bill(encoder, parsed, encoder.count_tokens(parsed.encoded) if parsed.encoded else 0)
+        return {**given, "billed_tokens": counted + assumed}, assumed

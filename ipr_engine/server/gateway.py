@@ -1,0 +1,217 @@
+"""A `Gateway` passes a request on to the candidate that is chosen for it, and to the next one where that fails before its first byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from ipr_engine.server.controls import Controls, read_controls
+from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decider import Decider
+from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.policy_book import FORMAT, require_known
+from ipr_engine.server.refusal import Refusal
+from ipr_engine.server.request_formats import RequestFormat
+from ipr_engine.server.server_config import ServerConfig, Tenant
+from ipr_engine.server.told import Told, count_cost, decision_headers, header_value
+from ipr_engine.server.upstreams import (
+    Reply,
+    StreamCutError,
+    StreamedReply,
+    Target,
+    UpstreamFailedError,
+    Upstreams,
+    WholeReply,
+)
+
+FALLBACK = "fallback"
+"""The cause of an answer by another candidate than the one chosen."""
+NAMED = "named"
+"""The cause of an answer by the candidate that the request itself names."""
+
+
+@dataclass(slots=True)
+class Attempts:
+    """An `Attempts` lists what came of the candidates that were asked for one request.
+
+    Attributes:
+        outcomes: (candidate, outcome), in the order in which they were asked.
+        reply, target: what one of them said, and which; None where all failed.
+        last: the failure of the last one that failed.
+    """
+
+    outcomes: list[tuple[str, str]] = field(default_factory=list)
+    reply: Reply | None = None
+    target: Target | None = None
+    last: UpstreamFailedError | None = None
+
+    @property
+    def header(self) -> str:
+        return ", ".join(f"{candidate}={outcome}" for candidate, outcome in self.outcomes)
+
+
+class Gateway:
+    """A `Gateway` answers requests of the three formats by the upstreams of a config."""
+
+    def __init__(self, config: ServerConfig, decider: Decider, upstreams: Upstreams) -> None:
+        self._config = config
+        self._decider = decider
+        self._upstreams = upstreams
+        self._metrics = decider.metrics
+
+    async def answer(
+        self, exchange: Exchange, tenant: Tenant, form: RequestFormat, told: Told, body: dict[str, Any]
+    ) -> None:
+        """Answer one request, whose body is read.
+
+        told: is filled with what is known of it, for the log and the spans.
+        Raises:
+            Refusal: it is wrong, or nobody could answer. ClientGoneError: the client left first.
+        """
+        config = self._config
+        controls = read_controls(exchange.headers, body, tenant.controls)
+        model = told.asked = require_known(body.get("model"), (*config.models, *self._upstreams.targets))
+        if not any(body.get(name) is not None for name in form.turns):
+            raise Refusal(400, f"{form.turns[0]}: expected the conversation, got none", form.turns[0])
+        decided: Decided | None = None
+        if model in config.models:
+            decided = await self._decider.decide(Question(body, controls, tenant, model, form))
+            told.decided = decided
+            order: Sequence[str] = decided.decision.ranked
+            for name, why in decided.asked.exclusions.items():
+                if why.startswith(FORMAT):
+                    self._metrics.masked(name, form.name).inc()
+        else:
+            order = (await self._named(tenant, model, form, controls),)
+        async with exchange.client() as client:
+            attempts = await client.waits_for(self._in_turn(exchange, order, form, body))
+            told.attempts = attempts.outcomes
+            if attempts.reply is None or attempts.target is None:
+                await self._nobody(exchange, attempts, decided, told)
+                return
+            headers = self._served(attempts, attempts.target, decided, told)
+            if isinstance(attempts.reply, WholeReply):
+                await exchange.reply(attempts.reply.status, attempts.reply.body, [*attempts.reply.headers, *headers])
+            else:
+                await client.waits_for(self._stream(exchange, attempts.reply, headers, attempts.target, form))
+
+    def _served(
+        self, attempts: Attempts, target: Target, decided: Decided | None, told: Told
+    ) -> list[tuple[bytes, bytes]]:
+        """Count who answered, and return the headers that tell it."""
+        told.served = target.candidate
+        cause = NAMED if decided is None else decided.decision.cause
+        if decided is not None and target.candidate != decided.decision.model:
+            cause = FALLBACK
+        told.cause = cause
+        self._metrics.served(target.candidate, cause).inc()
+        headers = decision_headers(decided, target.candidate, target.model, cause)
+        if len(attempts.outcomes) > 1:
+            headers.append((b"x-ipr-attempts", header_value(attempts.header)))
+        if decided is not None:
+            count_cost(self._metrics, decided, target.candidate)
+        return headers
+
+    async def _named(self, tenant: Tenant, model: str, form: RequestFormat, controls: Controls) -> str:
+        """Return the candidate that a request names, where it may answer.
+
+        Raises:
+            Refusal: its upstream does not speak the format, or the tenant's policy leaves it out.
+        """
+        if controls.policy:
+            name = next(iter(controls.policy))
+            raise Refusal(
+                400, f"{name}: concerns a choice, and the request names {model!r}; ask for a routed model", name
+            )
+        target = self._upstreams.targets[model]
+        if form.name not in target.formats:
+            spoken = " and ".join(target.formats)
+            raise Refusal(400, f"model: {model} speaks {spoken}, not {form.name}; ask for it there", "model")
+        first = next(iter(self._config.models))
+        asked = await self._decider.book.of(tenant, first, None, Controls())
+        if model in asked.exclusions and tenant.policy:
+            raise Refusal(404, f"model: {model!r} is not open to this key", "model")
+        return model
+
+    async def _in_turn(
+        self, exchange: Exchange, order: Sequence[str], form: RequestFormat, body: Mapping[str, Any]
+    ) -> Attempts:
+        attempts, metrics = Attempts(), self._metrics
+        for target in self._open_to(order):
+            begun = perf_counter()
+            try:
+                reply = await self._upstreams.ask(target, form, body, exchange.headers)
+            except UpstreamFailedError as error:
+                target.health.failed(error.retry_after_s)
+                attempts.outcomes.append((target.candidate, error.outcome))
+                attempts.last = error
+                metrics.attempts(target.candidate, error.outcome).inc()
+                metrics.up(target.candidate).set(target.health.state)
+                continue
+            except BaseException:
+                target.health.left()
+                metrics.attempts(target.candidate, "left").inc()
+                raise
+            target.health.succeeded()
+            outcome = "ok" if reply.status < 400 else f"status_{reply.status}"
+            attempts.outcomes.append((target.candidate, outcome))
+            metrics.attempts(target.candidate, outcome).inc()
+            metrics.first_byte_s(target.candidate).observe(perf_counter() - begun)
+            metrics.up(target.candidate).set(target.health.state)
+            attempts.reply, attempts.target = reply, target
+            break
+        return attempts
+
+    def _open_to(self, order: Sequence[str]) -> Iterator[Target]:
+        """Yield the targets in their order: first those that are up or may be probed, at last those that cool."""
+        passed_over = []
+        for name in order:
+            target = self._upstreams.targets.get(name)
+            if target is None:  # a bundle that was swapped in meanwhile may have another candidate
+                continue
+            if target.health.take():
+                yield target
+            else:
+                passed_over.append(target)
+        # nobody else could answer: a candidate that failed before may
+        yield from sorted(passed_over, key=lambda target: target.health.until)
+
+    async def _stream(
+        self,
+        exchange: Exchange,
+        reply: StreamedReply,
+        headers: list[tuple[bytes, bytes]],
+        target: Target,
+        form: RequestFormat,
+    ) -> None:
+        await exchange.begin(reply.status, [*reply.headers, *headers])
+        async with aclosing(reply.pieces) as pieces:  # type: ignore[type-var]
+            try:
+                async for piece in pieces:
+                    await exchange.piece(piece)
+            except StreamCutError:
+                self._metrics.cut(target.candidate).inc()
+                self._metrics.attempts(target.candidate, "cut").inc()
+                target.health.failed()
+                if not reply.events:
+                    raise  # nothing can be said in the middle of a body: the connection ends
+                await exchange.piece(form.stream_error(f"the upstream of {target.candidate} broke off"))
+        await exchange.piece(b"", more=False)
+
+    async def _nobody(self, exchange: Exchange, attempts: Attempts, decided: Decided | None, told: Told) -> None:
+        """Answer where every candidate failed: what the last one said, where it said something."""
+        last = attempts.last
+        headers = [(b"x-ipr-attempts", header_value(attempts.header))]
+        if decided is not None:
+            headers.append((b"x-ipr-decision-id", decided.id.encode()))
+        told.cause = "failed"
+        if last is not None and last.reply is not None:
+            await exchange.reply(last.reply.status, last.reply.body, [*last.reply.headers, *headers])
+            return
+        tried = attempts.header or "none could be asked"
+        late = last is not None and last.outcome == "timeout"
+        said = {name.decode(): value.decode("latin-1") for name, value in headers}
+        raise Refusal(504 if late else 502, f"no upstream answered: {tried}", headers=said)

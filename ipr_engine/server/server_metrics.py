@@ -1,0 +1,145 @@
+"""A `ServerMetrics` counts what a server does, and writes it for Prometheus, summed over the workers of one server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ipr_engine._extras import need
+from ipr_engine.serving import Counters, prometheus_text
+
+SUPPORT_EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+DECISION_EDGES_S = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0)
+REQUEST_EDGES_S = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which prometheus_client knows the folder that the workers of one server share; `ipr serve` sets it."""
+
+
+class ServerMetrics:
+    """A `ServerMetrics` holds the counters of one app in one worker.
+
+    Labels are names of the config and of the bundle, and fixed words: no text of a request is one.
+    """
+
+    def __init__(self) -> None:
+        client = self._client = need("prometheus_client", "a server's metrics", "serve")
+        registry = self._registry = client.CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Any:
+            return _children(client.Counter(name, text, labels, registry=registry), labels)
+
+        def histogram(name: str, text: str, edges: Iterable[float], *labels: str) -> Any:
+            return _children(client.Histogram(name, text, labels, registry=registry, buckets=edges), labels)
+
+        def gauge(name: str, text: str, mode: str, *labels: str) -> Any:
+            return _children(client.Gauge(name, text, labels, registry=registry, multiprocess_mode=mode), labels)
+
+        self.requests = counter(
+            "ipr_requests_total", "Replies by path, tenant and HTTP status; 499: the client left first.",
+            "path", "tenant", "status",
+        )  # fmt: skip
+        self.request_s = histogram(
+            "ipr_request_seconds", "Time of a request, its upstream and its stream included.", REQUEST_EDGES_S, "path"
+        )
+        self.in_flight = gauge("ipr_in_flight", "Requests that are being answered.", "livesum")
+        self.decisions = counter(
+            "ipr_decisions_total", "Decisions by candidate chosen, cause and calibration status.",
+            "candidate", "cause", "calibration",
+        )  # fmt: skip
+        self.decision_s = histogram(
+            "ipr_decision_seconds", "Time of a decision, from the parsed body on.", DECISION_EDGES_S
+        )
+        self.support = histogram(
+            "ipr_support", "How close prompts are to the fitting data; 0 is farther than all held out.", SUPPORT_EDGES
+        )
+        self.masked = counter(
+            "ipr_masked_total", "Requests that a candidate was left out of, since its upstream cannot speak their format.",
+            "candidate", "format",
+        )  # fmt: skip
+        self.served = counter(
+            "ipr_served_total", "Answers of upstreams, by who answered and cause; fallback: not the one chosen.",
+            "candidate", "cause",
+        )  # fmt: skip
+        self.cost = counter(
+            "ipr_cost_usd_total", "Predicted cost in USD of the candidates that answered, or were chosen where none is asked.",
+            "candidate", "tenant",
+        )  # fmt: skip
+        self.saved = gauge(
+            "ipr_saved_usd", "Predicted USD saved against the policy's best single candidate on the same requests.",
+            "sum", "tenant",
+        )  # fmt: skip
+        self.attempts = counter(
+            "ipr_upstream_attempts_total",
+            "Attempts at upstreams by outcome: ok, a status, connect, timeout, broken, cut (after the first byte), left.",
+            "candidate", "outcome",
+        )  # fmt: skip
+        self.first_byte_s = histogram(
+            "ipr_upstream_first_byte_seconds", "Time to an upstream's first byte, of attempts that succeeded.",
+            REQUEST_EDGES_S, "candidate",
+        )  # fmt: skip
+        self.up = gauge(
+            "ipr_upstream_up", "1: asked; 0.5: the next request probes it; 0: passed over. The least over workers.",
+            "livemin", "candidate",
+        )  # fmt: skip
+        self.cut = counter("ipr_streams_cut_total", "Streams that ended with an error event.", "candidate")
+        self.shadow = counter(
+            "ipr_shadow_total", "Decisions of the shadow bundle: same, other, failed, left_out.", "choice"
+        )
+        self.shadow_cost = gauge(
+            "ipr_shadow_cost_usd",
+            "Predicted USD that the shadow's choices would have cost more (or, below 0, less).",
+            "sum",
+        )
+        self.shadow_quality = gauge(
+            "ipr_shadow_quality", "Sum of predicted quality that the shadow's choices would have gained, by its own heads.",
+            "sum",
+        )  # fmt: skip
+        self.assumed = counter("ipr_assumed_parts_total", "Parts billed by server.assumed_tokens.", "kind")
+        self.swaps = counter("ipr_swaps_total", "Bundles put in place while serving, summed over workers.")
+        self.swap_failures = counter("ipr_swap_failures_total", "Bundles of CURRENT that could not be served.")
+        self.bundle = gauge("ipr_bundle_info", "1 of the bundle that serves, by its hash.", "livemax", "bundle")
+
+    def text(self, counters: Iterable[Counters]) -> bytes:
+        """Write everything, of all workers.
+
+        counters: those of each worker's engine; they are summed, under the prefix `ipr_engine_`.
+        """
+        client, registry = self._client, self._registry
+        if os.environ.get(SHARED):
+            from prometheus_client import multiprocess
+
+            registry = client.CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)
+        written: bytes = client.generate_latest(registry)
+        return written + prometheus_text(Counters.sum(counters), prefix="ipr_engine").encode()
+
+
+class WorkerCounters:
+    """A `WorkerCounters` shares the counters of this worker's engine with the other workers of its server, through a folder."""
+
+    def __init__(self) -> None:
+        shared = os.environ.get(SHARED)
+        self._folder = None if not shared else Path(shared)
+
+    def write(self, counters: Counters) -> None:
+        """Leave this worker's counters for the others."""
+        if self._folder is not None:
+            made = self._folder / f".engine-{os.getpid()}"
+            made.write_bytes(counters.to_json())
+            made.replace(self._folder / f"engine-{os.getpid()}.json")
+
+    def all(self, own: Counters) -> list[Counters]:
+        """Return the counters of all workers, those that have ended included; of this one as they are now."""
+        if self._folder is None:
+            return [own]
+        mine = f"engine-{os.getpid()}.json"
+        others = sorted(path for path in self._folder.glob("engine-*.json") if path.name != mine)
+        return [own, *(Counters.from_json(path.read_bytes()) for path in others)]
+
+
+def _children(metric: Any, labels: Sequence[str]) -> Any:
+    """Return a function from label values to the child they name: looking it up costs prometheus_client a lock and a format."""
+    return cache(metric.labels) if labels else metric

@@ -1,0 +1,222 @@
+"""A `ServerState` is what one worker holds: the engine, its policies, upstreams, tenants, metrics, and what runs beside requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.load import CURRENT
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.server.decider import Decider
+from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.gateway import Gateway
+from ipr_engine.server.policy_book import PolicyBook, speakers
+from ipr_engine.server.request_formats import FORMATS
+from ipr_engine.server.server_config import ServerConfig
+from ipr_engine.server.server_metrics import ServerMetrics, WorkerCounters
+from ipr_engine.server.shadow import Shadow
+from ipr_engine.server.tenants import ANYBODY, Tenants
+from ipr_engine.server.told import Told
+from ipr_engine.serving import AsyncEngine
+
+SHARE_S = 1.0  # seconds between two times that a worker leaves its engine's counters for the others
+REQUEST_LOG = "ipr_engine.server.requests"
+
+
+class ServerState:
+    """A `ServerState` is one worker's.
+
+    Attributes:
+        config, engine, decider, metrics, tenants: of the server. gateway: None without upstreams.
+        in_flight: requests that are being answered. logs_requests: whether each gets a line.
+    """
+
+    def __init__(self, engine: Engine, config: ServerConfig, root: Path | None) -> None:
+        """Check that the config fits the bundle, and compile what it names.
+
+        root: the bundle's root, to be followed; None for none.
+        Raises:
+            InvalidInputError: it does not fit.
+        """
+        service = {name: value for name, value in config.server.service.items() if name != "budget_us"}
+        self.config = config
+        self.engine = AsyncEngine(engine, **service)
+        self.metrics = ServerMetrics()
+        self.tenants = Tenants(config.tenants)
+        self.in_flight = 0
+        self.logs_requests = config.server.log_requests
+        self._log = logging.getLogger(REQUEST_LOG)
+        self._root = root if root is not None and config.server.follow_s > 0 and (root / CURRENT).exists() else None
+        self._ready = False
+        self._workers = WorkerCounters()
+        self._tracer = _tracer() if config.server.spans else None
+        unknown = [name for name in config.upstreams if name not in engine.bundle.names]
+        if unknown:
+            names = ", ".join(engine.bundle.names)
+            raise InvalidInputError(f"upstreams: the bundle has no candidate {unknown[0]!r}; known: {names}")
+        book = PolicyBook(engine, config)
+        self.shadow = None if config.shadow is None else Shadow(config.shadow, config, self.metrics)
+        self.decider = Decider(self.engine, config, book, self.metrics, self.shadow)
+        self.gateway: Gateway | None = None
+        self._upstreams = None
+        if config.upstreams:
+            from ipr_engine.server.upstreams import Upstreams
+
+            self._upstreams = Upstreams(config)
+            self.gateway = Gateway(config, self.decider, self._upstreams)
+        self._check_policies(book)
+
+    def _check_policies(self, book: PolicyBook) -> None:
+        """Compile every model's policy for every tenant once, so that what is wrong is told at the start."""
+        for tenant in (ANYBODY, *self.config.tenants):
+            for model in self.config.models:
+                try:
+                    book.compile(tenant, model, None, {})
+                except InvalidInputError as error:
+                    of = "" if tenant is ANYBODY else f" of tenant {tenant.name}"
+                    raise InvalidInputError(f"models.{model}{of}: {error}") from None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Warm up, serve, and close; `/ready` tells whether it serves."""
+        async with contextlib.AsyncExitStack() as stack:
+            if self._upstreams is not None:
+                await self._upstreams.open()
+                stack.push_async_callback(self._upstreams.close)
+            if self.shadow is not None:
+                await self.shadow.engine.start()
+                stack.push_async_callback(self.shadow.close)
+            await stack.enter_async_context(self.engine)
+            stack.push_async_callback(self.decider.close)
+            self.metrics.bundle(self.engine.bundle.hash[:16]).set(1)
+            if self._upstreams is not None:
+                for target in self._upstreams.targets.values():
+                    self.metrics.up(target.candidate).set(target.health.state)
+            if self._root is not None:
+                stack.enter_context(self._follow(self._root))
+            sharing = asyncio.ensure_future(self._share())
+            stack.callback(sharing.cancel)
+            self._ready = True
+            try:
+                yield
+            finally:
+                self._ready = False
+                self._workers.write(self.engine.counters())
+
+    def _follow(self, root: Path) -> Any:
+        serving = self.engine.bundle.hash
+
+        def swapped(bundle: Bundle) -> None:
+            nonlocal serving
+            self.metrics.swaps.inc()
+            self.metrics.bundle(serving[:16]).set(0)
+            serving = bundle.hash
+            self.metrics.bundle(serving[:16]).set(1)
+
+        return self.engine.watch(
+            root,
+            interval_s=self.config.server.follow_s,
+            on_swap=swapped,
+            on_error=lambda _: self.metrics.swap_failures.inc(),
+        )
+
+    async def _share(self) -> None:
+        while True:
+            self._workers.write(self.engine.counters())
+            await asyncio.sleep(SHARE_S)
+
+    async def metrics_text(self) -> bytes:
+        """Return all metrics, of all workers; files are read in a thread."""
+        own = self.engine.counters()
+        return await asyncio.to_thread(lambda: self.metrics.text(self._workers.all(own)))
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether requests are taken, and what is known of it."""
+        found: dict[str, Any] = {"ready": self._ready, "bundle": self.engine.bundle.hash}
+        if self._upstreams is not None:
+            found["upstreams"] = {name: target.health.state for name, target in self._upstreams.targets.items()}
+        if self.shadow is not None:
+            found["shadow"] = {"bundle": self.shadow.engine.bundle.hash, "problem": self.shadow.problem}
+        return self._ready, found
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return what may be asked for, as `/v1/models` lists it: routed names first, then candidates that have an upstream."""
+        spoken = speakers(self.config, self.engine.bundle.names)
+        routed = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "ipr", "policy": dict(options)}
+            for name, options in self.config.models.items()
+        ]
+        candidates = [
+            {
+                "id": one.name,
+                "object": "model",
+                "created": 0,
+                "owned_by": one.provider,
+                "context_length": one.context_window,
+                "max_output_tokens": one.max_output_tokens,
+                "capabilities": list(one.features),
+                "formats": list(spoken.get(one.name, ())),
+            }
+            for one in self.engine.bundle.candidates
+            if one.name in spoken or not self.config.upstreams
+        ]
+        return [*routed, *candidates]
+
+    def summary(self) -> list[str]:
+        """Return what is told at the start: the bundle, and who speaks which format."""
+        bundle = self.engine.bundle
+        lines = [f"bundle {bundle.hash[:16]}, {len(bundle.names)} candidates"]
+        if self.gateway is None:
+            return [*lines, "no upstreams: a decision server"]
+        spoken = speakers(self.config, bundle.names)
+        for name in bundle.names:
+            lines.append(f"  {name}: {' '.join(spoken[name]) if name in spoken else 'no upstream, never chosen'}")
+        for form in FORMATS.values():
+            masked = [name for name in bundle.names if form.name not in spoken.get(name, ())]
+            lines.append(f"{form.path}: {len(bundle.names) - len(masked)} of {len(bundle.names)} candidates")
+        return lines
+
+    def span(self, exchange: Exchange, told: Told) -> contextlib.AbstractContextManager[None]:
+        """Open the span of a request, where spans are asked for."""
+        return contextlib.nullcontext() if self._tracer is None else _span(self._tracer, exchange, told)
+
+    def log(self, told: Told, status: int, took_s: float) -> None:
+        """Write the line of a request: JSON, without text of a prompt."""
+        line = {"at": round(told.begun, 3), "status": status, "ms": round(1e3 * took_s, 3), **told.fields()}
+        self._log.info(orjson.dumps(line).decode())
+
+
+def _tracer() -> Any:
+    from ipr_engine._extras import need
+
+    return need("opentelemetry.trace", "spans", "otel").get_tracer("ipr_engine")
+
+
+@contextlib.contextmanager
+def _span(tracer: Any, exchange: Exchange, told: Told) -> Iterator[None]:
+    from opentelemetry import propagate, trace
+
+    carrier = {
+        name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers if name[:5] == b"trace"
+    }
+    context = propagate.extract(carrier)
+    with tracer.start_as_current_span("ipr.request", context=context, kind=trace.SpanKind.SERVER) as span:
+        try:
+            yield
+        finally:
+            known = told.fields()
+            named = {"asked": "gen_ai.request.model", "served": "gen_ai.response.model"}
+            tags = known.pop("tags", {})
+            for name, value in (*known.items(), *((f"tag.{tag}", said) for tag, said in tags.items())):
+                if value is not None:
+                    span.set_attribute(named.get(name, f"ipr.{name}"), value)
+            if exchange.status is not None:
+                span.set_attribute("http.response.status_code", exchange.status)
