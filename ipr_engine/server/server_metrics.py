@@ -12,7 +12,6 @@ from ipr_engine._extras import need
 from ipr_engine.serving import Counters, prometheus_text
 
 SUPPORT_EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-DECISION_EDGES_S = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0)
 REQUEST_EDGES_S = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client knows the folder that the workers of one server share; `ipr serve` sets it."""
@@ -44,14 +43,7 @@ class ServerMetrics:
         self.request_s = histogram(
             "ipr_request_seconds", "Time of a request, its upstream and its stream included.", REQUEST_EDGES_S, "path"
         )
-        self.in_flight = gauge("ipr_in_flight", "Requests that are being answered.", "livesum")
-        self.decisions = counter(
-            "ipr_decisions_total", "Decisions by candidate chosen, cause and calibration status.",
-            "candidate", "cause", "calibration",
-        )  # fmt: skip
-        self.decision_s = histogram(
-            "ipr_decision_seconds", "Time of a decision, from the parsed body on.", DECISION_EDGES_S
-        )
+        self.in_flight = gauge("ipr_in_flight", "Requests that are being answered, as of a second ago.", "livesum")
         self.support = histogram(
             "ipr_support", "How close prompts are to the fitting data; 0 is farther than all held out.", SUPPORT_EDGES
         )
@@ -105,7 +97,7 @@ class ServerMetrics:
     def text(self, counters: Iterable[Counters]) -> bytes:
         """Write everything, of all workers.
 
-        counters: those of each worker's engine; they are summed, under the prefix `ipr_engine_`.
+        counters: those of each worker's engine, summed: decisions, stages, the queue.
         """
         client, registry = self._client, self._registry
         if os.environ.get(SHARED):
@@ -114,7 +106,7 @@ class ServerMetrics:
             registry = client.CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)
         written: bytes = client.generate_latest(registry)
-        return written + prometheus_text(Counters.sum(counters), prefix="ipr_engine").encode()
+        return written + prometheus_text(Counters.sum(counters), prefix="ipr").encode()
 
 
 class WorkerCounters:

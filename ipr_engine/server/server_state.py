@@ -130,11 +130,13 @@ class ServerState:
 
     async def _share(self) -> None:
         while True:
+            self.metrics.in_flight.set(self.in_flight)
             self._workers.write(self.engine.counters())
             await asyncio.sleep(SHARE_S)
 
     async def metrics_text(self) -> bytes:
         """Return all metrics, of all workers; files are read in a thread."""
+        self.metrics.in_flight.set(self.in_flight)
         own = self.engine.counters()
         return await asyncio.to_thread(lambda: self.metrics.text(self._workers.all(own)))
 
