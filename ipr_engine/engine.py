@@ -15,13 +15,13 @@ from ipr_engine._options import refuse_unknown
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.decision.decision import Decision
-from ipr_engine.decision.decisions import Decisions
+from ipr_engine.decision.decisions import Decisions, checked_rows
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.encoders.load_options import LoadKeywords, LoadOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.loaded.bundle_holder import BundleHolder
 from ipr_engine.loaded.kept_embeddings import as_encoded, kept_rows
-from ipr_engine.loaded.loaded_bundle import LoadedBundle, checked_rows
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import DEFAULTS, PolicyOptions, PolicySpec
 from ipr_engine.prompts import Prompt, is_one_prompt
@@ -276,5 +276,4 @@ class Engine(BundleHolder):
         Raises:
             InvalidInputError: an argument is not as above. BackendUnavailableError: a key, and the extra [records] is missing.
         """
-        least = audit.MIN_WORDS if min_words is None else min_words
-        return audit.Recorder(self, to, keep_prompts=keep_prompts, keep_x=keep_x, key=key, min_words=least)
+        return audit.Recorder(self, to, keep_prompts=keep_prompts, keep_x=keep_x, key=key, min_words=min_words)

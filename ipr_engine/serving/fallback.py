@@ -14,10 +14,10 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.context_windows import ContextWindows
 from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decision.decision import OK, Decision
-from ipr_engine.decision.decisions import unpredicted
+from ipr_engine.decision.decisions import checked_rows, unpredicted
 from ipr_engine.decision.frontier import FrontierStep
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
-from ipr_engine.loaded.loaded_bundle import LoadedBundle, checked_rows
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.calibrated import CalibrationStatus
 from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy
