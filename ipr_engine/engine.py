@@ -207,15 +207,8 @@ class Engine(BundleHolder):
             options: those of `route`, but for on_error.
         """
         if isinstance(prompt, Decision):
-            if policy is not None or options:
-                raise InvalidInputError(
-                    "policy: a Decision is explained under the policy it was made with; pass the prompt instead"
-                )
-            return decision.Explanation(prompt)
-        if "on_error" in options:
-            raise InvalidInputError("on_error: explain always shows the status; leave it out")
-        if not is_one_prompt(prompt) and isinstance(prompt, (list, tuple)):
-            raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
+            return decision.explained(prompt, policy, options)
+        decision.check_explainable(prompt, options)
         row = self.route_rows(prompt, policy, options, "status")[0]
         if row.status == "invalid_input":  # nothing was predicted that could be explained
             raise InvalidInputError(row.reason)

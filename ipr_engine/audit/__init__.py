@@ -1,7 +1,7 @@
 """This room writes each decision as one line, a decision record, and decides it again.
 
-record.py is the line, recorder.py decides and record_writer.py writes it, replay.py reads it back and decides it again. owner_key.py seals what a line holds of a
-prompt. The form of a line: docs/formats.md.
+record.py is the line, recorder.py decides and record_writer.py writes it, replay.py reads it back and decides it again.
+owner_key.py seals what a line holds of a prompt. The form of a line: docs/formats.md.
 """
 
 from typing import TYPE_CHECKING

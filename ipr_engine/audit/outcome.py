@@ -58,7 +58,11 @@ def parse_outcome(made: Any, names: list[str], *, may_lack_figures: bool) -> tup
     chosen = None if made["index"] < 0 else names[made["index"]]
     # The name is written for readers; the index decides, and both must agree.
     require(made["model"] == chosen, "model", made["model"])
-    require(made["status"] in STATUS and made["cause"] in (*CAUSE, UNDECIDED), "status, cause", (made["status"], made["cause"]))
+    require(
+        made["status"] in STATUS and made["cause"] in (*CAUSE, UNDECIDED),
+        "status, cause",
+        (made["status"], made["cause"]),
+    )
     choice = {name: made[name] for name in CHOICE}
     # All or none of them: a line that lacks some was edited.
     lacking = may_lack_figures and all(made[name] is None for name in FIGURES)

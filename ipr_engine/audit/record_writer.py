@@ -8,19 +8,26 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 from ipr_engine._files import as_path
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record, RecordId
 from ipr_engine.audit.record_fields import UNPREDICTED
-from ipr_engine.audit.row_record import row_records
-from ipr_engine.decision.decisions import Decisions
 from ipr_engine.errors import InvalidInputError, RecordError
-from ipr_engine.loaded.planned_bundle import PlannedBundle
 from ipr_engine.prompts import as_json
 
+RecordSink: TypeAlias = str | os.PathLike[str] | Callable[[bytes], object]
 MIN_WORDS = 8  # below it figures of float32 tell the words: docs/privacy.md, tests/audit/test_privacy.py
+
+
+class RecordKeywords(TypedDict, total=False):
+    """`RecordKeywords` are what is asked of records: the keyword arguments of `Engine.recorder`."""
+
+    keep_prompts: bool
+    keep_x: bool
+    key: OwnerKey | str | os.PathLike[str] | bytes | None
+    min_words: int | None
 
 
 class RecordWriter:
@@ -29,12 +36,13 @@ class RecordWriter:
     Several processes may append to one file: what one call writes is one write.
 
     Attributes:
-        keep_prompts: whether the prompt is part of a record.
+        keep_prompts, keep_x: whether the prompt and its embedding are part of a record. min_words: fewer make a prompt brief.
+        write: appends whole lines, or hands them on.
     """
 
     def __init__(
         self,
-        to: str | os.PathLike[str] | Callable[[bytes], object],
+        to: RecordSink,
         *,
         keep_prompts: bool = False,
         keep_x: bool = False,
@@ -57,29 +65,10 @@ class RecordWriter:
         if self._key is not None:
             self._key.require_cipher()
         self.keep_prompts = keep_prompts
-        self._keep_x = keep_x
-        self._min_words = least
+        self.keep_x = keep_x
+        self.min_words = least
         self._log = None if callable(to) else _Log(as_path(to, "to"))
         self.write: Callable[[bytes], object] = to if callable(to) else self._log.write  # type: ignore[union-attr]
-
-    def records(
-        self, loaded: PlannedBundle, decisions: Decisions, degraded: str | None = None
-    ) -> Callable[..., Record]:
-        """Return a function that makes the record of a row; its id and its prompt are passed as keywords.
-
-        Args:
-            loaded: the bundle that decided. decisions: its rows, with their `made_on`.
-            degraded: which fallback decided, None for none.
-        """
-        made_on = decisions.made_on
-        assert made_on is not None
-        record_of = row_records(loaded, decisions, made_on, self._min_words)
-
-        def made(row: int, **kept: Any) -> Record:
-            # What is not asked for never gets into the record.
-            return record_of(row, x=made_on.x[row] if self._keep_x else None, degraded=degraded, **kept)
-
-        return made
 
     def line(self, record: Record) -> bytes:
         """Return the line that is written of a record."""

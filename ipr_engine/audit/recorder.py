@@ -14,6 +14,7 @@ from ipr_engine._old_spellings import on_error_of_route
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import RecordId
 from ipr_engine.audit.record_writer import RecordWriter, record_ids
+from ipr_engine.audit.row_record import row_records
 from ipr_engine.decision.decision import Decision
 from ipr_engine.decision.decisions import Decisions, checked_rows
 from ipr_engine.encoders.base import Encoded
@@ -148,14 +149,19 @@ class Recorder:
         self, loaded: LoadedBundle, decisions: Decisions, names: Sequence[RecordId], prompts: list[Any] | None
     ) -> None:
         """Write the record of every row that was decided, in one write."""
-        rows = [row for row in range(len(decisions)) if row not in decisions.errors]  # nothing was decided of a bad prompt
+        rows = [
+            row for row in range(len(decisions)) if row not in decisions.errors
+        ]  # nothing was decided of a bad prompt
         if not rows:
             return
-        record_of, lines = self._writer.records(loaded, decisions), []
+        made_on, writer = decisions.made_on, self._writer
+        assert made_on is not None
+        record_of, lines = row_records(loaded, decisions, made_on, writer.min_words), []
         for row in rows:
-            prompt = None if prompts is None else prompts[row]
-            lines.append(self._writer.line(record_of(row, id=names[row], prompt=prompt)))
-        self._writer.write(b"".join(lines))
+            # What is not asked for never gets into the record.
+            x, prompt = made_on.x[row] if writer.keep_x else None, None if prompts is None else prompts[row]
+            lines.append(writer.line(record_of(row, id=names[row], x=x, prompt=prompt)))
+        writer.write(b"".join(lines))
 
     def close(self) -> None:
         """Close the file. May be called again."""

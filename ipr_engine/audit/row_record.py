@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.audit.outcome import CHOICE, PER_MODEL, Outcome
+from ipr_engine.audit.outcome import CHOICE, Outcome
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import UNPREDICTED, Resolved
 from ipr_engine.bundle import BundleSpec
@@ -120,7 +120,9 @@ def unpredicted_record(loaded: PlannedBundle, decision: Decision, needs: Needs |
         isa=loaded.plan.isa,
         outcome=Outcome(
             **{name: getattr(decision, name) for name in CHOICE},
-            **dict.fromkeys(PER_MODEL, nothing),
+            quality=nothing,
+            cost_usd=nothing,
+            tokens_out=nothing,
             threshold=nan,
             gap=nan,
             support=None,
