@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from ipr_engine._extras import need
 from ipr_engine.serving import Counters, prometheus_text
 
@@ -90,9 +92,7 @@ class ServerMetrics:
             "sum",
         )  # fmt: skip
         self.assumed = counter("ipr_assumed_parts_total", "Parts billed by server.assumed_tokens.", "kind")
-        self.swaps = counter("ipr_swaps_total", "Bundles put in place while serving, summed over workers.")
         self.swap_failures = counter("ipr_swap_failures_total", "Bundles of CURRENT that could not be served.")
-        self.bundle = gauge("ipr_bundle_info", "1 of the bundle that serves, by its hash.", "livemax", "bundle")
 
     def text(self, counters: Iterable[Counters]) -> bytes:
         """Write everything, of all workers.
@@ -103,6 +103,8 @@ class ServerMetrics:
         if os.environ.get(SHARED):
             from prometheus_client import multiprocess
 
+            for ended in _ended(Path(os.environ[SHARED])):
+                multiprocess.mark_process_dead(ended)
             registry = client.CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)
         written: bytes = client.generate_latest(registry)
@@ -120,7 +122,7 @@ class WorkerCounters:
         """Leave this worker's counters for the others."""
         if self._folder is not None:
             made = self._folder / f".engine-{os.getpid()}"
-            made.write_bytes(counters.to_json())
+            made.write_bytes(orjson.dumps(counters.to_json()))
             made.replace(self._folder / f"engine-{os.getpid()}.json")
 
     def all(self, own: Counters) -> list[Counters]:
@@ -129,9 +131,15 @@ class WorkerCounters:
             return [own]
         mine = f"engine-{os.getpid()}.json"
         others = sorted(path for path in self._folder.glob("engine-*.json") if path.name != mine)
-        return [own, *(Counters.from_json(path.read_bytes()) for path in others)]
+        return [own, *(Counters.from_json(orjson.loads(path.read_bytes())) for path in others)]
 
 
 def _children(metric: Any, labels: Sequence[str]) -> Any:
     """Return a function from label values to the child they name: looking it up costs prometheus_client a lock and a format."""
     return cache(metric.labels) if labels else metric
+
+
+def _ended(shared: Path) -> set[int]:
+    """Return the workers whose live figures stand in the shared folder, and which have ended."""
+    found = {int(path.stem.rpartition("_")[2]) for path in shared.glob("gauge_live*.db")}
+    return {pid for pid in found if not Path(f"/proc/{pid}").exists()}
