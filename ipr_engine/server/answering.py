@@ -46,13 +46,11 @@ class Answering:
         state, begun = self._state, perf_counter()
         metrics = state.metrics
         state.in_flight += 1
-        metrics.in_flight.inc()
         try:
             with state.span(exchange, told):
                 await self._answered(exchange, told)
         finally:
             state.in_flight -= 1
-            metrics.in_flight.dec()
             took = perf_counter() - begun
             status = exchange.status if exchange.status is not None and not told.left else LEFT
             metrics.requests(told.path, told.tenant, str(status)).inc()

@@ -34,22 +34,33 @@ class Decided:
     """A `Decided` is the answer to a question.
 
     Attributes:
-        id: of the decision, in replies, records and logs. assumed: tokens billed by assumption, of parts that cannot be counted.
+        id: of the decision, in replies, records and logs.
+        saved: what the chosen candidate saves: `saved_usd` of it.
+        assumed: tokens billed by assumption, of parts that cannot be counted.
     """
 
     id: str
     question: Question
     asked: AskedPolicy
     decision: Decision
+    saved: float | None
     assumed: int = 0
+
+    @classmethod
+    def of(cls, id: str, question: Question, asked: AskedPolicy, decision: Decision, assumed: int) -> Decided:
+        """Make the answer to a question."""
+        return cls(id, question, asked, decision, _saved_usd(asked.best, decision, decision.index), assumed)
 
     def saved_usd(self, index: int) -> float | None:
         """Return what a candidate is predicted to cost less than the policy's best single one on this request.
 
         None where that one is not known, or could not serve this request.
         """
-        best, decision = self.asked.best, self.decision
-        if best is None or (decision.may_keep_out and decision.unable(best) is not None):
-            return None
-        saved = decision.usd_of(best) - decision.usd_of(index)
-        return saved if math.isfinite(saved) else None
+        return _saved_usd(self.asked.best, self.decision, index)
+
+
+def _saved_usd(best: int | None, decision: Decision, index: int) -> float | None:
+    if best is None or (decision.may_keep_out and decision.unable(best) is not None):
+        return None
+    saved = decision.usd_of(best) - decision.usd_of(index)
+    return saved if math.isfinite(saved) else None

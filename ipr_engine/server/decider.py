@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from time import perf_counter
+from itertools import count
 from typing import Any
 
 from ipr_engine.decision.decision import Decision
@@ -40,6 +40,7 @@ class Decider:
         self.book = book
         self.metrics = metrics
         self._shadow = shadow
+        self._prefix, self._numbers = os.urandom(8).hex(), count()
         self._assumed = config.server.assumed_tokens
         self._budget_us = config.server.service.get("budget_us")
         self._keeps_prompts = config.records is not None and config.records.keep_prompts
@@ -64,7 +65,6 @@ class Decider:
         Raises:
             Refusal: a control or the prompt is wrong, nobody can serve it, or no decision can be made now.
         """
-        metrics, begun = self.metrics, perf_counter()
         asked = await self.book.of(question.tenant, question.model, question.form, question.controls)
         try:
             parsed = parse_request(question.prompt)
@@ -72,17 +72,14 @@ class Decider:
             # a text alone is decided in one C++ call
             plain = not (parsed.billed_only or parsed.uncountable) and parsed.needs is None
             prompt: Any = parsed.encoded if plain else parsed
-            id = os.urandom(12).hex()
+            id = f"{self._prefix}{next(self._numbers):08x}"
             decision = await self._route(question.prompt if self._keeps_prompts else prompt, asked, given, id)
         except IprError as error:
             raise refusal_of(error) from None
-        decided = Decided(id, question, asked, decision, assumed)
-        took = perf_counter() - begun
-        metrics.decisions(decision.model, decision.cause, decision.calibration).inc()
-        metrics.decision_s.observe(took)
+        decided = Decided.of(id, question, asked, decision, assumed)
         support = decision.support
-        if support is not None and support == support:
-            metrics.support.observe(support)
+        if support is not None and support == support:  # NaN, of an embedding without a norm, is no support
+            self.metrics.support.observe(support)
         if self._shadow is not None:
             self._shadow.compare(decided, prompt, given)
         return decided

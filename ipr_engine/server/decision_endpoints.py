@@ -13,12 +13,13 @@ from ipr_engine.prompts import TURNS
 from ipr_engine.server.controls import Controls, read_controls
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decider import Decider
+from ipr_engine.server.decision_json import decision_dict, decision_json
 from ipr_engine.server.exchange import JSON, Exchange
 from ipr_engine.server.judge_schema import filled
 from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refusal import Refusal
 from ipr_engine.server.server_config import ServerConfig, Tenant
-from ipr_engine.server.told import Told, count_cost, decision_headers
+from ipr_engine.server.told import Told, count_cost
 
 JUDGE = "ipr-judge"
 """The model of a chat completion that is answered by a decision: one of the candidates in its json_schema's enum."""
@@ -44,10 +45,11 @@ class DecisionEndpoints:
         if not any(body.get(name) is not None for name in TURNS):
             raise Refusal(400, "prompt: expected a request with messages, input or prompt", "prompt")
         decided = await self._decide(Question(body, controls, tenant, model), told)
-        found = raw(decided)
-        if controls.explain:
-            found["explanation"] = await asyncio.to_thread(lambda: Explanation(decided.decision).to_dict())
-        await self._reply(exchange, found, decided)
+        written = decision_json(decided)
+        if controls.explain:  # the taus at which the choice changes take milliseconds
+            found = await asyncio.to_thread(lambda: Explanation(decided.decision).to_dict())
+            written = written[:-1] + b',"explanation":' + orjson.dumps(found) + b"}"
+        await exchange.reply(200, written, [JSON])
 
     async def decisions(self, exchange: Exchange, tenant: Tenant, told: Told) -> None:
         """Answer `POST /v1/decisions` (OpenAI): a question of type choice is decided among the candidates it names."""
@@ -90,8 +92,13 @@ class DecisionEndpoints:
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": tokens,
         }
-        found = {"model": model, "answers": answers, "usage": usage, "ipr": None if last is None else raw(last)}
-        await self._reply(exchange, found, last)
+        found = {
+            "model": model,
+            "answers": answers,
+            "usage": usage,
+            "ipr": None if last is None else decision_dict(last),
+        }
+        await exchange.json_reply(200, found)
 
     async def systemone(self, exchange: Exchange, tenant: Tenant, told: Told) -> None:
         """Answer `POST /v1/systemone`: a question of type choice is decided among the candidates that are its criteria."""
@@ -118,8 +125,13 @@ class DecisionEndpoints:
             answers[id] = {"type": "choice", "choice": chosen, "confidence": 1.0, "probabilities": probabilities}
         tokens = 0 if last is None else last.decision.billed_tokens
         usage = {"input_tokens": tokens, "output_tokens": 0}
-        found = {"model": model, "answers": answers, "usage": usage, "ipr": None if last is None else raw(last)}
-        await self._reply(exchange, found, last)
+        found = {
+            "model": model,
+            "answers": answers,
+            "usage": usage,
+            "ipr": None if last is None else decision_dict(last),
+        }
+        await exchange.json_reply(200, found)
 
     async def judge(self, exchange: Exchange, tenant: Tenant, told: Told, body: dict[str, Any]) -> None:
         """Answer a chat completion whose json_schema has an enum of candidates: the enum is filled by the decision."""
@@ -153,9 +165,9 @@ class DecisionEndpoints:
             "model": told.asked,
             "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
-            "ipr": raw(decided),
+            "ipr": decision_dict(decided),
         }
-        await self._reply(exchange, found, decided)
+        await exchange.json_reply(200, found)
 
     def _alias(self, body: Mapping[str, Any]) -> str:
         """Return the routed model that a decision is asked for; it may be left out."""
@@ -200,26 +212,6 @@ class DecisionEndpoints:
         told.decided = decided
         count_cost(self._decider.metrics, decided, decided.decision.model)
         return decided
-
-    async def _reply(self, exchange: Exchange, found: Mapping[str, Any], decided: Decided | None) -> None:
-        headers = [JSON]
-        if decided is not None:
-            decision = decided.decision
-            headers += decision_headers(decided, decision.model, decision.model, decision.cause)
-        await exchange.reply(200, orjson.dumps(found), headers)
-
-
-def raw(decided: Decided) -> dict[str, Any]:
-    """Return a decision as `ipr route --json` prints it, with its id, what it saves, and every exclusion."""
-    decision = decided.decision
-    found = decision.to_dict()
-    found["excluded"] = {**found["excluded"], **decided.asked.exclusions}
-    return {
-        "id": decided.id,
-        **found,
-        "saved_usd": decided.saved_usd(decision.index),
-        "assumed_tokens": decided.assumed,
-    }
 
 
 def _labels(choices: object, where: str) -> list[str]:

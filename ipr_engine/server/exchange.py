@@ -56,15 +56,15 @@ class Exchange:
         return found
 
     async def _body(self, limits: ServerLimits) -> bytes:
-        stated = self.header(b"content-length")
-        if stated is not None and stated.isdigit() and int(stated) > limits.body_bytes:
-            raise _too_large(limits)
         message = await self._receive()
         if message["type"] == "http.request" and not message.get("more_body"):  # mostly so: no timer
             body: bytes = message.get("body", b"")
             if len(body) > limits.body_bytes:
                 raise _too_large(limits)
             return body
+        stated = self.header(b"content-length")
+        if stated is not None and stated.isdigit() and int(stated) > limits.body_bytes:
+            raise _too_large(limits)
         kept = bytearray()
         try:
             async with asyncio.timeout(limits.body_s):

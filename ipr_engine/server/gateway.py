@@ -12,7 +12,7 @@ from ipr_engine.server.controls import Controls, read_controls
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.exchange import Exchange
-from ipr_engine.server.policy_book import FORMAT, require_known
+from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refusal import Refusal
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
@@ -81,9 +81,8 @@ class Gateway:
             decided = await self._decider.decide(Question(body, controls, tenant, model, form))
             told.decided = decided
             order: Sequence[str] = decided.decision.ranked
-            for name, why in decided.asked.exclusions.items():
-                if why.startswith(FORMAT):
-                    self._metrics.masked(name, form.name).inc()
+            for name in decided.asked.masked:
+                self._metrics.masked(name, form.name).inc()
         else:
             order = (await self._named(tenant, model, form, controls),)
         async with exchange.client() as client:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -32,13 +32,15 @@ class AskedPolicy:
     Attributes:
         policy: compiled. exclusions: candidate -> why it may not answer, whoever said so.
         best: position of the policy's best single candidate, which savings are counted against; None where it is not known.
-        bundle_hash: of the bundle it was compiled for.
+        masked: candidates that are left out since their upstream cannot speak the request's format.
+        written: what its replies say of it, once one was written.
     """
 
     policy: Policy
     exclusions: Mapping[str, str]
     best: int | None
-    bundle_hash: str
+    masked: tuple[str, ...] = ()
+    written: list[bytes] = field(default_factory=list, compare=False)
 
 
 class PolicyBook:
@@ -116,7 +118,8 @@ class PolicyBook:
             chosen["tau"] = DEFAULT_TAU
         policy = engine.policy(**chosen, allowed=allowed if exclusions else None)
         exclusions = {**policy.exclusions, **exclusions}
-        return AskedPolicy(policy, exclusions, best_of(policy, bundle), bundle.hash)
+        masked = tuple(name for name, why in exclusions.items() if why.startswith(FORMAT))
+        return AskedPolicy(policy, exclusions, best_of(policy, bundle), masked)
 
 
 def over(options: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:

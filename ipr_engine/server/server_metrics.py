@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from ipr_engine._extras import need
 from ipr_engine.serving import Counters, prometheus_text
 
 SUPPORT_EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-DECISION_EDGES_S = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0)
 REQUEST_EDGES_S = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client knows the folder that the workers of one server share; `ipr serve` sets it."""
@@ -44,14 +45,7 @@ class ServerMetrics:
         self.request_s = histogram(
             "ipr_request_seconds", "Time of a request, its upstream and its stream included.", REQUEST_EDGES_S, "path"
         )
-        self.in_flight = gauge("ipr_in_flight", "Requests that are being answered.", "livesum")
-        self.decisions = counter(
-            "ipr_decisions_total", "Decisions by candidate chosen, cause and calibration status.",
-            "candidate", "cause", "calibration",
-        )  # fmt: skip
-        self.decision_s = histogram(
-            "ipr_decision_seconds", "Time of a decision, from the parsed body on.", DECISION_EDGES_S
-        )
+        self.in_flight = gauge("ipr_in_flight", "Requests that are being answered, as of a second ago.", "livesum")
         self.support = histogram(
             "ipr_support", "How close prompts are to the fitting data; 0 is farther than all held out.", SUPPORT_EDGES
         )
@@ -98,23 +92,23 @@ class ServerMetrics:
             "sum",
         )  # fmt: skip
         self.assumed = counter("ipr_assumed_parts_total", "Parts billed by server.assumed_tokens.", "kind")
-        self.swaps = counter("ipr_swaps_total", "Bundles put in place while serving, summed over workers.")
         self.swap_failures = counter("ipr_swap_failures_total", "Bundles of CURRENT that could not be served.")
-        self.bundle = gauge("ipr_bundle_info", "1 of the bundle that serves, by its hash.", "livemax", "bundle")
 
     def text(self, counters: Iterable[Counters]) -> bytes:
         """Write everything, of all workers.
 
-        counters: those of each worker's engine; they are summed, under the prefix `ipr_engine_`.
+        counters: those of each worker's engine, summed: decisions, stages, the queue.
         """
         client, registry = self._client, self._registry
         if os.environ.get(SHARED):
             from prometheus_client import multiprocess
 
+            for ended in _ended(Path(os.environ[SHARED])):
+                multiprocess.mark_process_dead(ended)
             registry = client.CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)
         written: bytes = client.generate_latest(registry)
-        return written + prometheus_text(Counters.sum(counters), prefix="ipr_engine").encode()
+        return written + prometheus_text(Counters.sum(counters), prefix="ipr").encode()
 
 
 class WorkerCounters:
@@ -128,7 +122,7 @@ class WorkerCounters:
         """Leave this worker's counters for the others."""
         if self._folder is not None:
             made = self._folder / f".engine-{os.getpid()}"
-            made.write_bytes(counters.to_json())
+            made.write_bytes(orjson.dumps(counters.to_json()))
             made.replace(self._folder / f"engine-{os.getpid()}.json")
 
     def all(self, own: Counters) -> list[Counters]:
@@ -137,9 +131,15 @@ class WorkerCounters:
             return [own]
         mine = f"engine-{os.getpid()}.json"
         others = sorted(path for path in self._folder.glob("engine-*.json") if path.name != mine)
-        return [own, *(Counters.from_json(path.read_bytes()) for path in others)]
+        return [own, *(Counters.from_json(orjson.loads(path.read_bytes())) for path in others)]
 
 
 def _children(metric: Any, labels: Sequence[str]) -> Any:
     """Return a function from label values to the child they name: looking it up costs prometheus_client a lock and a format."""
     return cache(metric.labels) if labels else metric
+
+
+def _ended(shared: Path) -> set[int]:
+    """Return the workers whose live figures stand in the shared folder, and which have ended."""
+    found = {int(path.stem.rpartition("_")[2]) for path in shared.glob("gauge_live*.db")}
+    return {pid for pid in found if not Path(f"/proc/{pid}").exists()}

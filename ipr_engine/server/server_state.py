@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 
-from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import CURRENT
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
@@ -26,6 +25,7 @@ from ipr_engine.server.shadow import Shadow
 from ipr_engine.server.tenants import ANYBODY, Tenants
 from ipr_engine.server.told import Told
 from ipr_engine.serving import AsyncEngine
+from ipr_engine.watch import Watch
 
 SHARE_S = 1.0  # seconds between two times that a worker leaves its engine's counters for the others
 REQUEST_LOG = "ipr_engine.server.requests"
@@ -96,12 +96,12 @@ class ServerState:
                 stack.push_async_callback(self.shadow.close)
             await stack.enter_async_context(self.engine)
             stack.push_async_callback(self.decider.close)
-            self.metrics.bundle(self.engine.bundle.hash[:16]).set(1)
             if self._upstreams is not None:
                 for target in self._upstreams.targets.values():
                     self.metrics.up(target.candidate).set(target.health.state)
             if self._root is not None:
-                stack.enter_context(self._follow(self._root))
+                watch = await self._follow(self._root)
+                stack.push_async_callback(asyncio.to_thread, watch.close)
             sharing = asyncio.ensure_future(self._share())
             stack.callback(sharing.cancel)
             self._ready = True
@@ -111,30 +111,22 @@ class ServerState:
                 self._ready = False
                 self._workers.write(self.engine.counters())
 
-    def _follow(self, root: Path) -> Any:
-        serving = self.engine.bundle.hash
-
-        def swapped(bundle: Bundle) -> None:
-            nonlocal serving
-            self.metrics.swaps.inc()
-            self.metrics.bundle(serving[:16]).set(0)
-            serving = bundle.hash
-            self.metrics.bundle(serving[:16]).set(1)
-
-        return self.engine.watch(
+    async def _follow(self, root: Path) -> Watch:
+        return await self.engine.watch(
             root,
             interval_s=self.config.server.follow_s,
-            on_swap=swapped,
             on_error=lambda _: self.metrics.swap_failures.inc(),
         )
 
     async def _share(self) -> None:
         while True:
+            self.metrics.in_flight.set(self.in_flight)
             self._workers.write(self.engine.counters())
             await asyncio.sleep(SHARE_S)
 
     async def metrics_text(self) -> bytes:
         """Return all metrics, of all workers; files are read in a thread."""
+        self.metrics.in_flight.set(self.in_flight)
         own = self.engine.counters()
         return await asyncio.to_thread(lambda: self.metrics.text(self._workers.all(own)))
 

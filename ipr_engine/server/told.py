@@ -89,14 +89,19 @@ def decision_headers(decided: Decided | None, candidate: str, model: str, cause:
 
 def header_value(text: str) -> bytes:
     """Return a text as the value of a header: what is not printable ASCII becomes a question mark."""
+    if text.isascii() and text.isprintable():
+        return text.encode()
     return "".join(letter if " " <= letter <= "~" else "?" for letter in text).encode()
 
 
 def count_cost(metrics: ServerMetrics, decided: Decided, candidate: str) -> None:
     """Count what the candidate that answers is predicted to cost and to save."""
     decision, tenant = decided.decision, decided.question.tenant.name
-    index = decision.index if candidate == decision.model else decision.bundle.names.index(candidate)
-    cost, saved = decision.usd_of(index), decided.saved_usd(index)
+    if candidate == decision.model:
+        cost, saved = decision.cost_usd, decided.saved
+    else:
+        index = decision.bundle.names.index(candidate)
+        cost, saved = decision.usd_of(index), decided.saved_usd(index)
     if cost >= 0:  # one that is not known, NaN, is not
         metrics.cost(candidate, tenant).inc(cost)
     if saved is not None:

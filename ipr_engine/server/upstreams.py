@@ -98,7 +98,7 @@ class Target:
         self.health = health
         self.timeouts = endpoint.timeouts
         self._base = endpoint.base_url.rstrip("/")
-        self._set: Mapping[str, Mapping[str, Any]] = dict(upstream.body)
+        self._set: Mapping[Any, Mapping[str, Any]] = upstream.body
         self._headers = dict(endpoint.headers)
         self._key = None
         if endpoint.api_key_env is not None:
@@ -233,7 +233,8 @@ async def _rest(
     response: Any, first: bytes, idle_s: float, errors: tuple[type[Exception], ...]
 ) -> AsyncIterator[bytes]:
     """Yield the first piece, then what comes, as it comes; closing the iterator closes the connection."""
-    whole, broken = False, (*errors, TimeoutError)
+    whole = False
+    broken: tuple[type[Exception], ...] = (*errors, TimeoutError)
     try:
         if first:
             yield first
