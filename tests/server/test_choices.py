@@ -8,6 +8,7 @@ import pytest
 
 from ipr_engine import Decision, Engine, parse_request
 from tests.support.server_configs import (
+    ANTHROPIC,
     CALLED,
     CHAT,
     MESSAGES,
@@ -107,11 +108,7 @@ def test_who_cannot_speak_the_format_is_left_out_and_counted(gateway: ServerProc
     assert gateway.post(PATHS[form], body_of(form)).status == 200
     counted = gateway.counted(before)
     masked = {name.split('"')[1] for name in counted if name.startswith("ipr_masked_total{") and form in name}
-    assert masked == {
-        "openai-chat": set(SPEAKERS[MESSAGES]) - set(SPEAKERS[CHAT]),
-        "openai-responses": (set(SPEAKERS[MESSAGES]) - set(SPEAKERS[CHAT])),
-        "anthropic-messages": set(OPENAI),
-    }[form]
+    assert masked == {CHAT: {*ANTHROPIC}, RESPONSES: {*ANTHROPIC, REFUSING}, MESSAGES: {*OPENAI, REFUSING}}[form]
 
 
 def test_who_speaks_what_is_listed_at_the_start(gateway: ServerProcess) -> None:

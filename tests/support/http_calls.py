@@ -35,10 +35,10 @@ class HttpCalls:
     """An `HttpCalls` asks the server at a port.
 
     Attributes:
-        headers: sent with every request.
+        headers: sent with every request; a call leaves out one that it names with None.
     """
 
-    def __init__(self, port: int, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, port: int, headers: Mapping[str, str | None] | None = None) -> None:
         self.port = port
         self.headers = dict(headers or {})
 
@@ -46,35 +46,37 @@ class HttpCalls:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
+    def get(self, path: str, headers: Mapping[str, str | None] | None = None) -> Reply:
         return self.send("GET", path, None, headers)
 
-    def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Reply:
+    def post(self, path: str, body: Any, headers: Mapping[str, str | None] | None = None) -> Reply:
         """Post an object as JSON, or bytes as they are."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.send("POST", path, content, headers)
 
-    def send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None) -> Reply:
+    def send(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str | None] | None = None
+    ) -> Reply:
         with self.answer(method, path, body, headers) as answer:
             content = answer.read()
             return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
 
     @contextmanager
     def answer(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None = None
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str | None] | None = None
     ) -> Iterator[http.client.HTTPResponse]:
         """Send a request, and give its answer once the head is there; the connection closes with the `with`."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
         try:
             told = {"content-type": "application/json", **self.headers, **(headers or {})}
-            connection.request(method, path, body, {name: value for name, value in told.items() if value})
+            connection.request(method, path, body, {name: value for name, value in told.items() if value is not None})
             yield connection.getresponse()
         finally:
             connection.close()
 
     @contextmanager
     def streamed(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str | None] | None = None
     ) -> Iterator[http.client.HTTPResponse]:
         """Post a request, and give its answer to be read piece by piece (`read1`)."""
         with self.answer("POST", path, json.dumps(body).encode(), headers) as answer:

@@ -20,6 +20,7 @@ TEAM_KEY, NARROW_KEY, PLAIN_KEY = "team-key-canary-7f3a91", "narrow-key-canary-0
 PROVIDER_KEY = "provider-key-canary-44aa07"
 KEYS = {"TEST_PROVIDER_KEY": PROVIDER_KEY, "TEST_TEAM": TEAM_KEY, "TEST_NARROW": NARROW_KEY, "TEST_PLAIN": PLAIN_KEY}
 FIRST_BYTE_S = 1.0
+IDLE_S = 1.0
 COOL_S = 1.0
 PROMPTS = (
     "What is 2+2?",
@@ -30,7 +31,7 @@ PROMPTS = (
 
 def gateway_config(upstream: str, nobody: str) -> dict[str, Any]:
     """Return the config of a gateway whose upstreams are at two addresses; nobody listens at the second."""
-    timeouts = {"connect_s": 1.0, "first_byte_s": FIRST_BYTE_S, "idle_s": 2.0}
+    timeouts = {"connect_s": 1.0, "first_byte_s": FIRST_BYTE_S, "idle_s": IDLE_S}
     common = {"base_url": f"{upstream}/v1", "api_key_env": "TEST_PROVIDER_KEY", "timeouts": timeouts}
     endpoints = {
         "openai": {**common, "formats": [CHAT, RESPONSES]},

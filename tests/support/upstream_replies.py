@@ -20,7 +20,12 @@ def reply(path: str, body: Body) -> dict[str, Any] | None:
     """Return the whole reply to a request of this path; None where the path is not known."""
     if path.endswith("/embeddings"):
         data = [{"object": "embedding", "index": 0, "embedding": [0.0, 1.0]}]
-        return {"object": "list", "model": body["model"], "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+        return {
+            "object": "list",
+            "model": body["model"],
+            "data": data,
+            "usage": {"prompt_tokens": 1, "total_tokens": 1},
+        }
     if path.endswith("/responses"):
         return _response(body, "completed", [_item(body)])
     if path.endswith("/messages"):

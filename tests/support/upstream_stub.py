@@ -25,9 +25,9 @@ from typing import Any
 from tests.support.places import ROOT
 from tests.support.upstream_replies import events, reply
 
-FAILURES = ("status", "close", "hang", "cut", "pace", "pad")
+FAILURES = ("status", "close", "hang", "cut", "stall", "pace", "pad")
 """An error status; the connection closed without an answer; nothing for `seconds`, then closed; a reply cut in its middle (a stream
-after two events); `seconds` before each piece, then as ever; a whole reply with `size` bytes more."""
+after two events); a stream that waits there for `seconds`; `seconds` before each piece; a whole reply with `size` bytes more."""
 
 
 class UpstreamStub:
@@ -73,7 +73,7 @@ class UpstreamStub:
     def fail(self, model: str, how: str, *, times: int | None = None, **what: Any) -> None:
         """Let requests to a model fail from now on, `times` of them (None: all); `how` is one of FAILURES.
 
-        what: `status` (500), `headers` and `message` of an error; `seconds` (30) of "hang" and "pace"; `size` of "pad".
+        what: `status` (500), `headers` and `message` of an error; `seconds` (30) of "hang", "stall" and "pace"; `size` of "pad".
         """
         assert how in FAILURES, how
         self.failed.add(model)
@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(failure["status"], {"error": error}, failure.get("headers", {}))
             return "failed"
         if body.get("stream"):
-            return self._stream(body, how == "cut", failure["seconds"] if how == "pace" else 0.0)
+            return self._stream(body, failure)
         found = reply(self.path, body)
         if found is None:
             self._reply(404, {"error": {"message": f"no {self.path} here", "type": "invalid_request_error"}})
@@ -179,9 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(200, found, cut=how == "cut")
         return "failed" if how == "cut" else "whole"
 
-    def _reply(
-        self, status: int, document: Any, headers: dict[str, str] | None = None, *, cut: bool = False
-    ) -> None:
+    def _reply(self, status: int, document: Any, headers: dict[str, str] | None = None, *, cut: bool = False) -> None:
         content = json.dumps(document).encode()
         said = {"content-type": "application/json", "content-length": str(len(content)), **(headers or {})}
         head = "".join(f"{name}: {value}\r\n" for name, value in said.items())
@@ -190,15 +188,16 @@ class _Handler(BaseHTTPRequestHandler):
         # one send: two would wait for a delayed acknowledgement
         self.wfile.write(f"HTTP/1.1 {status} -\r\n{head}\r\n".encode() + content)
 
-    def _stream(self, body: dict[str, Any], cut: bool, pause_s: float) -> str:
+    def _stream(self, body: dict[str, Any], failure: dict[str, Any]) -> str:
         # in chunks: the end of a connection would look like the end of the reply
         self.wfile.write(b"HTTP/1.1 200 -\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        how = failure.get("how")
         for number, event in enumerate(events(self.path, body)):
-            if cut and number == 2:
+            if how == "cut" and number == 2:
                 self.close_connection = True
                 return "failed"
-            if number:
-                self._wait(pause_s)
+            if (how == "pace" and number) or (how == "stall" and number == 2):
+                self._wait(failure["seconds"])
             self.wfile.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
         self.wfile.write(b"0\r\n\r\n")
         return "whole"
