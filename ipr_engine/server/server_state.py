@@ -17,6 +17,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
+from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
 from ipr_engine.server.request_formats import FORMATS
 from ipr_engine.server.server_config import ServerConfig
@@ -36,7 +37,7 @@ class ServerState:
 
     Attributes:
         config, engine, decider, metrics, tenants: of the server. gateway: None without upstreams.
-        in_flight: requests that are being answered. logs_requests: whether each gets a line.
+        patience: with which bodies are awaited. in_flight: requests that are being answered. logs_requests: whether each gets a line.
     """
 
     def __init__(self, engine: Engine, config: ServerConfig, root: Path | None) -> None:
@@ -51,6 +52,7 @@ class ServerState:
         self.engine = AsyncEngine(engine, **service)
         self.metrics = ServerMetrics()
         self.tenants = Tenants(config.tenants)
+        self.patience = Patience(config.server.limits.body_s)
         self.in_flight = 0
         self.logs_requests = config.server.log_requests
         self._log = logging.getLogger(REQUEST_LOG)
