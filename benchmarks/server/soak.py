@@ -44,7 +44,7 @@ CHAT = {
 
 @dataclass
 class Upstreams:
-    """An `Upstreams` runs one stub for each candidate, and kills and starts them again in turn."""
+    """An `Upstreams` runs one stub for each candidate. kills: how many were killed in the course."""
 
     folder: Path
     ports: dict[str, int] = field(default_factory=dict)
@@ -67,7 +67,6 @@ class Upstreams:
         for worker in workers:
             subprocess.run(["kill", "-9", worker], check=False)
         stub.wait()
-        self.kills += 1
 
     def close(self) -> None:
         for candidate in list(self.running):
@@ -82,10 +81,8 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="append the line to benchmarks/results/server_soak.jsonl")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        line = recorded(
-            soak(Path(folder), arguments.minutes, arguments.workers),
-            f"python -m benchmarks.server.soak {' '.join(sys.argv[1:])}".strip(),
-        )
+        found = soak(Path(folder), arguments.minutes, arguments.workers)
+    line = recorded(found, f"python -m benchmarks.server.soak {' '.join(sys.argv[1:])}".strip())
     print(as_json(line))
     if arguments.record:
         append(FOLDER / "server_soak.jsonl", [line])
@@ -123,6 +120,7 @@ def soak(folder: Path, minutes: float, workers: int) -> Line:
             elif time.monotonic() >= next_kill:
                 down = CANDIDATES[upstreams.kills % len(CANDIDATES)]
                 upstreams.kill(down)
+                upstreams.kills += 1
                 next_kill += KILL_S
             print(
                 f"{len(seen)} replies, {Counter(reply.status for reply in seen)}, {memory[-1]:.1f} MiB", file=sys.stderr
