@@ -37,6 +37,7 @@ class ServerState:
     Attributes:
         config, engine, decider, metrics, tenants: of the server. upstreams, shadow: None without.
         patience: with which bodies are awaited. in_flight: requests that are being answered. logs_requests: whether each gets a line.
+        hosts: of the header Host; empty for any.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ServerState:
         self.tenants = Tenants(config.tenants)
         self.patience = Patience(config.server.limits.body_s)
         self.in_flight = 0
+        self.hosts = frozenset(host.lower().encode() for host in config.server.hosts)
         self.logs_requests = config.server.log_requests
         self._log = logging.getLogger(REQUEST_LOG)
         self._root = root if root is not None and config.server.follow_s > 0 and (root / CURRENT).exists() else None
