@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 HARDWARE = "machine lacks"  # a test adds what: "machine lacks avx512"
+GATEWAYS = "needs the environment of `make test-gateways`: litellm"
 OUTCOMES = "needs --outcomes DIR: real routing outcomes, which are not ours to ship"
 EXTRA = "needs extra"  # not allowed under --all-extras
 TRAIN = f"{EXTRA} [train]"
@@ -23,4 +24,4 @@ TENSORRT_LEAN = f"{EXTRA} [tensorrt-rtx]: tensorrt_lean_cu13_libs and _bindings,
 
 
 def allowed(*, all_extras: bool) -> tuple[str, ...]:
-    return (HARDWARE, OUTCOMES) if all_extras else (HARDWARE, OUTCOMES, EXTRA)
+    return (HARDWARE, OUTCOMES, GATEWAYS) if all_extras else (HARDWARE, OUTCOMES, GATEWAYS, EXTRA)
