@@ -1,6 +1,7 @@
 # make demo      install into .venv and route a dozen prompts
 # make test      the core's tests: no torch, nothing marked slow
 # make test-all  every extra that installs on a CPU, and all tests
+# make test-gateways  LiteLLM's own proxy with the seats in it, in an environment of 800 MB of its own
 # make bench     check, time and print the benchmarks (RECORD=1 appends to benchmarks/results)
 # make lint      ruff, mypy, import-linter, clang-format
 PYTHON ?= python3
@@ -14,7 +15,8 @@ SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 WORKERS ?= -n auto --dist worksteal
 QUICK := -m 'not slow' --hypothesis-profile quick
 PYTEST_ARGS ?=
-.PHONY: demo test test-all bench lint format clean
+GATEWAYS := .venv-gateways
+.PHONY: demo test test-all test-gateways bench lint format clean
 
 demo: $(VENV)/.core
 	@$(BIN)/ipr demo
@@ -28,6 +30,9 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.all
 	$(BIN)/python -m pytest --all-extras $(WORKERS) $(PYTEST_ARGS)
+
+test-gateways: $(GATEWAYS)/.installed
+	$(GATEWAYS)/bin/python -m pytest tests/integrations $(PYTEST_ARGS)
 
 bench: $(VENV)/.all
 	$(BIN)/python -m benchmarks $(if $(RECORD),--record)
@@ -62,9 +67,15 @@ $(VENV)/.all: $(VENV)/.test
 	$(PIP) --no-deps tensorrt_lean_cu13_libs tensorrt_lean_cu13_bindings
 	@touch $@
 
+# The extension is the one that .core compiled in place; a package of a gateway may contradict ours, hence another environment.
+$(GATEWAYS)/.installed: tests/integrations/requirements.txt $(VENV)/.core
+	@test -x $(GATEWAYS)/bin/python || $(PYTHON) -m venv $(GATEWAYS)
+	$(GATEWAYS)/bin/pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
+
 $(VENV)/.lint: $(VENV)/.core
 	$(PIP) $(call extras,lint)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info ipr_engine/*.so
+	rm -rf $(VENV) $(GATEWAYS) build dist *.egg-info ipr_engine/*.so
