@@ -4,8 +4,10 @@ from __future__ import annotations
 
 HARDWARE = "machine lacks"  # a test adds what: "machine lacks avx512"
 GATEWAYS = "needs the environment of `make test-gateways`: litellm"
+RAY = "needs the environment of `make test-examples`: ray"
 OUTCOMES = "needs --outcomes DIR: real routing outcomes, which are not ours to ship"
 EXTRA = "needs extra"  # not allowed under --all-extras
+FASTAPI = f"{EXTRA} [test]: fastapi and uvicorn, which serve an example"
 TRAIN = f"{EXTRA} [train]"
 EVAL = f"{EXTRA} [eval]: scikit-learn and matplotlib"
 PYARROW = f"{TRAIN}: pyarrow, to read --outcomes"
@@ -24,4 +26,5 @@ TENSORRT_LEAN = f"{EXTRA} [tensorrt-rtx]: tensorrt_lean_cu13_libs and _bindings,
 
 
 def allowed(*, all_extras: bool) -> tuple[str, ...]:
-    return (HARDWARE, OUTCOMES, GATEWAYS) if all_extras else (HARDWARE, OUTCOMES, GATEWAYS, EXTRA)
+    always = (HARDWARE, RAY, GATEWAYS, OUTCOMES)
+    return always if all_extras else (*always, EXTRA)
