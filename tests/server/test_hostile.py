@@ -142,9 +142,7 @@ def test_nothing_that_is_sent_fails_the_server(
 
 
 @pytest.mark.slow
-def test_memory_stays_as_it_is_under_a_storm(
-    application: Any, provider: UpstreamStub, listener: Listener
-) -> None:
+def test_memory_stays_as_it_is_under_a_storm(application: Any, provider: UpstreamStub, listener: Listener) -> None:
     made = asyncio.run(storm(application, provider, 97, 100_000))
     assert listener.faults == []
     settled = made.resident[len(made.resident) // 5]
