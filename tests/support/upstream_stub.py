@@ -149,6 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
         failure = self.state.asked(noted)
         try:
             ended = self._answer(body, failure)
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+            ended = "failed"  # a provider refuses what is malformed
+            self._reply(400, {"error": {"message": type(error).__name__, "type": "invalid_request_error"}})
         except (_LeftError, OSError):
             ended = "left"
             self.close_connection = True
@@ -219,6 +222,9 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Write nothing: a client that closes its connection between two requests is no error."""
 
 
 if __name__ == "__main__":
