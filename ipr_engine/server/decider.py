@@ -11,7 +11,7 @@ from ipr_engine.decision.decision import Decision
 from ipr_engine.errors import InvalidInputError, IprError, RowError
 from ipr_engine.prompts import ParsedRequest, parse_request
 from ipr_engine.prompts.parse import KEPT_BY_SERVER
-from ipr_engine.request.intake import bill
+from ipr_engine.request.assumed import assumed_bill
 from ipr_engine.request.route_request import RequestOptions
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Decided, Question
@@ -66,7 +66,7 @@ class Decider:
         Raises:
             RefusedError: a control or the prompt is wrong, nobody can serve it, or no decision can be made now.
         """
-        asked = await self.book.of(question.tenant, question.model, question.form, question.controls)
+        asked = await self.book.of(question)
         try:
             parsed = parse_request(question.prompt)
             given, assumed = self._given(parsed, question.controls.given)
@@ -75,6 +75,8 @@ class Decider:
             prompt: Any = parsed.encoded if plain else parsed
             id = f"{self._prefix}{next(self._numbers):08x}"
             decision = await self._route(question.prompt if self._keeps_prompts else prompt, asked, given, id)
+        except InvalidInputError as error:
+            raise refused_as(question.controls.named_by(error) or error) from None
         except IprError as error:
             raise refused_as(error) from None
         decided = Decided.of(id, question, asked, decision, assumed)
@@ -115,9 +117,7 @@ class Decider:
             return given, 0
         if self._assumed is None:
             return given, 0  # refused by the engine, which says what to give
-        encoder = self._maker.encoder
-        assumed = self._assumed * len(parsed.uncountable)
         for kind in parsed.uncountable:
             self.metrics.assumed(kind).inc()
-        counted = bill(encoder, parsed, encoder.count_tokens(parsed.encoded) if parsed.encoded else 0)
-        return {**given, "billed_tokens": counted + assumed}, assumed
+        billed, assumed = assumed_bill(self._maker.encoder, parsed, self._assumed)
+        return {**given, "billed_tokens": billed}, assumed

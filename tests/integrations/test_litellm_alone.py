@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ipr_engine import Engine
+from ipr_engine.decision.saved import best_of, saved_usd
 from ipr_engine.integrations.seat import Answer
 from tests.support import skips
 from tests.support.places import ROOT
@@ -79,7 +80,8 @@ def test_what_the_document_shows_fits_together():
     assert router["fallback_tier"] in tiers
     assert groups["router_settings"]["plugins"] == groups["litellm_settings"]["callbacks"] == ["my_ipr.pool"]
     assert [one["litellm_params"]["model"] for one in groups["model_list"]] == list(made["pool"].seat.names())
-    assert f"x-ipr-bundle: {made['auto'].seat.engine.bundle.hash[:12]}" in text
+    assert f"x-ipr-bundle: {made['auto'].seat.engine.bundle.hash[:16]}" in text
     decision = Engine.load().route("What is 17 * 23?", tau=0.2, allowed=list(made["auto"].seat.names().values()))
-    shown = Answer(decision).headers()
+    best = best_of(decision.policy, decision.bundle)
+    shown = Answer(decision, saved_usd(best, decision, decision.index)).headers()
     assert all(f"    {name}: {value}\n" in text for name, value in shown.items()), shown
