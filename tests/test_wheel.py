@@ -187,7 +187,9 @@ def test_a_fresh_environment_decides_as_the_clone_does(fresh):
 
 
 def test_ipr_of_a_fresh_environment_routes_and_shows_its_pages(fresh):
-    assert json.loads(fresh("ipr", "route", "2 + 2?", "--json").stdout)["decision"]["model"] in Engine.load().bundle.names
+    assert (
+        json.loads(fresh("ipr", "route", "2 + 2?", "--json").stdout)["decision"]["model"] in Engine.load().bundle.names
+    )
     demo = fresh("ipr", "demo").stdout
     assert all(" ".join(prompt.split())[:12] in demo for prompt in DEMO_PROMPTS)
     assert "us per decision" in demo
