@@ -2,11 +2,13 @@
 # make test      the core's tests: no torch, nothing marked slow
 # make test-all  every extra that installs on a CPU, and all tests
 # make wheel     a wheel in dist/, under the tag that auditwheel finds for it
+# make test-examples   examples/ on FastAPI and Ray Serve, in an environment of its own
 # make bench     check, time and print the benchmarks (RECORD=1 appends to benchmarks/results)
 # make lint      ruff, mypy, import-linter, clang-format
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+EXAMPLES := .venv-examples
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # The packages of some extras, read from pyproject.toml: installing them does not compile the extension again.
 extras = $(shell $(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(repr(package) for extra in '$(1)'.split() for package in extras[extra]))")
@@ -15,7 +17,7 @@ SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 WORKERS ?= -n auto --dist worksteal
 QUICK := -m 'not slow' --hypothesis-profile quick
 PYTEST_ARGS ?=
-.PHONY: demo test test-all wheel bench lint format clean
+.PHONY: demo test test-all test-examples wheel bench lint format clean
 
 demo: $(VENV)/.core
 	@$(BIN)/ipr demo
@@ -37,6 +39,10 @@ wheel: $(VENV)/.wheel
 	@$(BIN)/python -m build --no-isolation --outdir build/wheel . > build/wheel/log 2>&1 || { cat build/wheel/log; exit 1; }
 	@$(BIN)/auditwheel show build/wheel/*.whl
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
+
+# Ray is large, and nothing else needs it. The extension is the one that .core builds in the clone.
+test-examples: $(EXAMPLES)/.installed $(VENV)/.core
+	PYTHONPATH=. $(EXAMPLES)/bin/python -m pytest tests/examples $(PYTEST_ARGS)
 
 bench: $(VENV)/.all
 	$(BIN)/python -m benchmarks $(if $(RECORD),--record)
@@ -78,9 +84,14 @@ $(VENV)/.wheel: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) $(call extras,wheel)
 	@touch $@
 
+$(EXAMPLES)/.installed: tests/examples/requirements.txt constraints.txt
+	@test -x $(EXAMPLES)/bin/python || $(PYTHON) -m venv $(EXAMPLES)
+	$(EXAMPLES)/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt --requirement $<
+	@touch $@
+
 $(VENV)/.lint: $(VENV)/.core
 	$(PIP) $(call extras,lint)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info ipr_engine/*.so
+	rm -rf $(VENV) $(EXAMPLES) build dist *.egg-info ipr_engine/*.so
