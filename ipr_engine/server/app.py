@@ -15,6 +15,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.answering import Answering
 from ipr_engine.server.decision_endpoints import JUDGE, DecisionEndpoints
 from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.page import page
 from ipr_engine.server.request_formats import CHAT, FORMATS, RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.server_state import ServerState
@@ -75,6 +76,8 @@ def app(
         posted("/v1/decisions", decisions.decisions),
         posted("/v1/systemone", decisions.systemone),
         *(posted(form.path, _passed_on(state, decisions, form), form) for form in FORMATS.values()),
+        read("/", _page()),
+        read("/ipr/overview", _overview(state), open_to_all=False),
         read("/v1/models", _models(state), open_to_all=False),
         read("/health", _health),
         read("/ready", _ready(state)),
@@ -108,6 +111,22 @@ async def _no_upstreams(exchange: Exchange, form: RequestFormat) -> None:
 def _models(state: ServerState) -> Handler:
     async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
         await exchange.json_reply(200, {"object": "list", "data": state.models()})
+
+    return answer
+
+
+def _page() -> Handler:
+    written, headers = page()
+
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        await exchange.reply(200, written, headers)
+
+    return answer
+
+
+def _overview(state: ServerState) -> Handler:
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        await exchange.json_reply(200, await state.overview.of(tenant), [(b"cache-control", b"no-store")])
 
     return answer
 

@@ -14,10 +14,13 @@ from ipr_engine.prompts.parse import KEPT_BY_SERVER
 from ipr_engine.request.intake import bill
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.policy_book import AskedPolicy, PolicyBook
+from ipr_engine.server.recent import Recent
 from ipr_engine.server.refusal import Refusal, refusal_of
 from ipr_engine.server.server_config import ServerConfig
 from ipr_engine.server.server_metrics import ServerMetrics
 from ipr_engine.server.shadow import Shadow
+from ipr_engine.server.tenants import ANYBODY
+from ipr_engine.server.told import count_cost
 from ipr_engine.serving import AsyncEngine
 
 
@@ -25,7 +28,7 @@ class Decider:
     """A `Decider` answers questions with one engine.
 
     Attributes:
-        engine, book, metrics: its own.
+        engine, book, metrics: its own. recent: the last decisions, for the page.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Decider:
         self.engine = engine
         self.book = book
         self.metrics = metrics
+        self.recent = Recent(engine, (ANYBODY.name, *(tenant.name for tenant in config.tenants)))
         self._shadow = shadow
         self._prefix, self._numbers = os.urandom(8).hex(), count()
         self._assumed = config.server.assumed_tokens
@@ -83,6 +87,11 @@ class Decider:
         if self._shadow is not None:
             self._shadow.compare(decided, prompt, given)
         return decided
+
+    def answered(self, decided: Decided, candidate: str, cause: str) -> None:
+        """Count who answers, or was chosen where nobody is asked, and what that costs and saves; keep it for the page."""
+        count_cost(self.metrics, decided, candidate)
+        self.recent.add(decided, candidate, cause)
 
     async def _route(self, prompt: Any, asked: AskedPolicy, given: Mapping[str, Any], id: str) -> Decision:
         """Decide, by the recorder where there is one; a row that cannot be decided is a bad request, and says why."""

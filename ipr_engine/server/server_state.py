@@ -18,6 +18,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
+from ipr_engine.server.overview import Overview
 from ipr_engine.server.policy_book import PolicyBook, speakers
 from ipr_engine.server.request_formats import FORMATS
 from ipr_engine.server.server_config import ServerConfig
@@ -35,7 +36,7 @@ class ServerState:
     """A `ServerState` is one worker's.
 
     Attributes:
-        config, engine, decider, metrics, tenants: of the server. gateway: None without upstreams.
+        config, engine, decider, metrics, tenants, overview: of the server. gateway: None without upstreams.
         in_flight: requests that are being answered. logs_requests: whether each gets a line.
     """
 
@@ -72,6 +73,7 @@ class ServerState:
 
             self._upstreams = Upstreams(config)
             self.gateway = Gateway(config, self.decider, self._upstreams)
+        self.overview = Overview(config, self.decider, self._upstreams, self.shadow)
         self._check_policies(book)
 
     def _check_policies(self, book: PolicyBook) -> None:
@@ -109,6 +111,7 @@ class ServerState:
                 yield
             finally:
                 self._ready = False
+                self.decider.recent.share()
                 self._workers.write(self.engine.counters())
 
     def _follow(self, root: Path) -> Any:
@@ -131,6 +134,7 @@ class ServerState:
     async def _share(self) -> None:
         while True:
             self.metrics.in_flight.set(self.in_flight)
+            self.decider.recent.share()
             self._workers.write(self.engine.counters())
             await asyncio.sleep(SHARE_S)
 
