@@ -1,4 +1,5 @@
 # make demo      install into .venv and route a dozen prompts
+# make serve     install, and serve decisions on http://127.0.0.1:8000
 # make test      the core's tests: no torch, nothing marked slow
 # make test-all  every extra that installs on a CPU, and all tests
 # make bench     check, time and print the benchmarks (RECORD=1 appends to benchmarks/results)
@@ -14,10 +15,13 @@ SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 WORKERS ?= -n auto --dist worksteal
 QUICK := -m 'not slow' --hypothesis-profile quick
 PYTEST_ARGS ?=
-.PHONY: demo test test-all bench lint format clean
+.PHONY: demo serve test test-all bench lint format clean
 
 demo: $(VENV)/.core
 	@$(BIN)/ipr demo
+
+serve: $(VENV)/.serve
+	@$(BIN)/ipr serve $(SERVE_ARGS)
 
 # A worker has one core: more threads of numpy and torch in each would only wait for one another.
 test test-all: export OPENBLAS_NUM_THREADS = 1
@@ -51,8 +55,12 @@ $(VENV)/.core: $(SOURCES)
 	@$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.core
-	$(PIP) $(call extras,test serve)
+$(VENV)/.serve: $(VENV)/.core
+	@$(PIP) $(call extras,serve)
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.serve
+	$(PIP) $(call extras,test)
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.test

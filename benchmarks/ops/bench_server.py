@@ -37,7 +37,7 @@ TEXT = {
         {"role": "user", "content": "What is 17 * 23? Explain each step as you would to a pupil of twelve years."}
     ]
 }
-CHAT = {
+CHAT: Line = {
     "messages": [
         {"role": "system", "content": "You are a patient teacher of mathematics. Answer in at most five sentences."},
         *TEXT["messages"],

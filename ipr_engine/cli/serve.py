@@ -11,13 +11,14 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ipr_engine._extras import need
 from ipr_engine.cli.options import add_bundle_options, add_policy_options, given_options, load_keywords
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.server.app import app
-from ipr_engine.server.server_config import ServerConfig, read_config
+
+if TYPE_CHECKING:
+    from ipr_engine.server import ServerConfig
 
 STOP_S = 30  # a worker that stops may finish what it answers for so long
 
@@ -88,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _config(arguments: argparse.Namespace) -> ServerConfig:
     """Return the config of the files, with the policy of the flags."""
+    from ipr_engine.server import ServerConfig, read_config  # the extra [serve]; other commands do without
+
     files = [path for path in (arguments.upstreams, arguments.config) if path is not None]
     config = read_config(*files) if files else ServerConfig()
     policy = given_options(arguments)
@@ -99,6 +102,8 @@ def _config(arguments: argparse.Namespace) -> ServerConfig:
 
 def _application(bundle: str | None, options: dict[str, Any], config: ServerConfig) -> Any:
     """Return the application of one process; called again in every worker."""
+    from ipr_engine.server import app
+
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     return app(bundle, config, **options)
 

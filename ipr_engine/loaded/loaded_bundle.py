@@ -7,7 +7,7 @@ An engine holds one loaded bundle and swaps it with one assignment (docs/operati
                                                       the encoder is not compiled, or the second tier must be asked
     rows = loaded.route(RouteRequest(...))            the walk: encodes, decides, escalates and checks rows, whatever the prompts
     rows = loaded.walk(request, keep_x=True)          the same before its rows are checked; `rows.made_on` is what they were decided on
-    row = loaded.route_here(request)                  one prompt where no encoder has to run in Python; None where one has to
+    rows = loaded.route_here(request)                 one prompt where no encoder has to run in Python; None where one has to
     encoded = loaded.encode(request)                  the walk's first half, for callers that keep embeddings
     rows = loaded.decide(encoded, policy, overrides)  its second half
     encoded = loaded.encode_each(requests)            several callers' prompts, taken apart and checked before, in one forward
@@ -29,18 +29,17 @@ import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS, DecideResult
 from ipr_engine._profiling import span
-from ipr_engine.decide.contract import STATUS
-from ipr_engine.decision.decision import OK, Decision, FailedRow, Row
-from ipr_engine.decision.decisions import Decisions, MadeOn, with_failures
+from ipr_engine.decision.decision import Decision, FailedRow, Row
+from ipr_engine.decision.decisions import Decisions, MadeOn, check_rows, checked_rows, with_failures
 from ipr_engine.encoders.base import Encoded
-from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
+from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle, Rows, escalating, merged
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.request.intake import Intake, bill_all, encode_all, take_in, text_terms
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
-from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest, check_on_error
+from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest
 from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, RequestLimits, moved_by, of_rows, request_limits
 
 Asked = tuple[
@@ -131,19 +130,24 @@ class LoadedBundle(PlannedBundle):
         again = self.embed_texts(texts)
         if not keep_x:
             return self.decide(encoded, policy, overrides, again)
-        made_on = MadeOn(encoded, overrides, texts, list(encoded.x))
-        decisions = self.decide(encoded, policy, overrides, None if again is None else _keeping(again, made_on.x))
-        decisions.made_on = made_on
-        return decisions
+        return self.decide_keeping(encoded, policy, overrides, again, texts)
 
-    def route_here(self, request: RouteRequest) -> Row | None:
-        """Decide one prompt where no encoder has to run in Python; None where one has to. A row that failed is returned as such."""
+    def route_here(self, request: RouteRequest, *, keep_x: bool = False) -> Decisions | None:
+        """Decide one prompt where no encoder has to run in Python; None where one has to. A row that failed is returned as such.
+
+        keep_x: that of `walk`; what the caller gave is copied, since the record is made later.
+        """
         if not self.routes_text:
             return None
         policy = request.policy
         intake = take_in(request.prompts, request.given.get("billed_tokens"), self.bundle, policy, request.on_error)
         overrides = RequestOverrides.of(request.given, 1, self.bundle.names, policy.prices)
-        made = self.decide(encode_all(self.encoder, self.encoder_identity, intake), policy, overrides)[0]
+        encoded = encode_all(self.encoder, self.encoder_identity, intake)
+        if keep_x:
+            texts = [parsed.encoded for parsed in intake.requests]
+            made = self.decide_keeping(encoded, policy, overrides.copied(), None, texts)
+        else:
+            made = self.decide(encoded, policy, overrides)
         return None if self.escalates(made.result, policy) else made
 
     def encode(
@@ -245,6 +249,28 @@ class LoadedBundle(PlannedBundle):
         decisions = Decisions(result, policy, self.bundle, figures, escalated, inputs)
         if again is not None and policy.escalate_below:
             return self._escalate(decisions, again, tokens)
+        return decisions
+
+    def decide_keeping(
+        self,
+        encoded: Encoded,
+        policy: Policy,
+        overrides: RequestOverrides,
+        again: EmbedRows | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> Decisions:
+        """Decide as `decide` does, and leave in `made_on` what was decided on, for records; texts: what was encoded, where known."""
+        x = list(encoded.x)
+
+        def embed(rows: Rows) -> Encoded:
+            assert again is not None
+            made = again(rows)
+            for row, own in zip(rows.tolist(), made.x, strict=True):  # the row was decided on the second encoder's
+                x[row] = own
+            return made
+
+        decisions = self.decide(encoded, policy, overrides, None if again is None else embed)
+        decisions.made_on = MadeOn(encoded, overrides, texts, x)
         return decisions
 
     def own_tokens(
@@ -355,18 +381,6 @@ class LoadedBundle(PlannedBundle):
         return with_failures(made, rows, intake.errors, batch) if intake.errors else made
 
 
-def _keeping(again: EmbedRows, x: list[npt.NDArray[np.float32]]) -> EmbedRows:
-    """Return `again` such that the second encoder's embedding of a row takes the place of the first's in x."""
-
-    def embed(rows: Rows) -> Encoded:
-        made = again(rows)
-        for row, own in zip(rows.tolist(), made.x, strict=True):
-            x[row] = own
-        return made
-
-    return embed
-
-
 def _all_counted(terms: npt.NDArray[np.float64] | None) -> bool:
     """Return whether the bill of every row was counted and not given, as far as is known; terms: those of `Encoded`."""
     if terms is not None and len(terms) == 1:  # numpy takes 30 times as long to look at one number
@@ -379,19 +393,3 @@ def _limits_of(
 ) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
     """Return the last arguments of `Router.decide`: allowed, max_tokens and answers."""
     return (None, None, None) if limits is None else (limits.allowed, limits.max_tokens, limits.answers)
-
-
-def checked_rows(decisions: Decisions, on_error: object) -> Decisions:
-    """Return the decisions; raise RowError for the failed rows when on_error is "raise"."""
-    if not decisions.all_ok or on_error != "raise":
-        check_rows(decisions, on_error)
-    return decisions
-
-
-def check_rows(result: DecideResult | Decisions, on_error: object) -> None:
-    """Raise RowError for the failed rows when on_error is "raise"."""
-    check_on_error(on_error)
-    if on_error == "raise":
-        failed = np.flatnonzero(result.status != OK)
-        if len(failed):
-            raise RowError(failed.tolist(), [STATUS[result.status[row]] for row in failed])

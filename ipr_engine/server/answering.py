@@ -9,7 +9,7 @@ from traceback import format_tb
 
 from ipr_engine.errors import IprError
 from ipr_engine.server.exchange import Exchange, Message, Receive, Send
-from ipr_engine.server.refusal import ClientGoneError, Refusal, refusal_of
+from ipr_engine.server.refused import ClientGoneError, RefusedError, refused_as
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.server_state import ServerState
@@ -64,33 +64,33 @@ class Answering:
             tenant = state.tenants.of(exchange.headers)
             told.tenant, told.tags = tenant.name, tenant.tags
             if exchange.header(b"sec-fetch-site") == _CROSS_SITE:
-                raise Refusal(403, "a page of another site may not ask this server")
+                raise RefusedError(403, "a page of another site may not ask this server")
             if state.in_flight > state.config.server.limits.requests:
-                raise Refusal(503, "too many requests at the same time", headers={"retry-after": "1"})
+                raise RefusedError(503, "too many requests at the same time", headers={"retry-after": "1"})
             await self._answer(exchange, tenant, told)
-        except Refusal as refusal:
-            await self._refuse(exchange, refusal)
+        except RefusedError as refused:
+            await self._refuse(exchange, refused)
 
     async def _answer(self, exchange: Exchange, tenant: Tenant, told: Told) -> None:
         try:
             await self._handler(exchange, tenant, told)
-        except Refusal:
+        except RefusedError:
             raise
         except ClientGoneError:
             told.left = True
         except IprError as error:
-            raise refusal_of(error) from None
+            raise refused_as(error) from None
         except Exception as error:
             # the error's own text may hold a prompt: its kind and place are told alone
             place = "".join(format_tb(error.__traceback__))
             logging.getLogger(__name__).error("%s failed: %s\n%s", told.path, type(error).__name__, place)
             if exchange.status is not None:
                 raise ConnectionAbortedError("the reply broke off") from None
-            raise Refusal(500, f"the server failed: {type(error).__name__}; its log tells where") from None
+            raise RefusedError(500, f"the server failed: {type(error).__name__}; its log tells where") from None
 
-    async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+    async def _refuse(self, exchange: Exchange, refused: RefusedError) -> None:
         if exchange.status is not None:  # the reply has begun: it can only break off
             raise ConnectionAbortedError("the reply broke off") from None
-        headers = [(name.encode(), header_value(value)) for name, value in refusal.headers.items()]
-        found = self._form.error(refusal.status, refusal.message, refusal.param)
-        await exchange.json_reply(refusal.status, found, headers)
+        headers = [(name.encode(), header_value(value)) for name, value in refused.headers.items()]
+        found = self._form.error(refused.status, refused.message, refused.param)
+        await exchange.json_reply(refused.status, found, headers)

@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ipr_engine._extras import need
+from ipr_engine.audit.record_writer import RecordKeywords
 from ipr_engine.encoders.load_options import LoadKeywords
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.answering import Answering
 from ipr_engine.server.decision_endpoints import JUDGE, DecisionEndpoints
 from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.gateway import Gateway
+from ipr_engine.server.overview import Overview
 from ipr_engine.server.page import page
 from ipr_engine.server.request_formats import CHAT, FORMATS, RequestFormat
-from ipr_engine.server.server_config import ServerConfig, Tenant
+from ipr_engine.server.server_config import Records, ServerConfig, Tenant
 from ipr_engine.server.server_state import ServerState
 from ipr_engine.server.told import Told
+from ipr_engine.serving import AsyncEngine
+from ipr_engine.serving.recorders import AsyncRecorder
 
 Handler = Callable[[Exchange, Tenant, Told], Awaitable[None]]
 
@@ -45,6 +50,7 @@ def app(
     Raises:
         BundleError: the bundle cannot be loaded. BackendUnavailableError: the extra [serve] is missing.
         InvalidInputError: the config does not fit the bundle, or a key is not in the environment.
+        RecordError: the file of records cannot be opened.
     """
     applications = need("starlette.applications", "a server", "serve")
     routing = need("starlette.routing", "a server", "serve")
@@ -57,8 +63,17 @@ def app(
         raise InvalidInputError(
             f"config: expected a ServerConfig, got {type(config).__name__}; read_config(path) makes one"
         )
-    state = ServerState(engine, config, root)
+    service: dict[str, Any] = {name: value for name, value in config.server.service.items() if name != "budget_us"}
+    shadow = None
+    if config.shadow is not None:
+        beside = Engine.load(config.shadow.bundle)
+        shadow = AsyncEngine(beside), beside
+    serving = AsyncEngine(engine, **service)
+    recorder = None if config.records is None else _recorder(serving, config.records)
+    state = ServerState(serving, engine, config, root=root, recorder=recorder, shadow=shadow)
     decisions = DecisionEndpoints(config, state.decider)
+    gateway = None if state.upstreams is None else Gateway(config, state.decider, state.upstreams)
+    overview = Overview(config, state.decider, state.upstreams, state.shadow)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -75,9 +90,9 @@ def app(
         posted("/v1/route", decisions.route),
         posted("/v1/decisions", decisions.decisions),
         posted("/v1/systemone", decisions.systemone),
-        *(posted(form.path, _passed_on(state, decisions, form), form) for form in FORMATS.values()),
+        *(posted(form.path, _passed_on(config, decisions, gateway, form), form) for form in FORMATS.values()),
         read("/", _page()),
-        read("/ipr/overview", _overview(state), open_to_all=False),
+        read("/ipr/overview", _overview(overview), open_to_all=False),
         read("/v1/models", _models(state), open_to_all=False),
         read("/health", _health),
         read("/ready", _ready(state)),
@@ -88,19 +103,31 @@ def app(
     return made
 
 
-def _passed_on(state: ServerState, decisions: DecisionEndpoints, form: RequestFormat) -> Handler:
+def _passed_on(
+    config: ServerConfig, decisions: DecisionEndpoints, gateway: Gateway | None, form: RequestFormat
+) -> Handler:
     """Return what answers requests of a format: the gateway; without upstreams, and for the judge's model, a decision."""
 
     async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
-        body = await exchange.json(state.config.server.limits)
-        if form is CHAT and (state.gateway is None or body.get("model") == JUDGE):
+        body = await exchange.json(config.server.limits)
+        if form is CHAT and (gateway is None or body.get("model") == JUDGE):
             await decisions.judge(exchange, tenant, told, body)
-        elif state.gateway is None:
+        elif gateway is None:
             await _no_upstreams(exchange, form)
         else:
-            await state.gateway.answer(exchange, tenant, form, told, body)
+            await gateway.answer(exchange, tenant, form, told, body)
 
     return answer
+
+
+def _recorder(serving: AsyncEngine, records: Records) -> AsyncRecorder:
+    kept: RecordKeywords = {
+        "keep_prompts": records.keep_prompts,
+        "keep_x": records.keep_x,
+        "key": records.key,
+        "min_words": records.min_words,
+    }
+    return serving.recorder(records.path, **kept)
 
 
 async def _no_upstreams(exchange: Exchange, form: RequestFormat) -> None:
@@ -124,9 +151,9 @@ def _page() -> Handler:
     return answer
 
 
-def _overview(state: ServerState) -> Handler:
+def _overview(overview: Overview) -> Handler:
     async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
-        await exchange.json_reply(200, await state.overview.of(tenant), [(b"cache-control", b"no-store")])
+        await exchange.json_reply(200, await overview.of(tenant), [(b"cache-control", b"no-store")])
 
     return answer
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import orjson
 
 from ipr_engine.policy.policy_spec import ABOUT
 from ipr_engine.policy.rules import TARGETS
-from ipr_engine.request.route_request import REQUEST_OPTIONS
-from ipr_engine.server.refusal import Refusal
+from ipr_engine.request.route_request import REQUEST_OPTIONS, RequestOptions
+from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import CONTROLS
 
 LEVEL = frozenset({"tau", *TARGETS})
@@ -23,7 +22,6 @@ _PREFIX = b"x-ipr-"
 _BY_HEADER = {name.replace("_", "-").encode(): name for name in CONTROLS if ABOUT[name].form not in ("weights", None)}
 _OF_REQUEST = frozenset(REQUEST_OPTIONS)
 _EXPLAIN = "explain"
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +34,11 @@ class Controls:
     """
 
     policy: Mapping[str, Any] = field(default_factory=dict)
-    given: Mapping[str, Any] = field(default_factory=dict)
+    given: RequestOptions = field(default_factory=RequestOptions)
     explain: bool = False
 
 
-NO_CONTROLS = Controls(NOTHING, NOTHING, False)
+NO_CONTROLS = Controls()
 
 
 def read_controls(
@@ -53,7 +51,7 @@ def read_controls(
         body: `ipr`, or `metadata.ipr` (an object, or its JSON as a string), is removed.
         permitted: options of a policy that may be set; None: all.
     Raises:
-        Refusal: a control is unknown, not permitted, given twice or not of its type.
+        RefusedError: a control is unknown, not permitted, given twice or not of its type.
     """
     asked: dict[str, Any] = {}
     for header, said in headers:
@@ -62,24 +60,24 @@ def read_controls(
     for where, controls in _of_body(body):
         for name, value in controls.items():
             if name in asked:
-                raise Refusal(400, f"{where}.{name}: is given twice; give each control once", name)
+                raise RefusedError(400, f"{where}.{name}: is given twice; give each control once", name)
             if name not in CONTROLS and name not in _OF_REQUEST and name != _EXPLAIN:
                 known = ", ".join((*CONTROLS, *REQUEST_OPTIONS, _EXPLAIN))
-                raise Refusal(400, f"{where}: {name[:64]!r} is no control; known: {known}", name[:64])
+                raise RefusedError(400, f"{where}: {name[:64]!r} is no control; known: {known}", name[:64])
             asked[name] = value
     if not asked:
         return NO_CONTROLS
     explain = asked.pop(_EXPLAIN, False)
     if not isinstance(explain, bool):
-        raise Refusal(400, "explain: expected true or false", _EXPLAIN)
-    given = {name: asked.pop(name) for name in REQUEST_OPTIONS if name in asked}
+        raise RefusedError(400, "explain: expected true or false", _EXPLAIN)
+    given: Any = {name: asked.pop(name) for name in REQUEST_OPTIONS if name in asked}
     for name in asked:
         if permitted is not None and name not in permitted:
             may = ", ".join(permitted) or "none"
-            raise Refusal(403, f"{name}: this key may not set it; it may set: {may}", name)
+            raise RefusedError(403, f"{name}: this key may not set it; it may set: {may}", name)
     levels = LEVEL.intersection(asked)
     if len(levels) > 1:
-        raise Refusal(400, f"{' and '.join(sorted(levels))}: give one of them", sorted(levels)[0])
+        raise RefusedError(400, f"{' and '.join(sorted(levels))}: give one of them", sorted(levels)[0])
     return Controls({name: value for name, value in asked.items() if value is not None}, given, explain)
 
 
@@ -93,15 +91,15 @@ def _header(asked: dict[str, Any], name: bytes, value: bytes) -> None:
     shown = name.decode("latin-1")[:64]
     if option is None:
         known = ", ".join(f"x-ipr-{known.decode()}" for known in (*_BY_HEADER, b"explain"))
-        raise Refusal(400, f"x-ipr-{shown}: is no control; known: {known}", f"x-ipr-{shown}")
+        raise RefusedError(400, f"x-ipr-{shown}: is no control; known: {known}", f"x-ipr-{shown}")
     if option in asked:
-        raise Refusal(400, f"x-ipr-{shown}: is given twice; give each control once", f"x-ipr-{shown}")
+        raise RefusedError(400, f"x-ipr-{shown}: is given twice; give each control once", f"x-ipr-{shown}")
     form = ABOUT[option].form
     if form in ("number", "number or infinity"):
         try:
             asked[option] = float(said)
         except ValueError:
-            raise Refusal(400, f"x-ipr-{shown}: expected a number, got {said[:64]!r}", f"x-ipr-{shown}") from None
+            raise RefusedError(400, f"x-ipr-{shown}: expected a number, got {said[:64]!r}", f"x-ipr-{shown}") from None
     elif form in ("candidates", "names"):
         asked[option] = [part.strip() for part in said.split(",") if part.strip()]
     elif form == "flag":
@@ -112,7 +110,7 @@ def _header(asked: dict[str, Any], name: bytes, value: bytes) -> None:
 
 def _switch(name: str, said: str) -> bool:
     if said.lower() not in ("true", "false", "1", "0"):
-        raise Refusal(400, f"{name}: expected true or false, got {said[:64]!r}", name)
+        raise RefusedError(400, f"{name}: expected true or false, got {said[:64]!r}", name)
     return said.lower() in ("true", "1")
 
 
@@ -137,9 +135,11 @@ def _object(where: str, value: Any) -> dict[str, Any]:
         try:
             value = orjson.loads(value)
         except orjson.JSONDecodeError:
-            raise Refusal(400, f'{where}: expected an object, or its JSON such as {{"tau": 0.2}}', where) from None
+            raise RefusedError(400, f'{where}: expected an object, or its JSON such as {{"tau": 0.2}}', where) from None
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise Refusal(400, f"{where}: expected an object such as {{'tau': 0.2}}, got {type(value).__name__}", where)
+        raise RefusedError(
+            400, f"{where}: expected an object such as {{'tau': 0.2}}, got {type(value).__name__}", where
+        )
     return value

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipr_engine.decision.decision import Decision
+from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.controls import Controls
-from ipr_engine.server.policy_book import AskedPolicy
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import Tenant
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -12,16 +12,17 @@ from ipr_engine.errors import InvalidInputError, IprError, RowError
 from ipr_engine.prompts import ParsedRequest, parse_request
 from ipr_engine.prompts.parse import KEPT_BY_SERVER
 from ipr_engine.request.intake import bill
+from ipr_engine.request.route_request import RequestOptions
+from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Decided, Question
-from ipr_engine.server.policy_book import AskedPolicy, PolicyBook
+from ipr_engine.server.policy_book import PolicyBook
 from ipr_engine.server.recent import Recent
-from ipr_engine.server.refusal import Refusal, refusal_of
+from ipr_engine.server.refused import RefusedError, refused_as
 from ipr_engine.server.server_config import ServerConfig
+from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics
-from ipr_engine.server.shadow import Shadow
 from ipr_engine.server.tenants import ANYBODY
 from ipr_engine.server.told import count_cost
-from ipr_engine.serving import AsyncEngine
 
 
 class Decider:
@@ -32,32 +33,32 @@ class Decider:
     """
 
     def __init__(
-        self, engine: AsyncEngine, config: ServerConfig, book: PolicyBook, metrics: ServerMetrics, shadow: Shadow | None
+        self,
+        engine: ServerEngine,
+        maker: PolicyMaker,
+        config: ServerConfig,
+        metrics: ServerMetrics,
+        *,
+        recorder: DecisionRecorder | None = None,
+        beside: Callable[[Decided, Any, RequestOptions], None] | None = None,
     ) -> None:
-        """Open the file of records, where decisions are recorded.
+        """Decide by `engine`, whose policies `maker` compiles.
 
-        Raises:
-            RecordError: it cannot be opened. InvalidInputError, BackendUnavailableError: of the key.
+        Args:
+            recorder: decides in its place, where decisions are recorded.
+            beside: is told every decision, its prompt and what was given of it.
         """
         self.engine = engine
-        self.book = book
+        self.book = PolicyBook(maker, config)
         self.metrics = metrics
         self.recent = Recent(engine, (ANYBODY.name, *(tenant.name for tenant in config.tenants)))
-        self._shadow = shadow
+        self._beside = beside
+        self._maker = maker
         self._prefix, self._numbers = os.urandom(8).hex(), count()
         self._assumed = config.server.assumed_tokens
         self._budget_us = config.server.service.get("budget_us")
         self._keeps_prompts = config.records is not None and config.records.keep_prompts
-        self._recorder = None
-        if config.records is not None:
-            records = config.records
-            self._recorder = engine.recorder(
-                records.path,
-                keep_prompts=records.keep_prompts,
-                keep_x=records.keep_x,
-                key=records.key,
-                min_words=records.min_words,
-            )
+        self._recorder = recorder
 
     async def close(self) -> None:
         if self._recorder is not None:
@@ -67,7 +68,7 @@ class Decider:
         """Decide one request.
 
         Raises:
-            Refusal: a control or the prompt is wrong, nobody can serve it, or no decision can be made now.
+            RefusedError: a control or the prompt is wrong, nobody can serve it, or no decision can be made now.
         """
         asked = await self.book.of(question.tenant, question.model, question.form, question.controls)
         try:
@@ -79,13 +80,13 @@ class Decider:
             id = f"{self._prefix}{next(self._numbers):08x}"
             decision = await self._route(question.prompt if self._keeps_prompts else prompt, asked, given, id)
         except IprError as error:
-            raise refusal_of(error) from None
+            raise refused_as(error) from None
         decided = Decided.of(id, question, asked, decision, assumed)
         support = decision.support
         if support is not None and support == support:  # NaN, of an embedding without a norm, is no support
             self.metrics.support.observe(support)
-        if self._shadow is not None:
-            self._shadow.compare(decided, prompt, given)
+        if self._beside is not None:
+            self._beside(decided, prompt, given)
         return decided
 
     def answered(self, decided: Decided, candidate: str, cause: str) -> None:
@@ -93,30 +94,29 @@ class Decider:
         count_cost(self.metrics, decided, candidate)
         self.recent.add(decided, candidate, cause)
 
-    async def _route(self, prompt: Any, asked: AskedPolicy, given: Mapping[str, Any], id: str) -> Decision:
+    async def _route(self, prompt: Any, asked: AskedPolicy, given: RequestOptions, id: str) -> Decision:
         """Decide, by the recorder where there is one; a row that cannot be decided is a bad request, and says why."""
         policy, budget = asked.policy, self._budget_us
         try:
             if self._recorder is not None:
-                recorded: Decision = await self._recorder.route(prompt, policy, id=id, budget_us=budget, **given)
-                return recorded
+                return await self._recorder.route(prompt, policy, id=id, budget_us=budget, **given)
             return await self.engine.route(prompt, policy, budget_us=budget, **given)
         except RowError as error:
             rows = await self.engine.route_many([prompt], policy, on_error="status", **given)  # it does not say why
             reason = rows[0].reason
             raise InvalidInputError(f"prompt: {reason}" if reason else str(error)) from None
 
-    def _given(self, parsed: ParsedRequest, given: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
+    def _given(self, parsed: ParsedRequest, given: RequestOptions) -> tuple[RequestOptions, int]:
         """Return what is given of a prompt, with a bill of parts that cannot be counted, and how much of it is assumed.
 
         Raises:
-            Refusal: nothing may be assumed of such a part.
+            RefusedError: nothing may be assumed of such a part.
         """
         if not parsed.uncountable or given.get("billed_tokens") is not None:
             return given, 0
         for kind in parsed.uncountable:
             if kind in KEPT_BY_SERVER or kind == "item_reference":
-                raise Refusal(
+                raise RefusedError(
                     400,
                     f"{kind}: what a server keeps belongs to the candidate that answered before; name that one as model, or send the "
                     "conversation itself",
@@ -124,7 +124,7 @@ class Decider:
                 )
         if self._assumed is None:
             return given, 0  # refused by the engine, which says what to give
-        encoder = self.engine.engine.encoder
+        encoder = self._maker.encoder
         assumed = self._assumed * len(parsed.uncountable)
         for kind in parsed.uncountable:
             self.metrics.assumed(kind).inc()

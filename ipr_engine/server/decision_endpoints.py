@@ -17,7 +17,7 @@ from ipr_engine.server.decision_json import decision_dict, decision_json
 from ipr_engine.server.exchange import JSON, Exchange
 from ipr_engine.server.judge_schema import filled
 from ipr_engine.server.policy_book import require_known
-from ipr_engine.server.refusal import Refusal
+from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.told import Told
 
@@ -43,7 +43,7 @@ class DecisionEndpoints:
         controls = read_controls(exchange.headers, body, tenant.controls)
         model = told.asked = self._alias(body)
         if not any(body.get(name) is not None for name in TURNS):
-            raise Refusal(400, "prompt: expected a request with messages, input or prompt", "prompt")
+            raise RefusedError(400, "prompt: expected a request with messages, input or prompt", "prompt")
         decided = await self._decide(Question(body, controls, tenant, model), told)
         written = decision_json(decided)
         if controls.explain:  # the taus at which the choice changes take milliseconds
@@ -58,16 +58,16 @@ class DecisionEndpoints:
         model = told.asked = self._alias(body)
         prompt = body.get("input")
         if prompt is None:
-            raise Refusal(400, "input: expected a text or a list of items", "input")
+            raise RefusedError(400, "input: expected a text or a list of items", "input")
         questions = body.get("questions")
         if not isinstance(questions, list) or not 1 <= len(questions) <= MOST_QUESTIONS:
-            raise Refusal(400, f"questions: expected a list of 1 to {MOST_QUESTIONS}", "questions")
+            raise RefusedError(400, f"questions: expected a list of 1 to {MOST_QUESTIONS}", "questions")
         answers: list[dict[str, Any]] = []
         last = None
         for number, question in enumerate(questions):
             where = f"questions[{number}]"
             if not isinstance(question, dict):
-                raise Refusal(400, f"{where}: expected an object", where)
+                raise RefusedError(400, f"{where}: expected an object", where)
             name = question.get("name")
             if question.get("type") != "choice":
                 answers.append({"type": "refusal", "name": name})
@@ -108,16 +108,18 @@ class DecisionEndpoints:
         prompt = _state(body.get("state"))
         questions = body.get("questions")
         if not isinstance(questions, dict) or not 1 <= len(questions) <= 128:
-            raise Refusal(422, "questions: expected an object of 1 to 128 questions", "questions")
+            raise RefusedError(422, "questions: expected an object of 1 to 128 questions", "questions")
         answers: dict[str, Any] = {}
         last = None
         for id, question in questions.items():
             where = f"questions.{id[:64]}"
             if not isinstance(question, dict) or question.get("type") != "choice":
-                raise Refusal(422, f"{where}: expected a question of type choice, whose criteria are candidates", where)
+                raise RefusedError(
+                    422, f"{where}: expected a question of type choice, whose criteria are candidates", where
+                )
             criteria = question.get("criteria")
             if not isinstance(criteria, dict) or not criteria:
-                raise Refusal(422, f"{where}.criteria: expected an object of candidates", where)
+                raise RefusedError(422, f"{where}.criteria: expected an object of candidates", where)
             choices = list(criteria)
             last = await self._among(prompt, choices, controls, tenant, model, told)
             chosen = _asked_as(choices, last.decision.model)
@@ -139,7 +141,7 @@ class DecisionEndpoints:
         told.asked = require_known(body.get("model"), (JUDGE, *self._config.models))
         model = self._default if told.asked == JUDGE else told.asked
         if body.get("stream"):
-            raise Refusal(400, "stream: a decision comes whole; leave it out", "stream")
+            raise RefusedError(400, "stream: a decision comes whole; leave it out", "stream")
         form = body.get("response_format")
         schema = (
             form.get("json_schema", {}).get("schema")
@@ -147,7 +149,7 @@ class DecisionEndpoints:
             else None
         )
         if not isinstance(schema, dict):
-            raise Refusal(
+            raise RefusedError(
                 400,
                 "response_format: expected a json_schema with an enum of candidates; without upstreams only decisions are made here",
                 "response_format",
@@ -179,7 +181,7 @@ class DecisionEndpoints:
         if own:
             given = body.get("ipr")
             if given is not None and (not isinstance(given, dict) or not own.keys().isdisjoint(given)):
-                raise Refusal(400, "ipr: expected an object, and each control once", "ipr")
+                raise RefusedError(400, "ipr: expected an object, and each control once", "ipr")
             body["ipr"] = {**(given or {}), **own}
         return read_controls(exchange.headers, body, tenant.controls)
 
@@ -190,7 +192,7 @@ class DecisionEndpoints:
         known = {name.casefold() for name in self._decider.engine.bundle.names}
         unknown = [one for one in choices if one.casefold() not in known]
         if unknown:
-            raise Refusal(
+            raise RefusedError(
                 400,
                 f"choices: {unknown[0][:128]!r} is no candidate; known: {', '.join(self._decider.engine.bundle.names)}",
                 "choices",
@@ -201,7 +203,7 @@ class DecisionEndpoints:
             names = [narrowed] if isinstance(narrowed, str) else narrowed
             choices = [one for one in choices if one.casefold() in {str(name).casefold() for name in names}]
             if not choices:
-                raise Refusal(400, "allowed: leaves none of the choices", "allowed")
+                raise RefusedError(400, "allowed: leaves none of the choices", "allowed")
         asked["allowed"] = list(choices)
         return await self._decide(
             Question(prompt, Controls(asked, controls.given, controls.explain), tenant, model), told
@@ -217,11 +219,11 @@ class DecisionEndpoints:
 def _labels(choices: object, where: str) -> list[str]:
     """Return the values of a question's choices."""
     if not isinstance(choices, list) or len(choices) < 1:
-        raise Refusal(400, f"{where}: expected a list of candidates", where)
+        raise RefusedError(400, f"{where}: expected a list of candidates", where)
     values = [one.get("value") if isinstance(one, dict) else one for one in choices]
     found = [value for value in values if isinstance(value, str)]
     if len(found) < len(values):
-        raise Refusal(400, f"{where}: expected objects with a text as value", where)
+        raise RefusedError(400, f"{where}: expected objects with a text as value", where)
     return found
 
 
@@ -233,7 +235,7 @@ def _asked_as(choices: Sequence[str], name: str) -> str:
 def _state(state: object) -> Any:
     """Return what is decided on of systemone's state: a text, a conversation, or else its JSON."""
     if state is None or state in ("", [], {}):
-        raise Refusal(422, "state: expected a text, an object or a list", "state")
+        raise RefusedError(422, "state: expected a text, an object or a list", "state")
     if isinstance(state, str):
         return state
     if isinstance(state, dict) and any(state.get(name) is not None for name in TURNS):

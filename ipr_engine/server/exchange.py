@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from ipr_engine.server.refusal import ClientGoneError, Refusal
+from ipr_engine.server.refused import ClientGoneError, RefusedError
 from ipr_engine.server.server_config import ServerLimits
 
 Message = MutableMapping[str, Any]
@@ -44,15 +44,15 @@ class Exchange:
         """Read the body, an object of JSON.
 
         Raises:
-            Refusal: it is too long, too slow, or no object of JSON. ClientGoneError: the client left.
+            RefusedError: it is too long, too slow, or no object of JSON. ClientGoneError: the client left.
         """
         body = await self._body(limits)
         try:
             found = orjson.loads(body)
         except orjson.JSONDecodeError:
-            raise Refusal(400, "body: expected an object of JSON in UTF-8") from None
+            raise RefusedError(400, "body: expected an object of JSON in UTF-8") from None
         if not isinstance(found, dict):
-            raise Refusal(400, f"body: expected an object of JSON, got {type(found).__name__}")
+            raise RefusedError(400, f"body: expected an object of JSON, got {type(found).__name__}")
         return found
 
     async def _body(self, limits: ServerLimits) -> bytes:
@@ -78,7 +78,7 @@ class Exchange:
                         return bytes(kept)
                     message = await self._receive()
         except TimeoutError:
-            raise Refusal(408, f"body: did not come within {limits.body_s:g} seconds") from None
+            raise RefusedError(408, f"body: did not come within {limits.body_s:g} seconds") from None
 
     def client(self) -> WaitingClient:
         """Watch the client, once the body is read."""
@@ -140,5 +140,5 @@ class WaitingClient:
                 await asyncio.gather(doing, return_exceptions=True)
 
 
-def _too_large(limits: ServerLimits) -> Refusal:
-    return Refusal(413, f"body: expected at most {limits.body_bytes} bytes; see server.limits.body_bytes")
+def _too_large(limits: ServerLimits) -> RefusedError:
+    return RefusedError(413, f"body: expected at most {limits.body_bytes} bytes; see server.limits.body_bytes")

@@ -13,7 +13,7 @@ from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.policy_book import require_known
-from ipr_engine.server.refusal import Refusal
+from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.told import Told, decision_headers, header_value
@@ -71,13 +71,13 @@ class Gateway:
 
         told: is filled with what is known of it, for the log and the spans.
         Raises:
-            Refusal: it is wrong, or nobody could answer. ClientGoneError: the client left first.
+            RefusedError: it is wrong, or nobody could answer. ClientGoneError: the client left first.
         """
         config = self._config
         controls = read_controls(exchange.headers, body, tenant.controls)
         model = told.asked = require_known(body.get("model"), (*config.models, *self._upstreams.targets))
         if not any(body.get(name) is not None for name in form.turns):
-            raise Refusal(400, f"{form.turns[0]}: expected the conversation, got none", form.turns[0])
+            raise RefusedError(400, f"{form.turns[0]}: expected the conversation, got none", form.turns[0])
         decided: Decided | None = None
         if model in config.models:
             decided = await self._decider.decide(Question(body, controls, tenant, model, form))
@@ -120,21 +120,21 @@ class Gateway:
         """Return the candidate that a request names, where it may answer.
 
         Raises:
-            Refusal: its upstream does not speak the format, or the tenant's policy leaves it out.
+            RefusedError: its upstream does not speak the format, or the tenant's policy leaves it out.
         """
         if controls.policy:
             name = next(iter(controls.policy))
-            raise Refusal(
+            raise RefusedError(
                 400, f"{name}: concerns a choice, and the request names {model!r}; ask for a routed model", name
             )
         target = self._upstreams.targets[model]
         if form.name not in target.formats:
             spoken = " and ".join(target.formats)
-            raise Refusal(400, f"model: {model} speaks {spoken}, not {form.name}; ask for it there", "model")
+            raise RefusedError(400, f"model: {model} speaks {spoken}, not {form.name}; ask for it there", "model")
         first = next(iter(self._config.models))
         asked = await self._decider.book.of(tenant, first, None, Controls())
         if model in asked.exclusions and tenant.policy:
-            raise Refusal(404, f"model: {model!r} is not open to this key", "model")
+            raise RefusedError(404, f"model: {model!r} is not open to this key", "model")
         return model
 
     async def _in_turn(
@@ -216,4 +216,4 @@ class Gateway:
         tried = attempts.header or "none could be asked"
         late = last is not None and last.outcome == "timeout"
         said = {name.decode(): value.decode("latin-1") for name, value in headers}
-        raise Refusal(504 if late else 502, f"no upstream answered: {tried}", headers=said)
+        raise RefusedError(504 if late else 502, f"no upstream answered: {tried}", headers=said)

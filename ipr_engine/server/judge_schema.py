@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ipr_engine.server.refusal import Refusal
+from ipr_engine.server.refused import RefusedError
 
 MOST_DEPTH = 16
 _PLAIN: Mapping[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "array": [], "null": None}
@@ -17,14 +17,14 @@ def filled(schema: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], 
     Every other required field gets the least that its type allows; a text gets the cause.
 
     Raises:
-        Refusal: no enum holds candidates alone, or several do.
+        RefusedError: no enum holds candidates alone, or several do.
     """
     known = {name.casefold() for name in names}
     found: list[list[str]] = []
     _find(schema, known, found, 0)
     if len(found) != 1:
         what = "none" if not found else f"{len(found)} of them"
-        raise Refusal(
+        raise RefusedError(
             400, f"response_format: expected one enum of candidates ({', '.join(names)}), got {what}", "response_format"
         )
     choices = found[0]

@@ -12,19 +12,22 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.bundle import BundleSpec
-from ipr_engine.engine import Engine
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.promise import point_at, usd_at
 from ipr_engine.policy.unsupported import mean_qualities
+from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.controls import NO_CONTROLS
 from ipr_engine.server.decider import Decider
-from ipr_engine.server.policy_book import AskedPolicy, speakers
-from ipr_engine.server.refusal import Refusal
+from ipr_engine.server.policy_book import speakers
+from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import ServerConfig, Tenant
-from ipr_engine.server.server_metrics import SHARED, Sample
+from ipr_engine.server.server_engine import ServerEngine
+from ipr_engine.server.server_metrics import SHARED, MetricSample
 from ipr_engine.server.shadow import Shadow
 from ipr_engine.server.upstreams import Upstreams
 
+OF_PATH = frozenset({"prices", "cost_weights", "performance", "escalate_below"})
+"""Options of a policy that tau's path depends on, besides the candidates."""
 CURVE_TAUS = tuple(step / 100 for step in range(101))  # those of the page's slider
 
 
@@ -43,17 +46,16 @@ class Overview:
 
     async def of(self, tenant: Tenant) -> dict[str, Any]:
         """Return all of it as plain JSON types; what takes long is done in a thread."""
-        engine = self._decider.engine.engine
         asked: dict[str, AskedPolicy | str] = {}
         for model in self._config.models:
             try:
                 asked[model] = await self._decider.book.of(tenant, model, None, NO_CONTROLS)
-            except Refusal as refusal:  # a bundle that was swapped in may not suit the config
+            except RefusedError as refusal:  # a bundle that was swapped in may not suit the config
                 asked[model] = refusal.message
-        return await asyncio.to_thread(self._gathered, tenant, asked, engine)
+        return await asyncio.to_thread(self._gathered, tenant, asked)
 
-    def _gathered(self, tenant: Tenant, asked: Mapping[str, AskedPolicy | str], engine: Engine) -> dict[str, Any]:
-        decider, bundle = self._decider, engine.bundle
+    def _gathered(self, tenant: Tenant, asked: Mapping[str, AskedPolicy | str]) -> dict[str, Any]:
+        decider, engine = self._decider, self._decider.engine
         first = next(iter(asked.values()))
         samples = decider.metrics.samples()
         looked = decider.recent.look(tenant.name)
@@ -65,8 +67,8 @@ class Overview:
             "tenant": tenant.name if self._config.tenants else None,
             "gateway": self._upstreams is not None,
             "bundle": {
-                "hash": bundle.hash,
-                "swaps": _sum(samples, "ipr_swaps_total"),
+                "hash": engine.bundle.hash,
+                "swaps": engine.counters().swaps,  # of this worker: each swaps for itself
                 "swap_failures": _sum(samples, "ipr_swap_failures_total"),
             },
             "models": {name: _operating(found) for name, found in asked.items()},
@@ -77,7 +79,7 @@ class Overview:
             "recent": {"decisions": looked.decisions, "unread": looked.unread},
         }
 
-    def _candidates(self, tenant: Tenant, asked: AskedPolicy | str, engine: Engine) -> dict[str, Any]:
+    def _candidates(self, tenant: Tenant, asked: AskedPolicy | str, engine: ServerEngine) -> dict[str, Any]:
         """Return the candidates and tau's path over them, computed once for a policy."""
         if isinstance(asked, str):
             return {"candidates": [{"name": name} for name in engine.bundle.names], "curve": None, "no_curve": asked}
@@ -86,7 +88,7 @@ class Overview:
             kept = self._curves[tenant.name] = asked, _candidates_and_curve(asked, engine)
         return kept[1]
 
-    def _totals(self, tenant: Tenant, samples: list[Sample]) -> dict[str, Any]:
+    def _totals(self, tenant: Tenant, samples: list[MetricSample]) -> dict[str, Any]:
         """Return what was counted since the start, of all workers."""
         own = [sample for sample in samples if sample.labels.get("tenant") == tenant.name]
         replies: Counter[str] = Counter()
@@ -101,7 +103,7 @@ class Overview:
             "replies": replies,
         }
 
-    def _health(self, samples: list[Sample]) -> list[dict[str, Any]]:
+    def _health(self, samples: list[MetricSample]) -> list[dict[str, Any]]:
         if self._upstreams is None:
             return []
         names = self._decider.engine.bundle.names
@@ -116,7 +118,7 @@ class Overview:
             for name, target in self._upstreams.targets.items()
         ]
 
-    def _beside(self, samples: list[Sample]) -> dict[str, Any] | None:
+    def _beside(self, samples: list[MetricSample]) -> dict[str, Any] | None:
         shadow = self._shadow
         if shadow is None:
             return None
@@ -135,7 +137,7 @@ def _operating(asked: AskedPolicy | str) -> dict[str, Any]:
     return found
 
 
-def _candidates_and_curve(asked: AskedPolicy, engine: Engine) -> dict[str, Any]:
+def _candidates_and_curve(asked: AskedPolicy, engine: ServerEngine) -> dict[str, Any]:
     bundle, policy = engine.bundle, asked.policy
     if policy.bundle_hash != bundle.hash:  # swapped a moment ago: the next look has it
         return {
@@ -145,9 +147,7 @@ def _candidates_and_curve(asked: AskedPolicy, engine: Engine) -> dict[str, Any]:
         }
     pathed = policy
     if policy.path is None:  # another rule runs; tau's path of the same candidates shows what could
-        kept = {
-            name: value for name, value in policy.options.items() if name in ("prices", "cost_weights", "performance")
-        }
+        kept: dict[str, Any] = {name: value for name, value in policy.options.items() if name in OF_PATH}
         pathed = engine.policy(tau=policy.tau, allowed=list(policy.allowed), **kept)
     alone = _alone(pathed, bundle)
     candidates = [
@@ -174,11 +174,11 @@ def _alone(policy: Policy, bundle: BundleSpec) -> dict[str, dict[str, float]]:
     }
 
 
-def _sum(samples: list[Sample], name: str) -> float:
+def _sum(samples: list[MetricSample], name: str) -> float:
     return sum(sample.value for sample in samples if sample.name == name)
 
 
-def _by(samples: list[Sample], name: str, label: str, **labels: str) -> dict[str, int]:
+def _by(samples: list[MetricSample], name: str, label: str, **labels: str) -> dict[str, int]:
     """Return value of a label -> count, of the samples that have these labels."""
     found: Counter[str] = Counter()
     for sample in samples:

@@ -5,48 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from ipr_engine.bundle import BundleSpec
-from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.unsupported import best_single
+from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.controls import LEVEL, MASKS, Controls
-from ipr_engine.server.refusal import Refusal, refusal_of
+from ipr_engine.server.refused import RefusedError, refused_as
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
+from ipr_engine.server.server_engine import PolicyMaker
 
 DEFAULT_TAU = 0.1
 FORMAT = "format"
 """The cause by which a candidate is left out that cannot speak the request's format."""
 
 
-@dataclass(frozen=True, slots=True)
-class AskedPolicy:
-    """An `AskedPolicy` is what one set of options means on one bundle.
-
-    Attributes:
-        policy: compiled. exclusions: candidate -> why it may not answer, whoever said so.
-        best: position of the policy's best single candidate, which savings are counted against; None where it is not known.
-        masked: candidates that are left out since their upstream cannot speak the request's format.
-        written: what its replies say of it, once one was written.
-    """
-
-    policy: Policy
-    exclusions: Mapping[str, str]
-    best: int | None
-    masked: tuple[str, ...] = ()
-    written: list[bytes] = field(default_factory=list, compare=False)
-
-
 class PolicyBook:
     """A `PolicyBook` keeps the policies of one server, the least lately used leaving first."""
 
-    def __init__(self, engine: Engine, config: ServerConfig) -> None:
+    def __init__(self, engine: PolicyMaker, config: ServerConfig) -> None:
         self._engine = engine
         self._config = config
         self._kept: OrderedDict[tuple[object, ...], AskedPolicy] = OrderedDict()
@@ -70,11 +52,11 @@ class PolicyBook:
         """Return the policy of a request. One that is not kept is compiled in a thread: it may take milliseconds.
 
         Raises:
-            Refusal: an option is wrong, or leaves nobody who could answer.
+            RefusedError: an option is wrong, or leaves nobody who could answer.
         """
         asked = controls.policy
         key = (
-            self._engine.loaded.hash,
+            self._engine.bundle.hash,
             tenant.name,
             model,
             None if form is None else form.name,
@@ -87,7 +69,7 @@ class PolicyBook:
         try:
             found = await asyncio.to_thread(self.compile, tenant, model, form, asked)
         except InvalidInputError as error:
-            raise refusal_of(error) from None
+            raise refused_as(error) from None
         self._kept[key] = found
         while len(self._kept) > self._config.server.limits.policies:
             self._kept.popitem(last=False)
@@ -151,11 +133,11 @@ def require_known(model: object, known: Iterable[str]) -> str:
     """Return the model that a request asks for.
 
     Raises:
-        Refusal: 400, it is missing or no text; 404, it is not known.
+        RefusedError: 400, it is missing or no text; 404, it is not known.
     """
     names = list(known)
     if not isinstance(model, str) or not model:
-        raise Refusal(400, f"model: expected one of {', '.join(names)}", "model")
+        raise RefusedError(400, f"model: expected one of {', '.join(names)}", "model")
     if model not in names:
-        raise Refusal(404, f"model: {model[:128]!r} is not known; known: {', '.join(names)}", "model")
+        raise RefusedError(404, f"model: {model[:128]!r} is not known; known: {', '.join(names)}", "model")
     return model

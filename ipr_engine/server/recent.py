@@ -15,8 +15,8 @@ import orjson
 
 from ipr_engine.decision.decision import Decision
 from ipr_engine.server.decided import Decided
+from ipr_engine.server.server_engine import ServerEngine
 from ipr_engine.server.server_metrics import SHARED
-from ipr_engine.serving import AsyncEngine
 
 KEPT = 512
 """Decisions kept of each tenant."""
@@ -82,7 +82,7 @@ class Ring:
 class Recent:
     """A `Recent` holds a ring for each tenant of one worker."""
 
-    def __init__(self, engine: AsyncEngine, tenants: Iterable[str]) -> None:
+    def __init__(self, engine: ServerEngine, tenants: Iterable[str]) -> None:
         """Make the rings. tenants: their names."""
         self._engine = engine
         self._bundle = engine.bundle

@@ -9,6 +9,8 @@ from pathlib import Path
 from time import time
 from typing import Any, NamedTuple
 
+import orjson
+
 from ipr_engine._extras import need
 from ipr_engine.serving import Counters, prometheus_text
 
@@ -18,8 +20,8 @@ SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client knows the folder that the workers of one server share; `ipr serve` sets it."""
 
 
-class Sample(NamedTuple):
-    """A `Sample` is one figure of a metric."""
+class MetricSample(NamedTuple):
+    """A `MetricSample` is one figure of a metric."""
 
     name: str
     labels: Mapping[str, str]
@@ -99,9 +101,7 @@ class ServerMetrics:
             "sum",
         )  # fmt: skip
         self.assumed = counter("ipr_assumed_parts_total", "Parts billed by server.assumed_tokens.", "kind")
-        self.swaps = counter("ipr_swaps_total", "Bundles put in place while serving, summed over workers.")
         self.swap_failures = counter("ipr_swap_failures_total", "Bundles of CURRENT that could not be served.")
-        self.bundle = gauge("ipr_bundle_info", "1 of the bundle that serves, by its hash.", "livemax", "bundle")
         self.started = gauge("ipr_start_time_seconds", "When the server started, in seconds since the epoch.", "min")
         self.started.set(time())
 
@@ -113,16 +113,18 @@ class ServerMetrics:
         written: bytes = self._client.generate_latest(self._of_all_workers())
         return written + prometheus_text(Counters.sum(counters), prefix="ipr").encode()
 
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[MetricSample]:
         """Return every figure but the engine's, of all workers. It takes milliseconds."""
         found = (sample for metric in self._of_all_workers().collect() for sample in metric.samples)
-        return [Sample(sample.name, sample.labels, sample.value) for sample in found]
+        return [MetricSample(sample.name, sample.labels, sample.value) for sample in found]
 
     def _of_all_workers(self) -> Any:
         if not os.environ.get(SHARED):
             return self._registry
         from prometheus_client import multiprocess
 
+        for ended in _ended(Path(os.environ[SHARED])):
+            multiprocess.mark_process_dead(ended)
         registry = self._client.CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)
         return registry
@@ -139,7 +141,7 @@ class WorkerCounters:
         """Leave this worker's counters for the others."""
         if self._folder is not None:
             made = self._folder / f".engine-{os.getpid()}"
-            made.write_bytes(counters.to_json())
+            made.write_bytes(orjson.dumps(counters.to_json()))
             made.replace(self._folder / f"engine-{os.getpid()}.json")
 
     def all(self, own: Counters) -> list[Counters]:
@@ -148,9 +150,15 @@ class WorkerCounters:
             return [own]
         mine = f"engine-{os.getpid()}.json"
         others = sorted(path for path in self._folder.glob("engine-*.json") if path.name != mine)
-        return [own, *(Counters.from_json(path.read_bytes()) for path in others)]
+        return [own, *(Counters.from_json(orjson.loads(path.read_bytes())) for path in others)]
 
 
 def _children(metric: Any, labels: Sequence[str]) -> Any:
     """Return a function from label values to the child they name: looking it up costs prometheus_client a lock and a format."""
     return cache(metric.labels) if labels else metric
+
+
+def _ended(shared: Path) -> set[int]:
+    """Return the workers whose live figures stand in the shared folder, and which have ended."""
+    found = {int(path.stem.rpartition("_")[2]) for path in shared.glob("gauge_live*.db")}
+    return {pid for pid in found if not Path(f"/proc/{pid}").exists()}

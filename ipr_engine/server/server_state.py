@@ -11,22 +11,20 @@ from typing import Any
 
 import orjson
 
-from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import CURRENT
-from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.exchange import Exchange
-from ipr_engine.server.gateway import Gateway
-from ipr_engine.server.overview import Overview
 from ipr_engine.server.policy_book import PolicyBook, speakers
 from ipr_engine.server.request_formats import FORMATS
 from ipr_engine.server.server_config import ServerConfig
+from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics, WorkerCounters
 from ipr_engine.server.shadow import Shadow
 from ipr_engine.server.tenants import ANYBODY, Tenants
 from ipr_engine.server.told import Told
-from ipr_engine.serving import AsyncEngine
+from ipr_engine.server.upstreams import Upstreams
+from ipr_engine.watch import Watch
 
 SHARE_S = 1.0  # seconds between two times that a worker leaves its engine's counters for the others
 REQUEST_LOG = "ipr_engine.server.requests"
@@ -36,20 +34,32 @@ class ServerState:
     """A `ServerState` is one worker's.
 
     Attributes:
-        config, engine, decider, metrics, tenants, overview: of the server. gateway: None without upstreams.
+        config, engine, decider, metrics, tenants: of the server. upstreams, shadow: None without.
         in_flight: requests that are being answered. logs_requests: whether each gets a line.
     """
 
-    def __init__(self, engine: Engine, config: ServerConfig, root: Path | None) -> None:
+    def __init__(
+        self,
+        engine: ServerEngine,
+        maker: PolicyMaker,
+        config: ServerConfig,
+        *,
+        root: Path | None = None,
+        recorder: DecisionRecorder | None = None,
+        shadow: tuple[ServerEngine, PolicyMaker] | None = None,
+    ) -> None:
         """Check that the config fits the bundle, and compile what it names.
 
-        root: the bundle's root, to be followed; None for none.
+        Args:
+            engine: what decides. maker: compiles its policies.
+            root: the bundle's root, to be followed; None for none.
+            recorder: decides in place of `engine`, where decisions are recorded.
+            shadow: engine and maker of the bundle that decides beside.
         Raises:
-            InvalidInputError: it does not fit.
+            InvalidInputError: the config does not fit.
         """
-        service = {name: value for name, value in config.server.service.items() if name != "budget_us"}
         self.config = config
-        self.engine = AsyncEngine(engine, **service)
+        self.engine = engine
         self.metrics = ServerMetrics()
         self.tenants = Tenants(config.tenants)
         self.in_flight = 0
@@ -63,18 +73,11 @@ class ServerState:
         if unknown:
             names = ", ".join(engine.bundle.names)
             raise InvalidInputError(f"upstreams: the bundle has no candidate {unknown[0]!r}; known: {names}")
-        book = PolicyBook(engine, config)
-        self.shadow = None if config.shadow is None else Shadow(config.shadow, config, self.metrics)
-        self.decider = Decider(self.engine, config, book, self.metrics, self.shadow)
-        self.gateway: Gateway | None = None
-        self._upstreams = None
-        if config.upstreams:
-            from ipr_engine.server.upstreams import Upstreams
-
-            self._upstreams = Upstreams(config)
-            self.gateway = Gateway(config, self.decider, self._upstreams)
-        self.overview = Overview(config, self.decider, self._upstreams, self.shadow)
-        self._check_policies(book)
+        self.shadow = None if shadow is None else Shadow(*shadow, config, self.metrics)
+        beside = None if self.shadow is None else self.shadow.compare
+        self.decider = Decider(engine, maker, config, self.metrics, recorder=recorder, beside=beside)
+        self.upstreams = Upstreams(config) if config.upstreams else None
+        self._check_policies(self.decider.book)
 
     def _check_policies(self, book: PolicyBook) -> None:
         """Compile every model's policy for every tenant once, so that what is wrong is told at the start."""
@@ -90,20 +93,21 @@ class ServerState:
     async def running(self) -> AsyncIterator[None]:
         """Warm up, serve, and close; `/ready` tells whether it serves."""
         async with contextlib.AsyncExitStack() as stack:
-            if self._upstreams is not None:
-                await self._upstreams.open()
-                stack.push_async_callback(self._upstreams.close)
+            if self.upstreams is not None:
+                await self.upstreams.open()
+                stack.push_async_callback(self.upstreams.close)
             if self.shadow is not None:
                 await self.shadow.engine.start()
                 stack.push_async_callback(self.shadow.close)
-            await stack.enter_async_context(self.engine)
+            await self.engine.start()
+            stack.push_async_callback(self.engine.close)
             stack.push_async_callback(self.decider.close)
-            self.metrics.bundle(self.engine.bundle.hash[:16]).set(1)
-            if self._upstreams is not None:
-                for target in self._upstreams.targets.values():
+            if self.upstreams is not None:
+                for target in self.upstreams.targets.values():
                     self.metrics.up(target.candidate).set(target.health.state)
             if self._root is not None:
-                stack.enter_context(self._follow(self._root))
+                watch = await self._follow(self._root)
+                stack.push_async_callback(asyncio.to_thread, watch.close)
             sharing = asyncio.ensure_future(self._share())
             stack.callback(sharing.cancel)
             self._ready = True
@@ -111,31 +115,21 @@ class ServerState:
                 yield
             finally:
                 self._ready = False
-                self.decider.recent.share()
                 self._workers.write(self.engine.counters())
+                self.decider.recent.share()
 
-    def _follow(self, root: Path) -> Any:
-        serving = self.engine.bundle.hash
-
-        def swapped(bundle: Bundle) -> None:
-            nonlocal serving
-            self.metrics.swaps.inc()
-            self.metrics.bundle(serving[:16]).set(0)
-            serving = bundle.hash
-            self.metrics.bundle(serving[:16]).set(1)
-
-        return self.engine.watch(
+    async def _follow(self, root: Path) -> Watch:
+        return await self.engine.watch(
             root,
             interval_s=self.config.server.follow_s,
-            on_swap=swapped,
             on_error=lambda _: self.metrics.swap_failures.inc(),
         )
 
     async def _share(self) -> None:
         while True:
             self.metrics.in_flight.set(self.in_flight)
-            self.decider.recent.share()
             self._workers.write(self.engine.counters())
+            self.decider.recent.share()
             await asyncio.sleep(SHARE_S)
 
     async def metrics_text(self) -> bytes:
@@ -147,8 +141,8 @@ class ServerState:
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Return whether requests are taken, and what is known of it."""
         found: dict[str, Any] = {"ready": self._ready, "bundle": self.engine.bundle.hash}
-        if self._upstreams is not None:
-            found["upstreams"] = {name: target.health.state for name, target in self._upstreams.targets.items()}
+        if self.upstreams is not None:
+            found["upstreams"] = {name: target.health.state for name, target in self.upstreams.targets.items()}
         if self.shadow is not None:
             found["shadow"] = {"bundle": self.shadow.engine.bundle.hash, "problem": self.shadow.problem}
         return self._ready, found
@@ -180,7 +174,7 @@ class ServerState:
         """Return what is told at the start: the bundle, and who speaks which format."""
         bundle = self.engine.bundle
         lines = [f"bundle {bundle.hash[:16]}, {len(bundle.names)} candidates"]
-        if self.gateway is None:
+        if self.upstreams is None:
             return [*lines, "no upstreams: a decision server"]
         spoken = speakers(self.config, bundle.names)
         for name in bundle.names:

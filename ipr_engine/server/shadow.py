@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ipr_engine.engine import Engine
 from ipr_engine.errors import IprError
+from ipr_engine.request.route_request import RequestOptions
 from ipr_engine.server.decided import Decided
 from ipr_engine.server.policy_book import PolicyBook, over
-from ipr_engine.server.refusal import Refusal
-from ipr_engine.server.server_config import ServerConfig, ShadowBundle
+from ipr_engine.server.refused import RefusedError
+from ipr_engine.server.server_config import ServerConfig
+from ipr_engine.server.server_engine import PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics
-from ipr_engine.serving import AsyncEngine
 
 
 class Shadow:
@@ -26,20 +25,17 @@ class Shadow:
         problem: why it could not decide of late; None where it could.
     """
 
-    def __init__(self, shadow: ShadowBundle, config: ServerConfig, metrics: ServerMetrics) -> None:
-        """Load the bundle.
-
-        Raises:
-            BundleError: it cannot be loaded. InvalidInputError: an option of its policy does not fit it.
-        """
-        self.engine = AsyncEngine(Engine.load(shadow.bundle))
+    def __init__(self, engine: ServerEngine, maker: PolicyMaker, config: ServerConfig, metrics: ServerMetrics) -> None:
+        """Compare by `engine`, whose policies `maker` compiles. config: of the server; it has a shadow."""
+        assert config.shadow is not None
+        self.engine = engine
         self.problem: str | None = None
-        self._book = PolicyBook(self.engine.engine, replace(config, policy=over(config.policy, shadow.policy)))
+        self._book = PolicyBook(maker, replace(config, policy=over(config.policy, config.shadow.policy)))
         self._metrics = metrics
-        self._most = shadow.waiting
+        self._most = config.shadow.waiting
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def compare(self, decided: Decided, prompt: Any, given: Mapping[str, Any]) -> None:
+    def compare(self, decided: Decided, prompt: Any, given: RequestOptions) -> None:
         """Decide the same request beside, in a task of its own."""
         if len(self._tasks) >= self._most:
             self._metrics.shadow("left_out").inc()
@@ -48,12 +44,12 @@ class Shadow:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _compare(self, decided: Decided, prompt: Any, given: Mapping[str, Any]) -> None:
+    async def _compare(self, decided: Decided, prompt: Any, given: RequestOptions) -> None:
         question, metrics = decided.question, self._metrics
         try:
             asked = await self._book.of(question.tenant, question.model, question.form, question.controls)
             other = await self.engine.route(prompt, asked.policy, **given)
-        except (IprError, Refusal) as error:
+        except (IprError, RefusedError) as error:
             metrics.shadow("failed").inc()
             said = str(error)
             if said != self.problem:

@@ -8,7 +8,7 @@ from hashlib import sha256
 from hmac import compare_digest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.server.refusal import Refusal
+from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import Tenant
 
 ANYBODY = Tenant(name="anybody")
@@ -41,7 +41,7 @@ class Tenants:
         """Return whose key the headers hold.
 
         Raises:
-            Refusal: 401, no key is known, or none was sent.
+            RefusedError: 401, no key is known, or none was sent.
         """
         if not self._known:
             return ANYBODY
@@ -56,5 +56,5 @@ class Tenants:
             if compare_digest(known, digest):
                 found = tenant
         if found is None:
-            raise Refusal(401, "the key is missing or not known; send it as `Authorization: Bearer KEY`")
+            raise RefusedError(401, "the key is missing or not known; send it as `Authorization: Bearer KEY`")
         return found

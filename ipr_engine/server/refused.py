@@ -1,4 +1,4 @@
-"""A `Refusal` ends a request with a status and a message that its client can act on."""
+"""A `RefusedError` ends a request with a status and a message that its client can act on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError, NotServingError, OverloadError, RowError
 
 
-class Refusal(Exception):
-    """A `Refusal` is an error of one HTTP request.
+class RefusedError(Exception):
+    """A `RefusedError` is an error of one HTTP request.
 
     Attributes:
         status: of HTTP. message: what is wrong and what to do; it holds no text of a prompt and no key.
@@ -29,18 +29,18 @@ class ClientGoneError(Exception):
     """The client closed its connection: nobody waits for an answer."""
 
 
-def refusal_of(error: IprError) -> Refusal:
+def refused_as(error: IprError) -> RefusedError:
     """Return how a request ends whose decision failed."""
     message = str(error)
     if isinstance(error, InvalidInputError):
         name, colon, _ = message.partition(":")
-        return Refusal(400, message, name if colon and name.replace("_", "").isalnum() else None)
+        return RefusedError(400, message, name if colon and name.replace("_", "").isalnum() else None)
     if isinstance(error, RowError):
-        return Refusal(400, message)
+        return RefusedError(400, message)
     if isinstance(error, OverloadError):
-        return Refusal(503, message, headers={"retry-after": "1"})
+        return RefusedError(503, message, headers={"retry-after": "1"})
     if isinstance(error, DeadlineError):
-        return Refusal(504, message)
+        return RefusedError(504, message)
     if isinstance(error, NotServingError):
-        return Refusal(503, "the server is starting or stopping", headers={"retry-after": "1"})
-    return Refusal(503, f"no decision: {type(error).__name__}", headers={"retry-after": "1"})
+        return RefusedError(503, "the server is starting or stopping", headers={"retry-after": "1"})
+    return RefusedError(503, f"no decision: {type(error).__name__}", headers={"retry-after": "1"})
