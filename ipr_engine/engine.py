@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, NoReturn, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,13 @@ class Engine(BundleHolder):
         """
         refuse_unknown("Engine.load", options, LoadOptions)
         return cls(Bundle.load(DEFAULT_BUNDLE if path is None else path), **options)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse: an engine holds locks, devices and what it was told since; a process loads its own."""
+        raise TypeError(
+            "Engine: an engine is neither pickled nor copied; load one where it is used: send engine.bundle.path and options = "
+            "dataclasses.asdict(engine.options), and call Engine.load(path, **options) there"
+        )
 
     def policy(self, **options: Unpack[PolicyOptions]) -> Policy:
         """Validate and compile everything of a decision that is not the prompt.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +108,11 @@ class Decisions:
         self._escalated = escalated
         self.inputs = inputs
         self.made_on: MadeOn | None = None
+
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        """Return all but `made_on`: text and embeddings of prompts do not leave the process with the answers."""
+        slots = cast(tuple[None, dict[str, Any]], super().__getstate__())[1]
+        return None, slots | {"made_on": None}
 
     def __len__(self) -> int:
         return len(self.result)

@@ -19,7 +19,7 @@ from ipr_engine._C import DecideResult, Router, decide_result
 from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.bundle.context_windows import ContextWindows, capped_heads, most_output
 from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
-from ipr_engine.decide.contract import DecidePlan
+from ipr_engine.decide.contract import PARTS, DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.registry import make_encoder
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 EmbedRows = Callable[[Rows], Encoded]  # the given rows of a batch, by the second encoder
-PARTS = ("quality", "tokens_out", "cost_usd", "threshold", "gap", "index", "status", "cause")  # of a DecideResult
 
 
 class SecondTier:
