@@ -39,9 +39,9 @@ class Answering:
         self._open = open_to_all
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        exchange, told = Exchange(scope, receive, send), Told(scope["path"])
+        exchange, told = Exchange(scope, receive, send, self._state.patience), Told(scope["path"])
         if self._open:
-            await self._answer(exchange, ANYBODY, told)
+            await self._answered_to_all(exchange, told)
             return
         state, begun = self._state, perf_counter()
         metrics = state.metrics
@@ -57,6 +57,15 @@ class Answering:
             metrics.request_s(told.path).observe(took)
             if state.logs_requests:
                 state.log(told, status, took)
+
+    async def _answered_to_all(self, exchange: Exchange, told: Told) -> None:
+        try:
+            await self._answer(exchange, ANYBODY, told)
+        except Refusal as refusal:
+            await self._refuse(exchange, refusal)
+        finally:
+            status = LEFT if exchange.status is None else exchange.status
+            self._state.metrics.requests(told.path, told.tenant, str(status)).inc()
 
     async def _answered(self, exchange: Exchange, told: Told) -> None:
         state = self._state

@@ -98,7 +98,11 @@ def app(
         read("/ready", _ready(state)),
         read("/metrics", _metrics(state)),
     ]
-    made = applications.Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _unknown, 405: _unknown})
+    unknown = _unknown(state)
+    made = applications.Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: unknown, 405: unknown})
+    made.router.redirect_slashes = (
+        False  # a path is known or not: a client would repeat its body, and its key, elsewhere
+    )
     made.state.ipr = state
     return made
 
@@ -178,8 +182,14 @@ def _metrics(state: ServerState) -> Handler:
     return answer
 
 
-async def _unknown(request: Any, error: Any) -> Any:
-    """Answer a path or a method that is not known, as clients of OpenAI read errors."""
+def _unknown(state: ServerState) -> Callable[[Any, Any], Awaitable[Any]]:
+    """Return what answers a path or a method that is not known, as clients of OpenAI read errors; it counts under one name."""
     responses = need("starlette.responses", "a server", "serve")
-    message = "the path is not known" if error.status_code == 404 else "the method is not allowed here"
-    return responses.JSONResponse(CHAT.error(error.status_code, message), error.status_code, headers=error.headers)
+
+    async def answer(request: Any, error: Any) -> Any:
+        status = error.status_code
+        message = "the path is not known" if status == 404 else "the method is not allowed here"
+        state.metrics.requests("other", "", str(status)).inc()
+        return responses.JSONResponse(CHAT.error(status, message), status, headers=error.headers)
+
+    return answer

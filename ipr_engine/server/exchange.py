@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from ipr_engine.server.patience import Patience
 from ipr_engine.server.refused import ClientGoneError, RefusedError
 from ipr_engine.server.server_config import ServerLimits
 
@@ -26,13 +27,15 @@ class Exchange:
         status: of the reply; None before it begins.
     """
 
-    __slots__ = ("_receive", "_send", "headers", "path", "query", "status")
+    __slots__ = ("_patience", "_receive", "_send", "headers", "path", "query", "status")
 
-    def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Message, receive: Receive, send: Send, patience: Patience) -> None:
+        """Keep what ASGI gives. patience: with which the body is awaited."""
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
         self.status: int | None = None
+        self._patience = patience
         self._receive = receive
         self._send = send
 
@@ -56,27 +59,22 @@ class Exchange:
         return found
 
     async def _body(self, limits: ServerLimits) -> bytes:
-        message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body"):  # mostly so: no timer
-            body: bytes = message.get("body", b"")
-            if len(body) > limits.body_bytes:
-                raise _too_large(limits)
-            return body
         stated = self.header(b"content-length")
         if stated is not None and stated.isdigit() and int(stated) > limits.body_bytes:
             raise _too_large(limits)
         kept = bytearray()
         try:
-            async with asyncio.timeout(limits.body_s):
+            with self._patience:  # from the head on: a body may never begin
                 while True:
+                    message = await self._receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGoneError
-                    kept += message.get("body", b"")
-                    if len(kept) > limits.body_bytes:
+                    piece: bytes = message.get("body", b"")
+                    if len(kept) + len(piece) > limits.body_bytes:
                         raise _too_large(limits)
                     if not message.get("more_body"):
-                        return bytes(kept)
-                    message = await self._receive()
+                        return bytes(kept) + piece if kept else piece
+                    kept += piece
         except TimeoutError:
             raise RefusedError(408, f"body: did not come within {limits.body_s:g} seconds") from None
 

@@ -15,6 +15,7 @@ from ipr_engine.bundle.load import CURRENT
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
 from ipr_engine.server.request_formats import FORMATS
 from ipr_engine.server.server_config import ServerConfig
@@ -35,7 +36,7 @@ class ServerState:
 
     Attributes:
         config, engine, decider, metrics, tenants: of the server. upstreams, shadow: None without.
-        in_flight: requests that are being answered. logs_requests: whether each gets a line.
+        patience: with which bodies are awaited. in_flight: requests that are being answered. logs_requests: whether each gets a line.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class ServerState:
         self.engine = engine
         self.metrics = ServerMetrics()
         self.tenants = Tenants(config.tenants)
+        self.patience = Patience(config.server.limits.body_s)
         self.in_flight = 0
         self.logs_requests = config.server.log_requests
         self._log = logging.getLogger(REQUEST_LOG)

