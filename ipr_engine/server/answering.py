@@ -61,8 +61,8 @@ class Answering:
     async def _answered_to_all(self, exchange: Exchange, told: Told) -> None:
         try:
             await self._answer(exchange, ANYBODY, told)
-        except Refusal as refusal:
-            await self._refuse(exchange, refusal)
+        except RefusedError as refused:
+            await self._refuse(exchange, refused)
         finally:
             status = LEFT if exchange.status is None else exchange.status
             self._state.metrics.requests(told.path, told.tenant, str(status)).inc()

@@ -112,8 +112,6 @@ class Decider:
         Raises:
             RefusedError: nothing may be assumed of such a part.
         """
-        if not parsed.uncountable or given.get("billed_tokens") is not None:
-            return given, 0
         for kind in parsed.uncountable:
             if kind in KEPT_BY_SERVER or kind == "item_reference":
                 raise RefusedError(
@@ -122,6 +120,8 @@ class Decider:
                     "conversation itself",
                     kind,
                 )
+        if not parsed.uncountable or given.get("billed_tokens") is not None:
+            return given, 0
         if self._assumed is None:
             return given, 0  # refused by the engine, which says what to give
         encoder = self._maker.encoder

@@ -201,7 +201,10 @@ class DecisionEndpoints:
         narrowed = asked.get("allowed")
         if narrowed is not None:
             names = [narrowed] if isinstance(narrowed, str) else narrowed
-            choices = [one for one in choices if one.casefold() in {str(name).casefold() for name in names}]
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise RefusedError(400, "allowed: expected a candidate, or a list of them", "allowed")
+            open_to = {name.casefold() for name in names}
+            choices = [one for one in choices if one.casefold() in open_to]
             if not choices:
                 raise RefusedError(400, "allowed: leaves none of the choices", "allowed")
         asked["allowed"] = list(choices)

@@ -126,6 +126,8 @@ def test_a_request_needs_a_model(gateway: ServerProcess, form: str, model: objec
 def test_a_conversation_that_the_provider_keeps_is_refused(gateway: ServerProcess, upstream: UpstreamStub) -> None:
     reply = gateway.post(PATHS[RESPONSES], body_of(RESPONSES, previous_response_id="resp_1"))
     assert (reply.status, reply.body["error"]["param"], upstream.seen()) == (400, "previous_response_id", [])
+    billed = body_of(RESPONSES, previous_response_id="resp_1", ipr={"billed_tokens": 9})
+    assert (gateway.post(PATHS[RESPONSES], billed).status, upstream.seen()) == (400, [])
     named = gateway.post(PATHS[RESPONSES], body_of(RESPONSES, model=EVERY[0], previous_response_id="resp_1"))
     assert (named.status, upstream.seen()[0]["previous_response_id"]) == (200, "resp_1")
 

@@ -149,6 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
         failure = self.state.asked(noted)
         try:
             ended = self._answer(body, failure)
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+            ended = "failed"  # a provider refuses what is malformed
+            self._reply(400, {"error": {"message": type(error).__name__, "type": "invalid_request_error"}})
         except (_LeftError, OSError):
             ended = "left"
             self.close_connection = True
