@@ -12,7 +12,7 @@ from ipr_engine.errors import BackendUnavailableError
 
 
 class Load(NamedTuple):
-    """A `Load` says how a URL is asked: so many requests over so many connections, each at most `rate` a second (0: at once)."""
+    """A `Load` says how a URL is asked: so many requests over so many connections, `rate` a second in all (0: at once)."""
 
     requests: int
     clients: int = 1
@@ -23,11 +23,31 @@ def available() -> bool:
     return shutil.which("h2load") is not None
 
 
+class Reply(NamedTuple):
+    """A `Reply` is one reply as h2load saw it: its HTTP status, and microseconds until its end."""
+
+    status: int
+    us: int
+
+
 def asked(url: str, body: bytes, load: Load, headers: tuple[str, ...] = ()) -> list[int]:
     """Return microseconds of every request until the end of its reply.
 
     Raises:
-        BackendUnavailableError: h2load is missing. RuntimeError: a reply was no 200.
+        BackendUnavailableError: h2load is missing. RuntimeError: a reply was no 200, or did not come.
+    """
+    found = replies(url, body, load, headers)
+    bad = [reply.status for reply in found if reply.status != 200]
+    if bad or len(found) != load.requests:
+        raise RuntimeError(f"{url}: {len(found)} of {load.requests} replies, {len(bad)} of them no 200 ({bad[:3]})")
+    return [reply.us for reply in found]
+
+
+def replies(url: str, body: bytes, load: Load, headers: tuple[str, ...] = ()) -> list[Reply]:
+    """Return every reply that came, whatever its status.
+
+    Raises:
+        BackendUnavailableError: h2load is missing. RuntimeError: it failed.
     """
     if not available():
         raise BackendUnavailableError("h2load is missing: apt-get install nghttp2-client")
@@ -39,12 +59,9 @@ def asked(url: str, body: bytes, load: Load, headers: tuple[str, ...] = ()) -> l
         for header in headers:
             command += ["-H", header]
         if load.rate:
-            command.append(f"--rps={load.rate:g}")
+            command.append(f"--rps={load.rate / load.clients:g}")
         done = subprocess.run([*command, url], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"h2load failed: {done.stderr[-500:]}")
         rows = [line.split("\t") for line in log.read_text().splitlines()]
-    bad = [row[1] for row in rows if row[1] != "200"]
-    if bad or len(rows) != load.requests:
-        raise RuntimeError(f"{url}: {len(rows)} of {load.requests} replies, {len(bad)} of them no 200 ({bad[:3]})")
-    return [int(row[2]) for row in rows]
+    return [Reply(int(row[1]), int(row[2])) for row in rows]

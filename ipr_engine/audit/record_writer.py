@@ -37,7 +37,7 @@ class RecordWriter:
 
     Attributes:
         keep_prompts, keep_x: whether the prompt and its embedding are part of a record. min_words: fewer make a prompt brief.
-        write: appends whole lines, or hands them on.
+        write: appends whole lines, or hands them on; raises what the system or the sink raises, as a RecordError where it is a file.
     """
 
     def __init__(
@@ -73,6 +73,21 @@ class RecordWriter:
     def line(self, record: Record) -> bytes:
         """Return the line that is written of a record."""
         return record.to_line(self._key)
+
+    def write_each(self, lines: Sequence[bytes]) -> list[Exception | None]:
+        """Write lines of several callers, to a file in one write; return what kept each from being written, None where nothing did."""
+        if self._log is not None:
+            return self._log.write_each(lines)
+        problems: list[Exception | None] = []
+        for line in lines:
+            try:
+                self.write(line)
+                problems.append(None)
+            except BaseException as error:  # of a sink of anyone's making; its text may hold the line
+                failed = RecordError(f"to: the record could not be written: {type(error).__name__}")
+                failed.__cause__ = error
+                problems.append(error if isinstance(error, RecordError) else failed)
+        return problems
 
     def can_be_replayed(self, record: Record) -> bool:
         """Return whether `replay` can decide a record again: it has the figures, in clear or under the key."""
@@ -132,19 +147,37 @@ class _Log:
 
     def write(self, lines: bytes) -> None:
         """Write whole lines; RecordError where the file is closed or the system refuses."""
+        [problem] = self.write_each([lines])
+        if problem is not None:
+            raise problem
+
+    def write_each(self, lines: Sequence[bytes]) -> list[Exception | None]:
+        """Write lines in one write; return a RecordError for each that is not written whole, None for the others."""
         with self._writing:
             if self._file is None:
-                raise RecordError(f"to: {self._path} is closed; make a new recorder")
+                return [RecordError(f"to: {self._path} is closed; make a new recorder") for _ in lines]
+            data = b"".join([b"\n" if self._cut else b"", *lines])
             # The system may write less than it is given: the rest follows under the same lock.
-            data = b"\n" + lines if self._cut else lines
             left = memoryview(data)
             try:
                 while left:
                     left = left[os.write(self._file, left) :]
             except OSError as error:
                 self._cut = self._cut or len(left) < len(data)
-                raise RecordError(f"to: cannot write to {self._path}: {error.strerror}") from error
+                return self._unwritten(lines, len(left), error)
             self._cut = False
+            return [None] * len(lines)
+
+    def _unwritten(self, lines: Sequence[bytes], left: int, error: OSError) -> list[Exception | None]:
+        """Return an error for each of the lines that the last `left` bytes belong to."""
+        problems: list[Exception | None] = []
+        for line in reversed(lines):
+            problem = RecordError(f"to: cannot write to {self._path}: {error.strerror}") if left > 0 else None
+            if problem is not None:
+                problem.__cause__ = error
+            problems.append(problem)
+            left -= len(line)
+        return problems[::-1]
 
     def close(self) -> None:
         with self._writing:

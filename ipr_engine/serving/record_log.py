@@ -11,11 +11,12 @@ from threading import Condition, Thread, current_thread
 from typing import Any, Protocol, TypeAlias
 
 from ipr_engine._C import clock_ns
-from ipr_engine.errors import IprError, OverloadError, RecordError
+from ipr_engine.errors import OverloadError, RecordError
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.decision_cache import DecisionCache
 from ipr_engine.serving.queueing import Answer, QueuedRequest, Recordable, RecordWish
 
+MOST = 32  # answers whose records are one write, so that one call hands them over; the first of them waits for the last
 IDLE_S = 1.0  # the thread ends when it had nothing to write for so long, so that a log that nobody holds is freed
 
 Deliver: TypeAlias = Callable[[Sequence[tuple[QueuedRequest, Answer]]], None]
@@ -33,7 +34,11 @@ class RecordMaking(Protocol):
 
     def record(self, request: QueuedRequest, answer: Recordable) -> Any: ...
 
-    def write(self, record: Any, wish: RecordWish) -> bool: ...
+    def line(self, record: Any, wish: RecordWish) -> bytes: ...
+
+    def can_be_replayed(self, record: Any) -> bool: ...
+
+    def write_each(self, lines: Sequence[bytes]) -> list[Exception | None]: ...
 
     def close(self) -> None: ...
 
@@ -127,33 +132,41 @@ class RecordLog:
                     if self._thread is current_thread():
                         self._thread = None
                     return
-                request, answer, taken_ns = self._answers.popleft()
-            self._deliver([(request, self._recorded(request, answer, taken_ns))])
-            del request, answer  # nothing outlives its turn: a swapped bundle is freed while the thread waits
+                taken = [self._answers.popleft() for _ in range(min(MOST, len(self._answers)))]
+            recorded = self._recorded(taken)
             with self._changed:
-                self.waiting -= 1
+                self.waiting -= len(taken)
                 if not self.waiting:
                     self._changed.notify_all()  # those that flush
+            self._deliver(recorded)
+            del taken, recorded  # nothing outlives its turn: a swapped bundle is freed while the thread waits
 
-    def _recorded(self, request: QueuedRequest, answer: Recordable, taken_ns: int) -> Answer:
-        """Return the answer, its record being written; else what its caller gets instead."""
-        wish = request.record
-        assert wish is not None
-        try:
-            record = self.maker.record(request, answer)
-            if request.key is not None:
-                if self._cache is not None and answer.degraded is None and answer.row.status == "ok":
-                    self._cache.put(request.key, answer.row, (self, record))
-                request.key = None
-            replayable = self.maker.write(record, wish)
-        except IprError as error:
-            return error
-        except BaseException as error:  # of a sink of anyone's making; its text may hold the line
-            failed = RecordError(f"to: the record could not be written: {type(error).__name__}")
-            failed.__cause__ = error
-            return failed
-        self._board.recorded(taken_ns, replayable=replayable)
-        return answer.row
+    def _recorded(self, taken: Sequence[tuple[QueuedRequest, Recordable, int]]) -> list[tuple[QueuedRequest, Answer]]:
+        """Return the answers whose records are written; of the others, what their callers get instead."""
+        done: list[tuple[QueuedRequest, Answer]] = []
+        lines: list[tuple[QueuedRequest, Recordable, int, bool, bytes]] = []
+        for request, answer, taken_ns in taken:
+            try:
+                record, line = self._line(request, answer)
+                lines.append((request, answer, taken_ns, self.maker.can_be_replayed(record), line))
+            except Exception as error:  # whatever it is, the caller waits for it
+                done.append((request, error))
+        problems = self.maker.write_each([line for *_, line in lines])
+        for (request, answer, taken_ns, replayable, _), problem in zip(lines, problems, strict=True):
+            if problem is None:
+                self._board.recorded(taken_ns, replayable=replayable)
+            done.append((request, answer.row if problem is None else problem))
+        return done
+
+    def _line(self, request: QueuedRequest, answer: Recordable) -> tuple[Any, bytes]:
+        """Return the record of an answer, which the cache keeps beside it, and its line."""
+        assert request.record is not None
+        record = self.maker.record(request, answer)
+        if request.key is not None:
+            if self._cache is not None and answer.degraded is None and answer.row.status == "ok":
+                self._cache.put(request.key, answer.row, (self, record))
+            request.key = None
+        return record, self.maker.line(record, request.record)
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until every answer that came has its record, at most timeout_s; return whether that is so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,10 +45,15 @@ class RecordMaker:
         # What is not asked for never gets into the record.
         return record_of(answer.at, x=made_on.x[answer.at] if writer.keep_x else None, degraded=answer.degraded)
 
-    def write(self, record: Record, wish: RecordWish) -> bool:
-        """Write a record with its id and prompt; return whether `replay` can decide it again."""
-        self._writer.write(self._writer.line(replace(record, id=wish.id, prompt=wish.prompt)))
+    def line(self, record: Record, wish: RecordWish) -> bytes:
+        """Return the line of a record with its id and prompt."""
+        return self._writer.line(replace(record, id=wish.id, prompt=wish.prompt))
+
+    def can_be_replayed(self, record: Record) -> bool:
         return self._writer.can_be_replayed(record)
+
+    def write_each(self, lines: Sequence[bytes]) -> list[Exception | None]:
+        return self._writer.write_each(lines)
 
     def close(self) -> None:
         self._writer.close()
