@@ -48,34 +48,30 @@ class Ring:
 
     Attributes:
         routed: (candidate, cause) -> requests, since the start.
+        unread: the fields of each `Seen`. add: appends to it.
     """
 
-    __slots__ = ("_lock", "_read", "_unread", "routed")
+    __slots__ = ("_lock", "_read", "add", "routed", "unread")
 
     def __init__(self) -> None:
         self.routed: Counter[tuple[str, str]] = Counter()
-        self._unread: deque[Seen] = deque(maxlen=KEPT)
+        self.unread: deque[tuple[Any, ...]] = deque(maxlen=KEPT)  # plain tuples: every request makes one
+        self.add = self.unread.append
         self._read: list[dict[str, Any]] = []
         self._lock = Lock()
-
-    def add(self, seen: Seen) -> None:
-        self._unread.append(seen)
-
-    def forget_unread(self) -> None:
-        self._unread.clear()
 
     def look(self) -> Looked:
         """Return the decisions, those read newly among them; the newest are read first."""
         with self._lock:
             for _ in range(READ_AT_ONCE):
                 try:
-                    seen = self._unread.pop()
+                    seen = self.unread.pop()
                 except IndexError:
                     break
-                self._read.append(_figures(seen))
+                self._read.append(_figures(Seen(*seen)))
             self._read = sorted(self._read, key=lambda found: found["at"])[-KEPT:]
             room = KEPT - len(self._read)
-            waiting = len(self._unread) if room else 0
+            waiting = len(self.unread) if room else 0
             return Looked(list(self._read), min(waiting, room))
 
 
@@ -98,8 +94,8 @@ class Recent:
         ):  # a decision holds its bundle: those that left must not stay in memory
             self._bundle = self._engine.bundle
             for other in self._rings.values():
-                other.forget_unread()
-        ring.add(Seen(decided.decision, decided.id, time(), decided.question.model, served, decided.saved))
+                other.unread.clear()
+        ring.add((decided.decision, decided.id, time(), decided.question.model, served, decided.saved))
         if served is not None:
             ring.routed[served, cause] += 1
 
