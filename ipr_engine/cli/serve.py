@@ -20,6 +20,7 @@ from ipr_engine.errors import InvalidInputError
 if TYPE_CHECKING:
     from ipr_engine.server import ServerConfig
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 STOP_S = 30  # a worker that stops may finish what it answers for so long
 
 
@@ -97,6 +98,8 @@ def _config(arguments: argparse.Namespace) -> ServerConfig:
     if policy and config.policy:
         raise InvalidInputError(f"--{next(iter(policy)).replace('_', '-')}: the config has a policy too; give it once")
     server = replace(config.server, log_requests=True) if arguments.log_requests else config.server
+    if _is_loopback(arguments.host) and not server.hosts:
+        server = replace(server, hosts=LOOPBACK)
     return replace(config, policy=policy or config.policy, server=server)
 
 

@@ -74,6 +74,8 @@ class Answering:
             told.tenant, told.tags = tenant.name, tenant.tags
             if exchange.header(b"sec-fetch-site") == _CROSS_SITE:
                 raise RefusedError(403, "a page of another site may not ask this server")
+            if state.hosts and _host(exchange.header(b"host")) not in state.hosts:
+                raise RefusedError(403, "host: is not one that this server answers to; see server.hosts of its config")
             if state.in_flight > state.config.server.limits.requests:
                 raise RefusedError(503, "too many requests at the same time", headers={"retry-after": "1"})
             await self._answer(exchange, tenant, told)
@@ -103,3 +105,12 @@ class Answering:
         headers = [(name.encode(), header_value(value)) for name, value in refused.headers.items()]
         found = self._form.error(refused.status, refused.message, refused.param)
         await exchange.json_reply(refused.status, found, headers)
+
+
+def _host(header: bytes | None) -> bytes:
+    """Return the name of a Host header, without its port."""
+    if header is None:
+        return b""
+    if header.startswith(b"["):
+        return header[1:].partition(b"]")[0]
+    return header.partition(b":")[0].lower()

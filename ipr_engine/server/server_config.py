@@ -220,6 +220,8 @@ class ServerOptions:
         assumed_tokens: billed for each part that cannot be counted, an image, say; None refuses such a request.
         service: `fallback`, `cache_entries` and `limits` of `AsyncEngine`, and `budget_us` of its `route`.
         follow_s: seconds between two looks at CURRENT of the bundle's root; 0 never looks.
+        hosts: what the header Host may say, without its port; others are refused, as of a page whose name was made to mean this
+            machine. None of them: anything. `ipr serve` on a loopback address takes its names alone, unless some are given.
         log_requests: one line of JSON a request, without a prompt's text. spans: of OpenTelemetry.
     """
 
@@ -230,6 +232,7 @@ class ServerOptions:
     assumed_tokens: int | None = 1000
     service: Mapping[str, Any] = field(default_factory=dict)
     follow_s: float = 5.0
+    hosts: tuple[str, ...] = ()
     log_requests: bool = False
     spans: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from ipr_engine.serving import Counters, prometheus_text
 
 SUPPORT_EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 REQUEST_EDGES_S = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
+_CREATED = re.compile(rb"(?:# \w+ )?\w+_created[ {]")  # when each series began: known only where there is one worker
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client knows the folder that the workers of one server share; `ipr serve` sets it."""
 
@@ -110,7 +112,8 @@ class ServerMetrics:
 
         counters: those of each worker's engine, summed: decisions, stages, the queue.
         """
-        written: bytes = self._client.generate_latest(self._of_all_workers())
+        lines: list[bytes] = self._client.generate_latest(self._of_all_workers()).splitlines(keepends=True)
+        written = b"".join(line for line in lines if not _CREATED.match(line))
         return written + prometheus_text(Counters.sum(counters), prefix="ipr").encode()
 
     def samples(self) -> list[MetricSample]:

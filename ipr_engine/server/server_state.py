@@ -37,6 +37,7 @@ class ServerState:
     Attributes:
         config, engine, decider, metrics, tenants: of the server. upstreams, shadow: None without.
         patience: with which bodies are awaited. in_flight: requests that are being answered. logs_requests: whether each gets a line.
+        hosts: of the header Host; empty for any.
     """
 
     def __init__(
@@ -65,10 +66,13 @@ class ServerState:
         self.tenants = Tenants(config.tenants)
         self.patience = Patience(config.server.limits.body_s)
         self.in_flight = 0
+        self.hosts = frozenset(host.lower().encode() for host in config.server.hosts)
         self.logs_requests = config.server.log_requests
         self._log = logging.getLogger(REQUEST_LOG)
         self._root = root if root is not None and config.server.follow_s > 0 and (root / CURRENT).exists() else None
         self._ready = False
+        self._problem: str | None = None  # why it does not become ready
+        self._watch: Watch | None = None
         self._workers = WorkerCounters()
         self._tracer = _tracer() if config.server.spans else None
         unknown = [name for name in config.upstreams if name not in engine.bundle.names]
@@ -93,32 +97,42 @@ class ServerState:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Warm up, serve, and close; `/ready` tells whether it serves."""
+        """Serve, and close afterwards. It warms up meanwhile: until then `/ready` says no, and requests get 503."""
         async with contextlib.AsyncExitStack() as stack:
             if self.upstreams is not None:
                 await self.upstreams.open()
                 stack.push_async_callback(self.upstreams.close)
-            if self.shadow is not None:
-                await self.shadow.engine.start()
-                stack.push_async_callback(self.shadow.close)
-            await self.engine.start()
-            stack.push_async_callback(self.engine.close)
-            stack.push_async_callback(self.decider.close)
-            if self.upstreams is not None:
                 for target in self.upstreams.targets.values():
                     self.metrics.up(target.candidate).set(target.health.state)
-            if self._root is not None:
-                watch = await self._follow(self._root)
-                stack.push_async_callback(asyncio.to_thread, watch.close)
-            sharing = asyncio.ensure_future(self._share())
-            stack.callback(sharing.cancel)
-            self._ready = True
+            if self.shadow is not None:
+                stack.push_async_callback(self.shadow.close)
+            stack.push_async_callback(self.engine.close)
+            stack.push_async_callback(self.decider.close)
+            beside = [asyncio.ensure_future(self._warm_up()), asyncio.ensure_future(self._share())]
             try:
                 yield
             finally:
                 self._ready = False
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+                if self._watch is not None:
+                    await asyncio.to_thread(self._watch.close)
                 self._workers.write(self.engine.counters())
                 self.decider.recent.share()
+
+    async def _warm_up(self) -> None:
+        try:
+            if self.shadow is not None:
+                await self.shadow.engine.start()
+            await self.engine.start()
+            if self._root is not None:
+                self._watch = await self._follow(self._root)
+        except Exception as error:
+            self._problem = f"{type(error).__name__}: {error}"
+            logging.getLogger(__name__).error("the server does not become ready: %s", self._problem)
+            return
+        self._ready = True
 
     async def _follow(self, root: Path) -> Watch:
         return await self.engine.watch(
@@ -143,6 +157,8 @@ class ServerState:
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Return whether requests are taken, and what is known of it."""
         found: dict[str, Any] = {"ready": self._ready, "bundle": self.engine.bundle.hash}
+        if self._problem is not None:
+            found["problem"] = self._problem
         if self.upstreams is not None:
             found["upstreams"] = {name: target.health.state for name, target in self.upstreams.targets.items()}
         if self.shadow is not None:

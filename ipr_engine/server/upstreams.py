@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any
 
 import orjson
@@ -150,6 +149,7 @@ class Upstreams:
     async def open(self) -> None:
         """Make the client, in the event loop that uses it."""
         aiohttp = need("aiohttp", "a gateway", "serve")
+        self._client_error = aiohttp.ClientError
         self._errors = (aiohttp.ClientError, OSError)
         self._connect_errors = (aiohttp.ClientConnectorError, aiohttp.ClientConnectionResetError, ConnectionError)
         self._timeout = aiohttp.ClientTimeout
@@ -172,7 +172,7 @@ class Upstreams:
         Raises:
             UpstreamFailedError: no byte of an answer came; another may be asked.
         """
-        timeouts, begun = target.timeouts, monotonic()
+        timeouts = target.timeouts
         response = None
         try:
             async with asyncio.timeout(timeouts.first_byte_s):
@@ -205,10 +205,10 @@ class Upstreams:
         except UpstreamFailedError:
             _drop(response)
             raise
-        except TimeoutError:  # the client's own time-outs of connecting and reading among them
+        except TimeoutError as error:
             _drop(response)
-            connecting = response is None and monotonic() - begun < timeouts.first_byte_s
-            raise UpstreamFailedError("connect" if connecting else "timeout") from None
+            # the only one of the client itself is that of connecting
+            raise UpstreamFailedError("connect" if isinstance(error, self._client_error) else "timeout") from None
         except self._connect_errors:
             _drop(response)
             raise UpstreamFailedError("connect") from None

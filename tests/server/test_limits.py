@@ -33,7 +33,7 @@ def bounded(provider: UpstreamStub, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def asked(length: int, path: str = PATHS[MESSAGES]) -> bytes:
-    return f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n".encode()
+    return f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n".encode()
 
 
 def test_a_body_that_says_it_is_too_long_is_not_read(bounded: ServerProcess) -> None:
@@ -45,7 +45,7 @@ def test_a_body_that_says_it_is_too_long_is_not_read(bounded: ServerProcess) -> 
 @pytest.mark.parametrize("length", [BODY_BYTES + 1, 40 * BODY_BYTES])
 def test_a_body_that_is_too_long_is_refused(bounded: ServerProcess, length: int) -> None:
     with bounded.connection() as connection:
-        head = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
         connection.sendall(head)
         with suppress(OSError):  # the server may close before all is sent
             for _ in range(0, length, 8192):
@@ -92,7 +92,7 @@ def test_a_body_that_trickles_is_given_up(bounded: ServerProcess) -> None:
 
 def test_a_head_that_trickles_is_closed(bounded: ServerProcess) -> None:
     with bounded.connection() as connection:
-        connection.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\n")
+        connection.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\n")
         told = trickle(connection, b"x-slow: 1\r\n", 10 * HEAD_S)
     assert told == b"" or b" 408 " in told.split(b"\r\n")[0]
 
@@ -100,7 +100,7 @@ def test_a_head_that_trickles_is_closed(bounded: ServerProcess) -> None:
 def test_a_huge_head_is_refused(bounded: ServerProcess) -> None:
     with bounded.connection() as connection:
         with suppress(OSError):  # the server may close before all is sent
-            connection.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-huge: " + 1024 * HEAD_BYTES * b"x")
+            connection.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\nx-huge: " + 1024 * HEAD_BYTES * b"x")
         told = answered(connection)
     assert told == b"" or b" 431 " in told.split(b"\r\n")[0]
     assert bounded.get("/health").status == 200
@@ -134,3 +134,20 @@ def test_an_unknown_path_is_not_found(bounded: ServerProcess, path: str) -> None
 def test_a_wrong_method_is_refused(bounded: ServerProcess) -> None:
     assert bounded.get(PATHS[CHAT]).status == 405
     assert bounded.post("/health", {}).status == 405
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", ""])
+def test_a_name_that_is_not_this_machines_is_refused(bounded: ServerProcess, host: str) -> None:
+    refused = bounded.post(PATHS[CHAT], body_of(CHAT), {"host": host})
+    assert refused.status == 403
+    assert b"server.hosts" in refused.content
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:9", "[::1]:9"])
+def test_names_of_this_machine_are_answered(bounded: ServerProcess, host: str) -> None:
+    assert bounded.post(PATHS[CHAT], body_of(CHAT), {"host": host}).status == 200
+
+
+def test_a_page_of_another_site_is_refused(bounded: ServerProcess) -> None:
+    assert bounded.post(PATHS[CHAT], body_of(CHAT), {"sec-fetch-site": "cross-site"}).status == 403
+    assert bounded.post(PATHS[CHAT], body_of(CHAT), {"sec-fetch-site": "same-origin"}).status == 200
