@@ -15,6 +15,7 @@ from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.decision_json import decision_dict, decision_json
 from ipr_engine.server.exchange import JSON, Exchange
+from ipr_engine.server.json_text import json_text
 from ipr_engine.server.judge_schema import filled
 from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refused import RefusedError
@@ -158,7 +159,7 @@ class DecisionEndpoints:
         choices, fill = filled(schema, names)
         question = {"messages": body.get("messages")}
         decided = await self._among(question, choices, controls, tenant, model, told)
-        content = orjson.dumps(fill(_asked_as(choices, decided.decision.model), decided.decision.cause)).decode()
+        content = json_text(fill(_asked_as(choices, decided.decision.model), decided.decision.cause)).decode()
         tokens = decided.decision.billed_tokens
         found = {
             "id": f"chatcmpl-{decided.id}",
@@ -245,4 +246,4 @@ def _state(state: object) -> Any:
         return state
     if isinstance(state, list) and all(isinstance(item, dict) and "role" in item for item in state):
         return state
-    return orjson.dumps(state).decode()
+    return json_text(state).decode()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from ipr_engine.server.json_text import json_text
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.refused import ClientGoneError, RefusedError
 from ipr_engine.server.server_config import ServerLimits
@@ -89,7 +90,7 @@ class Exchange:
 
     async def json_reply(self, status: int, found: Any, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Write a whole reply of JSON."""
-        await self.reply(status, orjson.dumps(found), [JSON, *headers])
+        await self.reply(status, json_text(found), [JSON, *headers])
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Begin a reply whose pieces come later."""

@@ -44,7 +44,9 @@ def _find(schema: object, known: set[str], found: list[list[str]], depth: int) -
             _find(part, known, found, depth + 1)
 
 
-def _fill(schema: Mapping[str, Any], choices: list[str], chosen: str, cause: str) -> Any:
+def _fill(schema: Mapping[str, Any], choices: list[str], chosen: str, cause: str, depth: int = 0) -> Any:
+    if depth > MOST_DEPTH:
+        raise RefusedError(400, f"response_format: expected at most {MOST_DEPTH} levels", "response_format")
     values = schema.get("enum")
     if values is choices:
         return chosen
@@ -58,9 +60,9 @@ def _fill(schema: Mapping[str, Any], choices: list[str], chosen: str, cause: str
     properties = schema.get("properties")
     if isinstance(properties, Mapping):
         required = schema.get("required")
-        wanted = set(required) if isinstance(required, list) else set()
+        wanted = required if isinstance(required, list) else []
         return {
-            name: _fill(part, choices, chosen, cause)
+            name: _fill(part, choices, chosen, cause, depth + 1)
             for name, part in properties.items()
             if isinstance(part, Mapping) and (name in wanted or _holds(part, choices))
         }
@@ -69,11 +71,13 @@ def _fill(schema: Mapping[str, Any], choices: list[str], chosen: str, cause: str
     return _PLAIN.get(str(kind))
 
 
-def _holds(schema: Mapping[str, Any], choices: list[str]) -> bool:
-    """Return whether the enum of candidates lies in this part."""
+def _holds(schema: Mapping[str, Any], choices: list[str], depth: int = 0) -> bool:
+    """Return whether the enum of candidates lies in this part; `_find` found it, so no deeper than it looks."""
+    if depth > MOST_DEPTH:
+        return False
     if schema.get("enum") is choices:
         return True
     properties = schema.get("properties")
     return isinstance(properties, Mapping) and any(
-        _holds(part, choices) for part in properties.values() if isinstance(part, Mapping)
+        _holds(part, choices, depth + 1) for part in properties.values() if isinstance(part, Mapping)
     )

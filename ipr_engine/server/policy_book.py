@@ -7,14 +7,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
-
 from ipr_engine.bundle import BundleSpec
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.unsupported import best_single
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.controls import LEVEL, MASKS, Controls
+from ipr_engine.server.json_text import json_text
 from ipr_engine.server.refused import RefusedError, refused_as
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
@@ -60,7 +59,7 @@ class PolicyBook:
             tenant.name,
             model,
             None if form is None else form.name,
-            orjson.dumps(asked, option=orjson.OPT_SORT_KEYS) if asked else b"",
+            json_text(asked, sort_keys=True) if asked else b"",
         )
         found = self._kept.get(key)
         if found is not None:

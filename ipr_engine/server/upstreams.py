@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.health import Health
+from ipr_engine.server.json_text import json_text
 from ipr_engine.server.request_formats import MESSAGES, RequestFormat
 from ipr_engine.server.server_config import Endpoint, ServerConfig, Upstream
 
@@ -113,8 +112,7 @@ class Target:
 
     def body(self, form: RequestFormat, body: Mapping[str, Any]) -> bytes:
         """Return the body for this candidate: the client's, with the model's name and what the config sets."""
-        made: bytes = orjson.dumps({**body, "model": self.model, **self._set.get(form.name, _NOTHING)})
-        return made
+        return json_text({**body, "model": self.model, **self._set.get(form.name, _NOTHING)})
 
     def headers(self, form: RequestFormat, client: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         """Return the headers of an attempt: those of the client that are passed on, the config's, and the key."""

@@ -104,7 +104,9 @@ def test_a_client_that_leaves_before_the_first_byte_cancels_upstream(
     before = gateway.metrics()
     content = json.dumps(body_of(CHAT, model=NAME)).encode()
     with gateway.connection() as connection:
-        head = f"POST {PATHS[CHAT]} HTTP/1.1\r\nhost: localhost\r\nauthorization: {gateway.headers['authorization']}\r\n"
+        head = (
+            f"POST {PATHS[CHAT]} HTTP/1.1\r\nhost: localhost\r\nauthorization: {gateway.headers['authorization']}\r\n"
+        )
         connection.sendall(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
         until(lambda: upstream.seen())
     until(lambda: upstream.seen()[0]["_ended"] == "left")
