@@ -1,6 +1,7 @@
 # make demo      install into .venv and route a dozen prompts
 # make serve     install, and serve decisions on http://127.0.0.1:8000
 # make test      the core's tests: no torch, nothing marked slow
+#                (those of the server's page need chromium, Debian: apt-get install chromium; without it they are skipped)
 # make test-all  every extra that installs on a CPU, and all tests
 # make wheel     a wheel in dist/, under the tag that auditwheel finds for it
 # make test-examples   examples/ on FastAPI and Ray Serve, in an environment of its own
