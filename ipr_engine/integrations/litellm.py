@@ -25,9 +25,9 @@ from ipr_engine.decision.decision import Decision
 from ipr_engine.errors import IprError
 from ipr_engine.integrations.seat import Answer, Seat, told
 from ipr_engine.integrations.shared_engine import BundleSource
-from ipr_engine.policy.policy_spec import PolicyOptions
-from ipr_engine.request.assumed import ASSUMED_TOKENS
-from ipr_engine.request.controls import POLICY_CONTROLS, WrongControlError
+from ipr_engine.policy.policy_spec import POLICY_CONTROLS, PolicyOptions
+from ipr_engine.prompts.parsed import ASSUMED_TOKENS
+from ipr_engine.request.wrong_control import WrongControlError
 
 _CustomLogger: Any = need("litellm.integrations.custom_logger", "the seat in LiteLLM", package="litellm").CustomLogger
 _log = logging.getLogger(__name__)

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 from ipr_engine._validate import list_of_names, matched
 from ipr_engine.decision.decision import Decision
 from ipr_engine.decision.reply_headers import header_value, reply_headers
-from ipr_engine.decision.saved import best_of, saved_usd
 from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.integrations.shared_engine import BundleSource, ServingEngine, shared_engine
+from ipr_engine.policy.best_position import best_position
 from ipr_engine.policy.levels import merged
 from ipr_engine.policy.policy import Policy
-from ipr_engine.policy.policy_spec import ABOUT, Options
+from ipr_engine.policy.policy_spec import ABOUT, POLICY_CONTROLS, Options
 from ipr_engine.policy.rules import AIMS, BEST, CHEAPEST
 from ipr_engine.prompts.parse import parse_request
-from ipr_engine.prompts.parsed import ParsedRequest
-from ipr_engine.request.assumed import ASSUMED_TOKENS, assumed_bill
-from ipr_engine.request.controls import NO_CONTROLS, POLICY_CONTROLS, Controls, read_controls
+from ipr_engine.prompts.parsed import ASSUMED_TOKENS, ParsedRequest
+from ipr_engine.request.assumed import assumed_bill
+from ipr_engine.request.controls import NO_CONTROLS, Controls, read_controls
 
 TAU = 0.2  # of a seat whose operator names no aim
 FIELD = "metadata.ipr"
@@ -189,7 +189,7 @@ class Seat:
         decision = await engine.route(request.encoded if plain else request, policy, **given)
         self.count("decided", decision.model)
         _log.info("decided %s", decision)
-        return Answer(decision, saved_usd(self._best(decision), decision, decision.index), uncounted, assumed)
+        return Answer(decision, decision.saved_usd(self._best(decision), decision.index), uncounted, assumed)
 
     def _best(self, decision: Decision) -> int | None:
         """Return the position of the best single candidate of a decision's policy, found once for each policy."""
@@ -197,7 +197,7 @@ class Seat:
         if policy not in bests:
             if len(bests) >= MAX_KEPT_BESTS:  # a caller of ever new policies: begin anew, without an order to keep
                 bests.clear()
-            bests[policy] = best_of(policy, decision.bundle)
+            bests[policy] = best_position(policy, decision.bundle)
         return bests[policy]
 
     def count(self, outcome: str, detail: str = "") -> None:

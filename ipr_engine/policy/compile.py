@@ -13,7 +13,7 @@ from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.calibrated import Calibrations, CalibrationStatus, path_certificate, resolve_point
 from ipr_engine.policy.cost_weights import Figures, Weighing, merged_figures, resolve_weights
-from ipr_engine.policy.masks import kept_out
+from ipr_engine.policy.masks import MASKS, kept_out
 from ipr_engine.policy.paths import Paths
 from ipr_engine.policy.policy import Policy, SecondRule, op_terms
 from ipr_engine.policy.policy_spec import PolicySpec
@@ -94,7 +94,7 @@ def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:
     price_list = bundle.prices if spec.prices is None else merge_prices(bundle.prices, spec.prices)
     price_list = effective_prices(price_list, _flag("batch", spec.batch), _flag("cache_write", spec.cache_write))
     rates = price_table(bundle.candidates, price_list)
-    exclusions = kept_out(bundle.candidates, spec)
+    exclusions = kept_out(bundle.candidates, {name: getattr(spec, name) for name in MASKS})
     names = [candidate.name for candidate in bundle.candidates]
     if len(exclusions) == len(names):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in exclusions.items())

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ipr_engine.bundle import Candidate
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.masks import MASKS, kept_out
-from ipr_engine.policy.policy_spec import Options, PolicySpec
+from ipr_engine.policy.policy_spec import Options
 from ipr_engine.policy.rules import AIMS
 
 
@@ -49,7 +49,7 @@ def merged(
         given = {name: value for name, value in level.items() if value is not None}
         for name in MASKS:
             if name in given:
-                for candidate, why in kept_out(candidates, PolicySpec(**{name: given.pop(name)})).items():
+                for candidate, why in kept_out(candidates, {name: given.pop(name)}).items():
                     found.setdefault(candidate, why)
                 _require_somebody(name, found, candidates)
         if not given.keys().isdisjoint(AIMS):

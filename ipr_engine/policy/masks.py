@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ipr_engine._validate import list_of_names, matched, nonnegative
 from ipr_engine.bundle import Candidate
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.policy_spec import PolicySpec
 
 MASKS = ("allowed", "exclude", "family", "requires", "max_latency_ms")  # in the order in which they give their reasons
 
 
-def kept_out(candidates: Sequence[Candidate], spec: PolicySpec) -> dict[str, str]:
-    """Return the first reason, in the order of the options, why a candidate may not be chosen."""
-    allowed, exclude, family, requires = spec.allowed, spec.exclude, spec.family, spec.requires
+def kept_out(candidates: Sequence[Candidate], masks: Mapping[str, Any]) -> dict[str, str]:
+    """Return the first reason, in the order of `MASKS`, why a candidate may not be chosen.
+
+    masks: unchecked; one that is None or left out leaves out nobody.
+    Raises:
+        InvalidInputError: one of them names what no candidate is or has, or is no limit.
+    """
+    allowed, exclude, family, requires, most_ms = (masks.get(name) for name in MASKS)
     every = {candidate.name for candidate in candidates}
     names = every if allowed is None else _known("allowed", allowed, every)
     away = set() if exclude is None or exclude in ([], (), set(), "") else _known("exclude", exclude, every)
     families = None if family is None else _known("family", family, {c.family for c in candidates})
     features = set() if requires is None else _known("requires", requires, {f for c in candidates for f in c.features})
-    limit = None if spec.max_latency_ms is None else nonnegative("max_latency_ms", spec.max_latency_ms)
+    limit = None if most_ms is None else nonnegative("max_latency_ms", most_ms)
 
     result: dict[str, str] = {}
     for candidate in candidates:

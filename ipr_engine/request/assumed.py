@@ -6,8 +6,6 @@ from ipr_engine.encoders.base import Encoder
 from ipr_engine.prompts.parsed import ParsedRequest
 from ipr_engine.request.intake import bill
 
-ASSUMED_TOKENS = 1000  # of each such part, where its operator says nothing
-
 
 def assumed_bill(encoder: Encoder, request: ParsedRequest, tokens: int) -> tuple[int, int]:
     """Return the tokens of the whole request, and how many of them are assumed. tokens: those of each such part."""

@@ -14,38 +14,20 @@ from typing import Any, NoReturn, cast
 
 from ipr_engine._validate import shown
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.policy_spec import ABOUT, DEFAULTS
+from ipr_engine.policy.policy_spec import ABOUT, POLICY_CONTROLS
 from ipr_engine.policy.rules import AIMS
 from ipr_engine.prompts.objects import kind_of
 from ipr_engine.request.route_request import REQUEST_OPTIONS, RequestOptions
+from ipr_engine.request.wrong_control import WrongControlError
 
 HEADER = "x-ipr-"
 EXPLAIN = "explain"
-# options of a policy that a request may set: what candidates cost and do is their operator's to say
-POLICY_CONTROLS = tuple(name for name in DEFAULTS if name not in ("prices", "performance"))
 EVERY_CONTROL = (*POLICY_CONTROLS, *REQUEST_OPTIONS, EXPLAIN)
 
 _FORMS: Mapping[str, str | None] = {**{name: ABOUT[name].form for name in POLICY_CONTROLS}, EXPLAIN: "flag"}
 _BY_HEADER = {HEADER + name.replace("_", "-"): name for name, form in _FORMS.items() if form != "weights"}
 _SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 _LEADING_NAME = re.compile(r"\w*")
-
-
-class WrongControlError(InvalidInputError):
-    """A control of a request is wrong: the request is to be refused.
-
-    Attributes:
-        control: its name as the request has it: a header, or a place in the body.
-        forbidden: whether it is a control, and not one that this request may set.
-    """
-
-    def __init__(self, control: str, why: str, *, forbidden: bool = False) -> None:
-        self.control, self.why, self.forbidden = control, why, forbidden
-        super().__init__(f"{control}: {why}")
-
-    # Exceptions are pickled by their message alone: what another process gets is made of the arguments instead.
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.control, self.why), {"forbidden": self.forbidden}
 
 
 @dataclass(frozen=True, slots=True)

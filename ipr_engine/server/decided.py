@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipr_engine.decision.decision import Decision
-from ipr_engine.decision.saved import saved_usd
 from ipr_engine.request.controls import Controls
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.request_formats import RequestFormat
@@ -51,8 +50,8 @@ class Decided:
     @classmethod
     def of(cls, id: str, question: Question, asked: AskedPolicy, decision: Decision, assumed: int) -> Decided:
         """Make the answer to a question."""
-        return cls(id, question, asked, decision, saved_usd(asked.best, decision, decision.index), assumed)
+        return cls(id, question, asked, decision, decision.saved_usd(asked.best, decision.index), assumed)
 
     def saved_usd(self, index: int) -> float | None:
         """Return what a candidate saves on this request; None where that is not known."""
-        return saved_usd(self.asked.best, self.decision, index)
+        return self.decision.saved_usd(self.asked.best, index)

@@ -9,7 +9,8 @@ from time import perf_counter
 from typing import Any
 
 from ipr_engine.decision.reply_headers import header_value
-from ipr_engine.request.controls import NO_CONTROLS, Controls, WrongControlError
+from ipr_engine.request.controls import NO_CONTROLS, Controls
+from ipr_engine.request.wrong_control import WrongControlError
 from ipr_engine.server.asked_controls import controls_of
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decider import Decider

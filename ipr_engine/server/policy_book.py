@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import cast
 
 from ipr_engine.bundle import BundleSpec
-from ipr_engine.decision.saved import best_of
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy.best_position import best_position
 from ipr_engine.policy.levels import merged
 from ipr_engine.policy.policy_spec import Options, PolicyOptions
 from ipr_engine.policy.rules import AIMS
@@ -104,7 +104,7 @@ class PolicyBook:
         policy = engine.policy(**cast(PolicyOptions, options))
         exclusions = {**policy.exclusions, **exclusions}
         masked = tuple(name for name, why in exclusions.items() if why.startswith(FORMAT))
-        return AskedPolicy(policy, exclusions, best_of(policy, bundle), masked)
+        return AskedPolicy(policy, exclusions, best_position(policy, bundle), masked)
 
 
 def speakers(config: ServerConfig, names: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError, NotServingError, OverloadError, RowError
-from ipr_engine.request.controls import WrongControlError
+from ipr_engine.request.wrong_control import WrongControlError
 
 
 class RefusedError(Exception):

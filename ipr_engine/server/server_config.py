@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 from ipr_engine._extras import need
 from ipr_engine._files import as_path
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.policy_spec import DEFAULTS
-from ipr_engine.request.assumed import ASSUMED_TOKENS
-from ipr_engine.request.controls import POLICY_CONTROLS
+from ipr_engine.policy.policy_spec import DEFAULTS, POLICY_CONTROLS
+from ipr_engine.prompts.parsed import ASSUMED_TOKENS
 
 FormatName = Literal["openai-chat", "openai-responses", "anthropic-messages"]
 _STRICT = {"extra": "forbid", "strict": True}

@@ -6,15 +6,15 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine.decision.reply_headers import header_value, reply_headers
-from ipr_engine.decision.saved import best_of, saved_usd
+from ipr_engine.policy.best_position import best_position
 
 
 def test_what_is_told_is_the_candidates(default_engine: Engine) -> None:
     decision = default_engine.route("What is 17 * 23?", tau=0.5)
-    best = best_of(decision.policy, decision.bundle)
+    best = best_position(decision.policy, decision.bundle)
     assert best is not None
     index = decision.bundle.names.index(decision.ranked[1])
-    saved = saved_usd(best, decision, index)
+    saved = decision.saved_usd(best, index)
     assert saved == decision.usd_of(best) - decision.usd_of(index)
     told = reply_headers(decision, index, saved, 7)
     assert told == {
@@ -33,17 +33,17 @@ def test_what_is_told_is_the_candidates(default_engine: Engine) -> None:
 def test_without_a_promise_the_best_single_candidate_is_found(default_engine: Engine) -> None:
     promised, plain = default_engine.policy(tau=0.5), default_engine.policy(tau=0.5, rule="minmax")
     assert plain.promise is None
-    assert best_of(plain, default_engine.bundle) == best_of(promised, default_engine.bundle)
+    assert best_position(plain, default_engine.bundle) == best_position(promised, default_engine.bundle)
 
 
 def test_nothing_is_saved_against_one_that_could_not_serve(default_engine: Engine) -> None:
     image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
     request = {"messages": [{"role": "user", "content": [{"type": "text", "text": "what is it"}, image]}]}
     decision = default_engine.route(request, tau=1.0, billed_tokens=1000)
-    assert saved_usd(None, decision, decision.index) is None
+    assert decision.saved_usd(None, decision.index) is None
     unable = [m for m in range(len(decision.bundle.names)) if decision.unable(m) is not None]
     assert unable
-    assert all(saved_usd(m, decision, decision.index) is None for m in unable)
+    assert all(decision.saved_usd(m, decision.index) is None for m in unable)
 
 
 @pytest.mark.parametrize(

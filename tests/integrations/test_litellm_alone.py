@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ipr_engine import Engine
-from ipr_engine.decision.saved import best_of, saved_usd
 from ipr_engine.integrations.seat import Answer
+from ipr_engine.policy.best_position import best_position
 from tests.support import skips
 from tests.support.places import ROOT
 
@@ -82,6 +82,6 @@ def test_what_the_document_shows_fits_together():
     assert [one["litellm_params"]["model"] for one in groups["model_list"]] == list(made["pool"].seat.names())
     assert f"x-ipr-bundle: {made['auto'].seat.engine.bundle.hash[:16]}" in text
     decision = Engine.load().route("What is 17 * 23?", tau=0.2, allowed=list(made["auto"].seat.names().values()))
-    best = best_of(decision.policy, decision.bundle)
-    shown = Answer(decision, saved_usd(best, decision, decision.index)).headers()
+    best = best_position(decision.policy, decision.bundle)
+    shown = Answer(decision, decision.saved_usd(best, decision.index)).headers()
     assert all(f"    {name}: {value}\n" in text for name, value in shown.items()), shown

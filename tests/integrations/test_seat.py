@@ -12,7 +12,7 @@ from ipr_engine import AsyncEngine, Engine, InvalidInputError, RowError
 from ipr_engine.errors import BundleError, BundleNotFoundError
 from ipr_engine.integrations import shared_engine as sharing
 from ipr_engine.integrations.seat import Seat, told
-from ipr_engine.request.controls import WrongControlError
+from ipr_engine.request.wrong_control import WrongControlError
 from tests.support.bundles import make_bundle, make_siblings
 from tests.support.callers import until
 

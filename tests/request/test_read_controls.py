@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 
 from ipr_engine import InvalidInputError
-from ipr_engine.policy.policy_spec import ABOUT, DEFAULTS
+from ipr_engine.policy.policy_spec import ABOUT, DEFAULTS, POLICY_CONTROLS
 from ipr_engine.request.controls import (
     EVERY_CONTROL,
     NO_CONTROLS,
-    POLICY_CONTROLS,
     Controls,
-    WrongControlError,
     read_controls,
 )
 from ipr_engine.request.route_request import REQUEST_OPTIONS
+from ipr_engine.request.wrong_control import WrongControlError
 
 FIELD = "metadata.ipr"
 # of each form: a header's text, and the value that it means
