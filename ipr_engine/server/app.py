@@ -17,6 +17,8 @@ from ipr_engine.server.answering import Answering
 from ipr_engine.server.decision_endpoints import JUDGE, DecisionEndpoints
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
+from ipr_engine.server.overview import Overview
+from ipr_engine.server.page import page
 from ipr_engine.server.request_formats import CHAT, FORMATS, RequestFormat
 from ipr_engine.server.server_config import Records, ServerConfig, Tenant
 from ipr_engine.server.server_state import ServerState
@@ -71,6 +73,7 @@ def app(
     state = ServerState(serving, engine, config, root=root, recorder=recorder, shadow=shadow)
     decisions = DecisionEndpoints(config, state.decider)
     gateway = None if state.upstreams is None else Gateway(config, state.decider, state.upstreams)
+    overview = Overview(config, state.decider, state.upstreams, state.shadow)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -88,6 +91,8 @@ def app(
         posted("/v1/decisions", decisions.decisions),
         posted("/v1/systemone", decisions.systemone),
         *(posted(form.path, _passed_on(config, decisions, gateway, form), form) for form in FORMATS.values()),
+        read("/", _page()),
+        read("/ipr/overview", _overview(overview), open_to_all=False),
         read("/v1/models", _models(state), open_to_all=False),
         read("/health", _health),
         read("/ready", _ready(state)),
@@ -137,6 +142,22 @@ async def _no_upstreams(exchange: Exchange, form: RequestFormat) -> None:
 def _models(state: ServerState) -> Handler:
     async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
         await exchange.json_reply(200, {"object": "list", "data": state.models()})
+
+    return answer
+
+
+def _page() -> Handler:
+    written, headers = page()
+
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        await exchange.reply(200, written, headers)
+
+    return answer
+
+
+def _overview(overview: Overview) -> Handler:
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        await exchange.json_reply(200, await overview.of(tenant), [(b"cache-control", b"no-store")])
 
     return answer
 

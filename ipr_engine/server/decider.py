@@ -17,17 +17,20 @@ from ipr_engine.request.route_request import RequestOptions
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.policy_book import PolicyBook
+from ipr_engine.server.recent import Recent
 from ipr_engine.server.refused import RefusedError, refused_as
 from ipr_engine.server.server_config import ServerConfig
 from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics
+from ipr_engine.server.tenants import ANYBODY
+from ipr_engine.server.told import count_cost
 
 
 class Decider:
     """A `Decider` answers questions with one engine.
 
     Attributes:
-        engine, book, metrics: its own.
+        engine, book, metrics: its own. recent: the last decisions, for the page.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Decider:
         self.engine = engine
         self.book = PolicyBook(maker, config)
         self.metrics = metrics
+        self.recent = Recent(engine, (ANYBODY.name, *(tenant.name for tenant in config.tenants)))
         self._beside = beside
         self._maker = maker
         self._prefix, self._numbers = os.urandom(8).hex(), count()
@@ -97,6 +101,11 @@ class Decider:
         if self._beside is not None:
             self._beside(decided, prompt, given)
         return decided
+
+    def answered(self, decided: Decided, candidate: str, cause: str) -> None:
+        """Count who answers, or was chosen where nobody is asked, and what that costs and saves; keep it for the page."""
+        count_cost(self.metrics, decided, candidate)
+        self.recent.add(decided, candidate, cause)
 
     async def _route(self, prompt: Any, asked: AskedPolicy, given: RequestOptions, id: str) -> Decision:
         """Decide, by the recorder where there is one; a row that cannot be decided is a bad request, and says why."""

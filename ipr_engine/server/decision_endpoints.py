@@ -20,7 +20,7 @@ from ipr_engine.server.judge_schema import filled
 from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import ServerConfig, Tenant
-from ipr_engine.server.told import Told, count_cost
+from ipr_engine.server.told import Told
 
 JUDGE = "ipr-judge"
 """The model of a chat completion that is answered by a decision: one of the candidates in its json_schema's enum."""
@@ -219,7 +219,7 @@ class DecisionEndpoints:
     async def _decide(self, question: Question, told: Told) -> Decided:
         decided = await self._decider.decide(question)
         told.decided = decided
-        count_cost(self._decider.metrics, decided, decided.decision.model)
+        self._decider.answered(decided, decided.decision.model, decided.decision.cause)
         return decided
 
 

@@ -16,7 +16,7 @@ from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
-from ipr_engine.server.told import Told, count_cost, decision_headers, header_value
+from ipr_engine.server.told import Told, decision_headers, header_value
 from ipr_engine.server.upstreams import (
     Reply,
     StreamCutError,
@@ -29,6 +29,8 @@ from ipr_engine.server.upstreams import (
 
 FALLBACK = "fallback"
 """The cause of an answer by another candidate than the one chosen."""
+FAILED = "failed"
+"""The cause of no answer: every candidate was asked in vain."""
 NAMED = "named"
 """The cause of an answer by the candidate that the request itself names."""
 
@@ -111,7 +113,7 @@ class Gateway:
         if len(attempts.outcomes) > 1:
             headers.append((b"x-ipr-attempts", header_value(attempts.header)))
         if decided is not None:
-            count_cost(self._metrics, decided, target.candidate)
+            self._decider.answered(decided, target.candidate, cause)
         return headers
 
     async def _named(self, tenant: Tenant, model: str, form: RequestFormat, controls: Controls) -> str:
@@ -206,7 +208,8 @@ class Gateway:
         headers = [(b"x-ipr-attempts", header_value(attempts.header))]
         if decided is not None:
             headers.append((b"x-ipr-decision-id", decided.id.encode()))
-        told.cause = "failed"
+            self._decider.recent.add(decided, None, FAILED)
+        told.cause = FAILED
         if last is not None and last.reply is not None:
             await exchange.reply(last.reply.status, last.reply.body, [*last.reply.headers, *headers])
             return

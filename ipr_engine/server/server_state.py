@@ -119,6 +119,7 @@ class ServerState:
                 if self._watch is not None:
                     await asyncio.to_thread(self._watch.close)
                 self._workers.write(self.engine.counters())
+                self.decider.recent.share()
 
     async def _warm_up(self) -> None:
         try:
@@ -144,6 +145,7 @@ class ServerState:
         while True:
             self.metrics.in_flight.set(self.in_flight)
             self._workers.write(self.engine.counters())
+            self.decider.recent.share()
             await asyncio.sleep(SHARE_S)
 
     async def metrics_text(self) -> bytes:

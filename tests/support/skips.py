@@ -25,6 +25,7 @@ TENSORRT = f"{EXTRA} [tensorrt-rtx]: TensorRT-RTX, which builds without a GPU, o
 BENCH = f"{EXTRA} [bench]: pytest-benchmark"
 NODE = f"{HARDWARE} node, or the openai package that `make openai-js` installs"
 VALGRIND = f"{HARDWARE} valgrind, which counts instructions"
+CHROMIUM = f"{HARDWARE} chromium, which shows the server's page (Debian: apt-get install chromium)"
 TENSORRT_LEAN = f"{EXTRA} [tensorrt-rtx]: tensorrt_lean_cu13_libs and _bindings, to look run-time calls up in"
 
 
