@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from ipr_engine.policy.cost_weights import CostTerms
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.request.row_inputs import RowInputs
+
+_FLOAT = struct.Struct("=f")
 
 
 class CandidateView(NamedTuple):
@@ -66,8 +69,12 @@ class ResultRow:
 
     def input_tokens(self, m: int) -> float:
         """Return the input tokens of the whole request by the tokenizer of the candidate at this position."""
-        own = self.own_tokens
-        return self.billed_tokens * self.bundle.candidates[m].token_ratio if own is None else float(own[m])
+        own = self._own
+        if own is None:
+            return self.billed_tokens * self.bundle.candidates[m].token_ratio
+        if isinstance(own, bytes):  # an array of it takes four times as long to make
+            return float(_FLOAT.unpack_from(own, m * _FLOAT.size)[0])
+        return float(own[m])
 
     @property
     def qualities(self) -> npt.NDArray[np.float32]:

@@ -72,6 +72,11 @@ class ParsedRequest:
         )
 
     @property
+    def all_text(self) -> bool:
+        """Return whether texts are all that the request is billed for."""
+        return not self.uncountable and not self.images
+
+    @property
     def needs(self) -> Needs | None:
         """Return what the request asks of a candidate; None where any candidate may answer."""
         if not self.features and self.max_output_tokens is None and self.answers == 1 and self.images == 0:

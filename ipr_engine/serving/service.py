@@ -106,7 +106,7 @@ class Service:
             if on_error != "raise":
                 check_on_error(on_error)
             if type(prompt) is str and len(prompt) <= self.limits.inline_chars and self.cache is None:
-                decision = loaded.route_text(prompt, policy, options, "status")
+                decision = loaded.route_one(prompt, policy, options, "status")
                 if decision is not None:
                     self.board.decided(decision)
                     self.board.inline.since(begun)
