@@ -1,11 +1,13 @@
 # make demo      install into .venv and route a dozen prompts
 # make test      the core's tests: no torch, nothing marked slow
 # make test-all  every extra that installs on a CPU, and all tests
+# make test-examples   examples/ on FastAPI and Ray Serve, in an environment of its own
 # make bench     check, time and print the benchmarks (RECORD=1 appends to benchmarks/results)
 # make lint      ruff, mypy, import-linter, clang-format
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+EXAMPLES := .venv-examples
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # The packages of some extras, read from pyproject.toml: installing them does not compile the extension again.
 extras = $(shell $(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(repr(package) for extra in '$(1)'.split() for package in extras[extra]))")
@@ -14,7 +16,7 @@ SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 WORKERS ?= -n auto --dist worksteal
 QUICK := -m 'not slow' --hypothesis-profile quick
 PYTEST_ARGS ?=
-.PHONY: demo test test-all bench lint format clean
+.PHONY: demo test test-all test-examples bench lint format clean
 
 demo: $(VENV)/.core
 	@$(BIN)/ipr demo
@@ -28,6 +30,10 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.all
 	$(BIN)/python -m pytest --all-extras $(WORKERS) $(PYTEST_ARGS)
+
+# Ray is large, and nothing else needs it. The extension is the one that .core builds in the clone.
+test-examples: $(EXAMPLES)/.installed $(VENV)/.core
+	PYTHONPATH=. $(EXAMPLES)/bin/python -m pytest tests/examples $(PYTEST_ARGS)
 
 bench: $(VENV)/.all
 	$(BIN)/python -m benchmarks $(if $(RECORD),--record)
@@ -62,9 +68,14 @@ $(VENV)/.all: $(VENV)/.test
 	$(PIP) --no-deps tensorrt_lean_cu13_libs tensorrt_lean_cu13_bindings
 	@touch $@
 
+$(EXAMPLES)/.installed: tests/examples/requirements.txt constraints.txt
+	@test -x $(EXAMPLES)/bin/python || $(PYTHON) -m venv $(EXAMPLES)
+	$(EXAMPLES)/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt --requirement $<
+	@touch $@
+
 $(VENV)/.lint: $(VENV)/.core
 	$(PIP) $(call extras,lint)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info ipr_engine/*.so
+	rm -rf $(VENV) $(EXAMPLES) build dist *.egg-info ipr_engine/*.so

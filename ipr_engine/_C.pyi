@@ -77,7 +77,7 @@ class DecidePlan:
 
 @final
 class DecidePolicy:
-    """A compiled policy: everything of a decision that is not the prompt. Immutable.
+    """A compiled policy: everything of a decision that is not the prompt. Immutable. It can be pickled.
 
     threshold = min(alpha_hi * hi + alpha_lo * lo + offset, hi), hi and lo over the allowed qualities of a row
     objective = (fixed_usd + in_rate * billed_tokens + out_rate * tokens + extra_usd) - worth * quality

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, NoReturn, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,13 @@ from ipr_engine._options import refuse_unknown
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.decision.decision import Decision
-from ipr_engine.decision.decisions import Decisions
+from ipr_engine.decision.decisions import Decisions, checked_rows
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.encoders.load_options import LoadKeywords, LoadOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.loaded.bundle_holder import BundleHolder
 from ipr_engine.loaded.kept_embeddings import as_encoded, kept_rows
-from ipr_engine.loaded.loaded_bundle import LoadedBundle, checked_rows
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import DEFAULTS, PolicyOptions, PolicySpec
 from ipr_engine.prompts import Prompt, is_one_prompt
@@ -59,6 +59,13 @@ class Engine(BundleHolder):
         """
         refuse_unknown("Engine.load", options, LoadOptions)
         return cls(Bundle.load(DEFAULT_BUNDLE if path is None else path), **options)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse: an engine holds locks, devices and what it was told since; a process loads its own."""
+        raise TypeError(
+            "Engine: an engine is neither pickled nor copied; load one where it is used: send engine.bundle.path and options = "
+            "dataclasses.asdict(engine.options), and call Engine.load(path, **options) there"
+        )
 
     def policy(self, **options: Unpack[PolicyOptions]) -> Policy:
         """Validate and compile everything of a decision that is not the prompt.
@@ -207,15 +214,8 @@ class Engine(BundleHolder):
             options: those of `route`, but for on_error.
         """
         if isinstance(prompt, Decision):
-            if policy is not None or options:
-                raise InvalidInputError(
-                    "policy: a Decision is explained under the policy it was made with; pass the prompt instead"
-                )
-            return decision.Explanation(prompt)
-        if "on_error" in options:
-            raise InvalidInputError("on_error: explain always shows the status; leave it out")
-        if not is_one_prompt(prompt) and isinstance(prompt, (list, tuple)):
-            raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
+            return decision.explained(prompt, policy, options)
+        decision.check_explainable(prompt, options)
         row = self.route_rows(prompt, policy, options, "status")[0]
         if row.status == "invalid_input":  # nothing was predicted that could be explained
             raise InvalidInputError(row.reason)
@@ -276,5 +276,4 @@ class Engine(BundleHolder):
         Raises:
             InvalidInputError: an argument is not as above. BackendUnavailableError: a key, and the extra [records] is missing.
         """
-        least = audit.MIN_WORDS if min_words is None else min_words
-        return audit.Recorder(self, to, keep_prompts=keep_prompts, keep_x=keep_x, key=key, min_words=least)
+        return audit.Recorder(self, to, keep_prompts=keep_prompts, keep_x=keep_x, key=key, min_words=min_words)

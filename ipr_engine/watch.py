@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from ipr_engine._files import as_path
 from ipr_engine._validate import number
@@ -36,6 +36,17 @@ class SwappingEngine(Protocol):
         allow_fewer_candidates: bool = ...,
         allow_fewer_outputs: bool = ...,
     ) -> Bundle: ...
+
+
+class WatchKeywords(TypedDict, total=False):
+    """`WatchKeywords` are the keyword arguments of `Engine.watch`."""
+
+    interval_s: float
+    on_swap: Callable[[Bundle], object] | None
+    on_error: Callable[[Exception], object] | None
+    allow_other_encoder: bool
+    allow_fewer_candidates: bool
+    allow_fewer_outputs: bool
 
 
 class Watch:

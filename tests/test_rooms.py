@@ -10,7 +10,7 @@ import pytest
 from tests.support.places import ROOT
 
 TESTS = ROOT / "tests"
-BESIDE = {"benchmarks", "csrc", "kernels", "studies"}  # rooms of code that stands beside the package
+BESIDE = {"benchmarks", "csrc", "examples", "kernels", "studies"}  # rooms of code that stands beside the package
 FILES = sorted(TESTS.rglob("*.py"))
 ROOMS = sorted({file.parent.relative_to(TESTS) for file in FILES if file.name.startswith("test_")} - {Path()})
 

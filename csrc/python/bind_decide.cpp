@@ -4,7 +4,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <cmath>
+#include <cstring>
+#include <string_view>
 
 #include "bind_arrays.h"
 #include "bind_errors.h"
@@ -113,6 +116,58 @@ std::unique_ptr<DecidePolicy> make_policy(const DecidePlan& plan, double alpha_h
                         min_support,
                         unsupported,
                         unsupported_allowed.is_none() ? nullptr : mask(unsupported_allowed, "unsupported_allowed")};
+  return std::make_unique<DecidePolicy>(models, spec);
+}
+
+// A compiled policy in a pickle, as (models, tiers, numbers, rates, allowed, tie_rank, min_support, unsupported,
+// unsupported_allowed); the arrays are bytes.
+py::tuple policy_state(const DecidePolicy& policy) {
+  const auto bytes = [](const auto* data, size_t count) {
+    return py::bytes(reinterpret_cast<const char*>(data), count * sizeof *data);
+  };
+  std::vector<float> rates;
+  const PolicySpec spec = policy.spec(rates);
+  const auto models = static_cast<size_t>(policy.models());
+  return py::make_tuple(policy.models(), spec.tiers,
+                        py::make_tuple(spec.alpha_hi, spec.alpha_lo, spec.offset, spec.worth),
+                        bytes(rates.data(), rates.size()), bytes(spec.allowed, models), bytes(spec.tie_rank, models),
+                        spec.min_support, spec.unsupported, bytes(spec.unsupported_allowed, models));
+}
+
+std::unique_ptr<DecidePolicy> policy_of_state(const py::tuple& state) {
+  IPR_CHECK(state.size() == 9, "DecidePolicy: expected a state of 9 parts, got ", state.size());
+  const auto models = state[0].cast<int64_t>(), tiers = state[1].cast<int64_t>();
+  const auto numbers = state[2].cast<std::array<float, 4>>();
+  IPR_CHECK(models >= 1 && models < (int64_t{1} << 24) && tiers >= 1 && tiers < (int64_t{1} << 24),
+            "DecidePolicy: expected a state of at least 1 model and 1 tier, got ", models, " and ", tiers);
+  // Copied: bytes are aligned for no number.
+  const auto read = [&](size_t part, auto zero, int64_t count) {
+    const auto data = state[part].cast<std::string_view>();
+    const size_t expected = static_cast<size_t>(count) * sizeof zero;
+    IPR_CHECK(data.size() == expected, "DecidePolicy: expected ", expected, " bytes in part ", part,
+              " of a state, got ", data.size());
+    std::vector<decltype(zero)> values(static_cast<size_t>(count));
+    std::memcpy(values.data(), data.data(), data.size());
+    return values;
+  };
+  const std::vector<float> rates = read(3, float{}, 3 * tiers * models), tie_rank = read(5, float{}, models);
+  const std::vector<uint8_t> allowed = read(4, uint8_t{}, models), unsupported_allowed = read(8, uint8_t{}, models);
+  const float* const out_rate = rates.data() + tiers * models;
+  const float* const tier_above = out_rate + tiers * models;
+  const PolicySpec spec{numbers[0],
+                        numbers[1],
+                        numbers[2],
+                        numbers[3],
+                        tiers,
+                        rates.data(),
+                        out_rate,
+                        tiers > 1 ? tier_above : nullptr,
+                        tier_above + (tiers - 1) * models,
+                        allowed.data(),
+                        tie_rank.data(),
+                        state[6].cast<double>(),
+                        state[7].cast<int64_t>(),
+                        unsupported_allowed.data()};
   return std::make_unique<DecidePolicy>(models, spec);
 }
 
@@ -264,6 +319,7 @@ void bind_decide(pybind11::module_& m) {
            py::arg("min_support") = 0.0, py::arg("unsupported") = kCheapest,
            py::arg("unsupported_allowed") = py::none(), py::arg("tier_above") = py::none())
       .def_property_readonly("models", &DecidePolicy::models)
-      .def_property_readonly("tiers", &DecidePolicy::tiers);
+      .def_property_readonly("tiers", &DecidePolicy::tiers)
+      .def(py::pickle(&policy_state, &policy_of_state));
   policy_type = reinterpret_cast<PyTypeObject*>(policy.ptr());
 }

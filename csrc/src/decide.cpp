@@ -157,6 +157,25 @@ DecidePolicy::DecidePolicy(int64_t models, const PolicySpec& spec)
 
 DecidePolicy::~DecidePolicy() = default;
 
+PolicySpec DecidePolicy::spec(std::vector<float>& rates) const {
+  const PackedPolicy& from = compiled_->packed;
+  const int64_t rows = 3 * from.tiers, padded = round_up_16(models_);
+  rates.resize(static_cast<size_t>(rows * models_));
+  for (int64_t row = 0; row < rows; ++row)  // in the constructor's order, without its padding
+    std::copy_n(from.in_rate + row * padded, models_, rates.data() + row * models_);
+  const float* const in_rate = rates.data();
+  const float* const out_rate = in_rate + from.tiers * models_;
+  const float* const tier_above = out_rate + from.tiers * models_;
+  const float* const fixed_usd = tier_above + (from.tiers - 1) * models_;
+  return {from.alpha_hi, from.alpha_lo,
+          from.offset,   from.worth,
+          from.tiers,    in_rate,
+          out_rate,      from.tiers > 1 ? tier_above : nullptr,
+          fixed_usd,     allowed(),
+          tie_rank(),    min_support_,
+          unsupported_,  unsupported_allowed()};
+}
+
 int64_t DecidePolicy::tiers() const { return compiled_->packed.tiers; }
 const uint8_t* DecidePolicy::allowed() const { return compiled_->allowed.get(); }
 const float* DecidePolicy::tie_rank() const { return compiled_->tie_rank.data(); }

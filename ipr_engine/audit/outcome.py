@@ -17,6 +17,7 @@ from ipr_engine.decide.contract import CAUSE, STATUS
 CHOICE = ("model", "index", "status", "cause")
 PER_MODEL = ("quality", "cost_usd", "tokens_out")
 FIGURES = (*PER_MODEL, "threshold", "gap", "support")
+UNDECIDED = "deadline"  # the cause of an answer that nothing was predicted for; the op makes no such cause
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +58,11 @@ def parse_outcome(made: Any, names: list[str], *, may_lack_figures: bool) -> tup
     chosen = None if made["index"] < 0 else names[made["index"]]
     # The name is written for readers; the index decides, and both must agree.
     require(made["model"] == chosen, "model", made["model"])
-    require(made["status"] in STATUS and made["cause"] in CAUSE, "status, cause", (made["status"], made["cause"]))
+    require(
+        made["status"] in STATUS and made["cause"] in (*CAUSE, UNDECIDED),
+        "status, cause",
+        (made["status"], made["cause"]),
+    )
     choice = {name: made[name] for name in CHOICE}
     # All or none of them: a line that lacks some was edited.
     lacking = may_lack_figures and all(made[name] is None for name in FIGURES)

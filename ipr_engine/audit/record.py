@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ipr_engine._validate import shown
-from ipr_engine.audit.outcome import FIGURES, Outcome, parse_figures, parse_outcome
+from ipr_engine.audit.outcome import FIGURES, UNDECIDED, Outcome, parse_figures, parse_outcome
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record_fields import (
+    DEGRADED,
     HASH,
     ISA,
+    UNPREDICTED,
     Float32s,
     Resolved,
     Sealed,
@@ -51,7 +53,7 @@ _KEYS = frozenset(
 # Of schema 3, only where there are any; a brief record's are sealed with its figures.
 _PRIVATE = ("own_tokens", "cached_tokens")
 # Of schema 3, only where they say something.
-_MORE = frozenset((*_PRIVATE, "tokenizers", "centroids", "bill_given", "tokens_in_given"))
+_MORE = frozenset((*_PRIVATE, "tokenizers", "centroids", "bill_given", "tokens_in_given", "degraded"))
 _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut from a log
 
 
@@ -79,6 +81,8 @@ class Record:
         bill_given: the caller gave the bill: nobody's own tokens were counted from texts.
         tokens_in_given: candidates, by position, whose own tokens the caller told; they stand on every bundle.
         outcome: what was decided; its numbers are NaN where they are withheld.
+        degraded: which fallback answered past the request's deadline: "static", another engine, whose bundle and heads these are, or
+            "candidate", for which nothing was predicted: figures are NaN, and it cannot be decided again. None for none.
         needs: what the request asks of a candidate, None for nothing.
         x: (dim,) float32, the embedding, where it was asked for; of a line of schema 3 only once it is opened.
         brief: the prompt has so few words that the figures would tell them: they are sealed, or withheld where there is no key.
@@ -109,6 +113,7 @@ class Record:
     centroids: str | None = None
     bill_given: bool = False
     tokens_in_given: tuple[int, ...] = ()
+    degraded: str | None = None
     x: Float32s | None = None
     brief: bool = False
     withheld: bool = False
@@ -191,7 +196,8 @@ class Record:
 
     def _body(self) -> dict[str, Any]:
         """Return the line but for what is sealed, its checksum, and what may be cut from it."""
-        figures = dict.fromkeys(FIGURES) if self.brief else self.outcome.figures_json()
+        lacking = self.brief or self.degraded == UNPREDICTED
+        figures = dict.fromkeys(FIGURES) if lacking else self.outcome.figures_json()
         body = {
             "schema_version": self.schema_version,
             **{name: getattr(self, name) for name in _HASHES},
@@ -214,6 +220,7 @@ class Record:
             **({} if self.centroids is None else {"centroids": self.centroids}),
             **({"bill_given": True} if self.bill_given else {}),
             **({"tokens_in_given": list(self.tokens_in_given)} if self.tokens_in_given else {}),
+            **({} if self.degraded is None else {"degraded": self.degraded}),
             "needs": None if self.needs is None else needs_json(self.needs),
             "policy": None if self.policy is None else self.policy.to_json(),
             "max_output_tokens": None if self.max_output_tokens is None else list(self.max_output_tokens),
@@ -264,7 +271,12 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
     require(type(document["truncated"]) is bool, "truncated", document["truncated"])
     check_options(document["terms"], names)
     models, needs = len(names), document.get("needs")
-    outcome, brief = parse_outcome(document["decision"], names, may_lack_figures=version >= 3)
+    outcome, lacking = parse_outcome(document["decision"], names, may_lack_figures=version >= 3)
+    degraded = document.get("degraded")
+    require("degraded" not in document or degraded in DEGRADED, "degraded", degraded)
+    require((degraded == UNPREDICTED) == (outcome.cause == UNDECIDED), "cause", outcome.cause)
+    require(degraded != UNPREDICTED or lacking, "decision", document["decision"])
+    brief = lacking and degraded != UNPREDICTED
     private: dict[str, Any] = {"x": floats(document["x"], "x")} if version < 3 else _of_schema_3(document, names)
     given = private.get("tokens_in_given")
     require(not given or brief or "own_tokens" in private, "tokens_in_given", given)
@@ -281,7 +293,8 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
         outcome=outcome,
         needs=None if needs is None and version != 2 else parse_needs(needs),
         brief=brief,
-        withheld=brief,
+        withheld=lacking,
+        degraded=degraded,
         **private,
         id=id,
         prompt=prompt,

@@ -28,6 +28,8 @@ Float32s = npt.NDArray[np.float32]
 
 _RESOLVED = ("rule", "tau", "slack", "worth", "alpha_hi", "alpha_lo", "offset", "allowed")
 _SEALED = ("key", "nonce", "data")
+UNPREDICTED = "candidate"  # the fallback that predicts nothing: what it answers cannot be decided again
+DEGRADED = ("static", UNPREDICTED)
 HASH, ISA = re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z0-9_]{1,16}")
 _HEX_16 = re.compile(r"[0-9a-f]{16}")
 _PROFILE = re.compile(r".+:[0-9a-f]{12}")

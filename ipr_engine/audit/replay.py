@@ -28,6 +28,7 @@ from ipr_engine.audit.from_figures import decide_figures, in_order
 from ipr_engine.audit.outcome import Difference, Outcome, compare
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record
+from ipr_engine.audit.record_fields import UNPREDICTED
 from ipr_engine.audit.row_record import outcome_of
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
@@ -129,6 +130,10 @@ def _replay(
 
 def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outcome, list[KeptFigure]]:
     """Return what is decided now, by the heads where the record holds an embedding, and which figures of it are the record's."""
+    if record.degraded == UNPREDICTED:
+        raise InvalidInputError(
+            "degraded: the fallback's candidate answered past the deadline; nothing was predicted that could be decided again"
+        )
     if record.x is None:
         return _from_figures(loaded, record, policy)
     by_second = loaded.is_second(record.encoder)
@@ -196,6 +201,7 @@ class ReplaySummary:
         fields: in how many records a field differs; per-candidate fields count once a record.
         moves: (recorded model, model now) -> records, where the choice changed.
         cost_usd, cost_usd_now: expected cost of the chosen candidates, over records decided then and now.
+        degraded: which fallback answered past a deadline -> records.
         bundles, isas: hash and instruction set of the records -> records.
         reasons: why records were not replayed -> records.
         kept: in how many records a figure of then stands ("support", "own_tokens"); of several candidates it counts once.
@@ -211,6 +217,7 @@ class ReplaySummary:
     cost_usd_now: float = 0.0
     fields: Counter[str] = field(default_factory=Counter)
     moves: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
+    degraded: Counter[str] = field(default_factory=Counter)
     bundles: Counter[str] = field(default_factory=Counter)
     isas: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -225,6 +232,8 @@ class ReplaySummary:
         if replayed.record is not None:
             self.bundles[replayed.record.bundle] += 1
             self.isas[replayed.record.isa] += 1
+            if replayed.record.degraded is not None:
+                self.degraded[replayed.record.degraded] += 1
         if replayed.record is None or replayed.outcome is None:
             self.refused += 1
             self.reasons[replayed.refused or ""] += 1
@@ -257,6 +266,7 @@ class ReplaySummary:
             "kept": dict(self.kept.most_common()),
             "cost_usd": self.cost_usd,
             "cost_usd_now": self.cost_usd_now,
+            "degraded": dict(self.degraded.most_common()),
             "bundles": dict(self.bundles.most_common()),
             "isas": dict(self.isas.most_common()),
             "replaced": options_to_json(self.replaced),
@@ -276,6 +286,9 @@ class ReplaySummary:
         if figures:
             lines.append(f"{figures} decided again from recorded qualities and tokens, without the heads")
         lines += [f"not replayed, {n}: {reason}" for reason, n in self.reasons.most_common(SHOWN_REASONS)]
+        if self.degraded:
+            counts = ", ".join(f"{fallback} {n}" for fallback, n in self.degraded.most_common())
+            lines.append(f"answered by a fallback past the deadline: {counts}")
         if self.fields:
             lines.append("differing: " + ", ".join(f"{name} in {n}" for name, n in self.fields.most_common()))
         if self.kept:

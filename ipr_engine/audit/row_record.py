@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.audit.outcome import Outcome
+from ipr_engine.audit.outcome import CHOICE, Outcome
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.record_fields import Resolved
+from ipr_engine.audit.record_fields import UNPREDICTED, Resolved
 from ipr_engine.bundle import BundleSpec
 from ipr_engine.decide.contract import STATUS, DecidePlan, DecidePolicy
+from ipr_engine.decision.decision import Decision
 from ipr_engine.decision.decisions import Decisions, MadeOn
 from ipr_engine.loaded.planned_bundle import PlannedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import Options
+from ipr_engine.prompts import Needs
 
 _WORD = re.compile(r"[\u2e80-\U0003ffff]|\w+")  # a sign of a script without blanks is a word
 
@@ -48,7 +50,6 @@ def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, mi
     """
     bundle, policy, second = loaded.bundle, decisions.policy, loaded.second
     encoded, overrides, batch, models = made_on.encoded, made_on.overrides, len(decisions), len(loaded.bundle.names)
-    words = encoded.billed_tokens.tolist() if made_on.texts is None else [distinct_words(t) for t in made_on.texts]
     tokens_out, extra_usd = _rows_of(overrides.tokens_out, batch, models), _rows_of(overrides.extra_usd, batch, models)
     cached, given_tokens = overrides.cached_tokens, overrides.tokens_in_given
     escalated = decisions.escalated.tolist()
@@ -61,6 +62,7 @@ def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, mi
         by_second = escalated[row] and second is not None
         outcome = outcome_of(decisions, row)
         deciding = second if escalated[row] and second is not None else None
+        words = int(encoded.billed_tokens[row]) if made_on.texts is None else distinct_words(made_on.texts[row])
         # of a bare array no text was counted
         bill_given = encoded.terms is None or bool(np.isnan(encoded.terms[row, 0]))
         return Record(
@@ -88,11 +90,47 @@ def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, mi
             centroids=None if outcome.support is None else centroids,
             bill_given=bill_given,
             tokens_in_given=() if given_tokens is None else tuple(np.flatnonzero(given_tokens[row]).tolist()),
-            brief=words[row] < min_words,
+            brief=words < min_words,
             **kept,
         )
 
     return record_of
+
+
+def unpredicted_record(loaded: PlannedBundle, decision: Decision, needs: Needs | None, *, bill_given: bool) -> Record:
+    """Return the record of an answer that nothing was predicted for: a fallback's candidate, past the deadline of its request.
+
+    It says who answered, under which policy of which bundle. `replay` refuses it: there is nothing to decide again.
+    """
+    bundle, policy, nan = loaded.bundle, decision.policy, np.float32("nan")
+    nothing = np.full(len(bundle.names), nan, np.float32)
+    return Record(
+        billed_tokens=decision.billed_tokens,
+        truncated=decision.truncated,
+        tokens_out=None,
+        extra_usd=None,
+        terms=recorded_options(policy, bundle),
+        policy=Resolved.of(policy, by_second=False),
+        candidates=bundle.names,
+        max_output_tokens=_most_tokens(bundle),
+        bundle=bundle.hash,
+        encoder=loaded.encoder_identity,
+        heads=bundle.quality_heads.sha256,
+        prices=bundle.prices_sha256,
+        isa=loaded.plan.isa,
+        outcome=Outcome(
+            **{name: getattr(decision, name) for name in CHOICE},
+            quality=nothing,
+            cost_usd=nothing,
+            tokens_out=nothing,
+            threshold=nan,
+            gap=nan,
+            support=None,
+        ),
+        needs=needs,
+        bill_given=bill_given,
+        degraded=UNPREDICTED,
+    )
 
 
 def _rows_of(values: npt.NDArray[np.float32] | None, batch: int, models: int) -> npt.NDArray[np.float32] | None:

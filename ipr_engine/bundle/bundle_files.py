@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._files import file_sha256, sha256_hex
+from ipr_engine._read_only import read_only
 from ipr_engine.bundle.fields import Field, fail
 from ipr_engine.errors import (
     BundleError,
@@ -187,7 +187,7 @@ def heads_tensors(data: bytes, where: str, *, models: int, dim: int, outputs: Se
     require_shapes(tensors, where, _HEADS, {"models": models, "dim": dim})
     if "len_cap" in tensors and not (tensors["len_cap"] > 0).all():
         fail(BundleValueError, f"{where}: len_cap", "values > 0", f"{tensors['len_cap'].min()}")
-    return MappingProxyType(tensors)
+    return read_only(tensors)
 
 
 def support_tensors(data: bytes, where: str, *, dim: int) -> tuple[Float32, Float32]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from types import MappingProxyType
 from typing import Any
 
 from ipr_engine._files import as_path
+from ipr_engine._read_only import read_only
 from ipr_engine.bundle.bundle_files import read_regular
 from ipr_engine.bundle.checks import performance_problem, price_problem
 from ipr_engine.bundle.fields import REWRITE, Field, fail, json_bytes, parse_json, require_distinct, with_floats
@@ -54,7 +54,7 @@ def parse_prices(document: Field, names: Sequence[str], *, detailed: bool) -> Pr
     return PriceList(
         currency=keys["currency"].one_of(("USD",)),
         date=keys["date"].day(),
-        prices=MappingProxyType({name: parse_price(row, detailed=detailed) for name, row in rows.items()}),
+        prices=read_only({name: parse_price(row, detailed=detailed) for name, row in rows.items()}),
     )
 
 

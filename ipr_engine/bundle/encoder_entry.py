@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
+from ipr_engine._read_only import read_only
 from ipr_engine.bundle.bundle_files import file_entry, read_regular, reading, require_finite
 from ipr_engine.bundle.encoder_source import (
     MANIFEST,
@@ -64,7 +64,7 @@ def _static(entry: Field, folder: Path) -> EncoderSpec:
         max_tokens=max_tokens,
         pooling=pooling,
         normalize=normalize,
-        files=MappingProxyType({role: file.path for role, file in files.items()}),
+        files=read_only({role: file.path for role, file in files.items()}),
         identity=encoder_identity(
             kind="static",
             table=files["table"].sha256,
@@ -94,7 +94,7 @@ def _transformer(entry: Field, folder: Path) -> EncoderSpec:
         pooling=keys["pooling"].one_of(("mean", "cls", "last")),
         normalize=keys["normalize"].boolean(),
         identity=keys["identity"].sha256(),
-        files=MappingProxyType({role: file.verify() for role, file in files.items()}),
+        files=read_only({role: file.verify() for role, file in files.items()}),
         dtype=None if keys["dtype"].value is None else keys["dtype"].one_of(DTYPES),
         name=source["name"].text(),
         revision=None if source["revision"].value is None else source["revision"].text(),
@@ -119,7 +119,7 @@ def _concatenated(entry: Field, before: Sequence[EncoderSpec]) -> EncoderSpec:
         pooling=None,
         normalize=None,
         identity=concatenated_identity([part.identity for part in parts]),
-        files=MappingProxyType({}),
+        files=read_only({}),
         parts=tuple(part.id for part in parts),
     )
 

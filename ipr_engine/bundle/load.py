@@ -9,10 +9,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from ipr_engine._files import as_path, sha256_hex
+from ipr_engine._read_only import read_only
 from ipr_engine.bundle.bundle_files import FileEntry, file_entry, read_regular, reading
 from ipr_engine.bundle.fields import Field, fail, is_hex64, parse_json, require_distinct
 from ipr_engine.bundle.spec import MANIFEST, BundleSpec, PriceList
@@ -48,7 +48,10 @@ DEFAULT_BUNDLE = Path(__file__).resolve().parent.parent / "default_bundle"
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)  # made as a BundleSpec is
 class Bundle(BundleSpec):
-    """A `Bundle` was read from its folder and verified."""
+    """A `Bundle` was read from its folder and verified.
+
+    Nothing of it changes: a copy is the bundle itself. Another process gets a `BundleDescription`; it loads a bundle of its own.
+    """
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -71,6 +74,17 @@ class Bundle(BundleSpec):
             todo = "restore the folder from its source"
             fail(BundleHashError, str(folder / MANIFEST), f"sha256 {folder.name} (the folder's name)", digest, todo)
         return _parse(parse_json(data, str(folder / MANIFEST)), folder, digest)
+
+    def __copy__(self) -> Bundle:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Bundle:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from ipr_engine.bundle.description import described, description_of  # most processes keep their decisions
+
+        return described, (description_of(self),)
 
 
 def find_folder(path: Path) -> Path:
@@ -178,8 +192,8 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         support=parse_support(keys["support"], folder, dims),
         escalation=escalation,
         calibrations=parse_maps(keys["calibrations"], tested=number >= 5),
-        extra_files=MappingProxyType({entry.relative: entry.verify() for entry in extra}),
-        provenance=MappingProxyType(keys["provenance"].value),
+        extra_files=read_only({entry.relative: entry.verify() for entry in extra}),
+        provenance=read_only(keys["provenance"].value),
         path_rows=parse_path_rows(
             keys["path_rows"], folder, names, deciding_sha256(heads, names, escalation), own=number >= 6
         )

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._files import sha256_hex
+from ipr_engine._read_only import read_only
 from ipr_engine.bundle.calibration import CalibrationMap, RuleConstants
 from ipr_engine.bundle.fields import canonical_json, fail
 from ipr_engine.bundle.performance import Performance
@@ -148,7 +148,7 @@ class HeadsSpec:
         tensors = {
             name: t if name == SHARED_TENSOR else np.ascontiguousarray(t[rows]) for name, t in self.tensors.items()
         }
-        return replace(self, candidates=candidates, tensors=MappingProxyType(tensors))
+        return replace(self, candidates=candidates, tensors=read_only(tensors))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,13 +12,14 @@ docstrings are in _C.pyi. The same in numpy float64, to read: ipr_engine/decide/
 
 from __future__ import annotations
 
+import copyreg
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecidePlan, DecidePolicy, DecideResult, available_isas, check_heads
+from ipr_engine._C import DecidePlan, DecidePolicy, DecideResult, available_isas, check_heads, decide_result
 
 __all__ = ["CAUSE", "STATUS", "DecidePlan", "DecidePolicy", "DecideResult", "Heads", "available_isas"]
 
@@ -33,7 +34,24 @@ CAUSE = (
     "unsupported",
 )  # the op never makes the last
 
+# The arrays of a DecideResult, in the order in which `decide_result` takes them.
+PARTS = ("quality", "tokens_out", "cost_usd", "threshold", "gap", "index", "status", "cause")
+
 Floats = npt.NDArray[np.float32]
+
+
+def result_of_parts(*parts: npt.NDArray[Any]) -> DecideResult:
+    """Return a result of these arrays, copied; they are in the order of `PARTS`."""
+    return decide_result(*parts)
+
+
+def _reduced(result: DecideResult) -> tuple[Any, ...]:
+    return result_of_parts, tuple(getattr(result, part) for part in PARTS)
+
+
+copyreg.pickle(
+    DecideResult, _reduced
+)  # a compiled policy pickles itself (bind_decide.cpp); a plan is made where it runs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

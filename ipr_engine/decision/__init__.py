@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from ipr_engine._lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from ipr_engine.decision.explanation import Explanation
+    from ipr_engine.decision.explanation import Explanation, check_explainable, explained
 else:
-    __getattr__ = lazy_names(__name__, {"Explanation": "ipr_engine.decision.explanation"})
+    __getattr__ = lazy_names(
+        __name__, dict.fromkeys(("Explanation", "check_explainable", "explained"), "ipr_engine.decision.explanation")
+    )
 
-__all__ = ["Explanation"]
+__all__ = ["Explanation", "check_explainable", "explained"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ipr_engine._C import DecideResult
 from ipr_engine.bundle import BundleSpec, HeadsSpec
 from ipr_engine.bundle.origin import prior_of
-from ipr_engine.decide.contract import CAUSE, STATUS
+from ipr_engine.decide.contract import CAUSE, PARTS, STATUS, result_of_parts
 from ipr_engine.decide.numpy_rule import order
 from ipr_engine.decision.frontier import FrontierStep, frontier
 from ipr_engine.decision.result_row import ResultRow
@@ -51,6 +51,8 @@ class Decision(ResultRow):
         escalated: the second heads of a two-tier bundle decided (docs/two-tiers.md): quality, cost, threshold, gap and all else
             are theirs, but for billed_tokens and support, which are the first encoder's.
         bundle, policy: those that decided.
+
+    A decision can be pickled: another process reads all of it where there is no bundle. Its `bundle` is a `BundleDescription` there.
     """
 
     __slots__ = ("escalated", "support", "truncated")
@@ -80,6 +82,15 @@ class Decision(ResultRow):
         # `Decisions` sets these two, where a row of a batch has more: a plain row must not pay for them
         self.escalated = False
         self.inputs = PLAIN_ROW
+
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        """Return this row alone, as the only one of its result: the batch that it was decided in stays behind."""
+        slots = cast(tuple[None, dict[str, Any]], super().__getstate__())[1]
+        result, row = self.result, self.row
+        if len(result) > 1:
+            alone = result_of_parts(*(getattr(result, part)[row : row + 1] for part in PARTS))
+            slots |= {"result": alone, "row": 0}
+        return None, slots
 
     @property
     def index(self) -> int:

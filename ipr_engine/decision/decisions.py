@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,12 @@ from ipr_engine._C import DecideResult, decide_result
 from ipr_engine.bundle import BundleSpec
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.decide.contract import CAUSE, STATUS
-from ipr_engine.decision.decision import Decision, FailedRow, Row
+from ipr_engine.decision.decision import OK, Decision, FailedRow, Row
 from ipr_engine.encoders.base import Encoded
+from ipr_engine.errors import RowError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.overrides import RequestOverrides
+from ipr_engine.request.route_request import check_on_error
 from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, Moved, RequestLimits, RowInputs, spread_rows
 
 # What a row without a decision has in each field of a result, and so the dtypes of `DecideResult`.
@@ -106,6 +108,11 @@ class Decisions:
         self._escalated = escalated
         self.inputs = inputs
         self.made_on: MadeOn | None = None
+
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        """Return all but `made_on`: text and embeddings of prompts do not leave the process with the answers."""
+        slots = cast(tuple[None, dict[str, Any]], super().__getstate__())[1]
+        return None, slots | {"made_on": None}
 
     def __len__(self) -> int:
         return len(self.result)
@@ -297,3 +304,19 @@ def unpredicted(models: int, **fields: int) -> DecideResult:
         shape = (1, models) if name in _PER_MODEL else (1,)
         arrays[name] = np.full(shape, fields.get(name, fill), fill.dtype)
     return decide_result(**arrays)
+
+
+def checked_rows(decisions: Decisions, on_error: object) -> Decisions:
+    """Return the decisions; raise RowError for the failed rows when on_error is "raise"."""
+    if not decisions.all_ok or on_error != "raise":
+        check_rows(decisions, on_error)
+    return decisions
+
+
+def check_rows(result: DecideResult | Decisions, on_error: object) -> None:
+    """Raise RowError for the failed rows when on_error is "raise"."""
+    check_on_error(on_error)
+    if on_error == "raise":
+        failed = np.flatnonzero(result.status != OK)
+        if len(failed):
+            raise RowError(failed.tolist(), [STATUS[result.status[row]] for row in failed])

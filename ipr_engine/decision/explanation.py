@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,7 +13,10 @@ from ipr_engine.decide.numpy_rule import threshold
 from ipr_engine.decision.decision import Decision
 from ipr_engine.decision.frontier import FrontierStep
 from ipr_engine.decision.result_row import CandidateView
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import BEST, PATH
+from ipr_engine.prompts import is_one_prompt
 
 WHY = {
     "best_quality": "it has the highest predicted quality",
@@ -20,6 +24,7 @@ WHY = {
     "only_allowed": "it is the only candidate allowed",
     "below_fixed_level": "nobody reaches the fixed level, so the best predicted candidate answers",
     "unsupported": "the prompt is unlike the fitting data",
+    "deadline": "the fallback answered past the deadline",
     "failed": "the row could not be decided",
 }
 
@@ -239,3 +244,20 @@ class Explanation:
             f"{' · truncated' if d.truncated else ''}"
         )
         return "\n".join(lines)
+
+
+def explained(decision: Decision, policy: Policy | None, options: Mapping[str, object]) -> Explanation:
+    """Explain a decision; InvalidInputError where a policy or an option is given besides."""
+    if policy is not None or options:
+        raise InvalidInputError(
+            "policy: a Decision is explained under the policy it was made with; pass the prompt instead"
+        )
+    return Explanation(decision)
+
+
+def check_explainable(prompt: Any, options: Mapping[str, object]) -> None:
+    """Raise InvalidInputError for what is no call of `explain` on one prompt."""
+    if "on_error" in options:
+        raise InvalidInputError("on_error: explain always shows the status; leave it out")
+    if not is_one_prompt(prompt) and isinstance(prompt, (list, tuple)):
+        raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")

@@ -9,6 +9,7 @@ An engine holds one loaded bundle and swaps it with one assignment (docs/operati
     rows = loaded.route(RouteRequest(...))            the walk: encodes, decides, escalates and checks rows, whatever the prompts
     rows = loaded.walk(request, keep_x=True)          the same before its rows are checked; `rows.made_on` is what they were decided on
     row = loaded.route_here(request)                  one prompt where no encoder has to run in Python; None where one has to
+    rows = loaded.walk_here(request, keep_x=True)     the same by the walk
     encoded = loaded.encode(request)                  the walk's first half, for callers that keep embeddings
     rows = loaded.decide(encoded, policy, overrides)  its second half
     encoded = loaded.encode_each(requests)            several callers' prompts, taken apart and checked before, in one forward
@@ -19,7 +20,6 @@ of these; `LoadedBundle.run` is the one place that catches it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -30,18 +30,17 @@ import numpy.typing as npt
 
 from ipr_engine._C import DecideResult
 from ipr_engine._profiling import span
-from ipr_engine.decide.contract import STATUS
-from ipr_engine.decision.decision import OK, Decision, FailedRow, Row
-from ipr_engine.decision.decisions import Decisions, MadeOn, with_failures
+from ipr_engine.decision.decision import Decision, FailedRow, Row
+from ipr_engine.decision.decisions import Decisions, MadeOn, check_rows, checked_rows, with_failures
 from ipr_engine.encoders.base import Encoded
-from ipr_engine.errors import DeviceLostError, InvalidInputError, RowError
+from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle, Rows, escalating, merged
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
 from ipr_engine.request.intake import Intake, all_counted, bill_all, check_features, encode_all, take_in, text_terms
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
-from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest, check_on_error
+from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest
 from ipr_engine.request.row_inputs import (
     PLAIN_BATCH,
     BatchInputs,
@@ -169,21 +168,32 @@ class LoadedBundle(PlannedBundle):
         again = self.embed_texts(texts)
         if not keep_x:
             return self.decide(encoded, policy, overrides, again)
-        made_on = MadeOn(encoded, overrides, texts, list(encoded.x))
-        decisions = self.decide(encoded, policy, overrides, None if again is None else _keeping(again, made_on.x))
-        decisions.made_on = made_on
-        return decisions
+        return self.decide_keeping(encoded, policy, overrides, again, texts)
 
     def route_here(self, request: RouteRequest) -> Row | None:
         """Decide one prompt where no encoder has to run in Python; None where one has to. A row that failed is returned as such."""
+        parsed = request.prompts
+        if self.routes_text and not request.given and isinstance(parsed, ParsedRequest) and parsed.all_text:
+            return self._route_request(parsed, request.policy, "status")
+        rows = self.walk_here(request)
+        return None if rows is None else rows[0]
+
+    def walk_here(self, request: RouteRequest, *, keep_x: bool = False) -> Decisions | None:
+        """Do as `route_here` does, by the walk.
+
+        keep_x: that of `walk`; what the caller gave is copied, since the record is made later.
+        """
         if not self.routes_text:
             return None
-        policy, parsed = request.policy, request.prompts
-        if not request.given and isinstance(parsed, ParsedRequest) and parsed.all_text:
-            return self._route_request(parsed, policy, "status")
+        policy = request.policy
         intake = take_in(request.prompts, request.given.get("billed_tokens"), self.bundle, policy, request.on_error)
         overrides = RequestOverrides.of(request.given, 1, self.bundle.names, policy.prices)
-        made = self.decide(encode_all(self.encoder, self.encoder_identity, intake), policy, overrides)[0]
+        encoded = encode_all(self.encoder, self.encoder_identity, intake)
+        if keep_x:
+            texts = [parsed.encoded for parsed in intake.requests]
+            made = self.decide_keeping(encoded, policy, overrides.copied(), None, texts)
+        else:
+            made = self.decide(encoded, policy, overrides)
         return None if self.escalates(made.result, policy) else made
 
     def encode(
@@ -287,10 +297,27 @@ class LoadedBundle(PlannedBundle):
             return self._escalate(decisions, again, tokens)
         return decisions
 
-    def escalates(self, result: DecideResult, policy: Policy, row: int = 0) -> bool:
-        """Return whether a row that the first heads decided is decided again: its gap is small, and its support is not."""
-        below = policy.escalate_below
-        return bool(below) and (result.gap_at(row) < below or below == math.inf) and result.cause_at(row) != UNSUPPORTED
+    def decide_keeping(
+        self,
+        encoded: Encoded,
+        policy: Policy,
+        overrides: RequestOverrides,
+        again: EmbedRows | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> Decisions:
+        """Decide as `decide` does, and leave in `made_on` what was decided on, for records; texts: what was encoded, where known."""
+        x = list(encoded.x)
+
+        def embed(rows: Rows) -> Encoded:
+            assert again is not None
+            made = again(rows)
+            for row, own in zip(rows.tolist(), made.x, strict=True):  # the row was decided on the second encoder's
+                x[row] = own
+            return made
+
+        decisions = self.decide(encoded, policy, overrides, None if again is None else embed)
+        decisions.made_on = MadeOn(encoded, overrides, texts, x)
+        return decisions
 
     def embed_texts(self, texts: list[str]) -> EmbedRows | None:
         """Return what `decide` takes as `again` for these prompts; None in a bundle of one tier."""
@@ -370,31 +397,3 @@ class LoadedBundle(PlannedBundle):
         figures = (asked.billed, truncated[rows], support, own)
         made = Decisions(result, policy, self.bundle, figures, inputs=inputs)
         return with_failures(made, rows, intake.errors, batch) if intake.errors else made
-
-
-def _keeping(again: EmbedRows, x: list[npt.NDArray[np.float32]]) -> EmbedRows:
-    """Return `again` such that the second encoder's embedding of a row takes the place of the first's in x."""
-
-    def embed(rows: Rows) -> Encoded:
-        made = again(rows)
-        for row, own in zip(rows.tolist(), made.x, strict=True):
-            x[row] = own
-        return made
-
-    return embed
-
-
-def checked_rows(decisions: Decisions, on_error: object) -> Decisions:
-    """Return the decisions; raise RowError for the failed rows when on_error is "raise"."""
-    if not decisions.all_ok or on_error != "raise":
-        check_rows(decisions, on_error)
-    return decisions
-
-
-def check_rows(result: DecideResult | Decisions, on_error: object) -> None:
-    """Raise RowError for the failed rows when on_error is "raise"."""
-    check_on_error(on_error)
-    if on_error == "raise":
-        failed = np.flatnonzero(result.status != OK)
-        if len(failed):
-            raise RowError(failed.tolist(), [STATUS[result.status[row]] for row in failed])

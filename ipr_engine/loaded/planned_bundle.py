@@ -19,7 +19,7 @@ from ipr_engine._C import TEXT_TERMS, DecideResult, Router, decide_result
 from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.bundle.context_windows import ContextWindows, capped_heads, most_output
 from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
-from ipr_engine.decide.contract import DecidePlan
+from ipr_engine.decide.contract import PARTS, DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.registry import make_encoder
@@ -27,6 +27,8 @@ from ipr_engine.errors import EncoderMismatchError
 from ipr_engine.policy.calibrated import Calibrations, DriftFlag
 from ipr_engine.policy.cost_weights import Figures
 from ipr_engine.policy.in_use import PoliciesInUse
+from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.request.kept_limits import KeptLimits
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 EmbedRows = Callable[[Rows], Encoded]  # the given rows of a batch, by the second encoder
-PARTS = ("quality", "tokens_out", "cost_usd", "threshold", "gap", "index", "status", "cause")  # of a DecideResult
 
 
 class SecondTier:
@@ -180,6 +181,11 @@ class PlannedBundle:
             ratios = np.array([candidate.token_ratio for candidate in self.bundle.candidates], np.float64)
             estimated = (billed[:, None] * ratios).astype(np.float32)
         return np.where(np.isnan(given), estimated, given)
+
+    def escalates(self, result: DecideResult, policy: Policy, row: int = 0) -> bool:
+        """Return whether a row that the first heads decided is decided again: its gap is small, and its support is not."""
+        below = policy.escalate_below
+        return bool(below) and (result.gap_at(row) < below or below == math.inf) and result.cause_at(row) != UNSUPPORTED
 
     def measure(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
         """Take new figures of candidates, on the CPU's bundle as well; see `Engine.update_performance`."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
+from ipr_engine._read_only import read_only
 from ipr_engine._validate import list_of_names, matched, nonnegative, nonnegative_or_infinite
 from ipr_engine.bundle import BundleSpec, CalibrationMap, Candidate, EscalationSpec, PriceList
 from ipr_engine.bundle.context_windows import surely_fits
@@ -76,7 +76,7 @@ class _Run(NamedTuple):
     path: TauPath | None = None
     promise: Promise | None = None
     map: CalibrationMap | None = None
-    left_out: Mapping[str, str] = MappingProxyType({})
+    left_out: Mapping[str, str] = read_only({})
 
 
 def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:
@@ -148,7 +148,7 @@ def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:
         worth=run.worth,
         prices=price_list,
         allowed=allowed,
-        exclusions=MappingProxyType(exclusions),
+        exclusions=read_only(exclusions),
         coefficients=run.coefficients,
         bundle_hash=bundle.hash,
         compiled=DecidePolicy(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._read_only import read_only
 from ipr_engine._validate import matched_once, nonnegative, shown
 from ipr_engine.bundle import Candidate, Performance, PriceList
 from ipr_engine.bundle.checks import performance_problem
@@ -206,7 +207,7 @@ def merged_figures(argument: str, before: Figures, given: object, names: Sequenc
         old = merged.get(meant[name])
         new = performance_of(row)
         merged[meant[name]] = new if old is None else performance_of({**performance_json(old), **performance_json(new)})
-    return MappingProxyType(merged)
+    return read_only(merged)
 
 
 def _plain(value: Any) -> Any:

@@ -117,7 +117,8 @@ class PoliciesInUse:
         except InvalidInputError as error:
             if policy.bundle_hash == bundle.hash and policy.measured is not None:  # nothing else changed under it
                 raise InvalidInputError(
-                    f"policy: figures that it weighs were taken back by update_performance since it was made ({error})"
+                    "policy: figures that it weighs were taken back by update_performance since it was made, or given in another "
+                    f"process alone ({error})"
                 ) from error
             raise InvalidInputError(
                 f"policy: made for bundle {policy.bundle_hash[:12]}, and its terms do not fit bundle {bundle.hash[:12]}, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,9 @@ class Policy:
     """A policy is made by `Engine.policy(...)`; pass it to `route` and `decide` as often as you like, from any thread.
 
     Policies of equal options on one bundle are equal and hash alike, so a policy can be part of a cache's key.
+
+    A policy can be pickled. In another process it tells what it told here; the first call that brings it to an engine there
+    compiles its options, as after a swap.
 
     Attributes:
         tau, rule, slack: see `rules.compile_rule`. worth: in USD per unit of quality, as it runs: under rule "path" the path's.
@@ -85,6 +88,14 @@ class Policy:
     folded: PriceTable = field(repr=False, compare=False)
     measured: Figures | None = field(default=None, repr=False, compare=False)
     unsupported: Unsupported = EVERY_ROW_PLAIN
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: what was computed of them is computed again."""
+        return {made.name: getattr(self, made.name) for made in fields(self)}
+
+    def __deepcopy__(self, memo: object) -> Policy:
+        """Return the policy itself: nothing of it changes, and its engine knows it by its identity."""
+        return self
 
     @property
     def calibration(self) -> CalibrationStatus:

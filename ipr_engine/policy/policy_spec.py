@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from ipr_engine._options import Flag, about, option
+from ipr_engine._read_only import read_only
 from ipr_engine.bundle import Performance, Price, PriceList
 from ipr_engine.bundle.performance import performance_json
 from ipr_engine.bundle.price import price_json
@@ -251,7 +252,7 @@ DEFAULTS: Options = MappingProxyType({made.name: made.default for made in fields
 
 def frozen_options(options: Options) -> Options:
     """Return a copy that the caller's lists and mappings no longer reach, without the options left at None."""
-    return MappingProxyType({name: _frozen(value) for name, value in options.items() if value is not None})
+    return read_only({name: _frozen(value) for name, value in options.items() if value is not None})
 
 
 def _frozen(value: Any) -> Any:
@@ -263,7 +264,7 @@ def _frozen(value: Any) -> Any:
         numbers = {field.name: _frozen(getattr(value, field.name)) for field in fields(value) if field.name != "tiers"}
         return Price(**numbers, tiers=tuple(value.tiers))
     if isinstance(value, Mapping):
-        return MappingProxyType({name: _frozen(item) for name, item in value.items()})
+        return read_only({name: _frozen(item) for name, item in value.items()})
     if isinstance(value, (set, frozenset)):
         return tuple(sorted(value))
     return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value

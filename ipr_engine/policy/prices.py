@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
+from ipr_engine._read_only import read_only
 from ipr_engine._validate import list_of_names, matched_once, nonnegative
 from ipr_engine.bundle import Candidate, Price, PriceList, PriceTier
 from ipr_engine.bundle.checks import price_problem
@@ -42,7 +42,7 @@ def merge_prices(base: PriceList, prices: PriceList | Mapping[str, object]) -> P
     whole = isinstance(prices, PriceList) and len(given) == len(base.prices)
     # a list that replaces every price is dated as it is; a mixture says so
     date = prices.date if isinstance(prices, PriceList) and whole else f"{base.date}, {len(given)} replaced"
-    return PriceList(currency="USD", date=date, prices=MappingProxyType(merged))
+    return PriceList(currency="USD", date=date, prices=read_only(merged))
 
 
 def effective_prices(prices: PriceList, batch: bool, cache_write: bool) -> PriceList:
@@ -51,7 +51,7 @@ def effective_prices(prices: PriceList, batch: bool, cache_write: bool) -> Price
     for asked, priced, stated in kinds:
         if asked:
             rows = {name: priced(price) for name, price in prices.prices.items()}
-            prices = PriceList(currency="USD", date=f"{prices.date}, {stated}", prices=MappingProxyType(rows))
+            prices = PriceList(currency="USD", date=f"{prices.date}, {stated}", prices=read_only(rows))
     return prices
 
 

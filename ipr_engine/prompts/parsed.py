@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._read_only import read_only
 from ipr_engine._validate import lone_surrogate
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.objects import kind_of
 
 BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/include/ipr/router.h
-NOTHING: Mapping[str, str] = MappingProxyType({})
+NOTHING: Mapping[str, str] = read_only({})
 
 
 class Needs(NamedTuple):

@@ -15,9 +15,20 @@ from ipr_engine.errors import (
     InvalidInputError,
     NotServingError,
     OverloadError,
+    RecordError,
     RowError,
 )
-from ipr_engine.serving.metrics import CAUSES, DEADLINE, EVENTS, KINDS, STAGES, CacheCounts, Counters, Latency
+from ipr_engine.serving.metrics import (
+    CAUSES,
+    DEADLINE,
+    EVENTS,
+    KINDS,
+    STAGES,
+    CacheCounts,
+    Counters,
+    Latency,
+    RecordCounts,
+)
 
 _KIND = {kind: position for position, kind in enumerate(KINDS)}
 _EVENT = {event: position for position, event in enumerate(EVENTS)}
@@ -28,6 +39,7 @@ _ERRORS: Mapping[type[Exception], str] = {
     DeadlineError: "deadline_unanswered",
     EncoderFailedError: "encoder_failed",
     NotServingError: "not_serving",
+    RecordError: "record_failed",
 }
 Named = tuple[tuple[str, str], ...]  # (name, family) of every candidate, in a bundle's order
 
@@ -50,6 +62,7 @@ class CounterBoard:
         self.tokens = 0
         self.padded_tokens = 0
         self._events = Tally(len(EVENTS))
+        self._records = Tally(2)  # written; those of them that cannot be replayed
         self.tallies: dict[Named, Tally] = {}
         self._current: tuple[str, Tally] = ("", Tally(1))
         self._lock = Lock()
@@ -70,13 +83,20 @@ class CounterBoard:
         # the place of (candidate, cause, status) in a tally: a failed row is candidate 0, status 0 is "uncalibrated"
         self._tally(decision.bundle).add(((decision.index + 1) * len(CAUSES) + _DEADLINE) * len(KINDS))
 
-    def arrived(self, answer: Row | Exception, begun_ns: int) -> None:
-        """Count what a queued request got, as it reaches its caller."""
+    def arrived(self, answer: Row | Exception, begun_ns: int, way: str) -> None:
+        """Count what a request got that waited for it, as it reaches its caller. way: the stage that its latency belongs to."""
         if isinstance(answer, Exception):
             self.error(answer)
         else:
             self.decided(answer) if answer.degraded is None else self.degraded(answer)
-            self.queued.since(begun_ns)
+            self.stages[way].since(begun_ns)
+
+    def recorded(self, taken_ns: int, *, replayable: bool) -> None:
+        """Count a record that is written. taken_ns: when its decision was made, of clock_ns."""
+        self._records.add(0)
+        if not replayable:
+            self._records.add(1)
+        self.stages["record"].since(taken_ns)
 
     def event(self, event: str, by: int = 1) -> None:
         self._events.add(_EVENT[event], by)
@@ -101,8 +121,18 @@ class CounterBoard:
             return found
 
     def snapshot(
-        self, *, queue_depth: int, queue_limit: int, in_forward: int, cache: CacheCounts, swaps: int, bundle_hash: str
+        self,
+        *,
+        queue_depth: int,
+        queue_limit: int,
+        in_forward: int,
+        cache: CacheCounts,
+        records_waiting: int,
+        swaps: int,
+        bundle_hash: str,
     ) -> Counters:
+        """Return the counts, with the depths and counts of others that the caller passes."""
+        written, not_replayable = self._records.counts()
         stages = {name: Latency.of(histogram) for name, histogram in self.stages.items()}
         stages["total"] = Latency.of(self.inline, self.cached, self.queued)
         return Counters(
@@ -116,8 +146,9 @@ class CounterBoard:
             queue_limit=queue_limit,
             in_forward=in_forward,
             cache=cache,
+            records=RecordCounts(written, not_replayable, records_waiting),
             swaps=swaps,
-            bundle_hash=bundle_hash,
+            bundles=MappingProxyType({bundle_hash: 1}),
         )
 
     def _decisions(self) -> dict[tuple[str | None, str | None, str, str], int]:
@@ -137,7 +168,7 @@ class CounterBoard:
         self._lock = Lock()
         for histogram in self.stages.values():
             histogram.clear()
-        for tally in (self._events, *self.tallies.values()):
+        for tally in (self._events, self._records, *self.tallies.values()):
             tally.clear()
         self.batch_sizes.clear()
         self.tokens = self.padded_tokens = 0

@@ -6,8 +6,9 @@ import os
 from collections import OrderedDict
 from hashlib import blake2b
 from threading import Lock
+from typing import TypeAlias
 
-from ipr_engine.decision.decision import Decision
+from ipr_engine.decision.decision import Row
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest
@@ -16,6 +17,8 @@ from ipr_engine.serving.metrics import CacheCounts
 KEY_BYTES = 16
 MAX_KNOWN_POLICIES = 1024
 
+KeptRecord: TypeAlias = tuple[object, object]  # who made it, and the record, without id and prompt
+
 
 class DecisionCache:
     """A `DecisionCache` drops the least recently used first. It holds no prompt: keys are 128-bit hashes, salted per process.
@@ -23,8 +26,11 @@ class DecisionCache:
     A decision is found by what it was made of: the prompt's texts and needs, the policy (all of its options) and the bundle's hash.
     Entries of another bundle than the one asked for last are dropped, so that a swap frees what they keep alive.
 
+    A decision that was recorded keeps its record, of which a hit writes another line. A recorded request finds no decision but those
+    with a record that its own recorder made.
+
     Attributes:
-        entries: key -> decision, the least recently used first.
+        entries: key -> decision and its record, the least recently used first.
     """
 
     def __init__(self, limit: int) -> None:
@@ -33,7 +39,7 @@ class DecisionCache:
         self._limit = limit
         self._salt = os.urandom(KEY_BYTES)
         self._bundle_hash = ""
-        self.entries: OrderedDict[bytes, Decision] = OrderedDict()
+        self.entries: OrderedDict[bytes, tuple[Row, KeptRecord | None]] = OrderedDict()
         self._by_id: dict[int, tuple[Policy, bytes]] = {}  # hashing a policy costs more than looking up its id
         self._serials: dict[tuple[object, ...], bytes] = {}
         self._issued = 0
@@ -76,25 +82,26 @@ class DecisionCache:
             self._by_id[id(policy)] = (policy, serial)  # the kept policy cannot lose its id to another
             return serial
 
-    def get(self, key: bytes, bundle_hash: str) -> Decision | None:
+    def get(self, key: bytes, bundle_hash: str, by: object = None) -> tuple[Row, KeptRecord | None] | None:
+        """Return a kept decision and its record; None where there is none. by: who must have made the record."""
         with self._lock:
             if bundle_hash != self._bundle_hash:
                 self.entries.clear()
                 self._bundle_hash = bundle_hash
             found = self.entries.get(key)
-            if found is None:
+            if found is None or (by is not None and (found[1] is None or found[1][0] is not by)):
                 self._misses += 1
                 return None
             self.entries.move_to_end(key)
             self._hits += 1
             return found
 
-    def put(self, key: bytes, decision: Decision) -> None:
+    def put(self, key: bytes, decision: Row, record: KeptRecord | None = None) -> None:
         """Keep a decision; one of another bundle than the one that serves is not."""
         with self._lock:
             if decision.bundle_hash != self._bundle_hash:
                 return
-            self.entries[key] = decision
+            self.entries[key] = decision, record
             self.entries.move_to_end(key)
             if len(self.entries) > self._limit:
                 self.entries.popitem(last=False)

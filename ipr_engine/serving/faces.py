@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
-from threading import Lock
 from typing import Any, Self, Unpack
 
-from ipr_engine._C import clock_ns
 from ipr_engine._old_spellings import warn_on_error
+from ipr_engine.audit.record_writer import RecordKeywords, RecordSink
 from ipr_engine.bundle import Bundle, Performance
+from ipr_engine.decision import Explanation, check_explainable, explained
 from ipr_engine.decision.decision import Decision, Row
 from ipr_engine.encoders.load_options import EncoderKeywords
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy.calibrated import DriftEvidence
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import PolicyOptions
 from ipr_engine.prompts import Prompt
@@ -22,7 +25,9 @@ from ipr_engine.request.route_request import RouteOptions
 from ipr_engine.serving.metrics import Counters
 from ipr_engine.serving.prompt_list import PromptList
 from ipr_engine.serving.queueing import Limits, QueuedRequest
+from ipr_engine.serving.recorders import AsyncRecorder, BatchingRecorder, record_log
 from ipr_engine.serving.service import Service
+from ipr_engine.watch import Watch, WatchKeywords
 
 
 class ServingFace:
@@ -95,6 +100,10 @@ class ServingFace:
         """Return the bounds of the queue and of a batch."""
         return self.service.limits
 
+    def mark_stale(self, evidence: DriftEvidence | None) -> None:
+        """Say that calibration maps and tau's paths no longer hold, as `Engine.mark_stale` does; kept decisions say so at once."""
+        self.engine.mark_stale(evidence)
+
     def counters(self) -> Counters:
         """Take a snapshot of all counts, of tasks and threads alike; cheap enough for every second."""
         return self.service.counters()
@@ -159,10 +168,7 @@ class BatchingEngine(ServingFace):
         if on_error is not None:
             warn_on_error("BatchingEngine", stacklevel=4)
         answer = self.service.begin(prompt, policy, budget_us, options, "raise" if on_error is None else on_error)
-        if not isinstance(answer, QueuedRequest):
-            return answer
-        self._submit(answer)
-        return self._await(answer)
+        return self._answered(answer)
 
     def route_many(
         self,
@@ -185,51 +191,30 @@ class BatchingEngine(ServingFace):
             As `route`, the first that fails; the others are then withdrawn. RowError names all rows that cannot be decided.
         """
         listed = PromptList(self.engine, prompts, policy, options)
-        waiting: list[QueuedRequest] = []
-        begun: list[Row | QueuedRequest] = []
-        try:
-            for row in range(len(listed)):
-                answer = listed.begin(self.service.begin, row, budget_us)
-                begun.append(answer)
-                if isinstance(answer, QueuedRequest):
-                    self._submit(answer)
-                    waiting.append(answer)
-            return listed.checked([self._await_row(listed, row, one) for row, one in enumerate(begun)])
-        except BaseException:
-            for request in waiting:
-                self.service.cancel(request)
-            raise
+        return listed.route_in_thread(self.service, repeat(self.service.begin), budget_us)
 
-    def _await_row(self, listed: PromptList, row: int, answer: Row | QueuedRequest) -> Row:
+    def _answered(self, answer: Row | QueuedRequest) -> Row:
         if not isinstance(answer, QueuedRequest):
             return answer
-        try:
-            return self._await(answer)
-        except InvalidInputError as error:
-            return listed.bad(row, error)
+        self.service.submit_in_thread(answer)
+        return self.service.await_in_thread(answer)
 
-    def _submit(self, request: QueuedRequest) -> None:
-        request.ready = Lock()  # taken again it blocks until it is released; an Event would make a condition as well
-        request.ready.acquire()
-        self.service.submit(request)
+    def explain(
+        self, prompt: Prompt | Decision, policy: Policy | None = None, **options: Unpack[RouteOptions]
+    ) -> Explanation:
+        """Explain the choice for a prompt, as `Engine.explain` does. The prompt is a request like any other: queued and counted."""
+        if isinstance(prompt, Decision):
+            return explained(prompt, policy, options)
+        check_explainable(prompt, options)
+        return Explanation(self._answered(self.service.begin(prompt, policy, None, options, "status")))
 
-    def _await(self, request: QueuedRequest) -> Row:
-        """Block until a queued request is answered."""
-        ready = request.ready
-        assert ready is not None
-        try:
-            if request.deadline_ns is None:
-                ready.acquire()
-            elif not ready.acquire(timeout=max(0.0, (request.deadline_ns - clock_ns()) / 1e9)):
-                late = self.service.expire(request)
-                if late is not None:
-                    return self.service.arrived(request, late)
-                ready.acquire()  # the worker was faster by a hair
-        except BaseException:  # KeyboardInterrupt, say: the caller is gone
-            self.service.cancel(request)
-            raise
-        assert request.answer is not None
-        return self.service.arrived(request, request.answer)
+    def recorder(self, to: RecordSink, **options: Unpack[RecordKeywords]) -> BatchingRecorder:
+        """Route as this engine does, and write a record of each decision; the arguments are those of `Engine.recorder`."""
+        return BatchingRecorder(self.service, record_log(self.service, to, options))
+
+    def watch(self, root: str | os.PathLike[str], **options: Unpack[WatchKeywords]) -> Watch:
+        """Follow a bundle root, as `Engine.watch` does."""
+        return self.engine.watch(root, **options)
 
     def swap(self, bundle: Bundle | str | Path, **allow: bool) -> Bundle:
         """Swap the engine's bundle: requests in a forward finish on the bundle they began with, those that wait get the new one."""
@@ -294,7 +279,7 @@ class AsyncEngine(ServingFace):
         if on_error is not None:
             warn_on_error("AsyncEngine")
         answer = self._begin(prompt, policy, budget_us, options, "raise" if on_error is None else on_error)
-        return await self._await(answer) if isinstance(answer, QueuedRequest) else answer
+        return await self.service.answered(answer) if isinstance(answer, QueuedRequest) else answer
 
     async def route_many(
         self,
@@ -306,46 +291,21 @@ class AsyncEngine(ServingFace):
     ) -> list[Row]:
         """Decide who should answer each of several prompts; arguments, rows and errors are those of `BatchingEngine.route_many`."""
         listed = PromptList(self.engine, prompts, policy, options)
-        begun = [listed.begin(self._begin, row, budget_us) for row in range(len(listed))]
-        waits = [asyncio.ensure_future(self._await_row(listed, row, one)) for row, one in enumerate(begun)]
-        try:
-            rows = await asyncio.gather(*waits)
-        except BaseException:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-            raise
-        return listed.checked(rows)
+        return await listed.route(self.service, repeat(self._begin), budget_us)
 
-    async def _await_row(self, listed: PromptList, row: int, answer: Row | QueuedRequest) -> Row:
-        if not isinstance(answer, QueuedRequest):
-            return answer
-        try:
-            return await self._await(answer)
-        except InvalidInputError as error:
-            return listed.bad(row, error)
+    async def explain(
+        self, prompt: Prompt | Decision, policy: Policy | None = None, **options: Unpack[RouteOptions]
+    ) -> Explanation:
+        """Explain the choice for a prompt, as `Engine.explain` does. The prompt is a request like any other: queued and counted."""
+        if isinstance(prompt, Decision):
+            return explained(prompt, policy, options)
+        check_explainable(prompt, options)
+        answer = self._begin(prompt, policy, None, options, "status")
+        return Explanation(await self.service.answered(answer) if isinstance(answer, QueuedRequest) else answer)
 
-    async def _await(self, request: QueuedRequest) -> Row:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Row] = loop.create_future()
-        request.loop, request.future = loop, future  # before it is queued: the worker may be done at once
-        self.service.submit(request)
-        timer = None
-        if request.deadline_ns is not None:
-            timer = loop.call_later(max(0.0, (request.deadline_ns - clock_ns()) / 1e9), self._expire, request)
-        try:
-            return await future
-        except BaseException:
-            self.service.cancel(request)  # nothing where the request itself failed: it is answered then
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    def _expire(self, request: QueuedRequest) -> None:
-        late = self.service.expire(request)
-        if late is not None:
-            self.service.scheduler.resolve(request, late)
+    def recorder(self, to: RecordSink, **options: Unpack[RecordKeywords]) -> AsyncRecorder:
+        """Route as this engine does, and write a record of each decision; the arguments are those of `Engine.recorder`."""
+        return AsyncRecorder(self.service, record_log(self.service, to, options))
 
     def route_blocking(self, prompt: Prompt, policy: Policy | None = None, **options: Any) -> Decision:
         """Route from a thread, as `BatchingEngine.route` does; an event loop's own thread would hold up the loop.
@@ -357,6 +317,10 @@ class AsyncEngine(ServingFace):
     async def swap(self, bundle: Bundle | str | Path, **allow: bool) -> Bundle:
         """Swap the engine's bundle, which is read and planned in a thread."""
         return await asyncio.to_thread(self.engine.swap, bundle, **allow)
+
+    async def watch(self, root: str | os.PathLike[str], **options: Unpack[WatchKeywords]) -> Watch:
+        """Follow a bundle root, as `Engine.watch` does; the first look, which may load a bundle, is in a thread as all others are."""
+        return await asyncio.to_thread(self.engine.watch, root, **options)
 
     async def update_performance(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
         """Update figures of candidates, as `Engine.update_performance` does; policies in use are compiled anew in a thread."""

@@ -14,10 +14,10 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.context_windows import ContextWindows
 from ipr_engine.decide.contract import CAUSE
 from ipr_engine.decision.decision import OK, Decision
-from ipr_engine.decision.decisions import unpredicted
+from ipr_engine.decision.decisions import checked_rows, unpredicted
 from ipr_engine.decision.frontier import FrontierStep
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError
-from ipr_engine.loaded.loaded_bundle import LoadedBundle, checked_rows
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.calibrated import CalibrationStatus
 from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy
@@ -27,7 +27,7 @@ from ipr_engine.prompts.parsed import bill_floor
 from ipr_engine.request.intake import text_terms
 from ipr_engine.request.row_inputs import RowInputs, RowLimits, request_limits
 from ipr_engine.serving.metrics import DEADLINE
-from ipr_engine.serving.queueing import QueuedRequest
+from ipr_engine.serving.queueing import QueuedRequest, Recordable
 
 
 class DegradedDecision(Decision):
@@ -75,7 +75,7 @@ class Fallback(Protocol):
 
     def prepare(self, request: QueuedRequest, loaded: LoadedBundle) -> Any: ...
 
-    def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision: ...
+    def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision | Recordable: ...
 
 
 class FallbackEngine(Protocol):
@@ -124,19 +124,20 @@ class StaticFallback:
             found = self._as_here[id(policy)] = policy, made
         return found[1]
 
-    def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision:
+    def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision | Recordable:
         here = self._engine.loaded
         policy = here.resolve(request.fallback)
         # the fallback's own bundle decides: its names, prices and hash are on the decision
         encoded = here.encode(request.text, request.billed_tokens, policy=policy)
         overrides = request.overrides.on(here.bundle.names)
-        made = checked_rows(here.decide(encoded, policy, overrides), "raise")[0]  # never escalates: no text
+        decisions = here.decide_keeping(encoded, policy, overrides, None, [request.text.encoded])  # never escalates
+        made = checked_rows(decisions, "raise")[0]
         if made.model not in loaded.bundle.names:
             raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")
         figures = made.billed_tokens, made.truncated, made.support, made.own_tokens
         degraded = DegradedDecision(made.result, 0, policy, here.bundle, *figures)
         degraded.degraded, degraded.inputs = "static", made.inputs
-        return degraded
+        return degraded if request.record is None else Recordable(degraded, here, decisions, 0, "static")
 
 
 class CandidateFallback:
@@ -162,7 +163,7 @@ class CandidateFallback:
             f"this request{why}; allow another, or leave out the budget"
         )
 
-    def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision:
+    def answer(self, request: QueuedRequest, loaded: LoadedBundle) -> Decision | Recordable:
         name, billed = request.fallback
         bundle, policy = loaded.bundle, loaded.resolve(request.policy)
         if name not in bundle.names or name not in policy.allowed:
@@ -177,7 +178,7 @@ class CandidateFallback:
         stated = request.overrides.on(bundle.names).tokens_in_given
         made.inputs = RowInputs(limits, tokens_in_given=None if stated is None else stated[0])
         made.degraded = "candidate"
-        return made
+        return made if request.record is None else Recordable(made, loaded, degraded="candidate")
 
 
 def _kept_out(
@@ -227,7 +228,7 @@ def make_fallback(fallback: Any, bundle: Bundle) -> Fallback | None:
     return CandidateFallback(names, bundle)
 
 
-def answer_late(request: QueuedRequest, fallback: Fallback | None, loaded: LoadedBundle) -> Decision:
+def answer_late(request: QueuedRequest, fallback: Fallback | None, loaded: LoadedBundle) -> Decision | Recordable:
     """Return the fallback's decision for a request whose budget is over.
 
     Raises:

@@ -19,7 +19,7 @@ from ipr_engine.request.intake import bill, check_readable, require_token
 from ipr_engine.request.overrides import NO_OVERRIDES
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.encoder_faults import encoder_failed, guarded, raise_if_lost
-from ipr_engine.serving.queueing import DONE, Answer, Limits, QueuedRequest
+from ipr_engine.serving.queueing import DONE, Limits, Made, QueuedRequest, Recordable
 
 DECAY = 0.95  # a forward counts half after 14 more of them
 CLIP = 2.0  # one hiccup moves the estimate little; a lasting slowdown is learnt within some ten forwards
@@ -33,7 +33,7 @@ ROUNDS = 3  # the first one is not counted: it allocates, compiles, captures
 FRESH = 0.2  # weight of a forward in the mean length of a prompt
 PROBE = 16  # every 16th request that the estimate gives up is tried all the same, so that a wrong estimate is corrected
 
-Answered: TypeAlias = tuple[QueuedRequest, Answer]
+Answered: TypeAlias = tuple[QueuedRequest, Made]
 
 
 class ForwardCost:
@@ -146,7 +146,7 @@ class Forwards:
         engine: ServedEngine,
         limits: Limits,
         board: CounterBoard,
-        answer_late: Callable[[QueuedRequest, LoadedBundle], Decision],
+        answer_late: Callable[[QueuedRequest, LoadedBundle], Decision | Recordable],
     ) -> None:
         """Begin with no cost known.
 
@@ -246,7 +246,7 @@ class Forwards:
         self._given_up += 1
         return self._given_up % PROBE != 0  # the estimate learns from those that are tried
 
-    def _late(self, request: QueuedRequest, loaded: LoadedBundle) -> Answer:
+    def _late(self, request: QueuedRequest, loaded: LoadedBundle) -> Made:
         try:
             return self._answer_late(request, loaded)
         except Exception as error:
@@ -364,14 +364,18 @@ def _decide(
     while waiting:
         rows = waiting.pop(0)
         first, policy = ready[rows[0]]
-        embed = loaded.embed_texts([ready[row][0].text.encoded for row in rows])
+        texts = [ready[row][0].text.encoded for row in rows]
+        embed = loaded.embed_texts(texts)
         again = None if embed is None else guarded(embed, loaded.cpu_fallback is not None)
         try:
             chosen = encoded if len(rows) == len(ready) else encoded[rows]  # a group keeps the order of its rows
             overrides = first.overrides
             if overrides is not NO_OVERRIDES:
                 overrides = overrides.on(loaded.bundle.names)
-            made = loaded.decide(chosen, policy, overrides, again)
+            if any(ready[row][0].record is not None for row in rows):
+                made = loaded.decide_keeping(chosen, policy, overrides, again, texts)
+            else:
+                made = loaded.decide(chosen, policy, overrides, again)
         except DeviceLostError:
             raise
         except IprError as error:
@@ -380,4 +384,7 @@ def _decide(
                 continue
             yield from ((ready[row][0], error) for row in rows)
             continue
-        yield from ((ready[row][0], made[position]) for position, row in enumerate(rows))
+        for position, row in enumerate(rows):
+            request, decision = ready[row][0], made[position]
+            recorded = request.record is not None
+            yield request, Recordable(decision, loaded, made, position) if recorded else decision

@@ -1,13 +1,15 @@
-"""`Counters` is a snapshot of a service's counts and latencies; `prometheus_text` writes it. It holds no text of a prompt."""
+"""`Counters` is a snapshot of a service's counts and latencies; those of several processes add up. It holds no text of a prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, Self, TypeVar
 
 from ipr_engine._C import LatencyHistogram, latency_edges_us
 from ipr_engine.decide.contract import CAUSE
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.calibrated import STATUSES
 
 DEADLINE = "deadline"
@@ -16,30 +18,44 @@ LEARNED = ("best_quality", "within_tolerance", "below_fixed_level")
 """Causes of a decision between candidates by predicted quality."""
 
 KINDS = STATUSES
-STAGES = ("inline", "cache", "queue", "encode", "decide", "queued")
-"""Ways and parts of them: a request goes inline, by the cache, or is queued, and then has the three parts in between."""
+STAGES = ("inline", "cache", "queue", "encode", "decide", "queued", "record")
+"""Ways and parts of them: a request goes inline, by the cache, or is queued, and then has the three parts in between; one that is
+recorded has its record as its last part."""
 
 EVENTS = (
     "rejected", "invalid", "deadline_unanswered", "encoder_failed", "not_serving", "failed", "cancelled", "undelivered",
+    "record_failed",
 )  # fmt: skip
 
 EDGES_US: tuple[float, ...] = latency_edges_us
 """Upper edges of the buckets but the last: 1 us, then four an octave up to 2**26 us (67 s)."""
 PER_OCTAVE = 4  # of EDGES_US; one bucket an octave is shown
 
+JSON_VERSION = 1  # of `Counters.to_json`
+_SUMMABLE = ("cache", "records")
+Key = TypeVar("Key")
+
 
 @dataclass(frozen=True, slots=True)
 class Latency:
     """A `Latency` is a snapshot: counts[i] latencies lie below EDGES_US[i] and not below the edge before; counts[-1] above all edges."""
 
-    counts: tuple[int, ...]
-    sum_us: float
+    counts: tuple[int, ...] = (0,) * (len(EDGES_US) + 1)
+    sum_ns: int = 0
 
     @classmethod
     def of(cls, *histograms: LatencyHistogram) -> Latency:
         """Read several histograms as one."""
         counts = zip(*(histogram.counts() for histogram in histograms), strict=True)
-        return cls(tuple(map(sum, counts)), sum(histogram.sum_ns() for histogram in histograms) / 1e3)
+        return cls(tuple(map(sum, counts)), sum(histogram.sum_ns() for histogram in histograms))
+
+    def __add__(self, other: Latency) -> Latency:
+        counts = tuple(mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True))
+        return Latency(counts, self.sum_ns + other.sum_ns)
+
+    @property
+    def sum_us(self) -> float:
+        return self.sum_ns / 1e3
 
     @property
     def count(self) -> int:
@@ -64,11 +80,19 @@ class Latency:
     def since(self, earlier: Latency) -> Latency:
         """Return what was counted after an earlier snapshot of the same histogram."""
         counts = tuple(mine - theirs for mine, theirs in zip(self.counts, earlier.counts, strict=True))
-        return Latency(counts, self.sum_us - earlier.sum_us)
+        return Latency(counts, self.sum_ns - earlier.sum_ns)
 
 
 @dataclass(frozen=True, slots=True)
-class CacheCounts:
+class _Summable:
+    """A `_Summable` is a few counts that add up one by one."""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCounts(_Summable):
     """A `CacheCounts` holds hits, misses and evictions since the start, and the entries now, of at most `limit` (0: no cache)."""
 
     hits: int = 0
@@ -84,9 +108,25 @@ class CacheCounts:
         return self.hits / looked if looked else float("nan")
 
 
+@dataclass(frozen=True, slots=True)
+class RecordCounts(_Summable):
+    """A `RecordCounts` holds the records that were written, how many of them no replay can decide again, and the answers that wait.
+
+    Attributes:
+        not_replayable: of the written ones: a fallback's candidate answered, or the prompt has few words and there is no key.
+        waiting: answers whose record is not written yet.
+    """
+
+    written: int = 0
+    not_replayable: int = 0
+    waiting: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Counters:
     """A `Counters` is a snapshot. Counts are since the start, depths are now; docs/operations.md says what each tells.
+
+    Those of several processes add up (`a + b`, `Counters.sum`), depths and limits too; `to_json` and `from_json` carry them over.
 
     Attributes:
         decisions: (model or None, family or None, cause, calibration status) -> how many.
@@ -94,7 +134,8 @@ class Counters:
         stages: latencies by STAGES, and "total" of all requests that got a decision.
         batch_sizes: prompts of a forward -> forwards. tokens, padded_tokens: of all forwards, without and with padding.
         queue_depth, queue_limit, in_forward: requests that wait, may wait, and are in the forward that runs.
-        cache: of the decision cache. swaps: of the engine. bundle_hash: the bundle that serves.
+        cache: of the decision cache. records: of the recorders. swaps: of the engine.
+        bundles: hash of a bundle that serves -> processes that it serves in.
     """
 
     decisions: Mapping[tuple[str | None, str | None, str, str], int]
@@ -107,8 +148,29 @@ class Counters:
     queue_limit: int
     in_forward: int
     cache: CacheCounts
+    records: RecordCounts
     swaps: int
-    bundle_hash: str
+    bundles: Mapping[str, int]
+
+    @classmethod
+    def sum(cls, counters: Iterable[Counters]) -> Counters:
+        """Add snapshots of several processes; of none, everything is 0."""
+        total = _NOTHING
+        for one in counters:
+            total = total + one
+        return total
+
+    def __add__(self, other: Counters) -> Counters:
+        if not isinstance(other, Counters):
+            return NotImplemented
+        return Counters(
+            **{one.name: _added(getattr(self, one.name), getattr(other, one.name)) for one in fields(Counters)}
+        )
+
+    @property
+    def bundle_hash(self) -> str | None:
+        """Return the bundle that serves; None where several do, in processes whose snapshots were added, or in none."""
+        return next(iter(self.bundles)) if len(self.bundles) == 1 else None
 
     @property
     def decided(self) -> int:
@@ -183,71 +245,110 @@ class Counters:
             "queue_depth": self.queue_depth,
             "queue_limit": self.queue_limit,
             "in_forward": self.in_forward,
-            "cache": {name: getattr(self.cache, name) for name in ("hits", "misses", "evictions", "entries", "limit")},
+            "cache": {one.name: getattr(self.cache, one.name) for one in fields(self.cache)},
+            "records": {one.name: getattr(self.records, one.name) for one in fields(self.records)},
             "swaps": self.swaps,
             "bundle": self.bundle_hash,
+            "bundles": dict(self.bundles),
         }
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types that `from_json` reads in another process: every count as it is, no figure derived from them."""
+        document: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        document |= {name: [getattr(document[name], one.name) for one in fields(document[name])] for name in _SUMMABLE}
+        return document | {
+            "version": JSON_VERSION,
+            "decisions": [[*labels, count] for labels, count in self.decisions.items()],
+            "events": dict(self.events),
+            "stages": {name: [stage.sum_ns, *stage.counts] for name, stage in self.stages.items()},
+            "batch_sizes": {str(size): count for size, count in self.batch_sizes.items()},
+            "bundles": dict(self.bundles),
+        }
 
-def prometheus_text(counters: Counters, *, prefix: str = "ipr") -> str:
-    """Write every counter in the Prometheus exposition format (version 0.0.4); times in seconds, one bucket an octave from 1 us on.
+    @classmethod
+    def from_json(cls, document: Any) -> Counters:
+        """Return the snapshot that `to_json` made.
 
-    >>> print(prometheus_text(engine.counters()))
-    # TYPE ipr_decisions_total counter
-    ipr_decisions_total{model="...",family="...",cause="best_quality",calibration="uncalibrated"} 17
-    """
-    return "\n".join(f"{prefix}_{line}" if line[0] != "#" else line for line in _lines(counters, prefix)) + "\n"
-
-
-def _lines(counters: Counters, prefix: str) -> Iterator[str]:
-    yield f"# TYPE {prefix}_decisions_total counter"
-    for (model, family, cause, calibration), count in sorted(counters.decisions.items(), key=str):
-        labels = {"model": model or "", "family": family or "", "cause": cause, "calibration": calibration}
-        yield f"decisions_total{_labels(labels)} {count}"
-    yield f"# TYPE {prefix}_unanswered_total counter"
-    for event, count in counters.events.items():
-        yield f"unanswered_total{_labels({'reason': event})} {count}"
-    cache = counters.cache
-    for name, total in {
-        "deadline_misses": counters.deadline_misses,
-        "unsupported": counters.unsupported,
-        "swaps": counters.swaps,
-        "cache_hits": cache.hits,
-        "cache_misses": cache.misses,
-        "cache_evictions": cache.evictions,
-        "forwards": sum(counters.batch_sizes.values()),
-        "forward_prompts": sum(size * count for size, count in counters.batch_sizes.items()),
-        "forward_tokens": counters.tokens,
-        "forward_padded_tokens": counters.padded_tokens,
-    }.items():
-        yield f"# TYPE {prefix}_{name}_total counter"
-        yield f"{name}_total {total}"
-    for name, value in {
-        "queue_depth": counters.queue_depth,
-        "queue_limit": counters.queue_limit,
-        "in_forward": counters.in_forward,
-        "cache_entries": cache.entries,
-    }.items():
-        yield f"# TYPE {prefix}_{name} gauge"
-        yield f"{name} {value}"
-    for name, stage in counters.stages.items():
-        yield f"# TYPE {prefix}_{name}_seconds histogram"
-        yield from _histogram(f"{name}_seconds", stage)
-
-
-def _histogram(name: str, stage: Latency) -> Iterator[str]:
-    below = 0
-    for position, (edge_us, count) in enumerate(zip(EDGES_US, stage.counts, strict=False)):
-        below += count
-        if position % PER_OCTAVE == 0:  # Prometheus buckets are cumulative: leaving some out loses nothing
-            yield f'{name}_bucket{{le="{edge_us / 1e6:g}"}} {below}'
-    yield f'{name}_bucket{{le="+Inf"}} {stage.count}'
-    yield f"{name}_sum {stage.sum_us / 1e6:.9g}"
-    yield f"{name}_count {stage.count}"
+        Raises:
+            InvalidInputError: it is none, or that of another release.
+        """
+        version = document.get("version") if isinstance(document, Mapping) else None
+        if version != JSON_VERSION:
+            raise InvalidInputError(
+                f"document: expected what Counters.to_json gave, version {JSON_VERSION}, got {version!r}; "
+                "let the processes run one release"
+            )
+        try:
+            made = cls(
+                tokens=_whole(document["tokens"]),
+                padded_tokens=_whole(document["padded_tokens"]),
+                queue_depth=_whole(document["queue_depth"]),
+                queue_limit=_whole(document["queue_limit"]),
+                in_forward=_whole(document["in_forward"]),
+                swaps=_whole(document["swaps"]),
+                decisions=_mapping({_labels_of(row[:-1]): row[-1] for row in document["decisions"]}),
+                events=_mapping({name: document["events"][name] for name in EVENTS}),
+                stages=MappingProxyType({name: _latency(document["stages"][name]) for name in (*STAGES, "total")}),
+                batch_sizes=_mapping({int(size): count for size, count in document["batch_sizes"].items()}),
+                bundles=_mapping(document["bundles"]),
+                cache=CacheCounts(*map(_whole, document["cache"])),
+                records=RecordCounts(*map(_whole, document["records"])),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise InvalidInputError(
+                f"document: expected what Counters.to_json gave, got another: {type(error).__name__} {error}"
+            ) from None
+        if made.to_json() != document:
+            raise InvalidInputError("document: expected what Counters.to_json gave, got fields or labels besides")
+        return made
 
 
-def _labels(labels: Mapping[str, str]) -> str:
-    escaped = (
-        (name, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")) for name, value in labels.items()
-    )
-    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped) + "}"
+_NOTHING = Counters(
+    tokens=0,
+    padded_tokens=0,
+    queue_depth=0,
+    queue_limit=0,
+    in_forward=0,
+    cache=CacheCounts(),
+    records=RecordCounts(),
+    swaps=0,
+    decisions=MappingProxyType({}),
+    events=MappingProxyType(dict.fromkeys(EVENTS, 0)),
+    stages=MappingProxyType({name: Latency() for name in (*STAGES, "total")}),
+    batch_sizes=MappingProxyType({}),
+    bundles=MappingProxyType({}),
+)
+
+
+def _added(mine: Any, theirs: Any) -> Any:
+    """Add two values of one field: numbers and counts as they are, mappings key by key."""
+    if not isinstance(mine, Mapping):
+        return mine + theirs
+    summed = dict(mine)
+    for key, value in theirs.items():
+        summed[key] = summed[key] + value if key in summed else value
+    return MappingProxyType(summed)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _mapping(counts: Mapping[Key, Any]) -> Mapping[Key, int]:
+    return MappingProxyType({key: _whole(count) for key, count in counts.items()})
+
+
+def _labels_of(labels: list[Any]) -> tuple[str | None, str | None, str, str]:
+    model, family, cause, calibration = labels
+    if cause not in CAUSES or calibration not in KINDS:
+        raise ValueError("a cause or a calibration status that this release does not know")
+    return model, family, cause, calibration
+
+
+def _latency(numbers: list[Any]) -> Latency:
+    sum_ns, *counts = map(_whole, numbers)
+    if len(counts) != len(EDGES_US) + 1:
+        raise ValueError(f"{len(counts)} buckets of a latency, and not {len(EDGES_US) + 1}")
+    return Latency(tuple(counts), sum_ns)

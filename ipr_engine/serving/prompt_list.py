@@ -1,22 +1,42 @@
-"""A `PromptList` splits the prompts of one `route_many` into requests of their own."""
+"""A `PromptList` splits the prompts of one `route_many` into requests of their own, and collects their answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeAlias
 
 from ipr_engine.decision.decision import Row
 from ipr_engine.decision.decisions import invalid_row
 from ipr_engine.errors import InvalidInputError, RowError
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt
 from ipr_engine.request.arguments import given_tokens, held_tokens, one_a_row, per_model
 from ipr_engine.request.intake import check_many, given_bills
 from ipr_engine.request.route_request import RouteOptions, check_on_error, policy_options
-from ipr_engine.serving.forward import ServedEngine
 from ipr_engine.serving.queueing import QueuedRequest
 
 Begin: TypeAlias = Callable[[Prompt, Policy | None, float | None, RouteOptions, str], Row | QueuedRequest]
+
+
+class ListedEngine(Protocol):
+    """A `ListedEngine` has what a list needs of an engine: the bundle that serves now."""
+
+    @property
+    def loaded(self) -> LoadedBundle: ...
+
+
+class AnsweringService(Protocol):
+    """An `AnsweringService` is a service, as far as a list needs it."""
+
+    async def answered(self, request: QueuedRequest) -> Row: ...
+
+    def submit_in_thread(self, request: QueuedRequest) -> None: ...
+
+    def await_in_thread(self, request: QueuedRequest) -> Row: ...
+
+    def cancel(self, request: QueuedRequest) -> None: ...
 
 
 class PromptList:
@@ -26,7 +46,7 @@ class PromptList:
         policy: for all of them, as resolved when the call came.
     """
 
-    def __init__(self, engine: ServedEngine, prompts: Any, policy: Policy | None, options: RouteOptions) -> None:
+    def __init__(self, engine: ListedEngine, prompts: Any, policy: Policy | None, options: RouteOptions) -> None:
         """Check the arguments of all prompts; each prompt is checked as its turn comes.
 
         Raises:
@@ -56,6 +76,52 @@ class PromptList:
 
     def __len__(self) -> int:
         return len(self._prompts)
+
+    async def route(self, service: AnsweringService, begins: Iterable[Begin], budget_us: float | None) -> list[Row]:
+        """Route every prompt from a task, each begun by its own function; the first that fails withdraws the others."""
+        begun = [self.begin(begin, row, budget_us) for row, begin in zip(range(len(self)), begins, strict=False)]
+        waits = [asyncio.ensure_future(self._answered(service, row, one)) for row, one in enumerate(begun)]
+        try:
+            rows = await asyncio.gather(*waits)
+        except BaseException:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            raise
+        return self.checked(rows)
+
+    async def _answered(self, service: AnsweringService, row: int, answer: Row | QueuedRequest) -> Row:
+        if not isinstance(answer, QueuedRequest):
+            return answer
+        try:
+            return await service.answered(answer)
+        except InvalidInputError as error:
+            return self.bad(row, error)
+
+    def route_in_thread(self, service: AnsweringService, begins: Iterable[Begin], budget_us: float | None) -> list[Row]:
+        """Route every prompt from a thread, as `route` does from a task."""
+        waiting: list[QueuedRequest] = []
+        begun: list[Row | QueuedRequest] = []
+        try:
+            for row, begin in zip(range(len(self)), begins, strict=False):
+                answer = self.begin(begin, row, budget_us)
+                begun.append(answer)
+                if isinstance(answer, QueuedRequest):
+                    service.submit_in_thread(answer)
+                    waiting.append(answer)
+            return self.checked([self._await_in_thread(service, row, one) for row, one in enumerate(begun)])
+        except BaseException:
+            for request in waiting:
+                service.cancel(request)
+            raise
+
+    def _await_in_thread(self, service: AnsweringService, row: int, answer: Row | QueuedRequest) -> Row:
+        if not isinstance(answer, QueuedRequest):
+            return answer
+        try:
+            return service.await_in_thread(answer)
+        except InvalidInputError as error:
+            return self.bad(row, error)
 
     def begin(self, begin: Begin, row: int, budget_us: float | None) -> Row | QueuedRequest:
         """Return what `Service.begin` makes of this prompt; a failed row where it is bad and rows are returned by status.

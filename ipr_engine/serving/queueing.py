@@ -1,15 +1,17 @@
-"""`Limits` bounds a service's queue and its batches; a `QueuedRequest` is one prompt in the queue."""
+"""`Limits` bounds a service's queue and its batches; a `QueuedRequest` is one prompt in the queue, a `Recordable` an answer to record."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, fields
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ipr_engine._validate import number
 from ipr_engine.decision.decision import Row
+from ipr_engine.decision.decisions import Decisions
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.loaded.planned_bundle import PlannedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
@@ -66,7 +68,43 @@ def read_limits(limits: Limits | Mapping[str, Any] | None) -> Limits:
 
 NEW, QUEUED, RUNNING, DONE = range(4)
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recordable:
+    """A `Recordable` is an answer that its caller gets once its record is written, with what the record is made of.
+
+    Attributes:
+        row: the answer.
+        loaded, decisions, at: what decided it, the batch with its `made_on`, and the row in it; decisions None where nothing was
+            predicted. All None where the record is made already.
+        degraded: which fallback answered; None for none. record: where it is made already, without id and prompt.
+    """
+
+    row: Row
+    loaded: PlannedBundle | None = None
+    decisions: Decisions | None = None
+    at: int = 0
+    degraded: str | None = None
+    record: Any = None
+
+
+class RecordTaker(Protocol):
+    """A `RecordTaker` writes the record of an answer, then hands the answer over; record_log.py has it."""
+
+    def take(self, request: QueuedRequest, answer: Recordable) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class RecordWish:
+    """A `RecordWish` says who writes a request's record, what it is called, and the prompt where that is kept."""
+
+    log: RecordTaker
+    id: str | int | None = None
+    prompt: Any = None
+
+
 Answer: TypeAlias = Row | Exception  # an exception is what the caller gets raised
+Made: TypeAlias = Answer | Recordable  # an answer as it is made: some wait for their record
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +121,9 @@ class QueuedRequest:
         fallback: what the configured fallback prepared for it, None without a budget or without one.
         tokens, encoder: what the transformer would see of it, counted for the encoder of that identity.
         loop, future: who waits in an event loop; ready: what a waiting thread blocks on. One of the two is set.
-        answer: for the waiting thread.
+        record: what its caller asks of its record, None where it is not recorded.
+        way: the stage that counts its latency. answer: for the waiting thread; of a recorded request that was decided in its
+            caller's thread, the answer before it is recorded.
     """
 
     text: ParsedRequest
@@ -103,4 +143,6 @@ class QueuedRequest:
     loop: AbstractEventLoop | None = None
     future: Future[Row] | None = None
     ready: Lock | None = None
-    answer: Answer | None = None
+    record: RecordWish | None = None
+    way: str = "queued"
+    answer: Made | None = None

@@ -15,14 +15,14 @@ from ipr_engine.errors import NotServingError, OverloadError, RowError
 from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.decision_cache import DecisionCache
-from ipr_engine.serving.queueing import DONE, QUEUED, RUNNING, Answer, Limits, QueuedRequest
+from ipr_engine.serving.queueing import DONE, QUEUED, RUNNING, Answer, Limits, Made, QueuedRequest, Recordable
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
 LOGGER = logging.getLogger(__name__)
 
-Answered: TypeAlias = tuple[QueuedRequest, Answer]
+Answered: TypeAlias = tuple[QueuedRequest, Made]
 
 
 class Work(Protocol):
@@ -277,9 +277,16 @@ class Scheduler:
         self.deliver(wanted)
 
     def deliver(self, answers: Sequence[Answered]) -> None:
-        """Hand answers over: one call into each event loop, one lock released for each thread. Every request is DONE."""
-        by_loop: dict[AbstractEventLoop, list[Answered]] = {}
+        """Hand answers over: one call into each event loop, one lock released for each thread. Every request is DONE.
+
+        One that is recorded comes back here once its record is written.
+        """
+        by_loop: dict[AbstractEventLoop, list[tuple[QueuedRequest, Answer]]] = {}
         for request, answer in answers:
+            if isinstance(answer, Recordable):
+                assert request.record is not None
+                request.record.log.take(request, answer)
+                continue
             if self._cache is not None and request.key is not None and _is_kept(answer):
                 self._cache.put(request.key, answer)
             if request.loop is not None:
@@ -293,7 +300,7 @@ class Scheduler:
             except RuntimeError:  # the loop is closed: nobody waits there any more
                 self._board.event("undelivered", len(mine))
 
-    def _arrive(self, answers: Sequence[Answered]) -> None:
+    def _arrive(self, answers: Sequence[tuple[QueuedRequest, Answer]]) -> None:
         for request, answer in answers:
             self.resolve(request, answer)
 
@@ -313,7 +320,7 @@ class Scheduler:
 
     def arrived(self, request: QueuedRequest, answer: Answer) -> Answer:
         """Count an answer as it reaches its caller, and turn a failed row into the RowError asked for."""
-        self._board.arrived(answer, request.begun_ns)
+        self._board.arrived(answer, request.begun_ns, request.way)
         return answer if isinstance(answer, Exception) else checked(answer, request.on_error)
 
 

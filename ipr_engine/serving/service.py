@@ -8,13 +8,16 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
+from asyncio import get_running_loop
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ipr_engine._C import clock_ns
 from ipr_engine._validate import number
+from ipr_engine.audit.record import RecordId
 from ipr_engine.decision.decision import Decision, Row
-from ipr_engine.errors import InvalidInputError, IprError, NotServingError
+from ipr_engine.errors import InvalidInputError, IprError, NotServingError, OverloadError, RecordError
 from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
@@ -27,14 +30,19 @@ from ipr_engine.serving.decision_cache import DecisionCache
 from ipr_engine.serving.fallback import answer_late, make_fallback
 from ipr_engine.serving.forward import Forwards, ServedEngine
 from ipr_engine.serving.metrics import CacheCounts, Counters
-from ipr_engine.serving.queueing import Answer, Limits, QueuedRequest, read_limits
+from ipr_engine.serving.queueing import DONE, Limits, Made, QueuedRequest, Recordable, RecordWish, read_limits
+from ipr_engine.serving.record_log import RecordLog, RecordMaking
 from ipr_engine.serving.scheduler import Scheduler, checked
+
+if TYPE_CHECKING:
+    from asyncio import Future
 
 MOST_US = 1e12  # of a budget: eleven days
 EXIT_TIMEOUT_S = (
     5.0  # the exit waits so long for a forward that runs: a thread that ends in native code may abort the process
 )
 _SCHEDULERS: weakref.WeakSet[Scheduler] = weakref.WeakSet()  # those of the services that live
+_LOGS: weakref.WeakSet[RecordLog] = weakref.WeakSet()
 
 
 class Service:
@@ -44,7 +52,7 @@ class Service:
         serving: whether prompts are taken.
         engine: what decides. limits: of the queue and of a batch.
         board: the counts. cache: None for none.
-        forwards, scheduler: what the worker runs, and when.
+        forwards, scheduler: what the worker runs, and when. logs: of its recorders.
     """
 
     def __init__(
@@ -64,6 +72,7 @@ class Service:
         self._fallback = made = make_fallback(fallback, engine.loaded.bundle)
         self.forwards = Forwards(engine, self.limits, self.board, lambda late, loaded: answer_late(late, made, loaded))
         self.scheduler = Scheduler(self.forwards, self.limits, self.board, self.cache)
+        self.logs: weakref.WeakSet[RecordLog] = weakref.WeakSet()
         _SCHEDULERS.add(self.scheduler)
         self._ends = weakref.finalize(self, self.scheduler.close, drain=False, timeout_s=0.0)
         self._ends.atexit = False  # _at_exit waits for the worker then
@@ -76,10 +85,25 @@ class Service:
         self.serving = True
 
     def close(self, *, drain: bool, timeout_s: float | None) -> bool:
-        """Take no more requests, decide those that wait (drain) or refuse them; return whether the worker has ended."""
+        """Take no more requests, decide those that wait (drain) or refuse them, and write the records of what was decided.
+
+        Returns:
+            Whether the worker has ended, and every such record is written.
+        """
+        until = None if timeout_s is None else clock_ns() + int(timeout_s * 1e9)
         self.scheduler.take_no_more()
         self.serving = False  # in this order: a start at the same time does not set it again
-        return self.scheduler.close(drain=drain, timeout_s=timeout_s)
+        ended = [self.scheduler.close(drain=drain, timeout_s=timeout_s)]
+        for log in list(self.logs):
+            ended.append(log.flush(None if until is None else max(0.0, (until - clock_ns()) / 1e9)))
+        return all(ended)
+
+    def record_log(self, maker: RecordMaking) -> RecordLog:
+        """Make the log of a recorder."""
+        log = RecordLog(maker, self.scheduler.deliver, self.board, self.cache, self.limits.max_queue)
+        self.logs.add(log)
+        _LOGS.add(log)
+        return log
 
     def begin(
         self,
@@ -111,42 +135,85 @@ class Service:
                     self.board.decided(decision)
                     self.board.inline.since(begun)
                     return decision if type(decision) is Decision else _checked(decision, on_error)
-            policy = loaded.resolve(policy, policy_options(options) if options else options)
-            given = {name: value for name in REQUEST_OPTIONS if (value := options.get(name)) is not None}
-            return self._begin(loaded, prompt, policy, budget_us, given, on_error, begun)
+            return self._begin(loaded, prompt, policy, budget_us, options, on_error, begun)
         except InvalidInputError:
             self.board.event("invalid")
             raise
+
+    def begin_recorded(
+        self,
+        log: RecordLog,
+        id: RecordId,
+        prompt: Prompt,
+        policy: Policy | None,
+        budget_us: float | None,
+        options: RouteOptions,
+        on_error: str = "raise",
+    ) -> QueuedRequest:
+        """Do as `begin` does, for a request that is recorded: one that can be decided here and now comes back with its answer.
+
+        Raises:
+            as `begin`, but for RowError. RecordError: the recorder is closed.
+            OverloadError: too many decisions wait for their records.
+        """
+        begun = clock_ns()
+        if not self.serving:
+            self._refuse()
+        wish = RecordWish(log, id)
+        try:
+            log.admit(wish)
+            if budget_us is not None:
+                _check_budget(budget_us)
+            check_on_error(on_error)
+            made = self._begin(self.engine.loaded, prompt, policy, budget_us, options, on_error, begun, wish)
+            log.keep(wish, prompt)
+        except (InvalidInputError, OverloadError, RecordError) as error:
+            self.board.error(error)
+            raise
+        assert isinstance(made, QueuedRequest)
+        return made
 
     def _begin(
         self,
         loaded: LoadedBundle,
         prompt: Prompt,
-        policy: Policy,
+        policy: Policy | None,
         budget_us: float | None,
-        given: dict[str, Any],
+        options: RouteOptions,
         on_error: str,
         begun: int,
+        wish: RecordWish | None = None,
     ) -> Row | QueuedRequest:
+        policy = loaded.resolve(policy, policy_options(options) if options else options)
+        given = {name: value for name in REQUEST_OPTIONS if (value := options.get(name)) is not None}
         text = ParsedRequest.of_text(prompt) if type(prompt) is str else parse_request(prompt)
         short = len(text.encoded) + sum(map(len, text.billed_only)) <= self.limits.inline_chars
         plain = not given and not text.uncountable
         key = None
         if self.cache is not None and plain and short:
             key = self.cache.key(text, policy)
-            found = self.cache.get(key, loaded.hash)
+            found = self.cache.get(key, loaded.hash, None if wish is None else wish.log)
             if found is not None:
-                self.board.decided(found)
-                self.board.cached.since(begun)
-                return found
-        if short and loaded.routes_text:
-            decision = loaded.route_here(RouteRequest(text, policy, given))
-            if decision is not None:
+                decision, kept = found
+                if wish is not None and kept is not None:
+                    return _decided(Recordable(decision, record=kept[1]), text, policy, begun, wish, way="cache")
                 self.board.decided(decision)
+                self.board.cached.since(begun)
+                return decision
+        if short and loaded.routes_text:
+            here = RouteRequest(text, policy, given)
+            if wish is not None:
+                rows = loaded.walk_here(here, keep_x=True)
+                if rows is not None:
+                    made = _decided(Recordable(rows[0], loaded, rows), text, policy, begun, wish, way="inline")
+                    made.key, made.on_error = key, on_error
+                    return made
+            elif (row := loaded.route_here(here)) is not None:
+                self.board.decided(row)
                 self.board.inline.since(begun)
-                if key is not None and self.cache is not None and decision.status == "ok":
-                    self.cache.put(key, decision)
-                return _checked(decision, on_error)
+                if key is not None and self.cache is not None and row.status == "ok":
+                    self.cache.put(key, row)
+                return _checked(row, on_error)
         billed_tokens = given.get("billed_tokens")
         check_readable(text, "prompt", billed_tokens, loaded.bundle, policy)
         if billed_tokens is not None:
@@ -164,6 +231,7 @@ class Service:
             overrides=overrides,
             on_error=on_error,
             key=key,
+            record=wish,
         )
         if budget_us is not None and self._fallback is not None:
             queued.fallback = self._fallback.prepare(queued, loaded)
@@ -174,15 +242,56 @@ class Service:
         raise NotServingError("not started, or closed: enter it (`with ... as serving`), or call start() first")
 
     def submit(self, request: QueuedRequest) -> None:
-        """Queue what `begin` gave; who waits for it must be set before."""
+        """Queue what `begin` gave; who waits for it must be set before. Of one that is decided already the record is written."""
+        if request.answer is not None:
+            self.scheduler.deliver([(request, request.answer)])
+            return
         try:
             self.scheduler.submit(request)
         except IprError as error:
             self.board.error(error)
             raise
 
-    def arrived(self, request: QueuedRequest, answer: Answer) -> Row:
-        """Count an answer as it reaches its caller, and return or raise it."""
+    async def answered(self, request: QueuedRequest) -> Row:
+        """Submit what `begin` gave, and wait for its answer, in a task."""
+        loop = get_running_loop()
+        future: Future[Row] = loop.create_future()
+        request.loop, request.future = loop, future  # before it is queued: the worker may be done at once
+        self.submit(request)
+        timer = None
+        if request.deadline_ns is not None:
+            timer = loop.call_later(max(0.0, (request.deadline_ns - clock_ns()) / 1e9), self.expire, request)
+        try:
+            return await future
+        except BaseException:
+            self.cancel(request)  # nothing where the request itself failed: it is answered then
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def submit_in_thread(self, request: QueuedRequest) -> None:
+        """Submit what `begin` gave, for a thread that will wait for its answer."""
+        request.ready = Lock()  # taken again it blocks until it is released; an Event would make a condition as well
+        request.ready.acquire()
+        self.submit(request)
+
+    def await_in_thread(self, request: QueuedRequest) -> Row:
+        """Block the calling thread until a submitted request is answered."""
+        ready = request.ready
+        assert ready is not None
+        try:
+            if request.deadline_ns is None:
+                ready.acquire()
+            elif not ready.acquire(timeout=max(0.0, (request.deadline_ns - clock_ns()) / 1e9)):
+                self.expire(request)  # nothing where the worker was faster by a hair
+                ready.acquire()
+        except BaseException:  # KeyboardInterrupt, say: the caller is gone
+            self.cancel(request)
+            raise
+        answer = request.answer
+        assert answer is not None
+        assert not isinstance(answer, Recordable)  # it is written by now
         result = self.scheduler.arrived(request, answer)
         if isinstance(result, Exception):
             raise result
@@ -193,14 +302,15 @@ class Service:
         if self.scheduler.withdraw(request):
             self.board.event("cancelled")
 
-    def expire(self, request: QueuedRequest) -> Answer | None:
-        """Return what the caller gets, its budget being over; None when it is answered already."""
+    def expire(self, request: QueuedRequest) -> None:
+        """Answer a request whose budget is over, unless it is answered already."""
         if not self.scheduler.withdraw(request):
-            return None
+            return
         try:
-            return answer_late(request, self._fallback, self.engine.loaded)
+            late: Made = answer_late(request, self._fallback, self.engine.loaded)
         except Exception as error:  # whatever it is, the caller waits for it
-            return error
+            late = error
+        self.scheduler.deliver([(request, late)])
 
     def counters(self) -> Counters:
         """Take a snapshot of all counts."""
@@ -210,6 +320,7 @@ class Service:
             queue_limit=self.limits.max_queue,
             in_forward=self.scheduler.in_forward,
             cache=CacheCounts() if self.cache is None else self.cache.counts(),
+            records_waiting=sum(log.waiting for log in list(self.logs)),
             swaps=self.engine.swaps,
             bundle_hash=loaded.hash,
         )
@@ -219,6 +330,13 @@ class Service:
         """Return the engine, whether it is served, and how many wait, for the repr of a face."""
         state = "serving" if self.serving else "not serving"
         return f"{self.engine!r}, {state}, {self.scheduler.depth} of {self.limits.max_queue} waiting"
+
+
+def _decided(
+    answer: Recordable, text: ParsedRequest, policy: Policy, begun: int, wish: RecordWish, *, way: str
+) -> QueuedRequest:
+    """Return the request of an answer that only its record is to be made of."""
+    return QueuedRequest(text, policy, begun_ns=begun, record=wish, way=way, state=DONE, answer=answer)
 
 
 def _checked(decision: Row, on_error: str) -> Row:
@@ -239,12 +357,16 @@ def _at_exit() -> None:
     """End the workers with the process, so that none ends inside of native code."""
     for scheduler in list(_SCHEDULERS):
         scheduler.close(drain=False, timeout_s=EXIT_TIMEOUT_S)
+    for log in list(_LOGS):
+        log.close(EXIT_TIMEOUT_S)
 
 
 def _in_child() -> None:
     """Begin anew in a forked child: threads do not come along."""
     for scheduler in list(_SCHEDULERS):
         scheduler.after_fork()
+    for log in list(_LOGS):
+        log.after_fork()
 
 
 atexit.register(_at_exit)

@@ -7,7 +7,7 @@ import pytest
 
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record
-from ipr_engine.audit.recorder import MIN_WORDS
+from ipr_engine.audit.record_writer import MIN_WORDS
 from ipr_engine.audit.row_record import distinct_words
 from ipr_engine.data import prompt_hashes, question_key
 from ipr_engine.training.estimators.by_name import kmeans, squared_distances

@@ -162,6 +162,7 @@ def test_every_stage_of_a_queued_request_has_its_latency(bundles):
     asked = len(PROMPTS)
     assert {name: stage.count for name, stage in stages.items()} == {
         "inline": 0, "cache": 1, "queue": asked, "encode": asked, "decide": asked, "queued": asked, "total": asked + 1,
+        "record": 0,
     }  # fmt: skip
     parts = sum(stages[name].sum_us for name in ("queue", "encode", "decide"))
     assert parts <= stages["queued"].sum_us
@@ -206,11 +207,15 @@ def test_the_exposition_is_well_formed_and_its_histograms_add_up(bundles):
         for prompt in PROMPTS:
             serving.route(prompt, tau=0.3)
         lines = prometheus_text(serving.counters()).splitlines()
-    types = {}
+    types, helped = {}, None
     for line in lines:
-        if line.startswith("# TYPE "):
+        if line.startswith("# HELP "):
+            _, _, helped, told = line.split(" ", 3)
+            assert told.endswith(".")
+        elif line.startswith("# TYPE "):
             name, kind = line.split()[2:]
             assert name not in types
+            assert name == helped  # the line before says what it tells
             types[name] = kind
         else:
             assert SAMPLE.match(line), line

@@ -1,57 +1,16 @@
 """Fork after load, and the interpreter's end with work in flight: in processes of their own."""
 
 import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 
 from tests.support import skips
-from tests.support.places import ROOT
-
-SETUP = """
-import asyncio, os, sys, threading
-from pathlib import Path
-from tests.support.serving_encoders import Gate, queued_engine, sibling_bundles
-from ipr_engine import AsyncEngine, Engine
-from ipr_engine.errors import NotServingError
-from ipr_engine.serving import BatchingEngine
-bundles = sibling_bundles(Path(sys.argv[1]), 1)
-
-def in_child(check):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            check()
-            code = 0
-        except BaseException as error:
-            print(type(error).__name__, error, flush=True)
-            code = 1
-        os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-"""
-
-
-def run(tmp_path, code):
-    """What the code prints, in a fresh interpreter that must end by itself within half a minute."""
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-W", "error::ResourceWarning", "-c", SETUP + textwrap.dedent(code), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={**os.environ, "PYTHONPATH": paths},
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    return done.stdout.split()
+from tests.support.own_processes import run_apart
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason=f"{skips.HARDWARE} fork")
 def test_a_forked_child_serves_the_static_tier_with_counts_and_a_worker_of_its_own(tmp_path):
-    assert run(
+    assert run_apart(
         tmp_path,
         """
         serving = BatchingEngine(Engine(bundles[0]), cache_entries=5, limits={"inline_chars": 50}).start()
@@ -79,7 +38,7 @@ def test_a_forked_child_serves_the_static_tier_with_counts_and_a_worker_of_its_o
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason=f"{skips.HARDWARE} fork")
 def test_a_forked_child_is_told_that_another_tier_must_be_loaded_there(tmp_path):
-    assert run(
+    assert run_apart(
         tmp_path,
         """
         engine, encoder = queued_engine(bundles[0])
@@ -109,7 +68,7 @@ def test_a_forked_child_is_told_that_another_tier_must_be_loaded_there(tmp_path)
 
 
 def test_the_interpreter_ends_with_an_open_engine(tmp_path):
-    assert run(
+    assert run_apart(
         tmp_path,
         """
         engine, _ = queued_engine(bundles[0])
@@ -122,7 +81,7 @@ def test_the_interpreter_ends_with_an_open_engine(tmp_path):
 
 def test_the_interpreter_ends_with_requests_in_flight_and_waiting(tmp_path):
     assert (
-        run(
+        run_apart(
             tmp_path,
             """
         engine, encoder = queued_engine(bundles[0])
@@ -147,7 +106,7 @@ def test_the_interpreter_ends_with_requests_in_flight_and_waiting(tmp_path):
 
 
 def test_a_forward_that_never_ends_does_not_keep_the_interpreter(tmp_path):
-    assert run(
+    assert run_apart(
         tmp_path,
         """
         from ipr_engine.serving import service
@@ -164,7 +123,7 @@ def test_a_forward_that_never_ends_does_not_keep_the_interpreter(tmp_path):
 
 
 def test_an_exception_in_the_program_ends_it_with_the_queue_drained(tmp_path):
-    assert run(
+    assert run_apart(
         tmp_path,
         """
         engine, encoder = queued_engine(bundles[0])

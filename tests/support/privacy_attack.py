@@ -246,7 +246,7 @@ def composed(count: int) -> tuple[str, ...]:
 def measure() -> dict[str, float]:
     """Return what docs/privacy.md quotes: recall of each attack on prompts of up to forty tokens."""
     from ipr_engine import Engine
-    from ipr_engine.audit.recorder import MIN_WORDS
+    from ipr_engine.audit.record_writer import MIN_WORDS
     from ipr_engine.audit.row_record import distinct_words
 
     engine = Engine.load()

@@ -49,3 +49,15 @@ def bare(record):
     return dataclasses.replace(
         record, schema_version=2, sealed=None, brief=False, needs=record.needs or Needs({}, None)
     )
+
+
+def all_equal(lines, *engines, key=None):
+    """Whether each line is decided again to the bit by the engine of its bundle; the lines' ids."""
+    by_bundle = {engine.bundle.hash: engine for engine in engines}
+    ids = []
+    for line in lines:
+        record = Record.from_line(line)
+        [replayed] = replay([line], by_bundle[record.bundle], key=key)
+        assert (replayed.differences, replayed.refused) == ((), None)
+        ids.append(record.id)
+    return ids

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 HARDWARE = "machine lacks"  # a test adds what: "machine lacks avx512"
+RAY = "needs the environment of `make test-examples`: ray"
 OUTCOMES = "needs --outcomes DIR: real routing outcomes, which are not ours to ship"
 EXTRA = "needs extra"  # not allowed under --all-extras
+FASTAPI = f"{EXTRA} [test]: fastapi and uvicorn, which serve an example"
 TRAIN = f"{EXTRA} [train]"
 EVAL = f"{EXTRA} [eval]: scikit-learn and matplotlib"
 PYARROW = f"{TRAIN}: pyarrow, to read --outcomes"
@@ -23,4 +25,4 @@ TENSORRT_LEAN = f"{EXTRA} [tensorrt-rtx]: tensorrt_lean_cu13_libs and _bindings,
 
 
 def allowed(*, all_extras: bool) -> tuple[str, ...]:
-    return (HARDWARE, OUTCOMES) if all_extras else (HARDWARE, OUTCOMES, EXTRA)
+    return (HARDWARE, RAY, OUTCOMES) if all_extras else (HARDWARE, RAY, OUTCOMES, EXTRA)

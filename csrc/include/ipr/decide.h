@@ -42,6 +42,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "ipr/decide_types.h"
 
@@ -134,6 +135,10 @@ class DecidePolicy {
 
   double min_support() const { return min_support_; }
   int64_t unsupported() const { return unsupported_; }
+
+  // What it was made of, to the bit. rates receives in_rate | out_rate | tier_above | fixed_usd, (3 * tiers, models),
+  // which the spec points into; its other arrays live as long as the policy.
+  PolicySpec spec(std::vector<float>& rates) const;
 
   // As kernels read it; lives as long as the policy. For the files in src/ alone: what it holds is padded and may
   // change its form.

@@ -8,6 +8,10 @@
 // A row is decided without its output's length first; only where a window, a stated limit or several answers may change
 // something is it decided a second time, alone. So the usual request costs one pass.
 //
+// Of a request one text is encoded; the others (a system message, answers before, tool definitions) are billed alone.
+// Its bill is the sum over all of them. So are the terms that own tokens are estimated from, added in float64 in the
+// order of the texts, the encoded one first.
+//
 // A request's input tokens are counted once by the bundle's tokenizer ("billed"), and, where candidates name tokenizers
 // of their own, estimated for each of these ("own"). Candidate m can serve a request where input and output tokens are
 // together at most its context window; the input is its own count, or billed * token_ratio[m].
@@ -145,7 +149,8 @@ class Router {
   const std::optional<Support>& support() const { return support_; }
 
  private:
-  // Counts a prompt of which `tokens` were encoded: writes its bill and, where there is room for them, its own tokens.
+  // Counts all texts of the prompt at position `at`, whose encoded one has `tokens`: writes its bill and, where there is
+  // room for them, its own tokens.
   void count(const Prompts& prompts, int64_t at, size_t tokens, const Facts& facts) const;
 
   // Decides one row again where its output, known now, does not fit a context window or is over max_tokens (-1: none),

@@ -1,0 +1,89 @@
+"""What is written of a record: a line that the disk cut, and an answer of a fallback, which no recorder of another kind writes."""
+
+import json
+import os
+import resource
+from dataclasses import replace
+
+import pytest
+
+from ipr_engine.audit.record import Record
+from ipr_engine.audit.record_fields import canonical, crc32
+from ipr_engine.audit.record_writer import RecordWriter
+from ipr_engine.audit.replay import replay
+from ipr_engine.errors import RecordError
+
+PROMPT = "explain to the python student why this code is slow and how to write a better story"
+
+
+@pytest.fixture
+def limited(tmp_path):
+    """A log, and a function that lets files grow by so many bytes from what it holds: then the disk is full, but for real."""
+    before, path = resource.getrlimit(resource.RLIMIT_FSIZE), tmp_path / "log.jsonl"
+
+    def limit(more):
+        size = os.path.getsize(path)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before[1] if more is None else size + more, before[1]))
+
+    yield path, limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_line_that_a_full_disk_cut_takes_no_other_line_with_it(engine, limited):
+    path, limit = limited
+    with engine.recorder(path) as recorder:
+        recorder.route(PROMPT, tau=0.2, id="first")
+        for name, more in (("cut", 100), ("cut again", 1), ("nothing", 0)):
+            limit(more)
+            with pytest.raises(RecordError, match="cannot write to"):
+                recorder.route(PROMPT, tau=0.2, id=name)
+        limit(None)
+        recorder.route(PROMPT, tau=0.2, id="next")
+        recorder.route(PROMPT, tau=0.2, id="last")
+    replays = list(replay(path.read_bytes().splitlines(keepends=True), engine))
+    assert [one.record.id for one in replays if one.refused is None] == ["first", "next", "last"]
+    assert all(one.record is None for one in replays if one.refused is not None)
+
+
+def test_a_writer_may_be_closed_twice_and_writes_no_more(tmp_path):
+    writer = RecordWriter(tmp_path / "log")
+    writer.write(b"{}\n")
+    writer.close()
+    writer.close()
+    with pytest.raises(RecordError, match="is closed; make a new recorder"):
+        writer.write(b"{}\n")
+    assert (tmp_path / "log").read_bytes() == b"{}\n"
+
+
+def changed(line, **fields):
+    document = json.loads(line)
+    document.pop("crc32")
+    document |= fields
+    return json.dumps(document | {"crc32": crc32(canonical(document))})
+
+
+def test_a_degraded_line_is_read_as_it_was_written_and_no_other_form_of_it(engine):
+    lines = []
+    engine.recorder(lines.append).route(PROMPT, tau=0.2)
+    record = Record.from_line(lines[0])
+    static = replace(record, degraded="static").to_line()
+    assert Record.from_line(static).degraded == "static"
+    assert Record.from_line(static).to_line() == static
+    assert b"degraded" not in lines[0]
+    [replayed] = replay([static], engine)
+    assert (replayed.differences, replayed.refused) == ((), None)
+    late = {**json.loads(lines[0])["decision"], "cause": "deadline"}
+    nothing = {**late, **dict.fromkeys(("quality", "cost_usd", "tokens_out", "threshold", "gap", "support"))}
+    for wrong in (
+        {"degraded": None},
+        {"degraded": "somebody"},
+        {"degraded": "candidate"},  # with figures
+        {"decision": late},  # nobody was late
+        {"decision": nothing},
+        {"decision": nothing, "degraded": "static"},
+        {"decision": {**nothing, "cause": "only_allowed"}, "degraded": "candidate"},
+    ):
+        with pytest.raises(RecordError, match="expected the fields of schema_version 3"):
+            Record.from_line(changed(lines[0], **wrong))
+    read = Record.from_line(changed(lines[0], decision=nothing, degraded="candidate"))
+    assert (read.degraded, read.outcome.cause, read.brief, read.withheld) == ("candidate", "deadline", False, True)
