@@ -17,6 +17,7 @@ from ipr_engine.prompts.parsed import Needs
 from ipr_engine.request.kept_limits import MOST_KEPT, KeptLimits
 from ipr_engine.request.route_request import RouteRequest
 from ipr_engine.request.row_inputs import request_limits
+from ipr_engine.serving import BatchingEngine
 from tests.support.bundles import make_bundle
 from tests.support.decide_requests import bytes_of
 from tests.support.tokenized_bundles import tokenized_parts
@@ -176,6 +177,20 @@ def test_images_are_left_to_the_walk(engines, prompt):
     engine, policies = engines["own scalar"]
     assert engine.loaded.route_one(prompt, policies[0], {}) is None
     assert engine.loaded.route_one([USER], policies[0], {"tokens_out": 5}) is None
+
+
+def test_serving_engines_and_recorders_decide_a_request_as_the_engine_does(engines):
+    engine, policies = engines["own scalar"]
+    body = {"messages": [{"role": "system", "content": "be brief"}, USER], "tools": [TOOL], "max_tokens": 350, "n": 2}
+    recorder = engine.recorder(lambda line: None)
+    with BatchingEngine(engine) as serving:
+        for policy in policies:
+            expected = outcome(lambda policy=policy: engine.route(body, policy))
+            assert outcome(lambda policy=policy: serving.route(body, policy)) == expected
+            assert outcome(lambda policy=policy: recorder.route(body, policy)) == expected
+        assert serving.counters().stages["inline"].count == sum(
+            policy.allowed != ("alpha/large",) for policy in policies
+        )
 
 
 def test_a_failed_row_raises_what_the_walk_raises(engines):

@@ -149,8 +149,8 @@ class Router {
   const std::optional<Support>& support() const { return support_; }
 
  private:
-  // Counts all texts of the prompt at position `at`, whose encoded one has `tokens`: writes its bill and, where there is
-  // room for them, its own tokens.
+  // Counts all texts of the prompt at position `at`, whose encoded one has `tokens`: writes its bill and, where there
+  // is room for them, its own tokens.
   void count(const Prompts& prompts, int64_t at, size_t tokens, const Facts& facts) const;
 
   // Decides one row again where its output, known now, does not fit a context window or is over max_tokens (-1: none),
