@@ -120,14 +120,15 @@ class ResultRow:
     @property
     def may_keep_out(self) -> bool:
         """Return whether this request may keep out a candidate that the policy allows."""
-        if self.inputs.limits is not None:
-            return True
-        own = self._own
+        own, limits = self._own, self.inputs.limits
         if own is None:
-            return self.billed_tokens >= self.policy.surely_fits.billed
+            return limits is not None or self.billed_tokens >= self.policy.surely_fits.billed
         # max() of a few floats takes a tenth of numpy's time
-        most = max(memoryview(own).cast("f")) if isinstance(own, bytes) else own.max()
-        return bool(most >= self.policy.surely_fits.own)
+        most = float(max(memoryview(own).cast("f")) if isinstance(own, bytes) else own.max())
+        if limits is None:
+            return most >= self.policy.surely_fits.own
+        stated = limits.max_tokens
+        return bool(limits.excluded) or stated is None or not most + stated <= self.policy.least_window
 
     @property
     def by_support(self) -> bool:

@@ -1,6 +1,7 @@
 """A prompt that one C++ call decides has the decision, or the error, that the walk over a batch gives it, to the bit."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from ipr_engine import Engine, InvalidInputError, RowError, parse_request
 from ipr_engine._C import available_isas
 from ipr_engine.bundle import Bundle, BundleParts, write_bundle
+from ipr_engine.bundle.context_windows import SurelyFits
 from ipr_engine.decision import Explanation
 from ipr_engine.errors import IprError
 from ipr_engine.prompts import ParsedRequest
@@ -137,6 +139,11 @@ def test_one_call_decides_as_the_walk_does(engines, prompt, at, name):
     if isinstance(walked, tuple):
         walked = walked[0], walked[1].replace("prompts[0]", "prompt", 1)
     assert outcome(lambda: engine.route(prompt, policy)) == walked
+    if isinstance(walked, dict):  # what a decision says without looking at every candidate is what it says when it does
+        looking = replace(policy, surely_fits=SurelyFits(-math.inf, -math.inf), least_window=-math.inf)
+        looked = told(engine.route(prompt, looking))
+        assert looked["ranked"][3]
+        assert looked | {"ranked": looked["ranked"][:3]} == walked | {"ranked": walked["ranked"][:3]}
     try:
         parsed = parse_request(prompt)
     except InvalidInputError:
