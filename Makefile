@@ -2,12 +2,14 @@
 # make test      the core's tests: no torch, nothing marked slow
 # make test-all  every extra that installs on a CPU, and all tests
 # make test-examples   examples/ on FastAPI and Ray Serve, in an environment of its own
+# make test-gateways   LiteLLM's own proxy with the seats in it, in an environment of 800 MB of its own
 # make bench     check, time and print the benchmarks (RECORD=1 appends to benchmarks/results)
 # make lint      ruff, mypy, import-linter, clang-format
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXAMPLES := .venv-examples
+GATEWAYS := .venv-gateways
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # The packages of some extras, read from pyproject.toml: installing them does not compile the extension again.
 extras = $(shell $(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(repr(package) for extra in '$(1)'.split() for package in extras[extra]))")
@@ -16,7 +18,7 @@ SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 WORKERS ?= -n auto --dist worksteal
 QUICK := -m 'not slow' --hypothesis-profile quick
 PYTEST_ARGS ?=
-.PHONY: demo test test-all test-examples bench lint format clean
+.PHONY: demo test test-all test-examples test-gateways bench lint format clean
 
 demo: $(VENV)/.core
 	@$(BIN)/ipr demo
@@ -34,6 +36,9 @@ test-all: $(VENV)/.all
 # Ray is large, and nothing else needs it. The extension is the one that .core builds in the clone.
 test-examples: $(EXAMPLES)/.installed $(VENV)/.core
 	PYTHONPATH=. $(EXAMPLES)/bin/python -m pytest tests/examples $(PYTEST_ARGS)
+
+test-gateways: $(GATEWAYS)/.installed
+	$(GATEWAYS)/bin/python -m pytest tests/integrations $(PYTEST_ARGS)
 
 bench: $(VENV)/.all
 	$(BIN)/python -m benchmarks $(if $(RECORD),--record)
@@ -73,9 +78,15 @@ $(EXAMPLES)/.installed: tests/examples/requirements.txt constraints.txt
 	$(EXAMPLES)/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt --requirement $<
 	@touch $@
 
+# The extension is the one that .core compiled in place; a package of a gateway may contradict ours, hence another environment.
+$(GATEWAYS)/.installed: tests/integrations/requirements.txt $(VENV)/.core
+	@test -x $(GATEWAYS)/bin/python || $(PYTHON) -m venv $(GATEWAYS)
+	$(GATEWAYS)/bin/pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
+
 $(VENV)/.lint: $(VENV)/.core
 	$(PIP) $(call extras,lint)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(EXAMPLES) build dist *.egg-info ipr_engine/*.so
+	rm -rf $(VENV) $(EXAMPLES) $(GATEWAYS) build dist *.egg-info ipr_engine/*.so

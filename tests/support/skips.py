@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 HARDWARE = "machine lacks"  # a test adds what: "machine lacks avx512"
+GATEWAYS = "needs the environment of `make test-gateways`: litellm"
 RAY = "needs the environment of `make test-examples`: ray"
 OUTCOMES = "needs --outcomes DIR: real routing outcomes, which are not ours to ship"
 EXTRA = "needs extra"  # not allowed under --all-extras
@@ -25,4 +26,5 @@ TENSORRT_LEAN = f"{EXTRA} [tensorrt-rtx]: tensorrt_lean_cu13_libs and _bindings,
 
 
 def allowed(*, all_extras: bool) -> tuple[str, ...]:
-    return (HARDWARE, RAY, OUTCOMES) if all_extras else (HARDWARE, RAY, OUTCOMES, EXTRA)
+    always = (HARDWARE, RAY, GATEWAYS, OUTCOMES)
+    return always if all_extras else (*always, EXTRA)

@@ -1,0 +1,154 @@
+"""A seat decides as the engine does, and goes on without a bundle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+
+import pytest
+
+from ipr_engine import AsyncEngine, Engine, InvalidInputError, RowError
+from ipr_engine.errors import BundleError, BundleNotFoundError
+from ipr_engine.integrations import shared_engine as sharing
+from ipr_engine.integrations.request_controls import WrongControlError
+from ipr_engine.integrations.seat import Seat, told
+from tests.support.bundles import make_bundle, make_siblings
+from tests.support.callers import until
+
+TIERS = {"large": "alpha/large", "mid": "beta/mid", "small": "gamma/small"}
+BODY = {"messages": [{"role": "user", "content": "prove the code"}], "model": "auto"}
+
+
+@pytest.fixture
+def seat(engine):
+    return Seat(TIERS, {"tau": 0.3}, bundle=engine)
+
+
+def decide(seat, body=BODY, headers=None, among=None):
+    return asyncio.run(seat.decide(body, seat.policy(headers, None, among)))
+
+
+def test_it_decides_as_the_engine(seat, engine):
+    expected = engine.route(BODY, tau=0.3, allowed=list(TIERS.values()))
+    assert decide(seat).decision.to_dict() == expected.to_dict()
+
+
+def test_among_fewer_it_decides_as_the_engine_allowed_these(seat, engine):
+    among = {"beta/mid", "gamma/small", "delta/tiny"}  # the last one is not the seat's
+    expected = engine.route(BODY, tau=0.3, allowed=["beta/mid", "gamma/small"])
+    assert decide(seat, among=among).decision.to_dict() == expected.to_dict()
+
+
+def test_the_operators_own_list_bounds_what_a_request_may_name(engine):
+    seat = Seat(TIERS, {"tau": 1.0, "allowed": ["alpha/large", "beta/mid"]}, bundle=engine)
+    assert seat.policy(None, None).allowed == ("alpha/large", "beta/mid")
+    assert decide(seat, headers={"x-ipr-allowed": "mid"}).decision.model == "beta/mid"
+    with pytest.raises(WrongControlError, match="x-ipr-allowed: unknown 'small'"):
+        seat.policy({"x-ipr-allowed": "small"}, None)
+
+
+@pytest.mark.parametrize("aim", [{"quality_share": 0.9}, {"preset": "cost"}])
+def test_an_aim_of_the_operators_stands_in_place_of_tau(default_engine, aim):
+    assert Seat(None, aim, bundle=default_engine).policy(None, None) == default_engine.policy(
+        **aim, allowed=list(default_engine.bundle.names)
+    )
+
+
+def test_without_an_aim_tau_is_a_fifth(engine):
+    assert Seat(None, {}, bundle=engine).policy(None, None).tau == 0.2
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "more", "reason"),
+    [
+        ({"large": "nobody"}, {}, {}, "tiers: unknown 'nobody'"),
+        ([], {}, {}, "tiers: expected at least one"),
+        (None, {"tau": 2.0}, {}, "tau: expected"),
+        (None, {"allowed": ["nobody"]}, {}, "allowed: unknown 'nobody'"),
+        (None, {}, {"controls": ["prices"]}, "controls: expected some of tau"),
+        (None, {}, {"controls": "tau"}, "controls: expected some of tau"),
+        (None, {}, {"watch_s": 1.0}, "watch_s: expected a bundle root"),
+        (None, {}, {"bundle": 3}, "bundle: expected a path"),
+    ],
+)
+def test_what_its_operator_says_wrongly_is_refused_at_once(engine, names, options, more, reason):
+    with pytest.raises(InvalidInputError, match=reason):
+        Seat(names, options, **{"bundle": engine, **more})
+
+
+def test_an_image_is_needed_and_not_counted(seat):
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "what is it"}, image]}]}
+    answer = decide(seat, body)
+    assert answer.decision.model == "gamma/small"  # the only one that sees
+    assert answer.headers()["x-ipr-uncounted"] == "image_url"
+
+
+def test_saved_is_told_against_the_best_single_candidate(default_engine):
+    answer = decide(Seat(None, {"tau": 0.5}, bundle=default_engine))
+    decision = answer.decision
+    best = decision.bundle.names.index(decision.policy.promise.best)
+    assert float(answer.headers()["x-ipr-saved-usd"]) == pytest.approx(
+        decision.usd_of(best) - decision.cost_usd, rel=1e-5
+    )
+
+
+def test_what_becomes_of_requests_is_counted_and_observed(engine):
+    seen = []
+    seat = Seat(TIERS, {}, bundle=engine, observe=lambda outcome, detail: seen.append((outcome, detail)))
+    model = decide(seat).decision.model
+    seat.failed(RowError([0], ["none_allowed"]))
+    assert dict(seat.counts) == {("decided", model): 1, ("undecided", "RowError"): 1}
+    assert seen == [("decided", model), ("undecided", "RowError")]
+
+
+def test_an_error_fits_a_header():
+    assert told(InvalidInputError("a:\r\n  b \u2026" + 400 * "c")) == ("a: b ?" + 400 * "c")[:300]
+    assert told(asyncio.CancelledError()) == "CancelledError"
+
+
+def test_seats_of_one_path_share_an_engine(bundle_folder):
+    one, other = (Seat(None, {}, bundle=bundle_folder) for _ in range(2))
+    assert one.engine is other.engine
+    assert one.engine is not Seat(None, {}, bundle=AsyncEngine.load(bundle_folder)).engine
+
+
+def test_a_bundle_that_arrives_later_is_served_then(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sharing, "AGAIN_S", 0.0)
+    with caplog.at_level(logging.ERROR):
+        seat = Seat(TIERS, {}, bundle=tmp_path / "later")
+    assert "no decision is made until this bundle can be loaded" in caplog.text
+    with pytest.raises(BundleNotFoundError):
+        decide(seat)
+    with pytest.raises(WrongControlError):  # read without a bundle
+        seat.policy({"x-ipr-tau": "much"}, None)
+    root = make_bundle(tmp_path / "made", models=5, dim=16).parent
+    shutil.copytree(root, tmp_path / "later")
+
+    def served() -> bool:
+        try:
+            return decide(seat).decision.model in TIERS.values()
+        except BundleError:
+            return False
+
+    until(served)
+
+
+def test_a_bundle_that_lacks_a_candidate_after_a_swap_is_no_fault_of_the_request(engine, tmp_path):
+    own = Engine(engine.bundle)
+    seat = Seat(TIERS, {}, bundle=own)
+    own.swap(make_bundle(tmp_path, models=2, dim=16), allow_fewer_candidates=True, allow_other_encoder=True)
+    with pytest.raises(InvalidInputError, match="tiers: unknown 'gamma/small'") as error:
+        seat.policy({"x-ipr-tau": "0.5"}, None)
+    assert not isinstance(error.value, WrongControlError)
+
+
+def test_current_is_followed_where_asked(tmp_path):
+    first, second = make_siblings(tmp_path, 2, models=5)
+    current = first.parent / "CURRENT"
+    current.write_text(first.name)
+    seat = Seat(TIERS, {}, bundle=first.parent, watch_s=0.01)
+    assert decide(seat).decision.bundle_hash == first.name
+    current.write_text(second.name)
+    until(lambda: decide(seat).decision.bundle_hash == second.name)
