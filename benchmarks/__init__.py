@@ -3,6 +3,7 @@
     python -m benchmarks [NAME ...]     the operations (ops/), with --record into results/NAME.jsonl
     python -m benchmarks verify         the targets of targets.toml: met, missed, or not to be told
     python -m benchmarks.before DIR     this checkout beside another one
+    python -m benchmarks.install EXTRA  what an installation holds: packages and megabytes
     python -m benchmarks.gpu PART DIR   on a machine with a GPU (gpu.sh runs all parts)
     ipr bench load|soak|encoder|compare from a clone and from an installed wheel (cli/)
 

@@ -7,8 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from ipr_engine.cli.text_table import PIPED, Page, TextTable
 
 from ..harness.machine import machine
 from ..load import ladder
@@ -95,37 +94,35 @@ def _report(
                     "noise": noise, **machine(), "command": command_line(arguments)}  # fmt: skip
         print(json.dumps(document, allow_nan=False))
         return code
-    console = Console(width=132, highlight=False, markup=False)
+    page = Page(narrowest=PIPED)
     for name, one in series.items():
         if one:
-            console.print(_table(f"{prepared.target.name}, {name}", one))
+            page.table(_table(f"{prepared.target.name}, {name}", one))
     if "most" in extra:
         most = extra["most"]
-        console.print(
+        page.text(
             f"the most: {most['sustained_rps']:,.0f} arrivals/s in an open loop"
             + ("" if most["kept_up"] else " (it kept up with none of the rates tried)")
             + f"; {most['closed_loop_rps']:,.0f} answers/s with {most['closed_loop_callers']} caller(s) in a closed one"
         )
     if "published" in extra:
-        console.print("published elsewhere, on other machines, with other models:")
+        page.text("published elsewhere, on other machines, with other models:")
         for row in extra["published"]:
-            console.print(
+            page.text(
                 f"  {row['system']} on {row['machine']}: {row['callers']} x {row['tokens']} tokens: {row['latency']}"
             )
     for reason in unsteady(noise):
-        console.print(f"NOISY: {reason}")
+        page.text(f"NOISY: {reason}")
     return code
 
 
-def _table(title: str, steps: Sequence[ladder.Step]) -> Table:
-    rows = Table(title=title, title_justify="left", header_style="bold")
-    rows.add_column("step")
-    for heading in ("offered/s", "answers/s", *(f"total {name}" for name in SHOWN), "service p50", "not served"):
-        rows.add_column(heading, justify="right")
+def _table(title: str, steps: Sequence[ladder.Step]) -> TextTable:
+    totals = (f"total {name}" for name in SHOWN)
+    rows = TextTable(title, ["step", "offered/s", "answers/s", *totals, "service p50", "not served"])
     for step in steps:
         found = step.to_dict()
         lost = found["failed"] + found["rejected"] + found["unsent"]
-        rows.add_row(
+        rows.add(
             step.label,
             "-" if step.offered is None else f"{step.offered:,.0f}",
             f"{step.run.throughput:,.0f}",

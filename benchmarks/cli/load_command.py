@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ipr_engine._files import writable_file
 from ipr_engine.cli.options import load_keywords
+from ipr_engine.cli.text_table import PIPED, Page
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 
@@ -38,8 +37,6 @@ from .options import (
     settings_of,
     split_targets,
 )
-
-WIDTH = 132
 
 
 def add_parser(benches: Any) -> None:
@@ -240,16 +237,14 @@ def _report(
         print(json.dumps({"runs": documents, "slo": judged, "compare": [one.to_dict() for one in comparisons],
                           "peers_absent": absent, "exit_code": code}, allow_nan=False))  # fmt: skip
         return code
-    console = Console(
-        width=max(WIDTH, Console().width) if Console().is_terminal else WIDTH, highlight=False, markup=False
-    )
-    console.print(report.table(ours))
+    page = Page(narrowest=PIPED)
+    page.table(report.table(ours))
     if len(results) > 1:
-        console.print(report.side_by_side(results))
+        page.table(report.side_by_side(results))
     for line in _lines(ours, results, absent, comparisons):
-        console.print(line, soft_wrap=True)
+        print(line)
     for one, found in zip(judgements, causes, strict=True):
-        console.print(str(one) + ("" if found is None else f"\n  {found}"), soft_wrap=True)
+        print(str(one) + ("" if found is None else f"\n  {found}"))
     return code
 
 

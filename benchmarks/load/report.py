@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
+from ipr_engine.cli.text_table import TextTable
 from ipr_engine.errors import InvalidInputError
 
 from ..harness import results
@@ -66,7 +66,7 @@ def document(measured: Measured, command: str) -> dict[str, Any]:
     }
 
 
-def table(measured: Measured) -> Table:
+def table(measured: Measured) -> TextTable:
     """Return stages in rows, quantiles with their intervals in columns."""
     run, case = measured.run, measured.case
     shape = (
@@ -75,38 +75,31 @@ def table(measured: Measured) -> Table:
         else f"open loop, {case.arrivals} at {case.rate:,.0f}/s, at most {case.callers} at once"
     )
     settings = ", ".join(f"{name} {value}" for name, value in measured.settings.items())
-    rows = Table(
-        title=f"{run.target}: {run.throughput:,.0f} answers/s, {shape}, {case.mix.label}"
+    rows = TextTable(
+        f"{run.target}: {run.throughput:,.0f} answers/s, {shape}, {case.mix.label}"
         + (f"\n{settings}" if settings else ""),
-        title_justify="left",
-        header_style="bold",
+        ["stage", *map(level_name, LEVELS)],
     )
-    rows.add_column("stage")
-    for level in LEVELS:
-        rows.add_column(level_name(level), justify="right")
     for stage, values in run.measured.by_stage().items():
-        rows.add_row(stage, *(_cell(q) for q in quantiles(values)), style="bold" if stage == "total" else None)
+        rows.add(stage, *(_cell(q) for q in quantiles(values)), style="bold" if stage == "total" else "")
     for stage, values in measured.split.items():
-        rows.add_row(f"{stage} (apart)", *(_cell(q) for q in quantiles(values)), style="dim")
+        rows.add(f"{stage} (apart)", *(_cell(q) for q in quantiles(values)), style="dim")
     for stage in measured.counted:
         cells = (f"<= {duration_text(1e3 * measured.counted_at(level)[stage])}" for level in LEVELS)
-        rows.add_row(f"{stage} (counted)", *cells, style="dim")
-    rows.add_row("harness alone", *(_cell(q) for q in measured.floor), style="dim")
+        rows.add(f"{stage} (counted)", *cells, style="dim")
+    rows.add("harness alone", *(_cell(q) for q in measured.floor), style="dim")
     rows.caption = "\n".join(notes(measured))
-    rows.caption_justify = "left"
     return rows
 
 
-def side_by_side(results: Sequence[Measured]) -> Table:
+def side_by_side(results: Sequence[Measured]) -> TextTable:
     """Return targets that took turns, a row each."""
-    rows = Table(title="in turns, the same load", title_justify="left", header_style="bold")
-    rows.add_column("target")
-    for heading in ("answers/s", *(f"total {level_name(level)}" for level in LEVELS[:3]), "service p50", "not served"):
-        rows.add_column(heading, justify="right")
+    totals = (f"total {level_name(level)}" for level in LEVELS[:3])
+    rows = TextTable("in turns, the same load", ["target", "answers/s", *totals, "service p50", "not served"])
     for one in results:
         run = one.run
         lost = run.lost.count
-        rows.add_row(
+        rows.add(
             run.target,
             f"{run.throughput:,.0f}",
             *(_cell(q) for q in quantiles(run.measured.total, LEVELS[:3])),

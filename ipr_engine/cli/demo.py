@@ -7,17 +7,15 @@ import time
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from ipr_engine.cli.options import add_bundle_options, load_keywords, shorten
+from ipr_engine.cli.text_table import Cell, Page, TextTable
 from ipr_engine.decision.decision import Decision
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.engine import Engine
 
 TAUS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
 TIMED_CALLS = 3000
-NARROWEST = 100  # below it the figures would not fit; a narrower terminal wraps
 
 # From what the default bundle was fitted on (maths, code reasoning) to what it never saw.
 DEMO_PROMPTS = (
@@ -50,19 +48,21 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     engine = Engine.load(arguments.bundle, **load_keywords(arguments))
     routed = engine.route_many(DEMO_PROMPTS, tau=arguments.tau)
-    console = Console(width=max(NARROWEST, Console().width) if Console().is_terminal else 132)
     bundle = engine.bundle
-    console.print(
-        f"[dim]bundle {bundle.name} {bundle.hash[:12]} · {len(bundle.names)} candidates · isa {engine.plan.isa}[/dim]\n"
+    page = Page()
+    page.text(
+        f"bundle {bundle.name} {bundle.hash[:12]} · {len(bundle.names)} candidates · isa {engine.plan.isa}\n\n", "dim"
     )
-    console.print(_prompt_table(routed, arguments.tau))
-    console.print(_tau_table(engine))
+    page.table(_prompt_table(routed, arguments.tau))
+    page.text("\n")
+    page.table(_tau_table(engine))
     best = sum(_best_cost(decision) for decision in routed)
     chosen = sum(decision.cost_usd for decision in routed)
     microseconds = _time(engine, arguments.tau)
-    console.print(
-        f"tau {arguments.tau:g}: [bold]{1 - chosen / best:.0%}[/bold] less expected cost than always asking the best predicted model; "
-        f"[bold]{microseconds:.1f} us[/bold] per decision, text to choice (median of {TIMED_CALLS} calls, one thread)."
+    page.text(
+        f"tau {arguments.tau:g}: {1 - chosen / best:.0%} less expected cost than always asking the best predicted model; "
+        f"{microseconds:.1f} us per decision, text to choice (median of {TIMED_CALLS} calls, one thread).",
+        "bold",
     )
     return 0
 
@@ -72,35 +72,29 @@ def _best_cost(decision: Decision) -> float:
     return float(decision.costs_usd[int(np.argmax(decision.qualities))])
 
 
-def _prompt_table(routed: Decisions, tau: float) -> Table:
-    table = Table(title=f"Who answers at tau {tau:g}?", title_justify="left", header_style="bold")
-    table.add_column("prompt", ratio=1, no_wrap=True, overflow="ellipsis")
-    table.add_column("chosen", no_wrap=True)
-    for heading in ("quality", "cost, USD/1k", "best would cost", "support"):
-        table.add_column(heading, justify="right", no_wrap=True)
+def _prompt_table(routed: Decisions, tau: float) -> TextTable:
+    headings = ("prompt", "chosen", "quality", "cost, USD/1k", "best would cost", "support")
+    table = TextTable(f"Who answers at tau {tau:g}?", headings, left=(0, 1), cut=0)
     for prompt, decision in zip(DEMO_PROMPTS, routed, strict=True):
         support = decision.support
-        table.add_row(
+        table.add(
             shorten(prompt, 46),
             decision.model or decision.status,
             f"{decision.quality:.2f}",
             f"{1000 * decision.cost_usd:.3f}",
             f"{1000 * _best_cost(decision):.3f}",
-            "-" if support is None else (f"{support:.2f}" if support >= 0.005 else "[yellow]outside[/yellow]"),
+            "-" if support is None else f"{support:.2f}" if support >= 0.005 else Cell("outside", "yellow"),
         )
     table.caption = (
         "quality: predicted share of correct answers · cost: expected, USD per 1,000 such prompts · "
         "support: share of fitting prompts less typical than this one; outside = extrapolation"
     )
-    table.caption_justify = "left"
     return table
 
 
-def _tau_table(engine: Engine) -> Table:
-    table = Table(title="\nWhat a tolerance buys, over these prompts", title_justify="left", header_style="bold")
-    for heading in ("tau", "mean quality", "cost, USD/1k", "saved"):
-        table.add_column(heading, justify="right")
-    table.add_column("who answers", ratio=1)
+def _tau_table(engine: Engine) -> TextTable:
+    headings = ("tau", "mean quality", "cost, USD/1k", "saved", "who answers")
+    table = TextTable("What a tolerance buys, over these prompts", headings, left=(4,))
     encoded = engine.encode(list(DEMO_PROMPTS))  # once; every tau decides on the same embeddings
     best = sum(_best_cost(decision) for decision in engine.decide(encoded, tau=0.0))
     for tau in TAUS:
@@ -110,7 +104,7 @@ def _tau_table(engine: Engine) -> Table:
         for name in decisions.models:
             counts[str(name)] = counts.get(str(name), 0) + 1
         mix = ", ".join(f"{n}x {name}" for name, n in sorted(counts.items(), key=lambda item: -item[1]))
-        table.add_row(
+        table.add(
             f"{tau:g}",
             f"{decisions.quality.mean():.3f}",
             f"{1000 * cost / len(decisions):.3f}",

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._C import WordPiece as NativeWordPiece
+from ipr_engine._extras import need
 from ipr_engine._validate import lone_surrogate
-from ipr_engine.errors import BackendUnavailableError, BundleFormatError, InvalidInputError
+from ipr_engine.errors import BundleFormatError, InvalidInputError
 
 TOKENIZERS = ("auto", "wordpiece", "tokenizers")
 
@@ -64,15 +65,10 @@ class LibraryTokenizer:
 
     kind = "tokenizers"
 
-    def __init__(self, json_text: str) -> None:
+    def __init__(self, json_text: str, wanted_for: str = "kind 'tokenizers'") -> None:
+        library = need("tokenizers", f"tokenizer: {wanted_for}", "tokenizers")
         try:
-            from tokenizers import Tokenizer as Library
-        except ImportError as error:
-            raise BackendUnavailableError(
-                "tokenizer: this tokenizer.json needs the `tokenizers` package; pip install tokenizers"
-            ) from error
-        try:
-            self._library = Library.from_str(json_text)
+            self._library = library.Tokenizer.from_str(json_text)
         except Exception as error:  # the library raises bare Exception for what it cannot read
             raise BundleFormatError(f"tokenizer.json: the tokenizers library cannot read it: {error}") from error
         self._library.no_truncation()
@@ -131,7 +127,7 @@ def read_tokenizer(json_bytes: bytes, tokenizer: str = "auto") -> WordPieceToken
         return WordPieceTokenizer(_native(tree))
     if tokenizer == "wordpiece":
         raise InvalidInputError(f"tokenizer: C++ does not give this file's exact ids ({reason}); pass tokenizer='auto'")
-    return LibraryTokenizer(text)
+    return LibraryTokenizer(text, f"a tokenizer.json that C++ does not reproduce ({reason})")
 
 
 def _native(tree: dict[str, Any]) -> NativeWordPiece:

