@@ -217,7 +217,7 @@ class HostileRequests:
         if choose.random() < 0.15:
             content = self._torn(content)
         if choose.random() < 0.1:
-            path = choose.choice((*PLACES, "/", "/v1", "/metrics", "/\x00", "/v1/models"))
+            path = choose.choice((*PLACES, "/", "/ipr/overview", "/v1", "/metrics", "/\x00", "/v1/models"))
         method = "POST" if choose.random() < 0.97 else choose.choice(("GET", "PUT", "HEAD", "OPTIONS", "BREW"))
         pieces = [content]
         if choose.random() < 0.2:
