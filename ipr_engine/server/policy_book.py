@@ -20,6 +20,8 @@ from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.server_engine import PolicyMaker
 
 DEFAULT_TAU = 0.1
+MOST_KEPT = 16384
+"""Bytes of options, as JSON, from which on a policy is compiled for its request alone: `limits.policies` bounds memory, too."""
 FORMAT = "format"
 """The cause by which a candidate is left out that cannot speak the request's format."""
 
@@ -53,23 +55,22 @@ class PolicyBook:
         Raises:
             RefusedError: an option is wrong, or leaves nobody who could answer.
         """
-        asked = controls.policy
-        key = (
-            self._engine.bundle.hash,
-            tenant.name,
-            model,
-            None if form is None else form.name,
-            json_text(asked, sort_keys=True) if asked else b"",
-        )
-        found = self._kept.get(key)
+        asked, serving = controls.policy, self._engine.bundle.hash
+        text = json_text(asked, sort_keys=True) if asked else b""
+        means = (tenant.name, model, None if form is None else form.name, text)
+        found = self._kept.get((serving, means))
         if found is not None:
-            self._kept.move_to_end(key)
+            self._kept.move_to_end((serving, means))
             return found
         try:
             found = await asyncio.to_thread(self.compile, tenant, model, form, asked)
         except InvalidInputError as error:
+            if self._engine.bundle.hash != serving:  # swapped meanwhile: names of the one before may be unknown
+                return await self.of(tenant, model, form, controls)
             raise refused_as(error) from None
-        self._kept[key] = found
+        if len(text) > MOST_KEPT:
+            return found
+        self._kept[found.policy.bundle_hash, means] = found
         while len(self._kept) > self._config.server.limits.policies:
             self._kept.popitem(last=False)
         return found
@@ -98,6 +99,8 @@ class PolicyBook:
         if not LEVEL & chosen.keys():
             chosen["tau"] = DEFAULT_TAU
         policy = engine.policy(**chosen, allowed=allowed if exclusions else None)
+        if policy.bundle_hash != bundle.hash:  # swapped meanwhile: positions are those of the other bundle
+            return self.compile(tenant, model, form, asked)
         exclusions = {**policy.exclusions, **exclusions}
         masked = tuple(name for name, why in exclusions.items() if why.startswith(FORMAT))
         return AskedPolicy(policy, exclusions, best_of(policy, bundle), masked)
