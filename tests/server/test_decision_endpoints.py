@@ -128,3 +128,4 @@ def test_what_is_wrong_is_named(
     reply = gateway.post(path, body)
     assert reply.status == status
     assert named in reply.body["error"]["message"]
+    assert ("field" if path == "/v1/systemone" else "param") in reply.body["error"]
