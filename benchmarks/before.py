@@ -26,15 +26,18 @@ from .ops.prompts import ASCII, OTHER
 
 TAU = 0.2
 TURNS, WARM_UP, CALLS = 120, 10, 400
+SYSTEM = "You are a careful assistant. Answer briefly, name your sources, and say so when you do not know."
 
 # Each entry names a call, its prompts, and the parts that a turn's calls are cut into where one call takes longer: `tokens_in` is
-# route with that option, `chat` a chat of one message, `route_many` 16 prompts.
+# route with that option, `chat` a chat of one message, `request` a body of a system message, a user's and a limit, `route_many` 16
+# prompts.
 KINDS = (
     ("route", "ascii", 1),
     ("route", "other", 1),
     ("decide", "ascii", 1),
     ("tokens_in", "ascii", 8),
     ("chat", "ascii", 4),
+    ("request", "ascii", 4),
     ("route_many", "ascii", 8),
 )
 
@@ -48,11 +51,16 @@ engine = ipr_engine.Engine.load(isa=given["isa"])
 policy = engine.policy(tau=given["tau"], **given["options"])
 encoded = {kind: [engine.encode([prompt]) for prompt in prompts] for kind, prompts in given["prompts"].items()}
 texts, clock = given["prompts"], time.perf_counter_ns
+system = {"role": "system", "content": given["system"]}
 kinds = {
     "route": (engine.route, texts),
     "decide": (engine.decide, encoded),
     "tokens_in": (lambda text, policy: engine.route(text, policy, tokens_in=80.0), texts),
     "chat": (engine.route, {kind: [[{"role": "user", "content": text}] for text in of] for kind, of in texts.items()}),
+    "request": (engine.route, {
+        kind: [{"messages": [system, {"role": "user", "content": text}], "max_tokens": 200} for text in of]
+        for kind, of in texts.items()
+    }),
     "route_many": (engine.route_many, {kind: [of[:8] + of[:8]] for kind, of in texts.items()}),
 }
 print(json.dumps({"isa": engine.plan.isa, "bundle": engine.bundle.hash, "rule": policy.rule, "at": ipr_engine.__file__}), flush=True)
@@ -83,7 +91,13 @@ class CheckoutProcess:
             env=environment,
         )
         self.started = self._ask(
-            {"isa": isa, "tau": TAU, "options": options, "prompts": {"ascii": ASCII, "other": OTHER}}
+            {
+                "isa": isa,
+                "tau": TAU,
+                "options": options,
+                "system": SYSTEM,
+                "prompts": {"ascii": ASCII, "other": OTHER},
+            }
         )
         if not Path(self.started["at"]).is_relative_to(checkout):
             raise InvalidInputError(f"CHECKOUT: expected ipr_engine of {checkout}, got {self.started['at']}")

@@ -296,6 +296,21 @@ class Router:
     ) -> tuple[DecideResult, int, bool, float | None, bytes | None]:
         """The decision, billed_tokens, truncated, support (None without centroids), own_tokens (models,) float32 as bytes."""
 
+    def route_request(
+        self,
+        encoded: str,
+        billed_only: tuple[str, ...],
+        policy: DecidePolicy,
+        allowed: bytes | None,
+        max_tokens: int,
+        answers: int,
+    ) -> tuple[DecideResult, int, bool, float | None, bytes | None]:
+        """The same of a whole request, whose billed_only texts are counted and not encoded.
+
+        allowed: (models,), 0 = may not be chosen; None: everyone may, whom the policy allows. max_tokens: -1 where none is stated.
+        max_tokens, answers: as of `decide`.
+        """
+
     def route_many(
         self, prompts: list[str], policy: DecidePolicy
     ) -> tuple[DecideResult, npt.NDArray[np.int64], npt.NDArray[np.bool_], _Floats | None, _Floats | None]:

@@ -103,8 +103,8 @@ class Engine(BundleHolder):
             InvalidInputError: a bad prompt, or a bad argument.
             RowError: the prompt cannot be decided; its reason is named.
         """
-        if type(prompt) is str:  # the short way: one C++ call
-            made = self.loaded.route_text(prompt, policy, options)
+        if type(prompt) is str or is_one_prompt(prompt):  # the short way: one C++ call
+            made = self.loaded.route_one(prompt, policy, options)
             if made is not None:
                 return made
         on_error = "raise"

@@ -72,10 +72,10 @@ std::optional<FloatArray> own_array(const PyRouter& self, py::ssize_t batch) {
   return FloatArray({batch, static_cast<py::ssize_t>(self.router.plan().models())});
 }
 
-// (DecideResult, billed_tokens, truncated, support or None, own_tokens (models,) float32 as bytes or None): making an
-// array would take a tenth of the call.
-py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy& policy) {
-  const Utf8 text = utf8_of(prompt, "prompt");
+// (DecideResult, billed_tokens, truncated, support or None, own_tokens (models,) float32 as bytes or None) of a batch
+// of one, of `bytes` in all: making an array would take a tenth of the call.
+py::tuple route_alone(const PyRouter& self, const DecidePolicy& policy, const Prompts& prompts,
+                      const RequestLimits& limits, size_t bytes) {
   int64_t billed = 0;
   bool truncated = false;
   float support = 0;
@@ -90,12 +90,44 @@ py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy&
     if (!own) throw py::error_already_set();
     own_data = reinterpret_cast<float*>(PyBytes_AS_STRING(own.ptr()));
   }
-  run_released(text.bytes, [&] {
-    self.router.route(policy, {&text.data, &text.bytes, 1}, results,
+  run_released(bytes, [&] {
+    self.router.route(policy, prompts, limits, results,
                       {&billed, &truncated, has_support ? &support : nullptr, own_data});
   });
   return py::make_tuple(std::move(result), billed, truncated,
                         has_support ? py::object(py::float_(support)) : py::none(), std::move(own));
+}
+
+// A plain text.
+py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy& policy) {
+  const Utf8 text = utf8_of(prompt, "prompt");
+  return route_alone(self, policy, {{&text.data, &text.bytes, 1}, nullptr}, {nullptr, nullptr, nullptr}, text.bytes);
+}
+
+// A whole request. allowed: (models,) as bytes, or None; max_tokens: -1 where none is stated.
+py::tuple route_request(const PyRouter& self, py::handle encoded, const py::tuple& billed_only,
+                        const DecidePolicy& policy, py::handle allowed, int64_t max_tokens, int64_t answers) {
+  const Utf8 text = utf8_of(encoded, "encoded");
+  const size_t count = billed_only.size();
+  std::vector<const char*> utf8(count);
+  std::vector<size_t> bytes(count);
+  size_t total = text.bytes;
+  for (size_t at = 0; at < count; ++at) {
+    const Utf8 beside = utf8_of(billed_only[at], "billed_only");
+    utf8[at] = beside.data;
+    bytes[at] = beside.bytes;
+    total += beside.bytes;
+  }
+  RequestLimits limits{nullptr, &max_tokens, &answers};
+  IPR_CHECK(answers >= 1, "answers: expected at least 1, got ", answers);
+  if (!allowed.is_none()) {
+    const auto models = static_cast<py::ssize_t>(self.router.plan().models());
+    IPR_CHECK(PyBytes_Check(allowed.ptr()) && PyBytes_GET_SIZE(allowed.ptr()) == models, "allowed: expected ", models,
+              " bytes or None, got ", describe(allowed));
+    limits.allowed = reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(allowed.ptr()));
+  }
+  const Texts beside{utf8.data(), bytes.data(), static_cast<int64_t>(count)};
+  return route_alone(self, policy, {{&text.data, &text.bytes, 1}, &beside}, limits, total);
 }
 
 // (DecideResult, billed_tokens (batch,) int64, truncated (batch,) bool, support (batch,) float32 or None,
@@ -119,10 +151,10 @@ py::tuple route_many(const PyRouter& self, const py::list& prompts, const Decide
   Results results;
   py::object result = new_decide_result(static_cast<int64_t>(batch), self.router.plan().models(), results);
   std::optional<FloatArray> own = own_array(self, static_cast<py::ssize_t>(batch));
-  const Prompts texts{utf8.data(), bytes.data(), static_cast<int64_t>(batch)};
+  const Prompts texts{{utf8.data(), bytes.data(), static_cast<int64_t>(batch)}, nullptr};
   const Facts facts{billed.mutable_data(), truncated.mutable_data(), support ? support->mutable_data() : nullptr,
                     own ? own->mutable_data() : nullptr};
-  run_released(total, [&] { self.router.route(policy, texts, results, facts); });
+  run_released(total, [&] { self.router.route(policy, texts, {nullptr, nullptr, nullptr}, results, facts); });
   return py::make_tuple(std::move(result), billed, truncated, support, own);
 }
 
@@ -239,6 +271,8 @@ void bind_router(pybind11::module_& m) {
            py::arg("distances") = py::none(), py::arg("coefficients") = py::none(), py::arg("per_request") = py::none(),
            py::arg("tokenizer_of") = std::vector<int32_t>())
       .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"))
+      .def("route_request", &route_request, py::arg("encoded"), py::arg("billed_only"), py::arg("policy"),
+           py::arg("allowed"), py::arg("max_tokens"), py::arg("answers"))
       .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"))
       .def("support", &support_of, py::arg("x"))
       .def("send_unsupported", &send_unsupported, py::arg("result"), py::arg("policy"), py::arg("billed_tokens"),

@@ -23,6 +23,10 @@ T* thread_scratch(Use use, int64_t count) {
   return memory[use].data();
 }
 
+size_t at_least_floor(size_t tokens, size_t bytes) {
+  return std::max(tokens, (bytes + kBytesPerToken - 1) / kBytesPerToken);
+}
+
 }  // namespace
 
 Router::Router(const DecidePlan& plan, const StaticEncoder* encoder, ContextLimits limits,
@@ -175,33 +179,46 @@ void Router::own_tokens(const double* terms, int64_t billed, float* own) const {
   }
 }
 
-void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Results& results,
-                   const Facts& facts) const {
+void Router::count(const Prompts& prompts, int64_t at, size_t tokens, const Facts& facts) const {
+  const Texts none{nullptr, nullptr, 0}, &beside = prompts.billed_only ? prompts.billed_only[at] : none;
+  size_t billed = at_least_floor(tokens, prompts.encoded.bytes[at]);
+  for (int64_t text = 0; text < beside.count; ++text)
+    billed += at_least_floor(encoder_->count_tokens(beside.utf8[text], beside.bytes[text]), beside.bytes[text]);
+  facts.billed_tokens[at] = static_cast<int64_t>(billed);
+  if (!facts.own_tokens) return;
+  TextCounts terms = count_text(prompts.encoded.utf8[at], prompts.encoded.bytes[at]);
+  for (int64_t text = 0; text < beside.count; ++text) {
+    const TextCounts more = count_text(beside.utf8[text], beside.bytes[text]);
+    for (size_t term = 0; term < kTerms; ++term) terms.of[term] += more.of[term];
+  }
+  own_tokens(terms.of.data(), facts.billed_tokens[at], facts.own_tokens + at * plan_.models());
+}
+
+void Router::route(const DecidePolicy& policy, const Prompts& prompts, const RequestLimits& limits,
+                   const Results& results, const Facts& facts) const {
   IPR_CHECK(encoder_ != nullptr, "encoder: this router has none; encode first, then decide");
+  const Texts& encoded = prompts.encoded;
   const int64_t models = plan_.models(), dim = plan_.dim();
-  float* const x = thread_scratch<float>(kEmbeddings, std::min(prompts.batch, kChunk) * dim);
-  for (int64_t first = 0; first < prompts.batch; first += kChunk) {
+  float* const x = thread_scratch<float>(kEmbeddings, std::min(encoded.count, kChunk) * dim);
+  for (int64_t first = 0; first < encoded.count; first += kChunk) {
     Rows rows{};
-    rows.batch = std::min(kChunk, prompts.batch - first);
+    rows.batch = std::min(kChunk, encoded.count - first);
     rows.x = x;
     rows.x_stride = dim;
     for (int64_t row = 0; row < rows.batch; ++row) {
       const int64_t at = first + row;
-      const EncodeInfo info = encoder_->encode(prompts.utf8[at], prompts.bytes[at], x + row * dim);
-      IPR_CHECK(info.tokens > 0, prompts.batch == 1 ? "prompt" : "prompts[" + std::to_string(at) + "]",
-                ": expected text, got ", prompts.bytes[at], " bytes without one token");
-      const size_t tokens = std::max(info.tokens, (prompts.bytes[at] + kBytesPerToken - 1) / kBytesPerToken);
-      facts.billed_tokens[at] = static_cast<int64_t>(tokens);
+      const EncodeInfo info = encoder_->encode(encoded.utf8[at], encoded.bytes[at], x + row * dim);
+      IPR_CHECK(info.tokens > 0, encoded.count == 1 ? "prompt" : "prompts[" + std::to_string(at) + "]",
+                ": expected text, got ", encoded.bytes[at], " bytes without one token");
       facts.truncated[at] = info.truncated;
-      if (facts.own_tokens) {
-        const TextCounts terms = count_text(prompts.utf8[at], prompts.bytes[at]);
-        own_tokens(terms.of.data(), facts.billed_tokens[at], facts.own_tokens + at * models);
-      }
+      count(prompts, at, info.tokens, facts);
     }
     const InputTokens input{facts.billed_tokens + first,
                             facts.own_tokens ? facts.own_tokens + first * models : nullptr};
-    decide(policy, rows, input, {nullptr, nullptr, nullptr}, row_of(results, first, models),
-           facts.support ? facts.support + first : nullptr);
+    const RequestLimits own{limits.allowed ? limits.allowed + first * models : nullptr,
+                            limits.max_tokens ? limits.max_tokens + first : nullptr,
+                            limits.answers ? limits.answers + first : nullptr};
+    decide(policy, rows, input, own, row_of(results, first, models), facts.support ? facts.support + first : nullptr);
   }
 }
 

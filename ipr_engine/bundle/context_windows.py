@@ -142,6 +142,12 @@ class SurelyFits(NamedTuple):
     own: float
 
 
+def least_window(candidates: Sequence[Candidate], allowed: Sequence[str]) -> float:
+    """Return the smallest context window of the allowed ones of these candidates; infinity where none has any."""
+    windows = [candidate.context_window for candidate in candidates if candidate.name in allowed]
+    return min((float(window) for window in windows if window is not None), default=float("inf"))
+
+
 def surely_fits(candidates: Sequence[Candidate], deciding: Sequence[HeadsSpec], allowed: Sequence[str]) -> SurelyFits:
     """Return the input tokens that surely fit the allowed ones of these candidates, by any of the deciding heads."""
     most = np.max([most_output(candidates, heads) for heads in deciding], axis=0)  # (models,)

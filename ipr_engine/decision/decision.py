@@ -175,8 +175,12 @@ class Decision(ResultRow):
             return status
         if self.by_support:
             return CalibrationStatus("uncalibrated", "its support is below min_support: no operating point decided it")
-        names = [(m, c.name) for m, c in enumerate(self.bundle.candidates) if c.name in self.policy.allowed]
-        away = "; ".join(f"{name}: {reason}" for m, name in names if (reason := self.unable(m)) is not None)
+        kept_out = [
+            f"{candidate.name}: {reason}"
+            for m, candidate in enumerate(self.bundle.candidates)
+            if candidate.name in self.policy.allowed and (reason := self.unable(m)) is not None
+        ]
+        away = "; ".join(kept_out)
         reasons = [f"this request keeps out {away}"] if away else []
         if moved:
             reasons.append(f"{' and '.join(moved)} moved its predicted costs, and no policy is tested so")

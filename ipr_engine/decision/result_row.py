@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from ipr_engine.policy.cost_weights import CostTerms
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.request.row_inputs import RowInputs
+
+_FLOAT = struct.Struct("=f")
 
 
 class CandidateView(NamedTuple):
@@ -67,8 +70,12 @@ class ResultRow:
 
     def input_tokens(self, m: int) -> float:
         """Return the input tokens of the whole request by the tokenizer of the candidate at this position."""
-        own = self.own_tokens
-        return self.billed_tokens * self.bundle.candidates[m].token_ratio if own is None else float(own[m])
+        own = self._own
+        if own is None:
+            return self.billed_tokens * self.bundle.candidates[m].token_ratio
+        if isinstance(own, bytes):  # an array of it takes four times as long to make
+            return float(_FLOAT.unpack_from(own, m * _FLOAT.size)[0])
+        return float(own[m])
 
     @property
     def qualities(self) -> npt.NDArray[np.float32]:
@@ -114,14 +121,15 @@ class ResultRow:
     @property
     def may_keep_out(self) -> bool:
         """Return whether this request may keep out a candidate that the policy allows."""
-        if self.inputs.limits is not None:
-            return True
-        own = self._own
+        own, limits = self._own, self.inputs.limits
         if own is None:
-            return self.billed_tokens >= self.policy.surely_fits.billed
+            return limits is not None or self.billed_tokens >= self.policy.surely_fits.billed
         # max() of a few floats takes a tenth of numpy's time
-        most = max(memoryview(own).cast("f")) if isinstance(own, bytes) else own.max()
-        return bool(most >= self.policy.surely_fits.own)
+        most = float(max(memoryview(own).cast("f")) if isinstance(own, bytes) else own.max())
+        if limits is None:
+            return most >= self.policy.surely_fits.own
+        stated = limits.max_tokens
+        return bool(limits.excluded) or stated is None or not most + stated <= self.policy.least_window
 
     @property
     def by_support(self) -> bool:

@@ -3,11 +3,13 @@
 An engine holds one loaded bundle and swaps it with one assignment (docs/operations.md). Its calls, cheapest first:
 
     policy = loaded.resolve(policy, options)          the Policy that a call's arguments mean, compiled for this bundle
-    row = loaded.route_text(text, policy, options)    one plain text in one C++ call; None where an option is given of the prompt,
-                                                      the encoder is not compiled, or the second tier must be asked
+    row = loaded.route_one(prompt, policy, options)   one prompt in one C++ call; None where an option is given of the prompt, it has
+                                                      images or parts that cannot be counted, the encoder is not compiled, or the
+                                                      second tier must be asked
     rows = loaded.route(RouteRequest(...))            the walk: encodes, decides, escalates and checks rows, whatever the prompts
     rows = loaded.walk(request, keep_x=True)          the same before its rows are checked; `rows.made_on` is what they were decided on
-    rows = loaded.route_here(request)                 one prompt where no encoder has to run in Python; None where one has to
+    row = loaded.route_here(request)                  one prompt where no encoder has to run in Python; None where one has to
+    rows = loaded.walk_here(request, keep_x=True)     the same by the walk
     encoded = loaded.encode(request)                  the walk's first half, for callers that keep embeddings
     rows = loaded.decide(encoded, policy, overrides)  its second half
     encoded = loaded.encode_each(requests)            several callers' prompts, taken apart and checked before, in one forward
@@ -18,7 +20,6 @@ of these; `LoadedBundle.run` is the one place that catches it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -27,7 +28,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import TEXT_TERMS, DecideResult
+from ipr_engine._C import DecideResult
 from ipr_engine._profiling import span
 from ipr_engine.decision.decision import Decision, FailedRow, Row
 from ipr_engine.decision.decisions import Decisions, MadeOn, check_rows, checked_rows, with_failures
@@ -36,11 +37,21 @@ from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle, Rows, escalating, merged
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import UNSUPPORTED
-from ipr_engine.prompts import ParsedRequest
-from ipr_engine.request.intake import Intake, bill_all, encode_all, take_in, text_terms
+from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
+from ipr_engine.request.intake import Intake, all_counted, bill_all, check_features, encode_all, take_in, text_terms
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
 from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest
-from ipr_engine.request.row_inputs import PLAIN_BATCH, BatchInputs, RequestLimits, moved_by, of_rows, request_limits
+from ipr_engine.request.row_inputs import (
+    PLAIN_BATCH,
+    BatchInputs,
+    RequestLimits,
+    RowInputs,
+    RowLimits,
+    moved_by,
+    of_rows,
+    request_limits,
+    router_limits,
+)
 
 Asked = tuple[
     npt.NDArray[np.float32] | None,  # tokens_out, (models,) or (batch, models)
@@ -49,6 +60,8 @@ Asked = tuple[
     npt.NDArray[np.int64] | None,  # max_tokens
     npt.NDArray[np.int64] | None,  # answers
 ]
+# of a router's call for one row: own tokens, (models,) float32, as bytes, since one row makes no array
+OneRow = tuple[DecideResult, int, bool, float | None, bytes | None]
 NOTHING_ASKED: Asked = (None, None, None, None, None)
 Made = TypeVar("Made")
 
@@ -72,25 +85,50 @@ class LoadedBundle(PlannedBundle):
             return policy
         return policies.follow(policy)  # a bundle that serves again has a drift flag of its own
 
-    def route_text(
-        self, text: str, policy: Policy | None, options: Mapping[str, object], on_error: str = "raise"
+    def route_one(
+        self, prompt: Prompt, policy: Policy | None, options: Mapping[str, object], on_error: str = "raise"
     ) -> Row | None:
-        """Decide one plain text in one C++ call; None where an option is given of it, or an encoder has to run in Python.
+        """Decide one prompt in one C++ call; None where the walk has to: see the head of this file.
 
         options: those of the call, as `Engine.route` takes them.
+
+        Raises:
+            InvalidInputError: a bad prompt or argument. RowError: it cannot be decided, unless `on_error` is "status".
         """
         if not self.routes_text or (options and not NO_POLICY_OPTIONS.isdisjoint(options)):
             return None
         policy = self.resolve(policy, options)
-        # own: (models,) float32 as bytes: a plain text makes no array
-        result, billed, truncated, support, own = self.router.route_one(text, policy.compiled)
+        if type(prompt) is str:
+            return self._one_row(self.router.route_one(prompt, policy.compiled), None, policy, on_error)
+        request = parse_request(prompt)
+        return self._route_request(request, policy, on_error) if request.all_text else None
+
+    def _route_request(self, request: ParsedRequest, policy: Policy, on_error: str) -> Row | None:
+        """Decide one request in one C++ call; None where the second tier must be asked. Nothing is given of it, all of it is counted."""
+        needs, limits, allowed = request.needs, None, None
+        if needs is not None:
+            limits, allowed = self.limits.of(needs)
+            if allowed is not None and limits.excluded.keys() >= set(policy.allowed):
+                check_features(needs, "prompt", self.bundle, policy)
+        stated = -1 if request.max_output_tokens is None else request.max_output_tokens
+        texts = request.encoded, request.billed_only
+        figures = self.router.route_request(*texts, policy.compiled, allowed, stated, request.answers)
+        return self._one_row(figures, limits, policy, on_error)
+
+    def _one_row(self, figures: OneRow, limits: RowLimits | None, policy: Policy, on_error: str) -> Row | None:
+        """Return the row that one C++ call made; None where the second tier must be asked. limits: what its request asks for."""
+        result, billed, truncated, support, own = figures
         if policy.escalate_below and self.escalates(result, policy):
             return None
         if result.all_ok:
-            return Decision(result, 0, policy, self.bundle, billed, truncated, support, own)
-        if on_error == "raise":
-            check_rows(result, on_error)
-        return FailedRow(result, 0, policy, self.bundle, billed, truncated, support, own)
+            made: Row = Decision(result, 0, policy, self.bundle, billed, truncated, support, own)
+        else:
+            if on_error == "raise":
+                check_rows(result, on_error)
+            made = FailedRow(result, 0, policy, self.bundle, billed, truncated, support, own)
+        if limits is not None:
+            made.inputs = RowInputs(limits)
+        return made
 
     def route(self, request: RouteRequest) -> Decisions:
         """Encode and decide one prompt or a list of them, and check the rows.
@@ -132,8 +170,16 @@ class LoadedBundle(PlannedBundle):
             return self.decide(encoded, policy, overrides, again)
         return self.decide_keeping(encoded, policy, overrides, again, texts)
 
-    def route_here(self, request: RouteRequest, *, keep_x: bool = False) -> Decisions | None:
-        """Decide one prompt where no encoder has to run in Python; None where one has to. A row that failed is returned as such.
+    def route_here(self, request: RouteRequest) -> Row | None:
+        """Decide one prompt where no encoder has to run in Python; None where one has to. A row that failed is returned as such."""
+        parsed = request.prompts
+        if self.routes_text and not request.given and isinstance(parsed, ParsedRequest) and parsed.all_text:
+            return self._route_request(parsed, request.policy, "status")
+        rows = self.walk_here(request)
+        return None if rows is None else rows[0]
+
+    def walk_here(self, request: RouteRequest, *, keep_x: bool = False) -> Decisions | None:
+        """Do as `route_here` does, by the walk.
 
         keep_x: that of `walk`; what the caller gave is copied, since the record is made later.
         """
@@ -229,7 +275,7 @@ class LoadedBundle(PlannedBundle):
         billed, terms, needs = encoded.billed_tokens, encoded.terms, encoded.needs
         tokens, extra, own = overrides.tokens_out, overrides.extra_usd, overrides.tokens_in
         inputs, asked = PLAIN_BATCH, NOTHING_ASKED
-        nothing_given = overrides is NO_OVERRIDES and _all_counted(terms)
+        nothing_given = overrides is NO_OVERRIDES and all_counted(terms)
         if not nothing_given or needs is not None:
             usd = extra  # with cached tokens and images: (models,) or (batch, models)
             if overrides.cached_tokens is not None or own is not None:
@@ -240,7 +286,7 @@ class LoadedBundle(PlannedBundle):
             if not (needs is None and tokens is None and usd is None):
                 limits = request_limits(self.bundle, needs, tokens, batch)
                 usd = policy.rates.with_images(usd, needs)
-                asked = (tokens, policy.weighed(usd), *_limits_of(limits))
+                asked = (tokens, policy.weighed(usd), *router_limits(limits))
             given = overrides.tokens_in_given
             inputs = BatchInputs(limits=limits, extra_usd=usd, moved=moved, tokens_in_given=given)
         # by position: names take the compiled call half as long again
@@ -273,34 +319,6 @@ class LoadedBundle(PlannedBundle):
         decisions.made_on = MadeOn(encoded, overrides, texts, x)
         return decisions
 
-    def own_tokens(
-        self,
-        terms: npt.NDArray[np.float64] | None,
-        billed: npt.NDArray[np.int64],
-        given: npt.NDArray[np.float32] | None,
-    ) -> npt.NDArray[np.float32] | None:
-        """Return (batch, models) float32 input tokens by each candidate's own count.
-
-        None where none are given, and no candidate names its tokenizer.
-        terms: those of `Encoded`. given: what `given_tokens` returns; it stands before what is estimated.
-        """
-        if given is not None and not np.isnan(given).any():
-            return given
-        if self.router.has_tokenizers and terms is None:
-            terms = np.full((len(billed), len(TEXT_TERMS)), np.nan)
-        estimated = None if terms is None else self.router.own_tokens(terms, billed)
-        if given is None:
-            return estimated
-        if estimated is None:  # nobody names a tokenizer: a candidate's own count is its ratio times the bill
-            ratios = np.array([candidate.token_ratio for candidate in self.bundle.candidates], np.float64)
-            estimated = (billed[:, None] * ratios).astype(np.float32)
-        return np.where(np.isnan(given), estimated, given)
-
-    def escalates(self, result: DecideResult, policy: Policy, row: int = 0) -> bool:
-        """Return whether a row that the first heads decided is decided again: its gap is small, and its support is not."""
-        below = policy.escalate_below
-        return bool(below) and (result.gap_at(row) < below or below == math.inf) and result.cause_at(row) != UNSUPPORTED
-
     def embed_texts(self, texts: list[str]) -> EmbedRows | None:
         """Return what `decide` takes as `again` for these prompts; None in a bundle of one tier."""
         second = self.second
@@ -327,7 +345,7 @@ class LoadedBundle(PlannedBundle):
             np.ascontiguousarray(first.billed_tokens[rows]),
             of_rows(tokens_out, rows),
             policy.weighed(of_rows(first.extra_usd, rows)),
-            *_limits_of(limits),
+            *router_limits(limits),
             own_tokens=of_rows(first.own_tokens, rows),
         )
         both = result if len(rows) == len(first) else merged(first.result, rows, result)
@@ -370,26 +388,12 @@ class LoadedBundle(PlannedBundle):
         result, x = self.gpu.route(policy, asked)
         support = self.router.support(x)
         if support is not None and policy.unsupported.min_support:
-            masks = (tokens is not None, *_limits_of(limits))
+            masks = (tokens is not None, *router_limits(limits))
             self.router.send_unsupported(result, policy.compiled, asked.billed, *masks, support, own_tokens=own)
         moved = None
-        if overrides is not NO_OVERRIDES or not _all_counted(terms):
+        if overrides is not NO_OVERRIDES or not all_counted(terms):
             moved = moved_by(len(rows), terms, tokens, extra, with_cached, overrides.tokens_in)
         inputs = BatchInputs(limits=limits, extra_usd=usd, moved=moved, tokens_in_given=overrides.tokens_in_given)
         figures = (asked.billed, truncated[rows], support, own)
         made = Decisions(result, policy, self.bundle, figures, inputs=inputs)
         return with_failures(made, rows, intake.errors, batch) if intake.errors else made
-
-
-def _all_counted(terms: npt.NDArray[np.float64] | None) -> bool:
-    """Return whether the bill of every row was counted and not given, as far as is known; terms: those of `Encoded`."""
-    if terms is not None and len(terms) == 1:  # numpy takes 30 times as long to look at one number
-        return not math.isnan(terms.item(0))
-    return terms is None or not np.isnan(terms[:, 0]).any()
-
-
-def _limits_of(
-    limits: RequestLimits | None,
-) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
-    """Return the last arguments of `Router.decide`: allowed, max_tokens and answers."""
-    return (None, None, None) if limits is None else (limits.allowed, limits.max_tokens, limits.answers)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecideResult, Router, decide_result
+from ipr_engine._C import TEXT_TERMS, DecideResult, Router, decide_result
 from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.bundle.context_windows import ContextWindows, capped_heads, most_output
 from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
@@ -27,6 +27,9 @@ from ipr_engine.errors import EncoderMismatchError
 from ipr_engine.policy.calibrated import Calibrations, DriftFlag
 from ipr_engine.policy.cost_weights import Figures
 from ipr_engine.policy.in_use import PoliciesInUse
+from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.rules import UNSUPPORTED
+from ipr_engine.request.kept_limits import KeptLimits
 
 if TYPE_CHECKING:
     from ipr_engine.gpu_router.route_plan import GpuRoutePlan
@@ -65,6 +68,7 @@ class PlannedBundle:
         policies: those compiled for it, with the figures of candidates that they weigh.
         router: text or embeddings to decisions, in C++.
         routes_text: the router encodes too; else the encoder runs in Python, decide apart from it.
+        limits: what single requests ask of its candidates.
         gpu: encoder and decision in one recording, where both run on a GPU; None elsewhere.
         cpu_fallback: the same bundle planned for the CPU, which takes over should the GPU fail, if that was asked for.
         second: the heads that decide again where the gap is small, planned; None in a bundle of one tier.
@@ -79,6 +83,7 @@ class PlannedBundle:
         "encoder_identity",
         "gpu",
         "hash",
+        "limits",
         "plan",
         "policies",
         "router",
@@ -114,6 +119,7 @@ class PlannedBundle:
         self.plan = plan_heads(bundle, heads, options)
         self.router = make_router(bundle, heads, self.plan, self.encoder)
         self.routes_text = self.encoder.native is not None
+        self.limits = KeptLimits(bundle)
         self.second: SecondTier | None = None
         if again is not None:
             encoders = {**encoders, self.encoder_identity: self.encoder}
@@ -152,6 +158,34 @@ class PlannedBundle:
         """Return the encoders by identity, for a bundle that follows."""
         second = {} if self.second is None else {self.second.identity: self.second.encoder}
         return {self.encoder_identity: self.encoder, **second}
+
+    def own_tokens(
+        self,
+        terms: npt.NDArray[np.float64] | None,
+        billed: npt.NDArray[np.int64],
+        given: npt.NDArray[np.float32] | None,
+    ) -> npt.NDArray[np.float32] | None:
+        """Return (batch, models) float32 input tokens by each candidate's own count.
+
+        None where none are given, and no candidate names its tokenizer.
+        terms: those of `Encoded`. given: what `given_tokens` returns; it stands before what is estimated.
+        """
+        if given is not None and not np.isnan(given).any():
+            return given
+        if self.router.has_tokenizers and terms is None:
+            terms = np.full((len(billed), len(TEXT_TERMS)), np.nan)
+        estimated = None if terms is None else self.router.own_tokens(terms, billed)
+        if given is None:
+            return estimated
+        if estimated is None:  # nobody names a tokenizer: a candidate's own count is its ratio times the bill
+            ratios = np.array([candidate.token_ratio for candidate in self.bundle.candidates], np.float64)
+            estimated = (billed[:, None] * ratios).astype(np.float32)
+        return np.where(np.isnan(given), estimated, given)
+
+    def escalates(self, result: DecideResult, policy: Policy, row: int = 0) -> bool:
+        """Return whether a row that the first heads decided is decided again: its gap is small, and its support is not."""
+        below = policy.escalate_below
+        return bool(below) and (result.gap_at(row) < below or below == math.inf) and result.cause_at(row) != UNSUPPORTED
 
     def measure(self, figures: Mapping[str, Performance | Mapping[str, float] | None]) -> None:
         """Take new figures of candidates, on the CPU's bundle as well; see `Engine.update_performance`."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ipr_engine._read_only import read_only
 from ipr_engine._validate import nonnegative, nonnegative_or_infinite
 from ipr_engine.bundle import BundleSpec, CalibrationMap, EscalationSpec, PriceList
-from ipr_engine.bundle.context_windows import surely_fits
+from ipr_engine.bundle.context_windows import least_window, surely_fits
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.calibrated import Calibrations, CalibrationStatus, path_certificate, resolve_point
@@ -171,6 +171,7 @@ def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:
         certificate=run.certificate,
         drift=context.calibrations.drift,
         surely_fits=surely_fits(bundle.candidates, deciding, allowed),
+        least_window=least_window(bundle.candidates, allowed),
         unsupported=unsupported,
     )
 

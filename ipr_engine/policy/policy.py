@@ -57,6 +57,7 @@ class Policy:
         folded: the rates that the op is given: `rates`, or those of the weighted sum.
         measured: the engine's figures it was compiled with; None where it reads none of them, and no refresh concerns it.
         surely_fits: tokens below which a prompt surely fits every allowed candidate's context window, output included.
+        least_window: the smallest context window of an allowed candidate; infinity where none has any.
         unsupported: what is done with prompts of little support; by default nothing.
         bundle_hash: the bundle this policy was compiled for; on another the engine compiles its options anew, once.
         options: those it was made of, by name, less those left at None.
@@ -83,6 +84,7 @@ class Policy:
     certificate: CalibrationStatus = field(repr=False)
     drift: DriftFlag = field(repr=False, compare=False)
     surely_fits: SurelyFits = field(repr=False)
+    least_window: float = field(repr=False)
     rates: PriceTable = field(repr=False, compare=False)
     weighing: Weighing | None = field(default=None, repr=False)
     folded: PriceTable = field(repr=False, compare=False)

@@ -74,10 +74,16 @@ class ParsedRequest:
         )
 
     @property
+    def all_text(self) -> bool:
+        """Return whether texts are all that the request is billed for."""
+        return not self.uncountable and not self.images
+
+    @property
     def needs(self) -> Needs | None:
         """Return what the request asks of a candidate; None where any candidate may answer."""
-        needs = Needs(self.features, self.max_output_tokens, self.answers, self.images)
-        return None if not self.features and needs[1:] == (None, 1, 0) else needs
+        if not self.features and self.max_output_tokens is None and self.answers == 1 and self.images == 0:
+            return None
+        return Needs(self.features, self.max_output_tokens, self.answers, self.images)
 
 
 def checked_text(value: object, where: str) -> str:

@@ -5,6 +5,7 @@ A bad prompt raises an error that names its row, or leaves the error beside the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -213,6 +214,13 @@ def text_terms(requests: Sequence[ParsedRequest], given: Sequence[bool]) -> npt.
             np.nan if given[row] else np.add.reduce(count_texts([request.encoded, *request.billed_only]), axis=0)
         )
     return terms
+
+
+def all_counted(terms: npt.NDArray[np.float64] | None) -> bool:
+    """Return whether the bill of every row was counted and not given, as far as is known; terms: those of `Encoded`."""
+    if terms is not None and len(terms) == 1:  # numpy takes 30 times as long to look at one number
+        return not math.isnan(terms.item(0))
+    return terms is None or not np.isnan(terms[:, 0]).any()
 
 
 def bill(encoder: Encoder, request: ParsedRequest, counted: int) -> int:

@@ -63,6 +63,13 @@ class RequestLimits(NamedTuple):
         )
 
 
+def router_limits(
+    limits: RequestLimits | None,
+) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
+    """Return the last arguments of `Router.decide`: allowed, max_tokens and answers."""
+    return (None, None, None) if limits is None else (limits.allowed, limits.max_tokens, limits.answers)
+
+
 def request_limits(
     bundle: BundleSpec, needs: Sequence[Needs | None] | None, tokens_out: npt.NDArray[np.float32] | None, batch: int
 ) -> RequestLimits | None:

@@ -19,7 +19,7 @@ from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
 from ipr_engine.server.overview import Overview
 from ipr_engine.server.page import page
-from ipr_engine.server.request_formats import CHAT, FORMATS, RequestFormat
+from ipr_engine.server.request_formats import CHAT, FORMATS, SYSTEMONE, RequestFormat
 from ipr_engine.server.server_config import Records, ServerConfig, Tenant
 from ipr_engine.server.server_state import ServerState
 from ipr_engine.server.told import Told
@@ -89,7 +89,7 @@ def app(
     routes = [
         posted("/v1/route", decisions.route),
         posted("/v1/decisions", decisions.decisions),
-        posted("/v1/systemone", decisions.systemone),
+        posted(SYSTEMONE.path, decisions.systemone, SYSTEMONE),
         *(posted(form.path, _passed_on(config, decisions, gateway, form), form) for form in FORMATS.values()),
         read("/", _page()),
         read("/ipr/overview", _overview(overview), open_to_all=False),

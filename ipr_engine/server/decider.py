@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -78,11 +79,23 @@ class Decider:
             plain = not (parsed.billed_only or parsed.uncountable) and parsed.needs is None
             prompt: Any = parsed.encoded if plain else parsed
             id = f"{self._prefix}{next(self._numbers):08x}"
-            decision = await self._route(question.prompt if self._keeps_prompts else prompt, asked, given, id)
+            decided_on = question.prompt if self._keeps_prompts else prompt
+            try:
+                decision = await self._route(decided_on, asked, given, id)
+            except InvalidInputError:
+                if asked.policy.bundle_hash == self.engine.bundle.hash:
+                    raise
+                # swapped meanwhile: the policy may name candidates of the bundle before
+                asked = await self.book.of(question)
+                decision = await self._route(decided_on, asked, given, id)
         except InvalidInputError as error:
             raise refused_as(question.controls.named_by(error) or error) from None
         except IprError as error:
             raise refused_as(error) from None
+        if decision.bundle_hash != asked.policy.bundle_hash:  # positions and exclusions are those of its own bundle
+            asked = await self.book.of(question)
+            if decision.bundle_hash != asked.policy.bundle_hash:
+                asked = replace(asked, best=None)
         decided = Decided.of(id, question, asked, decision, assumed)
         support = decision.support
         if support is not None and support == support:  # NaN, of an embedding without a norm, is no support

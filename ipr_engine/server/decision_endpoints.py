@@ -26,6 +26,7 @@ from ipr_engine.server.told import Told
 JUDGE = "ipr-judge"
 """The model of a chat completion that is answered by a decision: one of the candidates in its json_schema's enum."""
 MOST_QUESTIONS = 400
+MOST_CHOICES = 255
 OF_BODY = ("tau", "allowed", "exclude")
 """Controls that `/v1/decisions` and `/v1/systemone` take as fields of their own, as extra fields of an SDK's call."""
 
@@ -120,8 +121,10 @@ class DecisionEndpoints:
                     422, f"{where}: expected a question of type choice, whose criteria are candidates", where
                 )
             criteria = question.get("criteria")
-            if not isinstance(criteria, dict) or not criteria:
-                raise RefusedError(422, f"{where}.criteria: expected an object of candidates", where)
+            if not isinstance(criteria, dict) or not 1 <= len(criteria) <= MOST_CHOICES:
+                raise RefusedError(
+                    422, f"{where}.criteria: expected an object of 1 to {MOST_CHOICES} candidates", where
+                )
             choices = list(criteria)
             last = await self._among(prompt, choices, controls, tenant, model, told)
             chosen = _asked_as(choices, last.decision.model)
@@ -190,7 +193,8 @@ class DecisionEndpoints:
                 f"choices: {unknown[0][:128]!r} is no candidate; known: {', '.join(self._decider.engine.bundle.names)}",
                 "choices",
             )
-        return await self._decide(Question(prompt, controls, tenant, model, among=tuple(choices)), told)
+        among = tuple({one.casefold(): one for one in choices}.values())
+        return await self._decide(Question(prompt, controls, tenant, model, among=among), told)
 
     async def _decide(self, question: Question, told: Told) -> Decided:
         decided = await self._decider.decide(question)
@@ -201,8 +205,8 @@ class DecisionEndpoints:
 
 def _labels(choices: object, where: str) -> list[str]:
     """Return the values of a question's choices."""
-    if not isinstance(choices, list) or len(choices) < 1:
-        raise RefusedError(400, f"{where}: expected a list of candidates", where)
+    if not isinstance(choices, list) or not 1 <= len(choices) <= MOST_CHOICES:
+        raise RefusedError(400, f"{where}: expected a list of 1 to {MOST_CHOICES} candidates", where)
     values = [one.get("value") if isinstance(one, dict) else one for one in choices]
     found = [value for value in values if isinstance(value, str)]
     if len(found) < len(values):

@@ -25,6 +25,8 @@ from ipr_engine.server.server_config import ServerConfig
 from ipr_engine.server.server_engine import PolicyMaker
 
 DEFAULT_TAU = 0.1
+MOST_KEPT = 16384
+"""Bytes of options, as JSON, from which on a policy is compiled for its request alone: `limits.policies` bounds memory, too."""
 FORMAT = "format"
 """The cause by which a candidate is left out that cannot speak the request's format."""
 
@@ -60,31 +62,27 @@ class PolicyBook:
         Raises:
             RefusedError: an option is wrong, or leaves nobody who could answer.
         """
-        controls, form = question.controls, question.form
-        key = (
-            self._engine.bundle.hash,
-            question.tenant.name,
-            question.model,
-            None if form is None else form.name,
-            question.among,
-            json_text(controls.policy, sort_keys=True) if controls.policy else b"",
-        )
-        found = self._kept.get(key)
+        controls, form, serving = question.controls, question.form, self._engine.bundle.hash
+        text = json_text(controls.policy, sort_keys=True) if controls.policy else b""
+        means = (question.tenant.name, question.model, None if form is None else form.name, question.among, text)
+        found = self._kept.get((serving, means))
         if found is not None:
-            self._kept.move_to_end(key)
+            self._kept.move_to_end((serving, means))
             return found
         try:
             found = await asyncio.to_thread(self.compile, question)
         except InvalidInputError as error:
-            if not controls.policy:
-                raise refused_as(error) from None
-            wrong = controls.blamed(error)
+            wrong = controls.blamed(error) if controls.policy else error
         else:
-            self._kept[key] = found
+            if len(text) <= MOST_KEPT:
+                self._kept[found.policy.bundle_hash, means] = found
             while len(self._kept) > self._config.server.limits.policies:
                 self._kept.popitem(last=False)
             return found
-        await self.of(replace(question, controls=NO_CONTROLS))  # without them it is wrong, too: no fault of theirs
+        if self._engine.bundle.hash != serving:  # swapped meanwhile: names of the one before may be unknown
+            return await self.of(question)
+        if controls.policy:  # where it is wrong without them, too, that is no fault of theirs
+            await self.of(replace(question, controls=NO_CONTROLS))
         raise refused_as(wrong)
 
     def compile(self, question: Question) -> AskedPolicy:
@@ -102,6 +100,8 @@ class PolicyBook:
         if options.keys().isdisjoint(AIMS):
             options["tau"] = DEFAULT_TAU
         policy = engine.policy(**cast(PolicyOptions, options))
+        if policy.bundle_hash != bundle.hash:  # swapped meanwhile: positions are those of the other bundle
+            return self.compile(question)
         exclusions = {**policy.exclusions, **exclusions}
         masked = tuple(name for name, why in exclusions.items() if why.startswith(FORMAT))
         return AskedPolicy(policy, exclusions, best_position(policy, bundle), masked)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 _KINDS = MappingProxyType(
     {
@@ -31,7 +31,7 @@ class RequestFormat:
         name: what upstreams and errors call it.
         path: where clients post it. upstream_path: what is appended to an upstream's `base_url`.
         turns: the fields of which one holds the conversation.
-        anthropic: whether errors and keys are those of Anthropic, else of OpenAI.
+        errors: whose form errors have.
         typed_events: whether each streamed event names its type, as those of Responses and Messages do.
     """
 
@@ -39,20 +39,22 @@ class RequestFormat:
     path: str
     upstream_path: str
     turns: tuple[str, ...]
-    anthropic: bool = False
+    errors: Literal["openai", "anthropic", "systemone"] = "openai"
     typed_events: bool = False
 
     def error(self, status: int, message: str, param: str | None = None) -> dict[str, Any]:
         """Return the body of an error as clients of this format read it."""
         kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "api_error")
-        if self.anthropic:
+        if self.errors == "anthropic":
             return {"type": "error", "error": {"type": kind, "message": message}}
+        if self.errors == "systemone":
+            return {"error": {"message": message, "field": param, "type": kind}}
         return {"error": {"message": message, "type": kind, "param": param, "code": None}}
 
     def stream_error(self, message: str) -> bytes:
         """Return the event that ends a stream which broke, after the blank line that ends a cut event."""
         body: Mapping[str, Any]
-        if self.anthropic:
+        if self.errors == "anthropic":
             body = self.error(502, message)
         elif self.typed_events:
             body = {"type": "error", "code": "upstream_failed", "message": message, "param": None}
@@ -67,6 +69,8 @@ RESPONSES = RequestFormat(
     "openai-responses", "/v1/responses", "/responses", ("input", "prompt", "previous_response_id"), typed_events=True
 )
 MESSAGES = RequestFormat(
-    "anthropic-messages", "/v1/messages", "/messages", ("messages",), anthropic=True, typed_events=True
+    "anthropic-messages", "/v1/messages", "/messages", ("messages",), errors="anthropic", typed_events=True
 )
+SYSTEMONE = RequestFormat("systemone", "/v1/systemone", "", ("state",), errors="systemone")
+"""A form of decisions alone: no upstream speaks it."""
 FORMATS = MappingProxyType({one.name: one for one in (CHAT, RESPONSES, MESSAGES)})

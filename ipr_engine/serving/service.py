@@ -130,7 +130,7 @@ class Service:
             if on_error != "raise":
                 check_on_error(on_error)
             if type(prompt) is str and len(prompt) <= self.limits.inline_chars and self.cache is None:
-                decision = loaded.route_text(prompt, policy, options, "status")
+                decision = loaded.route_one(prompt, policy, options, "status")
                 if decision is not None:
                     self.board.decided(decision)
                     self.board.inline.since(begun)
@@ -201,18 +201,19 @@ class Service:
                 self.board.cached.since(begun)
                 return decision
         if short and loaded.routes_text:
-            rows = loaded.route_here(RouteRequest(text, policy, given), keep_x=wish is not None)
-            if rows is not None:
-                decision = rows[0]
-                if wish is not None:
-                    made = _decided(Recordable(decision, loaded, rows), text, policy, begun, wish, way="inline")
+            here = RouteRequest(text, policy, given)
+            if wish is not None:
+                rows = loaded.walk_here(here, keep_x=True)
+                if rows is not None:
+                    made = _decided(Recordable(rows[0], loaded, rows), text, policy, begun, wish, way="inline")
                     made.key, made.on_error = key, on_error
                     return made
-                self.board.decided(decision)
+            elif (row := loaded.route_here(here)) is not None:
+                self.board.decided(row)
                 self.board.inline.since(begun)
-                if key is not None and self.cache is not None and decision.status == "ok":
-                    self.cache.put(key, decision)
-                return _checked(decision, on_error)
+                if key is not None and self.cache is not None and row.status == "ok":
+                    self.cache.put(key, row)
+                return _checked(row, on_error)
         billed_tokens = given.get("billed_tokens")
         check_readable(text, "prompt", billed_tokens, loaded.bundle, policy)
         if billed_tokens is not None:

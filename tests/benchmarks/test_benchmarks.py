@@ -105,6 +105,7 @@ def test_a_checkout_is_timed_beside_another_one_in_turns():
         ("decide", "ascii"),
         ("tokens_in", "ascii"),
         ("chat", "ascii"),
+        ("request", "ascii"),
         ("route_many", "ascii"),
     ]
     for line in lines:

@@ -110,6 +110,7 @@ WRONG: list[tuple[str, dict[str, Any], int, str]] = [
     ("/v1/decisions", {"input": "hi", "questions": 401 * [CHOICE]}, 400, "questions"),
     ("/v1/decisions", {"input": "hi", "questions": [7]}, 400, "questions[0]"),
     ("/v1/decisions", {"input": "hi", "questions": [{**CHOICE, "choices": [{"value": "gpt-9"}]}]}, 400, "gpt-9"),
+    ("/v1/decisions", {"input": "hi", "questions": [{**CHOICE, "choices": 256 * [EVERY[0]]}]}, 400, "choices"),
     ("/v1/decisions", {"input": "hi", "questions": [CHOICE], "allowed": 5}, 400, "allowed"),
     ("/v1/decisions", {"input": "hi", "questions": [CHOICE], "allowed": ["gpt-9"]}, 400, "allowed"),
     ("/v1/decisions", {"input": "hi", "questions": [CHOICE], "tau": 0.1, "ipr": {"tau": 0.1}}, 400, "ipr"),
@@ -127,14 +128,4 @@ def test_what_is_wrong_is_named(
     reply = gateway.post(path, body)
     assert reply.status == status
     assert named in reply.body["error"]["message"]
-
-
-def test_without_upstreams_a_server_decides_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with ServerProcess(tmp_path_factory.mktemp("decides"), {}) as server:
-        assert server.post("/v1/route", {"prompt": "hi"}).status == 200
-        for path in ("/v1/messages", "/v1/responses"):
-            reply = server.post(path, {"model": "auto", "messages": [{"role": "user", "content": "hi"}]})
-            assert reply.status == 404
-            assert "--upstreams" in reply.body["error"]["message"]
-        listed = [one["id"] for one in server.get("/v1/models").body["data"]]
-        assert "auto" in listed
+    assert ("field" if path == "/v1/systemone" else "param") in reply.body["error"]

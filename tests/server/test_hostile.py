@@ -29,9 +29,11 @@ SLACK_BYTES = 16 << 20
 WELL = [(b"host", b"x"), (b"authorization", f"Bearer {TEAM_KEY}".encode())]
 
 
-@pytest.fixture
-def application(provider: UpstreamStub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The gateway's application, in this process."""
+@pytest.fixture(params=[True], ids=["logged"])
+def application(
+    request: pytest.FixtureRequest, provider: UpstreamStub, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """The gateway's application, in this process; param: whether it logs requests."""
     from ipr_engine.server import app
     from ipr_engine.server.server_config import make_config
 
@@ -40,6 +42,7 @@ def application(provider: UpstreamStub, monkeypatch: pytest.MonkeyPatch) -> Iter
     provider.reset()
     config = gateway_config(provider.url, f"http://127.0.0.1:{free_port()}")
     config["server"]["limits"] |= {"body_bytes": 1 << 20}
+    config["server"]["log_requests"] = request.param
     yield app(None, make_config(config))
     provider.reset()
 
@@ -59,13 +62,13 @@ class Listener(logging.Handler):
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
-    root, made = logging.getLogger(), Listener()
-    level = root.level
-    root.addHandler(made)
-    root.setLevel(logging.INFO)
+    logger, made = logging.getLogger("ipr_engine"), Listener()
+    level = logger.level
+    logger.addHandler(made)
+    logger.setLevel(logging.INFO)
     yield made
-    root.removeHandler(made)
-    root.setLevel(level)
+    logger.removeHandler(made)
+    logger.setLevel(level)
 
 
 @dataclass
@@ -142,8 +145,12 @@ def test_nothing_that_is_sent_fails_the_server(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("application", [False], indirect=True, ids=["unlogged"])  # pytest keeps every line in memory
 def test_memory_stays_as_it_is_under_a_storm(application: Any, provider: UpstreamStub, listener: Listener) -> None:
     made = asyncio.run(storm(application, provider, 97, 100_000))
     assert listener.faults == []
     settled = made.resident[len(made.resident) // 5]
+    print(
+        f"{sum(made.statuses.values())} requests, {dict(made.statuses)}; {settled >> 20} MiB settled, {made.resident[-1] >> 20} at the end"
+    )
     assert made.resident[-1] - settled < SLACK_BYTES

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.http_calls import events
-from tests.support.server_configs import CALLED, CHAT, EVERY, MESSAGES, PATHS, RESPONSES, body_of
+from tests.support.server_configs import CALLED, CHAT, EVERY, HASTY, MESSAGES, PATHS, RESPONSES, body_of
 from tests.support.server_process import ServerProcess, until
 from tests.support.upstream_stub import UpstreamStub
 
@@ -73,9 +73,9 @@ def test_a_stream_that_breaks_ends_with_an_error_event(
 
 
 def test_a_stream_that_stalls_ends_with_an_error_event(gateway: ServerProcess, upstream: UpstreamStub) -> None:
-    upstream.fail(NAME, "stall")
-    reply = gateway.post(PATHS[CHAT], body_of(CHAT, model=NAME, stream=True))
-    assert NAME in events(reply.content)[-1]["error"]["message"]
+    upstream.fail(HASTY, "stall")
+    reply = gateway.post(PATHS[CHAT], body_of(CHAT, model=HASTY, stream=True))
+    assert HASTY in events(reply.content)[-1]["error"]["message"]
     assert not reply.content.endswith(b"data: [DONE]\n\n")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ipr_engine import Engine
 from tests.support import skips
-from tests.support.http_calls import HttpCalls, events
+from tests.support.http_calls import HttpCalls, events, free_port
 from tests.support.server_configs import EVERY, OPENAI, PROMPTS
 from tests.support.server_process import ServerProcess
 from tests.support.upstream_stub import UpstreamStub
@@ -141,11 +141,21 @@ def test_decisions_are_counted_by_the_judge(judge: ServerProcess, switchyard: Ht
     assert counted['ipr_requests_total{path="/v1/chat/completions",status="200",tenant="anybody"}'] == len(PROMPTS)
 
 
-def test_without_its_judge_a_route_takes_its_default_target(provider: UpstreamStub, tmp_path: Path) -> None:
+def test_a_judge_that_cannot_be_reached_fails_the_request(provider: UpstreamStub, tmp_path: Path) -> None:
     from switchyard_rust.server import Server
 
     path = tmp_path / "routes.toml"
-    path.write_text(routes("http://127.0.0.1:9", provider.url))
+    path.write_text(routes(f"http://127.0.0.1:{free_port()}", provider.url))
+    with Server(str(path), 0) as running:
+        body = {"model": "by-ipr-cheap", "messages": turns(PROMPTS[0])}
+        assert HttpCalls(running.port).post("/v1/chat/completions", body).status == 502
+
+
+def test_a_judge_that_answers_something_else_leaves_the_default_target(provider: UpstreamStub, tmp_path: Path) -> None:
+    from switchyard_rust.server import Server
+
+    path = tmp_path / "routes.toml"
+    path.write_text(routes(provider.url, provider.url))  # which answers in words
     with Server(str(path), 0) as running:
         body = {"model": "by-ipr-cheap", "messages": turns(PROMPTS[0])}
         assert HttpCalls(running.port).post("/v1/chat/completions", body).body["model"] == DEFAULT

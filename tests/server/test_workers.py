@@ -57,7 +57,7 @@ def test_figures_add_up_over_workers_and_outlive_them(two: ServerProcess) -> Non
     assert two.metrics()["ipr_in_flight"] == 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stopping_finishes_streams(provider: UpstreamStub, tmp_path: Path, how: signal.Signals) -> None:
     provider.reset()
     provider.fail(EVERY[0], "pace", seconds=0.2)

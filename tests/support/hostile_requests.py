@@ -36,15 +36,25 @@ REAL: tuple[tuple[str, dict[str, Any]], ...] = (
     *((PATHS[form], body_of(form, PROMPTS[1])) for form in (CHAT, RESPONSES, MESSAGES)),
     *((PATHS[form], body_of(form, PROMPTS[0], stream=True)) for form in (CHAT, RESPONSES, MESSAGES)),
     (PATHS[CHAT], body_of(CHAT, n=2, tools=[{"type": "function", "function": {"name": "f", "parameters": _SCHEMA}}])),
-    (PATHS[CHAT], body_of(CHAT, response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": _SCHEMA}})),
+    (
+        PATHS[CHAT],
+        body_of(CHAT, response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": _SCHEMA}}),
+    ),
     (
         PATHS[CHAT],
         {
             "model": "auto",
             "messages": [
                 {"role": "system", "content": "Be brief."},
-                {"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": _IMAGE}}]},
-                {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": _IMAGE}}],
+                },
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+                },
                 {"role": "tool", "tool_call_id": "c", "content": "rain"},
             ],
             "stream_options": {"include_usage": True},
@@ -56,7 +66,11 @@ REAL: tuple[tuple[str, dict[str, Any]], ...] = (
             "model": "auto",
             "instructions": "Be brief.",
             "input": [
-                {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": _IMAGE}]},
+                {
+                    "type": "message",
+                    "role": "user",
+                    "content": [{"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": _IMAGE}],
+                },
                 {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
                 {"type": "function_call_output", "call_id": "c", "output": "rain"},
             ],
@@ -72,20 +86,61 @@ REAL: tuple[tuple[str, dict[str, Any]], ...] = (
             "max_tokens": 64,
             "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
             "messages": [
-                {"role": "user", "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}]},
-                {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {"city": "Bern"}}]},
-                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "rain"}]}]},
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "image",
+                            "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="},
+                        }
+                    ],
+                },
+                {
+                    "role": "assistant",
+                    "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {"city": "Bern"}}],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "rain"}]}
+                    ],
+                },
             ],
             "tools": [{"name": "f", "input_schema": _SCHEMA}],
             "output_config": {"effort": "low"},
         },
     ),
     ("/v1/route", {"prompt": PROMPTS[1], "ipr": {"tau": 0.3, "explain": True}}),
-    ("/v1/route", {"messages": [{"role": "user", "content": "hi"}], "metadata": {"ipr": {"billed_tokens": 7, "tokens_out": 9.5}}}),
-    ("/v1/decisions", {"model": "auto", "input": "hi", "questions": [{"type": "choice", "name": "q", "instructions": "who", "choices": _CHOICES}], "tau": 0.1}),
-    ("/v1/systemone", {"model": "auto", "state": {"ticket": [1, 2]}, "questions": {"q": {"type": "choice", "criteria": dict.fromkeys(OPENAI)}}}),
-    (PATHS[CHAT], {"model": "ipr-judge", "messages": [{"role": "user", "content": "hi"}], "response_format": {"type": "json_schema", "json_schema": {"schema": _JUDGED}}}),
-)  # fmt: skip
+    (
+        "/v1/route",
+        {"messages": [{"role": "user", "content": "hi"}], "metadata": {"ipr": {"billed_tokens": 7, "tokens_out": 9.5}}},
+    ),
+    (
+        "/v1/decisions",
+        {
+            "model": "auto",
+            "input": "hi",
+            "questions": [{"type": "choice", "name": "q", "instructions": "who", "choices": _CHOICES}],
+            "tau": 0.1,
+        },
+    ),
+    (
+        "/v1/systemone",
+        {
+            "model": "auto",
+            "state": {"ticket": [1, 2]},
+            "questions": {"q": {"type": "choice", "criteria": dict.fromkeys(OPENAI)}},
+        },
+    ),
+    (
+        PATHS[CHAT],
+        {
+            "model": "ipr-judge",
+            "messages": [{"role": "user", "content": "hi"}],
+            "response_format": {"type": "json_schema", "json_schema": {"schema": _JUDGED}},
+        },
+    ),
+)
 """Paths and bodies, all of them answered with 200."""
 PLACES = tuple(dict.fromkeys(path for path, _ in REAL))
 _TEXTS = (
@@ -162,7 +217,7 @@ class HostileRequests:
         if choose.random() < 0.15:
             content = self._torn(content)
         if choose.random() < 0.1:
-            path = choose.choice((*PLACES, "/", "/v1", "/metrics", "/\x00", "/v1/models"))
+            path = choose.choice((*PLACES, "/", "/ipr/overview", "/v1", "/metrics", "/\x00", "/v1/models"))
         method = "POST" if choose.random() < 0.97 else choose.choice(("GET", "PUT", "HEAD", "OPTIONS", "BREW"))
         pieces = [content]
         if choose.random() < 0.2:

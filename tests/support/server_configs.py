@@ -11,6 +11,8 @@ ANTHROPIC = ("claude-3-5-sonnet-20241022", "claude-3-5-haiku-20241022", "claude-
 EVERY = ("gemini-1.5-flash", "llama-3.1-405b-instruct", "llama-3.1-70b-instruct", "llama-3.1-8b-instruct")
 REFUSING = "mistral-large-2407"
 """Nobody listens where it should answer; the model `refusing` alone may choose it."""
+HASTY = "llama-3.1-70b-instruct"
+"""It has `HASTY_S` to its first byte and between two pieces; the model `hasty` chooses it before another one."""
 NOT_CONFIGURED = "gemini-1.5-pro"
 SPEAKERS = {CHAT: (*OPENAI, *EVERY), RESPONSES: (*OPENAI, *EVERY), MESSAGES: (*ANTHROPIC, *EVERY)}
 """Who may answer each format, as the model `auto`."""
@@ -19,9 +21,8 @@ CALLED = {"llama-3.1-8b-instruct": "provider/llama-8b"}
 TEAM_KEY, NARROW_KEY, PLAIN_KEY = "team-key-canary-7f3a91", "narrow-key-canary-0b5c22", "plain-key-canary-e91d60"
 PROVIDER_KEY = "provider-key-canary-44aa07"
 KEYS = {"TEST_PROVIDER_KEY": PROVIDER_KEY, "TEST_TEAM": TEAM_KEY, "TEST_NARROW": NARROW_KEY, "TEST_PLAIN": PLAIN_KEY}
-FIRST_BYTE_S = 1.0
-IDLE_S = 1.0
-COOL_S = 1.0
+HASTY_S = 0.7
+COOL_S = 1.5
 PROMPTS = (
     "What is 2+2?",
     "Prove that there are infinitely many primes, then write a sieve in Haskell.",
@@ -31,16 +32,17 @@ PROMPTS = (
 
 def gateway_config(upstream: str, nobody: str) -> dict[str, Any]:
     """Return the config of a gateway whose upstreams are at two addresses; nobody listens at the second."""
-    timeouts = {"connect_s": 1.0, "first_byte_s": FIRST_BYTE_S, "idle_s": IDLE_S}
-    common = {"base_url": f"{upstream}/v1", "api_key_env": "TEST_PROVIDER_KEY", "timeouts": timeouts}
+    common = {"base_url": f"{upstream}/v1", "api_key_env": "TEST_PROVIDER_KEY"}
+    every = {**common, "formats": [CHAT, RESPONSES, MESSAGES]}
     endpoints = {
         "openai": {**common, "formats": [CHAT, RESPONSES]},
         "anthropic": {**common, "formats": [MESSAGES]},
-        "every": {**common, "formats": [CHAT, RESPONSES, MESSAGES]},
-        "refusing": {"base_url": f"{nobody}/v1", "formats": [CHAT], "timeouts": timeouts},
+        "every": every,
+        "hasty": {**every, "timeouts": {"first_byte_s": HASTY_S, "idle_s": HASTY_S}},
+        "refusing": {"base_url": f"{nobody}/v1", "formats": [CHAT]},
     }
     upstreams: dict[str, Any] = dict.fromkeys(OPENAI, "openai") | dict.fromkeys(ANTHROPIC, "anthropic")
-    upstreams |= dict.fromkeys(EVERY, "every") | {REFUSING: "refusing"}
+    upstreams |= dict.fromkeys(EVERY, "every") | {HASTY: "hasty", REFUSING: "refusing"}
     upstreams |= {name: {"endpoint": upstreams[name], "model": called} for name, called in CALLED.items()}
     return {
         "endpoints": endpoints,
@@ -49,6 +51,7 @@ def gateway_config(upstream: str, nobody: str) -> dict[str, Any]:
         "models": {
             "auto": {"exclude": [REFUSING]},
             "best": {"tau": 0.0, "exclude": [REFUSING]},
+            "hasty": {"tau": 0.0, "allowed": [HASTY, EVERY[0]]},
             "refusing": {"tau": 0.0, "allowed": [REFUSING, EVERY[0]]},
         },
         "tenants": [

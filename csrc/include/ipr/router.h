@@ -2,11 +2,15 @@
 // support.
 //
 //   Router router(plan, &encoder, limits, support, tokenizers);  // throws InvalidInput
-//   router.route(policy, prompts, results, facts);               // text to decision
+//   router.route(policy, prompts, limits, results, facts);       // text to decision
 //   router.decide(policy, rows, input, {}, results, near);       // kept embeddings to decisions
 //
 // A row is decided without its output's length first; only where a window, a stated limit or several answers may change
 // something is it decided a second time, alone. So the usual request costs one pass.
+//
+// Of a request one text is encoded; the others (a system message, answers before, tool definitions) are billed alone.
+// Its bill is the sum over all of them. So are the terms that own tokens are estimated from, added in float64 in the
+// order of the texts, the encoded one first.
 //
 // A request's input tokens are counted once by the bundle's tokenizer ("billed"), and, where candidates name tokenizers
 // of their own, estimated for each of these ("own"). Candidate m can serve a request where input and output tokens are
@@ -68,21 +72,31 @@ struct RequestLimits {
   const int64_t* answers;
 };
 
-// UTF-8 prompts, each as WordPiece wants it.
-struct Prompts {
-  // (batch): where each text begins, and how many bytes it has. A text is read in place and never copied whole.
+// UTF-8 texts, each as WordPiece wants it.
+struct Texts {
+  // (count): where each text begins, and how many bytes it has. A text is read in place and never copied whole.
   const char* const* utf8;
   const size_t* bytes;
-  int64_t batch;
+  int64_t count;
 };
 
-// The bill has a floor of one token for so many bytes: a word of over 100 characters (base64, say) is one token to
-// WordPiece, but not to any LLM. Natural text has 2 to 5 bytes a token.
+// The texts of each request.
+struct Prompts {
+  // What is encoded, one text a request: its count is the batch.
+  Texts encoded;
+
+  // (batch): every other text of the request, which is billed and not encoded. Null: nobody has any.
+  const Texts* billed_only;
+};
+
+// The bill has a floor of one token for so many bytes of each text: a word of over 100 characters (base64, say) is one
+// token to WordPiece, but not to any LLM. Natural text has 2 to 5 bytes a token.
 constexpr size_t kBytesPerToken = 8;
 
 // What is told of each prompt beside its decision. The caller gives room.
 struct Facts {
-  // (batch): tokens by the bundle's tokenizer, no less than the floor; whether the encoder cut the prompt.
+  // (batch): tokens of the whole request by the bundle's tokenizer, each text's no less than the floor; whether the
+  // encoder cut what it encoded.
   int64_t* billed_tokens;
   bool* truncated;
 
@@ -105,10 +119,11 @@ class Router {
   Router(const DecidePlan& plan, const StaticEncoder* encoder, ContextLimits limits, std::optional<Support> support,
          std::optional<OwnTokenizers> tokenizers);
 
-  // Encodes and decides every prompt, some at a time, so that their embeddings stay in the cache. Throws InvalidInput
-  // where there is no encoder or a prompt has no token, and as DecidePlan::run does; what was written by then is not to
-  // be read.
-  void route(const DecidePolicy& policy, const Prompts& prompts, const Results& results, const Facts& facts) const;
+  // Encodes, bills and decides every prompt, some at a time, so that their embeddings stay in the cache; limits as of
+  // `decide`. Throws InvalidInput where there is no encoder or what is encoded of a prompt has no token, and as
+  // DecidePlan::run does; what was written by then is not to be read.
+  void route(const DecidePolicy& policy, const Prompts& prompts, const RequestLimits& limits, const Results& results,
+             const Facts& facts) const;
 
   // Decides rows that are encoded already. Of `rows` the batch, x, tokens_out and extra_usd count; billed_tokens and
   // allowed are made here from input and limits. The output that is held against the context window is the tokens
@@ -134,6 +149,10 @@ class Router {
   const std::optional<Support>& support() const { return support_; }
 
  private:
+  // Counts all texts of the prompt at position `at`, whose encoded one has `tokens`: writes its bill and, where there
+  // is room for them, its own tokens.
+  void count(const Prompts& prompts, int64_t at, size_t tokens, const Facts& facts) const;
+
   // Decides one row again where its output, known now, does not fit a context window or is over max_tokens (-1: none),
   // or is that of several answers.
   void decide_within(const DecidePolicy& policy, const Rows& row, const InputTokens& input, int64_t max_tokens,
