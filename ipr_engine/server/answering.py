@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from traceback import format_tb
 
+from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.errors import IprError
 from ipr_engine.server.exchange import Exchange, Message, Receive, Send
 from ipr_engine.server.refused import ClientGoneError, RefusedError, refused_as
@@ -14,7 +15,7 @@ from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.server_state import ServerState
 from ipr_engine.server.tenants import ANYBODY
-from ipr_engine.server.told import Told, header_value
+from ipr_engine.server.told import Told
 
 LEFT = 499
 """The status by which a request is counted whose client left first."""
@@ -102,7 +103,7 @@ class Answering:
     async def _refuse(self, exchange: Exchange, refused: RefusedError) -> None:
         if exchange.status is not None:  # the reply has begun: it can only break off
             raise ConnectionAbortedError("the reply broke off") from None
-        headers = [(name.encode(), header_value(value)) for name, value in refused.headers.items()]
+        headers = [(name.encode(), header_value(value).encode()) for name, value in refused.headers.items()]
         found = self._form.error(refused.status, refused.message, refused.param)
         await exchange.json_reply(refused.status, found, headers)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from ipr_engine.decision.decision import Decision
+from ipr_engine.request.controls import Controls
 from ipr_engine.server.asked_policy import AskedPolicy
-from ipr_engine.server.controls import Controls
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import Tenant
 
@@ -20,6 +19,7 @@ class Question:
     Attributes:
         prompt: the body, or whatever `parse_request` takes. controls: what the request asks for.
         tenant: who asks. model: the name that was asked for. form: the format that who answers must speak; None: nobody is asked.
+        among: the candidates that it may be; none of them: all.
     """
 
     prompt: Any
@@ -27,6 +27,7 @@ class Question:
     tenant: Tenant
     model: str
     form: RequestFormat | None = None
+    among: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +50,8 @@ class Decided:
     @classmethod
     def of(cls, id: str, question: Question, asked: AskedPolicy, decision: Decision, assumed: int) -> Decided:
         """Make the answer to a question."""
-        return cls(id, question, asked, decision, _saved_usd(asked.best, decision, decision.index), assumed)
+        return cls(id, question, asked, decision, decision.saved_usd(asked.best, decision.index), assumed)
 
     def saved_usd(self, index: int) -> float | None:
-        """Return what a candidate is predicted to cost less than the policy's best single one on this request.
-
-        None where that one is not known, or could not serve this request.
-        """
-        return _saved_usd(self.asked.best, self.decision, index)
-
-
-def _saved_usd(best: int | None, decision: Decision, index: int) -> float | None:
-    if best is None or (decision.may_keep_out and decision.unable(best) is not None):
-        return None
-    saved = decision.usd_of(best) - decision.usd_of(index)
-    return saved if math.isfinite(saved) else None
+        """Return what a candidate saves on this request; None where that is not known."""
+        return self.decision.saved_usd(self.asked.best, index)

@@ -12,7 +12,7 @@ from ipr_engine.decision.decision import Decision
 from ipr_engine.errors import InvalidInputError, IprError, RowError
 from ipr_engine.prompts import ParsedRequest, parse_request
 from ipr_engine.prompts.parse import KEPT_BY_SERVER
-from ipr_engine.request.intake import bill
+from ipr_engine.request.assumed import assumed_bill
 from ipr_engine.request.route_request import RequestOptions
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Decided, Question
@@ -71,7 +71,7 @@ class Decider:
         Raises:
             RefusedError: a control or the prompt is wrong, nobody can serve it, or no decision can be made now.
         """
-        asked = await self.book.of(question.tenant, question.model, question.form, question.controls)
+        asked = await self.book.of(question)
         try:
             parsed = parse_request(question.prompt)
             given, assumed = self._given(parsed, question.controls.given)
@@ -86,12 +86,14 @@ class Decider:
                 if asked.policy.bundle_hash == self.engine.bundle.hash:
                     raise
                 # swapped meanwhile: the policy may name candidates of the bundle before
-                asked = await self.book.of(question.tenant, question.model, question.form, question.controls)
+                asked = await self.book.of(question)
                 decision = await self._route(decided_on, asked, given, id)
+        except InvalidInputError as error:
+            raise refused_as(question.controls.named_by(error) or error) from None
         except IprError as error:
             raise refused_as(error) from None
         if decision.bundle_hash != asked.policy.bundle_hash:  # positions and exclusions are those of its own bundle
-            asked = await self.book.of(question.tenant, question.model, question.form, question.controls)
+            asked = await self.book.of(question)
             if decision.bundle_hash != asked.policy.bundle_hash:
                 asked = replace(asked, best=None)
         decided = Decided.of(id, question, asked, decision, assumed)
@@ -137,9 +139,7 @@ class Decider:
             return given, 0
         if self._assumed is None:
             return given, 0  # refused by the engine, which says what to give
-        encoder = self._maker.encoder
-        assumed = self._assumed * len(parsed.uncountable)
         for kind in parsed.uncountable:
             self.metrics.assumed(kind).inc()
-        counted = bill(encoder, parsed, encoder.count_tokens(parsed.encoded) if parsed.encoded else 0)
-        return {**given, "billed_tokens": counted + assumed}, assumed
+        billed, assumed = assumed_bill(self._maker.encoder, parsed, self._assumed)
+        return {**given, "billed_tokens": billed}, assumed

@@ -10,7 +10,8 @@ import orjson
 
 from ipr_engine.decision import Explanation
 from ipr_engine.prompts import TURNS
-from ipr_engine.server.controls import Controls, read_controls
+from ipr_engine.request.controls import Controls
+from ipr_engine.server.asked_controls import controls_of
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.decision_json import decision_dict, decision_json
@@ -42,7 +43,7 @@ class DecisionEndpoints:
     async def route(self, exchange: Exchange, tenant: Tenant, told: Told) -> None:
         """Answer `POST /v1/route`: the decision for a whole request, who is next, and why where `explain` is asked for."""
         body = await exchange.json(self._limits)
-        controls = read_controls(exchange.headers, body, tenant.controls)
+        controls = controls_of(exchange.headers, body, tenant.controls)
         model = told.asked = self._alias(body)
         if not any(body.get(name) is not None for name in TURNS):
             raise RefusedError(400, "prompt: expected a request with messages, input or prompt", "prompt")
@@ -56,7 +57,7 @@ class DecisionEndpoints:
     async def decisions(self, exchange: Exchange, tenant: Tenant, told: Told) -> None:
         """Answer `POST /v1/decisions` (OpenAI): a question of type choice is decided among the candidates it names."""
         body = await exchange.json(self._limits)
-        controls = self._controls(exchange, body, tenant)
+        controls = controls_of(exchange.headers, body, tenant.controls, OF_BODY)
         model = told.asked = self._alias(body)
         prompt = body.get("input")
         if prompt is None:
@@ -105,7 +106,7 @@ class DecisionEndpoints:
     async def systemone(self, exchange: Exchange, tenant: Tenant, told: Told) -> None:
         """Answer `POST /v1/systemone`: a question of type choice is decided among the candidates that are its criteria."""
         body = await exchange.json(self._limits)
-        controls = self._controls(exchange, body, tenant)
+        controls = controls_of(exchange.headers, body, tenant.controls, OF_BODY)
         model = told.asked = self._alias(body)
         prompt = _state(body.get("state"))
         questions = body.get("questions")
@@ -141,7 +142,7 @@ class DecisionEndpoints:
 
     async def judge(self, exchange: Exchange, tenant: Tenant, told: Told, body: dict[str, Any]) -> None:
         """Answer a chat completion whose json_schema has an enum of candidates: the enum is filled by the decision."""
-        controls = read_controls(exchange.headers, body, tenant.controls)
+        controls = controls_of(exchange.headers, body, tenant.controls)
         told.asked = require_known(body.get("model"), (JUDGE, *self._config.models))
         model = self._default if told.asked == JUDGE else told.asked
         if body.get("stream"):
@@ -180,15 +181,6 @@ class DecisionEndpoints:
         model = body.get("model")
         return self._default if model is None else require_known(model, self._config.models)
 
-    def _controls(self, exchange: Exchange, body: dict[str, Any], tenant: Tenant) -> Controls:
-        own = {name: body.pop(name) for name in OF_BODY if name in body}
-        if own:
-            given = body.get("ipr")
-            if given is not None and (not isinstance(given, dict) or not own.keys().isdisjoint(given)):
-                raise RefusedError(400, "ipr: expected an object, and each control once", "ipr")
-            body["ipr"] = {**(given or {}), **own}
-        return read_controls(exchange.headers, body, tenant.controls)
-
     async def _among(
         self, prompt: Any, choices: Sequence[str], controls: Controls, tenant: Tenant, model: str, told: Told
     ) -> Decided:
@@ -201,20 +193,8 @@ class DecisionEndpoints:
                 f"choices: {unknown[0][:128]!r} is no candidate; known: {', '.join(self._decider.engine.bundle.names)}",
                 "choices",
             )
-        asked = {**controls.policy}
-        narrowed = asked.get("allowed")
-        if narrowed is not None:
-            names = [narrowed] if isinstance(narrowed, str) else narrowed
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise RefusedError(400, "allowed: expected a candidate, or a list of them", "allowed")
-            open_to = {name.casefold() for name in names}
-            choices = [one for one in choices if one.casefold() in open_to]
-            if not choices:
-                raise RefusedError(400, "allowed: leaves none of the choices", "allowed")
-        asked["allowed"] = list(choices)
-        return await self._decide(
-            Question(prompt, Controls(asked, controls.given, controls.explain), tenant, model), told
-        )
+        among = tuple({one.casefold(): one for one in choices}.values())
+        return await self._decide(Question(prompt, controls, tenant, model, among=among), told)
 
     async def _decide(self, question: Question, told: Told) -> Decided:
         decided = await self._decider.decide(question)

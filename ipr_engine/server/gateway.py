@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from ipr_engine.server.controls import Controls, read_controls
+from ipr_engine.decision.reply_headers import header_value
+from ipr_engine.request.controls import NO_CONTROLS, Controls
+from ipr_engine.request.wrong_control import WrongControlError
+from ipr_engine.server.asked_controls import controls_of
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.exchange import Exchange
@@ -16,7 +19,7 @@ from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
-from ipr_engine.server.told import Told, decision_headers, header_value
+from ipr_engine.server.told import Told, decision_headers
 from ipr_engine.server.upstreams import (
     Reply,
     StreamCutError,
@@ -74,7 +77,7 @@ class Gateway:
             RefusedError: it is wrong, or nobody could answer. ClientGoneError: the client left first.
         """
         config = self._config
-        controls = read_controls(exchange.headers, body, tenant.controls)
+        controls = controls_of(exchange.headers, body, tenant.controls)
         model = told.asked = require_known(body.get("model"), (*config.models, *self._upstreams.targets))
         if not any(body.get(name) is not None for name in form.turns):
             raise RefusedError(400, f"{form.turns[0]}: expected the conversation, got none", form.turns[0])
@@ -111,7 +114,7 @@ class Gateway:
         self._metrics.served(target.candidate, cause).inc()
         headers = decision_headers(decided, target.candidate, target.model, cause)
         if len(attempts.outcomes) > 1:
-            headers.append((b"x-ipr-attempts", header_value(attempts.header)))
+            headers.append((b"x-ipr-attempts", header_value(attempts.header).encode()))
         if decided is not None:
             self._decider.answered(decided, target.candidate, cause)
         return headers
@@ -120,19 +123,18 @@ class Gateway:
         """Return the candidate that a request names, where it may answer.
 
         Raises:
+            WrongControlError: it has controls of a choice.
             RefusedError: its upstream does not speak the format, or the tenant's policy leaves it out.
         """
         if controls.policy:
-            name = next(iter(controls.policy))
-            raise RefusedError(
-                400, f"{name}: concerns a choice, and the request names {model!r}; ask for a routed model", name
-            )
+            place = controls.where[next(iter(controls.policy))]
+            raise WrongControlError(place, f"concerns a choice, and the request names {model}; ask for a routed model")
         target = self._upstreams.targets[model]
         if form.name not in target.formats:
             spoken = " and ".join(target.formats)
             raise RefusedError(400, f"model: {model} speaks {spoken}, not {form.name}; ask for it there", "model")
         first = next(iter(self._config.models))
-        asked = await self._decider.book.of(tenant, first, None, Controls())
+        asked = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, first))
         if model in asked.exclusions and tenant.policy:
             raise RefusedError(404, f"model: {model!r} is not open to this key", "model")
         return model
@@ -205,7 +207,7 @@ class Gateway:
     async def _nobody(self, exchange: Exchange, attempts: Attempts, decided: Decided | None, told: Told) -> None:
         """Answer where every candidate failed: what the last one said, where it said something."""
         last = attempts.last
-        headers = [(b"x-ipr-attempts", header_value(attempts.header))]
+        headers = [(b"x-ipr-attempts", header_value(attempts.header).encode())]
         if decided is not None:
             headers.append((b"x-ipr-decision-id", decided.id.encode()))
             self._decider.recent.add(decided, None, FAILED)

@@ -15,8 +15,9 @@ from ipr_engine.bundle import BundleSpec
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.promise import point_at, usd_at
 from ipr_engine.policy.unsupported import mean_qualities
+from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.asked_policy import AskedPolicy
-from ipr_engine.server.controls import NO_CONTROLS
+from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.policy_book import speakers
 from ipr_engine.server.refused import RefusedError
@@ -49,7 +50,7 @@ class Overview:
         asked: dict[str, AskedPolicy | str] = {}
         for model in self._config.models:
             try:
-                asked[model] = await self._decider.book.of(tenant, model, None, NO_CONTROLS)
+                asked[model] = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, model))
             except RefusedError as refusal:  # a bundle that was swapped in may not suit the config
                 asked[model] = refusal.message
         return await asyncio.to_thread(self._gathered, tenant, asked)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
+from types import MappingProxyType
+from typing import cast
 
 from ipr_engine.bundle import BundleSpec
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.policy import Policy
-from ipr_engine.policy.unsupported import best_single
+from ipr_engine.policy.best_position import best_position
+from ipr_engine.policy.levels import merged
+from ipr_engine.policy.policy_spec import Options, PolicyOptions
+from ipr_engine.policy.rules import AIMS
+from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.asked_policy import AskedPolicy
-from ipr_engine.server.controls import LEVEL, MASKS, Controls
+from ipr_engine.server.decided import Question
 from ipr_engine.server.json_text import json_text
 from ipr_engine.server.refused import RefusedError, refused_as
 from ipr_engine.server.request_formats import RequestFormat
-from ipr_engine.server.server_config import ServerConfig, Tenant
+from ipr_engine.server.server_config import ServerConfig
 from ipr_engine.server.server_engine import PolicyMaker
 
 DEFAULT_TAU = 0.1
@@ -29,9 +34,11 @@ FORMAT = "format"
 class PolicyBook:
     """A `PolicyBook` keeps the policies of one server, the least lately used leaving first."""
 
-    def __init__(self, engine: PolicyMaker, config: ServerConfig) -> None:
+    def __init__(self, engine: PolicyMaker, config: ServerConfig, last: Options = MappingProxyType({})) -> None:
+        """Compile by `engine`. last: options over those of every request."""
         self._engine = engine
         self._config = config
+        self._last = last
         self._kept: OrderedDict[tuple[object, ...], AskedPolicy] = OrderedDict()
 
     def format_exclusions(self, form: RequestFormat | None, bundle: BundleSpec) -> dict[str, str]:
@@ -49,79 +56,55 @@ class PolicyBook:
                 found[name] = f"{FORMAT}: its upstream speaks {' and '.join(spoken)}, not {form.name}"
         return found
 
-    async def of(self, tenant: Tenant, model: str, form: RequestFormat | None, controls: Controls) -> AskedPolicy:
+    async def of(self, question: Question) -> AskedPolicy:
         """Return the policy of a request. One that is not kept is compiled in a thread: it may take milliseconds.
 
         Raises:
             RefusedError: an option is wrong, or leaves nobody who could answer.
         """
-        asked, serving = controls.policy, self._engine.bundle.hash
-        text = json_text(asked, sort_keys=True) if asked else b""
-        means = (tenant.name, model, None if form is None else form.name, text)
+        controls, form, serving = question.controls, question.form, self._engine.bundle.hash
+        text = json_text(controls.policy, sort_keys=True) if controls.policy else b""
+        means = (question.tenant.name, question.model, None if form is None else form.name, question.among, text)
         found = self._kept.get((serving, means))
         if found is not None:
             self._kept.move_to_end((serving, means))
             return found
         try:
-            found = await asyncio.to_thread(self.compile, tenant, model, form, asked)
+            found = await asyncio.to_thread(self.compile, question)
         except InvalidInputError as error:
-            if self._engine.bundle.hash != serving:  # swapped meanwhile: names of the one before may be unknown
-                return await self.of(tenant, model, form, controls)
-            raise refused_as(error) from None
-        if len(text) > MOST_KEPT:
+            wrong = controls.blamed(error) if controls.policy else error
+        else:
+            if len(text) <= MOST_KEPT:
+                self._kept[found.policy.bundle_hash, means] = found
+            while len(self._kept) > self._config.server.limits.policies:
+                self._kept.popitem(last=False)
             return found
-        self._kept[found.policy.bundle_hash, means] = found
-        while len(self._kept) > self._config.server.limits.policies:
-            self._kept.popitem(last=False)
-        return found
+        if self._engine.bundle.hash != serving:  # swapped meanwhile: names of the one before may be unknown
+            return await self.of(question)
+        if controls.policy:  # where it is wrong without them, too, that is no fault of theirs
+            await self.of(replace(question, controls=NO_CONTROLS))
+        raise refused_as(wrong)
 
-    def compile(self, tenant: Tenant, model: str, form: RequestFormat | None, asked: Mapping[str, Any]) -> AskedPolicy:
+    def compile(self, question: Question) -> AskedPolicy:
         """Compile the policy of a request for the bundle that serves now.
 
         Raises:
             InvalidInputError: an option is wrong, or leaves nobody who could answer.
         """
-        engine, config = self._engine, self._config
+        engine, config, tenant = self._engine, self._config, question.tenant
         bundle = engine.bundle
-        levels = (config.policy, config.models.get(model, {}), tenant.policy, asked)
-        exclusions = self.format_exclusions(form, bundle)
-        chosen: dict[str, Any] = {}
-        for options in levels:
-            masks = {name: value for name, value in options.items() if name in MASKS}
-            if masks:
-                for name, why in engine.policy(rule="minmax", tau=0.0, **masks).exclusions.items():
-                    exclusions.setdefault(name, why)
-            chosen = over(chosen, options)
-        allowed = [name for name in bundle.names if name not in exclusions]
-        if not allowed:
-            why = "; ".join(f"{name}: {reason}" for name, reason in exclusions.items())
-            raise InvalidInputError(f"allowed: nobody is left who could answer ({why})")
-        if not LEVEL & chosen.keys():
-            chosen["tau"] = DEFAULT_TAU
-        policy = engine.policy(**chosen, allowed=allowed if exclusions else None)
+        among = {"allowed": question.among} if question.among else {}
+        of_model = config.models.get(question.model, {})
+        levels = (config.policy, of_model, tenant.policy, among, question.controls.policy, self._last)
+        options, exclusions = merged(levels, bundle.candidates, self.format_exclusions(question.form, bundle))
+        if options.keys().isdisjoint(AIMS):
+            options["tau"] = DEFAULT_TAU
+        policy = engine.policy(**cast(PolicyOptions, options))
         if policy.bundle_hash != bundle.hash:  # swapped meanwhile: positions are those of the other bundle
-            return self.compile(tenant, model, form, asked)
+            return self.compile(question)
         exclusions = {**policy.exclusions, **exclusions}
         masked = tuple(name for name, why in exclusions.items() if why.startswith(FORMAT))
-        return AskedPolicy(policy, exclusions, best_of(policy, bundle), masked)
-
-
-def over(options: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with others over them, without masks. A level of quality goes over any other level."""
-    kept = {name: value for name, value in others.items() if name not in MASKS and value is not None}
-    if LEVEL & kept.keys():
-        options = {name: value for name, value in options.items() if name not in LEVEL}
-    return {**options, **kept}
-
-
-def best_of(policy: Policy, bundle: BundleSpec) -> int | None:
-    """Return the position of the best single candidate of a policy; None where the bundle does not tell."""
-    if policy.promise is not None:
-        return bundle.names.index(policy.promise.best)
-    try:
-        return bundle.names.index(best_single(bundle, policy.allowed, policy.prices))
-    except InvalidInputError:
-        return None
+        return AskedPolicy(policy, exclusions, best_position(policy, bundle), masked)
 
 
 def speakers(config: ServerConfig, names: Iterable[str]) -> dict[str, tuple[str, ...]]:

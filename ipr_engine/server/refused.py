@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError, NotServingError, OverloadError, RowError
+from ipr_engine.request.wrong_control import WrongControlError
 
 
 class RefusedError(Exception):
@@ -32,6 +33,8 @@ class ClientGoneError(Exception):
 def refused_as(error: IprError) -> RefusedError:
     """Return how a request ends whose decision failed."""
     message = str(error)
+    if isinstance(error, WrongControlError):
+        return RefusedError(403 if error.forbidden else 400, message, error.control)
     if isinstance(error, InvalidInputError):
         name, colon, _ = message.partition(":")
         return RefusedError(400, message, name if colon and name.replace("_", "").isalnum() else None)

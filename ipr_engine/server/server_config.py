@@ -13,16 +13,14 @@ from urllib.parse import urlsplit
 from ipr_engine._extras import need
 from ipr_engine._files import as_path
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.policy_spec import DEFAULTS
+from ipr_engine.policy.policy_spec import DEFAULTS, POLICY_CONTROLS
+from ipr_engine.prompts.parsed import ASSUMED_TOKENS
 
 FormatName = Literal["openai-chat", "openai-responses", "anthropic-messages"]
 _STRICT = {"extra": "forbid", "strict": True}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/@-]{0,127}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-NO_CLIENT_OPTIONS = frozenset({"prices", "performance"})
-CONTROLS = tuple(name for name in DEFAULTS if name not in NO_CLIENT_OPTIONS)
-"""Options of a policy that a request may set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +145,8 @@ class Tenant:
             if not _VARIABLE.match(name):
                 raise ValueError("keys_env: expected names of environment variables, not keys")
         for name in self.controls or ():
-            if name not in CONTROLS:
-                raise ValueError(f"controls: expected some of {', '.join(CONTROLS)}, got {name!r}")
+            if name not in POLICY_CONTROLS:
+                raise ValueError(f"controls: expected some of {', '.join(POLICY_CONTROLS)}, got {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +227,7 @@ class ServerOptions:
 
     limits: ServerLimits = field(default_factory=ServerLimits)
     cool_down: CoolDown = field(default_factory=CoolDown)
-    assumed_tokens: int | None = 1000
+    assumed_tokens: int | None = ASSUMED_TOKENS
     service: Mapping[str, Any] = field(default_factory=dict)
     follow_s: float = 5.0
     hosts: tuple[str, ...] = ()

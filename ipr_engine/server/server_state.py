@@ -13,6 +13,8 @@ import orjson
 
 from ipr_engine.bundle.load import CURRENT
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.request.controls import NO_CONTROLS
+from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.patience import Patience
@@ -90,7 +92,7 @@ class ServerState:
         for tenant in (ANYBODY, *self.config.tenants):
             for model in self.config.models:
                 try:
-                    book.compile(tenant, model, None, {})
+                    book.compile(Question(None, NO_CONTROLS, tenant, model))
                 except InvalidInputError as error:
                     of = "" if tenant is ANYBODY else f" of tenant {tenant.name}"
                     raise InvalidInputError(f"models.{model}{of}: {error}") from None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import Any
 
 from ipr_engine.errors import IprError
 from ipr_engine.request.route_request import RequestOptions
 from ipr_engine.server.decided import Decided
-from ipr_engine.server.policy_book import PolicyBook, over
+from ipr_engine.server.policy_book import PolicyBook
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import ServerConfig
 from ipr_engine.server.server_engine import PolicyMaker, ServerEngine
@@ -30,7 +29,7 @@ class Shadow:
         assert config.shadow is not None
         self.engine = engine
         self.problem: str | None = None
-        self._book = PolicyBook(maker, replace(config, policy=over(config.policy, config.shadow.policy)))
+        self._book = PolicyBook(maker, config, config.shadow.policy)
         self._metrics = metrics
         self._most = config.shadow.waiting
         self._tasks: set[asyncio.Task[None]] = set()
@@ -47,7 +46,7 @@ class Shadow:
     async def _compare(self, decided: Decided, prompt: Any, given: RequestOptions) -> None:
         question, metrics = decided.question, self._metrics
         try:
-            asked = await self._book.of(question.tenant, question.model, question.form, question.controls)
+            asked = await self._book.of(question)
             other = await self.engine.route(prompt, asked.policy, **given)
         except (IprError, RefusedError) as error:
             metrics.shadow("failed").inc()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
+from ipr_engine.decision.reply_headers import header_value, reply_headers
 from ipr_engine.server.decided import Decided
 from ipr_engine.server.server_metrics import ServerMetrics
 
@@ -66,32 +67,13 @@ def decision_headers(decided: Decided | None, candidate: str, model: str, cause:
 
     candidate: who answers. model: what its upstream calls it.
     """
-    told: list[tuple[str, str]] = [("candidate", candidate), ("model", model), ("cause", cause)]
+    told = {"x-ipr-candidate": candidate, "x-ipr-model": model, "x-ipr-cause": cause}
     if decided is not None:
         decision = decided.decision
         index = decision.bundle.names.index(candidate)
-        saved = decided.saved_usd(index)
-        told += [
-            ("tau", f"{decision.policy.tau:.6g}"),
-            ("quality", f"{float(decision.qualities[index]):.4f}"),
-            ("cost-usd", f"{decision.usd_of(index):.3g}"),
-            ("bundle", decision.bundle_hash[:16]),
-            ("decision-id", decided.id),
-        ]
-        if saved is not None:
-            told.append(("saved-usd", f"{saved:.3g}"))
-        if decision.support is not None:
-            told.append(("support", f"{decision.support:.3f}"))
-        if decided.assumed:
-            told.append(("assumed-tokens", str(decided.assumed)))
-    return [(f"x-ipr-{name}".encode(), header_value(value)) for name, value in told]
-
-
-def header_value(text: str) -> bytes:
-    """Return a text as the value of a header: what is not printable ASCII becomes a question mark."""
-    if text.isascii() and text.isprintable():
-        return text.encode()
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in text).encode()
+        told |= reply_headers(decision, index, decided.saved_usd(index), decided.assumed)
+        told["x-ipr-decision-id"] = decided.id
+    return [(name.encode(), header_value(text).encode()) for name, text in told.items()]
 
 
 def count_cost(metrics: ServerMetrics, decided: Decided, candidate: str) -> None:

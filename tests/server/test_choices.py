@@ -82,8 +82,8 @@ def test_headers_are_the_decisions_figures(gateway: ServerProcess, default_engin
         "cause": expected.cause,
         "tau": "0.2",
         "quality": f"{expected.quality:.4f}",
-        "cost-usd": f"{expected.cost_usd:.3g}",
-        "saved-usd": f"{saved:.3g}",
+        "cost-usd": f"{expected.cost_usd:.6g}",
+        "saved-usd": f"{saved:.6g}",
         "support": f"{expected.support:.3f}",
         "bundle": expected.bundle_hash[:16],
     }

@@ -14,6 +14,7 @@ from tests.support.upstream_stub import UpstreamStub
 
 FORMS = (CHAT, RESPONSES, MESSAGES)
 PROMPT = PROMPTS[1]
+EVERY_SPEAKER = {name for names in SPEAKERS.values() for name in names}
 CONTROLS: dict[str, tuple[str, Any]] = {
     "tau": ("0.9", 0.9),
     "quality-share": ("0.97", 0.97),
@@ -56,22 +57,30 @@ def test_metadata_may_hold_controls_as_text(gateway: ServerProcess, upstream: Up
 
 
 WRONG: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
-    "tau that is no number": ({"x-ipr-tau": "cheap"}, {}, "tau"),
-    "tau out of range": ({"x-ipr-tau": "1.5"}, {}, "tau"),
-    "tau that is NaN": ({"x-ipr-tau": "nan"}, {}, "tau"),
-    "tau of another type": ({}, {"tau": [0.2]}, "tau"),
+    "tau that is no number": ({"x-ipr-tau": "cheap"}, {}, "x-ipr-tau"),
+    "tau out of range": ({"x-ipr-tau": "1.5"}, {}, "x-ipr-tau"),
+    "tau out of range in the body": ({}, {"tau": 1.5}, "metadata.ipr.tau"),
+    "tau that is NaN": ({"x-ipr-tau": "nan"}, {}, "x-ipr-tau"),
+    "tau of another type": ({}, {"tau": [0.2]}, "metadata.ipr.tau"),
     "unknown header": ({"x-ipr-tua": "0.2"}, {}, "x-ipr-tua"),
-    "unknown name": ({}, {"tua": 0.2}, "tua"),
-    "unknown candidate": ({"x-ipr-allowed": "gpt-9"}, {}, "allowed"),
-    "nobody allowed": ({"x-ipr-allowed": ""}, {}, "allowed"),
-    "everybody excluded": ({}, {"exclude": list(SPEAKERS[CHAT])}, "allowed"),
-    "unknown preset": ({"x-ipr-preset": "cheapest"}, {}, "preset"),
-    "unknown rule": ({"x-ipr-rule": "best"}, {}, "rule"),
-    "given twice": ({"x-ipr-tau": "0.2"}, {"tau": 0.2}, "tau"),
-    "two levels": ({"x-ipr-tau": "0.2"}, {"preset": "cost"}, "preset"),
-    "prices, which are the server's": ({}, {"prices": {}}, "prices"),
-    "explain that is no switch": ({"x-ipr-explain": "maybe"}, {}, "explain"),
-    "billed tokens of another type": ({}, {"billed_tokens": "many"}, "billed_tokens"),
+    "unknown name": ({}, {"tua": 0.2}, "metadata.ipr.tua"),
+    "unknown candidate": ({"x-ipr-allowed": "gpt-9"}, {}, "x-ipr-allowed"),
+    "nobody allowed": ({"x-ipr-allowed": ""}, {}, "x-ipr-allowed"),
+    "everybody excluded": ({}, {"exclude": list(EVERY_SPEAKER)}, "metadata.ipr.exclude"),
+    "nobody left of a header and the body": (
+        {"x-ipr-allowed": EVERY[0]},
+        {"exclude": [EVERY[0]]},
+        "metadata.ipr.exclude",
+    ),
+    "unknown preset": ({"x-ipr-preset": "cheapest"}, {}, "x-ipr-preset"),
+    "unknown rule": ({"x-ipr-rule": "best"}, {}, "x-ipr-rule"),
+    "given twice": ({"x-ipr-tau": "0.2"}, {"tau": 0.2}, "metadata.ipr.tau"),
+    "two aims": ({"x-ipr-tau": "0.2"}, {"preset": "cost"}, "metadata.ipr.preset"),
+    "an option that another does not go with": ({"x-ipr-worth": "0.1"}, {"rule": "path"}, "x-ipr-worth"),
+    "prices, which are the server's": ({}, {"prices": {}}, "metadata.ipr.prices"),
+    "explain that is no switch": ({"x-ipr-explain": "maybe"}, {}, "x-ipr-explain"),
+    "billed tokens of another type": ({}, {"billed_tokens": "many"}, "metadata.ipr.billed_tokens"),
+    "tokens of nobody": ({}, {"tokens_in": {"gpt-9": 7}}, "metadata.ipr.tokens_in"),
 }
 
 
@@ -81,16 +90,14 @@ def test_a_wrong_control_is_refused_by_name(
     gateway: ServerProcess, upstream: UpstreamStub, form: str, case: str
 ) -> None:
     headers, controls, name = WRONG[case]
-    if case == "everybody excluded":
-        controls = {"exclude": list(SPEAKERS[form])}
     body = body_of(form, metadata={"ipr": controls}) if controls else body_of(form)
     reply = gateway.post(PATHS[form], body, headers)
     assert reply.status == 400, reply.content
     error = reply.body["error"]
-    assert name in error["message"]
+    assert error["message"].startswith(f"{name}: ")
     assert error["type"] == "invalid_request_error"
     if form != MESSAGES:
-        assert error["param"] in (name, f"x-ipr-{name}", name.removeprefix("x-ipr-"))
+        assert error["param"] == name
     assert upstream.seen() == []
 
 

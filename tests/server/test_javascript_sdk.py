@@ -51,4 +51,4 @@ def test_chat_responses_streams_tools_and_errors(
         ("NotFoundError", 404, "not_found_error"),
         ("AuthenticationError", 401, "authentication_error"),
     ]
-    assert found["errors"][0]["param"] == "tau"
+    assert found["errors"][0]["param"] == "x-ipr-tau"

@@ -10,9 +10,9 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
+from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server import recent
 from ipr_engine.server.asked_policy import AskedPolicy
-from ipr_engine.server.controls import NO_CONTROLS
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.recent import KEPT, READ_AT_ONCE, Recent
 from ipr_engine.server.server_config import Tenant

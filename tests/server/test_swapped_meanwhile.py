@@ -22,8 +22,8 @@ CONFIG = {
 
 def decided_meanwhile(engine: Engine, to: Path) -> Any:
     """Return what is decided of a request whose bundle is swapped once it has its policy."""
+    from ipr_engine.request.controls import NO_CONTROLS
     from ipr_engine.server import app
-    from ipr_engine.server.controls import NO_CONTROLS
     from ipr_engine.server.decided import Question
     from ipr_engine.server.server_config import make_config
     from ipr_engine.server.tenants import ANYBODY
@@ -60,7 +60,8 @@ def test_a_bundle_with_other_candidates_fails_no_request(tmp_path: Path) -> None
 
 
 def test_a_policy_is_kept_for_the_bundle_that_it_was_compiled_for(tmp_path: Path) -> None:
-    from ipr_engine.server.controls import NO_CONTROLS
+    from ipr_engine.request.controls import NO_CONTROLS
+    from ipr_engine.server.decided import Question
     from ipr_engine.server.policy_book import PolicyBook
     from ipr_engine.server.server_config import make_config
     from ipr_engine.server.tenants import ANYBODY
@@ -76,7 +77,7 @@ def test_a_policy_is_kept_for_the_bundle_that_it_was_compiled_for(tmp_path: Path
         return compile_it(*asked)
 
     book.compile = swapped_then_compiled  # type: ignore[method-assign]
-    asked = (ANYBODY, "auto", None, NO_CONTROLS)
-    assert asyncio.run(book.of(*asked)).policy.bundle_hash == second.name
+    asked = Question(None, NO_CONTROLS, ANYBODY, "auto")
+    assert asyncio.run(book.of(asked)).policy.bundle_hash == second.name
     engine.swap(first)
-    assert asyncio.run(book.of(*asked)).policy.bundle_hash == first.name
+    assert asyncio.run(book.of(asked)).policy.bundle_hash == first.name
