@@ -99,7 +99,7 @@ def _config(arguments: argparse.Namespace) -> ServerConfig:
         raise InvalidInputError(f"--{next(iter(policy)).replace('_', '-')}: the config has a policy too; give it once")
     server = replace(config.server, log_requests=True) if arguments.log_requests else config.server
     if _is_loopback(arguments.host) and not server.hosts:
-        server = replace(server, hosts=LOOPBACK)
+        server = replace(server, hosts=(*LOOPBACK, arguments.host))
     return replace(config, policy=policy or config.policy, server=server)
 
 

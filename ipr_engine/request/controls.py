@@ -52,6 +52,15 @@ class Controls:
         where = self.where.get(name)
         return None if where is None else WrongControlError(where + argument[len(name) :], why)
 
+    def require_no_explain(self) -> None:
+        """Refuse `explain` where nobody reads what it asks for.
+
+        Raises:
+            WrongControlError: it is given.
+        """
+        if self.explain:
+            raise WrongControlError(self.where[EXPLAIN], "is for /v1/route alone, whose reply tells of every candidate")
+
     def blamed(self, error: InvalidInputError) -> WrongControlError:
         """Return the error of a policy as that of the controls that brought it about."""
         every = " and ".join(self.where[name] for name in self.policy)

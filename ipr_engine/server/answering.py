@@ -10,7 +10,7 @@ from traceback import format_tb
 from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.errors import IprError
 from ipr_engine.server.exchange import Exchange, Message, Receive, Send
-from ipr_engine.server.refused import ClientGoneError, RefusedError, refused_as
+from ipr_engine.server.refused import ClientGoneError, RefusedError, ReplyCutError, refused_as
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.server_state import ServerState
@@ -90,6 +90,8 @@ class Answering:
             raise
         except ClientGoneError:
             told.left = True
+        except ReplyCutError:
+            raise ConnectionAbortedError("the reply broke off") from None
         except IprError as error:
             raise refused_as(error) from None
         except Exception as error:

@@ -14,12 +14,14 @@ from ipr_engine.encoders.load_options import LoadKeywords
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.answering import Answering
+from ipr_engine.server.chooser import Chooser
 from ipr_engine.server.decision_endpoints import JUDGE, DecisionEndpoints
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
 from ipr_engine.server.overview import Overview
 from ipr_engine.server.page import page
-from ipr_engine.server.request_formats import CHAT, FORMATS, SYSTEMONE, RequestFormat
+from ipr_engine.server.question_endpoints import QuestionEndpoints
+from ipr_engine.server.request_formats import CHAT, FORMATS, MESSAGES, SYSTEMONE, RequestFormat
 from ipr_engine.server.server_config import Records, ServerConfig, Tenant
 from ipr_engine.server.server_state import ServerState
 from ipr_engine.server.told import Told
@@ -71,7 +73,8 @@ def app(
     serving = AsyncEngine(engine, **service)
     recorder = None if config.records is None else _recorder(serving, config.records)
     state = ServerState(serving, engine, config, root=root, recorder=recorder, shadow=shadow)
-    decisions = DecisionEndpoints(config, state.decider)
+    chooser = Chooser(config, state.decider)
+    decisions, questions = DecisionEndpoints(chooser), QuestionEndpoints(chooser)
     gateway = None if state.upstreams is None else Gateway(config, state.decider, state.upstreams)
     overview = Overview(config, state.decider, state.upstreams, state.shadow)
 
@@ -88,8 +91,8 @@ def app(
 
     routes = [
         posted("/v1/route", decisions.route),
-        posted("/v1/decisions", decisions.decisions),
-        posted(SYSTEMONE.path, decisions.systemone, SYSTEMONE),
+        posted("/v1/decisions", questions.decisions),
+        posted(SYSTEMONE.path, questions.systemone, SYSTEMONE),
         *(posted(form.path, _passed_on(config, decisions, gateway, form), form) for form in FORMATS.values()),
         read("/", _page()),
         read("/ipr/overview", _overview(overview), open_to_all=False),
@@ -190,6 +193,7 @@ def _unknown(state: ServerState) -> Callable[[Any, Any], Awaitable[Any]]:
         status = error.status_code
         message = "the path is not known" if status == 404 else "the method is not allowed here"
         state.metrics.requests("other", "", str(status)).inc()
-        return responses.JSONResponse(CHAT.error(status, message), status, headers=error.headers)
+        form = MESSAGES if request.url.path.startswith(MESSAGES.path) else CHAT
+        return responses.JSONResponse(form.error(status, message), status, headers=error.headers)
 
     return answer

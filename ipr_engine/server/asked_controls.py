@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from ipr_engine.request.controls import EXPLAIN, HEADER, NO_CONTROLS, Controls, read_controls
-from ipr_engine.request.route_request import REQUEST_OPTIONS
 
 _HEADER = HEADER.encode()
 
@@ -22,7 +21,7 @@ def controls_of(
     Args:
         headers: names in lower case, as ASGI has them.
         body: `ipr` and `metadata.ipr` are removed, and of its own fields those of `own`.
-        permitted: options of a policy that may be set; None: all.
+        permitted: options of a policy and of a prompt that may be set; None: all.
     Raises:
         WrongControlError: as `read_controls`.
     """
@@ -32,7 +31,7 @@ def controls_of(
         return NO_CONTROLS
     if permitted is None:
         return read_controls(said, objects)
-    return read_controls(said, objects, (*permitted, *REQUEST_OPTIONS, EXPLAIN))
+    return read_controls(said, objects, (*permitted, EXPLAIN))
 
 
 def _objects(body: dict[str, Any], own: Iterable[str]) -> list[tuple[str, object]]:

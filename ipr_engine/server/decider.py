@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -117,7 +118,8 @@ class Decider:
                 return await self._recorder.route(prompt, policy, id=id, budget_us=budget, **given)
             return await self.engine.route(prompt, policy, budget_us=budget, **given)
         except RowError as error:
-            rows = await self.engine.route_many([prompt], policy, on_error="status", **given)  # it does not say why
+            # it does not say why; the engine beneath does, and is not counted
+            rows = await asyncio.to_thread(self._maker.route_many, [prompt], policy, on_error="status", **given)
             reason = rows[0].reason
             raise InvalidInputError(f"prompt: {reason}" if reason else str(error)) from None
 

@@ -15,8 +15,9 @@ from ipr_engine.server.asked_controls import controls_of
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.health import Turn
 from ipr_engine.server.policy_book import require_known
-from ipr_engine.server.refused import RefusedError
+from ipr_engine.server.refused import RefusedError, ReplyCutError
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.told import Told, decision_headers
@@ -78,6 +79,7 @@ class Gateway:
         """
         config = self._config
         controls = controls_of(exchange.headers, body, tenant.controls)
+        controls.require_no_explain()
         model = told.asked = require_known(body.get("model"), (*config.models, *self._upstreams.targets))
         if not any(body.get(name) is not None for name in form.turns):
             raise RefusedError(400, f"{form.turns[0]}: expected the conversation, got none", form.turns[0])
@@ -105,18 +107,21 @@ class Gateway:
     def _served(
         self, attempts: Attempts, target: Target, decided: Decided | None, told: Told
     ) -> list[tuple[bytes, bytes]]:
-        """Count who answered, and return the headers that tell it."""
+        """Count who answered, where it is an answer, and return the headers that tell it."""
         told.served = target.candidate
         cause = NAMED if decided is None else decided.decision.cause
         if decided is not None and target.candidate != decided.decision.model:
             cause = FALLBACK
         told.cause = cause
-        self._metrics.served(target.candidate, cause).inc()
         headers = decision_headers(decided, target.candidate, target.model, cause)
         if len(attempts.outcomes) > 1:
             headers.append((b"x-ipr-attempts", header_value(attempts.header).encode()))
-        if decided is not None:
-            self._decider.answered(decided, target.candidate, cause)
+        if attempts.reply is not None and attempts.reply.status < 400:  # what is no answer costs and saves nothing
+            self._metrics.served(target.candidate, cause).inc()
+            if decided is not None:
+                self._decider.answered(decided, target.candidate, cause)
+        elif decided is not None:
+            self._decider.recent.add(decided, None, FAILED)
         return headers
 
     async def _named(self, tenant: Tenant, model: str, form: RequestFormat, controls: Controls) -> str:
@@ -133,29 +138,31 @@ class Gateway:
         if form.name not in target.formats:
             spoken = " and ".join(target.formats)
             raise RefusedError(400, f"model: {model} speaks {spoken}, not {form.name}; ask for it there", "model")
-        first = next(iter(self._config.models))
-        asked = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, first))
-        if model in asked.exclusions and tenant.policy:
-            raise RefusedError(404, f"model: {model!r} is not open to this key", "model")
+        # masks of the server and of the tenant hold; those of a routed name are not asked for
+        asked = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, ""))
+        if model in asked.exclusions:
+            raise RefusedError(404, f"model: {model!r} is not open to this key: {asked.exclusions[model]}", "model")
         return model
 
     async def _in_turn(
         self, exchange: Exchange, order: Sequence[str], form: RequestFormat, body: Mapping[str, Any]
     ) -> Attempts:
         attempts, metrics = Attempts(), self._metrics
-        for target in self._open_to(order):
+        for target, turn in self._open_to(order):
             begun = perf_counter()
             try:
                 reply = await self._upstreams.ask(target, form, body, exchange.headers)
             except UpstreamFailedError as error:
-                target.health.failed(error.retry_after_s)
+                target.health.failed(turn, error.retry_after_s)
                 attempts.outcomes.append((target.candidate, error.outcome))
                 attempts.last = error
                 metrics.attempts(target.candidate, error.outcome).inc()
-                metrics.up(target.candidate).set(target.health.state)
                 continue
+            except RefusedError:  # nothing was sent
+                target.health.left(turn)
+                raise
             except BaseException:
-                target.health.left()
+                target.health.left(turn)
                 metrics.attempts(target.candidate, "left").inc()
                 raise
             target.health.succeeded()
@@ -163,24 +170,25 @@ class Gateway:
             attempts.outcomes.append((target.candidate, outcome))
             metrics.attempts(target.candidate, outcome).inc()
             metrics.first_byte_s(target.candidate).observe(perf_counter() - begun)
-            metrics.up(target.candidate).set(target.health.state)
             attempts.reply, attempts.target = reply, target
             break
         return attempts
 
-    def _open_to(self, order: Sequence[str]) -> Iterator[Target]:
+    def _open_to(self, order: Sequence[str]) -> Iterator[tuple[Target, Turn]]:
         """Yield the targets in their order: first those that are up or may be probed, at last those that cool."""
         passed_over = []
         for name in order:
             target = self._upstreams.targets.get(name)
             if target is None:  # a bundle that was swapped in meanwhile may have another candidate
                 continue
-            if target.health.take():
-                yield target
-            else:
+            turn = target.health.take()
+            if turn is None:
                 passed_over.append(target)
+            else:
+                yield target, turn
         # nobody else could answer: a candidate that failed before may
-        yield from sorted(passed_over, key=lambda target: target.health.until)
+        for target in sorted(passed_over, key=lambda target: target.health.until):
+            yield target, Turn.LAST
 
     async def _stream(
         self,
@@ -198,9 +206,9 @@ class Gateway:
             except StreamCutError:
                 self._metrics.cut(target.candidate).inc()
                 self._metrics.attempts(target.candidate, "cut").inc()
-                target.health.failed()
-                if not reply.events:
-                    raise  # nothing can be said in the middle of a body: the connection ends
+                target.health.failed(Turn.UP)
+                if not reply.events:  # nothing can be said in the middle of a body: the connection ends
+                    raise ReplyCutError from None
                 await exchange.piece(form.stream_error(f"the upstream of {target.candidate} broke off"))
         await exchange.piece(b"", more=False)
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from time import monotonic
 
 from ipr_engine.server.server_config import CoolDown
 
 UP, COOLING, PROBING = 1.0, 0.0, 0.5
+
+
+class Turn(Enum):
+    """A `Turn` is how an upstream is asked: it is up, it is probed, or it cools and nobody else is left."""
+
+    UP = "up"
+    PROBE = "probe"
+    LAST = "last"
 
 
 class Health:
@@ -37,32 +46,34 @@ class Health:
         """Return when it may be asked again, on the clock; 0 where it is up."""
         return self._until or 0.0
 
-    def take(self) -> bool:
-        """Return whether a request may ask it now. One that may has to say `succeeded`, `failed` or `left` of it."""
+    def take(self) -> Turn | None:
+        """Return how a request may ask it now; None where it is passed over. Who may says `succeeded`, `failed` or `left` of it."""
         if self._until is None:
-            return True
+            return Turn.UP
         if self._probing or self._clock() < self._until:
-            return False
+            return None
         self._probing = True
-        return True
+        return Turn.PROBE
 
     def succeeded(self) -> None:
         self._failures = 0
         self._seconds = self._cool_down.seconds
         self._until, self._probing = None, False
 
-    def failed(self, retry_after_s: float | None = None) -> None:
-        """Count a failure. retry_after_s: how long the upstream itself asks to be left alone."""
+    def failed(self, turn: Turn, retry_after_s: float | None = None) -> None:
+        """Count a failure. turn: how it was asked. retry_after_s: how long the upstream itself asks to be left alone."""
         self._failures += 1
-        probe, self._probing = self._probing, False
-        if self._failures < self._cool_down.failures and not probe and retry_after_s is None:
-            return
+        probe = turn is Turn.PROBE
         if probe:
+            self._probing = False
             self._seconds = min(2 * self._seconds, self._cool_down.most_seconds)
+        if self._failures < self._cool_down.failures and self._until is None and retry_after_s is None:
+            return
         seconds = self._seconds if retry_after_s is None else max(self._seconds, retry_after_s)
         until = self._clock() + min(seconds, self._cool_down.most_seconds)
         self._until = until if self._until is None else max(until, self._until)
 
-    def left(self) -> None:
+    def left(self, turn: Turn) -> None:
         """Say that nothing was learnt: the client left first."""
-        self._probing = False
+        if turn is Turn.PROBE:
+            self._probing = False

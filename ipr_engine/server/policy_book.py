@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -29,6 +30,9 @@ MOST_KEPT = 16384
 """Bytes of options, as JSON, from which on a policy is compiled for its request alone: `limits.policies` bounds memory, too."""
 FORMAT = "format"
 """The cause by which a candidate is left out that cannot speak the request's format."""
+
+
+LOGGER = logging.getLogger(__name__)
 
 
 class PolicyBook:
@@ -81,9 +85,13 @@ class PolicyBook:
             return found
         if self._engine.bundle.hash != serving:  # swapped meanwhile: names of the one before may be unknown
             return await self.of(question)
-        if controls.policy:  # where it is wrong without them, too, that is no fault of theirs
-            await self.of(replace(question, controls=NO_CONTROLS))
-        raise refused_as(wrong)
+        if (
+            controls.policy or question.among or form is not None
+        ):  # where it is wrong without these, too, that is no fault of theirs
+            await self.of(replace(question, controls=NO_CONTROLS, among=(), form=None))
+            raise refused_as(wrong)
+        LOGGER.error("model %s of tenant %s cannot be decided: %s", question.model, question.tenant.name, wrong)
+        raise RefusedError(503, "the server's own policy does not suit the bundle that serves; its log tells why")
 
     def compile(self, question: Question) -> AskedPolicy:
         """Compile the policy of a request for the bundle that serves now.

@@ -95,7 +95,10 @@ class Recent:
             self._bundle = self._engine.bundle
             for other in self._rings.values():
                 other.unread.clear()
-        ring.add((decided.decision, decided.id, time(), decided.question.model, served, decided.saved))
+        saved = decided.saved
+        if served is not None and served != decided.decision.model:
+            saved = decided.saved_usd(decided.decision.bundle.names.index(served))
+        ring.add((decided.decision, decided.id, time(), decided.question.model, served, saved))
         if served is not None:
             ring.routed[served, cause] += 1
 
@@ -125,6 +128,7 @@ class Recent:
 def _figures(seen: Seen) -> dict[str, Any]:
     """Return a decision as the page reads it, with the taus at which its choice changes."""
     decision = seen.decision
+    index = decision.index if seen.served is None else decision.bundle.names.index(seen.served)
     return {
         "id": seen.id,
         "at": seen.at,
@@ -133,8 +137,8 @@ def _figures(seen: Seen) -> dict[str, Any]:
         "served": seen.served,
         "cause": decision.cause,
         "tau": decision.policy.tau,
-        "quality": _finite(decision.quality),
-        "cost_usd": _finite(decision.cost_usd),
+        "quality": _finite(float(decision.qualities[index])),
+        "cost_usd": _finite(decision.usd_of(index)),
         "saved_usd": seen.saved_usd,
         "bundle": decision.bundle_hash,
         "steps": [list(step) for step in decision.frontier],

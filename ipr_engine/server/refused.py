@@ -30,6 +30,10 @@ class ClientGoneError(Exception):
     """The client closed its connection: nobody waits for an answer."""
 
 
+class ReplyCutError(Exception):
+    """A reply broke off after it had begun: its connection ends, so that its client sees it."""
+
+
 def refused_as(error: IprError) -> RefusedError:
     """Return how a request ends whose decision failed."""
     message = str(error)

@@ -15,6 +15,7 @@ from ipr_engine._files import as_path
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy_spec import DEFAULTS, POLICY_CONTROLS
 from ipr_engine.prompts.parsed import ASSUMED_TOKENS
+from ipr_engine.request.route_request import REQUEST_OPTIONS
 
 FormatName = Literal["openai-chat", "openai-responses", "anthropic-messages"]
 _STRICT = {"extra": "forbid", "strict": True}
@@ -122,7 +123,7 @@ class Tenant:
         name: what logs and metrics call it.
         keys_sha256: the SHA-256 of each of its keys, in hex. keys_env: environment variables that hold keys.
         policy: options of `Engine.policy` over those of the server; masks add up.
-        controls: options that its requests may set; None: all.
+        controls: what its requests may set, options of a policy and of a prompt (tokens_in, extra_usd ...); None: all.
         tags: put into logs and spans.
     """
 
@@ -145,8 +146,9 @@ class Tenant:
             if not _VARIABLE.match(name):
                 raise ValueError("keys_env: expected names of environment variables, not keys")
         for name in self.controls or ():
-            if name not in POLICY_CONTROLS:
-                raise ValueError(f"controls: expected some of {', '.join(POLICY_CONTROLS)}, got {name!r}")
+            if name not in (*POLICY_CONTROLS, *REQUEST_OPTIONS):
+                known = ", ".join((*POLICY_CONTROLS, *REQUEST_OPTIONS))
+                raise ValueError(f"controls: expected some of {known}, got {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, Unpack
 
 from ipr_engine.bundle import Bundle
-from ipr_engine.decision.decision import Decision, Row
+from ipr_engine.decision.decision import Decision
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import PolicyOptions
@@ -26,6 +26,10 @@ class PolicyMaker(Protocol):
     def encoder(self) -> Encoder: ...
 
     def policy(self, **options: Unpack[PolicyOptions]) -> Policy: ...
+
+    def route_many(
+        self, prompts: Sequence[Any], policy: Policy | None = None, **options: Unpack[RouteOptions]
+    ) -> Any: ...
 
 
 class DecisionRecorder(Protocol):
@@ -58,15 +62,6 @@ class ServerEngine(Protocol):
         budget_us: float | None = None,
         **options: Unpack[RouteOptions],
     ) -> Decision: ...
-
-    async def route_many(
-        self,
-        prompts: Sequence[Any],
-        policy: Policy | None = None,
-        *,
-        budget_us: float | None = None,
-        **options: Unpack[RouteOptions],
-    ) -> list[Row]: ...
 
     def policy(self, **options: Unpack[PolicyOptions]) -> Policy: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -89,7 +90,11 @@ class ServerMetrics:
             "ipr_upstream_up", "1: asked; 0.5: the next request probes it; 0: passed over. The least over workers.",
             "livemin", "candidate",
         )  # fmt: skip
-        self.cut = counter("ipr_streams_cut_total", "Streams that ended with an error event.", "candidate")
+        self.cut = counter(
+            "ipr_streams_cut_total",
+            "Streams that ended with an error event, and other replies that broke off.",
+            "candidate",
+        )
         self.shadow = counter(
             "ipr_shadow_total", "Decisions of the shadow bundle: same, other, failed, left_out.", "choice"
         )
@@ -127,7 +132,8 @@ class ServerMetrics:
         from prometheus_client import multiprocess
 
         for ended in _ended(Path(os.environ[SHARED])):
-            multiprocess.mark_process_dead(ended)
+            with contextlib.suppress(FileNotFoundError):  # another look was faster
+                multiprocess.mark_process_dead(ended)
         registry = self._client.CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)
         return registry
@@ -148,12 +154,17 @@ class WorkerCounters:
             made.replace(self._folder / f"engine-{os.getpid()}.json")
 
     def all(self, own: Counters) -> list[Counters]:
-        """Return the counters of all workers, those that have ended included; of this one as they are now."""
+        """Return the counters of all workers, of this one as they are now. Of one that has ended the counts stay, without its depths."""
         if self._folder is None:
             return [own]
         mine = f"engine-{os.getpid()}.json"
         others = sorted(path for path in self._folder.glob("engine-*.json") if path.name != mine)
-        return [own, *(Counters.from_json(orjson.loads(path.read_bytes())) for path in others)]
+        found = [own]
+        for path in others:
+            counters = Counters.from_json(orjson.loads(path.read_bytes()))
+            lives = Path(f"/proc/{path.stem.rpartition('-')[2]}").exists()
+            found.append(counters if lives else counters.ended)
+        return found
 
 
 def _children(metric: Any, labels: Sequence[str]) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import CURRENT
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.request.controls import NO_CONTROLS
@@ -73,13 +74,15 @@ class ServerState:
         self._log = logging.getLogger(REQUEST_LOG)
         self._root = root if root is not None and config.server.follow_s > 0 and (root / CURRENT).exists() else None
         self._ready = False
-        self._problem: str | None = None  # why it does not become ready
+        self._warm = False
+        self._problem: str | None = None  # why it is not ready
         self._watch: Watch | None = None
         self._workers = WorkerCounters()
         self._tracer = _tracer() if config.server.spans else None
-        unknown = [name for name in config.upstreams if name not in engine.bundle.names]
+        known = dict.fromkeys([*engine.bundle.names, *(shadow[0].bundle.names if shadow is not None else ())])
+        unknown = [name for name in config.upstreams if name not in known]
         if unknown:
-            names = ", ".join(engine.bundle.names)
+            names = ", ".join(known)
             raise InvalidInputError(f"upstreams: the bundle has no candidate {unknown[0]!r}; known: {names}")
         self.shadow = None if shadow is None else Shadow(*shadow, config, self.metrics)
         beside = None if self.shadow is None else self.shadow.compare
@@ -104,8 +107,6 @@ class ServerState:
             if self.upstreams is not None:
                 await self.upstreams.open()
                 stack.push_async_callback(self.upstreams.close)
-                for target in self.upstreams.targets.values():
-                    self.metrics.up(target.candidate).set(target.health.state)
             if self.shadow is not None:
                 stack.push_async_callback(self.shadow.close)
             stack.push_async_callback(self.engine.close)
@@ -114,7 +115,7 @@ class ServerState:
             try:
                 yield
             finally:
-                self._ready = False
+                self._ready = self._warm = False
                 for task in beside:
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
@@ -134,25 +135,45 @@ class ServerState:
             self._problem = f"{type(error).__name__}: {error}"
             logging.getLogger(__name__).error("the server does not become ready: %s", self._problem)
             return
-        self._ready = True
+        self._warm = True
+        self._ready = self._problem is None
 
     async def _follow(self, root: Path) -> Watch:
         return await self.engine.watch(
             root,
             interval_s=self.config.server.follow_s,
+            on_swap=self._swapped,
             on_error=lambda _: self.metrics.swap_failures.inc(),
         )
 
+    def _swapped(self, _: Bundle) -> None:
+        """Say that requests fail, where the config's own policies do not suit the bundle that was put in place."""
+        try:
+            self._check_policies(self.decider.book)
+        except InvalidInputError as error:
+            self._problem, self._ready = str(error), False
+            self.metrics.swap_failures.inc()
+            logging.getLogger(__name__).error("the config does not suit the bundle that serves now: %s", error)
+        else:
+            self._problem, self._ready = None, self._warm
+
     async def _share(self) -> None:
         while True:
-            self.metrics.in_flight.set(self.in_flight)
+            self._tell_gauges()
             self._workers.write(self.engine.counters())
             self.decider.recent.share()
             await asyncio.sleep(SHARE_S)
 
+    def _tell_gauges(self) -> None:
+        """Set what is so now."""
+        self.metrics.in_flight.set(self.in_flight)
+        if self.upstreams is not None:
+            for target in self.upstreams.targets.values():
+                self.metrics.up(target.candidate).set(target.health.state)
+
     async def metrics_text(self) -> bytes:
         """Return all metrics, of all workers; files are read in a thread."""
-        self.metrics.in_flight.set(self.in_flight)
+        self._tell_gauges()
         own = self.engine.counters()
         return await asyncio.to_thread(lambda: self.metrics.text(self._workers.all(own)))
 

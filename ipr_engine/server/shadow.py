@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import Any
 
 from ipr_engine.errors import IprError
@@ -14,6 +15,7 @@ from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import ServerConfig
 from ipr_engine.server.server_engine import PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics
+from ipr_engine.server.told import MOST_USD
 
 
 class Shadow:
@@ -65,8 +67,10 @@ class Shadow:
         names = other.bundle.names
         if chosen.model in names:
             m = names.index(chosen.model)
-            metrics.shadow_cost.inc(other.cost_usd - other.usd_of(m))
-            metrics.shadow_quality.inc(other.quality - float(other.qualities[m]))
+            cost, quality = other.cost_usd - other.usd_of(m), other.quality - float(other.qualities[m])
+            if abs(cost) <= MOST_USD and math.isfinite(quality):
+                metrics.shadow_cost.inc(cost)
+                metrics.shadow_quality.inc(quality)
 
     async def close(self) -> None:
         """Leave what still waits, and close the engine."""

@@ -11,6 +11,9 @@ from ipr_engine.decision.reply_headers import header_value, reply_headers
 from ipr_engine.server.decided import Decided
 from ipr_engine.server.server_metrics import ServerMetrics
 
+MOST_USD = 1e4
+"""A request that is predicted to cost more states tokens that cannot be."""
+
 
 @dataclass(slots=True)
 class Told:
@@ -77,16 +80,23 @@ def decision_headers(decided: Decided | None, candidate: str, model: str, cause:
 
 
 def count_cost(metrics: ServerMetrics, decided: Decided, candidate: str) -> None:
-    """Count what the candidate that answers is predicted to cost and to save."""
+    """Count what the candidate that answers is predicted to cost and to save.
+
+    A request that brings its own costs (`extra_usd`) is left out: they steer the choice, and nobody spends them. So is one of
+    figures that cannot be: a sum that they entered would be lost.
+    """
+    if "extra_usd" in decided.question.controls.given:
+        return
     decision, tenant = decided.decision, decided.question.tenant.name
     if candidate == decision.model:
         cost, saved = decision.cost_usd, decided.saved
     else:
         index = decision.bundle.names.index(candidate)
         cost, saved = decision.usd_of(index), decided.saved_usd(index)
-    if cost >= 0:  # one that is not known, NaN, is not
-        metrics.cost(candidate, tenant).inc(cost)
-    if saved is not None:
+    if not 0 <= cost <= MOST_USD:  # one that is not known, NaN, is not
+        return
+    metrics.cost(candidate, tenant).inc(cost)
+    if saved is not None and abs(saved) <= MOST_USD:
         metrics.saved(tenant).inc(saved)
 
 

@@ -147,7 +147,7 @@ class Upstreams:
     async def open(self) -> None:
         """Make the client, in the event loop that uses it."""
         aiohttp = need("aiohttp", "a gateway", "serve")
-        self._client_error = aiohttp.ClientError
+        self._client_error, self._disconnected = aiohttp.ClientError, aiohttp.ServerDisconnectedError
         self._errors = (aiohttp.ClientError, OSError)
         self._connect_errors = (aiohttp.ClientConnectorError, aiohttp.ClientConnectionResetError, ConnectionError)
         self._timeout = aiohttp.ClientTimeout
@@ -174,18 +174,14 @@ class Upstreams:
         response = None
         try:
             async with asyncio.timeout(timeouts.first_byte_s):
-                response = await self._client.post(
-                    target.url(form),
-                    data=target.body(form, body),
-                    headers=target.headers(form, headers),
-                    allow_redirects=False,
-                    timeout=self._timeout(total=None, sock_connect=timeouts.connect_s),
-                )
+                response = await self._sent(target, form, body, headers)
                 passed = _passed_back(response.headers)
                 status = response.status
                 if status in FAILED or status >= 500:
                     said = None if status in UNSAID else WholeReply(status, passed, await content_of(response))
                     raise UpstreamFailedError(f"status_{status}", _retry_after(response.headers), said)
+                if 300 <= status < 400:  # redirects are not followed, and their place is not told
+                    raise UpstreamFailedError(f"status_{status}")
                 content = response.content
                 events = response.headers.get("content-type", "").startswith(SSE)
                 if not events and (response.content_length or 0) <= self._reply_bytes:
@@ -199,6 +195,8 @@ class Upstreams:
                     response.release()
                     return WholeReply(status, passed, bytes(kept))
                 first = await content.readany()
+                if events and not first:
+                    raise UpstreamFailedError("broken")
                 return StreamedReply(status, passed, self._pieces(response, first, timeouts.idle_s), events)
         except UpstreamFailedError:
             _drop(response)
@@ -216,6 +214,21 @@ class Upstreams:
         except asyncio.CancelledError:
             _drop(response)
             raise
+
+    async def _sent(
+        self, target: Target, form: RequestFormat, body: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]
+    ) -> Any:
+        """Return the response of a request, once its head is there."""
+        arguments = {
+            "data": target.body(form, body),
+            "headers": target.headers(form, headers),
+            "allow_redirects": False,
+            "timeout": self._timeout(total=None, sock_connect=target.timeouts.connect_s),
+        }
+        try:
+            return await self._client.post(target.url(form), **arguments)
+        except self._disconnected:  # as a kept connection does that the upstream just closed: once more
+            return await self._client.post(target.url(form), **arguments)
 
     def _pieces(self, response: Any, first: bytes, idle_s: float) -> AsyncIterator[bytes]:
         return _rest(response, first, idle_s, self._errors)
