@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import multiprocessing
 import os
+import socket
 import sys
 import tempfile
 from dataclasses import replace
 from functools import partial
+from http.client import HTTPConnection, HTTPException
 from ipaddress import ip_address
+from threading import Thread
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from ipr_engine._extras import need
@@ -54,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidInputError(f"--workers: expected at least 1, got {arguments.workers}")
     if not 0 < arguments.port < 65536:
         raise InvalidInputError(f"--port: expected 1 to 65535, got {arguments.port}")
+    _require_free(arguments.host, arguments.port)
     granian, http = need("granian", "ipr serve", "serve"), need("granian.http", "ipr serve", "serve")
     config = _config(arguments)
     make = partial(_application, arguments.bundle, load_keywords(arguments), config)
@@ -83,9 +89,44 @@ def run(arguments: argparse.Namespace) -> int:
             workers_kill_timeout=STOP_S,
             log_level="warning",
         )
-        _tell([f"serving on http://{arguments.host}:{arguments.port}"])
+        Thread(target=_tell_ready, args=(arguments.host, arguments.port), daemon=True).start()
         server.serve(target_loader=make, wrap_loader=False)
     return 0
+
+
+def _require_free(host: str, port: int) -> None:
+    """Refuse a port that another server holds: it would share it, since workers do, and answer some of the requests."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise InvalidInputError(f"--host: expected an address of this machine, got {host!r} ({error})") from None
+    with socket.socket(family, kind, protocol) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(address)
+            trial.listen()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise InvalidInputError(
+                    f"--port: {port} is in use; stop the other server, or give another port"
+                ) from None
+            raise InvalidInputError(f"--host: cannot bind to {host}: {error.strerror}") from None
+
+
+def _tell_ready(host: str, port: int) -> None:
+    """Say where the server serves, once it answers."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    while True:
+        asking = HTTPConnection(reached, port, timeout=1)
+        try:
+            asking.request("GET", "/health")
+            asking.getresponse()
+            break
+        except (OSError, HTTPException):
+            sleep(0.05)
+        finally:
+            asking.close()
+    _tell([f"serving on http://{f'[{host}]' if ':' in host else host}:{port}"])
 
 
 def _config(arguments: argparse.Namespace) -> ServerConfig:

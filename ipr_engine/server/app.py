@@ -15,9 +15,10 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.answering import Answering
 from ipr_engine.server.chooser import Chooser
-from ipr_engine.server.decision_endpoints import JUDGE, DecisionEndpoints
+from ipr_engine.server.decision_endpoints import DecisionEndpoints
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
+from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.overview import Overview
 from ipr_engine.server.page import page
 from ipr_engine.server.question_endpoints import QuestionEndpoints
@@ -144,7 +145,7 @@ async def _no_upstreams(exchange: Exchange, form: RequestFormat) -> None:
 
 def _models(state: ServerState) -> Handler:
     async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
-        await exchange.json_reply(200, {"object": "list", "data": state.models()})
+        await exchange.json_reply(200, {"object": "list", "data": await state.models(tenant)})
 
     return answer
 

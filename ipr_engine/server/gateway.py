@@ -148,7 +148,7 @@ class Gateway:
         self, exchange: Exchange, order: Sequence[str], form: RequestFormat, body: Mapping[str, Any]
     ) -> Attempts:
         attempts, metrics = Attempts(), self._metrics
-        for target, turn in self._open_to(order):
+        for target, turn in self._open_to(order, attempts):
             begun = perf_counter()
             try:
                 reply = await self._upstreams.ask(target, form, body, exchange.headers)
@@ -174,8 +174,11 @@ class Gateway:
             break
         return attempts
 
-    def _open_to(self, order: Sequence[str]) -> Iterator[tuple[Target, Turn]]:
-        """Yield the targets in their order: first those that are up or may be probed, at last those that cool."""
+    def _open_to(self, order: Sequence[str], attempts: Attempts) -> Iterator[tuple[Target, Turn]]:
+        """Yield the targets in their order: first those that are up or may be probed, at last those that cool.
+
+        attempts: is told who is passed over.
+        """
         passed_over = []
         for name in order:
             target = self._upstreams.targets.get(name)
@@ -184,6 +187,7 @@ class Gateway:
             turn = target.health.take()
             if turn is None:
                 passed_over.append(target)
+                attempts.outcomes.append((name, "cooling"))
             else:
                 yield target, turn
         # nobody else could answer: a candidate that failed before may

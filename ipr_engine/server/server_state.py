@@ -18,10 +18,11 @@ from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
 from ipr_engine.server.request_formats import FORMATS
-from ipr_engine.server.server_config import ServerConfig
+from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics, WorkerCounters
 from ipr_engine.server.shadow import Shadow
@@ -188,13 +189,22 @@ class ServerState:
             found["shadow"] = {"bundle": self.shadow.engine.bundle.hash, "problem": self.shadow.problem}
         return self._ready, found
 
-    def models(self) -> list[dict[str, Any]]:
-        """Return what may be asked for, as `/v1/models` lists it: routed names first, then candidates that have an upstream."""
-        spoken = speakers(self.config, self.engine.bundle.names)
+    async def models(self, tenant: Tenant) -> list[dict[str, Any]]:
+        """Return what a tenant may ask for, as `/v1/models` lists it: routed names first, then candidates that may be named.
+
+        Raises:
+            RefusedError: the config does not suit the bundle that serves.
+        """
+        config, bundle = self.config, self.engine.bundle
+        made = {"object": "model", "created": 0, "owned_by": "ipr"}
         routed = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "ipr", "policy": dict(options)}
-            for name, options in self.config.models.items()
+            {"id": name, **made, "policy": {**config.policy, **options, **tenant.policy}}
+            for name, options in config.models.items()
         ]
+        if self.upstreams is None:
+            return [*routed, {"id": JUDGE, **made}]
+        closed = (await self.decider.book.of(Question(None, NO_CONTROLS, tenant, ""))).exclusions
+        spoken = speakers(config, bundle.names)
         candidates = [
             {
                 "id": one.name,
@@ -204,17 +214,20 @@ class ServerState:
                 "context_length": one.context_window,
                 "max_output_tokens": one.max_output_tokens,
                 "capabilities": list(one.features),
-                "formats": list(spoken.get(one.name, ())),
+                "formats": list(spoken[one.name]),
             }
-            for one in self.engine.bundle.candidates
-            if one.name in spoken or not self.config.upstreams
+            for one in bundle.candidates
+            if one.name in spoken and one.name not in closed
         ]
-        return [*routed, *candidates]
+        return [*routed, {"id": JUDGE, **made}, *candidates]
 
     def summary(self) -> list[str]:
         """Return what is told at the start: the bundle, and who speaks which format."""
         bundle = self.engine.bundle
         lines = [f"bundle {bundle.hash[:16]}, {len(bundle.names)} candidates"]
+        records = self.config.records
+        if records is not None and records.keep_prompts and records.key is None:
+            lines.append(f"records: prompts are kept in clear in {records.path}; a key seals them (ipr key)")
         if self.upstreams is None:
             return [*lines, "no upstreams: a decision server"]
         spoken = speakers(self.config, bundle.names)
