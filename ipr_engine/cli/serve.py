@@ -14,13 +14,14 @@ from dataclasses import replace
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from ipaddress import ip_address
+from pathlib import Path
 from threading import Thread
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from ipr_engine._extras import need
 from ipr_engine.cli.options import add_bundle_options, add_policy_options, given_options, load_keywords
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import BundleError, InvalidInputError
 
 if TYPE_CHECKING:
     from ipr_engine.server import ServerConfig
@@ -62,8 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     _require_free(arguments.host, arguments.port)
     granian, http = need("granian", "ipr serve", "serve"), need("granian.http", "ipr serve", "serve")
     config = _config(arguments)
-    make = partial(_application, arguments.bundle, load_keywords(arguments), config)
     with tempfile.TemporaryDirectory(prefix="ipr-serve-") as shared:
+        served = Path(shared, "served")
+        make = partial(_application, arguments.bundle, load_keywords(arguments), config, served, os.getpid())
         if (
             arguments.workers > 1
         ):  # prometheus_client reads it when it is imported: the counts of workers are summed there
@@ -144,12 +146,27 @@ def _config(arguments: argparse.Namespace) -> ServerConfig:
     return replace(config, policy=policy or config.policy, server=server)
 
 
-def _application(bundle: str | None, options: dict[str, Any], config: ServerConfig) -> Any:
-    """Return the application of one process; called again in every worker."""
+def _application(bundle: str | None, options: dict[str, Any], config: ServerConfig, served: Path, parent: int) -> Any:
+    """Return the application of one process; called again in every worker.
+
+    Args:
+        served: tells the bundle that served last; a worker that begins where CURRENT cannot be served takes that one.
+        parent: the process that starts workers.
+    """
     from ipr_engine.server import app
 
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    return app(bundle, config, **options)
+    try:
+        made = app(bundle, config, **options)
+    except (BundleError, InvalidInputError) as error:
+        if not served.exists():
+            raise
+        logging.getLogger(__name__).error("%s; the bundle of before serves in this worker, too", error)
+        made = app(served.read_text(), config, follow=bundle, **options)
+    made.state.ipr.served = served
+    if os.getpid() != parent:
+        made.state.ipr.parent = parent
+    return made
 
 
 def _tell(lines: list[str]) -> None:

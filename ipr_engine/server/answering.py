@@ -19,6 +19,7 @@ from ipr_engine.server.told import Told
 
 LEFT = 499
 """The status by which a request is counted whose client left first."""
+PROBES = ("/health", "/ready")
 _CROSS_SITE = b"cross-site"
 
 
@@ -69,7 +70,8 @@ class Answering:
 
     async def _answered_to_all(self, exchange: Exchange, told: Told) -> None:
         try:
-            self._check_site(exchange)
+            if told.path not in PROBES:  # those are asked by address
+                self._check_site(exchange)
             await self._answer(exchange, ANYBODY, told)
         except RefusedError as refused:
             await self._refuse(exchange, refused)

@@ -35,6 +35,8 @@ Handler = Callable[[Exchange, Tenant, Told], Awaitable[None]]
 def app(
     engine: Engine | str | os.PathLike[str] | None = None,
     config: ServerConfig | None = None,
+    *,
+    follow: str | os.PathLike[str] | None = None,
     **options: Unpack[LoadKeywords],
 ) -> Any:
     """Return an ASGI application that decides, and with upstreams passes requests on.
@@ -47,6 +49,7 @@ def app(
         engine: what decides: an Engine, or a bundle's root or folder; None for the embedded bundle. A root is followed: when
             its CURRENT is replaced, the new bundle serves.
         config: None for a decision server that anybody may ask.
+        follow: the root whose CURRENT is followed, where `engine` is one bundle of it; None for `engine` itself.
         options: those of `Engine.load`, where a bundle is loaded here.
     Returns:
         A Starlette application; `state.ipr` is its `ServerState`.
@@ -62,6 +65,7 @@ def app(
     if engine is None or not isinstance(engine, Engine):
         root = None if engine is None else Path(engine)
         engine = Engine.load(root, **options)
+    root = root if follow is None else Path(follow)
     if not isinstance(config, ServerConfig):
         raise InvalidInputError(
             f"config: expected a ServerConfig, got {type(config).__name__}; read_config(path) makes one"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,8 @@ class ServerState:
     Attributes:
         config, engine, decider, metrics, tenants: of the server. upstreams, shadow: None without.
         patience: with which bodies are awaited. in_flight: requests that are being answered. logs_requests: whether each gets a line.
-        hosts: of the header Host; empty for any.
+        hosts: of the header Host; empty for any. parent: the process whose end ends this worker; None for none.
+        served: a file that is told which bundle serves, for a worker that begins where CURRENT cannot be served.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class ServerState:
             InvalidInputError: the config does not fit.
         """
         self.config = config
+        self.parent: int | None = None
+        self.served: Path | None = None
         self.engine = engine
         self.metrics = ServerMetrics()
         self.tenants = Tenants(config.tenants)
@@ -137,6 +142,7 @@ class ServerState:
             logging.getLogger(__name__).error("the server does not become ready: %s", self._problem)
             return
         self._warm = True
+        self._tell_served()
         self._ready = self._problem is None
 
     async def _follow(self, root: Path) -> Watch:
@@ -157,12 +163,23 @@ class ServerState:
             logging.getLogger(__name__).error("the config does not suit the bundle that serves now: %s", error)
         else:
             self._problem, self._ready = None, self._warm
+            self._tell_served()
+
+    def _tell_served(self) -> None:
+        if self.served is not None and self.engine.bundle.path is not None:
+            made = self.served.with_suffix(f".{os.getpid()}")
+            made.write_text(str(self.engine.bundle.path))
+            made.replace(self.served)
 
     async def _share(self) -> None:
         while True:
             self._tell_gauges()
             self._workers.write(self.engine.counters())
             self.decider.recent.share()
+            if self.parent is not None and os.getppid() != self.parent:  # killed: nobody would stop this worker
+                logging.getLogger(__name__).error("the server's own process has ended, so this worker does")
+                os.kill(os.getpid(), signal.SIGTERM)
+                self.parent = None
             await asyncio.sleep(SHARE_S)
 
     def _tell_gauges(self) -> None:
@@ -183,6 +200,8 @@ class ServerState:
         found: dict[str, Any] = {"ready": self._ready, "bundle": self.engine.bundle.hash}
         if self._problem is not None:
             found["problem"] = self._problem
+        if self.decider.record_problem is not None:
+            found["records"] = self.decider.record_problem
         if self.upstreams is not None:
             found["upstreams"] = {name: target.health.state for name, target in self.upstreams.targets.items()}
         if self.shadow is not None:
