@@ -1,4 +1,4 @@
-"""Whatever an upstream sends in place of an answer is followed by the next candidate or passed on; it is counted as what it was, and no worker ends."""
+"""What an upstream sends in place of an answer is followed by the next candidate or passed on, counted as it was, and ends no worker."""
 
 from __future__ import annotations
 
