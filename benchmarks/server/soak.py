@@ -1,7 +1,8 @@
 """python -m benchmarks.server.soak [--minutes M] [--record]: a gateway under load while upstreams die and bundles are swapped.
 
-At a share of the most that it answers, for minutes, a tenth of it streams: every minute an upstream is killed in the middle of its work and
-started again ten seconds later, every ten seconds CURRENT names another bundle. Told are the statuses of all replies beside what /metrics counted, latencies, and memory.
+At a share of the most that it answers, for minutes, a tenth of it streams. Every minute an upstream is killed in the middle of its
+work and started again ten seconds later; every ten seconds CURRENT names another bundle. Told are the statuses of all replies beside
+what /metrics counted, latencies, and memory.
 """
 
 from __future__ import annotations
