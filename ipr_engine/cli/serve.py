@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import multiprocessing
 import os
+import socket
 import sys
 import tempfile
 from dataclasses import replace
 from functools import partial
+from http.client import HTTPConnection, HTTPException
 from ipaddress import ip_address
+from pathlib import Path
+from threading import Thread
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from ipr_engine._extras import need
 from ipr_engine.cli.options import add_bundle_options, add_policy_options, given_options, load_keywords
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import BundleError, InvalidInputError
 
 if TYPE_CHECKING:
     from ipr_engine.server import ServerConfig
@@ -54,10 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidInputError(f"--workers: expected at least 1, got {arguments.workers}")
     if not 0 < arguments.port < 65536:
         raise InvalidInputError(f"--port: expected 1 to 65535, got {arguments.port}")
+    _require_free(arguments.host, arguments.port)
     granian, http = need("granian", "ipr serve", "serve"), need("granian.http", "ipr serve", "serve")
     config = _config(arguments)
-    make = partial(_application, arguments.bundle, load_keywords(arguments), config)
     with tempfile.TemporaryDirectory(prefix="ipr-serve-") as shared:
+        served = Path(shared, "served")
+        make = partial(_application, arguments.bundle, load_keywords(arguments), config, served, os.getpid())
         if (
             arguments.workers > 1
         ):  # prometheus_client reads it when it is imported: the counts of workers are summed there
@@ -83,9 +91,44 @@ def run(arguments: argparse.Namespace) -> int:
             workers_kill_timeout=STOP_S,
             log_level="warning",
         )
-        _tell([f"serving on http://{arguments.host}:{arguments.port}"])
+        Thread(target=_tell_ready, args=(arguments.host, arguments.port), daemon=True).start()
         server.serve(target_loader=make, wrap_loader=False)
     return 0
+
+
+def _require_free(host: str, port: int) -> None:
+    """Refuse a port that another server holds: it would share it, since workers do, and answer some of the requests."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise InvalidInputError(f"--host: expected an address of this machine, got {host!r} ({error})") from None
+    with socket.socket(family, kind, protocol) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(address)
+            trial.listen()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise InvalidInputError(
+                    f"--port: {port} is in use; stop the other server, or give another port"
+                ) from None
+            raise InvalidInputError(f"--host: cannot bind to {host}: {error.strerror}") from None
+
+
+def _tell_ready(host: str, port: int) -> None:
+    """Say where the server serves, once it answers."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    while True:
+        asking = HTTPConnection(reached, port, timeout=1)
+        try:
+            asking.request("GET", "/health")
+            asking.getresponse()
+            break
+        except (OSError, HTTPException):
+            sleep(0.05)
+        finally:
+            asking.close()
+    _tell([f"serving on http://{f'[{host}]' if ':' in host else host}:{port}"])
 
 
 def _config(arguments: argparse.Namespace) -> ServerConfig:
@@ -103,12 +146,27 @@ def _config(arguments: argparse.Namespace) -> ServerConfig:
     return replace(config, policy=policy or config.policy, server=server)
 
 
-def _application(bundle: str | None, options: dict[str, Any], config: ServerConfig) -> Any:
-    """Return the application of one process; called again in every worker."""
+def _application(bundle: str | None, options: dict[str, Any], config: ServerConfig, served: Path, parent: int) -> Any:
+    """Return the application of one process; called again in every worker.
+
+    Args:
+        served: tells the bundle that served last; a worker that begins where CURRENT cannot be served takes that one.
+        parent: the process that starts workers.
+    """
     from ipr_engine.server import app
 
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    return app(bundle, config, **options)
+    try:
+        made = app(bundle, config, **options)
+    except (BundleError, InvalidInputError) as error:
+        if not served.exists():
+            raise
+        logging.getLogger(__name__).error("%s; the bundle of before serves in this worker, too", error)
+        made = app(served.read_text(), config, follow=bundle, **options)
+    made.state.ipr.served = served
+    if os.getpid() != parent:
+        made.state.ipr.parent = parent
+    return made
 
 
 def _tell(lines: list[str]) -> None:

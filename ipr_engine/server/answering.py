@@ -19,6 +19,7 @@ from ipr_engine.server.told import Told
 
 LEFT = 499
 """The status by which a request is counted whose client left first."""
+PROBES = ("/health", "/ready")
 _CROSS_SITE = b"cross-site"
 
 
@@ -59,8 +60,18 @@ class Answering:
             if state.logs_requests:
                 state.log(told, status, took)
 
+    def _check_site(self, exchange: Exchange) -> None:
+        """Refuse what a page of another site sends, and what asks for another host."""
+        hosts, host, origin = self._state.hosts, exchange.header(b"host"), exchange.header(b"origin")
+        if exchange.header(b"sec-fetch-site") == _CROSS_SITE or (origin and origin.partition(b"://")[2] != host):
+            raise RefusedError(403, "a page of another site may not ask this server")
+        if hosts and _host(host) not in hosts:
+            raise RefusedError(403, "host: is not one that this server answers to; see server.hosts of its config")
+
     async def _answered_to_all(self, exchange: Exchange, told: Told) -> None:
         try:
+            if told.path not in PROBES:  # those are asked by address
+                self._check_site(exchange)
             await self._answer(exchange, ANYBODY, told)
         except RefusedError as refused:
             await self._refuse(exchange, refused)
@@ -73,10 +84,7 @@ class Answering:
         try:
             tenant = state.tenants.of(exchange.headers)
             told.tenant, told.tags = tenant.name, tenant.tags
-            if exchange.header(b"sec-fetch-site") == _CROSS_SITE:
-                raise RefusedError(403, "a page of another site may not ask this server")
-            if state.hosts and _host(exchange.header(b"host")) not in state.hosts:
-                raise RefusedError(403, "host: is not one that this server answers to; see server.hosts of its config")
+            self._check_site(exchange)
             if state.in_flight > state.config.server.limits.requests:
                 raise RefusedError(503, "too many requests at the same time", headers={"retry-after": "1"})
             await self._answer(exchange, tenant, told)

@@ -16,9 +16,10 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.answering import Answering
 from ipr_engine.server.chooser import Chooser
 from ipr_engine.server.config_checks import as_service_errors
-from ipr_engine.server.decision_endpoints import JUDGE, DecisionEndpoints
+from ipr_engine.server.decision_endpoints import DecisionEndpoints
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
+from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.overview import Overview
 from ipr_engine.server.page import page
 from ipr_engine.server.question_endpoints import QuestionEndpoints
@@ -35,6 +36,8 @@ Handler = Callable[[Exchange, Tenant, Told], Awaitable[None]]
 def app(
     engine: Engine | str | os.PathLike[str] | None = None,
     config: ServerConfig | None = None,
+    *,
+    follow: str | os.PathLike[str] | None = None,
     **options: Unpack[LoadKeywords],
 ) -> Any:
     """Return an ASGI application that decides, and with upstreams passes requests on.
@@ -47,6 +50,7 @@ def app(
         engine: what decides: an Engine, or a bundle's root or folder; None for the embedded bundle. A root is followed: when
             its CURRENT is replaced, the new bundle serves.
         config: None for a decision server that anybody may ask.
+        follow: the root whose CURRENT is followed, where `engine` is one bundle of it; None for `engine` itself.
         options: those of `Engine.load`, where a bundle is loaded here.
     Returns:
         A Starlette application; `state.ipr` is its `ServerState`.
@@ -62,6 +66,7 @@ def app(
     if engine is None or not isinstance(engine, Engine):
         root = None if engine is None else Path(engine)
         engine = Engine.load(root, **options)
+    root = root if follow is None else Path(follow)
     if not isinstance(config, ServerConfig):
         raise InvalidInputError(
             f"config: expected a ServerConfig, got {type(config).__name__}; read_config(path) makes one"
@@ -146,7 +151,7 @@ async def _no_upstreams(exchange: Exchange, form: RequestFormat) -> None:
 
 def _models(state: ServerState) -> Handler:
     async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
-        await exchange.json_reply(200, {"object": "list", "data": state.models()})
+        await exchange.json_reply(200, {"object": "list", "data": await state.models(tenant)})
 
     return answer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ from itertools import count
 from typing import Any
 
 from ipr_engine.decision.decision import Decision
-from ipr_engine.errors import InvalidInputError, IprError, RowError
+from ipr_engine.errors import InvalidInputError, IprError, RecordError, RowError
 from ipr_engine.prompts import ParsedRequest, parse_request
 from ipr_engine.prompts.parse import KEPT_BY_SERVER
 from ipr_engine.request.assumed import assumed_bill
@@ -26,12 +27,15 @@ from ipr_engine.server.server_metrics import ServerMetrics
 from ipr_engine.server.tenants import ANYBODY
 from ipr_engine.server.told import count_cost
 
+LOGGER = logging.getLogger(__name__)
+
 
 class Decider:
     """A `Decider` answers questions with one engine.
 
     Attributes:
         engine, book, metrics: its own. recent: the last decisions, for the page.
+        record_problem: why the last decision could not be recorded; None where it could.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Decider:
         self._budget_us = config.server.service.get("budget_us")
         self._keeps_prompts = config.records is not None and config.records.keep_prompts
         self._recorder = recorder
+        self.record_problem: str | None = None
 
     async def close(self) -> None:
         if self._recorder is not None:
@@ -91,8 +96,14 @@ class Decider:
                 decision = await self._route(decided_on, asked, given, id)
         except InvalidInputError as error:
             raise refused_as(question.controls.named_by(error) or error) from None
+        except RecordError as error:
+            if str(error) != self.record_problem:
+                LOGGER.error("decisions cannot be recorded, and requests are refused: %s", error)
+            self.record_problem = str(error)
+            raise RefusedError(503, "the decision could not be recorded", headers={"retry-after": "1"}) from None
         except IprError as error:
             raise refused_as(error) from None
+        self.record_problem = None
         if decision.bundle_hash != asked.policy.bundle_hash:  # positions and exclusions are those of its own bundle
             asked = await self.book.of(question)
             if decision.bundle_hash != asked.policy.bundle_hash:

@@ -15,14 +15,11 @@ from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decision_json import decision_dict, decision_json
 from ipr_engine.server.exchange import JSON, Exchange
 from ipr_engine.server.json_text import json_text
-from ipr_engine.server.judge_schema import filled
+from ipr_engine.server.judge_schema import JUDGE, filled
 from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.told import Told
-
-JUDGE = "ipr-judge"
-"""The model of a chat completion that is answered by a decision: one of the candidates in its json_schema's enum."""
 
 
 class DecisionEndpoints:

@@ -94,8 +94,8 @@ class Exchange:
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Begin a reply whose pieces come later."""
-        self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self.status = status
 
     async def piece(self, piece: bytes, *, more: bool = True) -> None:
         """Write a piece of a reply; without more it ends."""

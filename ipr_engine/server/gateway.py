@@ -102,7 +102,10 @@ class Gateway:
             if isinstance(attempts.reply, WholeReply):
                 await exchange.reply(attempts.reply.status, attempts.reply.body, [*attempts.reply.headers, *headers])
             else:
-                await client.waits_for(self._stream(exchange, attempts.reply, headers, attempts.target, form))
+                try:
+                    await client.waits_for(self._stream(exchange, attempts.reply, headers, attempts.target, form))
+                finally:
+                    attempts.reply.close()  # the client may leave before the first piece is read
 
     def _served(
         self, attempts: Attempts, target: Target, decided: Decided | None, told: Told
@@ -140,15 +143,16 @@ class Gateway:
             raise RefusedError(400, f"model: {model} speaks {spoken}, not {form.name}; ask for it there", "model")
         # masks of the server and of the tenant hold; those of a routed name are not asked for
         asked = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, ""))
-        if model in asked.exclusions:
-            raise RefusedError(404, f"model: {model!r} is not open to this key: {asked.exclusions[model]}", "model")
+        if model not in asked.policy.allowed:
+            why = asked.exclusions.get(model, "the bundle that serves does not have it")
+            raise RefusedError(404, f"model: {model!r} is not open to this key: {why}", "model")
         return model
 
     async def _in_turn(
         self, exchange: Exchange, order: Sequence[str], form: RequestFormat, body: Mapping[str, Any]
     ) -> Attempts:
         attempts, metrics = Attempts(), self._metrics
-        for target, turn in self._open_to(order):
+        for target, turn in self._open_to(order, attempts):
             begun = perf_counter()
             try:
                 reply = await self._upstreams.ask(target, form, body, exchange.headers)
@@ -165,7 +169,8 @@ class Gateway:
                 target.health.left(turn)
                 metrics.attempts(target.candidate, "left").inc()
                 raise
-            target.health.succeeded()
+            if isinstance(reply, WholeReply) or turn is not Turn.UP:  # a stream may still break off
+                target.health.succeeded()
             outcome = "ok" if reply.status < 400 else f"status_{reply.status}"
             attempts.outcomes.append((target.candidate, outcome))
             metrics.attempts(target.candidate, outcome).inc()
@@ -174,8 +179,11 @@ class Gateway:
             break
         return attempts
 
-    def _open_to(self, order: Sequence[str]) -> Iterator[tuple[Target, Turn]]:
-        """Yield the targets in their order: first those that are up or may be probed, at last those that cool."""
+    def _open_to(self, order: Sequence[str], attempts: Attempts) -> Iterator[tuple[Target, Turn]]:
+        """Yield the targets in their order: first those that are up or may be probed, at last those that cool.
+
+        attempts: is told who is passed over.
+        """
         passed_over = []
         for name in order:
             target = self._upstreams.targets.get(name)
@@ -184,6 +192,7 @@ class Gateway:
             turn = target.health.take()
             if turn is None:
                 passed_over.append(target)
+                attempts.outcomes.append((name, "cooling"))
             else:
                 yield target, turn
         # nobody else could answer: a candidate that failed before may
@@ -210,6 +219,8 @@ class Gateway:
                 if not reply.events:  # nothing can be said in the middle of a body: the connection ends
                     raise ReplyCutError from None
                 await exchange.piece(form.stream_error(f"the upstream of {target.candidate} broke off"))
+            else:
+                target.health.succeeded()
         await exchange.piece(b"", more=False)
 
     async def _nobody(self, exchange: Exchange, attempts: Attempts, decided: Decided | None, told: Told) -> None:

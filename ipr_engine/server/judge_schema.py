@@ -7,6 +7,8 @@ from typing import Any
 
 from ipr_engine.server.refused import RefusedError
 
+JUDGE = "ipr-judge"
+"""The model of a chat completion that is answered by a decision: one of the candidates in its json_schema's enum."""
 MOST_DEPTH = 16
 _PLAIN: Mapping[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "array": [], "null": None}
 

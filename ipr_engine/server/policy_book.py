@@ -89,6 +89,12 @@ class PolicyBook:
             controls.policy or question.among or form is not None
         ):  # where it is wrong without these, too, that is no fault of theirs
             await self.of(replace(question, controls=NO_CONTROLS, among=(), form=None))
+            if form is not None and not any(
+                form.name in spoken for spoken in speakers(self._config, self._engine.bundle.names).values()
+            ):
+                raise RefusedError(
+                    400, f"no upstream of this server speaks {form.name}; ask in another format", "model"
+                )
             raise refused_as(wrong)
         LOGGER.error("model %s of tenant %s cannot be decided: %s", question.model, question.tenant.name, wrong)
         raise RefusedError(503, "the server's own policy does not suit the bundle that serves; its log tells why")

@@ -29,16 +29,18 @@ class Timeouts:
 
     Attributes:
         connect_s: until the connection stands.
-        first_byte_s: until the first byte of a streamed reply, or until all of another, from the attempt's begin.
+        first_byte_s: until the first byte of a streamed reply, from the attempt's begin.
+        whole_s: until all of a reply that is not streamed.
         idle_s: between two pieces of a streamed reply.
     """
 
     connect_s: float = 2.0
     first_byte_s: float = 60.0
+    whole_s: float = 600.0
     idle_s: float = 60.0
 
     def __post_init__(self) -> None:
-        checks.check_above_zero(self, "connect_s", "first_byte_s", "idle_s")
+        checks.check_above_zero(self, "connect_s", "first_byte_s", "whole_s", "idle_s")
 
 
 @dataclass(frozen=True, kw_only=True)

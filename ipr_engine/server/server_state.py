@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
 from ipr_engine.server.request_formats import FORMATS
-from ipr_engine.server.server_config import ServerConfig
+from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics, WorkerCounters
 from ipr_engine.server.shadow import Shadow
@@ -40,7 +43,8 @@ class ServerState:
     Attributes:
         config, engine, decider, metrics, tenants: of the server. upstreams, shadow: None without.
         patience: with which bodies are awaited. in_flight: requests that are being answered. logs_requests: whether each gets a line.
-        hosts: of the header Host; empty for any.
+        hosts: of the header Host; empty for any. parent: the process whose end ends this worker; None for none.
+        served: a file that is told which bundle serves, for a worker that begins where CURRENT cannot be served.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class ServerState:
             InvalidInputError: the config does not fit.
         """
         self.config = config
+        self.parent: int | None = None
+        self.served: Path | None = None
         self.engine = engine
         self.metrics = ServerMetrics()
         self.tenants = Tenants(config.tenants)
@@ -136,6 +142,7 @@ class ServerState:
             logging.getLogger(__name__).error("the server does not become ready: %s", self._problem)
             return
         self._warm = True
+        self._tell_served()
         self._ready = self._problem is None
 
     async def _follow(self, root: Path) -> Watch:
@@ -156,12 +163,23 @@ class ServerState:
             logging.getLogger(__name__).error("the config does not suit the bundle that serves now: %s", error)
         else:
             self._problem, self._ready = None, self._warm
+            self._tell_served()
+
+    def _tell_served(self) -> None:
+        if self.served is not None and self.engine.bundle.path is not None:
+            made = self.served.with_suffix(f".{os.getpid()}")
+            made.write_text(str(self.engine.bundle.path))
+            made.replace(self.served)
 
     async def _share(self) -> None:
         while True:
             self._tell_gauges()
             self._workers.write(self.engine.counters())
             self.decider.recent.share()
+            if self.parent is not None and os.getppid() != self.parent:  # killed: nobody would stop this worker
+                logging.getLogger(__name__).error("the server's own process has ended, so this worker does")
+                os.kill(os.getpid(), signal.SIGTERM)
+                self.parent = None
             await asyncio.sleep(SHARE_S)
 
     def _tell_gauges(self) -> None:
@@ -182,19 +200,30 @@ class ServerState:
         found: dict[str, Any] = {"ready": self._ready, "bundle": self.engine.bundle.hash}
         if self._problem is not None:
             found["problem"] = self._problem
+        if self.decider.record_problem is not None:
+            found["records"] = self.decider.record_problem
         if self.upstreams is not None:
             found["upstreams"] = {name: target.health.state for name, target in self.upstreams.targets.items()}
         if self.shadow is not None:
             found["shadow"] = {"bundle": self.shadow.engine.bundle.hash, "problem": self.shadow.problem}
         return self._ready, found
 
-    def models(self) -> list[dict[str, Any]]:
-        """Return what may be asked for, as `/v1/models` lists it: routed names first, then candidates that have an upstream."""
-        spoken = speakers(self.config, self.engine.bundle.names)
+    async def models(self, tenant: Tenant) -> list[dict[str, Any]]:
+        """Return what a tenant may ask for, as `/v1/models` lists it: routed names first, then candidates that may be named.
+
+        Raises:
+            RefusedError: the config does not suit the bundle that serves.
+        """
+        config, bundle = self.config, self.engine.bundle
+        made = {"object": "model", "created": 0, "owned_by": "ipr"}
         routed = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "ipr", "policy": dict(options)}
-            for name, options in self.config.models.items()
+            {"id": name, **made, "policy": {**config.policy, **options, **tenant.policy}}
+            for name, options in config.models.items()
         ]
+        if self.upstreams is None:
+            return [*routed, {"id": JUDGE, **made}]
+        closed = (await self.decider.book.of(Question(None, NO_CONTROLS, tenant, ""))).exclusions
+        spoken = speakers(config, bundle.names)
         candidates = [
             {
                 "id": one.name,
@@ -204,17 +233,20 @@ class ServerState:
                 "context_length": one.context_window,
                 "max_output_tokens": one.max_output_tokens,
                 "capabilities": list(one.features),
-                "formats": list(spoken.get(one.name, ())),
+                "formats": list(spoken[one.name]),
             }
-            for one in self.engine.bundle.candidates
-            if one.name in spoken or not self.config.upstreams
+            for one in bundle.candidates
+            if one.name in spoken and one.name not in closed
         ]
-        return [*routed, *candidates]
+        return [*routed, {"id": JUDGE, **made}, *candidates]
 
     def summary(self) -> list[str]:
         """Return what is told at the start: the bundle, and who speaks which format."""
         bundle = self.engine.bundle
         lines = [f"bundle {bundle.hash[:16]}, {len(bundle.names)} candidates"]
+        records = self.config.records
+        if records is not None and records.keep_prompts and records.key is None:
+            lines.append(f"records: prompts are kept in clear in {records.path}; a key seals them (ipr key)")
         if self.upstreams is None:
             return [*lines, "no upstreams: a decision server"]
         spoken = speakers(self.config, bundle.names)

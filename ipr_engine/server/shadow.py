@@ -57,6 +57,11 @@ class Shadow:
                 self.problem = said
                 logging.getLogger(__name__).warning("the shadow bundle could not decide a request: %s", said)
             return
+        except Exception as error:  # its text may hold a prompt; nobody waits for this task
+            metrics.shadow("failed").inc()
+            self.problem = type(error).__name__
+            logging.getLogger(__name__).error("the shadow bundle failed: %s", type(error).__name__)
+            return
         self.problem = None
         chosen = decided.decision
         if other.model == chosen.model:

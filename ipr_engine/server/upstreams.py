@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from time import time
 from typing import Any
 
 from ipr_engine._extras import need
@@ -29,6 +31,7 @@ FAILED = frozenset({401, 402, 403, 408, 429})
 """Statuses that, as every one from 500 on, are the upstream's fault or its load, or the server's own key: the next candidate is asked."""
 UNSAID = frozenset({401, 402, 403})
 """Statuses whose text speaks of the server's own key: the client does not get it."""
+SAYING_S, MOST_SAID = 1.0, 65536  # of what a failing upstream says
 _NOTHING: Mapping[str, Any] = {}
 SSE = "text/event-stream"
 
@@ -64,12 +67,18 @@ class WholeReply:
 
 @dataclass(frozen=True, slots=True)
 class StreamedReply:
-    """A `StreamedReply` is an upstream's reply whose first piece is there. pieces: that one and the rest, as they come."""
+    """A `StreamedReply` is an upstream's reply whose first piece is there.
+
+    Attributes:
+        pieces: that one and the rest, as they come. events: they are server-sent events.
+        close: ends the connection where the pieces were not read to their end; may always be called.
+    """
 
     status: int
     headers: list[tuple[bytes, bytes]]
     pieces: AsyncIterator[bytes]
     events: bool
+    close: Callable[[], object]
 
 
 Reply = WholeReply | StreamedReply
@@ -167,31 +176,35 @@ class Upstreams:
         timeouts = target.timeouts
         response = None
         try:
-            async with asyncio.timeout(timeouts.first_byte_s):
+            async with asyncio.timeout(timeouts.first_byte_s if body.get("stream") else timeouts.whole_s):
                 response = await self._sent(target, form, body, headers)
                 passed = _passed_back(response.headers)
                 status = response.status
-                if status in FAILED or status >= 500:
-                    said = None if status in UNSAID else WholeReply(status, passed, await content_of(response))
+                if status in FAILED or 500 <= status < 600:
+                    said = None if status in UNSAID else await _said(response, passed, self._errors)
                     raise UpstreamFailedError(f"status_{status}", _retry_after(response.headers), said)
                 if 300 <= status < 400:  # redirects are not followed, and their place is not told
                     raise UpstreamFailedError(f"status_{status}")
+                if not 200 <= status < 600:  # no server may pass it on
+                    raise UpstreamFailedError("broken")
                 content = response.content
-                events = response.headers.get("content-type", "").startswith(SSE)
+                events = response.headers.get("content-type", "").lower().startswith(SSE)
                 if not events and (response.content_length or 0) <= self._reply_bytes:
                     kept = bytearray()
                     while piece := await content.readany():
                         kept += piece
                         if len(kept) > self._reply_bytes:
-                            return StreamedReply(
-                                status, passed, self._pieces(response, bytes(kept), timeouts.idle_s), False
-                            )
+                            pieces = self._pieces(response, bytes(kept), timeouts.idle_s)
+                            return StreamedReply(status, passed, pieces, False, response.close)
                     response.release()
+                    if not kept and status < 300:
+                        raise UpstreamFailedError("broken")
                     return WholeReply(status, passed, bytes(kept))
                 first = await content.readany()
                 if events and not first:
                     raise UpstreamFailedError("broken")
-                return StreamedReply(status, passed, self._pieces(response, first, timeouts.idle_s), events)
+                pieces = self._pieces(response, first, timeouts.idle_s)
+                return StreamedReply(status, passed, pieces, events, response.close)
         except UpstreamFailedError:
             _drop(response)
             raise
@@ -228,10 +241,20 @@ class Upstreams:
         return _rest(response, first, idle_s, self._errors)
 
 
-async def content_of(response: Any) -> bytes:
-    """Return what a failing upstream says, as far as it is short."""
-    said: bytes = await response.content.read(65536)
-    return said
+async def _said(
+    response: Any, passed: list[tuple[bytes, bytes]], errors: tuple[type[Exception], ...]
+) -> WholeReply | None:
+    """Return what a failing upstream says, as far as it is short and comes soon; None where it does not come whole."""
+    kept = bytearray()
+    try:
+        async with asyncio.timeout(SAYING_S):
+            while piece := await response.content.readany():
+                kept += piece
+                if len(kept) > MOST_SAID:
+                    return None
+    except _broken(errors):
+        return None
+    return WholeReply(response.status, passed, bytes(kept))
 
 
 async def _rest(
@@ -239,7 +262,6 @@ async def _rest(
 ) -> AsyncIterator[bytes]:
     """Yield the first piece, then what comes, as it comes; closing the iterator closes the connection."""
     whole = False
-    broken: tuple[type[Exception], ...] = (*errors, TimeoutError)
     try:
         if first:
             yield first
@@ -250,13 +272,17 @@ async def _rest(
                     break
                 yield piece
         whole = True
-    except broken:
+    except _broken(errors):
         raise StreamCutError from None
     finally:
         if whole:
             response.release()
         else:
             response.close()
+
+
+def _broken(errors: tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
+    return (*errors, TimeoutError)
 
 
 def _drop(response: Any) -> None:
@@ -268,15 +294,20 @@ def _passed_back(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     kept = []
     for name, value in headers.items():
         low = name.lower()
-        if low in PASSED_BACK or low.startswith(LIMITS_PASSED_BACK):
-            kept.append((low.encode("latin-1"), value.encode("latin-1", "replace")))
+        known = low in PASSED_BACK or low.startswith(LIMITS_PASSED_BACK)
+        if known and value.isascii() and value.isprintable():  # no server may pass on another
+            kept.append((low.encode(), value.encode()))
     return kept
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a retry-after header; None where there is none in seconds."""
+    """Return the seconds of a retry-after header, or until the day it states; None where there is none."""
+    said = headers.get("retry-after", "")
     try:
-        seconds = float(headers.get("retry-after", ""))
+        seconds = float(said)
     except ValueError:
-        return None
+        try:
+            seconds = max(0.0, parsedate_to_datetime(said).timestamp() - time())
+        except (ValueError, OverflowError):
+            return None
     return seconds if 0 <= seconds < float("inf") else None

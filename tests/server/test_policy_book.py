@@ -67,6 +67,6 @@ def test_a_requests_fault_is_told_by_its_controls_name(default_engine: Engine) -
 def test_another_fault_is_not_blamed_on_the_request(default_engine: Engine) -> None:
     book = PolicyBook(default_engine, ServerConfig(policy={"exclude": ["gone"]}))  # as after a swap
     found = refusal(book, question(said({"x-ipr-tau": "0.1"})))
-    assert (found.status, found.param) == (400, "exclude")
+    assert (found.status, found.param) == (503, None)  # the server's own fault: another may answer
     found = refusal(PolicyBook(default_engine, ServerConfig()), question(said({"x-ipr-tau": "2"})))
     assert found.param == "x-ipr-tau"

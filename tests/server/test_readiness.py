@@ -85,7 +85,7 @@ def test_without_upstreams_a_server_decides_alone(path: str) -> None:
 def test_a_record_that_cannot_be_written_is_no_silent_loss() -> None:
     reply = asyncio.run(told(application(records={"path": "/dev/full"})))
     assert reply.status == 503
-    assert "RecordError" in json.loads(reply.content)["error"]["message"]
+    assert "could not be recorded" in json.loads(reply.content)["error"]["message"]
 
 
 def test_a_bundle_that_cannot_be_followed_is_told(tmp_path: Path) -> None:

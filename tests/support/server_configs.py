@@ -38,7 +38,7 @@ def gateway_config(upstream: str, nobody: str) -> dict[str, Any]:
         "openai": {**common, "formats": [CHAT, RESPONSES]},
         "anthropic": {**common, "formats": [MESSAGES]},
         "every": every,
-        "hasty": {**every, "timeouts": {"first_byte_s": HASTY_S, "idle_s": HASTY_S}},
+        "hasty": {**every, "timeouts": {"first_byte_s": HASTY_S, "whole_s": HASTY_S, "idle_s": HASTY_S}},
         "refusing": {"base_url": f"{nobody}/v1", "formats": [CHAT]},
     }
     upstreams: dict[str, Any] = dict.fromkeys(OPENAI, "openai") | dict.fromkeys(ANTHROPIC, "anthropic")

@@ -66,7 +66,7 @@ WRONG: list[tuple[str, object, str]] = [
     (
         f"{OPENAI}/timeouts",
         {"connect": 1},
-        "openai.timeouts.connect: is no key here; known: connect_s, first_byte_s, idle_s",
+        "openai.timeouts.connect: is no key here; known: connect_s, first_byte_s, whole_s, idle_s",
     ),
     (
         "upstreams/gpt",
