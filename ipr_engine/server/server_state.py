@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -141,6 +142,9 @@ class ServerState:
             self._problem = f"{type(error).__name__}: {error}"
             logging.getLogger(__name__).error("the server does not become ready: %s", self._problem)
             return
+        if self.parent is not None:  # a process of the server's own: what is loaded stays, and is not looked through again
+            gc.collect()
+            gc.freeze()
         self._warm = True
         self._tell_served()
         self._ready = self._problem is None
