@@ -15,6 +15,7 @@ from ipr_engine.policy.policy_spec import POLICY_CONTROLS
 from ipr_engine.prompts.parsed import ASSUMED_TOKENS
 from ipr_engine.request.route_request import REQUEST_OPTIONS
 from ipr_engine.server import config_checks as checks
+from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.typed_document import read_typed, told
 from ipr_engine.server.yaml_file import read_yaml
 
@@ -272,6 +273,8 @@ class ServerConfig:
             raise InvalidInputError("models: expected at least one name that is routed, such as auto")
         for name, options in self.models.items():
             checks.check_name("models", name)
+            if name == JUDGE:
+                raise InvalidInputError(f"models.{name}: is the judge's own name; give it another")
             checks.check_options(f"models.{name}", options)
         used = {candidate: self.upstream(candidate) for candidate in self.upstreams}
         for candidate, upstream in used.items():
