@@ -49,7 +49,7 @@ LITELLM = ROOT / ".venv-gateways" / "bin" / "litellm"
 
 
 def run(size: Size = FULL) -> Iterator[Line]:
-    needed = ("granian", "starlette", "aiohttp", "orjson", "pydantic", "yaml", "prometheus_client")
+    needed = ("granian", "starlette", "aiohttp", "orjson", "yaml", "prometheus_client")
     missing = [package for package in needed if importlib.util.find_spec(package) is None]
     if missing or not available():
         print(f"server: not run: {', '.join(missing) or 'h2load'} is not installed", file=sys.stderr)

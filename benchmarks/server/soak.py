@@ -1,7 +1,8 @@
 """python -m benchmarks.server.soak [--minutes M] [--record]: a gateway under load while upstreams die and bundles are swapped.
 
-At a share of the most that it answers, for minutes: every minute an upstream is killed and started again ten seconds later, every ten
-seconds CURRENT names another bundle. Told are the statuses of all replies beside what /metrics counted, latencies, and memory.
+At a share of the most that it answers, for minutes, a tenth of it streams. Every minute an upstream is killed in the middle of its
+work and started again ten seconds later; every ten seconds CURRENT names another bundle. Told are the statuses of all replies beside
+what /metrics counted, latencies, and memory.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 
@@ -32,6 +35,8 @@ SLICE_S = 10.0  # a load, then a swap
 DOWN_S = 10.0
 KILL_S = 60.0
 SHARE = 0.7
+STREAMS = 0.1  # of all requests
+STREAM_CLIENTS = 8
 MOST = 3_000  # requests by which the most is found
 CHAT = {
     "model": "auto",
@@ -107,21 +112,22 @@ def soak(folder: Path, minutes: float, workers: int) -> Line:
         seen += replies(url, body, Load(MOST, CLIENTS))
         most = MOST / (time.perf_counter() - begun)
         rate = SHARE * most
-        memory, swaps, end = [], 0, time.monotonic() + 60 * minutes
-        next_kill, down, paced = time.monotonic() + KILL_S / 2, "", len(seen)
+        memory, swaps, end, paced = [], 0, time.monotonic() + 60 * minutes, len(seen)
+        over = Event()
+        deaths = Thread(target=_let_die, args=(upstreams, over))
+        deaths.start()
+        stack.callback(deaths.join)
+        stack.callback(over.set)
+        streams = json.dumps({**CHAT, "stream": True}).encode()
+        share = max(1.0, STREAMS * rate)
         while time.monotonic() < end:
-            seen += replies(url, body, Load(round(rate * SLICE_S), CLIENTS, rate))
+            with ThreadPoolExecutor(1) as beside:
+                streamed = beside.submit(replies, url, streams, Load(round(share * SLICE_S), STREAM_CLIENTS, share))
+                seen += replies(url, body, Load(round((rate - share) * SLICE_S), CLIENTS, rate - share))
+                seen += streamed.result()
             swaps += 1
             _point(root, hashes[swaps % 2])
             memory.append(_resident_mib(server.pid))
-            if down:
-                upstreams.start(down)
-                down = ""
-            elif time.monotonic() >= next_kill:
-                down = CANDIDATES[upstreams.kills % len(CANDIDATES)]
-                upstreams.kill(down)
-                upstreams.kills += 1
-                next_kill += KILL_S
             print(
                 f"{len(seen)} replies, {Counter(reply.status for reply in seen)}, {memory[-1]:.1f} MiB", file=sys.stderr
             )
@@ -145,11 +151,24 @@ def soak(folder: Path, minutes: float, workers: int) -> Line:
         "p50_us": round(float(np.percentile(times, 50)), 1),
         "p99_us": round(float(np.percentile(times, 99)), 1),
         "kills": upstreams.kills,
+        "streams_cut": _total(written, "ipr_streams_cut_total"),
+        "fallbacks": _total(written, "ipr_served_total", 'cause="fallback"'),
         "swaps": swaps,
+        "swaps_counted": _total(written, "ipr_swaps_total"),
         "memory_mib_first": round(memory[0], 1),
         "memory_mib_half": round(half[0], 1),
         "memory_mib_last": round(memory[-1], 1),
     }
+
+
+def _let_die(upstreams: Upstreams, over: Event) -> None:
+    """Kill a stub every minute, whatever it is answering, and start it again."""
+    while not over.wait(KILL_S - DOWN_S):
+        candidate = CANDIDATES[upstreams.kills % len(CANDIDATES)]
+        upstreams.kill(candidate)
+        upstreams.kills += 1
+        over.wait(DOWN_S)
+        upstreams.start(candidate)
 
 
 def two_bundles(root: Path) -> tuple[Path, tuple[str, str]]:
@@ -189,6 +208,12 @@ def _resident_mib(parent: int) -> float:
         found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
         total += 0 if found is None else int(found[1])
     return total / 1024
+
+
+def _total(written: str, name: str, label: str = "") -> int:
+    """Return the sum of a metric over its labels, of those that have this one."""
+    lines = [line for line in written.splitlines() if line.startswith(name) and label in line]
+    return round(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
 
 
 def _counted(written: str) -> Counter[int]:

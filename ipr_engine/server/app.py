@@ -15,6 +15,7 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.answering import Answering
 from ipr_engine.server.chooser import Chooser
+from ipr_engine.server.config_checks import as_service_errors
 from ipr_engine.server.decision_endpoints import DecisionEndpoints
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
@@ -75,7 +76,8 @@ def app(
     if config.shadow is not None:
         beside = Engine.load(config.shadow.bundle)
         shadow = AsyncEngine(beside), beside
-    serving = AsyncEngine(engine, **service)
+    with as_service_errors():
+        serving = AsyncEngine(engine, **service)
     recorder = None if config.records is None else _recorder(serving, config.records)
     state = ServerState(serving, engine, config, root=root, recorder=recorder, shadow=shadow)
     chooser = Chooser(config, state.decider)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-from ipr_engine._extras import need
-from ipr_engine._files import as_path
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.policy_spec import DEFAULTS, POLICY_CONTROLS
+from ipr_engine.policy.masks import MASKS
+from ipr_engine.policy.policy_spec import POLICY_CONTROLS
 from ipr_engine.prompts.parsed import ASSUMED_TOKENS
 from ipr_engine.request.route_request import REQUEST_OPTIONS
+from ipr_engine.server import config_checks as checks
+from ipr_engine.server.judge_schema import JUDGE
+from ipr_engine.server.typed_document import read_typed, told
+from ipr_engine.server.yaml_file import read_yaml
 
 FormatName = Literal["openai-chat", "openai-responses", "anthropic-messages"]
-_STRICT = {"extra": "forbid", "strict": True}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/@-]{0,127}\Z")
+MOST_TOLD = 5  # mistakes of one config, in one error
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +35,13 @@ class Timeouts:
         idle_s: between two pieces of a streamed reply.
     """
 
-    __pydantic_config__ = _STRICT
-
     connect_s: float = 2.0
     first_byte_s: float = 60.0
     whole_s: float = 600.0
     idle_s: float = 60.0
 
     def __post_init__(self) -> None:
-        _above_zero(self, "connect_s", "first_byte_s", "whole_s", "idle_s")
+        checks.check_above_zero(self, "connect_s", "first_byte_s", "whole_s", "idle_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,31 +52,30 @@ class Endpoint:
         base_url: everything before `/chat/completions`, `/responses` or `/messages`.
         formats: what it speaks.
         api_key_env: the environment variable that holds its key; None where it needs none.
+        api_key_header: the header that holds the key in place of the format's own (`Authorization: Bearer KEY` of OpenAI's formats,
+            `x-api-key: KEY` of Anthropic's): `api-key`, say. `authorization` has Bearer before the key, every other the key alone.
         headers: sent with every request, no secrets.
         timeouts: of every attempt.
     """
 
-    __pydantic_config__ = _STRICT
-
     base_url: str
     formats: tuple[FormatName, ...]
     api_key_env: str | None = None
+    api_key_header: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("base_url: expected http(s)://host[:port]/path, such as https://api.openai.com/v1")
-        if parts.username or parts.password:
-            raise ValueError("base_url: holds a user or password; keys come from the environment, see api_key_env")
+        checks.check_base_url(self.base_url)
         if not self.formats:
-            raise ValueError("formats: expected at least one of openai-chat, openai-responses, anthropic-messages")
-        if self.api_key_env is not None and not _VARIABLE.match(self.api_key_env):
-            raise ValueError("api_key_env: expected the name of an environment variable, not a key")
-        for name in self.headers:
-            if name.lower() in ("authorization", "x-api-key", "proxy-authorization"):
-                raise ValueError(f"headers: {name} holds a key; keys come from the environment, see api_key_env")
+            raise InvalidInputError(
+                "formats: expected at least one of openai-chat, openai-responses, anthropic-messages"
+            )
+        if self.api_key_env is not None:
+            checks.check_variable("api_key_env", self.api_key_env)
+        checks.check_headers(self.headers)
+        if self.api_key_header is not None:
+            checks.check_key_header(self.api_key_header, self.headers, self.api_key_env)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +88,13 @@ class Upstream:
         body: format -> fields that are set in the body of every request, an effort of reasoning, say.
     """
 
-    __pydantic_config__ = _STRICT
-
     endpoint: str
     model: str | None = None
     body: Mapping[FormatName, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checks.check_some(self, "endpoint", "model")
+        checks.check_body(self.body)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +106,14 @@ class CoolDown:
         seconds: for so long the first time; each failed probe after it doubles it, up to most_seconds.
     """
 
-    __pydantic_config__ = _STRICT
-
     failures: int = 2
     seconds: float = 1.0
     most_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        _above_zero(self, "failures", "seconds", "most_seconds")
+        checks.check_above_zero(self, "failures", "seconds", "most_seconds")
+        if self.most_seconds < self.seconds:
+            raise InvalidInputError("most_seconds: expected at least as many as seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +128,6 @@ class Tenant:
         tags: put into logs and spans.
     """
 
-    __pydantic_config__ = _STRICT
-
     name: str
     keys_sha256: tuple[str, ...] = ()
     keys_env: tuple[str, ...] = ()
@@ -139,18 +136,20 @@ class Tenant:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _named("name", self.name)
-        _options("policy", self.policy)
+        checks.check_name("name", self.name)
+        checks.check_options("policy", self.policy)
+        object.__setattr__(self, "keys_sha256", tuple(digest.lower() for digest in self.keys_sha256))
         for digest in self.keys_sha256:
             if not _SHA256.match(digest):
-                raise ValueError("keys_sha256: expected 64 hex digits each, what `printf %s KEY | sha256sum` prints")
+                raise InvalidInputError(
+                    "keys_sha256: expected 64 hex digits each, what `printf %s KEY | sha256sum` prints"
+                )
         for name in self.keys_env:
-            if not _VARIABLE.match(name):
-                raise ValueError("keys_env: expected names of environment variables, not keys")
+            checks.check_variable("keys_env", name)
         for name in self.controls or ():
             if name not in (*POLICY_CONTROLS, *REQUEST_OPTIONS):
                 known = ", ".join((*POLICY_CONTROLS, *REQUEST_OPTIONS))
-                raise ValueError(f"controls: expected some of {known}, got {name!r}")
+                raise InvalidInputError(f"controls: expected some of {known}, got {told(name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +165,6 @@ class ServerLimits:
         policies: different sets of options kept compiled.
     """
 
-    __pydantic_config__ = _STRICT
-
     head_bytes: int = 64 * 2**10
     head_s: float = 30.0
     body_bytes: int = 32 * 2**20
@@ -177,20 +174,25 @@ class ServerLimits:
     policies: int = 512
 
     def __post_init__(self) -> None:
-        _above_zero(self, "head_bytes", "head_s", "body_bytes", "body_s", "reply_bytes", "requests", "policies")
+        checks.check_above_zero(
+            self, "head_bytes", "head_s", "body_bytes", "body_s", "reply_bytes", "requests", "policies"
+        )
+        if self.head_bytes < checks.HEAD_BYTES:
+            raise InvalidInputError(f"head_bytes: expected at least {checks.HEAD_BYTES}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
     """A `Records` says where decisions are recorded, as `Engine.recorder` does; decisions are its arguments' meaning there."""
 
-    __pydantic_config__ = _STRICT
-
     path: str
     key: str | None = None
     keep_prompts: bool = False
     keep_x: bool = False
     min_words: int | None = None
+
+    def __post_init__(self) -> None:
+        checks.check_some(self, "path", "key")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,15 +204,14 @@ class ShadowBundle:
         waiting: so many requests may wait for it; more are left out, and counted.
     """
 
-    __pydantic_config__ = _STRICT
-
     bundle: str
     policy: Mapping[str, Any] = field(default_factory=dict)
     waiting: int = 64
 
     def __post_init__(self) -> None:
-        _options("policy", self.policy)
-        _above_zero(self, "waiting")
+        checks.check_some(self, "bundle")
+        checks.check_options("policy", self.policy)
+        checks.check_above_zero(self, "waiting")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,8 +228,6 @@ class ServerOptions:
         log_requests: one line of JSON a request, without a prompt's text. spans: of OpenTelemetry.
     """
 
-    __pydantic_config__ = _STRICT
-
     limits: ServerLimits = field(default_factory=ServerLimits)
     cool_down: CoolDown = field(default_factory=CoolDown)
     assumed_tokens: int | None = ASSUMED_TOKENS
@@ -239,13 +238,12 @@ class ServerOptions:
     spans: bool = False
 
     def __post_init__(self) -> None:
-        for name in self.service:
-            if name not in ("fallback", "cache_entries", "limits", "budget_us"):
-                raise ValueError(f"service: expected fallback, cache_entries, limits or budget_us, got {name!r}")
-        if not self.follow_s >= 0:
-            raise ValueError("follow_s: expected seconds >= 0")
+        checks.check_service(self.service)
+        checks.check_hosts(self.hosts)
+        if not 0 <= self.follow_s <= checks.MOST:
+            raise InvalidInputError("follow_s: expected seconds >= 0")
         if self.assumed_tokens is not None and self.assumed_tokens < 1:
-            raise ValueError("assumed_tokens: expected a whole number >= 1, or null")
+            raise InvalidInputError("assumed_tokens: expected a whole number >= 1, or null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,8 +258,6 @@ class ServerConfig:
         server: how it runs.
     """
 
-    __pydantic_config__ = _STRICT
-
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     upstreams: Mapping[str, Upstream | str] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
@@ -272,22 +268,43 @@ class ServerConfig:
     server: ServerOptions = field(default_factory=ServerOptions)
 
     def __post_init__(self) -> None:
-        _options("policy", self.policy)
+        checks.check_options("policy", self.policy)
         if not self.models:
-            raise ValueError("models: expected at least one name that is routed, such as auto")
+            raise InvalidInputError("models: expected at least one name that is routed, such as auto")
         for name, options in self.models.items():
-            _named("models", name)
-            _options(f"models.{name}", options)
-        for candidate, upstream in self.upstreams.items():
-            named = upstream if isinstance(upstream, str) else upstream.endpoint
-            if named not in self.endpoints:
+            checks.check_name("models", name)
+            if name == JUDGE:
+                raise InvalidInputError(f"models.{name}: is the judge's own name; give it another")
+            checks.check_options(f"models.{name}", options)
+        used = {candidate: self.upstream(candidate) for candidate in self.upstreams}
+        for candidate, upstream in used.items():
+            where = f"upstreams.{candidate}"
+            if upstream.endpoint not in self.endpoints:
                 known = ", ".join(self.endpoints) or "none"
-                raise ValueError(f"upstreams.{candidate}: no endpoint is called {named!r}; known: {known}")
+                raise InvalidInputError(
+                    f"{where}: expected the name of an endpoint, got {told(upstream.endpoint)}; known: {known}"
+                )
+            spoken = self.endpoints[upstream.endpoint].formats
+            for form in upstream.body:
+                if form not in spoken:
+                    raise InvalidInputError(
+                        f"{where}.body.{form}: its endpoint speaks {' and '.join(spoken)} alone; leave it out"
+                    )
             if candidate in self.models:
-                raise ValueError(f"models: {candidate!r} is a candidate too; give the alias another name")
+                raise InvalidInputError(
+                    f"models.{candidate}: is a candidate of upstreams too; give the alias another name"
+                )
+        for name in self.endpoints:
+            if name not in {upstream.endpoint for upstream in used.values()}:
+                raise InvalidInputError(
+                    f"endpoints.{name}: no candidate of upstreams answers there; name it there, or leave it out"
+                )
         names = [tenant.name for tenant in self.tenants]
-        if len(set(names)) < len(names):
-            raise ValueError("tenants: two have the same name")
+        for number, tenant in enumerate(self.tenants):
+            if tenant.name in names[:number]:
+                raise InvalidInputError(f"tenants.{tenant.name}: two have this name; give each its own")
+            if not tenant.keys_sha256 and not tenant.keys_env:
+                raise InvalidInputError(f"tenants.{tenant.name}: has no key; give keys_sha256 or keys_env")
 
     def upstream(self, candidate: str) -> Upstream:
         """Return where a candidate answers; it must have an upstream."""
@@ -295,75 +312,51 @@ class ServerConfig:
         return Upstream(endpoint=found) if isinstance(found, str) else found
 
 
+def place_of(config: ServerConfig, tenant: Tenant, model: str, option: str) -> str:
+    """Return which key of a config holds an option of a policy, for a tenant that asks for a model.
+
+    The last level that says it counts: the tenant's, the model's, the server's. Of masks, which add up, all are told. Where none says
+    it, the last level that says anything is returned, or the model.
+    """
+    levels = {"policy": config.policy, f"models.{model}": config.models.get(model, {})}
+    levels[f"tenants.{tenant.name}.policy"] = tenant.policy
+    held = [f"{place}.{option}" for place, options in levels.items() if options.get(option) is not None]
+    if option in MASKS and held:
+        return " or ".join(held)
+    said = [place for place, options in levels.items() if options]
+    return (held or said or [f"models.{model}"])[-1]
+
+
 def read_config(*paths: str | os.PathLike[str]) -> ServerConfig:
     """Read a config from YAML files, which hold different keys of one `ServerConfig`.
 
     Raises:
-        InvalidInputError: a file cannot be read, or a key is unknown, missing or wrong; the file and the key are named, and no value.
+        InvalidInputError: a file cannot be read, or a key is unknown, missing, doubled or wrong; the file and the key are named, and
+            no value that may be a key.
     """
-    yaml = need("yaml", "a server's config", "serve")
     found: dict[str, Any] = {}
+    files: dict[str, str] = {}
     for path in paths:
-        file = as_path(path, "config")
-        try:
-            document = yaml.safe_load(file.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError(f"{file}: cannot be read: {error}") from error
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = "" if mark is None else f", line {mark.line + 1}"
-            raise InvalidInputError(f"{file}{where}: is not YAML; check indentation, colons and quotes") from None
-        if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
-            raise InvalidInputError(f"{file}: expected keys such as endpoints and upstreams at its top")
-        for key in document:
+        for key, value in read_yaml(path).items():
             if key in found:
-                raise InvalidInputError(f"{file}: {key} stands in another file too; give it once")
-        found |= document
-    return make_config(found, ", ".join(str(path) for path in paths))
+                raise InvalidInputError(f"{path}: {key} stands in {files[key]} too; give it once")
+            found[key], files[key] = value, str(path)
+    return make_config(found, ", ".join(str(path) for path in paths), files)
 
 
-def make_config(document: Mapping[str, Any], where: str = "config") -> ServerConfig:
+def make_config(
+    document: Mapping[str, Any], where: str = "config", files: Mapping[str, str] = MappingProxyType({})
+) -> ServerConfig:
     """Return the config of a document as YAML or JSON gives it.
 
+    Args:
+        where: what errors call the document. files: key at its top -> what they call the file that holds it, where there are several.
     Raises:
         InvalidInputError: as `read_config`.
     """
-    pydantic = need("pydantic", "a server's config", "serve")
-    try:
-        text = json.dumps(document)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{where}: expected text, numbers, lists and mappings alone: {error}") from None
-    try:  # as JSON: read strictly, a list is a tuple and a mapping a dataclass there
-        made: ServerConfig = pydantic.TypeAdapter(ServerConfig).validate_json(text)
+    made, mistakes = read_typed(ServerConfig, document)
+    if made is not None:
         return made
-    except pydantic.ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False, include_context=False)
-    lines = [f"{'.'.join(_place(problem['loc'])) or 'top'}: {_said(problem['msg'])}" for problem in problems[:5]]
-    raise InvalidInputError(f"{where}: {'; '.join(dict.fromkeys(lines))}")
-
-
-def _place(loc: Sequence[object]) -> list[str]:
-    """Return the keys to a value, without the names that pydantic gives to the arms of a union."""
-    return [str(part) for part in loc if part not in ("Upstream", "str", "dataclass", "function-after")]
-
-
-def _said(message: str) -> str:
-    return message.removeprefix("Value error, ")
-
-
-def _above_zero(owner: object, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if isinstance(value, bool) or not 0 < value < float("inf"):
-            raise ValueError(f"{name}: expected a number > 0, got {value!r}")
-
-
-def _named(where: str, name: str) -> None:
-    if not _NAME.match(name):
-        raise ValueError(f"{where}: expected a name of letters, digits and ._:/@-, at most 128, got {name!r}")
-
-
-def _options(where: str, options: Mapping[str, Any]) -> None:
-    for name in options:
-        if name not in DEFAULTS:
-            raise ValueError(f"{where}: {name!r} is no option of a policy; known: {', '.join(DEFAULTS)}")
+    told = [f"{files.get(mistake.top, where)}: {mistake.text}" for mistake in mistakes[:MOST_TOLD]]
+    more = len(mistakes) - MOST_TOLD
+    raise InvalidInputError("\n".join([*told, *([f"and {more} more"] if more > 0 else [])]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -24,7 +25,7 @@ from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
 from ipr_engine.server.request_formats import FORMATS
-from ipr_engine.server.server_config import ServerConfig, Tenant
+from ipr_engine.server.server_config import ServerConfig, Tenant, place_of
 from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics, WorkerCounters
 from ipr_engine.server.shadow import Shadow
@@ -102,8 +103,8 @@ class ServerState:
                 try:
                     book.compile(Question(None, NO_CONTROLS, tenant, model))
                 except InvalidInputError as error:
-                    of = "" if tenant is ANYBODY else f" of tenant {tenant.name}"
-                    raise InvalidInputError(f"models.{model}{of}: {error}") from None
+                    option, _, why = str(error).partition(": ")
+                    raise InvalidInputError(f"{place_of(self.config, tenant, model, option)}: {why}") from None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -141,6 +142,11 @@ class ServerState:
             self._problem = f"{type(error).__name__}: {error}"
             logging.getLogger(__name__).error("the server does not become ready: %s", self._problem)
             return
+        if (
+            self.parent is not None
+        ):  # a process of the server's own: what is loaded stays, and is not looked through again
+            gc.collect()
+            gc.freeze()
         self._warm = True
 
     async def _follow(self, root: Path) -> Watch:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.server.config_checks import key_in_environment
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import Tenant
 
@@ -27,9 +27,7 @@ class Tenants:
         for tenant in tenants:
             digests = [bytes.fromhex(digest) for digest in tenant.keys_sha256]
             for name in tenant.keys_env:
-                key = os.environ.get(name)
-                if not key:
-                    raise InvalidInputError(f"tenants: the environment variable {name} of {tenant.name} is not set")
+                key = key_in_environment(f"tenants.{tenant.name}.keys_env", name)
                 digests.append(sha256(key.encode()).digest())
             if not digests:
                 raise InvalidInputError(f"tenants: {tenant.name} has no key; give keys_sha256 or keys_env")

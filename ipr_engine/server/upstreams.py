@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -11,7 +10,7 @@ from time import time
 from typing import Any
 
 from ipr_engine._extras import need
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.server.config_checks import key_in_environment
 from ipr_engine.server.health import Health
 from ipr_engine.server.json_text import json_text
 from ipr_engine.server.request_formats import MESSAGES, RequestFormat
@@ -97,7 +96,7 @@ class Target:
         """Read the key from the environment.
 
         Raises:
-            InvalidInputError: the variable is not set.
+            InvalidInputError: the variable is not set, or holds what cannot be sent.
         """
         self.candidate = candidate
         self.model = candidate if upstream.model is None else upstream.model
@@ -106,15 +105,11 @@ class Target:
         self.timeouts = endpoint.timeouts
         self._base = endpoint.base_url.rstrip("/")
         self._set: Mapping[Any, Mapping[str, Any]] = upstream.body
-        self._headers = dict(endpoint.headers)
+        self._headers = {name.lower(): value for name, value in endpoint.headers.items()}
+        self._key_header = None if endpoint.api_key_header is None else endpoint.api_key_header.lower()
         self._key = None
         if endpoint.api_key_env is not None:
-            self._key = os.environ.get(endpoint.api_key_env)
-            if not self._key:
-                raise InvalidInputError(
-                    f"endpoints.{upstream.endpoint}: the environment variable {endpoint.api_key_env} is not set; it holds the key of "
-                    f"{candidate}"
-                )
+            self._key = key_in_environment(f"endpoints.{upstream.endpoint}.api_key_env", endpoint.api_key_env)
 
     def url(self, form: RequestFormat) -> str:
         return self._base + form.upstream_path
@@ -129,10 +124,9 @@ class Target:
         sent |= {"content-type": "application/json", "accept-encoding": "identity", **self._headers}
         if form is MESSAGES:
             sent.setdefault("anthropic-version", "2023-06-01")
-            if self._key is not None:
-                sent["x-api-key"] = self._key
-        elif self._key is not None:
-            sent["authorization"] = f"Bearer {self._key}"
+        if self._key is not None:
+            name = self._key_header or ("x-api-key" if form is MESSAGES else "authorization")
+            sent[name] = f"Bearer {self._key}" if name == "authorization" else self._key
         return sent
 
 

@@ -15,7 +15,7 @@ BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.S)
 
 @pytest.fixture(autouse=True)
 def _served():
-    if find_spec("pydantic") is None:
+    if find_spec("yaml") is None:
         pytest.skip(skips.SERVE)
 
 

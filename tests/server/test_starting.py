@@ -18,7 +18,7 @@ CONFIG = gateway_config("http://127.0.0.1:9", "http://127.0.0.1:9")
 CANARY = "canary-s3cret"
 ENDPOINT = {"base_url": f"http://user:{CANARY}@host/v1", "formats": [CHAT]}
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "a candidate that the bundle has not": ({"upstreams": {"gpt-9": "openai"}}, "gpt-9"),
+    "a candidate that the bundle has not": ({"upstreams": CONFIG["upstreams"] | {"gpt-9": "openai"}}, "gpt-9"),
     "an endpoint that is not there": ({"upstreams": {"gpt-4o-2024-08-06": "elsewhere"}}, "elsewhere"),
     "an option out of range": ({"policy": {"tau": 2.0}}, "tau"),
     "an option that is unknown": ({"policy": {"tua": 0.2}}, "tua"),
@@ -49,6 +49,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "two keys",
     ),
     "a model that nobody may answer": ({"models": {"none": {"family": "nobody"}}}, "models.none"),
+    "a limit of the engine that is unknown": (
+        {"server": {"service": {"limits": {"max_bat": 4}}}},
+        "server.service.limits: expected",
+    ),
+    "a limit of the engine out of range": (
+        {"server": {"service": {"limits": {"max_batch": 0}}}},
+        "server.service.limits.max_batch: expected",
+    ),
+    "a fallback that the bundle has not": ({"server": {"service": {"fallback": "gpt-9"}}}, "server.service.fallback: "),
     "a shadow that is not there": ({"shadow": {"bundle": "/nowhere"}}, "/nowhere"),
 }
 
