@@ -131,11 +131,12 @@ class Gateway:
         """Return the candidate that a request names, where it may answer.
 
         Raises:
-            WrongControlError: it has controls of a choice.
+            WrongControlError: it has controls of a choice, or of what a choice is decided by.
             RefusedError: its upstream does not speak the format, or the tenant's policy leaves it out.
         """
-        if controls.policy:
-            place = controls.where[next(iter(controls.policy))]
+        said = (*controls.policy, *controls.given)
+        if said:
+            place = controls.where[said[0]]
             raise WrongControlError(place, f"concerns a choice, and the request names {model}; ask for a routed model")
         target = self._upstreams.targets[model]
         if form.name not in target.formats:

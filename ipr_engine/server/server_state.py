@@ -80,7 +80,6 @@ class ServerState:
         self.logs_requests = config.server.log_requests
         self._log = logging.getLogger(REQUEST_LOG)
         self._root = root if root is not None and config.server.follow_s > 0 and (root / CURRENT).exists() else None
-        self._ready = False
         self._warm = False
         self._problem: str | None = None  # why it is not ready
         self._watch: Watch | None = None
@@ -122,7 +121,7 @@ class ServerState:
             try:
                 yield
             finally:
-                self._ready = self._warm = False
+                self._warm = False
                 for task in beside:
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
@@ -136,6 +135,7 @@ class ServerState:
             if self.shadow is not None:
                 await self.shadow.engine.start()
             await self.engine.start()
+            self._tell_served()  # before a swap: the config was checked against this one
             if self._root is not None:
                 self._watch = await self._follow(self._root)
         except Exception as error:
@@ -148,8 +148,6 @@ class ServerState:
             gc.collect()
             gc.freeze()
         self._warm = True
-        self._tell_served()
-        self._ready = self._problem is None
 
     async def _follow(self, root: Path) -> Watch:
         return await self.engine.watch(
@@ -164,11 +162,11 @@ class ServerState:
         try:
             self._check_policies(self.decider.book)
         except InvalidInputError as error:
-            self._problem, self._ready = str(error), False
+            self._problem = str(error)
             self.metrics.swap_failures.inc()
             logging.getLogger(__name__).error("the config does not suit the bundle that serves now: %s", error)
         else:
-            self._problem, self._ready = None, self._warm
+            self._problem = None
             self._tell_served()
 
     def _tell_served(self) -> None:
@@ -203,7 +201,8 @@ class ServerState:
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Return whether requests are taken, and what is known of it."""
-        found: dict[str, Any] = {"ready": self._ready, "bundle": self.engine.bundle.hash}
+        ready = self._warm and self._problem is None
+        found: dict[str, Any] = {"ready": ready, "bundle": self.engine.bundle.hash}
         if self._problem is not None:
             found["problem"] = self._problem
         if self.decider.record_problem is not None:
@@ -212,7 +211,7 @@ class ServerState:
             found["upstreams"] = {name: target.health.state for name, target in self.upstreams.targets.items()}
         if self.shadow is not None:
             found["shadow"] = {"bundle": self.shadow.engine.bundle.hash, "problem": self.shadow.problem}
-        return self._ready, found
+        return ready, found
 
     async def models(self, tenant: Tenant) -> list[dict[str, Any]]:
         """Return what a tenant may ask for, as `/v1/models` lists it: routed names first, then candidates that may be named.

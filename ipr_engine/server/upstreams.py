@@ -150,7 +150,12 @@ class Upstreams:
     async def open(self) -> None:
         """Make the client, in the event loop that uses it."""
         aiohttp = need("aiohttp", "a gateway", "serve")
-        self._client_error, self._disconnected = aiohttp.ClientError, aiohttp.ServerDisconnectedError
+        self._client_error, self._not_connected = aiohttp.ClientError, aiohttp.ClientConnectorError
+        self._disconnected = (
+            aiohttp.ServerDisconnectedError,
+            aiohttp.ClientOSError,  # the request could not be written
+            aiohttp.ClientConnectionResetError,
+        )
         self._errors = (aiohttp.ClientError, OSError)
         self._connect_errors = (aiohttp.ClientConnectorError, aiohttp.ClientConnectionResetError, ConnectionError)
         self._timeout = aiohttp.ClientTimeout
@@ -234,6 +239,8 @@ class Upstreams:
         }
         try:
             return await self._client.post(target.url(form), **arguments)
+        except self._not_connected:
+            raise
         except self._disconnected:  # as a kept connection does that the upstream just closed: once more
             return await self._client.post(target.url(form), **arguments)
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import skips
 from tests.support.asgi_calls import AsgiApp, AsgiReply, Headers
+from tests.support.local_server import LocalServer
 from tests.support.server_configs import MESSAGES, body_of
 
 pytest.importorskip("granian", reason=skips.SERVE)
@@ -82,10 +83,19 @@ def test_without_upstreams_a_server_decides_alone(path: str) -> None:
     assert "--upstreams" in json.loads(reply.content)["error"]["message"]
 
 
-def test_a_record_that_cannot_be_written_is_no_silent_loss() -> None:
-    reply = asyncio.run(told(application(records={"path": "/dev/full"})))
-    assert reply.status == 503
-    assert "could not be recorded" in json.loads(reply.content)["error"]["message"]
+def test_a_record_that_cannot_be_written_is_no_silent_loss(caplog: pytest.LogCaptureFixture) -> None:
+    with LocalServer(None, {"records": {"path": "/dev/full"}}) as server:
+        assert "records" not in server.get("/ready").body
+        for _ in range(3):
+            reply = server.post("/v1/route", {"prompt": "What is 2+2?"})
+            assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+            assert "could not be recorded" in reply.body["error"]["message"]
+        ready = server.get("/ready")
+        assert (ready.status, ready.body["ready"]) == (200, True)  # a full disk is no reason to restart it
+        assert "/dev/full" in ready.body["records"]
+    said = [line for line in caplog.messages if "/dev/full" in line]
+    assert len(said) == 1, said
+    assert "requests are refused" in said[0]
 
 
 def test_a_bundle_that_cannot_be_followed_is_told(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from ipr_engine import Engine
+from tests.support.local_server import LocalServer
 from tests.support.server_configs import (
     CHAT,
     EVERY,
@@ -103,6 +105,42 @@ def test_a_control_that_a_tenant_may_not_set_is_forbidden(
         assert (reply.status, reply.body["error"]["type"]) == (403, "permission_error")
         assert option in reply.body["error"]["message"]
     assert upstream.seen() == []
+
+
+@pytest.mark.parametrize("key", [NARROW_KEY, PLAIN_KEY])
+@pytest.mark.parametrize(
+    "said",
+    [{"tokens_in": 7}, {"extra_usd": 1.0}, {"billed_tokens": 7}, {"cached_tokens": 7}, {"tokens_out": 7}],
+    ids=str,
+)
+def test_what_is_given_of_a_prompt_is_a_control_too(
+    gateway: ServerProcess, upstream: UpstreamStub, key: str, said: dict[str, float]
+) -> None:
+    authorization = {"authorization": f"Bearer {key}"}
+    for path, body in (
+        (PATHS[CHAT], body_of(CHAT, ipr=said)),
+        (PATHS[CHAT], body_of(CHAT, metadata={"ipr": said})),
+        (PATHS[MESSAGES], body_of(MESSAGES, ipr=said)),
+        ("/v1/route", {"prompt": "hi", "ipr": said}),
+    ):
+        reply = gateway.post(path, body, authorization)
+        assert (reply.status, reply.body["error"]["type"]) == (403, "permission_error")
+        assert next(iter(said)) in reply.body["error"]["message"]
+        assert gateway.post(path, body).status == 200  # the other tenant may
+    assert len(upstream.seen()) == 3
+
+
+def test_a_tenant_may_give_what_its_controls_name(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_GIVES", "key-of-one-that-gives")
+    tenant = {"name": "gives", "keys_env": ["TEST_GIVES"], "controls": ["tokens_in"]}
+    authorization = {"authorization": "Bearer key-of-one-that-gives"}
+    with LocalServer(engine, {"policy": {"rule": "minmax"}, "tenants": [tenant]}) as server:
+        given = server.post("/v1/route", {"prompt": "hi", "ipr": {"tokens_in": 77}}, authorization)
+        assert (given.status, given.body["tokens_in"]) == (200, 77)
+        for said in ({"tau": 0.1}, {"extra_usd": 1.0}, {"tokens_in": 77, "billed_tokens": 77}):
+            refused = server.post("/v1/route", {"prompt": "hi", "ipr": said}, authorization)
+            assert refused.status == 403
+            assert "what may be: tokens_in" in refused.body["error"]["message"]
 
 
 def test_what_a_tenant_may_not_set_it_may_not_set_of_a_decision(gateway: ServerProcess) -> None:

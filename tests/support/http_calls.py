@@ -30,6 +30,12 @@ class Reply:
         """Return the headers `x-ipr-*`, without that."""
         return {name[6:]: value for name, value in self.headers.items() if name.startswith("x-ipr-")}
 
+    @property
+    def samples(self) -> dict[str, float]:
+        """Return every sample of metrics: name and labels, as they are written there -> value."""
+        lines = [line for line in self.content.decode().splitlines() if line and not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
 
 class HttpCalls:
     """An `HttpCalls` asks the server at a port.

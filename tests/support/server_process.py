@@ -81,9 +81,7 @@ class ServerProcess(HttpCalls):
 
     def metrics(self) -> dict[str, float]:
         """Return every sample of /metrics: name and labels, as they are written there -> value."""
-        lines = self.get("/metrics").content.decode().splitlines()
-        samples = [line.rpartition(" ") for line in lines if line and not line.startswith("#")]
-        return {name: float(value) for name, _, value in samples}
+        return self.get("/metrics").samples
 
     def counted(self, before: Mapping[str, float]) -> dict[str, float]:
         """Return by how much samples have grown since, of those that have."""

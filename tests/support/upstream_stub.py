@@ -25,9 +25,10 @@ from typing import Any
 from tests.support.places import ROOT
 from tests.support.upstream_replies import events, reply
 
-FAILURES = ("status", "close", "hang", "cut", "stall", "pace", "pad")
+FAILURES = ("status", "close", "hang", "cut", "stall", "pace", "pad", "raw")
 """An error status; the connection closed without an answer; nothing for `seconds`, then closed; a reply cut in its middle (a stream
-after two events); a stream that waits there for `seconds`; `seconds` before each piece; a whole reply with `size` bytes more."""
+after two events); a stream that waits there for `seconds`; `seconds` before each piece; a whole reply with `size` bytes more;
+`pieces`, then closed."""
 
 
 class UpstreamStub:
@@ -73,7 +74,8 @@ class UpstreamStub:
     def fail(self, model: str, how: str, *, times: int | None = None, **what: Any) -> None:
         """Let requests to a model fail from now on, `times` of them (None: all); `how` is one of FAILURES.
 
-        what: `status` (500), `headers` and `message` of an error; `seconds` (30) of "hang", "stall" and "pace"; `size` of "pad".
+        what: `status` (500), `headers` and `message` of an error; `seconds` (30) of "hang", "stall" and "pace"; `size` of "pad"; `pieces`
+            of "raw": texts are sent as they are (latin-1), and for numbers it waits so many seconds.
         """
         assert how in FAILURES, how
         self.failed.add(model)
@@ -163,7 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
         how = failure.get("how")
         if how in ("hang", "pace"):
             self._wait(failure["seconds"])
-        if how in ("close", "hang"):
+        for piece in failure["pieces"] if how == "raw" else ():
+            if isinstance(piece, str):
+                self.wfile.write(piece.encode("latin-1"))
+            else:
+                self._wait(piece)
+        if how in ("close", "hang", "raw"):
             self.close_connection = True
             return "failed"
         if how == "status":
